@@ -1,0 +1,18 @@
+"""The change feed: label rows in the order of the transactions that changed them.
+
+Every change to a label stamps its row with the id of its transaction. A reader takes the rows from where it
+stopped up to the oldest transaction that is still running: all that is below has ended, so nothing can appear
+there later. Following a sequence or a time misses rows that commit late; this window misses none.
+
+Rows carry state, not differences; a label that is gone stays as a `withdrawn` row.
+"""
+
+# The upper end comes from the same snapshot as the rows. For readers of several statements: use one
+# REPEATABLE READ transaction, and this one first.
+WINDOW_END = "pg_snapshot_xmin(pg_current_snapshot())"
+
+# Goes into every INSERT and UPDATE of a label.
+STAMP = "pg_current_xact_id()"
+
+# Wakes the readers; sent at most once a transaction, since NOTIFY takes a database-wide lock at commit.
+CHANNEL = "label_changes"

@@ -1,0 +1,55 @@
+"""Structured logs: an event name with fields, JSON in production, readable at a terminal."""
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, Processor
+
+from core.settings import LogSettings
+
+# Chatty at INFO, and what they say is in our own lines already.
+_QUIET_LOGGERS = ("httpx", "httpcore", "apscheduler", "alembic", "uvicorn.access")
+
+
+def _name_program(program: str) -> Processor:
+    def add(_logger: Any, _method: str, event: EventDict) -> EventDict:
+        return {**event, "program": program}
+
+    return add
+
+
+def configure_logging(settings: LogSettings, program: str) -> None:
+    """Send the program's and its libraries' log lines to standard error, each with the program's name."""
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        _name_program(program),
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    as_json = settings.format == "json"
+    renderer: list[Processor] = (
+        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        if as_json
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.level]),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(settings.level)
+    for name in _QUIET_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,16 @@
+"""Prometheus metrics that all programs share; each program defines its own in its `metrics` module.
+
+Names start with the program's (or `http_`), and end with the unit.
+"""
+
+from prometheus_client import Counter, Histogram
+
+LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+HTTP_REQUEST_SECONDS = Histogram(
+    "http_request_seconds",
+    "Time from a request's first byte to the answer's last one",
+    ["method", "route", "status"],
+    buckets=LATENCY_BUCKETS,
+)
+HTTP_UNHANDLED_ERRORS = Counter("http_unhandled_errors_total", "Requests that ended in an unforeseen error")

@@ -1,0 +1,62 @@
+"""Brings the database to the schema of this release: `python -m core.migrate`."""
+
+from importlib.resources import files
+
+import structlog
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine, text
+
+from core.logs import configure_logging
+from core.settings import DatabaseSettings, LogSettings
+
+# One migration at a time; the number is arbitrary but fixed.
+_LOCK = 7_305_118
+
+log = structlog.get_logger()
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(files("core").joinpath("migrations")))
+    return config
+
+
+def migrate(settings: DatabaseSettings) -> None:
+    """Apply every missing migration; several machines may call it at once."""
+    engine = create_engine(settings.sqlalchemy_url)
+    with engine.connect() as connection:
+        connection.execute(text("select pg_advisory_lock(:lock)"), {"lock": _LOCK})
+        connection.execute(text("set lock_timeout = '10s'"))
+        connection.commit()
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        connection.commit()
+        connection.execute(text("select pg_advisory_unlock(:lock)"), {"lock": _LOCK})
+    engine.dispose()
+
+
+def newest_revision() -> str:
+    """Return the revision that this release needs."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    assert head is not None  # noqa: S101 - the first migration ships with the package
+    return head
+
+
+def applied_revision(connection: Connection) -> str | None:
+    """Return the revision that the database is at; None for an empty one."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def main() -> None:
+    """Migrate the database that DATABASE_URL names."""
+    configure_logging(LogSettings(), "migrate")
+    migrate(DatabaseSettings())
+    log.info("database.migrated", revision=newest_revision())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""The tables. Every constraint has a name by convention, so that code may react to it."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, ClassVar
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import UserDefinedType
+
+
+class TextStatus(StrEnum):
+    """How far a text has come on its way to the annotators. The rows of `texts` are the upload queue."""
+
+    PENDING = "pending"  # inserted by the ingestion API; or put back: lease run out, outage, retry
+    UPLOADING = "uploading"  # claimed by an uploader until `lease_until`
+    UPLOADED = "uploaded"  # confirmed: annotators can find the record in Argilla
+    FAILED = "failed"  # refused by Argilla for what it is; `last_error` says why
+
+
+class AnnotationStatus(StrEnum):
+    """What an annotator did with a record, in Argilla's words."""
+
+    SUBMITTED = "submitted"  # counts
+    DRAFT = "draft"  # saved, does not count
+    DISCARDED = "discarded"  # the annotator passed; does not count
+
+
+class LabelStatus(StrEnum):
+    """What the annotations of a text add up to."""
+
+    LABELLED = "labelled"  # most submitted annotations say the same
+    DISPUTED = "disputed"  # a tie: no label
+    WITHDRAWN = "withdrawn"  # no submitted annotation is left: a tombstone in the change feed
+
+
+class Xid8(UserDefinedType[int]):
+    """Postgres' 64-bit transaction id, which does not wrap around."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        """Return the type's name in DDL."""
+        return "xid8"
+
+
+class Base(DeclarativeBase):
+    """Base of all tables."""
+
+    metadata = sa.MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "pk": "pk_%(table_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        }
+    )
+    type_annotation_map: ClassVar = {str: sa.Text, datetime: sa.DateTime(timezone=True), dict[str, Any]: JSONB}
+
+
+def _status(values: type[StrEnum]) -> sa.Enum:
+    return sa.Enum(
+        values,
+        name="status",
+        native_enum=False,
+        create_constraint=True,
+        length=16,
+        values_callable=lambda kind: [member.value for member in kind],
+    )
+
+
+class Dataset(Base):
+    """What the programs remember of each dataset that the settings define."""
+
+    __tablename__ = "datasets"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    argilla_dataset_id: Mapped[UUID | None]
+    activity_seen_at: Mapped[datetime | None] = mapped_column(
+        comment="Argilla's last_activity_at when the last sweep began"
+    )
+    swept_at: Mapped[datetime | None] = mapped_column(comment="when the last complete sweep ended")
+
+
+class Text(Base):
+    """One item to be labelled, with its place in the upload queue.
+
+    There is no foreign key to `datasets`: the ingestion API checks names against the settings, and a check by
+    trigger would cost a third of the bulk speed.
+    """
+
+    __tablename__ = "texts"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, comment="core.text_identity.text_id(dataset, text)")
+    sequence: Mapped[int] = mapped_column(sa.BigInteger, sa.Identity(), comment="receive order")
+    dataset: Mapped[str]
+    text: Mapped[str]
+    claimed_label: Mapped[str | None]
+    score: Mapped[float | None] = mapped_column(sa.Float(53))
+    source: Mapped[str | None]
+    external_id: Mapped[str | None]
+    # "metadata" is taken by SQLAlchemy in declarative classes
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", JSONB, server_default=sa.text("'{}'"))
+    received_at: Mapped[datetime] = mapped_column(server_default=sa.text("now()"))
+    status: Mapped[TextStatus] = mapped_column(_status(TextStatus), server_default=TextStatus.PENDING)
+    attempts: Mapped[int] = mapped_column(server_default="0", comment="pushes that Argilla answered")
+    retry_at: Mapped[datetime | None] = mapped_column(comment="not to be claimed before")
+    lease_owner: Mapped[UUID | None] = mapped_column(comment="the claim that holds it: fences late finishers")
+    lease_until: Mapped[datetime | None]
+    uploaded_at: Mapped[datetime | None]
+    last_error: Mapped[str | None]
+
+    __table_args__ = (
+        sa.CheckConstraint("score between 0 and 1", name="score_range"),
+        sa.Index("ix_texts_pending", "dataset", "sequence", postgresql_where=sa.text("status = 'pending'")),
+        sa.Index("ix_texts_uploading", "lease_until", postgresql_where=sa.text("status = 'uploading'")),
+        sa.Index("ix_texts_failed", "dataset", "sequence", postgresql_where=sa.text("status = 'failed'")),
+    )
+
+
+class Annotation(Base):
+    """One annotator's answer about one text, as last seen in Argilla. A withdrawn one stays, as a tombstone."""
+
+    __tablename__ = "annotations"
+
+    text_id: Mapped[UUID] = mapped_column(primary_key=True)
+    response_id: Mapped[UUID] = mapped_column(primary_key=True, comment="Argilla's id; never used twice")
+    annotator_id: Mapped[UUID] = mapped_column(comment="Argilla's id of the user")
+    annotator: Mapped[str] = mapped_column(comment="the user's name, also after the user was deleted")
+    status: Mapped[AnnotationStatus] = mapped_column(_status(AnnotationStatus))
+    value: Mapped[str | None] = mapped_column(comment="the chosen label")
+    answers: Mapped[dict[str, Any]] = mapped_column(
+        server_default=sa.text("'{}'"), comment="all answers by question, as Argilla holds them"
+    )
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime] = mapped_column(comment="Argilla's clock: orders events of one response")
+    seen_at: Mapped[datetime] = mapped_column(comment="when the read began that showed it last")
+    withdrawn_at: Mapped[datetime | None] = mapped_column(comment="when it was found deleted in Argilla")
+
+
+class Label(Base):
+    """What the annotations of a text add up to. This table is the change feed: see core.change_feed."""
+
+    __tablename__ = "labels"
+
+    text_id: Mapped[UUID] = mapped_column(primary_key=True)
+    dataset: Mapped[str]
+    label: Mapped[str | None]
+    status: Mapped[LabelStatus] = mapped_column(_status(LabelStatus))
+    agreement: Mapped[float | None] = mapped_column(sa.Float(53), comment="share of the most frequent label")
+    votes: Mapped[dict[str, Any]] = mapped_column(comment="submitted annotations by label")
+    annotations: Mapped[int] = mapped_column(comment="submitted annotations")
+    labelled_at: Mapped[datetime] = mapped_column(comment="when the first label was known; edits keep it")
+    changed_xid: Mapped[int] = mapped_column(Xid8, server_default=sa.text("pg_current_xact_id()"))
+
+    __table_args__ = (sa.Index("ix_labels_changed_xid", "changed_xid"),)
+
+
+class ApiKey(Base):
+    """A key for the APIs; only its hash is kept."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=sa.text("gen_random_uuid()"))
+    name: Mapped[str]
+    hash: Mapped[bytes] = mapped_column(unique=True, comment="SHA-256 of the key")
+    scopes: Mapped[list[str]] = mapped_column(ARRAY(sa.Text))
+    created_at: Mapped[datetime] = mapped_column(server_default=sa.text("now()"))
+    withdrawn_at: Mapped[datetime | None]

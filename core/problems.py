@@ -1,0 +1,128 @@
+"""Errors that clients see, as RFC 9457 problems.
+
+Problem
+├── Malformed            400  not JSON, not UTF-8, bad gzip …
+├── MissingKey           401
+├── ScopeMissing         403
+├── NotFound             404
+├── TooLarge             413
+├── UnsupportedType      415
+├── InvalidFields        422  each wrong field with its JSON pointer or parameter name
+└── Unavailable          503  with Retry-After
+"""
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """What is wrong with one field of the body (`pointer`) or one parameter of the query (`parameter`)."""
+
+    code: str
+    detail: str
+    pointer: str | None = None
+    parameter: str | None = None
+
+    def as_dict(self) -> dict[str, str]:
+        """Return what travels on the wire."""
+        parts = {
+            "pointer": self.pointer,
+            "parameter": self.parameter,
+            "code": self.code,
+            "detail": self.detail,
+        }
+        return {key: value for key, value in parts.items() if value is not None}
+
+
+class Problem(Exception):
+    """A refusal: status, stable code, and a sentence that is safe to show to the client."""
+
+    status = 500
+    code = "internal_error"
+
+    def __init__(self, detail: str, *, code: str | None = None, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.code = code or self.code
+        self.headers = headers or {}
+        self.extra: dict[str, Any] = {}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the body of the answer."""
+        return {
+            "type": f"urn:problem:{self.code}",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+            **self.extra,
+        }
+
+
+class Malformed(Problem):
+    """The request cannot be read at all."""
+
+    status = 400
+    code = "malformed"
+
+
+class MissingKey(Problem):
+    """There is no valid API key in the request."""
+
+    status = 401
+    code = "missing_key"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+class ScopeMissing(Problem):
+    """The API key does not allow this."""
+
+    status = 403
+    code = "scope_missing"
+
+
+class NotFound(Problem):
+    """There is no such thing."""
+
+    status = 404
+    code = "not_found"
+
+
+class TooLarge(Problem):
+    """The body, or a part of it, is over its limit."""
+
+    status = 413
+    code = "body_too_large"
+
+
+class UnsupportedType(Problem):
+    """The body's media type or encoding is not one that this endpoint reads."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+class InvalidFields(Problem):
+    """Fields or parameters are wrong; `errors` names every one."""
+
+    status = 422
+    code = "invalid_fields"
+
+    def __init__(self, errors: list[FieldError]) -> None:
+        wrong = ", ".join(dict.fromkeys(e.pointer or e.parameter or "body" for e in errors))
+        super().__init__(f"Wrong: {wrong}. See errors.")
+        self.extra = {"errors": [error.as_dict() for error in errors]}
+
+
+class Unavailable(Problem):
+    """Something that the answer needs is not there for now; asking again later helps."""
+
+    status = 503
+    code = "unavailable"
+
+    def __init__(self, detail: str, *, code: str | None = None, retry_after_seconds: int = 1) -> None:
+        super().__init__(detail, code=code, headers={"Retry-After": str(retry_after_seconds)})
