@@ -26,11 +26,11 @@ def make_key() -> str:
 
 
 def hash_key(key: str) -> bytes:
-    """Return what is stored of a key. Keys are random, so a fast hash is safe; a slow one would cost each request."""
+    """Return what is stored of a key. Keys are random, so a fast hash is safe."""
     return hashlib.sha256(key.encode()).digest()
 
 
-def select_valid_keys() -> Select[tuple[bytes, list[str]]]:
+def select_valid_keys() -> Select[bytes, list[str]]:
     """Return the query of all keys that are not withdrawn: (hash, scopes)."""
     return select(ApiKey.hash, ApiKey.scopes).where(ApiKey.withdrawn_at.is_(None))
 
