@@ -1,5 +1,6 @@
 """Brings the database to the schema of this release: `python -m core.migrate`."""
 
+from functools import cache
 from importlib.resources import files
 
 import structlog
@@ -10,7 +11,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, text
 
 from core.logs import configure_logging
-from core.settings import DatabaseSettings, LogSettings
+from core.settings import DatabaseSettings, LogSettings, read_settings
 
 # One migration at a time; the number is arbitrary but fixed.
 _LOCK = 7_305_118
@@ -39,6 +40,7 @@ def migrate(settings: DatabaseSettings) -> None:
     engine.dispose()
 
 
+@cache
 def newest_revision() -> str:
     """Return the revision that this release needs."""
     head = ScriptDirectory.from_config(_config()).get_current_head()
@@ -51,10 +53,21 @@ def applied_revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
+def check_revision(connection: Connection) -> None:
+    """Check that the database is at the revision that this release needs.
+
+    Raises:
+        RuntimeError: it is not; says what to do.
+    """
+    applied, needed = applied_revision(connection), newest_revision()
+    if applied != needed:
+        raise RuntimeError(f"the schema is at {applied}, this release needs {needed}: run python -m core.migrate")
+
+
 def main() -> None:
     """Migrate the database that DATABASE_URL names."""
-    configure_logging(LogSettings(), "migrate")
-    migrate(DatabaseSettings())
+    configure_logging(read_settings(LogSettings), "migrate")
+    migrate(read_settings(DatabaseSettings))
     log.info("database.migrated", revision=newest_revision())
 
 

@@ -115,6 +115,7 @@ class InvalidFields(Problem):
     def __init__(self, errors: list[FieldError]) -> None:
         wrong = ", ".join(dict.fromkeys(e.pointer or e.parameter or "body" for e in errors))
         super().__init__(f"Wrong: {wrong}. See errors.")
+        self.errors = errors
         self.extra = {"errors": [error.as_dict() for error in errors]}
 
 

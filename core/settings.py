@@ -2,9 +2,9 @@
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -12,6 +12,24 @@ class SettingsGroup(BaseSettings):
     """Base of every settings group: immutable, from environment variables, documented in docs/configuration.md."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+
+Group = TypeVar("Group", bound=SettingsGroup)
+
+
+def read_settings(kind: type[Group]) -> Group:
+    """Read a group from the environment.
+
+    Raises:
+        SystemExit: names every variable that is missing or wrong.
+    """
+    try:
+        return kind()
+    except ValidationError as error:
+        prefix = kind.model_config.get("env_prefix", "")
+        wrong = [f"{prefix}{e['loc'][0]}: {e['msg']}".replace("Value error, ", "") for e in error.errors()]
+        names = "\n".join(f"  {line.split(':', 1)[0].upper()}:{line.split(':', 1)[1]}" for line in wrong)
+        raise SystemExit(f"Settings are wrong; see docs/configuration.md.\n{names}") from None
 
 
 class DatabaseSettings(SettingsGroup):

@@ -5,7 +5,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.metrics import HTTP_REQUEST_SECONDS, HTTP_UNHANDLED_ERRORS
-from core.problems import FieldError, InvalidFields, Malformed, Problem
+from core.problems import FieldError, InvalidFields, Malformed, Problem, UnsupportedType
 
 log = structlog.get_logger()
 
@@ -29,6 +29,30 @@ Check = Callable[[], Awaitable[None]]
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _CHECK_SECONDS = 3.0
+
+_PROBLEM_SCHEMA = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "code"],
+    "properties": {
+        "type": {"type": "string", "format": "uri-reference"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "code": {"type": "string"},
+        "errors": {"type": "array", "items": {"type": "object"}},
+    },
+}
+_EXAMPLES = {
+    400: ("malformed_json", "The body is not JSON."),
+    401: ("missing_key", "Send an API key: Authorization: Bearer KEY."),
+    403: ("scope_missing", "This API key lacks the scope ingest."),
+    404: ("not_found", "There is no text d4a7c5f0-7f0e-8c55-9a3e-0f3d6d9f1c2b."),
+    408: ("body_timeout", "Nothing came for 30 seconds."),
+    413: ("text_too_large", "The text is longer than 65536 bytes of UTF-8."),
+    415: ("unsupported_media_type", "Send the body as Content-Type: application/json."),
+    422: ("invalid_fields", "Wrong: /label. See errors."),
+    503: ("unavailable", "The database is away."),
+}
 
 
 def serve(app: FastAPI, host: str, port: int) -> None:
@@ -60,6 +84,44 @@ def install_web(app: FastAPI, checks: dict[str, Check]) -> None:
     _add_health(app, checks)
 
 
+def problem_examples(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI descriptions, with examples, of the problems that an endpoint may answer with."""
+    return {status: _problem_example(status) for status in statuses}
+
+
+def _problem_example(status: int) -> dict[str, Any]:
+    code, detail = _EXAMPLES[status]
+    title = HTTPStatus(status).phrase
+    example: dict[str, Any] = {
+        "type": f"urn:problem:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+    }
+    if status == HTTPStatus.UNPROCESSABLE_ENTITY:
+        example["errors"] = [
+            {"pointer": "/label", "code": "unknown_label", "detail": "must be one of: toxic, non_toxic"}
+        ]
+    return {"description": title, "content": {PROBLEM_TYPE: {"schema": _PROBLEM_SCHEMA, "example": example}}}
+
+
+def require_media_type(request: Request, *accepted: str) -> str:
+    """Return the body's media type.
+
+    Raises:
+        UnsupportedType: it is none of `accepted`, or its charset is not UTF-8.
+    """
+    media_type, _, parameters = request.headers.get("content-type", "").partition(";")
+    media_type = media_type.strip().lower()
+    if media_type not in accepted:
+        raise UnsupportedType(f"Send the body as Content-Type: {' or '.join(accepted)}.")
+    charset = re.search(r"charset\s*=\s*\"?([\w-]+)", parameters, re.IGNORECASE)
+    if charset and charset[1].lower() not in {"utf-8", "utf8", "us-ascii"}:
+        raise UnsupportedType(f"Send the body in UTF-8, not in {charset[1]}.")
+    return media_type
+
+
 async def _on_problem(_: Request, error: Exception) -> Response:
     return problem_response(cast(Problem, error))
 
@@ -88,9 +150,13 @@ def field_error(location: tuple[int | str, ...], code: str, message: str) -> Fie
     """Translate pydantic's location, whose first part says whether it is in the body or the query."""
     where, *path = location
     if where == "body":
-        pointer = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
-        return FieldError(code, message, pointer=pointer)
+        return FieldError(code, message, pointer=json_pointer(path))
     return FieldError(code, message, parameter=str(path[0]) if path else str(where))
+
+
+def json_pointer(path: Sequence[int | str]) -> str:
+    """Return the JSON pointer (RFC 6901) of a path of keys and indexes."""
+    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
 
 
 class RequestContext:

@@ -1,0 +1,174 @@
+"""`POST /texts/bulk`."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+import anyio.from_thread
+import anyio.to_thread
+import psycopg
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from core.datasets import Datasets
+from core.problems import FieldError, InvalidFields, Problem, Unavailable, UnsupportedType
+from core.web import problem_examples, require_media_type
+from ingestion_api import metrics
+from ingestion_api.bulk import BulkUpload, Counts, store_bulk
+from ingestion_api.dependencies import DatasetsDep
+from ingestion_api.mapping import Columns, Mapping, map_columns, map_object, parse_label_map
+from ingestion_api.readers import Reader, read_csv, read_json_array, read_ndjson, read_parquet
+from ingestion_api.schemas import BulkResult
+from ingestion_api.settings import IngestionSettings
+
+router = APIRouter()
+
+_READERS: dict[str, Reader] = {
+    "application/x-ndjson": read_ndjson,
+    "application/json": read_json_array,
+    "text/csv": read_csv,
+    "application/vnd.apache.parquet": read_parquet,
+}
+_EXAMPLES: dict[str, dict[str, Any]] = {
+    "application/x-ndjson": {
+        "example": '{"text": "You are all idiots.", "label": "toxic"}\n{"text": "Thanks!"}\n'
+    },
+    "application/json": {"example": [{"text": "You are all idiots.", "label": "toxic"}, {"text": "Thanks!"}]},
+    "text/csv": {"example": "text,label\nYou are all idiots.,toxic\nThanks!,\n"},
+}
+
+
+class BulkParameters(BaseModel):
+    """How the body is to be read."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    on_error: Literal["skip", "abort"] = Field(
+        "skip", description="`skip` stores the good rows; `abort` stores all or nothing."
+    )
+    dataset: str | None = Field(None, description="The dataset of rows that name none.")
+    source: str | None = Field(
+        None,
+        min_length=1,
+        description="The rows' source; CSV and Parquet: a column, if there is one of that name.",
+    )
+    text: str = Field("text", description="CSV and Parquet: the column of the text.")
+    label: str | None = Field(
+        None, description="CSV and Parquet: the column of the claimed label; else `label`, if any."
+    )
+    label_map: str | None = Field(None, description="THEIRS:OURS,… where labels have other names.")
+    metadata: Literal["none", "all"] = Field(
+        "none", description="CSV and Parquet: whether other columns become metadata."
+    )
+
+
+class BodyTimeout(Problem):
+    """The client sends too slowly."""
+
+    status = 408
+    code = "body_timeout"
+
+
+@router.post(
+    "/texts/bulk",
+    response_model=BulkResult,
+    summary="Hand in many texts",
+    description="A body of any length, in constant memory. A bad row costs only itself, unless `on_error=abort`.",
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {kind: {"schema": {}} | _EXAMPLES.get(kind, {}) for kind in _READERS},
+        }
+    },
+    responses={
+        200: {
+            "content": {
+                "application/json": {
+                    "example": {
+                        "received": 3,
+                        "accepted": 1,
+                        "duplicates": 1,
+                        "rejected": 1,
+                        "errors": [
+                            {
+                                "row": 3,
+                                "code": "unknown_label",
+                                "detail": "/label: must be one of: toxic, non_toxic",
+                            }
+                        ],
+                    }
+                }
+            }
+        },
+        **problem_examples(400, 401, 403, 408, 413, 415, 422, 503),
+    },
+)
+async def create_texts(
+    request: Request, datasets: DatasetsDep, parameters: Annotated[BulkParameters, Query()]
+) -> BulkResult:
+    """Store the rows of the body."""
+    settings: IngestionSettings = request.app.state.settings
+    media_type = require_media_type(request, *_READERS)
+    if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
+        raise UnsupportedType(f"Content-Encoding {encoding!r} is not read here; send the body as it is.")
+    upload = BulkUpload(
+        _READERS[media_type],
+        _mapping(media_type, parameters, datasets),
+        datasets,
+        parameters.on_error == "abort",
+        settings.bulk_chunk_rows,
+    )
+    counts = await _run(request, upload, settings)
+    return BulkResult.model_validate(counts.as_dict())
+
+
+def _mapping(media_type: str, parameters: BulkParameters, datasets: Datasets) -> Mapping:
+    if parameters.dataset is not None and parameters.dataset not in datasets:
+        known = ", ".join(sorted(datasets))
+        raise InvalidFields([FieldError("unknown_dataset", f"must be one of: {known}", parameter="dataset")])
+    given = {"dataset": parameters.dataset, "source": parameters.source}
+    defaults = {name: value for name, value in given.items() if value is not None}
+    label_map = parse_label_map(parameters.label_map)
+    if media_type in {"application/x-ndjson", "application/json"}:
+        return map_object(defaults, label_map)
+    columns = Columns(parameters.text, parameters.label, parameters.source, parameters.metadata == "all")
+    return map_columns(columns, defaults, label_map)
+
+
+async def _run(request: Request, upload: BulkUpload, settings: IngestionSettings) -> Counts:
+    limiter: anyio.CapacityLimiter = request.app.state.bulk_limiter
+    if limiter.available_tokens < 1:
+        raise Unavailable(
+            "Other bulk uploads are under way. Send this one again.", code="bulk_busy", retry_after_seconds=5
+        )
+
+    def work() -> Counts:
+        with request.app.state.bulk_engine.connect() as connection:
+            raw: psycopg.Connection = connection.connection.driver_connection
+            return store_bulk(raw, upload, _chunks(request, settings.idle_seconds))
+
+    with metrics.BULK_UPLOADS.track_inprogress():
+        return await anyio.to_thread.run_sync(work, limiter=limiter)
+
+
+def _chunks(request: Request, idle_seconds: float) -> Iterator[bytes]:
+    """Fetch the body from the event loop, a chunk whenever the worker thread wants one.
+
+    Raises:
+        BodyTimeout: the client sends nothing for `idle_seconds`.
+        ClientDisconnect: the client is gone.
+    """
+    stream = request.stream()
+
+    async def next_chunk() -> bytes | None:
+        async with asyncio.timeout(idle_seconds):
+            return await anext(stream, None)
+
+    while True:
+        try:
+            chunk = anyio.from_thread.run(next_chunk)
+        except TimeoutError:
+            raise BodyTimeout(f"Nothing came for {idle_seconds:g} seconds.") from None
+        if chunk is None:
+            return
+        yield chunk

@@ -1,0 +1,54 @@
+"""What endpoints get from the application."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from core.datasets import Datasets
+from core.problems import TooLarge, Unavailable
+from ingestion_api.schemas import ROW_BYTES
+
+_DATABASE_SECONDS = 5.0
+
+
+def get_datasets(request: Request) -> Datasets:
+    """Return the datasets that the settings define."""
+    datasets: Datasets = request.app.state.datasets
+    return datasets
+
+
+async def get_connection(request: Request) -> AsyncIterator[AsyncConnection]:
+    """Lend a connection to one request.
+
+    Raises:
+        Unavailable: the database does not answer in time.
+    """
+    try:
+        async with asyncio.timeout(_DATABASE_SECONDS), request.app.state.engine.connect() as connection:
+            yield connection
+    except TimeoutError:
+        raise Unavailable("The database is slow.", code="database_slow") from None
+
+
+async def read_body(request: Request) -> bytes:
+    """Return the body of a single text's request.
+
+    Raises:
+        TooLarge: it is over the limit, whatever Content-Length says.
+    """
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > ROW_BYTES:
+            raise TooLarge(f"The body is longer than {ROW_BYTES} bytes.")
+        parts.append(part)
+    return b"".join(parts)
+
+
+DatasetsDep = Annotated[Datasets, Depends(get_datasets)]
+ConnectionDep = Annotated[AsyncConnection, Depends(get_connection)]
+BodyDep = Annotated[bytes, Depends(read_body)]

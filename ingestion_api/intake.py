@@ -1,0 +1,112 @@
+"""Group commit: submissions that arrive together are stored by one transaction, and acknowledged when it commits.
+
+Nobody waits for a timer: a batch is what has gathered while the one before was being committed.
+"""
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from core.problems import Problem, Unavailable
+from ingestion_api import metrics
+from ingestion_api.repository import Stored, insert_texts
+from ingestion_api.settings import IngestionSettings
+from ingestion_api.submissions import NewText
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    row: NewText
+    stored: asyncio.Future[Stored]
+
+
+class Intake:
+    """The bounded queue between requests and the database, and the task that empties it."""
+
+    def __init__(self, engine: AsyncEngine, settings: IngestionSettings) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(settings.waiting_limit)
+        self._task = asyncio.create_task(self._commit_for_ever())
+
+    async def store(self, row: NewText) -> Stored:
+        """Store one text; returns once it is committed.
+
+        Raises:
+            Unavailable: the queue is full, or the database is away or slow. The text may or may not be stored;
+                sending it again is safe.
+        """
+        waiting = _Waiting(row, asyncio.get_running_loop().create_future())
+        try:
+            self._queue.put_nowait(waiting)
+        except asyncio.QueueFull:
+            raise Unavailable("The intake is full. Send the text again.", code="intake_full") from None
+        metrics.WAITING.set(self._queue.qsize())
+        try:
+            async with asyncio.timeout(self._settings.wait_seconds):
+                return await waiting.stored
+        except TimeoutError:
+            raise Unavailable("Storing took too long. Send the text again.", code="database_slow") from None
+
+    async def close(self) -> None:
+        """Stop; requests that still wait are told to come again."""
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+        while not self._queue.empty():
+            _fail([self._queue.get_nowait()], Unavailable("The service is stopping.", code="stopping"))
+
+    async def _commit_for_ever(self) -> None:
+        while True:
+            batch = await self._gather()
+            try:
+                with metrics.COMMIT_SECONDS.time():
+                    stored = await self._commit([waiting.row for waiting in batch])
+            except asyncio.CancelledError:
+                _fail(batch, Unavailable("The service is stopping.", code="stopping"))
+                raise
+            except (SQLAlchemyError, OSError) as error:
+                log.warning("intake.commit_failed", texts=len(batch), error=type(error).__name__)
+                _fail(batch, Unavailable("The database is away.", code="database_unavailable"))
+            except Exception:
+                # Whatever it was, these requests must be answered and the next batch must go on.
+                log.exception("intake.commit_crashed", texts=len(batch))
+                _fail(batch, Problem("Storing failed for a reason that is logged here."))
+            else:
+                _acknowledge(batch, stored)
+
+    async def _gather(self) -> list[_Waiting]:
+        """Wait for a submission; take all that have gathered, without those whose client has given up."""
+        batch: list[_Waiting] = []
+        while not batch:
+            candidates = [await self._queue.get()]
+            while len(candidates) < self._settings.commit_size and not self._queue.empty():
+                candidates.append(self._queue.get_nowait())
+            batch = [waiting for waiting in candidates if not waiting.stored.done()]
+        metrics.WAITING.set(self._queue.qsize())
+        return batch
+
+    async def _commit(self, rows: list[NewText]) -> list[Stored]:
+        async with self._engine.begin() as connection:
+            stored = await insert_texts(connection, rows)
+        metrics.COMMIT_TEXTS.observe(len(rows))
+        return stored
+
+
+def _acknowledge(batch: list[_Waiting], stored: list[Stored]) -> None:
+    for waiting, outcome in zip(batch, stored, strict=True):
+        metrics.SUBMISSIONS.labels("duplicate" if outcome.duplicate else "accepted").inc()
+        if not waiting.stored.done():
+            waiting.stored.set_result(outcome)
+
+
+def _fail(batch: list[_Waiting], problem: Problem) -> None:
+    for waiting in batch:
+        if not waiting.stored.done():
+            waiting.stored.set_exception(problem)

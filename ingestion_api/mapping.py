@@ -1,0 +1,113 @@
+"""Column and label mapping: from the sender's names to a submission's fields."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, time
+from decimal import Decimal
+from typing import Any
+
+from core.problems import FieldError, InvalidFields, Problem
+from ingestion_api.readers import RowRefused
+
+Mapping = Callable[[Any], dict[str, Any]]
+
+
+class UnknownColumn(Problem):
+    """A parameter names a column that the file does not have."""
+
+    status = 422
+    code = "unknown_column"
+
+    def __init__(self, parameter: str, column: str, columns: list[str]) -> None:
+        super().__init__(f"There is no column {column!r}; there are: {', '.join(columns)}.")
+        self.extra = {"errors": [{"parameter": parameter, "code": self.code, "detail": self.detail}]}
+
+
+# Columns that are fields when they have a field's name.
+_FIELD_COLUMNS = ("external_id", "source", "dataset")
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns of a file hold what."""
+
+    text: str
+    label: str | None  # None: `label`, if there is such a column
+    source: str | None  # a column, if the file has one of that name; else the source of all rows
+    all_metadata: bool
+
+
+def parse_label_map(parameter: str | None) -> dict[str, str]:
+    """Read `Toxic:toxic,Not Toxic:non_toxic`.
+
+    Raises:
+        InvalidFields: an entry has no colon.
+    """
+    pairs = [entry.rpartition(":") for entry in (parameter or "").split(",") if entry.strip()]
+    if any(not colon or not theirs.strip() or not ours.strip() for theirs, colon, ours in pairs):
+        detail = "must look like THEIRS:OURS,THEIRS:OURS"
+        raise InvalidFields([FieldError("malformed", detail, parameter="label_map")])
+    return {theirs.strip(): ours.strip() for theirs, _, ours in pairs}
+
+
+def map_object(defaults: dict[str, str], label_map: dict[str, str]) -> Mapping:
+    """Return the mapping of a JSON object, whose fields have our names already."""
+
+    def to_fields(row: Any) -> dict[str, Any]:
+        if not isinstance(row, dict):
+            raise RowRefused("not_an_object", "must be a JSON object")
+        label = row.get("label")
+        if isinstance(label, str) and label in label_map:
+            row["label"] = label_map[label]
+        return defaults | row
+
+    return to_fields
+
+
+def map_columns(columns: Columns, defaults: dict[str, str], label_map: dict[str, str]) -> Mapping:
+    """Return the mapping of a row of CSV or Parquet; an empty cell is an absent field, except for the text.
+
+    The mapping raises UnknownColumn where the file lacks a column that is named.
+    """
+
+    def to_fields(row: dict[str, Any]) -> dict[str, Any]:
+        _require(row, "text", columns.text)
+        cells = {name: cell for name, cell in row.items() if cell is not None and cell != ""}
+        fields: dict[str, Any] = defaults | {"text": cells.pop(columns.text, "")}
+        if label := _take_label(row, cells, columns.label):
+            fields["label"] = label_map.get(label, label)
+        if columns.source in row:
+            fields["source"] = str(cells.pop(columns.source, "")) or None
+        fields |= {name: str(cells.pop(name)) for name in _FIELD_COLUMNS if name in cells}
+        if (score := cells.pop("score", None)) is not None:
+            fields["score"] = _number(score)
+        if columns.all_metadata:
+            fields["metadata"] = {name: _plain(cell) for name, cell in cells.items()}
+        return fields
+
+    return to_fields
+
+
+def _take_label(row: dict[str, Any], cells: dict[str, Any], column: str | None) -> str:
+    if column is not None:
+        _require(row, "label", column)
+    return str(cells.pop(column or "label", "")).strip()
+
+
+def _require(row: dict[str, Any], parameter: str, column: str) -> None:
+    if column not in row:
+        raise UnknownColumn(parameter, column, list(row))
+
+
+def _number(cell: Any) -> float:
+    try:
+        return float(cell)
+    except (TypeError, ValueError):
+        raise RowRefused("float_parsing", "/score: must be a number") from None
+
+
+def _plain(cell: Any) -> Any:
+    """Return what JSON has no type for as what comes nearest."""
+    if isinstance(cell, date | time):  # a datetime is a date
+        return cell.isoformat()
+    return float(cell) if isinstance(cell, Decimal) else cell

@@ -1,0 +1,15 @@
+"""Metrics of the ingestion API."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+SUBMISSIONS = Counter("ingestion_submissions_total", "Submissions by what became of them", ["outcome"])
+WAITING = Gauge("ingestion_waiting_texts", "Single texts that wait for their commit")
+COMMIT_SECONDS = Histogram(
+    "ingestion_commit_seconds",
+    "Time of one group commit",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5),
+)
+COMMIT_TEXTS = Histogram(
+    "ingestion_commit_texts", "Texts in one group commit", buckets=(1, 2, 5, 10, 25, 50, 100, 250, 500)
+)
+BULK_UPLOADS = Gauge("ingestion_bulk_uploads", "Bulk uploads under way")

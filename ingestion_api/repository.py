@@ -1,0 +1,155 @@
+"""Every query of the ingestion API."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from psycopg import Cursor
+from sqlalchemy import RowMapping, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from core.datasets import Datasets
+from ingestion_api.submissions import NewText
+
+_COLUMNS = "id, dataset, text, claimed_label, score, source, external_id, metadata"
+_COLUMN_TYPES = ("uuid", "text", "text", "text", "float8", "text", "text", "jsonb")
+
+# A label that was withdrawn leaves the text uploaded again; a claimed text is still pending to its sender.
+_STATUS = """case
+    when labels.status in ('labelled', 'disputed') then 'labelled'
+    when texts.status = 'uploading' then 'pending'
+    else texts.status end"""
+
+# -> pending: a new text waits for its upload. What is there already stays as it is.
+_INSERT = text(f"""
+    insert into texts ({_COLUMNS})
+    select * from unnest({", ".join(f"cast(:c{i} as {kind}[])" for i, kind in enumerate(_COLUMN_TYPES))})
+    on conflict (id) do nothing
+    returning id
+""")  # noqa: S608 - constants only
+
+_STATUSES = text(f"""
+    select texts.id, {_STATUS} as status
+    from texts left join labels on labels.text_id = texts.id
+    where texts.id = any(cast(:ids as uuid[]))
+""")  # noqa: S608 - constants only
+
+_TEXT = text(f"""
+    select texts.id, texts.dataset, texts.text, claimed_label, score, source, external_id, metadata,
+           {_STATUS} as status, received_at, uploaded_at, attempts, last_error,
+           case when labels.status in ('labelled', 'disputed') then labels.labelled_at end as labelled_at
+    from texts left join labels on labels.text_id = texts.id
+    where texts.id = :id
+""")  # noqa: S608 - constants only
+
+_QUEUE = text("""
+    select dataset, status, count(*) as texts, min(received_at) as oldest_received_at, now() as now
+    from texts group by dataset, status
+""")
+
+_COMPLETED = text("select count(*) from labels where dataset = :dataset and annotations >= :answers_wanted")
+
+# Rows of a bulk upload on their way; `sequence` keeps their order, which the insert below gives up.
+_STAGE = """
+    create temp table incoming (
+        sequence bigint not null default nextval('texts_sequence_seq'),
+        id uuid not null, dataset text not null, text text not null, claimed_label text, score float8,
+        source text, external_id text, metadata jsonb not null
+    )
+"""
+
+# -> pending, as above. In order of id, so that two uploads of the same texts cannot block each other; the first
+# of equal rows wins.
+_INSERT_STAGED = f"""
+    insert into texts (sequence, {_COLUMNS})
+    select distinct on (id) sequence, {_COLUMNS} from incoming order by id, sequence
+    on conflict (id) do nothing
+"""  # noqa: S608 - constants only
+
+
+class Stored(NamedTuple):
+    """What became of one submission."""
+
+    status: str
+    duplicate: bool
+
+
+async def insert_texts(connection: AsyncConnection, rows: Sequence[NewText]) -> list[Stored]:
+    """Insert what is not there yet; returns what became of each row, in their order. Does not commit."""
+    # In order of id, so that two transactions with the same texts cannot block each other.
+    unique = sorted({row.id: row for row in reversed(rows)}.values(), key=lambda row: row.id)
+    columns = zip(*(_values(row) for row in unique), strict=True)
+    result = await connection.execute(_INSERT, {f"c{i}": list(c) for i, c in enumerate(columns)})
+    new = set(result.scalars())
+    known = [row.id for row in unique if row.id not in new]
+    statuses: dict[UUID, str] = {}
+    if known:
+        statuses = {row.id: row.status for row in await connection.execute(_STATUSES, {"ids": known})}
+    stored = []
+    for row in rows:
+        is_new = row.id in new
+        new.discard(row.id)  # the same text again in this batch is a duplicate
+        stored.append(Stored(statuses.get(row.id, "pending"), duplicate=not is_new))
+    return stored
+
+
+async def get_text_or_none(connection: AsyncConnection, id_: UUID) -> RowMapping | None:
+    """Return one text with its status and times."""
+    return (await connection.execute(_TEXT, {"id": id_})).mappings().one_or_none()
+
+
+async def count_queue(connection: AsyncConnection, datasets: Datasets) -> dict[str, Any]:
+    """Count the texts of these datasets by status."""
+    counts = dict.fromkeys(("pending", "uploading", "uploaded", "failed"), 0)
+    oldest: datetime | None = None
+    now: datetime | None = None
+    for row in await connection.execute(_QUEUE):
+        if row.dataset not in datasets:
+            continue
+        counts[row.status] += row.texts
+        if row.status == "pending" and (oldest is None or row.oldest_received_at < oldest):
+            oldest, now = row.oldest_received_at, row.now
+    completed = 0
+    for name, dataset in datasets.items():
+        values = {"dataset": name, "answers_wanted": dataset.answers_wanted}
+        completed += (await connection.execute(_COMPLETED, values)).scalar_one()
+    return counts | {
+        "oldest_pending_seconds": (now - oldest).total_seconds() if now and oldest else None,
+        "open_records": max(counts["uploaded"] - completed, 0),
+    }
+
+
+def create_stage(cursor: Cursor[Any]) -> None:
+    """Make the temporary table that `stage_texts` fills; it lasts as long as the connection."""
+    cursor.execute("drop table if exists pg_temp.incoming")
+    cursor.execute(_STAGE)
+
+
+def stage_texts(cursor: Cursor[Any], rows: Iterable[NewText]) -> None:
+    """Copy rows into the temporary table."""
+    with cursor.copy(f"copy incoming ({_COLUMNS}) from stdin (format binary)") as copy:
+        copy.set_types(_COLUMN_TYPES)
+        for row in rows:
+            copy.write_row(_values(row))
+
+
+def insert_staged(cursor: Cursor[Any]) -> int:
+    """Insert the staged rows that are not there yet, and empty the stage; returns how many were new."""
+    cursor.execute(_INSERT_STAGED)
+    accepted = cursor.rowcount
+    cursor.execute("truncate incoming")
+    return accepted
+
+
+def _values(row: NewText) -> tuple[Any, ...]:
+    return (
+        row.id,
+        row.dataset,
+        row.text,
+        row.claimed_label,
+        row.score,
+        row.source,
+        row.external_id,
+        row.metadata,
+    )

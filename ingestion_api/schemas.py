@@ -1,0 +1,137 @@
+"""What travels on the wire."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic_core import PydanticCustomError
+
+from core.datasets import DEFAULT_DATASET, Datasets
+
+TEXT_BYTES = 64 * 1024
+ROW_BYTES = 1024 * 1024
+
+
+def _without_nul(value: str) -> str:
+    if "\0" in value:
+        raise PydanticCustomError("nul_character", "must not hold NUL characters")
+    return value
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise PydanticCustomError("empty_text", "must hold more than white space")
+    return value
+
+
+def _known_dataset(value: str, info: ValidationInfo[Datasets]) -> str:
+    if value not in info.context:
+        raise PydanticCustomError("unknown_dataset", f"must be one of: {', '.join(info.context)}")
+    return value
+
+
+def _known_label(value: str, info: ValidationInfo[Datasets]) -> str:
+    # Where the dataset itself is wrong there is nothing to hold the label against.
+    dataset = info.context.get(info.data.get("dataset", ""))
+    if dataset and value not in dataset.labels:
+        raise PydanticCustomError("unknown_label", f"must be one of: {', '.join(dataset.labels)}")
+    return value
+
+
+# Argilla indexes terms of up to 8,000 characters and 64-bit integers; what is longer would be stored there, and
+# never found by an annotator.
+Line = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_without_nul)]
+Term = Annotated[str, Field(max_length=8000), AfterValidator(_without_nul)]
+Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+MetadataName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_without_nul)]
+Metadata = Annotated[dict[MetadataName, bool | Integer | Number | Term], Field(max_length=100)]
+
+
+class TextCreate(BaseModel):
+    """A submission. Validate it with the datasets as context."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={
+            "examples": [
+                {"text": "You are all idiots.", "label": "toxic", "score": 0.93, "source": "forum"},
+                {"text": "Thanks, that helped!", "external_id": "post-17", "metadata": {"language": "en"}},
+            ]
+        },
+    )
+
+    text: Annotated[str, AfterValidator(_without_nul), AfterValidator(_not_blank)] = Field(
+        description="The text; at most 64 KiB in UTF-8."
+    )
+    # Before the label, whose check needs it; checked also where it is left out.
+    dataset: Annotated[str, AfterValidator(_known_dataset)] = Field(
+        DEFAULT_DATASET, validate_default=True, description="A dataset that the settings define."
+    )
+    label: Annotated[str, AfterValidator(_known_label)] | None = Field(
+        None, description="The sender's claim: one of the dataset's labels."
+    )
+    score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
+        None, description="How sure the sender is of the claim."
+    )
+    source: Line | None = Field(None, description="Where the text comes from.")
+    external_id: Line | None = Field(None, description="The sender's own name for the text.")
+    metadata: Metadata = Field(default_factory=dict, description="Shown to annotators beside the text.")
+
+
+class Receipt(BaseModel):
+    """The answer to a submission: the text is stored."""
+
+    id: UUID
+    status: Literal["pending", "uploaded", "labelled", "failed"]
+    duplicate: bool = Field(description="Whether the text was there before.")
+
+
+class TextRead(BaseModel):
+    """A text, and how far it has come."""
+
+    id: UUID
+    dataset: str
+    text: str
+    claimed_label: str | None
+    score: float | None
+    source: str | None
+    external_id: str | None
+    metadata: dict[str, Any]
+    status: Literal["pending", "uploaded", "labelled", "failed"]
+    received_at: datetime
+    uploaded_at: datetime | None
+    labelled_at: datetime | None
+    attempts: int
+    last_error: str | None
+
+
+class Queue(BaseModel):
+    """How much waits where."""
+
+    pending: int = Field(description="Texts that wait for their upload.")
+    uploading: int = Field(description="Texts claimed by an uploader just now.")
+    uploaded: int = Field(description="Texts that annotators can see, or have answered.")
+    failed: int = Field(description="Texts that Argilla refused.")
+    oldest_pending_seconds: float | None = Field(description="Age of the oldest pending text; null without one.")
+    open_records: int = Field(description="Uploaded texts that want more answers.")
+
+
+class RowError(BaseModel):
+    """Why one row of a bulk upload was rejected."""
+
+    row: int = Field(description="1-based; blank lines count, a CSV header does not.")
+    code: str
+    detail: str
+
+
+class BulkResult(BaseModel):
+    """What became of a bulk upload: accepted + duplicates + rejected = received."""
+
+    received: int
+    accepted: int
+    duplicates: int
+    rejected: int
+    errors: list[RowError] = Field(description="The first 100.")

@@ -1,0 +1,25 @@
+"""Settings of the ingestion API."""
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from core.settings import SettingsGroup
+
+
+class IngestionSettings(SettingsGroup):
+    """Where the ingestion API listens, and how much it takes in at a time."""
+
+    model_config = SettingsConfigDict(env_prefix="INGESTION_")
+
+    host: str = Field("127.0.0.1", description="Address the ingestion API binds to.")
+    port: int = Field(8080, ge=0, le=65535, description="Port of the ingestion API.")
+    waiting_limit: int = Field(
+        1000, ge=1, description="Single texts that may wait for their commit; further ones get 503."
+    )
+    wait_seconds: float = Field(5, gt=0, description="Longest wait of a single text for its commit, then 503.")
+    commit_size: int = Field(500, ge=1, description="Single texts that one transaction stores at most.")
+    bulk_uploads: int = Field(4, ge=1, description="Bulk uploads at a time; further ones get 503.")
+    bulk_chunk_rows: int = Field(5000, ge=1, description="Rows of a bulk upload that one transaction stores.")
+    idle_seconds: float = Field(
+        30, gt=0, description="A client that sends nothing of its body for so long is cut off."
+    )
