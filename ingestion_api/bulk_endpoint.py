@@ -50,15 +50,15 @@ class BulkParameters(BaseModel):
     source: str | None = Field(
         None,
         min_length=1,
-        description="The rows' source; CSV and Parquet: a column, if there is one of that name.",
+        description="The rows' source; in CSV and Parquet a column, if there is one of that name.",
     )
-    text: str = Field("text", description="CSV and Parquet: the column of the text.")
+    text: str = Field("text", description="CSV, Parquet: the column of the text.")
     label: str | None = Field(
-        None, description="CSV and Parquet: the column of the claimed label; else `label`, if any."
+        None, description="CSV, Parquet: the column of the claimed label; else `label`, if any."
     )
     label_map: str | None = Field(None, description="THEIRS:OURS,… where labels have other names.")
     metadata: Literal["none", "all"] = Field(
-        "none", description="CSV and Parquet: whether other columns become metadata."
+        "none", description="CSV, Parquet: whether other columns become metadata."
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import ijson
 import orjson
-import pyarrow
+import pyarrow as pa
 from pyarrow import parquet
 
 from core.problems import Malformed, TooLarge
@@ -132,11 +132,9 @@ def read_parquet(chunks: Iterable[bytes]) -> Iterator[Row]:
         try:
             batches = parquet.ParquetFile(file).iter_batches(_PARQUET_ROWS)
             yield from enumerate((row for batch in batches for row in batch.to_pylist()), 1)
-        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             reason = str(error).splitlines()[0]
-            raise Malformed(
-                f"The body is not Parquet that can be read: {reason}", code="malformed_parquet"
-            ) from None
+            raise Malformed(f"The body is not readable Parquet: {reason}", code="malformed_parquet") from None
 
 
 def read_csv(chunks: Iterable[bytes]) -> Iterator[Row]:

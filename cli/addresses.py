@@ -1,0 +1,64 @@
+"""Where the platform is: from the environment, else from a running local stack, else the default ports."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import typer
+from pydantic import Field, SecretStr
+
+from core.settings import DatabaseSettings, SettingsGroup, read_settings
+
+
+class CommandLineSettings(SettingsGroup):
+    """Where the command line finds the platform."""
+
+    ingestion_url: str | None = Field(None, description="Ingestion API; else the running local stack's.")
+    serving_url: str | None = Field(None, description="Serving API; else the running local stack's.")
+    annotate_api_key: SecretStr | None = Field(None, description="API key that `annotate` sends.")
+    database_url: SecretStr | None = Field(None, description="Postgres; else the running local stack's.")
+    data_dir: Path = Field(Path(".data"), description="Folder that holds the local stack's data.")
+
+
+@cache
+def settings() -> CommandLineSettings:
+    """Return the settings of this run."""
+    return read_settings(CommandLineSettings)
+
+
+def ingestion_url() -> str:
+    """Return the address of the ingestion API."""
+    return settings().ingestion_url or _local_stack("ingestion_url") or "http://127.0.0.1:8080"
+
+
+def serving_url() -> str:
+    """Return the address of the serving API."""
+    return settings().serving_url or _local_stack("serving_url") or "http://127.0.0.1:9000"
+
+
+def headers() -> dict[str, str]:
+    """Return the headers of every request."""
+    key = settings().annotate_api_key
+    return {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+
+
+def database() -> DatabaseSettings:
+    """Return the platform's database.
+
+    Raises:
+        typer.Exit: it is not named, and no local stack runs.
+    """
+    given = settings().database_url
+    url = given.get_secret_value() if given else _local_stack("database_url")
+    if url is None:
+        typer.secho("Set DATABASE_URL, or start the local stack with `make up`.", err=True, fg="red")
+        raise typer.Exit(2)
+    return DatabaseSettings(url=SecretStr(url))
+
+
+def _local_stack(entry: str) -> str | None:
+    path = settings().data_dir / "stack.json"
+    if not path.is_file():
+        return None
+    value = json.loads(path.read_text()).get(entry)
+    return value if isinstance(value, str) else None

@@ -1,0 +1,58 @@
+"""`annotate keys`: API keys, made, listed and withdrawn straight in Postgres."""
+
+from typing import Annotated
+from uuid import UUID
+
+import typer
+from rich.table import Table
+from sqlalchemy import Engine, func, insert, select, update
+
+from cli import addresses
+from cli.console import err, fail, out
+from core.database import make_engine
+from core.keys import Scope, hash_key, make_key
+from core.models import ApiKey
+
+app = typer.Typer(help="API keys: create, list, withdraw.", no_args_is_help=True)
+
+
+def _engine() -> Engine:
+    return make_engine(addresses.database(), "annotate keys")
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Who or what will use the key.")],
+    scope: Annotated[list[Scope], typer.Option(help="What the key allows; may be given more than once.")],
+) -> None:
+    """Make a key. It is printed once, and only its hash is kept."""
+    key = make_key()
+    values = {"name": name, "hash": hash_key(key), "scopes": sorted({s.value for s in scope})}
+    with _engine().begin() as connection:
+        id_ = connection.execute(insert(ApiKey).values(values).returning(ApiKey.id)).scalar_one()
+    err.print(f"Key {id_} for {name}. It is shown this once:", markup=False)
+    typer.echo(key)
+
+
+@app.command("list")
+def list_keys() -> None:
+    """Show all keys, without their secrets."""
+    table = Table("id", "name", "scopes", "created", "withdrawn")
+    with _engine().connect() as connection:
+        for row in connection.execute(select(ApiKey.__table__).order_by(ApiKey.created_at)):
+            withdrawn = f"{row.withdrawn_at:%Y-%m-%d %H:%M}" if row.withdrawn_at else ""
+            table.add_row(
+                str(row.id), row.name, " ".join(row.scopes), f"{row.created_at:%Y-%m-%d %H:%M}", withdrawn
+            )
+    out.print(table)
+
+
+@app.command()
+def withdraw(id_: Annotated[UUID, typer.Argument(metavar="ID", help="As `annotate keys list` shows it.")]) -> None:
+    """Withdraw a key; the APIs refuse it within seconds."""
+    statement = update(ApiKey).where(ApiKey.id == id_, ApiKey.withdrawn_at.is_(None))
+    with _engine().begin() as connection:
+        changed = connection.execute(statement.values(withdrawn_at=func.now())).rowcount
+    if not changed:
+        fail(f"There is no valid key {id_}.")
+    out.print(f"Key {id_} is withdrawn.", markup=False, highlight=False)

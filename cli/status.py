@@ -1,0 +1,56 @@
+"""`annotate status`: how much waits where, and how fresh the labels are."""
+
+from typing import Any
+
+import httpx
+import typer
+from rich.table import Table
+
+from cli import addresses
+from cli.console import err, out
+
+
+def status() -> None:
+    """Show the queue, the labels, and what is missing. Exit code 1: something is missing."""
+    ingestion, serving = addresses.ingestion_url(), addresses.serving_url()
+    missing = [*_missing("ingestion API", ingestion), *_missing("serving API", serving)]
+    table = Table("what", "how much", title="Annotation platform")
+    for name, value in (_numbers(f"{ingestion}/queue") | _labels(f"{serving}/stats")).items():
+        table.add_row(name, value)
+    out.print(table)
+    for line in missing:
+        err.print(line, style="red", markup=False)
+    if missing:
+        raise typer.Exit(1)
+
+
+def _missing(name: str, url: str) -> list[str]:
+    try:
+        answer = httpx.get(f"{url}/readyz", timeout=5)
+    except httpx.TransportError as error:
+        return [f"{name} at {url} does not answer: {error}"]
+    return [f"{name}: {need}: {reason}" for need, reason in answer.json()["missing"].items()]
+
+
+def _get(url: str) -> dict[str, Any]:
+    try:
+        answer = httpx.get(url, headers=addresses.headers(), timeout=10)
+        answer.raise_for_status()
+    except httpx.HTTPError as error:
+        err.print(f"{url}: {error}", style="red", markup=False)
+        return {}
+    values: dict[str, Any] = answer.json()
+    return values
+
+
+def _numbers(url: str) -> dict[str, str]:
+    return {name.replace("_", " "): "-" if n is None else f"{n:,g}" for name, n in _get(url).items()}
+
+
+def _labels(url: str) -> dict[str, str]:
+    stats = _get(url)
+    rows = {f"label {name}": f"{count:,}" for name, count in stats.get("by_label", {}).items()}
+    rows |= {f"status {name}": f"{count:,}" for name, count in stats.get("by_status", {}).items()}
+    if (age := stats.get("replica_age_seconds")) is not None:
+        rows["replica age seconds"] = f"{age:.1f}"
+    return rows
