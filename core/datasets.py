@@ -5,7 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, field_validator
 
 DEFAULT_DATASET = "toxicity"
 
@@ -20,6 +20,13 @@ class Dataset(BaseModel):
     labels: Annotated[tuple[Name, ...], Field(min_length=2)]
     guidelines: str = Field(min_length=1)
     answers_wanted: int = Field(1, ge=1, description="Submitted annotations that complete a text in Argilla.")
+
+    @field_validator("labels")
+    @classmethod
+    def _differ(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(labels)) < len(labels):
+            raise ValueError("names a label twice")
+        return labels
 
 
 Datasets = dict[Name, Dataset]

@@ -69,7 +69,7 @@ def _split_lines(chunks: Iterable[bytes]) -> Iterator[bytes | None]:
 
 
 def read_json_array(chunks: Iterable[bytes]) -> Iterator[Row]:
-    """Read the elements of one JSON array.
+    """Read the elements of one JSON array; numbers with a fraction come as Decimal.
 
     Raises:
         Malformed: not a JSON array; elements before the fault have been yielded.
@@ -77,7 +77,7 @@ def read_json_array(chunks: Iterable[bytes]) -> Iterator[Row]:
     """
     source = _ElementSource(chunks)
     try:
-        for number, fields in enumerate(ijson.items(source, "item", buf_size=_READ_BYTES, use_float=True), 1):
+        for number, fields in enumerate(ijson.items(source, "item", buf_size=_READ_BYTES), 1):
             source.bytes_since_row = 0
             yield number, fields
     except (ijson.JSONError, UnicodeDecodeError) as error:

@@ -1,22 +1,46 @@
 """What travels on the wire."""
 
+import math
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from core.datasets import DEFAULT_DATASET, Datasets
 
 TEXT_BYTES = 64 * 1024
 ROW_BYTES = 1024 * 1024
+METADATA_CHARACTERS = 8000
 
 
-def _without_nul(value: str) -> str:
+def _storable(value: str) -> str:
+    """Refuse what Postgres cannot store."""
     if "\0" in value:
         raise PydanticCustomError("nul_character", "must not hold NUL characters")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError("lone_surrogate", "must not hold lone surrogates") from None
     return value
+
+
+def _metadata_value(value: Any) -> bool | int | float | str:
+    """Refuse what Argilla would take but never index, so that no annotator would see the record."""
+    match value:
+        case bool():
+            return value
+        case int() if -(2**63) <= value < 2**63:
+            return value
+        case float() if math.isfinite(value):
+            return value
+        case str() if len(value) <= METADATA_CHARACTERS:
+            return _storable(value)
+    raise PydanticCustomError(
+        "metadata_value",
+        f"must be true, false, a 64-bit integer, a finite number, or at most {METADATA_CHARACTERS} characters",
+    )
 
 
 def _not_blank(value: str) -> str:
@@ -39,14 +63,13 @@ def _known_label(value: str, info: ValidationInfo[Datasets]) -> str:
     return value
 
 
-# Argilla indexes terms of up to 8,000 characters and 64-bit integers; what is longer would be stored there, and
-# never found by an annotator.
-Line = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_without_nul)]
-Term = Annotated[str, Field(max_length=8000), AfterValidator(_without_nul)]
-Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
-MetadataName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_without_nul)]
-Metadata = Annotated[dict[MetadataName, bool | Integer | Number | Term], Field(max_length=100)]
+Line = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_storable)]
+MetadataName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_storable)]
+MetadataValue = Annotated[
+    bool | int | float | str,
+    PlainValidator(_metadata_value, json_schema_input_type=bool | int | float | str),
+]
+Metadata = Annotated[dict[MetadataName, MetadataValue], Field(max_length=100)]
 
 
 class TextCreate(BaseModel):
@@ -63,7 +86,7 @@ class TextCreate(BaseModel):
         },
     )
 
-    text: Annotated[str, AfterValidator(_without_nul), AfterValidator(_not_blank)] = Field(
+    text: Annotated[str, AfterValidator(_storable), AfterValidator(_not_blank)] = Field(
         description="The text; at most 64 KiB in UTF-8."
     )
     # Before the label, whose check needs it; checked also where it is left out.

@@ -1,0 +1,49 @@
+# Needs Python >= 3.11 and make; everything else is installed into .venv and a cache directory.
+PYTHON ?= python3
+export PIPENV_VENV_IN_PROJECT = 1
+export PIPENV_IGNORE_VIRTUALENVS = 1
+export PIPENV_VERBOSITY = -1
+# Where pip puts programs for this Python, which need not be on the PATH.
+SCRIPTS := $(shell $(PYTHON) -c 'import site, sysconfig; print(sysconfig.get_path("scripts") + ":" + site.getuserbase() + "/bin")')
+export PATH := $(PATH):$(SCRIPTS):$(CURDIR)/.tools/bin
+INSTALLED := .venv/.installed
+PROJECT := core ingestion_api uploader serving_api cli local_stack tests
+
+.PHONY: up down clean install test unit check format lock
+
+up: $(INSTALLED)  ## Start everything; Ctrl-C stops it
+	@pipenv run python -m local_stack up
+
+down: $(INSTALLED)  ## Stop a running stack
+	@pipenv run python -m local_stack down
+
+clean: $(INSTALLED)  ## Stop a running stack and delete its data
+	@pipenv run python -m local_stack clean
+
+install: $(INSTALLED)  ## Install what the project needs
+
+test: check  ## Check the code, and run every test on real components
+	pipenv run pytest
+
+unit: $(INSTALLED)  ## Run the tests that need no servers
+	pipenv run pytest tests/unit
+
+check: $(INSTALLED)  ## Lint, types, import rules
+	pipenv run ruff check $(PROJECT)
+	pipenv run ruff format --check $(PROJECT)
+	pipenv run mypy
+	pipenv run lint-imports
+
+format: $(INSTALLED)  ## Put the code into its canonical form
+	pipenv run ruff check --fix $(PROJECT)
+	pipenv run ruff format $(PROJECT)
+
+lock:  ## Pin the newest versions that Pipfile allows, without the address of a package index
+	pipenv lock
+	$(PYTHON) -m local_stack.strip_lock Pipfile.lock
+
+$(INSTALLED): Pipfile.lock
+	@command -v pipenv > /dev/null || $(PYTHON) -m pip install --quiet pipenv \
+		|| { $(PYTHON) -m venv .tools && .tools/bin/pip install --quiet pipenv; }
+	pipenv sync --dev
+	@touch $@

@@ -1,0 +1,62 @@
+"""Real servers for the tests: one stack a run, a database of its own for each test."""
+
+import uuid
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import SecretStr
+
+from core.migrate import migrate
+from core.settings import DatabaseSettings
+from local_stack.testing import RunningStack, running_stack
+
+_TEMPLATE = "test_template"
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[RunningStack]:
+    """The whole platform on free ports."""
+    with running_stack() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def admin_database_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Postgres as its superuser: the whole stack's if any test of this run needs that, else one alone."""
+    if any("stack" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        running: RunningStack = request.getfixturevalue("stack")
+        yield running.admin_database_url
+        return
+    with running_stack({"postgres"}) as postgres:
+        yield postgres.admin_database_url
+
+
+@pytest.fixture(scope="session")
+def template_database(admin_database_url: str) -> str:
+    """A migrated, empty database, to be copied."""
+    with psycopg.connect(admin_database_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("create database {}").format(sql.Identifier(_TEMPLATE)))
+    migrate(DatabaseSettings(url=SecretStr(_with_database(admin_database_url, _TEMPLATE))))
+    return _TEMPLATE
+
+
+@pytest.fixture
+def database_url(admin_database_url: str, template_database: str) -> Iterator[str]:
+    """A migrated, empty database of the test's own."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(admin_database_url, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("create database {} template {}").format(
+                sql.Identifier(name), sql.Identifier(template_database)
+            )
+        )
+        yield _with_database(admin_database_url, name)
+        connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+def _with_database(url: str, name: str) -> str:
+    parts = conninfo_to_dict(url)
+    return f"postgresql://{parts['user']}:{parts['password']}@{parts['host']}:{parts['port']}/{name}"

@@ -1,0 +1,47 @@
+"""The id of a text must never change: stored rows and clients rely on it."""
+
+import unicodedata
+import uuid
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.text_identity import normalise, text_id
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "text", "expected"),
+    [
+        ("toxicity", "hello there", "f3d33ea1-c246-8a1e-999f-648bf7fc4de6"),
+        ("toxicity", "", "ebba4690-b02b-8a1a-a686-22b474096a0e"),
+        ("toxicity", "café 你好 🙂", "31132962-1358-8f76-ae3e-d03f47dbde79"),
+        ("spam", "hello there", "8fdb8ea9-36be-83db-bef3-635122b80e7e"),
+    ],
+)
+def test_ids_are_fixed(dataset: str, text: str, expected: str) -> None:
+    assert str(text_id(dataset, text)) == expected
+
+
+@given(TEXTS)
+def test_ids_are_uuids_of_version_8(text: str) -> None:
+    id_ = text_id("toxicity", text)
+    assert (id_.version, id_.variant) == (8, uuid.RFC_4122)
+
+
+@given(TEXTS)
+def test_normalising_twice_changes_nothing(text: str) -> None:
+    assert normalise(normalise(text)) == normalise(text)
+
+
+@given(TEXTS, st.text(" \t\r\n\u00a0\u2003\u3000"))
+def test_outer_white_space_and_composition_do_not_matter(text: str, space: str) -> None:
+    assert normalise(space + text + space) == normalise(text)
+    assert normalise(unicodedata.normalize("NFD", text)) == normalise(unicodedata.normalize("NFC", text))
+
+
+@given(TEXTS, TEXTS)
+def test_dataset_and_text_cannot_be_shifted_into_each_other(dataset: str, text: str) -> None:
+    assert text_id(dataset + "x", text) != text_id(dataset, "x" + text)

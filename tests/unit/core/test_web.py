@@ -1,0 +1,89 @@
+"""What the APIs share over HTTP."""
+
+from collections.abc import Iterator
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from core.problems import NotFound
+from core.web import install_web
+
+
+async def _fails() -> None:
+    raise ConnectionError("connection refused\nat some place")
+
+
+async def _works() -> None:
+    return
+
+
+@pytest.fixture
+def client() -> Iterator[TestClient]:
+    app = FastAPI()
+    install_web(app, {"database": _fails, "disk": _works})
+
+    @app.get("/missing")
+    async def missing() -> None:
+        raise NotFound("There is no such thing.")
+
+    @app.get("/crash")
+    async def crash() -> None:
+        raise RuntimeError("the password is hunter2")
+
+    @app.get("/number")
+    async def number(n: int) -> int:
+        return n
+
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/missing", 404, "not_found"),
+        ("GET", "/nowhere", 404, "not_found"),
+        ("POST", "/missing", 405, "method_not_allowed"),
+        ("GET", "/number?n=x", 422, "invalid_fields"),
+        ("GET", "/crash", 500, "internal_error"),
+    ],
+)
+def test_every_refusal_is_a_problem(client: TestClient, method: str, path: str, status: int, code: str) -> None:
+    answer = client.request(method, path)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert {"type", "title", "status", "detail", "code"} <= problem.keys()
+    assert (problem["status"], problem["code"]) == (status, code)
+
+
+def test_a_crash_tells_the_client_nothing(client: TestClient) -> None:
+    assert "hunter2" not in client.get("/crash").text
+
+
+def test_a_wrong_parameter_is_named(client: TestClient) -> None:
+    assert client.get("/number?n=x").json()["errors"][0]["parameter"] == "n"
+
+
+def test_a_request_id_comes_back(client: TestClient) -> None:
+    assert client.get("/healthz", headers={"X-Request-ID": "abc-1"}).headers["x-request-id"] == "abc-1"
+
+
+@pytest.mark.parametrize("given", ["", "with space", "x" * 129])
+def test_an_unfit_request_id_is_replaced(client: TestClient, given: str) -> None:
+    assert client.get("/healthz", headers={"X-Request-ID": given}).headers["x-request-id"] != given
+
+
+def test_readiness_names_what_is_missing_and_why(client: TestClient) -> None:
+    answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json() == {"status": "missing", "missing": {"database": "connection refused"}}
+
+
+def test_metrics_count_by_route_not_by_path(client: TestClient) -> None:
+    client.get("/number?n=1")
+    client.get("/nowhere/secret-id")
+    metrics = client.get("/metrics").text
+    assert 'route="/number"' in metrics
+    assert "secret-id" not in metrics

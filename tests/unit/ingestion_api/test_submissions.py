@@ -1,0 +1,97 @@
+"""What a submission may hold."""
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.datasets import load_datasets
+from core.problems import InvalidFields, Problem, TooLarge
+from core.text_identity import normalise, text_id
+from ingestion_api.submissions import check_fields, parse_submission
+
+DATASETS = load_datasets(None)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda children: st.lists(children) | st.dictionaries(st.text(), children),
+)
+FIELDS = ["text", "dataset", "label", "score", "source", "external_id", "metadata", "other"]
+
+
+def test_a_full_submission_is_taken_as_it_is() -> None:
+    row = check_fields(
+        {
+            "text": " \u0065\u0301t\u00e9 ",
+            "label": "toxic",
+            "score": 1,
+            "source": "forum",
+            "external_id": "7",
+            "metadata": {"a": 1, "b": True, "c": 0.5, "d": "x"},
+        },
+        DATASETS,
+    )
+    assert (row.text, row.claimed_label, row.score, row.source) == ("\u00e9t\u00e9", "toxic", 1, "forum")
+    assert row.id == text_id("toxicity", "\u00e9t\u00e9")
+    assert orjson.loads(row.metadata) == {"a": 1, "b": True, "c": 0.5, "d": "x"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer", "code"),
+    [
+        ({}, "/text", "missing"),
+        ({"text": 5}, "/text", "string_type"),
+        ({"text": ""}, "/text", "empty_text"),
+        ({"text": " \u3000\n"}, "/text", "empty_text"),
+        ({"text": "a\0b"}, "/text", "nul_character"),
+        ({"text": "a\ud800"}, "/text", "lone_surrogate"),
+        ({"text": "a", "label": "toxc"}, "/label", "unknown_label"),
+        ({"text": "a", "dataset": "none"}, "/dataset", "unknown_dataset"),
+        ({"text": "a", "score": float("nan")}, "/score", "finite_number"),
+        ({"text": "a", "score": 1.01}, "/score", "less_than_equal"),
+        ({"text": "a", "score": "0.5"}, "/score", "float_type"),
+        ({"text": "a", "lable": "toxic"}, "/lable", "extra_forbidden"),
+        ({"text": "a", "source": ""}, "/source", "string_too_short"),
+        ({"text": "a", "external_id": "x\0"}, "/external_id", "nul_character"),
+    ],
+)
+def test_a_wrong_field_is_named(fields: dict[str, Any], pointer: str, code: str) -> None:
+    with pytest.raises(InvalidFields) as refused:
+        check_fields(fields, DATASETS)
+    assert [(e.pointer, e.code) for e in refused.value.errors] == [(pointer, code)]
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**63) - 1, float("inf"), None, [], {}, "x" * 8001, "\0"])
+def test_metadata_that_argilla_would_not_index_is_refused(value: Any) -> None:
+    with pytest.raises(InvalidFields):
+        check_fields({"text": "a", "metadata": {"key": value}}, DATASETS)
+
+
+def test_every_wrong_field_is_named_at_once() -> None:
+    with pytest.raises(InvalidFields) as refused:
+        check_fields({"text": " ", "label": "x", "score": 2, "other": 1}, DATASETS)
+    assert {e.pointer for e in refused.value.errors} == {"/text", "/label", "/score", "/other"}
+
+
+def test_the_limit_counts_bytes() -> None:
+    assert check_fields({"text": "x" * 65536}, DATASETS)
+    for text in ["x" * 65537, "é" * 32769]:
+        with pytest.raises(TooLarge):
+            check_fields({"text": text}, DATASETS)
+
+
+@given(st.binary() | JSON.map(lambda value: orjson.dumps(str(value)[:50].encode("ascii", "replace").decode())))
+def test_any_bytes_are_a_row_or_a_problem(body: bytes) -> None:
+    with pytest.raises(Problem) as refused:
+        parse_submission(body, DATASETS)
+    assert refused.value.status in {400, 422}
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS), JSON))
+def test_any_fields_are_a_row_or_a_problem(fields: dict[str, Any]) -> None:
+    try:
+        row = check_fields(fields, DATASETS)
+    except (InvalidFields, TooLarge):
+        return
+    assert row.text == normalise(fields["text"])

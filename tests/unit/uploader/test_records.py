@@ -1,0 +1,104 @@
+"""Tests of uploader.records."""
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uploader.records import PendingText, to_agent, to_metadata, to_record
+
+_QUESTION = UUID(int=7)
+_LABELS = ("toxic", "non_toxic")
+_RECEIVED_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+# From argilla-server 2.8.0, schemas of suggestions
+_AGENT = re.compile(r"^[a-zA-Z0-9-_:\.\/\s]*[a-zA-Z0-9][a-zA-Z0-9-_:\.\/\s]*$")
+
+_values = st.one_of(
+    st.text(max_size=20), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.booleans()
+)
+_names = st.one_of(
+    st.text(max_size=12), st.sampled_from(["source", "external_id", "received_at", "metadata_source"])
+)
+
+
+def _text(**changes: Any) -> PendingText:
+    values: dict[str, Any] = {
+        "id": UUID(int=1),
+        "text": "line one\nline two",
+        "claimed_label": None,
+        "score": None,
+        "source": None,
+        "external_id": None,
+        "metadata": {},
+        "received_at": _RECEIVED_AT,
+    }
+    return PendingText(**values | changes)
+
+
+def test_a_record_has_our_id_and_the_text_as_it_is() -> None:
+    record = to_record(_text(), _QUESTION, _LABELS)
+    assert record["external_id"] == str(UUID(int=1))
+    assert record["fields"] == {"text": "line one\nline two"}
+
+
+def test_a_record_never_carries_responses() -> None:
+    assert "responses" not in to_record(_text(claimed_label="toxic"), _QUESTION, _LABELS)
+
+
+def test_the_claim_becomes_a_suggestion_of_its_source() -> None:
+    record = to_record(_text(claimed_label="toxic", score=0.25, source="forum/1"), _QUESTION, _LABELS)
+    assert record["suggestions"] == [
+        {"question_id": str(_QUESTION), "value": "toxic", "score": 0.25, "agent": "forum/1"}
+    ]
+
+
+@pytest.mark.parametrize("claim", [None, "obscene"])
+def test_without_a_known_claim_nothing_is_suggested(claim: str | None) -> None:
+    assert to_record(_text(claimed_label=claim, score=0.5), _QUESTION, _LABELS)["suggestions"] == []
+
+
+@given(st.text())
+def test_argilla_takes_every_agent(source: str) -> None:
+    agent = to_agent(source)
+    assert agent is None or (_AGENT.fullmatch(agent) and len(agent) <= 200)
+
+
+def test_what_we_know_of_a_text_is_shown() -> None:
+    shown = to_metadata(_text(source="forum", external_id="7"))
+    assert shown == {"source": "forum", "external_id": "7", "received_at": "2026-01-02T03:04:05+00:00"}
+
+
+@given(st.dictionaries(_names, _values, max_size=8))
+def test_no_term_of_the_sender_is_lost_or_hides_ours(metadata: dict[str, Any]) -> None:
+    shown = to_metadata(_text(source="forum", external_id="7", metadata=metadata))
+    assert (shown["source"], shown["external_id"]) == ("forum", "7")
+    assert len(shown) == 3 + len(metadata)
+
+
+@given(_values)
+def test_every_value_is_one_that_an_index_takes(value: Any) -> None:
+    shown = to_metadata(_text(metadata={"term": value}))["term"]
+    assert type(shown) in {str, int, float}
+    assert not isinstance(shown, int) or -(2**63) <= shown < 2**63
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(True, "true"), (2**63, str(2**63)), (-(2**63), -(2**63)), (0.5, 0.5)]
+)
+def test_values_that_no_index_takes_are_written_out(value: Any, shown: Any) -> None:
+    assert to_metadata(_text(metadata={"term": value}))["term"] == shown
+
+
+def test_long_terms_are_cut() -> None:
+    assert len(to_metadata(_text(source="x" * 40_000))["source"]) == 8000
+
+
+@given(st.dictionaries(_names, _values, max_size=8), st.floats(0, 1))
+def test_every_record_is_json(metadata: dict[str, Any], score: float) -> None:
+    record = to_record(_text(metadata=metadata, score=score, claimed_label="toxic"), _QUESTION, _LABELS)
+    assert json.loads(json.dumps(record, allow_nan=False)) == record

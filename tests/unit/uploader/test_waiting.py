@@ -1,0 +1,116 @@
+"""Tests of uploader.backoff, uploader.rhythm and uploader.guard: who waits, and for how long."""
+
+import asyncio
+
+import psycopg
+import pytest
+
+from uploader.argilla_errors import Unreachable
+from uploader.backoff import Backoff
+from uploader.guard import Guard
+from uploader.rhythm import Rhythm
+
+
+class _Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_pauses_grow_up_to_the_cap() -> None:
+    backoff = Backoff(15, _Clock())
+    pauses = [backoff.fail() for _ in range(100)]
+    for pause, longest in zip(pauses, [1, 2, 4, 8, 15, 15], strict=False):
+        assert longest / 2 <= pause <= longest
+    assert max(pauses) <= 15
+
+
+def test_a_pause_ends() -> None:
+    clock = _Clock()
+    backoff = Backoff(15, clock)
+    backoff.fail()
+    assert backoff.is_on()
+    clock.now += 1
+    assert not backoff.is_on()
+
+
+def test_success_forgets_the_failures() -> None:
+    backoff = Backoff(15, _Clock())
+    for _ in range(5):
+        backoff.fail()
+    backoff.succeed()
+    assert not backoff.is_on()
+    assert backoff.fail() <= 1
+
+
+def test_the_first_sweep_is_due_at_once() -> None:
+    assert Rhythm(3600).is_due(0, activity_moved=False)
+
+
+@pytest.mark.parametrize(
+    ("took", "rested", "moved", "is_due"),
+    [
+        (0.5, 0.6, True, True),  # activity: soon
+        (600, 300, True, False),  # but not half of the time
+        (600, 600, True, True),
+        (0.5, 9.9, False, False),  # nothing seen: a tenth of the time, and not all the time
+        (0.5, 10, False, True),
+        (60, 539, False, False),
+        (60, 540, False, True),
+        (1600, 3599, False, False),  # and hourly
+        (1600, 3600, False, True),
+    ],
+)
+def test_sweeps_rest(took: float, rested: float, moved: bool, is_due: bool) -> None:
+    rhythm = Rhythm(3600)
+    rhythm.note(1000, 1000 + took)
+    assert rhythm.is_due(1000 + took + rested, moved) is is_due
+
+
+def _guard() -> tuple[Guard, _Clock]:
+    clock = _Clock()
+    return Guard("d", "push", Backoff(15, clock)), clock
+
+
+async def _fail_with_argilla() -> None:
+    raise Unreachable("Argilla is away")
+
+
+async def _fail_with_postgres() -> None:
+    raise psycopg.OperationalError("secret: text")
+
+
+async def _work() -> None:
+    return
+
+
+async def _must_not_run() -> None:
+    raise AssertionError
+
+
+def test_a_guard_says_why_a_job_stands_still_and_pauses_it() -> None:
+    guard, _ = _guard()
+    asyncio.run(guard.run(_fail_with_argilla))
+    asyncio.run(guard.run(_must_not_run))
+    assert guard.reason == "Argilla is away"
+
+
+def test_a_guard_forgets_the_reason_when_the_work_goes_on() -> None:
+    guard, clock = _guard()
+    asyncio.run(guard.run(_fail_with_argilla))
+    clock.now += 60
+    asyncio.run(guard.run(_work))
+    assert guard.reason is None
+
+
+def test_a_guard_does_not_repeat_what_a_statement_quotes() -> None:
+    guard, _ = _guard()
+    asyncio.run(guard.run(_fail_with_postgres))
+    assert guard.reason == "Postgres: OperationalError"
+
+
+def test_a_guard_lets_mistakes_of_ours_through() -> None:
+    guard, _ = _guard()
+    with pytest.raises(AssertionError):
+        asyncio.run(guard.run(_must_not_run))
