@@ -56,12 +56,10 @@ def map_object(defaults: dict[str, str], label_map: dict[str, str]) -> Mapping:
     def to_fields(row: Any) -> dict[str, Any]:
         if not isinstance(row, dict):
             raise RowRefused("not_an_object", "must be a JSON object")
-        fields = defaults | {name: _plain(value) for name, value in row.items()}
-        if isinstance(metadata := fields.get("metadata"), dict):
-            fields["metadata"] = {name: _plain(value) for name, value in metadata.items()}
-        if isinstance(label := fields.get("label"), str):
-            fields["label"] = label_map.get(label, label)
-        return fields
+        label = row.get("label")
+        if isinstance(label, str):
+            row["label"] = label_map.get(label, label)
+        return defaults | row
 
     return to_fields
 

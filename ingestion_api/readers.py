@@ -10,12 +10,12 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import ijson
-import orjson
 import pyarrow as pa
 from pyarrow import parquet
+from pydantic_core import from_json
 
 from core.problems import Malformed, TooLarge
+from ingestion_api.json_elements import split_elements
 from ingestion_api.schemas import ROW_BYTES
 
 
@@ -32,7 +32,6 @@ Row = tuple[int, Any | RowRefused]
 Reader = Callable[[Iterable[bytes]], Iterator[Row]]
 
 _TOO_LONG = RowRefused("row_too_large", f"longer than {ROW_BYTES} bytes")
-_READ_BYTES = 64 * 1024
 _PARQUET_ROWS = 1000
 
 csv.field_size_limit(ROW_BYTES)
@@ -41,13 +40,27 @@ csv.field_size_limit(ROW_BYTES)
 def read_ndjson(chunks: Iterable[bytes]) -> Iterator[Row]:
     """Read one JSON value a line; blank lines are counted but not yielded."""
     for number, line in enumerate(_split_lines(chunks), 1):
-        if line is None:
-            yield number, _TOO_LONG
-        elif line := line.strip():
-            try:
-                yield number, orjson.loads(line)
-            except orjson.JSONDecodeError as error:
-                yield number, RowRefused("malformed_json", f"not JSON: {error.msg}")
+        if line is None or line.strip():
+            yield number, _parse(line)
+
+
+def read_json_array(chunks: Iterable[bytes]) -> Iterator[Row]:
+    """Read the elements of one JSON array.
+
+    Raises:
+        Malformed: not a JSON array; elements before the fault have been yielded.
+        TooLarge: an element is over the limit, so that the next one cannot be found.
+    """
+    return ((number, _parse(element)) for number, element in enumerate(split_elements(chunks), 1))
+
+
+def _parse(value: bytes | None) -> Any | RowRefused:
+    if value is None or len(value) > ROW_BYTES:
+        return _TOO_LONG
+    try:
+        return from_json(value, allow_inf_nan=False)
+    except ValueError as error:
+        return RowRefused("malformed_json", f"not JSON: {error}")
 
 
 def _split_lines(chunks: Iterable[bytes]) -> Iterator[bytes | None]:
@@ -66,58 +79,6 @@ def _split_lines(chunks: Iterable[bytes]) -> Iterator[bytes | None]:
             rest, dropping = b"", True
     if dropping or rest:
         yield None if dropping else rest
-
-
-def read_json_array(chunks: Iterable[bytes]) -> Iterator[Row]:
-    """Read the elements of one JSON array; numbers with a fraction come as Decimal.
-
-    Raises:
-        Malformed: not a JSON array; elements before the fault have been yielded.
-        TooLarge: an element is over the limit, so that the next one cannot be found.
-    """
-    source = _ElementSource(chunks)
-    try:
-        for number, fields in enumerate(ijson.items(source, "item", buf_size=_READ_BYTES), 1):
-            source.bytes_since_row = 0
-            yield number, fields
-    except (ijson.JSONError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise Malformed(f"The body is not a JSON array: {reason}.", code="malformed_json") from None
-    except ValueError:  # Python refuses integers of over 4,300 digits
-        raise Malformed("The body holds a number that is too long.", code="malformed_json") from None
-    if not source.is_array:
-        raise Malformed("The body is not a JSON array.", code="malformed_json")
-
-
-class _ElementSource:
-    """The body as a file for the JSON parser, which would hold an endless element in memory."""
-
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._chunks = iter(chunks)
-        self._rest = b""
-        self.is_array = False
-        self.bytes_since_row = 0
-
-    def read(self, size: int) -> bytes:
-        if size == 0:  # how the parser asks whether it gets bytes or str
-            return b""
-        while not self._rest:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return b""
-            self._rest = chunk if self.is_array else self._check_start(chunk)
-        part, self._rest = self._rest[:size], self._rest[size:]
-        self.bytes_since_row += len(part)
-        if self.bytes_since_row > ROW_BYTES + _READ_BYTES:
-            raise TooLarge(f"An element is longer than {ROW_BYTES} bytes.", code="row_too_large")
-        return part
-
-    def _check_start(self, chunk: bytes) -> bytes:
-        start = chunk.removeprefix(codecs.BOM_UTF8).lstrip()
-        if start and not start.startswith(b"["):
-            raise Malformed("The body is not a JSON array.", code="malformed_json")
-        self.is_array = bool(start)
-        return start
 
 
 def read_parquet(chunks: Iterable[bytes]) -> Iterator[Row]:

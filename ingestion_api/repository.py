@@ -13,7 +13,9 @@ from core.datasets import Datasets
 from ingestion_api.submissions import NewText
 
 _COLUMNS = "id, dataset, text, claimed_label, score, source, external_id, metadata"
-_COLUMN_TYPES = ("uuid", "text", "text", "text", "float8", "text", "text", "jsonb")
+_CAST_COLUMNS = _COLUMNS.replace("metadata", "cast(metadata as jsonb)")
+# Metadata travels as text and is cast on arrival: psycopg would make a JSON string of it.
+_COLUMN_TYPES = ("uuid", "text", "text", "text", "float8", "text", "text", "text")
 
 # A label that was withdrawn leaves the text uploaded again; a claimed text is still pending to its sender.
 _STATUS = """case
@@ -21,10 +23,13 @@ _STATUS = """case
     when texts.status = 'uploading' then 'pending'
     else texts.status end"""
 
+_ARRAYS = ", ".join(f"cast(:c{i} as {kind}[])" for i, kind in enumerate(_COLUMN_TYPES))
+
 # -> pending: a new text waits for its upload. What is there already stays as it is.
 _INSERT = text(f"""
     insert into texts ({_COLUMNS})
-    select * from unnest({", ".join(f"cast(:c{i} as {kind}[])" for i, kind in enumerate(_COLUMN_TYPES))})
+    select {_CAST_COLUMNS}
+    from unnest({_ARRAYS}) as new ({_COLUMNS})
     on conflict (id) do nothing
     returning id
 """)  # noqa: S608 - constants only
@@ -55,7 +60,7 @@ _STAGE = """
     create temp table incoming (
         sequence bigint not null default nextval('texts_sequence_seq'),
         id uuid not null, dataset text not null, text text not null, claimed_label text, score float8,
-        source text, external_id text, metadata jsonb not null
+        source text, external_id text, metadata text not null
     )
 """
 
@@ -63,7 +68,7 @@ _STAGE = """
 # of equal rows wins.
 _INSERT_STAGED = f"""
     insert into texts (sequence, {_COLUMNS})
-    select distinct on (id) sequence, {_COLUMNS} from incoming order by id, sequence
+    select distinct on (id) sequence, {_CAST_COLUMNS} from incoming order by id, sequence
     on conflict (id) do nothing
 """  # noqa: S608 - constants only
 

@@ -2,9 +2,11 @@
 
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psycopg
 import pytest
+from hypothesis import settings
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
@@ -14,6 +16,10 @@ from core.settings import DatabaseSettings
 from local_stack.testing import RunningStack, running_stack
 
 _TEMPLATE = "test_template"
+
+# The machine may be busy: how long an example takes says nothing about the code.
+settings.register_profile("project", deadline=None)
+settings.load_profile("project")
 
 
 @pytest.fixture(scope="session")
@@ -46,15 +52,19 @@ def template_database(admin_database_url: str) -> str:
 @pytest.fixture
 def database_url(admin_database_url: str, template_database: str) -> Iterator[str]:
     """A migrated, empty database of the test's own."""
+    with fresh_database(admin_database_url, template_database) as url:
+        yield url
+
+
+@contextmanager
+def fresh_database(admin_database_url: str, template: str) -> Iterator[str]:
+    """Give a copy of the template database; dropped when the block ends."""
     name = f"test_{uuid.uuid4().hex[:12]}"
+    create, drop = sql.SQL("create database {} template {}"), sql.SQL("drop database {} with (force)")
     with psycopg.connect(admin_database_url, autocommit=True) as connection:
-        connection.execute(
-            sql.SQL("create database {} template {}").format(
-                sql.Identifier(name), sql.Identifier(template_database)
-            )
-        )
+        connection.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
         yield _with_database(admin_database_url, name)
-        connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+        connection.execute(drop.format(sql.Identifier(name)))
 
 
 def _with_database(url: str, name: str) -> str:

@@ -45,7 +45,7 @@ def running(module: str, env: Mapping[str, str], log: Path, probe: str = "/healt
     own = {f"{prefix}_PORT": str(port), "REQUIRE_API_KEY": "false", "LOG_FORMAT": "console"}
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", module], env=os.environ | own | env, stdout=output, stderr=output
+            [sys.executable, "-m", module], env=os.environ | own | dict(env), stdout=output, stderr=output
         )
     program = Program(f"http://127.0.0.1:{port}", process, log)
     try:

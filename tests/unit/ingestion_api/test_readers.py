@@ -107,11 +107,28 @@ def test_an_overlong_ndjson_line_costs_only_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"  ", b'{"item": [1]}', b"[1, 2", b"[1] x", b"[NaN]", b"[" + b"1" * 5000 + b"]"]
+    "body",
+    [b"", b"  ", b"\xef\xbb", b'{"item": [1]}', b"[1, 2", b'["a', b"[1] x", b"[1]]", b"[1}", b"[" * 100_000],
 )
 def test_what_is_no_json_array_is_malformed(body: bytes) -> None:
     with pytest.raises(Malformed):
         list(read_json_array([body]))
+
+
+@pytest.mark.parametrize(
+    "element",
+    [b"", b"nope", b"NaN", b"1" * 5000, b'{"a": 1]', b'"\\ud800"', b"[" * 100_000 + b"]" * 100_000, b'"\xff"'],
+)
+def test_a_bad_element_costs_only_itself(element: bytes) -> None:
+    (_, first), (_, bad), (_, last) = read_json_array([b" [1,", element, b", 2 ] "])
+    assert (first, last) == (1, 2)
+    assert isinstance(bad, RowRefused)
+    assert bad.code == "malformed_json"
+
+
+def test_brackets_commas_and_quotes_in_strings_do_not_cut() -> None:
+    values = [{"a": '],[}"\\'}, [1, [2, "],"]], "\\"]
+    assert [fields for _, fields in read_json_array([json.dumps(values).encode()])] == values
 
 
 def test_elements_before_a_fault_are_yielded() -> None:
@@ -125,6 +142,7 @@ def test_elements_before_a_fault_are_yielded() -> None:
     ("reader", "start", "filler"),
     [
         (read_json_array, b'["', b"x"),
+        (read_json_array, b"[", b"["),
         (read_csv, b'a,b\n"', b"x"),
         (read_csv, b"a,b\n", b"x"),
         (read_csv, b'a,b\n"', b"x\n"),

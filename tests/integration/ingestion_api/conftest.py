@@ -1,0 +1,46 @@
+"""A running ingestion API: one for all tests, with its tables emptied, or one of the test's own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+
+from tests.conftest import fresh_database
+from tests.programs import Program, running
+
+
+@pytest.fixture(scope="module")
+def shared_database_url(admin_database_url: str, template_database: str) -> Iterator[str]:
+    with fresh_database(admin_database_url, template_database) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def shared_ingestion(shared_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    log = tmp_path_factory.mktemp("ingestion") / "ingestion.log"
+    with running("ingestion_api", {"DATABASE_URL": shared_database_url}, log) as program:
+        yield program
+
+
+@pytest.fixture
+def connection(shared_database_url: str) -> Iterator[psycopg.Connection]:
+    """The shared API's database, empty."""
+    with psycopg.connect(shared_database_url, autocommit=True) as connection:
+        connection.execute("truncate texts, labels, annotations restart identity")
+        yield connection
+
+
+@pytest.fixture
+def client(shared_ingestion: Program, connection: psycopg.Connection) -> Iterator[httpx.Client]:
+    """A client of the shared API."""
+    with httpx.Client(base_url=shared_ingestion.url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def ingestion(database_url: str, tmp_path: Path) -> Iterator[Program]:
+    """An API that a test may kill."""
+    with running("ingestion_api", {"DATABASE_URL": database_url}, tmp_path / "ingestion.log") as program:
+        yield program

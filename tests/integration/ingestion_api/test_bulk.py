@@ -1,0 +1,189 @@
+"""POST /texts/bulk on a real Postgres."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import psycopg
+import pytest
+
+from tests.programs import Program
+
+NDJSON = {"Content-Type": "application/x-ndjson"}
+CSV = {"Content-Type": "text/csv"}
+ARRAY = {"Content-Type": "application/json"}
+
+SHARED_CSV = Path(__file__).parents[4] / "shared" / "data" / "toxicity_en.csv"
+
+
+def test_a_bad_row_costs_only_itself(client: httpx.Client, connection: psycopg.Connection) -> None:
+    lines = ['{"text": "one"}', "", '{"text": "two", "label": "toxc"}', "nope", "[1]", '{"text": " one "}']
+    result = client.post("/texts/bulk", content="\n".join(lines), headers=NDJSON).json()
+    errors = result.pop("errors")
+    assert result == {"received": 5, "accepted": 1, "duplicates": 1, "rejected": 3}
+    assert [(e["row"], e["code"]) for e in errors] == [
+        (3, "unknown_label"),
+        (4, "malformed_json"),
+        (5, "not_an_object"),
+    ]
+    assert connection.execute("select text from texts").fetchall() == [("one",)]
+
+
+def test_only_the_first_hundred_errors_are_listed(client: httpx.Client) -> None:
+    result = client.post("/texts/bulk", content="x\n" * 1000, headers=NDJSON).json()
+    assert (result["rejected"], len(result["errors"])) == (1000, 100)
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        (NDJSON, '{"text": "one"}\n{"text": 2}\n'),
+        (ARRAY, '[{"text": "one"}, {"text": 2}]'),
+        (CSV, "text,score\none,\ntwo,high\n"),
+    ],
+)
+def test_abort_stores_all_or_nothing(client: httpx.Client, headers: dict[str, str], body: str) -> None:
+    answer = client.post("/texts/bulk?on_error=abort", content=body, headers=headers)
+    assert answer.status_code == 422
+    problem = answer.json()
+    counts = {name: problem[name] for name in ("received", "accepted", "duplicates", "rejected")}
+    assert counts == {"received": 2, "accepted": 0, "duplicates": 0, "rejected": 1}
+    assert problem["errors"][0]["row"] == 2
+    assert client.get("/queue").json()["pending"] == 0
+
+
+def test_abort_stores_all_where_all_is_well(client: httpx.Client) -> None:
+    result = client.post(
+        "/texts/bulk?on_error=abort", content='{"text": "a"}\n{"text": "b"}', headers=NDJSON
+    ).json()
+    assert (result["accepted"], client.get("/queue").json()["pending"]) == (2, 2)
+
+
+def test_csv_with_mapping_and_metadata(client: httpx.Client, connection: psycopg.Connection) -> None:
+    body = 'comment,is_toxic,lang\n"two\nlines",Toxic,en\nfine,Not Toxic,de\n'
+    parameters = {
+        "text": "comment",
+        "label": "is_toxic",
+        "label_map": "Toxic:toxic,Not Toxic:non_toxic",
+        "source": "sample",
+        "metadata": "all",
+    }
+    assert client.post("/texts/bulk", params=parameters, content=body, headers=CSV).json()["accepted"] == 2
+    rows = connection.execute(
+        "select text, claimed_label, source, metadata from texts order by sequence"
+    ).fetchall()
+    assert rows == [
+        ("two\nlines", "toxic", "sample", {"lang": "en"}),
+        ("fine", "non_toxic", "sample", {"lang": "de"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "body", "status", "code"),
+    [
+        ("/texts/bulk", {"Content-Type": "text/plain"}, "x", 415, "unsupported_media_type"),
+        ("/texts/bulk", NDJSON | {"Content-Encoding": "br"}, "x", 415, "unsupported_media_type"),
+        ("/texts/bulk?text=body", CSV, "text\nx\n", 422, "unknown_column"),
+        ("/texts/bulk?txt=body", CSV, "text\nx\n", 422, "invalid_fields"),
+        ("/texts/bulk?on_error=ignore", CSV, "text\nx\n", 422, "invalid_fields"),
+        ("/texts/bulk?label_map=x", CSV, "text\nx\n", 422, "invalid_fields"),
+        ("/texts/bulk?dataset=none", CSV, "text\nx\n", 422, "invalid_fields"),
+        ("/texts/bulk", CSV, 'text\n"x\n', 400, "malformed_csv"),
+        ("/texts/bulk", ARRAY, "{}", 400, "malformed_json"),
+        ("/texts/bulk", {"Content-Type": "application/vnd.apache.parquet"}, "PAR1", 400, "malformed_parquet"),
+    ],
+)
+def test_what_cannot_be_read_is_a_problem(
+    client: httpx.Client, path: str, headers: dict[str, str], body: str, status: int, code: str
+) -> None:
+    answer = client.post(path, content=body, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+def test_rows_before_a_fault_are_stored_and_counted(client: httpx.Client) -> None:
+    answer = client.post("/texts/bulk", content='[{"text": "a"}, {"text": "b"}, ', headers=ARRAY)
+    assert answer.status_code == 400
+    assert answer.json()["accepted"] == client.get("/queue").json()["pending"] == 2
+
+
+def test_receive_order_is_the_order_of_rows(client: httpx.Client, connection: psycopg.Connection) -> None:
+    body = "\n".join(json.dumps({"text": f"{n:05}"}) for n in range(12_000))
+    client.post("/texts/bulk", content=body, headers=NDJSON)
+    rows = [text for (text,) in connection.execute("select text from texts order by sequence")]
+    assert rows == sorted(rows)
+    assert len(rows) == 12_000
+
+
+def test_a_client_that_goes_away_has_stored_a_prefix(client: httpx.Client, connection: psycopg.Connection) -> None:
+    def body() -> Iterator[bytes]:
+        for n in range(20_000):
+            yield json.dumps({"text": f"text {n}"}).encode() + b"\n"
+        raise ConnectionError("the client crashed")
+
+    with pytest.raises(ConnectionError):
+        client.post("/texts/bulk", content=body(), headers=NDJSON)
+    stored = connection.execute("select text from texts").fetchall()
+    assert {text for (text,) in stored} == {f"text {n}" for n in range(len(stored))}
+    whole = "\n".join(json.dumps({"text": f"text {n}"}) for n in range(20_000))
+    result = client.post("/texts/bulk", content=whole, headers=NDJSON).json()
+    assert result["accepted"] + result["duplicates"] == 20_000
+    assert connection.execute("select count(*) from texts").fetchone() == (20_000,)
+
+
+def test_a_long_upload_takes_constant_memory(client: httpx.Client, shared_ingestion: Program) -> None:
+    filler = "x" * 2000
+
+    def rows(count: int) -> Iterator[bytes]:
+        for n in range(count):
+            yield json.dumps({"text": f"{n % 1000} {filler}"}).encode() + b"\n"
+
+    client.post("/texts/bulk", content=rows(20_000), headers=NDJSON)
+    before = psutil.Process(shared_ingestion.process.pid).memory_info().rss
+    result = client.post("/texts/bulk", content=rows(80_000), headers=NDJSON).json()
+    grown = psutil.Process(shared_ingestion.process.pid).memory_info().rss - before
+    assert result["received"] == 80_000
+    assert grown < 60e6, f"160 MB of body took {grown / 1e6:.0f} MB of memory"
+
+
+def test_too_many_uploads_at_a_time_are_told_to_wait(client: httpx.Client) -> None:
+    def refusals(depth: int) -> Iterator[bytes]:
+        yield b'{"text": "a"}\n'
+        if depth:
+            answer = httpx.post(
+                f"{client.base_url}/texts/bulk", content=refusals(depth - 1), headers=NDJSON, timeout=60
+            )
+            found.append(answer)
+        yield b'{"text": "b"}\n'
+
+    found: list[httpx.Response] = []
+    client.post("/texts/bulk", content=refusals(5), headers=NDJSON)
+    assert 503 in {answer.status_code for answer in found}
+    assert all(answer.headers["retry-after"] for answer in found if answer.status_code == 503)
+
+
+@pytest.mark.skipif(not SHARED_CSV.exists(), reason="the sample of real comments is not beside the project")
+def test_real_comments_twice(client: httpx.Client) -> None:
+    parameters = {"label": "is_toxic", "label_map": "Toxic:toxic,Not Toxic:non_toxic"}
+    results = [
+        client.post("/texts/bulk", params=parameters, content=SHARED_CSV.read_bytes(), headers=CSV).json()
+        for _ in range(2)
+    ]
+    assert [(r["received"], r["accepted"], r["duplicates"], r["rejected"]) for r in results] == [
+        (1000, 999, 1, 0),
+        (1000, 0, 1000, 0),
+    ]
+
+
+def test_outcomes_are_metrics(client: httpx.Client) -> None:
+    def outcomes() -> dict[str, float]:
+        found = re.findall(
+            r'ingestion_submissions_total\{outcome="(\w+)"\} ([\d.e+]+)', client.get("/metrics").text
+        )
+        return {outcome: float(count) for outcome, count in found}
+
+    before = {"accepted": 0.0, "duplicate": 0.0, "rejected": 0.0} | outcomes()
+    client.post("/texts/bulk", content='{"text": "a"}\n{"text": "a"}\nx\n', headers=NDJSON)
+    assert outcomes() == {outcome: count + 1 for outcome, count in before.items()}

@@ -1,0 +1,134 @@
+"""Whatever dies, what was acknowledged is there, once; what is away is said at once."""
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import psycopg
+import pytest
+
+from local_stack.testing import RunningStack, running_stack
+from tests.programs import Program, running
+
+
+async def _send_until_it_dies(url: str, acknowledged: list[str], senders: int) -> None:
+    async def send(client: httpx.AsyncClient, sender: int) -> None:
+        for n in range(100_000):
+            try:
+                answer = await client.post("/texts", json={"text": f"{sender}/{n}"})
+            except httpx.TransportError:
+                return
+            if answer.status_code == 201:
+                acknowledged.append(answer.json()["id"])
+            else:
+                assert answer.status_code == 503, answer.text
+                assert answer.headers["retry-after"]
+                return
+
+    async with httpx.AsyncClient(base_url=url, timeout=10) as client:
+        await asyncio.gather(*(send(client, sender) for sender in range(senders)))
+
+
+def _load(url: str) -> tuple[threading.Thread, list[str]]:
+    acknowledged: list[str] = []
+    thread = threading.Thread(target=lambda: asyncio.run(_send_until_it_dies(url, acknowledged, 16)))
+    thread.start()
+    deadline = time.monotonic() + 20
+    while len(acknowledged) < 200 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return thread, acknowledged
+
+
+def _stored(database_url: str) -> list[str]:
+    with psycopg.connect(database_url) as connection:
+        return [str(id_) for (id_,) in connection.execute("select id from texts")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_acknowledged_texts_survive_the_end_of_the_api(
+    ingestion: Program, database_url: str, number: signal.Signals
+) -> None:
+    thread, acknowledged = _load(ingestion.url)
+    ingestion.process.send_signal(number)
+    thread.join()
+    ingestion.process.wait(20)
+    stored = _stored(database_url)
+    assert len(acknowledged) >= 200
+    assert set(acknowledged) <= set(stored)
+    assert len(stored) == len(set(stored))
+
+
+@pytest.fixture
+def own_postgres(tmp_path: Path) -> Iterator[RunningStack]:
+    """A Postgres that a test may kill without harm to the others."""
+    with running_stack({"postgres"}) as stack:
+        from core.migrate import migrate
+        from core.settings import DatabaseSettings
+
+        migrate(DatabaseSettings.model_validate({"url": stack.database_url}))
+        yield stack
+
+
+def test_acknowledged_texts_survive_a_crash_of_postgres(own_postgres: RunningStack, tmp_path: Path) -> None:
+    env = {"DATABASE_URL": own_postgres.database_url}
+    with running("ingestion_api", env, tmp_path / "ingestion.log") as ingestion:
+        thread, acknowledged = _load(ingestion.url)
+        own_postgres.kill("postgres")
+        thread.join()
+        _wait_until_ready(ingestion.url)
+        assert httpx.post(f"{ingestion.url}/texts", json={"text": "after"}).status_code == 201
+    stored = _stored(own_postgres.database_url)
+    assert len(acknowledged) >= 200
+    assert set(acknowledged) <= set(stored)
+
+
+def test_a_missing_or_frozen_database_is_said_at_once(own_postgres: RunningStack, tmp_path: Path) -> None:
+    env = {"DATABASE_URL": own_postgres.database_url, "INGESTION_WAIT_SECONDS": "1"}
+    with (
+        running("ingestion_api", env, tmp_path / "ingestion.log") as ingestion,
+        httpx.Client(base_url=ingestion.url, timeout=8) as client,
+    ):
+        assert client.post("/texts", json={"text": "before"}).status_code == 201
+        for pid in _backends(own_postgres):
+            os.kill(pid, signal.SIGSTOP)
+        frozen = client.post("/texts", json={"text": "frozen"})
+        ready = client.get("/readyz")
+        for pid in _backends(own_postgres):
+            os.kill(pid, signal.SIGCONT)
+        own_postgres.stop_component("postgres")
+        away = client.post("/texts", json={"text": "away"})
+        read = client.get("/queue")
+        bulk = client.post(
+            "/texts/bulk", content='{"text": "a"}', headers={"Content-Type": "application/x-ndjson"}
+        )
+        alive = client.get("/healthz")
+        own_postgres.start_component("postgres")
+        _wait_until_ready(ingestion.url)
+        assert client.post("/texts", json={"text": "back"}).status_code == 201
+    assert ready.status_code == 503
+    assert "database" in ready.json()["missing"]
+    for answer in [frozen, away, read, bulk]:
+        assert answer.status_code == 503, answer.text
+        assert answer.headers["retry-after"]
+    assert alive.status_code == 200
+
+
+def _backends(stack: RunningStack) -> list[int]:
+
+    postmaster = psutil.Process(stack.pids["postgres"])
+    return [postmaster.pid, *(child.pid for child in postmaster.children(recursive=True))]
+
+
+def _wait_until_ready(url: str) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if httpx.get(f"{url}/readyz").status_code == 200:
+            return
+        time.sleep(0.1)
+    raise AssertionError("the API did not get well again")

@@ -1,0 +1,166 @@
+"""POST /texts, GET /texts/{id}, GET /queue on a real Postgres."""
+
+import asyncio
+import json
+import socket
+import uuid
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import psycopg
+import pytest
+
+from core.text_identity import text_id
+
+
+def test_a_text_is_stored_as_it_was_sent(client: httpx.Client) -> None:
+    sent = {
+        "text": "Größe \n zwei",
+        "label": "toxic",
+        "score": 0.5,
+        "source": "forum",
+        "external_id": "7",
+        "metadata": {"n": 1, "yes": True, "x": 0.5, "s": "é"},
+    }
+    answer = client.post("/texts", json=sent)
+    assert answer.status_code == 201
+    id_ = str(text_id("toxicity", "Größe \n zwei"))
+    assert answer.json() == {"id": id_, "status": "pending", "duplicate": False}
+    assert answer.headers["location"] == f"/texts/{id_}"
+    stored = client.get(answer.headers["location"]).json()
+    assert stored.pop("received_at")
+    assert stored == {
+        "id": id_,
+        "dataset": "toxicity",
+        "text": "Größe \n zwei",
+        "claimed_label": "toxic",
+        "score": 0.5,
+        "source": "forum",
+        "external_id": "7",
+        "metadata": {"n": 1, "yes": True, "x": 0.5, "s": "é"},
+        "status": "pending",
+        "uploaded_at": None,
+        "labelled_at": None,
+        "attempts": 0,
+        "last_error": None,
+    }
+
+
+def test_the_same_text_again_changes_nothing(client: httpx.Client) -> None:
+    first = client.post("/texts", json={"text": "e\u0301t\u00e9", "label": "toxic", "source": "a"})
+    again = client.post("/texts", json={"text": "  \u00e9te\u0301\n", "label": "non_toxic", "source": "b"})
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.json() == first.json() | {"duplicate": True}
+    stored = client.get(first.headers["location"]).json()
+    assert (stored["claimed_label"], stored["source"]) == ("toxic", "a")
+
+
+def test_a_duplicate_tells_how_far_the_text_has_come(client: httpx.Client, connection: psycopg.Connection) -> None:
+    client.post("/texts", json={"text": "a"})
+    connection.execute("update texts set status = 'uploaded', uploaded_at = now()")
+    assert client.post("/texts", json={"text": "a"}).json()["status"] == "uploaded"
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "code"),
+    [
+        (b'{"text": "a"', {}, 400, "malformed_json"),
+        (b"\xff\xfe", {}, 400, "malformed_json"),
+        (b'{"text": "\\ud800"}', {}, 400, "malformed_json"),
+        (b"[" * 100_000, {}, 400, "malformed_json"),
+        (b'{"text": "a", "metadata": {"n": ' + b"1" * 5000 + b"}}", {}, 400, "malformed_json"),
+        (b'{"text": "a", "score": NaN}', {}, 422, "invalid_fields"),
+        (b'{"text": "a\\u0000"}', {}, 422, "invalid_fields"),
+        (b"[]", {}, 422, "invalid_fields"),
+        (b"", {}, 400, "malformed_json"),
+        (b'{"text": "a"}', {"Content-Type": "text/plain"}, 415, "unsupported_media_type"),
+        (b'{"text": "a"}', {"Content-Type": "application/json; charset=latin-1"}, 415, "unsupported_media_type"),
+        (json.dumps({"text": "x" * 65537}).encode(), {}, 413, "text_too_large"),
+        (json.dumps({"text": "x", "source": "y" * 1_100_000}).encode(), {}, 413, "body_too_large"),
+    ],
+)
+def test_bad_input_is_refused_with_a_problem(
+    client: httpx.Client, body: bytes, headers: dict[str, str], status: int, code: str
+) -> None:
+    answer = client.post("/texts", content=body, headers={"Content-Type": "application/json"} | headers)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert client.get("/queue").json()["pending"] == 0
+
+
+def test_duplicate_keys_take_the_last_value(client: httpx.Client) -> None:
+    body = b'{"text": "first", "text": "second"}'
+    answer = client.post("/texts", content=body, headers={"Content-Type": "application/json"})
+    assert answer.json()["id"] == str(text_id("toxicity", "second"))
+
+
+@pytest.mark.parametrize("path", ["/texts/not-a-uuid", "/texts/%00", "/queue?dataset=none"])
+def test_a_wrong_parameter_is_named(client: httpx.Client, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["parameter"] in {"id", "dataset"}
+
+
+def test_an_unknown_text_is_not_found(client: httpx.Client) -> None:
+    assert client.get(f"/texts/{uuid.uuid4()}").json()["code"] == "not_found"
+
+
+def test_concurrent_senders_of_one_text_store_it_once(client: httpx.Client) -> None:
+    async def send() -> list[dict[str, Any]]:
+        async with httpx.AsyncClient(base_url=client.base_url) as many:
+            answers = await asyncio.gather(*(many.post("/texts", json={"text": f"t{n % 5}"}) for n in range(100)))
+            return [answer.json() for answer in answers]
+
+    answers = asyncio.run(send())
+    assert sum(not answer["duplicate"] for answer in answers) == 5
+    assert client.get("/queue").json()["pending"] == 5
+
+
+def test_the_queue_counts_by_status(client: httpx.Client, connection: psycopg.Connection) -> None:
+    empty = {"pending": 0, "uploading": 0, "uploaded": 0, "failed": 0, "open_records": 0}
+    assert client.get("/queue").json() == empty | {"oldest_pending_seconds": None}
+    for n, status in enumerate(["pending", "pending", "uploading", "uploaded", "uploaded", "failed"]):
+        id_ = client.post("/texts", json={"text": f"text {n}"}).json()["id"]
+        connection.execute("update texts set status = %s where id = %s", [status, id_])
+    connection.execute(
+        "insert into labels (text_id, dataset, label, status, agreement, votes, annotations, labelled_at)"
+        " select id, dataset, 'toxic', 'labelled', 1, '{}', 1, now() from texts where status = 'uploaded' limit 1"
+    )
+    queue = client.get("/queue").json()
+    assert queue.pop("oldest_pending_seconds") >= 0
+    assert queue == {"pending": 2, "uploading": 1, "uploaded": 2, "failed": 1, "open_records": 1}
+
+
+def test_a_labelled_text_shows_when(client: httpx.Client, connection: psycopg.Connection) -> None:
+    id_ = client.post("/texts", json={"text": "a"}).json()["id"]
+    connection.execute("update texts set status = 'uploaded', uploaded_at = now()")
+    connection.execute(
+        "insert into labels (text_id, dataset, label, status, agreement, votes, annotations, labelled_at)"
+        " values (%s, 'toxicity', null, 'disputed', 0.5, '{}', 2, now())",
+        [id_],
+    )
+    stored = client.get(f"/texts/{id_}").json()
+    assert stored["status"] == "labelled"
+    assert stored["labelled_at"]
+    connection.execute("update labels set status = 'withdrawn', annotations = 0")
+    stored = client.get(f"/texts/{id_}").json()
+    assert (stored["status"], stored["labelled_at"]) == ("uploaded", None)
+
+
+def test_a_client_that_goes_away_costs_nothing(client: httpx.Client) -> None:
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", urlsplit(str(client.base_url)).port or 0)) as raw:
+            raw.sendall(
+                b"POST /texts HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+            )
+    assert client.post("/texts", json={"text": "still here"}).status_code == 201
+
+
+def test_every_answer_and_refusal_has_an_example(client: httpx.Client) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    for path in ["/texts", "/texts/bulk", "/texts/{id}", "/queue"]:
+        for operation in paths[path].values():
+            for status, answer in operation["responses"].items():
+                media = next(iter(answer["content"].values()))
+                assert "example" in media or "$ref" in media["schema"], (path, status)
