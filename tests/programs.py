@@ -38,9 +38,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(module: str, env: Mapping[str, str], log: Path, probe: str = "/healthz") -> Iterator[Program]:
-    """Run `python -m module` on a free port until the block ends, then stop it with SIGTERM."""
-    port = free_port()
+def running(
+    module: str, env: Mapping[str, str], log: Path, probe: str = "/healthz", port: int | None = None
+) -> Iterator[Program]:
+    """Run `python -m module`, on a free port unless one is given, until the block ends; SIGTERM stops it."""
+    port = port or free_port()
     prefix = module.removesuffix("_api").upper()
     own = {f"{prefix}_PORT": str(port), "REQUIRE_API_KEY": "false", "LOG_FORMAT": "console"}
     with log.open("ab") as output:

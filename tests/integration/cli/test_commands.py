@@ -1,0 +1,139 @@
+"""The command line, run as users run it."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psycopg
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from core.text_identity import text_id
+from tests.programs import Program, free_port, running
+
+
+def annotate(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cli", *arguments],
+        env=os.environ | {"COLUMNS": "200"} | env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture
+def ingestion(database_url: str, tmp_path: Path) -> Iterator[Program]:
+    with running("ingestion_api", {"DATABASE_URL": database_url}, tmp_path / "ingestion.log") as program:
+        yield program
+
+
+def test_files_of_every_kind_are_handed_in_and_again(ingestion: Program, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('text,is_toxic\n"two\nlines",Toxic\nsame,Not Toxic\n')
+    (tmp_path / "b.ndjson").write_text('{"text": "same"}\n{"text": "ndjson"}\n')
+    parquet.write_table(pa.table({"text": ["parquet", "same"]}), tmp_path / "c.parquet")
+    files = [str(tmp_path / name) for name in ("a.csv", "b.ndjson", "c.parquet")]
+    for pending in (4, 4):
+        result = annotate("ingest", *files, INGESTION_URL=ingestion.url)
+        assert result.returncode == 0, result.stderr
+        assert httpx.get(f"{ingestion.url}/queue").json()["pending"] == pending
+
+
+def test_rejected_rows_are_told_and_fail_the_run(ingestion: Program, tmp_path: Path) -> None:
+    file = tmp_path / "bad.csv"
+    file.write_text("text,label\ngood,toxic\nbad,toxc\n")
+    result = annotate("ingest", str(file), INGESTION_URL=ingestion.url)
+    assert result.returncode == 1
+    assert "bad.csv, row 2: /label: must be one of: toxic, non_toxic" in result.stderr
+    assert httpx.get(f"{ingestion.url}/queue").json()["pending"] == 1
+
+
+def test_a_file_that_cannot_be_read_is_told_why(ingestion: Program, tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text("comment\nx\n")
+    result = annotate("ingest", str(file), INGESTION_URL=ingestion.url)
+    assert result.returncode == 1
+    assert "There is no column 'text'; there are: comment." in result.stderr
+
+
+def test_ingest_waits_for_an_api_that_comes_up_later(database_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("text\nlate\n")
+    port = free_port()
+    results: list[subprocess.CompletedProcess[str]] = []
+    command = threading.Thread(
+        target=lambda: results.append(annotate("ingest", str(file), INGESTION_URL=f"http://127.0.0.1:{port}"))
+    )
+    command.start()
+    time.sleep(3)
+    with running("ingestion_api", {"DATABASE_URL": database_url}, tmp_path / "log", port=port) as program:
+        command.join()
+        assert results[0].returncode == 0, results[0].stderr
+        assert httpx.get(f"{program.url}/queue").json()["pending"] == 1
+
+
+def test_status_shows_the_queue_and_what_is_missing(ingestion: Program) -> None:
+    result = annotate("status", INGESTION_URL=ingestion.url, SERVING_URL=f"http://127.0.0.1:{free_port()}")
+    assert "pending" in result.stdout
+    assert "serving API at http://127.0.0.1:" in result.stderr
+    assert result.returncode == 1
+
+
+def test_keys_open_the_api_until_they_are_withdrawn(database_url: str, tmp_path: Path) -> None:
+    key = annotate("keys", "create", "ci", "--scope", "ingest", DATABASE_URL=database_url).stdout.strip()
+    reader = annotate("keys", "create", "reader", "--scope", "read", DATABASE_URL=database_url).stdout.strip()
+    listing = annotate("keys", "list", DATABASE_URL=database_url).stdout
+    assert "ci" in listing
+    assert key not in listing
+    with psycopg.connect(database_url) as connection:
+        assert key not in str(connection.execute("select * from api_keys").fetchall())
+        (id_,) = connection.execute("select id from api_keys where name = 'ci'").fetchone() or (None,)
+    env = {"DATABASE_URL": database_url, "REQUIRE_API_KEY": "true"}
+    with running("ingestion_api", env, tmp_path / "log") as program, httpx.Client(base_url=program.url) as client:
+        _wait_for(lambda: client.get("/queue", headers={"Authorization": f"Bearer {key}"}).status_code == 200)
+        assert client.get("/queue").status_code == 401
+        assert client.get("/queue", headers={"Authorization": f"Bearer {reader}"}).status_code == 403
+        assert client.get("/healthz").status_code == 200
+        assert annotate("keys", "withdraw", str(id_), DATABASE_URL=database_url).returncode == 0
+        _wait_for(lambda: client.get("/queue", headers={"Authorization": f"Bearer {key}"}).status_code == 401)
+
+
+def test_demo_data_is_labelled_and_repeatable(database_url: str) -> None:
+    for _ in range(2):
+        result = annotate("demo-data", "--texts", "2000", "--annotators", "4", DATABASE_URL=database_url)
+        assert result.returncode == 0, result.stderr
+    with psycopg.connect(database_url) as connection:
+        texts = connection.execute("select id, text from texts").fetchall()
+        votes = connection.execute(
+            "select l.label, l.status, l.votes, l.annotations, array_agg(a.value)"
+            " from labels l join annotations a using (text_id) group by l.text_id"
+        ).fetchall()
+    assert len(texts) == len(votes) == 2000
+    assert all(text_id("toxicity", text) == id_ for id_, text in texts)
+    for label, status, counts, annotations, values in votes:
+        assert counts == {value: values.count(value) for value in set(values)}
+        assert annotations == 4
+        assert (status == "disputed") == (label is None) == (values.count("toxic") == 2)
+        if label:
+            assert counts[label] > 2
+
+
+def test_demo_data_refuses_a_database_that_holds_other_texts(ingestion: Program, database_url: str) -> None:
+    httpx.post(f"{ingestion.url}/texts", json={"text": "real"})
+    result = annotate("demo-data", "--texts", "10", DATABASE_URL=database_url)
+    assert result.returncode == 1
+    assert "holds other texts" in result.stderr
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)

@@ -1,0 +1,170 @@
+"""What Argilla holds replaces what we hold, and the labels follow."""
+
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from core.annotations import Response, replace_annotations
+from core.models import AnnotationStatus, Label, LabelStatus, Text
+from core.settings import DatabaseSettings
+from core.text_identity import text_id
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+TEXTS = [text_id("toxicity", f"text {n}") for n in range(3)]
+ANNOTATORS = [uuid.uuid5(uuid.NAMESPACE_DNS, f"annotator {n}") for n in range(3)]
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[sa.Engine]:
+    engine = sa.create_engine(DatabaseSettings(url=SecretStr(database_url)).sqlalchemy_url)
+    with engine.begin() as connection:
+        rows = [{"id": id_, "dataset": "toxicity", "text": f"text {n}"} for n, id_ in enumerate(TEXTS)]
+        connection.execute(sa.insert(Text), rows)
+    yield engine
+    engine.dispose()
+
+
+def answer(
+    text: UUID, annotator: int, value: str | None, status: str = "submitted", updated: int = 0, number: int = 0
+) -> Response:
+    """One response; `number` tells a re-created one from the one that was deleted."""
+    return Response(
+        text_id=text,
+        response_id=uuid.uuid5(text, f"{annotator}/{number}"),
+        annotator_id=ANNOTATORS[annotator],
+        annotator=f"annotator {annotator}",
+        status=AnnotationStatus(status),
+        value=value,
+        answers={"label": {"value": value}} if value else {},
+        created_at=START,
+        updated_at=START + timedelta(seconds=updated),
+    )
+
+
+def sweep(engine: sa.Engine, minute: int, *responses: Response, texts: list[UUID] = TEXTS) -> int:
+    held: dict[UUID, list[Response]] = {id_: [] for id_ in texts}
+    for response in responses:
+        held[response.text_id].append(response)
+    with engine.begin() as connection:
+        return replace_annotations(connection, "toxicity", START + timedelta(minutes=minute), held)
+
+
+def label_of(engine: sa.Engine, text: UUID) -> sa.RowMapping | None:
+    with engine.connect() as connection:
+        query = sa.select(Label.__table__).where(Label.text_id == text)
+        return connection.execute(query).mappings().one_or_none()
+
+
+def test_a_majority_is_a_label_and_a_tie_is_disputed(engine: sa.Engine) -> None:
+    one, two, three = TEXTS
+    sweep(
+        engine,
+        1,
+        answer(one, 0, "toxic"),
+        answer(one, 1, "toxic"),
+        answer(one, 2, "non_toxic"),
+        answer(two, 0, "toxic"),
+        answer(two, 1, "non_toxic"),
+    )
+    first, second = label_of(engine, one), label_of(engine, two)
+    assert first is not None
+    assert second is not None
+    assert (first["label"], first["status"], first["votes"]) == ("toxic", "labelled", {"toxic": 2, "non_toxic": 1})
+    assert first["agreement"] == pytest.approx(2 / 3)
+    assert (second["label"], second["status"], second["annotations"]) == (None, "disputed", 2)
+    assert label_of(engine, three) is None
+
+
+def test_drafts_and_discards_do_not_count(engine: sa.Engine) -> None:
+    sweep(engine, 1, answer(TEXTS[0], 0, "toxic", "draft"), answer(TEXTS[0], 1, None, "discarded"))
+    assert label_of(engine, TEXTS[0]) is None
+
+
+def test_nothing_new_changes_nothing(engine: sa.Engine) -> None:
+    responses = [answer(TEXTS[0], 0, "toxic"), answer(TEXTS[1], 0, None, "discarded")]
+    assert sweep(engine, 1, *responses) == 2
+    before = label_of(engine, TEXTS[0])
+    assert sweep(engine, 2, *responses) == 0
+    assert label_of(engine, TEXTS[0]) == before
+
+
+def test_an_edit_keeps_the_time_of_the_label_and_moves_it_in_the_feed(engine: sa.Engine) -> None:
+    sweep(engine, 1, answer(TEXTS[0], 0, "toxic"))
+    before = label_of(engine, TEXTS[0])
+    sweep(engine, 2, answer(TEXTS[0], 0, "non_toxic", updated=5))
+    after = label_of(engine, TEXTS[0])
+    assert before is not None
+    assert after is not None
+    assert after["label"] == "non_toxic"
+    assert after["labelled_at"] == before["labelled_at"]
+    assert int(after["changed_xid"]) > int(before["changed_xid"])
+
+
+def test_the_last_deleted_answer_leaves_a_tombstone(engine: sa.Engine) -> None:
+    sweep(engine, 1, answer(TEXTS[0], 0, "toxic"))
+    before = label_of(engine, TEXTS[0])
+    sweep(engine, 2)
+    withdrawn = label_of(engine, TEXTS[0])
+    assert withdrawn is not None
+    assert (withdrawn["status"], withdrawn["label"], withdrawn["annotations"]) == (LabelStatus.WITHDRAWN, None, 0)
+    sweep(engine, 3, answer(TEXTS[0], 0, "toxic", number=1))
+    again = label_of(engine, TEXTS[0])
+    assert before is not None
+    assert again is not None
+    assert again["label"] == "toxic"
+    assert again["labelled_at"] > before["labelled_at"]
+
+
+def test_a_slow_read_does_not_undo_a_newer_one(engine: sa.Engine) -> None:
+    sweep(engine, 5, answer(TEXTS[0], 0, "non_toxic", updated=9))
+    sweep(engine, 4, answer(TEXTS[0], 0, "toxic", updated=1))
+    sweep(engine, 4)
+    label = label_of(engine, TEXTS[0])
+    assert label is not None
+    assert label["label"] == "non_toxic"
+
+
+def test_texts_that_were_not_read_are_left_alone(engine: sa.Engine) -> None:
+    sweep(engine, 1, answer(TEXTS[0], 0, "toxic"), answer(TEXTS[1], 0, "toxic"))
+    sweep(engine, 2, texts=[TEXTS[1]])
+    label = label_of(engine, TEXTS[0])
+    assert label is not None
+    assert label["status"] == "labelled"
+
+
+ANSWERS = st.dictionaries(
+    st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    st.tuples(st.sampled_from(["toxic", "non_toxic"]), st.sampled_from(["submitted", "draft", "discarded"])),
+)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(states=st.lists(ANSWERS, min_size=1, max_size=4))
+def test_after_any_history_labels_say_what_argilla_holds(
+    engine: sa.Engine, states: list[dict[tuple[int, int], tuple[str, str]]]
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(sa.text("truncate labels, annotations"))
+    for minute, state in enumerate(states, 1):
+        responses = [
+            replace(answer(TEXTS[text], annotator, value, status), updated_at=START + timedelta(minutes=minute))
+            for (text, annotator), (value, status) in state.items()
+        ]
+        sweep(engine, minute, *responses)
+    for number, text in enumerate(TEXTS):
+        submitted = [v for (t, _), (v, status) in states[-1].items() if t == number and status == "submitted"]
+        label = label_of(engine, text)
+        if submitted:
+            assert label is not None
+            assert label["votes"] == Counter(submitted)
+        else:
+            assert label is None or label["status"] == "withdrawn"

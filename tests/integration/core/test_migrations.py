@@ -1,0 +1,55 @@
+"""The migrations make the tables that the models describe."""
+
+import threading
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from psycopg import sql
+from pydantic import SecretStr
+
+from core.migrate import check_revision, migrate
+from core.models import Base
+from core.settings import DatabaseSettings
+
+
+# SQLAlchemy does not know xid8 when it reads it back.
+@pytest.mark.filterwarnings("ignore:Did not recognize type 'xid8':sqlalchemy.exc.SAWarning")
+def test_models_and_migrations_agree(database_url: str) -> None:
+    engine = sa.create_engine(DatabaseSettings(url=SecretStr(database_url)).sqlalchemy_url)
+    with engine.connect() as connection:
+        differences = compare_metadata(MigrationContext.configure(connection), Base.metadata)
+        check_revision(connection)
+    engine.dispose()
+    assert differences == []
+
+
+def test_several_machines_may_migrate_at_once(admin_database_url: str, database_url: str) -> None:
+    name = "test_many_migrate"
+    with psycopg.connect(admin_database_url, autocommit=True) as admin:
+        admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+        settings = DatabaseSettings(url=SecretStr(database_url.rsplit("/", 1)[0] + f"/{name}"))
+        errors: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                migrate(settings)
+            except BaseException as error:  # noqa: BLE001 - told to the test's own thread
+                errors.append(error)
+
+        threads = [threading.Thread(target=run) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+    assert errors == []
+
+
+def test_an_empty_database_is_not_ready(admin_database_url: str) -> None:
+    engine = sa.create_engine(DatabaseSettings(url=SecretStr(admin_database_url)).sqlalchemy_url)
+    with engine.connect() as connection, pytest.raises(RuntimeError, match="run python -m"):
+        check_revision(connection)
+    engine.dispose()
