@@ -300,18 +300,19 @@ def test_killed_supervisor_is_healed_by_the_next_start(settings: StackSettings) 
         assert all(psutil.pid_exists(pid) for pid in json.loads(second.stack_json.read_text())["pids"].values())
 
 
-@pytest.mark.parametrize("kill_the_group", [False, True])
-def test_killed_make_leaves_nothing_running(settings: StackSettings, kill_the_group: bool) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("send", [os.kill, os.killpg])
+def test_ended_make_leaves_nothing_running(
+    settings: StackSettings, send: Callable[[int, int], None], number: signal.Signals
+) -> None:
     makefile = settings.data_dir.parent / "Makefile"
+    # Two commands in a line: a shell stays between `make` and the stack, and passes no signal on.
     makefile.write_text(f"up:\n\t@echo starting; {sys.executable} -m local_stack up --only {STORAGE}\n")
     with up(settings, command=["make", "-f", str(makefile), "up"]) as running:
         running.wait_until_ready()
         everything = running.everything()
         assert "postgres" in {process.name() for process in everything}
-        if kill_the_group:
-            os.killpg(running.process.pid, signal.SIGKILL)
-        else:
-            running.process.kill()
+        send(running.process.pid, number)
         wait_until_gone(everything)
 
 
@@ -340,7 +341,9 @@ def test_signal_while_starting_stops_everything(settings: StackSettings) -> None
 
 def test_killed_test_run_leaves_nothing_running(settings: StackSettings) -> None:
     source = (
-        "import time\n"
+        "import tempfile, time\n"
+        # Where this test's own directory is deleted, since a killed run cannot delete its own.
+        f"tempfile.tempdir = {str(settings.data_dir.parent)!r}\n"
         "from local_stack.testing import running_stack\n"
         f"with running_stack({set(STORAGE.split(','))}) as stack:\n"
         "    print(stack.pids, flush=True)\n"
@@ -369,6 +372,19 @@ def test_down_stops_a_running_stack(settings: StackSettings) -> None:
         everything = running.everything()
         assert "Stopped." in local_stack(settings, "down").stdout
         assert [process for process in everything if not is_gone(process)] == []
+
+
+def test_status_tells_a_running_stack_from_a_killed_one(settings: StackSettings) -> None:
+    with up(settings) as running:
+        running.wait_until_ready()
+        status = local_stack(settings, "status")
+        assert status.returncode == 0
+        assert "postgres runs (pid " in status.stdout
+        running.process.kill()
+        running.process.wait()
+    status = local_stack(settings, "status")
+    assert status.returncode == 1
+    assert f"No stack is ready on {settings.data_dir}" in status.stderr
 
 
 def test_down_without_a_stack_says_so(settings: StackSettings) -> None:
@@ -407,8 +423,9 @@ def test_data_is_found_again_after_a_kill(settings: StackSettings) -> None:
         url = json.loads(running.stack_json.read_text())["database_url"]
         with psycopg.connect(url) as connection:
             connection.execute("create table kept as select 1 as n")
-        for process in reversed(running.everything()):
-            process.kill()
+        os.kill(json.loads(running.stack_json.read_text())["pids"]["postgres"], signal.SIGKILL)
+        running.process.kill()
+        running.process.wait()
     with up(settings) as running:
         running.wait_until_ready()
         with psycopg.connect(url) as connection:

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg import sql
 from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine
 from starlette.testclient import TestClient
@@ -22,6 +24,19 @@ Serve = Callable[..., AbstractContextManager[TestClient]]
 @pytest.fixture
 def database(database_url: str) -> DatabaseSettings:
     return DatabaseSettings(url=SecretStr(database_url))
+
+
+@pytest.fixture
+def other_database_url(database_url: str, template_database: str) -> Iterator[str]:
+    """A second empty database in the same cluster."""
+    url, _, name = database_url.rpartition("/")
+    other = sql.Identifier(f"{name}_other")
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("create database {} template {}").format(other, sql.Identifier(template_database))
+        )
+        yield f"{url}/{name}_other"
+        connection.execute(sql.SQL("drop database {} with (force)").format(other))
 
 
 @pytest.fixture

@@ -86,3 +86,35 @@ def wait_until(condition: Any, seconds: float = _WAIT_SECONDS) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"
         time.sleep(0.01)
+
+
+_HELD = """
+    select l.text_id::text, l.label, l.status, l.annotations, l.labelled_at at time zone 'utc',
+           l.changed_xid::text::bigint, t.text,
+           array(select a.annotator || '=' || coalesce(a.value, a.status) from annotations a
+                 where a.text_id = l.text_id and a.withdrawn_at is null order by 1)
+    from labels l join texts t on t.id = l.text_id where l.status <> 'withdrawn' order by 1
+"""
+_COPIED = """
+    select id::varchar, label, status, annotations, labelled_at, version, text,
+           coalesce((select list(a.annotator || '=' || coalesce(a.value, a.status) order by 1)
+                     from annotations a where a.text_id = items.id), [])
+    from items order by 1
+"""
+
+
+def assert_same(engine: Engine, replica: Replica) -> None:
+    """Compare all that the replica holds with what Postgres holds."""
+    with engine.connect() as connection:
+        held = [(*row[:-1], sorted(row[-1])) for row in connection.execute(text(_HELD))]
+        withdrawn = {str(row[0]) for row in connection.execute(text(_WITHDRAWN))}
+    with replica.reading() as cursor:
+        copied = [(*row[:-1], sorted(row[-1])) for row in cursor.execute(_COPIED).fetchall()]
+        tombstones = [str(row[0]) for row in cursor.execute("select id from tombstones").fetchall()]
+        orphans = cursor.execute("select count(*) from annotations where text_id not in (select id from items)")
+        assert orphans.fetchall() == [(0,)]
+    assert copied == held
+    assert sorted(tombstones) == sorted(withdrawn)
+
+
+_WITHDRAWN = "select text_id from labels where status = 'withdrawn'"

@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
+from serving_api.parameters import TextsParameters
 from serving_api.replica import Replica
 from tests.integration.serving_api.labelling import Labeller
 
@@ -121,10 +122,7 @@ def test_methods_and_paths_that_are_not_there(ready: TestClient) -> None:
 
 
 def test_nothing_a_client_sends_is_a_500(ready: TestClient) -> None:
-    names = st.sampled_from(
-        "label source status annotator min_agreement min_annotations labelled_after labelled_before q order limit "
-        "cursor dataset".split()
-    )
+    names = st.sampled_from([*TextsParameters.model_fields])
     values = (
         st.text() | st.integers().map(str) | st.floats().map(str) | st.datetimes().map(str) | st.binary().map(str)
     )

@@ -36,7 +36,7 @@ class FakeDestination:
         ids = [record["external_id"] for record in records]
         by_flaw = {flaw: [i for i, id_ in enumerate(ids) if self.flaws.get(id_) == flaw] for flaw in Flaw}
         if by_flaw[Flaw.REFUSED_ALL]:
-            raise Refused("all", {i: "refused: all" for i in by_flaw[Flaw.REFUSED_ALL]})
+            raise Refused("all", dict.fromkeys(by_flaw[Flaw.REFUSED_ALL], "refused: all"))
         if by_flaw[Flaw.REFUSED_NAMELESS]:
             raise Refused("refused: nameless")
         if by_flaw[Flaw.REFUSED_FIRST]:

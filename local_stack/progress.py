@@ -1,0 +1,138 @@
+"""Shows how the stack comes up: a live table on a terminal, plain lines elsewhere."""
+
+import threading
+import time
+from collections.abc import Iterable
+from typing import Literal, Protocol
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+State = Literal["waiting", "working", "ready", "failed", "stopping", "stopped"]
+_PLAIN_PAUSE_SECONDS = 2
+_COLOURS: dict[State, str] = {
+    "waiting": "dim",
+    "working": "yellow",
+    "ready": "green",
+    "failed": "red",
+    "stopping": "yellow",
+    "stopped": "dim",
+}
+
+
+class Display(Protocol):
+    """What a stack tells about itself."""
+
+    def begin(self, names: Iterable[str]) -> None:
+        """The stack is about to start (or stop) these."""
+
+    def update(self, name: str, state: State, detail: str = "") -> None:
+        """One of them changed."""
+
+    def end(self) -> None:
+        """Starting (or stopping) is over; further lines are plain."""
+
+    def say(self, text: str) -> None:
+        """Something worth a line of its own."""
+
+
+class PlainDisplay:
+    """One line for each change."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._began_at = time.monotonic()
+        self._said_at: dict[str, float] = {}
+
+    def begin(self, names: Iterable[str]) -> None:
+        """Start counting the seconds."""
+        self._began_at = time.monotonic()
+
+    def update(self, name: str, state: State, detail: str = "") -> None:
+        """Print the change; of a step's own reports, one in a few seconds."""
+        now = time.monotonic()
+        if state == "working" and detail and now - self._said_at.get(name, 0) < _PLAIN_PAUSE_SECONDS:
+            return
+        self._said_at[name] = now
+        self.say(f"{now - self._began_at:5.1f} s  {name}: {detail or state}")
+
+    def end(self) -> None:
+        """Nothing is open."""
+
+    def say(self, text: str) -> None:
+        """Print `text`."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class TableDisplay:
+    """A table that is drawn anew while the stack starts."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._rows: dict[str, tuple[State, str]] = {}
+        self._began: dict[str, float] = {}
+        self._took: dict[str, float] = {}
+        self._changing = threading.Lock()
+        self._live: Live | None = None
+
+    def begin(self, names: Iterable[str]) -> None:
+        """Open the table."""
+        self._rows = dict.fromkeys(names, ("waiting", ""))
+        self._began, self._took = {}, {}
+        self._live = Live(console=self._console, get_renderable=self._table, refresh_per_second=8)
+        self._live.start()
+
+    def update(self, name: str, state: State, detail: str = "") -> None:
+        """Change one row."""
+        with self._changing:
+            self._rows[name] = (state, detail)
+            if state in {"working", "stopping"}:
+                self._began.setdefault(name, time.monotonic())
+            elif name in self._began:
+                self._took[name] = time.monotonic() - self._began[name]
+
+    def end(self) -> None:
+        """Leave the last table on the screen."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def say(self, text: str) -> None:
+        """Print `text`, above the table while it is open."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _table(self) -> Table:
+        table = Table.grid(padding=(0, 2))
+        with self._changing:
+            for name, (state, detail) in self._rows.items():
+                colour = _COLOURS[state]
+                table.add_row(name, f"[{colour}]{state}[/]", self._seconds(name), escape(detail))
+        return table
+
+    def _seconds(self, name: str) -> str:
+        if name in self._took:
+            return f"{self._took[name]:.1f} s"
+        return f"{time.monotonic() - self._began[name]:.0f} s" if name in self._began else ""
+
+
+class NoDisplay:
+    """Shows nothing, for tests."""
+
+    def begin(self, names: Iterable[str]) -> None:
+        """Nothing."""
+
+    def update(self, name: str, state: State, detail: str = "") -> None:
+        """Nothing."""
+
+    def end(self) -> None:
+        """Nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+
+def display_for(console: Console) -> Display:
+    """Return the table on a terminal, plain lines elsewhere."""
+    return TableDisplay(console) if console.is_terminal else PlainDisplay(console)

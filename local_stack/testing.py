@@ -1,0 +1,135 @@
+"""A stack for a test run: free ports, a data directory of its own, the shared cache; next to a running `make up`.
+
+    @pytest.fixture(scope="session")
+    def stack() -> Iterator[RunningStack]:
+        with running_stack({"postgres"}) as stack:
+            yield stack
+
+Nothing stays running, even when the test run is killed.
+"""
+
+import signal
+import tempfile
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from local_stack.components.catalogue import EVERYTHING
+from local_stack.components.postgres import admin_database_url, database_url
+from local_stack.ports import reserved_ports
+from local_stack.progress import Display, NoDisplay
+from local_stack.settings import HIGHEST_OPENSEARCH_PORT, StackSettings
+from local_stack.stack import Stack
+
+
+@dataclass(frozen=True)
+class RunningStack:
+    """Addresses of a running stack, and ways to hurt it."""
+
+    stack: Stack
+
+    @property
+    def settings(self) -> StackSettings:
+        """Ports, addresses (`ingestion_url`, `serving_url`, `argilla_url`, …) and directories."""
+        return self.stack.settings
+
+    @property
+    def ingestion_url(self) -> str:
+        """Address of the ingestion API."""
+        return self.settings.ingestion_url
+
+    @property
+    def serving_url(self) -> str:
+        """Address of the serving API."""
+        return self.settings.serving_url
+
+    @property
+    def uploader_url(self) -> str:
+        """Address of the uploader's health and metrics."""
+        return self.settings.uploader_url
+
+    @property
+    def argilla_url(self) -> str:
+        """Address of Argilla."""
+        return self.settings.argilla_url
+
+    @property
+    def argilla_api_key(self) -> str:
+        """API key of Argilla's owner."""
+        return self.stack.context.credentials.argilla_api_key
+
+    @property
+    def database_url(self) -> str:
+        """Address of the platform's database, as its owner."""
+        return database_url(self.stack.context)
+
+    @property
+    def admin_database_url(self) -> str:
+        """Address of Postgres as the superuser, who may make databases for tests."""
+        return admin_database_url(self.stack.context)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Environment in which the platform's programs find everything."""
+        return self.stack.environment()
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process ids of what runs now, by name."""
+        return self.stack.pids
+
+    @property
+    def logs_dir(self) -> Path:
+        """Directory of the logs, `NAME.log` each."""
+        return self.settings.logs_dir
+
+    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal to a component's main process; if it dies, the stack starts it again."""
+        self.stack.runner(name).kill(number)
+
+    def stop_component(self, name: str) -> None:
+        """Stop a component for good; returns when it is gone."""
+        self.stack.runner(name).stop()
+
+    def start_component(self, name: str) -> None:
+        """Start a stopped component; returns when it is ready."""
+        self.stack.runner(name).start()
+
+    def restart(self, name: str) -> None:
+        """Stop a component and start it again; returns when it is ready."""
+        self.stop_component(name)
+        self.start_component(name)
+
+
+@contextmanager
+def settings_for_tests(cache_dir: Path | None = None) -> Iterator[StackSettings]:
+    """Give settings with free ports, reserved until the block ends, and an empty data directory, deleted then."""
+    port_names = [name for name in StackSettings.model_fields if name.endswith("_port")]
+    opensearch_ports = range(7_000, HIGHEST_OPENSEARCH_PORT + 1)
+    with (
+        tempfile.TemporaryDirectory(prefix="annotation-stack-") as directory,
+        reserved_ports(len(port_names)) as ports,
+        reserved_ports(1, opensearch_ports) as [opensearch_port],
+    ):
+        chosen: dict[str, object] = dict(zip(port_names, ports, strict=True))
+        chosen |= {"opensearch_port": opensearch_port, "data_dir": Path(directory) / "data"}
+        if cache_dir is not None:
+            chosen["cache_dir"] = cache_dir
+        yield StackSettings.model_validate(chosen)
+
+
+@contextmanager
+def running_stack(components: Set[str] = EVERYTHING, display: Display | None = None) -> Iterator[RunningStack]:
+    """Give a stack of `components` and what they need; stopped, and its data deleted, when the block ends.
+
+    Raises:
+        StackError: it could not be started.
+    """
+    with settings_for_tests() as settings:
+        stack = Stack(settings, display or NoDisplay(), components)
+        try:
+            stack.start()
+            yield RunningStack(stack)
+        finally:
+            stack.stop()

@@ -1,0 +1,160 @@
+"""Texts reach a real Argilla exactly once, whatever is wrong with their neighbours or the uploader."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.uploader.conftest import AddTexts, ArgillaSpace, StartUploader
+from tests.e2e.uploader.waiting import fetch, statuses, wait_for
+from tests.programs import Program
+
+_HOSTILE = [
+    "line one\nline two\r\nline three\u2028four",
+    "<script>alert(1)</script> ![x](http://127.0.0.1/x.png)",
+    "\u202eright to left \U0001f600 e\u0301",
+    '{"json": [1, 2]}',
+    "\u0001\u001f control",
+    "x" * 65_536,
+]
+
+
+def _missing(uploader: Program) -> dict[str, str]:
+    missing: dict[str, str] = httpx.get(f"{uploader.url}/readyz").json()["missing"]
+    return missing
+
+
+def _distinct_texts(count: int) -> list[str]:
+    return [f"text {i}\nwith a second line {i % 7}" for i in range(count - len(_HOSTILE))] + _HOSTILE
+
+
+@pytest.mark.parametrize("kill", [False, True], ids=["undisturbed", "killed half-way"])
+def test_each_of_999_texts_becomes_one_visible_record(
+    kill: bool, start_uploader: StartUploader, add_texts: AddTexts, argilla: ArgillaSpace, database_url: str
+) -> None:
+    ids = add_texts(*_distinct_texts(999))
+    if kill:
+        with start_uploader() as first:
+            wait_for(lambda: statuses(database_url).get("uploaded", 0) >= 250)
+            first.kill()
+        assert statuses(database_url)["uploaded"] < 999
+    with start_uploader():
+        wait_for(lambda: statuses(database_url) == {"uploaded": 999})
+    assert argilla.visible_count() == argilla.stored_count() == 999
+    assert argilla.record(ids[0])["fields"] == {"text": "text 0\nwith a second line 0"}
+    assert [argilla.record(id_)["fields"]["text"] for id_ in ids[-len(_HOSTILE) :]] == _HOSTILE
+    assert fetch(database_url, "select distinct attempts, last_error, lease_owner from texts") == [(1, None, None)]
+
+
+def test_annotators_see_the_claim_and_where_a_text_comes_from(
+    start_uploader: StartUploader, add_texts: AddTexts, argilla: ArgillaSpace, database_url: str
+) -> None:
+    metadata = {"source": "theirs", "big": 2**70, "flag": True, "long": "x" * 40_000, "ratio": 0.5}
+    columns: dict[str, Any] = {"claimed_label": "toxic", "score": 0.25, "source": "förum", "external_id": "7"}
+    [id_] = add_texts("a text", metadata=json.dumps(metadata), **columns)
+    with start_uploader():
+        wait_for(lambda: statuses(database_url) == {"uploaded": 1})
+    record = argilla.record(id_)
+    shown = record["metadata"]
+    assert (shown["source"], shown["external_id"], shown["metadata_source"]) == ("förum", "7", "theirs")
+    assert (shown["big"], shown["flag"], len(shown["long"]), shown["ratio"]) == (str(2**70), "true", 8000, 0.5)
+    [suggestion] = record["suggestions"]
+    assert (suggestion["value"], suggestion["score"], suggestion["agent"]) == ("toxic", 0.25, "f_rum")
+    assert record["responses"] == []
+
+
+def test_a_bad_text_fails_alone(
+    start_uploader: StartUploader, add_texts: AddTexts, argilla: ArgillaSpace, database_url: str
+) -> None:
+    with start_uploader():
+        path = f"datasets/{argilla.dataset()['id']}/metadata-properties"
+        for kind in ("integer", "float"):
+            # An admin's own filter: what does not fit it is refused.
+            body = {"name": f"a_{kind}", "title": kind, "settings": {"type": kind}, "visible_for_annotators": True}
+            argilla.http.post(path, json=body).raise_for_status()
+    add_texts(*(f"good {i}" for i in range(100)))
+    bad = add_texts("bad 1", "bad 2", metadata='{"a_integer": "many"}')
+    add_texts(*(f"also good {i}" for i in range(100)), metadata='{"a_integer": 5, "a_float": 0.5}')
+    with start_uploader():
+        wait_for(lambda: statuses(database_url) == {"uploaded": 200, "failed": 2})
+    failed = fetch(database_url, "select id, last_error, attempts from texts where status = 'failed'")
+    assert {row[0] for row in failed} == set(bad)
+    assert all("a_integer" in row[1] and row[2] == 1 for row in failed)
+    assert argilla.visible_count() == 200
+
+
+def test_a_second_uploader_stands_by_and_takes_over(
+    start_uploader: StartUploader, add_texts: AddTexts, database_url: str
+) -> None:
+    with start_uploader() as first, start_uploader() as second:
+        assert httpx.get(f"{second.url}/readyz").json()["status"] == "ok"
+        first.kill()
+        add_texts("a text")
+        wait_for(lambda: statuses(database_url) == {"uploaded": 1}, seconds=10)
+
+
+def test_the_uploader_stops_cleanly_in_the_middle_of_a_batch(
+    start_uploader: StartUploader, add_texts: AddTexts, database_url: str
+) -> None:
+    add_texts(*(f"text {i}" for i in range(500)))
+    with start_uploader(UPLOADER_STOP_SECONDS="0") as uploader:
+        wait_for(lambda: "uploading" in statuses(database_url))
+        uploader.process.terminate()
+        assert uploader.process.wait(10) == 0
+    assert "uploading" not in statuses(database_url)
+
+
+def test_preparing_again_changes_only_what_the_settings_changed(
+    start_uploader: StartUploader, argilla: ArgillaSpace, tmp_path: Any
+) -> None:
+    with start_uploader():
+        first = argilla.dataset()
+    datasets = tmp_path / "datasets.toml"
+    datasets.write_text(
+        '[toxicity]\nlabels = ["toxic", "non_toxic"]\nanswers_wanted = 3\nguidelines = "Be brief."\n'
+    )
+    with start_uploader(DATASETS_FILE=str(datasets)):
+        second = argilla.dataset()
+    assert (first["id"], first["status"]) == (second["id"], "ready")
+    assert (second["guidelines"], second["distribution"]["min_submitted"]) == ("Be brief.", 3)
+
+
+def test_a_dataset_that_does_not_fit_is_named_by_readyz(
+    start_uploader: StartUploader, add_texts: AddTexts, database_url: str, tmp_path: Any
+) -> None:
+    with start_uploader():
+        pass
+    datasets = tmp_path / "datasets.toml"
+    datasets.write_text(
+        '[toxicity]\nlabels = ["bad", "good"]\nguidelines = "x"\n[other]\nlabels = ["a", "b"]\nguidelines = "x"\n'
+    )
+    add_texts("a text")
+    with start_uploader(probe="/healthz", DATASETS_FILE=str(datasets)) as uploader:
+        wait_for(lambda: _missing(uploader).keys() == {"dataset toxicity"}, seconds=10)
+        assert "does not fit" in _missing(uploader)["dataset toxicity"]
+    assert statuses(database_url) == {"pending": 1}
+
+
+def test_a_dataset_deleted_in_argilla_is_made_again_for_new_texts(
+    start_uploader: StartUploader, add_texts: AddTexts, argilla: ArgillaSpace, database_url: str
+) -> None:
+    add_texts("before")
+    with start_uploader():
+        wait_for(lambda: statuses(database_url) == {"uploaded": 1})
+        deleted = argilla.dataset()["id"]
+        argilla.http.delete(f"datasets/{deleted}").raise_for_status()
+        [id_] = add_texts("after")
+        wait_for(lambda: statuses(database_url) == {"uploaded": 2})
+        assert argilla.dataset()["id"] != deleted
+        assert argilla.record(id_)["fields"] == {"text": "after"}
+
+
+def test_a_withdrawn_key_stops_the_uploader_without_using_up_attempts(
+    start_uploader: StartUploader, add_texts: AddTexts, database_url: str
+) -> None:
+    add_texts("a text")
+    with start_uploader(probe="/healthz", ARGILLA_API_KEY="wrong") as uploader:
+        wait_for(lambda: all("401" in reason for reason in _missing(uploader).values()), seconds=10)
+        assert _missing(uploader).keys() == {"argilla", "dataset toxicity"}
+    assert fetch(database_url, "select status, attempts from texts") == [("pending", 0)]

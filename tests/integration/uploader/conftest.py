@@ -1,0 +1,65 @@
+"""What the uploader's tests on a real Postgres share."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from core.database import make_async_engine
+from core.settings import DatabaseSettings
+from core.text_identity import text_id
+
+DATASET = "toxicity"
+
+RunWithEngine = Callable[[Callable[[AsyncEngine], Coroutine[Any, Any, Any]]], Any]
+AddTexts = Callable[..., list[UUID]]
+Rows = Callable[[str], list[Any]]
+
+
+@pytest.fixture
+def run(database_url: str) -> RunWithEngine:
+    """Run a coroutine that works with an engine."""
+
+    def run_(work: Callable[[AsyncEngine], Coroutine[Any, Any, Any]]) -> Any:
+        async def with_engine() -> Any:
+            engine = make_async_engine(DatabaseSettings(url=SecretStr(database_url)), "test")
+            try:
+                return await work(engine)
+            finally:
+                await engine.dispose()
+
+        return asyncio.run(with_engine())
+
+    return run_
+
+
+@pytest.fixture
+def add_texts(database_url: str) -> AddTexts:
+    """Insert texts; return their ids in the order received."""
+
+    def add(*texts: str, dataset: str = DATASET, **columns: Any) -> list[UUID]:
+        names = ["id", "dataset", "text", *columns]
+        statement = f"insert into texts ({', '.join(names)}) values ({', '.join(['%s'] * len(names))})"  # noqa: S608
+        ids = [text_id(dataset, text) for text in texts]
+        with psycopg.connect(database_url) as connection:
+            for id_, text in zip(ids, texts, strict=True):
+                connection.execute(statement, [id_, dataset, text, *columns.values()])
+        return ids
+
+    return add
+
+
+@pytest.fixture
+def rows(database_url: str) -> Rows:
+    """Run a query of the test's own."""
+
+    def fetch(query: str) -> list[Any]:
+        with psycopg.connect(database_url) as connection:
+            return connection.execute(query).fetchall()
+
+    return fetch

@@ -1,0 +1,63 @@
+"""Argilla's records API in memory, for what a real one does not do on demand: vanish, hang, forget."""
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import httpx
+
+DATASET_ID = UUID(int=10)
+QUESTION_ID = UUID(int=11)
+
+
+async def _nothing() -> None:
+    return
+
+
+@dataclass
+class FakeArgilla:
+    """Answers httpx requests; set `status` to have every call answered with it."""
+
+    status: int = 200
+    is_away: bool = False
+    refused: frozenset[str] = frozenset()
+    responses: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    users: dict[UUID, str] = field(default_factory=dict)
+    records: set[str] = field(default_factory=set)
+    last_activity_at: str = "2026-01-01T00:00:00"
+    before_put: Callable[[], Awaitable[None]] = _nothing
+
+    async def answer(self, request: httpx.Request) -> httpx.Response:
+        """Answer a request as Argilla would."""
+        if self.is_away:
+            raise httpx.ConnectError("refused")
+        if self.status != httpx.codes.OK:
+            return httpx.Response(self.status)
+        path = request.url.path.removeprefix("/api/v1/")
+        body = json.loads(request.content) if request.content else {}
+        if path.endswith("/records/bulk"):
+            await self.before_put()
+            return self._put([item["external_id"] for item in body["items"]])
+        if path.endswith("/records/search"):
+            return self._search(body["filters"]["and"][0]["values"])
+        if path == "users":
+            items = [{"id": str(id_), "username": name} for id_, name in self.users.items()]
+            return httpx.Response(200, json={"items": items})
+        assert path == f"datasets/{DATASET_ID}", path
+        return httpx.Response(200, json={"status": "ready", "last_activity_at": self.last_activity_at})
+
+    def _put(self, ids: list[str]) -> httpx.Response:
+        for position, id_ in enumerate(ids):
+            if id_ in self.refused:
+                detail = f"Record at position {position} is not valid because of a reason"
+                return httpx.Response(422, json={"detail": detail})
+        self.records.update(ids)
+        return httpx.Response(200, json={})
+
+    def _search(self, ids: list[str]) -> httpx.Response:
+        found = [
+            {"external_id": id_, "responses": self.responses.get(id_, [])} for id_ in ids if id_ in self.records
+        ]
+        return httpx.Response(200, json={"items": [{"record": record} for record in found]})

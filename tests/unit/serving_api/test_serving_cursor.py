@@ -1,0 +1,34 @@
+from datetime import datetime
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving_api.cursor import Position, decode, encode
+
+POSITIONS = st.builds(Position, st.datetimes(), st.uuids(allow_nil=True))
+
+
+@given(POSITIONS, st.binary(min_size=32, max_size=32))
+def test_cursor_comes_back_as_it_was(position: Position, query: bytes) -> None:
+    assert decode(encode(position, query), query) == position
+
+
+@given(POSITIONS)
+def test_cursor_is_safe_in_urls(position: Position) -> None:
+    cursor = encode(position, b"query")
+    assert cursor.replace("-", "").replace("_", "").isalnum()
+    assert len(cursor) == 43
+
+
+@given(st.text())
+def test_made_up_cursor_is_refused(cursor: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - any of its kinds
+        decode(cursor, b"query")
+
+
+def test_cursor_of_another_query_is_refused() -> None:
+    cursor = encode(Position(datetime(2026, 11, 24), UUID(int=1)), b"one")  # noqa: DTZ001
+    with pytest.raises(ValueError, match="not a cursor of this list"):
+        decode(cursor, b"other")

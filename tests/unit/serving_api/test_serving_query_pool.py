@@ -1,0 +1,86 @@
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from core.problems import Unavailable
+from serving_api.query_pool import QueryPool
+from serving_api.replica import Replica, State
+from serving_api.settings import ReplicaSettings
+
+ENDLESS = "select count(*) from range(100000000000) a, range(1000) b where a.range % 7 = b.range"
+
+
+@pytest.fixture
+def replica(tmp_path: Path) -> Iterator[Replica]:
+    replica = Replica(tmp_path / "replica.duckdb", ReplicaSettings())
+    replica.open()
+    replica.state = State("cluster", 1, 1, datetime(2026, 11, 24))  # noqa: DTZ001
+    yield replica
+    replica.close()
+
+
+def test_query_runs_and_its_errors_come_through(replica: Replica) -> None:
+    async def scenario() -> None:
+        pool = QueryPool(replica, 1, 0, 10)
+        assert await pool.run(lambda cursor: cursor.execute("select 7").fetchall()) == [(7,)]
+        with pytest.raises(duckdb.ParserException):
+            await pool.run(lambda cursor: cursor.execute("selekt"))
+        pool.close()
+
+    asyncio.run(scenario())
+
+
+def test_beyond_the_queue_queries_are_refused(replica: Replica) -> None:
+    async def scenario() -> None:
+        pool = QueryPool(replica, 1, 1, 10)
+        go = threading.Event()
+        waiting = [asyncio.create_task(pool.run(lambda _: go.wait())) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable) as refusal:
+            await pool.run(lambda _: None)
+        assert refusal.value.code == "too_busy"
+        assert refusal.value.headers["Retry-After"]
+        go.set()
+        assert await asyncio.gather(*waiting) == [True, True]
+        assert await pool.run(lambda _: "again") == "again"
+        pool.close()
+
+    asyncio.run(scenario())
+
+
+def test_long_query_is_refused_and_ended(replica: Replica) -> None:
+    async def scenario() -> None:
+        pool = QueryPool(replica, 1, 0, 0.3)
+        with pytest.raises(Unavailable) as refusal:
+            await pool.run(lambda cursor: cursor.execute(ENDLESS).fetchall())
+        assert refusal.value.code == "query_timeout"
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                assert await pool.run(lambda _: "free again") == "free again"
+                break
+            except Unavailable:
+                await asyncio.sleep(0.05)
+        else:
+            pytest.fail("the query was not ended")
+        pool.close()
+
+    asyncio.run(scenario())
+
+
+def test_without_a_replica_there_is_no_answer(replica: Replica) -> None:
+    async def scenario() -> None:
+        replica.state = None
+        pool = QueryPool(replica, 1, 0, 10)
+        with pytest.raises(Unavailable) as refusal:
+            await pool.run(lambda _: None)
+        assert refusal.value.code == "replica_missing"
+        pool.close()
+
+    asyncio.run(scenario())

@@ -1,0 +1,73 @@
+"""Tests of uploader.schedule."""
+
+import asyncio
+import time
+
+from uploader.schedule import Schedule
+
+
+def test_a_job_never_overlaps_with_itself() -> None:
+    running = most = runs = 0
+
+    async def job(_stopping: asyncio.Event) -> None:
+        nonlocal running, most, runs
+        running += 1
+        runs += 1
+        most = max(most, running)
+        await asyncio.sleep(0.05)
+        running -= 1
+
+    async def work() -> None:
+        schedule = Schedule()
+        schedule.add(job, 0.02)
+        schedule.start()
+        await asyncio.sleep(0.5)
+        await schedule.stop(1)
+
+    asyncio.run(work())
+    assert runs > 1
+    assert (running, most) == (0, 1)
+
+
+def test_stopping_lets_a_job_end() -> None:
+    ended = False
+
+    async def job(stopping: asyncio.Event) -> None:
+        nonlocal ended
+        await stopping.wait()
+        await asyncio.sleep(0.05)
+        ended = True
+
+    async def work() -> None:
+        schedule = Schedule()
+        schedule.add(job, 10)
+        schedule.start()
+        await asyncio.sleep(0.05)
+        await schedule.stop(5)
+
+    asyncio.run(work())
+    assert ended
+
+
+def test_stopping_cancels_a_job_that_takes_too_long() -> None:
+    was_cancelled = False
+
+    async def job(_stopping: asyncio.Event) -> None:
+        nonlocal was_cancelled
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            was_cancelled = True
+            raise
+
+    async def work() -> float:
+        schedule = Schedule()
+        schedule.add(job, 10)
+        schedule.start()
+        await asyncio.sleep(0.05)
+        started = time.monotonic()
+        await schedule.stop(0.1)
+        return time.monotonic() - started
+
+    assert asyncio.run(work()) < 2
+    assert was_cancelled
