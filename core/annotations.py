@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert
 
 from core.change_feed import CHANNEL
@@ -49,7 +49,7 @@ def replace_annotations(
         connection,
         read_at,
         [
-            row.response_id
+            (id_, row.response_id)
             for id_ in changed
             for row in held.get(id_, [])
             if row.response_id not in {r.response_id for r in responses[id_]}
@@ -127,11 +127,16 @@ def _upsert(connection: Connection, read_at: datetime, responses: list[Response]
     )
 
 
-def _withdraw(connection: Connection, read_at: datetime, response_ids: list[UUID]) -> None:
+def _withdraw(connection: Connection, read_at: datetime, keys: list[tuple[UUID, UUID]]) -> None:
     table = Annotation.__table__
     connection.execute(
         table.update()  # type: ignore[attr-defined]
-        .where(table.c.response_id.in_(response_ids), table.c.withdrawn_at.is_(None), table.c.seen_at < read_at)
+        .where(
+            # By the whole key: the response's id alone has no index.
+            tuple_(table.c.text_id, table.c.response_id).in_(keys),
+            table.c.withdrawn_at.is_(None),
+            table.c.seen_at < read_at,
+        )
         .values(withdrawn_at=read_at, seen_at=read_at)
     )
 

@@ -12,6 +12,9 @@ from core.settings import LogSettings
 # Chatty at INFO, and what they say is in our own lines already.
 _QUIET_LOGGERS = ("httpx", "httpcore", "apscheduler", "alembic", "uvicorn.access")
 
+# Local variables would bring texts and secrets into the log.
+_json_traceback = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+
 
 def _name_program(program: str) -> Processor:
     def add(_logger: Any, _method: str, event: EventDict) -> EventDict:
@@ -31,9 +34,13 @@ def configure_logging(settings: LogSettings, program: str) -> None:
     ]
     as_json = settings.format == "json"
     renderer: list[Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [structlog.processors.ExceptionRenderer(_json_traceback), structlog.processors.JSONRenderer()]
         if as_json
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -116,6 +116,7 @@ class Text(Base):
         sa.CheckConstraint("score between 0 and 1", name="score_range"),
         sa.Index("ix_texts_pending", "dataset", "sequence", postgresql_where=sa.text("status = 'pending'")),
         sa.Index("ix_texts_uploading", "lease_until", postgresql_where=sa.text("status = 'uploading'")),
+        sa.Index("ix_texts_uploaded", "dataset", "id", postgresql_where=sa.text("status = 'uploaded'")),
         sa.Index("ix_texts_failed", "dataset", "sequence", postgresql_where=sa.text("status = 'failed'")),
     )
 

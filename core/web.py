@@ -3,6 +3,8 @@
 import asyncio
 import json
 import re
+import signal
+import sys
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
@@ -66,6 +68,9 @@ def serve(app: FastAPI, host: str, port: int) -> None:
         server_header=False,
         timeout_graceful_shutdown=10,
     )
+    # uvicorn raises the signal again once it has shut down; a wanted end is no failure.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     uvicorn.Server(config).run()
 
 

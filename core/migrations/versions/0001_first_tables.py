@@ -176,6 +176,13 @@ def upgrade() -> None:
         postgresql_where=sa.text("status = 'pending'"),
     )
     op.create_index(
+        "ix_texts_uploaded",
+        "texts",
+        ["dataset", "id"],
+        unique=False,
+        postgresql_where=sa.text("status = 'uploaded'"),
+    )
+    op.create_index(
         "ix_texts_uploading",
         "texts",
         ["lease_until"],

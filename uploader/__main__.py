@@ -1,0 +1,5 @@
+"""`python -m uploader`."""
+
+from uploader.main import main
+
+main()

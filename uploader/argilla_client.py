@@ -1,0 +1,145 @@
+"""Calls of Argilla's HTTP API, with its errors sorted by what helps.
+
+Not through the SDK: its import takes over a second and loads pandas, its progress bars cannot be turned off,
+and of a failed batch it does not say which records are in.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import httpx
+
+from core.settings import ArgillaSettings
+from uploader.argilla_errors import AlreadyThere, Fault, Gone, Refused, Stopped, Unreachable
+from uploader.settings import MAX_SEARCH_TERMS
+
+_CONNECT_SECONDS = 5
+_POSITION = re.compile(r"Record at position (\d+) is not valid because (.*)", re.DOTALL)
+
+
+def make_http_client(settings: ArgillaSettings, timeout_seconds: float) -> httpx.AsyncClient:
+    """Make the HTTP client of all calls; the caller closes it."""
+    return httpx.AsyncClient(
+        base_url=f"{settings.url.rstrip('/')}/api/v1/",
+        headers={"X-Argilla-Api-Key": settings.api_key.get_secret_value()},
+        timeout=httpx.Timeout(timeout_seconds, connect=_CONNECT_SECONDS),
+        # After a 500 Argilla drops the connection, a little later: a call that reused it would fail. A new
+        # connection for each call costs nothing beside the batch that it carries.
+        limits=httpx.Limits(max_keepalive_connections=0),
+    )
+
+
+class Argilla:
+    """Argilla's API, as far as the uploader needs it. Every call may raise any ArgillaError."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
+
+    async def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
+        """Make a call and return what it answers.
+
+        Raises:
+            ArgillaError: see argilla_errors.
+        """
+        try:
+            response = await self._http.request(method, path, json=body, params=query or None)
+        except (httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise Unreachable(f"{method} {path}: no connection in time") from error
+        except httpx.TimeoutException as error:
+            raise Fault(f"{method} {path}: no answer in time") from error
+        except httpx.TransportError as error:
+            raise Unreachable(f"{method} {path}: {type(error).__name__}") from error
+        raise_for_status(response)
+        try:
+            return response.json() if response.content else None
+        except ValueError as error:
+            raise Unreachable(f"{method}: something else than Argilla answers at its address") from error
+
+    async def put_records(self, dataset_id: UUID, items: Sequence[dict[str, Any]]) -> None:
+        """Insert or update records by their `external_id`, all or none; success does not make them visible."""
+        await self.call("PUT", f"datasets/{dataset_id}/records/bulk", {"items": list(items)})
+
+    async def find_records(self, dataset_id: UUID, external_ids: Sequence[str]) -> set[str]:
+        """Return which of up to 250 records annotators can see."""
+        return {record["external_id"] for record in await self._search(dataset_id, external_ids)}
+
+    async def read_responses(
+        self, dataset_id: UUID, external_ids: Sequence[str]
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Return all responses to each of up to 250 records that annotators can see."""
+        records = await self._search(dataset_id, external_ids, include="responses")
+        return {record["external_id"]: record["responses"] or [] for record in records}
+
+    async def _search(self, dataset_id: UUID, external_ids: Sequence[str], **query: Any) -> list[dict[str, Any]]:
+        scope = {"entity": "record", "property": "external_id"}
+        terms = {"type": "terms", "scope": scope, "values": list(external_ids)}
+        found = await self.call(
+            "POST",
+            f"datasets/{dataset_id}/records/search",
+            {"filters": {"and": [terms]}},
+            limit=MAX_SEARCH_TERMS,
+            **query,
+        )
+        # A record that is in the search index only has lost its row: it counts as absent.
+        return [item["record"] for item in found["items"] if item is not None]
+
+    async def get_dataset(self, dataset_id: UUID) -> dict[str, Any]:
+        """Return a dataset; its `last_activity_at` moves when a response is made, changed or deleted."""
+        dataset: dict[str, Any] = await self.call("GET", f"datasets/{dataset_id}")
+        return dataset
+
+    async def list_usernames(self) -> dict[UUID, str]:
+        """Return the names of all users by id."""
+        users = await self.call("GET", "users")
+        return {UUID(user["id"]): user["username"] for user in users["items"]}
+
+    async def check(self) -> None:
+        """See that Argilla answers, and takes our key."""
+        await self.call("GET", "me")
+
+
+def raise_for_status(response: httpx.Response) -> None:
+    """Raise the ArgillaError that an answer stands for, if it is none of success."""
+    status = response.status_code
+    where = f"{response.request.method} {response.request.url.path}: Argilla answered {status}"
+    match status:
+        case _ if response.is_success:
+            return
+        case 401:
+            raise Stopped(f"{where}: it does not know the key in ARGILLA_API_KEY")
+        case 403:
+            raise Stopped(f"{where}: the user of ARGILLA_API_KEY may not do this; an owner may")
+        case 404:
+            raise Gone(f"{where}: it was deleted")
+        case 409:
+            raise AlreadyThere(where)
+        case 422:
+            raise parse_refusal(response)
+        case 429 | 502 | 503 | 504:
+            raise Unreachable(where)
+        case _ if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+            raise Fault(where)
+        case _:
+            raise Stopped(where)
+
+
+def parse_refusal(response: httpx.Response) -> Refused:
+    """Read the words of a 422, and which items they are about, from either of its two shapes."""
+    try:
+        detail = response.json()["detail"]
+    except (ValueError, TypeError, KeyError):
+        return Refused(response.text)
+    if isinstance(detail, str):
+        # "Record at position 1 is not valid because …": the first one only
+        named = _POSITION.match(detail)
+        return Refused(detail, {int(named[1]): named[2]} if named else {})
+    errors = detail.get("params", {}).get("errors", []) if isinstance(detail, dict) else []
+    words: dict[int, str] = {}
+    for error in errors:
+        match error:
+            case {"loc": ["body", "items", int(position), *where], "msg": str(message)}:
+                said = f"{'.'.join(map(str, where))}: {message}"
+                words[position] = f"{words[position]}; {said}" if position in words else said
+    return Refused("; ".join(e["msg"] for e in errors) or str(detail), words)

@@ -1,0 +1,52 @@
+"""What can go wrong with a call of Argilla, by what helps.
+
+ArgillaError
+├── Refused      422           the items are wrong; sending them again never helps
+├── Fault        500, timeout  Argilla or the items, nobody can tell; it may be stored all the same
+├── Unreachable  connection errors, 429, 502, 503, 504   waiting helps
+├── AlreadyThere 409           somebody else was quicker
+└── Stopped      401, 403, other 4xx, wrong settings     somebody must do something
+    └── Gone     404           the dataset was deleted
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+class ArgillaError(Exception):
+    """A call of Argilla failed; the message is safe to log: it holds no texts."""
+
+
+@dataclass(eq=False)  # exceptions must stay hashable
+class Refused(ArgillaError):
+    """Argilla refuses what was sent, for what it is. Nothing of it was stored.
+
+    `words` is Argilla's own reason. `by_position` has it for each refused item that Argilla names; it is empty
+    when Argilla does not say which item it means. Both may quote the items: never log them.
+    """
+
+    words: str
+    by_position: Mapping[int, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return "Argilla refused what was sent"
+
+
+class Fault(ArgillaError):
+    """Argilla broke down over a call, or did not answer in time."""
+
+
+class Unreachable(ArgillaError):
+    """Argilla, or something it needs, is not there for now."""
+
+
+class AlreadyThere(ArgillaError):
+    """Argilla has a thing of this name already."""
+
+
+class Stopped(ArgillaError):
+    """Argilla does not let us work on a dataset until somebody changes something."""
+
+
+class Gone(Stopped):
+    """Argilla does not know the dataset."""

@@ -1,0 +1,149 @@
+"""Prepares a dataset in Argilla for what the settings define; doing it again changes nothing."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from core.datasets import Dataset
+from uploader.argilla_client import Argilla
+from uploader.argilla_errors import AlreadyThere, Refused, Stopped
+from uploader.records import LABEL_QUESTION, TEXT_FIELD
+
+Json = dict[str, Any]
+
+# Texts are hostile: as Markdown they could load pictures and show links.
+_TEXT_SETTINGS = {"type": "text", "use_markdown": False}
+
+# Only what annotators filter by: a filter lists every term, and ids and times have millions.
+_FILTERS = {"source": "Source"}
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A dataset in Argilla that is ready to take records."""
+
+    dataset_id: UUID
+    question_id: UUID  # of the question `label`
+
+
+async def prepare(argilla: Argilla, workspace: str, name: str, definition: Dataset) -> Prepared:
+    """Create what is missing of a dataset in Argilla, and bring what may change up to date.
+
+    Raises:
+        Stopped: Argilla refuses the definition, or holds a dataset of this name that does not fit it.
+        ArgillaError: Argilla cannot be worked with.
+    """
+    try:
+        workspace_id = await _get_workspace(argilla, workspace)
+        dataset = await _get_dataset(argilla, workspace_id, name, definition)
+        await _update(argilla, dataset, definition)
+        question_id = await _complete(argilla, dataset, definition)
+        # Records put into a draft would make Argilla's index one that finds nothing.
+        if dataset["status"] != "ready":
+            await argilla.call("PUT", f"datasets/{dataset['id']}/publish")
+    except Refused as refusal:
+        raise Stopped(f"Argilla refuses the definition of {name}: {refusal.words}") from refusal
+    return Prepared(UUID(dataset["id"]), question_id)
+
+
+async def _get_workspace(argilla: Argilla, name: str) -> str:
+    for attempt_to_create in (True, False):
+        for workspace in (await argilla.call("GET", "me/workspaces"))["items"]:
+            if workspace["name"] == name:
+                return str(workspace["id"])
+        if attempt_to_create:
+            await _create(argilla, "workspaces", {"name": name})
+    raise Stopped(f"Argilla has the workspace {name}, but does not show it to our key")
+
+
+async def _get_dataset(argilla: Argilla, workspace_id: str, name: str, definition: Dataset) -> Json:
+    for attempt_to_create in (True, False):
+        query = {"workspace_id": workspace_id, "name": name}
+        found: list[Json] = (await argilla.call("GET", "me/datasets", **query))["items"]
+        if found:
+            return found[0]
+        if attempt_to_create:
+            body = query | {"allow_extra_metadata": True} | _changeable(definition)
+            await _create(argilla, "datasets", body)
+    raise Stopped(f"Argilla has the dataset {name}, but does not show it to our key")
+
+
+async def _create(argilla: Argilla, path: str, body: Json) -> None:
+    try:
+        await argilla.call("POST", path, body)
+    except AlreadyThere:
+        # Another dataset's work, or another uploader, was quicker; it is the same thing.
+        return
+
+
+def _changeable(definition: Dataset) -> Json:
+    distribution = {"strategy": "overlap", "min_submitted": definition.answers_wanted}
+    return {"guidelines": definition.guidelines.strip(), "distribution": distribution}
+
+
+async def _update(argilla: Argilla, dataset: Json, definition: Dataset) -> None:
+    wanted = _changeable(definition)
+    if any(dataset[key] != value for key, value in wanted.items()):
+        await argilla.call("PATCH", f"datasets/{dataset['id']}", wanted)
+
+
+async def _complete(argilla: Argilla, dataset: Json, definition: Dataset) -> UUID:
+    """See that fields, question and filters are there; return the question's id."""
+    await _complete_fields(argilla, dataset)
+    await _complete_filters(argilla, dataset)
+    return await _complete_question(argilla, dataset, definition)
+
+
+async def _complete_fields(argilla: Argilla, dataset: Json) -> None:
+    path = f"datasets/{dataset['id']}/fields"
+    fields = {field["name"]: field for field in (await argilla.call("GET", path))["items"]}
+    if not fields and dataset["status"] == "draft":
+        body = {"name": TEXT_FIELD, "title": "Text", "required": True, "settings": _TEXT_SETTINGS}
+        await argilla.call("POST", path, body)
+        return
+    field = fields.pop(TEXT_FIELD, None)
+    if field is None or field["settings"]["type"] != "text" or any(f["required"] for f in fields.values()):
+        raise _does_not_fit(dataset, f"its only required field must be a text field named {TEXT_FIELD}")
+    if field["settings"] != _TEXT_SETTINGS:
+        await argilla.call("PATCH", f"fields/{field['id']}", {"settings": _TEXT_SETTINGS})
+
+
+async def _complete_filters(argilla: Argilla, dataset: Json) -> None:
+    there = await argilla.call("GET", f"me/datasets/{dataset['id']}/metadata-properties")
+    for name in _FILTERS.keys() - {item["name"] for item in there["items"]}:
+        body = {
+            "name": name,
+            "title": _FILTERS[name],
+            "visible_for_annotators": True,
+            "settings": {"type": "terms"},
+        }
+        await _create(argilla, f"datasets/{dataset['id']}/metadata-properties", body)
+
+
+async def _complete_question(argilla: Argilla, dataset: Json, definition: Dataset) -> UUID:
+    path = f"datasets/{dataset['id']}/questions"
+    questions = {question["name"]: question for question in (await argilla.call("GET", path))["items"]}
+    if not questions and dataset["status"] == "draft":
+        created = await argilla.call("POST", path, _question(definition))
+        return UUID(created["id"])
+    question = questions.pop(LABEL_QUESTION, {"settings": {}})
+    labels = {option["value"] for option in question["settings"].get("options", [])}
+    if question["settings"].get("type") != "label_selection" or labels != set(definition.labels):
+        raise _does_not_fit(dataset, f"its question {LABEL_QUESTION} must offer {', '.join(definition.labels)}")
+    return UUID(question["id"])
+
+
+def _question(definition: Dataset) -> Json:
+    options = [{"value": label, "text": to_title(label)} for label in definition.labels]
+    settings = {"type": "label_selection", "options": options}
+    return {"name": LABEL_QUESTION, "title": "Label", "required": True, "settings": settings}
+
+
+def to_title(label: str) -> str:
+    """Return a label as annotators read it."""
+    return label.replace("_", " ").strip().capitalize() or label
+
+
+def _does_not_fit(dataset: Json, why: str) -> Stopped:
+    # Argilla cannot change these of a published dataset.
+    return Stopped(f"the dataset {dataset['name']} in Argilla does not fit the settings: {why}")

@@ -1,0 +1,111 @@
+"""Wires the uploader together."""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from core.database import make_async_engine
+from core.datasets import Datasets, load_datasets
+from core.logs import configure_logging
+from core.migrate import check_revision
+from core.settings import (
+    AccessSettings,
+    ArgillaSettings,
+    DatabaseSettings,
+    DatasetsFileSettings,
+    LogSettings,
+    read_settings,
+    refuse_open_bind,
+)
+from core.web import Check, install_web, serve
+from uploader.argilla_client import Argilla, make_http_client
+from uploader.jobs import DatasetJobs
+from uploader.lane import Lane
+from uploader.schedule import Schedule
+from uploader.settings import PushSettings, SweepSettings, UploaderSettings
+
+_MEASURE_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that can be set."""
+
+    uploader: UploaderSettings
+    push: PushSettings
+    sweep: SweepSettings
+    database: DatabaseSettings
+    argilla: ArgillaSettings
+    datasets: Datasets
+
+
+def read_all_settings() -> Settings:
+    """Read the settings from the environment.
+
+    Raises:
+        SystemExit: names what is missing or wrong.
+    """
+    return Settings(
+        read_settings(UploaderSettings),
+        read_settings(PushSettings),
+        read_settings(SweepSettings),
+        read_settings(DatabaseSettings),
+        read_settings(ArgillaSettings),
+        load_datasets(read_settings(DatasetsFileSettings).datasets_file),
+    )
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Make the app; its lifespan runs the jobs."""
+    engine = make_async_engine(settings.database, "uploader")
+    http = make_http_client(settings.argilla, settings.uploader.argilla_timeout_seconds)
+    argilla = Argilla(http)
+    lanes = [
+        Lane(name, definition, engine, argilla, settings.database.libpq_url, settings.argilla.workspace)
+        for name, definition in settings.datasets.items()
+    ]
+    jobs = {
+        lane.name: DatasetJobs(lane, settings.push, settings.sweep, settings.uploader.retry_cap_seconds)
+        for lane in lanes
+    }
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        schedule = _make_schedule(jobs.values(), settings)
+        schedule.start()
+        yield
+        await schedule.stop(settings.uploader.stop_seconds)
+        for lane in lanes:
+            await lane.release()
+        await http.aclose()
+        await engine.dispose()
+
+    app = FastAPI(title="Uploader", lifespan=lifespan)
+    checks: dict[str, Check] = {"database": lambda: _check_database(engine), "argilla": argilla.check}
+    install_web(app, checks | {f"dataset {name}": job.check for name, job in jobs.items()})
+    return app
+
+
+def _make_schedule(all_jobs: Iterable[DatasetJobs], settings: Settings) -> Schedule:
+    schedule = Schedule()
+    for jobs in all_jobs:
+        schedule.add(jobs.push, settings.push.interval_seconds)
+        schedule.add(jobs.sweep, settings.sweep.sweep_interval_seconds)
+        schedule.add(jobs.measure, _MEASURE_SECONDS)
+    return schedule
+
+
+async def _check_database(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        await connection.run_sync(check_revision)
+
+
+def main() -> None:
+    """Run until SIGTERM or Ctrl-C."""
+    configure_logging(read_settings(LogSettings), "uploader")
+    settings = read_all_settings()
+    refuse_open_bind(settings.uploader.host, read_settings(AccessSettings))
+    serve(create_app(settings), settings.uploader.host, settings.uploader.port)

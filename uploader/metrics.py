@@ -1,0 +1,39 @@
+"""The uploader's metrics for Prometheus."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from core.metrics import LATENCY_BUCKETS
+
+_LONG_BUCKETS = (*LATENCY_BUCKETS, 30, 60, 120, 300, 1800, 3600)
+
+PENDING_TEXTS = Gauge("uploader_pending_texts", "Texts that wait to be uploaded", ["dataset"])
+OLDEST_PENDING_SECONDS = Gauge("uploader_oldest_pending_seconds", "Age of the oldest pending text", ["dataset"])
+BATCH_SECONDS = Histogram(
+    "uploader_batch_seconds", "Time from claim to the end of a batch", ["dataset"], buckets=_LONG_BUCKETS
+)
+BATCH_TEXTS = Histogram(
+    "uploader_batch_texts", "Texts in a batch", ["dataset"], buckets=(1, 2, 5, 10, 25, 50, 100, 150, 200, 250)
+)
+UPLOADED_TEXTS = Counter("uploader_uploaded_texts_total", "Texts that annotators can see", ["dataset"])
+FAILED_TEXTS = Counter("uploader_failed_texts_total", "Texts that Argilla cannot take", ["dataset"])
+RETRIED_TEXTS = Counter(
+    "uploader_retried_texts_total", "Texts that went back to pending after an outage or a lost claim", ["dataset"]
+)
+SWEEP_SECONDS = Histogram("uploader_sweep_seconds", "Time of a complete sweep", ["dataset"], buckets=_LONG_BUCKETS)
+SWEPT_TIMESTAMP_SECONDS = Gauge(
+    "uploader_swept_timestamp_seconds", "When the last complete sweep ended, since 1970", ["dataset"]
+)
+SWEEP_CHANGED_TEXTS = Counter(
+    "uploader_sweep_changed_texts_total", "Texts whose annotations a sweep found changed", ["dataset"]
+)
+UNREADABLE_RECORDS = Counter(
+    "uploader_unreadable_records_total", "Records that Argilla broke down over in a sweep", ["dataset"]
+)
+HEALED_RESPONSES = Counter(
+    "uploader_healed_responses_total", "Responses without values that would block their record", ["dataset"]
+)
+JOB_STOPPED = Gauge(
+    "uploader_job_stopped",
+    "1 while a job of a dataset stands still, by kind of reason",
+    ["dataset", "job", "reason"],
+)

@@ -1,0 +1,204 @@
+"""Every query of the uploader. The caller holds the transaction.
+
+The rows of `texts` are the queue. A claim is a lease: a fresh id on the rows and a time. Whoever finishes a
+text names the claim, and finds nothing to finish when it was taken back in the meantime.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import CursorResult, TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from uploader.records import PendingText
+
+# uploading -> pending: the lease of a claim ran out
+_RETURN_STALE = text("""
+update texts set status = 'pending', lease_owner = null, lease_until = null
+where dataset = :dataset and status = 'uploading' and lease_until < now()
+""")
+
+# uploading -> pending: the claims of a leader that is gone
+_RETURN_ALL = text("""
+update texts set status = 'pending', lease_owner = null, lease_until = null
+where dataset = :dataset and status = 'uploading'
+""")
+
+# pending -> uploading: claimed, in the order received, as many as fit; a first one that does not fit goes alone
+_CLAIM = text("""
+with candidates as materialized (
+    select id, sequence, octet_length(text) + pg_column_size(metadata) as bytes
+    from texts
+    where dataset = :dataset and status = 'pending' and (retry_at is null or retry_at <= now())
+    order by sequence
+    limit :count
+    for update skip locked
+), sized as (
+    select id, sum(bytes) over (order by sequence) as total, row_number() over (order by sequence) as place
+    from candidates
+)
+update texts
+set status = 'uploading', lease_owner = :claim, lease_until = now() + make_interval(secs => :lease_seconds)
+from sized
+where texts.id = sized.id and (sized.total <= :bytes or sized.place = 1)
+returning texts.id, texts.text, claimed_label, score, source, external_id, metadata, received_at, sequence
+""")
+
+# uploading -> uploaded: annotators can see the record
+_MARK_UPLOADED = text("""
+update texts
+set status = 'uploaded', uploaded_at = clock_timestamp(), attempts = attempts + 1,
+    last_error = null, retry_at = null, lease_owner = null, lease_until = null
+where id = any(:ids) and lease_owner = :claim and status = 'uploading'
+""")
+
+# uploading -> failed: Argilla cannot take the text, for what it is
+_MARK_FAILED = text("""
+update texts
+set status = 'failed', last_error = reasons.words, attempts = attempts + 1,
+    retry_at = null, lease_owner = null, lease_until = null
+from unnest(cast(:ids as uuid[]), cast(:words as text[])) as reasons (id, words)
+where texts.id = reasons.id and lease_owner = :claim and status = 'uploading'
+""")
+
+# uploading -> pending: nothing was decided about the text; that is no attempt
+_GIVE_BACK = text("""
+update texts
+set status = 'pending', lease_owner = null, lease_until = null,
+    retry_at = case when :wait_seconds > 0 then now() + make_interval(secs => :wait_seconds) end
+where lease_owner = :claim and status = 'uploading'
+""")
+
+_SAMPLE = text("""
+select id, text from texts where dataset = :dataset and status = 'uploaded' limit :count
+""")
+
+_REMEMBER = text("""
+insert into datasets (name, argilla_dataset_id) values (:name, :id)
+on conflict (name) do update set argilla_dataset_id = excluded.argilla_dataset_id,
+    -- What was seen of another dataset says nothing about this one.
+    activity_seen_at = null, swept_at = null
+where datasets.argilla_dataset_id is distinct from excluded.argilla_dataset_id
+""")
+
+_PAGE = text("""
+select id, clock_timestamp() from texts
+where dataset = :dataset and status = 'uploaded' and id > :after
+order by id
+limit :count
+""")
+
+_USERNAMES = text("""
+select distinct on (annotator_id) annotator_id, annotator from annotations
+where annotator_id = any(:ids)
+order by annotator_id, seen_at desc
+""")
+
+_ACTIVITY_SEEN = text("select activity_seen_at from datasets where name = :name")
+
+_SWEPT = text("""
+update datasets set activity_seen_at = :activity, swept_at = clock_timestamp() where name = :name
+""")
+
+# The order of sequence is nearly that of time: one look into the index instead of a sort.
+_BACKLOG = text("""
+select
+    (select count(*) from texts where dataset = :dataset and status = 'pending'),
+    (select extract(epoch from clock_timestamp() - received_at) from texts
+     where dataset = :dataset and status = 'pending' order by sequence limit 1)
+""")
+
+_LAST_ERROR_CHARACTERS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some uploaded texts in the order of their ids, and Postgres' clock when they were listed."""
+
+    ids: Sequence[UUID]
+    read_at: datetime
+
+
+async def _change(connection: AsyncConnection, statement: TextClause, **values: Any) -> int:
+    """Run a statement; return how many rows it changed."""
+    result: CursorResult[Any] = await connection.execute(statement, values)
+    return result.rowcount
+
+
+async def claim_texts(
+    connection: AsyncConnection, dataset: str, claim: UUID, *, count: int, bytes_: int, lease_seconds: int
+) -> list[PendingText]:
+    """Claim the oldest pending texts of a dataset; those of claims that ran out are pending again."""
+    await connection.execute(_RETURN_STALE, {"dataset": dataset})
+    values = {"dataset": dataset, "claim": claim, "count": count, "bytes": bytes_, "lease_seconds": lease_seconds}
+    rows = (await connection.execute(_CLAIM, values)).all()
+    return [PendingText(*row[:-1]) for row in sorted(rows, key=lambda row: row.sequence)]
+
+
+async def return_claims(connection: AsyncConnection, dataset: str) -> int:
+    """Make every claimed text of a dataset pending again; only its leader may, before it claims any."""
+    return await _change(connection, _RETURN_ALL, dataset=dataset)
+
+
+async def mark_uploaded(connection: AsyncConnection, claim: UUID, ids: Sequence[UUID]) -> int:
+    """Finish texts of a claim; return how many it still held."""
+    return await _change(connection, _MARK_UPLOADED, claim=claim, ids=list(ids))
+
+
+async def mark_failed(connection: AsyncConnection, claim: UUID, reasons: Mapping[UUID, str]) -> int:
+    """Set texts of a claim aside with the reason; return how many it still held."""
+    words = [_storable(reason) for reason in reasons.values()]
+    return await _change(connection, _MARK_FAILED, claim=claim, ids=list(reasons), words=words)
+
+
+def _storable(words: str) -> str:
+    # Argilla quotes what it refuses, and Postgres takes neither NUL nor lone surrogates.
+    return words[:_LAST_ERROR_CHARACTERS].replace("\0", "�").encode("utf-8", "replace").decode()
+
+
+async def give_back(connection: AsyncConnection, claim: UUID, wait_seconds: float) -> int:
+    """Make the texts that a claim still holds pending again, not to be claimed for a while."""
+    return await _change(connection, _GIVE_BACK, claim=claim, wait_seconds=wait_seconds)
+
+
+async def list_uploaded_samples(connection: AsyncConnection, dataset: str, count: int) -> list[tuple[UUID, str]]:
+    """Return ids and texts of some uploaded texts, any of them."""
+    rows = await connection.execute(_SAMPLE, {"dataset": dataset, "count": count})
+    return [(row.id, row.text) for row in rows]
+
+
+async def remember_dataset(connection: AsyncConnection, name: str, argilla_dataset_id: UUID) -> None:
+    """Store which dataset in Argilla a dataset of the settings is."""
+    await connection.execute(_REMEMBER, {"name": name, "id": argilla_dataset_id})
+
+
+async def get_page(connection: AsyncConnection, dataset: str, after: UUID, count: int) -> Page | None:
+    """Return the uploaded texts that follow on `after`; None at the end."""
+    rows = (await connection.execute(_PAGE, {"dataset": dataset, "after": after, "count": count})).all()
+    return Page([row[0] for row in rows], rows[0][1]) if rows else None
+
+
+async def list_held_usernames(connection: AsyncConnection, user_ids: Sequence[UUID]) -> dict[UUID, str]:
+    """Return the names under which we know annotators that Argilla does not list any more."""
+    rows = await connection.execute(_USERNAMES, {"ids": list(user_ids)})
+    return {row.annotator_id: row.annotator for row in rows}
+
+
+async def get_activity_seen(connection: AsyncConnection, dataset: str) -> datetime | None:
+    """Return Argilla's `last_activity_at` when the last complete sweep began."""
+    seen: datetime | None = await connection.scalar(_ACTIVITY_SEEN, {"name": dataset})
+    return seen
+
+
+async def mark_swept(connection: AsyncConnection, dataset: str, activity: datetime) -> None:
+    """Store that a complete sweep has ended, and the activity that was seen when it began."""
+    await connection.execute(_SWEPT, {"name": dataset, "activity": activity})
+
+
+async def measure_backlog(connection: AsyncConnection, dataset: str) -> tuple[int, float]:
+    """Return the number of pending texts, and the age of the oldest in seconds."""
+    row = (await connection.execute(_BACKLOG, {"dataset": dataset})).one()
+    return row[0], float(row[1] or 0)

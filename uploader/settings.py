@@ -1,0 +1,64 @@
+"""Settings of the uploader."""
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from core.settings import SettingsGroup
+
+# What one search of Argilla takes; measured, and in its source.
+MAX_SEARCH_TERMS = 250
+
+
+class UploaderSettings(SettingsGroup):
+    """Where the uploader answers health checks, and how long it waits for Argilla."""
+
+    model_config = SettingsConfigDict(env_prefix="UPLOADER_")
+
+    host: str = Field("127.0.0.1", description="Address on which the uploader answers /readyz and /metrics.")
+    port: int = Field(8081, ge=1, le=65535, description="Port of the uploader's /readyz and /metrics.")
+    argilla_timeout_seconds: float = Field(
+        60,
+        gt=0,
+        description="A call of Argilla that takes longer is given up; a hanging OpenSearch takes over 35 s.",
+    )
+    retry_cap_seconds: float = Field(
+        15, gt=0, description="Longest pause of a dataset between two attempts during an outage."
+    )
+    stop_seconds: float = Field(
+        5, ge=0, description="Time that a stopping uploader gives its batches to end before it gives them back."
+    )
+
+
+class PushSettings(SettingsGroup):
+    """How texts travel to Argilla."""
+
+    model_config = SettingsConfigDict(env_prefix="UPLOAD_")
+
+    interval_seconds: float = Field(1, gt=0, description="Pause between two looks for pending texts.")
+    batch_size: int = Field(
+        MAX_SEARCH_TERMS,
+        ge=1,
+        le=MAX_SEARCH_TERMS,
+        description="Texts in one batch at most; Argilla confirms 250.",
+    )
+    batch_bytes: int = Field(
+        4_194_304,
+        ge=1,
+        description="Bytes of text and metadata in one batch at most; a larger text travels alone.",
+    )
+    lease_seconds: int = Field(
+        120,
+        ge=1,
+        description="A claim that is not finished after this time may be taken over by another uploader.",
+    )
+
+
+class SweepSettings(SettingsGroup):
+    """How annotations come back from Argilla."""
+
+    sweep_interval_seconds: float = Field(
+        1, gt=0, description="Pause between two looks for new activity of annotators."
+    )
+    full_sweep_seconds: float = Field(
+        3600, gt=0, description="Longest rest between two complete sweeps, whether activity was seen or not."
+    )
