@@ -1,0 +1,53 @@
+"""The documents name what there is."""
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel, SecretStr
+from pydantic_settings import BaseSettings
+
+import core.settings
+from core.settings import AccessSettings, DatabaseSettings, DatasetsFileSettings
+from ingestion_api.main import create_app as create_ingestion_api
+from ingestion_api.settings import IngestionSettings
+from tests import settings_table
+
+ROOT = Path(__file__).parents[2]
+GUIDE = (ROOT / "docs" / "guide.md").read_text()
+
+
+def _groups(base: type[BaseModel]) -> set[type[BaseModel]]:
+    return {base}.union(*(_groups(child) for child in base.__subclasses__()))
+
+
+def test_the_configuration_page_is_what_the_settings_say() -> None:
+    assert settings_table.PAGE.read_text() == settings_table.page(), "run python -m tests.settings_table"
+
+
+def test_every_settings_group_is_on_the_configuration_page() -> None:
+    listed = {group for groups in settings_table.GROUPS.values() for group in groups}
+    ours = {"core", "ingestion_api", "uploader", "serving_api", "cli", "local_stack"}
+    there = {group for group in _groups(BaseSettings) if group.__module__.split(".")[0] in ours}
+    assert there - {core.settings.SettingsGroup} == listed
+
+
+def test_every_setting_is_described() -> None:
+    for groups in settings_table.GROUPS.values():
+        for group in groups:
+            for name, field in settings_table.variables(group).items():
+                assert field.description, name
+
+
+def test_every_endpoint_of_the_ingestion_api_is_in_the_guide(monkeypatch: pytest.MonkeyPatch) -> None:
+    database = DatabaseSettings(url=SecretStr("postgresql://nobody@127.0.0.1:1/none"))
+    app = create_ingestion_api(IngestionSettings(), database, AccessSettings(), DatasetsFileSettings())
+    for path, operations in app.openapi()["paths"].items():
+        for method in operations:
+            assert f"`{method.upper()} {path}`" in GUIDE, (method, path)
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), (page.name, target)
