@@ -18,7 +18,9 @@ _PROJECT = Path(__file__).parents[2]
 def program_environment(context: Context) -> dict[str, str]:
     """Return the caller's environment with everything that the programs need to find each other. Holds secrets."""
     settings = context.settings
-    return without_proxy_for_loopback(dict(os.environ)) | {
+    # Outages are short here: somebody is watching.
+    defaults = {"LOG_FORMAT": "console", "UPLOADER_RETRY_CAP_SECONDS": "2"}
+    return without_proxy_for_loopback(defaults | os.environ) | {
         "DATABASE_URL": database_url(context),
         "ARGILLA_URL": settings.argilla_url,
         "ARGILLA_API_KEY": context.credentials.argilla_api_key,
@@ -31,7 +33,6 @@ def program_environment(context: Context) -> dict[str, str]:
         "UPLOADER_PORT": str(settings.uploader_port),
         "DATA_DIR": str(settings.data_dir),
         "REQUIRE_API_KEY": "false",
-        "LOG_FORMAT": "console",
         "PYTHONUNBUFFERED": "1",
     }
 

@@ -150,7 +150,11 @@ def test_from_files_to_labels(
 
     # In, twice, while the uploader is killed half-way.
     ingest(stack, comments)
-    queue = lambda: httpx.get(f"{stack.ingestion_url}/queue").json()  # noqa: E731
+
+    def queue() -> dict[str, int]:
+        counts: dict[str, int] = httpx.get(f"{stack.ingestion_url}/queue").json()
+        return counts
+
     wait_for(lambda: queue()["uploaded"] >= 250)
     stack.kill("uploader")
     ingest(stack, comments)

@@ -48,7 +48,7 @@ def wait_until_gone(processes: list[psutil.Process], seconds: float = 40) -> Non
 
 
 @pytest.fixture(scope="module")
-def stack() -> Iterator[RunningStack]:
+def own_stack() -> Iterator[RunningStack]:
     with running_stack({"argilla"}) as running:
         yield running
 
@@ -57,46 +57,46 @@ def descendants() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
 
 
-def published(stack: RunningStack) -> dict[str, int]:
-    content: dict[str, dict[str, int]] = json.loads((stack.settings.data_dir / "stack.json").read_text())
+def published(own_stack: RunningStack) -> dict[str, int]:
+    content: dict[str, dict[str, int]] = json.loads((own_stack.settings.data_dir / "stack.json").read_text())
     return content["pids"]
 
 
-def test_argilla_knows_its_owner(stack: RunningStack) -> None:
-    headers = {"X-Argilla-Api-Key": stack.argilla_api_key}
-    me = httpx.get(f"{stack.argilla_url}/api/v1/me", headers=headers).json()
+def test_argilla_knows_its_owner(own_stack: RunningStack) -> None:
+    headers = {"X-Argilla-Api-Key": own_stack.argilla_api_key}
+    me = httpx.get(f"{own_stack.argilla_url}/api/v1/me", headers=headers).json()
     assert me["role"] == "owner"
-    workspaces = httpx.get(f"{stack.argilla_url}/api/v1/me/workspaces", headers=headers).json()
+    workspaces = httpx.get(f"{own_stack.argilla_url}/api/v1/me/workspaces", headers=headers).json()
     assert [workspace["name"] for workspace in workspaces["items"]] == ["annotation"]
 
 
-def test_argilla_takes_the_generated_password(stack: RunningStack) -> None:
-    credentials = stack.stack.context.credentials
+def test_argilla_takes_the_generated_password(own_stack: RunningStack) -> None:
+    credentials = own_stack.stack.context.credentials
     login = {"username": credentials.argilla_username, "password": credentials.argilla_password}
-    assert httpx.post(f"{stack.argilla_url}/api/v1/token", data=login).status_code == 201
+    assert httpx.post(f"{own_stack.argilla_url}/api/v1/token", data=login).status_code == 201
 
 
 @pytest.mark.parametrize("key", ["argilla.apikey", "owner.apikey", "admin.apikey"])
-def test_argilla_refuses_published_keys(stack: RunningStack, key: str) -> None:
-    answer = httpx.get(f"{stack.argilla_url}/api/v1/me", headers={"X-Argilla-Api-Key": key})
+def test_argilla_refuses_published_keys(own_stack: RunningStack, key: str) -> None:
+    answer = httpx.get(f"{own_stack.argilla_url}/api/v1/me", headers={"X-Argilla-Api-Key": key})
     assert answer.status_code == 401
 
 
-def test_argilla_answers_no_other_origin(stack: RunningStack) -> None:
+def test_argilla_answers_no_other_origin(own_stack: RunningStack) -> None:
     def allowed(origin: str) -> str | None:
-        answer = httpx.get(f"{stack.argilla_url}/api/v1/version", headers={"Origin": origin})
+        answer = httpx.get(f"{own_stack.argilla_url}/api/v1/version", headers={"Origin": origin})
         allowed_origin: str | None = answer.headers.get("access-control-allow-origin")
         return allowed_origin
 
     assert allowed("http://evil.example") is None
-    assert allowed(stack.argilla_url) == stack.argilla_url
+    assert allowed(own_stack.argilla_url) == own_stack.argilla_url
 
 
-def test_argilla_serves_its_pages(stack: RunningStack) -> None:
-    assert "<html" in httpx.get(f"{stack.argilla_url}/sign-in").text
+def test_argilla_serves_its_pages(own_stack: RunningStack) -> None:
+    assert "<html" in httpx.get(f"{own_stack.argilla_url}/sign-in").text
 
 
-def test_everything_listens_on_loopback_only(stack: RunningStack) -> None:
+def test_everything_listens_on_loopback_only(own_stack: RunningStack) -> None:
     listening = [
         connection.laddr
         for process in descendants()
@@ -104,7 +104,7 @@ def test_everything_listens_on_loopback_only(stack: RunningStack) -> None:
         if connection.status == psutil.CONN_LISTEN
     ]
     assert {address.ip for address in listening} <= {"127.0.0.1", "::ffff:127.0.0.1"}
-    settings = stack.settings
+    settings = own_stack.settings
     assert {address.port for address in listening} == {
         settings.postgres_port,
         settings.redis_port,
@@ -114,34 +114,36 @@ def test_everything_listens_on_loopback_only(stack: RunningStack) -> None:
     }
 
 
-def test_no_secret_is_on_a_command_line_or_in_a_log(stack: RunningStack) -> None:
+def test_no_secret_is_on_a_command_line_or_in_a_log(own_stack: RunningStack) -> None:
     secrets = [
-        value for name, value in stack.stack.context.credentials.model_dump().items() if name != "argilla_username"
+        value
+        for name, value in own_stack.stack.context.credentials.model_dump().items()
+        if name != "argilla_username"
     ]
     commands = [" ".join(process.cmdline()) for process in descendants()]
-    logs = [log.read_text(errors="replace") for log in stack.logs_dir.iterdir()]
+    logs = [log.read_text(errors="replace") for log in own_stack.logs_dir.iterdir()]
     assert commands
     assert logs
     assert not [text for text in commands + logs if any(secret in text for secret in secrets)]
 
 
-def test_roles_are_least_privileged(stack: RunningStack) -> None:
-    with psycopg.connect(stack.database_url) as connection:
+def test_roles_are_least_privileged(own_stack: RunningStack) -> None:
+    with psycopg.connect(own_stack.database_url) as connection:
         role = connection.execute(
             "select rolsuper, rolcreaterole, rolcreatedb from pg_roles where rolname = current_user"
         ).fetchone()
     assert role == (False, False, False)
     with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
-        psycopg.connect(stack.database_url.removesuffix("annotation_platform") + "argilla")
+        psycopg.connect(own_stack.database_url.removesuffix("annotation_platform") + "argilla")
 
 
-def test_wrong_password_is_refused(stack: RunningStack) -> None:
+def test_wrong_password_is_refused(own_stack: RunningStack) -> None:
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
-        psycopg.connect(stack.database_url.replace("annotation_platform:", "annotation_platform:x"))
+        psycopg.connect(own_stack.database_url.replace("annotation_platform:", "annotation_platform:x"))
 
 
-def test_postgres_is_18_and_durable(stack: RunningStack) -> None:
-    with psycopg.connect(stack.database_url) as connection:
+def test_postgres_is_18_and_durable(own_stack: RunningStack) -> None:
+    with psycopg.connect(own_stack.database_url) as connection:
         names = ("server_version_num", "fsync", "synchronous_commit", "full_page_writes")
         values = [connection.execute(f"show {name}").fetchone() for name in names]
     assert values[0] is not None
@@ -149,58 +151,58 @@ def test_postgres_is_18_and_durable(stack: RunningStack) -> None:
     assert values[1:] == [("on",)] * 3
 
 
-def test_stack_json_is_private_and_complete(stack: RunningStack) -> None:
-    file = stack.settings.data_dir / "stack.json"
+def test_stack_json_is_private_and_complete(own_stack: RunningStack) -> None:
+    file = own_stack.settings.data_dir / "stack.json"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     content = json.loads(file.read_text())
-    assert content["argilla_url"] == stack.argilla_url
-    assert content["argilla_api_key"] == stack.argilla_api_key
-    assert content["database_url"] == stack.database_url
+    assert content["argilla_url"] == own_stack.argilla_url
+    assert content["argilla_api_key"] == own_stack.argilla_api_key
+    assert content["database_url"] == own_stack.database_url
     assert content["pids"].keys() == ALL_INFRASTRUCTURE
 
 
 @pytest.mark.parametrize("name", sorted(ALL_INFRASTRUCTURE))
-def test_killed_component_is_started_again(stack: RunningStack, name: str) -> None:
-    victim = psutil.Process(stack.pids[name])
+def test_killed_component_is_started_again(own_stack: RunningStack, name: str) -> None:
+    victim = psutil.Process(own_stack.pids[name])
     left_behind = victim.children(recursive=True)
-    others = {other: pid for other, pid in stack.pids.items() if other != name}
-    stack.kill(name, signal.SIGKILL)
-    wait_until(lambda: published(stack).get(name, victim.pid) != victim.pid)
-    assert psutil.pid_exists(published(stack)[name])
+    others = {other: pid for other, pid in own_stack.pids.items() if other != name}
+    own_stack.kill(name, signal.SIGKILL)
+    wait_until(lambda: published(own_stack).get(name, victim.pid) != victim.pid)
+    assert psutil.pid_exists(published(own_stack)[name])
     wait_until_gone([victim, *left_behind])
-    assert {other: pid for other, pid in stack.pids.items() if other != name} == others
+    assert {other: pid for other, pid in own_stack.pids.items() if other != name} == others
 
 
-def test_argilla_works_after_all_of_it_was_killed(stack: RunningStack) -> None:
-    headers = {"X-Argilla-Api-Key": stack.argilla_api_key}
+def test_argilla_works_after_all_of_it_was_killed(own_stack: RunningStack) -> None:
+    headers = {"X-Argilla-Api-Key": own_stack.argilla_api_key}
 
     def answers() -> bool:
         try:
-            return httpx.get(f"{stack.argilla_url}/api/v1/me", headers=headers).status_code == 200
+            return httpx.get(f"{own_stack.argilla_url}/api/v1/me", headers=headers).status_code == 200
         except httpx.TransportError:
             return False
 
     wait_until(answers, 90)
 
 
-def test_stopped_component_stays_down_until_started(stack: RunningStack) -> None:
-    stack.stop_component("redis")
-    assert "redis" not in published(stack)
+def test_stopped_component_stays_down_until_started(own_stack: RunningStack) -> None:
+    own_stack.stop_component("redis")
+    assert "redis" not in published(own_stack)
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", stack.settings.redis_port))
-    stack.start_component("redis")
-    socket.create_connection(("127.0.0.1", stack.settings.redis_port)).close()
-    assert published(stack)["redis"] == stack.pids["redis"]
+        socket.create_connection(("127.0.0.1", own_stack.settings.redis_port))
+    own_stack.start_component("redis")
+    socket.create_connection(("127.0.0.1", own_stack.settings.redis_port)).close()
+    assert published(own_stack)["redis"] == own_stack.pids["redis"]
 
 
-def test_data_survives_kills_of_postgres(stack: RunningStack) -> None:
-    with psycopg.connect(stack.database_url) as connection:
+def test_data_survives_kills_of_postgres(own_stack: RunningStack) -> None:
+    with psycopg.connect(own_stack.database_url) as connection:
         connection.execute("create table kept as select 1 as n")
-    killed = stack.pids["postgres"]
-    stack.kill("postgres")
-    wait_until(lambda: stack.pids.get("postgres", killed) != killed)
-    stack.restart("postgres")
-    with psycopg.connect(stack.database_url) as connection:
+    killed = own_stack.pids["postgres"]
+    own_stack.kill("postgres")
+    wait_until(lambda: own_stack.pids.get("postgres", killed) != killed)
+    own_stack.restart("postgres")
+    with psycopg.connect(own_stack.database_url) as connection:
         assert connection.execute("select n from kept").fetchone() == (1,)
 
 

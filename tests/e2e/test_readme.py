@@ -45,7 +45,8 @@ def run(command: str, settings: StackSettings, env: dict[str, str]) -> str:
 
 def block(start: str) -> str:
     """Return the README's command block that begins so."""
-    return next(commands for commands in COMMANDS if commands.startswith(start))
+    found: str = next(commands for commands in COMMANDS if commands.startswith(start))
+    return found
 
 
 def test_the_commands_in_their_order(settings: StackSettings, env: dict[str, str], tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The program and its Postgres are killed; what is served stays consistent and becomes complete again."""
 
 import random
+import signal
 import threading
 import time
 from pathlib import Path
@@ -88,9 +89,9 @@ def _one_page(url: str) -> dict[str, int]:
     return {item["id"]: item["annotations"] for item in page["items"]}
 
 
-def test_killed_while_building_it_builds_again(
-    labeller: Labeller, environment: dict[str, str], tmp_path: Path
-) -> None:
+@pytest.fixture
+def many_labels(labeller: Labeller) -> int:
+    """Enough labels for a build that takes a while."""
     with labeller.engine.begin() as connection:
         connection.execute(
             text(
@@ -104,14 +105,30 @@ def test_killed_while_building_it_builds_again(
                 "select id, 'toxicity', 'toxic', 'labelled', 1, '{\"toxic\": 1}', 1, now() from texts"
             )
         )
+    return 60_000
+
+
+def test_killed_while_building_it_builds_again(
+    labeller: Labeller, many_labels: int, environment: dict[str, str], tmp_path: Path
+) -> None:
     for seconds in (0.1, 0.3, 0.6):
         with running("serving_api", environment, tmp_path / "log") as program:
             time.sleep(seconds)
             program.kill()
     with running("serving_api", environment, tmp_path / "log") as program:
         wait_until(lambda: version(program.url) == labeller.newest_stamp())
-        assert httpx.get(f"{program.url}/stats").json()["total"] == 60000
+        assert httpx.get(f"{program.url}/stats").json()["total"] == many_labels
     assert "replica.damaged" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.usefixtures("many_labels")
+def test_stopped_while_building_it_ends_cleanly(environment: dict[str, str], tmp_path: Path) -> None:
+    for seconds in (0.0, 0.1, 0.2, 0.4, 0.6):
+        (tmp_path / "serving" / "replica.duckdb").unlink(missing_ok=True)
+        with running("serving_api", environment, tmp_path / "log") as program:
+            time.sleep(seconds)
+            program.process.terminate()
+            assert program.process.wait(15) in {0, -signal.SIGTERM}
 
 
 def test_postgres_goes_and_comes_back(tmp_path: Path) -> None:

@@ -1,0 +1,22 @@
+"""Runs the serving API: `python -m serving_api`."""
+
+from core.datasets import load_datasets
+from core.logs import configure_logging
+from core.settings import AccessSettings, DatabaseSettings, DatasetsFileSettings, LogSettings, refuse_open_bind
+from core.web import serve
+from serving_api.main import create_app
+from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
+
+
+def main() -> None:
+    """Serve until SIGTERM or Ctrl-C."""
+    configure_logging(LogSettings(), "serving_api")
+    settings, access = ServingSettings(), AccessSettings()
+    refuse_open_bind(settings.host, access)
+    datasets = load_datasets(DatasetsFileSettings().datasets_file)
+    app = create_app(settings, ReplicaSettings(), DataSettings(), DatabaseSettings(), access, datasets)
+    serve(app, settings.host, settings.port)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Makes the answers: queries the replica, renders the items, keeps what is ready."""
+
+import hashlib
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import duckdb
+import orjson
+
+from core.datasets import Dataset
+from core.models import LabelStatus
+from core.problems import NotFound
+from serving_api import cursor as cursors
+from serving_api import repository
+from serving_api.answer_cache import Answer, AnswerCache
+from serving_api.cursor import Position
+from serving_api.query import PageQuery
+from serving_api.query_pool import QueryPool
+from serving_api.replica import Replica
+from serving_api.replica_tables import LAYOUT
+from serving_api.repository import Point
+
+Connection = duckdb.DuckDBPyConnection
+Made = tuple[bytes, str | None]  # a body, and the cursor of the next page
+
+
+class Answers:
+    """The answers of the serving API, as bytes."""
+
+    def __init__(self, replica: Replica, pool: QueryPool, cache: AnswerCache) -> None:
+        self._replica = replica
+        self._pool = pool
+        self._cache = cache
+
+    async def page(self, page: PageQuery) -> Answer:
+        """Return one page of labelled texts."""
+        position = f"{page.limit} {page.after}".encode()
+        return await self._cached(b"page" + page.texts.fingerprint + position, lambda c, v: _page(c, v, page))
+
+    async def text(self, id_: UUID) -> Answer:
+        """Return one labelled text with its annotations.
+
+        Raises:
+            NotFound: there is no such text, or it has no label yet.
+        """
+        return await self._cached(b"text" + id_.bytes, lambda c, _: _text(c, id_))
+
+    async def stats(self, name: str, dataset: Dataset) -> Answer:
+        """Return the totals of a dataset."""
+        return await self._cached(b"stats" + name.encode(), lambda c, v: _stats(c, v, name, dataset))
+
+    async def _cached(self, key: bytes, make: Callable[[Connection, int], Made]) -> Answer:
+        def work(cursor: Connection) -> Answer:
+            point = repository.get_point(cursor)
+            body, next_cursor = make(cursor, point.version)
+            return Answer(body, point, _etag(point, key), next_cursor)
+
+        state = self._replica.loaded()
+        answer = self._cache.get_or_none(Point(state.identity, state.version), key)
+        if answer is None:
+            answer = await self._pool.run(work)
+            self._cache.put(key, answer)
+        return answer
+
+
+def _page(cursor: Connection, version: int, page: PageQuery) -> Made:
+    rows = repository.list_items(cursor, page, page.limit + 1)
+    shown = rows[: page.limit]
+    following = None
+    if len(rows) > page.limit:
+        last = shown[-1]
+        following = cursors.encode(Position(last["labelled_at"], last["id"]), page.texts.fingerprint)
+    body = {"items": [_item(row) for row in shown], "next_cursor": following, "version": version}
+    return orjson.dumps(body), following
+
+
+def _text(cursor: Connection, id_: UUID) -> Made:
+    row = repository.get_item_or_none(cursor, id_)
+    if row is None:
+        raise NotFound("There is no labelled text with this id.", code="text_not_found")
+    annotations = [
+        {
+            **annotation,
+            "created_at": _time(annotation["created_at"]),
+            "updated_at": _time(annotation["updated_at"]),
+        }
+        for annotation in repository.list_annotations(cursor, id_)
+    ]
+    return orjson.dumps(_item(row) | {"annotations": annotations}), None
+
+
+def _stats(cursor: Connection, version: int, name: str, dataset: Dataset) -> Made:
+    by_label = dict.fromkeys(dataset.labels, 0) | repository.count_by(cursor, name, "label")
+    by_label.pop("", None)  # the disputed ones; they are in by_status
+    shown = (LabelStatus.LABELLED.value, LabelStatus.DISPUTED.value)
+    by_status = dict.fromkeys(shown, 0) | repository.count_by(cursor, name, "status")
+    body = {
+        "dataset": name,
+        "total": sum(by_status.values()),
+        "by_label": by_label,
+        "by_status": by_status,
+        "by_source": repository.count_by(cursor, name, "source"),
+        "by_day": repository.count_by(cursor, name, "labelled_at::date"),
+        "by_annotator": repository.count_by_annotator(cursor, name),
+        "version": version,
+    }
+    return orjson.dumps(body), None
+
+
+def _item(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {
+        "votes": orjson.Fragment(row["votes"]),
+        "metadata": orjson.Fragment(row["metadata"]),
+        "received_at": _time(row["received_at"]),
+        "labelled_at": _time(row["labelled_at"]),
+    }
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment.isoformat(timespec='microseconds')}Z"
+
+
+def _etag(point: Point, key: bytes) -> str:
+    # A rebuilt replica gives the same answer for the same version; another database or layout may not.
+    parts = f"{LAYOUT} {point.identity} {point.version} ".encode() + key
+    return f'"{hashlib.sha256(parts).hexdigest()[:32]}"'

@@ -1,0 +1,50 @@
+"""What the endpoints get from the application."""
+
+from collections import Counter
+from typing import Annotated, cast
+from urllib.parse import unquote_to_bytes
+
+from fastapi import Depends, Request
+
+from core.datasets import Datasets
+from core.problems import FieldError, InvalidFields, Malformed
+from serving_api.answers import Answers
+from serving_api.replica import Replica
+
+_REPEATABLE = {"label"}
+
+
+def _answers(request: Request) -> Answers:
+    return cast(Answers, request.app.state.answers)
+
+
+def _replica(request: Request) -> Replica:
+    return cast(Replica, request.app.state.replica)
+
+
+def _datasets(request: Request) -> Datasets:
+    return cast(Datasets, request.app.state.datasets)
+
+
+AnswersDep = Annotated[Answers, Depends(_answers)]
+ReplicaDep = Annotated[Replica, Depends(_replica)]
+DatasetsDep = Annotated[Datasets, Depends(_datasets)]
+
+
+async def check_query_string(request: Request) -> None:
+    """Refuse what would otherwise be repaired silently: bad UTF-8, and a parameter that is sent twice.
+
+    Raises:
+        Malformed: the query string is not UTF-8.
+        InvalidFields: parameters that have one value are repeated.
+    """
+    try:
+        unquote_to_bytes(request.scope["query_string"]).decode()
+    except UnicodeDecodeError as error:
+        raise Malformed("The query string is not UTF-8.", code="malformed_query") from error
+    counts = Counter(name for name, _ in request.query_params.multi_items())
+    repeated = [name for name, count in counts.items() if count > 1 and name not in _REPEATABLE]
+    if repeated:
+        raise InvalidFields(
+            [FieldError("repeated", "May be sent only once.", parameter=name) for name in repeated]
+        )

@@ -1,0 +1,106 @@
+"""What OpenAPI says of the answers: their schemas, and an example of each, errors included."""
+
+from typing import Any
+
+from serving_api.parameters import EXAMPLE_CURSOR
+from serving_api.schemas import Stats, TextDetail, TextPage
+
+Responses = dict[int | str, dict[str, Any]]
+
+EXAMPLE_ID = "5f0c6f5e-3c1b-8a43-9d8e-0b6a4b8f2d11"
+
+_ITEM = {
+    "id": EXAMPLE_ID,
+    "dataset": "toxicity",
+    "text": "you are an idiot",
+    "label": "toxic",
+    "status": "labelled",
+    "agreement": 0.75,
+    "votes": {"non_toxic": 1, "toxic": 3},
+    "annotations": 4,
+    "source": "forum",
+    "external_id": "post-17",
+    "claimed_label": "toxic",
+    "score": 0.91,
+    "metadata": {"language": "en"},
+    "received_at": "2026-11-01T08:30:00.000000Z",
+    "labelled_at": "2026-11-02T09:12:44.120934Z",
+}
+_ANNOTATION = {
+    "annotator": "ada",
+    "value": "toxic",
+    "status": "submitted",
+    "created_at": "2026-11-02T09:12:40.100000Z",
+    "updated_at": "2026-11-02T09:12:40.100000Z",
+}
+_STATS = {
+    "dataset": "toxicity",
+    "total": 3,
+    "by_label": {"toxic": 1, "non_toxic": 1},
+    "by_status": {"labelled": 2, "disputed": 1},
+    "by_source": {"": 1, "forum": 2},
+    "by_day": {"2026-11-02": 3},
+    "by_annotator": {"ada": 3, "grace": 2},
+    "version": 91342,
+    "replica_age_seconds": 0.412,
+}
+
+
+def _header(description: str, example: str) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": "string"}, "example": example}
+
+
+_REPLICA_HEADERS = {
+    "X-Replica-Version": _header("Point of the change feed that the answer shows.", "91342"),
+    "X-Replica-Age": _header("Seconds since the replica last read Postgres.", "0.412"),
+}
+_ETAG = {"ETag": _header("For If-None-Match.", '"9f86d081884c7d659a2feaa0c55ad015"')}
+_LINK = {"Link": _header("Where the next page is.", f'</texts?cursor={EXAMPLE_CURSOR}>; rel="next"')}
+
+
+def _answer(model: type, example: dict[str, Any], headers: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "model": model,
+        "content": {"application/json": {"example": example}},
+        "headers": _REPLICA_HEADERS | headers,
+    }
+
+
+def _problem(status: int, title: str, code: str, detail: str, **extra: Any) -> dict[str, Any]:
+    example = {"type": f"urn:problem:{code}", "title": title, "status": status, "detail": detail, "code": code}
+    return {"description": title, "content": {"application/problem+json": {"example": example | extra}}}
+
+
+def _wrong(parameter: str, code: str, detail: str) -> dict[str, Any]:
+    errors = [{"parameter": parameter, "code": code, "detail": detail}]
+    title = "Unprocessable Content"
+    return _problem(422, title, "invalid_fields", f"Wrong: {parameter}. See errors.", errors=errors)
+
+
+_REFUSALS: Responses = {
+    400: _problem(400, "Bad Request", "malformed_query", "The query string is not UTF-8."),
+    401: _problem(401, "Unauthorized", "missing_key", "Send an API key: Authorization: Bearer KEY."),
+    403: _problem(403, "Forbidden", "scope_missing", "This API key lacks the scope read."),
+    422: _wrong("limit", "less_than_equal", "Input should be less than or equal to 1000"),
+    503: _problem(503, "Service Unavailable", "replica_missing", "The replica is being built.")
+    | {"headers": {"Retry-After": _header("Seconds after which to ask again.", "5")}},
+}
+_NOT_MODIFIED: Responses = {304: {"description": "The client holds this answer already.", "headers": _ETAG}}
+
+PAGE: Responses = {
+    200: _answer(TextPage, {"items": [_ITEM], "next_cursor": EXAMPLE_CURSOR, "version": 91342}, _ETAG | _LINK),
+    **_NOT_MODIFIED,
+    **_REFUSALS,
+}
+TEXT: Responses = {
+    200: _answer(TextDetail, _ITEM | {"annotations": [_ANNOTATION]}, _ETAG),
+    **_NOT_MODIFIED,
+    **_REFUSALS,
+    404: _problem(404, "Not Found", "text_not_found", "There is no labelled text with this id."),
+    422: _wrong("id", "uuid_parsing", "Input should be a valid UUID"),
+}
+STATS: Responses = {
+    200: _answer(Stats, _STATS, {}),
+    **_REFUSALS,
+    422: _wrong("dataset", "unknown_dataset", "'x' is not one of: toxicity."),
+}

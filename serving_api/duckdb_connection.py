@@ -1,0 +1,25 @@
+"""The one place where DuckDB is opened."""
+
+from pathlib import Path
+
+import duckdb
+
+from serving_api.settings import ReplicaSettings
+
+
+def open_database(path: Path, settings: ReplicaSettings) -> duckdb.DuckDBPyConnection:
+    """Open the database at `path`, locked: no other files, extensions or Python variables, no other settings.
+
+    Raises:
+        duckdb.Error: the file is damaged, locked by another process, or not accessible.
+    """
+    return duckdb.connect(
+        path,
+        config={
+            "enable_external_access": False,
+            "python_enable_replacements": False,
+            "memory_limit": settings.memory_limit,
+            "threads": settings.threads,
+            "lock_configuration": True,
+        },
+    )

@@ -1,0 +1,87 @@
+"""The paths of the serving API: parse, delegate, return."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+
+from core.datasets import Datasets
+from core.keys import Scope, require_scope
+from serving_api import documentation as docs
+from serving_api.dependencies import AnswersDep, DatasetsDep, ReplicaDep, check_query_string
+from serving_api.parameters import DatasetParameters, NoParameters, PageParameters, TextsParameters
+from serving_api.query import choose_dataset, page_query
+from serving_api.responses import replica_headers, respond
+
+
+def make_router(datasets: Datasets) -> APIRouter:
+    """Return all data paths; each label of the datasets has one of its own."""
+    router = APIRouter(dependencies=[Depends(require_scope(Scope.READ)), Depends(check_query_string)])
+    router.add_api_route("/texts", list_texts, summary="Labelled texts", responses=docs.PAGE)
+    router.add_api_route("/texts/{id}", get_text, summary="One labelled text", responses=docs.TEXT)
+    router.add_api_route("/stats", get_stats, summary="Totals", responses=docs.STATS)
+    for label in sorted({label for dataset in datasets.values() for label in dataset.labels}):
+        _add_label_path(router, label)
+    return router
+
+
+async def list_texts(
+    request: Request,
+    parameters: Annotated[TextsParameters, Query()],
+    answers: AnswersDep,
+    replica: ReplicaDep,
+    datasets: DatasetsDep,
+) -> Response:
+    """List labelled and disputed texts, the newest label first.
+
+    Follow `next_cursor`, or the `Link` header, to walk through all of them: each is shown once, also while labels
+    arrive.
+    """
+    query = page_query(parameters, parameters.label, datasets)
+    return respond(request, replica, await answers.page(query))
+
+
+async def get_text(
+    request: Request,
+    id_: Annotated[UUID, Path(alias="id", description="Id of the text.", examples=[docs.EXAMPLE_ID])],
+    _: Annotated[NoParameters, Query()],
+    answers: AnswersDep,
+    replica: ReplicaDep,
+) -> Response:
+    """Get one labelled text with its annotations in full: `annotations` is their list here, not their number."""
+    return respond(request, replica, await answers.text(id_))
+
+
+async def get_stats(
+    parameters: Annotated[DatasetParameters, Query()],
+    answers: AnswersDep,
+    replica: ReplicaDep,
+    datasets: DatasetsDep,
+) -> Response:
+    """Count the labelled and disputed texts of a dataset. Texts without a source are under the empty name."""
+    dataset = choose_dataset(parameters.dataset, (), datasets)
+    answer = await answers.stats(dataset, datasets[dataset])
+    # The totals are made once a version, their age is new in each answer.
+    body = b'%b,"replica_age_seconds":%.3f}' % (answer.body[:-1], replica.age_seconds)
+    return Response(body, headers=replica_headers(replica, answer), media_type="application/json")
+
+
+def _add_label_path(router: APIRouter, label: str) -> None:
+    async def list_label_texts(
+        request: Request,
+        parameters: Annotated[PageParameters, Query()],
+        answers: AnswersDep,
+        replica: ReplicaDep,
+        datasets: DatasetsDep,
+    ) -> Response:
+        query = page_query(parameters, [label], datasets)
+        return respond(request, replica, await answers.page(query))
+
+    router.add_api_route(
+        f"/{label}_texts",
+        list_label_texts,
+        name=f"list_{label}_texts",
+        summary=f"Texts labelled {label}",
+        description=f"The same as `GET /texts?label={label}`.",
+        responses=docs.PAGE,
+    )

@@ -1,0 +1,150 @@
+"""Keeps the replica up to date: one thread that follows the change feed and never gives up."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+
+import psycopg
+import structlog
+from adbc_driver_postgresql import dbapi
+
+from core.change_feed import CHANNEL
+from core.keys import KeyRing
+from serving_api import feed
+from serving_api.metrics import (
+    APPLY_SECONDS,
+    FEED_ERRORS,
+    FEED_HELD_SECONDS,
+    REPLICA_AGE_SECONDS,
+    REPLICA_ROWS,
+    REPLICA_VERSION,
+)
+from serving_api.replica import Replica
+
+log = structlog.get_logger()
+
+_FIRST_DELAY_SECONDS = 0.2
+_LONGEST_DELAY_SECONDS = 10.0
+# Gathers the labels of a busy moment into one window: each new version empties the cache of answers.
+_PAUSE_SECONDS = 0.1
+# How long a stop may have to wait for the thread to look.
+_LOOK_SECONDS = 0.25
+
+
+class Follower:
+    """Brings the changes from Postgres into the replica, and the valid keys into the key ring."""
+
+    def __init__(self, replica: Replica, url: str, poll_seconds: float, key_ring: KeyRing) -> None:
+        self.error: str | None = None
+        self._replica = replica
+        self._url = url
+        self._poll_seconds = poll_seconds
+        self._key_ring = key_ring
+        self._stop = threading.Event()
+        self._window_end = 0
+        self._window_moved_at = time.monotonic()
+        # A daemon: a Postgres that hangs must not keep the program from ending.
+        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+        REPLICA_AGE_SECONDS.set_function(lambda: replica.age_seconds)
+
+    def start(self) -> None:
+        """Take over what the replica's file holds, and begin to follow."""
+        if self._replica.state:
+            self._key_ring.replace(self._replica.keys)
+            self._show()
+        self._thread.start()
+
+    def stop(self, timeout_seconds: float) -> None:
+        """End after the window under way, or after `timeout_seconds`."""
+        self._stop.set()
+        self._thread.join(timeout_seconds)
+
+    def _run(self) -> None:
+        delay = _FIRST_DELAY_SECONDS
+        while not self._stop.is_set():
+            try:
+                with self._listening() as listener, feed.connect(self._url) as connection:
+                    self._follow(connection)
+                    log.info("feed.connected", version=self._replica.loaded().version)
+                    delay = _FIRST_DELAY_SECONDS
+                    while self._wait(listener):
+                        self._follow(connection)
+            except Exception as error:  # noqa: BLE001 - whatever it is, following goes on
+                FEED_ERRORS.inc()
+                self.error = type(error).__name__
+                log.warning("feed.failed", error=str(error), kind=self.error, retry_seconds=delay)
+                self._stop.wait(delay)
+                delay = min(delay * 2, _LONGEST_DELAY_SECONDS)
+
+    @contextlib.contextmanager
+    def _listening(self) -> Iterator[psycopg.Connection]:
+        with psycopg.connect(feed.connection_options(self._url), autocommit=True) as listener:
+            listener.execute(f"listen {CHANNEL}")
+            yield listener
+
+    def _wait(self, listener: psycopg.Connection) -> bool:
+        """Wait for a change, or until it is time to look; return whether to go on."""
+        if self._stop.wait(min(_PAUSE_SECONDS, self._poll_seconds)):
+            return False
+        until = time.monotonic() + self._poll_seconds
+        while not self._stop.is_set():
+            left = until - time.monotonic()
+            if left <= 0 or list(listener.notifies(timeout=min(left, _LOOK_SECONDS), stop_after=1)):
+                break
+        return not self._stop.is_set()
+
+    def _follow(self, connection: dbapi.Connection) -> None:
+        """Bring the replica to what Postgres shows now."""
+        if self._replica.file.damaged:
+            self._replica.renew()
+        state = self._replica.state
+        with feed.snapshot(connection) as snapshot:
+            head = snapshot.head(state.cursor if state else 0)
+            self._take_over_keys(snapshot.keys())
+            if reason := self._why_build(head):
+                self._build(snapshot, head, reason)
+            elif head.has_changes:
+                self._merge(snapshot, head)
+            else:
+                self._replica.advance(head.window_end)
+        self._observe(head)
+
+    def _take_over_keys(self, keys: feed.Keys) -> None:
+        self._key_ring.replace(keys)
+        self._replica.take_over_keys(keys)
+
+    def _why_build(self, head: feed.Head) -> str | None:
+        state = self._replica.state
+        if state is None:
+            return "no replica"
+        if state.identity != head.identity:
+            return "another database"
+        if state.cursor > head.next_xid:
+            return "the database went back in time"
+        return None
+
+    def _build(self, snapshot: feed.Snapshot, head: feed.Head, reason: str) -> None:
+        log.info("replica.building", reason=reason)
+        started = time.perf_counter()
+        self._replica.build(snapshot, head.identity, head.window_end)
+        seconds = time.perf_counter() - started
+        APPLY_SECONDS.labels("build").observe(seconds)
+        log.info("replica.built", rows=self._replica.rows, seconds=round(seconds, 3))
+
+    def _merge(self, snapshot: feed.Snapshot, head: feed.Head) -> None:
+        with APPLY_SECONDS.labels("merge").time():
+            self._replica.merge(snapshot, head.window_end)
+        log.debug("replica.merged", version=self._replica.loaded().version)
+
+    def _observe(self, head: feed.Head) -> None:
+        now = time.monotonic()
+        if head.window_end != self._window_end or head.window_end == head.next_xid:
+            self._window_end, self._window_moved_at = head.window_end, now
+        FEED_HELD_SECONDS.set(now - self._window_moved_at)
+        self.error = None
+        self._show()
+
+    def _show(self) -> None:
+        REPLICA_VERSION.set(self._replica.loaded().version)
+        REPLICA_ROWS.set(self._replica.rows)

@@ -1,0 +1,120 @@
+"""The query parameters of the serving API, as clients send them."""
+
+import unicodedata
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+EXAMPLE_CURSOR = "AAY_bS4vZUB_DG9ePBuKQ52OC2pLjy0RqZLc1Q0KGzk"
+
+_COUNT_MAX = 2**31 - 1
+
+
+def _without_nul(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("holds a NUL character")
+    return value
+
+
+def _not_a_number(value: Any) -> Any:
+    # pydantic would take it as seconds since 1970
+    if isinstance(value, str) and value.strip().lstrip("+-").replace(".", "", 1).isdigit():
+        raise ValueError("is a number, not a time as RFC 3339 has it, like 2026-11-24T08:30:00Z")
+    return value
+
+
+def _to_utc(moment: datetime) -> datetime:
+    """Return the moment in UTC without a zone, as the replica holds it; without a zone it is UTC already."""
+    try:
+        return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+    except OverflowError as error:
+        raise ValueError("is outside of the years 1 to 9999 in UTC") from error
+
+
+Word = Annotated[str, StringConstraints(min_length=1, max_length=1000), AfterValidator(_without_nul)]
+Moment = Annotated[datetime, BeforeValidator(_not_a_number), AfterValidator(_to_utc)]
+SearchText = Annotated[Word, AfterValidator(lambda value: unicodedata.normalize("NFC", value))]
+
+
+class Order(StrEnum):
+    """The order of a list, by when the first label was known."""
+
+    NEWEST = "newest"
+    OLDEST = "oldest"
+
+
+class LabelStatusFilter(StrEnum):
+    """What a status filter may ask for."""
+
+    LABELLED = "labelled"
+    DISPUTED = "disputed"
+
+
+class DatasetParameters(BaseModel):
+    """Which dataset is meant."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: Word | None = Field(None, description="Dataset; without it the default one.", examples=["toxicity"])
+
+
+class FilterParameters(DatasetParameters):
+    """Filters that every way to read labelled texts has."""
+
+    source: Word | None = Field(None, description="Only texts from this source.", examples=["forum"])
+    status: LabelStatusFilter | None = Field(
+        None, description="Only texts with this status.", examples=["labelled"]
+    )
+    annotator: Word | None = Field(
+        None, description="Only texts with a submitted annotation by this annotator.", examples=["ada"]
+    )
+    min_agreement: float | None = Field(
+        None, ge=0, le=1, description="Only texts whose `agreement` is at least this.", examples=[0.8]
+    )
+    min_annotations: int | None = Field(
+        None, ge=0, le=_COUNT_MAX, description="Only texts with at least this many annotations.", examples=[2]
+    )
+    labelled_after: Moment | None = Field(
+        None,
+        description="Only texts labelled later than this; RFC 3339, without a zone it is UTC.",
+        examples=["2026-11-01T00:00:00Z"],
+    )
+    labelled_before: Moment | None = Field(
+        None,
+        description="Only texts labelled earlier than this; RFC 3339, without a zone it is UTC.",
+        examples=["2026-12-01T00:00:00Z"],
+    )
+    q: SearchText | None = Field(
+        None, description="Only texts that contain this; upper and lower case are the same.", examples=["you are"]
+    )
+
+
+class PageParameters(FilterParameters):
+    """Filters and place of a page of a label's own list."""
+
+    order: Order = Field(Order.NEWEST, description="Which label comes first.", examples=["newest"])
+    limit: int = Field(100, ge=1, le=1000, description="Items on a page at most.", examples=[100])
+    cursor: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = Field(
+        None,
+        description="`next_cursor` of the page before; the filters and the order must be the same.",
+        examples=[EXAMPLE_CURSOR],
+    )
+
+
+class TextsParameters(PageParameters):
+    """Filters and place of a page of all labelled texts."""
+
+    label: list[Word] = Field(
+        [],
+        max_length=100,
+        description="Only texts with one of these labels; may be repeated.",
+        examples=[["toxic"]],
+    )
+
+
+class NoParameters(BaseModel):
+    """For paths that take none: refuses all."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")

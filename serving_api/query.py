@@ -1,0 +1,132 @@
+"""Queries of labelled texts: checked parameters, made into SQL of known columns and bound values."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from core.datasets import DEFAULT_DATASET, Datasets
+from core.models import AnnotationStatus
+from core.problems import FieldError, InvalidFields
+from serving_api import cursor
+from serving_api.cursor import Position
+from serving_api.parameters import FilterParameters, Order, PageParameters
+
+
+@dataclass(frozen=True)
+class TextsQuery:
+    """Which labelled texts are meant, and in which order."""
+
+    dataset: str
+    labels: tuple[str, ...]  # none: all of them, disputed texts too
+    filters: FilterParameters
+    order: Order
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        """The same for queries that ask for the same list, and only for them."""
+        filters = self.filters.model_dump_json(include=set(FilterParameters.model_fields) - {"dataset"})
+        parts = repr((self.dataset, self.labels, filters, self.order.value))
+        return hashlib.sha256(parts.encode()).digest()
+
+
+@dataclass(frozen=True)
+class PageQuery:
+    """One page of a list."""
+
+    texts: TextsQuery
+    limit: int
+    after: Position | None
+
+
+def page_query(parameters: PageParameters, labels: Sequence[str], datasets: Datasets) -> PageQuery:
+    """Return the query that the parameters ask for.
+
+    Raises:
+        InvalidFields: the dataset, a label or the cursor is not known; each is named.
+    """
+    dataset = choose_dataset(parameters.dataset, labels, datasets)
+    unknown = [label for label in labels if label not in datasets[dataset].labels]
+    if unknown:
+        raise InvalidFields([_unknown("label", label, datasets[dataset].labels) for label in unknown])
+    texts = TextsQuery(dataset, tuple(sorted(set(labels))), parameters, parameters.order)
+    try:
+        after = cursor.decode(parameters.cursor, texts.fingerprint) if parameters.cursor else None
+    except ValueError as error:
+        detail = "Not a cursor of this list: pass next_cursor unchanged, with the same filters and order."
+        raise InvalidFields([FieldError("invalid_cursor", detail, parameter="cursor")]) from error
+    return PageQuery(texts, parameters.limit, after)
+
+
+def choose_dataset(asked: str | None, labels: Sequence[str], datasets: Datasets) -> str:
+    """Return the dataset asked for; without one the default, or the first that has all the labels.
+
+    Raises:
+        InvalidFields: there is no dataset of this name.
+    """
+    if asked is not None:
+        if asked not in datasets:
+            raise InvalidFields([_unknown("dataset", asked, tuple(datasets))])
+        return asked
+    by_preference = sorted(datasets, key=lambda name: name != DEFAULT_DATASET)
+    fitting = [name for name in by_preference if set(labels) <= set(datasets[name].labels)]
+    return (fitting or by_preference)[0]
+
+
+def _unknown(parameter: str, value: str, known: Sequence[str]) -> FieldError:
+    return FieldError(f"unknown_{parameter}", f"{value!r} is not one of: {', '.join(known)}.", parameter=parameter)
+
+
+Condition = tuple[str, list[Any]]
+
+
+def conditions(query: TextsQuery) -> Condition:
+    """Return the WHERE clause over `items` and its values."""
+    filters = query.filters
+    found: list[Condition] = [("dataset = ?", [query.dataset])]
+    if query.labels:
+        found.append((f"label in ({', '.join('?' * len(query.labels))})", list(query.labels)))
+    comparisons = {
+        "source = ?": filters.source,
+        "status = ?": filters.status,
+        "agreement >= ?": filters.min_agreement,
+        "annotations >= ?": filters.min_annotations,
+        "labelled_at > ?": filters.labelled_after,
+        "labelled_at < ?": filters.labelled_before,
+    }
+    found += [(sql, [value]) for sql, value in comparisons.items() if value is not None]
+    if filters.annotator is not None:
+        found.append(_annotated_by(query.dataset, filters.annotator))
+    if filters.q is not None:
+        found.append(_containing(filters.q))
+    return _all_of(found)
+
+
+def page_conditions(page: PageQuery) -> Condition:
+    """Return the WHERE clause of what comes after the page's position."""
+    found = [conditions(page.texts)]
+    if page.after:
+        before, behind = ("<", ">") if page.texts.order is Order.NEWEST else (">", "<")
+        # The first half says nothing new, but DuckDB skips row groups by it.
+        sql = f"labelled_at {before}= ? and (labelled_at {before} ? or id {behind} ?)"
+        found.append((sql, [page.after.labelled_at, page.after.labelled_at, page.after.id]))
+    return _all_of(found)
+
+
+def ordering(order: Order) -> str:
+    """Return the ORDER BY clause; the id decides between texts labelled in the same microsecond."""
+    return "labelled_at desc, id" if order is Order.NEWEST else "labelled_at, id desc"
+
+
+def _annotated_by(dataset: str, annotator: str) -> Condition:
+    sql = "id in (select text_id from annotations where dataset = ? and annotator = ? and status = ?)"
+    return sql, [dataset, annotator, AnnotationStatus.SUBMITTED.value]
+
+
+def _containing(text: str) -> Condition:
+    return "contains(lower(text), lower(?))", [text]
+
+
+def _all_of(found: list[Condition]) -> Condition:
+    return " and ".join(sql for sql, _ in found), [value for _, values in found for value in values]

@@ -1,0 +1,66 @@
+"""Runs DuckDB queries off the event loop: so many at once, so many waiting, each within its time."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import duckdb
+
+from core.problems import Unavailable
+from serving_api.metrics import QUERIES_REFUSED
+from serving_api.replica import Replica
+
+T = TypeVar("T")
+
+
+class QueryPool:
+    """A bounded number of threads that read the replica."""
+
+    def __init__(self, replica: Replica, threads: int, queue: int, seconds: float) -> None:
+        self._replica = replica
+        self._threads = ThreadPoolExecutor(threads, "query")
+        self._places = threading.Semaphore(threads + queue)
+        self._seconds = seconds
+
+    def close(self) -> None:
+        """End the threads; queries that run are waited for."""
+        self._threads.shutdown(cancel_futures=True)
+
+    async def run(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        """Return what `work` makes of a cursor in a read-only transaction.
+
+        Raises:
+            Unavailable: too many are waiting, it took too long, or nothing is loaded yet.
+        """
+        if not self._places.acquire(blocking=False):
+            QUERIES_REFUSED.labels("full").inc()
+            raise Unavailable("Too many queries are waiting.", code="too_busy")
+        running: list[duckdb.DuckDBPyConnection] = []
+        job = self._threads.submit(self._run, work, running)
+        job.add_done_callback(lambda _: self._places.release())
+        answer = asyncio.wrap_future(job)
+        try:
+            return await asyncio.wait_for(answer, self._seconds)
+        except TimeoutError as error:
+            QUERIES_REFUSED.labels("time").inc()
+            raise Unavailable("The query took too long.", code="query_timeout", retry_after_seconds=5) from error
+        finally:
+            _interrupt(running)
+
+    def _run(self, work: Callable[[duckdb.DuckDBPyConnection], T], running: list[duckdb.DuckDBPyConnection]) -> T:
+        with self._replica.reading() as cursor:
+            running.append(cursor)
+            try:
+                return work(cursor)
+            finally:
+                running.clear()
+
+
+def _interrupt(running: list[duckdb.DuckDBPyConnection]) -> None:
+    """End what still runs for nobody: its client was refused or is gone."""
+    for cursor in running:
+        with contextlib.suppress(duckdb.ConnectionException):  # it ended and was closed just now
+            cursor.interrupt()

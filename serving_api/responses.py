@@ -1,0 +1,44 @@
+"""Turns answers into HTTP: validators, links, and what replica they come from."""
+
+import re
+from urllib.parse import urlencode
+
+from fastapi import Request, Response
+
+from serving_api.answer_cache import Answer
+from serving_api.replica import Replica
+
+_HOST = re.compile(r"[A-Za-z0-9.\-_]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
+_ETAG = re.compile(r'(?:W/)?("[^"]*")')
+
+
+def respond(request: Request, replica: Replica, answer: Answer) -> Response:
+    """Send an answer, or 304 to a client that holds it already."""
+    headers = replica_headers(replica, answer) | {"ETag": answer.etag}
+    if answer.next_cursor:
+        headers["Link"] = f'<{_next_url(request, answer.next_cursor)}>; rel="next"'
+    if _is_held(request, answer.etag):
+        return Response(status_code=304, headers=headers)
+    return Response(answer.body, headers=headers, media_type="application/json")
+
+
+def replica_headers(replica: Replica, answer: Answer) -> dict[str, str]:
+    """Return the headers that say which replica this is, and that caches must ask again."""
+    return {
+        "X-Replica-Version": str(answer.point.version),
+        "X-Replica-Age": f"{replica.age_seconds:.3f}",
+        "Cache-Control": "private, no-cache",
+    }
+
+
+def _is_held(request: Request, etag: str) -> bool:
+    held = ", ".join(request.headers.getlist("if-none-match"))
+    return held.strip() == "*" or etag in _ETAG.findall(held)
+
+
+def _next_url(request: Request, cursor: str) -> str:
+    parameters = [item for item in request.query_params.multi_items() if item[0] != "cursor"]
+    path = f"{request.scope.get('root_path', '')}{request.scope['route'].path}"
+    relative = f"{path}?{urlencode([*parameters, ('cursor', cursor)])}"
+    host = request.headers.get("host", "")
+    return f"{request.scope['scheme']}://{host}{relative}" if _HOST.fullmatch(host) else relative

@@ -1,0 +1,53 @@
+"""Settings of the serving API."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from core.settings import SettingsGroup
+
+
+class DataSettings(SettingsGroup):
+    """Where a program keeps its files."""
+
+    data_dir: Path = Field(
+        Path(".data"), description="Directory of the programs' files; the replica is in `serving/` below it."
+    )
+
+    @property
+    def replica_path(self) -> Path:
+        """The replica's file. It may be deleted while the program is stopped: it comes back the same."""
+        return self.data_dir / "serving" / "replica.duckdb"
+
+
+class ServingSettings(SettingsGroup):
+    """Where the serving API listens, and how much it does at once."""
+
+    model_config = SettingsConfigDict(env_prefix="SERVING_")
+
+    host: str = Field("127.0.0.1", description="Address that the serving API listens on.")
+    port: int = Field(9000, ge=0, le=65535, description="Port that the serving API listens on.")
+    query_threads: int = Field(4, ge=1, description="Queries that run at once; more wait.")
+    query_queue: int = Field(256, ge=0, description="Queries that wait at most; beyond, the answer is 503.")
+    query_seconds: float = Field(10, gt=0, description="Time limit of one query, with its wait; then 503.")
+    cache_bytes: int = Field(64 * 2**20, ge=0, description="Memory for answers that are ready to send again.")
+
+
+class ReplicaSettings(SettingsGroup):
+    """How the replica follows Postgres, and what DuckDB may use."""
+
+    model_config = SettingsConfigDict(env_prefix="REPLICA_")
+
+    poll_seconds: float = Field(
+        1,
+        gt=0,
+        le=60,
+        description="The replica looks for new labels at least this often; mostly it is woken earlier.",
+    )
+    memory_limit: str = Field(
+        "1GB",
+        pattern=r"^[0-9]+(\.[0-9]+)? ?[KMGT]i?B$",
+        description="Memory that DuckDB takes at most, as `512MB`.",
+    )
+    threads: int = Field(2, ge=1, description="Threads that DuckDB computes with.")
