@@ -1,60 +1,30 @@
-"""Everything HTTP that the APIs share: problems, request ids, health, metrics, serving."""
+"""HTTP as the APIs share it: problems for every refusal, request ids, running."""
 
-import asyncio
 import json
 import re
 import signal
 import sys
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any, cast
+from typing import cast
 
 import structlog
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from core.health import Check, add_health
 from core.metrics import HTTP_REQUEST_SECONDS, HTTP_UNHANDLED_ERRORS
+from core.openapi import PROBLEM_TYPE
 from core.problems import FieldError, InvalidFields, Malformed, Problem, UnsupportedType
 
 log = structlog.get_logger()
 
-PROBLEM_TYPE = "application/problem+json"
-
-# A need of a program: its name, and a check that raises with the reason when it is not met.
-Check = Callable[[], Awaitable[None]]
-
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-_CHECK_SECONDS = 3.0
-
-_PROBLEM_SCHEMA = {
-    "type": "object",
-    "required": ["type", "title", "status", "detail", "code"],
-    "properties": {
-        "type": {"type": "string", "format": "uri-reference"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "code": {"type": "string"},
-        "errors": {"type": "array", "items": {"type": "object"}},
-    },
-}
-_EXAMPLES = {
-    400: ("malformed_json", "The body is not JSON."),
-    401: ("missing_key", "Send an API key: Authorization: Bearer KEY."),
-    403: ("scope_missing", "This API key lacks the scope ingest."),
-    404: ("not_found", "There is no text d4a7c5f0-7f0e-8c55-9a3e-0f3d6d9f1c2b."),
-    408: ("body_timeout", "Nothing came for 30 seconds."),
-    413: ("text_too_large", "The text is longer than 65536 bytes of UTF-8."),
-    415: ("unsupported_media_type", "Send the body as Content-Type: application/json."),
-    422: ("invalid_fields", "Wrong: /label. See errors."),
-    503: ("unavailable", "The database is away."),
-}
 
 
 def serve(app: FastAPI, host: str, port: int) -> None:
@@ -86,29 +56,7 @@ def install_web(app: FastAPI, checks: dict[str, Check]) -> None:
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_middleware(RequestContext)
-    _add_health(app, checks)
-
-
-def problem_examples(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the OpenAPI descriptions, with examples, of the problems that an endpoint may answer with."""
-    return {status: _problem_example(status) for status in statuses}
-
-
-def _problem_example(status: int) -> dict[str, Any]:
-    code, detail = _EXAMPLES[status]
-    title = HTTPStatus(status).phrase
-    example: dict[str, Any] = {
-        "type": f"urn:problem:{code}",
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "code": code,
-    }
-    if status == HTTPStatus.UNPROCESSABLE_ENTITY:
-        example["errors"] = [
-            {"pointer": "/label", "code": "unknown_label", "detail": "must be one of: toxic, non_toxic"}
-        ]
-    return {"description": title, "content": {PROBLEM_TYPE: {"schema": _PROBLEM_SCHEMA, "example": example}}}
+    add_health(app, checks)
 
 
 def require_media_type(request: Request, *accepted: str) -> str:
@@ -214,40 +162,3 @@ def _observe(scope: Scope, status: int, seconds: float) -> None:
     route = getattr(scope.get("route"), "path", "other")
     HTTP_REQUEST_SECONDS.labels(scope["method"], route, str(status or "cut")).observe(seconds)
     log.debug("request.served", method=scope["method"], path=scope["path"], status=status, seconds=seconds)
-
-
-def _add_health(app: FastAPI, checks: dict[str, Check]) -> None:
-    @app.get("/healthz", tags=["operations"], summary="The process lives")
-    async def healthz() -> dict[str, str]:
-        return {"status": "ok"}
-
-    @app.get(
-        "/readyz",
-        tags=["operations"],
-        summary="What this service needs is there",
-        responses={503: {"description": "Something is missing; the body names it"}},
-    )
-    async def readyz(response: Response) -> dict[str, Any]:
-        missing = await find_missing(checks)
-        response.status_code = 503 if missing else 200
-        return {"status": "missing" if missing else "ok", "missing": missing}
-
-    @app.get("/metrics", tags=["operations"], summary="Metrics for Prometheus", response_class=Response)
-    async def metrics() -> Response:
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
-
-
-async def find_missing(checks: dict[str, Check]) -> dict[str, str]:
-    """Run the checks side by side; return the reason of each one that fails or takes over three seconds."""
-
-    async def run(check: Check) -> str | None:
-        try:
-            await asyncio.wait_for(check(), _CHECK_SECONDS)
-        except TimeoutError:
-            return f"no answer within {_CHECK_SECONDS:g} s"
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is why the service is not ready
-            return type(error).__name__ if not str(error) else str(error).splitlines()[0]
-        return None
-
-    reasons = await asyncio.gather(*(run(check) for check in checks.values()))
-    return {name: reason for name, reason in zip(checks, reasons, strict=True) if reason}

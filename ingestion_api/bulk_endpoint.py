@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import anyio.from_thread
 import anyio.to_thread
@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from core.datasets import Datasets
 from core.problems import FieldError, InvalidFields, Problem, Unavailable, UnsupportedType
-from core.web import problem_examples, require_media_type
+from core.web import require_media_type
+from ingestion_api import documentation as docs
 from ingestion_api import metrics
 from ingestion_api.bulk import BulkUpload, Counts, store_bulk
 from ingestion_api.dependencies import DatasetsDep
@@ -28,13 +29,6 @@ _READERS: dict[str, Reader] = {
     "application/json": read_json_array,
     "text/csv": read_csv,
     "application/vnd.apache.parquet": read_parquet,
-}
-_EXAMPLES: dict[str, dict[str, Any]] = {
-    "application/x-ndjson": {
-        "example": '{"text": "You are all idiots.", "label": "toxic"}\n{"text": "Thanks!"}\n'
-    },
-    "application/json": {"example": [{"text": "You are all idiots.", "label": "toxic"}, {"text": "Thanks!"}]},
-    "text/csv": {"example": "text,label\nYou are all idiots.,toxic\nThanks!,\n"},
 }
 
 
@@ -74,34 +68,8 @@ class BodyTimeout(Problem):
     response_model=BulkResult,
     summary="Hand in many texts",
     description="A body of any length, in constant memory. A bad row costs only itself, unless `on_error=abort`.",
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {kind: {"schema": {}} | _EXAMPLES.get(kind, {}) for kind in _READERS},
-        }
-    },
-    responses={
-        200: {
-            "content": {
-                "application/json": {
-                    "example": {
-                        "received": 3,
-                        "accepted": 1,
-                        "duplicates": 1,
-                        "rejected": 1,
-                        "errors": [
-                            {
-                                "row": 3,
-                                "code": "unknown_label",
-                                "detail": "/label: must be one of: toxic, non_toxic",
-                            }
-                        ],
-                    }
-                }
-            }
-        },
-        **problem_examples(400, 401, 403, 408, 413, 415, 422, 503),
-    },
+    openapi_extra={"requestBody": docs.BULK_BODY},
+    responses=docs.BULK_STORED,
 )
 async def create_texts(
     request: Request, datasets: DatasetsDep, parameters: Annotated[BulkParameters, Query()]

@@ -8,17 +8,16 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from core.keys import Scope, require_scope
 from core.problems import FieldError, InvalidFields, NotFound
-from core.web import problem_examples, require_media_type
+from core.web import require_media_type
+from ingestion_api import documentation as docs
 from ingestion_api import repository
 from ingestion_api.bulk_endpoint import router as bulk_router
 from ingestion_api.dependencies import BodyDep, ConnectionDep, DatasetsDep
-from ingestion_api.schemas import Queue, Receipt, TextCreate, TextRead
+from ingestion_api.schemas import Queue, Receipt, TextRead
 from ingestion_api.submissions import parse_submission
 
 router = APIRouter(dependencies=[Depends(require_scope(Scope.INGEST))], tags=["texts"])
 router.include_router(bulk_router)
-
-_RECEIPT_EXAMPLE = {"id": "d4a7c5f0-7f0e-8c55-9a3e-0f3d6d9f1c2b", "status": "pending", "duplicate": False}
 
 
 @router.post(
@@ -28,24 +27,8 @@ _RECEIPT_EXAMPLE = {"id": "d4a7c5f0-7f0e-8c55-9a3e-0f3d6d9f1c2b", "status": "pen
     summary="Hand in a text",
     description="Answers once the text is stored. The same text again answers 200 with the first one's id, so any "
     "request may be sent again.",
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": TextCreate.model_json_schema()}},
-        }
-    },
-    responses={
-        200: {
-            "model": Receipt,
-            "description": "The text was there before",
-            "content": {"application/json": {"example": _RECEIPT_EXAMPLE | {"duplicate": True}}},
-        },
-        201: {
-            "description": "The text is stored",
-            "content": {"application/json": {"example": _RECEIPT_EXAMPLE}},
-        },
-        **problem_examples(400, 401, 403, 413, 415, 422, 503),
-    },
+    openapi_extra={"requestBody": docs.TEXT_BODY},
+    responses=docs.TEXT_CREATED,
 )
 async def create_text(request: Request, body: BodyDep, datasets: DatasetsDep) -> Response:
     """Store one text."""
@@ -64,7 +47,7 @@ async def create_text(request: Request, body: BodyDep, datasets: DatasetsDep) ->
 @router.get(
     "/texts/{id}",
     summary="How far a text has come",
-    responses=problem_examples(401, 403, 404, 422, 503),
+    responses=docs.TEXT_READ,
 )
 async def read_text(id: UUID, connection: ConnectionDep) -> TextRead:  # noqa: A002 - the path's own word
     """Return a text with its status and times."""
@@ -78,7 +61,7 @@ async def read_text(id: UUID, connection: ConnectionDep) -> TextRead:  # noqa: A
     "/queue",
     summary="How much waits where",
     tags=["operations"],
-    responses=problem_examples(401, 403, 422, 503),
+    responses=docs.QUEUE_READ,
 )
 async def read_queue(connection: ConnectionDep, datasets: DatasetsDep, dataset: str | None = None) -> Queue:
     """Count texts by status; of all datasets, or of one."""

@@ -9,6 +9,7 @@ import psycopg
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
+from fastapi_offline import FastAPIOffline
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -64,7 +65,7 @@ def create_app(
         async with engine.connect() as connection:
             await connection.run_sync(check_revision)
 
-    app = FastAPI(
+    app = FastAPIOffline(
         title="Ingestion API",
         summary="Takes texts, to be labelled in Argilla.",
         lifespan=lifespan,

@@ -2,10 +2,9 @@
 
 from typing import Any
 
+from core.openapi import Responses, answer, header, key_refusals, problem, unavailable, wrong_parameter
 from serving_api.parameters import EXAMPLE_CURSOR
 from serving_api.schemas import Stats, TextDetail, TextPage
-
-Responses = dict[int | str, dict[str, Any]]
 
 EXAMPLE_ID = "5f0c6f5e-3c1b-8a43-9d8e-0b6a4b8f2d11"
 
@@ -46,46 +45,25 @@ _STATS = {
 }
 
 
-def _header(description: str, example: str) -> dict[str, Any]:
-    return {"description": description, "schema": {"type": "string"}, "example": example}
-
-
 _REPLICA_HEADERS = {
-    "X-Replica-Version": _header("Point of the change feed that the answer shows.", "91342"),
-    "X-Replica-Age": _header("Seconds since the replica last read Postgres.", "0.412"),
+    "X-Replica-Version": header("Point of the change feed that the answer shows.", "91342"),
+    "X-Replica-Age": header("Seconds since the replica last read Postgres.", "0.412"),
 }
-_ETAG = {"ETag": _header("For If-None-Match.", '"9f86d081884c7d659a2feaa0c55ad015"')}
-_LINK = {"Link": _header("Where the next page is.", f'</texts?cursor={EXAMPLE_CURSOR}>; rel="next"')}
+_ETAG = {"ETag": header("For If-None-Match.", '"9f86d081884c7d659a2feaa0c55ad015"')}
+_LINK = {"Link": header("Where the next page is.", f'</texts?cursor={EXAMPLE_CURSOR}>; rel="next"')}
+
+_REFUSALS: Responses = {
+    400: problem(400, "malformed_query", "The query string is not UTF-8."),
+    **key_refusals("read"),
+    422: wrong_parameter("limit", "less_than_equal", "Input should be less than or equal to 1000"),
+    503: unavailable("replica_missing", "The replica is being built.", retry_after_seconds=5),
+}
+_NOT_MODIFIED: Responses = {304: {"description": "The client holds this answer already.", "headers": _ETAG}}
 
 
 def _answer(model: type, example: dict[str, Any], headers: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "model": model,
-        "content": {"application/json": {"example": example}},
-        "headers": _REPLICA_HEADERS | headers,
-    }
+    return answer("Successful Response", example, model=model, headers=_REPLICA_HEADERS | headers)
 
-
-def _problem(status: int, title: str, code: str, detail: str, **extra: Any) -> dict[str, Any]:
-    example = {"type": f"urn:problem:{code}", "title": title, "status": status, "detail": detail, "code": code}
-    return {"description": title, "content": {"application/problem+json": {"example": example | extra}}}
-
-
-def _wrong(parameter: str, code: str, detail: str) -> dict[str, Any]:
-    errors = [{"parameter": parameter, "code": code, "detail": detail}]
-    title = "Unprocessable Content"
-    return _problem(422, title, "invalid_fields", f"Wrong: {parameter}. See errors.", errors=errors)
-
-
-_REFUSALS: Responses = {
-    400: _problem(400, "Bad Request", "malformed_query", "The query string is not UTF-8."),
-    401: _problem(401, "Unauthorized", "missing_key", "Send an API key: Authorization: Bearer KEY."),
-    403: _problem(403, "Forbidden", "scope_missing", "This API key lacks the scope read."),
-    422: _wrong("limit", "less_than_equal", "Input should be less than or equal to 1000"),
-    503: _problem(503, "Service Unavailable", "replica_missing", "The replica is being built.")
-    | {"headers": {"Retry-After": _header("Seconds after which to ask again.", "5")}},
-}
-_NOT_MODIFIED: Responses = {304: {"description": "The client holds this answer already.", "headers": _ETAG}}
 
 PAGE: Responses = {
     200: _answer(TextPage, {"items": [_ITEM], "next_cursor": EXAMPLE_CURSOR, "version": 91342}, _ETAG | _LINK),
@@ -96,11 +74,11 @@ TEXT: Responses = {
     200: _answer(TextDetail, _ITEM | {"annotations": [_ANNOTATION]}, _ETAG),
     **_NOT_MODIFIED,
     **_REFUSALS,
-    404: _problem(404, "Not Found", "text_not_found", "There is no labelled text with this id."),
-    422: _wrong("id", "uuid_parsing", "Input should be a valid UUID"),
+    404: problem(404, "text_not_found", "There is no labelled text with this id."),
+    422: wrong_parameter("id", "uuid_parsing", "Input should be a valid UUID"),
 }
 STATS: Responses = {
     200: _answer(Stats, _STATS, {}),
     **_REFUSALS,
-    422: _wrong("dataset", "unknown_dataset", "'x' is not one of: toxicity."),
+    422: wrong_parameter("dataset", "unknown_dataset", "'x' is not one of: toxicity."),
 }

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from core.datasets import Datasets
 from core.keys import KeyRing
@@ -49,7 +50,7 @@ def create_app(
         if replica.state is None:
             raise RuntimeError(f"not built yet; Postgres: {follower.error or 'being read'}")
 
-    app = FastAPI(
+    app = FastAPIOffline(
         title="Serving API",
         description="Labelled texts, from a replica that follows Postgres.",
         version="2.0.0",

@@ -5,10 +5,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.database import make_async_engine
 from core.datasets import Datasets, load_datasets
+from core.health import Check
 from core.logs import configure_logging
 from core.migrate import check_revision
 from core.settings import (
@@ -20,7 +22,7 @@ from core.settings import (
     read_settings,
     refuse_open_bind,
 )
-from core.web import Check, install_web, serve
+from core.web import install_web, serve
 from uploader.argilla_client import Argilla, make_http_client
 from uploader.jobs import DatasetJobs
 from uploader.lane import Lane
@@ -83,7 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
         await http.aclose()
         await engine.dispose()
 
-    app = FastAPI(title="Uploader", lifespan=lifespan)
+    app = FastAPIOffline(title="Uploader", lifespan=lifespan)
     checks: dict[str, Check] = {"database": lambda: _check_database(engine), "argilla": argilla.check}
     install_web(app, checks | {f"dataset {name}": job.check for name, job in jobs.items()})
     return app

@@ -4,13 +4,18 @@ import re
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from pydantic import BaseModel, SecretStr
 from pydantic_settings import BaseSettings
 
 import core.settings
+from core.datasets import load_datasets
 from core.settings import AccessSettings, DatabaseSettings, DatasetsFileSettings
 from ingestion_api.main import create_app as create_ingestion_api
 from ingestion_api.settings import IngestionSettings
+from serving_api.main import create_app as create_serving_api
+from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 from tests import settings_table
 
 ROOT = Path(__file__).parents[2]
@@ -39,12 +44,34 @@ def test_every_setting_is_described() -> None:
                 assert field.description, name
 
 
-def test_every_endpoint_of_the_ingestion_api_is_in_the_guide(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=["ingestion_api", "serving_api"])
+def api(request: pytest.FixtureRequest, tmp_path: Path) -> FastAPI:
     database = DatabaseSettings(url=SecretStr("postgresql://nobody@127.0.0.1:1/none"))
-    app = create_ingestion_api(IngestionSettings(), database, AccessSettings(), DatasetsFileSettings())
-    for path, operations in app.openapi()["paths"].items():
+    if request.param == "ingestion_api":
+        return create_ingestion_api(IngestionSettings(), database, AccessSettings(), DatasetsFileSettings())
+    data = DataSettings(data_dir=tmp_path)
+    datasets = load_datasets(None)
+    return create_serving_api(ServingSettings(), ReplicaSettings(), data, database, AccessSettings(), datasets)
+
+
+def test_every_endpoint_is_in_the_guide(api: FastAPI) -> None:
+    for path, operations in api.openapi()["paths"].items():
         for method in operations:
             assert f"`{method.upper()} {path}`" in GUIDE, (method, path)
+
+
+def test_every_answer_has_an_example(api: FastAPI) -> None:
+    for path, operations in api.openapi()["paths"].items():
+        for operation in operations.values():
+            for status, answer in operation["responses"].items():
+                for media in answer.get("content", {}).values():
+                    assert "example" in media or "examples" in media, (path, status)
+
+
+def test_the_pages_of_an_api_need_nothing_from_elsewhere(api: FastAPI) -> None:
+    page = TestClient(api).get("/docs")
+    assert page.status_code == 200
+    assert re.findall(r"(?:src|href)=.(?:https?:)?//", page.text) == []
 
 
 def test_links_between_documents_lead_somewhere() -> None:

@@ -155,12 +155,3 @@ def test_a_client_that_goes_away_costs_nothing(client: httpx.Client) -> None:
                 b"POST /texts HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
             )
     assert client.post("/texts", json={"text": "still here"}).status_code == 201
-
-
-def test_every_answer_and_refusal_has_an_example(client: httpx.Client) -> None:
-    paths = client.get("/openapi.json").json()["paths"]
-    for path in ["/texts", "/texts/bulk", "/texts/{id}", "/queue"]:
-        for operation in paths[path].values():
-            for status, answer in operation["responses"].items():
-                media = next(iter(answer["content"].values()))
-                assert "example" in media or "$ref" in media["schema"], (path, status)

@@ -1,0 +1,113 @@
+"""What OpenAPI says of requests and answers, with an example of each, errors included."""
+
+from typing import Any
+
+from core.openapi import (
+    Responses,
+    answer,
+    header,
+    key_refusals,
+    problem,
+    unavailable,
+    wrong_field,
+    wrong_parameter,
+)
+from ingestion_api.schemas import Receipt, TextCreate
+
+_ID = "d4a7c5f0-7f0e-8c55-9a3e-0f3d6d9f1c2b"
+_RECEIPT = {"id": _ID, "status": "pending", "duplicate": False}
+_LOCATION = {"Location": header("Where the text is.", f"/texts/{_ID}")}
+_AWAY = unavailable("database_unavailable", "The database is away.")
+
+TEXT_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {"application/json": {"schema": TextCreate.model_json_schema()}},
+}
+TEXT_CREATED: Responses = {
+    200: answer("The text was there before.", _RECEIPT | {"duplicate": True}, model=Receipt, headers=_LOCATION),
+    201: answer("The text is stored.", _RECEIPT, headers=_LOCATION),
+    400: problem(400, "malformed_json", "Invalid JSON: EOF while parsing a string at line 1 column 11."),
+    **key_refusals("ingest"),
+    413: problem(413, "text_too_large", "The text is longer than 65536 bytes of UTF-8."),
+    415: problem(415, "unsupported_media_type", "Send the body as Content-Type: application/json."),
+    422: wrong_field("/label", "unknown_label", "must be one of: toxic, non_toxic"),
+    503: unavailable("intake_full", "The intake is full. Send the text again."),
+}
+
+_ROWS = {"application/json": [{"text": "You are all idiots.", "label": "toxic"}, {"text": "Thanks!"}]}
+_TEXT_ROWS = {
+    "application/x-ndjson": '{"text": "You are all idiots.", "label": "toxic"}\n{"text": "Thanks!"}\n',
+    "text/csv": "text,label\nYou are all idiots.,toxic\nThanks!,\n",
+}
+_PARQUET = {"application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}}}
+_ROW_ERROR = {"row": 3, "code": "unknown_label", "detail": "/label: must be one of: toxic, non_toxic"}
+_COUNTS = {"received": 3, "accepted": 1, "duplicates": 1, "rejected": 1}
+_NOTHING_STORED = {"received": 3, "accepted": 0, "duplicates": 0, "rejected": 1}
+
+BULK_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        kind: {"schema": {"type": "string" if isinstance(example, str) else "array"}, "example": example}
+        for kind, example in (_ROWS | _TEXT_ROWS).items()
+    }
+    | _PARQUET,
+}
+BULK_STORED: Responses = {
+    200: answer("What became of the rows.", _COUNTS | {"errors": [_ROW_ERROR]}),
+    400: problem(400, "malformed_json", "The body ends before its array does.", **_COUNTS, errors=[_ROW_ERROR]),
+    **key_refusals("ingest"),
+    408: problem(408, "body_timeout", "Nothing came for 30 seconds.", **_COUNTS, errors=[_ROW_ERROR]),
+    413: problem(413, "row_too_large", "A row is longer than 1048576 bytes.", **_COUNTS, errors=[_ROW_ERROR]),
+    415: problem(415, "unsupported_media_type", "Send the body as Content-Type: application/x-ndjson or …"),
+    422: problem(
+        422,
+        "rows_rejected",
+        "1 rows were rejected; nothing is stored.",
+        **_NOTHING_STORED,
+        errors=[_ROW_ERROR],
+    ),
+    503: unavailable("bulk_busy", "Other bulk uploads are under way. Send this one again.", 5),
+}
+
+TEXT_READ: Responses = {
+    200: answer(
+        "The text, and how far it has come.",
+        {
+            "id": _ID,
+            "dataset": "toxicity",
+            "text": "You are all idiots.",
+            "claimed_label": "toxic",
+            "score": 0.93,
+            "source": "forum",
+            "external_id": "post-17",
+            "metadata": {"language": "en"},
+            "status": "labelled",
+            "received_at": "2026-11-01T08:30:00.000000Z",
+            "uploaded_at": "2026-11-01T08:30:02.501200Z",
+            "labelled_at": "2026-11-02T09:12:44.120934Z",
+            "attempts": 1,
+            "last_error": None,
+        },
+    ),
+    **key_refusals("ingest"),
+    404: problem(404, "not_found", f"There is no text {_ID}."),
+    422: wrong_parameter("id", "uuid_parsing", "Input should be a valid UUID"),
+    503: _AWAY,
+}
+
+QUEUE_READ: Responses = {
+    200: answer(
+        "How much waits where.",
+        {
+            "pending": 120,
+            "uploading": 250,
+            "uploaded": 4100,
+            "failed": 2,
+            "oldest_pending_seconds": 1.25,
+            "open_records": 900,
+        },
+    ),
+    **key_refusals("ingest"),
+    422: wrong_parameter("dataset", "unknown_dataset", "must be one of: toxicity"),
+    503: _AWAY,
+}
