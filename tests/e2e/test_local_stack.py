@@ -53,8 +53,9 @@ def own_stack() -> Iterator[RunningStack]:
         yield running
 
 
-def descendants() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+def processes_of(stack: RunningStack) -> list[psutil.Process]:
+    parts = [psutil.Process(pid) for pid in stack.pids.values()]
+    return [*parts, *(child for part in parts for child in part.children(recursive=True))]
 
 
 def published(own_stack: RunningStack) -> dict[str, int]:
@@ -99,7 +100,7 @@ def test_argilla_serves_its_pages(own_stack: RunningStack) -> None:
 def test_everything_listens_on_loopback_only(own_stack: RunningStack) -> None:
     listening = [
         connection.laddr
-        for process in descendants()
+        for process in processes_of(own_stack)
         for connection in process.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     ]
@@ -120,7 +121,7 @@ def test_no_secret_is_on_a_command_line_or_in_a_log(own_stack: RunningStack) -> 
         for name, value in own_stack.stack.context.credentials.model_dump().items()
         if name != "argilla_username"
     ]
-    commands = [" ".join(process.cmdline()) for process in descendants()]
+    commands = [" ".join(process.cmdline()) for process in processes_of(own_stack)]
     logs = [log.read_text(errors="replace") for log in own_stack.logs_dir.iterdir()]
     assert commands
     assert logs
