@@ -9,7 +9,7 @@ export PATH := $(PATH):$(SCRIPTS):$(CURDIR)/.tools/bin
 INSTALLED := .venv/.installed
 PROJECT := core ingestion_api uploader serving_api cli local_stack tests
 
-.PHONY: up down clean install test unit check format lock
+.PHONY: up down clean install test test-parts test-whole unit check format lock
 
 up: $(INSTALLED)  ## Start everything; Ctrl-C stops it
 	@pipenv run python -m local_stack up
@@ -23,7 +23,14 @@ clean: $(INSTALLED)  ## Stop a running stack and delete its data
 install: $(INSTALLED)  ## Install what the project needs
 
 test: check  ## Check the code, and run every test on real components
-	pipenv run pytest
+	@$(MAKE) --no-print-directory -j 2 --output-sync=line test-parts test-whole
+
+# Side by side: the tests of the parts compute, those of the whole mostly wait.
+test-parts: $(INSTALLED)
+	pipenv run pytest tests/unit tests/integration
+
+test-whole: $(INSTALLED)
+	pipenv run pytest tests/e2e
 
 unit: $(INSTALLED)  ## Run the tests that need no servers
 	pipenv run pytest tests/unit

@@ -30,12 +30,8 @@ def stack() -> Iterator[RunningStack]:
 
 
 @pytest.fixture(scope="session")
-def admin_database_url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Postgres as its superuser: the whole stack's if any test of this run needs that, else one alone."""
-    if any("stack" in getattr(item, "fixturenames", ()) for item in request.session.items):
-        running: RunningStack = request.getfixturevalue("stack")
-        yield running.admin_database_url
-        return
+def admin_database_url() -> Iterator[str]:
+    """A Postgres of the tests' own, as its superuser."""
     with running_stack({"postgres"}) as postgres:
         yield postgres.admin_database_url
 
