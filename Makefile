@@ -35,11 +35,12 @@ test-whole: $(INSTALLED)
 unit: $(INSTALLED)  ## Run the tests that need no servers
 	pipenv run pytest tests/unit
 
-check: $(INSTALLED)  ## Lint, types, import rules
+check: $(INSTALLED)  ## Lint, types, import rules, documents
 	pipenv run ruff check $(PROJECT)
 	pipenv run ruff format --check $(PROJECT)
 	pipenv run mypy
 	pipenv run lint-imports
+	pipenv run pytest --quiet tests/unit/test_docs.py
 
 format: $(INSTALLED)  ## Put the code into its canonical form
 	pipenv run ruff check --fix $(PROJECT)

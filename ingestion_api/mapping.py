@@ -56,10 +56,10 @@ def map_object(defaults: dict[str, str], label_map: dict[str, str]) -> Mapping:
     def to_fields(row: Any) -> dict[str, Any]:
         if not isinstance(row, dict):
             raise RowRefused("not_an_object", "must be a JSON object")
-        label = row.get("label")
-        if isinstance(label, str):
-            row["label"] = label_map.get(label, label)
-        return defaults | row
+        fields = defaults | {name: value for name, value in row.items() if value is not None}
+        if isinstance(label := fields.get("label"), str):
+            fields["label"] = label_map.get(label, label)
+        return fields
 
     return to_fields
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from core.datasets import DEFAULT_DATASET, Datasets
@@ -55,6 +55,15 @@ def _known_dataset(value: str, info: ValidationInfo[Datasets]) -> str:
     return value
 
 
+# Many clients write null for what they leave out.
+def _null_is_default_dataset(value: Any) -> Any:
+    return DEFAULT_DATASET if value is None else value
+
+
+def _null_is_empty(value: Any) -> Any:
+    return {} if value is None else value
+
+
 def _known_label(value: str, info: ValidationInfo[Datasets]) -> str:
     # Where the dataset itself is wrong there is nothing to hold the label against.
     dataset = info.context.get(info.data.get("dataset", ""))
@@ -90,7 +99,7 @@ class TextCreate(BaseModel):
         description="The text; at most 64 KiB in UTF-8."
     )
     # Before the label, whose check needs it; checked also where it is left out.
-    dataset: Annotated[str, AfterValidator(_known_dataset)] = Field(
+    dataset: Annotated[str, AfterValidator(_known_dataset), BeforeValidator(_null_is_default_dataset)] = Field(
         DEFAULT_DATASET, validate_default=True, description="A dataset that the settings define."
     )
     label: Annotated[str, AfterValidator(_known_label)] | None = Field(
@@ -101,7 +110,9 @@ class TextCreate(BaseModel):
     )
     source: Line | None = Field(None, description="Where the text comes from.")
     external_id: Line | None = Field(None, description="The sender's own name for the text.")
-    metadata: Metadata = Field(default_factory=dict, description="Shown to annotators beside the text.")
+    metadata: Annotated[Metadata, BeforeValidator(_null_is_empty)] = Field(
+        default_factory=dict, description="Shown to annotators beside the text."
+    )
 
 
 class Receipt(BaseModel):

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,10 +66,8 @@ def _wait(program: Program, probe: str) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         assert program.process.poll() is None, program.log.read_text()
-        try:
+        with suppress(httpx.TransportError):  # not listening yet
             if httpx.get(program.url + probe).status_code == 200:
                 return
-        except httpx.TransportError:
-            pass  # not listening yet
         time.sleep(0.05)
     raise AssertionError(f"{program.url} did not start:\n{program.log.read_text()}")

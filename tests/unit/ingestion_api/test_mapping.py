@@ -76,6 +76,10 @@ def test_objects_keep_their_own_fields() -> None:
     }
 
 
+def test_null_does_not_hide_a_default() -> None:
+    assert map_object({"dataset": "spam"}, {})({"text": "x", "dataset": None}) == {"text": "x", "dataset": "spam"}
+
+
 @pytest.mark.parametrize("row", [None, 5, "x", [], True])
 def test_what_is_no_object_costs_the_row(row: object) -> None:
     with pytest.raises(RowRefused):

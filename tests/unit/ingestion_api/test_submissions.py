@@ -68,6 +68,11 @@ def test_metadata_that_argilla_would_not_index_is_refused(value: Any) -> None:
         check_fields({"text": "a", "metadata": {"key": value}}, DATASETS)
 
 
+def test_null_is_what_is_left_out() -> None:
+    names = ["dataset", "label", "score", "source", "external_id", "metadata"]
+    assert check_fields({"text": "a"} | dict.fromkeys(names), DATASETS) == check_fields({"text": "a"}, DATASETS)
+
+
 def test_every_wrong_field_is_named_at_once() -> None:
     with pytest.raises(InvalidFields) as refused:
         check_fields({"text": " ", "label": "x", "score": 2, "other": 1}, DATASETS)
