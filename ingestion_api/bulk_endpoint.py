@@ -11,11 +11,12 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.datasets import Datasets
-from core.problems import FieldError, InvalidFields, Problem, Unavailable, UnsupportedType
+from core.problems import FieldError, InvalidFields, Problem, Unavailable
 from core.web import require_media_type
 from ingestion_api import documentation as docs
 from ingestion_api import metrics
 from ingestion_api.bulk import BulkUpload, Counts, store_bulk
+from ingestion_api.decoding import decode
 from ingestion_api.dependencies import DatasetsDep
 from ingestion_api.mapping import Columns, Mapping, map_columns, map_object, parse_label_map
 from ingestion_api.readers import Reader, read_csv, read_json_array, read_ndjson, read_parquet
@@ -77,8 +78,7 @@ async def create_texts(
     """Store the rows of the body."""
     settings: IngestionSettings = request.app.state.settings
     media_type = require_media_type(request, *_READERS)
-    if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
-        raise UnsupportedType(f"Content-Encoding {encoding!r} is not read here; send the body as it is.")
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
     upload = BulkUpload(
         _READERS[media_type],
         _mapping(media_type, parameters, datasets),
@@ -86,7 +86,8 @@ async def create_texts(
         parameters.on_error == "abort",
         settings.bulk_chunk_rows,
     )
-    counts = await _run(request, upload, settings)
+    chunks = decode(_chunks(request, settings.idle_seconds), encoding)
+    counts = await _run(request, upload, chunks)
     return BulkResult.model_validate(counts.as_dict())
 
 
@@ -103,7 +104,7 @@ def _mapping(media_type: str, parameters: BulkParameters, datasets: Datasets) ->
     return map_columns(columns, defaults, label_map)
 
 
-async def _run(request: Request, upload: BulkUpload, settings: IngestionSettings) -> Counts:
+async def _run(request: Request, upload: BulkUpload, chunks: Iterator[bytes]) -> Counts:
     limiter: anyio.CapacityLimiter = request.app.state.bulk_limiter
     if limiter.available_tokens < 1:
         raise Unavailable(
@@ -113,7 +114,7 @@ async def _run(request: Request, upload: BulkUpload, settings: IngestionSettings
     def work() -> Counts:
         with request.app.state.bulk_engine.connect() as connection:
             raw: psycopg.Connection = connection.connection.driver_connection
-            return store_bulk(raw, upload, _chunks(request, settings.idle_seconds))
+            return store_bulk(raw, upload, chunks)
 
     with metrics.BULK_UPLOADS.track_inprogress():
         return await anyio.to_thread.run_sync(work, limiter=limiter)

@@ -1,14 +1,16 @@
 """POST /texts/bulk on a real Postgres."""
 
+import gzip
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import psutil
 import psycopg
 import pytest
+from backports import zstd
 
 from tests.programs import Program
 
@@ -101,6 +103,17 @@ def test_what_cannot_be_read_is_a_problem(
 ) -> None:
     answer = client.post(path, content=body, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+@pytest.mark.parametrize(("encoding", "compress"), [("gzip", gzip.compress), ("zstd", zstd.compress)])
+def test_compressed_bodies(client: httpx.Client, encoding: str, compress: Callable[[bytes], bytes]) -> None:
+    body = compress("".join(f'{{"text": "{n}"}}\n' for n in range(3000)).encode())
+    headers = NDJSON | {"Content-Encoding": encoding}
+    assert client.post("/texts/bulk", content=body, headers=headers).json()["accepted"] == 3000
+    cut = client.post("/texts/bulk", content=body[:-1], headers=headers)
+    assert (cut.status_code, cut.json()["code"]) == (400, "malformed_encoding")
+    bomb = client.post("/texts/bulk", content=compress(b" " * 200_000_000), headers=headers)
+    assert (bomb.status_code, bomb.json()["code"]) == (413, "body_is_a_bomb")
 
 
 def test_rows_before_a_fault_are_stored_and_counted(client: httpx.Client) -> None:
