@@ -7,9 +7,9 @@ export PIPENV_VERBOSITY = -1
 SCRIPTS := $(shell $(PYTHON) -c 'import site, sysconfig; print(sysconfig.get_path("scripts") + ":" + site.getuserbase() + "/bin")')
 export PATH := $(PATH):$(SCRIPTS):$(CURDIR)/.tools/bin
 INSTALLED := .venv/.installed
-PROJECT := core ingestion_api uploader serving_api cli local_stack tests
+PROJECT := core ingestion_api uploader serving_api cli local_stack load_testing tests
 
-.PHONY: up down clean install test test-parts test-whole unit check format lock
+.PHONY: up down clean install bench test test-parts test-whole unit check format lock
 
 up: $(INSTALLED)  ## Start everything; Ctrl-C stops it
 	@pipenv run python -m local_stack up
@@ -31,6 +31,9 @@ test-parts: $(INSTALLED)
 
 test-whole: $(INSTALLED)
 	pipenv run pytest tests/e2e
+
+bench: $(INSTALLED)  ## Measure, each figure beside its peer
+	pipenv run python -m load_testing.bench
 
 unit: $(INSTALLED)  ## Run the tests that need no servers
 	pipenv run pytest tests/unit

@@ -7,13 +7,12 @@ from typing import Annotated, Literal
 import anyio.from_thread
 import anyio.to_thread
 import psycopg
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.datasets import Datasets
 from core.problems import FieldError, InvalidFields, Problem, Unavailable
 from core.web import require_media_type
-from ingestion_api import documentation as docs
 from ingestion_api import metrics
 from ingestion_api.bulk import BulkUpload, Counts, store_bulk
 from ingestion_api.decoding import decode
@@ -22,8 +21,6 @@ from ingestion_api.mapping import Columns, Mapping, map_columns, map_object, par
 from ingestion_api.readers import Reader, read_csv, read_json_array, read_ndjson, read_parquet
 from ingestion_api.schemas import BulkResult
 from ingestion_api.settings import IngestionSettings
-
-router = APIRouter()
 
 _READERS: dict[str, Reader] = {
     "application/x-ndjson": read_ndjson,
@@ -64,18 +61,10 @@ class BodyTimeout(Problem):
     code = "body_timeout"
 
 
-@router.post(
-    "/texts/bulk",
-    response_model=BulkResult,
-    summary="Hand in many texts",
-    description="A body of any length, in constant memory. A bad row costs only itself, unless `on_error=abort`.",
-    openapi_extra={"requestBody": docs.BULK_BODY},
-    responses=docs.BULK_STORED,
-)
 async def create_texts(
     request: Request, datasets: DatasetsDep, parameters: Annotated[BulkParameters, Query()]
 ) -> BulkResult:
-    """Store the rows of the body."""
+    """Store a body of any length, in constant memory. A bad row costs only itself, unless `on_error=abort`."""
     settings: IngestionSettings = request.app.state.settings
     media_type = require_media_type(request, *_READERS)
     encoding = request.headers.get("content-encoding", "identity").strip().lower()

@@ -14,7 +14,7 @@ from ingestion_api.schemas import ROW_BYTES
 _DATABASE_SECONDS = 5.0
 
 
-def get_datasets(request: Request) -> Datasets:
+async def get_datasets(request: Request) -> Datasets:
     """Return the datasets that the settings define."""
     datasets: Datasets = request.app.state.datasets
     return datasets
@@ -51,4 +51,3 @@ async def read_body(request: Request) -> bytes:
 
 DatasetsDep = Annotated[Datasets, Depends(get_datasets)]
 ConnectionDep = Annotated[AsyncConnection, Depends(get_connection)]
-BodyDep = Annotated[bytes, Depends(read_body)]

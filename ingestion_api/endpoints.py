@@ -4,37 +4,67 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
 from core.keys import Scope, require_scope
 from core.problems import FieldError, InvalidFields, NotFound
 from core.web import require_media_type
 from ingestion_api import documentation as docs
 from ingestion_api import repository
-from ingestion_api.bulk_endpoint import router as bulk_router
-from ingestion_api.dependencies import BodyDep, ConnectionDep, DatasetsDep
-from ingestion_api.schemas import Queue, Receipt, TextRead
+from ingestion_api.bulk_endpoint import create_texts
+from ingestion_api.dependencies import ConnectionDep, DatasetsDep, read_body
+from ingestion_api.schemas import BulkResult, Queue, Receipt, TextRead
 from ingestion_api.submissions import parse_submission
 
-router = APIRouter(dependencies=[Depends(require_scope(Scope.INGEST))], tags=["texts"])
-router.include_router(bulk_router)
+
+def add_endpoints(app: FastAPI) -> None:
+    """Add all data paths. `POST /texts` comes first, without dependencies: each costs as much as the check."""
+    app.add_api_route(
+        "/texts",
+        create_text,
+        methods=["POST"],
+        tags=["texts"],
+        status_code=201,
+        response_model=Receipt,
+        summary="Hand in a text",
+        openapi_extra={"requestBody": docs.TEXT_BODY},
+        responses=docs.TEXT_CREATED,
+    )
+    guarded = APIRouter(dependencies=[Depends(require_scope(Scope.INGEST))])
+    guarded.add_api_route(
+        "/texts/bulk",
+        create_texts,
+        methods=["POST"],
+        tags=["texts"],
+        response_model=BulkResult,
+        summary="Hand in many texts",
+        openapi_extra={"requestBody": docs.BULK_BODY},
+        responses=docs.BULK_STORED,
+    )
+    guarded.add_api_route(
+        "/texts/{id}",
+        read_text,
+        tags=["texts"],
+        summary="How far a text has come",
+        responses=docs.TEXT_READ,
+    )
+    guarded.add_api_route(
+        "/queue",
+        read_queue,
+        tags=["operations"],
+        summary="How much waits where",
+        responses=docs.QUEUE_READ,
+    )
+    app.include_router(guarded)
 
 
-@router.post(
-    "/texts",
-    status_code=201,
-    response_model=Receipt,
-    summary="Hand in a text",
-    description="Answers once the text is stored. The same text again answers 200 with the first one's id, so any "
-    "request may be sent again.",
-    openapi_extra={"requestBody": docs.TEXT_BODY},
-    responses=docs.TEXT_CREATED,
-)
-async def create_text(request: Request, body: BodyDep, datasets: DatasetsDep) -> Response:
-    """Store one text."""
+async def create_text(request: Request) -> Response:
+    """Answer once the text is stored. The same text again answers 200 with the first one's id: send it at will."""
+    state = request.app.state
+    state.key_ring.check(request.headers.get("authorization"), Scope.INGEST)
     require_media_type(request, "application/json")
-    row = parse_submission(body, datasets)
-    stored = await request.app.state.intake.store(row)
+    row = parse_submission(await read_body(request), state.datasets)
+    stored = await state.intake.store(row)
     receipt = {"id": row.id, "status": stored.status, "duplicate": stored.duplicate}
     return Response(
         orjson.dumps(receipt),
@@ -44,11 +74,6 @@ async def create_text(request: Request, body: BodyDep, datasets: DatasetsDep) ->
     )
 
 
-@router.get(
-    "/texts/{id}",
-    summary="How far a text has come",
-    responses=docs.TEXT_READ,
-)
 async def read_text(id: UUID, connection: ConnectionDep) -> TextRead:  # noqa: A002 - the path's own word
     """Return a text with its status and times."""
     row = await repository.get_text_or_none(connection, id)
@@ -57,12 +82,6 @@ async def read_text(id: UUID, connection: ConnectionDep) -> TextRead:  # noqa: A
     return TextRead.model_validate(dict(row))
 
 
-@router.get(
-    "/queue",
-    summary="How much waits where",
-    tags=["operations"],
-    responses=docs.QUEUE_READ,
-)
 async def read_queue(connection: ConnectionDep, datasets: DatasetsDep, dataset: str | None = None) -> Queue:
     """Count texts by status; of all datasets, or of one."""
     if dataset is not None and dataset not in datasets:

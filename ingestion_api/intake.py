@@ -7,11 +7,12 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
 
+import psycopg
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from core.database import connect
 from core.problems import Problem, Unavailable
+from core.settings import DatabaseSettings
 from ingestion_api import metrics
 from ingestion_api.repository import Stored, insert_texts
 from ingestion_api.settings import IngestionSettings
@@ -29,9 +30,10 @@ class _Waiting:
 class Intake:
     """The bounded queue between requests and the database, and the task that empties it."""
 
-    def __init__(self, engine: AsyncEngine, settings: IngestionSettings) -> None:
-        self._engine = engine
+    def __init__(self, database: DatabaseSettings, settings: IngestionSettings) -> None:
+        self._database = database
         self._settings = settings
+        self._connection: psycopg.AsyncConnection | None = None
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(settings.waiting_limit)
         self._task = asyncio.create_task(self._commit_for_ever())
 
@@ -59,6 +61,7 @@ class Intake:
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
+        await self._disconnect()
         while not self._queue.empty():
             _fail([self._queue.get_nowait()], Unavailable("The service is stopping.", code="stopping"))
 
@@ -71,10 +74,12 @@ class Intake:
             except asyncio.CancelledError:
                 _fail(batch, Unavailable("The service is stopping.", code="stopping"))
                 raise
-            except (SQLAlchemyError, OSError) as error:
+            except (psycopg.Error, OSError) as error:
+                await self._disconnect()
                 log.warning("intake.commit_failed", texts=len(batch), error=type(error).__name__)
                 _fail(batch, Unavailable("The database is away.", code="database_unavailable"))
             except Exception:
+                await self._disconnect()
                 # Whatever it was, these requests must be answered and the next batch must go on.
                 log.exception("intake.commit_crashed", texts=len(batch))
                 _fail(batch, Problem("Storing failed for a reason that is logged here."))
@@ -93,10 +98,22 @@ class Intake:
         return batch
 
     async def _commit(self, rows: list[NewText]) -> list[Stored]:
-        async with self._engine.begin() as connection:
-            stored = await insert_texts(connection, rows)
         metrics.COMMIT_TEXTS.observe(len(rows))
-        return stored
+        if self._connection is not None:
+            try:
+                return await insert_texts(self._connection, rows)
+            except psycopg.OperationalError:
+                if not self._connection.broken:
+                    raise
+                # Postgres was restarted since the last batch, maybe. Storing twice changes nothing.
+                await self._disconnect()
+        self._connection = await connect(self._database, "ingestion_api intake")
+        return await insert_texts(self._connection, rows)
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
 
 
 def _acknowledge(batch: list[_Waiting], stored: list[Stored]) -> None:

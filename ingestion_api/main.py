@@ -30,7 +30,7 @@ from core.settings import (
     refuse_open_bind,
 )
 from core.web import install_web, problem_response, serve
-from ingestion_api.endpoints import router
+from ingestion_api.endpoints import add_endpoints
 from ingestion_api.intake import Intake
 from ingestion_api.settings import IngestionSettings
 
@@ -51,7 +51,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.intake = Intake(engine, settings)
+        app.state.intake = Intake(database, settings)
         keys = asyncio.create_task(_follow_keys(engine, app.state.key_ring))
         yield
         keys.cancel()
@@ -77,11 +77,11 @@ def create_app(
     app.state.bulk_engine = bulk_engine
     app.state.bulk_limiter = anyio.CapacityLimiter(settings.bulk_uploads)
     app.state.key_ring = KeyRing(access.require_api_key)
+    add_endpoints(app)
     install_web(app, {"database": check_database})
     for error in (OperationalError, PoolTimeout, psycopg.OperationalError):
         app.add_exception_handler(error, _on_outage)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
-    app.include_router(router)
     return app
 
 

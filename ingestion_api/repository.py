@@ -5,9 +5,9 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from psycopg import Cursor
+from psycopg import AsyncConnection, Cursor
 from sqlalchemy import RowMapping, text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection as EngineConnection
 
 from core.datasets import Datasets
 from ingestion_api.submissions import NewText
@@ -23,22 +23,22 @@ _STATUS = """case
     when texts.status = 'uploading' then 'pending'
     else texts.status end"""
 
-_ARRAYS = ", ".join(f"cast(:c{i} as {kind}[])" for i, kind in enumerate(_COLUMN_TYPES))
+_ARRAYS = ", ".join(f"%s::{kind}[]" for kind in _COLUMN_TYPES)
 
 # -> pending: a new text waits for its upload. What is there already stays as it is.
-_INSERT = text(f"""
+_INSERT = f"""
     insert into texts ({_COLUMNS})
     select {_CAST_COLUMNS}
     from unnest({_ARRAYS}) as new ({_COLUMNS})
     on conflict (id) do nothing
     returning id
-""")  # noqa: S608 - constants only
+"""  # noqa: S608 - constants only
 
-_STATUSES = text(f"""
+_STATUSES = f"""
     select texts.id, {_STATUS} as status
     from texts left join labels on labels.text_id = texts.id
-    where texts.id = any(cast(:ids as uuid[]))
-""")  # noqa: S608 - constants only
+    where texts.id = any(%s)
+"""  # noqa: S608 - constants only
 
 _TEXT = text(f"""
     select texts.id, texts.dataset, texts.text, claimed_label, score, source, external_id, metadata,
@@ -81,16 +81,17 @@ class Stored(NamedTuple):
 
 
 async def insert_texts(connection: AsyncConnection, rows: Sequence[NewText]) -> list[Stored]:
-    """Insert what is not there yet; returns what became of each row, in their order. Does not commit."""
+    """Insert what is not there yet, in one statement; returns what became of each row, in their order."""
     # In order of id, so that two transactions with the same texts cannot block each other.
     unique = sorted({row.id: row for row in reversed(rows)}.values(), key=lambda row: row.id)
-    columns = zip(*(_values(row) for row in unique), strict=True)
-    result = await connection.execute(_INSERT, {f"c{i}": list(c) for i, c in enumerate(columns)})
-    new = set(result.scalars())
-    known = [row.id for row in unique if row.id not in new]
+    columns = [list(column) for column in zip(*(_values(row) for row in unique), strict=True)]
+    cursor = connection.cursor(binary=True)
+    await cursor.execute(_INSERT, columns)
+    new = {id_ for (id_,) in await cursor.fetchall()}
     statuses: dict[UUID, str] = {}
-    if known:
-        statuses = {row.id: row.status for row in await connection.execute(_STATUSES, {"ids": known})}
+    if known := [row.id for row in unique if row.id not in new]:
+        await cursor.execute(_STATUSES, [known])
+        statuses = dict(await cursor.fetchall())
     stored = []
     for row in rows:
         is_new = row.id in new
@@ -99,12 +100,12 @@ async def insert_texts(connection: AsyncConnection, rows: Sequence[NewText]) -> 
     return stored
 
 
-async def get_text_or_none(connection: AsyncConnection, id_: UUID) -> RowMapping | None:
+async def get_text_or_none(connection: EngineConnection, id_: UUID) -> RowMapping | None:
     """Return one text with its status and times."""
     return (await connection.execute(_TEXT, {"id": id_})).mappings().one_or_none()
 
 
-async def count_queue(connection: AsyncConnection, datasets: Datasets) -> dict[str, Any]:
+async def count_queue(connection: EngineConnection, datasets: Datasets) -> dict[str, Any]:
     """Count the texts of these datasets by status."""
     counts = dict.fromkeys(("pending", "uploading", "uploaded", "failed"), 0)
     oldest: datetime | None = None

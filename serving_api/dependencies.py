@@ -14,15 +14,15 @@ from serving_api.replica import Replica
 _REPEATABLE = {"label"}
 
 
-def _answers(request: Request) -> Answers:
+async def _answers(request: Request) -> Answers:
     return cast(Answers, request.app.state.answers)
 
 
-def _replica(request: Request) -> Replica:
+async def _replica(request: Request) -> Replica:
     return cast(Replica, request.app.state.replica)
 
 
-def _datasets(request: Request) -> Datasets:
+async def _datasets(request: Request) -> Datasets:
     return cast(Datasets, request.app.state.datasets)
 
 

@@ -64,6 +64,15 @@ def test_acknowledged_texts_survive_the_end_of_the_api(
     assert len(stored) == len(set(stored))
 
 
+def test_a_lost_connection_is_replaced_unseen(client: httpx.Client, connection: psycopg.Connection) -> None:
+    for number in range(3):
+        assert client.post("/texts", json={"text": f"text {number}"}).status_code == 201
+        connection.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'ingestion_api%'"
+        )
+    assert client.get("/queue").json()["pending"] == 3
+
+
 @pytest.fixture
 def own_postgres(tmp_path: Path) -> Iterator[RunningStack]:
     """A Postgres that a test may kill without harm to the others."""

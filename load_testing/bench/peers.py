@@ -1,0 +1,59 @@
+"""What the ingestion API is measured against: the same checks without a database, and one commit a request."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import cast
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from psycopg import AsyncConnection
+from pydantic import SecretStr
+
+from core.database import make_async_engine
+from core.datasets import load_datasets
+from core.settings import DatabaseSettings
+from ingestion_api.dependencies import read_body
+from ingestion_api.repository import insert_texts
+from ingestion_api.submissions import NewText, parse_submission
+
+_DATASETS = load_datasets(None)
+
+
+def no_op() -> FastAPI:
+    """Make an app that checks a text and forgets it: the floor."""
+    app = FastAPI()
+
+    @app.post("/texts", status_code=201)
+    async def create_text(request: Request) -> Response:
+        return _receipt(parse_submission(await read_body(request), _DATASETS))
+
+    return app
+
+
+def commit_each() -> FastAPI:
+    """Make an app that stores each text in a transaction of its own."""
+    engine = make_async_engine(DatabaseSettings(url=SecretStr(os.environ["DATABASE_URL"])), "bench")
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await engine.dispose()
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.post("/texts", status_code=201)
+    async def create_text(request: Request) -> Response:
+        row = parse_submission(await read_body(request), _DATASETS)
+        async with engine.connect() as connection:
+            raw = cast(AsyncConnection, (await connection.get_raw_connection()).driver_connection)
+            await insert_texts(raw, [row])
+            await raw.commit()
+        return _receipt(row)
+
+    return app
+
+
+def _receipt(row: NewText) -> Response:
+    receipt = {"id": row.id, "status": "pending", "duplicate": False}
+    return Response(orjson.dumps(receipt), 201, {"Location": f"/texts/{row.id}"}, "application/json")

@@ -1,0 +1,57 @@
+"""Starts what is measured, each as a process of its own."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+
+_START_SECONDS = 30
+
+
+@contextmanager
+def serving(arguments: list[str], env: dict[str, str]) -> Iterator[str]:
+    """Run `python -m arguments`, `{port}` being a free one, until the block ends; gives its address."""
+    port = _free_port()
+    command = [sys.executable, "-m", *(argument.format(port=port) for argument in arguments)]
+    process = subprocess.Popen(  # noqa: S603 - our own programs
+        command, env=os.environ | env | {"INGESTION_PORT": str(port)}, stderr=subprocess.DEVNULL
+    )
+    try:
+        _wait_until_open(f"http://127.0.0.1:{port}", process)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def serving_peer(name: str, env: dict[str, str]) -> Iterator[str]:
+    """Run one of load_testing.bench.peers under the same server as ours."""
+    app = f"load_testing.bench.peers:{name}"
+    arguments = ["uvicorn", app, "--factory", "--port", "{port}", "--no-access-log", "--log-level", "warning"]
+    with serving(arguments, env) as url:
+        yield url
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def _wait_until_open(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            httpx.get(f"{url}/openapi.json")
+        except httpx.TransportError:
+            time.sleep(0.1)
+        else:
+            return
+    raise RuntimeError(f"{url} did not start")
