@@ -54,7 +54,8 @@ lock:  ## Pin the newest versions that Pipfile allows, without the address of a 
 	$(PYTHON) -m local_stack.strip_lock Pipfile.lock
 
 $(INSTALLED): Pipfile.lock
-	@command -v pipenv > /dev/null || $(PYTHON) -m pip install --quiet pipenv \
-		|| { $(PYTHON) -m venv .tools && .tools/bin/pip install --quiet pipenv; }
+	@command -v pipenv > /dev/null || $(PYTHON) -m pip install --quiet pipenv 2> /dev/null || { \
+		$(PYTHON) -m venv .tools && .tools/bin/pip install --quiet pipenv && \
+		echo "The system manages this Python, so pipenv is in .tools/bin: put that folder on your PATH."; }
 	pipenv sync --dev
 	@touch $@

@@ -16,7 +16,8 @@ from serving_api.responses import replica_headers, respond
 
 def make_router(datasets: Datasets) -> APIRouter:
     """Return all data paths; each label of the datasets has one of its own."""
-    router = APIRouter(dependencies=[Depends(require_scope(Scope.READ)), Depends(check_query_string)])
+    guards = [Depends(require_scope(Scope.READ)), Depends(check_query_string)]
+    router = APIRouter(dependencies=guards, tags=["texts"])
     router.add_api_route("/texts", list_texts, summary="Labelled texts", responses=docs.PAGE)
     router.add_api_route("/texts/{id}", get_text, summary="One labelled text", responses=docs.TEXT)
     router.add_api_route("/stats", get_stats, summary="Totals", responses=docs.STATS)
