@@ -99,9 +99,11 @@ class TextCreate(BaseModel):
         description="The text; at most 64 KiB in UTF-8."
     )
     # Before the label, whose check needs it; checked also where it is left out.
-    dataset: Annotated[str, AfterValidator(_known_dataset), BeforeValidator(_null_is_default_dataset)] = Field(
-        DEFAULT_DATASET, validate_default=True, description="A dataset that the settings define."
-    )
+    dataset: Annotated[
+        str,
+        AfterValidator(_known_dataset),
+        BeforeValidator(_null_is_default_dataset, json_schema_input_type=str | None),
+    ] = Field(DEFAULT_DATASET, validate_default=True, description="A dataset that the settings define.")
     label: Annotated[str, AfterValidator(_known_label)] | None = Field(
         None, description="The sender's claim: one of the dataset's labels."
     )
@@ -110,7 +112,7 @@ class TextCreate(BaseModel):
     )
     source: Line | None = Field(None, description="Where the text comes from.")
     external_id: Line | None = Field(None, description="The sender's own name for the text.")
-    metadata: Annotated[Metadata, BeforeValidator(_null_is_empty)] = Field(
+    metadata: Annotated[Metadata, BeforeValidator(_null_is_empty, json_schema_input_type=Metadata | None)] = Field(
         default_factory=dict, description="Shown to annotators beside the text."
     )
 
