@@ -3,10 +3,28 @@
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from core.settings import DatabaseSettings
+
+
+def connection_string(url: str, program: str, options: str = "") -> str:
+    """Return `url` for a connection outside of a pool, which must notice a dead network within half a minute.
+
+    `program` names it in pg_stat_activity; `options` are the server's. Holds the password: never log it.
+    """
+    return make_conninfo(
+        url,
+        application_name=program[:63],
+        connect_timeout=5,
+        keepalives_idle=10,
+        keepalives_interval=5,
+        keepalives_count=3,
+        tcp_user_timeout=30_000,
+        options=options or None,
+    )
 
 
 def _options(settings: DatabaseSettings, program: str) -> dict[str, Any]:
@@ -23,22 +41,14 @@ def _options(settings: DatabaseSettings, program: str) -> dict[str, Any]:
 async def connect(settings: DatabaseSettings, program: str) -> psycopg.AsyncConnection:
     """Open one connection in autocommit mode, for work that one statement does: a third of what the engine costs.
 
-    It notices a dead network within half a minute. `program` names it in pg_stat_activity.
+    `program` names it in pg_stat_activity.
 
     Raises:
         psycopg.OperationalError: Postgres is away.
     """
-    return await psycopg.AsyncConnection.connect(
-        settings.libpq_url,
-        autocommit=True,
-        application_name=program,
-        connect_timeout=5,
-        keepalives_idle=10,
-        keepalives_interval=5,
-        keepalives_count=3,
-        tcp_user_timeout=30_000,
-        options=f"-c statement_timeout={settings.statement_timeout_seconds}s",
-    )
+    options = f"-c statement_timeout={settings.statement_timeout_seconds}s"
+    url = connection_string(settings.libpq_url, program, options)
+    return await psycopg.AsyncConnection.connect(url, autocommit=True)
 
 
 def make_engine(settings: DatabaseSettings, program: str) -> Engine:

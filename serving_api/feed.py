@@ -7,10 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 from adbc_driver_postgresql import dbapi
-from psycopg.conninfo import make_conninfo
 from sqlalchemy.dialects import postgresql
 
 from core.change_feed import WINDOW_END
+from core.database import connection_string
 from core.keys import select_valid_keys
 from core.models import LabelStatus
 
@@ -75,19 +75,6 @@ class Head:
     has_changes: bool  # whether there are label rows from the asked start up to window_end
 
 
-def connection_options(url: str) -> str:
-    """Return `url` with time-outs that notice a dead network within half a minute. Holds the password."""
-    return make_conninfo(
-        url,
-        application_name="serving_api",
-        connect_timeout=5,
-        keepalives_idle=10,
-        keepalives_interval=5,
-        keepalives_count=3,
-        tcp_user_timeout=30_000,
-    )
-
-
 @contextmanager
 def connect(url: str) -> Iterator[dbapi.Connection]:
     """Connect to Postgres for `snapshot`.
@@ -95,7 +82,7 @@ def connect(url: str) -> Iterator[dbapi.Connection]:
     Raises:
         adbc_driver_manager.Error: Postgres is away or refuses.
     """
-    with dbapi.connect(connection_options(url), autocommit=True) as connection:
+    with dbapi.connect(connection_string(url, "serving_api"), autocommit=True) as connection:
         yield connection
 
 

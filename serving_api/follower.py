@@ -10,6 +10,7 @@ import structlog
 from adbc_driver_postgresql import dbapi
 
 from core.change_feed import CHANNEL
+from core.database import connection_string
 from core.keys import KeyRing
 from serving_api import feed
 from serving_api.metrics import (
@@ -79,7 +80,7 @@ class Follower:
 
     @contextlib.contextmanager
     def _listening(self) -> Iterator[psycopg.Connection]:
-        with psycopg.connect(feed.connection_options(self._url), autocommit=True) as listener:
+        with psycopg.connect(connection_string(self._url, "serving_api"), autocommit=True) as listener:
             listener.execute(f"listen {CHANNEL}")
             yield listener
 

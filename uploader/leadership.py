@@ -7,16 +7,13 @@ from collections.abc import Awaitable, Callable
 import psycopg
 import structlog
 
+from core.database import connection_string
+
 log = structlog.get_logger()
 
-# Both ends notice within half a minute that the other one is gone; else Postgres would keep a lost leader's
+# Postgres, too, must notice within half a minute that the other end is gone; else it would keep a lost leader's
 # lock for hours.
-_IDLE_SECONDS, _INTERVAL_SECONDS, _COUNT = 10, 5, 3
-_SERVER_KEEPALIVE = (
-    f"-c tcp_keepalives_idle={_IDLE_SECONDS} -c tcp_keepalives_interval={_INTERVAL_SECONDS} "
-    f"-c tcp_keepalives_count={_COUNT}"
-)
-_CONNECT_SECONDS = 5
+_SERVER_KEEPALIVE = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
 
 
 class Leadership:
@@ -62,16 +59,8 @@ class Leadership:
         return self._leads
 
     async def _connect(self) -> psycopg.AsyncConnection:
-        return await psycopg.AsyncConnection.connect(
-            self._url,
-            autocommit=True,
-            application_name=f"uploader leader {self._dataset}"[:63],
-            connect_timeout=_CONNECT_SECONDS,
-            options=_SERVER_KEEPALIVE,
-            keepalives_idle=_IDLE_SECONDS,
-            keepalives_interval=_INTERVAL_SECONDS,
-            keepalives_count=_COUNT,
-        )
+        url = connection_string(self._url, f"uploader leader {self._dataset}", _SERVER_KEEPALIVE)
+        return await psycopg.AsyncConnection.connect(url, autocommit=True)
 
     async def release(self) -> None:
         """Let another uploader lead."""
