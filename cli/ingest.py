@@ -23,6 +23,7 @@ _MEDIA_TYPES = {
     ".json": "application/json",
     ".parquet": "application/vnd.apache.parquet",
 }
+_COUNTS = ("received", "accepted", "duplicates", "rejected")
 _CHUNK_BYTES = 256 * 1024
 _RETRY_SECONDS = 300
 # Nothing is read until the last row is stored, so the answer may take as long as the file is big.
@@ -133,11 +134,9 @@ def _read(file: Path, progress: Progress, bar: TaskID) -> Iterator[bytes]:
 
 
 def _report(results: dict[Path, dict[str, Any]]) -> None:
-    table = Table("file", *("received", "accepted", "duplicates", "rejected"))
+    table = Table("file", *_COUNTS)
     for file, result in results.items():
-        table.add_row(
-            file.name, *(str(result[name]) for name in ("received", "accepted", "duplicates", "rejected"))
-        )
+        table.add_row(file.name, *(str(result[name]) for name in _COUNTS))
     out.print(table)
     for file, result in results.items():
         for error in result["errors"]:

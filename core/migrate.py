@@ -9,6 +9,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.logs import configure_logging
 from core.settings import DatabaseSettings, LogSettings, read_settings
@@ -62,6 +63,16 @@ def check_revision(connection: Connection) -> None:
     applied, needed = applied_revision(connection), newest_revision()
     if applied != needed:
         raise RuntimeError(f"the schema is at {applied}, this release needs {needed}: run python -m core.migrate")
+
+
+async def check_database(engine: AsyncEngine) -> None:
+    """Check that the database answers, and is at the revision that this release needs; for /readyz.
+
+    Raises:
+        RuntimeError, SQLAlchemyError: it is not, or does not; says why.
+    """
+    async with engine.connect() as connection:
+        await connection.run_sync(check_revision)
 
 
 def main() -> None:

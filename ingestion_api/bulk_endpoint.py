@@ -11,12 +11,12 @@ from fastapi import Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.datasets import Datasets
-from core.problems import FieldError, InvalidFields, Problem, Unavailable
+from core.problems import Problem, Unavailable
 from core.web import require_media_type
 from ingestion_api import metrics
 from ingestion_api.bulk import BulkUpload, Counts, store_bulk
 from ingestion_api.decoding import decode
-from ingestion_api.dependencies import DatasetsDep
+from ingestion_api.dependencies import DatasetsDep, require_dataset
 from ingestion_api.mapping import Columns, Mapping, map_columns, map_object, parse_label_map
 from ingestion_api.readers import Reader, read_csv, read_json_array, read_ndjson, read_parquet
 from ingestion_api.schemas import BulkResult
@@ -81,9 +81,8 @@ async def create_texts(
 
 
 def _mapping(media_type: str, parameters: BulkParameters, datasets: Datasets) -> Mapping:
-    if parameters.dataset is not None and parameters.dataset not in datasets:
-        known = ", ".join(sorted(datasets))
-        raise InvalidFields([FieldError("unknown_dataset", f"must be one of: {known}", parameter="dataset")])
+    if parameters.dataset is not None:
+        require_dataset(parameters.dataset, datasets)
     given = {"dataset": parameters.dataset, "source": parameters.source}
     defaults = {name: value for name, value in given.items() if value is not None}
     label_map = parse_label_map(parameters.label_map)

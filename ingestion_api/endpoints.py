@@ -7,12 +7,12 @@ import orjson
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
 from core.keys import Scope, require_scope
-from core.problems import FieldError, InvalidFields, NotFound
+from core.problems import NotFound
 from core.web import require_media_type
 from ingestion_api import documentation as docs
 from ingestion_api import repository
 from ingestion_api.bulk_endpoint import create_texts
-from ingestion_api.dependencies import ConnectionDep, DatasetsDep, read_body
+from ingestion_api.dependencies import ConnectionDep, DatasetsDep, read_body, require_dataset
 from ingestion_api.schemas import BulkResult, Queue, Receipt, TextRead
 from ingestion_api.submissions import parse_submission
 
@@ -84,9 +84,8 @@ async def read_text(id: UUID, connection: ConnectionDep) -> TextRead:  # noqa: A
 
 async def read_queue(connection: ConnectionDep, datasets: DatasetsDep, dataset: str | None = None) -> Queue:
     """Count texts by status; of all datasets, or of one."""
-    if dataset is not None and dataset not in datasets:
-        known = ", ".join(sorted(datasets))
-        raise InvalidFields([FieldError("unknown_dataset", f"must be one of: {known}", parameter="dataset")])
+    if dataset is not None:
+        require_dataset(dataset, datasets)
     chosen = datasets if dataset is None else {dataset: datasets[dataset]}
     counts: dict[str, Any] = await repository.count_queue(connection, chosen)
     return Queue.model_validate(counts)

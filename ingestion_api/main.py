@@ -19,7 +19,7 @@ from core.database import make_async_engine, make_engine
 from core.datasets import load_datasets
 from core.keys import KeyRing, Scope, select_valid_keys
 from core.logs import configure_logging
-from core.migrate import check_revision
+from core.migrate import check_database
 from core.problems import Unavailable
 from core.settings import (
     AccessSettings,
@@ -61,10 +61,6 @@ def create_app(
         await engine.dispose()
         bulk_engine.dispose()
 
-    async def check_database() -> None:
-        async with engine.connect() as connection:
-            await connection.run_sync(check_revision)
-
     app = FastAPIOffline(
         title="Ingestion API",
         summary="Takes texts, to be labelled in Argilla.",
@@ -78,7 +74,7 @@ def create_app(
     app.state.bulk_limiter = anyio.CapacityLimiter(settings.bulk_uploads)
     app.state.key_ring = KeyRing(access.require_api_key)
     add_endpoints(app)
-    install_web(app, {"database": check_database})
+    install_web(app, {"database": lambda: check_database(engine)})
     for error in (OperationalError, PoolTimeout, psycopg.OperationalError):
         app.add_exception_handler(error, _on_outage)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)

@@ -2,7 +2,14 @@
 
 from core.datasets import load_datasets
 from core.logs import configure_logging
-from core.settings import AccessSettings, DatabaseSettings, DatasetsFileSettings, LogSettings, refuse_open_bind
+from core.settings import (
+    AccessSettings,
+    DatabaseSettings,
+    DatasetsFileSettings,
+    LogSettings,
+    read_settings,
+    refuse_open_bind,
+)
 from core.web import serve
 from serving_api.main import create_app
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
@@ -10,11 +17,18 @@ from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 
 def main() -> None:
     """Serve until SIGTERM or Ctrl-C."""
-    configure_logging(LogSettings(), "serving_api")
-    settings, access = ServingSettings(), AccessSettings()
+    configure_logging(read_settings(LogSettings), "serving_api")
+    settings, access = read_settings(ServingSettings), read_settings(AccessSettings)
     refuse_open_bind(settings.host, access)
-    datasets = load_datasets(DatasetsFileSettings().datasets_file)
-    app = create_app(settings, ReplicaSettings(), DataSettings(), DatabaseSettings(), access, datasets)
+    datasets = load_datasets(read_settings(DatasetsFileSettings).datasets_file)
+    app = create_app(
+        settings,
+        read_settings(ReplicaSettings),
+        read_settings(DataSettings),
+        read_settings(DatabaseSettings),
+        access,
+        datasets,
+    )
     serve(app, settings.host, settings.port)
 
 

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.database import make_async_engine
 from core.datasets import Datasets, load_datasets
 from core.health import Check
 from core.logs import configure_logging
-from core.migrate import check_revision
+from core.migrate import check_database
 from core.settings import (
     AccessSettings,
     ArgillaSettings,
@@ -86,7 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
         await engine.dispose()
 
     app = FastAPIOffline(title="Uploader", lifespan=lifespan)
-    checks: dict[str, Check] = {"database": lambda: _check_database(engine), "argilla": argilla.check}
+    checks: dict[str, Check] = {"database": lambda: check_database(engine), "argilla": argilla.check}
     install_web(app, checks | {f"dataset {name}": job.check for name, job in jobs.items()})
     return app
 
@@ -98,11 +97,6 @@ def _make_schedule(all_jobs: Iterable[DatasetJobs], settings: Settings) -> Sched
         schedule.add(jobs.sweep, settings.sweep.sweep_interval_seconds)
         schedule.add(jobs.measure, _MEASURE_SECONDS)
     return schedule
-
-
-async def _check_database(engine: AsyncEngine) -> None:
-    async with engine.connect() as connection:
-        await connection.run_sync(check_revision)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ import pytest
 from core.text_identity import normalise, text_id
 from local_stack.testing import RunningStack
 from tests.e2e.uploader.conftest import DATASET, Annotator, ArgillaSpace
-from tests.e2e.uploader.waiting import wait_for
+from tests.waiting import wait_for
 
 SHARED_CSV = Path(__file__).parents[3] / "shared" / "data" / "toxicity_en.csv"
 LABELS = ["toxic", "non_toxic"]
@@ -59,9 +59,9 @@ class Model:
     """What the annotators said, as plain Python sees it."""
 
     def __init__(self) -> None:
-        self.answers: dict[str, dict[str, tuple[str, str]]] = {}
+        self.answers: dict[str, dict[str, tuple[str | None, str]]] = {}
 
-    def say(self, text: str, annotator: str, value: str, status: str) -> None:
+    def say(self, text: str, annotator: str, value: str | None, status: str) -> None:
         self.answers.setdefault(text, {})[annotator] = (value, status)
 
     def take_back(self, text: str, annotator: str) -> None:
@@ -202,7 +202,7 @@ def test_from_files_to_labels(
             case 1:
                 body = {"status": "discarded", "values": {}}
                 annotator.http.put(f"responses/{response['id']}", json=body).raise_for_status()
-                model.say(text, annotator.name, "toxic", "discarded")
+                model.say(text, annotator.name, None, "discarded")
             case 2:
                 annotator.delete(response["id"])
                 model.take_back(text, annotator.name)
@@ -234,12 +234,13 @@ def _check_views(stack: RunningStack, model: Model, texts: dict[str, str], annot
         id_ for id_, answers in model.answers.items() if answers.get(annotator, ("", ""))[1] == "submitted"
     }
     assert served(stack, annotator=annotator).keys() == submitted
+    for id_ in toxic:
+        item = httpx.get(f"{stack.serving_url}/texts/{id_}").json()
+        assert item["text"] == texts[id_]
+        assert {(a["annotator"], a["value"], a["status"]) for a in item["annotations"]} == {
+            (name, value, status) for name, (value, status) in model.answers[id_].items()
+        }
     some = next(iter(toxic))
-    item = httpx.get(f"{stack.serving_url}/texts/{some}").json()
-    assert item["text"] == texts[some]
-    assert {(a["annotator"], a["value"], a["status"]) for a in item["annotations"]} == {
-        (name, value, status) for name, (value, status) in model.answers[some].items()
-    }
     trace = httpx.get(f"{stack.ingestion_url}/texts/{some}").json()
     assert trace["status"] == "labelled"
     assert trace["received_at"] < trace["uploaded_at"] < trace["labelled_at"]

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -20,6 +21,7 @@ import pytest
 from local_stack.errors import StackError
 from local_stack.settings import StackSettings
 from local_stack.testing import RunningStack, running_stack, settings_for_tests
+from tests.waiting import wait_for
 
 PROJECT = Path(__file__).parents[2]
 LONGEST_START_SECONDS = 240
@@ -27,11 +29,7 @@ STORAGE = "postgres,redis"
 ALL_INFRASTRUCTURE = {"postgres", "redis", "opensearch", "argilla", "argilla_worker"}
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.05)
+wait_until = partial(wait_for, seconds=30)
 
 
 def is_gone(process: psutil.Process) -> bool:
@@ -183,7 +181,7 @@ def test_argilla_works_after_all_of_it_was_killed(own_stack: RunningStack) -> No
         except httpx.TransportError:
             return False
 
-    wait_until(answers, 90)
+    wait_until(answers, seconds=90)
 
 
 def test_stopped_component_stays_down_until_started(own_stack: RunningStack) -> None:
@@ -233,7 +231,9 @@ class Up:
 
     def wait_until_ready(self) -> None:
         # Not stack.json: a killed stack may have left one.
-        wait_until(lambda: "Ready." in self.output or self.process.poll() is not None, LONGEST_START_SECONDS)
+        wait_until(
+            lambda: "Ready." in self.output or self.process.poll() is not None, seconds=LONGEST_START_SECONDS
+        )
         assert self.process.poll() is None, self.output
 
     @property

@@ -5,7 +5,8 @@ from uuid import UUID
 import httpx
 
 from tests.e2e.uploader.conftest import AddTexts, ArgillaSpace, StartUploader
-from tests.e2e.uploader.waiting import fetch, statuses, wait_for
+from tests.e2e.uploader.stored import fetch, statuses
+from tests.waiting import wait_for
 
 _LABELS = "select label, status, agreement, votes, annotations from labels where text_id = %s"
 

@@ -7,8 +7,9 @@ import httpx
 import pytest
 
 from tests.e2e.uploader.conftest import AddTexts, ArgillaSpace, StartUploader
-from tests.e2e.uploader.waiting import fetch, statuses, wait_for
+from tests.e2e.uploader.stored import fetch, statuses
 from tests.programs import Program
+from tests.waiting import wait_for
 
 _HOSTILE = [
     "line one\nline two\r\nline three\u2028four",

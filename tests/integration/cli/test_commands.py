@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -16,6 +16,7 @@ from pyarrow import parquet
 
 from core.text_identity import text_id
 from tests.programs import Program, free_port, running
+from tests.waiting import wait_for
 
 
 def annotate(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -97,12 +98,12 @@ def test_keys_open_the_api_until_they_are_withdrawn(database_url: str, tmp_path:
         (id_,) = connection.execute("select id from api_keys where name = 'ci'").fetchone() or (None,)
     env = {"DATABASE_URL": database_url, "REQUIRE_API_KEY": "true"}
     with running("ingestion_api", env, tmp_path / "log") as program, httpx.Client(base_url=program.url) as client:
-        _wait_for(lambda: client.get("/queue", headers={"Authorization": f"Bearer {key}"}).status_code == 200)
+        wait_for(lambda: client.get("/queue", headers={"Authorization": f"Bearer {key}"}).status_code == 200, 20)
         assert client.get("/queue").status_code == 401
         assert client.get("/queue", headers={"Authorization": f"Bearer {reader}"}).status_code == 403
         assert client.get("/healthz").status_code == 200
         assert annotate("keys", "withdraw", str(id_), DATABASE_URL=database_url).returncode == 0
-        _wait_for(lambda: client.get("/queue", headers={"Authorization": f"Bearer {key}"}).status_code == 401)
+        wait_for(lambda: client.get("/queue", headers={"Authorization": f"Bearer {key}"}).status_code == 401, 20)
 
 
 def test_demo_data_is_labelled_and_repeatable(database_url: str) -> None:
@@ -130,10 +131,3 @@ def test_demo_data_refuses_a_database_that_holds_other_texts(ingestion: Program,
     result = annotate("demo-data", "--texts", "10", DATABASE_URL=database_url)
     assert result.returncode == 1
     assert "holds other texts" in result.stderr
-
-
-def _wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)

@@ -15,6 +15,7 @@ import pytest
 
 from local_stack.testing import RunningStack, running_stack
 from tests.programs import Program, running
+from tests.waiting import wait_for
 
 
 async def _send_until_it_dies(url: str, acknowledged: list[str], senders: int) -> None:
@@ -135,9 +136,4 @@ def _backends(stack: RunningStack) -> list[int]:
 
 
 def _wait_until_ready(url: str) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        if httpx.get(f"{url}/readyz").status_code == 200:
-            return
-        time.sleep(0.1)
-    raise AssertionError("the API did not get well again")
+    wait_for(lambda: httpx.get(f"{url}/readyz").status_code == 200, 30)

@@ -1,5 +1,8 @@
 """Wrong settings stop a program with a message that says what to do."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,15 @@ def test_a_wrong_database_address_is_not_repeated(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(SystemExit, match="must start with postgresql://") as stop:
         read_settings(DatabaseSettings)
     assert "secret" not in str(stop.value)
+
+
+@pytest.mark.parametrize("program", ["ingestion_api", "serving_api", "uploader", "core.migrate"])
+def test_every_program_stops_over_a_wrong_setting_without_showing_it(program: str) -> None:
+    env = os.environ | {"DATABASE_URL": "mysql://user:hunter2@host/db"}
+    result = subprocess.run([sys.executable, "-m", program], env=env, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "DATABASE_URL: must start with postgresql://" in result.stderr
+    assert "hunter2" not in result.stderr + result.stdout
 
 
 def test_secrets_do_not_show_in_settings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,19 +1,8 @@
-"""Waiting for what happens elsewhere."""
+"""What Postgres holds."""
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import psycopg
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> float:
-    """Wait until the condition holds; return how many seconds that took."""
-    started = time.monotonic()
-    while not condition():
-        assert time.monotonic() - started < seconds, f"not within {seconds} s"
-        time.sleep(0.05)
-    return time.monotonic() - started
 
 
 def fetch(database_url: str, query: str, *values: Any) -> list[Any]:
