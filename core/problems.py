@@ -49,6 +49,10 @@ class Problem(Exception):
         self.headers = headers or {}
         self.extra: dict[str, Any] = {}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel between processes, whatever arguments the kind of problem takes."""
+        return _rebuild, (type(self), self.args, self.__dict__)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the body of the answer."""
         return {
@@ -59,6 +63,12 @@ class Problem(Exception):
             "code": self.code,
             **self.extra,
         }
+
+
+def _rebuild(kind: type[Problem], arguments: tuple[Any, ...], state: dict[str, Any]) -> Problem:
+    problem = kind.__new__(kind, *arguments)
+    problem.__dict__.update(state)
+    return problem
 
 
 class Malformed(Problem):

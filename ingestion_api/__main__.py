@@ -2,4 +2,5 @@
 
 from ingestion_api.main import main
 
-main()
+if __name__ == "__main__":  # the processes that store bulk uploads import this module too
+    main()

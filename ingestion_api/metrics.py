@@ -13,3 +13,10 @@ COMMIT_TEXTS = Histogram(
     "ingestion_commit_texts", "Texts in one group commit", buckets=(1, 2, 5, 10, 25, 50, 100, 250, 500)
 )
 BULK_UPLOADS = Gauge("ingestion_bulk_uploads", "Bulk uploads under way")
+
+
+def count_submissions(accepted: int, duplicates: int, rejected: int) -> None:
+    """Count the rows of a bulk upload."""
+    SUBMISSIONS.labels("accepted").inc(accepted)
+    SUBMISSIONS.labels("duplicate").inc(duplicates)
+    SUBMISSIONS.labels("rejected").inc(rejected)

@@ -1,0 +1,87 @@
+"""From a bulk body to batches of checked rows, in constant memory."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from core.datasets import Datasets
+from core.problems import FieldError, InvalidFields, Problem, TooLarge
+from ingestion_api.mapping import Mapping
+from ingestion_api.readers import Reader, RowRefused
+from ingestion_api.submissions import NewText, check_fields
+
+
+@dataclass(frozen=True, slots=True)
+class BulkUpload:
+    """How a body is to be read and stored."""
+
+    reader: Reader
+    mapping: Mapping
+    datasets: Datasets
+    abort_on_error: bool
+    chunk_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Why one row was rejected; `row` counts from 1, blank lines included."""
+
+    row: int
+    code: str
+    detail: str
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows that follow on each other: those that can be stored, and why the others cannot."""
+
+    rows: list[NewText] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    last_row: int = 0
+
+    @property
+    def received(self) -> int:
+        """How many rows of the body it holds."""
+        return len(self.rows) + len(self.rejects)
+
+
+def read_batches(upload: BulkUpload, chunks: Iterable[bytes], after_row: int = 0) -> Iterator[Batch]:
+    """Yield the rows behind `after_row` in batches of `chunk_rows`; where reading fails, first those before.
+
+    Raises:
+        Problem: the body cannot be read on.
+    """
+    batch = Batch()
+    try:
+        for number, fields in upload.reader(chunks):
+            if number <= after_row:
+                continue
+            _check(batch, number, fields, upload)
+            if batch.received == upload.chunk_rows:
+                yield batch
+                batch = Batch()
+    except Problem:
+        if batch.received:
+            yield batch
+        raise
+    if batch.received:
+        yield batch
+
+
+def _check(batch: Batch, number: int, fields: object, upload: BulkUpload) -> None:
+    batch.last_row = number
+    try:
+        if isinstance(fields, RowRefused):
+            raise fields
+        batch.rows.append(check_fields(upload.mapping(fields), upload.datasets))
+    except RowRefused as refused:
+        batch.rejects.append(Reject(number, refused.code, refused.detail))
+    except InvalidFields as invalid:
+        batch.rejects.append(_first(number, invalid))
+    except TooLarge as too_large:
+        batch.rejects.append(Reject(number, too_large.code, too_large.detail))
+
+
+def _first(number: int, invalid: InvalidFields) -> Reject:
+    """The code of the first wrong field, and the details of all."""
+    errors: list[FieldError] = invalid.errors
+    return Reject(number, errors[0].code, "; ".join(f"{error.pointer}: {error.detail}" for error in errors))

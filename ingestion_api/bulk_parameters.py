@@ -1,0 +1,64 @@
+"""How a bulk body is to be read: its media type and the parameters of the request."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from core.datasets import Datasets
+from ingestion_api.batches import BulkUpload
+from ingestion_api.dependencies import require_dataset
+from ingestion_api.mapping import Columns, Mapping, map_columns, map_object, parse_label_map
+from ingestion_api.readers import Reader, read_csv, read_json_array, read_ndjson, read_parquet
+
+READERS: dict[str, Reader] = {
+    "application/x-ndjson": read_ndjson,
+    "application/json": read_json_array,
+    "text/csv": read_csv,
+    "application/vnd.apache.parquet": read_parquet,
+}
+
+
+class BulkParameters(BaseModel):
+    """How the body is to be read."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    on_error: Literal["skip", "abort"] = Field(
+        "skip", description="`skip` stores the good rows; `abort` stores all or nothing."
+    )
+    dataset: str | None = Field(None, description="The dataset of rows that name none.")
+    source: str | None = Field(
+        None,
+        min_length=1,
+        description="The rows' source; in CSV and Parquet a column, if there is one of that name.",
+    )
+    text: str = Field("text", description="CSV, Parquet: the column of the text.")
+    label: str | None = Field(
+        None, description="CSV, Parquet: the column of the claimed label; else `label`, if any."
+    )
+    label_map: str | None = Field(None, description="THEIRS:OURS,… where labels have other names.")
+    metadata: Literal["none", "all"] = Field(
+        "none", description="CSV, Parquet: whether other columns become metadata."
+    )
+
+
+def make_upload(media_type: str, parameters: BulkParameters, datasets: Datasets, chunk_rows: int) -> BulkUpload:
+    """Return how a body of this media type is read; processes are handed the arguments, which can be pickled.
+
+    Raises:
+        InvalidFields: a parameter is wrong.
+    """
+    mapping = _mapping(media_type, parameters, datasets)
+    return BulkUpload(READERS[media_type], mapping, datasets, parameters.on_error == "abort", chunk_rows)
+
+
+def _mapping(media_type: str, parameters: BulkParameters, datasets: Datasets) -> Mapping:
+    if parameters.dataset is not None:
+        require_dataset(parameters.dataset, datasets)
+    given = {"dataset": parameters.dataset, "source": parameters.source}
+    defaults = {name: value for name, value in given.items() if value is not None}
+    label_map = parse_label_map(parameters.label_map)
+    if media_type in {"application/x-ndjson", "application/json"}:
+        return map_object(defaults, label_map)
+    columns = Columns(parameters.text, parameters.label, parameters.source, parameters.metadata == "all")
+    return map_columns(columns, defaults, label_map)
