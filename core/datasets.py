@@ -7,6 +7,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, field_validator
 
+from core.problems import FieldError, InvalidFields
+
 DEFAULT_DATASET = "toxicity"
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
@@ -51,3 +53,14 @@ def load_datasets(path: Path | None) -> Datasets:
     if not datasets:
         raise SystemExit(f"DATASETS_FILE {path}: defines no dataset.")
     return datasets
+
+
+def require_dataset(name: str, datasets: Datasets) -> None:
+    """Check the parameter `dataset`.
+
+    Raises:
+        InvalidFields: there is no dataset of this name.
+    """
+    if name not in datasets:
+        known = ", ".join(sorted(datasets))
+        raise InvalidFields([FieldError("unknown_dataset", f"must be one of: {known}", parameter="dataset")])

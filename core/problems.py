@@ -11,6 +11,7 @@ Problem
 └── Unavailable          503  with Retry-After
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -34,6 +35,11 @@ class FieldError:
             "detail": self.detail,
         }
         return {key: value for key, value in parts.items() if value is not None}
+
+
+def json_pointer(path: Sequence[int | str]) -> str:
+    """Return the JSON pointer (RFC 6901) of a path of keys and indexes."""
+    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
 
 
 class Problem(Exception):

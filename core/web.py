@@ -6,7 +6,6 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Sequence
 from http import HTTPStatus
 from typing import cast
 
@@ -20,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from core.health import Check, add_health
 from core.metrics import HTTP_REQUEST_SECONDS, HTTP_UNHANDLED_ERRORS
 from core.openapi import PROBLEM_TYPE
-from core.problems import FieldError, InvalidFields, Malformed, Problem, UnsupportedType
+from core.problems import FieldError, InvalidFields, Malformed, Problem, UnsupportedType, json_pointer
 
 log = structlog.get_logger()
 
@@ -105,11 +104,6 @@ def field_error(location: tuple[int | str, ...], code: str, message: str) -> Fie
     if where == "body":
         return FieldError(code, message, pointer=json_pointer(path))
     return FieldError(code, message, parameter=str(path[0]) if path else str(where))
-
-
-def json_pointer(path: Sequence[int | str]) -> str:
-    """Return the JSON pointer (RFC 6901) of a path of keys and indexes."""
-    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
 
 
 class RequestContext:

@@ -1,6 +1,6 @@
 """`python -m ingestion_api`."""
 
-from ingestion_api.main import main
+if __name__ == "__main__":  # the processes that store bulk bodies load this module too, and need none of the rest
+    from ingestion_api.main import main
 
-if __name__ == "__main__":  # the processes that store bulk uploads import this module too
     main()

@@ -4,9 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.datasets import Datasets
+from core.datasets import Datasets, require_dataset
 from ingestion_api.batches import BulkUpload
-from ingestion_api.dependencies import require_dataset
 from ingestion_api.mapping import Columns, Mapping, map_columns, map_object, parse_label_map
 from ingestion_api.readers import Reader, read_csv, read_json_array, read_ndjson, read_parquet
 

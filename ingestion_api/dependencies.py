@@ -8,7 +8,7 @@ from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.datasets import Datasets
-from core.problems import FieldError, InvalidFields, TooLarge, Unavailable
+from core.problems import TooLarge, Unavailable
 from ingestion_api.schemas import ROW_BYTES
 
 _DATABASE_SECONDS = 5.0
@@ -18,17 +18,6 @@ async def get_datasets(request: Request) -> Datasets:
     """Return the datasets that the settings define."""
     datasets: Datasets = request.app.state.datasets
     return datasets
-
-
-def require_dataset(name: str, datasets: Datasets) -> None:
-    """Check the parameter `dataset`.
-
-    Raises:
-        InvalidFields: there is no dataset of this name.
-    """
-    if name not in datasets:
-        known = ", ".join(sorted(datasets))
-        raise InvalidFields([FieldError("unknown_dataset", f"must be one of: {known}", parameter="dataset")])
 
 
 async def get_connection(request: Request) -> AsyncIterator[AsyncConnection]:

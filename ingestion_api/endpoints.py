@@ -6,13 +6,14 @@ from uuid import UUID
 import orjson
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
+from core.datasets import require_dataset
 from core.keys import Scope, require_scope
 from core.problems import NotFound
 from core.web import require_media_type
 from ingestion_api import documentation as docs
 from ingestion_api import repository
 from ingestion_api.bulk_endpoint import create_texts
-from ingestion_api.dependencies import ConnectionDep, DatasetsDep, read_body, require_dataset
+from ingestion_api.dependencies import ConnectionDep, DatasetsDep, read_body
 from ingestion_api.schemas import BulkResult, Queue, Receipt, TextRead
 from ingestion_api.submissions import parse_submission
 

@@ -15,7 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.requests import ClientDisconnect
 
-from core.database import make_async_engine, make_engine
+from core.database import make_async_engine
 from core.datasets import load_datasets
 from core.keys import KeyRing, Scope, select_valid_keys
 from core.logs import configure_logging
@@ -47,7 +47,6 @@ def create_app(
 ) -> FastAPI:
     """Wire the service together."""
     engine = make_async_engine(database, "ingestion_api")
-    bulk_engine = make_engine(database, "ingestion_api bulk")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -59,7 +58,6 @@ def create_app(
             await keys
         await app.state.intake.close()
         await engine.dispose()
-        bulk_engine.dispose()
 
     app = FastAPIOffline(
         title="Ingestion API",
@@ -70,7 +68,7 @@ def create_app(
     app.state.settings = settings
     app.state.datasets = load_datasets(datasets_file.datasets_file)
     app.state.engine = engine
-    app.state.bulk_engine = bulk_engine
+    app.state.database = database
     app.state.bulk_limiter = anyio.CapacityLimiter(settings.bulk_uploads)
     app.state.key_ring = KeyRing(access.require_api_key)
     add_endpoints(app)

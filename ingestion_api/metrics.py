@@ -1,5 +1,8 @@
 """Metrics of the ingestion API."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from prometheus_client import Counter, Gauge, Histogram
 
 SUBMISSIONS = Counter("ingestion_submissions_total", "Submissions by what became of them", ["outcome"])
@@ -15,8 +18,7 @@ COMMIT_TEXTS = Histogram(
 BULK_UPLOADS = Gauge("ingestion_bulk_uploads", "Bulk uploads under way")
 
 
-def count_submissions(accepted: int, duplicates: int, rejected: int) -> None:
+def count_submissions(counts: Mapping[str, Any]) -> None:
     """Count the rows of a bulk upload."""
-    SUBMISSIONS.labels("accepted").inc(accepted)
-    SUBMISSIONS.labels("duplicate").inc(duplicates)
-    SUBMISSIONS.labels("rejected").inc(rejected)
+    for name, outcome in (("accepted", "accepted"), ("duplicates", "duplicate"), ("rejected", "rejected")):
+        SUBMISSIONS.labels(outcome).inc(counts.get(name, 0))

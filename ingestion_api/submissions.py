@@ -8,9 +8,8 @@ import orjson
 from pydantic import ValidationError
 
 from core.datasets import Datasets
-from core.problems import FieldError, InvalidFields, Malformed, Problem, TooLarge
+from core.problems import FieldError, InvalidFields, Malformed, Problem, TooLarge, json_pointer
 from core.text_identity import normalise, text_id
-from core.web import json_pointer
 from ingestion_api.schemas import TEXT_BYTES, TextCreate
 
 

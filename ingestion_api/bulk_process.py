@@ -1,0 +1,64 @@
+"""Bulk bodies are stored by processes of their own: reading them keeps a core busy; single texts must not wait.
+
+What runs here is called by `anyio.to_process` in one of a few processes that it keeps for that.
+"""
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from core.database import connection_string
+from core.datasets import Datasets
+from core.settings import DatabaseSettings
+from ingestion_api.body_pipe import receive_body
+from ingestion_api.bulk import Counts, store_bulk
+from ingestion_api.bulk_parameters import BulkParameters, make_upload
+from ingestion_api.decoding import decode
+from ingestion_api.settings import IngestionSettings
+
+_NICENESS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class BulkRequest:
+    """A bulk upload, in values that travel between processes."""
+
+    media_type: str
+    encoding: str
+    parameters: BulkParameters
+    datasets: Datasets
+
+
+def store_body(
+    request: BulkRequest, body: Path, database: DatabaseSettings, settings: IngestionSettings
+) -> Counts:
+    """Store what comes through the pipe `body`.
+
+    Raises:
+        Problem: as `store_bulk`; or a parameter is wrong.
+        ClientDisconnect: the client is gone; what it sent is stored.
+    """
+    step_back()
+    upload = make_upload(request.media_type, request.parameters, request.datasets, settings.bulk_chunk_rows)
+    chunks = decode(receive_body(body, settings.idle_seconds), request.encoding)
+    with connect(database) as connection:
+        return store_bulk(connection, upload, chunks)
+
+
+def step_back() -> None:
+    """Let what people wait for go first, and leave Ctrl-C to the process that serves them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(_NICENESS - os.nice(0))
+
+
+def connect(database: DatabaseSettings) -> psycopg.Connection:
+    """Open a connection for a bulk upload.
+
+    Raises:
+        psycopg.OperationalError: Postgres is away.
+    """
+    options = f"-c statement_timeout={database.statement_timeout_seconds}s"
+    return psycopg.connect(connection_string(database.libpq_url, "ingestion_api bulk", options))
