@@ -33,6 +33,7 @@ from core.web import install_web, problem_response, serve
 from ingestion_api.endpoints import add_endpoints
 from ingestion_api.intake import Intake
 from ingestion_api.settings import IngestionSettings
+from ingestion_api.shortcut import Shortcut
 
 log = structlog.get_logger()
 
@@ -72,6 +73,7 @@ def create_app(
     app.state.bulk_limiter = anyio.CapacityLimiter(settings.bulk_uploads)
     app.state.key_ring = KeyRing(access.require_api_key)
     add_endpoints(app)
+    app.add_middleware(Shortcut)
     install_web(app, {"database": lambda: check_database(engine)})
     for error in (OperationalError, PoolTimeout, psycopg.OperationalError):
         app.add_exception_handler(error, _on_outage)

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import orjson
 from psycopg import AsyncConnection, Cursor
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection as EngineConnection
@@ -23,13 +24,13 @@ _STATUS = """case
     when texts.status = 'uploading' then 'pending'
     else texts.status end"""
 
-_ARRAYS = ", ".join(f"%s::{kind}[]" for kind in _COLUMN_TYPES)
+_TYPED_COLUMNS = ", ".join(map(" ".join, zip(_COLUMNS.split(", "), _COLUMN_TYPES, strict=True)))
 
 # -> pending: a new text waits for its upload. What is there already stays as it is.
 _INSERT = f"""
     insert into texts ({_COLUMNS})
     select {_CAST_COLUMNS}
-    from unnest({_ARRAYS}) as new ({_COLUMNS})
+    from json_to_recordset(%s::json) as new ({_TYPED_COLUMNS})
     on conflict (id) do nothing
     returning id
 """  # noqa: S608 - constants only
@@ -84,9 +85,9 @@ async def insert_texts(connection: AsyncConnection, rows: Sequence[NewText]) -> 
     """Insert what is not there yet, in one statement; returns what became of each row, in their order."""
     # In order of id, so that two transactions with the same texts cannot block each other.
     unique = sorted({row.id: row for row in reversed(rows)}.values(), key=lambda row: row.id)
-    columns = [list(column) for column in zip(*(_values(row) for row in unique), strict=True)]
     cursor = connection.cursor(binary=True)
-    await cursor.execute(_INSERT, columns)
+    # As one JSON value: to write eight arrays takes the client twice as long, and Postgres no less.
+    await cursor.execute(_INSERT, [orjson.dumps(unique).decode()])
     new = {id_ for (id_,) in await cursor.fetchall()}
     statuses: dict[UUID, str] = {}
     if known := [row.id for row in unique if row.id not in new]:
