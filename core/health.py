@@ -8,6 +8,7 @@ from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from core.openapi import answer
+from core.server import metrics_registry
 
 # A need of a program: a check that raises with the reason when it is not met.
 Check = Callable[[], Awaitable[None]]
@@ -50,7 +51,7 @@ def add_health(app: FastAPI, checks: dict[str, Check]) -> None:
         responses={200: answer("Prometheus' text format.", _METRICS, "text/plain")},
     )
     async def metrics() -> Response:
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(metrics_registry()), media_type=CONTENT_TYPE_LATEST)
 
 
 async def find_missing(checks: dict[str, Check]) -> dict[str, str]:

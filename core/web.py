@@ -1,18 +1,14 @@
-"""HTTP as the APIs share it: problems for every refusal, request ids, running."""
+"""HTTP as the APIs share it: problems for every refusal, request ids."""
 
-import gc
 import json
 import re
 import secrets
-import signal
-import sys
 import time
 from functools import cache
 from http import HTTPStatus
 from typing import cast
 
 import structlog
-import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import Histogram
@@ -27,26 +23,6 @@ from core.problems import FieldError, InvalidFields, Malformed, Problem, Unsuppo
 log = structlog.get_logger()
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-
-
-def serve(app: FastAPI, host: str, port: int) -> None:
-    """Run `app` until SIGTERM or Ctrl-C; requests under way get ten seconds to end."""
-    config = uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=10,
-    )
-    # uvicorn raises the signal again once it has shut down; a wanted end is no failure.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))
-    # What the program is made of stays to its end; each full collection would stop all requests for 0.1 s to walk it.
-    gc.collect()
-    gc.freeze()
-    uvicorn.Server(config).run()
 
 
 def problem_response(problem: Problem) -> Response:

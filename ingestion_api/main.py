@@ -21,6 +21,7 @@ from core.keys import KeyRing, Scope, select_valid_keys
 from core.logs import configure_logging
 from core.migrate import check_database
 from core.problems import Unavailable
+from core.server import follow_parent, serve, serve_in_processes, spare_collections
 from core.settings import (
     AccessSettings,
     DatabaseSettings,
@@ -29,7 +30,7 @@ from core.settings import (
     read_settings,
     refuse_open_bind,
 )
-from core.web import install_web, problem_response, serve
+from core.web import install_web, problem_response
 from ingestion_api.endpoints import add_endpoints
 from ingestion_api.intake import Intake
 from ingestion_api.settings import IngestionSettings
@@ -52,11 +53,16 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.intake = Intake(database, settings)
-        keys = asyncio.create_task(_follow_keys(engine, app.state.key_ring))
+        tasks = [
+            asyncio.create_task(_follow_keys(engine, app.state.key_ring)),
+            asyncio.create_task(follow_parent()),
+        ]
+        spare_collections()
         yield
-        keys.cancel()
-        with suppress(asyncio.CancelledError):
-            await keys
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         await app.state.intake.close()
         await engine.dispose()
 
@@ -107,10 +113,23 @@ async def _follow_keys(engine: AsyncEngine, key_ring: KeyRing) -> None:
         await asyncio.sleep(_KEYS_SECONDS)
 
 
+def make_app() -> FastAPI:
+    """Make the service as the environment says; called in each process."""
+    configure_logging(read_settings(LogSettings), "ingestion_api")
+    return create_app(
+        read_settings(IngestionSettings),
+        read_settings(DatabaseSettings),
+        read_settings(AccessSettings),
+        read_settings(DatasetsFileSettings),
+    )
+
+
 def main() -> None:
     """Run the service as the environment says."""
-    settings, access = read_settings(IngestionSettings), read_settings(AccessSettings)
-    configure_logging(read_settings(LogSettings), "ingestion_api")
-    refuse_open_bind(settings.host, access)
-    app = create_app(settings, read_settings(DatabaseSettings), access, read_settings(DatasetsFileSettings))
-    serve(app, settings.host, settings.port)
+    settings = read_settings(IngestionSettings)
+    refuse_open_bind(settings.host, read_settings(AccessSettings))
+    app = make_app()  # also where other processes serve: what is wrong with the settings is said once
+    if settings.processes == 1:
+        serve(app, settings.host, settings.port)
+    else:
+        serve_in_processes("ingestion_api.main:make_app", settings.host, settings.port, settings.processes)

@@ -6,7 +6,7 @@ from typing import Any
 from prometheus_client import Counter, Gauge, Histogram
 
 SUBMISSIONS = Counter("ingestion_submissions_total", "Submissions by what became of them", ["outcome"])
-WAITING = Gauge("ingestion_waiting_texts", "Single texts that wait for their commit")
+WAITING = Gauge("ingestion_waiting_texts", "Single texts that wait for their commit", multiprocess_mode="livesum")
 COMMIT_SECONDS = Histogram(
     "ingestion_commit_seconds",
     "Time of one group commit",
@@ -15,7 +15,7 @@ COMMIT_SECONDS = Histogram(
 COMMIT_TEXTS = Histogram(
     "ingestion_commit_texts", "Texts in one group commit", buckets=(1, 2, 5, 10, 25, 50, 100, 250, 500)
 )
-BULK_UPLOADS = Gauge("ingestion_bulk_uploads", "Bulk uploads under way")
+BULK_UPLOADS = Gauge("ingestion_bulk_uploads", "Bulk uploads under way", multiprocess_mode="livesum")
 
 
 def count_submissions(counts: Mapping[str, Any]) -> None:

@@ -13,6 +13,9 @@ class IngestionSettings(SettingsGroup):
 
     host: str = Field("127.0.0.1", description="Address the ingestion API binds to.")
     port: int = Field(8080, ge=0, le=65535, description="Port of the ingestion API.")
+    processes: int = Field(
+        1, ge=1, description="Processes that share the port; each takes up to the limits below."
+    )
     waiting_limit: int = Field(
         1000, ge=1, description="Single texts that may wait for their commit; further ones get 503."
     )

@@ -2,6 +2,7 @@
 
 from core.datasets import load_datasets
 from core.logs import configure_logging
+from core.server import serve
 from core.settings import (
     AccessSettings,
     DatabaseSettings,
@@ -10,7 +11,6 @@ from core.settings import (
     read_settings,
     refuse_open_bind,
 )
-from core.web import serve
 from serving_api.main import create_app
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 

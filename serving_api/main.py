@@ -9,6 +9,7 @@ from fastapi_offline import FastAPIOffline
 
 from core.datasets import Datasets
 from core.keys import KeyRing
+from core.server import spare_collections
 from core.settings import AccessSettings, DatabaseSettings
 from core.web import install_web
 from serving_api.answer_cache import AnswerCache
@@ -41,6 +42,7 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await anyio.to_thread.run_sync(replica.open)
         follower.start()
+        spare_collections()
         yield
         await anyio.to_thread.run_sync(follower.stop, _STOP_SECONDS)
         pool.close()

@@ -12,6 +12,7 @@ from core.datasets import Datasets, load_datasets
 from core.health import Check
 from core.logs import configure_logging
 from core.migrate import check_database
+from core.server import serve
 from core.settings import (
     AccessSettings,
     ArgillaSettings,
@@ -21,7 +22,7 @@ from core.settings import (
     read_settings,
     refuse_open_bind,
 )
-from core.web import install_web, serve
+from core.web import install_web
 from uploader.argilla_client import Argilla, make_http_client
 from uploader.jobs import DatasetJobs
 from uploader.lane import Lane

@@ -1,0 +1,94 @@
+"""Runs an application under uvicorn, in this process or in several that share a port."""
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import REGISTRY
+from uvicorn.supervisors import Multiprocess
+
+_METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+_PARENT_SECONDS = 0.5
+
+
+def serve(app: FastAPI, host: str, port: int) -> None:
+    """Run `app` until SIGTERM or Ctrl-C; requests under way get ten seconds to end."""
+    # uvicorn raises the signal again once it has shut down; a wanted end is no failure.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    uvicorn.Server(_config(app, host, port)).run()
+
+
+def serve_in_processes(factory: str, host: str, port: int, processes: int) -> None:
+    """Run the application that `factory` ("module:function") makes, in so many processes; a dead one is replaced.
+
+    Each process calls `follow_parent` while it serves. Their metrics are kept in files, so that any of them can
+    answer for all.
+    """
+    with tempfile.TemporaryDirectory(prefix="metrics-") as folder:
+        os.environ[_METRICS_FOLDER] = folder
+        config = _config(factory, host, port, factory=True, workers=processes)
+        Multiprocess(config, sockets=[config.bind_socket()]).run()
+
+
+def _config(app: FastAPI | str, host: str, port: int, **more: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=10,
+        **more,
+    )
+
+
+def spare_collections() -> None:
+    """Keep the garbage collector from walking what the program is made of: that stops all requests for 0.1 s."""
+    gc.collect()
+    gc.freeze()
+
+
+async def follow_parent() -> None:
+    """End this process when the one that started it is gone; returns at once if nobody counts on that."""
+    if not _is_one_of_several():
+        return
+    parent = os.getppid()
+    while os.getppid() == parent:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(_PARENT_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def metrics_registry() -> CollectorRegistry:
+    """Return the metrics of the program, of all its processes."""
+    if not _is_one_of_several():
+        return REGISTRY
+    for file in Path(os.environ[_METRICS_FOLDER]).glob("gauge_live*.db"):
+        pid = int(file.stem.rpartition("_")[2])
+        if not _is_running(pid):
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return registry
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _is_one_of_several() -> bool:
+    return _METRICS_FOLDER in os.environ
