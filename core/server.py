@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import multiprocessing
 import os
 import signal
 import sys
@@ -60,18 +61,18 @@ def spare_collections() -> None:
 
 
 async def follow_parent() -> None:
-    """End this process when the one that started it is gone; returns at once if nobody counts on that."""
-    if not _is_one_of_several():
+    """End this process when the one that started it is gone; returns at once if none did."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
         return
-    parent = os.getppid()
-    while os.getppid() == parent:  # noqa: ASYNC110 - nobody tells
+    while parent.is_alive():  # noqa: ASYNC110 - nobody tells
         await asyncio.sleep(_PARENT_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def metrics_registry() -> CollectorRegistry:
     """Return the metrics of the program, of all its processes."""
-    if not _is_one_of_several():
+    if _METRICS_FOLDER not in os.environ:
         return REGISTRY
     for file in Path(os.environ[_METRICS_FOLDER]).glob("gauge_live*.db"):
         pid = int(file.stem.rpartition("_")[2])
@@ -88,7 +89,3 @@ def _is_running(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def _is_one_of_several() -> bool:
-    return _METRICS_FOLDER in os.environ
