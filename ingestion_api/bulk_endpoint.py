@@ -15,7 +15,7 @@ from ingestion_api import metrics
 from ingestion_api.batches import BulkUpload
 from ingestion_api.bulk import Counts, store_bulk
 from ingestion_api.bulk_parameters import READERS, BulkParameters, make_upload
-from ingestion_api.decoding import decode
+from ingestion_api.decoding import decode, require_encoding
 from ingestion_api.dependencies import DatasetsDep
 from ingestion_api.schemas import BulkResult
 from ingestion_api.settings import IngestionSettings
@@ -34,7 +34,7 @@ async def create_texts(
     """Store a body of any length, in constant memory. A bad row costs only itself, unless `on_error=abort`."""
     settings: IngestionSettings = request.app.state.settings
     media_type = require_media_type(request, *READERS)
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    encoding = require_encoding(request.headers.get("content-encoding"))
     upload = make_upload(media_type, parameters, datasets, settings.bulk_chunk_rows)
     chunks = decode(_chunks(request, settings.idle_seconds), encoding)
     counts = await _run(request, upload, chunks)

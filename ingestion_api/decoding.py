@@ -20,19 +20,28 @@ _FREE_BYTES = 64 * 1024 * 1024
 _ZSTD_WINDOW_LOG = 25
 
 
-def decode(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
-    """Undo a Content-Encoding: `identity`, `gzip` or `zstd`.
+def require_encoding(header: str | None) -> str:
+    """Return the Content-Encoding that a request names: `identity`, `gzip` or `zstd`.
 
     Raises:
-        UnsupportedType: another encoding; raised at once.
+        UnsupportedType: it is another one.
+    """
+    encoding = (header or "identity").strip().lower()
+    if encoding != "identity" and encoding not in _OPENERS:
+        known = ", ".join(_OPENERS)
+        raise UnsupportedType(f"Content-Encoding {encoding!r} is not read here; use one of: {known}.")
+    return encoding
+
+
+def decode(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
+    """Undo a Content-Encoding that `require_encoding` has let pass.
+
+    Raises:
         Malformed: damaged or cut short; what came before has been yielded.
         TooLarge: it expands as only a bomb does.
     """
     if encoding == "identity":
         return iter(chunks)
-    if encoding not in _OPENERS:
-        known = ", ".join(_OPENERS)
-        raise UnsupportedType(f"Content-Encoding {encoding!r} is not read here; use one of: {known}.")
     return _expand(_Body(iter(chunks)), encoding)
 
 

@@ -31,6 +31,7 @@ from core.settings import (
 )
 from core.web import install_web, problem_response, serve
 from ingestion_api.endpoints import add_endpoints
+from ingestion_api.imports.worker import importing
 from ingestion_api.intake import Intake
 from ingestion_api.settings import IngestionSettings
 
@@ -53,7 +54,8 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.intake = Intake(database, settings)
         keys = asyncio.create_task(_follow_keys(engine, app.state.key_ring))
-        yield
+        async with importing(engine, database, settings, app.state.datasets) as app.state.import_completed:
+            yield
         keys.cancel()
         with suppress(asyncio.CancelledError):
             await keys

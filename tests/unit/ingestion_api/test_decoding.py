@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.problems import Malformed, TooLarge, UnsupportedType
-from ingestion_api.decoding import decode
+from ingestion_api.decoding import decode, require_encoding
 from tests.unit.ingestion_api.test_readers import CUTS, cut
 
 Compress = Callable[[bytes], bytes]
@@ -42,10 +42,15 @@ def test_rubbish_is_malformed(encoding: str, body: bytes) -> None:
         list(decode([body], encoding))
 
 
-@pytest.mark.parametrize("encoding", ["br", "deflate", "gzip, gzip", ""])
+@pytest.mark.parametrize("encoding", ["br", "deflate", "gzip, gzip", "x"])
 def test_an_unknown_encoding_is_refused(encoding: str) -> None:
     with pytest.raises(UnsupportedType):
-        decode([], encoding)
+        require_encoding(encoding)
+
+
+@pytest.mark.parametrize(("header", "encoding"), [(None, "identity"), (" GZIP ", "gzip"), ("zstd", "zstd")])
+def test_encodings_are_named_in_any_case(header: str | None, encoding: str) -> None:
+    assert require_encoding(header) == encoding
 
 
 @pytest.mark.parametrize(("encoding", "compress"), COMPRESSED)
