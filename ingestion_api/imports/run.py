@@ -7,6 +7,7 @@ nothing twice.
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
@@ -74,11 +75,13 @@ def run_import(
     _step_back()
     counts = Counts() if claim.parameters["on_error"] == "abort" else claim.counts
     before = asdict(counts)
-    with _connect(database, settings) as connection, _connect(database, settings, autocommit=True) as reader:
-        try:
-            state = _run(claim, datasets, settings, counts, connection, reader)
-        except ClaimLost:
-            state = None
+    state = None
+    with (
+        suppress(ClaimLost),  # outside of the connection's block, which then rolls back
+        _connect(database) as connection,
+        _connect(database, autocommit=True) as reader,
+    ):
+        state = _run(claim, datasets, settings, counts, connection, reader)
     return Outcome(state, {name: getattr(counts, name) - before[name] for name in _COUNTED})
 
 
@@ -176,9 +179,7 @@ def _step_back() -> None:
     os.nice(_NICENESS - os.nice(0))
 
 
-def _connect(
-    database: DatabaseSettings, settings: IngestionSettings, *, autocommit: bool = False
-) -> psycopg.Connection:
+def _connect(database: DatabaseSettings, *, autocommit: bool = False) -> psycopg.Connection:
     options = f"{_OPTIONS} -c statement_timeout={database.statement_timeout_seconds}s"
     url = connection_string(database.libpq_url, "ingestion_api import", options)
     return psycopg.connect(url, autocommit=autocommit)
