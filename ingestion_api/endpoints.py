@@ -13,7 +13,7 @@ from ingestion_api import documentation as docs
 from ingestion_api import repository
 from ingestion_api.bulk_endpoint import create_texts
 from ingestion_api.dependencies import ConnectionDep, DatasetsDep, read_body, require_dataset
-from ingestion_api.imports.endpoints import add_import_endpoints
+from ingestion_api.imports.routes import add_import_endpoints
 from ingestion_api.schemas import BulkResult, Queue, Receipt, TextRead
 from ingestion_api.submissions import parse_submission
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from uuid import UUID
 
 import orjson
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy import RowMapping
 
@@ -15,8 +15,8 @@ from core.web import require_media_type
 from ingestion_api.bulk_parameters import READERS, BulkParameters, make_upload
 from ingestion_api.decoding import require_encoding
 from ingestion_api.dependencies import ConnectionDep, DatasetsDep
-from ingestion_api.imports import documentation as docs
 from ingestion_api.imports import repository
+from ingestion_api.imports.problems import ImportEnded
 from ingestion_api.imports.schemas import (
     AppendHeaders,
     Import,
@@ -26,7 +26,6 @@ from ingestion_api.imports.schemas import (
     import_fields,
 )
 from ingestion_api.imports.upload import (
-    ImportEnded,
     expected_length,
     lend_connection,
     receive,
@@ -37,65 +36,6 @@ from ingestion_api.settings import IngestionSettings
 
 _SHOWN_ERRORS = 100
 _PAGE_REJECTS = 1000
-
-
-def add_import_endpoints(router: APIRouter) -> None:
-    """Add the paths of imports."""
-    bulk_body = {"requestBody": docs.IMPORT_BODY}
-    part = {"requestBody": docs.PART_BODY}
-    add = router.add_api_route
-    add(
-        "/imports",
-        create_import,
-        methods=["POST"],
-        tags=["imports"],
-        status_code=202,
-        response_model=ImportRead,
-        summary="Hand in a long file",
-        openapi_extra=bulk_body,
-        responses=docs.IMPORT_MADE,
-    )
-    add("/imports", list_imports, tags=["imports"], summary="Imports, newest first", responses=docs.IMPORTS_LISTED)
-    add("/imports/{id}", read_import, tags=["imports"], summary="How far it has come", responses=docs.IMPORT_READ)
-    add(
-        "/imports/{id}",
-        read_offset,
-        methods=["HEAD"],
-        tags=["imports"],
-        status_code=204,
-        response_class=Response,
-        summary="Where to go on with the upload",
-        responses=docs.OFFSET_READ,
-    )
-    add(
-        "/imports/{id}",
-        continue_import,
-        methods=["PATCH"],
-        tags=["imports"],
-        status_code=202,
-        response_model=ImportRead,
-        summary="Go on with the upload",
-        openapi_extra=part,
-        responses=docs.IMPORT_CONTINUED,
-    )
-    add(
-        "/imports/{id}",
-        cancel_import,
-        methods=["DELETE"],
-        tags=["imports"],
-        status_code=204,
-        response_class=Response,
-        summary="Cancel it",
-        responses=docs.IMPORT_CANCELLED,
-    )
-    add(
-        "/imports/{id}/rejects",
-        read_rejects,
-        tags=["imports"],
-        response_class=StreamingResponse,
-        summary="The rows that were rejected, and why",
-        responses=docs.REJECTS_READ,
-    )
 
 
 async def create_import(

@@ -14,78 +14,30 @@ from sqlalchemy import RowMapping
 from starlette.requests import ClientDisconnect
 
 from core.models import ImportState
-from core.problems import Problem, TooLarge
+from core.problems import TooLarge
 from ingestion_api import metrics
 from ingestion_api.dependencies import get_connection
 from ingestion_api.imports import repository
+from ingestion_api.imports.problems import (
+    ImportEnded,
+    InconsistentLength,
+    OffsetMismatch,
+    UploadCompleted,
+    UploadTimeout,
+    upload_state,
+)
 from ingestion_api.imports.schemas import UploadHeaders
 from ingestion_api.settings import IngestionSettings
 
 _CHUNK_BYTES = 1024 * 1024
-_PROBLEM_TYPES = "https://iana.org/assignments/http-problem-types#"
 
 lend_connection = asynccontextmanager(get_connection)
-
-
-class UploadTimeout(Problem):
-    """The client sends too slowly; what it sent is stored."""
-
-    status = 408
-    code = "body_timeout"
-
-
-class OffsetMismatch(Problem):
-    """The request does not begin where the stored body ends."""
-
-    status = 409
-    code = "upload_offset_mismatch"
-
-    def __init__(self, expected: int, provided: int) -> None:
-        super().__init__(f"{expected} bytes are stored; send what follows.", headers=_state(expected, "?0"))
-        self.extra = {
-            "type": f"{_PROBLEM_TYPES}mismatching-upload-offset",
-            "expected-offset": expected,
-            "provided-offset": provided,
-        }
-
-
-class UploadCompleted(Problem):
-    """The whole body is there already."""
-
-    status = 409
-    code = "upload_completed"
-
-    def __init__(self, offset: int) -> None:
-        super().__init__("The upload is complete; nothing can be added.", headers=_state(offset, "?1"))
-        self.extra = {"type": f"{_PROBLEM_TYPES}completed-upload"}
-
-
-class ImportEnded(Problem):
-    """The import is over, so that it cannot be changed."""
-
-    status = 409
-    code = "import_ended"
-
-
-class InconsistentLength(Problem):
-    """The body's length is not what was announced."""
-
-    status = 400
-    code = "inconsistent_upload_length"
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.extra = {"type": f"{_PROBLEM_TYPES}inconsistent-upload-length"}
-
-
-def _state(offset: int, complete: str) -> dict[str, str]:
-    return {"Upload-Offset": str(offset), "Upload-Complete": complete}
 
 
 def upload_headers(row: RowMapping, settings: IngestionSettings) -> dict[str, str]:
     """Return the headers that tell a client how its upload stands."""
     complete = row["received_at"] is not None
-    headers = _state(row["upload_offset"], "?1" if complete else "?0")
+    headers = upload_state(row["upload_offset"], "?1" if complete else "?0")
     length = row["upload_offset"] if complete else row["upload_length"]
     if length is not None:
         headers["Upload-Length"] = str(length)
