@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from core.datasets import Datasets
 from core.problems import FieldError, InvalidFields, Problem, TooLarge
@@ -36,12 +37,18 @@ class Batch:
 
     rows: list[NewText] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
+    rejected_fields: list[Any] = field(default_factory=list)  # of each reject: the row as it was read
     last_row: int = 0
 
     @property
     def received(self) -> int:
         """How many rows of the body it holds."""
         return len(self.rows) + len(self.rejects)
+
+    def reject(self, fields: object, reject: Reject) -> None:
+        """Note a row that cannot be stored."""
+        self.rejects.append(reject)
+        self.rejected_fields.append(fields)
 
 
 def read_batches(upload: BulkUpload, chunks: Iterable[bytes], after_row: int = 0) -> Iterator[Batch]:
@@ -74,11 +81,11 @@ def _check(batch: Batch, number: int, fields: object, upload: BulkUpload) -> Non
             raise fields
         batch.rows.append(check_fields(upload.mapping(fields), upload.datasets))
     except RowRefused as refused:
-        batch.rejects.append(Reject(number, refused.code, refused.detail))
+        batch.reject(fields, Reject(number, refused.code, refused.detail))
     except InvalidFields as invalid:
-        batch.rejects.append(_first(number, invalid))
+        batch.reject(fields, _first(number, invalid))
     except TooLarge as too_large:
-        batch.rejects.append(Reject(number, too_large.code, too_large.detail))
+        batch.reject(fields, Reject(number, too_large.code, too_large.detail))
 
 
 def _first(number: int, invalid: InvalidFields) -> Reject:

@@ -53,7 +53,8 @@ class Aborted(Problem):
     code = "rows_rejected"
 
 
-# Called in the transaction that stores a batch, with the counts that include it.
+# Called in the transaction that stores a batch, with the counts that include it. With `abort_on_error` batches are
+# only staged; the transaction that stores them all calls it once more, with an empty batch.
 Journal = Callable[[Cursor, Batch, Counts], None]
 
 
@@ -81,6 +82,8 @@ def store_bulk(
             _store_batches(cursor, upload, read_batches(upload, chunks, after_row), journal, counts)
             if upload.abort_on_error:
                 _finish_all_or_nothing(cursor, counts)
+                if journal is not None:
+                    journal(cursor, Batch(), counts)
                 connection.commit()
     except Problem as problem:
         problem.extra = counts.as_dict() | problem.extra

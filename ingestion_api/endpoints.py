@@ -14,6 +14,7 @@ from ingestion_api import documentation as docs
 from ingestion_api import repository
 from ingestion_api.bulk_endpoint import create_texts
 from ingestion_api.dependencies import ConnectionDep, DatasetsDep, read_body
+from ingestion_api.imports.routes import add_import_endpoints
 from ingestion_api.schemas import BulkResult, Queue, Receipt, TextRead
 from ingestion_api.submissions import parse_submission
 
@@ -56,6 +57,7 @@ def add_endpoints(app: FastAPI) -> None:
         summary="How much waits where",
         responses=docs.QUEUE_READ,
     )
+    add_import_endpoints(guarded)
     app.include_router(guarded)
 
 

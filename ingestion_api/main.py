@@ -32,6 +32,7 @@ from core.settings import (
 )
 from core.web import install_web, problem_response
 from ingestion_api.endpoints import add_endpoints
+from ingestion_api.imports.worker import importing
 from ingestion_api.intake import Intake
 from ingestion_api.settings import IngestionSettings
 from ingestion_api.shortcut import Shortcut
@@ -58,7 +59,8 @@ def create_app(
             asyncio.create_task(follow_parent()),
         ]
         spare_collections()
-        yield
+        async with importing(engine, database, settings, app.state.datasets) as app.state.import_completed:
+            yield
         for task in tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):

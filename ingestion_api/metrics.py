@@ -16,6 +16,11 @@ COMMIT_TEXTS = Histogram(
     "ingestion_commit_texts", "Texts in one group commit", buckets=(1, 2, 5, 10, 25, 50, 100, 250, 500)
 )
 BULK_UPLOADS = Gauge("ingestion_bulk_uploads", "Bulk uploads under way", multiprocess_mode="livesum")
+IMPORTS = Counter("ingestion_imports_total", "Imports that this process ran, by how that ended", ["outcome"])
+IMPORT_SECONDS = Histogram(
+    "ingestion_import_seconds", "Time of one run of an import", buckets=(1, 5, 15, 60, 300, 900, 3600, 14400)
+)
+IMPORT_BYTES = Counter("ingestion_import_received_bytes_total", "Bytes of imports' bodies that were stored")
 
 
 def count_submissions(counts: Mapping[str, Any]) -> None:

@@ -26,3 +26,13 @@ class IngestionSettings(SettingsGroup):
     idle_seconds: float = Field(
         30, gt=0, description="A client that sends nothing of its body for so long is cut off."
     )
+    import_max_bytes: int = Field(100 * 2**30, ge=1, description="Longest body of an import, as it is sent.")
+    import_expire_seconds: float = Field(
+        86400, gt=0, description="An import whose upload nobody continues for so long fails."
+    )
+    import_lease_seconds: float = Field(
+        60, gt=0, description="An import whose process is gone is taken over by another one after this time."
+    )
+    import_keep_days: float = Field(
+        30, gt=0, description="Finished imports and their rejected rows are deleted after this time."
+    )

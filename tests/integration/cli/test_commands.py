@@ -1,17 +1,22 @@
 """The command line, run as users run it."""
 
+import gzip
+import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
 import pyarrow as pa
 import pytest
+from backports import zstd
 from pyarrow import parquet
 
 from core.text_identity import text_id
@@ -62,6 +67,65 @@ def test_a_file_that_cannot_be_read_is_told_why(ingestion: Program, tmp_path: Pa
     result = annotate("ingest", str(file), INGESTION_URL=ingestion.url)
     assert result.returncode == 1
     assert "There is no column 'text'; there are: comment." in result.stderr
+
+
+def test_compressed_files_and_their_rejected_rows(ingestion: Program, tmp_path: Path) -> None:
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"text,label\ngood,toxic\nbad,toxc\n"))
+    (tmp_path / "b.ndjson.zst").write_bytes(zstd.compress(b'{"text": "fine"}\nnope\n'))
+    files = [str(tmp_path / name) for name in ("a.csv.gz", "b.ndjson.zst")]
+    rejects = tmp_path / "rejects.ndjson"
+    result = annotate("ingest", *files, "--rejects", str(rejects), INGESTION_URL=ingestion.url)
+    assert result.returncode == 1
+    rows = [json.loads(line) for line in rejects.read_text().splitlines()]
+    assert [(row["file"], row["row"], row["fields"]) for row in rows] == [
+        ("a.csv.gz", 2, {"text": "bad", "label": "toxc"}),
+        ("b.ndjson.zst", 2, None),
+    ]
+    assert httpx.get(f"{ingestion.url}/queue").json()["pending"] == 2
+
+
+def test_an_interrupted_file_is_resumed(ingestion: Program, tmp_path: Path) -> None:
+    file = tmp_path / "big.ndjson"
+    # Longer than a piece, so that there is something left to send.
+    file.write_bytes(b"".join(b'{"text": "%d %s"}\n' % (n % 100, b"x" * 1000) for n in range(60_000)))
+    command = [sys.executable, "-m", "cli", "ingest", str(file)]
+    env = os.environ | {"INGESTION_URL": ingestion.url}
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: any(job["upload"]["offset"] for job in _imports(ingestion)))
+        process.send_signal(signal.SIGINT)
+        _, messages = process.communicate(timeout=60)
+    (job,) = _imports(ingestion)
+    assert not job["upload"]["complete"]
+    assert f"annotate ingest --resume {job['id']} " in messages
+    result = annotate("ingest", "--resume", job["id"], str(file), INGESTION_URL=ingestion.url)
+    assert result.returncode == 0, result.stderr
+    (after,) = _imports(ingestion)
+    assert (after["state"], after["received"], after["accepted"]) == ("done", 60_000, 100)
+
+
+def _imports(ingestion: Program) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = httpx.get(f"{ingestion.url}/imports").json()["items"]
+    return items
+
+
+def test_ingest_goes_on_after_the_api_was_killed(database_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "big.ndjson"
+    file.write_bytes(b"".join(b'{"text": "%d %s"}\n' % (n % 100, b"x" * 1000) for n in range(60_000)))
+    port = free_port()
+    env = {"DATABASE_URL": database_url, "INGESTION_IMPORT_LEASE_SECONDS": "2"}
+    results: list[subprocess.CompletedProcess[str]] = []
+    command = threading.Thread(
+        target=lambda: results.append(annotate("ingest", str(file), INGESTION_URL=f"http://127.0.0.1:{port}"))
+    )
+    with running("ingestion_api", env, tmp_path / "log", port=port) as program:
+        command.start()
+        wait_for(lambda: any(job["upload"]["offset"] for job in _imports(program)))
+        program.kill()
+    with running("ingestion_api", env, tmp_path / "log", port=port) as program:
+        command.join()
+        (job,) = _imports(program)
+    assert results[0].returncode == 0, results[0].stderr
+    assert (job["state"], job["received"], job["accepted"]) == ("done", 60_000, 100)
 
 
 def test_ingest_waits_for_an_api_that_comes_up_later(database_url: str, tmp_path: Path) -> None:

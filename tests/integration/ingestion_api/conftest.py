@@ -7,6 +7,9 @@ import httpx
 import psycopg
 import pytest
 
+from core.migrate import migrate
+from core.settings import DatabaseSettings
+from local_stack.testing import RunningStack, running_stack
 from tests.conftest import fresh_database
 from tests.programs import Program, running
 
@@ -28,7 +31,9 @@ def shared_ingestion(shared_database_url: str, tmp_path_factory: pytest.TempPath
 def connection(shared_database_url: str) -> Iterator[psycopg.Connection]:
     """The shared API's database, empty."""
     with psycopg.connect(shared_database_url, autocommit=True) as connection:
-        connection.execute("truncate texts, labels, annotations restart identity")
+        connection.execute(
+            "truncate texts, labels, annotations, imports, import_chunks, import_rejects restart identity"
+        )
         yield connection
 
 
@@ -44,3 +49,11 @@ def ingestion(database_url: str, tmp_path: Path) -> Iterator[Program]:
     """An API that a test may kill."""
     with running("ingestion_api", {"DATABASE_URL": database_url}, tmp_path / "ingestion.log") as program:
         yield program
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[RunningStack]:
+    """A Postgres that a test may kill without harm to the others."""
+    with running_stack({"postgres"}) as stack:
+        migrate(DatabaseSettings.model_validate({"url": stack.database_url}))
+        yield stack

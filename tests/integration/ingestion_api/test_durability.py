@@ -5,7 +5,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -13,7 +12,7 @@ import psutil
 import psycopg
 import pytest
 
-from local_stack.testing import RunningStack, running_stack
+from local_stack.testing import RunningStack
 from tests.programs import Program, running
 from tests.waiting import wait_for
 
@@ -72,17 +71,6 @@ def test_a_lost_connection_is_replaced_unseen(client: httpx.Client, connection: 
             "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'ingestion_api%'"
         )
     assert client.get("/queue").json()["pending"] == 3
-
-
-@pytest.fixture
-def own_postgres(tmp_path: Path) -> Iterator[RunningStack]:
-    """A Postgres that a test may kill without harm to the others."""
-    with running_stack({"postgres"}) as stack:
-        from core.migrate import migrate
-        from core.settings import DatabaseSettings
-
-        migrate(DatabaseSettings.model_validate({"url": stack.database_url}))
-        yield stack
 
 
 def test_acknowledged_texts_survive_a_crash_of_postgres(own_postgres: RunningStack, tmp_path: Path) -> None:

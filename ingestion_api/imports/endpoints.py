@@ -1,0 +1,165 @@
+"""`/imports`: long files as jobs, whose upload may be continued."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated
+from uuid import UUID
+
+import orjson
+from fastapi import Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from sqlalchemy import RowMapping
+
+from core.models import ImportState
+from core.problems import Problem
+from core.web import require_media_type
+from ingestion_api.bulk_parameters import READERS, BulkParameters, make_upload
+from ingestion_api.decoding import require_encoding
+from ingestion_api.dependencies import ConnectionDep, DatasetsDep
+from ingestion_api.imports import repository
+from ingestion_api.imports.problems import ImportEnded
+from ingestion_api.imports.schemas import (
+    AppendHeaders,
+    Import,
+    ImportList,
+    ImportRead,
+    UploadHeaders,
+    import_fields,
+)
+from ingestion_api.imports.upload import (
+    expected_length,
+    lend_connection,
+    receive,
+    require_open,
+    upload_headers,
+)
+from ingestion_api.settings import IngestionSettings
+
+_SHOWN_ERRORS = 100
+_PAGE_REJECTS = 1000
+
+
+async def create_import(
+    request: Request,
+    datasets: DatasetsDep,
+    parameters: Annotated[BulkParameters, Query()],
+    headers: Annotated[UploadHeaders, Header()],
+) -> Response:
+    """Store the body; its rows are stored afterwards. Takes what `POST /texts/bulk` takes.
+
+    With `Upload-Complete: ?0` the body, which may be empty, is only the beginning: go on with `PATCH`. So does a
+    client that was cut off.
+    """
+    settings: IngestionSettings = request.app.state.settings
+    media_type = require_media_type(request, *READERS)
+    encoding = require_encoding(request.headers.get("content-encoding"))
+    make_upload(media_type, parameters, datasets, settings.bulk_chunk_rows)  # says what is wrong with them
+    length = expected_length(request, headers, 0, None, settings.import_max_bytes)
+    given = parameters.model_dump(exclude_none=True)
+    async with lend_connection(request) as connection:
+        id_ = await repository.create_import(connection, media_type, encoding, given, length)
+        await connection.commit()
+    try:
+        await receive(request, id_, headers, 0, length)
+    except Problem as problem:
+        problem.headers |= {"Location": f"/imports/{id_}"}
+        raise
+    return await _answer(request, id_)
+
+
+async def continue_import(
+    id: UUID,  # noqa: A002 - the path's own word
+    request: Request,
+    headers: Annotated[AppendHeaders, Header()],
+) -> Response:
+    """Add to the body from `Upload-Offset` on; `204` while more of it is to come, `202` when it is complete."""
+    settings: IngestionSettings = request.app.state.settings
+    offset = headers.upload_offset
+    async with lend_connection(request) as connection:
+        row = await repository.get_import(connection, id)
+    if not _is_repeated_end(row, request, headers):
+        require_open(row, offset)
+        length = expected_length(request, headers, offset, row["upload_length"], settings.import_max_bytes)
+        await receive(request, id, headers, offset, length)
+    return await _answer(request, id)
+
+
+def _is_repeated_end(row: RowMapping, request: Request, headers: AppendHeaders) -> bool:
+    """Whether a client says again, without content, that the upload is complete: the first answer was lost."""
+    at_end = row["received_at"] is not None and row["upload_offset"] == headers.upload_offset
+    return at_end and headers.complete is True and request.headers.get("content-length") == "0"
+
+
+async def _answer(request: Request, id_: UUID) -> Response:
+    settings: IngestionSettings = request.app.state.settings
+    async with lend_connection(request) as connection:
+        row = await repository.get_import(connection, id_)
+        errors = await repository.list_rejects(connection, id_, 0, _SHOWN_ERRORS)
+    headers = upload_headers(row, settings) | {"Location": f"/imports/{id_}"}
+    if request.method == "PATCH" and row["received_at"] is None:
+        return Response(status_code=204, headers=headers)
+    return Response(_import_read(row, errors).model_dump_json(), 202, headers, "application/json")
+
+
+def _import_read(row: RowMapping, errors: Sequence[RowMapping]) -> ImportRead:
+    return ImportRead.model_validate(import_fields(row) | {"errors": [dict(error) for error in errors]})
+
+
+async def read_offset(id: UUID, request: Request, connection: ConnectionDep) -> Response:  # noqa: A002
+    """Tell how much of the body is stored."""
+    row = await repository.get_import(connection, id)
+    headers = upload_headers(row, request.app.state.settings) | {"Cache-Control": "no-store"}
+    return Response(status_code=204, headers=headers)
+
+
+async def read_import(id: UUID, connection: ConnectionDep) -> ImportRead:  # noqa: A002
+    """Return an import with its progress, its counts and its first errors."""
+    row = await repository.get_import(connection, id)
+    return _import_read(row, await repository.list_rejects(connection, id, 0, _SHOWN_ERRORS))
+
+
+async def list_imports(
+    request: Request,
+    response: Response,
+    connection: ConnectionDep,
+    state: ImportState | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: Annotated[int | None, Query(ge=1, lt=2**63, description="`next_cursor` of the page before.")] = None,
+) -> ImportList:
+    """Return imports, newest first: here a client that was cut off finds its own."""
+    rows = await repository.list_imports(connection, state, cursor, limit + 1)
+    items = [Import.model_validate(import_fields(row)) for row in rows[:limit]]
+    next_cursor = str(rows[limit - 1]["sequence"]) if len(rows) > limit else None
+    if next_cursor:
+        query = request.url.include_query_params(cursor=next_cursor).query
+        response.headers["Link"] = f'<{request.url.path}?{query}>; rel="next"'
+    return ImportList(items=items, next_cursor=next_cursor)
+
+
+async def cancel_import(id: UUID, connection: ConnectionDep) -> Response:  # noqa: A002
+    """Stop an import and delete its body. Rows that are stored stay."""
+    if not await repository.cancel_import(connection, id):
+        row = await repository.get_import(connection, id)
+        if row["state"] != ImportState.CANCELLED:
+            raise ImportEnded(f"The import is {row['state']} already.")
+    await connection.commit()
+    return Response(status_code=204)
+
+
+async def read_rejects(id: UUID, request: Request) -> StreamingResponse:  # noqa: A002
+    """Stream the rejected rows so far as NDJSON, in their order."""
+    async with lend_connection(request) as connection:
+        await repository.get_import(connection, id)
+        first = await repository.list_rejects(connection, id, 0, _PAGE_REJECTS)
+    return StreamingResponse(_rejects(request, id, first), media_type="application/x-ndjson")
+
+
+async def _rejects(request: Request, id_: UUID, page: Sequence[RowMapping]) -> AsyncIterator[bytes]:
+    while page:
+        yield b"".join(_line(row) for row in page)
+        async with lend_connection(request) as connection:
+            page = await repository.list_rejects(connection, id_, page[-1]["row"], _PAGE_REJECTS)
+
+
+def _line(row: RowMapping) -> bytes:
+    fields = None if row["fields"] is None else orjson.Fragment(row["fields"])
+    return orjson.dumps(dict(row) | {"fields": fields}, option=orjson.OPT_APPEND_NEWLINE)

@@ -1,0 +1,155 @@
+"""The imports as a queue: claims by the processes that run them, and what is done with the old ones."""
+
+import json
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import RowMapping, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from core.problems import Problem
+from ingestion_api.bulk import Counts
+from ingestion_api.imports.run import Claim
+
+_STEP_CHUNKS = 32
+_STEP_REJECTS = 10_000
+
+# waiting -> running: claimed. running -> running: taken over from a process that is gone or frozen.
+_CLAIM = text("""
+    with next as (
+        select id, state from imports
+        where has_body and (state = 'waiting' or (state = 'running' and lease_until < now()))
+        order by sequence limit 1
+        for update skip locked
+    )
+    update imports
+    set state = 'running', lease_owner = :owner, lease_until = now() + make_interval(secs => :lease_seconds),
+        started_at = coalesce(started_at, now()), crashes = crashes + (next.state = 'running')::int
+    from next where imports.id = next.id
+    returning imports.*
+""")
+
+# running -> running: still at work.
+_RENEW = text("""
+    update imports set lease_until = now() + make_interval(secs => :lease_seconds)
+    where id = :id and lease_owner = :owner and state = 'running'
+""")
+
+# running -> waiting: put back.
+_RELEASE = text("""
+    update imports
+    set state = 'waiting', lease_owner = null, lease_until = null, crashes = crashes + cast(:crashed as int)
+    where id = :id and lease_owner = :owner and state = 'running'
+""")
+
+# running -> failed: it brings down whoever runs it.
+_GIVE_UP = text("""
+    update imports
+    set state = 'failed', problem = cast(:problem as json), finished_at = now(),
+        lease_owner = null, lease_until = null
+    where id = :id and lease_owner = :owner and state = 'running'
+""")
+
+# receiving -> failed: nobody goes on with the upload.
+_EXPIRE = text("""
+    update imports set state = 'failed', problem = cast(:problem as json), finished_at = now()
+    where has_body and state = 'receiving' and active_at < now() - make_interval(secs => :seconds)
+""")
+
+_ENDED_WITH_BODY = text("""
+    select id from imports where has_body and state in ('done', 'failed', 'cancelled')
+    order by sequence limit 1 for update skip locked
+""")
+_DROP_CHUNKS = text("""
+    delete from import_chunks where import_id = :id and "offset" in (
+        select "offset" from import_chunks where import_id = :id order by "offset" limit :limit
+    )
+""")
+_BODY_DROPPED = text("update imports set has_body = false where id = :id")
+
+_OLD = text("""
+    select id from imports where not has_body and finished_at < now() - make_interval(secs => :seconds)
+    order by finished_at limit 1 for update skip locked
+""")
+_DROP_REJECTS = text("""
+    delete from import_rejects where import_id = :id and "row" in (
+        select "row" from import_rejects where import_id = :id order by "row" limit :limit
+    )
+""")
+_DROP_IMPORT = text("delete from imports where id = :id")
+
+
+async def claim_import(engine: AsyncEngine, lease_seconds: float) -> Claim | None:
+    """Claim the oldest import that waits, or whose process is gone."""
+    values = {"owner": uuid4(), "lease_seconds": lease_seconds}
+    async with engine.begin() as connection:
+        row = (await connection.execute(_CLAIM, values)).mappings().one_or_none()
+    return None if row is None else _claim(row)
+
+
+def _claim(row: RowMapping) -> Claim:
+    return Claim(
+        id=row["id"],
+        owner=row["lease_owner"],
+        media_type=row["media_type"],
+        encoding=row["encoding"],
+        parameters=row["parameters"],
+        length=row["upload_offset"],
+        last_row=row["last_row"],
+        counts=Counts(row["received"], row["accepted"], row["duplicates"], row["rejected"]),
+        crashes=row["crashes"],
+    )
+
+
+async def renew_claim(engine: AsyncEngine, claim: Claim, lease_seconds: float) -> bool:
+    """Keep a claim for longer; False if it is lost."""
+    values = {"id": claim.id, "owner": claim.owner, "lease_seconds": lease_seconds}
+    async with engine.begin() as connection:
+        return (await connection.execute(_RENEW, values)).rowcount == 1
+
+
+async def release_claim(engine: AsyncEngine, claim: Claim, *, crashed: bool) -> None:
+    """Give an import back, for this or another process to go on with."""
+    async with engine.begin() as connection:
+        await connection.execute(_RELEASE, {"id": claim.id, "owner": claim.owner, "crashed": crashed})
+
+
+async def give_up(engine: AsyncEngine, claim: Claim, problem: Problem) -> None:
+    """End an import that cannot be run."""
+    values = {"id": claim.id, "owner": claim.owner, "problem": json.dumps(problem.as_dict())}
+    async with engine.begin() as connection:
+        await connection.execute(_GIVE_UP, values)
+
+
+async def expire_uploads(engine: AsyncEngine, seconds: float, problem: Problem) -> int:
+    """End the imports whose body has not grown for `seconds`; returns how many."""
+    async with engine.begin() as connection:
+        values = {"seconds": seconds, "problem": json.dumps(problem.as_dict())}
+        return (await connection.execute(_EXPIRE, values)).rowcount
+
+
+async def drop_bodies(engine: AsyncEngine) -> bool:
+    """Delete a bounded part of a body that is no longer needed; False if there is none."""
+    async with engine.begin() as connection:
+        id_ = (await connection.execute(_ENDED_WITH_BODY)).scalar()
+        if id_ is None:
+            return False
+        if await _delete(connection.execute(_DROP_CHUNKS, {"id": id_, "limit": _STEP_CHUNKS})) < _STEP_CHUNKS:
+            await connection.execute(_BODY_DROPPED, {"id": id_})
+    return True
+
+
+async def drop_old(engine: AsyncEngine, seconds: float) -> bool:
+    """Delete a bounded part of an import that ended over `seconds` ago; False if there is none."""
+    async with engine.begin() as connection:
+        id_: UUID | None = (await connection.execute(_OLD, {"seconds": seconds})).scalar()
+        if id_ is None:
+            return False
+        if await _delete(connection.execute(_DROP_REJECTS, {"id": id_, "limit": _STEP_REJECTS})) < _STEP_REJECTS:
+            await connection.execute(_DROP_IMPORT, {"id": id_})
+    return True
+
+
+async def _delete(execution: Any) -> int:
+    count: int = (await execution).rowcount
+    return count

@@ -1,0 +1,114 @@
+"""The queries that requests about imports need."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import CursorResult, RowMapping, Text, cast, func, insert, null, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from core.models import Import, ImportChunk, ImportReject, ImportState
+from core.problems import NotFound
+
+ENDED = (ImportState.DONE, ImportState.FAILED, ImportState.CANCELLED)
+
+
+async def create_import(
+    connection: AsyncConnection, media_type: str, encoding: str, parameters: dict[str, Any], length: int | None
+) -> UUID:
+    """Make an import that waits for its body; returns its id."""
+    id_ = uuid4()
+    values = {
+        "id": id_,
+        "media_type": media_type,
+        "encoding": encoding,
+        "parameters": parameters,
+        "upload_length": length,
+    }
+    await connection.execute(insert(Import).values(values))  # -> receiving
+    return id_
+
+
+async def get_import(connection: AsyncConnection, id_: UUID) -> RowMapping:
+    """Return an import.
+
+    Raises:
+        NotFound: there is none of this id, or none any more.
+    """
+    query = select(Import.__table__, func.now().label("now")).where(Import.id == id_)
+    row = (await connection.execute(query)).mappings().one_or_none()
+    if row is None:
+        raise NotFound(f"There is no import {id_}.")
+    return row
+
+
+async def list_imports(
+    connection: AsyncConnection, state: ImportState | None, before: int | None, limit: int
+) -> Sequence[RowMapping]:
+    """Return the newest imports, of one state or of all, that are older than the one of the sequence `before`."""
+    query = select(Import.__table__, func.now().label("now")).order_by(Import.sequence.desc()).limit(limit)
+    if state is not None:
+        query = query.where(Import.state == state)
+    if before is not None:
+        query = query.where(Import.sequence < before)
+    return (await connection.execute(query)).mappings().all()
+
+
+async def append_chunk(
+    connection: AsyncConnection, id_: UUID, offset: int, length: int | None, data: bytes
+) -> bool:
+    """Add a piece to the body; False if the body does not end at `offset` any more, or takes no more."""
+    statement = update(Import).where(
+        Import.id == id_,
+        Import.state == ImportState.RECEIVING,
+        Import.upload_offset == offset,
+        or_(Import.upload_length.is_(None), Import.upload_length == (null() if length is None else length)),
+    )
+    values = {"upload_offset": offset + len(data), "upload_length": length, "active_at": func.now()}
+    if not _changed(await connection.execute(statement.values(values))):
+        return False
+    await connection.execute(insert(ImportChunk).values(import_id=id_, offset=offset, data=data))
+    return True
+
+
+async def complete_upload(connection: AsyncConnection, id_: UUID, offset: int) -> bool:
+    """Say that the body ends at `offset`; False if it does not, or has ended before."""
+    statement = update(Import).where(
+        Import.id == id_, Import.state == ImportState.RECEIVING, Import.upload_offset == offset
+    )
+    # receiving -> waiting: the whole body is stored
+    values = {"state": ImportState.WAITING, "upload_length": offset, "received_at": func.now()}
+    return _changed(await connection.execute(statement.values(values)))
+
+
+async def fail_upload(connection: AsyncConnection, id_: UUID, problem: dict[str, Any]) -> None:
+    """Take no more of a body that is no use."""
+    statement = update(Import).where(Import.id == id_, Import.state == ImportState.RECEIVING)
+    # receiving -> failed: the body is too long
+    values = {"state": ImportState.FAILED, "problem": problem, "finished_at": func.now()}
+    await connection.execute(statement.values(values))
+
+
+async def cancel_import(connection: AsyncConnection, id_: UUID) -> bool:
+    """Stop an import; False if it has ended already."""
+    statement = update(Import).where(Import.id == id_, Import.state.not_in(ENDED))
+    # receiving, waiting, running -> cancelled; the process that runs it finds its claim lost
+    values = {
+        "state": ImportState.CANCELLED,
+        "finished_at": func.now(),
+        "lease_owner": None,
+        "lease_until": None,
+    }
+    return _changed(await connection.execute(statement.values(values)))
+
+
+async def list_rejects(connection: AsyncConnection, id_: UUID, after_row: int, limit: int) -> Sequence[RowMapping]:
+    """Return the rejected rows behind `after_row` in their order; `fields` as JSON text."""
+    fields = cast(ImportReject.fields, Text).label("fields")
+    query = select(ImportReject.row, ImportReject.code, ImportReject.detail, fields)
+    query = query.where(ImportReject.import_id == id_, ImportReject.row > after_row)
+    return (await connection.execute(query.order_by(ImportReject.row).limit(limit))).mappings().all()
+
+
+def _changed(result: CursorResult[Any]) -> bool:
+    return result.rowcount == 1

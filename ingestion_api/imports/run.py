@@ -1,0 +1,178 @@
+"""Runs an import: reads its body from Postgres, stores its rows. In a process of its own, called by `worker`.
+
+Each batch is one transaction with the counts that include it, under the claim: who goes on after a crash counts
+nothing twice.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+from uuid import UUID
+
+import orjson
+import psycopg
+
+from core.database import connection_string
+from core.datasets import Datasets
+from core.models import ImportState
+from core.problems import Problem
+from core.settings import DatabaseSettings
+from ingestion_api.batches import Batch
+from ingestion_api.bulk import Counts, Cursor, Journal, store_bulk
+from ingestion_api.bulk_parameters import BulkParameters, make_upload
+from ingestion_api.bulk_process import step_back
+from ingestion_api.decoding import decode
+from ingestion_api.imports import journal
+from ingestion_api.readers import RowRefused
+from ingestion_api.settings import IngestionSettings
+
+_FIELDS_BYTES = 64 * 1024
+
+# Postgres ends a long insert soon after the process that wanted it is gone.
+_OPTIONS = "-c client_connection_check_interval=5s"
+
+_COUNTED = ("received", "accepted", "duplicates", "rejected")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An import that is to be run, in values that travel between processes; `owner` fences it."""
+
+    id: UUID
+    owner: UUID
+    media_type: str
+    encoding: str
+    parameters: dict[str, str]
+    length: int
+    last_row: int
+    counts: Counts
+    crashes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run has ended (None: the claim was lost), and what this run alone has counted."""
+
+    state: ImportState | None
+    counts: dict[str, int]
+
+
+class ClaimLost(Exception):
+    """The import was cancelled, or is another process's by now; or who gave it to this process is gone."""
+
+
+def run_import(
+    claim: Claim, datasets: Datasets, database: DatabaseSettings, settings: IngestionSettings
+) -> Outcome:
+    """Store the rows behind the last one that is counted.
+
+    Raises:
+        psycopg.OperationalError: the database is away; what is committed is counted.
+    """
+    step_back()
+    counts = Counts() if claim.parameters["on_error"] == "abort" else claim.counts
+    before = asdict(counts)
+    state = None
+    with (
+        suppress(ClaimLost),  # outside of the connection's block, which then rolls back
+        _connect(database) as connection,
+        _connect(database, autocommit=True) as reader,
+    ):
+        state = _run(claim, datasets, settings, counts, connection, reader)
+    return Outcome(state, {name: getattr(counts, name) - before[name] for name in _COUNTED})
+
+
+def _run(
+    claim: Claim,
+    datasets: Datasets,
+    settings: IngestionSettings,
+    counts: Counts,
+    connection: psycopg.Connection,
+    reader: psycopg.Connection,
+) -> ImportState:
+    body = _Body(reader, claim)
+    try:
+        parameters = BulkParameters.model_validate(claim.parameters)
+        upload = make_upload(claim.media_type, parameters, datasets, settings.bulk_chunk_rows)
+        if upload.abort_on_error:
+            journal.start_anew(connection, claim.id, claim.owner)
+        note = _make_journal(claim, body, settings, upload.abort_on_error)
+        after_row = 0 if upload.abort_on_error else claim.last_row
+        store_bulk(connection, upload, decode(body.chunks(), claim.encoding), note, counts, after_row)
+    except Problem as problem:
+        connection.rollback()
+        journal.fail(connection, claim.id, claim.owner, _without_counts(problem))
+        return ImportState.FAILED
+    journal.finish(connection.cursor(), claim.id, claim.owner)
+    connection.commit()
+    return ImportState.DONE
+
+
+class _Body:
+    """The body as it was sent, read piece by piece."""
+
+    def __init__(self, reader: psycopg.Connection, claim: Claim) -> None:
+        self._reader = reader
+        self._claim = claim
+        self.bytes_read = 0
+
+    def chunks(self) -> Iterator[bytes]:
+        while self.bytes_read < self._claim.length:
+            chunk = journal.read_chunk(self._reader, self._claim.id, self.bytes_read)
+            if chunk is None:
+                raise ClaimLost  # cancelled; its body is being deleted
+            self.bytes_read += len(chunk)
+            yield chunk
+
+
+def _make_journal(claim: Claim, body: _Body, settings: IngestionSettings, abort: bool) -> Journal:
+    parent = os.getppid()
+
+    def note(cursor: Cursor, batch: Batch, counts: Counts) -> None:
+        if os.getppid() != parent:
+            raise ClaimLost
+        values = asdict(counts) | {
+            "id": claim.id,
+            "owner": claim.owner,
+            "last_row": batch.last_row,
+            "bytes_read": body.bytes_read,
+            "lease_seconds": settings.import_lease_seconds,
+            # All or nothing begins anew: no batch is progress that a crash leaves.
+            "is_progress": not abort,
+        }
+        if not journal.record(cursor, values):
+            raise ClaimLost
+        journal.add_rejects(cursor, claim.id, _rejects(batch))
+        if abort and not batch.received:
+            journal.finish(cursor, claim.id, claim.owner)  # with the rows, in one transaction
+
+    return note
+
+
+def _rejects(batch: Batch) -> Iterator[tuple[int, str, str, str | None]]:
+    for reject, fields in zip(batch.rejects, batch.rejected_fields, strict=True):
+        yield reject.row, reject.code, reject.detail, _as_json(fields)
+
+
+def _as_json(fields: Any) -> str | None:
+    if isinstance(fields, RowRefused):
+        return None
+    try:
+        encoded = orjson.dumps(fields, default=str)
+    except TypeError:  # lone surrogates, integers of thousands of digits
+        return None
+    return encoded.decode() if len(encoded) <= _FIELDS_BYTES else None
+
+
+def _without_counts(problem: Problem) -> dict[str, Any]:
+    """The import has the counts and the rejected rows in other places."""
+    counted = {*_COUNTED, "errors"}
+    return {name: value for name, value in problem.as_dict().items() if name not in counted}
+
+
+def _connect(database: DatabaseSettings, *, autocommit: bool = False) -> psycopg.Connection:
+    options = f"{_OPTIONS} -c statement_timeout={database.statement_timeout_seconds}s"
+    url = connection_string(database.libpq_url, "ingestion_api import", options)
+    return psycopg.connect(url, autocommit=autocommit)

@@ -1,0 +1,166 @@
+"""Receives the body of an import, in one request or in several, after draft-ietf-httpbis-resumable-upload.
+
+Each piece is one transaction: whatever dies, the body in Postgres is a prefix of what was sent, and Upload-Offset
+its length.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+from fastapi import Request
+from sqlalchemy import RowMapping
+from starlette.requests import ClientDisconnect
+
+from core.models import ImportState
+from core.problems import TooLarge
+from ingestion_api import metrics
+from ingestion_api.body_pipe import BodyTimeout
+from ingestion_api.dependencies import get_connection
+from ingestion_api.imports import repository
+from ingestion_api.imports.problems import (
+    ImportEnded,
+    InconsistentLength,
+    OffsetMismatch,
+    UploadCompleted,
+    upload_state,
+)
+from ingestion_api.imports.schemas import UploadHeaders
+from ingestion_api.settings import IngestionSettings
+
+_CHUNK_BYTES = 1024 * 1024
+
+lend_connection = asynccontextmanager(get_connection)
+
+
+def upload_headers(row: RowMapping, settings: IngestionSettings) -> dict[str, str]:
+    """Return the headers that tell a client how its upload stands."""
+    complete = row["received_at"] is not None
+    headers = upload_state(row["upload_offset"], "?1" if complete else "?0")
+    length = row["upload_offset"] if complete else row["upload_length"]
+    if length is not None:
+        headers["Upload-Length"] = str(length)
+    return headers | {"Upload-Limit": upload_limit(settings)}
+
+
+def upload_limit(settings: IngestionSettings) -> str:
+    """Return the header's value: the longest body, and for how long an upload may rest."""
+    return f"max-size={settings.import_max_bytes}, max-age={int(settings.import_expire_seconds)}"
+
+
+def require_open(row: RowMapping, offset: int) -> None:
+    """Check that an import takes more of its body, from `offset` on.
+
+    Raises:
+        UploadCompleted, ImportEnded, OffsetMismatch: it does not.
+    """
+    if row["received_at"] is not None:
+        raise UploadCompleted(row["upload_offset"])
+    if row["state"] != ImportState.RECEIVING:
+        raise ImportEnded(f"The import is {row['state']}; make a new one.")
+    if row["upload_offset"] != offset:
+        raise OffsetMismatch(row["upload_offset"], offset)
+
+
+def expected_length(
+    request: Request, headers: UploadHeaders, offset: int, known: int | None, most: int
+) -> int | None:
+    """Return the length of the whole body that a request at `offset` announces; None: nobody knows.
+
+    `known` is what earlier requests have announced, `most` the limit.
+
+    Raises:
+        InconsistentLength: it contradicts itself or an earlier one.
+        TooLarge: it is over the limit.
+    """
+    content = request.headers.get("content-length", "")
+    end = offset + int(content) if content.isdecimal() else offset
+    lengths = {length for length in (known, headers.upload_length) if length is not None}
+    if content.isdecimal() and (headers.complete or (headers.complete is None and not lengths)):
+        lengths.add(end)
+    if len(lengths) > 1 or any(length < end for length in lengths):
+        said = ", ".join(map(str, sorted({*lengths, end})))
+        raise InconsistentLength(f"Headers contradict each other about the length of the upload: {said}.")
+    if max(lengths, default=end) > most:
+        raise TooLarge(f"The body of an import may have {most} bytes.", code="upload_too_large")
+    return lengths.pop() if lengths else None
+
+
+async def receive(request: Request, id_: UUID, headers: UploadHeaders, offset: int, length: int | None) -> None:
+    """Store the body of a request behind `offset`; it ends the upload when it says so, or the length is reached.
+
+    Raises:
+        BodyTimeout, ClientDisconnect: it was cut short; what came is stored.
+        OffsetMismatch, UploadCompleted, ImportEnded: another request was faster.
+        InconsistentLength, TooLarge: more comes than was announced, or than an import may have.
+        Unavailable, OperationalError: the database is slow or away.
+    """
+    settings: IngestionSettings = request.app.state.settings
+    async for piece in _pieces(request, settings.idle_seconds):
+        end = offset + len(piece)
+        if length is not None and end > length:
+            raise InconsistentLength(f"The upload is longer than the {length} bytes that were announced.")
+        if end > settings.import_max_bytes:
+            await _refuse_too_long(request, id_, settings.import_max_bytes)
+        await _store(request, id_, offset, length, piece)
+        offset = end
+    if headers.complete and length is not None and offset != length:
+        raise InconsistentLength(f"The upload ends at {offset}, but {length} bytes were announced.")
+    if offset == length or (length is None and headers.complete is not False):
+        await _complete(request, id_, offset)
+
+
+async def _pieces(request: Request, idle_seconds: float) -> AsyncIterator[bytes]:
+    """Yield the body in pieces of 1 MiB; also what is left of one that is cut short, before that is raised."""
+    gathered = bytearray()
+    try:
+        async for part in _parts(request, idle_seconds):
+            gathered += part
+            while len(gathered) >= _CHUNK_BYTES:
+                yield bytes(gathered[:_CHUNK_BYTES])
+                del gathered[:_CHUNK_BYTES]
+    except (BodyTimeout, ClientDisconnect):
+        if gathered:
+            yield bytes(gathered)
+        raise
+    if gathered:
+        yield bytes(gathered)
+
+
+async def _parts(request: Request, idle_seconds: float) -> AsyncIterator[bytes]:
+    stream = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(idle_seconds):
+                part = await anext(stream, None)
+        except TimeoutError:
+            raise BodyTimeout(f"Nothing came for {idle_seconds:g} seconds.") from None
+        if part is None:
+            return
+        yield part
+
+
+async def _store(request: Request, id_: UUID, offset: int, length: int | None, piece: bytes) -> None:
+    async with lend_connection(request) as connection:
+        if not await repository.append_chunk(connection, id_, offset, length, piece):
+            require_open(await repository.get_import(connection, id_), offset)
+            raise InconsistentLength("Another request has announced another length of the upload.")
+        await connection.commit()
+    metrics.IMPORT_BYTES.inc(len(piece))
+
+
+async def _complete(request: Request, id_: UUID, offset: int) -> None:
+    async with lend_connection(request) as connection:
+        if not await repository.complete_upload(connection, id_, offset):
+            require_open(await repository.get_import(connection, id_), offset)
+        await connection.commit()
+    request.app.state.import_completed.set()
+
+
+async def _refuse_too_long(request: Request, id_: UUID, most: int) -> None:
+    problem = TooLarge(f"The body of an import may have {most} bytes.", code="upload_too_large")
+    async with lend_connection(request) as connection:
+        await repository.fail_upload(connection, id_, problem.as_dict())
+        await connection.commit()
+    raise problem
