@@ -5,6 +5,8 @@ Problem
 ├── MissingKey           401
 ├── ScopeMissing         403
 ├── NotFound             404
+├── NotAcceptable        406
+├── Conflict             409
 ├── TooLarge             413
 ├── UnsupportedType      415
 ├── InvalidFields        422  each wrong field with its JSON pointer or parameter name
@@ -100,6 +102,20 @@ class NotFound(Problem):
 
     status = 404
     code = "not_found"
+
+
+class NotAcceptable(Problem):
+    """The client's Accept rules out everything that the endpoint sends."""
+
+    status = 406
+    code = "not_acceptable"
+
+
+class Conflict(Problem):
+    """The request is well formed, but does not go with what it refers to."""
+
+    status = 409
+    code = "conflict"
 
 
 class TooLarge(Problem):

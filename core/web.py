@@ -1,6 +1,5 @@
 """HTTP as the APIs share it: problems for every refusal, request ids, running."""
 
-import json
 import re
 import signal
 import sys
@@ -19,8 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.health import Check, add_health
 from core.metrics import HTTP_REQUEST_SECONDS, HTTP_UNHANDLED_ERRORS
-from core.openapi import PROBLEM_TYPE
+from core.negotiation import Endpoints, Negotiation
 from core.problems import FieldError, InvalidFields, Malformed, Problem, UnsupportedType
+from core.responses import problem_response
 
 log = structlog.get_logger()
 
@@ -44,17 +44,13 @@ def serve(app: FastAPI, host: str, port: int) -> None:
     uvicorn.Server(config).run()
 
 
-def problem_response(problem: Problem) -> Response:
-    """Render a problem."""
-    body = json.dumps(problem.as_dict(), ensure_ascii=False).encode("utf-8", "replace")
-    return Response(body, problem.status, problem.headers, PROBLEM_TYPE)
-
-
 def install_web(app: FastAPI, checks: dict[str, Check]) -> None:
-    """Add problems, request ids, request metrics, /healthz, /readyz and /metrics to `app`."""
+    """Add problems, content negotiation, request ids and metrics, /healthz, /readyz and /metrics to `app`."""
+    app.state.endpoints = Endpoints(app)
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_middleware(Negotiation, endpoints=app.state.endpoints)
     app.add_middleware(RequestContext)
     add_health(app, checks)
 
@@ -86,14 +82,18 @@ async def _on_validation_error(_: Request, error: Exception) -> Response:
     return problem_response(InvalidFields([field_error(e["loc"], e["type"], e["msg"]) for e in errors]))
 
 
-async def _on_http_exception(_: Request, error: Exception) -> Response:
+async def _on_http_exception(request: Request, error: Exception) -> Response:
     """Starlette's own refusals: 404 and 405."""
     http_error = cast(HTTPException, error)
     status = HTTPStatus(http_error.status_code)
+    headers = dict(http_error.headers or {})
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        # Starlette names the methods of the first route only, but a path may have several.
+        headers["Allow"] = ", ".join(request.app.state.endpoints.methods(request.scope["path"]))
     problem = Problem(
         f"{status.description or status.phrase}.",
         code=status.phrase.lower().replace(" ", "_"),
-        headers=dict(http_error.headers or {}),
+        headers=headers,
     )
     problem.status = status.value
     return problem_response(problem)

@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.datasets import Datasets
+from core.openapi import DATASET_NAME
 from core.problems import FieldError, InvalidFields, TooLarge, Unavailable
 from ingestion_api.schemas import ROW_BYTES
 
@@ -62,3 +63,6 @@ async def read_body(request: Request) -> bytes:
 
 DatasetsDep = Annotated[Datasets, Depends(get_datasets)]
 ConnectionDep = Annotated[AsyncConnection, Depends(get_connection)]
+DatasetParameter = Annotated[
+    str | None, Query(description="One dataset; without it all of them.", json_schema_extra=DATASET_NAME)
+]

@@ -20,7 +20,9 @@ from core.datasets import load_datasets
 from core.keys import KeyRing, Scope, select_valid_keys
 from core.logs import configure_logging
 from core.migrate import check_database
+from core.openapi import describe
 from core.problems import Unavailable
+from core.responses import problem_response
 from core.settings import (
     AccessSettings,
     DatabaseSettings,
@@ -29,9 +31,10 @@ from core.settings import (
     read_settings,
     refuse_open_bind,
 )
-from core.web import install_web, problem_response, serve
+from core.web import install_web, serve
 from ingestion_api.endpoints import add_endpoints
 from ingestion_api.intake import Intake
+from ingestion_api.schemas import TextCreate
 from ingestion_api.settings import IngestionSettings
 
 log = structlog.get_logger()
@@ -64,7 +67,9 @@ def create_app(
     app = FastAPIOffline(
         title="Ingestion API",
         summary="Takes texts, to be labelled in Argilla.",
+        version="2.0.0",
         lifespan=lifespan,
+        redirect_slashes=False,
         generate_unique_id_function=_operation_id,
     )
     app.state.settings = settings
@@ -75,6 +80,7 @@ def create_app(
     app.state.key_ring = KeyRing(access.require_api_key)
     add_endpoints(app)
     install_web(app, {"database": lambda: check_database(engine)})
+    describe(app, app.state.datasets, access.require_api_key, TextCreate)
     for error in (OperationalError, PoolTimeout, psycopg.OperationalError):
         app.add_exception_handler(error, _on_outage)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)

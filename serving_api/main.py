@@ -9,6 +9,7 @@ from fastapi_offline import FastAPIOffline
 
 from core.datasets import Datasets
 from core.keys import KeyRing
+from core.openapi import describe
 from core.settings import AccessSettings, DatabaseSettings
 from core.web import install_web
 from serving_api.answer_cache import AnswerCache
@@ -64,4 +65,5 @@ def create_app(
     app.state.follower = follower
     app.include_router(make_router(datasets))
     install_web(app, {"replica": check_replica})
+    describe(app, datasets, access.require_api_key)
     return app

@@ -8,10 +8,20 @@ from typing import Any
 
 from core.datasets import DEFAULT_DATASET, Datasets
 from core.models import AnnotationStatus
-from core.problems import FieldError, InvalidFields
+from core.problems import Conflict, FieldError, InvalidFields
 from serving_api import cursor
 from serving_api.cursor import Position
 from serving_api.parameters import FilterParameters, Order, PageParameters
+
+
+class ForeignCursor(Conflict):
+    """The cursor has the shape of one, but was not made for this list."""
+
+    code = "invalid_cursor"
+
+    def __init__(self) -> None:
+        super().__init__("Not a cursor of this list: pass next_cursor unchanged, with the same filters and order.")
+        self.extra = {"errors": [FieldError(self.code, self.detail, parameter="cursor").as_dict()]}
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,8 @@ def page_query(parameters: PageParameters, labels: Sequence[str], datasets: Data
     """Return the query that the parameters ask for.
 
     Raises:
-        InvalidFields: the dataset, a label or the cursor is not known; each is named.
+        InvalidFields: the dataset or a label is not known; each is named.
+        ForeignCursor: the cursor belongs to another list.
     """
     dataset = choose_dataset(parameters.dataset, labels, datasets)
     unknown = [label for label in labels if label not in datasets[dataset].labels]
@@ -54,8 +65,7 @@ def page_query(parameters: PageParameters, labels: Sequence[str], datasets: Data
     try:
         after = cursor.decode(parameters.cursor, texts.fingerprint) if parameters.cursor else None
     except ValueError as error:
-        detail = "Not a cursor of this list: pass next_cursor unchanged, with the same filters and order."
-        raise InvalidFields([FieldError("invalid_cursor", detail, parameter="cursor")]) from error
+        raise ForeignCursor from error
     return PageQuery(texts, parameters.limit, after)
 
 
