@@ -6,14 +6,14 @@ Both are read from the OpenAPI document, so that an endpoint which is documented
 import re
 from collections.abc import Callable
 from functools import cached_property, lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import mimeparse
 from fastapi import APIRouter, FastAPI
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from core.problems import NotAcceptable
+from core.problems import MethodNotAllowed, NotAcceptable, Problem
 from core.responses import problem_response
 
 # Pages about the API itself, which its document does not list.
@@ -32,9 +32,7 @@ class Router(APIRouter):
             super().add_api_route(path, endpoint, **options | hidden)
 
 
-class _Endpoint(NamedTuple):
-    path: re.Pattern[str]
-    media_types: dict[str, tuple[str, ...]]  # of successful answers, by method
+MediaTypes = dict[str, tuple[str, ...]]  # of successful answers, by method
 
 
 class Endpoints:
@@ -43,51 +41,54 @@ class Endpoints:
     def __init__(self, app: FastAPI) -> None:
         self._app = app
 
+    def find(self, path: str) -> MediaTypes | None:
+        """Return what a path sends by method; HEAD is there wherever GET is."""
+        fixed, templates = self._all
+        if path in fixed:
+            return fixed[path]
+        return next((media_types for template, media_types in templates if template.match(path)), None)
+
     @cached_property
-    def _all(self) -> list[_Endpoint]:
-        documented = [
-            _Endpoint(
-                compile_path(path)[0],
-                {method.upper(): _sent(operation["responses"]) for method, operation in operations.items()},
-            )
-            for path, operations in self._app.openapi()["paths"].items()
-        ]
-        own = [_Endpoint(compile_path(path)[0], {"GET": (kind,)}) for path, kind in _OWN_PAGES.items()]
-        return documented + own
-
-    def methods(self, path: str) -> list[str]:
-        """Return the methods that a path takes; HEAD wherever there is GET."""
-        methods = set(self._media_types(path))
-        return sorted(methods | {"HEAD"} if "GET" in methods else methods)
-
-    def media_types(self, method: str, path: str) -> tuple[str, ...]:
-        """Return the media types of successful answers; none where there is no such endpoint."""
-        return self._media_types(path).get("GET" if method == "HEAD" else method, ())
-
-    def _media_types(self, path: str) -> dict[str, tuple[str, ...]]:
-        return next((endpoint.media_types for endpoint in self._all if endpoint.path.match(path)), {})
+    def _all(self) -> tuple[dict[str, MediaTypes], list[tuple[re.Pattern[str], MediaTypes]]]:
+        media_types = {path: _media_types(o) for path, o in self._app.openapi()["paths"].items()}
+        media_types |= {path: {"GET": (kind,), "HEAD": (kind,)} for path, kind in _OWN_PAGES.items()}
+        templates = [(compile_path(path)[0], kinds) for path, kinds in media_types.items() if "{" in path]
+        return media_types, templates
 
 
-def _sent(responses: dict[str, dict[str, dict[str, object]]]) -> tuple[str, ...]:
+def _media_types(operations: dict[str, dict[str, Any]]) -> MediaTypes:
+    by_method = {method.upper(): _sent(operation["responses"]) for method, operation in operations.items()}
+    return by_method | {"HEAD": by_method["GET"]} if "GET" in by_method else by_method
+
+
+def _sent(responses: dict[str, dict[str, Any]]) -> tuple[str, ...]:
     kinds = [kind for status, r in responses.items() if status.startswith("2") for kind in r.get("content", {})]
     return tuple(dict.fromkeys(kinds))
 
 
 class Negotiation:
-    """ASGI middleware: refuses, before anything is done, an Accept that rules out all that an endpoint sends."""
+    """ASGI middleware: refuses, before anything else, a wrong method, or an Accept that rules out all answers."""
 
     def __init__(self, app: ASGIApp, endpoints: Endpoints) -> None:
         self.app = app
         self._endpoints = endpoints
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (accept := _accept(scope)):
-            sent = self._endpoints.media_types(scope["method"], scope["path"])
-            if sent and not is_acceptable(sent, accept):
-                problem = NotAcceptable(f"Accept rules out what is sent here: {' or '.join(sent)}.")
-                await problem_response(problem)(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        app = self.app if refusal is None else problem_response(refusal)
+        await app(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Problem | None:
+        found = self._endpoints.find(scope["path"])
+        if found is None:
+            return None  # 404, or the files of the documentation
+        if scope["method"] not in found:
+            # Starlette names the methods of one route only, and takes a fixed path for a template's.
+            return MethodNotAllowed(sorted(found))
+        sent, accept = found[scope["method"]], _accept(scope)
+        if sent and accept and not is_acceptable(sent, accept):
+            return NotAcceptable(f"Accept rules out what is sent here: {' or '.join(sent)}.")
+        return None
 
 
 def _accept(scope: Scope) -> str:

@@ -5,6 +5,7 @@ Problem
 ├── MissingKey           401
 ├── ScopeMissing         403
 ├── NotFound             404
+├── MethodNotAllowed     405
 ├── NotAcceptable        406
 ├── Conflict             409
 ├── TooLarge             413
@@ -102,6 +103,17 @@ class NotFound(Problem):
 
     status = 404
     code = "not_found"
+
+
+class MethodNotAllowed(Problem):
+    """The path does not take this method; `Allow` lists those that it takes."""
+
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, methods: list[str]) -> None:
+        allowed = ", ".join(methods)
+        super().__init__(f"This path takes: {allowed}.", headers={"Allow": allowed})
 
 
 class NotAcceptable(Problem):

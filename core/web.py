@@ -46,11 +46,10 @@ def serve(app: FastAPI, host: str, port: int) -> None:
 
 def install_web(app: FastAPI, checks: dict[str, Check]) -> None:
     """Add problems, content negotiation, request ids and metrics, /healthz, /readyz and /metrics to `app`."""
-    app.state.endpoints = Endpoints(app)
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_middleware(Negotiation, endpoints=app.state.endpoints)
+    app.add_middleware(Negotiation, endpoints=Endpoints(app))
     app.add_middleware(RequestContext)
     add_health(app, checks)
 
@@ -82,18 +81,14 @@ async def _on_validation_error(_: Request, error: Exception) -> Response:
     return problem_response(InvalidFields([field_error(e["loc"], e["type"], e["msg"]) for e in errors]))
 
 
-async def _on_http_exception(request: Request, error: Exception) -> Response:
-    """Starlette's own refusals: 404 and 405."""
+async def _on_http_exception(_: Request, error: Exception) -> Response:
+    """Starlette's own refusals: 404, and 405 of what is not documented."""
     http_error = cast(HTTPException, error)
     status = HTTPStatus(http_error.status_code)
-    headers = dict(http_error.headers or {})
-    if status is HTTPStatus.METHOD_NOT_ALLOWED:
-        # Starlette names the methods of the first route only, but a path may have several.
-        headers["Allow"] = ", ".join(request.app.state.endpoints.methods(request.scope["path"]))
     problem = Problem(
         f"{status.description or status.phrase}.",
         code=status.phrase.lower().replace(" ", "_"),
-        headers=headers,
+        headers=dict(http_error.headers or {}),
     )
     problem.status = status.value
     return problem_response(problem)

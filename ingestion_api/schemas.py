@@ -5,7 +5,17 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationInfo,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from core.datasets import DEFAULT_DATASET, Datasets
@@ -83,13 +93,19 @@ MetadataValue = Annotated[
     bool | int | float | str,
     PlainValidator(_metadata_value, json_schema_input_type=bool | _Integer | _Number | _Words),
 ]
+# As JSON schema pydantic would let a pattern of names say which values are checked, not which names are allowed.
+_METADATA_SCHEMA = {
+    "type": "object",
+    "maxProperties": 100,
+    "propertyNames": {"minLength": 1, "maxLength": 200, "pattern": WITHOUT_NUL},
+    "additionalProperties": TypeAdapter(MetadataValue).json_schema(),
+}
 Metadata = Annotated[
     dict[MetadataName, MetadataValue],
-    # pydantic would let a pattern of names say which values are checked, not which names are allowed.
-    Field(max_length=100, json_schema_extra=lambda schema: schema["propertyNames"].update(pattern=WITHOUT_NUL)),
+    Field(max_length=100),
+    BeforeValidator(_null_is_empty),
+    WithJsonSchema({"anyOf": [_METADATA_SCHEMA, {"type": "null"}]}),
 ]
-
-
 _DatasetName = Annotated[str, Field(json_schema_extra=DATASET_NAME)]
 
 
@@ -124,9 +140,7 @@ class TextCreate(BaseModel):
     )
     source: Line | None = Field(None, description="Where the text comes from.")
     external_id: Line | None = Field(None, description="The sender's own name for the text.")
-    metadata: Annotated[Metadata, BeforeValidator(_null_is_empty, json_schema_input_type=Metadata | None)] = Field(
-        default_factory=dict, description="Shown to annotators beside the text."
-    )
+    metadata: Metadata = Field(default_factory=dict, description="Shown to annotators beside the text.")
 
 
 class Receipt(BaseModel):
