@@ -21,15 +21,16 @@ _ZSTD_WINDOW_LOG = 25
 
 
 def decode(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
-    """Undo a Content-Encoding: `identity`, `gzip` or `zstd`.
+    """Undo a Content-Encoding: `identity`, `gzip` (or `x-gzip`, the same) or `zstd`.
 
     Raises:
-        UnsupportedType: another encoding; raised at once.
+        UnsupportedType: another encoding, or several of them; raised at once.
         Malformed: damaged or cut short; what came before has been yielded.
         TooLarge: it expands as only a bomb does.
     """
     if encoding == "identity":
         return iter(chunks)
+    encoding = encoding.removeprefix("x-")
     if encoding not in _OPENERS:
         known = ", ".join(_OPENERS)
         raise UnsupportedType(f"Content-Encoding {encoding!r} is not read here; use one of: {known}.")

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.datasets import Datasets
 from core.openapi import DATASET_NAME
-from core.problems import FieldError, InvalidFields, TooLarge, Unavailable
+from core.problems import FieldError, InvalidFields, TooLarge, Unavailable, UnsupportedType
 from ingestion_api.schemas import ROW_BYTES
 
 _DATABASE_SECONDS = 5.0
@@ -49,8 +49,11 @@ async def read_body(request: Request) -> bytes:
     """Return the body of a single text's request.
 
     Raises:
+        UnsupportedType: it is compressed.
         TooLarge: it is over the limit, whatever Content-Length says.
     """
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise UnsupportedType("Send a single text without Content-Encoding.")
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():
