@@ -38,6 +38,7 @@ def serve(app: FastAPI, host: str, port: int) -> None:
         server_header=False,
         timeout_graceful_shutdown=10,
     )
+    app.openapi()  # made now, or the first request would wait for it: see core.negotiation
     # uvicorn raises the signal again once it has shut down; a wanted end is no failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
