@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic.config import JsonDict
 from pydantic.json_schema import models_json_schema
 
-from core.datasets import Datasets
+from core.datasets import DEFAULT_DATASET, Datasets
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -124,6 +124,8 @@ def _complete(
     components = document.setdefault("components", {})
     schemas = models_json_schema([(model, "validation") for model in models], ref_template=_SCHEMAS + "/{model}")
     components.setdefault("schemas", {}).update(schemas[1]["$defs"])
+    for model in models:
+        _couple_labels(components["schemas"][model.__name__], datasets)
     if key_is_required:
         components["securitySchemes"] = {_KEY: {"type": "http", "scheme": "bearer"}}
     for operations in document["paths"].values():
@@ -152,6 +154,20 @@ def _forbid_null(schema: dict[str, Any]) -> None:
         schema |= kinds[0]
     elif kinds:
         schema["anyOf"] = kinds
+
+
+def _couple_labels(schema: dict[str, Any], datasets: Datasets) -> None:
+    """Say in a body's schema which labels go with which dataset, where there are several."""
+    if len(datasets) > 1 and schema["properties"].keys() >= {"dataset", "label"}:
+        schema["anyOf"] = [_labels_of(name, list(dataset.labels)) for name, dataset in sorted(datasets.items())]
+
+
+def _labels_of(name: str, labels: list[str]) -> dict[str, Any]:
+    without = [None] if name == DEFAULT_DATASET else []  # who names no dataset means the default one
+    return {
+        "properties": {"dataset": {"enum": [name, *without]}, "label": {"enum": [*labels, None]}},
+        "required": [] if without else ["dataset"],
+    }
 
 
 def _list_names(node: Any, names: dict[str, list[str]]) -> None:

@@ -13,6 +13,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -50,6 +51,9 @@ def install_web(app: FastAPI, checks: dict[str, Check]) -> None:
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.methods and not route.include_in_schema:
+            route.methods.add("HEAD")  # the pages of the documentation, which FastAPI adds by itself
     app.add_middleware(Negotiation, endpoints=Endpoints(app))
     app.add_middleware(RequestContext)
     add_health(app, checks)

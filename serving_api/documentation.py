@@ -60,7 +60,7 @@ _REFUSALS: Responses = {
     503: unavailable("replica_missing", "The replica is being built.", retry_after_seconds=5),
 }
 _CURSOR_ERROR = {"parameter": "cursor", "code": "invalid_cursor", "detail": "Not a cursor of this list: …"}
-_FOREIGN_CURSOR = problem(409, "invalid_cursor", "Not a cursor of this list: …", errors=[_CURSOR_ERROR])
+_MISMATCH = problem(409, "invalid_cursor", "Not a cursor of this list: …", errors=[_CURSOR_ERROR])
 _NOT_MODIFIED: Responses = {
     304: {"description": "The client holds this answer already.", "headers": _REPLICA_HEADERS | _ETAG}
 }
@@ -74,7 +74,7 @@ PAGE: Responses = {
     200: _answer(TextPage, {"items": [_ITEM], "next_cursor": EXAMPLE_CURSOR, "version": 91342}, _ETAG | _LINK),
     **_NOT_MODIFIED,
     **_REFUSALS,
-    409: _FOREIGN_CURSOR,
+    409: _MISMATCH,
 }
 TEXT: Responses = {
     200: _answer(TextDetail, _ITEM | {"annotations": [_ANNOTATION]}, _ETAG),

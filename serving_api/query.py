@@ -14,14 +14,12 @@ from serving_api.cursor import Position
 from serving_api.parameters import FilterParameters, Order, PageParameters
 
 
-class ForeignCursor(Conflict):
-    """The cursor has the shape of one, but was not made for this list."""
+class Mismatch(Conflict):
+    """A parameter is right by itself, but does not go with the others."""
 
-    code = "invalid_cursor"
-
-    def __init__(self) -> None:
-        super().__init__("Not a cursor of this list: pass next_cursor unchanged, with the same filters and order.")
-        self.extra = {"errors": [FieldError(self.code, self.detail, parameter="cursor").as_dict()]}
+    def __init__(self, error: FieldError) -> None:
+        super().__init__(error.detail, code=error.code)
+        self.extra = {"errors": [error.as_dict()]}
 
 
 @dataclass(frozen=True)
@@ -55,18 +53,27 @@ def page_query(parameters: PageParameters, labels: Sequence[str], datasets: Data
 
     Raises:
         InvalidFields: the dataset or a label is not known; each is named.
-        ForeignCursor: the cursor belongs to another list.
+        Mismatch: a label belongs to another dataset, or the cursor to another list.
     """
     dataset = choose_dataset(parameters.dataset, labels, datasets)
-    unknown = [label for label in labels if label not in datasets[dataset].labels]
-    if unknown:
-        raise InvalidFields([_unknown("label", label, datasets[dataset].labels) for label in unknown])
+    _check_labels(labels, dataset, datasets)
     texts = TextsQuery(dataset, tuple(sorted(set(labels))), parameters, parameters.order)
     try:
         after = cursor.decode(parameters.cursor, texts.fingerprint) if parameters.cursor else None
     except ValueError as error:
-        raise ForeignCursor from error
+        detail = "Not a cursor of this list: pass next_cursor unchanged, with the same filters and order."
+        raise Mismatch(FieldError("invalid_cursor", detail, parameter="cursor")) from error
     return PageQuery(texts, parameters.limit, after)
+
+
+def _check_labels(labels: Sequence[str], dataset: str, datasets: Datasets) -> None:
+    known = datasets[dataset].labels
+    errors = {label: _unknown("label", label, known) for label in labels if label not in known}
+    elsewhere = {label for other in datasets.values() for label in other.labels}
+    if errors.keys() - elsewhere:
+        raise InvalidFields(list(errors.values()))
+    for error in errors.values():
+        raise Mismatch(error)
 
 
 def choose_dataset(asked: str | None, labels: Sequence[str], datasets: Datasets) -> str:

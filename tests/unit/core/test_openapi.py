@@ -61,6 +61,19 @@ def test_the_names_that_the_settings_define_are_listed(tmp_path: Path) -> None:
     fields = document["components"]["schemas"]["TextCreate"]["properties"]
     assert fields["dataset"]["anyOf"][0] == {"type": "string", "enum": ["mail", "toxicity"]}
     assert fields["label"]["anyOf"][0] == {"type": "string", "enum": ["ham", "non_toxic", "spam", "toxic"]}
+    assert document["components"]["schemas"]["TextCreate"]["anyOf"] == [
+        {
+            "properties": {"dataset": {"enum": ["mail"]}, "label": {"enum": ["spam", "ham", None]}},
+            "required": ["dataset"],
+        },
+        {
+            "properties": {
+                "dataset": {"enum": ["toxicity", None]},
+                "label": {"enum": ["toxic", "non_toxic", None]},
+            },
+            "required": [],
+        },
+    ]
     (dataset,) = document["paths"]["/queue"]["get"]["parameters"]
     assert dataset["schema"]["enum"] == ["mail", "toxicity"]
 
