@@ -25,7 +25,7 @@ _PIECE_BYTES = 8 * 1024 * 1024
 _RETRY_SECONDS = 300
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 1.0
 
-_ENDED = {"done", "failed", "cancelled"}
+_ENDED = {"done", "failed"}
 
 Result = TypeVar("Result")
 

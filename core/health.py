@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Literal
 
 from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel, Field
 
+from core.negotiation import Router
 from core.openapi import answer
 from core.server import metrics_registry
 
@@ -18,40 +20,51 @@ _CHECK_SECONDS = 3.0
 _READY = answer("Everything that this program needs is there.", {"status": "ok", "missing": {}})
 _MISSING = {"status": "missing", "missing": {"database": "connection refused"}}
 _METRICS = 'http_request_seconds_count{method="GET",route="/texts/{id}",status="200"} 42.0\n'
+_ALIVE = {"status": "ok"}
+_TEXT = {"schema": {"type": "string"}, "example": _METRICS}
+
+
+class Alive(BaseModel):
+    """The process lives."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(BaseModel):
+    """Whether a program's needs are there."""
+
+    status: Literal["ok", "missing"]
+    missing: dict[str, str] = Field(description="What is missing, and why.")
 
 
 def add_health(app: FastAPI, checks: dict[str, Check]) -> None:
     """Add the endpoints; /readyz runs the named `checks`."""
+    router = Router(tags=["operations"])
 
-    @app.get(
-        "/healthz",
-        tags=["operations"],
-        summary="The process lives",
-        responses={200: answer("The process lives.", {"status": "ok"})},
-    )
-    async def healthz() -> dict[str, str]:
-        return {"status": "ok"}
+    @router.get("/healthz", summary="The process lives", responses={200: answer("The process lives.", _ALIVE)})
+    async def healthz() -> Alive:
+        return Alive()
 
-    @app.get(
+    @router.get(
         "/readyz",
-        tags=["operations"],
         summary="What this program needs is there",
-        responses={200: _READY, 503: answer("Something is missing; `missing` says what, and why.", _MISSING)},
+        responses={200: _READY, 503: answer("Something is missing.", _MISSING, model=Readiness)},
     )
-    async def readyz(response: Response) -> dict[str, Any]:
+    async def readyz(response: Response) -> Readiness:
         missing = await find_missing(checks)
         response.status_code = 503 if missing else 200
-        return {"status": "missing" if missing else "ok", "missing": missing}
+        return Readiness(status="missing" if missing else "ok", missing=missing)
 
-    @app.get(
+    @router.get(
         "/metrics",
-        tags=["operations"],
         summary="Metrics for Prometheus",
         response_class=Response,
-        responses={200: answer("Prometheus' text format.", _METRICS, "text/plain")},
+        responses={200: {"description": "Prometheus' text format.", "content": {"text/plain": _TEXT}}},
     )
     async def metrics() -> Response:
         return Response(generate_latest(metrics_registry()), media_type=CONTENT_TYPE_LATEST)
+
+    app.include_router(router)
 
 
 async def find_missing(checks: dict[str, Check]) -> dict[str, str]:

@@ -44,7 +44,7 @@ class ImportState(StrEnum):
     RUNNING = "running"  # claimed by an ingestion process until `lease_until`
     DONE = "done"  # every row was stored or rejected
     FAILED = "failed"  # the body cannot be read on, was never completed, or kills whoever reads it; see `problem`
-    CANCELLED = "cancelled"  # by a client, before its end
+    DELETED = "deleted"  # by a client: hidden, and its rows go soon
 
 
 class Xid8(UserDefinedType[int]):

@@ -1,28 +1,57 @@
-"""Examples for the OpenAPI documents: each answer has one, refusals included."""
+"""The OpenAPI documents: each answer has a schema and an example, refusals included, and tells the truth."""
 
 from http import HTTPStatus
 from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from pydantic.config import JsonDict
+from pydantic.json_schema import models_json_schema
+
+from core.datasets import DEFAULT_DATASET, Datasets
 
 Responses = dict[int | str, dict[str, Any]]
 
 PROBLEM_TYPE = "application/problem+json"
 
-_PROBLEM_SCHEMA = {
-    "type": "object",
-    "required": ["type", "title", "status", "detail", "code"],
-    "properties": {
-        "type": {"type": "string", "format": "uri-reference"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "code": {"type": "string"},
-        "errors": {"type": "array", "items": {"type": "object"}},
-    },
-}
+# What Python's `str.strip` takes away: a JSON schema's own \s means something else.
+BLANK = r"\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+WITHOUT_NUL = r"^[^\x00]*$"
+NOT_BLANK = rf"^[^\x00]*[^\x00{BLANK}][^\x00]*$"
+
+# Marks of what names a dataset or a label of the settings; the document lists the names in their place.
+DATASET_NAME: JsonDict = {"format": "dataset"}
+LABEL_NAME: JsonDict = {"format": "label"}
+# A mark of a number of bytes that may not be over INGESTION_IMPORT_MAX_BYTES.
+IMPORT_BYTES: JsonDict = {"format": "import-bytes"}
+
+_KEY = "ApiKey"
+_SCHEMAS = "#/components/schemas"
+
+
+class ProblemError(BaseModel):
+    """What is wrong with one field, parameter or row."""
+
+    code: str
+    detail: str
+    pointer: str | None = None
+    parameter: str | None = None
+    row: int | None = None
+
+
+class ProblemRead(BaseModel):
+    """A refusal, as RFC 9457 has it."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: list[ProblemError] = []
 
 
 def answer(description: str, example: Any, media_type: str = "application/json", **more: Any) -> dict[str, Any]:
-    """Describe an answer of success."""
+    """Describe an answer of success; `model` among `more` is its schema, if the endpoint does not tell it."""
     return {"description": description, "content": {media_type: {"example": example}}, **more}
 
 
@@ -31,11 +60,16 @@ def header(description: str, example: str) -> dict[str, Any]:
     return {"description": description, "schema": {"type": "string"}, "example": example}
 
 
+def reference(model: type[BaseModel]) -> dict[str, str]:
+    """Refer to the schema of a model; `describe` must be given the model, if no endpoint returns it."""
+    return {"$ref": f"{_SCHEMAS}/{model.__name__}"}
+
+
 def problem(status: int, code: str, detail: str, **extra: Any) -> dict[str, Any]:
     """Describe a refusal; `extra` are its further members."""
     title = HTTPStatus(status).phrase
     example = {"type": f"urn:problem:{code}", "title": title, "status": status, "detail": detail, "code": code}
-    content = {PROBLEM_TYPE: {"schema": _PROBLEM_SCHEMA, "example": example | extra}}
+    content = {PROBLEM_TYPE: {"schema": reference(ProblemRead), "example": example | extra}}
     return {"description": title, "content": content}
 
 
@@ -59,8 +93,106 @@ def unavailable(code: str, detail: str, retry_after_seconds: int = 1) -> dict[st
 
 
 def key_refusals(scope: str) -> Responses:
-    """Describe the refusals of whoever lacks a key."""
+    """Describe the refusals of whoever lacks a key. An endpoint that has them is one that needs a key."""
+    challenge = {"WWW-Authenticate": header("How to send a key.", "Bearer")}
     return {
-        401: problem(401, "missing_key", "Send an API key: Authorization: Bearer KEY."),
+        401: problem(401, "missing_key", "Send an API key: Authorization: Bearer KEY.") | {"headers": challenge},
         403: problem(403, "scope_missing", f"This API key lacks the scope {scope}."),
     }
+
+
+_NOT_ACCEPTABLE = problem(406, "not_acceptable", "Accept rules out what is sent here: application/json.")
+_REQUEST_ID = header("The request's own id, or a new one.", "5f0c6f5e3c1b8a43")
+
+
+def describe(
+    app: FastAPI,
+    datasets: Datasets,
+    key_is_required: bool,
+    *request_models: type[BaseModel],
+    import_max_bytes: int = 0,
+) -> None:
+    """Complete the document with what holds for every endpoint, and with what the settings decide.
+
+    `request_models` are bodies that endpoints read by themselves, so that FastAPI does not know of them.
+    """
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            _complete(generate(), datasets, key_is_required, [*request_models, ProblemRead])
+            _fill_in(app.openapi_schema, _marked(datasets, import_max_bytes))
+        return generate()
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend the document
+
+
+def _complete(
+    document: dict[str, Any], datasets: Datasets, key_is_required: bool, models: list[type[BaseModel]]
+) -> None:
+    components = document.setdefault("components", {})
+    schemas = models_json_schema([(model, "validation") for model in models], ref_template=_SCHEMAS + "/{model}")
+    components.setdefault("schemas", {}).update(schemas[1]["$defs"])
+    for model in models:
+        _couple_labels(components["schemas"][model.__name__], datasets)
+    if key_is_required:
+        components["securitySchemes"] = {_KEY: {"type": "http", "scheme": "bearer"}}
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            _complete_operation(operation, key_is_required)
+
+
+def _marked(datasets: Datasets, import_max_bytes: int) -> dict[str, JsonDict]:
+    labels = sorted({label for dataset in datasets.values() for label in dataset.labels})
+    return {
+        "dataset": {"enum": [*sorted(datasets)]},
+        "label": {"enum": [*labels]},
+        "import-bytes": {"maximum": import_max_bytes},
+    }
+
+
+def _complete_operation(operation: dict[str, Any], key_is_required: bool) -> None:
+    responses = operation["responses"]
+    responses.setdefault("406", _NOT_ACCEPTABLE)
+    for status, response in responses.items():
+        headers = {"X-Request-ID": _REQUEST_ID} | response.get("headers", {})
+        responses[status] = response | {"headers": headers}
+    if key_is_required and "401" in responses:
+        operation["security"] = [{_KEY: []}]
+    for parameter in operation.get("parameters", []):
+        _forbid_null(parameter["schema"])
+
+
+def _forbid_null(schema: dict[str, Any]) -> None:
+    """A model's None says that a parameter is left out: a query knows no null."""
+    kinds = [kind for kind in schema.pop("anyOf", []) if kind != {"type": "null"}]
+    if len(kinds) == 1:
+        schema |= kinds[0]
+    elif kinds:
+        schema["anyOf"] = kinds
+
+
+def _couple_labels(schema: dict[str, Any], datasets: Datasets) -> None:
+    """Say in a body's schema which labels go with which dataset, where there are several."""
+    if len(datasets) > 1 and schema["properties"].keys() >= {"dataset", "label"}:
+        schema["anyOf"] = [_labels_of(name, list(dataset.labels)) for name, dataset in sorted(datasets.items())]
+
+
+def _labels_of(name: str, labels: list[str]) -> dict[str, Any]:
+    without = [None] if name == DEFAULT_DATASET else []  # who names no dataset means the default one
+    return {
+        "properties": {"dataset": {"enum": [name, *without]}, "label": {"enum": [*labels, None]}},
+        "required": [] if without else ["dataset"],
+    }
+
+
+def _fill_in(node: Any, marked: dict[str, JsonDict]) -> None:
+    """Say what the settings allow wherever there is a mark: DATASET_NAME, LABEL_NAME, IMPORT_BYTES."""
+    if isinstance(node, dict):
+        if isinstance(node.get("format"), str) and node["format"] in marked:
+            node |= marked[node.pop("format")]
+        for part in node.values():
+            _fill_in(part, marked)
+    elif isinstance(node, list):
+        for part in node:
+            _fill_in(part, marked)

@@ -5,6 +5,9 @@ Problem
 ├── MissingKey           401
 ├── ScopeMissing         403
 ├── NotFound             404
+├── MethodNotAllowed     405
+├── NotAcceptable        406
+├── Conflict             409
 ├── TooLarge             413
 ├── UnsupportedType      415
 ├── InvalidFields        422  each wrong field with its JSON pointer or parameter name
@@ -106,6 +109,31 @@ class NotFound(Problem):
 
     status = 404
     code = "not_found"
+
+
+class MethodNotAllowed(Problem):
+    """The path does not take this method; `Allow` lists those that it takes."""
+
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, methods: list[str]) -> None:
+        allowed = ", ".join(methods)
+        super().__init__(f"This path takes: {allowed}.", headers={"Allow": allowed})
+
+
+class NotAcceptable(Problem):
+    """The client's Accept rules out everything that the endpoint sends."""
+
+    status = 406
+    code = "not_acceptable"
+
+
+class Conflict(Problem):
+    """The request is well formed, but does not go with what it refers to."""
+
+    status = 409
+    code = "conflict"
 
 
 class TooLarge(Problem):

@@ -1,6 +1,5 @@
 """HTTP as the APIs share it: problems for every refusal, request ids."""
 
-import json
 import re
 import secrets
 import time
@@ -11,31 +10,31 @@ from typing import cast
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from prometheus_client import Histogram
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.health import Check, add_health
 from core.metrics import HTTP_REQUEST_SECONDS, HTTP_UNHANDLED_ERRORS
-from core.openapi import PROBLEM_TYPE
+from core.negotiation import Endpoints, Negotiation
 from core.problems import FieldError, InvalidFields, Malformed, Problem, UnsupportedType, json_pointer
+from core.responses import problem_response
 
 log = structlog.get_logger()
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
-def problem_response(problem: Problem) -> Response:
-    """Render a problem."""
-    body = json.dumps(problem.as_dict(), ensure_ascii=False).encode("utf-8", "replace")
-    return Response(body, problem.status, problem.headers, PROBLEM_TYPE)
-
-
 def install_web(app: FastAPI, checks: dict[str, Check]) -> None:
-    """Add problems, request ids, request metrics, /healthz, /readyz and /metrics to `app`."""
+    """Add problems, content negotiation, request ids and metrics, /healthz, /readyz and /metrics to `app`."""
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.methods and not route.include_in_schema:
+            route.methods.add("HEAD")  # the pages of the documentation, which FastAPI adds by itself
+    app.add_middleware(Negotiation, endpoints=Endpoints(app))
     app.add_middleware(RequestContext)
     add_health(app, checks)
 
@@ -68,7 +67,7 @@ async def _on_validation_error(_: Request, error: Exception) -> Response:
 
 
 async def _on_http_exception(_: Request, error: Exception) -> Response:
-    """Starlette's own refusals: 404 and 405."""
+    """Starlette's own refusals: 404, and 405 of what is not documented."""
     http_error = cast(HTTPException, error)
     status = HTTPStatus(http_error.status_code)
     problem = Problem(

@@ -5,9 +5,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.datasets import Datasets, require_dataset
+from core.openapi import DATASET_NAME
 from ingestion_api.batches import BulkUpload
-from ingestion_api.mapping import Columns, Mapping, map_columns, map_object, parse_label_map
+from ingestion_api.mapping import LABEL_MAP, Columns, Mapping, map_columns, map_object, parse_label_map
 from ingestion_api.readers import Reader, read_csv, read_json_array, read_ndjson, read_parquet
+from ingestion_api.schemas import Line
 
 READERS: dict[str, Reader] = {
     "application/x-ndjson": read_ndjson,
@@ -23,21 +25,33 @@ class BulkParameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     on_error: Literal["skip", "abort"] = Field(
-        "skip", description="`skip` stores the good rows; `abort` stores all or nothing."
+        "skip", description="`skip` stores the good rows; `abort` stores all or nothing.", examples=["skip"]
     )
-    dataset: str | None = Field(None, description="The dataset of rows that name none.")
-    source: str | None = Field(
+    dataset: str | None = Field(
         None,
-        min_length=1,
+        description="The dataset of rows that name none.",
+        examples=["toxicity"],
+        json_schema_extra=DATASET_NAME,
+    )
+    source: Line | None = Field(
+        None,
         description="The rows' source; in CSV and Parquet a column, if there is one of that name.",
+        examples=["forum"],
     )
-    text: str = Field("text", description="CSV, Parquet: the column of the text.")
+    text: str = Field("text", description="CSV, Parquet: the column of the text.", examples=["text"])
     label: str | None = Field(
-        None, description="CSV, Parquet: the column of the claimed label; else `label`, if any."
+        None,
+        description="CSV, Parquet: the column of the claimed label; else `label`, if any.",
+        examples=["label"],
     )
-    label_map: str | None = Field(None, description="THEIRS:OURS,… where labels have other names.")
+    label_map: str | None = Field(
+        None,
+        description="THEIRS:OURS,… where labels have other names.",
+        examples=["Toxic:toxic,Not Toxic:non_toxic"],
+        json_schema_extra={"pattern": LABEL_MAP},
+    )
     metadata: Literal["none", "all"] = Field(
-        "none", description="CSV, Parquet: whether other columns become metadata."
+        "none", description="CSV, Parquet: whether other columns become metadata.", examples=["all"]
     )
 
 

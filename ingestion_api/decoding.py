@@ -21,12 +21,12 @@ _ZSTD_WINDOW_LOG = 25
 
 
 def require_encoding(header: str | None) -> str:
-    """Return the Content-Encoding that a request names: `identity`, `gzip` or `zstd`.
+    """Return the Content-Encoding that a request names: `identity`, `gzip` (or `x-gzip`, the same) or `zstd`.
 
     Raises:
-        UnsupportedType: it is another one.
+        UnsupportedType: it is another one, or there are several.
     """
-    encoding = (header or "identity").strip().lower()
+    encoding = (header or "identity").strip().lower().removeprefix("x-")
     if encoding != "identity" and encoding not in _OPENERS:
         known = ", ".join(_OPENERS)
         raise UnsupportedType(f"Content-Encoding {encoding!r} is not read here; use one of: {known}.")

@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.datasets import Datasets
-from core.problems import TooLarge, Unavailable
+from core.openapi import DATASET_NAME
+from core.problems import TooLarge, Unavailable, UnsupportedType
 from ingestion_api.schemas import ROW_BYTES
 
 _DATABASE_SECONDS = 5.0
@@ -37,8 +38,11 @@ async def read_body(request: Request) -> bytes:
     """Return the body of a single text's request.
 
     Raises:
+        UnsupportedType: it is compressed.
         TooLarge: it is over the limit, whatever Content-Length says.
     """
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise UnsupportedType("Send a single text without Content-Encoding.")
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():
@@ -51,3 +55,6 @@ async def read_body(request: Request) -> bytes:
 
 DatasetsDep = Annotated[Datasets, Depends(get_datasets)]
 ConnectionDep = Annotated[AsyncConnection, Depends(get_connection)]
+DatasetParameter = Annotated[
+    str | None, Query(description="One dataset; without it all of them.", json_schema_extra=DATASET_NAME)
+]

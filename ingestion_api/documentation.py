@@ -8,6 +8,7 @@ from core.openapi import (
     header,
     key_refusals,
     problem,
+    reference,
     unavailable,
     wrong_field,
     wrong_parameter,
@@ -15,13 +16,14 @@ from core.openapi import (
 from ingestion_api.schemas import Receipt, TextCreate
 
 _ID = "d4a7c5f0-7f0e-8c55-9a3e-0f3d6d9f1c2b"
+_TEXT = {"text": "You are all idiots.", "label": "toxic", "score": 0.93, "source": "forum"}
 _RECEIPT = {"id": _ID, "status": "pending", "duplicate": False}
 _LOCATION = {"Location": header("Where the text is.", f"/texts/{_ID}")}
 _AWAY = unavailable("database_unavailable", "The database is away.")
 
 TEXT_BODY: dict[str, Any] = {
     "required": True,
-    "content": {"application/json": {"schema": TextCreate.model_json_schema()}},
+    "content": {"application/json": {"schema": reference(TextCreate), "example": _TEXT}},
 }
 TEXT_CREATED: Responses = {
     200: answer("The text was there before.", _RECEIPT | {"duplicate": True}, model=Receipt, headers=_LOCATION),
@@ -34,12 +36,13 @@ TEXT_CREATED: Responses = {
     503: unavailable("intake_full", "The intake is full. Send the text again."),
 }
 
-_ROWS = {"application/json": [{"text": "You are all idiots.", "label": "toxic"}, {"text": "Thanks!"}]}
+_ROWS = [{"text": "You are all idiots.", "label": "toxic"}, {"text": "Thanks!"}]
 _TEXT_ROWS = {
     "application/x-ndjson": '{"text": "You are all idiots.", "label": "toxic"}\n{"text": "Thanks!"}\n',
     "text/csv": "text,label\nYou are all idiots.,toxic\nThanks!,\n",
 }
-_PARQUET = {"application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}}}
+# The second kind of row says what is true: whatever a row is, a bad one costs only itself.
+_ARRAY = {"type": "array", "items": {"anyOf": [reference(TextCreate), {"description": "Rejected, alone."}]}}
 _ROW_ERROR = {"row": 3, "code": "unknown_label", "detail": "/label: must be one of: toxic, non_toxic"}
 _COUNTS = {"received": 3, "accepted": 1, "duplicates": 1, "rejected": 1}
 _NOTHING_STORED = {"received": 3, "accepted": 0, "duplicates": 0, "rejected": 1}
@@ -47,10 +50,10 @@ _NOTHING_STORED = {"received": 3, "accepted": 0, "duplicates": 0, "rejected": 1}
 BULK_BODY: dict[str, Any] = {
     "required": True,
     "content": {
-        kind: {"schema": {"type": "string" if isinstance(example, str) else "array"}, "example": example}
-        for kind, example in (_ROWS | _TEXT_ROWS).items()
-    }
-    | _PARQUET,
+        "application/json": {"schema": _ARRAY, "example": _ROWS},
+        **{kind: {"schema": {"type": "string"}, "example": rows} for kind, rows in _TEXT_ROWS.items()},
+        "application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}},
+    },
 }
 BULK_STORED: Responses = {
     200: answer("What became of the rows.", _COUNTS | {"errors": [_ROW_ERROR]}),
@@ -87,6 +90,11 @@ TEXT_READ: Responses = {
             "labelled_at": "2026-11-02T09:12:44.120934Z",
             "attempts": 1,
             "last_error": None,
+            "trace": [
+                {"step": "received", "at": "2026-11-01T08:30:00.000000Z", "seconds_since_previous": None},
+                {"step": "uploaded", "at": "2026-11-01T08:30:02.501200Z", "seconds_since_previous": 2.5012},
+                {"step": "labelled", "at": "2026-11-02T09:12:44.120934Z", "seconds_since_previous": 88961.619734},
+            ],
         },
     ),
     **key_refusals("ingest"),

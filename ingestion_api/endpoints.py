@@ -4,19 +4,21 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 
 from core.datasets import require_dataset
 from core.keys import Scope, require_scope
+from core.negotiation import Router
 from core.problems import NotFound
 from core.web import require_media_type
 from ingestion_api import documentation as docs
 from ingestion_api import repository
 from ingestion_api.bulk_endpoint import create_texts
-from ingestion_api.dependencies import ConnectionDep, DatasetsDep, read_body
+from ingestion_api.dependencies import ConnectionDep, DatasetParameter, DatasetsDep, read_body
 from ingestion_api.imports.routes import add_import_endpoints
 from ingestion_api.schemas import BulkResult, Queue, Receipt, TextRead
 from ingestion_api.submissions import parse_submission
+from ingestion_api.trace import trace_steps
 
 
 def add_endpoints(app: FastAPI) -> None:
@@ -32,7 +34,7 @@ def add_endpoints(app: FastAPI) -> None:
         openapi_extra={"requestBody": docs.TEXT_BODY},
         responses=docs.TEXT_CREATED,
     )
-    guarded = APIRouter(dependencies=[Depends(require_scope(Scope.INGEST))])
+    guarded = Router(dependencies=[Depends(require_scope(Scope.INGEST))])
     guarded.add_api_route(
         "/texts/bulk",
         create_texts,
@@ -82,10 +84,10 @@ async def read_text(id: UUID, connection: ConnectionDep) -> TextRead:  # noqa: A
     row = await repository.get_text_or_none(connection, id)
     if row is None:
         raise NotFound(f"There is no text {id}.")
-    return TextRead.model_validate(dict(row))
+    return TextRead.model_validate(dict(row) | {"trace": trace_steps(row)})
 
 
-async def read_queue(connection: ConnectionDep, datasets: DatasetsDep, dataset: str | None = None) -> Queue:
+async def read_queue(connection: ConnectionDep, datasets: DatasetsDep, dataset: DatasetParameter = None) -> Queue:
     """Count texts by status; of all datasets, or of one."""
     if dataset is not None:
         require_dataset(dataset, datasets)

@@ -20,8 +20,10 @@ from core.datasets import load_datasets
 from core.keys import KeyRing, Scope, select_valid_keys
 from core.logs import configure_logging
 from core.migrate import check_database
+from core.openapi import describe
 from core.problems import Unavailable
-from core.server import follow_parent, serve, serve_in_processes, spare_collections
+from core.responses import problem_response
+from core.server import follow_parent, serve, serve_in_processes, settle
 from core.settings import (
     AccessSettings,
     DatabaseSettings,
@@ -30,10 +32,11 @@ from core.settings import (
     read_settings,
     refuse_open_bind,
 )
-from core.web import install_web, problem_response
+from core.web import install_web
 from ingestion_api.endpoints import add_endpoints
 from ingestion_api.imports.worker import importing
 from ingestion_api.intake import Intake
+from ingestion_api.schemas import TextCreate
 from ingestion_api.settings import IngestionSettings
 from ingestion_api.shortcut import Shortcut
 
@@ -58,7 +61,7 @@ def create_app(
             asyncio.create_task(_follow_keys(engine, app.state.key_ring)),
             asyncio.create_task(follow_parent()),
         ]
-        spare_collections()
+        settle(app)
         async with importing(engine, database, settings, app.state.datasets) as app.state.import_completed:
             yield
         for task in tasks:
@@ -71,7 +74,9 @@ def create_app(
     app = FastAPIOffline(
         title="Ingestion API",
         summary="Takes texts, to be labelled in Argilla.",
+        version="2.0.0",
         lifespan=lifespan,
+        redirect_slashes=False,
         generate_unique_id_function=_operation_id,
     )
     app.state.settings = settings
@@ -83,6 +88,9 @@ def create_app(
     add_endpoints(app)
     app.add_middleware(Shortcut)
     install_web(app, {"database": lambda: check_database(engine)})
+    describe(
+        app, app.state.datasets, access.require_api_key, TextCreate, import_max_bytes=settings.import_max_bytes
+    )
     for error in (OperationalError, PoolTimeout, psycopg.OperationalError):
         app.add_exception_handler(error, _on_outage)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)

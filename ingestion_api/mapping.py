@@ -6,6 +6,7 @@ from datetime import date, time
 from decimal import Decimal
 from typing import Any
 
+from core.openapi import BLANK
 from core.problems import FieldError, InvalidFields, Problem
 from ingestion_api.readers import RowRefused
 
@@ -35,6 +36,12 @@ class Columns:
     label: str | None  # None: `label`, if there is such a column
     source: str | None  # a column, if the file has one of that name; else the source of all rows
     all_metadata: bool
+
+
+_BLANKS = f"[{BLANK}]*"
+_ENTRY = f"[^,]*[^,{BLANK}][^,]*:[^,:]*[^,:{BLANK}][^,:]*"
+# For the documentation: what `parse_label_map` takes.
+LABEL_MAP = f"^(?:{_ENTRY}|{_BLANKS})(?:,(?:{_ENTRY}|{_BLANKS}))*$"
 
 
 def parse_label_map(parameter: str | None) -> dict[str, str]:

@@ -5,10 +5,21 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationInfo,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from core.datasets import DEFAULT_DATASET, Datasets
+from core.openapi import DATASET_NAME, LABEL_NAME, NOT_BLANK, WITHOUT_NUL
 
 TEXT_BYTES = 64 * 1024
 ROW_BYTES = 1024 * 1024
@@ -72,13 +83,30 @@ def _known_label(value: str, info: ValidationInfo[Datasets]) -> str:
     return value
 
 
-Line = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_storable)]
+_PATTERN = Field(json_schema_extra={"pattern": WITHOUT_NUL})
+Line = Annotated[str, Field(min_length=1, max_length=1000), _PATTERN, AfterValidator(_storable)]
 MetadataName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_storable)]
+_Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+_Number = Annotated[float, Field(json_schema_extra={"not": {"type": "integer"}})]
+_Words = Annotated[str, Field(max_length=METADATA_CHARACTERS), _PATTERN]
 MetadataValue = Annotated[
     bool | int | float | str,
-    PlainValidator(_metadata_value, json_schema_input_type=bool | int | float | str),
+    PlainValidator(_metadata_value, json_schema_input_type=bool | _Integer | _Number | _Words),
 ]
-Metadata = Annotated[dict[MetadataName, MetadataValue], Field(max_length=100)]
+# As JSON schema pydantic would let a pattern of names say which values are checked, not which names are allowed.
+_METADATA_SCHEMA = {
+    "type": "object",
+    "maxProperties": 100,
+    "propertyNames": {"minLength": 1, "maxLength": 200, "pattern": WITHOUT_NUL},
+    "additionalProperties": TypeAdapter(MetadataValue).json_schema(),
+}
+Metadata = Annotated[
+    dict[MetadataName, MetadataValue],
+    Field(max_length=100),
+    BeforeValidator(_null_is_empty),
+    WithJsonSchema({"anyOf": [_METADATA_SCHEMA, {"type": "null"}]}),
+]
+_DatasetName = Annotated[str, Field(json_schema_extra=DATASET_NAME)]
 
 
 class TextCreate(BaseModel):
@@ -96,15 +124,15 @@ class TextCreate(BaseModel):
     )
 
     text: Annotated[str, AfterValidator(_storable), AfterValidator(_not_blank)] = Field(
-        description="The text; at most 64 KiB in UTF-8."
+        description="The text; at most 64 KiB in UTF-8.", json_schema_extra={"pattern": NOT_BLANK}
     )
     # Before the label, whose check needs it; checked also where it is left out.
     dataset: Annotated[
         str,
         AfterValidator(_known_dataset),
-        BeforeValidator(_null_is_default_dataset, json_schema_input_type=str | None),
+        BeforeValidator(_null_is_default_dataset, json_schema_input_type=_DatasetName | None),
     ] = Field(DEFAULT_DATASET, validate_default=True, description="A dataset that the settings define.")
-    label: Annotated[str, AfterValidator(_known_label)] | None = Field(
+    label: Annotated[str, Field(json_schema_extra=LABEL_NAME), AfterValidator(_known_label)] | None = Field(
         None, description="The sender's claim: one of the dataset's labels."
     )
     score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
@@ -112,9 +140,7 @@ class TextCreate(BaseModel):
     )
     source: Line | None = Field(None, description="Where the text comes from.")
     external_id: Line | None = Field(None, description="The sender's own name for the text.")
-    metadata: Annotated[Metadata, BeforeValidator(_null_is_empty, json_schema_input_type=Metadata | None)] = Field(
-        default_factory=dict, description="Shown to annotators beside the text."
-    )
+    metadata: Metadata = Field(default_factory=dict, description="Shown to annotators beside the text.")
 
 
 class Receipt(BaseModel):
@@ -123,6 +149,16 @@ class Receipt(BaseModel):
     id: UUID
     status: Literal["pending", "uploaded", "labelled", "failed"]
     duplicate: bool = Field(description="Whether the text was there before.")
+
+
+class TraceStep(BaseModel):
+    """One step of a text's way."""
+
+    step: Literal["received", "uploaded", "labelled", "failed"]
+    at: datetime | None = Field(description="Null for `failed`, whose time is not kept.")
+    seconds_since_previous: float | None = Field(
+        description="Null for the first step, and where a time is not kept."
+    )
 
 
 class TextRead(BaseModel):
@@ -142,6 +178,7 @@ class TextRead(BaseModel):
     labelled_at: datetime | None
     attempts: int
     last_error: str | None
+    trace: list[TraceStep] = Field(description="The steps that have happened, in the order of their times.")
 
 
 class Queue(BaseModel):

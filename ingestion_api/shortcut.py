@@ -5,7 +5,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.problems import Problem
-from core.web import problem_response
+from core.responses import problem_response
 from ingestion_api.endpoints import create_text
 
 _ROUTE = Route("/texts", create_text, methods=["POST"])

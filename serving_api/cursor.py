@@ -12,6 +12,9 @@ _MICROSECOND = timedelta(microseconds=1)
 _POSITION = struct.Struct(">q16s")
 _CHECK_BYTES = 8
 
+# What every cursor looks like: 32 bytes in base64url, whose last character holds four bits.
+CURSOR = "^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$"
+
 
 @dataclass(frozen=True, slots=True)
 class Position:

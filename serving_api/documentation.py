@@ -48,6 +48,7 @@ _STATS = {
 _REPLICA_HEADERS = {
     "X-Replica-Version": header("Point of the change feed that the answer shows.", "91342"),
     "X-Replica-Age": header("Seconds since the replica last read Postgres.", "0.412"),
+    "Cache-Control": header("Caches must ask again.", "private, no-cache"),
 }
 _ETAG = {"ETag": header("For If-None-Match.", '"9f86d081884c7d659a2feaa0c55ad015"')}
 _LINK = {"Link": header("Where the next page is.", f'</texts?cursor={EXAMPLE_CURSOR}>; rel="next"')}
@@ -58,7 +59,11 @@ _REFUSALS: Responses = {
     422: wrong_parameter("limit", "less_than_equal", "Input should be less than or equal to 1000"),
     503: unavailable("replica_missing", "The replica is being built.", retry_after_seconds=5),
 }
-_NOT_MODIFIED: Responses = {304: {"description": "The client holds this answer already.", "headers": _ETAG}}
+_CURSOR_ERROR = {"parameter": "cursor", "code": "invalid_cursor", "detail": "Not a cursor of this list: …"}
+_MISMATCH = problem(409, "invalid_cursor", "Not a cursor of this list: …", errors=[_CURSOR_ERROR])
+_NOT_MODIFIED: Responses = {
+    304: {"description": "The client holds this answer already.", "headers": _REPLICA_HEADERS | _ETAG}
+}
 
 
 def _answer(model: type, example: dict[str, Any], headers: dict[str, Any]) -> dict[str, Any]:
@@ -69,6 +74,7 @@ PAGE: Responses = {
     200: _answer(TextPage, {"items": [_ITEM], "next_cursor": EXAMPLE_CURSOR, "version": 91342}, _ETAG | _LINK),
     **_NOT_MODIFIED,
     **_REFUSALS,
+    409: _MISMATCH,
 }
 TEXT: Responses = {
     200: _answer(TextDetail, _ITEM | {"annotations": [_ANNOTATION]}, _ETAG),

@@ -3,10 +3,11 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import Depends, Path, Query, Request, Response
 
 from core.datasets import Datasets
 from core.keys import Scope, require_scope
+from core.negotiation import Router
 from serving_api import documentation as docs
 from serving_api.dependencies import AnswersDep, DatasetsDep, ReplicaDep, check_query_string
 from serving_api.parameters import DatasetParameters, NoParameters, PageParameters, TextsParameters
@@ -14,10 +15,10 @@ from serving_api.query import choose_dataset, page_query
 from serving_api.responses import replica_headers, respond
 
 
-def make_router(datasets: Datasets) -> APIRouter:
+def make_router(datasets: Datasets) -> Router:
     """Return all data paths; each label of the datasets has one of its own."""
     guards = [Depends(require_scope(Scope.READ)), Depends(check_query_string)]
-    router = APIRouter(dependencies=guards, tags=["texts"])
+    router = Router(dependencies=guards, tags=["texts"])
     router.add_api_route("/texts", list_texts, summary="Labelled texts", responses=docs.PAGE)
     router.add_api_route("/texts/{id}", get_text, summary="One labelled text", responses=docs.TEXT)
     router.add_api_route("/stats", get_stats, summary="Totals", responses=docs.STATS)
@@ -67,7 +68,7 @@ async def get_stats(
     return Response(body, headers=replica_headers(replica, answer), media_type="application/json")
 
 
-def _add_label_path(router: APIRouter, label: str) -> None:
+def _add_label_path(router: Router, label: str) -> None:
     async def list_label_texts(
         request: Request,
         parameters: Annotated[PageParameters, Query()],

@@ -9,7 +9,8 @@ from fastapi_offline import FastAPIOffline
 
 from core.datasets import Datasets
 from core.keys import KeyRing
-from core.server import spare_collections
+from core.openapi import describe
+from core.server import settle
 from core.settings import AccessSettings, DatabaseSettings
 from core.web import install_web
 from serving_api.answer_cache import AnswerCache
@@ -39,10 +40,10 @@ def create_app(
     follower = Follower(replica, database.libpq_url, replica_settings.poll_seconds, key_ring)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await anyio.to_thread.run_sync(replica.open)
         follower.start()
-        spare_collections()
+        settle(app)
         yield
         await anyio.to_thread.run_sync(follower.stop, _STOP_SECONDS)
         pool.close()
@@ -66,4 +67,5 @@ def create_app(
     app.state.follower = follower
     app.include_router(make_router(datasets))
     install_web(app, {"replica": check_replica})
+    describe(app, datasets, access.require_api_key)
     return app

@@ -7,6 +7,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from core.openapi import DATASET_NAME, LABEL_NAME, WITHOUT_NUL
+from serving_api.cursor import CURSOR
+
 EXAMPLE_CURSOR = "AAY_bS4vZUB_DG9ePBuKQ52OC2pLjy0RqZLc1Q0KGzk"
 
 _COUNT_MAX = 2**31 - 1
@@ -33,7 +36,14 @@ def _to_utc(moment: datetime) -> datetime:
         raise ValueError("is outside of the years 1 to 9999 in UTC") from error
 
 
-Word = Annotated[str, StringConstraints(min_length=1, max_length=1000), AfterValidator(_without_nul)]
+Word = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=1000),
+    Field(json_schema_extra={"pattern": WITHOUT_NUL}),
+    AfterValidator(_without_nul),
+]
+DatasetName = Annotated[Word, Field(json_schema_extra=DATASET_NAME)]
+LabelName = Annotated[Word, Field(json_schema_extra=LABEL_NAME)]
 Moment = Annotated[datetime, BeforeValidator(_not_a_number), AfterValidator(_to_utc)]
 SearchText = Annotated[Word, AfterValidator(lambda value: unicodedata.normalize("NFC", value))]
 
@@ -57,7 +67,9 @@ class DatasetParameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dataset: Word | None = Field(None, description="Dataset; without it the default one.", examples=["toxicity"])
+    dataset: DatasetName | None = Field(
+        None, description="Dataset; without it the default one.", examples=["toxicity"]
+    )
 
 
 class FilterParameters(DatasetParameters):
@@ -96,7 +108,7 @@ class PageParameters(FilterParameters):
 
     order: Order = Field(Order.NEWEST, description="Which label comes first.", examples=["newest"])
     limit: int = Field(100, ge=1, le=1000, description="Items on a page at most.", examples=[100])
-    cursor: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = Field(
+    cursor: Annotated[str, StringConstraints(pattern=CURSOR)] | None = Field(
         None,
         description="`next_cursor` of the page before; the filters and the order must be the same.",
         examples=[EXAMPLE_CURSOR],
@@ -106,7 +118,7 @@ class PageParameters(FilterParameters):
 class TextsParameters(PageParameters):
     """Filters and place of a page of all labelled texts."""
 
-    label: list[Word] = Field(
+    label: list[LabelName] = Field(
         [],
         max_length=100,
         description="Only texts with one of these labels; may be repeated.",

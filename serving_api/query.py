@@ -8,10 +8,18 @@ from typing import Any
 
 from core.datasets import DEFAULT_DATASET, Datasets
 from core.models import AnnotationStatus
-from core.problems import FieldError, InvalidFields
+from core.problems import Conflict, FieldError, InvalidFields
 from serving_api import cursor
 from serving_api.cursor import Position
 from serving_api.parameters import FilterParameters, Order, PageParameters
+
+
+class Mismatch(Conflict):
+    """A parameter is right by itself, but does not go with the others."""
+
+    def __init__(self, error: FieldError) -> None:
+        super().__init__(error.detail, code=error.code)
+        self.extra = {"errors": [error.as_dict()]}
 
 
 @dataclass(frozen=True)
@@ -44,19 +52,28 @@ def page_query(parameters: PageParameters, labels: Sequence[str], datasets: Data
     """Return the query that the parameters ask for.
 
     Raises:
-        InvalidFields: the dataset, a label or the cursor is not known; each is named.
+        InvalidFields: the dataset or a label is not known; each is named.
+        Mismatch: a label belongs to another dataset, or the cursor to another list.
     """
     dataset = choose_dataset(parameters.dataset, labels, datasets)
-    unknown = [label for label in labels if label not in datasets[dataset].labels]
-    if unknown:
-        raise InvalidFields([_unknown("label", label, datasets[dataset].labels) for label in unknown])
+    _check_labels(labels, dataset, datasets)
     texts = TextsQuery(dataset, tuple(sorted(set(labels))), parameters, parameters.order)
     try:
         after = cursor.decode(parameters.cursor, texts.fingerprint) if parameters.cursor else None
     except ValueError as error:
         detail = "Not a cursor of this list: pass next_cursor unchanged, with the same filters and order."
-        raise InvalidFields([FieldError("invalid_cursor", detail, parameter="cursor")]) from error
+        raise Mismatch(FieldError("invalid_cursor", detail, parameter="cursor")) from error
     return PageQuery(texts, parameters.limit, after)
+
+
+def _check_labels(labels: Sequence[str], dataset: str, datasets: Datasets) -> None:
+    known = datasets[dataset].labels
+    errors = {label: _unknown("label", label, known) for label in labels if label not in known}
+    elsewhere = {label for other in datasets.values() for label in other.labels}
+    if errors.keys() - elsewhere:
+        raise InvalidFields(list(errors.values()))
+    for error in errors.values():
+        raise Mismatch(error)
 
 
 def choose_dataset(asked: str | None, labels: Sequence[str], datasets: Datasets) -> str:

@@ -62,7 +62,7 @@ _INCONSISTENT = problem(
 )
 
 # The body may be empty: it is then sent by PATCH.
-IMPORT_BODY: dict[str, Any] = BULK_BODY | {"required": False}
+IMPORT_BODY: dict[str, Any] = BULK_BODY
 PART_BODY: dict[str, Any] = {
     "required": False,
     "content": {"application/partial-upload": {"schema": {"type": "string", "format": "binary"}}},
@@ -127,11 +127,10 @@ OFFSET_READ: Responses = {
     503: _AWAY,
 }
 
-IMPORT_CANCELLED: Responses = {
-    204: {"description": "It is cancelled, now or before."},
+IMPORT_DELETED: Responses = {
+    204: {"description": "It is gone."},
     **key_refusals("ingest"),
     404: _NO_IMPORT,
-    409: _ENDED,
     422: _NO_ID,
     503: _AWAY,
 }
@@ -140,12 +139,11 @@ _REJECT = (
     '{"row":3,"code":"unknown_label","detail":"/label: must be one of: …","fields":{"text":"a","label":"toxc"}}\n'
 )
 REJECTS_READ: Responses = {
-    200: answer(
-        "A line for each rejected row. `fields`: the row as it was read; null if it could not be read, or is over "
-        "64 KiB.",
-        _REJECT,
-        "application/x-ndjson",
-    ),
+    200: {
+        "description": "A line for each rejected row. `fields`: the row as it was read; null if it could not be "
+        "read, or is over 64 KiB.",
+        "content": {"application/x-ndjson": {"schema": {"type": "string"}, "example": _REJECT}},
+    },
     **key_refusals("ingest"),
     404: _NO_IMPORT,
     422: _NO_ID,

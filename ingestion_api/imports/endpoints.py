@@ -9,20 +9,19 @@ from fastapi import Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy import RowMapping
 
-from core.models import ImportState
 from core.problems import Problem
 from core.web import require_media_type
 from ingestion_api.bulk_parameters import READERS, BulkParameters, make_upload
 from ingestion_api.decoding import require_encoding
 from ingestion_api.dependencies import ConnectionDep, DatasetsDep
 from ingestion_api.imports import repository
-from ingestion_api.imports.problems import ImportEnded
 from ingestion_api.imports.schemas import (
     AppendHeaders,
     Import,
     ImportList,
     ImportRead,
     UploadHeaders,
+    VisibleState,
     import_fields,
 )
 from ingestion_api.imports.upload import (
@@ -121,7 +120,7 @@ async def list_imports(
     request: Request,
     response: Response,
     connection: ConnectionDep,
-    state: ImportState | None = None,
+    state: VisibleState | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: Annotated[int | None, Query(ge=1, lt=2**63, description="`next_cursor` of the page before.")] = None,
 ) -> ImportList:
@@ -135,12 +134,9 @@ async def list_imports(
     return ImportList(items=items, next_cursor=next_cursor)
 
 
-async def cancel_import(id: UUID, connection: ConnectionDep) -> Response:  # noqa: A002
-    """Stop an import and delete its body. Rows that are stored stay."""
-    if not await repository.cancel_import(connection, id):
-        row = await repository.get_import(connection, id)
-        if row["state"] != ImportState.CANCELLED:
-            raise ImportEnded(f"The import is {row['state']} already.")
+async def delete_import(id: UUID, connection: ConnectionDep) -> Response:  # noqa: A002
+    """Stop an import and forget it. Rows that are stored stay."""
+    await repository.delete_import(connection, id)
     await connection.commit()
     return Response(status_code=204)
 

@@ -57,7 +57,7 @@ _EXPIRE = text("""
 """)
 
 _ENDED_WITH_BODY = text("""
-    select id from imports where has_body and state in ('done', 'failed', 'cancelled')
+    select id from imports where has_body and state in ('done', 'failed', 'deleted')
     order by sequence limit 1 for update skip locked
 """)
 _DROP_CHUNKS = text("""
@@ -68,7 +68,8 @@ _DROP_CHUNKS = text("""
 _BODY_DROPPED = text("update imports set has_body = false where id = :id")
 
 _OLD = text("""
-    select id from imports where not has_body and finished_at < now() - make_interval(secs => :seconds)
+    select id from imports
+    where not has_body and (state = 'deleted' or finished_at < now() - make_interval(secs => :seconds))
     order by finished_at limit 1 for update skip locked
 """)
 _DROP_REJECTS = text("""

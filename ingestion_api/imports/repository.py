@@ -10,8 +10,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from core.models import Import, ImportChunk, ImportReject, ImportState
 from core.problems import NotFound
 
-ENDED = (ImportState.DONE, ImportState.FAILED, ImportState.CANCELLED)
-
 
 async def create_import(
     connection: AsyncConnection, media_type: str, encoding: str, parameters: dict[str, Any], length: int | None
@@ -36,6 +34,7 @@ async def get_import(connection: AsyncConnection, id_: UUID) -> RowMapping:
         NotFound: there is none of this id, or none any more.
     """
     query = select(Import.__table__, func.now().label("now")).where(Import.id == id_)
+    query = query.where(Import.state != ImportState.DELETED)
     row = (await connection.execute(query)).mappings().one_or_none()
     if row is None:
         raise NotFound(f"There is no import {id_}.")
@@ -43,10 +42,11 @@ async def get_import(connection: AsyncConnection, id_: UUID) -> RowMapping:
 
 
 async def list_imports(
-    connection: AsyncConnection, state: ImportState | None, before: int | None, limit: int
+    connection: AsyncConnection, state: str | None, before: int | None, limit: int
 ) -> Sequence[RowMapping]:
     """Return the newest imports, of one state or of all, that are older than the one of the sequence `before`."""
     query = select(Import.__table__, func.now().label("now")).order_by(Import.sequence.desc()).limit(limit)
+    query = query.where(Import.state != ImportState.DELETED)
     if state is not None:
         query = query.where(Import.state == state)
     if before is not None:
@@ -89,17 +89,17 @@ async def fail_upload(connection: AsyncConnection, id_: UUID, problem: dict[str,
     await connection.execute(statement.values(values))
 
 
-async def cancel_import(connection: AsyncConnection, id_: UUID) -> bool:
-    """Stop an import; False if it has ended already."""
-    statement = update(Import).where(Import.id == id_, Import.state.not_in(ENDED))
-    # receiving, waiting, running -> cancelled; the process that runs it finds its claim lost
-    values = {
-        "state": ImportState.CANCELLED,
-        "finished_at": func.now(),
-        "lease_owner": None,
-        "lease_until": None,
-    }
-    return _changed(await connection.execute(statement.values(values)))
+async def delete_import(connection: AsyncConnection, id_: UUID) -> None:
+    """Hide an import, for its rows to be deleted; stops it if it has not ended.
+
+    Raises:
+        NotFound: there is none of this id.
+    """
+    statement = update(Import).where(Import.id == id_, Import.state != ImportState.DELETED)
+    # any -> deleted; the process that runs it finds its claim lost
+    values = {"state": ImportState.DELETED, "lease_owner": None, "lease_until": None, "finished_at": func.now()}
+    if not _changed(await connection.execute(statement.values(values))):
+        raise NotFound(f"There is no import {id_}.")
 
 
 async def list_rejects(connection: AsyncConnection, id_: UUID, after_row: int, limit: int) -> Sequence[RowMapping]:

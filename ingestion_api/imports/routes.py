@@ -29,13 +29,7 @@ def add_import_endpoints(router: APIRouter) -> None:
         summary="Imports, newest first",
         responses=docs.IMPORTS_LISTED,
     )
-    add(
-        "/imports/{id}",
-        endpoints.read_import,
-        tags=["imports"],
-        summary="How far it has come",
-        responses=docs.IMPORT_READ,
-    )
+    # Before GET, which answers HEAD as well.
     add(
         "/imports/{id}",
         endpoints.read_offset,
@@ -45,6 +39,13 @@ def add_import_endpoints(router: APIRouter) -> None:
         response_class=Response,
         summary="Where to go on with the upload",
         responses=docs.OFFSET_READ,
+    )
+    add(
+        "/imports/{id}",
+        endpoints.read_import,
+        tags=["imports"],
+        summary="How far it has come",
+        responses=docs.IMPORT_READ,
     )
     add(
         "/imports/{id}",
@@ -59,13 +60,13 @@ def add_import_endpoints(router: APIRouter) -> None:
     )
     add(
         "/imports/{id}",
-        endpoints.cancel_import,
+        endpoints.delete_import,
         methods=["DELETE"],
         tags=["imports"],
         status_code=204,
         response_class=Response,
-        summary="Cancel it",
-        responses=docs.IMPORT_CANCELLED,
+        summary="Stop it and forget it",
+        responses=docs.IMPORT_DELETED,
     )
     add(
         "/imports/{id}/rejects",

@@ -60,7 +60,7 @@ class Outcome:
 
 
 class ClaimLost(Exception):
-    """The import was cancelled, or is another process's by now; or who gave it to this process is gone."""
+    """The import was deleted, or is another process's by now; or who gave it to this process is gone."""
 
 
 def run_import(
@@ -122,7 +122,7 @@ class _Body:
         while self.bytes_read < self._claim.length:
             chunk = journal.read_chunk(self._reader, self._claim.id, self.bytes_read)
             if chunk is None:
-                raise ClaimLost  # cancelled; its body is being deleted
+                raise ClaimLost  # it was deleted
             self.bytes_read += len(chunk)
             yield chunk
 

@@ -7,11 +7,15 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 from sqlalchemy import RowMapping
 
-from core.models import ImportState
+from core.openapi import IMPORT_BYTES
 from ingestion_api.schemas import RowError
 
 # What a structured integer of HTTP can hold (RFC 9651).
 _MOST_BYTES = 999_999_999_999_999
+
+
+# An import that is deleted is not there any more.
+VisibleState = Literal["receiving", "waiting", "running", "done", "failed"]
 
 
 class UploadHeaders(BaseModel):
@@ -20,7 +24,9 @@ class UploadHeaders(BaseModel):
     upload_complete: Literal["?0", "?1"] | None = Field(
         None, description="`?0`: more of the body follows in further requests. `?1`: this is its end."
     )
-    upload_length: int | None = Field(None, ge=0, le=_MOST_BYTES, description="Bytes of the whole body.")
+    upload_length: int | None = Field(
+        None, ge=0, le=_MOST_BYTES, description="Bytes of the whole body.", json_schema_extra=IMPORT_BYTES
+    )
 
     @property
     def complete(self) -> bool | None:
@@ -55,7 +61,7 @@ class Import(BaseModel):
     """An import; its counts have the names of the bulk answer: accepted + duplicates + rejected = received."""
 
     id: UUID
-    state: ImportState
+    state: VisibleState
     media_type: str
     encoding: str
     parameters: dict[str, str]

@@ -14,7 +14,7 @@ from sqlalchemy import RowMapping
 from starlette.requests import ClientDisconnect
 
 from core.models import ImportState
-from core.problems import TooLarge
+from core.problems import FieldError, InvalidFields, TooLarge
 from ingestion_api import metrics
 from ingestion_api.body_pipe import BodyTimeout
 from ingestion_api.dependencies import get_connection
@@ -72,8 +72,10 @@ def expected_length(
 
     Raises:
         InconsistentLength: it contradicts itself or an earlier one.
-        TooLarge: it is over the limit.
+        TooLarge, InvalidFields: it is over the limit.
     """
+    if headers.upload_length is not None and headers.upload_length > most:
+        raise InvalidFields([FieldError("less_than_equal", f"must be at most {most}", parameter="upload-length")])
     content = request.headers.get("content-length", "")
     end = offset + int(content) if content.isdecimal() else offset
     lengths = {length for length in (known, headers.upload_length) if length is not None}

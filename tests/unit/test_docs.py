@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -66,6 +67,43 @@ def test_every_answer_has_an_example(api: FastAPI) -> None:
             for status, answer in operation["responses"].items():
                 for media in answer.get("content", {}).values():
                     assert "example" in media or "examples" in media, (path, status)
+
+
+def test_every_answer_has_a_schema(api: FastAPI) -> None:
+    for path, operations in api.openapi()["paths"].items():
+        for operation in operations.values():
+            for status, answer in operation["responses"].items():
+                for kind, media in answer.get("content", {}).items():
+                    assert media["schema"], (path, status)
+                    is_refusal = status >= "4" and (path, status) != ("/readyz", "503")
+                    assert (kind == "application/problem+json") == is_refusal, (path, status)
+
+
+def _sends_something(operation: dict[str, Any]) -> bool:
+    return any("content" in answer for status, answer in operation["responses"].items() if status < "3")
+
+
+def test_every_endpoint_refuses_what_it_does_not_send(api: FastAPI) -> None:
+    client = TestClient(api)
+    for path, operations in api.openapi()["paths"].items():
+        sending = [method for method, o in operations.items() if method == "head" or _sends_something(o)]
+        for method in sending:
+            answer = client.request(method, path, headers={"Accept": "image/png"})
+            assert answer.status_code == 406, (method, path)
+
+
+def test_only_what_needs_a_key_says_so(api: FastAPI) -> None:
+    document = api.openapi()
+    assert document["components"]["securitySchemes"]["ApiKey"]["scheme"] == "bearer"
+    open_paths = {path for path, o in document["paths"].items() if not any("security" in x for x in o.values())}
+    assert open_paths == {"/healthz", "/readyz", "/metrics"}
+
+
+def test_every_get_answers_head(api: FastAPI) -> None:
+    with TestClient(api, raise_server_exceptions=False) as client:
+        documented = [path for path, operations in api.openapi()["paths"].items() if "get" in operations]
+        for path in [*documented, "/docs", "/redoc", "/openapi.json"]:
+            assert client.head(path).status_code == client.get(path).status_code, path
 
 
 def test_the_pages_of_an_api_need_nothing_from_elsewhere(api: FastAPI) -> None:

@@ -25,7 +25,7 @@ def upgrade() -> None:
                 "running",
                 "done",
                 "failed",
-                "cancelled",
+                "deleted",
                 name="state",
                 native_enum=False,
                 create_constraint=True,

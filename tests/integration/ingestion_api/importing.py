@@ -10,7 +10,7 @@ from tests.waiting import wait_for
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 PART = {"Content-Type": "application/partial-upload"}
-ENDED = {"done", "failed", "cancelled"}
+ENDED = {"done", "failed"}
 
 
 def lines(count: int, text: str = "text") -> bytes:

@@ -29,7 +29,7 @@ def test_a_text_is_stored_as_it_was_sent(client: httpx.Client) -> None:
     assert answer.json() == {"id": id_, "status": "pending", "duplicate": False}
     assert answer.headers["location"] == f"/texts/{id_}"
     stored = client.get(answer.headers["location"]).json()
-    assert stored.pop("received_at")
+    received_at = stored.pop("received_at")
     assert stored == {
         "id": id_,
         "dataset": "toxicity",
@@ -44,6 +44,7 @@ def test_a_text_is_stored_as_it_was_sent(client: httpx.Client) -> None:
         "labelled_at": None,
         "attempts": 0,
         "last_error": None,
+        "trace": [{"step": "received", "at": received_at, "seconds_since_previous": None}],
     }
 
 
@@ -146,6 +147,33 @@ def test_a_labelled_text_shows_when(client: httpx.Client, connection: psycopg.Co
     connection.execute("update labels set status = 'withdrawn', annotations = 0")
     stored = client.get(f"/texts/{id_}").json()
     assert (stored["status"], stored["labelled_at"]) == ("uploaded", None)
+
+
+def test_the_trace_of_a_text_tells_the_times_between_its_steps(
+    client: httpx.Client, connection: psycopg.Connection
+) -> None:
+    id_ = client.post("/texts", json={"text": "a"}).json()["id"]
+    connection.execute(
+        "update texts set status = 'uploaded', uploaded_at = received_at + interval '2.5 seconds';"
+        "insert into labels (text_id, dataset, label, status, agreement, votes, annotations, labelled_at)"
+        " select id, dataset, 'toxic', 'labelled', 1, '{}', 1, uploaded_at + interval '1 day' from texts"
+    )
+    text = client.get(f"/texts/{id_}").json()
+    assert [(s["step"], s["at"], s["seconds_since_previous"]) for s in text["trace"]] == [
+        ("received", text["received_at"], None),
+        ("uploaded", text["uploaded_at"], 2.5),
+        ("labelled", text["labelled_at"], 86400.0),
+    ]
+
+
+def test_the_trace_of_a_refused_text_ends_with_its_failure(
+    client: httpx.Client, connection: psycopg.Connection
+) -> None:
+    id_ = client.post("/texts", json={"text": "a"}).json()["id"]
+    connection.execute("update texts set status = 'failed', last_error = 'too odd'")
+    trace = client.get(f"/texts/{id_}").json()["trace"]
+    assert [step["step"] for step in trace] == ["received", "failed"]
+    assert trace[-1] == {"step": "failed", "at": None, "seconds_since_previous": None}
 
 
 def test_a_client_that_goes_away_costs_nothing(client: httpx.Client) -> None:

@@ -48,7 +48,9 @@ def test_an_unknown_encoding_is_refused(encoding: str) -> None:
         require_encoding(encoding)
 
 
-@pytest.mark.parametrize(("header", "encoding"), [(None, "identity"), (" GZIP ", "gzip"), ("zstd", "zstd")])
+@pytest.mark.parametrize(
+    ("header", "encoding"), [(None, "identity"), (" GZIP ", "gzip"), ("x-gzip", "gzip"), ("zstd", "zstd")]
+)
 def test_encodings_are_named_in_any_case(header: str | None, encoding: str) -> None:
     assert require_encoding(header) == encoding
 

@@ -3,7 +3,7 @@ import pytest
 from core.datasets import Dataset, Datasets
 from core.problems import InvalidFields
 from serving_api.parameters import TextsParameters
-from serving_api.query import TextsQuery, choose_dataset, conditions, page_query
+from serving_api.query import Mismatch, TextsQuery, choose_dataset, conditions, page_query
 
 DATASETS: Datasets = {
     "mood": Dataset(labels=("happy", "sad"), guidelines="…"),
@@ -71,6 +71,12 @@ def test_every_unknown_label_is_named() -> None:
     with pytest.raises(InvalidFields) as refusal:
         query(label=["toxic", "x", "y"])
     assert [error["detail"][:3] for error in refusal.value.extra["errors"]] == ["'x'", "'y'"]
+
+
+def test_a_label_of_another_dataset_does_not_go_with_this_one() -> None:
+    with pytest.raises(Mismatch) as refusal:
+        query(dataset="toxicity", label=["toxic", "happy"])
+    assert (refusal.value.status, refusal.value.code) == (409, "unknown_label")
 
 
 def test_search_text_is_normalised_as_the_texts_are() -> None:

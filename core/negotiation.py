@@ -1,0 +1,108 @@
+"""What an endpoint sends, and which methods it takes, held against what a client asks for.
+
+Both are read from the OpenAPI document, so that an endpoint which is documented is also negotiated.
+"""
+
+import re
+from collections.abc import Callable
+from functools import cached_property, lru_cache
+from typing import Any
+
+import mimeparse
+from fastapi import APIRouter, FastAPI
+from starlette.routing import compile_path
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from core.problems import MethodNotAllowed, NotAcceptable, Problem
+from core.responses import problem_response
+
+# Pages about the API itself, which its document does not list.
+_OWN_PAGES = {"/docs": "text/html", "/redoc": "text/html", "/openapi.json": "application/json"}
+
+
+class Router(APIRouter):
+    """A router whose GET endpoints answer HEAD too, undocumented: the server leaves out the body."""
+
+    def add_api_route(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        """Add an endpoint."""
+        super().add_api_route(path, endpoint, **options)
+        methods = options.get("methods") or ["GET"]
+        if "GET" in methods:
+            hidden = {"methods": ["HEAD"], "include_in_schema": False}
+            super().add_api_route(path, endpoint, **options | hidden)
+
+
+MediaTypes = dict[str, tuple[str, ...]]  # of successful answers, by method
+
+
+class Endpoints:
+    """The endpoints of an application, as its OpenAPI document lists them."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+
+    def find(self, path: str) -> MediaTypes | None:
+        """Return what a path sends by method; HEAD is there wherever GET is."""
+        fixed, templates = self._all
+        if path in fixed:
+            return fixed[path]
+        return next((media_types for template, media_types in templates if template.match(path)), None)
+
+    @cached_property
+    def _all(self) -> tuple[dict[str, MediaTypes], list[tuple[re.Pattern[str], MediaTypes]]]:
+        media_types = {path: _media_types(o) for path, o in self._app.openapi()["paths"].items()}
+        media_types |= {path: {"GET": (kind,), "HEAD": (kind,)} for path, kind in _OWN_PAGES.items()}
+        templates = [(compile_path(path)[0], kinds) for path, kinds in media_types.items() if "{" in path]
+        return media_types, templates
+
+
+def _media_types(operations: dict[str, dict[str, Any]]) -> MediaTypes:
+    by_method = {method.upper(): _sent(operation["responses"]) for method, operation in operations.items()}
+    return by_method | {"HEAD": by_method["GET"]} if "GET" in by_method else by_method
+
+
+def _sent(responses: dict[str, dict[str, Any]]) -> tuple[str, ...]:
+    kinds = [kind for status, r in responses.items() if status.startswith("2") for kind in r.get("content", {})]
+    return tuple(dict.fromkeys(kinds))
+
+
+class Negotiation:
+    """ASGI middleware: refuses, before anything else, a wrong method, or an Accept that rules out all answers."""
+
+    def __init__(self, app: ASGIApp, endpoints: Endpoints) -> None:
+        self.app = app
+        self._endpoints = endpoints
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        app = self.app if refusal is None else problem_response(refusal)
+        await app(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Problem | None:
+        found = self._endpoints.find(scope["path"])
+        if found is None:
+            return None  # 404, or the files of the documentation
+        if scope["method"] not in found:
+            # Starlette names the methods of one route only, and takes a fixed path for a template's.
+            return MethodNotAllowed(sorted(found))
+        sent, accept = found[scope["method"]], _accept(scope)
+        if sent and accept and not is_acceptable(sent, accept):
+            return NotAcceptable(f"Accept rules out what is sent here: {' or '.join(sent)}.")
+        return None
+
+
+def _accept(scope: Scope) -> str:
+    """Return the header, joined if it was sent in parts; empty where anything will do."""
+    parts = [value for name, value in scope["headers"] if name == b"accept"]
+    return "" if not parts or parts == [b"*/*"] else b",".join(parts).decode("latin-1")
+
+
+@lru_cache(1024)
+def is_acceptable(media_types: tuple[str, ...], accept: str) -> bool:
+    """Whether one of the media types is acceptable; an Accept that is unreadable is disregarded (RFC 9110)."""
+    if not accept.strip(" ,\t"):
+        return True
+    try:
+        return bool(mimeparse.best_match(media_types, accept.lower()))
+    except mimeparse.MimeTypeParseException:
+        return True

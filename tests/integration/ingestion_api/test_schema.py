@@ -1,0 +1,23 @@
+"""What the ingestion API's OpenAPI document says is true, on a real Postgres."""
+
+from pathlib import Path
+
+import psycopg
+
+from core.keys import hash_key, make_key
+from tests.programs import Program, running
+from tests.schemathesis_run import run_schemathesis
+
+
+def test_the_document_is_true(ingestion: Program) -> None:
+    run_schemathesis(ingestion.url)
+
+
+def test_the_document_is_true_where_keys_are_required(database_url: str, tmp_path: Path) -> None:
+    key = make_key()
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        values = [hash_key(key)]
+        connection.execute("insert into api_keys (name, hash, scopes) values ('a', %s, '{ingest}')", values)
+    env = {"DATABASE_URL": database_url, "REQUIRE_API_KEY": "true"}
+    with running("ingestion_api", env, tmp_path / "ingestion.log") as program:
+        run_schemathesis(program.url, key)

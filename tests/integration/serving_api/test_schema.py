@@ -1,0 +1,23 @@
+"""What the serving API's OpenAPI document says is true, on a replica with labels."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.integration.serving_api.labelling import Labeller
+from tests.programs import running
+from tests.schemathesis_run import run_schemathesis
+
+
+@pytest.fixture
+def labelled(labeller: Labeller) -> None:
+    for n in range(12):
+        id_ = labeller.add_text(f"you are {n}", source="forum", score=0.91, metadata_={"language": "en", "n": n})
+        labeller.annotate({id_: {"ada": "toxic", "grace": "toxic" if n % 3 else "non_toxic"}})
+
+
+@pytest.mark.usefixtures("labelled")
+def test_the_document_is_true(database_url: str, tmp_path: Path) -> None:
+    env = {"DATABASE_URL": database_url, "DATA_DIR": str(tmp_path)}
+    with running("serving_api", env, tmp_path / "serving.log", probe="/readyz") as program:
+        run_schemathesis(program.url)

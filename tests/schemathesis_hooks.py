@@ -1,0 +1,15 @@
+"""Tells Schemathesis how to send what it has no serializer for. Named by schemathesis.toml."""
+
+import json
+from typing import Any
+
+import schemathesis
+from schemathesis import SerializationContext
+
+
+@schemathesis.serializer("application/x-ndjson", "application/vnd.apache.parquet", "application/partial-upload")
+def as_it_is(_: SerializationContext, value: Any) -> bytes:
+    """Send text and bytes as they are, and what breaks the schema as JSON."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass")
+    return value if isinstance(value, bytes) else json.dumps(value).encode()
