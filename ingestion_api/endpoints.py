@@ -75,11 +75,12 @@ async def create_text(request: Request) -> Response:
 
 
 async def read_text(id: UUID, connection: ConnectionDep) -> TextRead:  # noqa: A002 - the path's own word
-    """Return a text with its status and times."""
+    """Return a text with its status, times and near twins."""
     row = await repository.get_text_or_none(connection, id)
     if row is None:
         raise NotFound(f"There is no text {id}.")
-    return TextRead.model_validate(dict(row))
+    twins = await repository.list_twins(connection, id)
+    return TextRead.model_validate({**row, "near_duplicates": [dict(twin) for twin in twins]})
 
 
 async def read_queue(connection: ConnectionDep, datasets: DatasetsDep, dataset: str | None = None) -> Queue:

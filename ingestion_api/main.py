@@ -31,6 +31,7 @@ from core.settings import (
 )
 from core.web import install_web, problem_response, serve
 from ingestion_api.endpoints import add_endpoints
+from ingestion_api.enrichment.fields import prepare
 from ingestion_api.intake import Intake
 from ingestion_api.settings import IngestionSettings
 
@@ -51,7 +52,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.intake = Intake(database, settings)
+        app.state.intake = Intake(database, settings, app.state.datasets)
         keys = asyncio.create_task(_follow_keys(engine, app.state.key_ring))
         yield
         keys.cancel()
@@ -69,6 +70,7 @@ def create_app(
     )
     app.state.settings = settings
     app.state.datasets = load_datasets(datasets_file.datasets_file)
+    prepare(app.state.datasets)
     app.state.engine = engine
     app.state.bulk_engine = bulk_engine
     app.state.bulk_limiter = anyio.CapacityLimiter(settings.bulk_uploads)
