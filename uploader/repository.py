@@ -45,7 +45,8 @@ update texts
 set status = 'uploading', lease_owner = :claim, lease_until = now() + make_interval(secs => :lease_seconds)
 from sized
 where texts.id = sized.id and (sized.total <= :bytes or sized.place = 1)
-returning texts.id, texts.text, claimed_label, score, source, external_id, metadata, enrichment, received_at, sequence
+returning texts.id, texts.text, claimed_label, score, source, external_id, metadata, enrichment, received_at,
+    sequence
 """)
 
 # uploading -> uploaded: annotators can see the record
@@ -180,7 +181,7 @@ async def mark_uploaded(connection: AsyncConnection, claim: UUID, ids: Sequence[
 
 
 async def mark_failed(connection: AsyncConnection, claim: UUID, reasons: Mapping[UUID, str]) -> int:
-    """Set texts of a claim aside with the reason, and let their near twins go on; return how many it still held."""
+    """Set texts of a claim aside with the reason; return how many it still held. Twins waiting for them go on."""
     if not reasons:
         return 0
     await connection.execute(_LOCK_TWINS, {"ids": list(reasons)})

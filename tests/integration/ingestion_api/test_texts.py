@@ -44,6 +44,8 @@ def test_a_text_is_stored_as_it_was_sent(client: httpx.Client) -> None:
         "labelled_at": None,
         "attempts": 0,
         "last_error": None,
+        "enrichment": {},
+        "near_duplicates": [],
     }
 
 
@@ -118,7 +120,7 @@ def test_concurrent_senders_of_one_text_store_it_once(client: httpx.Client) -> N
 
 
 def test_the_queue_counts_by_status(client: httpx.Client, connection: psycopg.Connection) -> None:
-    empty = {"pending": 0, "uploading": 0, "uploaded": 0, "failed": 0, "open_records": 0}
+    empty = {"pending": 0, "uploading": 0, "uploaded": 0, "failed": 0, "near_duplicates": 0, "open_records": 0}
     assert client.get("/queue").json() == empty | {"oldest_pending_seconds": None}
     for n, status in enumerate(["pending", "pending", "uploading", "uploaded", "uploaded", "failed"]):
         id_ = client.post("/texts", json={"text": f"text {n}"}).json()["id"]
