@@ -4,8 +4,10 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+from anyio import to_thread
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
+from core.datasets import Datasets
 from core.keys import Scope, require_scope
 from core.problems import NotFound
 from core.web import require_media_type
@@ -14,7 +16,9 @@ from ingestion_api import repository
 from ingestion_api.bulk_endpoint import create_texts
 from ingestion_api.dependencies import ConnectionDep, DatasetsDep, read_body, require_dataset
 from ingestion_api.schemas import BulkResult, Queue, Receipt, TextRead
-from ingestion_api.submissions import parse_submission
+from ingestion_api.submissions import NewText, parse_submission
+
+_SHORT_BYTES = 4096
 
 
 def add_endpoints(app: FastAPI) -> None:
@@ -63,7 +67,7 @@ async def create_text(request: Request) -> Response:
     state = request.app.state
     state.key_ring.check(request.headers.get("authorization"), Scope.INGEST)
     require_media_type(request, "application/json")
-    row = parse_submission(await read_body(request), state.datasets)
+    row = await _parse(await read_body(request), state.datasets)
     stored = await state.intake.store(row)
     receipt = {"id": row.id, "status": stored.status, "duplicate": stored.duplicate}
     return Response(
@@ -72,6 +76,13 @@ async def create_text(request: Request) -> Response:
         {"Location": f"/texts/{row.id}"},
         "application/json",
     )
+
+
+async def _parse(body: bytes, datasets: Datasets) -> NewText:
+    # To enrich a long text may take a second; others go on meanwhile.
+    if len(body) > _SHORT_BYTES and any(dataset.enriches for dataset in datasets.values()):
+        return await to_thread.run_sync(parse_submission, body, datasets)
+    return parse_submission(body, datasets)
 
 
 async def read_text(id: UUID, connection: ConnectionDep) -> TextRead:  # noqa: A002 - the path's own word

@@ -4,6 +4,7 @@ What needs the database is a generator of statements, which is sent the rows of 
 asynchronous connection, bulk uploads on a plain one.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -46,7 +47,8 @@ _REMEMBER = """
     select band, id from unnest(%s::uuid[], %s::int8[]) with ordinality as new (id, band, place) order by place
 """
 
-Statements = Generator[tuple[str, Sequence[Any]], list[Any], set[UUID]]
+Statement = tuple[str, Sequence[Any]]
+Statements = Generator[Statement, list[Any] | None, set[UUID]]
 
 
 class StoredText(NamedTuple):
@@ -81,29 +83,31 @@ def link(texts: Iterable[StoredText], datasets: Datasets) -> Statements:
 
 
 def run(statements: Statements, cursor: Cursor[Any]) -> set[UUID]:
-    """Run the statements on a plain cursor."""
-    rows: list[Any] | None = None
-    while True:
-        try:
-            statement, values = statements.send(rows)  # type: ignore[arg-type]  # a generator starts with None
-        except StopIteration as end:
-            held: set[UUID] = end.value
-            return held
-        cursor.execute(statement, values)
-        rows = cursor.fetchall() if cursor.description else []
+    """Run the statements on a plain cursor; returns what they return."""
+    statement, held = _advance(statements, None)
+    while statement:
+        cursor.execute(*statement)
+        statement, held = _advance(statements, cursor.fetchall() if cursor.description else [])
+    return held
 
 
 async def run_async(statements: Statements, connection: AsyncConnection) -> set[UUID]:
-    """Run the statements on an asynchronous connection."""
-    rows: list[Any] | None = None
-    while True:
-        try:
-            statement, values = statements.send(rows)  # type: ignore[arg-type]  # a generator starts with None
-        except StopIteration as end:
-            held: set[UUID] = end.value
-            return held
-        cursor = await connection.execute(statement, values, binary=True)
+    """Run the statements on an asynchronous connection; returns what they return."""
+    # In a thread: what happens between the statements may take a second when the texts are long.
+    statement, held = await asyncio.to_thread(_advance, statements, None)
+    while statement:
+        cursor = await connection.execute(*statement, binary=True)
         rows = await cursor.fetchall() if cursor.description else []
+        statement, held = await asyncio.to_thread(_advance, statements, rows)
+    return held
+
+
+def _advance(statements: Statements, rows: list[Any] | None) -> tuple[Statement | None, set[UUID]]:
+    """Return the next statement, or none and what the generator has returned."""
+    try:
+        return statements.send(rows), set()
+    except StopIteration as end:
+        return None, end.value
 
 
 def _groups(texts: Iterable[StoredText]) -> Iterator[list[StoredText]]:
@@ -124,11 +128,11 @@ def _link_group(group: list[StoredText], datasets: Datasets) -> Statements:
     pairs = [(text.id, band) for text in new for band in text.bands]
     columns = [[id_ for id_, _ in pairs], [band for _, band in pairs]]
     shared: dict[UUID, Counter[UUID]] = {text.id: Counter() for text in new}
-    for id_, stored in (yield _FIND, columns):
+    for id_, stored in (yield _FIND, columns) or []:
         shared[id_][stored] += 1
     candidates = {stored for counts in shared.values() for stored in most_shared(counts)}
     rows = (yield _READ, [list(ASKED), list(candidates)]) if candidates else []
-    known = {id_: Known(id_, shingles(text), asked) for id_, text, asked in rows}
+    known = {id_: Known(id_, shingles(text), asked) for id_, text, asked in rows or []}
     outcome = decide(new, shared, known, datasets)
     if outcome.links:
         yield _LINK, [list(column) for column in zip(*outcome.links, strict=True)]

@@ -11,8 +11,12 @@ import orjson
 import psycopg
 import pytest
 
+from core.datasets import load_datasets
 from core.text_identity import text_id
+from ingestion_api import repository
+from ingestion_api.submissions import check_fields
 from tests.programs import Program, running
+from tests.waiting import wait_for
 
 DATASETS = """
 [plain]
@@ -35,7 +39,9 @@ labels = ["a", "b"]
 guidelines = "g"
 near_duplicates = "ask_once"
 """
-LONG = "the driver of bus {} closed the doors right in front of me this morning"
+WAITING = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
+TEMPLATE = "the driver of bus {} closed the doors right in front of me this morning"
+LONG = TEMPLATE.format("seven")
 
 
 @pytest.fixture
@@ -137,13 +143,13 @@ def test_datasets_have_no_twins_in_common(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("on_error", ["skip", "abort"])
 def test_twins_are_found_across_and_within_chunks(client: httpx.Client, on_error: str) -> None:
-    _post(client, "linked", LONG.format("zero"))
-    texts = [LONG.format("zero") + "!" * n for n in range(1, 4)]
+    _post(client, "linked", TEMPLATE.format("zero"))
+    texts = [TEMPLATE.format("zero") + "!" * n for n in range(1, 4)]
     texts += [f"{number} bottles of {number} on the wall {number}" for number in range(100, 130)]
-    texts += [LONG.format("zero").upper()]
+    texts += [TEMPLATE.format("zero").upper()]
     assert _bulk(client, "linked", texts, on_error=on_error)["accepted"] == len(texts)
     assert len(_twins(client, "linked", texts[-1])) == 4
-    assert len(_twins(client, "linked", LONG.format("zero"))) == 4
+    assert len(_twins(client, "linked", TEMPLATE.format("zero"))) == 4
 
 
 def test_a_twin_of_an_asked_text_is_held(client: httpx.Client) -> None:
@@ -186,6 +192,23 @@ def test_twins_that_are_stored_at_the_same_time_are_linked(
         links = connection.execute("select count(*) from near_duplicates").fetchall()
         total = connection.execute("select count(*) from texts").fetchall()
     assert (asked, links, total) == ([(60,)], [(60,)], [(120,)])
+
+
+def test_a_text_waits_for_a_twin_that_is_being_stored(
+    client: httpx.Client, database_url: str, datasets_file: Path
+) -> None:
+    datasets = load_datasets(datasets_file)
+    row = check_fields({"text": LONG, "dataset": "once"}, datasets)
+    with ThreadPoolExecutor(1) as threads, psycopg.connect(database_url) as storing, storing.cursor() as cursor:
+        repository.create_stage(cursor)
+        repository.stage_texts(cursor, [row])
+        repository.insert_staged(cursor, datasets)
+        answer = threads.submit(_post, client, "once", LONG + "!")
+        with psycopg.connect(database_url, autocommit=True) as watching:
+            wait_for(lambda: watching.execute(WAITING).fetchone() == (1,))
+        assert not answer.done()
+        storing.commit()
+        assert answer.result()["status"] == "near_duplicate"
 
 
 def test_a_flood_of_twins_is_stored_with_few_links_each(client: httpx.Client, database_url: str) -> None:

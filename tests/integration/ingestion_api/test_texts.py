@@ -131,7 +131,8 @@ def test_the_queue_counts_by_status(client: httpx.Client, connection: psycopg.Co
     )
     queue = client.get("/queue").json()
     assert queue.pop("oldest_pending_seconds") >= 0
-    assert queue == {"pending": 2, "uploading": 1, "uploaded": 2, "failed": 1, "open_records": 1}
+    counts = {"pending": 2, "uploading": 1, "uploaded": 2, "failed": 1, "near_duplicates": 0, "open_records": 1}
+    assert queue == counts
 
 
 def test_a_labelled_text_shows_when(client: httpx.Client, connection: psycopg.Connection) -> None:
