@@ -24,12 +24,13 @@ _GROUP_CHARACTERS = 262_144
 _LOCK = f"select {lock_of('name')} from unnest(%s::text[]) as names (name)"  # noqa: S608 - constants only
 
 _FIND = f"""
-    select wanted.id, found.text_id
+    select wanted.id, found.text_id, count(*)
     from unnest(%s::uuid[], %s::int8[]) as wanted (id, band)
     cross join lateral (
         select text_id from near_duplicate_bands as known
         where known.band = wanted.band order by place limit {BAND_TEXTS}
     ) as found
+    group by wanted.id, found.text_id
 """  # noqa: S608 - constants only
 
 _READ = "select id, text, status = any(%s) from texts where id = any(%s)"
@@ -128,8 +129,8 @@ def _link_group(group: list[StoredText], datasets: Datasets) -> Statements:
     pairs = [(text.id, band) for text in new for band in text.bands]
     columns = [[id_ for id_, _ in pairs], [band for _, band in pairs]]
     shared: dict[UUID, Counter[UUID]] = {text.id: Counter() for text in new}
-    for id_, stored in (yield _FIND, columns) or []:
-        shared[id_][stored] += 1
+    for id_, stored, count in (yield _FIND, columns) or []:
+        shared[id_][stored] = count
     candidates = {stored for counts in shared.values() for stored in most_shared(counts)}
     rows = (yield _READ, [list(ASKED), list(candidates)]) if candidates else []
     known = {id_: Known(id_, shingles(text), asked) for id_, text, asked in rows or []}

@@ -7,7 +7,6 @@ makes texts that are stored from then on miss those stored before. A test holds 
 import unicodedata
 from hashlib import blake2b
 
-import re2
 from rensa import RMinHash
 
 _SHINGLE_CHARACTERS = 5
@@ -16,8 +15,23 @@ _BANDS = 16
 _BAND_ROWS = 4
 _SEED = 20260101
 
-# Punctuation, white space and control characters; what is left of a text is letters, marks, digits and symbols.
-_BETWEEN_WORDS = re2.compile(r"[\pP\pZ\pC\s]+")
+_BASIC_PLANE = 0x10000
+
+
+class _Plain(dict[int, int]):
+    """For `str.translate`: a space for punctuation, white space and control characters; all else stays.
+
+    What stays is letters, marks, digits and symbols: emoji tell texts apart.
+    """
+
+    def __missing__(self, code: int) -> int:
+        plain = ord(" ") if unicodedata.category(chr(code))[0] in "PZC" else code
+        if code < _BASIC_PLANE:  # the rest is rare, and too many to remember
+            self[code] = plain
+        return plain
+
+
+_PLAIN = _Plain()
 
 Shingles = frozenset[str]
 
@@ -29,7 +43,7 @@ def shingles(text: str) -> Shingles:
     punctuation only: such a text has no twins.
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
-    plain = _BETWEEN_WORDS.sub(" ", folded).strip()
+    plain = " ".join(folded.translate(_PLAIN).split())
     count = max(len(plain) - _SHINGLE_CHARACTERS + 1, 1) if plain else 0
     return frozenset(plain[i : i + _SHINGLE_CHARACTERS] for i in range(count))
 

@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from typing import TypeVar
 from uuid import UUID
 
 from core.datasets import Dataset
@@ -12,6 +13,7 @@ BAND_TEXTS = 20
 CANDIDATES = 20
 _LINKS = 10
 
+Key = TypeVar("Key")
 Link = tuple[UUID, UUID, float]  # the later text, its twin, their similarity
 
 
@@ -43,9 +45,9 @@ class Outcome:
     held: set[UUID] = field(default_factory=set)
 
 
-def most_shared(counts: Counter[UUID]) -> list[UUID]:
+def most_shared(counts: Counter[Key]) -> list[Key]:
     """Return the candidates that share most bands."""
-    return [id_ for id_, _ in counts.most_common(CANDIDATES)]
+    return [candidate for candidate, _ in counts.most_common(CANDIDATES)]
 
 
 def decide(
@@ -59,19 +61,19 @@ def decide(
     `shared` counts the bands that a new text shares with stored ones, `known` has those that share most.
     """
     outcome = Outcome()
-    seen: defaultdict[int, list[UUID]] = defaultdict(list)
-    known = known | {text.id: text for text in group}
-    for text in group:
-        counts = shared.get(text.id, Counter()) + Counter(id_ for band in text.bands for id_ in seen[band])
-        candidates = [known[id_] for id_ in most_shared(counts) if id_ in known]
+    before: defaultdict[int, list[int]] = defaultdict(list)  # places in the group by band
+    for place, text in enumerate(group):
+        here = Counter(other for band in text.bands for other in before[band])
+        candidates = [known[id_] for id_ in most_shared(shared[text.id])]
+        candidates += [group[other] for other in most_shared(here)]
         twins = _twins(text, candidates, datasets[text.dataset].near_duplicate_similarity)
         outcome.links += [(text.id, twin.id, alike) for twin, alike in twins]
         if datasets[text.dataset].near_duplicates == "ask_once" and any(twin.asked for twin, _ in twins):
             text.asked = False
             outcome.held.add(text.id)
         for band in text.bands:
-            if len(seen[band]) < BAND_TEXTS:
-                seen[band].append(text.id)
+            if len(before[band]) < BAND_TEXTS:
+                before[band].append(place)
     return outcome
 
 
