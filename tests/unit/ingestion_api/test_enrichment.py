@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from core.datasets import Dataset, Datasets
-from core.problems import TooLarge
+from core.problems import InvalidFields, TooLarge
 from core.text_identity import text_id
 from ingestion_api.schemas import TEXT_BYTES
 from ingestion_api.submissions import NewText, check_fields
@@ -70,6 +70,13 @@ def test_a_text_that_grows_over_the_limit_is_refused() -> None:
     text = (shortest * (TEXT_BYTES // len(shortest))).strip()
     with pytest.raises(TooLarge):
         check_fields({"text": text}, REDACTING)
+
+
+def test_a_text_with_no_end_of_secrets_is_refused_without_naming_them() -> None:
+    with pytest.raises(InvalidFields) as refused:
+        check_fields({"text": "AKIAIOSFODNN7EXAMPLE" * 9}, _datasets(redact=("token",)))
+    assert [(e.pointer, e.code) for e in refused.value.errors] == [("/text", "not_redactable")]
+    assert "AKIA" not in str(refused.value.as_dict())
 
 
 def test_nothing_heavy_is_loaded_while_all_is_off() -> None:
