@@ -18,6 +18,9 @@ class TextStatus(StrEnum):
     UPLOADING = "uploading"  # claimed by an uploader until `lease_until`
     UPLOADED = "uploaded"  # confirmed: annotators can find the record in Argilla
     FAILED = "failed"  # refused by Argilla for what it is; `last_error` says why
+    # stored beside a near twin that annotators are asked for, in a dataset with near_duplicates = "ask_once";
+    # pending again when that twin fails, or the setting changes
+    NEAR_DUPLICATE = "near_duplicate"
 
 
 class AnnotationStatus(StrEnum):
@@ -114,6 +117,9 @@ class Text(Base):
     external_id: Mapped[str | None]
     # "metadata" is taken by SQLAlchemy in declarative classes
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", JSONB, server_default=sa.text("'{}'"))
+    enrichment: Mapped[dict[str, Any]] = mapped_column(
+        server_default=sa.text("'{}'"), comment="what was found at intake: language, redacted (counts)"
+    )
     received_at: Mapped[datetime] = mapped_column(server_default=sa.text("now()"))
     status: Mapped[TextStatus] = mapped_column(_status(TextStatus), server_default=TextStatus.PENDING)
     attempts: Mapped[int] = mapped_column(server_default="0", comment="pushes that Argilla answered")
@@ -129,7 +135,36 @@ class Text(Base):
         sa.Index("ix_texts_uploading", "lease_until", postgresql_where=sa.text("status = 'uploading'")),
         sa.Index("ix_texts_uploaded", "dataset", "id", postgresql_where=sa.text("status = 'uploaded'")),
         sa.Index("ix_texts_failed", "dataset", "sequence", postgresql_where=sa.text("status = 'failed'")),
+        sa.Index(
+            "ix_texts_near_duplicate", "dataset", "sequence", postgresql_where=sa.text("status = 'near_duplicate'")
+        ),
     )
+
+
+class NearDuplicateBand(Base):
+    """One band of a text's MinHash signature: texts that share one may be near twins."""
+
+    __tablename__ = "near_duplicate_bands"
+
+    band: Mapped[int] = mapped_column(
+        sa.BigInteger, primary_key=True, comment="hash of dataset, place of the band and its rows"
+    )
+    place: Mapped[int] = mapped_column(
+        sa.BigInteger, sa.Identity(), primary_key=True, comment="order in which texts were stored"
+    )
+    text_id: Mapped[UUID]
+
+
+class NearDuplicate(Base):
+    """Two texts of a dataset that are nearly the same."""
+
+    __tablename__ = "near_duplicates"
+
+    text_id: Mapped[UUID] = mapped_column(primary_key=True, comment="the one that was stored later")
+    twin_id: Mapped[UUID] = mapped_column(primary_key=True)
+    similarity: Mapped[float] = mapped_column(sa.Float(53), comment="Jaccard similarity of their shingles")
+
+    __table_args__ = (sa.Index("ix_near_duplicates_twin_id", "twin_id"),)
 
 
 class Annotation(Base):

@@ -81,7 +81,7 @@ def store_bulk(
             connection.commit()
             _store_batches(cursor, upload, read_batches(upload, chunks, after_row), journal, counts)
             if upload.abort_on_error:
-                _finish_all_or_nothing(cursor, counts)
+                _finish_all_or_nothing(cursor, upload, counts)
                 if journal is not None:
                     journal(cursor, Batch(), counts)
                 connection.commit()
@@ -98,7 +98,7 @@ def _store_batches(
         repository.stage_texts(cursor, batch.rows)
         counts.add(batch)
         if not upload.abort_on_error:
-            counts.stored(len(batch.rows), repository.insert_staged(cursor))
+            counts.stored(len(batch.rows), repository.insert_staged(cursor, upload.datasets))
         if journal is not None:
             journal(cursor, batch, counts)
         # Without this commit an upload would hold back vacuum and the change feed for as long as it lasts.
@@ -128,8 +128,8 @@ def _one_behind(store: Callable[[Batch], None]) -> Iterator[Callable[[Batch], No
                 under_way.result()
 
 
-def _finish_all_or_nothing(cursor: Cursor, counts: Counts) -> None:
+def _finish_all_or_nothing(cursor: Cursor, upload: BulkUpload, counts: Counts) -> None:
     if counts.rejected:
         raise Aborted(f"{counts.rejected} rows were rejected; nothing is stored.")
     cursor.execute("set local statement_timeout = 0")  # as long as the body was, so long may this take
-    counts.stored(counts.received, repository.insert_staged(cursor))
+    counts.stored(counts.received, repository.insert_staged(cursor, upload.datasets))

@@ -17,6 +17,7 @@ from ingestion_api.schemas import Receipt, TextCreate
 
 _ID = "d4a7c5f0-7f0e-8c55-9a3e-0f3d6d9f1c2b"
 _TEXT = {"text": "You are all idiots.", "label": "toxic", "score": 0.93, "source": "forum"}
+_TWIN_ID = "0c5a6e1b-9a43-8d1c-8f52-7d2b1e9a4c10"
 _RECEIPT = {"id": _ID, "status": "pending", "duplicate": False}
 _LOCATION = {"Location": header("Where the text is.", f"/texts/{_ID}")}
 _AWAY = unavailable("database_unavailable", "The database is away.")
@@ -83,13 +84,15 @@ TEXT_READ: Responses = {
             "score": 0.93,
             "source": "forum",
             "external_id": "post-17",
-            "metadata": {"language": "en"},
+            "metadata": {"thread": 4},
+            "enrichment": {"language": {"code": "en", "confidence": 0.91}},
             "status": "labelled",
             "received_at": "2026-11-01T08:30:00.000000Z",
             "uploaded_at": "2026-11-01T08:30:02.501200Z",
             "labelled_at": "2026-11-02T09:12:44.120934Z",
             "attempts": 1,
             "last_error": None,
+            "near_duplicates": [{"id": _TWIN_ID, "similarity": 0.86}],
             "trace": [
                 {"step": "received", "at": "2026-11-01T08:30:00.000000Z", "seconds_since_previous": None},
                 {"step": "uploaded", "at": "2026-11-01T08:30:02.501200Z", "seconds_since_previous": 2.5012},
@@ -111,6 +114,7 @@ QUEUE_READ: Responses = {
             "uploading": 250,
             "uploaded": 4100,
             "failed": 2,
+            "near_duplicates": 0,
             "oldest_pending_seconds": 1.25,
             "open_records": 900,
         },

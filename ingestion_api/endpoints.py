@@ -4,9 +4,10 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+from anyio import to_thread
 from fastapi import Depends, FastAPI, Request, Response
 
-from core.datasets import require_dataset
+from core.datasets import Datasets, require_dataset
 from core.keys import Scope, require_scope
 from core.negotiation import Router
 from core.problems import NotFound
@@ -17,8 +18,10 @@ from ingestion_api.bulk_endpoint import create_texts
 from ingestion_api.dependencies import ConnectionDep, DatasetParameter, DatasetsDep, read_body
 from ingestion_api.imports.routes import add_import_endpoints
 from ingestion_api.schemas import BulkResult, Queue, Receipt, TextRead
-from ingestion_api.submissions import parse_submission
+from ingestion_api.submissions import NewText, parse_submission
 from ingestion_api.trace import trace_steps
+
+_SHORT_BYTES = 4096
 
 
 def add_endpoints(app: FastAPI) -> None:
@@ -68,7 +71,7 @@ async def create_text(request: Request) -> Response:
     state = request.app.state
     state.key_ring.check(request.headers.get("authorization"), Scope.INGEST)
     require_media_type(request, "application/json")
-    row = parse_submission(await read_body(request), state.datasets)
+    row = await _parse(await read_body(request), state.datasets)
     stored = await state.intake.store(row)
     receipt = {"id": row.id, "status": stored.status, "duplicate": stored.duplicate}
     return Response(
@@ -79,12 +82,21 @@ async def create_text(request: Request) -> Response:
     )
 
 
+async def _parse(body: bytes, datasets: Datasets) -> NewText:
+    # To enrich a long text may take a second; others go on meanwhile.
+    if len(body) > _SHORT_BYTES and any(dataset.enriches for dataset in datasets.values()):
+        return await to_thread.run_sync(parse_submission, body, datasets)
+    return parse_submission(body, datasets)
+
+
 async def read_text(id: UUID, connection: ConnectionDep) -> TextRead:  # noqa: A002 - the path's own word
-    """Return a text with its status and times."""
+    """Return a text with its status, times and near twins."""
     row = await repository.get_text_or_none(connection, id)
     if row is None:
         raise NotFound(f"There is no text {id}.")
-    return TextRead.model_validate(dict(row) | {"trace": trace_steps(row)})
+    twins = await repository.list_twins(connection, id)
+    near_duplicates = [dict(twin) for twin in twins]
+    return TextRead.model_validate({**row, "trace": trace_steps(row), "near_duplicates": near_duplicates})
 
 
 async def read_queue(connection: ConnectionDep, datasets: DatasetsDep, dataset: DatasetParameter = None) -> Queue:

@@ -11,6 +11,7 @@ import psycopg
 import structlog
 
 from core.database import connect
+from core.datasets import Datasets
 from core.problems import Problem, Unavailable
 from core.settings import DatabaseSettings
 from ingestion_api import metrics
@@ -30,9 +31,10 @@ class _Waiting:
 class Intake:
     """The bounded queue between requests and the database, and the task that empties it."""
 
-    def __init__(self, database: DatabaseSettings, settings: IngestionSettings) -> None:
+    def __init__(self, database: DatabaseSettings, settings: IngestionSettings, datasets: Datasets) -> None:
         self._database = database
         self._settings = settings
+        self._datasets = datasets
         self._connection: psycopg.AsyncConnection | None = None
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(settings.waiting_limit)
         self._task = asyncio.create_task(self._commit_for_ever())
@@ -101,14 +103,14 @@ class Intake:
         metrics.COMMIT_TEXTS.observe(len(rows))
         if self._connection is not None:
             try:
-                return await insert_texts(self._connection, rows)
+                return await insert_texts(self._connection, rows, self._datasets)
             except psycopg.OperationalError:
                 if not self._connection.broken:
                     raise
                 # Postgres was restarted since the last batch, maybe. Storing twice changes nothing.
                 await self._disconnect()
         self._connection = await connect(self._database, "ingestion_api intake")
-        return await insert_texts(self._connection, rows)
+        return await insert_texts(self._connection, rows, self._datasets)
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

@@ -34,6 +34,7 @@ from core.settings import (
 )
 from core.web import install_web
 from ingestion_api.endpoints import add_endpoints
+from ingestion_api.enrichment.fields import prepare
 from ingestion_api.imports.worker import importing
 from ingestion_api.intake import Intake
 from ingestion_api.schemas import TextCreate
@@ -56,7 +57,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.intake = Intake(database, settings)
+        app.state.intake = Intake(database, settings, app.state.datasets)
         tasks = [
             asyncio.create_task(_follow_keys(engine, app.state.key_ring)),
             asyncio.create_task(follow_parent()),
@@ -81,6 +82,7 @@ def create_app(
     )
     app.state.settings = settings
     app.state.datasets = load_datasets(datasets_file.datasets_file)
+    prepare(app.state.datasets)
     app.state.engine = engine
     app.state.database = database
     app.state.bulk_limiter = anyio.CapacityLimiter(settings.bulk_uploads)

@@ -11,12 +11,15 @@ from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection as EngineConnection
 
 from core.datasets import Datasets
+from core.models import TextStatus
+from core.near_duplicates import lock_of
+from ingestion_api.near_duplicate_links import StoredText, link, linked_datasets, lock, run, run_async
 from ingestion_api.submissions import NewText
 
-_COLUMNS = "id, dataset, text, claimed_label, score, source, external_id, metadata"
-_CAST_COLUMNS = _COLUMNS.replace("metadata", "cast(metadata as jsonb)")
-# Metadata travels as text and is cast on arrival: psycopg would make a JSON string of it.
-_COLUMN_TYPES = ("uuid", "text", "text", "text", "float8", "text", "text", "text")
+_COLUMNS = "id, dataset, text, claimed_label, score, source, external_id, metadata, enrichment"
+_CAST_COLUMNS = _COLUMNS.replace("metadata, enrichment", "cast(metadata as jsonb), cast(enrichment as jsonb)")
+# JSON travels as text and is cast on arrival: psycopg would make a JSON string of it.
+_COLUMN_TYPES = ("uuid", "text", "text", "text", "float8", "text", "text", "text", "text")
 
 # A label that was withdrawn leaves the text uploaded again; a claimed text is still pending to its sender.
 _STATUS = """case
@@ -42,12 +45,24 @@ _STATUSES = f"""
 """  # noqa: S608 - constants only
 
 _TEXT = text(f"""
-    select texts.id, texts.dataset, texts.text, claimed_label, score, source, external_id, metadata,
+    select texts.id, texts.dataset, texts.text, claimed_label, score, source, external_id, metadata, enrichment,
            {_STATUS} as status, received_at, uploaded_at, attempts, last_error,
            case when labels.status in ('labelled', 'disputed') then labels.labelled_at end as labelled_at
     from texts left join labels on labels.text_id = texts.id
     where texts.id = :id
 """)  # noqa: S608 - constants only
+
+# Links point from the later text to the earlier one; twins are so in both directions.
+_TWINS = text("""
+    select id, similarity from (
+        (select twin_id as id, similarity from near_duplicates where text_id = :id
+         order by similarity desc limit :count)
+        union all
+        (select text_id, similarity from near_duplicates where twin_id = :id order by similarity desc limit :count)
+    ) as twins
+    order by similarity desc, id limit :count
+""")
+_SHOWN_TWINS = 20
 
 _QUEUE = text("""
     select dataset, status, count(*) as texts, min(received_at) as oldest_received_at, now() as now
@@ -61,7 +76,7 @@ _STAGE = """
     create temp table incoming (
         sequence bigint not null default nextval('texts_sequence_seq'),
         id uuid not null, dataset text not null, text text not null, claimed_label text, score float8,
-        source text, external_id text, metadata text not null
+        source text, external_id text, metadata text not null, enrichment text not null
     )
 """
 
@@ -73,6 +88,21 @@ _INSERT_STAGED = f"""
     on conflict (id) do nothing
 """  # noqa: S608 - constants only
 
+_LOCK_STAGED = f"""
+    select {lock_of("dataset")}
+    from (select distinct dataset from incoming where dataset = any(%s) order by dataset) as names
+"""  # noqa: S608 - constants only
+
+_NOTE_FRESH = "create temp table if not exists fresh (id uuid not null) on commit delete rows"
+
+_INSERT_STAGED_NOTING = f"""
+    with new as ({_INSERT_STAGED} returning id) insert into fresh select id from new
+"""  # noqa: S608 - constants only
+
+_READ_FRESH = """
+    select id, dataset, text from texts join fresh using (id) where dataset = any(%s) order by sequence
+"""
+
 
 class Stored(NamedTuple):
     """What became of one submission."""
@@ -81,8 +111,25 @@ class Stored(NamedTuple):
     duplicate: bool
 
 
-async def insert_texts(connection: AsyncConnection, rows: Sequence[NewText]) -> list[Stored]:
-    """Insert what is not there yet, in one statement; returns what became of each row, in their order."""
+async def insert_texts(connection: AsyncConnection, rows: Sequence[NewText], datasets: Datasets) -> list[Stored]:
+    """Insert what is not there yet, in one transaction; returns what became of each row, in their order."""
+    names = {row.dataset for row in rows} & linked_datasets(datasets)
+    if not names:
+        return await _insert_texts(connection, rows)
+    async with connection.transaction():
+        await run_async(lock(names), connection)
+        stored = await _insert_texts(connection, rows)
+        outcomes = zip(rows, stored, strict=True)
+        fresh = [
+            StoredText(r.id, r.dataset, r.text) for r, s in outcomes if not s.duplicate and r.dataset in names
+        ]
+        held = await run_async(link(fresh, datasets), connection)
+    return [
+        Stored("near_duplicate", s.duplicate) if row.id in held else s for row, s in zip(rows, stored, strict=True)
+    ]
+
+
+async def _insert_texts(connection: AsyncConnection, rows: Sequence[NewText]) -> list[Stored]:
     # In order of id, so that two transactions with the same texts cannot block each other.
     unique = sorted({row.id: row for row in reversed(rows)}.values(), key=lambda row: row.id)
     cursor = connection.cursor(binary=True)
@@ -101,6 +148,11 @@ async def insert_texts(connection: AsyncConnection, rows: Sequence[NewText]) -> 
     return stored
 
 
+async def list_twins(connection: EngineConnection, id_: UUID) -> Sequence[RowMapping]:
+    """Return the near twins of a text, the most similar first; 20 at most."""
+    return (await connection.execute(_TWINS, {"id": id_, "count": _SHOWN_TWINS})).mappings().all()
+
+
 async def get_text_or_none(connection: EngineConnection, id_: UUID) -> RowMapping | None:
     """Return one text with its status and times."""
     return (await connection.execute(_TEXT, {"id": id_})).mappings().one_or_none()
@@ -108,7 +160,7 @@ async def get_text_or_none(connection: EngineConnection, id_: UUID) -> RowMappin
 
 async def count_queue(connection: EngineConnection, datasets: Datasets) -> dict[str, Any]:
     """Count the texts of these datasets by status."""
-    counts = dict.fromkeys(("pending", "uploading", "uploaded", "failed"), 0)
+    counts: dict[str, int] = dict.fromkeys(TextStatus, 0)
     oldest: datetime | None = None
     now: datetime | None = None
     for row in await connection.execute(_QUEUE):
@@ -121,7 +173,9 @@ async def count_queue(connection: EngineConnection, datasets: Datasets) -> dict[
     for name, dataset in datasets.items():
         values = {"dataset": name, "answers_wanted": dataset.answers_wanted}
         completed += (await connection.execute(_COMPLETED, values)).scalar_one()
+    near_duplicates = counts.pop(TextStatus.NEAR_DUPLICATE)
     return counts | {
+        "near_duplicates": near_duplicates,
         "oldest_pending_seconds": (now - oldest).total_seconds() if now and oldest else None,
         "open_records": max(counts["uploaded"] - completed, 0),
     }
@@ -141,11 +195,26 @@ def stage_texts(cursor: Cursor[Any], rows: Iterable[NewText]) -> None:
             copy.write_row(_values(row))
 
 
-def insert_staged(cursor: Cursor[Any]) -> int:
+def insert_staged(cursor: Cursor[Any], datasets: Datasets) -> int:
     """Insert the staged rows that are not there yet, and empty the stage; returns how many were new."""
-    cursor.execute(_INSERT_STAGED)
-    accepted = cursor.rowcount
+    if names := linked_datasets(datasets):
+        accepted = _insert_linking(cursor, datasets, sorted(names))
+    else:
+        cursor.execute(_INSERT_STAGED)
+        accepted = cursor.rowcount
     cursor.execute("truncate incoming")
+    return accepted
+
+
+def _insert_linking(cursor: Cursor[Any], datasets: Datasets, names: list[str]) -> int:
+    cursor.execute(_LOCK_STAGED, [names])
+    cursor.execute(_NOTE_FRESH)
+    cursor.execute(_INSERT_STAGED_NOTING)
+    accepted = cursor.rowcount
+    # A cursor in the server: with `on_error=abort` the new texts may be more than the memory takes.
+    with cursor.connection.cursor("fresh") as fresh:
+        fresh.execute(_READ_FRESH, [names])
+        run(link((StoredText(*row) for row in fresh), datasets), cursor)
     return accepted
 
 
@@ -159,4 +228,5 @@ def _values(row: NewText) -> tuple[Any, ...]:
         row.source,
         row.external_id,
         row.metadata,
+        row.enrichment,
     )

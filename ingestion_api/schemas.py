@@ -17,8 +17,9 @@ from pydantic import (
     WithJsonSchema,
 )
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict
 
-from core.datasets import DEFAULT_DATASET, Datasets
+from core.datasets import DEFAULT_DATASET, Datasets, Redactable
 from core.openapi import DATASET_NAME, LABEL_NAME, NOT_BLANK, WITHOUT_NUL
 
 TEXT_BYTES = 64 * 1024
@@ -143,11 +144,15 @@ class TextCreate(BaseModel):
     metadata: Metadata = Field(default_factory=dict, description="Shown to annotators beside the text.")
 
 
+# `near_duplicate`: not shown to annotators, who are asked for its near twin; see "Enrichment" in the guide.
+ShownStatus = Literal["pending", "uploaded", "labelled", "failed", "near_duplicate"]
+
+
 class Receipt(BaseModel):
     """The answer to a submission: the text is stored."""
 
     id: UUID
-    status: Literal["pending", "uploaded", "labelled", "failed"]
+    status: ShownStatus
     duplicate: bool = Field(description="Whether the text was there before.")
 
 
@@ -161,6 +166,29 @@ class TraceStep(BaseModel):
     )
 
 
+class Language(BaseModel):
+    """The language of a text, as a detector sees it."""
+
+    code: str = Field(description="BCP 47, like `en`; `und` where the text is too short or nobody can tell.")
+    confidence: float = Field(description="How sure the detector is, 0 to 1.")
+
+
+class Enrichment(TypedDict, total=False):
+    """What was found at intake, as far as the dataset asks for it."""
+
+    language: Language
+    redacted: Annotated[
+        dict[Redactable, int], Field(description="What was taken out before storing: numbers by kind.")
+    ]
+
+
+class NearTwin(BaseModel):
+    """A text that is nearly the same."""
+
+    id: UUID
+    similarity: float = Field(description="Jaccard similarity of runs of 5 characters.")
+
+
 class TextRead(BaseModel):
     """A text, and how far it has come."""
 
@@ -172,13 +200,15 @@ class TextRead(BaseModel):
     source: str | None
     external_id: str | None
     metadata: dict[str, Any]
-    status: Literal["pending", "uploaded", "labelled", "failed"]
+    enrichment: Enrichment
+    status: ShownStatus
     received_at: datetime
     uploaded_at: datetime | None
     labelled_at: datetime | None
     attempts: int
     last_error: str | None
     trace: list[TraceStep] = Field(description="The steps that have happened, in the order of their times.")
+    near_duplicates: list[NearTwin] = Field(description="Texts that are nearly the same; the 20 most similar.")
 
 
 class Queue(BaseModel):
@@ -188,6 +218,7 @@ class Queue(BaseModel):
     uploading: int = Field(description="Texts claimed by an uploader just now.")
     uploaded: int = Field(description="Texts that annotators can see, or have answered.")
     failed: int = Field(description="Texts that Argilla refused.")
+    near_duplicates: int = Field(description="Texts that are held, since annotators are asked for a near twin.")
     oldest_pending_seconds: float | None = Field(description="Age of the oldest pending text; null without one.")
     open_records: int = Field(description="Uploaded texts that want more answers.")
 

@@ -113,6 +113,7 @@ def _item(row: dict[str, Any]) -> dict[str, Any]:
     return row | {
         "votes": orjson.Fragment(row["votes"]),
         "metadata": orjson.Fragment(row["metadata"]),
+        "enrichment": orjson.Fragment(row["enrichment"]),
         "received_at": _time(row["received_at"]),
         "labelled_at": _time(row["labelled_at"]),
     }

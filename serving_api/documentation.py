@@ -21,7 +21,8 @@ _ITEM = {
     "external_id": "post-17",
     "claimed_label": "toxic",
     "score": 0.91,
-    "metadata": {"language": "en"},
+    "metadata": {"thread": 4},
+    "enrichment": {"language": {"code": "en", "confidence": 0.91}},
     "received_at": "2026-11-01T08:30:00.000000Z",
     "labelled_at": "2026-11-02T09:12:44.120934Z",
 }

@@ -39,6 +39,7 @@ _WINDOW = "l.changed_xid >= '{start}'::xid8 and l.changed_xid < '{end}'::xid8"
 _ITEMS = f"""
     select l.text_id::text as id, l.dataset, t.text, l.label, l.status, l.agreement, l.votes::text as votes,
            l.annotations, t.source, t.external_id, t.claimed_label, t.score, t.metadata::text as metadata,
+           t.enrichment::text as enrichment, t.enrichment -> 'language' ->> 'code' as language,
            t.received_at at time zone 'utc' as received_at, l.labelled_at at time zone 'utc' as labelled_at,
            l.changed_xid::text::bigint as version
     from labels l join texts t on t.id = l.text_id

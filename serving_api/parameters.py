@@ -76,6 +76,9 @@ class FilterParameters(DatasetParameters):
     """Filters that every way to read labelled texts has."""
 
     source: Word | None = Field(None, description="Only texts from this source.", examples=["forum"])
+    language: Word | None = Field(
+        None, description="Only texts in this language, as `enrichment` tells it.", examples=["en"]
+    )
     status: LabelStatusFilter | None = Field(
         None, description="Only texts with this status.", examples=["labelled"]
     )

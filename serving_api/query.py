@@ -106,6 +106,7 @@ def conditions(query: TextsQuery) -> Condition:
         found.append((f"label in ({', '.join('?' * len(query.labels))})", list(query.labels)))
     comparisons = {
         "source = ?": filters.source,
+        "language = ?": filters.language,
         "status = ?": filters.status,
         "agreement >= ?": filters.min_agreement,
         "annotations >= ?": filters.min_annotations,

@@ -1,14 +1,15 @@
 """The replica's tables, and the statements that bring a window of the change feed into them."""
 
 # Goes up with every change of a table here: a file of another layout is built anew.
-LAYOUT = 1
+LAYOUT = 2
 
 TABLES = {
     "items": """
         id uuid not null, dataset varchar not null, text varchar not null, label varchar, status varchar not null,
         agreement double, votes varchar not null, annotations integer not null, source varchar,
         external_id varchar, claimed_label varchar, score double, metadata varchar not null,
-        received_at timestamp not null, labelled_at timestamp not null, version bigint not null
+        enrichment varchar not null, language varchar, received_at timestamp not null,
+        labelled_at timestamp not null, version bigint not null
     """,
     "annotations": """
         id uuid not null, text_id uuid not null, dataset varchar not null, annotator varchar not null,

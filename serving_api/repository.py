@@ -12,7 +12,7 @@ Row = dict[str, Any]
 
 _ITEM = (
     "id, dataset, text, label, status, agreement, votes, annotations, source, external_id, claimed_label, score, "
-    "metadata, received_at, labelled_at"
+    "metadata, enrichment, received_at, labelled_at"
 )
 _ANNOTATION = "annotator, value, status, created_at, updated_at"
 

@@ -1,7 +1,7 @@
 """What travels on the wire. For the documentation: answers are rendered without models, for speed."""
 
 from datetime import date, datetime
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, Field
@@ -23,6 +23,7 @@ class TextItem(BaseModel):
     claimed_label: str | None = Field(description="What the sender said.")
     score: float | None = Field(description="How sure the sender was.")
     metadata: dict[str, str | float | bool]
+    enrichment: dict[str, Any] = Field(description="What was found at intake: `language`, `redacted`.")
     received_at: datetime
     labelled_at: datetime = Field(description="When the first label was known; edits keep it.")
 

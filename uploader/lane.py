@@ -31,6 +31,7 @@ class Lane:
         self.engine = engine
         self.argilla = argilla
         self.labels = frozenset(definition.labels)
+        self.asks_once = definition.near_duplicates == "ask_once"
         self.prepared: Prepared | None = None
         self.leads: bool | None = None  # None until this is known
         self._definition = definition

@@ -31,6 +31,7 @@ class PendingText:
     source: str | None
     external_id: str | None
     metadata: Mapping[str, Any]
+    enrichment: Mapping[str, Any]
     received_at: datetime
 
 
@@ -50,11 +51,18 @@ def to_metadata(text: PendingText) -> dict[str, Any]:
     The sender's terms that are named like ours get the prefix `metadata_`, as often as it takes.
     """
     ours = {"source": text.source, "external_id": text.external_id, "received_at": text.received_at.isoformat()}
+    ours |= _found(text.enrichment)
     shown = {name: _value(value) for name, value in ours.items() if value is not None}
     taken = ours.keys() | text.metadata.keys()
     for name, value in text.metadata.items():
         shown[_free_name(name, taken) if name in ours else name] = _value(value)
     return shown
+
+
+def _found(enrichment: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the terms of what was found at intake: `language`, and numbers like `redacted_email`."""
+    redacted = {f"redacted_{kind}": count for kind, count in enrichment.get("redacted", {}).items()}
+    return ({"language": enrichment["language"]["code"]} if "language" in enrichment else {}) | redacted
 
 
 def _free_name(name: str, taken: Collection[str]) -> str:

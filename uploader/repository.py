@@ -13,6 +13,7 @@ from uuid import UUID
 from sqlalchemy import CursorResult, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from core.near_duplicates import ASKED, lock_of
 from uploader.records import PendingText
 
 # uploading -> pending: the lease of a claim ran out
@@ -44,7 +45,8 @@ update texts
 set status = 'uploading', lease_owner = :claim, lease_until = now() + make_interval(secs => :lease_seconds)
 from sized
 where texts.id = sized.id and (sized.total <= :bytes or sized.place = 1)
-returning texts.id, texts.text, claimed_label, score, source, external_id, metadata, received_at, sequence
+returning texts.id, texts.text, claimed_label, score, source, external_id, metadata, enrichment, received_at,
+    sequence
 """)
 
 # uploading -> uploaded: annotators can see the record
@@ -62,6 +64,31 @@ set status = 'failed', last_error = reasons.words, attempts = attempts + 1,
     retry_at = null, lease_owner = null, lease_until = null
 from unnest(cast(:ids as uuid[]), cast(:words as text[])) as reasons (id, words)
 where texts.id = reasons.id and lease_owner = :claim and status = 'uploading'
+""")
+
+# Texts that are being stored beside one that fails wait, and see that it did.
+_LOCK_TWINS = text(f"""
+select {lock_of("dataset")}
+from (select distinct dataset from texts where id = any(:ids) order by dataset) as names
+""")  # noqa: S608 - constants only
+
+# near_duplicate -> pending: none of the twins that annotators were to be asked for is left
+_RELEASE_TWINS = text("""
+update texts set status = 'pending'
+where status = 'near_duplicate'
+    and id in (select text_id from near_duplicates where twin_id = any(:ids))
+    and not exists (
+        select from near_duplicates join texts as twin on twin.id = twin_id
+        where text_id = texts.id and twin.status = any(:asked)
+    )
+""")
+
+# near_duplicate -> pending: the setting has changed; not all at once, for they may be millions
+_RELEASE_HELD = text("""
+update texts set status = 'pending'
+where id in (
+    select id from texts where dataset = :dataset and status = 'near_duplicate' order by sequence limit 1000
+)
 """)
 
 # uploading -> pending: nothing was decided about the text; that is no attempt
@@ -138,6 +165,11 @@ async def claim_texts(
     return [PendingText(*row[:-1]) for row in sorted(rows, key=lambda row: row.sequence)]
 
 
+async def release_held(connection: AsyncConnection, dataset: str) -> int:
+    """Make up to 1000 texts that are held for a near twin pending; return how many."""
+    return await _change(connection, _RELEASE_HELD, dataset=dataset)
+
+
 async def return_claims(connection: AsyncConnection, dataset: str) -> int:
     """Make every claimed text of a dataset pending again; only its leader may, before it claims any."""
     return await _change(connection, _RETURN_ALL, dataset=dataset)
@@ -149,9 +181,14 @@ async def mark_uploaded(connection: AsyncConnection, claim: UUID, ids: Sequence[
 
 
 async def mark_failed(connection: AsyncConnection, claim: UUID, reasons: Mapping[UUID, str]) -> int:
-    """Set texts of a claim aside with the reason; return how many it still held."""
+    """Set texts of a claim aside with the reason; return how many it still held. Twins waiting for them go on."""
+    if not reasons:
+        return 0
+    await connection.execute(_LOCK_TWINS, {"ids": list(reasons)})
     words = [_storable(reason) for reason in reasons.values()]
-    return await _change(connection, _MARK_FAILED, claim=claim, ids=list(reasons), words=words)
+    failed = await _change(connection, _MARK_FAILED, claim=claim, ids=list(reasons), words=words)
+    await connection.execute(_RELEASE_TWINS, {"ids": list(reasons), "asked": list(ASKED)})
+    return failed
 
 
 def _storable(words: str) -> str:

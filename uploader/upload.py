@@ -47,6 +47,8 @@ async def upload_backlog(lane: Lane, settings: PushSettings, guard: Guard, stopp
 
 async def _claim(lane: Lane, claim: UUID, settings: PushSettings) -> list[PendingText]:
     async with lane.engine.begin() as connection:
+        if not lane.asks_once:
+            await repository.release_held(connection, lane.name)
         return await repository.claim_texts(
             connection,
             lane.name,

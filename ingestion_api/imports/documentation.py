@@ -141,7 +141,7 @@ _REJECT = (
 REJECTS_READ: Responses = {
     200: {
         "description": "A line for each rejected row. `fields`: the row as it was read; null if it could not be "
-        "read, or is over 64 KiB.",
+        "read, is over 64 KiB, or a dataset redacts texts.",
         "content": {"application/x-ndjson": {"schema": {"type": "string"}, "example": _REJECT}},
     },
     **key_refusals("ingest"),

@@ -98,7 +98,9 @@ def _run(
         upload = make_upload(claim.media_type, parameters, datasets, settings.bulk_chunk_rows)
         if upload.abort_on_error:
             journal.start_anew(connection, claim.id, claim.owner)
-        note = _make_journal(claim, body, settings, upload.abort_on_error)
+        # What a dataset redacts must not be kept in a row that was rejected.
+        keep_fields = not any(dataset.redact for dataset in datasets.values())
+        note = _make_journal(claim, body, settings, upload.abort_on_error, keep_fields)
         after_row = 0 if upload.abort_on_error else claim.last_row
         store_bulk(connection, upload, decode(body.chunks(), claim.encoding), note, counts, after_row)
     except Problem as problem:
@@ -127,7 +129,9 @@ class _Body:
             yield chunk
 
 
-def _make_journal(claim: Claim, body: _Body, settings: IngestionSettings, abort: bool) -> Journal:
+def _make_journal(
+    claim: Claim, body: _Body, settings: IngestionSettings, abort: bool, keep_fields: bool
+) -> Journal:
     parent = os.getppid()
 
     def note(cursor: Cursor, batch: Batch, counts: Counts) -> None:
@@ -144,16 +148,16 @@ def _make_journal(claim: Claim, body: _Body, settings: IngestionSettings, abort:
         }
         if not journal.record(cursor, values):
             raise ClaimLost
-        journal.add_rejects(cursor, claim.id, _rejects(batch))
+        journal.add_rejects(cursor, claim.id, _rejects(batch, keep_fields))
         if abort and not batch.received:
             journal.finish(cursor, claim.id, claim.owner)  # with the rows, in one transaction
 
     return note
 
 
-def _rejects(batch: Batch) -> Iterator[tuple[int, str, str, str | None]]:
+def _rejects(batch: Batch, keep_fields: bool) -> Iterator[tuple[int, str, str, str | None]]:
     for reject, fields in zip(batch.rejects, batch.rejected_fields, strict=True):
-        yield reject.row, reject.code, reject.detail, _as_json(fields)
+        yield reject.row, reject.code, reject.detail, _as_json(fields) if keep_fields else None
 
 
 def _as_json(fields: Any) -> str | None:

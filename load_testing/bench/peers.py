@@ -47,7 +47,7 @@ def commit_each() -> FastAPI:
         row = parse_submission(await read_body(request), _DATASETS)
         async with engine.connect() as connection:
             raw = cast(AsyncConnection, (await connection.get_raw_connection()).driver_connection)
-            await insert_texts(raw, [row])
+            await insert_texts(raw, [row], _DATASETS)
             await raw.commit()
         return _receipt(row)
 

@@ -45,6 +45,8 @@ def test_a_text_is_stored_as_it_was_sent(client: httpx.Client) -> None:
         "attempts": 0,
         "last_error": None,
         "trace": [{"step": "received", "at": received_at, "seconds_since_previous": None}],
+        "enrichment": {},
+        "near_duplicates": [],
     }
 
 
@@ -119,7 +121,7 @@ def test_concurrent_senders_of_one_text_store_it_once(client: httpx.Client) -> N
 
 
 def test_the_queue_counts_by_status(client: httpx.Client, connection: psycopg.Connection) -> None:
-    empty = {"pending": 0, "uploading": 0, "uploaded": 0, "failed": 0, "open_records": 0}
+    empty = {"pending": 0, "uploading": 0, "uploaded": 0, "failed": 0, "near_duplicates": 0, "open_records": 0}
     assert client.get("/queue").json() == empty | {"oldest_pending_seconds": None}
     for n, status in enumerate(["pending", "pending", "uploading", "uploaded", "uploaded", "failed"]):
         id_ = client.post("/texts", json={"text": f"text {n}"}).json()["id"]
@@ -130,7 +132,8 @@ def test_the_queue_counts_by_status(client: httpx.Client, connection: psycopg.Co
     )
     queue = client.get("/queue").json()
     assert queue.pop("oldest_pending_seconds") >= 0
-    assert queue == {"pending": 2, "uploading": 1, "uploaded": 2, "failed": 1, "open_records": 1}
+    counts = {"pending": 2, "uploading": 1, "uploaded": 2, "failed": 1, "near_duplicates": 0, "open_records": 1}
+    assert queue == counts
 
 
 def test_a_labelled_text_shows_when(client: httpx.Client, connection: psycopg.Connection) -> None:

@@ -15,6 +15,7 @@ from serving_api.replica import Replica
 from tests.integration.serving_api.labelling import Labeller
 
 ANNOTATORS = ["ada", "bob", "cleo", "dan"]
+LANGUAGES = ["en", "und"]
 SOURCES = ["forum", "mail", "a%b_c'd\"", None]
 WORDS = ["Alpha", "beta_", "100%", "it's", "\\", "naïve", "ÄRGER", "日本", "🙂", "a_b"]
 
@@ -27,7 +28,8 @@ def items(client: TestClient, labeller: Labeller, replica: Replica) -> list[Item
     chance = random.Random(7)  # noqa: S311
     for number in range(80):
         words = " ".join(chance.sample(WORDS, 3)) + f" {number}"
-        id_ = labeller.add_text(words, source=chance.choice(SOURCES))
+        enrichment = chance.choice([{}, *({"language": {"code": code, "confidence": 1}} for code in LANGUAGES)])
+        id_ = labeller.add_text(words, source=chance.choice(SOURCES), enrichment=enrichment)
         said = {name: _answer(chance) for name in chance.sample(ANNOTATORS, chance.randint(0, 4))}
         labeller.annotate({id_: said})
     labeller.wait_for(replica)
@@ -47,6 +49,7 @@ def _moment(text: str) -> datetime:
 CHECKS: dict[str, Any] = {
     "label": lambda item, wanted: item["label"] in wanted,
     "source": lambda item, wanted: item["source"] == wanted,
+    "language": lambda item, wanted: item["enrichment"].get("language", {}).get("code") == wanted,
     "status": lambda item, wanted: item["status"] == wanted,
     "annotator": lambda item, wanted: any(
         a["annotator"] == wanted and a["status"] == "submitted" for a in item["annotations"]
@@ -66,6 +69,7 @@ def _filters(items: list[Item]) -> st.SearchStrategy[dict[str, Any]]:
         optional={
             "label": st.lists(st.sampled_from(["toxic", "non_toxic"]), min_size=1, max_size=3),
             "source": st.sampled_from([s for s in SOURCES if s] + ["nowhere", "%"]),
+            "language": st.sampled_from([*LANGUAGES, "xx"]),
             "status": st.sampled_from(["labelled", "disputed"]),
             "annotator": st.sampled_from([*ANNOTATORS, "nobody"]),
             "min_agreement": st.sampled_from([0, 0.5, 2 / 3, 0.75, 1]),

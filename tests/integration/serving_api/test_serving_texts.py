@@ -22,6 +22,7 @@ def test_item_has_the_shape_of_the_contract(client: TestClient, labeller: Labell
         claimed_label="toxic",
         score=0.9,
         metadata_={"language": "en", "likes": 3, "edited": False, "share": 0.1},
+        enrichment={"language": {"code": "en", "confidence": 0.9}},
     )
     labeller.annotate({id_: {"ada": "toxic", "bob": "toxic", "cleo": "non_toxic"}})
     labeller.wait_for(replica)
@@ -43,6 +44,7 @@ def test_item_has_the_shape_of_the_contract(client: TestClient, labeller: Labell
         "claimed_label": "toxic",
         "score": 0.9,
         "metadata": {"language": "en", "likes": 3, "edited": False, "share": 0.1},
+        "enrichment": {"language": {"code": "en", "confidence": 0.9}},
     }
     assert page["next_cursor"] is None
     assert page["version"] == labeller.newest_stamp()

@@ -64,6 +64,15 @@ def test_a_backlog_goes_batch_by_batch(upload: Upload, add_texts: AddTexts, rows
     assert rows(_STATES) == [("uploaded", 1, True, None)] * 5
 
 
+def test_what_was_held_for_a_twin_goes_too_when_the_setting_is_off(
+    upload: Upload, add_texts: AddTexts, rows: Rows
+) -> None:
+    add_texts("asked")
+    add_texts("held", status="near_duplicate", enrichment='{"language": {"code": "en", "confidence": 1}}')
+    upload(FakeArgilla())
+    assert rows(_STATES) == [("uploaded", 1, True, None)] * 2
+
+
 def test_a_refused_text_does_not_hold_back_its_batch(upload: Upload, add_texts: AddTexts, rows: Rows) -> None:
     ids = add_texts("a", "b", "c")
     upload(FakeArgilla(refused=frozenset({str(ids[1])})))

@@ -35,6 +35,7 @@ def _text(**changes: Any) -> PendingText:
         "source": None,
         "external_id": None,
         "metadata": {},
+        "enrichment": {},
         "received_at": _RECEIVED_AT,
     }
     return PendingText(**values | changes)
@@ -71,6 +72,13 @@ def test_argilla_takes_every_agent(source: str) -> None:
 def test_what_we_know_of_a_text_is_shown() -> None:
     shown = to_metadata(_text(source="forum", external_id="7"))
     assert shown == {"source": "forum", "external_id": "7", "received_at": "2026-01-02T03:04:05+00:00"}
+
+
+def test_what_was_found_at_intake_is_shown() -> None:
+    enrichment = {"language": {"code": "en", "confidence": 0.9}, "redacted": {"email": 2, "card": 1}}
+    shown = to_metadata(_text(enrichment=enrichment, metadata={"language": "fr"}))
+    assert (shown["language"], shown["metadata_language"]) == ("en", "fr")
+    assert (shown["redacted_email"], shown["redacted_card"]) == (2, 1)
 
 
 @given(st.dictionaries(_names, _values, max_size=8))

@@ -1,0 +1,143 @@
+"""Links texts that were just stored with their near twins, and holds those that annotators need not be asked for.
+
+What needs the database is a generator of statements, which is sent the rows of each: single POSTs run it on an
+asynchronous connection, bulk uploads on a plain one.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from psycopg import AsyncConnection, Cursor
+
+from core.datasets import Datasets
+from core.near_duplicates import ASKED, lock_of
+from ingestion_api.enrichment.near_duplicates import shingles
+from ingestion_api.enrichment.twins import BAND_TEXTS, Known, NewKnown, decide, most_shared
+
+# Texts that are worked on at once: few enough for the memory, enough to share statements.
+_GROUP_TEXTS = 250
+_GROUP_CHARACTERS = 262_144
+
+_LOCK = f"select {lock_of('name')} from unnest(%s::text[]) as names (name)"  # noqa: S608 - constants only
+
+_FIND = f"""
+    select wanted.id, found.text_id, count(*)
+    from unnest(%s::uuid[], %s::int8[]) as wanted (id, band)
+    cross join lateral (
+        select text_id from near_duplicate_bands as known
+        where known.band = wanted.band order by place limit {BAND_TEXTS}
+    ) as found
+    group by wanted.id, found.text_id
+"""  # noqa: S608 - constants only
+
+_READ = "select id, text, status = any(%s) from texts where id = any(%s)"
+
+_LINK = """
+    insert into near_duplicates (text_id, twin_id, similarity)
+    select * from unnest(%s::uuid[], %s::uuid[], %s::float8[])
+"""
+
+# pending -> near_duplicate: annotators are asked for its twin
+_HOLD = "update texts set status = 'near_duplicate' where id = any(%s)"
+
+_REMEMBER = """
+    insert into near_duplicate_bands (band, text_id)
+    select band, id from unnest(%s::uuid[], %s::int8[]) with ordinality as new (id, band, place) order by place
+"""
+
+Statement = tuple[str, Sequence[Any]]
+Statements = Generator[Statement, list[Any] | None, set[UUID]]
+
+
+class StoredText(NamedTuple):
+    """A text that the transaction has inserted."""
+
+    id: UUID
+    dataset: str
+    text: str
+
+
+def linked_datasets(datasets: Datasets) -> frozenset[str]:
+    """Return the names of the datasets whose near twins are linked."""
+    return frozenset(name for name, dataset in datasets.items() if dataset.near_duplicates != "off")
+
+
+def lock(names: Iterable[str]) -> Statements:
+    """Keep others from storing texts of these datasets until the transaction ends."""
+    # In order of name, so that two transactions cannot block each other.
+    yield _LOCK, [sorted(names)]
+    return set()
+
+
+def link(texts: Iterable[StoredText], datasets: Datasets) -> Statements:
+    """Link new texts with their twins, also those among themselves; returns which of them are held.
+
+    The transaction must hold the lock of their datasets, and have inserted them.
+    """
+    held: set[UUID] = set()
+    for group in _groups(texts):
+        held |= yield from _link_group(group, datasets)
+    return held
+
+
+def run(statements: Statements, cursor: Cursor[Any]) -> set[UUID]:
+    """Run the statements on a plain cursor; returns what they return."""
+    statement, held = _advance(statements, None)
+    while statement:
+        cursor.execute(*statement)
+        statement, held = _advance(statements, cursor.fetchall() if cursor.description else [])
+    return held
+
+
+async def run_async(statements: Statements, connection: AsyncConnection) -> set[UUID]:
+    """Run the statements on an asynchronous connection; returns what they return."""
+    # In a thread: what happens between the statements may take a second when the texts are long.
+    statement, held = await asyncio.to_thread(_advance, statements, None)
+    while statement:
+        cursor = await connection.execute(*statement, binary=True)
+        rows = await cursor.fetchall() if cursor.description else []
+        statement, held = await asyncio.to_thread(_advance, statements, rows)
+    return held
+
+
+def _advance(statements: Statements, rows: list[Any] | None) -> tuple[Statement | None, set[UUID]]:
+    """Return the next statement, or none and what the generator has returned."""
+    try:
+        return statements.send(rows), set()
+    except StopIteration as end:
+        return None, end.value
+
+
+def _groups(texts: Iterable[StoredText]) -> Iterator[list[StoredText]]:
+    group: list[StoredText] = []
+    characters = 0
+    for text in texts:
+        group.append(text)
+        characters += len(text.text)
+        if len(group) == _GROUP_TEXTS or characters > _GROUP_CHARACTERS:
+            yield group
+            group, characters = [], 0
+    if group:
+        yield group
+
+
+def _link_group(group: list[StoredText], datasets: Datasets) -> Statements:
+    new = [NewKnown(*text) for text in group]
+    pairs = [(text.id, band) for text in new for band in text.bands]
+    columns = [[id_ for id_, _ in pairs], [band for _, band in pairs]]
+    shared: dict[UUID, Counter[UUID]] = {text.id: Counter() for text in new}
+    for id_, stored, count in (yield _FIND, columns) or []:
+        shared[id_][stored] = count
+    candidates = {stored for counts in shared.values() for stored in most_shared(counts)}
+    rows = (yield _READ, [list(ASKED), list(candidates)]) if candidates else []
+    known = {id_: Known(id_, shingles(text), asked) for id_, text, asked in rows or []}
+    outcome = decide(new, shared, known, datasets)
+    if outcome.links:
+        yield _LINK, [list(column) for column in zip(*outcome.links, strict=True)]
+    if outcome.held:
+        yield _HOLD, [list(outcome.held)]
+    yield _REMEMBER, columns
+    return outcome.held

@@ -1,0 +1,104 @@
+"""Texts that are held for a near twin, and what sets them free."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from core.near_duplicates import lock_of
+from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
+from tests.waiting import wait_for
+from uploader import repository
+
+_STATUSES = "select text, status from texts order by sequence"
+_WAITING = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
+
+
+def _link(database_url: str, later: UUID, twin: UUID) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.execute("insert into near_duplicates values (%s, %s, 1)", [later, twin])
+
+
+def _fail(*ids: UUID) -> Callable[[AsyncEngine], Any]:
+    """Claim everything and let these fail."""
+
+    async def work(engine: AsyncEngine) -> int:
+        claim = uuid4()
+        async with engine.begin() as connection:
+            await repository.claim_texts(connection, DATASET, claim, count=250, bytes_=1_000_000, lease_seconds=60)
+        async with engine.begin() as connection:
+            return await repository.mark_failed(connection, claim, dict.fromkeys(ids, "refused"))
+
+    return work
+
+
+def test_a_held_text_is_not_claimed(run: RunWithEngine, add_texts: AddTexts, rows: Rows) -> None:
+    add_texts("asked")
+    add_texts("held", status="near_duplicate")
+    run(_fail())
+    assert rows(_STATUSES) == [("asked", "uploading"), ("held", "near_duplicate")]
+
+
+def test_a_twin_that_fails_sets_free(
+    run: RunWithEngine, add_texts: AddTexts, rows: Rows, database_url: str
+) -> None:
+    [asked] = add_texts("asked")
+    [held] = add_texts("held", status="near_duplicate")
+    _link(database_url, held, asked)
+    assert run(_fail(asked)) == 1
+    assert rows(_STATUSES) == [("asked", "failed"), ("held", "pending")]
+
+
+def test_another_asked_twin_keeps_it(
+    run: RunWithEngine, add_texts: AddTexts, rows: Rows, database_url: str
+) -> None:
+    asked, other = add_texts("asked", "other")
+    held, stranger = add_texts("held", "stranger", status="near_duplicate")
+    _link(database_url, held, asked)
+    _link(database_url, held, other)
+    _link(database_url, stranger, other)
+    run(_fail(asked))
+    assert rows(_STATUSES)[2:] == [("held", "near_duplicate"), ("stranger", "near_duplicate")]
+    assert run(_fail(other)) == 0  # still claimed by the first claim: it cannot fail by another
+    assert rows(_STATUSES)[2:] == [("held", "near_duplicate"), ("stranger", "near_duplicate")]
+
+
+def test_a_changed_setting_sets_free(run: RunWithEngine, add_texts: AddTexts, rows: Rows) -> None:
+    add_texts("held", status="near_duplicate")
+    add_texts("elsewhere", dataset="spam", status="near_duplicate")
+
+    async def work(engine: AsyncEngine) -> int:
+        async with engine.begin() as connection:
+            return await repository.release_held(connection, DATASET)
+
+    assert run(work) == 1
+    assert rows(_STATUSES) == [("held", "pending"), ("elsewhere", "near_duplicate")]
+
+
+def test_a_twin_stored_while_it_fails_is_set_free(
+    run: RunWithEngine, add_texts: AddTexts, rows: Rows, database_url: str
+) -> None:
+    [asked] = add_texts("asked")
+
+    async def work(engine: AsyncEngine) -> None:
+        with psycopg.connect(database_url) as storing:
+            storing.execute(f"select {lock_of('%s')}", [DATASET])
+            failing = asyncio.create_task(_fail(asked)(engine))
+            with psycopg.connect(database_url, autocommit=True) as watching:
+                await asyncio.to_thread(wait_for, lambda: watching.execute(_WAITING).fetchone() == (1,))
+            # As the ingestion API does: it has seen that the twin is being asked.
+            held = storing.execute(
+                "insert into texts (id, dataset, text, status)"
+                " values (gen_random_uuid(), %s, 'held', 'near_duplicate') returning id",
+                [DATASET],
+            ).fetchone()
+            assert held
+            storing.execute("insert into near_duplicates values (%s, %s, 1)", [held[0], asked])
+            storing.commit()
+            await failing
+
+    run(work)
+    assert rows(_STATUSES) == [("asked", "failed"), ("held", "pending")]

@@ -1,0 +1,119 @@
+"""Shingles, similarity, bands, and which texts are held."""
+
+from collections import Counter
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.datasets import Dataset
+from ingestion_api.enrichment.near_duplicates import bands, shingles, similarity
+from ingestion_api.enrichment.twins import CANDIDATES, Known, NewKnown, Outcome, decide
+
+ASK_ONCE = {"d": Dataset(labels=("a", "b"), guidelines="g", near_duplicates="ask_once")}
+LINK = {"d": Dataset(labels=("a", "b"), guidelines="g", near_duplicates="link")}
+LONG = "the driver of the bus number seven closed the doors right in front of me this morning"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("HELLO!!!", "hello"),
+        ("Hello,   world", "hello world"),
+        ("STRASSE", "straße"),
+        ("ｆｕｌｌ width", "full width"),
+        ("हिन्दी!", "हिन्दी"),
+        ("«非常感谢你。»", "非常感谢你"),
+    ],
+)
+def test_case_and_punctuation_make_no_difference(one: str, other: str) -> None:
+    assert shingles(one) == shingles(other) != frozenset()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("ok", "no"), ("😂😂", "🎉🎉"), ("हिन्दी", "हिन्दा"), ("12345", "12346")]
+)
+def test_short_texts_that_differ_are_no_twins(one: str, other: str) -> None:
+    assert similarity(shingles(one), shingles(other)) < 0.7
+
+
+@pytest.mark.parametrize("text", ["!!!", "...", "\u200b", "\n"])
+def test_punctuation_alone_has_no_twins(text: str) -> None:
+    assert shingles(text) == frozenset()
+    assert bands("d", shingles(text)) == []
+
+
+def test_the_same_bands_in_every_process_and_version() -> None:
+    # Stored bands are compared with new ones. If this fails, see docs/decisions/0013-enrichment.md.
+    assert bands("d", shingles("You are all idiots."))[:3] == [
+        6762992330143102289,
+        -3492775443885267669,
+        -121704502437611443,
+    ]
+
+
+def test_datasets_do_not_share_bands() -> None:
+    assert not set(bands("d", shingles(LONG))) & set(bands("e", shingles(LONG)))
+
+
+@given(st.text(), st.text())
+def test_similarity_is_a_share(one: str, other: str) -> None:
+    a, b = shingles(one), shingles(other)
+    if a or b:
+        assert 0 <= similarity(a, b) == similarity(b, a) <= 1
+    if a:
+        assert similarity(a, a) == 1
+
+
+@given(st.integers(0, len(LONG) - 1), st.characters(categories=["Ll"]))
+def test_one_changed_letter_of_a_sentence_is_found(place: int, letter: str) -> None:
+    changed = LONG[:place] + letter + LONG[place + 1 :]
+    assert similarity(shingles(LONG), shingles(changed)) >= 0.8
+    assert set(bands("d", shingles(LONG))) & set(bands("d", shingles(changed)))
+
+
+def _new(*texts: str) -> list[NewKnown]:
+    return [NewKnown(UUID(int=number), "d", text) for number, text in enumerate(texts, 1)]
+
+
+def _decide(new: list[NewKnown], datasets: dict[str, Dataset], *stored: Known) -> Outcome:
+    shared = {text.id: Counter({known.id: 1 for known in stored}) for text in new}
+    return decide(new, shared, {known.id: known for known in stored}, datasets)
+
+
+def test_twins_within_a_group_are_linked_to_the_first() -> None:
+    outcome = _decide(_new("hello you", "HELLO you!", "something else"), LINK)
+    assert outcome.links == [(UUID(int=2), UUID(int=1), 1.0)]
+    assert outcome.held == set()
+
+
+def test_only_the_first_of_twins_is_asked() -> None:
+    assert _decide(_new("hello you", "HELLO you!", "hello, you"), ASK_ONCE).held == {UUID(int=2), UUID(int=3)}
+
+
+def test_a_text_near_held_ones_only_is_asked() -> None:
+    held = Known(UUID(int=9), shingles("hello you"), asked=False)
+    outcome = _decide(_new("hello you!"), ASK_ONCE, held)
+    assert (outcome.links, outcome.held) == ([(UUID(int=1), UUID(int=9), 1.0)], set())
+
+
+def test_the_twin_that_is_asked_is_linked_among_many() -> None:
+    held = [Known(UUID(int=100 + n), shingles(LONG), asked=False) for n in range(CANDIDATES - 1)]
+    asked = Known(UUID(int=99), shingles(LONG + " again"), asked=True)
+    outcome = _decide(_new(LONG), ASK_ONCE, *held, asked)
+    assert outcome.links[0][1] == asked.id
+    assert outcome.held == {UUID(int=1)}
+
+
+def test_similar_is_what_the_dataset_says() -> None:
+    strict = {"d": LINK["d"].model_copy(update={"near_duplicate_similarity": 1.0})}
+    texts = (LONG, LONG + " again")
+    assert len(_decide(_new(*texts), LINK).links) == 1
+    assert _decide(_new(*texts), strict).links == []
+
+
+def test_a_flood_of_the_same_is_compared_with_few() -> None:
+    outcome = _decide(_new(*(f"{LONG}{'!' * n}" for n in range(300))), LINK)
+    assert len(outcome.links) < 300 * 10
+    assert {later for later, _, _ in outcome.links} == {UUID(int=n) for n in range(2, 301)}
