@@ -76,8 +76,9 @@ def store_bulk(
     counts = counts or Counts()
     try:
         with connection.cursor() as cursor:
-            repository.create_stage(cursor)
-            connection.commit()
+            if upload.abort_on_error:
+                repository.create_stage(cursor)
+                connection.commit()
             _store_batches(cursor, upload, read_batches(upload, chunks, after_row), journal, counts)
             if upload.abort_on_error:
                 _finish_all_or_nothing(cursor, counts)
@@ -92,10 +93,11 @@ def _store_batches(
     cursor: Cursor, upload: BulkUpload, batches: Iterator[Batch], journal: Journal | None, counts: Counts
 ) -> None:
     def store(batch: Batch) -> None:
-        repository.stage_texts(cursor, batch.rows)
         counts.add(batch)
-        if not upload.abort_on_error:
-            counts.stored(len(batch.rows), repository.insert_staged(cursor))
+        if upload.abort_on_error:
+            repository.stage_texts(cursor, batch.rows)
+        else:
+            counts.stored(len(batch.rows), repository.copy_new(cursor, batch.rows))
         if journal is not None:
             journal(cursor, batch, counts)
         # Without this commit an upload would hold back vacuum and the change feed for as long as it lasts.

@@ -1,7 +1,7 @@
 """Readers of bulk bodies: from chunks of bytes to numbered rows, in constant memory.
 
-A reader yields `(row, fields)`; `fields` is a `RowRefused` where that row alone cannot be read. What makes the
-rest of the body unreadable is raised as a Problem.
+A reader yields `(row, fields)`; `fields` is a `RowRefused` where that row alone cannot be read, and in JSON mostly
+a `QuickSubmission`. What makes the rest of the body unreadable is raised as a Problem.
 """
 
 import codecs
@@ -16,6 +16,7 @@ from pydantic_core import from_json
 
 from core.problems import Malformed, TooLarge
 from ingestion_api.json_elements import split_elements
+from ingestion_api.quick_submission import QuickSubmission, read_quickly
 from ingestion_api.schemas import ROW_BYTES
 
 
@@ -54,9 +55,11 @@ def read_json_array(chunks: Iterable[bytes]) -> Iterator[Row]:
     return ((number, _parse(element)) for number, element in enumerate(split_elements(chunks), 1))
 
 
-def _parse(value: bytes | None) -> Any | RowRefused:
+def _parse(value: bytes | None) -> QuickSubmission | Any | RowRefused:
     if value is None or len(value) > ROW_BYTES:
         return _TOO_LONG
+    if quick := read_quickly(value):
+        return quick
     try:
         return from_json(value, allow_inf_nan=False)
     except ValueError as error:

@@ -5,7 +5,9 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from msgspec.structs import astuple
 from psycopg import AsyncConnection, Cursor
+from psycopg.errors import UniqueViolation
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection as EngineConnection
 
@@ -16,6 +18,9 @@ _COLUMNS = "id, dataset, text, claimed_label, score, source, external_id, metada
 _CAST_COLUMNS = _COLUMNS.replace("metadata", "cast(metadata as jsonb)")
 # Metadata travels as text and is cast on arrival: psycopg would make a JSON string of it.
 _COLUMN_TYPES = ("uuid", "text", "text", "text", "float8", "text", "text", "text")
+# In binary, a uuid is its bytes.
+_COPY_TYPES = ("bytea", *_COLUMN_TYPES[1:], "int8")
+_JSONB_VERSION = "\1"  # in binary, jsonb is a text behind this mark
 
 # A label that was withdrawn leaves the text uploaded again; a claimed text is still pending to its sender.
 _STATUS = """case
@@ -55,7 +60,10 @@ _QUEUE = text("""
 
 _COMPLETED = text("select count(*) from labels where dataset = :dataset and annotations >= :answers_wanted")
 
-# Rows of a bulk upload on their way; `sequence` keeps their order, which the insert below gives up.
+_KNOWN = "select id from texts where id = any(%s::uuid[])"
+_NEXT_SEQUENCES = "select nextval('texts_sequence_seq') from generate_series(1, %s)"
+
+# Rows of an upload that is stored whole or not at all; `sequence` keeps their order, which the insert gives up.
 _STAGE = """
     create temp table incoming (
         sequence bigint not null default nextval('texts_sequence_seq'),
@@ -83,8 +91,8 @@ class Stored(NamedTuple):
 async def insert_texts(connection: AsyncConnection, rows: Sequence[NewText]) -> list[Stored]:
     """Insert what is not there yet, in one statement; returns what became of each row, in their order."""
     # In order of id, so that two transactions with the same texts cannot block each other.
-    unique = sorted({row.id: row for row in reversed(rows)}.values(), key=lambda row: row.id)
-    columns = [list(column) for column in zip(*(_values(row) for row in unique), strict=True)]
+    unique = sorted({row.key: row for row in reversed(rows)}.values(), key=lambda row: row.key)
+    columns = [list(column) for column in zip(*((row.id, *astuple(row)[1:]) for row in unique), strict=True)]
     cursor = connection.cursor(binary=True)
     await cursor.execute(_INSERT, columns)
     new = {id_ for (id_,) in await cursor.fetchall()}
@@ -126,6 +134,38 @@ async def count_queue(connection: EngineConnection, datasets: Datasets) -> dict[
     }
 
 
+def copy_new(cursor: Cursor[Any], rows: Iterable[NewText]) -> int:
+    """Copy the rows that are not there yet, the first of equal ones; returns how many were new."""
+    new: dict[bytes, NewText] = {}
+    for row in rows:
+        new.setdefault(row.key, row)
+    while True:
+        for (id_,) in cursor.execute(_KNOWN, [_uuid_array(new)], binary=True).fetchall():
+            del new[id_.bytes]
+        try:
+            # A savepoint only, since the query above has begun the transaction.
+            with cursor.connection.transaction():
+                _copy(cursor, list(new.values()))
+        except UniqueViolation:
+            continue  # another session has stored one of them since; the next look shows it
+        return len(new)
+
+
+def _uuid_array(keys: Iterable[bytes]) -> str:
+    return "{" + b"".join(keys).hex(",", 16) + "}"
+
+
+def _copy(cursor: Cursor[Any], rows: Sequence[NewText]) -> None:
+    sequences = cursor.execute(_NEXT_SEQUENCES, [len(rows)], binary=True).fetchall()
+    # In order of id, so that two transactions with the same texts cannot block each other.
+    numbered = sorted(zip(rows, sequences, strict=True), key=lambda pair: pair[0].key)
+    # -> pending, as above.
+    with cursor.copy(f"copy texts ({_COLUMNS}, sequence) from stdin (format binary)") as copy:
+        copy.set_types(_COPY_TYPES)
+        for row, sequence in numbered:
+            copy.write_row((*astuple(row)[:-1], _JSONB_VERSION + row.metadata, *sequence))
+
+
 def create_stage(cursor: Cursor[Any]) -> None:
     """Make the temporary table that `stage_texts` fills; it lasts as long as the connection."""
     cursor.execute("drop table if exists pg_temp.incoming")
@@ -135,9 +175,9 @@ def create_stage(cursor: Cursor[Any]) -> None:
 def stage_texts(cursor: Cursor[Any], rows: Iterable[NewText]) -> None:
     """Copy rows into the temporary table."""
     with cursor.copy(f"copy incoming ({_COLUMNS}) from stdin (format binary)") as copy:
-        copy.set_types(_COLUMN_TYPES)
+        copy.set_types(_COPY_TYPES[:-1])
         for row in rows:
-            copy.write_row(_values(row))
+            copy.write_row(astuple(row))
 
 
 def insert_staged(cursor: Cursor[Any]) -> int:
@@ -146,16 +186,3 @@ def insert_staged(cursor: Cursor[Any]) -> int:
     accepted = cursor.rowcount
     cursor.execute("truncate incoming")
     return accepted
-
-
-def _values(row: NewText) -> tuple[Any, ...]:
-    return (
-        row.id,
-        row.dataset,
-        row.text,
-        row.claimed_label,
-        row.score,
-        row.source,
-        row.external_id,
-        row.metadata,
-    )
