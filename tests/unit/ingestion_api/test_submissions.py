@@ -108,7 +108,9 @@ def test_any_fields_are_a_row_or_a_problem(fields: dict[str, Any]) -> None:
 TEXTS = ["\0", "\\u0000", "\ud800", "", " ", "\u3000", "toxic", "toxicity", *("x" * n for n in (200, 201))]
 LONG_TEXTS = ["x" * n for n in (1000, 1001, 8000, 8001, 65536, 65537)]
 NUMBERS = [0, 1, 1.01, -0.0, -0.1, 5e-324, 1e999, -(2**63), -(2**63) - 1, 2**63 - 1, 2**63, 2**64, 10**400]
-VALUES = st.sampled_from([None, True, [], {}, *TEXTS, *LONG_TEXTS, *NUMBERS]) | st.floats(0, 1) | st.text()
+VALUES: st.SearchStrategy[Any] = (
+    st.sampled_from([None, True, [], {}, *TEXTS, *LONG_TEXTS, *NUMBERS]) | st.floats(0, 1) | st.text()
+)
 METADATA = st.dictionaries(st.sampled_from(TEXTS) | st.text(), VALUES, max_size=2)
 
 
