@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import orjson
 from msgspec.structs import astuple
 from psycopg import AsyncConnection, Cursor
 from psycopg.errors import UniqueViolation
@@ -28,13 +29,13 @@ _STATUS = """case
     when texts.status = 'uploading' then 'pending'
     else texts.status end"""
 
-_ARRAYS = ", ".join(f"%s::{kind}[]" for kind in _COLUMN_TYPES)
+_TYPED_COLUMNS = ", ".join(map(" ".join, zip(_COLUMNS.split(", "), _COLUMN_TYPES, strict=True)))
 
 # -> pending: a new text waits for its upload. What is there already stays as it is.
 _INSERT = f"""
     insert into texts ({_COLUMNS})
     select {_CAST_COLUMNS}
-    from unnest({_ARRAYS}) as new ({_COLUMNS})
+    from json_to_recordset(%s::json) as new ({_TYPED_COLUMNS})
     on conflict (id) do nothing
     returning id
 """  # noqa: S608 - constants only
@@ -92,9 +93,9 @@ async def insert_texts(connection: AsyncConnection, rows: Sequence[NewText]) -> 
     """Insert what is not there yet, in one statement; returns what became of each row, in their order."""
     # In order of id, so that two transactions with the same texts cannot block each other.
     unique = sorted({row.key: row for row in reversed(rows)}.values(), key=lambda row: row.key)
-    columns = [list(column) for column in zip(*((row.id, *astuple(row)[1:]) for row in unique), strict=True)]
     cursor = connection.cursor(binary=True)
-    await cursor.execute(_INSERT, columns)
+    # As one JSON value: to write eight arrays takes the client twice as long, and Postgres no less.
+    await cursor.execute(_INSERT, [orjson.dumps(unique, default=_as_columns).decode()])
     new = {id_ for (id_,) in await cursor.fetchall()}
     statuses: dict[UUID, str] = {}
     if known := [row.id for row in unique if row.id not in new]:
@@ -106,6 +107,10 @@ async def insert_texts(connection: AsyncConnection, rows: Sequence[NewText]) -> 
         new.discard(row.id)  # the same text again in this batch is a duplicate
         stored.append(Stored(statuses.get(row.id, "pending"), duplicate=not is_new))
     return stored
+
+
+def _as_columns(row: NewText) -> dict[str, Any]:
+    return dict(zip(_COLUMNS.split(", "), (row.id, *astuple(row)[1:]), strict=True))
 
 
 async def get_text_or_none(connection: EngineConnection, id_: UUID) -> RowMapping | None:

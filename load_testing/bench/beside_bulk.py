@@ -22,9 +22,7 @@ _ROUNDS = 3
 
 def measure(database_url: str) -> Table:
     """Measure in turns, each client waiting for its answer before it sends again; shows the medians."""
-    table = Table(
-        "clients", "while", "texts/s", "p50 ms", "p99 ms", "p99 / quiet", title="Single POSTs beside bulk"
-    )
+    table = Table("clients", "while", "texts/s", "p50 ms", "p99 ms", "p99 / quiet", title="Beside a bulk upload")
     with serving(["ingestion_api"], api_environment(database_url)) as server:
         for clients in _CLIENTS:
             loads = [(_quiet(server.url, clients), _beside_bulk(server.url, clients)) for _ in range(_ROUNDS)]

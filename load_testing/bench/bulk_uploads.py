@@ -1,4 +1,4 @@
-"""Bulk uploads in each format, against COPY of the same rows, ready made, by a client that has nothing else to do."""
+"""Bulk uploads in each format, against COPY of the same rows, ready made, by a client with nothing else to do."""
 
 import statistics
 from collections import defaultdict

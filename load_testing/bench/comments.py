@@ -1,4 +1,4 @@
-"""Made-up comments, as long as real ones are: half are under 90 characters, one in ten is over 270; a fifth is not ASCII."""
+"""Made-up comments, as long as real ones: half under 100 characters, a tenth over 250; a fifth is not ASCII."""
 
 import os
 import random

@@ -7,8 +7,8 @@ _ROWS_A_STATEMENT = 1_000_000
 # -> uploaded: as most rows of a table that has grown for long are.
 _FILL = """
     insert into texts (id, dataset, text, claimed_label, source, external_id, status, uploaded_at)
-    select gen_random_uuid(), 'toxicity', repeat('nobody thanks you ', (random() * 12)::int) || n, 'toxic', 'bench',
-           'post-' || n, 'uploaded', now()
+    select gen_random_uuid(), 'toxicity', repeat('nobody thanks you ', (random() * 12)::int) || n, 'toxic',
+           'bench', 'post-' || n, 'uploaded', now()
     from generate_series(1, %s) as n
 """
 
