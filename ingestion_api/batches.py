@@ -10,6 +10,8 @@ from ingestion_api.mapping import Mapping
 from ingestion_api.readers import Reader, RowRefused
 from ingestion_api.submissions import NewText, check_fields
 
+_BATCH_CHARACTERS = 16_000_000  # two batches are held at a time
+
 
 @dataclass(frozen=True, slots=True)
 class BulkUpload:
@@ -39,6 +41,7 @@ class Batch:
     rejects: list[Reject] = field(default_factory=list)
     rejected_fields: list[Any] = field(default_factory=list)  # of each reject: the row as it was read
     last_row: int = 0
+    characters: int = 0
 
     @property
     def received(self) -> int:
@@ -52,7 +55,9 @@ class Batch:
 
 
 def read_batches(upload: BulkUpload, chunks: Iterable[bytes], after_row: int = 0) -> Iterator[Batch]:
-    """Yield the rows behind `after_row` in batches of `chunk_rows`; where reading fails, first those before.
+    """Yield the rows behind `after_row` in batches of `chunk_rows`, or fewer where rows are long.
+
+    Where reading fails, first those before are yielded.
 
     Raises:
         Problem: the body cannot be read on.
@@ -63,7 +68,7 @@ def read_batches(upload: BulkUpload, chunks: Iterable[bytes], after_row: int = 0
             if number <= after_row:
                 continue
             _check(batch, number, fields, upload)
-            if batch.received == upload.chunk_rows:
+            if batch.received == upload.chunk_rows or batch.characters > _BATCH_CHARACTERS:
                 yield batch
                 batch = Batch()
     except Problem:
@@ -79,7 +84,9 @@ def _check(batch: Batch, number: int, fields: object, upload: BulkUpload) -> Non
     try:
         if isinstance(fields, RowRefused):
             raise fields
-        batch.rows.append(check_fields(upload.mapping(fields), upload.datasets))
+        row = check_fields(upload.mapping(fields), upload.datasets)
+        batch.rows.append(row)
+        batch.characters += len(row.text) + len(row.metadata)
     except RowRefused as refused:
         batch.reject(fields, Reject(number, refused.code, refused.detail))
     except InvalidFields as invalid:

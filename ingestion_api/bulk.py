@@ -12,8 +12,9 @@ from typing import Any
 import psycopg
 
 from core.problems import Problem
-from ingestion_api import repository
 from ingestion_api.batches import Batch, BulkUpload, Reject, read_batches
+from ingestion_api.near_duplicate_links import linked_datasets
+from ingestion_api.repository import copy_new, create_stage, insert_staged, stage_texts
 
 _SHOWN_ERRORS = 100
 
@@ -77,8 +78,9 @@ def store_bulk(
     counts = counts or Counts()
     try:
         with connection.cursor() as cursor:
-            repository.create_stage(cursor)
-            connection.commit()
+            if _stages(upload):
+                create_stage(cursor)
+                connection.commit()
             _store_batches(cursor, upload, read_batches(upload, chunks, after_row), journal, counts)
             if upload.abort_on_error:
                 _finish_all_or_nothing(cursor, upload, counts)
@@ -91,14 +93,23 @@ def store_bulk(
     return counts
 
 
+def _stages(upload: BulkUpload) -> bool:
+    """Whether rows go by way of a temporary table: to be stored together, or to be linked with near twins."""
+    return upload.abort_on_error or bool(linked_datasets(upload.datasets))
+
+
 def _store_batches(
     cursor: Cursor, upload: BulkUpload, batches: Iterator[Batch], journal: Journal | None, counts: Counts
 ) -> None:
+    stages = _stages(upload)
+
     def store(batch: Batch) -> None:
-        repository.stage_texts(cursor, batch.rows)
         counts.add(batch)
+        if stages:
+            stage_texts(cursor, batch.rows)
         if not upload.abort_on_error:
-            counts.stored(len(batch.rows), repository.insert_staged(cursor, upload.datasets))
+            accepted = insert_staged(cursor, upload.datasets) if stages else copy_new(cursor, batch.rows)
+            counts.stored(len(batch.rows), accepted)
         if journal is not None:
             journal(cursor, batch, counts)
         # Without this commit an upload would hold back vacuum and the change feed for as long as it lasts.
@@ -132,4 +143,4 @@ def _finish_all_or_nothing(cursor: Cursor, upload: BulkUpload, counts: Counts) -
     if counts.rejected:
         raise Aborted(f"{counts.rejected} rows were rejected; nothing is stored.")
     cursor.execute("set local statement_timeout = 0")  # as long as the body was, so long may this take
-    counts.stored(counts.received, repository.insert_staged(cursor, upload.datasets))
+    counts.stored(counts.received, insert_staged(cursor, upload.datasets))

@@ -8,9 +8,10 @@ from typing import Any
 
 from core.openapi import BLANK
 from core.problems import FieldError, InvalidFields, Problem
+from ingestion_api.quick_submission import QuickSubmission
 from ingestion_api.readers import RowRefused
 
-Mapping = Callable[[Any], dict[str, Any]]
+Mapping = Callable[[Any], Any]
 
 
 class UnknownColumn(Problem):
@@ -60,7 +61,9 @@ def parse_label_map(parameter: str | None) -> dict[str, str]:
 def map_object(defaults: dict[str, str], label_map: dict[str, str]) -> Mapping:
     """Return the mapping of a JSON object, whose fields have our names already."""
 
-    def to_fields(row: Any) -> dict[str, Any]:
+    def to_fields(row: Any) -> QuickSubmission | dict[str, Any]:
+        if isinstance(row, QuickSubmission):
+            return _fill_in(row, defaults, label_map)
         if not isinstance(row, dict):
             raise RowRefused("not_an_object", "must be a JSON object")
         fields = defaults | {name: value for name, value in row.items() if value is not None}
@@ -71,7 +74,18 @@ def map_object(defaults: dict[str, str], label_map: dict[str, str]) -> Mapping:
     return to_fields
 
 
-def map_columns(columns: Columns, defaults: dict[str, str], label_map: dict[str, str]) -> Mapping:
+def _fill_in(row: QuickSubmission, defaults: dict[str, str], label_map: dict[str, str]) -> QuickSubmission:
+    for name, value in defaults.items():
+        if getattr(row, name) is None:
+            setattr(row, name, value)
+    if row.label is not None:
+        row.label = label_map.get(row.label, row.label)
+    return row
+
+
+def map_columns(
+    columns: Columns, defaults: dict[str, str], label_map: dict[str, str]
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Return the mapping of a row of CSV or Parquet; an empty cell is an absent field, except for the text.
 
     The mapping raises UnknownColumn where the file lacks a column that is named.

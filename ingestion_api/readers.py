@@ -1,21 +1,23 @@
 """Readers of bulk bodies: from chunks of bytes to numbered rows, in constant memory.
 
-A reader yields `(row, fields)`; `fields` is a `RowRefused` where that row alone cannot be read. What makes the
-rest of the body unreadable is raised as a Problem.
+A reader yields `(row, fields)`; `fields` is a `RowRefused` where that row alone cannot be read, and in JSON mostly
+a `QuickSubmission`. What makes the rest of the body unreadable is raised as a Problem.
 """
 
 import codecs
 import csv
+import errno
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 from pyarrow import parquet
 from pydantic_core import from_json
 
-from core.problems import Malformed, TooLarge
+from core.problems import Malformed, TooLarge, Unavailable
 from ingestion_api.json_elements import split_elements
+from ingestion_api.quick_submission import QuickSubmission, read_quickly
 from ingestion_api.schemas import ROW_BYTES
 
 
@@ -33,6 +35,7 @@ Reader = Callable[[Iterable[bytes]], Iterator[Row]]
 
 _TOO_LONG = RowRefused("row_too_large", f"longer than {ROW_BYTES} bytes")
 _PARQUET_ROWS = 1000
+_PARQUET_BUFFER_BYTES = 64 * 1024
 
 csv.field_size_limit(ROW_BYTES)
 
@@ -54,9 +57,11 @@ def read_json_array(chunks: Iterable[bytes]) -> Iterator[Row]:
     return ((number, _parse(element)) for number, element in enumerate(split_elements(chunks), 1))
 
 
-def _parse(value: bytes | None) -> Any | RowRefused:
+def _parse(value: bytes | None) -> QuickSubmission | Any | RowRefused:
     if value is None or len(value) > ROW_BYTES:
         return _TOO_LONG
+    if quick := read_quickly(value):
+        return quick
     try:
         return from_json(value, allow_inf_nan=False)
     except ValueError as error:
@@ -86,16 +91,32 @@ def read_parquet(chunks: Iterable[bytes]) -> Iterator[Row]:
 
     Raises:
         Malformed: not a Parquet file, or a damaged one; rows before the fault have been yielded.
+        Unavailable: the disk that holds temporary files is full.
     """
-    with tempfile.TemporaryFile() as file:
-        file.writelines(chunks)
+    # Unbuffered: closing a buffered one would try again to write what did not fit.
+    with tempfile.TemporaryFile(buffering=0) as file:
+        _write(file, chunks)
         file.seek(0)
         try:
-            batches = parquet.ParquetFile(file).iter_batches(_PARQUET_ROWS)
+            # Else pyarrow would hold a whole row group, and some files have one only.
+            reader = parquet.ParquetFile(file, pre_buffer=False, buffer_size=_PARQUET_BUFFER_BYTES)
+            batches = reader.iter_batches(_PARQUET_ROWS)
             yield from enumerate((row for batch in batches for row in batch.to_pylist()), 1)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             reason = str(error).splitlines()[0]
             raise Malformed(f"The body is not readable Parquet: {reason}", code="malformed_parquet") from None
+
+
+def _write(file: IO[bytes], chunks: Iterable[bytes]) -> None:
+    for chunk in chunks:
+        rest = memoryview(chunk)
+        try:
+            while rest:
+                rest = rest[file.write(rest) :]
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            raise Unavailable("There is no room for the file just now. Send it later.", code="disk_full") from None
 
 
 def read_csv(chunks: Iterable[bytes]) -> Iterator[Row]:

@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
+from msgspec.structs import astuple
 from psycopg import AsyncConnection, Cursor
+from psycopg.errors import UniqueViolation
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection as EngineConnection
 
@@ -20,6 +22,9 @@ _COLUMNS = "id, dataset, text, claimed_label, score, source, external_id, metada
 _CAST_COLUMNS = _COLUMNS.replace("metadata, enrichment", "cast(metadata as jsonb), cast(enrichment as jsonb)")
 # JSON travels as text and is cast on arrival: psycopg would make a JSON string of it.
 _COLUMN_TYPES = ("uuid", "text", "text", "text", "float8", "text", "text", "text", "text")
+# In binary, a uuid is its bytes.
+_COPY_TYPES = ("bytea", *_COLUMN_TYPES[1:], "int8")
+_JSONB_VERSION = "\1"  # in binary, jsonb is a text behind this mark
 
 # A label that was withdrawn leaves the text uploaded again; a claimed text is still pending to its sender.
 _STATUS = """case
@@ -71,7 +76,14 @@ _QUEUE = text("""
 
 _COMPLETED = text("select count(*) from labels where dataset = :dataset and annotations >= :answers_wanted")
 
-# Rows of a bulk upload on their way; `sequence` keeps their order, which the insert below gives up.
+# One look into the index for each id: the limit keeps the planner from a join that reads the whole table instead.
+_KNOWN = """
+    select new.id from unnest(%s::uuid[]) as new (id)
+    cross join lateral (select from texts where texts.id = new.id limit 1) as known
+"""
+_NEXT_SEQUENCES = "select nextval('texts_sequence_seq') from generate_series(1, %s)"
+
+# Rows of an upload that is stored whole or not at all; `sequence` keeps their order, which the insert gives up.
 _STAGE = """
     create temp table incoming (
         sequence bigint not null default nextval('texts_sequence_seq'),
@@ -131,10 +143,10 @@ async def insert_texts(connection: AsyncConnection, rows: Sequence[NewText], dat
 
 async def _insert_texts(connection: AsyncConnection, rows: Sequence[NewText]) -> list[Stored]:
     # In order of id, so that two transactions with the same texts cannot block each other.
-    unique = sorted({row.id: row for row in reversed(rows)}.values(), key=lambda row: row.id)
+    unique = sorted({row.key: row for row in reversed(rows)}.values(), key=lambda row: row.key)
     cursor = connection.cursor(binary=True)
     # As one JSON value: to write eight arrays takes the client twice as long, and Postgres no less.
-    await cursor.execute(_INSERT, [orjson.dumps(unique).decode()])
+    await cursor.execute(_INSERT, [orjson.dumps(unique, default=_as_columns).decode()])
     new = {id_ for (id_,) in await cursor.fetchall()}
     statuses: dict[UUID, str] = {}
     if known := [row.id for row in unique if row.id not in new]:
@@ -146,6 +158,10 @@ async def _insert_texts(connection: AsyncConnection, rows: Sequence[NewText]) ->
         new.discard(row.id)  # the same text again in this batch is a duplicate
         stored.append(Stored(statuses.get(row.id, "pending"), duplicate=not is_new))
     return stored
+
+
+def _as_columns(row: NewText) -> dict[str, Any]:
+    return dict(zip(_COLUMNS.split(", "), (row.id, *astuple(row)[1:]), strict=True))
 
 
 async def list_twins(connection: EngineConnection, id_: UUID) -> Sequence[RowMapping]:
@@ -181,6 +197,41 @@ async def count_queue(connection: EngineConnection, datasets: Datasets) -> dict[
     }
 
 
+def copy_new(cursor: Cursor[Any], rows: Iterable[NewText]) -> int:
+    """Copy the rows that are not there yet, the first of equal ones; returns how many were new."""
+    new: dict[bytes, NewText] = {}
+    for row in rows:
+        new.setdefault(row.key, row)
+    while True:
+        # Planned each time: a plan that was kept from when the table was empty would read all of it.
+        cursor.execute(_KNOWN, [_uuid_array(new)], prepare=False, binary=True)
+        for (id_,) in cursor.fetchall():
+            del new[id_.bytes]
+        try:
+            # A savepoint only, since the query above has begun the transaction.
+            with cursor.connection.transaction():
+                _copy(cursor, list(new.values()))
+        except UniqueViolation:
+            continue  # another session has stored one of them since; the next look shows it
+        return len(new)
+
+
+def _uuid_array(keys: Iterable[bytes]) -> str:
+    return "{" + b"".join(keys).hex(",", 16) + "}"
+
+
+def _copy(cursor: Cursor[Any], rows: Sequence[NewText]) -> None:
+    sequences = cursor.execute(_NEXT_SEQUENCES, [len(rows)], binary=True).fetchall()
+    # In order of id, so that two transactions with the same texts cannot block each other.
+    numbered = sorted(zip(rows, sequences, strict=True), key=lambda pair: pair[0].key)
+    # -> pending, as above.
+    with cursor.copy(f"copy texts ({_COLUMNS}, sequence) from stdin (format binary)") as copy:
+        copy.set_types(_COPY_TYPES)
+        for row, sequence in numbered:
+            as_jsonb = (_JSONB_VERSION + row.metadata, _JSONB_VERSION + row.enrichment)
+            copy.write_row((*astuple(row)[:-2], *as_jsonb, *sequence))
+
+
 def create_stage(cursor: Cursor[Any]) -> None:
     """Make the temporary table that `stage_texts` fills; it lasts as long as the connection."""
     cursor.execute("drop table if exists pg_temp.incoming")
@@ -190,9 +241,9 @@ def create_stage(cursor: Cursor[Any]) -> None:
 def stage_texts(cursor: Cursor[Any], rows: Iterable[NewText]) -> None:
     """Copy rows into the temporary table."""
     with cursor.copy(f"copy incoming ({_COLUMNS}) from stdin (format binary)") as copy:
-        copy.set_types(_COLUMN_TYPES)
+        copy.set_types(_COPY_TYPES[:-1])
         for row in rows:
-            copy.write_row(_values(row))
+            copy.write_row(astuple(row))
 
 
 def insert_staged(cursor: Cursor[Any], datasets: Datasets) -> int:
@@ -216,17 +267,3 @@ def _insert_linking(cursor: Cursor[Any], datasets: Datasets, names: list[str]) -
         fresh.execute(_READ_FRESH, [names])
         run(link((StoredText(*row) for row in fresh), datasets), cursor)
     return accepted
-
-
-def _values(row: NewText) -> tuple[Any, ...]:
-    return (
-        row.id,
-        row.dataset,
-        row.text,
-        row.claimed_label,
-        row.score,
-        row.source,
-        row.external_id,
-        row.metadata,
-        row.enrichment,
-    )

@@ -1,24 +1,25 @@
 """From what a client sent to a row that can be stored, or every reason why not."""
 
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import orjson
+from msgspec import Struct
 from pydantic import ValidationError
 
-from core.datasets import Dataset, Datasets
+from core.datasets import DEFAULT_DATASET, Dataset, Datasets
 from core.problems import FieldError, InvalidFields, Malformed, Problem, TooLarge, json_pointer
-from core.text_identity import normalise, text_id
+from core.text_identity import normalise, text_key
 from ingestion_api.enrichment.fields import enrich
+from ingestion_api.quick_submission import QuickSubmission, fits, read_quickly
 from ingestion_api.schemas import TEXT_BYTES, TextCreate
 
 
-@dataclass(frozen=True, slots=True)
-class NewText:
-    """A checked submission, ready to be stored."""
+class NewText(Struct, frozen=True, gc=False):
+    """A checked submission, ready to be stored: the values of `repository`'s columns."""
 
-    id: UUID
+    key: bytes
     dataset: str
     text: str
     claimed_label: str | None
@@ -28,6 +29,11 @@ class NewText:
     metadata: str  # JSON
     enrichment: str  # JSON
 
+    @property
+    def id(self) -> UUID:
+        """The key as it is shown."""
+        return UUID(bytes=self.key)
+
 
 def parse_submission(body: bytes, datasets: Datasets) -> NewText:
     """Read a submission from JSON.
@@ -35,30 +41,39 @@ def parse_submission(body: bytes, datasets: Datasets) -> NewText:
     Raises:
         Malformed, InvalidFields, TooLarge: what is wrong with it.
     """
+    quick = read_quickly(body)
+    if quick and fits(quick, datasets):
+        return _to_row(quick, datasets)
     try:
         submission = TextCreate.model_validate_json(body, context=datasets)
     except ValidationError as error:
         raise _refusal(error) from None
-    return _to_row(submission, datasets[submission.dataset])
+    return _to_row(submission, datasets)
 
 
 def check_fields(fields: Any, datasets: Datasets) -> NewText:
     """Read a submission from values that are decoded already; raises as `parse_submission` does."""
+    if isinstance(fields, QuickSubmission):
+        if fits(fields, datasets):
+            return _to_row(fields, datasets)
+        fields = {name: value for name, value in msgspec.structs.asdict(fields).items() if value is not None}
     try:
         submission = TextCreate.model_validate(fields, context=datasets)
     except ValidationError as error:
         raise _refusal(error) from None
-    return _to_row(submission, datasets[submission.dataset])
+    return _to_row(submission, datasets)
 
 
-def _to_row(submission: TextCreate, dataset: Dataset) -> NewText:
+def _to_row(submission: TextCreate | QuickSubmission, datasets: Datasets) -> NewText:
+    name = DEFAULT_DATASET if submission.dataset is None else submission.dataset
+    dataset = datasets[name]
     text = normalise(submission.text)
     _check_length(text)
     if dataset.enriches:
-        return _to_enriched_row(submission, text, dataset)
+        return _to_enriched_row(submission, text, name, dataset)
     return NewText(
-        text_id(submission.dataset, text),
-        submission.dataset,
+        text_key(name, text),
+        name,
         text,
         submission.label,
         submission.score,
@@ -69,13 +84,13 @@ def _to_row(submission: TextCreate, dataset: Dataset) -> NewText:
     )
 
 
-def _to_enriched_row(submission: TextCreate, text: str, dataset: Dataset) -> NewText:
+def _to_enriched_row(submission: TextCreate | QuickSubmission, text: str, name: str, dataset: Dataset) -> NewText:
     fields = enrich(submission, text, dataset)
     _check_length(fields.text)  # a placeholder may be longer than what it stands for
     return NewText(
         # Of what is stored: the id tells nothing about what was taken out.
-        text_id(submission.dataset, fields.text),
-        submission.dataset,
+        text_key(name, fields.text),
+        name,
         fields.text,
         submission.label,
         submission.score,

@@ -6,6 +6,7 @@ from typing import Any
 
 from core.datasets import Dataset, Datasets
 from core.problems import FieldError, InvalidFields
+from ingestion_api.quick_submission import QuickSubmission
 from ingestion_api.schemas import TextCreate
 
 # Shorter numbers are no cards.
@@ -23,13 +24,13 @@ class Enriched:
     enrichment: dict[str, Any]
 
 
-def enrich(submission: TextCreate, text: str, dataset: Dataset) -> Enriched:
+def enrich(submission: TextCreate | QuickSubmission, text: str, dataset: Dataset) -> Enriched:
     """Redact the submission, whose normalised text is `text`, and tell its language.
 
     Raises:
         InvalidFields: a field cannot be redacted.
     """
-    fields = Enriched(text, submission.source, submission.external_id, submission.metadata, {})
+    fields = Enriched(text, submission.source, submission.external_id, submission.metadata or {}, {})
     if dataset.redact:
         fields = _redact(fields, dataset)
     if dataset.language:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -25,7 +25,7 @@ class Load:
         return ordered[min(int(share * len(ordered)), len(ordered) - 1)] * 1000
 
 
-def post_all(url: str, bodies: list[bytes], clients: int) -> Load:
+def post_all(url: str, bodies: Iterable[bytes], clients: int) -> Load:
     """POST every body as JSON over `clients` connections that each wait for their answer.
 
     Raises:
@@ -34,7 +34,7 @@ def post_all(url: str, bodies: list[bytes], clients: int) -> Load:
     return asyncio.run(_post_all(url, bodies, clients))
 
 
-async def _post_all(url: str, bodies: list[bytes], clients: int) -> Load:
+async def _post_all(url: str, bodies: Iterable[bytes], clients: int) -> Load:
     target = urlsplit(url)
     host, port = target.hostname or "", target.port or 80
     latencies: list[float] = []

@@ -7,15 +7,28 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import httpx
 
 _START_SECONDS = 30
 
 
+class Server(NamedTuple):
+    """A running server."""
+
+    url: str
+    pid: int
+
+
+def api_environment(database_url: str) -> dict[str, str]:
+    """Return the settings with which the ingestion API is measured."""
+    return {"DATABASE_URL": database_url, "REQUIRE_API_KEY": "false", "LOG_LEVEL": "WARNING"}
+
+
 @contextmanager
-def serving(arguments: list[str], env: dict[str, str]) -> Iterator[str]:
-    """Run `python -m arguments`, `{port}` being a free one, until the block ends; gives its address."""
+def serving(arguments: list[str], env: dict[str, str]) -> Iterator[Server]:
+    """Run `python -m arguments`, `{port}` being a free one, until the block ends."""
     port = _free_port()
     command = [sys.executable, "-m", *(argument.format(port=port) for argument in arguments)]
     process = subprocess.Popen(  # noqa: S603 - our own programs
@@ -23,19 +36,19 @@ def serving(arguments: list[str], env: dict[str, str]) -> Iterator[str]:
     )
     try:
         _wait_until_open(f"http://127.0.0.1:{port}", process)
-        yield f"http://127.0.0.1:{port}"
+        yield Server(f"http://127.0.0.1:{port}", process.pid)
     finally:
         process.terminate()
         process.wait()
 
 
 @contextmanager
-def serving_peer(name: str, env: dict[str, str]) -> Iterator[str]:
+def serving_peer(name: str, env: dict[str, str]) -> Iterator[Server]:
     """Run one of load_testing.bench.peers under the same server as ours."""
     app = f"load_testing.bench.peers:{name}"
     arguments = ["uvicorn", app, "--factory", "--port", "{port}", "--no-access-log", "--log-level", "warning"]
-    with serving(arguments, env) as url:
-        yield url
+    with serving(arguments, env) as server:
+        yield server
 
 
 def _free_port() -> int:

@@ -1,15 +1,14 @@
 """Single POSTs: ours against the same checks without a database, and against one commit a request."""
 
-import os
-import random
 import statistics
 from contextlib import ExitStack
 
 import orjson
 from rich.table import Table
 
+from load_testing.bench.comments import make_submissions
 from load_testing.bench.http_load import Load, post_all
-from load_testing.bench.servers import serving, serving_peer
+from load_testing.bench.servers import api_environment, serving, serving_peer
 
 _CLIENTS = (1, 16, 64, 256)
 _TEXTS = 4000
@@ -19,12 +18,12 @@ _ROUNDS = 3
 
 def measure(database_url: str) -> Table:
     """Measure in turns, round by round, so that the machine's moods meet all alike; shows the medians."""
-    env = {"DATABASE_URL": database_url, "REQUIRE_API_KEY": "false", "LOG_LEVEL": "WARNING"}
+    env = api_environment(database_url)
     with ExitStack() as stack:
         urls = {
-            "ours": stack.enter_context(serving(["ingestion_api"], env)),
-            "no-op": stack.enter_context(serving_peer("no_op", env)),
-            "one commit each": stack.enter_context(serving_peer("commit_each", env)),
+            "ours": stack.enter_context(serving(["ingestion_api"], env)).url,
+            "no-op": stack.enter_context(serving_peer("no_op", env)).url,
+            "one commit each": stack.enter_context(serving_peer("commit_each", env)).url,
         }
         table = Table("clients", "what", "texts/s", "p50 ms", "p99 ms", "ours / it", title="Single POSTs")
         for clients in _CLIENTS:
@@ -37,18 +36,8 @@ def _measure_round(urls: dict[str, str], clients: int) -> dict[str, list[Load]]:
     loads: dict[str, list[Load]] = {name: [] for name in urls}
     for _ in range(_ROUNDS):
         for name, url in urls.items():
-            loads[name].append(post_all(f"{url}/texts", _bodies(count), clients))
+            loads[name].append(post_all(f"{url}/texts", list(map(orjson.dumps, make_submissions(count))), clients))
     return loads
-
-
-def _bodies(count: int) -> list[bytes]:
-    run = os.urandom(6).hex()
-    words = ["you", "are", "the", "map", "update", "idiot", "thanks", "nobody", "better", "again"]
-    choose = random.Random(0).choices  # noqa: S311 - texts of realistic lengths, no secret
-    return [
-        orjson.dumps({"text": f"{' '.join(choose(words, k=20))} {run}/{n}", "label": "toxic", "source": "bench"})
-        for n in range(count)
-    ]
 
 
 def _add_rows(table: Table, clients: int, loads: dict[str, list[Load]]) -> None:

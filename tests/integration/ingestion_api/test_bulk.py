@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -12,7 +13,9 @@ import psycopg
 import pytest
 from backports import zstd
 
+from core.text_identity import text_id
 from tests.programs import Program
+from tests.waiting import wait_for
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 CSV = {"Content-Type": "text/csv"}
@@ -128,6 +131,32 @@ def test_receive_order_is_the_order_of_rows(client: httpx.Client, connection: ps
     rows = [text for (text,) in connection.execute("select text from texts order by sequence")]
     assert rows == sorted(rows)
     assert len(rows) == 12_000
+
+
+def test_a_text_that_another_session_is_storing_just_now_is_a_duplicate(
+    client: httpx.Client, connection: psycopg.Connection
+) -> None:
+    waits = "select from pg_locks where not granted and locktype = 'transactionid'"
+    body = "".join(f'{{"text": "{n}"}}\n' for n in range(100))
+    with ThreadPoolExecutor() as thread:
+        with connection.transaction():
+            connection.execute(
+                "insert into texts (id, dataset, text) values (%s, 'toxicity', '7')", [text_id("toxicity", "7")]
+            )
+            answer = thread.submit(client.post, "/texts/bulk", content=body, headers=NDJSON)
+            wait_for(lambda: connection.execute(waits).fetchone() is not None)
+        result = answer.result().json()
+    assert (result["accepted"], result["duplicates"]) == (99, 1)
+    assert connection.execute("select count(*) from texts").fetchone() == (100,)
+
+
+def test_uploads_of_the_same_texts_do_not_block_each_other(client: httpx.Client) -> None:
+    batches = [[f'{{"text": "{n}"}}\n' for n in range(start, start + 5000)] for start in range(0, 20_000, 5000)]
+    bodies = ["".join(map("".join, batches)), "".join("".join(reversed(batch)) for batch in batches)]
+    with ThreadPoolExecutor() as threads:
+        answers = list(threads.map(lambda body: client.post("/texts/bulk", content=body, headers=NDJSON), bodies))
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert sum(answer.json()["accepted"] for answer in answers) == 20_000
 
 
 def test_a_client_that_goes_away_has_stored_a_prefix(client: httpx.Client, connection: psycopg.Connection) -> None:

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from core.problems import Malformed, TooLarge
+from core.problems import Malformed, TooLarge, Unavailable
 from ingestion_api.readers import (
     Row,
     RowRefused,
@@ -186,3 +187,11 @@ def test_a_csv_row_that_is_not_utf8_costs_only_itself() -> None:
 def test_csv_that_programs_would_read_in_different_ways_is_malformed(body: bytes) -> None:
     with pytest.raises(Malformed):
         list(read_csv([body]))
+
+
+def test_a_full_disk_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("/dev/full").open("r+b", buffering=0) as full:
+        monkeypatch.setattr("tempfile.TemporaryFile", lambda buffering: full)
+        with pytest.raises(Unavailable) as refused:
+            list(read_parquet([b"PAR1"]))
+    assert refused.value.code == "disk_full"

@@ -1,16 +1,19 @@
 """What a submission may hold."""
 
+import json
+from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from core.datasets import load_datasets
+from core.datasets import Datasets, load_datasets
 from core.problems import InvalidFields, Problem, TooLarge
 from core.text_identity import normalise, text_id
-from ingestion_api.submissions import check_fields, parse_submission
+from ingestion_api.submissions import NewText, check_fields, parse_submission
 
 DATASETS = load_datasets(None)
 JSON = st.recursive(
@@ -100,3 +103,39 @@ def test_any_fields_are_a_row_or_a_problem(fields: dict[str, Any]) -> None:
     except (InvalidFields, TooLarge):
         return
     assert row.text == normalise(fields["text"])
+
+
+TEXTS = ["\0", "\\u0000", "\ud800", "", " ", "\u3000", "toxic", "toxicity", *("x" * n for n in (200, 201))]
+LONG_TEXTS = ["x" * n for n in (1000, 1001, 8000, 8001, 65536, 65537)]
+NUMBERS = [0, 1, 1.01, -0.0, -0.1, 5e-324, 1e999, -(2**63), -(2**63) - 1, 2**63 - 1, 2**63, 2**64, 10**400]
+VALUES: st.SearchStrategy[Any] = (
+    st.sampled_from([None, True, [], {}, *TEXTS, *LONG_TEXTS, *NUMBERS]) | st.floats(0, 1) | st.text()
+)
+METADATA = st.dictionaries(st.sampled_from(TEXTS) | st.text(), VALUES, max_size=2)
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS), VALUES | METADATA, max_size=2), st.booleans())
+@example({"metadata": {"a": 2**63}}, True)
+@example({"metadata": {"a": "x" * 8001}}, True)
+@example({"metadata": {"": 1}}, True)
+@example({"metadata": {"x" * 201: 1}}, True)
+@example({"metadata": {str(n): n for n in range(100)}}, True)
+@example({"metadata": {str(n): n for n in range(101)}}, True)
+@settings(max_examples=1000)
+def test_the_quick_way_is_the_slow_one(fields: dict[str, Any], ascii_only: bool) -> None:
+    body = json.dumps({"text": "a"} | fields, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+    assert _outcome(parse_submission, body) == _outcome(_parse_slowly, body)
+
+
+def _parse_slowly(body: bytes, datasets: Datasets) -> NewText:
+    with patch("ingestion_api.submissions.read_quickly", lambda _: None):
+        return parse_submission(body, datasets)
+
+
+def _outcome(parse: Callable[[bytes, Datasets], NewText], body: bytes) -> Any:
+    try:
+        return parse(body, DATASETS)
+    except InvalidFields as invalid:
+        return invalid.errors
+    except Problem as problem:
+        return problem.code

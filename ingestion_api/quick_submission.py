@@ -1,0 +1,52 @@
+"""A submission in JSON as most are, read and checked in one go: four times as fast as `schemas.TextCreate`.
+
+What is unusual in any way is left to `TextCreate`, which takes it or says what is wrong. So this may refuse
+anything, but must not take what `TextCreate` refuses.
+"""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from core.datasets import DEFAULT_DATASET, Datasets
+from ingestion_api.schemas import METADATA_CHARACTERS
+
+_Line = Annotated[str, Meta(min_length=1, max_length=1000)]
+_MetadataName = Annotated[str, Meta(min_length=1, max_length=200)]
+_Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+_MetadataValue = bool | _Integer | float | Annotated[str, Meta(max_length=METADATA_CHARACTERS)]
+_Metadata = Annotated[dict[_MetadataName, _MetadataValue], Meta(max_length=100)]
+
+
+class QuickSubmission(Struct, forbid_unknown_fields=True, gc=False):
+    """The fields of `TextCreate`; whether the dataset has the label is still to be checked."""
+
+    text: str
+    dataset: str | None = None
+    label: str | None = None
+    score: Annotated[float, Meta(ge=0, le=1)] | None = None
+    source: _Line | None = None
+    external_id: _Line | None = None
+    metadata: _Metadata | None = None
+
+
+_decode = msgspec.json.Decoder(QuickSubmission).decode
+
+
+def read_quickly(body: bytes) -> QuickSubmission | None:
+    """Return the submission, or None where it has to be looked at more closely."""
+    if rb"\u0000" in body:  # the only way in which JSON can hold a NUL character
+        return None
+    try:
+        return _decode(body)
+    except ValueError:
+        return None
+
+
+def fits(submission: QuickSubmission, datasets: Datasets) -> bool:
+    """Check what the decoder cannot: the text is not blank, the dataset is known and has the label."""
+    dataset = datasets.get(DEFAULT_DATASET if submission.dataset is None else submission.dataset)
+    if dataset is None or not submission.text or submission.text.isspace():
+        return False
+    return submission.label is None or submission.label in dataset.labels

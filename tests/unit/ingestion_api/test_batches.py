@@ -1,0 +1,22 @@
+"""Batches: so many rows, but never so long that memory runs out."""
+
+import json
+
+from core.datasets import load_datasets
+from ingestion_api.batches import read_batches
+from ingestion_api.bulk_parameters import BulkParameters, make_upload
+
+UPLOAD = make_upload("application/x-ndjson", BulkParameters(), load_datasets(None), 5000)
+
+
+def test_long_rows_make_short_batches() -> None:
+    metadata = {str(n): "x" * 8000 for n in range(100)}
+    lines = (json.dumps({"text": str(n), "metadata": metadata}).encode() + b"\n" for n in range(50))
+    sizes = [len(batch.rows) for batch in read_batches(UPLOAD, lines)]
+    assert sum(sizes) == 50
+    assert max(sizes) == 20
+
+
+def test_short_rows_make_full_batches() -> None:
+    lines = [b'{"text": "%d"}\n' % n for n in range(10_001)]
+    assert [batch.received for batch in read_batches(UPLOAD, lines)] == [5000, 5000, 1]
