@@ -144,6 +144,15 @@ class TextRead(BaseModel):
     last_error: str | None
 
 
+class Alert(BaseModel):
+    """Why the work on a dataset stands still until somebody does something."""
+
+    dataset: str
+    code: str
+    reason: str = Field(description="What is wrong, and what to do.")
+    since: datetime
+
+
 class Queue(BaseModel):
     """How much waits where."""
 
@@ -153,6 +162,7 @@ class Queue(BaseModel):
     failed: int = Field(description="Texts that Argilla refused.")
     oldest_pending_seconds: float | None = Field(description="Age of the oldest pending text; null without one.")
     open_records: int = Field(description="Uploaded texts that want more answers.")
+    alerts: list[Alert] = Field(description="What stands still until somebody does something; normally empty.")
 
 
 class RowError(BaseModel):

@@ -32,6 +32,7 @@ class PendingText:
     external_id: str | None
     metadata: Mapping[str, Any]
     received_at: datetime
+    attempts: int = 0  # pushes that Argilla answered before
 
 
 def to_record(text: PendingText, question_id: UUID, labels: Collection[str]) -> dict[str, Any]:

@@ -44,7 +44,8 @@ update texts
 set status = 'uploading', lease_owner = :claim, lease_until = now() + make_interval(secs => :lease_seconds)
 from sized
 where texts.id = sized.id and (sized.total <= :bytes or sized.place = 1)
-returning texts.id, texts.text, claimed_label, score, source, external_id, metadata, received_at, sequence
+returning texts.id, texts.text, claimed_label, score, source, external_id, metadata, received_at, attempts,
+    sequence
 """)
 
 # uploading -> uploaded: annotators can see the record
@@ -131,11 +132,15 @@ async def _change(connection: AsyncConnection, statement: TextClause, **values: 
 async def claim_texts(
     connection: AsyncConnection, dataset: str, claim: UUID, *, count: int, bytes_: int, lease_seconds: int
 ) -> list[PendingText]:
-    """Claim the oldest pending texts of a dataset; those of claims that ran out are pending again."""
-    await connection.execute(_RETURN_STALE, {"dataset": dataset})
+    """Claim the oldest pending texts of a dataset."""
     values = {"dataset": dataset, "claim": claim, "count": count, "bytes": bytes_, "lease_seconds": lease_seconds}
     rows = (await connection.execute(_CLAIM, values)).all()
     return [PendingText(*row[:-1]) for row in sorted(rows, key=lambda row: row.sequence)]
+
+
+async def return_stale_claims(connection: AsyncConnection, dataset: str) -> int:
+    """Make texts whose claim ran out pending again; return how many."""
+    return await _change(connection, _RETURN_STALE, dataset=dataset)
 
 
 async def return_claims(connection: AsyncConnection, dataset: str) -> int:
