@@ -109,8 +109,8 @@ QUEUE_READ: Responses = {
                 {
                     "dataset": "toxicity",
                     "code": "argilla_key_unknown",
-                    "reason": "PUT /api/v1/datasets/…/records/bulk: Argilla answered 401: it does not know the key in "
-                    "ARGILLA_API_KEY. Set ARGILLA_API_KEY to the key of an owner, …",
+                    "reason": "PUT /api/v1/datasets/…/records/bulk: Argilla answered 401: it does not know the "
+                    "key in ARGILLA_API_KEY. Set ARGILLA_API_KEY to the key of an owner, …",
                     "since": "2026-11-01T08:30:00.000000Z",
                 }
             ],

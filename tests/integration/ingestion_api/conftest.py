@@ -28,7 +28,7 @@ def shared_ingestion(shared_database_url: str, tmp_path_factory: pytest.TempPath
 def connection(shared_database_url: str) -> Iterator[psycopg.Connection]:
     """The shared API's database, empty."""
     with psycopg.connect(shared_database_url, autocommit=True) as connection:
-        connection.execute("truncate texts, labels, annotations restart identity")
+        connection.execute("truncate texts, labels, annotations, alerts restart identity")
         yield connection
 
 
