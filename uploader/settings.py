@@ -25,7 +25,7 @@ class UploaderSettings(SettingsGroup):
         15, gt=0, description="Longest pause of a dataset between two attempts during an outage."
     )
     leader_lease_seconds: float = Field(
-        6,
+        5,
         gt=0,
         description="One uploader works on a dataset; when it is silent for so long, another takes over.",
     )

@@ -55,22 +55,20 @@ class LeaseMachine(RuleBasedStateMachine):
 
     loop: asyncio.AbstractEventLoop
     engine: AsyncEngine
-    url: str
+    connection: psycopg.Connection
 
     @initialize(count=st.integers(1, 8))
     def begin(self, count: int) -> None:
         self.model = _Model()
         self.leaderships = [Leadership(self.engine, _DATASET, 1000) for _ in range(_UPLOADERS)]
-        with psycopg.connect(self.url) as connection:
-            connection.execute("truncate texts, datasets restart identity")
+        self.execute("truncate texts, datasets restart identity")
         self.add(count)
 
     def do(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.loop.run_until_complete(work)
 
     def execute(self, statement: str, *values: Any) -> None:
-        with psycopg.connect(self.url) as connection:
-            connection.execute(statement, values)
+        self.connection.execute(statement, values)
 
     @rule(count=st.integers(1, 3))
     def add(self, count: int) -> None:
@@ -177,8 +175,7 @@ class LeaseMachine(RuleBasedStateMachine):
     @invariant()
     def rows_are_what_the_model_says(self) -> None:
         columns = "id, status, attempts, lease_owner, lease_owner is null = (lease_until is null)"
-        with psycopg.connect(self.url) as connection:
-            rows = connection.execute(f"select {columns} from texts").fetchall()  # noqa: S608 - constants only
+        rows = self.connection.execute(f"select {columns} from texts").fetchall()  # noqa: S608 - constants only
         model = self.model
         expected = {id_: (status, model.attempts[id_], model.holder(id_)) for id_, status in model.status.items()}
         assert {row[0]: row[1:4] for row in rows} == expected
@@ -191,8 +188,9 @@ def machine(database_url: str) -> Iterator[type[LeaseMachine]]:
     """The machine on a database of the test's own."""
     loop = asyncio.new_event_loop()
     engine = make_async_engine(DatabaseSettings(url=SecretStr(database_url)), "test")
-    attributes = {"loop": loop, "engine": engine, "url": database_url}
-    yield type("Machine", (LeaseMachine,), attributes)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        attributes = {"loop": loop, "engine": engine, "connection": connection}
+        yield type("Machine", (LeaseMachine,), attributes)
     loop.run_until_complete(engine.dispose())
     loop.close()
 
