@@ -55,17 +55,21 @@ class _Way:
 
 
 def measure(stack: RunningStack, texts: int = 2000) -> Table:
-    """Measure in turns, round by round; `texts` go each way in each round. Needs the stack's Argilla, no uploader."""
+    """Measure in turns, round by round; so many texts go each way in each round.
+
+    Needs what the stack's Argilla needs; its own server had better rest, and no other uploader may run.
+    """
     table = Table("Argilla", "round", "ours, texts/s", "bare PUTs, texts/s", "ours / bare", title="Uploads")
-    medians = [_add_rows(table, stack, processes, texts) for processes in (1, 2)]
+    workspace = f"bench_{uuid.uuid4().hex[:8]}"
+    medians = [_add_rows(table, stack, workspace, processes, texts) for processes in (1, 2)]
     table.add_row("", "", f"{medians[1] / medians[0]:.2f}", "", "", end_section=True)
     table.caption = "Last line: ours with two server processes of Argilla, by ours with one."
     return table
 
 
-def _add_rows(table: Table, stack: RunningStack, processes: int, texts: int) -> float:
+def _add_rows(table: Table, stack: RunningStack, workspace: str, processes: int, texts: int) -> float:
     ours, ratios = [], []
-    with _serving_argilla(stack, processes) as way, _uploading(stack, way):
+    with _serving_argilla(stack, workspace, processes) as way, _uploading(stack, way):
         for n in range(_ROUNDS + 1):
             pending = [_text(i) for i in range(texts)]
             mine = texts / _upload(stack.database_url, pending)
@@ -83,9 +87,8 @@ def _add_rows(table: Table, stack: RunningStack, processes: int, texts: int) -> 
 
 
 @contextmanager
-def _serving_argilla(stack: RunningStack, processes: int) -> Iterator[_Way]:
+def _serving_argilla(stack: RunningStack, workspace: str, processes: int) -> Iterator[_Way]:
     """Run a server of the stack's Argilla, of so many processes."""
-    workspace = f"bench_{uuid.uuid4().hex[:8]}"
     context = stack.stack.context
     with reserved_ports(1) as [port]:
         name = f"argilla_bench_{processes}"
@@ -100,7 +103,7 @@ def _serving_argilla(stack: RunningStack, processes: int) -> Iterator[_Way]:
 
 @contextmanager
 def _uploading(stack: RunningStack, way: _Way) -> Iterator[None]:
-    """Run an uploader that only uploads: a sweep would take time of Argilla's that the bare loop does not spend."""
+    """Run an uploader that does not sweep: that would take time of Argilla's which the bare loop does not spend."""
     with reserved_ports(1) as [port]:
         env = stack.env | {
             "ARGILLA_URL": way.argilla_url,
