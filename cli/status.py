@@ -7,18 +7,23 @@ import typer
 from rich.table import Table
 
 from cli import addresses
-from cli.console import err, out
+from cli.console import err, out, printable
 
 
 def status() -> None:
-    """Show the queue, the labels, and what is missing. Exit code 1: something is missing."""
+    """Show the queue, the labels, and what is missing or stands still. Exit code 1: something does."""
     ingestion, serving = addresses.ingestion_url(), addresses.serving_url()
     missing = [*_missing("ingestion API", ingestion), *_missing("serving API", serving)]
+    queue = _get(f"{ingestion}/queue")
+    missing += [
+        f"dataset {alert['dataset']} stands still since {alert['since']}: {alert['reason']} ({alert['code']})"
+        for alert in queue.pop("alerts", [])
+    ]
     table = Table("what", "how much", title="Annotation platform")
-    for name, value in (_numbers(f"{ingestion}/queue") | _labels(f"{serving}/stats")).items():
+    for name, value in (_numbers(queue) | _labels(f"{serving}/stats")).items():
         table.add_row(name, value)
     out.print(table)
-    for line in missing:
+    for line in map(printable, missing):
         err.print(line, style="red", markup=False)
     if missing:
         raise typer.Exit(1)
@@ -43,8 +48,8 @@ def _get(url: str) -> dict[str, Any]:
     return values
 
 
-def _numbers(url: str) -> dict[str, str]:
-    return {name.replace("_", " "): "-" if n is None else f"{n:,g}" for name, n in _get(url).items()}
+def _numbers(queue: dict[str, Any]) -> dict[str, str]:
+    return {name.replace("_", " "): "-" if n is None else f"{n:,g}" for name, n in queue.items()}
 
 
 def _labels(url: str) -> dict[str, str]:

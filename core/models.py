@@ -96,6 +96,20 @@ class Dataset(Base):
         comment="Argilla's last_activity_at when the last sweep began"
     )
     swept_at: Mapped[datetime | None] = mapped_column(comment="when the last complete sweep ended")
+    leader_id: Mapped[UUID | None] = mapped_column(comment="the uploader that works on the dataset")
+    leader_until: Mapped[datetime | None] = mapped_column(comment="when another uploader may take over")
+
+
+class Alert(Base):
+    """A job that stands still until somebody does something. The uploader that leads the dataset writes it."""
+
+    __tablename__ = "alerts"
+
+    dataset: Mapped[str] = mapped_column(primary_key=True)
+    job: Mapped[str] = mapped_column(primary_key=True, comment="push or sweep")
+    code: Mapped[str]
+    reason: Mapped[str] = mapped_column(comment="for people; says what to do")
+    since: Mapped[datetime] = mapped_column(server_default=sa.text("now()"))
 
 
 class Text(Base):

@@ -117,6 +117,15 @@ QUEUE_READ: Responses = {
             "near_duplicates": 0,
             "oldest_pending_seconds": 1.25,
             "open_records": 900,
+            "alerts": [
+                {
+                    "dataset": "toxicity",
+                    "code": "argilla_key_unknown",
+                    "reason": "PUT /api/v1/datasets/…/records/bulk: Argilla answered 401: it does not know the "
+                    "key in ARGILLA_API_KEY. Set ARGILLA_API_KEY to the key of an owner, …",
+                    "since": "2026-11-01T08:30:00.000000Z",
+                }
+            ],
         },
     ),
     **key_refusals("ingest"),

@@ -100,9 +100,9 @@ async def read_text(id: UUID, connection: ConnectionDep) -> TextRead:  # noqa: A
 
 
 async def read_queue(connection: ConnectionDep, datasets: DatasetsDep, dataset: DatasetParameter = None) -> Queue:
-    """Count texts by status; of all datasets, or of one."""
+    """Count texts by status, and tell what stands still; of all datasets, or of one."""
     if dataset is not None:
         require_dataset(dataset, datasets)
     chosen = datasets if dataset is None else {dataset: datasets[dataset]}
     counts: dict[str, Any] = await repository.count_queue(connection, chosen)
-    return Queue.model_validate(counts)
+    return Queue.model_validate(counts | {"alerts": await repository.list_alerts(connection, chosen)})

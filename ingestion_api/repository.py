@@ -74,6 +74,14 @@ _QUEUE = text("""
     from texts group by dataset, status
 """)
 
+# Several jobs of a dataset may stand still for the same reason.
+_ALERTS = text("""
+    select dataset, code, reason, min(since) as since
+    from alerts where dataset = any(:datasets)
+    group by dataset, code, reason
+    order by since, dataset, code
+""")
+
 _COMPLETED = text("select count(*) from labels where dataset = :dataset and annotations >= :answers_wanted")
 
 # One look into the index for each id: the limit keeps the planner from a join that reads the whole table instead.
@@ -195,6 +203,12 @@ async def count_queue(connection: EngineConnection, datasets: Datasets) -> dict[
         "oldest_pending_seconds": (now - oldest).total_seconds() if now and oldest else None,
         "open_records": max(counts["uploaded"] - completed, 0),
     }
+
+
+async def list_alerts(connection: EngineConnection, datasets: Datasets) -> list[dict[str, Any]]:
+    """Return what stands still of these datasets until somebody does something."""
+    rows = await connection.execute(_ALERTS, {"datasets": list(datasets)})
+    return [dict(row) for row in rows.mappings()]
 
 
 def copy_new(cursor: Cursor[Any], rows: Iterable[NewText]) -> int:

@@ -211,6 +211,15 @@ class TextRead(BaseModel):
     near_duplicates: list[NearTwin] = Field(description="Texts that are nearly the same; the 20 most similar.")
 
 
+class Alert(BaseModel):
+    """Why the work on a dataset stands still until somebody does something."""
+
+    dataset: str
+    code: str
+    reason: str = Field(description="What is wrong, and what to do.")
+    since: datetime
+
+
 class Queue(BaseModel):
     """How much waits where."""
 
@@ -221,6 +230,7 @@ class Queue(BaseModel):
     near_duplicates: int = Field(description="Texts that are held, since annotators are asked for a near twin.")
     oldest_pending_seconds: float | None = Field(description="Age of the oldest pending text; null without one.")
     open_records: int = Field(description="Uploaded texts that want more answers.")
+    alerts: list[Alert] = Field(description="What stands still until somebody does something; normally empty.")
 
 
 class RowError(BaseModel):

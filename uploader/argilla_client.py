@@ -13,9 +13,19 @@ import httpx
 
 from core.settings import ArgillaSettings
 from uploader.argilla_errors import AlreadyThere, Fault, Gone, Refused, Stopped, Unreachable
+from uploader.circuit import Circuit
 from uploader.settings import MAX_SEARCH_TERMS
 
 _CONNECT_SECONDS = 5
+_PROBE_SECONDS = 5
+_NEW_KEY = (
+    "it does not know the key in ARGILLA_API_KEY. Set ARGILLA_API_KEY to the key of an owner, as Argilla shows it "
+    "under My settings, and restart the uploader."
+)
+_OWNERS_KEY = (
+    "the user of ARGILLA_API_KEY may not do this. Set ARGILLA_API_KEY to the key of an owner and restart the "
+    "uploader, or make that user an owner."
+)
 _POSITION = re.compile(r"Record at position (\d+) is not valid because (.*)", re.DOTALL)
 
 
@@ -34,17 +44,40 @@ def make_http_client(settings: ArgillaSettings, timeout_seconds: float) -> httpx
 class Argilla:
     """Argilla's API, as far as the uploader needs it. Every call may raise any ArgillaError."""
 
-    def __init__(self, http: httpx.AsyncClient) -> None:
+    def __init__(self, http: httpx.AsyncClient, circuit: Circuit | None = None) -> None:
         self._http = http
+        self._circuit = circuit  # without one, every call is made
 
     async def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
-        """Make a call and return what it answers.
+        """Make a call, if the circuit lets it pass, and return what it answers.
 
         Raises:
             ArgillaError: see argilla_errors.
         """
+        await self.wait_for_circuit()
         try:
-            response = await self._http.request(method, path, json=body, params=query or None)
+            return await self._call(method, path, json=body, params=query or None)
+        except Fault:
+            if self._circuit:
+                self._circuit.doubt()
+            raise
+        except Unreachable as error:
+            if self._circuit:
+                self._circuit.fail(str(error))
+            raise
+
+    async def wait_for_circuit(self) -> None:
+        """See that calls are worth making; makes a small one when that is in doubt.
+
+        Raises:
+            Unreachable: Argilla does not answer.
+        """
+        if self._circuit:
+            await self._circuit.enter(lambda: self._call("GET", "me", timeout=_PROBE_SECONDS))
+
+    async def _call(self, method: str, path: str, **request: Any) -> Any:
+        try:
+            response = await self._http.request(method, path, **request)
         except (httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise Unreachable(f"{method} {path}: no connection in time") from error
         except httpx.TimeoutException as error:
@@ -63,27 +96,30 @@ class Argilla:
 
     async def find_records(self, dataset_id: UUID, external_ids: Sequence[str]) -> set[str]:
         """Return which of up to 250 records annotators can see."""
-        return {record["external_id"] for record in await self._search(dataset_id, external_ids)}
+        found = await self._search(dataset_id, external_ids)
+        return {record["external_id"] for record in _records(found)}
+
+    async def count_records(self, dataset_id: UUID, external_ids: Sequence[str]) -> int:
+        """Return how many entries the search index has for up to 250 records; costs a third of finding them.
+
+        An entry whose record was deleted counts, too, if Argilla failed to take it out of the index.
+        """
+        return int((await self._search(dataset_id, external_ids, limit=1))["total"])
 
     async def read_responses(
         self, dataset_id: UUID, external_ids: Sequence[str]
     ) -> dict[str, list[dict[str, Any]]]:
         """Return all responses to each of up to 250 records that annotators can see."""
-        records = await self._search(dataset_id, external_ids, include="responses")
-        return {record["external_id"]: record["responses"] or [] for record in records}
+        found = await self._search(dataset_id, external_ids, include="responses")
+        return {record["external_id"]: record["responses"] or [] for record in _records(found)}
 
-    async def _search(self, dataset_id: UUID, external_ids: Sequence[str], **query: Any) -> list[dict[str, Any]]:
+    async def _search(self, dataset_id: UUID, external_ids: Sequence[str], **query: Any) -> dict[str, Any]:
         scope = {"entity": "record", "property": "external_id"}
         terms = {"type": "terms", "scope": scope, "values": list(external_ids)}
-        found = await self.call(
-            "POST",
-            f"datasets/{dataset_id}/records/search",
-            {"filters": {"and": [terms]}},
-            limit=MAX_SEARCH_TERMS,
-            **query,
-        )
-        # A record that is in the search index only has lost its row: it counts as absent.
-        return [item["record"] for item in found["items"] if item is not None]
+        path = f"datasets/{dataset_id}/records/search"
+        query = {"limit": MAX_SEARCH_TERMS} | query
+        found: dict[str, Any] = await self.call("POST", path, {"filters": {"and": [terms]}}, **query)
+        return found
 
     async def get_dataset(self, dataset_id: UUID) -> dict[str, Any]:
         """Return a dataset; its `last_activity_at` moves when a response is made, changed or deleted."""
@@ -100,6 +136,11 @@ class Argilla:
         await self.call("GET", "me")
 
 
+def _records(found: dict[str, Any]) -> list[dict[str, Any]]:
+    # A record that is in the search index only has lost its row: it counts as absent.
+    return [item["record"] for item in found["items"] if item is not None]
+
+
 def raise_for_status(response: httpx.Response) -> None:
     """Raise the ArgillaError that an answer stands for, if it is none of success."""
     status = response.status_code
@@ -108,11 +149,11 @@ def raise_for_status(response: httpx.Response) -> None:
         case _ if response.is_success:
             return
         case 401:
-            raise Stopped(f"{where}: it does not know the key in ARGILLA_API_KEY")
+            raise Stopped(f"{where}: {_NEW_KEY}", "argilla_key_unknown")
         case 403:
-            raise Stopped(f"{where}: the user of ARGILLA_API_KEY may not do this; an owner may")
+            raise Stopped(f"{where}: {_OWNERS_KEY}", "argilla_key_forbidden")
         case 404:
-            raise Gone(f"{where}: it was deleted")
+            raise Gone(f"{where}: it was deleted. A deleted dataset is made again.", "argilla_dataset_gone")
         case 409:
             raise AlreadyThere(where)
         case 422:

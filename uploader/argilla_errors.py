@@ -44,8 +44,18 @@ class AlreadyThere(ArgillaError):
     """Argilla has a thing of this name already."""
 
 
+@dataclass(eq=False)
 class Stopped(ArgillaError):
-    """Argilla does not let us work on a dataset until somebody changes something."""
+    """Argilla does not let us work on a dataset until somebody changes something.
+
+    `reason` is for people and says what to do; `code` is for programs and stays the same.
+    """
+
+    reason: str
+    code: str = "argilla_stopped"
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class Gone(Stopped):

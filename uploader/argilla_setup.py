@@ -42,7 +42,10 @@ async def prepare(argilla: Argilla, workspace: str, name: str, definition: Datas
         if dataset["status"] != "ready":
             await argilla.call("PUT", f"datasets/{dataset['id']}/publish")
     except Refused as refusal:
-        raise Stopped(f"Argilla refuses the definition of {name}: {refusal.words}") from refusal
+        raise Stopped(
+            f"Argilla refuses the definition of {name}: {refusal.words}. Correct it in DATASETS_FILE.",
+            "argilla_definition_refused",
+        ) from refusal
     return Prepared(UUID(dataset["id"]), question_id)
 
 
@@ -53,7 +56,7 @@ async def _get_workspace(argilla: Argilla, name: str) -> str:
                 return str(workspace["id"])
         if attempt_to_create:
             await _create(argilla, "workspaces", {"name": name})
-    raise Stopped(f"Argilla has the workspace {name}, but does not show it to our key")
+    raise _hidden("workspace", name)
 
 
 async def _get_dataset(argilla: Argilla, workspace_id: str, name: str, definition: Dataset) -> Json:
@@ -65,7 +68,7 @@ async def _get_dataset(argilla: Argilla, workspace_id: str, name: str, definitio
         if attempt_to_create:
             body = query | {"allow_extra_metadata": True} | _changeable(definition)
             await _create(argilla, "datasets", body)
-    raise Stopped(f"Argilla has the dataset {name}, but does not show it to our key")
+    raise _hidden("dataset", name)
 
 
 async def _create(argilla: Argilla, path: str, body: Json) -> None:
@@ -144,6 +147,17 @@ def to_title(label: str) -> str:
     return label.replace("_", " ").strip().capitalize() or label
 
 
+def _hidden(what: str, name: str) -> Stopped:
+    return Stopped(
+        f"Argilla has the {what} {name}, but does not show it to our key. Set ARGILLA_API_KEY to an owner's key.",
+        "argilla_key_forbidden",
+    )
+
+
 def _does_not_fit(dataset: Json, why: str) -> Stopped:
     # Argilla cannot change these of a published dataset.
-    return Stopped(f"the dataset {dataset['name']} in Argilla does not fit the settings: {why}")
+    return Stopped(
+        f"the dataset {dataset['name']} in Argilla does not fit the settings: {why}. Define the dataset as it is "
+        "there, or under another name, or rename the one in Argilla.",
+        "argilla_dataset_unfit",
+    )

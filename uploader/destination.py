@@ -1,10 +1,14 @@
-"""A dataset in Argilla as the place where batches go."""
+"""A dataset in Argilla as the place where a batch goes."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from uploader import metrics
 from uploader.argilla_client import Argilla
 from uploader.argilla_errors import Fault, Stopped, Unreachable
 from uploader.push import Record
@@ -15,22 +19,38 @@ from uploader.repository import list_uploaded_samples
 _SAMPLES = 3
 
 
+@dataclass
 class ArgillaDataset:
-    """Implements push.Destination."""
+    """Implements push.Destination. `may_put` raises when this process may not put records any more."""
 
-    def __init__(self, argilla: Argilla, engine: AsyncEngine, name: str, dataset_id: UUID) -> None:
-        self._argilla = argilla
-        self._engine = engine
-        self._name = name
-        self._dataset_id = dataset_id
+    argilla: Argilla
+    engine: AsyncEngine
+    name: str
+    dataset_id: UUID
+    puts: asyncio.Semaphore
+    may_put: Callable[[], None]
+    # What was never uploaded has no old entry in the index, so that counting its entries is enough.
+    is_new: bool = False
+    put_count: int = 0
 
     async def put(self, records: Sequence[Record]) -> None:
         """Insert or update records by `external_id`; all of them, or none."""
-        await self._argilla.put_records(self._dataset_id, records)
+        async with self.puts:
+            # After the wait, which may have been long: this process may have been frozen in it.
+            self.may_put()
+            self.put_count += 1
+            with self._timed("put"):
+                await self.argilla.put_records(self.dataset_id, records)
 
     async def find(self, external_ids: Sequence[str]) -> set[str]:
         """Return those that annotators can see."""
-        return await self._argilla.find_records(self._dataset_id, external_ids)
+        with self._timed("confirm"):
+            if self.is_new and await self._count(external_ids) == len(external_ids):
+                return set(external_ids)
+            return await self.argilla.find_records(self.dataset_id, external_ids)
+
+    async def _count(self, external_ids: Sequence[str]) -> int:
+        return await self.argilla.count_records(self.dataset_id, external_ids)
 
     async def takes_records(self) -> bool:
         """Whether Argilla just took a text again that it has; False when it has none yet.
@@ -40,8 +60,8 @@ class ArgillaDataset:
             Stopped: the dataset is not published.
         """
         await self._check_searching()
-        async with self._engine.connect() as connection:
-            samples = await list_uploaded_samples(connection, self._name, _SAMPLES)
+        async with self.engine.connect() as connection:
+            samples = await list_uploaded_samples(connection, self.name, _SAMPLES)
         for id_, text in samples:
             try:
                 await self.put([{"external_id": str(id_), "fields": {TEXT_FIELD: text}}])
@@ -54,9 +74,14 @@ class ArgillaDataset:
 
     async def _check_searching(self) -> None:
         try:
-            dataset = await self._argilla.get_dataset(self._dataset_id)
-            await self.find(["none"])
+            dataset = await self.argilla.get_dataset(self.dataset_id)
+            await self.argilla.find_records(self.dataset_id, ["none"])
         except Fault as fault:
             raise Unreachable("Argilla breaks down over everything") from fault
         if dataset["status"] != "ready":
-            raise Stopped("the dataset in Argilla is not published")
+            raise Stopped("the dataset in Argilla is not published. Publish it.", "argilla_dataset_unpublished")
+
+    @contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        with metrics.BATCH_STEP_SECONDS.labels(self.name, step).time():
+            yield

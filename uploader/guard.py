@@ -1,65 +1,95 @@
 """Runs a job so that an outage pauses it, and so that everybody can see why it stands still."""
 
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 import psycopg
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from uploader import metrics
-from uploader.argilla_errors import ArgillaError
+from uploader.argilla_errors import ArgillaError, Stopped
 from uploader.backoff import Backoff
+from uploader.leadership import NotLeading
 
 log = structlog.get_logger()
+
+
+class Alert(NamedTuple):
+    """Why a job stands still until somebody does something."""
+
+    code: str
+    reason: str  # for people; says what to do
 
 
 class Guard:
     """One job of one dataset: its pause during an outage, and the reason while it stands still."""
 
     def __init__(self, dataset: str, job: str, backoff: Backoff) -> None:
-        self.backoff = backoff
+        self.job = job
         self.reason: str | None = None
+        self.alert: Alert | None = None
+        self.has_run = False  # whether `alert` is known
         self._dataset = dataset
-        self._job = job
+        self._backoff = backoff
+        self._pause_seconds = 0.0
         self._kind: str | None = None
 
     async def run(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do the work unless it pauses; when it fails, begin a pause."""
-        if self.backoff.is_on():
+        if self._backoff.is_on():
             return
         try:
             await work()
+        except NotLeading:
+            self.stand_by()
+        except Stopped as error:
+            self._stand_still(type(error).__name__.lower(), error.reason, Alert(error.code, error.reason))
         except ArgillaError as error:
             self._stand_still(type(error).__name__.lower(), str(error))
         except (SQLAlchemyError, psycopg.Error) as error:
             # Not the message: a statement's may quote texts.
             self._stand_still("database", f"Postgres: {type(error).__name__}")
         except Exception as error:
-            log.exception("job.crashed", dataset=self._dataset, job=self._job)
-            self._stand_still("crash", f"a mistake in the uploader: {type(error).__name__}")
+            log.exception("job.crashed", dataset=self._dataset, job=self.job)
+            reason = f"a mistake in the uploader: {type(error).__name__}"
+            self._stand_still("crash", reason, Alert("uploader_crash", f"{reason}. Its log has the traceback."))
         else:
             self.go_on()
 
-    def _stand_still(self, kind: str, reason: str) -> None:
-        # The work may have begun the pause itself.
-        if not self.backoff.is_on():
-            self.backoff.fail()
+    def pause(self) -> float:
+        """Begin a pause unless one is on; return its length in seconds."""
+        if not self._backoff.is_on():
+            self._pause_seconds = self._backoff.fail()
+        return self._pause_seconds
+
+    def _stand_still(self, kind: str, reason: str, alert: Alert | None = None) -> None:
+        self.pause()  # the work may have begun it itself
         if reason != self.reason:
-            log.warning("job.stopped", dataset=self._dataset, job=self._job, kind=kind, reason=reason)
+            log.warning("job.stopped", dataset=self._dataset, job=self.job, kind=kind, reason=reason)
         self._show(kind)
-        self.reason = reason
+        self.reason, self.alert, self.has_run = reason, alert, True
 
     def go_on(self) -> None:
         """Note that the job gets ahead; long work calls this on its way, to be shown as running again."""
         if self.reason is not None:
-            log.info("job.resumed", dataset=self._dataset, job=self._job)
+            log.info("job.resumed", dataset=self._dataset, job=self.job)
+        self._forget()
+        self.has_run = True
+
+    def stand_by(self) -> None:
+        """Forget everything: the job is another uploader's."""
+        self._forget()
+        self.has_run = False
+
+    def _forget(self) -> None:
         self._show(None)
-        self.backoff.succeed()
-        self.reason = None
+        self._backoff.succeed()
+        self.reason = self.alert = None
 
     def _show(self, kind: str | None) -> None:
         if self._kind not in {None, kind}:
-            metrics.JOB_STOPPED.labels(self._dataset, self._job, self._kind).set(0)
+            metrics.JOB_STOPPED.labels(self._dataset, self.job, self._kind).set(0)
         if kind is not None:
-            metrics.JOB_STOPPED.labels(self._dataset, self._job, kind).set(1)
+            metrics.JOB_STOPPED.labels(self._dataset, self.job, kind).set(1)
         self._kind = kind

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.database import make_async_engine
 from core.datasets import Datasets, load_datasets
@@ -24,11 +25,15 @@ from core.settings import (
 )
 from core.web import install_web
 from uploader.argilla_client import Argilla, make_http_client
+from uploader.circuit import Circuit
 from uploader.jobs import DatasetJobs
 from uploader.lane import Lane
+from uploader.leadership import Leadership, keep_leading
 from uploader.schedule import Schedule
 from uploader.settings import PushSettings, SweepSettings, UploaderSettings
+from uploader.slots import Slots
 
+_TELL_SECONDS = 1
 _MEASURE_SECONDS = 5
 
 
@@ -64,11 +69,8 @@ def create_app(settings: Settings) -> FastAPI:
     """Make the app; its lifespan runs the jobs."""
     engine = make_async_engine(settings.database, "uploader")
     http = make_http_client(settings.argilla, settings.uploader.argilla_timeout_seconds)
-    argilla = Argilla(http)
-    lanes = [
-        Lane(name, definition, engine, argilla, settings.database.libpq_url, settings.argilla.workspace)
-        for name, definition in settings.datasets.items()
-    ]
+    argilla = Argilla(http, Circuit(settings.uploader.retry_cap_seconds))
+    lanes = _make_lanes(settings, engine, argilla)
     jobs = {
         lane.name: DatasetJobs(lane, settings.push, settings.sweep, settings.uploader.retry_cap_seconds)
         for lane in lanes
@@ -76,12 +78,11 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        schedule = _make_schedule(jobs.values(), settings)
-        schedule.start()
-        yield
-        await schedule.stop(settings.uploader.stop_seconds)
-        for lane in lanes:
-            await lane.release()
+        async with keep_leading(lane.leadership for lane in lanes):
+            schedule = _make_schedule(jobs.values(), settings)
+            schedule.start()
+            yield
+            await schedule.stop(settings.uploader.stop_seconds)
         await http.aclose()
         await engine.dispose()
 
@@ -91,11 +92,22 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
+def _make_lanes(settings: Settings, engine: AsyncEngine, argilla: Argilla) -> list[Lane]:
+    slots = Slots(settings.push.connections)
+    lease_seconds = settings.uploader.leader_lease_seconds
+    workspace = settings.argilla.workspace
+    return [
+        Lane(name, definition, engine, argilla, workspace, Leadership(engine, name, lease_seconds), slots)
+        for name, definition in settings.datasets.items()
+    ]
+
+
 def _make_schedule(all_jobs: Iterable[DatasetJobs], settings: Settings) -> Schedule:
     schedule = Schedule()
     for jobs in all_jobs:
         schedule.add(jobs.push, settings.push.interval_seconds)
         schedule.add(jobs.sweep, settings.sweep.sweep_interval_seconds)
+        schedule.add(jobs.tell, _TELL_SECONDS)
         schedule.add(jobs.measure, _MEASURE_SECONDS)
     return schedule
 

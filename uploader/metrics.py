@@ -1,6 +1,6 @@
 """The uploader's metrics for Prometheus."""
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Enum, Gauge, Histogram
 
 from core.metrics import LATENCY_BUCKETS
 
@@ -11,13 +11,41 @@ OLDEST_PENDING_SECONDS = Gauge("uploader_oldest_pending_seconds", "Age of the ol
 BATCH_SECONDS = Histogram(
     "uploader_batch_seconds", "Time from claim to the end of a batch", ["dataset"], buckets=_LONG_BUCKETS
 )
+BATCH_STEP_SECONDS = Histogram(
+    "uploader_batch_step_seconds",
+    "Time of one step of a batch: claim, put (each PUT), confirm (each search), finish",
+    ["dataset", "step"],
+    buckets=_LONG_BUCKETS,
+)
 BATCH_TEXTS = Histogram(
     "uploader_batch_texts", "Texts in a batch", ["dataset"], buckets=(1, 2, 5, 10, 25, 50, 100, 150, 200, 250)
 )
+BATCH_EXTRA_PUTS = Counter(
+    "uploader_batch_extra_puts_total",
+    "PUTs beyond the first of a batch, to find or heal what is bad",
+    ["dataset"],
+)
 UPLOADED_TEXTS = Counter("uploader_uploaded_texts_total", "Texts that annotators can see", ["dataset"])
-FAILED_TEXTS = Counter("uploader_failed_texts_total", "Texts that Argilla cannot take", ["dataset"])
+FAILED_TEXTS = Counter(
+    "uploader_failed_texts_total",
+    "Texts that Argilla cannot take: refused, broke_down, not_visible",
+    ["dataset", "reason"],
+)
 RETRIED_TEXTS = Counter(
-    "uploader_retried_texts_total", "Texts that went back to pending after an outage or a lost claim", ["dataset"]
+    "uploader_retried_texts_total",
+    "Texts that went back to pending: outage, stopping, lease_ran_out, leader_changed",
+    ["dataset", "reason"],
+)
+LOST_TEXTS = Counter(
+    "uploader_lost_texts_total",
+    "Texts whose claim was lost before their batch ended: others finish them",
+    ["dataset"],
+)
+LEADS = Gauge("uploader_leads", "1 while this process leads the work on a dataset", ["dataset"])
+CIRCUIT_STATE = Enum(
+    "uploader_argilla_circuit_state",
+    "Whether calls of Argilla are made, fail at once, or wait for a small one",
+    states=["closed", "open", "half_open"],
 )
 SWEEP_SECONDS = Histogram("uploader_sweep_seconds", "Time of a complete sweep", ["dataset"], buckets=_LONG_BUCKETS)
 SWEPT_TIMESTAMP_SECONDS = Gauge(

@@ -37,6 +37,11 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)  # with the reason
 
 
+def kind_of(reason: str) -> str:
+    """Return the kind of a failure's reason, for metrics."""
+    return {BROKE_DOWN: "broke_down", NOT_VISIBLE: "not_visible"}.get(reason, "refused")
+
+
 @dataclass
 class _Judged:
     refused: dict[str, str] = field(default_factory=dict)

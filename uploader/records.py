@@ -33,6 +33,7 @@ class PendingText:
     metadata: Mapping[str, Any]
     enrichment: Mapping[str, Any]
     received_at: datetime
+    attempts: int = 0  # pushes that Argilla answered before
 
 
 def to_record(text: PendingText, question_id: UUID, labels: Collection[str]) -> dict[str, Any]:

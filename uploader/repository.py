@@ -46,6 +46,7 @@ set status = 'uploading', lease_owner = :claim, lease_until = now() + make_inter
 from sized
 where texts.id = sized.id and (sized.total <= :bytes or sized.place = 1)
 returning texts.id, texts.text, claimed_label, score, source, external_id, metadata, enrichment, received_at,
+    attempts,
     sequence
 """)
 
@@ -158,8 +159,7 @@ async def _change(connection: AsyncConnection, statement: TextClause, **values: 
 async def claim_texts(
     connection: AsyncConnection, dataset: str, claim: UUID, *, count: int, bytes_: int, lease_seconds: int
 ) -> list[PendingText]:
-    """Claim the oldest pending texts of a dataset; those of claims that ran out are pending again."""
-    await connection.execute(_RETURN_STALE, {"dataset": dataset})
+    """Claim the oldest pending texts of a dataset."""
     values = {"dataset": dataset, "claim": claim, "count": count, "bytes": bytes_, "lease_seconds": lease_seconds}
     rows = (await connection.execute(_CLAIM, values)).all()
     return [PendingText(*row[:-1]) for row in sorted(rows, key=lambda row: row.sequence)]
@@ -168,6 +168,11 @@ async def claim_texts(
 async def release_held(connection: AsyncConnection, dataset: str) -> int:
     """Make up to 1000 texts that are held for a near twin pending; return how many."""
     return await _change(connection, _RELEASE_HELD, dataset=dataset)
+
+
+async def return_stale_claims(connection: AsyncConnection, dataset: str) -> int:
+    """Make texts whose claim ran out pending again; return how many."""
+    return await _change(connection, _RETURN_STALE, dataset=dataset)
 
 
 async def return_claims(connection: AsyncConnection, dataset: str) -> int:

@@ -24,6 +24,11 @@ class UploaderSettings(SettingsGroup):
     retry_cap_seconds: float = Field(
         15, gt=0, description="Longest pause of a dataset between two attempts during an outage."
     )
+    leader_lease_seconds: float = Field(
+        5,
+        gt=0,
+        description="One uploader works on a dataset; when it is silent for so long, another takes over.",
+    )
     stop_seconds: float = Field(
         5, ge=0, description="Time that a stopping uploader gives its batches to end before it gives them back."
     )
@@ -35,6 +40,9 @@ class PushSettings(SettingsGroup):
     model_config = SettingsConfigDict(env_prefix="UPLOAD_")
 
     interval_seconds: float = Field(1, gt=0, description="Pause between two looks for pending texts.")
+    connections: int = Field(
+        1, ge=1, description="Batches sent to Argilla at once: as many as it has server processes."
+    )
     batch_size: int = Field(
         MAX_SEARCH_TERMS,
         ge=1,

@@ -32,11 +32,10 @@ async def sweep_if_due(lane: Lane, rhythm: Rhythm, guard: Guard) -> None:
     """Sweep a dataset that this process leads, when annotators were active or it is time to anyway.
 
     Raises:
+        NotLeading: another uploader leads by now.
         ArgillaError: Argilla is away, or does not let us.
         psycopg.Error, sqlalchemy.exc.SQLAlchemyError: Postgres is away.
     """
-    if not await lane.lead():
-        return
     prepared = await lane.prepare()
     try:
         await _sweep_if_due(lane, rhythm, guard, prepared.dataset_id)
@@ -55,7 +54,12 @@ async def _sweep_if_due(lane: Lane, rhythm: Rhythm, guard: Guard, argilla_datase
     # Any difference counts: Argilla may commit a later moment before an earlier one.
     if not rhythm.is_due(began_at, activity != seen):
         return
-    await Sweep(lane.argilla, lane.engine, lane.name, argilla_dataset_id).run(guard.go_on)
+
+    def on_page() -> None:
+        lane.leadership.check()
+        guard.go_on()
+
+    await Sweep(lane.argilla, lane.engine, lane.name, argilla_dataset_id).run(on_page)
     async with lane.engine.begin() as connection:
         await repository.mark_swept(connection, lane.name, activity)
     rhythm.note(began_at, time.monotonic())

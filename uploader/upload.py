@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 import structlog
@@ -12,79 +13,138 @@ from uploader.argilla_setup import Prepared
 from uploader.destination import ArgillaDataset
 from uploader.guard import Guard
 from uploader.lane import Lane
-from uploader.push import Outcome, deliver
+from uploader.leadership import NotLeading
+from uploader.push import Outcome, deliver, kind_of
 from uploader.records import PendingText, to_record
 from uploader.settings import PushSettings
 
 log = structlog.get_logger()
 
+# Longer than the job's own pause: what cannot be decided about one batch must not hold back the others.
+_TEXTS_WAIT_FACTOR = 2
+
+
+@dataclass
+class _Run:
+    lane: Lane
+    settings: PushSettings
+    guard: Guard
+    stopping: asyncio.Event
+    has_failed: bool = False
+
+    def goes_on(self) -> bool:
+        return self.lane.leadership.leads and not self.has_failed and not self.stopping.is_set()
+
 
 async def upload_backlog(lane: Lane, settings: PushSettings, guard: Guard, stopping: asyncio.Event) -> None:
-    """Upload until nothing is pending; at most one process does this for a dataset.
+    """Upload until nothing is pending, while this process leads the dataset.
+
+    Some batches are under way at once, so that one can be claimed or confirmed during the PUT of another.
 
     Raises:
+        NotLeading: another uploader leads by now.
         ArgillaError: Argilla is away, or does not let us; the claimed texts were given back.
         psycopg.Error, sqlalchemy.exc.SQLAlchemyError: Postgres is away; the claim runs out by itself.
     """
-    while not stopping.is_set() and await lane.lead():
-        prepared = await lane.prepare()
-        claim = uuid4()
-        texts = await _claim(lane, claim, settings)
-        if not texts:
-            return
-        try:
-            await _upload_batch(lane, prepared, claim, texts)
-        except asyncio.CancelledError:
-            await _give_back(lane, claim, 0)
-            raise
-        except Exception as error:
-            if isinstance(error, Stopped):
-                lane.prepared = None  # somebody changed something there
-            await _give_back(lane, claim, guard.backoff.fail())
-            raise
-        guard.go_on()
+    run = _Run(lane, settings, guard, stopping)
+    workers = [_upload_batches(run) for _ in range(lane.slots.batch_count)]
+    # When one fails, the others end their present batch: its PUT may be half done.
+    for result in await asyncio.gather(*workers, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+
+
+async def _upload_batches(run: _Run) -> None:
+    try:
+        while run.goes_on():
+            async with run.lane.slots.batches:
+                if not run.goes_on() or not await _upload_next(run):
+                    return
+            run.guard.go_on()
+    except Exception:
+        run.has_failed = True
+        raise
+
+
+async def _upload_next(run: _Run) -> bool:
+    """Upload the next batch; return False when there is none."""
+    lane = run.lane
+    prepared = await lane.prepare()
+    await lane.argilla.wait_for_circuit()
+    claim = uuid4()
+    texts = await _claim(lane, claim, run.settings)
+    if not texts:
+        return False
+    try:
+        await _upload_batch(lane, prepared, claim, texts)
+    except (asyncio.CancelledError, NotLeading) as error:
+        await _give_back(lane, claim, 0, "leader_changed" if isinstance(error, NotLeading) else "stopping")
+        raise
+    except Exception as error:
+        if isinstance(error, Stopped):
+            lane.prepared = None  # somebody changed something there
+        wait_seconds = _TEXTS_WAIT_FACTOR * run.guard.pause()
+        await _give_back(lane, claim, wait_seconds, "outage")
+        raise
+    return True
 
 
 async def _claim(lane: Lane, claim: UUID, settings: PushSettings) -> list[PendingText]:
-    async with lane.engine.begin() as connection:
-        if not lane.asks_once:
-            await repository.release_held(connection, lane.name)
-        return await repository.claim_texts(
-            connection,
-            lane.name,
-            claim,
-            count=settings.batch_size,
-            bytes_=settings.batch_bytes,
-            lease_seconds=settings.lease_seconds,
-        )
+    with metrics.BATCH_STEP_SECONDS.labels(lane.name, "claim").time():
+        async with lane.engine.begin() as connection:
+            await lane.leadership.confirm(connection)
+            if not lane.asks_once:
+                await repository.release_held(connection, lane.name)
+            stale = await repository.return_stale_claims(connection, lane.name)
+            texts = await repository.claim_texts(
+                connection,
+                lane.name,
+                claim,
+                count=settings.batch_size,
+                bytes_=settings.batch_bytes,
+                lease_seconds=settings.lease_seconds,
+            )
+    metrics.RETRIED_TEXTS.labels(lane.name, "lease_ran_out").inc(stale)
+    return texts
 
 
 async def _upload_batch(lane: Lane, prepared: Prepared, claim: UUID, texts: list[PendingText]) -> None:
     started = time.monotonic()
-    destination = ArgillaDataset(lane.argilla, lane.engine, lane.name, prepared.dataset_id)
+    destination = ArgillaDataset(
+        lane.argilla,
+        lane.engine,
+        lane.name,
+        prepared.dataset_id,
+        lane.slots.puts,
+        lane.leadership.check,
+        is_new=all(text.attempts == 0 for text in texts),
+    )
     outcome = await deliver(destination, [to_record(text, prepared.question_id, lane.labels) for text in texts])
     await _finish(lane, claim, outcome)
+    metrics.BATCH_EXTRA_PUTS.labels(lane.name).inc(destination.put_count - 1)
     metrics.BATCH_SECONDS.labels(lane.name).observe(time.monotonic() - started)
     metrics.BATCH_TEXTS.labels(lane.name).observe(len(texts))
 
 
 async def _finish(lane: Lane, claim: UUID, outcome: Outcome) -> None:
-    async with lane.engine.begin() as connection:
-        uploaded = await repository.mark_uploaded(connection, claim, [UUID(id_) for id_ in outcome.uploaded])
-        reasons = {UUID(id_): words for id_, words in outcome.failed.items()}
-        failed = await repository.mark_failed(connection, claim, reasons)
-    for id_ in outcome.failed:
+    reasons = {UUID(id_): words for id_, words in outcome.failed.items()}
+    with metrics.BATCH_STEP_SECONDS.labels(lane.name, "finish").time():
+        async with lane.engine.begin() as connection:
+            uploaded = await repository.mark_uploaded(connection, claim, [UUID(id_) for id_ in outcome.uploaded])
+            failed = await repository.mark_failed(connection, claim, reasons)
+    for id_, words in reasons.items():
         # Without Argilla's words: they may quote the text. They are in `last_error`.
-        log.warning("upload.failed", dataset=lane.name, text_id=id_)
+        log.warning("upload.failed", dataset=lane.name, text_id=str(id_), kind=kind_of(words))
+        metrics.FAILED_TEXTS.labels(lane.name, kind_of(words)).inc(failed / len(reasons))
     lost = len(outcome.uploaded) + len(outcome.failed) - uploaded - failed
     if lost:
         log.warning("upload.claim_lost", dataset=lane.name, claim=str(claim), texts=lost)
+    metrics.LOST_TEXTS.labels(lane.name).inc(lost)
     metrics.UPLOADED_TEXTS.labels(lane.name).inc(uploaded)
-    metrics.FAILED_TEXTS.labels(lane.name).inc(failed)
     log.info("upload.batch_ended", dataset=lane.name, claim=str(claim), uploaded=uploaded, failed=failed)
 
 
-async def _give_back(lane: Lane, claim: UUID, wait_seconds: float) -> None:
+async def _give_back(lane: Lane, claim: UUID, wait_seconds: float, reason: str) -> None:
     async with lane.engine.begin() as connection:
         returned = await repository.give_back(connection, claim, wait_seconds)
-    metrics.RETRIED_TEXTS.labels(lane.name).inc(returned)
+    metrics.RETRIED_TEXTS.labels(lane.name, reason).inc(returned)

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -82,9 +83,14 @@ def _run_setup(context: Context) -> None:
 
 
 def _server_command(context: Context) -> Command:
-    return _argilla_command(
-        context, "argilla", ["start", "--host", "127.0.0.1", "--port", str(context.settings.argilla_port)]
-    )
+    return server_command(context, "argilla", context.settings.argilla_port)
+
+
+def server_command(context: Context, part: str, port: int, processes: int = 1) -> Command:
+    """Return how a server over the stack's data starts; each `part` has temporary files of its own."""
+    command = _argilla_command(context, part, ["start", "--host", "127.0.0.1", "--port", str(port)])
+    # Argilla's own command has no option for it, but its web server reads this.
+    return replace(command, env={**command.env, "WEB_CONCURRENCY": str(processes)})
 
 
 def _worker_command(context: Context) -> Command:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.uploader.conftest import AddTexts, ArgillaSpace, StartUploader
 from tests.e2e.uploader.stored import fetch, statuses
-from tests.programs import Program
+from tests.programs import Program, free_port
 from tests.waiting import wait_for
 
 _HOSTILE = [
@@ -24,6 +24,10 @@ _HOSTILE = [
 def _missing(uploader: Program) -> dict[str, str]:
     missing: dict[str, str] = httpx.get(f"{uploader.url}/readyz").json()["missing"]
     return missing
+
+
+def _metrics(uploader: Program) -> str:
+    return httpx.get(f"{uploader.url}/metrics").text
 
 
 def _distinct_texts(count: int) -> list[str]:
@@ -88,7 +92,8 @@ def test_a_bad_text_fails_alone(
 def test_a_second_uploader_stands_by_and_takes_over(
     start_uploader: StartUploader, add_texts: AddTexts, database_url: str
 ) -> None:
-    with start_uploader() as first, start_uploader() as second:
+    lease = {"UPLOADER_LEADER_LEASE_SECONDS": "2"}
+    with start_uploader(**lease) as first, start_uploader(**lease) as second:
         assert httpx.get(f"{second.url}/readyz").json()["status"] == "ok"
         first.kill()
         add_texts("a text")
@@ -158,4 +163,24 @@ def test_a_withdrawn_key_stops_the_uploader_without_using_up_attempts(
     with start_uploader(probe="/healthz", ARGILLA_API_KEY="wrong") as uploader:
         wait_for(lambda: all("401" in reason for reason in _missing(uploader).values()), seconds=10)
         assert _missing(uploader).keys() == {"argilla", "dataset toxicity"}
+        alerts = (
+            "select distinct code from alerts where dataset = 'toxicity' and reason like '%%Set ARGILLA_API_KEY%%'"
+        )
+        wait_for(lambda: fetch(database_url, alerts) == [("argilla_key_unknown",)])
+        assert 'uploader_argilla_circuit_state{uploader_argilla_circuit_state="closed"} 1.0' in _metrics(uploader)
+    with start_uploader():
+        wait_for(lambda: statuses(database_url) == {"uploaded": 1})
+        wait_for(lambda: fetch(database_url, "select * from alerts") == [])
+
+
+def test_while_argilla_is_away_the_circuit_is_open(
+    start_uploader: StartUploader, add_texts: AddTexts, database_url: str
+) -> None:
+    add_texts("a text")
+    away = f"http://127.0.0.1:{free_port()}"
+    with start_uploader(probe="/healthz", ARGILLA_URL=away) as uploader:
+        state = 'uploader_argilla_circuit_state{uploader_argilla_circuit_state="open"} 1.0'
+        wait_for(lambda: state in _metrics(uploader))
+        wait_for(lambda: "Argilla does not answer" in _missing(uploader).get("argilla", ""))
+    assert fetch(database_url, "select * from alerts") == []
     assert fetch(database_url, "select status, attempts from texts") == [("pending", 0)]

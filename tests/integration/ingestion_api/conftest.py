@@ -32,7 +32,7 @@ def connection(shared_database_url: str) -> Iterator[psycopg.Connection]:
     """The shared API's database, empty."""
     with psycopg.connect(shared_database_url, autocommit=True) as connection:
         connection.execute(
-            "truncate texts, labels, annotations, imports, import_chunks, import_rejects restart identity"
+            "truncate texts, labels, annotations, alerts, imports, import_chunks, import_rejects restart identity"
         )
         yield connection
 

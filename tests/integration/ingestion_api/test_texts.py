@@ -122,7 +122,7 @@ def test_concurrent_senders_of_one_text_store_it_once(client: httpx.Client) -> N
 
 def test_the_queue_counts_by_status(client: httpx.Client, connection: psycopg.Connection) -> None:
     empty = {"pending": 0, "uploading": 0, "uploaded": 0, "failed": 0, "near_duplicates": 0, "open_records": 0}
-    assert client.get("/queue").json() == empty | {"oldest_pending_seconds": None}
+    assert client.get("/queue").json() == empty | {"oldest_pending_seconds": None, "alerts": []}
     for n, status in enumerate(["pending", "pending", "uploading", "uploaded", "uploaded", "failed"]):
         id_ = client.post("/texts", json={"text": f"text {n}"}).json()["id"]
         connection.execute("update texts set status = %s where id = %s", [status, id_])
@@ -133,7 +133,7 @@ def test_the_queue_counts_by_status(client: httpx.Client, connection: psycopg.Co
     queue = client.get("/queue").json()
     assert queue.pop("oldest_pending_seconds") >= 0
     counts = {"pending": 2, "uploading": 1, "uploaded": 2, "failed": 1, "near_duplicates": 0, "open_records": 1}
-    assert queue == counts
+    assert queue == counts | {"alerts": []}
 
 
 def test_a_labelled_text_shows_when(client: httpx.Client, connection: psycopg.Connection) -> None:
@@ -186,3 +186,18 @@ def test_a_client_that_goes_away_costs_nothing(client: httpx.Client) -> None:
                 b"POST /texts HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
             )
     assert client.post("/texts", json={"text": "still here"}).status_code == 201
+
+
+def test_the_queue_tells_what_stands_still(client: httpx.Client, connection: psycopg.Connection) -> None:
+    for job, since in (("push", "2026-01-02"), ("sweep", "2026-01-01")):
+        connection.execute(
+            "insert into alerts values ('toxicity', %s, 'argilla_key_unknown', 'why', %s)", [job, since]
+        )
+    connection.execute("insert into alerts values ('removed from the settings', 'push', 'c', 'why')")
+    alert = {
+        "dataset": "toxicity",
+        "code": "argilla_key_unknown",
+        "reason": "why",
+        "since": "2026-01-01T00:00:00Z",
+    }
+    assert client.get("/queue").json()["alerts"] == [alert]

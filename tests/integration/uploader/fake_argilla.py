@@ -23,6 +23,8 @@ class FakeArgilla:
     status: int = 200
     is_away: bool = False
     refused: frozenset[str] = frozenset()
+    hidden: frozenset[str] = frozenset()
+    search_limits: list[int] = field(default_factory=list)
     responses: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     users: dict[UUID, str] = field(default_factory=dict)
     records: set[str] = field(default_factory=set)
@@ -41,7 +43,7 @@ class FakeArgilla:
             await self.before_put()
             return self._put([item["external_id"] for item in body["items"]])
         if path.endswith("/records/search"):
-            return self._search(body["filters"]["and"][0]["values"])
+            return self._search(body["filters"]["and"][0]["values"], int(request.url.params["limit"]))
         if path == "users":
             items = [{"id": str(id_), "username": name} for id_, name in self.users.items()]
             return httpx.Response(200, json={"items": items})
@@ -56,8 +58,9 @@ class FakeArgilla:
         self.records.update(ids)
         return httpx.Response(200, json={})
 
-    def _search(self, ids: list[str]) -> httpx.Response:
-        found = [
-            {"external_id": id_, "responses": self.responses.get(id_, [])} for id_ in ids if id_ in self.records
-        ]
-        return httpx.Response(200, json={"items": [{"record": record} for record in found]})
+    def _search(self, ids: list[str], limit: int) -> httpx.Response:
+        self.search_limits.append(limit)
+        shown = [id_ for id_ in ids if id_ in self.records - self.hidden]
+        found = [{"external_id": id_, "responses": self.responses.get(id_, [])} for id_ in shown]
+        items = [{"record": record} for record in found[:limit]]
+        return httpx.Response(200, json={"items": items, "total": len(found)})

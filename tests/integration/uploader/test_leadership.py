@@ -1,96 +1,194 @@
-"""Tests of uploader.leadership on real connections."""
+"""Tests of uploader.leadership on a real Postgres."""
 
 import asyncio
+from typing import Any
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from uploader.leadership import Leadership, lock_key
+from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
+from uploader.leadership import Leadership, NotLeading, keep_leading
 
-
-async def _nothing() -> None:
-    return
-
-
-async def _becomes_leader(leadership: Leadership) -> bool:
-    """Postgres notices a closed connection a moment later."""
-    for _ in range(100):
-        if await leadership.hold():
-            return True
-        await asyncio.sleep(0.05)
-    return False
+_LEASE_SECONDS = 60
 
 
-def test_one_leads_and_another_takes_over(database_url: str) -> None:
-    async def work() -> tuple[bool, bool, bool]:
-        first, second = (Leadership(database_url, "toxicity", _nothing) for _ in range(2))
-        try:
-            got = await first.hold(), await second.hold()
-            await first.release()
-            return *got, await _becomes_leader(second)
-        finally:
-            await first.release()
-            await second.release()
+class _Clock:
+    def __init__(self, now: float) -> None:
+        self.now = now
 
-    assert asyncio.run(work()) == (True, False, True)
+    def __call__(self) -> float:
+        return self.now
 
 
-def test_datasets_have_leaders_of_their_own(database_url: str) -> None:
-    async def work() -> tuple[bool, bool]:
-        first, second = (Leadership(database_url, name, _nothing) for name in ("toxicity", "spam"))
-        try:
-            return await first.hold(), await second.hold()
-        finally:
-            await first.release()
-            await second.release()
-
-    assert asyncio.run(work()) == (True, True)
+async def _hold(leadership: Leadership) -> bool:
+    await leadership.hold()
+    return leadership.leads
 
 
-def test_a_cut_connection_ends_the_leadership_and_it_can_be_gained_again(database_url: str) -> None:
-    gained = 0
-
-    async def on_gained() -> None:
-        nonlocal gained
-        gained += 1
-
-    async def work() -> None:
-        leadership = Leadership(database_url, "toxicity", on_gained)
-        try:
-            assert await leadership.hold()
-            assert await leadership.hold()
-            with psycopg.connect(database_url, autocommit=True) as connection:
-                connection.execute(
-                    "select pg_terminate_backend(pid) from pg_stat_activity "
-                    "where datname = current_database() and application_name like 'uploader leader%'"
-                )
-            with pytest.raises(psycopg.OperationalError):
-                await leadership.hold()
-            assert await leadership.hold()
-        finally:
-            await leadership.release()
-
-    asyncio.run(work())
-    assert gained == 2
+def _expire(database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.execute("update datasets set leader_until = now() - interval '1 second'")
 
 
-def test_it_does_not_lead_before_it_has_cleaned_up(database_url: str) -> None:
-    async def fail() -> None:
-        raise RuntimeError
+def test_one_leads_and_another_takes_over_what_was_released(run: RunWithEngine) -> None:
+    async def work(engine: AsyncEngine) -> list[bool]:
+        first, second = (Leadership(engine, DATASET, _LEASE_SECONDS) for _ in range(2))
+        got = [await _hold(first), await _hold(second), await _hold(first)]
+        await first.release()
+        return [*got, first.leads, await _hold(second), await _hold(first)]
 
-    async def work() -> bool:
-        broken, other = Leadership(database_url, "toxicity", fail), Leadership(database_url, "toxicity", _nothing)
-        try:
-            with pytest.raises(RuntimeError):
-                await broken.hold()
-            return await _becomes_leader(other)
-        finally:
-            await other.release()
-
-    assert asyncio.run(work())
+    assert run(work) == [True, False, True, False, True, False]
 
 
-def test_lock_keys_fit_postgres_and_differ() -> None:
-    keys = {lock_key(f"dataset_{i}") for i in range(1000)}
-    assert len(keys) == 1000
-    assert all(-(2**63) <= key < 2**63 for key in keys)
+def test_datasets_have_leaders_of_their_own(run: RunWithEngine) -> None:
+    async def work(engine: AsyncEngine) -> list[bool]:
+        return [await _hold(Leadership(engine, name, _LEASE_SECONDS)) for name in (DATASET, "spam")]
+
+    assert run(work) == [True, True]
+
+
+def test_of_many_at_once_one_leads(run: RunWithEngine, rows: Rows) -> None:
+    async def work(engine: AsyncEngine) -> list[UUID]:
+        all_ = [Leadership(engine, DATASET, _LEASE_SECONDS) for _ in range(20)]
+        await asyncio.gather(*(leadership.hold() for leadership in all_))
+        return [leadership.id for leadership in all_ if leadership.leads]
+
+    assert rows("select leader_id from datasets") == []
+    leaders = run(work)
+    assert len(leaders) == 1
+    assert rows("select leader_id from datasets") == [(leaders[0],)]
+
+
+def test_a_lease_that_ran_out_is_taken_over_with_its_claims(
+    run: RunWithEngine, database_url: str, add_texts: AddTexts, rows: Rows
+) -> None:
+    async def work(engine: AsyncEngine) -> tuple[bool, bool]:
+        first, second = (Leadership(engine, DATASET, _LEASE_SECONDS) for _ in range(2))
+        await first.hold()
+        add_texts("a", "b", status="uploading", lease_owner=uuid4())
+        add_texts("other", dataset="spam", status="uploading", lease_owner=uuid4())
+        _expire(database_url)
+        taken = await _hold(second)
+        return taken, await _hold(first)
+
+    assert run(work) == (True, False)
+    query = "select dataset, status, lease_owner is null, count(*) from texts group by 1, 2, 3 order by 1"
+    assert rows(query) == [("spam", "uploading", False, 1), (DATASET, "pending", True, 2)]
+
+
+def test_renewing_a_lease_that_nobody_took_leaves_the_claims_alone(
+    run: RunWithEngine, database_url: str, add_texts: AddTexts, rows: Rows
+) -> None:
+    async def work(engine: AsyncEngine) -> bool:
+        leadership = Leadership(engine, DATASET, _LEASE_SECONDS)
+        await leadership.hold()
+        add_texts("a", status="uploading", lease_owner=uuid4())
+        _expire(database_url)
+        return await _hold(leadership)
+
+    assert run(work)
+    assert rows("select status from texts") == [("uploading",)]
+
+
+def test_a_leader_that_does_not_renew_stops_by_its_own_clock(run: RunWithEngine) -> None:
+    async def work(engine: AsyncEngine) -> None:
+        clock = _Clock(1000)
+        leadership = Leadership(engine, DATASET, _LEASE_SECONDS, clock)
+        await leadership.hold()
+        clock.now += _LEASE_SECONDS - 1
+        leadership.check()
+        clock.now += 1
+        with pytest.raises(NotLeading):
+            leadership.check()
+
+    run(work)
+
+
+@pytest.mark.parametrize("now", [-1e9, 0, 1e9])
+def test_the_clock_of_a_machine_says_nothing_about_who_leads(run: RunWithEngine, now: float) -> None:
+    async def work(engine: AsyncEngine) -> list[bool]:
+        first = Leadership(engine, DATASET, _LEASE_SECONDS)
+        second = Leadership(engine, DATASET, _LEASE_SECONDS, _Clock(now))
+        return [await _hold(first), await _hold(second)]
+
+    assert run(work) == [True, False]
+
+
+def test_one_that_was_frozen_learns_from_postgres_that_it_leads_no_more(
+    run: RunWithEngine, database_url: str
+) -> None:
+    async def work(engine: AsyncEngine) -> bool:
+        # As after a suspended machine, whose monotonic clock stood still: it believes that it leads.
+        frozen, other = (Leadership(engine, DATASET, _LEASE_SECONDS) for _ in range(2))
+        await frozen.hold()
+        _expire(database_url)
+        await other.hold()
+        assert frozen.leads
+        async with engine.begin() as connection:
+            with pytest.raises(NotLeading):
+                await frozen.confirm(connection)
+            await other.confirm(connection)
+        return frozen.leads
+
+    assert not run(work)
+
+
+def test_nobody_takes_over_during_a_transaction_that_confirmed_the_leader(
+    run: RunWithEngine, database_url: str
+) -> None:
+    async def work(engine: AsyncEngine) -> tuple[bool, bool]:
+        leader, other = (Leadership(engine, DATASET, _LEASE_SECONDS) for _ in range(2))
+        await leader.hold()
+        _expire(database_url)
+        async with engine.begin() as connection:
+            await leader.confirm(connection)
+            taking = asyncio.create_task(other.hold())
+            await _until_somebody_waits_for_a_lock(database_url)
+            early = taking.done()
+        await taking
+        return early, other.leads
+
+    assert run(work) == (False, True)
+
+
+async def _until_somebody_waits_for_a_lock(database_url: str) -> None:
+    waiting = (
+        "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    )
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        while await (await connection.execute(waiting)).fetchone() == (0,):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+def test_a_short_outage_of_postgres_ends_no_leadership(run: RunWithEngine, database_url: str) -> None:
+    cut = "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() and datname = %s"
+
+    async def work(engine: AsyncEngine) -> list[bool]:
+        leadership = Leadership(engine, DATASET, _LEASE_SECONDS)
+        await leadership.hold()
+        async with engine.connect() as connection:
+            await connection.exec_driver_sql("select 1")
+            with psycopg.connect(database_url, autocommit=True) as admin:
+                admin.execute(cut, [admin.info.dbname])
+            with pytest.raises(SQLAlchemyError):
+                await connection.exec_driver_sql("select 1")
+        return [leadership.leads, await _hold(leadership)]
+
+    assert run(work) == [True, True]
+
+
+def test_leaderships_are_kept_until_the_block_ends(run: RunWithEngine, rows: Rows) -> None:
+    moments = "select distinct leader_until from datasets where leader_id is not null"
+
+    async def work(engine: AsyncEngine) -> None:
+        seen: set[Any] = set()
+        async with keep_leading([Leadership(engine, DATASET, 3)]):
+            while len(seen) < 3:  # renewed twice
+                seen.update(rows(moments))
+                await asyncio.sleep(0.1)
+
+    run(work)
+    assert rows("select leader_id, leader_until from datasets") == [(None, None)]

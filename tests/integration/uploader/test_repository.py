@@ -15,6 +15,7 @@ from uploader.records import PendingText
 async def _claim(engine: AsyncEngine, claim: UUID | None = None, **changes: Any) -> list[PendingText]:
     values = {"count": 250, "bytes_": 1_000_000, "lease_seconds": 60} | changes
     async with engine.begin() as connection:
+        await repository.return_stale_claims(connection, DATASET)
         return await repository.claim_texts(connection, DATASET, claim or uuid4(), **values)
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.datasets import Dataset
+from core.text_identity import text_id
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
 from tests.integration.uploader.fake_argilla import DATASET_ID, QUESTION_ID, FakeArgilla
 from uploader.argilla_client import Argilla
@@ -18,7 +19,9 @@ from uploader.argilla_setup import Prepared
 from uploader.backoff import Backoff
 from uploader.guard import Guard
 from uploader.lane import Lane
+from uploader.leadership import Leadership, NotLeading
 from uploader.settings import PushSettings
+from uploader.slots import Slots
 from uploader.upload import upload_backlog
 
 Upload = Callable[..., Any]
@@ -32,14 +35,20 @@ async def _upload(lane: Lane, stopping: asyncio.Event) -> None:
 
 
 @pytest.fixture
-def upload(run: RunWithEngine, database_url: str) -> Upload:
+def upload(run: RunWithEngine) -> Upload:
     """Upload the backlog to a fake Argilla; return the lane."""
 
-    def upload_(fake: FakeArgilla, work: Callable[[Lane, asyncio.Event], Awaitable[None]] = _upload) -> Lane:
+    def upload_(
+        fake: FakeArgilla,
+        work: Callable[[Lane, asyncio.Event], Awaitable[None]] = _upload,
+        connections: int = 1,
+    ) -> Lane:
         async def with_lane(engine: AsyncEngine) -> Lane:
             transport = httpx.MockTransport(fake.answer)
             async with httpx.AsyncClient(base_url="http://argilla/api/v1/", transport=transport) as http:
-                lane = Lane(DATASET, _DEFINITION, engine, Argilla(http), database_url, "w")
+                leadership = Leadership(engine, DATASET, 60)
+                await leadership.hold()
+                lane = Lane(DATASET, _DEFINITION, engine, Argilla(http), "w", leadership, Slots(connections))
                 lane.prepared = Prepared(DATASET_ID, QUESTION_ID)
                 try:
                     await work(lane, asyncio.Event())
@@ -47,7 +56,7 @@ def upload(run: RunWithEngine, database_url: str) -> Upload:
                     error.add_note(str(lane.prepared))
                     raise
                 finally:
-                    await lane.release()
+                    await leadership.release()
                 return lane
 
         lane: Lane = run(with_lane)
@@ -97,7 +106,8 @@ def test_an_outage_uses_up_no_attempts(
     add_texts("a", "b", "c")
     with pytest.raises(error):
         upload(fake)
-    assert rows(_STATES) == [("pending", 0, True, True), ("pending", 0, True, True), ("pending", 0, True, None)]
+    assert rows("select distinct status, attempts, lease_owner from texts") == [("pending", 0, None)]
+    assert rows("select retry_at > now() from texts order by sequence")[0] == (True,)
 
 
 def test_a_deleted_dataset_is_prepared_again(upload: Upload, add_texts: AddTexts) -> None:
@@ -108,18 +118,22 @@ def test_a_deleted_dataset_is_prepared_again(upload: Upload, add_texts: AddTexts
 
 
 def test_no_transaction_is_open_while_argilla_is_called(upload: Upload, add_texts: AddTexts, rows: Rows) -> None:
-    seen = []
+    open_ = (
+        "select count(*) from pg_stat_activity where datname = current_database() "
+        "and xact_start is not null and pid <> pg_backend_pid()"
+    )
 
     async def look() -> None:
-        open_ = rows(
-            "select count(*) from pg_stat_activity where datname = current_database() "
-            "and xact_start is not null and pid <> pg_backend_pid()"
-        )
-        seen.append(open_[0][0])
+        # Another batch's claim may be open for a moment.
+        for _ in range(500):
+            if rows(open_) == [(0,)]:
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError
 
     add_texts("a")
     upload(FakeArgilla(before_put=look))
-    assert seen == [0]
+    assert rows("select status from texts") == [("uploaded",)]
 
 
 def test_a_claim_lost_meanwhile_changes_nothing(upload: Upload, add_texts: AddTexts, rows: Rows) -> None:
@@ -175,3 +189,99 @@ def test_a_stopping_upload_claims_nothing(upload: Upload, add_texts: AddTexts, r
     add_texts("a")
     upload(FakeArgilla(), work)
     assert rows(_STATES) == [("pending", 0, True, None)]
+
+
+def _puts_at_once(upload: Upload, connections: int) -> int:
+    """Upload with so many connections; return how many PUTs were under way at once."""
+    now = most = 0
+
+    async def meet() -> None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        for _ in range(200):  # until as many as may be are here
+            if now >= connections:
+                break
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.02)
+        now -= 1
+
+    upload(FakeArgilla(before_put=meet), connections=connections)
+    return most
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+def test_as_many_batches_are_put_at_once_as_there_are_connections(
+    connections: int, upload: Upload, add_texts: AddTexts, rows: Rows
+) -> None:
+    add_texts(*(f"t{i}" for i in range(6 * connections)))
+    assert _puts_at_once(upload, connections) == connections
+    assert rows("select status, attempts, count(*) from texts group by 1, 2") == [("uploaded", 1, 6 * connections)]
+
+
+def test_a_batch_is_claimed_while_another_is_put(upload: Upload, add_texts: AddTexts, rows: Rows) -> None:
+    async def until_two_are_claimed() -> None:
+        left = rows("select count(*) from texts where status = 'pending'")[0][0]
+        for _ in range(500):
+            if left == 0 or rows("select count(distinct lease_owner) from texts") == [(2,)]:
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError
+
+    add_texts("a", "b", "c", "d")
+    upload(FakeArgilla(before_put=until_two_are_claimed))
+    assert rows(_STATES) == [("uploaded", 1, True, None)] * 4
+
+
+def test_a_leader_that_lost_the_dataset_puts_nothing_more(upload: Upload, add_texts: AddTexts, rows: Rows) -> None:
+    async def work(lane: Lane, stopping: asyncio.Event) -> None:
+        async def lose() -> None:
+            # As a frozen process that wakes up in the midst of a call: another leads, and has claimed the texts.
+            await lane.leadership.release()
+            async with lane.engine.begin() as connection:
+                await connection.execute(text("update texts set lease_owner = gen_random_uuid()"))
+
+        fake.before_put = lose
+        with pytest.raises(NotLeading):
+            await _upload(lane, stopping)
+
+    fake = FakeArgilla(refused=frozenset({str(text_id(DATASET, "a"))}))  # so that a second PUT were to come
+    add_texts("a", "b")
+    upload(fake, work)
+    assert fake.records == set()
+    assert rows(_STATES) == [("uploading", 0, False, None)] * 2
+
+
+def test_new_texts_are_confirmed_by_counting_and_others_by_looking(
+    upload: Upload, add_texts: AddTexts, rows: Rows
+) -> None:
+    add_texts("new", "also new")
+    fake = FakeArgilla()
+    upload(fake)
+    assert fake.search_limits == [1]
+    add_texts("retried", attempts=1)
+    fake = FakeArgilla()
+    upload(fake)
+    assert fake.search_limits == [250]
+    assert rows("select distinct status from texts") == [("uploaded",)]
+
+
+def test_a_new_text_that_is_not_shown_is_found_by_looking(upload: Upload, add_texts: AddTexts, rows: Rows) -> None:
+    [_, hidden] = add_texts("new", "hidden")
+    upload(FakeArgilla(hidden=frozenset({str(hidden)})))
+    assert rows("select text, status from texts order by sequence") == [("new", "uploaded"), ("hidden", "failed")]
+
+
+def test_what_nobody_can_decide_about_waits_longer_than_the_job(
+    upload: Upload, add_texts: AddTexts, rows: Rows
+) -> None:
+    async def work(lane: Lane, stopping: asyncio.Event) -> None:
+        guard = Guard(DATASET, "push", Backoff(15))
+        await guard.run(lambda: upload_backlog(lane, PushSettings(batch_size=2), guard, stopping))
+        pauses.append(guard.pause())
+
+    pauses: list[float] = []
+    add_texts("a")
+    upload(FakeArgilla(is_away=True), work)
+    [(wait,)] = rows("select extract(epoch from retry_at - now())::float from texts")
+    assert pauses[0] < wait <= 2 * pauses[0]

@@ -5,9 +5,10 @@ import asyncio
 import psycopg
 import pytest
 
-from uploader.argilla_errors import Unreachable
+from uploader.argilla_errors import Stopped, Unreachable
 from uploader.backoff import Backoff
-from uploader.guard import Guard
+from uploader.guard import Alert, Guard
+from uploader.leadership import NotLeading
 from uploader.rhythm import Rhythm
 
 
@@ -128,3 +129,47 @@ def test_a_guard_shows_mistakes_of_ours() -> None:
     guard, _ = _guard()
     asyncio.run(guard.run(_must_not_run))
     assert guard.reason == "a mistake in the uploader: AssertionError"
+
+
+async def _fail_for_good() -> None:
+    raise Stopped("set another key", "argilla_key_unknown")
+
+
+async def _lose_the_lead() -> None:
+    raise NotLeading
+
+
+def test_only_what_somebody_must_mend_is_an_alert() -> None:
+    guard, clock = _guard()
+    alerts: list[Alert | None] = []
+    for work in (_fail_for_good, _fail_with_argilla, _must_not_run, _work):
+        asyncio.run(guard.run(work))
+        alerts.append(guard.alert)
+        clock.now += 60
+    assert alerts[0] == Alert("argilla_key_unknown", "set another key")
+    assert [alert.code if alert else None for alert in alerts[1:]] == [None, "uploader_crash", None]
+
+
+def test_a_guard_that_has_not_run_knows_of_no_alert() -> None:
+    guard, _ = _guard()
+    assert not guard.has_run
+    asyncio.run(guard.run(_fail_for_good))
+    assert guard.has_run
+    guard.stand_by()
+    assert (guard.has_run, guard.alert, guard.reason) == (False, None, None)
+
+
+def test_losing_the_lead_is_no_failure() -> None:
+    guard, _ = _guard()
+    asyncio.run(guard.run(_lose_the_lead))
+    assert (guard.has_run, guard.reason) == (False, None)
+    asyncio.run(guard.run(_work))
+    assert guard.has_run
+
+
+def test_a_pause_that_is_on_is_not_begun_again() -> None:
+    guard, clock = _guard()
+    first = guard.pause()
+    assert guard.pause() == first
+    clock.now += 1
+    assert guard.pause() >= 1  # the second one

@@ -1,0 +1,111 @@
+"""Tests of uploader.jobs: which jobs run, and what is told when they stand still."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from core.datasets import Dataset
+from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
+from tests.integration.uploader.fake_argilla import DATASET_ID, QUESTION_ID, FakeArgilla
+from uploader.argilla_client import Argilla
+from uploader.argilla_setup import Prepared
+from uploader.jobs import DatasetJobs
+from uploader.lane import Lane
+from uploader.leadership import Leadership
+from uploader.settings import PushSettings, SweepSettings
+from uploader.slots import Slots
+
+_ALERTS = "select dataset, job, code from alerts order by job"
+
+Work = Callable[[DatasetJobs, Lane, asyncio.Event], Awaitable[None]]
+
+
+def _run_jobs(run: RunWithEngine, fake: FakeArgilla, work: Work) -> None:
+    async def with_jobs(engine: AsyncEngine) -> Any:
+        transport = httpx.MockTransport(fake.answer)
+        async with httpx.AsyncClient(base_url="http://argilla/api/v1/", transport=transport) as http:
+            definition = Dataset(labels=("toxic", "non_toxic"), guidelines="x")
+            leadership = Leadership(engine, DATASET, 60)
+            lane = Lane(DATASET, definition, engine, Argilla(http), "w", leadership, Slots(1))
+            lane.prepared = Prepared(DATASET_ID, QUESTION_ID)
+            # Without pauses, so that a test need not wait for them to end.
+            jobs = DatasetJobs(lane, PushSettings(), SweepSettings(), retry_cap_seconds=0)
+            await work(jobs, lane, asyncio.Event())
+            await leadership.release()
+
+    run(with_jobs)
+
+
+def test_one_that_stands_by_touches_nothing(run: RunWithEngine, add_texts: AddTexts, rows: Rows) -> None:
+    async def work(jobs: DatasetJobs, _lane: Lane, stopping: asyncio.Event) -> None:
+        await jobs.push(stopping)
+        await jobs.sweep(stopping)
+        await jobs.tell(stopping)
+
+    add_texts("a")
+    fake = FakeArgilla(status=401)
+    _run_jobs(run, fake, work)
+    assert rows("select status from texts") == [("pending",)]
+    assert rows(_ALERTS) == []
+
+
+def test_an_alert_stands_until_the_job_goes_on(run: RunWithEngine, add_texts: AddTexts, rows: Rows) -> None:
+    add_texts("a")
+    fake = FakeArgilla(status=401)
+    seen = []
+
+    async def work(jobs: DatasetJobs, lane: Lane, stopping: asyncio.Event) -> None:
+        await lane.leadership.hold()
+        for status in (401, 401, 403, 200):
+            fake.status = status
+            lane.prepared = Prepared(DATASET_ID, QUESTION_ID)
+            await jobs.push(stopping)
+            await jobs.tell(stopping)
+            seen.append(rows("select code, since from alerts"))
+            add_texts(f"after {len(seen)}")
+
+    _run_jobs(run, fake, work)
+    [unknown], again, [forbidden], nothing = seen
+    assert unknown[0] == "argilla_key_unknown"
+    assert again == [unknown]  # since when it stands still stays
+    assert forbidden[0] == "argilla_key_forbidden"
+    assert forbidden[1] > unknown[1]
+    assert nothing == []
+
+
+def test_a_new_leader_clears_what_the_former_left_once_it_knows(
+    run: RunWithEngine, rows: Rows, add_texts: AddTexts
+) -> None:
+    seen = []
+
+    async def former(jobs: DatasetJobs, lane: Lane, stopping: asyncio.Event) -> None:
+        await lane.leadership.hold()
+        await jobs.push(stopping)
+        await jobs.tell(stopping)
+
+    async def new(jobs: DatasetJobs, lane: Lane, stopping: asyncio.Event) -> None:
+        await lane.leadership.hold()
+        await jobs.tell(stopping)
+        seen.append(rows(_ALERTS))
+        await jobs.push(stopping)
+        await jobs.tell(stopping)
+        seen.append(rows(_ALERTS))
+
+    add_texts("a")
+    _run_jobs(run, FakeArgilla(status=401), former)
+    _run_jobs(run, FakeArgilla(), new)
+    assert seen == [[(DATASET, "push", "argilla_key_unknown")], []]
+
+
+def test_an_outage_is_no_alert(run: RunWithEngine, rows: Rows, add_texts: AddTexts) -> None:
+    async def work(jobs: DatasetJobs, lane: Lane, stopping: asyncio.Event) -> None:
+        await lane.leadership.hold()
+        await jobs.push(stopping)
+        await jobs.tell(stopping)
+
+    add_texts("a")
+    _run_jobs(run, FakeArgilla(is_away=True), work)
+    assert rows(_ALERTS) == []
