@@ -16,6 +16,7 @@ from ingestion_api.bulk_endpoint import create_texts
 from ingestion_api.dependencies import ConnectionDep, DatasetsDep, read_body
 from ingestion_api.schemas import BulkResult, Queue, Receipt, TextRead
 from ingestion_api.submissions import parse_submission
+from ingestion_api.webhooks import receive_event
 
 
 def add_endpoints(app: FastAPI) -> None:
@@ -57,6 +58,18 @@ def add_endpoints(app: FastAPI) -> None:
         responses=docs.QUEUE_READ,
     )
     app.include_router(guarded)
+    # Without a key: the signature is one.
+    app.add_api_route(
+        "/webhooks/argilla",
+        receive_event,
+        methods=["POST"],
+        tags=["operations"],
+        status_code=204,
+        response_class=Response,
+        summary="Take an event of Argilla's",
+        openapi_extra=docs.EVENT,
+        responses=docs.EVENT_TAKEN,
+    )
 
 
 async def create_text(request: Request) -> Response:

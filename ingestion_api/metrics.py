@@ -16,6 +16,14 @@ COMMIT_TEXTS = Histogram(
     "ingestion_commit_texts", "Texts in one group commit", buckets=(1, 2, 5, 10, 25, 50, 100, 250, 500)
 )
 BULK_UPLOADS = Gauge("ingestion_bulk_uploads", "Bulk uploads under way", multiprocess_mode="livesum")
+WEBHOOK_EVENTS = Counter(
+    "ingestion_webhook_events_total", "Signed events of Argilla's by what became of them", ["outcome"]
+)
+WEBHOOK_LAG_SECONDS = Histogram(
+    "ingestion_webhook_lag_seconds",
+    "Time from an event in Argilla to its arrival, retries included",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2, 5, 15, 30, 90, 300, 3600),
+)
 
 
 def count_submissions(counts: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection as EngineConnection
 
 from core.datasets import Datasets
+from core.rereads import CHANNEL
 from ingestion_api.submissions import NewText
 
 _COLUMNS = "id, dataset, text, claimed_label, score, source, external_id, metadata"
@@ -160,3 +161,37 @@ def _values(row: NewText) -> tuple[Any, ...]:
         row.external_id,
         row.metadata,
     )
+
+
+# A text of ours, in the dataset in Argilla where it is now; else the event is about something else.
+_NOTE_REREAD = text("""
+with noted as (
+    insert into rereads (text_id, dataset, argilla_record_id, event_at, received_at, stamp)
+    select texts.id, texts.dataset, :argilla_record_id, :event_at, clock_timestamp(), gen_random_uuid()
+    from texts join datasets on datasets.name = texts.dataset
+    where texts.id = :text_id and datasets.argilla_dataset_id = :argilla_dataset_id
+    on conflict (text_id) do update
+    set argilla_record_id = excluded.argilla_record_id, stamp = excluded.stamp,
+        event_at = greatest(rereads.event_at, excluded.event_at)
+    returning dataset
+)
+select pg_notify(:channel, dataset) from noted
+""")
+
+
+async def note_reread(
+    connection: EngineConnection,
+    text_id: UUID,
+    argilla_record_id: UUID,
+    argilla_dataset_id: UUID,
+    event_at: datetime,
+) -> bool:
+    """Note that a text's annotations are to be read again; False when it is not one of ours."""
+    values = {
+        "text_id": text_id,
+        "argilla_record_id": argilla_record_id,
+        "argilla_dataset_id": argilla_dataset_id,
+        "event_at": event_at,
+        "channel": CHANNEL,
+    }
+    return (await connection.execute(_NOTE_REREAD, values)).first() is not None
