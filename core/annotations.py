@@ -31,17 +31,17 @@ class Response:
 
 def replace_annotations(
     connection: Connection, dataset: str, read_at: datetime, responses: dict[UUID, list[Response]]
-) -> int:
+) -> list[UUID]:
     """Make what we hold for these texts equal to a complete read of Argilla that began at `read_at`.
 
     `responses` holds for each text read all of its responses, an empty list where there are none. What is
     absent there was deleted, and is withdrawn here, unless it was seen by a later read. Runs in the caller's
-    transaction. Returns the number of texts whose annotations changed.
+    transaction. Returns the texts whose annotations changed.
     """
     held = _annotations_of(connection, responses)
     changed = [id_ for id_ in responses if _differs(held.get(id_, []), responses[id_], read_at)]
     if not changed:
-        return 0
+        return []
     _lock(connection, changed)
     held = _annotations_of(connection, changed)
     _upsert(connection, read_at, [r for id_ in changed for r in responses[id_]])
@@ -56,7 +56,7 @@ def replace_annotations(
         ],
     )
     update_labels(connection, dataset, changed)
-    return len(changed)
+    return changed
 
 
 def update_labels(connection: Connection, dataset: str, text_ids: Sequence[UUID]) -> None:

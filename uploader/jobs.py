@@ -1,35 +1,54 @@
 """The scheduled jobs: thin entries that call the work."""
 
 import asyncio
+from collections.abc import Mapping
 
 from uploader import metrics, repository
 from uploader.backoff import Backoff
+from uploader.collector import Collector
 from uploader.guard import Guard
 from uploader.lane import Lane
-from uploader.rhythm import Rhythm
-from uploader.settings import PushSettings, SweepSettings
-from uploader.sweep import sweep_if_due
+from uploader.pull import follow_notes, listen
+from uploader.registration import Registration
+from uploader.settings import PushSettings
+from uploader.sweep import Sweeper
 from uploader.upload import upload_backlog
 
 
 class DatasetJobs:
     """The jobs of one dataset. None of them raises while something they need is away."""
 
-    def __init__(self, lane: Lane, push: PushSettings, sweep: SweepSettings, retry_cap_seconds: float) -> None:
+    def __init__(
+        self, lane: Lane, push: PushSettings, sweeper: Sweeper, collector: Collector, retry_cap_seconds: float
+    ) -> None:
+        self.wake = asyncio.Event()  # set when a text is noted to be read again
         self._lane = lane
         self._push_settings = push
-        self._rhythm = Rhythm(sweep.full_sweep_seconds)
-        self._push, self._sweep, self._measure = (
-            Guard(lane.name, job, Backoff(retry_cap_seconds)) for job in ("push", "sweep", "measure")
+        self._sweeper = sweeper
+        self._collector = collector
+        self._push, self._pull, self._sweep, self._measure = (
+            Guard(lane.name, job, Backoff(retry_cap_seconds)) for job in ("push", "pull", "sweep", "measure")
         )
 
     async def push(self, stopping: asyncio.Event) -> None:
         """Upload what is pending."""
         await self._push.run(lambda: upload_backlog(self._lane, self._push_settings, self._push, stopping))
 
-    async def sweep(self, _stopping: asyncio.Event) -> None:
-        """Bring the annotations home, when it is time to."""
-        await self._sweep.run(lambda: sweep_if_due(self._lane, self._rhythm, self._sweep))
+    async def pull(self, stopping: asyncio.Event) -> None:
+        """Bring the annotations home that events told of; goes on until the uploader stops."""
+        await self._pull.run(lambda: follow_notes(self._lane, self._collector, self.wake, stopping, self._pull))
+
+    async def sweep(self, stopping: asyncio.Event) -> None:
+        """Bring all annotations home, when there is a reason to."""
+        await self._sweep.run(lambda: self._sweeper.run(stopping, self._sweep.go_on))
+
+    async def lead(self) -> bool:
+        """Whether this process leads the work on the dataset.
+
+        Raises:
+            psycopg.Error, sqlalchemy.exc.SQLAlchemyError: Postgres is away.
+        """
+        return await self._lane.lead()
 
     async def measure(self, _stopping: asyncio.Event) -> None:
         """Show the backlog."""
@@ -41,7 +60,7 @@ class DatasetJobs:
         Raises:
             RuntimeError: it stands still; the message says why.
         """
-        reason = self._push.reason or self._sweep.reason
+        reason = self._push.reason or self._pull.reason or self._sweep.reason
         if reason is None and self._lane.leads is not False and self._lane.prepared is None:
             reason = "not prepared yet"
         if reason is not None:
@@ -52,3 +71,30 @@ class DatasetJobs:
             count, oldest_seconds = await repository.measure_backlog(connection, self._lane.name)
         metrics.PENDING_TEXTS.labels(self._lane.name).set(count)
         metrics.OLDEST_PENDING_SECONDS.labels(self._lane.name).set(oldest_seconds)
+
+
+class WebhookJobs:
+    """The jobs of the way on which events come, which all datasets share."""
+
+    def __init__(
+        self, registration: Registration, libpq_url: str, jobs: Mapping[str, DatasetJobs], retry_cap_seconds: float
+    ) -> None:
+        self._registration = registration
+        self._url = libpq_url
+        self._jobs = jobs
+        self._renew, self._listen = (Guard("", job, Backoff(retry_cap_seconds)) for job in ("webhook", "listen"))
+
+    async def renew(self, _stopping: asyncio.Event) -> None:
+        """See to our webhook in Argilla, unless this process stands by only."""
+        await self._renew.run(self._renew_if_leading)
+
+    async def _renew_if_leading(self) -> None:
+        for jobs in self._jobs.values():
+            if await jobs.lead():
+                await self._registration.renew()
+                return
+
+    async def listen(self, stopping: asyncio.Event) -> None:
+        """Wake the datasets' pulls when texts are noted; goes on until the uploader stops."""
+        wakes = {name: jobs.wake for name, jobs in self._jobs.items()}
+        await self._listen.run(lambda: listen(self._url, wakes, stopping))

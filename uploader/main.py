@@ -24,12 +24,18 @@ from core.settings import (
 )
 from core.web import install_web
 from uploader.argilla_client import Argilla, make_http_client
-from uploader.jobs import DatasetJobs
+from uploader.collector import Collector
+from uploader.jobs import DatasetJobs, WebhookJobs
 from uploader.lane import Lane
+from uploader.registration import Registration
 from uploader.schedule import Schedule
-from uploader.settings import PushSettings, SweepSettings, UploaderSettings
+from uploader.settings import PushSettings, SweepSettings, UploaderSettings, WebhookSettings
+from uploader.sweep import Sweeper
+from uploader.trust import Trust
 
 _MEASURE_SECONDS = 5
+# Jobs that go on until they fail begin again after so long, and after the pause of their guard.
+_RESTART_SECONDS = 1
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ class Settings:
     uploader: UploaderSettings
     push: PushSettings
     sweep: SweepSettings
+    webhook: WebhookSettings
     database: DatabaseSettings
     argilla: ArgillaSettings
     datasets: Datasets
@@ -54,6 +61,7 @@ def read_all_settings() -> Settings:
         read_settings(UploaderSettings),
         read_settings(PushSettings),
         read_settings(SweepSettings),
+        read_settings(WebhookSettings),
         read_settings(DatabaseSettings),
         read_settings(ArgillaSettings),
         load_datasets(read_settings(DatasetsFileSettings).datasets_file),
@@ -69,14 +77,15 @@ def create_app(settings: Settings) -> FastAPI:
         Lane(name, definition, engine, argilla, settings.database.libpq_url, settings.argilla.workspace)
         for name, definition in settings.datasets.items()
     ]
-    jobs = {
-        lane.name: DatasetJobs(lane, settings.push, settings.sweep, settings.uploader.retry_cap_seconds)
-        for lane in lanes
-    }
+    registration = Registration(argilla, engine, settings.webhook.endpoint, settings.argilla.workspace)
+    jobs = {lane.name: _make_jobs(lane, registration, settings) for lane in lanes}
+    webhook_jobs = WebhookJobs(
+        registration, settings.database.libpq_url, jobs, settings.uploader.retry_cap_seconds
+    )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        schedule = _make_schedule(jobs.values(), settings)
+        schedule = _make_schedule(jobs.values(), webhook_jobs, settings)
         schedule.start()
         yield
         await schedule.stop(settings.uploader.stop_seconds)
@@ -91,10 +100,20 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def _make_schedule(all_jobs: Iterable[DatasetJobs], settings: Settings) -> Schedule:
+def _make_jobs(lane: Lane, registration: Registration, settings: Settings) -> DatasetJobs:
+    collector = Collector(lane.argilla, lane.engine, lane.name)
+    trust = Trust(settings.webhook.grace_seconds)
+    sweeper = Sweeper(lane, collector, settings.sweep, registration, trust)
+    return DatasetJobs(lane, settings.push, sweeper, collector, settings.uploader.retry_cap_seconds)
+
+
+def _make_schedule(all_jobs: Iterable[DatasetJobs], webhook_jobs: WebhookJobs, settings: Settings) -> Schedule:
     schedule = Schedule()
+    schedule.add(webhook_jobs.renew, settings.webhook.check_seconds)
+    schedule.add(webhook_jobs.listen, _RESTART_SECONDS)
     for jobs in all_jobs:
         schedule.add(jobs.push, settings.push.interval_seconds)
+        schedule.add(jobs.pull, _RESTART_SECONDS)
         schedule.add(jobs.sweep, settings.sweep.sweep_interval_seconds)
         schedule.add(jobs.measure, _MEASURE_SECONDS)
     return schedule
