@@ -48,7 +48,7 @@ class Registration:
         else:
             kept, *unwanted = found or [await self._create()]
         right = await self._set_right(kept) if kept else None
-        self.is_on = bool(found) and right is not None and right == kept
+        self.is_on = bool(found) and right is not None and right is kept
         for webhook in unwanted:
             await self._delete(webhook["id"])
         async with self._engine.begin() as connection:
@@ -61,9 +61,7 @@ class Registration:
             held = {str(id_) for id_ in await connection.scalars(select(models.Webhook.id))}
         webhooks = (await self._argilla.call("GET", "webhooks"))["items"]
         ours = [webhook for webhook in webhooks if webhook["id"] in held or webhook["url"] == self._url]
-        return sorted(
-            ours, key=lambda webhook: (webhook["url"] != self._url, webhook["inserted_at"], webhook["id"])
-        )
+        return sorted(ours, key=lambda item: (item["url"] != self._url, item["inserted_at"], item["id"]))
 
     async def _create(self) -> Json:
         body = {"url": self._url, "events": EVENTS, "description": self._description}
@@ -75,12 +73,10 @@ class Registration:
         return webhook
 
     async def _set_right(self, webhook: Json) -> Json:
-        wanted: Json = {"url": self._url, "events": sorted(EVENTS), "enabled": True}
-        if webhook | {"events": sorted(webhook["events"])} | wanted == webhook | {
-            "events": sorted(webhook["events"])
-        }:
+        if webhook["url"] == self._url and webhook["enabled"] and set(webhook["events"]) == set(EVENTS):
             return webhook
-        changed: Json = await self._argilla.call("PATCH", f"webhooks/{webhook['id']}", wanted)
+        body = {"url": self._url, "events": EVENTS, "enabled": True}
+        changed: Json = await self._argilla.call("PATCH", f"webhooks/{webhook['id']}", body)
         self._note_renewal(webhook["id"], "changed")
         return changed
 
