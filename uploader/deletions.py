@@ -31,10 +31,9 @@ async def settle_missing(
     stored = await lane.argilla.find_stored(argilla_dataset_id, [str(id_) for id_ in missing])
     gone = [id_ for id_ in missing if str(id_) not in stored]
     async with lane.engine.begin() as connection:
-        deleted = await pull_repository.mark_deleted(
-            connection, lane.name, argilla_dataset_id, gone, read_at, DELETED
-        )
+        deleted = await pull_repository.lock_deleted(connection, argilla_dataset_id, gone, read_at)
         await connection.run_sync(replace_annotations, lane.name, read_at, {id_: [] for id_ in deleted})
+        await pull_repository.mark_deleted(connection, deleted, DELETED)
     for id_ in deleted:
         log.warning("record.deleted", dataset=lane.name, text_id=str(id_))
     metrics.DELETED_RECORDS.labels(lane.name).inc(len(deleted))

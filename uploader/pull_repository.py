@@ -30,19 +30,18 @@ update datasets set events_applied_at = greatest(events_applied_at, (select max(
 where name = :dataset
 """)
 
-# uploaded -> failed: the record was deleted in Argilla, in the dataset into which the text was uploaded
-_MARK_DELETED = text("""
-with deleted as (
-    select texts.id from texts join datasets on datasets.name = texts.dataset
-    where texts.id = any(:ids) and texts.status = 'uploaded' and texts.uploaded_at < :read_at
-        and datasets.argilla_dataset_id = :argilla_dataset_id
-        and texts.uploaded_at >= coalesce(datasets.argilla_dataset_at, '-infinity')
-    order by texts.id
-    for no key update of texts
-)
-update texts set status = 'failed', last_error = :words from deleted where texts.id = deleted.id
-returning texts.id
+# Those that were in this dataset before the read; what is on its way, or was in another dataset, is not deleted.
+_LOCK_DELETED = text("""
+select texts.id from texts join datasets on datasets.name = texts.dataset
+where texts.id = any(:ids) and texts.status = 'uploaded' and texts.uploaded_at < :read_at
+    and datasets.argilla_dataset_id = :argilla_dataset_id
+    and texts.uploaded_at >= coalesce(datasets.argilla_dataset_at, '-infinity')
+order by texts.id
+for no key update of texts
 """)
+
+# uploaded -> failed: the record was deleted in Argilla
+_MARK_DELETED = text("update texts set status = 'failed', last_error = :words where id = any(:ids)")
 
 _PAGE = text("""
 select id, clock_timestamp() from texts
@@ -155,17 +154,17 @@ async def finish_notes(connection: AsyncConnection, dataset: str, notes: Sequenc
     await connection.execute(_FINISH_NOTES, {"dataset": dataset, **values})
 
 
-async def mark_deleted(
-    connection: AsyncConnection,
-    dataset: str,
-    argilla_dataset_id: UUID,
-    ids: Sequence[UUID],
-    read_at: datetime,
-    words: str,
+async def lock_deleted(
+    connection: AsyncConnection, argilla_dataset_id: UUID, ids: Sequence[UUID], read_at: datetime
 ) -> list[UUID]:
-    """Set texts aside whose records are gone; return those that were in this dataset before the read."""
-    values = {"ids": list(ids), "argilla_dataset_id": argilla_dataset_id, "read_at": read_at, "words": words}
-    return list((await connection.scalars(_MARK_DELETED, values)).all())
+    """Lock the texts among these that were in this dataset of Argilla's before the read; return them."""
+    values = {"ids": list(ids), "argilla_dataset_id": argilla_dataset_id, "read_at": read_at}
+    return list((await connection.scalars(_LOCK_DELETED, values)).all())
+
+
+async def mark_deleted(connection: AsyncConnection, ids: Sequence[UUID], words: str) -> None:
+    """Set locked texts aside, whose records are gone."""
+    await connection.execute(_MARK_DELETED, {"ids": list(ids), "words": words})
 
 
 async def get_page(connection: AsyncConnection, dataset: str, after: UUID, count: int) -> Page | None:
