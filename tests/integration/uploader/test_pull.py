@@ -189,3 +189,20 @@ def test_a_note_is_read_as_soon_as_it_is_made(
 
     pull(work)
     assert rows("select count(*) from rereads") == [(0,)]
+
+
+def test_what_was_read_before_a_record_was_deleted_is_not_taken_over_afterwards(
+    pull: Pulling, upload: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    async def work(side: Side) -> None:
+        [id_] = upload("a")
+        model.respond(id_, _ANN, "submitted", "toxic")
+        read_at = datetime.now(UTC)
+        found = await side.lane.argilla.read_responses(DATASET_ID, [str(id_)])
+        await side.deliver(model.delete_record(id_))
+        await side.pull()
+        await side.collector.take_over(found, read_at)
+
+    pull(work)
+    assert rows("select status from texts") == [("failed",)]
+    assert rows("select count(*) from labels") == [(0,)]

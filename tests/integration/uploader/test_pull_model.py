@@ -12,7 +12,7 @@ import hypothesis.strategies as st
 import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from pydantic import SecretStr
 
 from core.database import make_async_engine
@@ -24,10 +24,12 @@ from tests.integration.uploader.pulling import Side, pulling
 from uploader import pull_repository
 from uploader.pull import _read_again
 
-_TEXTS = [text_id(DATASET, f"text {i}") for i in range(4)]
-_USERS = [UUID(int=21 + i) for i in range(3)]
+_TEXTS = [text_id(DATASET, f"text {i}") for i in range(2)]
+_USERS = [UUID(int=21 + i) for i in range(2)]
 _TABLES = "texts, annotations, labels, datasets, rereads, webhooks"
 
+answers = st.sampled_from(["toxic", "non_toxic", "draft", "discarded"])
+fates = st.sampled_from(["read", "received", "under way"])
 texts, users, places = st.sampled_from(_TEXTS), st.sampled_from(_USERS), st.integers(0, 1000)
 
 
@@ -41,6 +43,7 @@ class _Machine(RuleBasedStateMachine):
         self.argilla = ModelArgilla(users={user: f"user {user.int}" for user in _USERS})
         self.events: list[Event] = []  # under way
         self.held: list[tuple[dict[str, list[dict[str, Any]]], datetime]] = []  # reads that were not applied yet
+        self.right: set[UUID] = set()  # texts that nobody touched since they were read again
         self.runner = asyncio.Runner()
         self.postgres = psycopg.connect(self.database_url, autocommit=True)
         self.postgres.execute(f"truncate {_TABLES}")
@@ -66,31 +69,43 @@ class _Machine(RuleBasedStateMachine):
     def _record(self, id_: UUID) -> Any:
         return self.argilla.records.get(str(id_))
 
-    @rule(id_=texts, user=users, answer=st.sampled_from(["toxic", "non_toxic", "draft", "discarded"]))
-    def answer(self, id_: UUID, user: UUID, answer: str) -> None:
+    def _happened(self, id_: UUID, event: Event, fate: str) -> None:
+        """Send an event on its way."""
+        self.right.discard(id_)
+        if fate != "under way":
+            self._run(self.side.deliver(event))
+        else:
+            self.events.append(event)
+        if fate == "read":
+            self.pull()
+
+    @rule(id_=texts, user=users, answer=answers, fate=fates)
+    def answer(self, id_: UUID, user: UUID, answer: str, fate: str) -> None:
         if self._record(id_) is None:
             return
         status = answer if answer in {"draft", "discarded"} else "submitted"
         value = None if answer == "discarded" else "toxic" if answer == "draft" else answer
-        self.events.append(self.argilla.respond(id_, user, status, value))
+        self._happened(id_, self.argilla.respond(id_, user, status, value), fate)
 
-    @rule(id_=texts, user=users)
-    def delete_response(self, id_: UUID, user: UUID) -> None:
+    @rule(id_=texts, user=users, fate=fates)
+    def delete_response(self, id_: UUID, user: UUID, fate: str) -> None:
         record = self._record(id_)
         if record is not None and user in record.responses:
-            self.events.append(self.argilla.delete_response(id_, user))
+            self._happened(id_, self.argilla.delete_response(id_, user), fate)
 
     @rule(user=users)
     def delete_user(self, user: UUID) -> None:
+        self.right.clear()
         name = self.argilla.users[user]
         self.argilla.delete_user(user)
         self.argilla.users[user] = name  # may answer again
 
-    @rule(id_=texts)
-    def delete_record(self, id_: UUID) -> None:
+    @rule(id_=texts, fate=fates)
+    def delete_record(self, id_: UUID, fate: str) -> None:
         if self._record(id_) is not None:
-            self.events.append(self.argilla.delete_record(id_))
+            self._happened(id_, self.argilla.delete_record(id_), fate)
 
+    @precondition(lambda self: len(self.argilla.records) < len(_TEXTS))
     @rule(id_=texts)
     def retry(self, id_: UUID) -> None:
         statement = "update texts set status = 'uploaded', uploaded_at = clock_timestamp(), last_error = null"
@@ -117,9 +132,8 @@ class _Machine(RuleBasedStateMachine):
 
     @rule()
     def pull(self) -> None:
-        noted = {row[0] for row in self.postgres.execute("select text_id from rereads").fetchall()}
+        self.right |= {row[0] for row in self.postgres.execute("select text_id from rereads").fetchall()}
         self._run(self.side.pull())
-        self._check(noted)
 
     @rule()
     def pull_and_die_before_the_notes_are_dropped(self) -> None:
@@ -153,6 +167,10 @@ class _Machine(RuleBasedStateMachine):
     def restart(self) -> None:
         self._run(self.open.aclose())
         self._run(self._open())
+
+    @invariant()
+    def what_was_read_again_stays_right(self) -> None:
+        self._check(self.right)
 
     def teardown(self) -> None:
         try:
@@ -188,8 +206,8 @@ def test_labels_become_what_argilla_holds(database_url: str) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=40,
-            stateful_step_count=25,
+            max_examples=50,
+            stateful_step_count=40,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],
         ),
