@@ -10,6 +10,7 @@ from uploader.guard import Guard
 from uploader.lane import Lane
 from uploader.pull import follow_notes, listen
 from uploader.registration import Registration
+from uploader.schedule import wait_for_any
 from uploader.settings import PushSettings
 from uploader.sweep import Sweeper
 from uploader.upload import upload_backlog
@@ -74,27 +75,34 @@ class DatasetJobs:
 
 
 class WebhookJobs:
-    """The jobs of the way on which events come, which all datasets share."""
+    """The jobs of the way on which events come, which all datasets share. They go on until the uploader stops."""
 
     def __init__(
-        self, registration: Registration, libpq_url: str, jobs: Mapping[str, DatasetJobs], retry_cap_seconds: float
+        self,
+        registration: Registration,
+        check_seconds: float,
+        libpq_url: str,
+        jobs: Mapping[str, DatasetJobs],
+        retry_cap_seconds: float,
     ) -> None:
         self._registration = registration
+        self._check_seconds = check_seconds
         self._url = libpq_url
         self._jobs = jobs
         self._renew, self._listen = (Guard("", job, Backoff(retry_cap_seconds)) for job in ("webhook", "listen"))
 
-    async def renew(self, _stopping: asyncio.Event) -> None:
-        """See to our webhook in Argilla, unless this process stands by only."""
-        await self._renew.run(self._renew_if_leading)
+    async def renew(self, stopping: asyncio.Event) -> None:
+        """See to our webhook in Argilla now and then, unless this process only stands by."""
+        await self._renew.run(lambda: self._keep_renewing(stopping))
 
-    async def _renew_if_leading(self) -> None:
-        for jobs in self._jobs.values():
-            if await jobs.lead():
+    async def _keep_renewing(self, stopping: asyncio.Event) -> None:
+        while not stopping.is_set():
+            if any([await jobs.lead() for jobs in self._jobs.values()]):
                 await self._registration.renew()
-                return
+            self._renew.go_on()
+            await wait_for_any(stopping, seconds=self._check_seconds)
 
     async def listen(self, stopping: asyncio.Event) -> None:
-        """Wake the datasets' pulls when texts are noted; goes on until the uploader stops."""
+        """Wake the datasets' pulls when texts are noted."""
         wakes = {name: jobs.wake for name, jobs in self._jobs.items()}
-        await self._listen.run(lambda: listen(self._url, wakes, stopping))
+        await self._listen.run(lambda: listen(self._url, wakes, stopping, self._listen))

@@ -80,7 +80,11 @@ def create_app(settings: Settings) -> FastAPI:
     registration = Registration(argilla, engine, settings.webhook.endpoint, settings.argilla.workspace)
     jobs = {lane.name: _make_jobs(lane, registration, settings) for lane in lanes}
     webhook_jobs = WebhookJobs(
-        registration, settings.database.libpq_url, jobs, settings.uploader.retry_cap_seconds
+        registration,
+        settings.webhook.check_seconds,
+        settings.database.libpq_url,
+        jobs,
+        settings.uploader.retry_cap_seconds,
     )
 
     @asynccontextmanager
@@ -109,7 +113,7 @@ def _make_jobs(lane: Lane, registration: Registration, settings: Settings) -> Da
 
 def _make_schedule(all_jobs: Iterable[DatasetJobs], webhook_jobs: WebhookJobs, settings: Settings) -> Schedule:
     schedule = Schedule()
-    schedule.add(webhook_jobs.renew, settings.webhook.check_seconds)
+    schedule.add(webhook_jobs.renew, _RESTART_SECONDS)
     schedule.add(webhook_jobs.listen, _RESTART_SECONDS)
     for jobs in all_jobs:
         schedule.add(jobs.push, settings.push.interval_seconds)

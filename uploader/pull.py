@@ -1,7 +1,7 @@
 """Reads the texts again whose annotations changed, as Argilla's events say: the fast way, beside the sweep."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from uuid import UUID
@@ -44,13 +44,14 @@ async def follow_notes(
             except Stopped:
                 lane.prepared = None  # somebody changed something there
                 raise
+        guard.go_on()
         await wait_for_any(wake, stopping, seconds=_POLL_SECONDS)
 
 
 async def _pull_all(lane: Lane, collector: Collector, stopping: asyncio.Event, guard: Guard) -> None:
     prepared = await lane.prepare()
     while not stopping.is_set() and await pull_once(lane, collector, prepared.dataset_id):
-        guard.go_on()
+        guard.go_on()  # a backlog may take long
 
 
 async def pull_once(lane: Lane, collector: Collector, argilla_dataset_id: UUID) -> int:
@@ -94,7 +95,9 @@ async def _read_singly(lane: Lane, argilla_dataset_id: UUID, notes: Sequence[Not
     return found
 
 
-async def listen(libpq_url: str, wakes: dict[str, asyncio.Event], stopping: asyncio.Event) -> None:
+async def listen(
+    libpq_url: str, wakes: Mapping[str, asyncio.Event], stopping: asyncio.Event, guard: Guard
+) -> None:
     """Set a dataset's event whenever a text of it is noted, until the uploader stops.
 
     Raises:
@@ -103,6 +106,7 @@ async def listen(libpq_url: str, wakes: dict[str, asyncio.Event], stopping: asyn
     url = connection_string(libpq_url, "uploader listener")
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         await connection.execute(f"listen {CHANNEL}")
+        guard.go_on()
         for wake in wakes.values():
             wake.set()
         while not stopping.is_set():

@@ -76,7 +76,7 @@ def start_way(
     database_url: str,
     tmp_path: Path,
 ) -> Iterator[Any]:
-    """Start all three programs, without sweeps unless settings say otherwise; the webhook is deleted at the end."""
+    """Start all three programs, without sweeps unless settings say otherwise; deletes the webhook at the end."""
     with ExitStack() as programs:
 
         def start(**changes: str) -> Way:

@@ -178,7 +178,7 @@ def test_a_note_is_read_as_soon_as_it_is_made(
         guard = Guard(DATASET, "pull", Backoff(15))
         jobs = [
             asyncio.create_task(follow_notes(side.lane, side.collector, wake, stopping, guard)),
-            asyncio.create_task(listen(database_url, {DATASET: wake}, stopping)),
+            asyncio.create_task(listen(database_url, {DATASET: wake}, stopping, guard)),
         ]
         await side.deliver(model.respond(id_, _ANN, "submitted", "toxic"))
         async with asyncio.timeout(60):
