@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from core.change_feed import CHANNEL
 from core.label_rule import Outcome, majority
-from core.models import Annotation, AnnotationStatus, Label, LabelStatus, Text
+from core.models import Annotation, AnnotationStatus, Label, LabelStatus, Text, TextStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +31,19 @@ class Response:
 
 def replace_annotations(
     connection: Connection, dataset: str, read_at: datetime, responses: dict[UUID, list[Response]]
-) -> int:
+) -> list[UUID]:
     """Make what we hold for these texts equal to a complete read of Argilla that began at `read_at`.
 
     `responses` holds for each text read all of its responses, an empty list where there are none. What is
-    absent there was deleted, and is withdrawn here, unless it was seen by a later read. Runs in the caller's
-    transaction. Returns the number of texts whose annotations changed.
+    absent there was deleted, and is withdrawn here, unless it was seen by a later read. A failed text has no
+    record any more: what was read of it before is too old. Runs in the caller's transaction. Returns the texts
+    whose annotations changed.
     """
     held = _annotations_of(connection, responses)
     changed = [id_ for id_ in responses if _differs(held.get(id_, []), responses[id_], read_at)]
     if not changed:
-        return 0
-    _lock(connection, changed)
+        return []
+    changed = _lock(connection, changed)
     held = _annotations_of(connection, changed)
     _upsert(connection, read_at, [r for id_ in changed for r in responses[id_]])
     _withdraw(
@@ -56,7 +57,7 @@ def replace_annotations(
         ],
     )
     update_labels(connection, dataset, changed)
-    return len(changed)
+    return changed
 
 
 def update_labels(connection: Connection, dataset: str, text_ids: Sequence[UUID]) -> None:
@@ -100,10 +101,12 @@ def _differs(held: list[Any], read: list[Response], read_at: datetime) -> bool:
     return any(row.withdrawn_at is None and row.seen_at < read_at for row in known.values())
 
 
-def _lock(connection: Connection, text_ids: list[UUID]) -> None:
+def _lock(connection: Connection, text_ids: list[UUID]) -> list[UUID]:
+    """Lock the texts; return those that take annotations."""
     # In order of id, so that two writers cannot block each other.
-    statement = select(Text.id).where(Text.id.in_(text_ids)).order_by(Text.id)
-    connection.execute(statement.with_for_update(key_share=True))
+    statement = select(Text.id, Text.status).where(Text.id.in_(text_ids)).order_by(Text.id)
+    rows = connection.execute(statement.with_for_update(key_share=True)).all()
+    return [row.id for row in rows if row.status != TextStatus.FAILED]
 
 
 def _upsert(connection: Connection, read_at: datetime, responses: list[Response]) -> None:

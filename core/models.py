@@ -92,12 +92,24 @@ class Dataset(Base):
 
     name: Mapped[str] = mapped_column(primary_key=True)
     argilla_dataset_id: Mapped[UUID | None]
+    argilla_dataset_at: Mapped[datetime | None] = mapped_column(
+        comment="when that one was first used: what was uploaded before is not in it"
+    )
+    events_applied_at: Mapped[datetime | None] = mapped_column(
+        comment="Argilla's time of the newest event that was applied"
+    )
     activity_seen_at: Mapped[datetime | None] = mapped_column(
-        comment="Argilla's last_activity_at when the last sweep began"
+        comment="Argilla's last_activity_at when the last complete sweep began"
+    )
+    difference_seen: Mapped[dict[str, Any] | None] = mapped_column(
+        comment="what Argilla counted otherwise than we when the last complete sweep began"
     )
     swept_at: Mapped[datetime | None] = mapped_column(comment="when the last complete sweep ended")
     leader_id: Mapped[UUID | None] = mapped_column(comment="the uploader that works on the dataset")
     leader_until: Mapped[datetime | None] = mapped_column(comment="when another uploader may take over")
+    sweep_position: Mapped[UUID | None] = mapped_column(comment="how far the sweep under way has come, by id")
+    sweep_activity_at: Mapped[datetime | None] = mapped_column(comment="last_activity_at when it began")
+    sweep_difference: Mapped[dict[str, Any] | None] = mapped_column(comment="what was counted when it began")
 
 
 class Alert(Base):
@@ -217,6 +229,30 @@ class Label(Base):
     changed_xid: Mapped[int] = mapped_column(Xid8, server_default=sa.text("pg_current_xact_id()"))
 
     __table_args__ = (sa.Index("ix_labels_changed_xid", "changed_xid"),)
+
+
+class Reread(Base):
+    """A text whose annotations changed in Argilla, as an event said: they are to be read again."""
+
+    __tablename__ = "rereads"
+
+    text_id: Mapped[UUID] = mapped_column(primary_key=True)
+    dataset: Mapped[str]
+    argilla_record_id: Mapped[UUID]
+    event_at: Mapped[datetime] = mapped_column(comment="Argilla's time of the newest event")
+    received_at: Mapped[datetime] = mapped_column(comment="when the first event came")
+    stamp: Mapped[UUID] = mapped_column(comment="another one with each event: what was read before stays noted")
+
+    __table_args__ = (sa.Index("ix_rereads_dataset_received_at", "dataset", "received_at"),)
+
+
+class Webhook(Base):
+    """A webhook that the uploader registered in Argilla."""
+
+    __tablename__ = "webhooks"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, comment="Argilla's id")
+    secret: Mapped[str] = mapped_column(comment="Argilla signs its events with it")
 
 
 class ApiKey(Base):

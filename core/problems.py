@@ -3,6 +3,7 @@
 Problem
 ├── Malformed            400  not JSON, not UTF-8, bad gzip …
 ├── MissingKey           401
+├── BadSignature         401
 ├── ScopeMissing         403
 ├── NotFound             404
 ├── MethodNotAllowed     405
@@ -95,6 +96,16 @@ class MissingKey(Problem):
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+class BadSignature(Problem):
+    """The request is not signed by whom it should be, or was signed too long ago."""
+
+    status = 401
+    code = "bad_signature"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, headers={"WWW-Authenticate": "Webhook-Signature"})
 
 
 class ScopeMissing(Problem):

@@ -34,8 +34,8 @@ async def get_connection(request: Request) -> AsyncIterator[AsyncConnection]:
         raise Unavailable("The database is slow.", code="database_slow") from None
 
 
-async def read_body(request: Request) -> bytes:
-    """Return the body of a single text's request.
+async def read_body(request: Request, limit_bytes: int = ROW_BYTES) -> bytes:
+    """Return the body of a request that is read as a whole: by default of a single text's.
 
     Raises:
         UnsupportedType: it is compressed.
@@ -47,8 +47,8 @@ async def read_body(request: Request) -> bytes:
     size = 0
     async for part in request.stream():
         size += len(part)
-        if size > ROW_BYTES:
-            raise TooLarge(f"The body is longer than {ROW_BYTES} bytes.")
+        if size > limit_bytes:
+            raise TooLarge(f"The body is longer than {limit_bytes} bytes.")
         parts.append(part)
     return b"".join(parts)
 

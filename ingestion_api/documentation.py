@@ -132,3 +132,39 @@ QUEUE_READ: Responses = {
     422: wrong_parameter("dataset", "unknown_dataset", "must be one of: toxicity"),
     503: _AWAY,
 }
+
+_EVENT = {
+    "type": "response.created",
+    "version": 1,
+    "timestamp": "2026-11-02T09:12:44.120934Z",
+    "data": {
+        "id": "b1f1c9a2-1f2b-4d6e-9f60-9f2b8f0f7a11",
+        "status": "submitted",
+        "record": {
+            "id": "0d9f5d3e-4f0a-4a51-8f47-3a9f0f4f6f2e",
+            "external_id": _ID,
+            "dataset": {"id": "5f0c8f6d-6d2b-4c36-9d0f-0b8f2c5d7e3a"},
+        },
+    },
+}
+EVENT: dict[str, Any] = {
+    "parameters": [
+        {"name": name, "in": "header", "required": True, "schema": {"type": "string"}, "example": example}
+        for name, example in (
+            ("webhook-id", "msg_p5jXN8AQM9LWM0D4loKWxJek"),
+            ("webhook-timestamp", "1793610764"),
+            ("webhook-signature", "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="),
+        )
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"type": "object"}, "example": _EVENT}},
+    },
+}
+EVENT_TAKEN: Responses = {
+    204: {"description": "The event is taken. It is on disk, unless it is about something else than our texts."},
+    400: problem(400, "malformed_event", "The body is no event of Argilla's."),
+    401: problem(401, "bad_signature", "Send webhook-id, webhook-timestamp, webhook-signature."),
+    413: problem(413, "body_too_large", "The body is longer than 16777216 bytes."),
+    503: _AWAY,
+}

@@ -20,6 +20,7 @@ from ingestion_api.imports.routes import add_import_endpoints
 from ingestion_api.schemas import BulkResult, Queue, Receipt, TextRead
 from ingestion_api.submissions import NewText, parse_submission
 from ingestion_api.trace import trace_steps
+from ingestion_api.webhooks import receive_event
 
 _SHORT_BYTES = 4096
 
@@ -64,6 +65,18 @@ def add_endpoints(app: FastAPI) -> None:
     )
     add_import_endpoints(guarded)
     app.include_router(guarded)
+    # Without a key: the signature is one.
+    app.add_api_route(
+        "/webhooks/argilla",
+        receive_event,
+        methods=["POST"],
+        tags=["operations"],
+        status_code=204,
+        response_class=Response,
+        summary="Take an event of Argilla's",
+        openapi_extra=docs.EVENT,
+        responses=docs.EVENT_TAKEN,
+    )
 
 
 async def create_text(request: Request) -> Response:

@@ -40,6 +40,7 @@ from ingestion_api.intake import Intake
 from ingestion_api.schemas import TextCreate
 from ingestion_api.settings import IngestionSettings
 from ingestion_api.shortcut import Shortcut
+from ingestion_api.webhook_secrets import WebhookSecrets
 
 log = structlog.get_logger()
 
@@ -87,6 +88,7 @@ def create_app(
     app.state.database = database
     app.state.bulk_limiter = anyio.CapacityLimiter(settings.bulk_uploads)
     app.state.key_ring = KeyRing(access.require_api_key)
+    app.state.webhook_secrets = WebhookSecrets(engine)
     add_endpoints(app)
     app.add_middleware(Shortcut)
     install_web(app, {"database": lambda: check_database(engine)})

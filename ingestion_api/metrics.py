@@ -21,6 +21,14 @@ IMPORT_SECONDS = Histogram(
     "ingestion_import_seconds", "Time of one run of an import", buckets=(1, 5, 15, 60, 300, 900, 3600, 14400)
 )
 IMPORT_BYTES = Counter("ingestion_import_received_bytes_total", "Bytes of imports' bodies that were stored")
+WEBHOOK_EVENTS = Counter(
+    "ingestion_webhook_events_total", "Signed events of Argilla's by what became of them", ["outcome"]
+)
+WEBHOOK_LAG_SECONDS = Histogram(
+    "ingestion_webhook_lag_seconds",
+    "Time from an event in Argilla to its arrival, retries included",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2, 5, 15, 30, 90, 300, 3600),
+)
 
 
 def count_submissions(counts: Mapping[str, Any]) -> None:

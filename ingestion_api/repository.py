@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection as EngineConnection
 from core.datasets import Datasets
 from core.models import TextStatus
 from core.near_duplicates import lock_of
+from core.rereads import CHANNEL
 from ingestion_api.near_duplicate_links import StoredText, link, linked_datasets, lock, run, run_async
 from ingestion_api.submissions import NewText
 
@@ -281,3 +282,37 @@ def _insert_linking(cursor: Cursor[Any], datasets: Datasets, names: list[str]) -
         fresh.execute(_READ_FRESH, [names])
         run(link((StoredText(*row) for row in fresh), datasets), cursor)
     return accepted
+
+
+# A text of ours, in the dataset in Argilla where it is now; else the event is about something else.
+_NOTE_REREAD = text("""
+with noted as (
+    insert into rereads (text_id, dataset, argilla_record_id, event_at, received_at, stamp)
+    select texts.id, texts.dataset, :argilla_record_id, :event_at, clock_timestamp(), gen_random_uuid()
+    from texts join datasets on datasets.name = texts.dataset
+    where texts.id = :text_id and datasets.argilla_dataset_id = :argilla_dataset_id
+    on conflict (text_id) do update
+    set argilla_record_id = excluded.argilla_record_id, stamp = excluded.stamp,
+        event_at = greatest(rereads.event_at, excluded.event_at)
+    returning dataset
+)
+select pg_notify(:channel, dataset) from noted
+""")
+
+
+async def note_reread(
+    connection: EngineConnection,
+    text_id: UUID,
+    argilla_record_id: UUID,
+    argilla_dataset_id: UUID,
+    event_at: datetime,
+) -> bool:
+    """Note that a text's annotations are to be read again; False when it is not one of ours."""
+    values = {
+        "text_id": text_id,
+        "argilla_record_id": argilla_record_id,
+        "argilla_dataset_id": argilla_dataset_id,
+        "event_at": event_at,
+        "channel": CHANNEL,
+    }
+    return (await connection.execute(_NOTE_REREAD, values)).first() is not None

@@ -10,7 +10,7 @@ from cli.addresses import CommandLineSettings
 from ingestion_api.settings import IngestionSettings
 from local_stack.settings import StackSettings
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
-from uploader.settings import PushSettings, SweepSettings, UploaderSettings
+from uploader.settings import PushSettings, SweepSettings, UploaderSettings, WebhookSettings
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 START = "<!-- written by python -m tests.settings_table -->\n"
@@ -19,7 +19,13 @@ GROUPS: dict[str, list[type[BaseSettings]]] = {
     "All programs": [core.settings.DatabaseSettings, core.settings.LogSettings, core.settings.AccessSettings],
     "Datasets (ingestion API, uploader, serving API)": [core.settings.DatasetsFileSettings],
     "Ingestion API": [IngestionSettings],
-    "Uploader": [core.settings.ArgillaSettings, UploaderSettings, PushSettings, SweepSettings],
+    "Uploader": [
+        core.settings.ArgillaSettings,
+        UploaderSettings,
+        PushSettings,
+        SweepSettings,
+        WebhookSettings,
+    ],
     "Serving API": [ServingSettings, DataSettings, ReplicaSettings],
     "Command line": [CommandLineSettings],
     "Local stack (`make up`)": [StackSettings],

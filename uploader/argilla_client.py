@@ -26,6 +26,7 @@ _OWNERS_KEY = (
     "the user of ARGILLA_API_KEY may not do this. Set ARGILLA_API_KEY to the key of an owner and restart the "
     "uploader, or make that user an owner."
 )
+_STORED = "found records with same external ids: "
 _POSITION = re.compile(r"Record at position (\d+) is not valid because (.*)", re.DOTALL)
 
 
@@ -121,6 +122,27 @@ class Argilla:
         found: dict[str, Any] = await self.call("POST", path, {"filters": {"and": [terms]}}, **query)
         return found
 
+    async def find_stored(self, dataset_id: UUID, external_ids: Sequence[str]) -> set[str]:
+        """Return which of up to 500 records are in Argilla's database, whether annotators can see them or not.
+
+        No call lists that. But a POST names those that are there before it looks at anything else; the items are
+        such that it never stores them.
+
+        Raises:
+            ArgillaError: also when the answer is another one than expected.
+        """
+        items = [{"external_id": id_, "fields": {}} for id_ in external_ids]
+        try:
+            await self.call("POST", f"datasets/{dataset_id}/records/bulk", {"items": items})
+        except Refused as refusal:
+            return parse_stored(refusal)
+        raise Stopped("Argilla took records without a text")
+
+    async def get_record(self, record_id: UUID) -> dict[str, Any]:
+        """Return a record with its responses, from Argilla's database."""
+        record: dict[str, Any] = await self.call("GET", f"records/{record_id}")
+        return record
+
     async def get_dataset(self, dataset_id: UUID) -> dict[str, Any]:
         """Return a dataset; its `last_activity_at` moves when a response is made, changed or deleted."""
         dataset: dict[str, Any] = await self.call("GET", f"datasets/{dataset_id}")
@@ -184,3 +206,16 @@ def parse_refusal(response: httpx.Response) -> Refused:
                 said = f"{'.'.join(map(str, where))}: {message}"
                 words[position] = f"{words[position]}; {said}" if position in words else said
     return Refused("; ".join(e["msg"] for e in errors) or str(detail), words)
+
+
+def parse_stored(refusal: Refused) -> set[str]:
+    """Return the external ids that the refusal of a POST names as taken; none if it is about the items.
+
+    Raises:
+        Stopped: it is about something else.
+    """
+    if refusal.words.startswith(_STORED):
+        return set(refusal.words.removeprefix(_STORED).split(", "))
+    if refusal.by_position:
+        return set()
+    raise Stopped(f"Argilla does not say which records it has: {refusal.words}")

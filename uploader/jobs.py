@@ -1,28 +1,36 @@
 """The scheduled jobs: thin entries that call the work."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from uploader import metrics, repository
 from uploader.alerts import store_alerts
 from uploader.backoff import Backoff
+from uploader.collector import Collector
 from uploader.guard import Alert, Guard
 from uploader.lane import Lane
-from uploader.rhythm import Rhythm
-from uploader.settings import PushSettings, SweepSettings
-from uploader.sweep import sweep_if_due
+from uploader.pull import follow_notes, listen
+from uploader.registration import Registration
+from uploader.schedule import wait_for_any
+from uploader.settings import PushSettings
+from uploader.sweep import Sweeper
 from uploader.upload import upload_backlog
 
 
 class DatasetJobs:
     """The jobs of one dataset. None of them raises while something they need is away."""
 
-    def __init__(self, lane: Lane, push: PushSettings, sweep: SweepSettings, retry_cap_seconds: float) -> None:
+    def __init__(
+        self, lane: Lane, push: PushSettings, sweeper: Sweeper, collector: Collector, retry_cap_seconds: float
+    ) -> None:
+        self.wake = asyncio.Event()  # set when a text is noted to be read again
         self._lane = lane
         self._push_settings = push
-        self._rhythm = Rhythm(sweep.full_sweep_seconds)
-        self._push, self._sweep, self._measure, self._tell = (
-            Guard(lane.name, job, Backoff(retry_cap_seconds)) for job in ("push", "sweep", "measure", "tell")
+        self._sweeper = sweeper
+        self._collector = collector
+        self._push, self._pull, self._sweep, self._measure, self._tell = (
+            Guard(lane.name, job, Backoff(retry_cap_seconds))
+            for job in ("push", "pull", "sweep", "measure", "tell")
         )
         self._told: dict[str, Alert | None] = {}
 
@@ -30,9 +38,19 @@ class DatasetJobs:
         """Upload what is pending."""
         await self._lead(self._push, lambda: upload_backlog(self._lane, self._push_settings, self._push, stopping))
 
-    async def sweep(self, _stopping: asyncio.Event) -> None:
-        """Bring the annotations home, when it is time to."""
-        await self._lead(self._sweep, lambda: sweep_if_due(self._lane, self._rhythm, self._sweep))
+    async def pull(self, stopping: asyncio.Event) -> None:
+        """Bring the annotations home that events told of; goes on until the uploader stops."""
+        work = lambda: follow_notes(self._lane, self._collector, self.wake, stopping, self._pull)  # noqa: E731
+        await self._lead(self._pull, work)
+
+    async def sweep(self, stopping: asyncio.Event) -> None:
+        """Bring all annotations home, when there is a reason to."""
+        await self._lead(self._sweep, lambda: self._sweeper.run(stopping, self._sweep.go_on))
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process leads the work on the dataset."""
+        return self._lane.leadership.leads
 
     async def tell(self, _stopping: asyncio.Event) -> None:
         """Store what stands still until somebody does something."""
@@ -48,7 +66,7 @@ class DatasetJobs:
         Raises:
             RuntimeError: it stands still; the message says why.
         """
-        reason = self._push.reason or self._sweep.reason
+        reason = self._push.reason or self._pull.reason or self._sweep.reason
         if reason is None and not self._lane.leadership.is_known:
             reason = "it is not known yet who leads"
         if reason is None and self._lane.leadership.leads and self._lane.prepared is None:
@@ -66,7 +84,7 @@ class DatasetJobs:
         if not self._lane.leadership.leads:
             self._told = {}
             return
-        alerts = {guard.job: guard.alert for guard in (self._push, self._sweep) if guard.has_run}
+        alerts = {guard.job: guard.alert for guard in (self._push, self._pull, self._sweep) if guard.has_run}
         if alerts != self._told:
             await store_alerts(self._lane.engine, self._lane.name, alerts)
             self._told = alerts
@@ -76,3 +94,37 @@ class DatasetJobs:
             count, oldest_seconds = await repository.measure_backlog(connection, self._lane.name)
         metrics.PENDING_TEXTS.labels(self._lane.name).set(count)
         metrics.OLDEST_PENDING_SECONDS.labels(self._lane.name).set(oldest_seconds)
+
+
+class WebhookJobs:
+    """The jobs of the way on which events come, which all datasets share. They go on until the uploader stops."""
+
+    def __init__(
+        self,
+        registration: Registration,
+        check_seconds: float,
+        libpq_url: str,
+        jobs: Mapping[str, DatasetJobs],
+        retry_cap_seconds: float,
+    ) -> None:
+        self._registration = registration
+        self._check_seconds = check_seconds
+        self._url = libpq_url
+        self._jobs = jobs
+        self._renew, self._listen = (Guard("", job, Backoff(retry_cap_seconds)) for job in ("webhook", "listen"))
+
+    async def renew(self, stopping: asyncio.Event) -> None:
+        """See to our webhook in Argilla now and then, unless this process only stands by."""
+        await self._renew.run(lambda: self._keep_renewing(stopping))
+
+    async def _keep_renewing(self, stopping: asyncio.Event) -> None:
+        while not stopping.is_set():
+            if any(jobs.leads for jobs in self._jobs.values()):
+                await self._registration.renew()
+            self._renew.go_on()
+            await wait_for_any(stopping, seconds=self._check_seconds)
+
+    async def listen(self, stopping: asyncio.Event) -> None:
+        """Wake the datasets' pulls when texts are noted."""
+        wakes = {name: jobs.wake for name, jobs in self._jobs.items()}
+        await self._listen.run(lambda: listen(self._url, wakes, stopping, self._listen))

@@ -26,15 +26,21 @@ from core.settings import (
 from core.web import install_web
 from uploader.argilla_client import Argilla, make_http_client
 from uploader.circuit import Circuit
-from uploader.jobs import DatasetJobs
+from uploader.collector import Collector
+from uploader.jobs import DatasetJobs, WebhookJobs
 from uploader.lane import Lane
 from uploader.leadership import Leadership, keep_leading
+from uploader.registration import Registration
 from uploader.schedule import Schedule
-from uploader.settings import PushSettings, SweepSettings, UploaderSettings
+from uploader.settings import PushSettings, SweepSettings, UploaderSettings, WebhookSettings
 from uploader.slots import Slots
+from uploader.sweep import Sweeper
+from uploader.trust import Trust
 
 _TELL_SECONDS = 1
 _MEASURE_SECONDS = 5
+# Jobs that go on until they fail begin again after so long, and after the pause of their guard.
+_RESTART_SECONDS = 1
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class Settings:
     uploader: UploaderSettings
     push: PushSettings
     sweep: SweepSettings
+    webhook: WebhookSettings
     database: DatabaseSettings
     argilla: ArgillaSettings
     datasets: Datasets
@@ -59,6 +66,7 @@ def read_all_settings() -> Settings:
         read_settings(UploaderSettings),
         read_settings(PushSettings),
         read_settings(SweepSettings),
+        read_settings(WebhookSettings),
         read_settings(DatabaseSettings),
         read_settings(ArgillaSettings),
         load_datasets(read_settings(DatasetsFileSettings).datasets_file),
@@ -71,15 +79,20 @@ def create_app(settings: Settings) -> FastAPI:
     http = make_http_client(settings.argilla, settings.uploader.argilla_timeout_seconds)
     argilla = Argilla(http, Circuit(settings.uploader.retry_cap_seconds))
     lanes = _make_lanes(settings, engine, argilla)
-    jobs = {
-        lane.name: DatasetJobs(lane, settings.push, settings.sweep, settings.uploader.retry_cap_seconds)
-        for lane in lanes
-    }
+    registration = Registration(argilla, engine, settings.webhook.endpoint, settings.argilla.workspace)
+    jobs = {lane.name: _make_jobs(lane, registration, settings) for lane in lanes}
+    webhook_jobs = WebhookJobs(
+        registration,
+        settings.webhook.check_seconds,
+        settings.database.libpq_url,
+        jobs,
+        settings.uploader.retry_cap_seconds,
+    )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with keep_leading(lane.leadership for lane in lanes):
-            schedule = _make_schedule(jobs.values(), settings)
+            schedule = _make_schedule(jobs.values(), webhook_jobs, settings)
             schedule.start()
             yield
             await schedule.stop(settings.uploader.stop_seconds)
@@ -102,10 +115,20 @@ def _make_lanes(settings: Settings, engine: AsyncEngine, argilla: Argilla) -> li
     ]
 
 
-def _make_schedule(all_jobs: Iterable[DatasetJobs], settings: Settings) -> Schedule:
+def _make_jobs(lane: Lane, registration: Registration, settings: Settings) -> DatasetJobs:
+    collector = Collector(lane.argilla, lane.engine, lane.name)
+    trust = Trust(settings.webhook.grace_seconds)
+    sweeper = Sweeper(lane, collector, settings.sweep, registration, trust)
+    return DatasetJobs(lane, settings.push, sweeper, collector, settings.uploader.retry_cap_seconds)
+
+
+def _make_schedule(all_jobs: Iterable[DatasetJobs], webhook_jobs: WebhookJobs, settings: Settings) -> Schedule:
     schedule = Schedule()
+    schedule.add(webhook_jobs.renew, _RESTART_SECONDS)
+    schedule.add(webhook_jobs.listen, _RESTART_SECONDS)
     for jobs in all_jobs:
         schedule.add(jobs.push, settings.push.interval_seconds)
+        schedule.add(jobs.pull, _RESTART_SECONDS)
         schedule.add(jobs.sweep, settings.sweep.sweep_interval_seconds)
         schedule.add(jobs.tell, _TELL_SECONDS)
         schedule.add(jobs.measure, _MEASURE_SECONDS)

@@ -48,14 +48,46 @@ CIRCUIT_STATE = Enum(
     states=["closed", "open", "half_open"],
 )
 SWEEP_SECONDS = Histogram("uploader_sweep_seconds", "Time of a complete sweep", ["dataset"], buckets=_LONG_BUCKETS)
+SWEEPS = Counter("uploader_sweeps_total", "Sweeps that began, by reason", ["dataset", "reason"])
 SWEPT_TIMESTAMP_SECONDS = Gauge(
     "uploader_swept_timestamp_seconds", "When the last complete sweep ended, since 1970", ["dataset"]
 )
 SWEEP_CHANGED_TEXTS = Counter(
     "uploader_sweep_changed_texts_total", "Texts whose annotations a sweep found changed", ["dataset"]
 )
+LOST_EVENTS = Counter(
+    "uploader_lost_events_total",
+    "Texts whose annotations a sweep found changed for over ten seconds while a webhook was registered",
+    ["dataset"],
+)
+COUNT_SECONDS = Histogram("uploader_count_seconds", "Time to compare Argilla's counts with ours", ["dataset"])
+COUNT_DIFFERENCE = Gauge(
+    "uploader_count_difference", "Responses and records by which Argilla's counts and ours differ", ["dataset"]
+)
+PULL_SECONDS = Histogram(
+    "uploader_pull_seconds",
+    "Time from the arrival of an event to its text's annotations being stored",
+    ["dataset"],
+    buckets=_LONG_BUCKETS,
+)
+PULL_CHANGED_TEXTS = Counter(
+    "uploader_pull_changed_texts_total", "Texts whose annotations changed as an event had said", ["dataset"]
+)
+DELETED_RECORDS = Counter(
+    "uploader_deleted_records_total", "Texts whose record was deleted in Argilla", ["dataset"]
+)
+WEBHOOK_REGISTERED = Gauge("uploader_webhook_registered", "1 while Argilla has our webhook as it should be")
+WEBHOOK_RENEWALS = Counter("uploader_webhook_renewals_total", "Webhooks that were made or set right in Argilla")
+WEBHOOK_LATE = Gauge(
+    "uploader_webhook_late", "1 while annotators' activity is not explained by the events that came", ["dataset"]
+)
+UNSEEN_RECORDS = Counter(
+    "uploader_unseen_records_total",
+    "Records that a sweep found in Argilla's database, but not in its index",
+    ["dataset"],
+)
 UNREADABLE_RECORDS = Counter(
-    "uploader_unreadable_records_total", "Records that Argilla broke down over in a sweep", ["dataset"]
+    "uploader_unreadable_records_total", "Records that Argilla broke down over when they were read", ["dataset"]
 )
 HEALED_RESPONSES = Counter(
     "uploader_healed_responses_total", "Responses without values that would block their record", ["dataset"]

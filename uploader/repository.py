@@ -5,8 +5,6 @@ text names the claim, and finds nothing to finish when it was taken back in the 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -105,30 +103,13 @@ select id, text from texts where dataset = :dataset and status = 'uploaded' limi
 """)
 
 _REMEMBER = text("""
-insert into datasets (name, argilla_dataset_id) values (:name, :id)
-on conflict (name) do update set argilla_dataset_id = excluded.argilla_dataset_id,
+insert into datasets (name, argilla_dataset_id, argilla_dataset_at) values (:name, :id, clock_timestamp())
+on conflict (name) do update
+set argilla_dataset_id = excluded.argilla_dataset_id, argilla_dataset_at = excluded.argilla_dataset_at,
     -- What was seen of another dataset says nothing about this one.
-    activity_seen_at = null, swept_at = null
+    events_applied_at = null, activity_seen_at = null, difference_seen = null, swept_at = null,
+    sweep_position = null, sweep_activity_at = null, sweep_difference = null
 where datasets.argilla_dataset_id is distinct from excluded.argilla_dataset_id
-""")
-
-_PAGE = text("""
-select id, clock_timestamp() from texts
-where dataset = :dataset and status = 'uploaded' and id > :after
-order by id
-limit :count
-""")
-
-_USERNAMES = text("""
-select distinct on (annotator_id) annotator_id, annotator from annotations
-where annotator_id = any(:ids)
-order by annotator_id, seen_at desc
-""")
-
-_ACTIVITY_SEEN = text("select activity_seen_at from datasets where name = :name")
-
-_SWEPT = text("""
-update datasets set activity_seen_at = :activity, swept_at = clock_timestamp() where name = :name
 """)
 
 # The order of sequence is nearly that of time: one look into the index instead of a sort.
@@ -140,14 +121,6 @@ select
 """)
 
 _LAST_ERROR_CHARACTERS = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Some uploaded texts in the order of their ids, and Postgres' clock when they were listed."""
-
-    ids: Sequence[UUID]
-    read_at: datetime
 
 
 async def _change(connection: AsyncConnection, statement: TextClause, **values: Any) -> int:
@@ -215,29 +188,6 @@ async def list_uploaded_samples(connection: AsyncConnection, dataset: str, count
 async def remember_dataset(connection: AsyncConnection, name: str, argilla_dataset_id: UUID) -> None:
     """Store which dataset in Argilla a dataset of the settings is."""
     await connection.execute(_REMEMBER, {"name": name, "id": argilla_dataset_id})
-
-
-async def get_page(connection: AsyncConnection, dataset: str, after: UUID, count: int) -> Page | None:
-    """Return the uploaded texts that follow on `after`; None at the end."""
-    rows = (await connection.execute(_PAGE, {"dataset": dataset, "after": after, "count": count})).all()
-    return Page([row[0] for row in rows], rows[0][1]) if rows else None
-
-
-async def list_held_usernames(connection: AsyncConnection, user_ids: Sequence[UUID]) -> dict[UUID, str]:
-    """Return the names under which we know annotators that Argilla does not list any more."""
-    rows = await connection.execute(_USERNAMES, {"ids": list(user_ids)})
-    return {row.annotator_id: row.annotator for row in rows}
-
-
-async def get_activity_seen(connection: AsyncConnection, dataset: str) -> datetime | None:
-    """Return Argilla's `last_activity_at` when the last complete sweep began."""
-    seen: datetime | None = await connection.scalar(_ACTIVITY_SEEN, {"name": dataset})
-    return seen
-
-
-async def mark_swept(connection: AsyncConnection, dataset: str, activity: datetime) -> None:
-    """Store that a complete sweep has ended, and the activity that was seen when it began."""
-    await connection.execute(_SWEPT, {"name": dataset, "activity": activity})
 
 
 async def measure_backlog(connection: AsyncConnection, dataset: str) -> tuple[int, float]:

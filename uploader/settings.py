@@ -1,6 +1,6 @@
 """Settings of the uploader."""
 
-from pydantic import Field
+from pydantic import Field, HttpUrl, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from core.settings import SettingsGroup
@@ -70,3 +70,43 @@ class SweepSettings(SettingsGroup):
     full_sweep_seconds: float = Field(
         3600, gt=0, description="Longest rest between two complete sweeps, whether activity was seen or not."
     )
+    sweep_share: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="Share of the time for which a full sweep without a reason keeps Argilla busy.",
+    )
+    sweep_busy_share: float = Field(
+        0.5, gt=0, le=1, description="The same for a sweep that has a reason: something changed, no event told it."
+    )
+    count_interval_seconds: float = Field(
+        30,
+        gt=0,
+        description="Pause between two comparisons of Argilla's counts with ours, which find deletions.",
+    )
+
+
+class WebhookSettings(SettingsGroup):
+    """How Argilla tells what its annotators do."""
+
+    model_config = SettingsConfigDict(env_prefix="WEBHOOK_")
+
+    url: HttpUrl | None = Field(
+        None,
+        description="Address of the ingestion API as Argilla's worker reaches it, without a path. "
+        "Empty: no webhooks, labels come with sweeps only.",
+    )
+    check_seconds: float = Field(30, gt=0, description="Pause between two looks at our webhook in Argilla.")
+    grace_seconds: float = Field(
+        10, gt=0, description="Activity in Argilla that no event explains for so long makes for a sweep."
+    )
+
+    @field_validator("url", mode="before")
+    @classmethod
+    def _empty_is_none(cls, url: object) -> object:
+        return url or None
+
+    @property
+    def endpoint(self) -> str | None:
+        """The address to which Argilla sends events."""
+        return f"{str(self.url).rstrip('/')}/webhooks/argilla" if self.url else None

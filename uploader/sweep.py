@@ -1,171 +1,185 @@
-"""Brings the annotators' responses home: goes through every uploaded text, and takes over what Argilla holds."""
+"""The sweep: goes through every uploaded text, and takes over what Argilla holds. It makes labels complete.
 
+A sweep under way is kept in `datasets`, so that it goes on after a restart. It has a reason, and its pace follows
+from that: see Reason.
+"""
+
+import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from enum import StrEnum
 from uuid import UUID
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.annotations import replace_annotations
-from uploader import metrics, repository
-from uploader.argilla_client import Argilla
-from uploader.argilla_errors import ArgillaError, Fault, Stopped, Unreachable
-from uploader.guard import Guard
+from uploader import metrics, pull_repository
+from uploader.argilla_errors import Stopped
+from uploader.collector import Collector
+from uploader.counts import find_difference
+from uploader.deletions import settle_missing
 from uploader.lane import Lane
-from uploader.repository import Page
-from uploader.responses import blocks_record, to_moment, to_response
-from uploader.rhythm import Rhythm
-from uploader.settings import MAX_SEARCH_TERMS
+from uploader.pull_repository import Counts, Page, SweepState
+from uploader.registration import Registration
+from uploader.responses import to_moment
+from uploader.schedule import wait_for_any
+from uploader.settings import MAX_SEARCH_TERMS, SweepSettings
+from uploader.trust import Trust
 
 log = structlog.get_logger()
 
-_BEFORE_ALL = UUID(int=0)
-_NO_RECORD = "none"
-
-RawResponses = dict[str, list[dict[str, Any]]]
-Read = Callable[[Sequence[str]], Awaitable[RawResponses]]
-
-
-async def sweep_if_due(lane: Lane, rhythm: Rhythm, guard: Guard) -> None:
-    """Sweep a dataset that this process leads, when annotators were active or it is time to anyway.
-
-    Raises:
-        NotLeading: another uploader leads by now.
-        ArgillaError: Argilla is away, or does not let us.
-        psycopg.Error, sqlalchemy.exc.SQLAlchemyError: Postgres is away.
-    """
-    prepared = await lane.prepare()
-    try:
-        await _sweep_if_due(lane, rhythm, guard, prepared.dataset_id)
-    except Stopped:
-        lane.prepared = None  # somebody changed something there
-        raise
+# After so long it is time to see whether there is a reason to go faster.
+_SLICE_SECONDS = 10
+_LONGEST_PAUSE_SECONDS = 30
+_EVENT_SECONDS = timedelta(seconds=10)
 
 
-async def _sweep_if_due(lane: Lane, rhythm: Rhythm, guard: Guard, argilla_dataset_id: UUID) -> None:
-    dataset = await lane.argilla.get_dataset(argilla_dataset_id)
-    # Read before the sweep: what moves during it makes for another one.
-    activity = to_moment(dataset["last_activity_at"])
-    async with lane.engine.connect() as connection:
-        seen = await repository.get_activity_seen(connection, lane.name)
-    began_at = time.monotonic()
-    # Any difference counts: Argilla may commit a later moment before an earlier one.
-    if not rhythm.is_due(began_at, activity != seen):
-        return
+class Reason(StrEnum):
+    """Why a sweep is due. All but the last one are urgent."""
 
-    def on_page() -> None:
-        lane.leadership.check()
-        guard.go_on()
-
-    await Sweep(lane.argilla, lane.engine, lane.name, argilla_dataset_id).run(on_page)
-    async with lane.engine.begin() as connection:
-        await repository.mark_swept(connection, lane.name, activity)
-    rhythm.note(began_at, time.monotonic())
-    metrics.SWEEP_SECONDS.labels(lane.name).observe(rhythm.took_seconds)
-    metrics.SWEPT_TIMESTAMP_SECONDS.labels(lane.name).set_to_current_time()
+    FIRST = "first"  # this dataset was never swept
+    ACTIVITY = "activity"  # annotators were active, and no event tells what they did
+    COUNTS = "counts"  # Argilla holds more or less than we do
+    TIME = "time"  # nothing is known to be wrong
 
 
-class Sweep:
-    """One complete walk through the uploaded texts of a dataset, in the order of their ids."""
+class Sweeper:
+    """Sweeps one dataset."""
 
-    def __init__(self, argilla: Argilla, engine: AsyncEngine, dataset: str, argilla_dataset_id: UUID) -> None:
-        self.changed_count = 0
-        self._argilla = argilla
-        self._engine = engine
-        self._dataset = dataset
-        self._argilla_dataset_id = argilla_dataset_id
-        self._usernames: dict[UUID, str] = {}
+    def __init__(
+        self, lane: Lane, collector: Collector, settings: SweepSettings, registration: Registration, trust: Trust
+    ) -> None:
+        self._lane = lane
+        self._collector = collector
+        self._settings = settings
+        self._registration = registration
+        self._trust = trust
+        self._difference: Counts | None = None
+        self._count_at = 0.0  # not before, by time.monotonic()
+        self._began_at: float | None = None
 
-    async def run(self, on_page: Callable[[], None]) -> None:
-        """Take over the responses of every uploaded text; calls `on_page` after each page.
+    async def run(self, stopping: asyncio.Event, on_page: Callable[[], None]) -> None:
+        """See whether a sweep is due, and sweep for a while; calls `on_page` after each page.
 
         Raises:
-            ArgillaError: Argilla is away; what was read until then is taken over.
+            NotLeading: another uploader leads by now.
+            ArgillaError: Argilla is away, or does not let us; what was read until then is taken over.
+            psycopg.Error, sqlalchemy.exc.SQLAlchemyError: Postgres is away.
         """
-        self._usernames = await self._argilla.list_usernames()
-        after = _BEFORE_ALL
-        while page := await self._next_page(after):
-            await self._take_over(page)
+        prepared = await self._lane.prepare()
+        try:
+            await self._run(prepared.dataset_id, stopping, on_page)
+        except Stopped:
+            self._lane.prepared = None  # somebody changed something there
+            raise
+
+    async def _run(self, argilla_dataset_id: UUID, stopping: asyncio.Event, on_page: Callable[[], None]) -> None:
+        dataset = await self._lane.argilla.get_dataset(argilla_dataset_id)
+        # Read before the sweep: what moves during it makes for another one.
+        activity = to_moment(dataset["last_activity_at"])
+        state = await self._get_state()
+        reason = self._why(activity, state)
+        if reason is None and state.sweep_position is None and time.monotonic() >= self._count_at:
+            await self._count(argilla_dataset_id, activity)
+            reason = self._why(activity, state)
+        if state.sweep_position is None:
+            if reason is None:
+                return
+            await self._begin(activity, reason)
+        position = state.sweep_position or pull_repository.BEFORE_ALL
+        await self._walk(argilla_dataset_id, position, self._share(reason), stopping, on_page)
+
+    def _why(self, activity: datetime, state: SweepState) -> Reason | None:
+        now = time.monotonic()
+        self._trust.see(activity, state.activity_seen_at, state.events_applied_at, now)
+        is_late = self._trust.is_late(now)
+        metrics.WEBHOOK_LATE.labels(self._lane.name).set(self._registration.is_on and is_late)
+        if state.seconds_since_swept is None:
+            return Reason.FIRST
+        # Any difference counts: Argilla may commit a later moment before an earlier one.
+        if activity != state.activity_seen_at and (is_late or not self._registration.is_on):
+            return Reason.ACTIVITY
+        if self._difference and self._difference != state.difference_seen:
+            return Reason.COUNTS
+        if state.seconds_since_swept >= self._settings.full_sweep_seconds:
+            return Reason.TIME
+        return None
+
+    def _share(self, reason: Reason | None) -> float:
+        urgent = reason not in {None, Reason.TIME}
+        return self._settings.sweep_busy_share if urgent else self._settings.sweep_share
+
+    async def _count(self, argilla_dataset_id: UUID, activity: datetime) -> None:
+        began_at = time.monotonic()
+        await self._collector.refresh_usernames()
+        # Until all activity is explained the counts must differ.
+        difference = None
+        if self._trust.is_settled():
+            difference = await find_difference(self._lane, argilla_dataset_id, activity)
+        took_seconds = time.monotonic() - began_at
+        rest = max(self._settings.count_interval_seconds, took_seconds / self._settings.sweep_share)
+        self._count_at = time.monotonic() + rest
+        metrics.COUNT_SECONDS.labels(self._lane.name).observe(took_seconds)
+        if difference is not None:
+            self._difference = difference
+            metrics.COUNT_DIFFERENCE.labels(self._lane.name).set(sum(map(abs, difference.values())))
+
+    async def _get_state(self) -> SweepState:
+        async with self._lane.engine.connect() as connection:
+            return await pull_repository.get_sweep_state(connection, self._lane.name)
+
+    async def _begin(self, activity: datetime, reason: Reason) -> None:
+        await self._collector.refresh_usernames()
+        async with self._lane.engine.begin() as connection:
+            await pull_repository.begin_sweep(connection, self._lane.name, activity, self._difference)
+        self._began_at = time.monotonic()
+        metrics.SWEEPS.labels(self._lane.name, reason).inc()
+        log.info("sweep.begun", dataset=self._lane.name, reason=str(reason))
+
+    async def _walk(
+        self,
+        argilla_dataset_id: UUID,
+        after: UUID,
+        share: float,
+        stopping: asyncio.Event,
+        on_page: Callable[[], None],
+    ) -> None:
+        """Go on for a while, so that Argilla works for us for `share` of the time only."""
+        slice_ends_at = time.monotonic() + _SLICE_SECONDS
+        while not stopping.is_set() and time.monotonic() < slice_ends_at:
+            self._lane.leadership.check()
+            began_at = time.monotonic()
+            page = await self._next_page(after)
+            if page is None:
+                await self._end()
+                return
+            await self._take_over(argilla_dataset_id, page)
             after = page.ids[-1]
             on_page()
+            pause = (time.monotonic() - began_at) * (1 / share - 1)
+            await wait_for_any(stopping, seconds=min(pause, _LONGEST_PAUSE_SECONDS))
 
     async def _next_page(self, after: UUID) -> Page | None:
-        async with self._engine.connect() as connection:
-            return await repository.get_page(connection, self._dataset, after, MAX_SEARCH_TERMS)
+        async with self._lane.engine.connect() as connection:
+            return await pull_repository.get_page(connection, self._lane.name, after, MAX_SEARCH_TERMS)
 
-    async def _take_over(self, page: Page) -> None:
-        found, unreadable = await read_isolating(self._read, [str(id_) for id_ in page.ids])
-        for id_ in unreadable:
-            metrics.UNREADABLE_RECORDS.labels(self._dataset).inc()
-            log.warning("sweep.record_unreadable", dataset=self._dataset, text_id=id_)
-        await self._learn_usernames(found)
-        responses = {
-            UUID(id_): [to_response(UUID(id_), raw, self._usernames) for raw in raws]
-            for id_, raws in found.items()
-        }
-        async with self._engine.begin() as connection:
-            changed = await connection.run_sync(replace_annotations, self._dataset, page.read_at, responses)
-        self.changed_count += changed
-        metrics.SWEEP_CHANGED_TEXTS.labels(self._dataset).inc(changed)
-        for raw in (raw for raws in found.values() for raw in raws if blocks_record(raw)):
-            await self._heal(raw)
+    async def _take_over(self, argilla_dataset_id: UUID, page: Page) -> None:
+        collected = await self._collector.collect(argilla_dataset_id, page.ids, page.read_at)
+        unseen = await settle_missing(self._lane, argilla_dataset_id, collected.missing, page.read_at)
+        metrics.UNSEEN_RECORDS.labels(self._lane.name).inc(len(unseen))
+        metrics.SWEEP_CHANGED_TEXTS.labels(self._lane.name).inc(len(collected.changed))
+        async with self._lane.engine.begin() as connection:
+            await pull_repository.advance_sweep(connection, self._lane.name, page.ids[-1])
+            if self._registration.is_on:
+                lost = await pull_repository.count_older(
+                    connection, collected.changed, page.read_at - _EVENT_SECONDS
+                )
+                metrics.LOST_EVENTS.labels(self._lane.name).inc(lost)
 
-    async def _read(self, external_ids: Sequence[str]) -> RawResponses:
-        return await self._argilla.read_responses(self._argilla_dataset_id, external_ids)
-
-    async def _learn_usernames(self, found: RawResponses) -> None:
-        """Make sure that every annotator has a name: Argilla's, else the one that we hold, else the id."""
-        user_ids = {UUID(raw["user_id"]) for raws in found.values() for raw in raws}
-        if user_ids <= self._usernames.keys():
-            return
-        self._usernames |= await self._argilla.list_usernames()
-        unknown = user_ids - self._usernames.keys()
-        async with self._engine.connect() as connection:
-            held = await repository.list_held_usernames(connection, list(unknown))
-        # Kept also for those without a name, so that they are looked up once a sweep.
-        self._usernames |= {user_id: held.get(user_id, str(user_id)) for user_id in unknown}
-
-    async def _heal(self, raw: dict[str, Any]) -> None:
-        """Give a response empty values; without any, Argilla breaks down over every upsert of its record."""
-        response_id = raw["id"]
-        try:
-            await self._argilla.call("PUT", f"responses/{response_id}", {"status": raw["status"], "values": {}})
-        except Unreachable:
-            raise
-        except ArgillaError as error:
-            log.warning("sweep.heal_failed", dataset=self._dataset, response_id=response_id, reason=str(error))
-            return
-        metrics.HEALED_RESPONSES.labels(self._dataset).inc()
-        log.info("sweep.response_healed", dataset=self._dataset, response_id=response_id)
-
-
-async def read_isolating(read: Read, external_ids: Sequence[str]) -> tuple[RawResponses, list[str]]:
-    """Read the responses to some records; return them, and the records over which Argilla breaks down.
-
-    Raises:
-        Unreachable: it is not about the records, Argilla cannot read any.
-    """
-    found: RawResponses = {}
-    unreadable: list[str] = []
-    parts = [list(external_ids)]
-    while parts:
-        part = parts.pop()
-        try:
-            found |= await read(part)
-        except Fault:
-            await _check_reading(read)
-            if len(part) == 1:
-                unreadable += part
-            else:
-                middle = len(part) // 2
-                parts += [part[middle:], part[:middle]]
-    return found, unreadable
-
-
-async def _check_reading(read: Read) -> None:
-    try:
-        await read([_NO_RECORD])
-    except Fault as fault:
-        raise Unreachable("Argilla breaks down over every search") from fault
+    async def _end(self) -> None:
+        async with self._lane.engine.begin() as connection:
+            await pull_repository.end_sweep(connection, self._lane.name)
+        if self._began_at is not None:  # it began in another process
+            metrics.SWEEP_SECONDS.labels(self._lane.name).observe(time.monotonic() - self._began_at)
+        metrics.SWEPT_TIMESTAMP_SECONDS.labels(self._lane.name).set_to_current_time()
+        log.info("sweep.ended", dataset=self._lane.name)

@@ -25,6 +25,7 @@ def program_environment(context: Context) -> dict[str, str]:
         "ARGILLA_URL": settings.argilla_url,
         "ARGILLA_API_KEY": context.credentials.argilla_api_key,
         "ARGILLA_WORKSPACE": WORKSPACE,
+        "WEBHOOK_URL": settings.ingestion_url,
         "INGESTION_HOST": "127.0.0.1",
         "INGESTION_PORT": str(settings.ingestion_port),
         "SERVING_HOST": "127.0.0.1",

@@ -55,7 +55,7 @@ def sweep(engine: sa.Engine, minute: int, *responses: Response, texts: list[UUID
     for response in responses:
         held[response.text_id].append(response)
     with engine.begin() as connection:
-        return replace_annotations(connection, "toxicity", START + timedelta(minutes=minute), held)
+        return len(replace_annotations(connection, "toxicity", START + timedelta(minutes=minute), held))
 
 
 def label_of(engine: sa.Engine, text: UUID) -> sa.RowMapping | None:

@@ -12,11 +12,15 @@ from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWith
 from tests.integration.uploader.fake_argilla import DATASET_ID, QUESTION_ID, FakeArgilla
 from uploader.argilla_client import Argilla
 from uploader.argilla_setup import Prepared
+from uploader.collector import Collector
 from uploader.jobs import DatasetJobs
 from uploader.lane import Lane
 from uploader.leadership import Leadership
+from uploader.registration import Registration
 from uploader.settings import PushSettings, SweepSettings
 from uploader.slots import Slots
+from uploader.sweep import Sweeper
+from uploader.trust import Trust
 
 _ALERTS = "select dataset, job, code from alerts order by job"
 
@@ -29,10 +33,14 @@ def _run_jobs(run: RunWithEngine, fake: FakeArgilla, work: Work) -> None:
         async with httpx.AsyncClient(base_url="http://argilla/api/v1/", transport=transport) as http:
             definition = Dataset(labels=("toxic", "non_toxic"), guidelines="x")
             leadership = Leadership(engine, DATASET, 60)
-            lane = Lane(DATASET, definition, engine, Argilla(http), "w", leadership, Slots(1))
+            argilla = Argilla(http)
+            lane = Lane(DATASET, definition, engine, argilla, "w", leadership, Slots(1))
             lane.prepared = Prepared(DATASET_ID, QUESTION_ID)
             # Without pauses, so that a test need not wait for them to end.
-            jobs = DatasetJobs(lane, PushSettings(), SweepSettings(), retry_cap_seconds=0)
+            collector = Collector(argilla, engine, DATASET)
+            registration = Registration(argilla, engine, None, "w")
+            sweeper = Sweeper(lane, collector, SweepSettings(), registration, Trust(0))
+            jobs = DatasetJobs(lane, PushSettings(), sweeper, collector, retry_cap_seconds=0)
             await work(jobs, lane, asyncio.Event())
             await leadership.release()
 

@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
-from uploader import repository
+from uploader import pull_repository, repository
 from uploader.records import PendingText
 
 
@@ -193,11 +193,17 @@ def test_another_dataset_in_argilla_forgets_what_was_swept(run: RunWithEngine, r
         for id_ in (UUID(int=1), UUID(int=1), UUID(int=2)):
             async with engine.begin() as connection:
                 await repository.remember_dataset(connection, DATASET, id_)
-                seen.append(await repository.get_activity_seen(connection, DATASET))
-                await repository.mark_swept(connection, DATASET, datetime(2026, 1, 1, tzinfo=UTC))
+                state = await pull_repository.get_sweep_state(connection, DATASET)
+                seen.append((state.activity_seen_at, state.difference_seen, state.seconds_since_swept is None))
+                await pull_repository.begin_sweep(connection, DATASET, datetime(2026, 1, 1, tzinfo=UTC), {"a": 1})
+                await pull_repository.end_sweep(connection, DATASET)
         return seen
 
-    assert run(work) == [None, datetime(2026, 1, 1, tzinfo=UTC), None]
+    assert run(work) == [
+        (None, None, True),
+        (datetime(2026, 1, 1, tzinfo=UTC), {"a": 1}, False),
+        (None, None, True),
+    ]
     assert rows("select name, argilla_dataset_id from datasets") == [(DATASET, UUID(int=2))]
 
 
@@ -210,7 +216,7 @@ def test_pages_walk_through_every_uploaded_text_once(run: RunWithEngine, add_tex
         seen: list[UUID] = []
         after = UUID(int=0)
         async with engine.connect() as connection:
-            while page := await repository.get_page(connection, DATASET, after, 3):
+            while page := await pull_repository.get_page(connection, DATASET, after, 3):
                 seen += page.ids
                 after = page.ids[-1]
         return seen

@@ -1,109 +1,355 @@
-"""Tests of uploader.sweep on a fake Argilla: what a real one shows only by and by."""
+"""Tests of uploader.sweep on a model of Argilla: when it sweeps, and what it takes over."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID, uuid4
 
-import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
-from tests.integration.uploader.fake_argilla import DATASET_ID, FakeArgilla
-from uploader.argilla_client import Argilla
+from tests.integration.uploader.conftest import AddTexts, Rows, RunWithEngine
+from tests.integration.uploader.model_argilla import ModelArgilla
+from tests.integration.uploader.pulling import Side, pulling
 from uploader.argilla_errors import Unreachable
-from uploader.sweep import Sweep
+from uploader.deletions import DELETED
 
 _ANN, _BOB = UUID(int=21), UUID(int=22)
+_SEARCH = "POST dataset/records/search"
+
+Work = Callable[[Side], Awaitable[None]]
+Pulling = Callable[..., None]
 
 
-def _response(user_id: UUID, value: str = "toxic") -> dict[str, Any]:
-    moment = "2026-01-01T00:00:00"
-    return {
-        "id": str(uuid4()),
-        "user_id": str(user_id),
-        "status": "submitted",
-        "values": {"label": {"value": value}},
-        "inserted_at": moment,
-        "updated_at": moment,
-    }
+@pytest.fixture
+def model() -> ModelArgilla:
+    """An Argilla with one annotator."""
+    return ModelArgilla(users={_ANN: "ann"})
 
 
-def _sweep(run: RunWithEngine, fake: FakeArgilla) -> int:
-    async def work(engine: AsyncEngine) -> int:
-        transport = httpx.MockTransport(fake.answer)
-        async with httpx.AsyncClient(base_url="http://argilla/api/v1/", transport=transport) as http:
-            sweep = Sweep(Argilla(http), engine, DATASET, DATASET_ID)
-            await sweep.run(lambda: None)
-            return sweep.changed_count
+@pytest.fixture
+def uploaded(add_texts: AddTexts, model: ModelArgilla, run: RunWithEngine, database_url: str) -> AddTexts:
+    """Add texts with their records, as if they had been uploaded; swept once when Argilla has seen no answers."""
 
-    changed: int = run(work)
-    return changed
+    def add(*texts: str) -> list[UUID]:
+        async def prepare(engine: AsyncEngine) -> None:
+            async with pulling(engine, model):
+                pass  # so that the dataset is older than its texts
+
+        run(prepare)
+        ids = add_texts(*texts, status="uploaded", uploaded_at="now")
+        model.add_records(*ids)
+        return ids
+
+    return add
 
 
-def _answered(ids: list[UUID], user_id: UUID = _ANN) -> FakeArgilla:
-    responses = {str(id_): [_response(user_id)] for id_ in ids}
-    return FakeArgilla(records=set(responses), responses=responses, users={_ANN: "ann"})
+@pytest.fixture
+def pull(run: RunWithEngine, database_url: str, model: ModelArgilla) -> Pulling:
+    """Work as an uploader that begins just now."""
+
+    def pull_(work: Work, **settings: Any) -> None:
+        async def with_side(engine: AsyncEngine) -> None:
+            async with pulling(engine, model, **settings) as side:
+                await work(side)
+
+        run(with_side)
+
+    return pull_
 
 
-def test_every_page_is_taken_over(run: RunWithEngine, add_texts: AddTexts, rows: Rows) -> None:
-    ids = add_texts(*(f"t{i}" for i in range(600)), status="uploaded")
-    assert _sweep(run, _answered(ids)) == 600
+async def _look(side: Side) -> None:
+    await side.look()
+
+
+async def _look_until_quiet(side: Side) -> None:
+    for _ in range(3):
+        await side.look()
+
+
+def _answer(model: ModelArgilla, ids: list[UUID], user: UUID = _ANN) -> None:
+    for id_ in ids:
+        model.respond(id_, user, "submitted", "toxic")
+
+
+def test_every_page_is_taken_over(pull: Pulling, uploaded: AddTexts, model: ModelArgilla, rows: Rows) -> None:
+    _answer(model, uploaded(*(f"t{i}" for i in range(600))))
+    pull(_look)
     assert rows("select label, annotations, count(*) from labels group by 1, 2") == [("toxic", 1, 600)]
+    assert model.calls[_SEARCH] == 3
 
 
-def test_a_second_sweep_changes_nothing(run: RunWithEngine, add_texts: AddTexts, rows: Rows) -> None:
-    fake = _answered(add_texts("a", status="uploaded"))
-    _sweep(run, fake)
+def test_a_second_sweep_changes_nothing(
+    pull: Pulling, uploaded: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    _answer(model, uploaded("a"))
+    pull(_look)
     before = rows("select changed_xid::text from labels")
-    assert _sweep(run, fake) == 0
+    pull(_look, full_sweep_seconds=1e-9)
+    assert model.calls[_SEARCH] == 2
     assert rows("select changed_xid::text from labels") == before
 
 
-def test_a_response_that_is_gone_is_withdrawn(run: RunWithEngine, add_texts: AddTexts, rows: Rows) -> None:
-    fake = _answered(add_texts("a", status="uploaded"))
-    _sweep(run, fake)
-    fake.responses.clear()
-    assert _sweep(run, fake) == 1
-    assert rows("select status from labels") == [("withdrawn",)]
+@pytest.mark.parametrize("webhooks", [True, False])
+def test_while_nothing_changes_a_look_costs_a_call_and_counting_four(
+    pull: Pulling, uploaded: AddTexts, model: ModelArgilla, webhooks: bool
+) -> None:
+    _answer(model, uploaded(*(f"t{i}" for i in range(300))))
+
+    async def work(side: Side) -> None:
+        await side.look()
+        model.calls.clear()
+        for _ in range(10):
+            await side.look()
+
+    pull(work, webhooks=webhooks, count_interval_seconds=3600)
+    # One of the ten counted: `last_activity_at` before and after, the users' names, and four counts.
+    assert model.calls == {
+        "GET dataset": 11,
+        "GET users": 1,
+        "GET dataset/users/progress": 1,
+        "GET dataset/records": 1,
+        "GET dataset/progress": 1,
+    }
 
 
-def test_a_record_that_is_gone_keeps_its_annotations(run: RunWithEngine, add_texts: AddTexts, rows: Rows) -> None:
-    fake = _answered(add_texts("a", status="uploaded"))
-    _sweep(run, fake)
-    fake.records.clear()
-    assert _sweep(run, fake) == 0
+def test_a_restart_is_no_reason_to_sweep(pull: Pulling, uploaded: AddTexts, model: ModelArgilla) -> None:
+    _answer(model, uploaded("a"))
+    pull(_look)
+    pull(_look)
+    assert model.calls[_SEARCH] == 1
+
+
+def test_without_webhooks_activity_makes_for_a_sweep(
+    pull: Pulling, uploaded: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    [id_] = uploaded("a")
+
+    async def work(side: Side) -> None:
+        await side.look()
+        model.respond(id_, _ANN, "submitted", "toxic")
+        await side.look()
+
+    pull(work, webhooks=False)
     assert rows("select label from labels") == [("toxic",)]
 
 
-def test_a_renamed_annotator_gets_the_new_name(run: RunWithEngine, add_texts: AddTexts, rows: Rows) -> None:
-    fake = _answered(add_texts("a", status="uploaded"))
-    _sweep(run, fake)
-    fake.users[_ANN] = "anna"
-    _sweep(run, fake)
+def test_activity_that_events_explain_makes_for_none(
+    pull: Pulling, uploaded: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    ids = uploaded("a", "b")
+
+    async def work(side: Side) -> None:
+        await side.look()
+        model.calls.clear()
+        for id_ in ids:
+            await side.deliver(model.respond(id_, _ANN, "submitted", "toxic"))
+            await side.pull()
+            await side.look()
+
+    pull(work)
+    assert model.calls[_SEARCH] == 2  # the pulls
+    assert rows("select label from labels") == [("toxic",), ("toxic",)]
+
+
+def test_activity_whose_event_does_not_come_makes_for_a_sweep(
+    pull: Pulling, uploaded: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    [id_] = uploaded("a")
+
+    async def work(side: Side) -> None:
+        await side.look()
+        model.respond(id_, _ANN, "submitted", "toxic")
+        await side.look()
+
+    pull(work, grace_seconds=3600)
+    assert rows("select label from labels") == []
+    pull(work, grace_seconds=-1)
+    assert rows("select label from labels") == [("toxic",)]
+
+
+def test_what_a_lost_event_added_or_took_is_found_by_counting(
+    pull: Pulling, uploaded: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    lost, told = uploaded("a", "b")
+
+    async def work(side: Side) -> None:
+        await side.look()
+        model.respond(lost, _ANN, "submitted", "toxic")
+        await side.deliver(model.respond(told, _ANN, "submitted", "toxic"))  # explains the activity
+        await side.pull()
+        await _look_until_quiet(side)
+
+    pull(work, grace_seconds=3600)
+    assert rows("select count(*) from labels where label = 'toxic'") == [(2,)]
+
+
+def test_a_deleted_user_is_found_by_counting(
+    pull: Pulling, uploaded: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    _answer(model, uploaded("a"))
+
+    async def work(side: Side) -> None:
+        await side.look()
+        model.delete_user(_ANN)
+        await _look_until_quiet(side)
+
+    pull(work)
+    assert rows("select status from labels") == [("withdrawn",)]
+    assert rows("select annotator from annotations") == [("ann",)]
+
+
+def test_a_difference_that_a_sweep_leaves_is_no_reason_for_another_one(
+    pull: Pulling, uploaded: AddTexts, model: ModelArgilla
+) -> None:
+    uploaded("a")
+    somebody_elses = uuid4()
+    model.add_records(somebody_elses)
+
+    async def work(side: Side) -> None:
+        for _ in range(10):
+            await side.look()
+
+    pull(work)
+    _answer(model, [somebody_elses])
+    pull(work)
+    assert model.calls[_SEARCH] <= 5
+
+
+def test_nothing_is_concluded_from_counts_while_texts_are_on_their_way(
+    pull: Pulling, uploaded: AddTexts, model: ModelArgilla, add_texts: AddTexts
+) -> None:
+    uploaded("a")
+
+    async def work(side: Side) -> None:
+        await side.look()
+        add_texts("b", status="uploading")
+        model.add_records(uuid4())
+        await _look_until_quiet(side)
+
+    pull(work)
+    assert model.calls[_SEARCH] == 1
+    pull(_look)  # whose uploader makes the claimed text pending again
+    assert model.calls[_SEARCH] == 2
+
+
+def test_a_sweep_goes_on_where_it_was_when_its_process_ended(
+    pull: Pulling, uploaded: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    _answer(model, uploaded(*(f"t{i}" for i in range(600))))
+
+    async def work(side: Side) -> None:
+        stopping = asyncio.Event()
+        await side.sweeper.run(stopping, stopping.set)
+
+    pull(work)
+    assert rows("select count(*), (select swept_at is null from datasets) from labels") == [(250, True)]
+    pull(_look)
+    assert rows("select count(*), (select swept_at is null from datasets) from labels") == [(600, False)]
+    assert model.calls[_SEARCH] == 3
+
+
+def test_what_happens_during_a_sweep_makes_for_another_one(
+    pull: Pulling, uploaded: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    ids = sorted(uploaded(*(f"t{i}" for i in range(300))))
+
+    async def work(side: Side) -> None:
+        # Behind the page that was just read.
+        await side.sweeper.run(asyncio.Event(), lambda: _answer(model, ids[:1]))
+        await side.look()
+
+    pull(work, webhooks=False)
+    assert rows("select label from labels") == [("toxic",)]
+
+
+def test_a_response_that_is_gone_is_withdrawn(
+    pull: Pulling, uploaded: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    [id_] = uploaded("a")
+    _answer(model, [id_])
+    pull(_look)
+    model.delete_response(id_, _ANN)
+    pull(_look)
+    assert rows("select status from labels") == [("withdrawn",)]
+
+
+def test_a_record_that_only_the_index_lost_keeps_its_annotations(
+    pull: Pulling, uploaded: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    [id_] = uploaded("a")
+    _answer(model, [id_])
+    pull(_look)
+    model.records[str(id_)].is_visible = False
+    pull(_look_until_quiet)
+    assert rows("select label from labels") == [("toxic",)]
+    assert rows("select status from texts") == [("uploaded",)]
+
+
+def test_a_deleted_record_fails_its_text_and_withdraws_its_annotations(
+    pull: Pulling, uploaded: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    id_, _ = uploaded("a", "b")
+    _answer(model, [id_])
+    pull(_look)
+    model.delete_record(id_)
+    pull(_look_until_quiet)
+    assert rows("select status from labels") == [("withdrawn",)]
+    assert rows("select status, last_error from texts order by sequence") == [
+        ("failed", DELETED),
+        ("uploaded", None),
+    ]
+
+
+def test_texts_that_were_uploaded_into_another_dataset_are_left_alone(
+    pull: Pulling, uploaded: AddTexts, model: ModelArgilla, rows: Rows, run: RunWithEngine, database_url: str
+) -> None:
+    _answer(model, uploaded("a"))
+    pull(_look)
+
+    async def lose_everything(engine: AsyncEngine) -> None:
+        async with engine.begin() as connection:
+            await connection.exec_driver_sql("update datasets set argilla_dataset_id = gen_random_uuid()")
+
+    run(lose_everything)
+    model.records.clear()
+    pull(_look_until_quiet)
+    assert rows("select label from labels") == [("toxic",)]
+    assert rows("select status from texts") == [("uploaded",)]
+
+
+def test_a_renamed_annotator_gets_the_new_name(
+    pull: Pulling, uploaded: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    _answer(model, uploaded("a"))
+    pull(_look)
+    model.users[_ANN] = "anna"
+    pull(_look_until_quiet)
     assert rows("select annotator from annotations") == [("anna",)]
 
 
 def test_an_annotator_that_argilla_forgot_keeps_the_name(
-    run: RunWithEngine, add_texts: AddTexts, rows: Rows
+    pull: Pulling, uploaded: AddTexts, model: ModelArgilla, rows: Rows
 ) -> None:
-    fake = _answered(add_texts("a", status="uploaded"))
-    _sweep(run, fake)
-    fake.users.clear()
-    assert _sweep(run, fake) == 0
+    _answer(model, uploaded("a"))
+    pull(_look)
+    model.users.clear()
+    pull(_look, full_sweep_seconds=1e-9)
     assert rows("select annotator from annotations") == [("ann",)]
 
 
 def test_an_annotator_that_nobody_knows_is_named_by_the_id(
-    run: RunWithEngine, add_texts: AddTexts, rows: Rows
+    pull: Pulling, uploaded: AddTexts, model: ModelArgilla, rows: Rows
 ) -> None:
-    _sweep(run, _answered(add_texts("a", status="uploaded"), _BOB))
+    _answer(model, uploaded("a"), _BOB)
+    pull(_look)
     assert rows("select annotator from annotations") == [(str(_BOB),)]
 
 
-def test_an_outage_withdraws_nothing(run: RunWithEngine, add_texts: AddTexts, rows: Rows) -> None:
-    fake = _answered(add_texts("a", status="uploaded"))
-    _sweep(run, fake)
-    fake.is_away = True
+def test_an_outage_withdraws_nothing(pull: Pulling, uploaded: AddTexts, model: ModelArgilla, rows: Rows) -> None:
+    _answer(model, uploaded("a"))
+    pull(_look)
+    model.is_away = True
     with pytest.raises(Unreachable):
-        _sweep(run, fake)
+        pull(_look)
     assert rows("select label from labels") == [("toxic",)]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from core.models import AnnotationStatus
 from uploader.argilla_errors import Fault, Unreachable
+from uploader.collector import RawResponses, read_isolating
 from uploader.responses import blocks_record, to_response
-from uploader.sweep import RawResponses, read_isolating
 
 _TEXT, _RESPONSE, _USER = UUID(int=1), UUID(int=2), UUID(int=3)
 

@@ -1,15 +1,13 @@
-"""Tests of uploader.backoff, uploader.rhythm and uploader.guard: who waits, and for how long."""
+"""Tests of uploader.backoff and uploader.guard: who waits, and for how long."""
 
 import asyncio
 
 import psycopg
-import pytest
 
 from uploader.argilla_errors import Stopped, Unreachable
 from uploader.backoff import Backoff
 from uploader.guard import Alert, Guard
 from uploader.leadership import NotLeading
-from uploader.rhythm import Rhythm
 
 
 class _Clock:
@@ -43,30 +41,6 @@ def test_success_forgets_the_failures() -> None:
     backoff.succeed()
     assert not backoff.is_on()
     assert backoff.fail() <= 1
-
-
-def test_the_first_sweep_is_due_at_once() -> None:
-    assert Rhythm(3600).is_due(0, activity_moved=False)
-
-
-@pytest.mark.parametrize(
-    ("took", "rested", "moved", "is_due"),
-    [
-        (0.5, 0.6, True, True),  # activity: soon
-        (600, 300, True, False),  # but not half of the time
-        (600, 600, True, True),
-        (0.5, 9.9, False, False),  # nothing seen: a tenth of the time, and not all the time
-        (0.5, 10, False, True),
-        (60, 539, False, False),
-        (60, 540, False, True),
-        (1600, 3599, False, False),  # and hourly
-        (1600, 3600, False, True),
-    ],
-)
-def test_sweeps_rest(took: float, rested: float, moved: bool, is_due: bool) -> None:
-    rhythm = Rhythm(3600)
-    rhythm.note(1000, 1000 + took)
-    assert rhythm.is_due(1000 + took + rested, moved) is is_due
 
 
 def _guard() -> tuple[Guard, _Clock]:

@@ -1,0 +1,65 @@
+"""The secrets with which Argilla may sign: kept in Postgres by the uploader, held in memory here."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
+from core import models
+from core.problems import BadSignature
+
+# A stranger's events make us look for new secrets at most so often.
+_LOOK_SECONDS = 1.0
+# A secret that is not valid any more is forgotten after so long.
+_KEEP_SECONDS = 10.0
+
+
+class WebhookSecrets:
+    """The secrets as this process knows them."""
+
+    def __init__(self, engine: AsyncEngine, clock: Callable[[], float] = time.monotonic) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._webhooks: list[Webhook] = []
+        self._read_at: float | None = None
+
+    async def verify(self, body: bytes, headers: Mapping[str, str]) -> None:
+        """Let an event pass that Argilla signed within the last five minutes.
+
+        Raises:
+            BadSignature: it is not.
+            sqlalchemy.exc.SQLAlchemyError: the secrets cannot be read.
+        """
+        await self._refresh(_KEEP_SECONDS)
+        if is_signed(body, headers, self._webhooks):
+            return
+        # Its webhook may be a new one.
+        await self._refresh(_LOOK_SECONDS)
+        if not is_signed(body, headers, self._webhooks):
+            raise BadSignature("The event is not signed by a webhook of ours, or is over five minutes old.")
+
+    async def _refresh(self, seconds: float) -> None:
+        now = self._clock()
+        if self._read_at is not None and now - self._read_at < seconds:
+            return
+        async with self._engine.connect() as connection:
+            secrets = (await connection.scalars(select(models.Webhook.secret))).all()
+        self._webhooks = [Webhook(secret) for secret in secrets]
+        self._read_at = now
+
+
+def is_signed(body: bytes, headers: Mapping[str, str], webhooks: Sequence[Webhook]) -> bool:
+    """Whether one of the webhooks' secrets signed the body, at most five minutes ago."""
+    return any(_is_signed_by(webhook, body, dict(headers)) for webhook in webhooks)
+
+
+def _is_signed_by(webhook: Webhook, body: bytes, headers: dict[str, Any]) -> bool:
+    try:
+        webhook.verify(body, headers, json_parse=False)
+    except (WebhookVerificationError, ValueError):
+        # The library splits and decodes what is not in the form that it expects: that is a ValueError.
+        return False
+    return True

@@ -1,0 +1,168 @@
+"""A model of Argilla's records, responses, users and webhooks, with what the real one does not do on demand."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+
+DATASET_ID = UUID(int=10)
+
+Json = dict[str, Any]
+
+
+@dataclass
+class Record:
+    """A record with its responses by user."""
+
+    id: UUID
+    responses: dict[UUID, Json] = field(default_factory=dict)
+    is_visible: bool = True
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a webhook tells: which record, and when."""
+
+    external_id: str
+    record_id: UUID
+    at: datetime
+
+
+@dataclass
+class ModelArgilla:
+    """The truth. What annotators do returns the event that Argilla would send."""
+
+    records: dict[str, Record] = field(default_factory=dict)
+    users: dict[UUID, str] = field(default_factory=dict)
+    webhooks: list[Json] = field(default_factory=list)
+    now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    last_activity_at: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    calls: Counter[str] = field(default_factory=Counter)
+    is_away: bool = False
+
+    def add_records(self, *text_ids: UUID) -> None:
+        """Take records, as if they had been uploaded."""
+        for id_ in text_ids:
+            self.records[str(id_)] = Record(uuid4())
+
+    def respond(self, text_id: UUID, user: UUID, status: str, value: str | None) -> Event:
+        """Make or change a user's response, as single and bulk calls do."""
+        record = self.records[str(text_id)]
+        at = self._tick()
+        made = {"id": str(uuid4()), "user_id": str(user), "inserted_at": _written(at)}
+        values = {} if value is None else {"label": {"value": value}}
+        record.responses[user] = record.responses.get(user, made) | {
+            "status": status,
+            "values": values,
+            "updated_at": _written(at),
+        }
+        self.last_activity_at = at
+        return Event(str(text_id), record.id, at)
+
+    def delete_response(self, text_id: UUID, user: UUID) -> Event:
+        """Delete a user's response."""
+        record = self.records[str(text_id)]
+        del record.responses[user]
+        self.last_activity_at = self._tick()
+        return Event(str(text_id), record.id, self.last_activity_at)
+
+    def delete_user(self, user: UUID) -> None:
+        """Delete a user with all their responses: no activity, no event."""
+        self.users.pop(user, None)
+        for record in self.records.values():
+            record.responses.pop(user, None)
+
+    def delete_record(self, text_id: UUID) -> Event:
+        """Delete a record: an event, but no activity."""
+        return Event(str(text_id), self.records.pop(str(text_id)).id, self._tick())
+
+    def _tick(self) -> datetime:
+        self.now += timedelta(seconds=1)
+        return self.now
+
+    async def answer(self, request: httpx.Request) -> httpx.Response:
+        """Answer a request as Argilla would."""
+        if self.is_away:
+            raise httpx.ConnectError("refused")
+        path = request.url.path.removeprefix("/api/v1/").replace(f"datasets/{DATASET_ID}", "dataset")
+        kind = path.split("/")[0] if path.startswith(("records/", "webhooks/")) else path
+        self.calls[f"{request.method} {kind}"] += 1
+        body = json.loads(request.content) if request.content else {}
+        match request.method, *path.split("/"):
+            case "GET", "dataset":
+                return _json({"status": "ready", "last_activity_at": _written(self.last_activity_at)})
+            case "GET", "dataset", "users", "progress":
+                return _json({"users": [self._progress(user) for user in self.users]})
+            case "GET", "dataset", "records" | "progress" as what:
+                return _json({"total": self._count(what == "progress")})
+            case "POST", "dataset", "records", "search":
+                return self._search(body["filters"]["and"][0]["values"])
+            case "POST", "dataset", "records", "bulk":
+                return self._refuse([item["external_id"] for item in body["items"]])
+            case "GET", "records", id_:
+                return self._record(id_)
+            case "GET", "users":
+                return _json({"items": [{"id": str(u), "username": name} for u, name in self.users.items()]})
+            case _:
+                return self._webhook(request.method, path, body)
+
+    def _count(self, only_visible: bool) -> int:
+        return sum(record.is_visible or not only_visible for record in self.records.values())
+
+    def _progress(self, user: UUID) -> Json:
+        statuses = [r.responses[user]["status"] for r in self.records.values() if user in r.responses]
+        return {"username": self.users[user], "pending": dict(Counter(statuses))}
+
+    def _search(self, ids: list[str]) -> httpx.Response:
+        found = [(id_, self.records[id_]) for id_ in ids if id_ in self.records and self.records[id_].is_visible]
+        return _json({"items": [{"record": _shown(id_, record)} for id_, record in found]})
+
+    def _refuse(self, ids: list[str]) -> httpx.Response:
+        """What the real one says: tests/e2e/uploader/test_deletions.py."""
+        if there := [id_ for id_ in ids if id_ in self.records]:
+            return _json({"detail": f"found records with same external ids: {', '.join(there)}"}, 422)
+        return _json({"detail": "Record at position 0 is not valid because missing required value"}, 422)
+
+    def _record(self, record_id: str) -> httpx.Response:
+        found = [(id_, record) for id_, record in self.records.items() if str(record.id) == record_id]
+        return _json(_shown(*found[0])) if found else _json({}, 404)
+
+    def _webhook(self, method: str, path: str, body: Json) -> httpx.Response:
+        assert path.startswith("webhooks"), path
+        id_ = path.partition("/")[2]
+        if method == "POST":
+            webhook = {"id": str(uuid4()), "enabled": True, "secret": f"whsec_{uuid4().hex}", **body}
+            self.webhooks.append(webhook | {"inserted_at": _written(self._tick())})
+            return _json(self.webhooks[-1], 201)
+        if not id_:
+            return _json({"items": self.webhooks})
+        found = [webhook for webhook in self.webhooks if webhook["id"] == id_]
+        if not found:
+            return _json({}, 404)
+        if method == "DELETE":
+            self.webhooks.remove(found[0])
+        found[0].update(body)
+        return _json(found[0])
+
+
+def _shown(external_id: str, record: Record) -> Json:
+    responses = list(record.responses.values())
+    return {
+        "id": str(record.id),
+        "external_id": external_id,
+        "dataset_id": str(DATASET_ID),
+        "responses": responses,
+    }
+
+
+def _json(content: Json, status: int = 200) -> httpx.Response:
+    return httpx.Response(status, json=content)
+
+
+def _written(moment: datetime) -> str:
+    # As Argilla writes: UTC, without saying so.
+    return moment.replace(tzinfo=None).isoformat()

@@ -1,0 +1,82 @@
+"""Our side of the way back, as one process runs it, on a model of Argilla."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import httpx
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from core.datasets import Dataset
+from ingestion_api.repository import note_reread
+from tests.integration.uploader.conftest import DATASET
+from tests.integration.uploader.model_argilla import DATASET_ID, Event, ModelArgilla
+from uploader.argilla_client import Argilla
+from uploader.argilla_setup import Prepared
+from uploader.collector import Collector
+from uploader.lane import Lane
+from uploader.leadership import Leadership
+from uploader.pull import pull_once
+from uploader.registration import Registration
+from uploader.repository import remember_dataset
+from uploader.settings import SweepSettings
+from uploader.slots import Slots
+from uploader.sweep import Sweeper
+from uploader.trust import Trust
+
+_DEFINITION = Dataset(labels=("toxic", "non_toxic"), guidelines="x")
+_NEVER = 1e9
+
+
+@dataclass
+class Side:
+    """What one uploader has."""
+
+    lane: Lane
+    collector: Collector
+    sweeper: Sweeper
+    registration: Registration
+
+    async def deliver(self, event: Event) -> bool:
+        """Note an event as the ingestion API does."""
+        async with self.lane.engine.begin() as connection:
+            return await note_reread(connection, UUID(event.external_id), event.record_id, DATASET_ID, event.at)
+
+    async def pull(self) -> int:
+        """Read what is noted again; return how many texts that was."""
+        count = 0
+        while read := await pull_once(self.lane, self.collector, DATASET_ID):
+            count += read
+        return count
+
+    async def look(self) -> None:
+        """Sweep, if that is due."""
+        await self.sweeper.run(asyncio.Event(), lambda: None)
+
+
+@asynccontextmanager
+async def pulling(
+    engine: AsyncEngine, model: ModelArgilla, *, webhooks: bool = True, **settings: Any
+) -> AsyncIterator[Side]:
+    """Give an uploader that began just now. Events get no time to come unless `grace_seconds` is given."""
+    transport = httpx.MockTransport(model.answer)
+    async with httpx.AsyncClient(base_url="http://argilla/api/v1/", transport=transport) as http:
+        argilla = Argilla(http)
+        leadership = Leadership(engine, DATASET, 60)
+        await leadership.hold()
+        lane = Lane(DATASET, _DEFINITION, engine, argilla, "w", leadership, Slots(1))
+        lane.prepared = Prepared(DATASET_ID, UUID(int=11))
+        async with engine.begin() as connection:
+            await remember_dataset(connection, DATASET, DATASET_ID)
+        registration = Registration(argilla, engine, "http://i/webhooks/argilla" if webhooks else None, "w")
+        collector = Collector(argilla, engine, DATASET)
+        trust = Trust(settings.pop("grace_seconds", -1))
+        defaults = {"full_sweep_seconds": _NEVER, "sweep_share": 1, "sweep_busy_share": 1}
+        chosen = SweepSettings(**{**defaults, "count_interval_seconds": 1e-9, **settings})
+        try:
+            yield Side(lane, collector, Sweeper(lane, collector, chosen, registration, trust), registration)
+        finally:
+            await leadership.release()

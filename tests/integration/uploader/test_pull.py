@@ -1,0 +1,208 @@
+"""Tests of uploader.pull on a model of Argilla: what becomes of the notes."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import httpx
+import psycopg
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
+from tests.integration.uploader.model_argilla import DATASET_ID, ModelArgilla
+from tests.integration.uploader.pulling import Side, pulling
+from uploader.argilla_errors import Unreachable
+from uploader.backoff import Backoff
+from uploader.deletions import DELETED
+from uploader.guard import Guard
+from uploader.pull import follow_notes, listen, pull_once
+
+_ANN = UUID(int=21)
+_SEARCH = "POST dataset/records/search"
+
+Pulling = Callable[[Callable[[Side], Awaitable[None]]], None]
+
+
+@pytest.fixture
+def model() -> ModelArgilla:
+    """An Argilla with one annotator."""
+    return ModelArgilla(users={_ANN: "ann"})
+
+
+@pytest.fixture
+def pull(run: RunWithEngine, database_url: str, model: ModelArgilla) -> Pulling:
+    """Work as an uploader that begins just now."""
+
+    def pull_(work: Callable[[Side], Awaitable[None]]) -> None:
+        async def with_side(engine: AsyncEngine) -> None:
+            async with pulling(engine, model) as side:
+                await work(side)
+
+        run(with_side)
+
+    return pull_
+
+
+@pytest.fixture
+def upload(add_texts: AddTexts, model: ModelArgilla) -> AddTexts:
+    """Add texts with their records, as if they had been uploaded just now."""
+
+    def upload_(*texts: str, **columns: Any) -> list[UUID]:
+        values = {"status": "uploaded", "uploaded_at": datetime.now(UTC)} | columns
+        ids = add_texts(*texts, **values)
+        model.add_records(*ids)
+        return ids
+
+    return upload_
+
+
+def test_what_argilla_holds_counts_not_what_events_say(
+    pull: Pulling, upload: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    async def work(side: Side) -> None:
+        [id_] = upload("a")
+        first = model.respond(id_, _ANN, "submitted", "toxic")
+        second = model.respond(id_, _ANN, "submitted", "non_toxic")
+        for event in (second, first, first):  # in the wrong order, and twice
+            assert await side.deliver(event)
+            await side.pull()
+
+    pull(work)
+    assert rows("select label, annotations from labels") == [("non_toxic", 1)]
+    assert rows("select count(*) from rereads") == [(0,)]
+
+
+def test_many_events_are_few_searches(pull: Pulling, upload: AddTexts, model: ModelArgilla, rows: Rows) -> None:
+    async def work(side: Side) -> None:
+        for id_ in upload(*(f"t{i}" for i in range(300))):
+            await side.deliver(model.respond(id_, _ANN, "draft", "toxic"))
+            await side.deliver(model.respond(id_, _ANN, "submitted", "toxic"))
+        assert await side.pull() == 300
+
+    pull(work)
+    assert rows("select count(*) from labels where label = 'toxic'") == [(300,)]
+    assert model.calls[_SEARCH] == 2
+
+
+def test_an_event_that_comes_while_its_text_is_read_is_not_lost(
+    pull: Pulling, upload: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    async def work(side: Side) -> None:
+        [id_] = upload("a")
+        await side.deliver(model.respond(id_, _ANN, "submitted", "toxic"))
+        answer = model.answer
+
+        async def answer_and_change(request: httpx.Request) -> httpx.Response:
+            response = await answer(request)
+            if request.url.path.endswith("search") and not model.calls["changed"]:
+                model.calls["changed"] += 1
+                await side.deliver(model.respond(id_, _ANN, "submitted", "non_toxic"))
+            return response
+
+        side.lane.argilla._http._transport = httpx.MockTransport(answer_and_change)
+        assert await pull_once(side.lane, side.collector, DATASET_ID) == 1
+        assert await pull_once(side.lane, side.collector, DATASET_ID) == 1
+
+    pull(work)
+    assert rows("select label from labels") == [("non_toxic",)]
+
+
+def test_an_outage_keeps_the_notes(pull: Pulling, upload: AddTexts, model: ModelArgilla, rows: Rows) -> None:
+    async def work(side: Side) -> None:
+        [id_] = upload("a")
+        await side.deliver(model.respond(id_, _ANN, "submitted", "toxic"))
+        model.is_away = True
+        with pytest.raises(Unreachable):
+            await side.pull()
+        model.is_away = False
+        assert await side.pull() == 1
+
+    pull(work)
+    assert rows("select label from labels") == [("toxic",)]
+
+
+def test_a_record_that_the_index_lost_is_read_from_the_database(
+    pull: Pulling, upload: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    async def work(side: Side) -> None:
+        [id_] = upload("a")
+        event = model.respond(id_, _ANN, "submitted", "toxic")
+        model.records[str(id_)].is_visible = False
+        await side.deliver(event)
+        assert await side.pull() == 1
+
+    pull(work)
+    assert rows("select label from labels") == [("toxic",)]
+    assert rows("select status from texts") == [("uploaded",)]
+
+
+def test_a_deleted_record_fails_its_text(pull: Pulling, upload: AddTexts, model: ModelArgilla, rows: Rows) -> None:
+    async def work(side: Side) -> None:
+        [id_] = upload("a")
+        await side.deliver(model.respond(id_, _ANN, "submitted", "toxic"))
+        await side.pull()
+        await side.deliver(model.delete_record(id_))
+        await side.pull()
+
+    pull(work)
+    assert rows("select status, last_error from texts") == [("failed", DELETED)]
+    assert rows("select status from labels") == [("withdrawn",)]
+
+
+def test_a_record_that_is_made_again_keeps_its_annotations(
+    pull: Pulling, upload: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    async def work(side: Side) -> None:
+        [id_] = upload("a")
+        await side.deliver(model.respond(id_, _ANN, "submitted", "toxic"))
+        await side.pull()
+        with psycopg.connect(side.lane.engine.url.render_as_string(False).replace("+psycopg", "")) as connection:
+            connection.execute("update texts set status = 'pending'")
+        await side.deliver(model.delete_record(id_))
+        assert await side.pull() == 1
+
+    pull(work)
+    assert rows("select status from texts") == [("pending",)]
+    assert rows("select label from labels") == [("toxic",)]
+
+
+def test_a_note_is_read_as_soon_as_it_is_made(
+    pull: Pulling, upload: AddTexts, model: ModelArgilla, rows: Rows, database_url: str
+) -> None:
+    async def work(side: Side) -> None:
+        [id_] = upload("a")
+        wake, stopping = asyncio.Event(), asyncio.Event()
+        guard = Guard(DATASET, "pull", Backoff(15))
+        jobs = [
+            asyncio.create_task(follow_notes(side.lane, side.collector, wake, stopping, guard)),
+            asyncio.create_task(listen(database_url, {DATASET: wake}, stopping, guard)),
+        ]
+        await side.deliver(model.respond(id_, _ANN, "submitted", "toxic"))
+        async with asyncio.timeout(60):
+            while rows("select label from labels") != [("toxic",)]:  # noqa: ASYNC110 - in Postgres
+                await asyncio.sleep(0.05)
+            stopping.set()
+            await asyncio.gather(*jobs)
+
+    pull(work)
+    assert rows("select count(*) from rereads") == [(0,)]
+
+
+def test_what_was_read_before_a_record_was_deleted_is_not_taken_over_afterwards(
+    pull: Pulling, upload: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    async def work(side: Side) -> None:
+        [id_] = upload("a")
+        model.respond(id_, _ANN, "submitted", "toxic")
+        read_at = datetime.now(UTC)
+        found = await side.lane.argilla.read_responses(DATASET_ID, [str(id_)])
+        await side.deliver(model.delete_record(id_))
+        await side.pull()
+        await side.collector.take_over(found, read_at)
+
+    pull(work)
+    assert rows("select status from texts") == [("failed",)]
+    assert rows("select count(*) from labels") == [(0,)]

@@ -1,0 +1,48 @@
+"""Compares how much Argilla holds with how much we hold: what a lost event or a deletion changed shows here.
+
+It costs Argilla four calls, however many texts there are. Only an edit that leaves an answer's status as it was
+cannot be seen this way; it is found by its activity, by its event, or by the next full sweep.
+"""
+
+from datetime import datetime
+from uuid import UUID
+
+from uploader import pull_repository
+from uploader.argilla_client import Argilla
+from uploader.lane import Lane
+from uploader.pull_repository import Counts
+from uploader.responses import to_moment
+
+
+async def find_difference(lane: Lane, argilla_dataset_id: UUID, activity: datetime) -> Counts | None:
+    """Return by how much Argilla's counts are over ours, where they differ.
+
+    None when nobody can tell, because something moved; `activity` is Argilla's last_activity_at before this call.
+    """
+    before = await _count_held(lane)
+    theirs = await count_in_argilla(lane.argilla, argilla_dataset_id)
+    dataset = await lane.argilla.get_dataset(argilla_dataset_id)
+    after = await _count_held(lane)
+    if before is None or before != after or to_moment(dataset["last_activity_at"]) != activity:
+        return None
+    names = sorted(before.keys() | theirs.keys())
+    return {name: n for name in names if (n := theirs.get(name, 0) - before.get(name, 0))}
+
+
+async def _count_held(lane: Lane) -> Counts | None:
+    async with lane.engine.connect() as connection:
+        return await pull_repository.count_held(connection, lane.name)
+
+
+async def count_in_argilla(argilla: Argilla, argilla_dataset_id: UUID) -> Counts:
+    """Count responses by annotator and status, and records in Argilla's database and in its index."""
+    path = f"datasets/{argilla_dataset_id}"
+    counts: Counts = {}
+    for user in (await argilla.call("GET", f"{path}/users/progress"))["users"]:
+        for by_status in (user.get("pending"), user.get("completed")):
+            for status, n in (by_status or {}).items():
+                name = f"{user['username']}/{status}"
+                counts[name] = counts.get(name, 0) + n
+    counts["stored"] = (await argilla.call("GET", f"{path}/records", limit=1))["total"]
+    counts["visible"] = (await argilla.call("GET", f"{path}/progress"))["total"]
+    return {name: n for name, n in counts.items() if n}

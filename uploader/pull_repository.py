@@ -1,0 +1,218 @@
+"""Every query of the way back: notes of what is to be read again, sweeps, counts.
+
+The caller holds the transaction.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import bindparam, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+_NOTES = text("""
+select text_id, argilla_record_id, received_at, stamp, clock_timestamp() as read_at from rereads
+where dataset = :dataset
+order by received_at
+limit :count
+""")
+
+# A note that was renewed since it was read has another stamp, and stays.
+_FINISH_NOTES = text("""
+with done as (
+    delete from rereads using unnest(cast(:ids as uuid[]), cast(:stamps as uuid[])) as done (id, stamp)
+    where rereads.text_id = done.id and rereads.stamp = done.stamp
+    returning rereads.event_at
+)
+update datasets set events_applied_at = greatest(events_applied_at, (select max(event_at) from done))
+where name = :dataset
+""")
+
+# Those that were in this dataset before the read; what is on its way, or was in another dataset, is not deleted.
+_LOCK_DELETED = text("""
+select texts.id from texts join datasets on datasets.name = texts.dataset
+where texts.id = any(:ids) and texts.status = 'uploaded' and texts.uploaded_at < :read_at
+    and datasets.argilla_dataset_id = :argilla_dataset_id
+    and texts.uploaded_at >= coalesce(datasets.argilla_dataset_at, '-infinity')
+order by texts.id
+for no key update of texts
+""")
+
+# uploaded -> failed: the record was deleted in Argilla
+_MARK_DELETED = text("update texts set status = 'failed', last_error = :words where id = any(:ids)")
+
+_PAGE = text("""
+select id, clock_timestamp() from texts
+where dataset = :dataset and status = 'uploaded' and id > :after
+order by id
+limit :count
+""")
+
+_USERNAMES = text("""
+select distinct on (annotator_id) annotator_id, annotator from annotations
+where annotator_id = any(:ids)
+order by annotator_id, seen_at desc
+""")
+
+_SWEEP_STATE = text("""
+select activity_seen_at, events_applied_at, difference_seen, sweep_position,
+    cast(extract(epoch from clock_timestamp() - swept_at) as float8) as seconds_since_swept
+from datasets where name = :name
+""")
+
+_BEGIN_SWEEP = text("""
+update datasets set sweep_position = :position, sweep_activity_at = :activity, sweep_difference = :difference
+where name = :name
+""").bindparams(bindparam("difference", type_=JSONB(none_as_null=True)))
+
+_ADVANCE_SWEEP = text("update datasets set sweep_position = :position where name = :name")
+
+_END_SWEEP = text("""
+update datasets
+set activity_seen_at = sweep_activity_at, difference_seen = sweep_difference, swept_at = clock_timestamp(),
+    sweep_position = null, sweep_activity_at = null, sweep_difference = null
+where name = :name
+""")
+
+_ANNOTATION_COUNTS = text("""
+select annotations.annotator, annotations.status, count(*)
+from annotations join texts on texts.id = annotations.text_id
+where texts.dataset = :dataset and annotations.withdrawn_at is null
+group by annotations.annotator, annotations.status
+""")
+
+_UPLOADED_COUNT = text("select count(*) from texts where dataset = :dataset and status = 'uploaded'")
+
+_MOVING = text("""
+select exists (select from rereads where dataset = :dataset)
+    or exists (select from texts where dataset = :dataset and status = 'uploading')
+""")
+
+# A text without any annotation left cannot be told from one whose last one was deleted just now.
+_OLDER = text("""
+select count(*) from (
+    select from annotations where text_id = any(:ids) group by text_id
+    having max(updated_at) filter (where withdrawn_at is null) < :moment
+) as texts
+""")
+
+BEFORE_ALL = UUID(int=0)
+
+# Numbers of responses by "annotator/status", and of records by "stored" and "visible".
+Counts = dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A text that is to be read again."""
+
+    text_id: UUID
+    argilla_record_id: UUID
+    received_at: datetime
+    stamp: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """Some notes, and Postgres' clock when they were listed."""
+
+    items: Sequence[Note]
+    read_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some uploaded texts in the order of their ids, and Postgres' clock when they were listed."""
+
+    ids: Sequence[UUID]
+    read_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SweepState:
+    """What is known of a dataset's sweeps."""
+
+    activity_seen_at: datetime | None  # Argilla's last_activity_at when the last complete sweep began
+    events_applied_at: datetime | None  # Argilla's time of the newest event that was applied
+    difference_seen: Mapping[str, int] | None  # what Argilla counted otherwise then
+    sweep_position: UUID | None  # None: no sweep is under way
+    seconds_since_swept: float | None  # None: never
+
+
+async def list_notes(connection: AsyncConnection, dataset: str, count: int) -> Notes | None:
+    """Return the oldest notes of a dataset; None when there are none."""
+    rows = (await connection.execute(_NOTES, {"dataset": dataset, "count": count})).all()
+    notes = [Note(row.text_id, row.argilla_record_id, row.received_at, row.stamp) for row in rows]
+    return Notes(notes, rows[0].read_at) if rows else None
+
+
+async def finish_notes(connection: AsyncConnection, dataset: str, notes: Sequence[Note]) -> None:
+    """Drop notes, but for those that were renewed meanwhile."""
+    values = {"ids": [note.text_id for note in notes], "stamps": [note.stamp for note in notes]}
+    await connection.execute(_FINISH_NOTES, {"dataset": dataset, **values})
+
+
+async def lock_deleted(
+    connection: AsyncConnection, argilla_dataset_id: UUID, ids: Sequence[UUID], read_at: datetime
+) -> list[UUID]:
+    """Lock the texts among these that were in this dataset of Argilla's before the read; return them."""
+    values = {"ids": list(ids), "argilla_dataset_id": argilla_dataset_id, "read_at": read_at}
+    return list((await connection.scalars(_LOCK_DELETED, values)).all())
+
+
+async def mark_deleted(connection: AsyncConnection, ids: Sequence[UUID], words: str) -> None:
+    """Set locked texts aside, whose records are gone."""
+    await connection.execute(_MARK_DELETED, {"ids": list(ids), "words": words})
+
+
+async def get_page(connection: AsyncConnection, dataset: str, after: UUID, count: int) -> Page | None:
+    """Return the uploaded texts that follow on `after`; None at the end."""
+    rows = (await connection.execute(_PAGE, {"dataset": dataset, "after": after, "count": count})).all()
+    return Page([row[0] for row in rows], rows[0][1]) if rows else None
+
+
+async def list_held_usernames(connection: AsyncConnection, user_ids: Sequence[UUID]) -> dict[UUID, str]:
+    """Return the names under which we know annotators that Argilla does not list any more."""
+    rows = await connection.execute(_USERNAMES, {"ids": list(user_ids)})
+    return {row.annotator_id: row.annotator for row in rows}
+
+
+async def get_sweep_state(connection: AsyncConnection, dataset: str) -> SweepState:
+    """Return what is known of the sweeps of a dataset that was prepared."""
+    row = (await connection.execute(_SWEEP_STATE, {"name": dataset})).one()
+    return SweepState(**row._mapping)
+
+
+async def begin_sweep(
+    connection: AsyncConnection, dataset: str, activity: datetime, difference: Counts | None
+) -> None:
+    """Store that a sweep begins, and what was seen before it."""
+    values = {"position": BEFORE_ALL, "activity": activity, "difference": difference}
+    await connection.execute(_BEGIN_SWEEP, {"name": dataset, **values})
+
+
+async def advance_sweep(connection: AsyncConnection, dataset: str, position: UUID) -> None:
+    """Store how far the sweep has come."""
+    await connection.execute(_ADVANCE_SWEEP, {"name": dataset, "position": position})
+
+
+async def end_sweep(connection: AsyncConnection, dataset: str) -> None:
+    """Store that the sweep is complete."""
+    await connection.execute(_END_SWEEP, {"name": dataset})
+
+
+async def count_older(connection: AsyncConnection, ids: Sequence[UUID], moment: datetime) -> int:
+    """Return how many of these texts have annotations, none of which was changed since."""
+    return await connection.scalar(_OLDER, {"ids": list(ids), "moment": moment}) or 0
+
+
+async def count_held(connection: AsyncConnection, dataset: str) -> Counts | None:
+    """Count what we hold; None while texts are on their way, or are to be read again."""
+    values = {"dataset": dataset}
+    if await connection.scalar(_MOVING, values):
+        return None
+    counts = {f"{name}/{status}": n for name, status, n in await connection.execute(_ANNOTATION_COUNTS, values)}
+    uploaded = await connection.scalar(_UPLOADED_COUNT, values)
+    return counts | {"stored": uploaded, "visible": uploaded}
