@@ -70,9 +70,21 @@ _TWINS = text("""
 """)
 _SHOWN_TWINS = 20
 
-_QUEUE = text("""
-    select dataset, status, count(*) as texts, min(received_at) as oldest_received_at, now() as now
-    from texts group by dataset, status
+# Each has an index of its own, which is counted without the table.
+_COUNTS = text(
+    " union all ".join(
+        f"select '{status}' as status, count(*) from texts where dataset = any(:datasets) and status = '{status}'"  # noqa: S608
+        for status in TextStatus
+    )
+)
+
+# The order of sequence is nearly that of time: one look into the index for each dataset.
+_OLDEST_PENDING_SECONDS = text("""
+    select max(seconds) from unnest(cast(:datasets as text[])) as names (name)
+    cross join lateral (
+        select extract(epoch from now() - received_at)::float8 as seconds from texts
+        where dataset = name and status = 'pending' order by sequence limit 1
+    ) as oldest
 """)
 
 # Several jobs of a dataset may stand still for the same reason.
@@ -185,24 +197,17 @@ async def get_text_or_none(connection: EngineConnection, id_: UUID) -> RowMappin
 
 async def count_queue(connection: EngineConnection, datasets: Datasets) -> dict[str, Any]:
     """Count the texts of these datasets by status."""
-    counts: dict[str, int] = dict.fromkeys(TextStatus, 0)
-    oldest: datetime | None = None
-    now: datetime | None = None
-    for row in await connection.execute(_QUEUE):
-        if row.dataset not in datasets:
-            continue
-        counts[row.status] += row.texts
-        if row.status == "pending" and (oldest is None or row.oldest_received_at < oldest):
-            oldest, now = row.oldest_received_at, row.now
+    names = {"datasets": list(datasets)}
+    counts: dict[str, int] = dict((await connection.execute(_COUNTS, names)).tuples().all())
     completed = 0
     for name, dataset in datasets.items():
         values = {"dataset": name, "answers_wanted": dataset.answers_wanted}
         completed += (await connection.execute(_COMPLETED, values)).scalar_one()
-    near_duplicates = counts.pop(TextStatus.NEAR_DUPLICATE)
-    return counts | {
-        "near_duplicates": near_duplicates,
-        "oldest_pending_seconds": (now - oldest).total_seconds() if now and oldest else None,
-        "open_records": max(counts["uploaded"] - completed, 0),
+    return {
+        **{str(status): counts[status] for status in TextStatus if status != TextStatus.NEAR_DUPLICATE},
+        "near_duplicates": counts[TextStatus.NEAR_DUPLICATE],
+        "oldest_pending_seconds": await connection.scalar(_OLDEST_PENDING_SECONDS, names),
+        "open_records": max(counts[TextStatus.UPLOADED] - completed, 0),
     }
 
 
