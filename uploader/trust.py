@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 # An event's time is taken a moment before or after the activity's.
 _SLACK = timedelta(seconds=1)
 
-_SHORTEST_PATIENCE_SECONDS = 0.5
+# So that a second look decides.
+_SHORTEST_PATIENCE_SECONDS = 0.25
 
 
 class Trust:
