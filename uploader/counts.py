@@ -1,7 +1,7 @@
 """Compares how much Argilla holds with how much we hold: what a lost event or a deletion changed shows here.
 
-It costs Argilla four calls, however many texts there are. Only an edit that leaves an answer's status as it was
-cannot be seen this way; it is found by its activity, by its event, or by the next full sweep.
+It costs Argilla three or four calls, however many texts there are. Only an edit that leaves an answer's status as
+it was cannot be seen this way; it is found by its activity, by its event, or by the next full sweep.
 """
 
 from datetime import datetime
@@ -19,14 +19,20 @@ async def find_difference(lane: Lane, argilla_dataset_id: UUID, activity: dateti
 
     None when nobody can tell, because something moved; `activity` is Argilla's last_activity_at before this call.
     """
-    before = await _count_held(lane)
-    theirs = await count_in_argilla(lane.argilla, argilla_dataset_id)
-    dataset = await lane.argilla.get_dataset(argilla_dataset_id)
-    after = await _count_held(lane)
-    if before is None or before != after or to_moment(dataset["last_activity_at"]) != activity:
+    held = await _count_held(lane)
+    if held is None:
         return None
-    names = sorted(before.keys() | theirs.keys())
-    return {name: n for name in names if (n := theirs.get(name, 0) - before.get(name, 0))}
+    theirs = await count_in_argilla(lane.argilla, argilla_dataset_id)
+    names = sorted(held.keys() | theirs.keys())
+    difference = {name: n for name in names if (n := theirs.get(name, 0) - held.get(name, 0))}
+    if difference and not await _stood_still(lane, argilla_dataset_id, held, activity):
+        return None
+    return difference
+
+
+async def _stood_still(lane: Lane, argilla_dataset_id: UUID, held: Counts, activity: datetime) -> bool:
+    dataset = await lane.argilla.get_dataset(argilla_dataset_id)
+    return to_moment(dataset["last_activity_at"]) == activity and await _count_held(lane) == held
 
 
 async def _count_held(lane: Lane) -> Counts | None:

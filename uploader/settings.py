@@ -65,7 +65,7 @@ class SweepSettings(SettingsGroup):
     """How annotations come back from Argilla."""
 
     sweep_interval_seconds: float = Field(
-        1, gt=0, description="Pause between two looks for new activity of annotators."
+        0.5, gt=0, description="Pause between two looks for new activity of annotators."
     )
     full_sweep_seconds: float = Field(
         3600, gt=0, description="Longest rest between two complete sweeps, whether activity was seen or not."
@@ -98,7 +98,10 @@ class WebhookSettings(SettingsGroup):
     )
     check_seconds: float = Field(30, gt=0, description="Pause between two looks at our webhook in Argilla.")
     grace_seconds: float = Field(
-        10, gt=0, description="Activity in Argilla that no event explains for so long makes for a sweep."
+        60,
+        gt=0,
+        description="Activity in Argilla that no event explains makes for a sweep after as long as a sweep takes, "
+        "and after this time at the latest.",
     )
 
     @field_validator("url", mode="before")

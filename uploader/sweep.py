@@ -57,6 +57,7 @@ class Sweeper:
         self._difference: Counts | None = None
         self._count_at = 0.0  # not before, by time.monotonic()
         self._began_at: float | None = None
+        self._took_seconds: float | None = None  # by the last sweep that this process did as a whole
 
     async def run(self, stopping: asyncio.Event, on_page: Callable[[], None]) -> None:
         """See whether a sweep is due, and sweep for a while; calls `on_page` after each page.
@@ -92,7 +93,7 @@ class Sweeper:
     def _why(self, activity: datetime, state: SweepState) -> Reason | None:
         now = time.monotonic()
         self._trust.see(activity, state.activity_seen_at, state.events_applied_at, now)
-        is_late = self._trust.is_late(now)
+        is_late = self._trust.is_late(now, self._took_seconds)
         metrics.WEBHOOK_LATE.labels(self._lane.name).set(self._registration.is_on and is_late)
         if state.seconds_since_swept is None:
             return Reason.FIRST
@@ -179,7 +180,8 @@ class Sweeper:
     async def _end(self) -> None:
         async with self._lane.engine.begin() as connection:
             await pull_repository.end_sweep(connection, self._lane.name)
-        if self._began_at is not None:  # it began in another process
-            metrics.SWEEP_SECONDS.labels(self._lane.name).observe(time.monotonic() - self._began_at)
+        if self._began_at is not None:  # else it began in another process
+            self._took_seconds = time.monotonic() - self._began_at
+            metrics.SWEEP_SECONDS.labels(self._lane.name).observe(self._took_seconds)
         metrics.SWEPT_TIMESTAMP_SECONDS.labels(self._lane.name).set_to_current_time()
         log.info("sweep.ended", dataset=self._lane.name)

@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from uploader.trust import Trust
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -17,7 +19,7 @@ def _late(*looks: tuple[float, float | None, float | None, float]) -> bool:
     for activity, swept, applied, now in looks:
         swept_at, applied_at = (None if moment is None else _at(moment) for moment in (swept, applied))
         trust.see(_at(activity), swept_at, applied_at, now)
-    return trust.is_late(looks[-1][3])
+    return trust.is_late(looks[-1][3], None)
 
 
 def test_activity_that_a_sweep_saw_needs_no_event() -> None:
@@ -53,3 +55,15 @@ def test_trust_comes_back_with_the_events_or_with_a_sweep() -> None:
 def test_an_earlier_activity_than_the_last_one_is_explained() -> None:
     # Argilla committed the later moment first.
     assert not _late((5, 0, 6, 0), (4.9, 0, 6, 100))
+
+
+@pytest.mark.parametrize(
+    ("sweep_seconds", "waited", "is_late"),
+    [(0.01, 0.2, False), (0.01, 0.3, True), (5, 4, False), (5, 6, True), (1000, 9, False), (1000, 11, True)],
+)
+def test_an_event_is_waited_for_as_long_as_a_sweep_takes(
+    sweep_seconds: float, waited: float, is_late: bool
+) -> None:
+    trust = Trust(10)
+    trust.see(_at(5), _at(0), None, 100)
+    assert trust.is_late(100 + waited, sweep_seconds) is is_late
