@@ -10,7 +10,14 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -63,6 +70,7 @@ class LeaseMachine(RuleBasedStateMachine):
         self.leaderships = [Leadership(self.engine, _DATASET, 1000) for _ in range(_UPLOADERS)]
         self.execute("truncate texts, datasets restart identity")
         self.add(count)
+        self.hold(0)
 
     def do(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.loop.run_until_complete(work)
@@ -102,14 +110,23 @@ class LeaseMachine(RuleBasedStateMachine):
         self.execute("update datasets set leader_until = now() - interval '1 hour' where leader_id is not null")
         self.model.has_expired = self.model.leader is not None
 
-    @rule(who=_uploaders, count=st.integers(1, 4))
-    def claim(self, who: int, count: int) -> None:
-        claim = uuid4()
+    @rule(who=_uploaders)
+    def take_over(self, who: int) -> None:
+        self.expire_leader()
+        self.hold(who)
+
+    @rule(who=_uploaders)
+    def claim_without_leading(self, who: int) -> None:
         if self.model.leader != who:
             with pytest.raises(NotLeading):
-                self.do(self._claim(who, claim, count))
-            return
-        taken = self.do(self._claim(who, claim, count))
+                self.do(self._claim(who, uuid4(), 1))
+
+    @precondition(lambda self: self.model.leader is not None and "pending" in self.model.status.values())
+    @rule(count=st.integers(1, 4))
+    def claim(self, count: int) -> None:
+        """Also by one whose lease ran out, while nobody has taken it."""
+        claim = uuid4()
+        taken = self.do(self._claim(self.model.leader or 0, claim, count))
         pending = [id_ for id_, status in self.model.status.items() if status == "pending"]
         assert taken == pending[:count]
         self.model.claims.append(_Claim(claim, set(taken), taken))
@@ -123,11 +140,10 @@ class LeaseMachine(RuleBasedStateMachine):
             )
         return [text.id for text in texts]
 
+    @precondition(lambda self: self.model.claims)
     @rule(data=st.data(), share=_shares)
     def finish(self, data: st.DataObject, share: int) -> None:
         """Any claim, however old, says that some of its texts are uploaded and the others failed."""
-        if not self.model.claims:
-            return
         claim = data.draw(st.sampled_from(self.model.claims))
         uploaded, failed = claim.took[:share], claim.took[share:]
         done = self.do(self._finish(claim.id, uploaded, failed))
@@ -142,24 +158,24 @@ class LeaseMachine(RuleBasedStateMachine):
             done = await repository.mark_uploaded(connection, claim, uploaded)
             return done + await repository.mark_failed(connection, claim, dict.fromkeys(failed, "words"))
 
+    @precondition(lambda self: self.model.claims)
     @rule(data=st.data())
     def give_back(self, data: st.DataObject) -> None:
-        if self.model.claims:
-            claim = data.draw(st.sampled_from(self.model.claims))
-            assert self.do(self._give_back(claim.id)) == len(claim.holds)
-            self.model.lose(set(claim.holds))
+        claim = data.draw(st.sampled_from(self.model.claims))
+        assert self.do(self._give_back(claim.id)) == len(claim.holds)
+        self.model.lose(set(claim.holds))
 
     async def _give_back(self, claim: UUID) -> int:
         async with self.engine.begin() as connection:
             return await repository.give_back(connection, claim, 0)
 
+    @precondition(lambda self: self.model.claims)
     @rule(data=st.data())
     def lease_runs_out(self, data: st.DataObject) -> None:
-        if self.model.claims:
-            claim = data.draw(st.sampled_from(self.model.claims))
-            self.execute("update texts set lease_until = now() - interval '1 s' where lease_owner = %s", claim.id)
-            assert self.do(self._return_stale()) == len(claim.holds)
-            self.model.lose(set(claim.holds))
+        claim = data.draw(st.sampled_from(self.model.claims))
+        self.execute("update texts set lease_until = now() - interval '1 s' where lease_owner = %s", claim.id)
+        assert self.do(self._return_stale()) == len(claim.holds)
+        self.model.lose(set(claim.holds))
 
     async def _return_stale(self) -> int:
         async with self.engine.begin() as connection:
@@ -198,5 +214,5 @@ def machine(database_url: str) -> Iterator[type[LeaseMachine]]:
 def test_leases_behave_as_their_model(machine: type[LeaseMachine]) -> None:
     checks = [HealthCheck.too_slow, HealthCheck.filter_too_much]
     run_state_machine_as_test(
-        machine, settings=settings(max_examples=25, stateful_step_count=30, suppress_health_check=checks)
+        machine, settings=settings(max_examples=50, stateful_step_count=40, suppress_health_check=checks)
     )
