@@ -32,8 +32,9 @@ test-parts: $(INSTALLED)
 test-whole: $(INSTALLED)
 	pipenv run pytest tests/e2e
 
-bench: $(INSTALLED)  ## Measure, each figure beside its peer; ROWS=10000000 with as many texts there
-	pipenv run python -m load_testing.bench $(if $(ROWS),--rows $(ROWS))
+# ROWS=10000000: with as many texts there. ONLY="single bulk beside sizes uploads lag": some of the tables.
+bench: $(INSTALLED)  ## Measure, each figure beside its peer
+	pipenv run python -m load_testing.bench $(if $(ROWS),--rows $(ROWS)) $(if $(ONLY),--only $(ONLY))
 
 unit: $(INSTALLED)  ## Run the tests that need no servers
 	pipenv run pytest tests/unit

@@ -1,27 +1,45 @@
 """`make bench`."""
 
 import argparse
+from collections.abc import Callable
 
 from pydantic import SecretStr
 from rich.console import Console
+from rich.table import Table
 
 from core.migrate import migrate
 from core.settings import DatabaseSettings
-from load_testing.bench import beside_bulk, bulk_uploads, single_texts, table_sizes
+from load_testing.bench import beside_bulk, bulk_uploads, label_lag, single_texts, table_sizes, uploads
 from local_stack.testing import running_stack
+
+# What only needs Postgres; what needs Argilla too; what needs the whole platform.
+_OF_INTAKE: dict[str, Callable[[str, int], Table]] = {
+    "single": lambda url, _: single_texts.measure(url),
+    "bulk": lambda url, _: bulk_uploads.measure(url),
+    "beside": lambda url, _: beside_bulk.measure(url),
+    "sizes": table_sizes.measure,
+}
+_ALL = (*_OF_INTAKE, "uploads", "lag")
+_ARGILLA = {"postgres", "redis", "opensearch", "argilla"}
 
 
 def main() -> None:
-    """Print the tables."""
+    """Print the tables, each on a stack of its own kind."""
     arguments = _parse_arguments()
     console = Console()
-    with running_stack({"postgres"}) as stack:
-        url = stack.database_url
-        migrate(DatabaseSettings(url=SecretStr(url)))
-        console.print(single_texts.measure(url))
-        console.print(bulk_uploads.measure(url))
-        console.print(beside_bulk.measure(url))
-        console.print(table_sizes.measure(url, arguments.rows))
+    chosen = arguments.only or _ALL
+    if intake := [name for name in chosen if name in _OF_INTAKE]:
+        with running_stack({"postgres"}) as stack:
+            migrate(DatabaseSettings(url=SecretStr(stack.database_url)))
+            for name in intake:
+                console.print(_OF_INTAKE[name](stack.database_url, arguments.rows))
+    if "uploads" in chosen:
+        with running_stack(_ARGILLA) as stack:
+            migrate(DatabaseSettings(url=SecretStr(stack.database_url)))
+            console.print(uploads.measure(stack))
+    if "lag" in chosen:
+        with running_stack() as stack:
+            console.print(label_lag.measure(stack))
 
 
 def _parse_arguments() -> argparse.Namespace:
@@ -32,6 +50,7 @@ def _parse_arguments() -> argparse.Namespace:
         default=1_000_000,
         help="how full a table to measure with: 10000000 takes five minutes and 10 GB of disk more",
     )
+    parser.add_argument("--only", nargs="+", choices=_ALL, help="these tables, not all")
     return parser.parse_args()
 
 
