@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-_START_SECONDS = 30
+_START_SECONDS = 60
 
 
 @dataclass(frozen=True)
