@@ -67,7 +67,7 @@ def replace_annotations(
 def withdraw_annotations(
     connection: Connection, dataset: str, read_at: datetime, text_ids: Sequence[UUID]
 ) -> None:
-    """Withdraw all annotations of texts whose records were deleted, carried ones, too; the texts must be locked."""
+    """Withdraw all annotations of texts whose records were deleted, carried ones, too; the texts are locked."""
     held = _annotations_of(connection, text_ids)
     keys = [(id_, row.response_id) for id_, rows in held.items() for row in rows if row.withdrawn_at is None]
     if keys:
@@ -99,9 +99,7 @@ def _annotations_of(connection: Connection, text_ids: Iterable[UUID]) -> dict[UU
     return by_text
 
 
-def _differs(
-    held: list[Any], read: list[Response], read_at: datetime, argilla_dataset_id: UUID | None
-) -> bool:
+def _differs(held: list[Any], read: list[Response], read_at: datetime, argilla_dataset_id: UUID | None) -> bool:
     """Whether a read shows anything that we do not hold, or lacks what we hold."""
     known = {row.response_id: row for row in held}
     for response in read:

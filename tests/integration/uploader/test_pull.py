@@ -201,7 +201,7 @@ def test_what_was_read_before_a_record_was_deleted_is_not_taken_over_afterwards(
         found = await side.lane.argilla.read_responses(DATASET_ID, [str(id_)])
         await side.deliver(model.delete_record(id_))
         await side.pull()
-        await side.collector.take_over(found, read_at)
+        await side.collector.take_over(DATASET_ID, found, read_at)
 
     pull(work)
     assert rows("select status from texts") == [("failed",)]

@@ -155,7 +155,7 @@ class _Machine(RuleBasedStateMachine):
     @rule(place=places)
     def apply(self, place: int) -> None:
         found, read_at = self.held.pop(place % len(self.held))
-        self._run(self.side.collector.take_over(found, read_at))
+        self._run(self.side.collector.take_over(DATASET_ID, found, read_at))
 
     @rule()
     def look(self) -> None:
@@ -173,7 +173,7 @@ class _Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             for found, read_at in self.held:
-                self._run(self.side.collector.take_over(found, read_at))
+                self._run(self.side.collector.take_over(DATASET_ID, found, read_at))
             # Argilla's index is mended some day.
             for record in self.argilla.records.values():
                 record.is_visible = True
