@@ -33,14 +33,16 @@ where name = :dataset
 # Those that were in this dataset before the read; what is on its way, or was in another dataset, is not deleted.
 _LOCK_DELETED = text("""
 select texts.id from texts join datasets on datasets.name = texts.dataset
-where texts.id = any(:ids) and texts.status = 'uploaded' and texts.uploaded_at < :read_at
+where texts.id = any(:ids) and texts.uploaded_at < :read_at
+    -- A pending one without an error waits to be shown again: see healing.show_again.
+    and (texts.status = 'uploaded' or (texts.status = 'pending' and texts.last_error is null))
     and datasets.argilla_dataset_id = :argilla_dataset_id
     and texts.uploaded_at >= coalesce(datasets.argilla_dataset_at, '-infinity')
 order by texts.id
 for no key update of texts
 """)
 
-# uploaded -> failed: the record was deleted in Argilla
+# uploaded, pending -> failed: the record was deleted in Argilla
 _MARK_DELETED = text("update texts set status = 'failed', last_error = :words where id = any(:ids)")
 
 _PAGE = text("""

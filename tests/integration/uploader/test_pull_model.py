@@ -158,6 +158,11 @@ class _Machine(RuleBasedStateMachine):
         self._run(self.side.collector.take_over(DATASET_ID, found, read_at))
 
     @rule()
+    def push(self) -> None:
+        """What Argilla has, but does not show, is sent again."""
+        self._run(self.side.push(self.argilla))
+
+    @rule()
     def look(self) -> None:
         self._run(self.side.look())
 
@@ -174,9 +179,10 @@ class _Machine(RuleBasedStateMachine):
         try:
             for found, read_at in self.held:
                 self._run(self.side.collector.take_over(DATASET_ID, found, read_at))
-            # Argilla's index is mended some day.
+            # Argilla's index is mended some day, if not by us.
             for record in self.argilla.records.values():
                 record.is_visible = True
+            self.push()
             self.postgres.execute("update datasets set swept_at = swept_at - interval '100 years'")
             for _ in range(3):
                 self._run(self.side.look())
