@@ -29,6 +29,14 @@ def upgrade() -> None:
             comment="how far the texts of a lost Argilla dataset were put back into the queue, by id",
         ),
     )
+    op.alter_column(
+        "alerts",
+        "job",
+        existing_type=sa.Text(),
+        existing_nullable=False,
+        comment="push, pull, sweep or heal",
+        existing_comment="push or sweep",
+    )
     # Until now there was one only.
     op.execute("""
         update annotations set argilla_dataset_id = datasets.argilla_dataset_id
@@ -39,5 +47,13 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Take back."""
+    op.alter_column(
+        "alerts",
+        "job",
+        existing_type=sa.Text(),
+        existing_nullable=False,
+        comment="push or sweep",
+        existing_comment="push, pull, sweep or heal",
+    )
     op.drop_column("datasets", "refill_position")
     op.drop_column("annotations", "argilla_dataset_id")
