@@ -27,8 +27,8 @@ class _Argilla:
         self.has_index = True
 
     def respond(self, id_: UUID, user: str, value: str) -> None:
-        values = {"label": {"value": value}}
-        self.records[str(id_)].append({"user_id": user, "status": "submitted", "values": values})
+        response = {"user_id": user, "status": "submitted", "values": {"label": {"value": value}}}
+        self.records[str(id_)].append(response)
 
     def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
         path, _, query = path.removeprefix("/api/v1/").partition("?")
@@ -46,8 +46,8 @@ class _Argilla:
             case "POST", "/records/search":
                 ids = body["filters"]["and"][0]["values"]
                 shown = [id_ for id_ in ids if id_ in self.records.keys() - self.hidden]
-                items = [{"record": {"external_id": id_, "responses": self.records[id_]}} for id_ in shown]
-                return (200, {"items": items}) if self.has_index else (500, {})
+                found = [{"record": {"external_id": id_, "responses": self.records[id_]}} for id_ in shown]
+                return (200, {"items": found}) if self.has_index else (500, {})
             case "POST", "/records/bulk":
                 there = [item["external_id"] for item in body["items"] if item["external_id"] in self.records]
                 words = f"found records with same external ids: {', '.join(there)}"
