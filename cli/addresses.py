@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 from pydantic import Field, SecretStr
 
-from core.settings import DatabaseSettings, SettingsGroup, read_settings
+from core.settings import ArgillaSettings, DatabaseSettings, SettingsGroup, read_settings
 
 
 class CommandLineSettings(SettingsGroup):
@@ -17,6 +17,8 @@ class CommandLineSettings(SettingsGroup):
     serving_url: str | None = Field(None, description="Serving API; else the running local stack's.")
     annotate_api_key: SecretStr | None = Field(None, description="API key that `annotate` sends.")
     database_url: SecretStr | None = Field(None, description="Postgres; else the running local stack's.")
+    argilla_url: str | None = Field(None, description="Argilla; else the running local stack's.")
+    argilla_api_key: SecretStr | None = Field(None, description="Argilla owner's key; else the local stack's.")
     data_dir: Path = Field(Path(".data"), description="Folder that holds the local stack's data.")
 
 
@@ -54,6 +56,21 @@ def database() -> DatabaseSettings:
         typer.secho("Set DATABASE_URL, or start the local stack with `make up`.", err=True, fg="red")
         raise typer.Exit(2)
     return DatabaseSettings(url=SecretStr(url))
+
+
+def argilla() -> ArgillaSettings:
+    """Return where Argilla is, with an owner's key.
+
+    Raises:
+        typer.Exit: it is not named, and no local stack runs.
+    """
+    given = settings().argilla_api_key
+    key = given.get_secret_value() if given else _local_stack("argilla_api_key")
+    if key is None:
+        typer.secho("Set ARGILLA_URL and ARGILLA_API_KEY, or start the local stack.", err=True, fg="red")
+        raise typer.Exit(2)
+    url = settings().argilla_url or _local_stack("argilla_url") or "http://127.0.0.1:6900"
+    return ArgillaSettings(url=url, api_key=SecretStr(key))
 
 
 def _local_stack(entry: str) -> str | None:

@@ -6,6 +6,7 @@ from cli import keys, uploads
 from cli.demo_data import demo_data
 from cli.ingest import ingest
 from cli.status import status
+from cli.verify import verify
 
 app = typer.Typer(
     help="Hand in texts, watch them being labelled, get the labels.",
@@ -17,6 +18,7 @@ app.command()(status)
 app.command("demo-data")(demo_data)
 app.add_typer(keys.app, name="keys")
 app.add_typer(uploads.app, name="uploads")
+uploads.app.command()(verify)
 
 
 def main() -> None:

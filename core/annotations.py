@@ -1,7 +1,12 @@
-"""Takes over what Argilla holds: annotations, and the labels that follow from them."""
+"""Takes over what Argilla holds: annotations, and the labels that follow from them.
+
+An annotation belongs to the dataset in Argilla in which it was seen last, or to which it was given back. One that
+belongs to another dataset than the one that is read is *carried*: it counts until the same annotator's answer is
+seen in the one that is read. See docs/decisions/0020-healing.md.
+"""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -30,34 +35,44 @@ class Response:
 
 
 def replace_annotations(
-    connection: Connection, dataset: str, read_at: datetime, responses: dict[UUID, list[Response]]
+    connection: Connection,
+    dataset: str,
+    read_at: datetime,
+    responses: dict[UUID, list[Response]],
+    argilla_dataset_id: UUID | None = None,
 ) -> list[UUID]:
-    """Make what we hold for these texts equal to a complete read of Argilla that began at `read_at`.
+    """Make what we hold for these texts equal to a complete read of a dataset in Argilla that began at `read_at`.
 
     `responses` holds for each text read all of its responses, an empty list where there are none. What is
-    absent there was deleted, and is withdrawn here, unless it was seen by a later read. A failed text has no
-    record any more: what was read of it before is too old. Runs in the caller's transaction. Returns the texts
-    whose annotations changed.
+    absent there was deleted, and is withdrawn here, unless it was seen by a later read, or is carried. A failed
+    text has no record any more: what was read of it before is too old. Runs in the caller's transaction. Returns
+    the texts whose annotations changed.
     """
     held = _annotations_of(connection, responses)
-    changed = [id_ for id_ in responses if _differs(held.get(id_, []), responses[id_], read_at)]
+    changed = [
+        id_ for id_ in responses if _differs(held.get(id_, []), responses[id_], read_at, argilla_dataset_id)
+    ]
     if not changed:
         return []
     changed = _lock(connection, changed)
     held = _annotations_of(connection, changed)
-    _upsert(connection, read_at, [r for id_ in changed for r in responses[id_]])
-    _withdraw(
-        connection,
-        read_at,
-        [
-            (id_, row.response_id)
-            for id_ in changed
-            for row in held.get(id_, [])
-            if row.response_id not in {r.response_id for r in responses[id_]}
-        ],
-    )
+    absent = {id_: _absent(held.get(id_, []), responses[id_], argilla_dataset_id) for id_ in changed}
+    read = [_keep_creation(r, absent[id_]) for id_ in changed for r in responses[id_]]
+    _upsert(connection, read_at, argilla_dataset_id, read)
+    _withdraw(connection, read_at, [(id_, row.response_id) for id_ in changed for row in absent[id_]])
     update_labels(connection, dataset, changed)
     return changed
+
+
+def withdraw_annotations(
+    connection: Connection, dataset: str, read_at: datetime, text_ids: Sequence[UUID]
+) -> None:
+    """Withdraw all annotations of texts whose records were deleted, carried ones, too; the texts are locked."""
+    held = _annotations_of(connection, text_ids)
+    keys = [(id_, row.response_id) for id_, rows in held.items() for row in rows if row.withdrawn_at is None]
+    if keys:
+        _withdraw(connection, read_at, keys)
+        update_labels(connection, dataset, list(held))
 
 
 def update_labels(connection: Connection, dataset: str, text_ids: Sequence[UUID]) -> None:
@@ -84,21 +99,47 @@ def _annotations_of(connection: Connection, text_ids: Iterable[UUID]) -> dict[UU
     return by_text
 
 
-def _differs(held: list[Any], read: list[Response], read_at: datetime) -> bool:
+def _differs(held: list[Any], read: list[Response], read_at: datetime, argilla_dataset_id: UUID | None) -> bool:
     """Whether a read shows anything that we do not hold, or lacks what we hold."""
     known = {row.response_id: row for row in held}
     for response in read:
-        row = known.pop(response.response_id, None)
+        row = known.get(response.response_id)
         if row is None or row.withdrawn_at is not None:
             return True
-        if (row.status, row.value, row.updated_at, row.annotator) != (
+        if (row.status, row.value, row.updated_at, row.annotator, row.argilla_dataset_id) != (
             response.status,
             response.value,
             response.updated_at,
             response.annotator,
+            argilla_dataset_id,
         ):
             return True
-    return any(row.withdrawn_at is None and row.seen_at < read_at for row in known.values())
+    return any(row.seen_at < read_at for row in _absent(held, read, argilla_dataset_id))
+
+
+def _absent(held: list[Any], read: list[Response], argilla_dataset_id: UUID | None) -> list[Any]:
+    """Return the annotations that a read shows to be no more: deleted there, or carried and answered there."""
+    ids = {response.response_id for response in read}
+    # A new Argilla may know the same person by another id.
+    annotators = {r.annotator_id for r in read} | {r.annotator for r in read}
+    return [
+        row
+        for row in held
+        if row.withdrawn_at is None
+        and row.response_id not in ids
+        and (row.argilla_dataset_id == argilla_dataset_id or annotators & {row.annotator_id, row.annotator})
+    ]
+
+
+def _keep_creation(response: Response, absent: list[Any]) -> Response:
+    """Return an answer that was given back with the time at which the annotator gave it first."""
+    former = [
+        row.created_at
+        for row in absent
+        if row.answers == response.answers
+        and (row.annotator_id == response.annotator_id or row.annotator == response.annotator)
+    ]
+    return replace(response, created_at=min([response.created_at, *former]))
 
 
 def _lock(connection: Connection, text_ids: list[UUID]) -> list[UUID]:
@@ -109,17 +150,17 @@ def _lock(connection: Connection, text_ids: list[UUID]) -> list[UUID]:
     return [row.id for row in rows if row.status != TextStatus.FAILED]
 
 
-def _upsert(connection: Connection, read_at: datetime, responses: list[Response]) -> None:
+def _upsert(
+    connection: Connection, read_at: datetime, argilla_dataset_id: UUID | None, responses: list[Response]
+) -> None:
     if not responses:
         return
-    rows = [
-        {field: getattr(r, field) for field in Response.__dataclass_fields__}
-        | {"seen_at": read_at, "withdrawn_at": None}
-        for r in responses
-    ]
+    seen = {"seen_at": read_at, "withdrawn_at": None, "argilla_dataset_id": argilla_dataset_id}
+    rows = [{field: getattr(r, field) for field in Response.__dataclass_fields__} | seen for r in responses]
     statement = insert(Annotation).values(rows)
     keys = {"text_id", "response_id"}
-    new = {name: statement.excluded[name] for name in rows[0] if name not in keys}
+    # The time of creation stays as it was first stored: see _keep_creation.
+    new = {name: statement.excluded[name] for name in rows[0] if name not in keys | {"created_at"}}
     connection.execute(
         statement.on_conflict_do_update(
             index_elements=sorted(keys, reverse=True),

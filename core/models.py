@@ -110,6 +110,9 @@ class Dataset(Base):
     sweep_position: Mapped[UUID | None] = mapped_column(comment="how far the sweep under way has come, by id")
     sweep_activity_at: Mapped[datetime | None] = mapped_column(comment="last_activity_at when it began")
     sweep_difference: Mapped[dict[str, Any] | None] = mapped_column(comment="what was counted when it began")
+    refill_position: Mapped[UUID | None] = mapped_column(
+        comment="how far the texts of a lost Argilla dataset were put back into the queue, by id"
+    )
 
 
 class Alert(Base):
@@ -118,7 +121,7 @@ class Alert(Base):
     __tablename__ = "alerts"
 
     dataset: Mapped[str] = mapped_column(primary_key=True)
-    job: Mapped[str] = mapped_column(primary_key=True, comment="push or sweep")
+    job: Mapped[str] = mapped_column(primary_key=True, comment="push, pull, sweep or heal")
     code: Mapped[str]
     reason: Mapped[str] = mapped_column(comment="for people; says what to do")
     since: Mapped[datetime] = mapped_column(server_default=sa.text("now()"))
@@ -211,6 +214,9 @@ class Annotation(Base):
     updated_at: Mapped[datetime] = mapped_column(comment="Argilla's clock: orders events of one response")
     seen_at: Mapped[datetime] = mapped_column(comment="when the read began that showed it last")
     withdrawn_at: Mapped[datetime | None] = mapped_column(comment="when it was found deleted in Argilla")
+    argilla_dataset_id: Mapped[UUID | None] = mapped_column(
+        comment="the dataset in Argilla that it was seen in last, or given back to"
+    )
 
 
 class Label(Base):

@@ -12,7 +12,7 @@ from uuid import UUID
 import httpx
 
 from core.settings import ArgillaSettings
-from uploader.argilla_errors import AlreadyThere, Fault, Gone, Refused, Stopped, Unreachable
+from uploader.argilla_errors import AlreadyThere, Fault, Gone, IndexLost, Refused, Stopped, Unreachable
 from uploader.circuit import Circuit
 from uploader.settings import MAX_SEARCH_TERMS
 
@@ -26,6 +26,8 @@ _OWNERS_KEY = (
     "the user of ARGILLA_API_KEY may not do this. Set ARGILLA_API_KEY to the key of an owner and restart the "
     "uploader, or make that user an owner."
 )
+# The index is not there; or OpenSearch made one by itself for the next write, as Argilla would not have made it.
+_INDEX_LOST = ("index_not_found_exception", "Text fields are not optimised for operations")
 _STORED = "found records with same external ids: "
 _POSITION = re.compile(r"Record at position (\d+) is not valid because (.*)", re.DOTALL)
 
@@ -148,6 +150,26 @@ class Argilla:
         dataset: dict[str, Any] = await self.call("GET", f"datasets/{dataset_id}")
         return dataset
 
+    async def list_stored_responses(
+        self, dataset_id: UUID, offset: int, limit: int
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Return the responses to some records, from Argilla's database; empty when there are no more records."""
+        query = {"include": "responses", "offset": offset, "limit": limit}
+        found = await self.call("GET", f"datasets/{dataset_id}/records", **query)
+        return {str(record["external_id"]): record["responses"] or [] for record in found["items"]}
+
+    async def check_index(self, dataset_id: UUID) -> None:
+        """See that the dataset has its search index.
+
+        Raises:
+            IndexLost: it has not.
+        """
+        await self.call("GET", f"datasets/{dataset_id}/progress")
+
+    async def rename_dataset(self, dataset_id: UUID, name: str) -> None:
+        """Give a dataset another name."""
+        await self.call("PATCH", f"datasets/{dataset_id}", {"name": name})
+
     async def list_usernames(self) -> dict[UUID, str]:
         """Return the names of all users by id."""
         users = await self.call("GET", "users")
@@ -183,6 +205,8 @@ def raise_for_status(response: httpx.Response) -> None:
         case 429 | 502 | 503 | 504:
             raise Unreachable(where)
         case _ if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+            if any(sign in response.text for sign in _INDEX_LOST):
+                raise IndexLost(f"{where}: its search index is lost")
             raise Fault(where)
         case _:
             raise Stopped(where)

@@ -3,6 +3,7 @@
 ArgillaError
 ├── Refused      422           the items are wrong; sending them again never helps
 ├── Fault        500, timeout  Argilla or the items, nobody can tell; it may be stored all the same
+│   └── IndexLost 500          the dataset has no search index any more
 ├── Unreachable  connection errors, 429, 502, 503, 504   waiting helps
 ├── AlreadyThere 409           somebody else was quicker
 └── Stopped      401, 403, other 4xx, wrong settings     somebody must do something
@@ -34,6 +35,10 @@ class Refused(ArgillaError):
 
 class Fault(ArgillaError):
     """Argilla broke down over a call, or did not answer in time."""
+
+
+class IndexLost(Fault):
+    """Argilla's search engine works, but has no index of the dataset, or one that it made up itself."""
 
 
 class Unreachable(ArgillaError):

@@ -58,10 +58,10 @@ class Collector:
         for id_ in unreadable:
             metrics.UNREADABLE_RECORDS.labels(self._dataset).inc()
             log.warning("pull.record_unreadable", dataset=self._dataset, text_id=id_)
-        changed = await self.take_over(found, read_at)
+        changed = await self.take_over(argilla_dataset_id, found, read_at)
         return Collected(changed, [id_ for id_ in ids if str(id_) not in found.keys() | set(unreadable)])
 
-    async def take_over(self, found: RawResponses, read_at: datetime) -> Sequence[UUID]:
+    async def take_over(self, argilla_dataset_id: UUID, found: RawResponses, read_at: datetime) -> Sequence[UUID]:
         """Make our annotations of these records' texts equal to all of their responses; return what changed."""
         await self._learn_usernames(found)
         responses = {
@@ -69,7 +69,9 @@ class Collector:
             for id_, raws in found.items()
         }
         async with self._engine.begin() as connection:
-            changed = await connection.run_sync(replace_annotations, self._dataset, read_at, responses)
+            changed = await connection.run_sync(
+                replace_annotations, self._dataset, read_at, responses, argilla_dataset_id
+            )
         for raw in (raw for raws in found.values() for raw in raws if blocks_record(raw)):
             await self._heal(raw)
         return changed

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from uploader import metrics
 from uploader.argilla_client import Argilla
 from uploader.argilla_errors import Fault, Stopped, Unreachable
+from uploader.giving_back import put_with_responses
 from uploader.push import Record
 from uploader.records import TEXT_FIELD
 from uploader.repository import list_uploaded_samples
@@ -32,6 +33,8 @@ class ArgillaDataset:
     # What was never uploaded has no old entry in the index, so that counting its entries is enough.
     is_new: bool = False
     put_count: int = 0
+    # External ids of the records that went in with their annotators' answers.
+    given_back: set[str] = field(default_factory=set)
 
     async def put(self, records: Sequence[Record]) -> None:
         """Insert or update records by `external_id`; all of them, or none."""
@@ -40,7 +43,13 @@ class ArgillaDataset:
             self.may_put()
             self.put_count += 1
             with self._timed("put"):
-                await self.argilla.put_records(self.dataset_id, records)
+                await self._put(records)
+
+    async def _put(self, records: Sequence[Record]) -> None:
+        if any("responses" in record for record in records):
+            self.given_back |= await put_with_responses(self.argilla, self.dataset_id, records)
+        else:
+            await self.argilla.put_records(self.dataset_id, records)
 
     async def find(self, external_ids: Sequence[str]) -> set[str]:
         """Return those that annotators can see."""

@@ -8,6 +8,7 @@ from uploader.alerts import store_alerts
 from uploader.backoff import Backoff
 from uploader.collector import Collector
 from uploader.guard import Alert, Guard
+from uploader.healing import heal
 from uploader.lane import Lane
 from uploader.pull import follow_notes, listen
 from uploader.registration import Registration
@@ -28,10 +29,11 @@ class DatasetJobs:
         self._push_settings = push
         self._sweeper = sweeper
         self._collector = collector
-        self._push, self._pull, self._sweep, self._measure, self._tell = (
+        self._push, self._pull, self._sweep, self._heal, self._measure, self._tell = (
             Guard(lane.name, job, Backoff(retry_cap_seconds))
-            for job in ("push", "pull", "sweep", "measure", "tell")
+            for job in ("push", "pull", "sweep", "heal", "measure", "tell")
         )
+        self._shown = (self._push, self._pull, self._sweep, self._heal)
         self._told: dict[str, Alert | None] = {}
 
     async def push(self, stopping: asyncio.Event) -> None:
@@ -46,6 +48,10 @@ class DatasetJobs:
     async def sweep(self, stopping: asyncio.Event) -> None:
         """Bring all annotations home, when there is a reason to."""
         await self._lead(self._sweep, lambda: self._sweeper.run(stopping, self._sweep.go_on))
+
+    async def heal(self, stopping: asyncio.Event) -> None:
+        """Bring back to Argilla what it lost."""
+        await self._lead(self._heal, lambda: heal(self._lane, self._collector, stopping, self._heal.go_on))
 
     @property
     def leads(self) -> bool:
@@ -66,7 +72,7 @@ class DatasetJobs:
         Raises:
             RuntimeError: it stands still; the message says why.
         """
-        reason = self._push.reason or self._pull.reason or self._sweep.reason
+        reason = next((g.reason for g in self._shown if g.reason is not None), None)
         if reason is None and not self._lane.leadership.is_known:
             reason = "it is not known yet who leads"
         if reason is None and self._lane.leadership.leads and self._lane.prepared is None:
@@ -84,7 +90,7 @@ class DatasetJobs:
         if not self._lane.leadership.leads:
             self._told = {}
             return
-        alerts = {guard.job: guard.alert for guard in (self._push, self._pull, self._sweep) if guard.has_run}
+        alerts = {guard.job: guard.alert for guard in self._shown if guard.has_run}
         if alerts != self._told:
             await store_alerts(self._lane.engine, self._lane.name, alerts)
             self._told = alerts

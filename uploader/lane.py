@@ -46,6 +46,7 @@ class Lane:
 
         Raises:
             ArgillaError: it cannot be prepared.
+            NotLeading: another uploader leads by now.
         """
         async with self._preparing:
             if self.prepared is None:
@@ -54,6 +55,8 @@ class Lane:
                 except AlreadyThere as error:
                     raise Stopped("somebody else changes the dataset in Argilla just now") from error
                 async with self.engine.begin() as connection:
+                    # A dataset that is not the one remembered means a refill: none but the leader may say so.
+                    await self.leadership.confirm(connection, to_change=True)
                     await repository.remember_dataset(connection, self.name, prepared.dataset_id)
                 self.prepared = prepared
                 log.info("dataset.prepared", dataset=self.name, argilla_dataset_id=str(prepared.dataset_id))

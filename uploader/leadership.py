@@ -42,6 +42,9 @@ update datasets set leader_id = null, leader_until = null where name = :dataset 
 
 _CONFIRM = text("select 1 from datasets where name = :dataset and leader_id = :leader for share")
 
+# Two that hold the row for share and then change it would wait for each other.
+_CONFIRM_TO_CHANGE = text("select 1 from datasets where name = :dataset and leader_id = :leader for no key update")
+
 
 class NotLeading(Exception):
     """Another uploader leads the dataset now, or may do so."""
@@ -83,13 +86,16 @@ class Leadership:
         if not self.leads:
             raise NotLeading(self._dataset)
 
-    async def confirm(self, connection: AsyncConnection) -> None:
+    async def confirm(self, connection: AsyncConnection, *, to_change: bool = False) -> None:
         """See in Postgres that this process leads, and keep it so until the transaction ends.
+
+        With `to_change` the transaction may go on to change the dataset's row.
 
         Raises:
             NotLeading: it does not any more.
         """
-        if (await connection.execute(_CONFIRM, self._values())).first() is None:
+        statement = _CONFIRM_TO_CHANGE if to_change else _CONFIRM
+        if (await connection.execute(statement, self._values())).first() is None:
             self._end()
             raise NotLeading(self._dataset)
 

@@ -38,6 +38,7 @@ from uploader.sweep import Sweeper
 from uploader.trust import Trust
 
 _TELL_SECONDS = 1
+_HEAL_SECONDS = 5
 _MEASURE_SECONDS = 5
 # Jobs that go on until they fail begin again after so long, and after the pause of their guard.
 _RESTART_SECONDS = 1
@@ -130,6 +131,7 @@ def _make_schedule(all_jobs: Iterable[DatasetJobs], webhook_jobs: WebhookJobs, s
         schedule.add(jobs.push, settings.push.interval_seconds)
         schedule.add(jobs.pull, _RESTART_SECONDS)
         schedule.add(jobs.sweep, settings.sweep.sweep_interval_seconds)
+        schedule.add(jobs.heal, _HEAL_SECONDS)
         schedule.add(jobs.tell, _TELL_SECONDS)
         schedule.add(jobs.measure, _MEASURE_SECONDS)
     return schedule

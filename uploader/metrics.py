@@ -89,6 +89,25 @@ UNSEEN_RECORDS = Counter(
 UNREADABLE_RECORDS = Counter(
     "uploader_unreadable_records_total", "Records that Argilla broke down over when they were read", ["dataset"]
 )
+REFILLING = Gauge(
+    "uploader_refilling", "1 while texts of a dataset that Argilla lost are put back into the queue", ["dataset"]
+)
+HEALED_TEXTS = Counter(
+    "uploader_healed_texts_total",
+    "Texts that were put back into the queue because Argilla lost them: dataset_lost, unseen",
+    ["dataset", "reason"],
+)
+GIVEN_BACK_ANSWERS = Counter(
+    "uploader_given_back_answers_total", "Annotators' answers that were written into a new dataset", ["dataset"]
+)
+KEPT_ANSWERS = Counter(
+    "uploader_kept_answers_total",
+    "Answers that could not be given back: Argilla does not know the annotator or the label",
+    ["dataset"],
+)
+LOST_INDEXES = Counter(
+    "uploader_lost_indexes_total", "Datasets that were set aside because their index was lost", ["dataset"]
+)
 HEALED_RESPONSES = Counter(
     "uploader_healed_responses_total", "Responses without values that would block their record", ["dataset"]
 )

@@ -16,6 +16,7 @@ from uploader.argilla_errors import Fault, Gone, Stopped
 from uploader.collector import Collector, RawResponses
 from uploader.deletions import settle_missing
 from uploader.guard import Guard
+from uploader.healing import show_again
 from uploader.lane import Lane
 from uploader.pull_repository import Note, Notes
 from uploader.schedule import wait_for_any
@@ -76,7 +77,8 @@ async def _read_again(lane: Lane, collector: Collector, argilla_dataset_id: UUID
     collected = await collector.collect(argilla_dataset_id, ids, notes.read_at)
     unseen = await settle_missing(lane, argilla_dataset_id, collected.missing, notes.read_at)
     found = await _read_singly(lane, argilla_dataset_id, [n for n in notes.items if n.text_id in unseen])
-    changed = len(collected.changed) + len(await collector.take_over(found, notes.read_at))
+    await show_again(lane, argilla_dataset_id, unseen)
+    changed = len(collected.changed) + len(await collector.take_over(argilla_dataset_id, found, notes.read_at))
     metrics.PULL_CHANGED_TEXTS.labels(lane.name).inc(changed)
 
 

@@ -33,14 +33,16 @@ where name = :dataset
 # Those that were in this dataset before the read; what is on its way, or was in another dataset, is not deleted.
 _LOCK_DELETED = text("""
 select texts.id from texts join datasets on datasets.name = texts.dataset
-where texts.id = any(:ids) and texts.status = 'uploaded' and texts.uploaded_at < :read_at
+where texts.id = any(:ids) and texts.uploaded_at < :read_at
+    -- A pending one without an error waits to be shown again: see healing.show_again.
+    and (texts.status = 'uploaded' or (texts.status = 'pending' and texts.last_error is null))
     and datasets.argilla_dataset_id = :argilla_dataset_id
     and texts.uploaded_at >= coalesce(datasets.argilla_dataset_at, '-infinity')
 order by texts.id
 for no key update of texts
 """)
 
-# uploaded -> failed: the record was deleted in Argilla
+# uploaded, pending -> failed: the record was deleted in Argilla
 _MARK_DELETED = text("update texts set status = 'failed', last_error = :words where id = any(:ids)")
 
 _PAGE = text("""
@@ -58,7 +60,7 @@ order by annotator_id, seen_at desc
 
 _SWEEP_STATE = text("""
 select activity_seen_at, events_applied_at, difference_seen, sweep_position,
-    cast(extract(epoch from clock_timestamp() - swept_at) as float8) as seconds_since_swept
+    cast(extract(epoch from clock_timestamp() - swept_at) as float8) as seconds_since_swept, refill_position
 from datasets where name = :name
 """)
 
@@ -78,8 +80,9 @@ where name = :name
 
 _ANNOTATION_COUNTS = text("""
 select annotations.annotator, annotations.status, count(*)
-from annotations join texts on texts.id = annotations.text_id
+from annotations join texts on texts.id = annotations.text_id join datasets on datasets.name = texts.dataset
 where texts.dataset = :dataset and annotations.withdrawn_at is null
+    and annotations.argilla_dataset_id = datasets.argilla_dataset_id
 group by annotations.annotator, annotations.status
 """)
 
@@ -88,6 +91,7 @@ _UPLOADED_COUNT = text("select count(*) from texts where dataset = :dataset and 
 _MOVING = text("""
 select exists (select from rereads where dataset = :dataset)
     or exists (select from texts where dataset = :dataset and status = 'uploading')
+    or exists (select from datasets where name = :dataset and refill_position is not null)
 """)
 
 # A text without any annotation left cannot be told from one whose last one was deleted just now.
@@ -139,6 +143,7 @@ class SweepState:
     difference_seen: Mapping[str, int] | None  # what Argilla counted otherwise then
     sweep_position: UUID | None  # None: no sweep is under way
     seconds_since_swept: float | None  # None: never
+    refill_position: UUID | None  # None: no refill is under way
 
 
 async def list_notes(connection: AsyncConnection, dataset: str, count: int) -> Notes | None:

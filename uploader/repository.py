@@ -98,14 +98,21 @@ set status = 'pending', lease_owner = null, lease_until = null,
 where lease_owner = :claim and status = 'uploading'
 """)
 
+# Of the present dataset only: a sample would make a record of another one anew, without its answers.
 _SAMPLE = text("""
-select id, text from texts where dataset = :dataset and status = 'uploaded' limit :count
+select texts.id, text from texts join datasets on datasets.name = texts.dataset
+where dataset = :dataset and status = 'uploaded' and refill_position is null
+limit :count
 """)
 
 _REMEMBER = text("""
 insert into datasets (name, argilla_dataset_id, argilla_dataset_at) values (:name, :id, clock_timestamp())
 on conflict (name) do update
-set argilla_dataset_id = excluded.argilla_dataset_id, argilla_dataset_at = excluded.argilla_dataset_at,
+set argilla_dataset_id = excluded.argilla_dataset_id,
+    -- Not the time proposed: the row may have been waited for, until texts of the other dataset were finished.
+    argilla_dataset_at = clock_timestamp(),
+    refill_position = case when datasets.argilla_dataset_id is not null
+        then cast('00000000-0000-0000-0000-000000000000' as uuid) end,
     -- What was seen of another dataset says nothing about this one.
     events_applied_at = null, activity_seen_at = null, difference_seen = null, swept_at = null,
     sweep_position = null, sweep_activity_at = null, sweep_difference = null
@@ -118,6 +125,11 @@ select
     (select count(*) from texts where dataset = :dataset and status = 'pending'),
     (select extract(epoch from clock_timestamp() - received_at) from texts
      where dataset = :dataset and status = 'pending' order by sequence limit 1)
+""")
+
+# Held until the transaction ends, so that no text is finished for a dataset that another one has replaced.
+_IS_PRESENT = text("""
+select 1 from datasets where name = :dataset and coalesce(argilla_dataset_id, :id) = :id for share
 """)
 
 _LAST_ERROR_CHARACTERS = 2000
@@ -188,6 +200,12 @@ async def list_uploaded_samples(connection: AsyncConnection, dataset: str, count
 async def remember_dataset(connection: AsyncConnection, name: str, argilla_dataset_id: UUID) -> None:
     """Store which dataset in Argilla a dataset of the settings is."""
     await connection.execute(_REMEMBER, {"name": name, "id": argilla_dataset_id})
+
+
+async def is_present_dataset(connection: AsyncConnection, name: str, argilla_dataset_id: UUID) -> bool:
+    """Whether this is still the dataset in Argilla; it stays so until the transaction ends."""
+    values = {"dataset": name, "id": argilla_dataset_id}
+    return (await connection.execute(_IS_PRESENT, values)).first() is not None
 
 
 async def measure_backlog(connection: AsyncConnection, dataset: str) -> tuple[int, float]:

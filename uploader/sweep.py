@@ -18,6 +18,7 @@ from uploader.argilla_errors import Stopped
 from uploader.collector import Collector
 from uploader.counts import find_difference
 from uploader.deletions import settle_missing
+from uploader.healing import show_again
 from uploader.lane import Lane
 from uploader.pull_repository import Counts, Page, SweepState
 from uploader.registration import Registration
@@ -79,6 +80,8 @@ class Sweeper:
         # Read before the sweep: what moves during it makes for another one.
         activity = to_moment(dataset["last_activity_at"])
         state = await self._get_state()
+        if state.refill_position is not None:
+            return  # what Argilla lost is not yet on its way back
         reason = self._why(activity, state)
         if reason is None and state.sweep_position is None and time.monotonic() >= self._count_at:
             await self._count(argilla_dataset_id, activity)
@@ -167,6 +170,7 @@ class Sweeper:
     async def _take_over(self, argilla_dataset_id: UUID, page: Page) -> None:
         collected = await self._collector.collect(argilla_dataset_id, page.ids, page.read_at)
         unseen = await settle_missing(self._lane, argilla_dataset_id, collected.missing, page.read_at)
+        await show_again(self._lane, argilla_dataset_id, unseen)
         metrics.UNSEEN_RECORDS.labels(self._lane.name).inc(len(unseen))
         metrics.SWEEP_CHANGED_TEXTS.labels(self._lane.name).inc(len(collected.changed))
         async with self._lane.engine.begin() as connection:

@@ -2,15 +2,17 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 import structlog
 
 from uploader import metrics, repository
-from uploader.argilla_errors import Stopped
+from uploader.argilla_errors import Gone, Stopped
 from uploader.argilla_setup import Prepared
 from uploader.destination import ArgillaDataset
+from uploader.giving_back import Answer, add_responses, adopt, list_answers
 from uploader.guard import Guard
 from uploader.lane import Lane
 from uploader.leadership import NotLeading
@@ -119,17 +121,32 @@ async def _upload_batch(lane: Lane, prepared: Prepared, claim: UUID, texts: list
         lane.leadership.check,
         is_new=all(text.attempts == 0 for text in texts),
     )
-    outcome = await deliver(destination, [to_record(text, prepared.question_id, lane.labels) for text in texts])
-    await _finish(lane, claim, outcome)
+    held = await list_answers(lane, prepared.dataset_id, texts)
+    records = [
+        add_responses(to_record(text, prepared.question_id, lane.labels), held.get(text.id, {}), lane.labels)
+        for text in texts
+    ]
+    outcome = await deliver(destination, records)
+    given_back = [a for id_ in outcome.uploaded & destination.given_back for a in held[UUID(id_)].values()]
+    await _finish(lane, prepared.dataset_id, claim, outcome, given_back)
     metrics.BATCH_EXTRA_PUTS.labels(lane.name).inc(destination.put_count - 1)
     metrics.BATCH_SECONDS.labels(lane.name).observe(time.monotonic() - started)
     metrics.BATCH_TEXTS.labels(lane.name).observe(len(texts))
 
 
-async def _finish(lane: Lane, claim: UUID, outcome: Outcome) -> None:
+async def _finish(
+    lane: Lane,
+    argilla_dataset_id: UUID,
+    claim: UUID,
+    outcome: Outcome,
+    given_back: Sequence[Answer],
+) -> None:
     reasons = {UUID(id_): words for id_, words in outcome.failed.items()}
     with metrics.BATCH_STEP_SECONDS.labels(lane.name, "finish").time():
         async with lane.engine.begin() as connection:
+            if not await repository.is_present_dataset(connection, lane.name, argilla_dataset_id):
+                raise Gone("the dataset in Argilla was replaced by another one meanwhile", "argilla_dataset_gone")
+            await adopt(connection, argilla_dataset_id, given_back)
             uploaded = await repository.mark_uploaded(connection, claim, [UUID(id_) for id_ in outcome.uploaded])
             failed = await repository.mark_failed(connection, claim, reasons)
     for id_, words in reasons.items():
@@ -141,6 +158,7 @@ async def _finish(lane: Lane, claim: UUID, outcome: Outcome) -> None:
         log.warning("upload.claim_lost", dataset=lane.name, claim=str(claim), texts=lost)
     metrics.LOST_TEXTS.labels(lane.name).inc(lost)
     metrics.UPLOADED_TEXTS.labels(lane.name).inc(uploaded)
+    metrics.GIVEN_BACK_ANSWERS.labels(lane.name).inc(len(given_back))
     log.info("upload.batch_ended", dataset=lane.name, claim=str(claim), uploaded=uploaded, failed=failed)
 
 

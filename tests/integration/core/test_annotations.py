@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from core.annotations import Response, replace_annotations
+from core.annotations import Response, replace_annotations, withdraw_annotations
 from core.models import AnnotationStatus, Label, LabelStatus, Text
 from core.settings import DatabaseSettings
 from core.text_identity import text_id
@@ -50,12 +50,19 @@ def answer(
     )
 
 
-def sweep(engine: sa.Engine, minute: int, *responses: Response, texts: list[UUID] = TEXTS) -> int:
+def sweep(
+    engine: sa.Engine,
+    minute: int,
+    *responses: Response,
+    texts: list[UUID] = TEXTS,
+    argilla_dataset_id: UUID | None = None,
+) -> int:
     held: dict[UUID, list[Response]] = {id_: [] for id_ in texts}
     for response in responses:
         held[response.text_id].append(response)
     with engine.begin() as connection:
-        return len(replace_annotations(connection, "toxicity", START + timedelta(minutes=minute), held))
+        read_at = START + timedelta(minutes=minute)
+        return len(replace_annotations(connection, "toxicity", read_at, held, argilla_dataset_id))
 
 
 def label_of(engine: sa.Engine, text: UUID) -> sa.RowMapping | None:
@@ -131,6 +138,55 @@ def test_a_slow_read_does_not_undo_a_newer_one(engine: sa.Engine) -> None:
     label = label_of(engine, TEXTS[0])
     assert label is not None
     assert label["label"] == "non_toxic"
+
+
+def votes_of(engine: sa.Engine, text: UUID) -> object:
+    label = label_of(engine, text)
+    return label and label["votes"]
+
+
+def test_answers_of_a_lost_dataset_count_until_the_annotator_answers_in_the_new_one(engine: sa.Engine) -> None:
+    first, second = uuid.uuid4(), uuid.uuid4()
+    given = [answer(TEXTS[0], 0, "toxic"), answer(TEXTS[0], 1, "toxic")]
+    sweep(engine, 1, *given, argilla_dataset_id=first)
+    before = label_of(engine, TEXTS[0])
+    # Neither is there yet; then one comes back, with a new id; then it is edited; then it is deleted.
+    assert sweep(engine, 2, argilla_dataset_id=second) == 0
+    sweep(engine, 3, answer(TEXTS[0], 0, "toxic", updated=9, number=1), argilla_dataset_id=second)
+    after = label_of(engine, TEXTS[0])
+    assert before is not None
+    assert after is not None
+    assert (after["votes"], after["labelled_at"]) == ({"toxic": 2}, before["labelled_at"])
+    sweep(engine, 4, answer(TEXTS[0], 0, "non_toxic", updated=10, number=1), argilla_dataset_id=second)
+    assert votes_of(engine, TEXTS[0]) == {"toxic": 1, "non_toxic": 1}
+    sweep(engine, 5, argilla_dataset_id=second)
+    assert votes_of(engine, TEXTS[0]) == {"toxic": 1}
+
+
+def test_the_same_person_with_another_id_in_the_new_dataset_counts_once(engine: sa.Engine) -> None:
+    sweep(engine, 1, answer(TEXTS[0], 0, "toxic"), argilla_dataset_id=uuid.uuid4())
+    again = replace(answer(TEXTS[0], 0, "non_toxic", updated=9, number=1), annotator_id=uuid.uuid4())
+    sweep(engine, 2, again, argilla_dataset_id=uuid.uuid4())
+    assert votes_of(engine, TEXTS[0]) == {"non_toxic": 1}
+
+
+def test_an_answer_that_was_given_back_keeps_the_time_of_its_creation(engine: sa.Engine) -> None:
+    sweep(engine, 1, answer(TEXTS[0], 0, "toxic"), argilla_dataset_id=uuid.uuid4())
+    later = START + timedelta(days=1)
+    again = replace(answer(TEXTS[0], 0, "toxic", number=1), created_at=later, updated_at=later)
+    second = uuid.uuid4()
+    sweep(engine, 2, again, argilla_dataset_id=second)
+    assert sweep(engine, 3, again, argilla_dataset_id=second) == 0
+    with engine.connect() as connection:
+        query = "select created_at from annotations where withdrawn_at is null"
+        assert connection.execute(sa.text(query)).all() == [(START,)]
+
+
+def test_when_a_record_is_deleted_carried_answers_go_as_well(engine: sa.Engine) -> None:
+    sweep(engine, 1, answer(TEXTS[0], 0, "toxic"), argilla_dataset_id=uuid.uuid4())
+    with engine.begin() as connection:
+        withdraw_annotations(connection, "toxicity", START + timedelta(minutes=2), [TEXTS[0]])
+    assert votes_of(engine, TEXTS[0]) == {}
 
 
 def test_texts_that_were_not_read_are_left_alone(engine: sa.Engine) -> None:

@@ -136,7 +136,24 @@ def test_a_record_that_the_index_lost_is_read_from_the_database(
 
     pull(work)
     assert rows("select label from labels") == [("toxic",)]
-    assert rows("select status from texts") == [("uploaded",)]
+    assert rows("select status from texts") == [("pending",)]  # to be shown again
+
+
+def test_a_record_that_is_deleted_before_it_is_shown_again_withdraws_its_annotations(
+    pull: Pulling, upload: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    async def work(side: Side) -> None:
+        [id_] = upload("a")
+        event = model.respond(id_, _ANN, "submitted", "toxic")
+        model.records[str(id_)].is_visible = False
+        await side.deliver(event)
+        await side.pull()
+        await side.deliver(model.delete_record(id_))
+        await side.pull()
+
+    pull(work)
+    assert rows("select status from texts") == [("failed",)]
+    assert rows("select status from labels") == [("withdrawn",)]
 
 
 def test_a_deleted_record_fails_its_text(pull: Pulling, upload: AddTexts, model: ModelArgilla, rows: Rows) -> None:
@@ -160,7 +177,7 @@ def test_a_record_that_is_made_again_keeps_its_annotations(
         await side.deliver(model.respond(id_, _ANN, "submitted", "toxic"))
         await side.pull()
         with psycopg.connect(side.lane.engine.url.render_as_string(False).replace("+psycopg", "")) as connection:
-            connection.execute("update texts set status = 'pending'")
+            connection.execute("update texts set status = 'pending', last_error = 'refused'")  # by a retry
         await side.deliver(model.delete_record(id_))
         assert await side.pull() == 1
 
@@ -201,7 +218,7 @@ def test_what_was_read_before_a_record_was_deleted_is_not_taken_over_afterwards(
         found = await side.lane.argilla.read_responses(DATASET_ID, [str(id_)])
         await side.deliver(model.delete_record(id_))
         await side.pull()
-        await side.collector.take_over(found, read_at)
+        await side.collector.take_over(DATASET_ID, found, read_at)
 
     pull(work)
     assert rows("select status from texts") == [("failed",)]

@@ -155,7 +155,12 @@ class _Machine(RuleBasedStateMachine):
     @rule(place=places)
     def apply(self, place: int) -> None:
         found, read_at = self.held.pop(place % len(self.held))
-        self._run(self.side.collector.take_over(found, read_at))
+        self._run(self.side.collector.take_over(DATASET_ID, found, read_at))
+
+    @rule()
+    def push(self) -> None:
+        """What Argilla has, but does not show, is sent again."""
+        self._run(self.side.push(self.argilla))
 
     @rule()
     def look(self) -> None:
@@ -173,10 +178,11 @@ class _Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             for found, read_at in self.held:
-                self._run(self.side.collector.take_over(found, read_at))
-            # Argilla's index is mended some day.
+                self._run(self.side.collector.take_over(DATASET_ID, found, read_at))
+            # Argilla's index is mended some day, if not by us.
             for record in self.argilla.records.values():
                 record.is_visible = True
+            self.push()
             self.postgres.execute("update datasets set swept_at = swept_at - interval '100 years'")
             for _ in range(3):
                 self._run(self.side.look())

@@ -274,7 +274,7 @@ def test_a_response_that_is_gone_is_withdrawn(
     assert rows("select status from labels") == [("withdrawn",)]
 
 
-def test_a_record_that_only_the_index_lost_keeps_its_annotations(
+def test_a_record_that_only_the_index_lost_keeps_its_annotations_and_is_sent_again(
     pull: Pulling, uploaded: AddTexts, model: ModelArgilla, rows: Rows
 ) -> None:
     [id_] = uploaded("a")
@@ -283,7 +283,7 @@ def test_a_record_that_only_the_index_lost_keeps_its_annotations(
     model.records[str(id_)].is_visible = False
     pull(_look_until_quiet)
     assert rows("select label from labels") == [("toxic",)]
-    assert rows("select status from texts") == [("uploaded",)]
+    assert rows("select status, attempts from texts") == [("pending", 0)]
 
 
 def test_a_deleted_record_fails_its_text_and_withdraws_its_annotations(

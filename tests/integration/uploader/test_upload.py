@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -285,3 +286,17 @@ def test_what_nobody_can_decide_about_waits_longer_than_the_job(
     upload(FakeArgilla(is_away=True), work)
     [(wait,)] = rows("select extract(epoch from retry_at - now())::float from texts")
     assert pauses[0] < wait <= 2 * pauses[0]
+
+
+def test_a_batch_for_a_dataset_that_was_replaced_meanwhile_counts_for_nothing(
+    upload: Upload, add_texts: AddTexts, rows: Rows, database_url: str
+) -> None:
+    add_texts("a")
+
+    async def replace() -> None:
+        with psycopg.connect(database_url) as connection:
+            connection.execute("update datasets set argilla_dataset_id = gen_random_uuid()")
+
+    with pytest.raises(Gone):
+        upload(FakeArgilla(before_put=replace))
+    assert rows("select status, attempts, uploaded_at from texts") == [("pending", 0, None)]
