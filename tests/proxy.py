@@ -33,6 +33,7 @@ class Proxy:
         self.rule: Rule = lambda _head: PASS
         self.port = 0
         self._target_port = target_port
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
@@ -41,11 +42,17 @@ class Proxy:
 
     async def serve(self, ready: threading.Event, stopping: asyncio.Event) -> None:
         """Accept connections until stopped."""
-        server = await asyncio.start_server(self._relay, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         ready.set()
         await stopping.wait()
         server.close()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # The loop itself holds its tasks weakly: one of two frozen ends is collected.
+        task = asyncio.ensure_future(self._relay(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # Every end of a connection looks the same from here: somebody closed it.
