@@ -21,25 +21,29 @@ class Monkey:
     """Strikes a platform; `done` tells what it did, and when."""
 
     platform: Platform
-    random: random.Random
+    seed: int
     done: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        # Of their own, so that the calls, whose number is chance, do not change the strikes.
+        self._strikes, self._faults = random.Random(self.seed), random.Random(self.seed)  # noqa: S311
 
     def strike_all(self) -> None:
         """Strike every part once, in random order; the network is bad all the while."""
         self.platform.to_argilla.rule = self.platform.to_ingestion.rule = self._hurt
         try:
-            for part in self.random.sample(PARTS, len(PARTS)):
+            for part in self._strikes.sample(PARTS, len(PARTS)):
                 self._strike(part)
-                time.sleep(self.random.uniform(0, _LONGEST_REST_SECONDS))
+                time.sleep(self._strikes.uniform(0, _LONGEST_REST_SECONDS))
         finally:
             self.platform.to_argilla.rule = self.platform.to_ingestion.rule = lambda _head: PASS
 
     def _strike(self, part: str) -> None:
-        if self.random.random() < 0.5:
+        if self._strikes.random() < 0.5:
             self._note(f"kill {part}")
             self.platform.kill(part)
         else:
-            self._freeze(part, self.random.uniform(1, _LONGEST_FREEZE_SECONDS))
+            self._freeze(part, self._strikes.uniform(1, _LONGEST_FREEZE_SECONDS))
 
     def _freeze(self, part: str, seconds: float) -> None:
         self._note(f"freeze {part} for {seconds:.1f} s")
@@ -52,15 +56,15 @@ class Monkey:
 
     def _hurt(self, head: bytes) -> Fault:
         """Decide about a call; from the proxies' threads."""
-        if self.random.random() > _HURT_SHARE:
+        if self._faults.random() > _HURT_SHARE:
             return PASS
-        fault = self.random.choice(
+        fault = self._faults.choice(
             [
                 DROP,
                 LOSE_ANSWER,
-                Fault(request_bytes=self.random.randrange(1, 5000)),
-                Fault(answer_bytes=self.random.randrange(1, 1000)),
-                Fault(delay_seconds=self.random.uniform(0, 8)),
+                Fault(request_bytes=self._faults.randrange(1, 5000)),
+                Fault(answer_bytes=self._faults.randrange(1, 1000)),
+                Fault(delay_seconds=self._faults.uniform(0, 8)),
             ]
         )
         self._note(f"{head.partition(b' HTTP/')[0].decode(errors='replace')[:80]}: {fault}")
