@@ -9,7 +9,7 @@ export PATH := $(PATH):$(SCRIPTS):$(CURDIR)/.tools/bin
 INSTALLED := .venv/.installed
 PROJECT := core ingestion_api uploader serving_api cli local_stack load_testing tests
 
-.PHONY: up down clean install bench test test-parts test-whole unit check format lock
+.PHONY: up down clean install bench soak test test-parts test-whole unit check format lock
 
 up: $(INSTALLED)  ## Start everything; Ctrl-C stops it
 	@pipenv run python -m local_stack up
@@ -30,7 +30,10 @@ test-parts: $(INSTALLED)
 	pipenv run pytest tests/unit tests/integration
 
 test-whole: $(INSTALLED)
-	pipenv run pytest tests/e2e
+	pipenv run pytest tests/e2e tests/chaos
+
+soak: $(INSTALLED)  ## Kill, freeze and cut off every part for MINUTES=30, and see that nothing is lost
+	CHAOS_MINUTES=$(or $(MINUTES),30) pipenv run pytest tests/chaos --capture=no
 
 # ROWS=10000000: with as many texts there. ONLY="single bulk beside sizes uploads lag": some of the tables.
 bench: $(INSTALLED)  ## Measure, each figure beside its peer

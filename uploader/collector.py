@@ -28,7 +28,7 @@ class Collected:
     """What became of the texts that were read."""
 
     changed: Sequence[UUID]
-    missing: Sequence[UUID]  # Argilla's search does not show them: nothing was concluded from that
+    missing: Sequence[UUID]  # Argilla's search does not show them, or breaks down: nothing was concluded from that
 
 
 class Collector:
@@ -59,7 +59,8 @@ class Collector:
             metrics.UNREADABLE_RECORDS.labels(self._dataset).inc()
             log.warning("pull.record_unreadable", dataset=self._dataset, text_id=id_)
         changed = await self.take_over(argilla_dataset_id, found, read_at)
-        return Collected(changed, [id_ for id_ in ids if str(id_) not in found.keys() | set(unreadable)])
+        # Argilla also breaks down over a deleted record that it failed to take out of its index.
+        return Collected(changed, [id_ for id_ in ids if str(id_) not in found])
 
     async def take_over(self, argilla_dataset_id: UUID, found: RawResponses, read_at: datetime) -> Sequence[UUID]:
         """Make our annotations of these records' texts equal to all of their responses; return what changed."""

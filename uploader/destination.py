@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from uploader import metrics
 from uploader.argilla_client import Argilla
 from uploader.argilla_errors import Fault, Stopped, Unreachable
+from uploader.collector import RawResponses, read_isolating
 from uploader.giving_back import put_with_responses
 from uploader.push import Record
 from uploader.records import TEXT_FIELD
@@ -52,14 +53,22 @@ class ArgillaDataset:
             await self.argilla.put_records(self.dataset_id, records)
 
     async def find(self, external_ids: Sequence[str]) -> set[str]:
-        """Return those that annotators can see."""
+        """Return those that annotators can see.
+
+        Not those over which the search breaks down: one whose record was deleted, while its entry stayed in the
+        index, must not hold back the others.
+        """
         with self._timed("confirm"):
             if self.is_new and await self._count(external_ids) == len(external_ids):
                 return set(external_ids)
-            return await self.argilla.find_records(self.dataset_id, external_ids)
+            found, _unreadable = await read_isolating(self._find, external_ids)
+            return set(found)
 
     async def _count(self, external_ids: Sequence[str]) -> int:
         return await self.argilla.count_records(self.dataset_id, external_ids)
+
+    async def _find(self, external_ids: Sequence[str]) -> RawResponses:
+        return {id_: [] for id_ in await self.argilla.find_records(self.dataset_id, external_ids)}
 
     async def takes_records(self) -> bool:
         """Whether Argilla just took a text again that it has; False when it has none yet.

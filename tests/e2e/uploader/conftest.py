@@ -103,10 +103,11 @@ class ArgillaSpace:
         user = self.http.post("users", json=body).raise_for_status().json()
         path = f"workspaces/{self._workspace_id()}/users"
         self.http.post(path, json={"user_id": user["id"]}).raise_for_status()
-        return Annotator(UUID(user["id"]), name, _http(self.url, user["api_key"]))
+        return Annotator(UUID(user["id"]), name, open_argilla(self.url, user["api_key"]))
 
 
-def _http(url: str, key: str) -> httpx.Client:
+def open_argilla(url: str, key: str) -> httpx.Client:
+    """Return a client of Argilla for the user with this key."""
     # Argilla drops a connection after a 500.
     limits = httpx.Limits(max_keepalive_connections=0)
     headers = {"X-Argilla-Api-Key": key}
@@ -116,7 +117,7 @@ def _http(url: str, key: str) -> httpx.Client:
 @pytest.fixture
 def argilla(stack: RunningStack, database_url: str) -> Iterator[ArgillaSpace]:
     """Argilla with a workspace that only this test uses."""
-    with _http(stack.argilla_url, stack.argilla_api_key) as http:
+    with open_argilla(stack.argilla_url, stack.argilla_api_key) as http:
         yield ArgillaSpace(http, f"test_{uuid.uuid4().hex[:12]}", stack.argilla_url, database_url)
 
 

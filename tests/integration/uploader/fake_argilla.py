@@ -24,6 +24,7 @@ class FakeArgilla:
     is_away: bool = False
     refused: frozenset[str] = frozenset()
     hidden: frozenset[str] = frozenset()
+    stale: frozenset[str] = frozenset()  # the index has entries of deleted records, too
     search_limits: list[int] = field(default_factory=list)
     responses: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     users: dict[UUID, str] = field(default_factory=dict)
@@ -60,6 +61,8 @@ class FakeArgilla:
 
     def _search(self, ids: list[str], limit: int) -> httpx.Response:
         self.search_limits.append(limit)
+        if self.stale & set(ids):
+            return httpx.Response(500)
         shown = [id_ for id_ in ids if id_ in self.records - self.hidden]
         found = [{"external_id": id_, "responses": self.responses.get(id_, [])} for id_ in shown]
         items = [{"record": record} for record in found[:limit]]

@@ -43,6 +43,7 @@ class ModelArgilla:
     last_activity_at: datetime = datetime(2026, 1, 1, tzinfo=UTC)
     calls: Counter[str] = field(default_factory=Counter)
     is_away: bool = False
+    stale: set[str] = field(default_factory=set)  # deleted, but the index has them still
 
     def add_records(self, *text_ids: UUID) -> None:
         """Take records, as if they had been uploaded."""
@@ -118,6 +119,8 @@ class ModelArgilla:
         return {"username": self.users[user], "pending": dict(Counter(statuses))}
 
     def _search(self, ids: list[str]) -> httpx.Response:
+        if self.stale & set(ids):
+            return _json({}, 500)
         found = [(id_, self.records[id_]) for id_ in ids if id_ in self.records and self.records[id_].is_visible]
         return _json({"items": [{"record": _shown(id_, record)} for id_, record in found]})
 

@@ -301,6 +301,19 @@ def test_a_deleted_record_fails_its_text_and_withdraws_its_annotations(
     ]
 
 
+def test_a_deleted_record_that_the_index_kept_fails_its_text_alone(
+    pull: Pulling, uploaded: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    ids = uploaded("a", "b", "c")
+    _answer(model, ids)
+    pull(_look)
+    model.stale.add(str(ids[1]))  # over which every search breaks down
+    model.delete_record(ids[1])
+    pull(_look_until_quiet)
+    assert rows("select status from labels order by status") == [("labelled",), ("labelled",), ("withdrawn",)]
+    assert rows("select id, last_error from texts where status = 'failed'") == [(ids[1], DELETED)]
+
+
 def test_texts_that_were_uploaded_into_another_dataset_are_left_alone(
     pull: Pulling, uploaded: AddTexts, model: ModelArgilla, rows: Rows, run: RunWithEngine, database_url: str
 ) -> None:

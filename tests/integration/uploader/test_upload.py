@@ -273,6 +273,18 @@ def test_a_new_text_that_is_not_shown_is_found_by_looking(upload: Upload, add_te
     assert rows("select text, status from texts order by sequence") == [("new", "uploaded"), ("hidden", "failed")]
 
 
+def test_a_record_over_which_the_search_breaks_down_does_not_hold_back_its_batch(
+    upload: Upload, add_texts: AddTexts, rows: Rows
+) -> None:
+    [stale] = add_texts("stale", attempts=1)
+    add_texts("a", "b", "c")
+    upload(FakeArgilla(stale=frozenset({str(stale)})))
+    assert rows("select text, status from texts order by sequence") == [
+        ("stale", "failed"),
+        *((text, "uploaded") for text in "abc"),
+    ]
+
+
 def test_what_nobody_can_decide_about_waits_longer_than_the_job(
     upload: Upload, add_texts: AddTexts, rows: Rows
 ) -> None:
