@@ -22,7 +22,7 @@ clean: $(INSTALLED)  ## Stop a running stack and delete its data
 
 install: $(INSTALLED)  ## Install what the project needs
 
-test: check  ## Check the code, and run every test on real components
+test: check  ## Check the code, and run every test on real components, but for make soak
 	@$(MAKE) --no-print-directory -j 2 --output-sync=line test-parts test-whole
 
 # Side by side: the tests of the parts compute, those of the whole mostly wait.
@@ -32,8 +32,9 @@ test-parts: $(INSTALLED)
 test-whole: $(INSTALLED)
 	pipenv run pytest tests/e2e tests/chaos
 
-soak: $(INSTALLED)  ## Kill, freeze and cut off every part for MINUTES=30, and see that nothing is lost
-	CHAOS_MINUTES=$(or $(MINUTES),30) pipenv run pytest tests/chaos --capture=no
+# Kills, freezes and cuts off every part for MINUTES; the other long tests once.
+soak: $(INSTALLED)  ## Run the tests that take too long for make test
+	CHAOS_MINUTES=$(or $(MINUTES),30) pipenv run pytest -m soak --capture=no tests
 
 # ROWS=10000000: with as many texts there. ONLY="single bulk beside sizes uploads lag": some of the tables.
 bench: $(INSTALLED)  ## Measure, each figure beside its peer

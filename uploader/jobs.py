@@ -17,6 +17,9 @@ from uploader.settings import PushSettings
 from uploader.sweep import Sweeper
 from uploader.upload import upload_backlog
 
+# One that stands by may have to take over soon.
+_STAND_BY_SECONDS = 1.0
+
 
 class DatasetJobs:
     """The jobs of one dataset. None of them raises while something they need is away."""
@@ -125,10 +128,11 @@ class WebhookJobs:
 
     async def _keep_renewing(self, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
-            if any(jobs.leads for jobs in self._jobs.values()):
+            leads = any(jobs.leads for jobs in self._jobs.values())
+            if leads:
                 await self._registration.renew()
             self._renew.go_on()
-            await wait_for_any(stopping, seconds=self._check_seconds)
+            await wait_for_any(stopping, seconds=self._check_seconds if leads else _STAND_BY_SECONDS)
 
     async def listen(self, stopping: asyncio.Event) -> None:
         """Wake the datasets' pulls when texts are noted."""

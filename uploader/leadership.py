@@ -102,16 +102,20 @@ class Leadership:
     async def keep(self) -> None:
         """Hold the leadership whenever nobody else does, until cancelled."""
         while True:
-            try:
-                await self.hold()
-            except (SQLAlchemyError, psycopg.Error) as error:
-                if self.is_known:
-                    log.warning("leadership.unknown", dataset=self._dataset, reason=type(error).__name__)
-                self.is_known = False
-            except Exception:
-                log.exception("leadership.crashed", dataset=self._dataset)
-                self.is_known = False
             await asyncio.sleep(self._lease_seconds / _LOOKS_A_LEASE)
+            await self.look()
+
+    async def look(self) -> None:
+        """Hold the leadership, if nobody else does and Postgres is there."""
+        try:
+            await self.hold()
+        except (SQLAlchemyError, psycopg.Error) as error:
+            if self.is_known:
+                log.warning("leadership.unknown", dataset=self._dataset, reason=type(error).__name__)
+            self.is_known = False
+        except Exception:
+            log.exception("leadership.crashed", dataset=self._dataset)
+            self.is_known = False
 
     async def hold(self) -> None:
         """Keep the leadership, or take it when nobody has it.
@@ -164,6 +168,8 @@ class Leadership:
 async def keep_leading(leaderships: Iterable[Leadership]) -> AsyncIterator[None]:
     """Hold leaderships until the block ends, then let others lead."""
     held = list(leaderships)
+    # Before the jobs begin: one that runs seldom should not stand by the first time.
+    await asyncio.gather(*(leadership.look() for leadership in held))
     tasks = [asyncio.create_task(leadership.keep()) for leadership in held]
     try:
         yield

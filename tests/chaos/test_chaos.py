@@ -104,6 +104,7 @@ def _show(platform: Platform, monkey: Monkey) -> None:
         print(f"--- {log}", last_lines(platform.stack.logs_dir / f"{log}.log", 60), sep="\n")  # noqa: T201
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(0)  # it has limits of its own
 def test_nothing_is_lost_or_doubled_whatever_dies(platform: Platform, argilla: ArgillaSpace) -> None:
     dataset_id = str(argilla.dataset()["id"])

@@ -16,6 +16,8 @@ from tests.programs import Program, running
 from tests.proxy import DROP, LOSE_ANSWER, PASS, Fault, Proxy, running_proxy
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.soak
+
 _QUICK = {
     "UPLOADER_ARGILLA_TIMEOUT_SECONDS": "2",
     "UPLOADER_RETRY_CAP_SECONDS": "1",

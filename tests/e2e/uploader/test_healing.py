@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+import pytest
 
 from local_stack.testing import RunningStack
 from tests.e2e.uploader.conftest import AddTexts, Annotator, ArgillaSpace, StartUploader
@@ -130,6 +131,7 @@ def test_a_deleted_dataset_comes_back_with_its_answers_twice(
         assert verified.returncode == 0, verified.stdout + verified.stderr
 
 
+@pytest.mark.soak
 def test_a_refill_that_is_killed_goes_on_and_keeps_what_was_edited_meanwhile(
     stack: RunningStack,
     start_uploader: StartUploader,
@@ -198,6 +200,7 @@ def test_documents_that_the_index_lost_are_shown_again(
     assert _verify(stack, database_url).returncode == 0
 
 
+@pytest.mark.soak
 def test_a_lost_index_makes_for_a_new_dataset_and_loses_no_answer(
     stack: RunningStack,
     start_uploader: StartUploader,

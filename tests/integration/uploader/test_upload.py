@@ -305,10 +305,11 @@ def test_a_batch_for_a_dataset_that_was_replaced_meanwhile_counts_for_nothing(
 ) -> None:
     add_texts("a")
 
-    async def replace() -> None:
+    def replace() -> None:
         with psycopg.connect(database_url) as connection:
             connection.execute("update datasets set argilla_dataset_id = gen_random_uuid()")
 
     with pytest.raises(Gone):
-        upload(FakeArgilla(before_put=replace))
+        # In a thread: it may have to wait for a transaction that the event loop has to end.
+        upload(FakeArgilla(before_put=lambda: asyncio.to_thread(replace)))
     assert rows("select status, attempts, uploaded_at from texts") == [("pending", 0, None)]
