@@ -17,6 +17,8 @@ from tests.e2e.uploader.conftest import AddTexts, Annotator, ArgillaSpace, Start
 from tests.e2e.uploader.stored import fetch, statuses
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.soak
+
 _LABEL = "select label, annotations from labels where text_id = %s"
 _LABELS = "select text_id, label, status, annotations, labelled_at from labels order by text_id"
 _COUNTED = """
@@ -131,7 +133,6 @@ def test_a_deleted_dataset_comes_back_with_its_answers_twice(
         assert verified.returncode == 0, verified.stdout + verified.stderr
 
 
-@pytest.mark.soak
 def test_a_refill_that_is_killed_goes_on_and_keeps_what_was_edited_meanwhile(
     stack: RunningStack,
     start_uploader: StartUploader,
@@ -200,7 +201,6 @@ def test_documents_that_the_index_lost_are_shown_again(
     assert _verify(stack, database_url).returncode == 0
 
 
-@pytest.mark.soak
 def test_a_lost_index_makes_for_a_new_dataset_and_loses_no_answer(
     stack: RunningStack,
     start_uploader: StartUploader,

@@ -22,6 +22,8 @@ from tests.e2e.uploader.conftest import ArgillaSpace
 from uploader.argilla_client import Argilla, parse_refusal
 from uploader.argilla_setup import prepare
 
+pytestmark = pytest.mark.soak
+
 _DEFINITION = Dataset(labels=("toxic", "non_toxic"), guidelines="x", answers_wanted=1)
 _HEADERS = "X-Argilla-Api-Key"
 

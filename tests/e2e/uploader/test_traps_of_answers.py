@@ -17,6 +17,8 @@ from tests.e2e.uploader.conftest import Annotator, ArgillaSpace, open_argilla
 from uploader.argilla_client import Argilla
 from uploader.argilla_setup import prepare
 
+pytestmark = pytest.mark.soak
+
 _DEFINITION = Dataset(labels=("toxic", "non_toxic"), guidelines="x", answers_wanted=2)
 
 

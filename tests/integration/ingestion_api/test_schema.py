@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from core.keys import hash_key, make_key
 from tests.programs import Program, running
@@ -13,6 +14,7 @@ def test_the_document_is_true(ingestion: Program) -> None:
     run_schemathesis(ingestion.url)
 
 
+@pytest.mark.soak
 def test_the_document_is_true_where_keys_are_required(database_url: str, tmp_path: Path) -> None:
     key = make_key()
     with psycopg.connect(database_url, autocommit=True) as connection:
