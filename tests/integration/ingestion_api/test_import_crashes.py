@@ -85,7 +85,8 @@ def _send_until_it_dies(program: Program, path: str, body: Iterator[bytes]) -> N
         append(client, path, 0, body, "?0")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize(
     ("headers", "query", "body"),
     [
