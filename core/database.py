@@ -27,14 +27,17 @@ def connection_string(url: str, program: str, options: str = "") -> str:
     )
 
 
+def _timeout(settings: DatabaseSettings) -> str:
+    return f"-c statement_timeout={settings.statement_timeout_seconds}s"
+
+
 def _options(settings: DatabaseSettings, program: str) -> dict[str, Any]:
-    timeout = f"-c statement_timeout={settings.statement_timeout_seconds}s"
     return {
         "pool_size": settings.pool_size,
         "max_overflow": 0,
         "pool_pre_ping": True,
         "pool_timeout": 5,
-        "connect_args": {"application_name": program, "connect_timeout": 5, "options": timeout},
+        "connect_args": {"application_name": program, "connect_timeout": 5, "options": _timeout(settings)},
     }
 
 
@@ -46,9 +49,22 @@ async def connect(settings: DatabaseSettings, program: str) -> psycopg.AsyncConn
     Raises:
         psycopg.OperationalError: Postgres is away.
     """
-    options = f"-c statement_timeout={settings.statement_timeout_seconds}s"
-    url = connection_string(settings.libpq_url, program, options)
+    url = connection_string(settings.libpq_url, program, _timeout(settings))
     return await psycopg.AsyncConnection.connect(url, autocommit=True)
+
+
+def connect_in_thread(
+    settings: DatabaseSettings, program: str, *, autocommit: bool = False, options: str = ""
+) -> psycopg.Connection:
+    """Open one connection for work outside of an event loop; `options` are the server's.
+
+    `program` names it in pg_stat_activity.
+
+    Raises:
+        psycopg.OperationalError: Postgres is away.
+    """
+    url = connection_string(settings.libpq_url, program, f"{options} {_timeout(settings)}".strip())
+    return psycopg.connect(url, autocommit=autocommit)
 
 
 def make_engine(settings: DatabaseSettings, program: str) -> Engine:

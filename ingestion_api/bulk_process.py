@@ -8,9 +8,7 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-import psycopg
-
-from core.database import connection_string
+from core.database import connect_in_thread
 from core.datasets import Datasets
 from core.settings import DatabaseSettings
 from ingestion_api.body_pipe import receive_body
@@ -44,7 +42,7 @@ def store_body(
     step_back()
     upload = make_upload(request.media_type, request.parameters, request.datasets, settings.bulk_chunk_rows)
     chunks = decode(receive_body(body, settings.idle_seconds), request.encoding)
-    with connect(database) as connection:
+    with connect_in_thread(database, "ingestion_api bulk") as connection:
         return store_bulk(connection, upload, chunks)
 
 
@@ -52,13 +50,3 @@ def step_back() -> None:
     """Let what people wait for go first, and leave Ctrl-C to the process that serves them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(_NICENESS - os.nice(0))
-
-
-def connect(database: DatabaseSettings) -> psycopg.Connection:
-    """Open a connection for a bulk upload.
-
-    Raises:
-        psycopg.OperationalError: Postgres is away.
-    """
-    options = f"-c statement_timeout={database.statement_timeout_seconds}s"
-    return psycopg.connect(connection_string(database.libpq_url, "ingestion_api bulk", options))

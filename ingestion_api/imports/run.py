@@ -14,7 +14,7 @@ from uuid import UUID
 import orjson
 import psycopg
 
-from core.database import connection_string
+from core.database import connect_in_thread
 from core.datasets import Datasets
 from core.models import ImportState
 from core.problems import Problem
@@ -177,6 +177,4 @@ def _without_counts(problem: Problem) -> dict[str, Any]:
 
 
 def _connect(database: DatabaseSettings, *, autocommit: bool = False) -> psycopg.Connection:
-    options = f"{_OPTIONS} -c statement_timeout={database.statement_timeout_seconds}s"
-    url = connection_string(database.libpq_url, "ingestion_api import", options)
-    return psycopg.connect(url, autocommit=autocommit)
+    return connect_in_thread(database, "ingestion_api import", autocommit=autocommit, options=_OPTIONS)
