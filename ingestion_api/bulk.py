@@ -14,7 +14,7 @@ import psycopg
 from core.problems import Problem
 from ingestion_api.batches import Batch, BulkUpload, Reject, read_batches
 from ingestion_api.near_duplicate_links import linked_datasets
-from ingestion_api.repository import copy_new, create_stage, insert_staged, stage_texts
+from ingestion_api.repository import ReadyRows, copy_new, create_stage, encode, insert_staged, stage_texts
 
 _SHOWN_ERRORS = 100
 
@@ -57,6 +57,8 @@ class Aborted(Problem):
 # Called in the transaction that stores a batch, with the counts that include it. With `abort_on_error` batches are
 # only staged; the transaction that stores them all calls it once more, with an empty batch.
 Journal = Callable[[Cursor, Batch, Counts], None]
+
+Store = Callable[[Batch, ReadyRows | None], None]
 
 
 def store_bulk(
@@ -101,35 +103,46 @@ def _stages(upload: BulkUpload) -> bool:
 def _store_batches(
     cursor: Cursor, upload: BulkUpload, batches: Iterator[Batch], journal: Journal | None, counts: Counts
 ) -> None:
-    stages = _stages(upload)
+    # A file that was sent before, or until it was cut off: one batch is like the one before.
+    expect_duplicates = False
 
-    def store(batch: Batch) -> None:
+    def store(batch: Batch, ready: ReadyRows | None) -> None:
+        nonlocal expect_duplicates
         counts.add(batch)
-        if stages:
-            stage_texts(cursor, batch.rows)
+        if ready is None:
+            accepted = _stage(cursor, batch, upload)
+        else:
+            accepted = copy_new(cursor, ready, expect_duplicates=expect_duplicates)
+            expect_duplicates = accepted < len(batch.rows)
         if not upload.abort_on_error:
-            accepted = insert_staged(cursor, upload.datasets) if stages else copy_new(cursor, batch.rows)
             counts.stored(len(batch.rows), accepted)
         if journal is not None:
             journal(cursor, batch, counts)
         # Without this commit an upload would hold back vacuum and the change feed for as long as it lasts.
         cursor.connection.commit()
 
-    with _one_behind(store) as store_beside:
+    stages = _stages(upload)
+    with _one_behind(store) as store_beside, cursor.connection.cursor() as idle:
         for batch in batches:
-            store_beside(batch)
+            store_beside(batch, None if stages else encode(idle, batch.rows))
+
+
+def _stage(cursor: Cursor, batch: Batch, upload: BulkUpload) -> int:
+    """Stage a batch, and insert it, unless all batches are stored together; returns how many rows were new."""
+    stage_texts(cursor, batch.rows)
+    return 0 if upload.abort_on_error else insert_staged(cursor, upload.datasets)
 
 
 @contextmanager
-def _one_behind(store: Callable[[Batch], None]) -> Iterator[Callable[[Batch], None]]:
+def _one_behind(store: Store) -> Iterator[Store]:
     """Give a function that stores a batch while the next one is being read; all are stored when the block ends."""
     under_way: Future[None] | None = None
 
-    def store_beside(batch: Batch) -> None:
+    def store_beside(batch: Batch, ready: ReadyRows | None) -> None:
         nonlocal under_way
         if under_way is not None:
             under_way.result()
-        under_way = thread.submit(store, batch)
+        under_way = thread.submit(store, batch, ready)
 
     with ThreadPoolExecutor(1) as thread:
         try:

@@ -5,6 +5,7 @@ What runs here is called by `anyio.to_process` in one of a few processes that it
 
 import os
 import signal
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,10 @@ from ingestion_api.bulk_parameters import BulkParameters, make_upload
 from ingestion_api.decoding import decode
 from ingestion_api.settings import IngestionSettings
 
-_NICENESS = 10
+_NICENESS = 19
+# The thread that reads rows must not keep the one that stores them waiting for the interpreter: by default it does
+# for 5 ms at each step of the conversation with Postgres, which took a third of the speed.
+_SWITCH_SECONDS = 0.0002
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +43,15 @@ def store_body(
         Problem: as `store_bulk`; or a parameter is wrong.
         ClientDisconnect: the client is gone; what it sent is stored.
     """
-    step_back()
+    prepare_process()
     upload = make_upload(request.media_type, request.parameters, request.datasets, settings.bulk_chunk_rows)
     chunks = decode(receive_body(body, settings.idle_seconds), request.encoding)
     with connect_in_thread(database, "ingestion_api bulk") as connection:
         return store_bulk(connection, upload, chunks)
 
 
-def step_back() -> None:
+def prepare_process() -> None:
     """Let what people wait for go first, and leave Ctrl-C to the process that serves them."""
+    sys.setswitchinterval(_SWITCH_SECONDS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(_NICENESS - os.nice(0))

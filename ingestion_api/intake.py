@@ -15,7 +15,7 @@ from core.datasets import Datasets
 from core.problems import Problem, Unavailable
 from core.settings import DatabaseSettings
 from ingestion_api import metrics
-from ingestion_api.repository import Stored, insert_texts
+from ingestion_api.repository import INTAKE, Stored, insert_texts
 from ingestion_api.settings import IngestionSettings
 from ingestion_api.submissions import NewText
 
@@ -109,7 +109,7 @@ class Intake:
                     raise
                 # Postgres was restarted since the last batch, maybe. Storing twice changes nothing.
                 await self._disconnect()
-        self._connection = await connect(self._database, "ingestion_api intake")
+        self._connection = await connect(self._database, INTAKE)
         return await insert_texts(self._connection, rows, self._datasets)
 
     async def _disconnect(self) -> None:

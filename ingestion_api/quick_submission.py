@@ -1,10 +1,12 @@
-"""A submission in JSON as most are, read and checked in one go: four times as fast as `schemas.TextCreate`.
+"""A submission as most are, read and checked in one go: four times as fast as `schemas.TextCreate`.
 
 What is unusual in any way is left to `TextCreate`, which takes it or says what is wrong. So this may refuse
 anything, but must not take what `TextCreate` refuses.
 """
 
-from typing import Annotated
+from collections.abc import Iterator
+from math import isfinite
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
@@ -42,6 +44,28 @@ def read_quickly(body: bytes) -> QuickSubmission | None:
         return _decode(body)
     except ValueError:
         return None
+
+
+def convert_quickly(fields: dict[str, Any]) -> QuickSubmission | None:
+    """Return the submission that these values are, or None where it has to be looked at more closely."""
+    try:
+        submission = msgspec.convert(fields, QuickSubmission)
+        words = "\n".join(_words(submission))
+        words.encode()  # refuses lone surrogates
+    except ValueError:
+        return None
+    numbers = (value for value in (submission.metadata or {}).values() if isinstance(value, float))
+    return submission if "\0" not in words and all(map(isfinite, numbers)) else None
+
+
+def _words(submission: QuickSubmission) -> Iterator[str]:
+    yield submission.text
+    yield submission.source or ""
+    yield submission.external_id or ""
+    for name, value in (submission.metadata or {}).items():
+        yield name
+        if isinstance(value, str):
+            yield value
 
 
 def fits(submission: QuickSubmission, datasets: Datasets) -> bool:

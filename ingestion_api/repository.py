@@ -1,14 +1,19 @@
 """Every query of the ingestion API."""
 
+import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
 from msgspec.structs import astuple
-from psycopg import AsyncConnection, Cursor
-from psycopg.errors import UniqueViolation
+from psycopg import AsyncConnection, Copy, Cursor
+from psycopg.abc import Buffer
+from psycopg.copy import Writer
+from psycopg.errors import LockNotAvailable, UniqueViolation
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection as EngineConnection
 
@@ -19,12 +24,15 @@ from core.rereads import CHANNEL
 from ingestion_api.near_duplicate_links import StoredText, link, linked_datasets, lock, run, run_async
 from ingestion_api.submissions import NewText
 
+# The name of the connection that stores single texts, in pg_stat_activity.
+INTAKE = "ingestion_api intake"
+
 _COLUMNS = "id, dataset, text, claimed_label, score, source, external_id, metadata, enrichment"
 _CAST_COLUMNS = _COLUMNS.replace("metadata, enrichment", "cast(metadata as jsonb), cast(enrichment as jsonb)")
 # JSON travels as text and is cast on arrival: psycopg would make a JSON string of it.
 _COLUMN_TYPES = ("uuid", "text", "text", "text", "float8", "text", "text", "text", "text")
 # In binary, a uuid is its bytes.
-_COPY_TYPES = ("bytea", *_COLUMN_TYPES[1:], "int8")
+_COPY_TYPES = ("bytea", *_COLUMN_TYPES[1:])
 _JSONB_VERSION = "\1"  # in binary, jsonb is a text behind this mark
 
 # A label that was withdrawn leaves the text uploaded again; a claimed text is still pending to its sender.
@@ -102,6 +110,21 @@ _KNOWN = """
     select new.id from unnest(%s::uuid[]) as new (id)
     cross join lateral (select from texts where texts.id = new.id limit 1) as known
 """
+# Another transaction may insert the same rows in another order: before Postgres ends one of the two
+# (`deadlock_timeout`, one second), this one makes way, and goes on in order of id.
+_WAIT_BRIEFLY = "set local lock_timeout = '300ms'"
+_WAIT = "set local lock_timeout to default"
+
+# Whether single texts are being stored, by any process on any machine.
+_SINGLE_TEXTS_COME = """
+    select exists(
+        select from pg_stat_activity
+        where application_name = %s and state_change > clock_timestamp() - interval '1 second'
+    )
+"""
+# Between pieces of some 100 rows: without it a COPY keeps a core for so long that single texts wait.
+_PAUSE_SECONDS = 0.003
+
 _NEXT_SEQUENCES = "select nextval('texts_sequence_seq') from generate_series(1, %s)"
 
 # Rows of an upload that is stored whole or not at all; `sequence` keeps their order, which the insert gives up.
@@ -217,39 +240,96 @@ async def list_alerts(connection: EngineConnection, datasets: Datasets) -> list[
     return [dict(row) for row in rows.mappings()]
 
 
-def copy_new(cursor: Cursor[Any], rows: Iterable[NewText]) -> int:
-    """Copy the rows that are not there yet, the first of equal ones; returns how many were new."""
-    new: dict[bytes, NewText] = {}
+class _Buffer(Writer):
+    """Keeps what would be sent to Postgres."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+
+    def write(self, data: Buffer) -> None:
+        self.parts.append(bytes(data))
+
+    def finish(self, exc: BaseException | None = None) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyRows:
+    """Rows that differ from each other, and what COPY sends of them."""
+
+    rows: dict[bytes, NewText]  # by key
+    encoded: list[bytes]
+
+
+def encode(cursor: Cursor[Any], rows: Iterable[NewText]) -> ReadyRows:
+    """Make rows ready for `copy_new`, the first of equal ones. Sends nothing, and may run beside it.
+
+    `cursor` is one that nothing else uses; it tells how values are written.
+    """
+    unique: dict[bytes, NewText] = {}
     for row in rows:
-        new.setdefault(row.key, row)
+        unique.setdefault(row.key, row)
+    buffer = _Buffer()
+    with Copy(cursor, binary=True, writer=buffer) as copy:
+        copy.set_types(_COPY_TYPES)
+        for row in unique.values():
+            copy.write_row(_as_copied(row))
+    return ReadyRows(unique, buffer.parts)
+
+
+def copy_new(cursor: Cursor[Any], ready: ReadyRows, *, expect_duplicates: bool) -> int:
+    """Copy the rows that are not there yet; returns how many.
+
+    Looking first which rows are there costs half as much as copying them: with `expect_duplicates` alone.
+    """
+    if not expect_duplicates:
+        cursor.execute(_WAIT_BRIEFLY)  # also begins the transaction, so that what follows is a savepoint in it
+        with suppress(UniqueViolation, LockNotAvailable), cursor.connection.transaction():
+            _copy_encoded(cursor, ready.encoded)
+            return len(ready.rows)
+    return _copy_unknown(cursor, dict(ready.rows))
+
+
+def _copy_encoded(cursor: Cursor[Any], parts: Sequence[bytes]) -> None:
+    (single_texts_come,) = cursor.execute(_SINGLE_TEXTS_COME, [INTAKE]).fetchone() or (False,)
+    # -> pending, as above.
+    with cursor.copy(f"copy texts ({_COLUMNS}) from stdin (format binary)") as copy:
+        for part in parts:
+            copy.write(part)
+            if single_texts_come:
+                time.sleep(_PAUSE_SECONDS)
+
+
+def _copy_unknown(cursor: Cursor[Any], rows: dict[bytes, NewText]) -> int:
+    cursor.execute(_WAIT)
     while True:
         # Planned each time: a plan that was kept from when the table was empty would read all of it.
-        cursor.execute(_KNOWN, [_uuid_array(new)], prepare=False, binary=True)
+        cursor.execute(_KNOWN, [_uuid_array(rows)], prepare=False, binary=True)
         for (id_,) in cursor.fetchall():
-            del new[id_.bytes]
-        try:
-            # A savepoint only, since the query above has begun the transaction.
-            with cursor.connection.transaction():
-                _copy(cursor, list(new.values()))
-        except UniqueViolation:
-            continue  # another session has stored one of them since; the next look shows it
-        return len(new)
+            del rows[id_.bytes]
+        with suppress(UniqueViolation), cursor.connection.transaction():
+            _copy_in_order_of_id(cursor, list(rows.values()))
+            return len(rows)
+        # Another session has stored one of them since; the next look shows it.
 
 
 def _uuid_array(keys: Iterable[bytes]) -> str:
     return "{" + b"".join(keys).hex(",", 16) + "}"
 
 
-def _copy(cursor: Cursor[Any], rows: Sequence[NewText]) -> None:
+def _copy_in_order_of_id(cursor: Cursor[Any], rows: Sequence[NewText]) -> None:
+    """Copy rows so that two transactions with the same texts cannot block each other; they keep their sequence."""
     sequences = cursor.execute(_NEXT_SEQUENCES, [len(rows)], binary=True).fetchall()
-    # In order of id, so that two transactions with the same texts cannot block each other.
     numbered = sorted(zip(rows, sequences, strict=True), key=lambda pair: pair[0].key)
     # -> pending, as above.
     with cursor.copy(f"copy texts ({_COLUMNS}, sequence) from stdin (format binary)") as copy:
-        copy.set_types(_COPY_TYPES)
+        copy.set_types((*_COPY_TYPES, "int8"))
         for row, sequence in numbered:
-            as_jsonb = (_JSONB_VERSION + row.metadata, _JSONB_VERSION + row.enrichment)
-            copy.write_row((*astuple(row)[:-2], *as_jsonb, *sequence))
+            copy.write_row((*_as_copied(row), *sequence))
+
+
+def _as_copied(row: NewText) -> tuple[Any, ...]:
+    return (*astuple(row)[:-2], _JSONB_VERSION + row.metadata, _JSONB_VERSION + row.enrichment)
 
 
 def create_stage(cursor: Cursor[Any]) -> None:
@@ -261,7 +341,7 @@ def create_stage(cursor: Cursor[Any]) -> None:
 def stage_texts(cursor: Cursor[Any], rows: Iterable[NewText]) -> None:
     """Copy rows into the temporary table."""
     with cursor.copy(f"copy incoming ({_COLUMNS}) from stdin (format binary)") as copy:
-        copy.set_types(_COPY_TYPES[:-1])
+        copy.set_types(_COPY_TYPES)
         for row in rows:
             copy.write_row(astuple(row))
 

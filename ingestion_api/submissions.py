@@ -12,7 +12,7 @@ from core.datasets import DEFAULT_DATASET, Dataset, Datasets
 from core.problems import FieldError, InvalidFields, Malformed, Problem, TooLarge, json_pointer
 from core.text_identity import normalise, text_key
 from ingestion_api.enrichment.fields import enrich
-from ingestion_api.quick_submission import QuickSubmission, fits, read_quickly
+from ingestion_api.quick_submission import QuickSubmission, convert_quickly, fits, read_quickly
 from ingestion_api.schemas import TEXT_BYTES, TextCreate
 
 
@@ -53,9 +53,10 @@ def parse_submission(body: bytes, datasets: Datasets) -> NewText:
 
 def check_fields(fields: Any, datasets: Datasets) -> NewText:
     """Read a submission from values that are decoded already; raises as `parse_submission` does."""
+    quick = fields if isinstance(fields, QuickSubmission) else convert_quickly(fields)
+    if quick and fits(quick, datasets):
+        return _to_row(quick, datasets)
     if isinstance(fields, QuickSubmission):
-        if fits(fields, datasets):
-            return _to_row(fields, datasets)
         fields = {name: value for name, value in msgspec.structs.asdict(fields).items() if value is not None}
     try:
         submission = TextCreate.model_validate(fields, context=datasets)

@@ -22,7 +22,7 @@ from core.settings import DatabaseSettings
 from ingestion_api.batches import Batch
 from ingestion_api.bulk import Counts, Cursor, Journal, store_bulk
 from ingestion_api.bulk_parameters import BulkParameters, make_upload
-from ingestion_api.bulk_process import step_back
+from ingestion_api.bulk_process import prepare_process
 from ingestion_api.decoding import decode
 from ingestion_api.imports import journal
 from ingestion_api.readers import RowRefused
@@ -71,7 +71,7 @@ def run_import(
     Raises:
         psycopg.OperationalError: the database is away; what is committed is counted.
     """
-    step_back()
+    prepare_process()
     counts = Counts() if claim.parameters["on_error"] == "abort" else claim.counts
     before = asdict(counts)
     state = None

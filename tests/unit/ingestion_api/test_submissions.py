@@ -122,19 +122,27 @@ METADATA = st.dictionaries(st.sampled_from(TEXTS) | st.text(), VALUES, max_size=
 @example({"metadata": {str(n): n for n in range(100)}}, True)
 @example({"metadata": {str(n): n for n in range(101)}}, True)
 @settings(max_examples=1000)
-def test_the_quick_way_is_the_slow_one(fields: dict[str, Any], ascii_only: bool) -> None:
-    body = json.dumps({"text": "a"} | fields, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
-    assert _outcome(parse_submission, body) == _outcome(_parse_slowly, body)
+def test_the_quick_ways_are_the_slow_ones(fields: dict[str, Any], ascii_only: bool) -> None:
+    fields = {"text": "a"} | fields
+    body = json.dumps(fields, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+    assert _outcome(parse_submission, body) == _outcome_of_the_slow_way(parse_submission, body)
+    assert _outcome(check_fields, fields) == _outcome_of_the_slow_way(check_fields, fields)
 
 
-def _parse_slowly(body: bytes, datasets: Datasets) -> NewText:
-    with patch("ingestion_api.submissions.read_quickly", lambda _: None):
-        return parse_submission(body, datasets)
+Parse = Callable[[Any, Datasets], NewText]
 
 
-def _outcome(parse: Callable[[bytes, Datasets], NewText], body: bytes) -> Any:
+def _outcome_of_the_slow_way(parse: Parse, given: Any) -> Any:
+    with (
+        patch("ingestion_api.submissions.read_quickly", lambda _: None),
+        patch("ingestion_api.submissions.convert_quickly", lambda _: None),
+    ):
+        return _outcome(parse, given)
+
+
+def _outcome(parse: Parse, given: Any) -> Any:
     try:
-        return parse(body, DATASETS)
+        return parse(given, DATASETS)
     except InvalidFields as invalid:
         return invalid.errors
     except Problem as problem:
