@@ -14,9 +14,18 @@ from uuid import UUID
 from sqlalchemy import Connection, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert
 
+from core.adjudication import list_decisions, request_adjudication
 from core.change_feed import CHANNEL
-from core.label_rule import Outcome, majority
+from core.datasets import Dataset, Datasets, adjudicated_by, get_definition
+from core.label_rule import Outcome, adjudicate, majority
 from core.models import Annotation, AnnotationStatus, Label, LabelStatus, Text, TextStatus
+
+# A text is complete, or not any more.
+_COMPLETE = text("""
+update texts set completed_at = case when new.complete then clock_timestamp() end
+from unnest(cast(:ids as uuid[]), cast(:complete as boolean[])) as new (id, complete)
+where texts.id = new.id and (texts.completed_at is not null) <> new.complete
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +45,7 @@ class Response:
 
 def replace_annotations(
     connection: Connection,
+    datasets: Datasets,
     dataset: str,
     read_at: datetime,
     responses: dict[UUID, list[Response]],
@@ -60,26 +70,41 @@ def replace_annotations(
     read = [_keep_creation(r, absent[id_]) for id_ in changed for r in responses[id_]]
     _upsert(connection, read_at, argilla_dataset_id, read)
     _withdraw(connection, read_at, [(id_, row.response_id) for id_ in changed for row in absent[id_]])
-    update_labels(connection, dataset, changed)
+    update_labels(connection, datasets, dataset, changed)
     return changed
 
 
 def withdraw_annotations(
-    connection: Connection, dataset: str, read_at: datetime, text_ids: Sequence[UUID]
+    connection: Connection, datasets: Datasets, dataset: str, read_at: datetime, text_ids: Sequence[UUID]
 ) -> None:
     """Withdraw all annotations of texts whose records were deleted, carried ones, too; the texts are locked."""
     held = _annotations_of(connection, text_ids)
     keys = [(id_, row.response_id) for id_, rows in held.items() for row in rows if row.withdrawn_at is None]
     if keys:
         _withdraw(connection, read_at, keys)
-        update_labels(connection, dataset, list(held))
+        update_labels(connection, datasets, dataset, list(held))
 
 
-def update_labels(connection: Connection, dataset: str, text_ids: Sequence[UUID]) -> None:
-    """Derive the labels of these texts anew and put them into the change feed; their rows must be locked."""
+def update_labels(connection: Connection, datasets: Datasets, dataset: str, text_ids: Sequence[UUID]) -> None:
+    """Derive the labels of these texts anew and put them into the change feed; their rows must be locked.
+
+    What adjudicators say changes the label of the text that was disputed.
+    """
+    definition = get_definition(dataset, datasets)
     annotations = _annotations_of(connection, text_ids)
-    outcomes = {id_: _outcome(annotations.get(id_, [])) for id_ in text_ids}
-    labelled = set(connection.scalars(select(Label.text_id).where(Label.text_id.in_(text_ids))))
+    decisions = list_decisions(connection, text_ids)
+    outcomes = {id_: adjudicate(_outcome(annotations.get(id_, [])), decisions.get(id_, [])) for id_ in text_ids}
+    _store_labels(connection, dataset, outcomes)
+    _complete(connection, definition, outcomes)
+    request_adjudication(connection, dataset, definition, outcomes)
+    if disputed_in := adjudicated_by(dataset):
+        copies = select(Text.adjudicates).where(Text.id.in_(text_ids), Text.adjudicates.is_not(None))
+        ids = [id_ for id_ in connection.scalars(copies) if id_]
+        update_labels(connection, datasets, disputed_in, _lock(connection, ids))
+
+
+def _store_labels(connection: Connection, dataset: str, outcomes: dict[UUID, Outcome]) -> None:
+    labelled = set(connection.scalars(select(Label.text_id).where(Label.text_id.in_(outcomes))))
     # A text that never had a label needs no tombstone.
     rows = [
         _label_row(id_, dataset, outcome)
@@ -89,6 +114,11 @@ def update_labels(connection: Connection, dataset: str, text_ids: Sequence[UUID]
     if rows:
         _upsert_labels(connection, rows)
         connection.execute(text("select pg_notify(:channel, '')"), {"channel": CHANNEL})
+
+
+def _complete(connection: Connection, definition: Dataset, outcomes: dict[UUID, Outcome]) -> None:
+    complete = [outcome.annotations >= definition.answers_wanted for outcome in outcomes.values()]
+    connection.execute(_COMPLETE, {"ids": list(outcomes), "complete": complete})
 
 
 def _annotations_of(connection: Connection, text_ids: Iterable[UUID]) -> dict[UUID, list[Any]]:
@@ -202,6 +232,10 @@ def _label_row(text_id: UUID, dataset: str, outcome: Outcome) -> dict[str, Any]:
         "agreement": outcome.agreement,
         "votes": outcome.votes,
         "annotations": outcome.annotations,
+        "confidence": outcome.confidence,
+        "rule": outcome.rule,
+        "rule_version": outcome.rule_version,
+        "decided_by": outcome.decided_by,
     }
 
 
@@ -209,7 +243,7 @@ def _upsert_labels(connection: Connection, rows: list[dict[str, Any]]) -> None:
     clock = text("clock_timestamp()")
     statement = insert(Label).values([row | {"labelled_at": clock} for row in rows])
     excluded = statement.excluded
-    new = {name: excluded[name] for name in ("label", "status", "agreement", "votes", "annotations")}
+    new = {name: excluded[name] for name in rows[0] if name not in {"text_id", "dataset"}}
     connection.execute(
         statement.on_conflict_do_update(
             index_elements=["text_id"],

@@ -1,6 +1,7 @@
 """Datasets: label sets with their guidelines, defined in a TOML file."""
 
 import tomllib
+from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal
@@ -23,6 +24,54 @@ DEFAULT_DATASET = "toxicity"
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 Redactable = Literal["email", "phone", "card", "token"]
 
+# No name of a dataset in the settings has a hyphen.
+_ADJUDICATION = "-adjudication"
+
+
+class LabelRule(StrEnum):
+    """How annotations add up to a label."""
+
+    MAJORITY = "majority"  # what most say
+    DAWID_SKENE = "dawid_skene"  # by each annotator's confusion of labels, estimated from all answers
+    MACE = "mace"  # by each annotator's share of guesses
+    GLAD = "glad"  # by each annotator's ability and each text's difficulty
+
+
+class Order(StrEnum):
+    """Which pending texts annotators get first."""
+
+    OLDEST = "oldest"  # as received
+    NEWEST = "newest"  # the other way round
+    UNCERTAIN = "uncertain"  # the sender's `score` nearest 0.5 first; then those without one, the oldest first
+    MIXED = "mixed"  # half of each batch as `uncertain`, half as `oldest`
+
+
+class Question(BaseModel):
+    """Something that annotators are asked beside the label; never required, and never counted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Name
+    title: str = Field(min_length=1, max_length=500)
+    description: str | None = Field(None, min_length=1, max_length=1000)
+    type: Literal["text", "rating", "span"]
+    ratings: tuple[Annotated[int, Field(ge=0, le=10)], ...] = Field(
+        (1, 2, 3, 4, 5), min_length=2, max_length=11, description="Of a rating: the numbers to choose from."
+    )
+    labels: tuple[Name, ...] = Field((), description="Of a span: what a part of the text may be marked as.")
+
+    @model_validator(mode="after")
+    def _fits_type(self) -> "Question":
+        if self.name == "label":
+            raise ValueError("the name label is the label question's own")
+        if (self.type == "span") != bool(self.labels):
+            raise ValueError("a span needs labels, and nothing else has any")
+        if "ratings" in self.model_fields_set and self.type != "rating":
+            raise ValueError("only a rating has ratings")
+        if len(set(self.labels)) < len(self.labels) or len(set(self.ratings)) < len(self.ratings):
+            raise ValueError("names an option twice")
+        return self
+
 
 class Dataset(BaseModel):
     """One label set with what annotators are told about it, and what is done with its texts at intake."""
@@ -32,6 +81,18 @@ class Dataset(BaseModel):
     labels: Annotated[tuple[Name, ...], Field(min_length=2)]
     guidelines: str = Field(min_length=1)
     answers_wanted: int = Field(1, ge=1, description="Submitted annotations that complete a text in Argilla.")
+    questions: tuple[Question, ...] = Field((), description="What annotators are asked beside the label.")
+    order: Order = Field(Order.OLDEST, description="Which pending texts annotators get first.")
+    max_open_records: int | None = Field(
+        None, ge=1, description="Unanswered records before annotators at most; else MAX_OPEN_RECORDS decides."
+    )
+    label_rule: LabelRule = Field(LabelRule.MAJORITY, description="How annotations add up to a label.")
+    dispute_extra: int = Field(
+        0, ge=0, description="Answers of adjudicators that a disputed text is given beside; 0: none."
+    )
+    gold_share: float = Field(
+        0, ge=0, le=0.5, description="Share of gold texts among the records that annotators get."
+    )
     language: bool = Field(False, description="Whether the language of each text is told.")
     redact: tuple[Redactable, ...] = Field(
         (), description="What is taken out of the texts before they are stored."
@@ -50,6 +111,19 @@ class Dataset(BaseModel):
     def enriches(self) -> bool:
         """Whether submissions are changed or added to before they are stored."""
         return self.language or bool(self.redact)
+
+    @property
+    def adjudication(self) -> "Dataset":
+        """What adjudicators are asked about the disputed texts of this dataset."""
+        changes = {"answers_wanted": self.dispute_extra, "dispute_extra": 0, "gold_share": 0}
+        return self.model_copy(update=changes | {"order": Order.OLDEST, "label_rule": LabelRule.MAJORITY})
+
+    @field_validator("questions")
+    @classmethod
+    def _names_differ(cls, questions: tuple[Question, ...]) -> tuple[Question, ...]:
+        if len({question.name for question in questions}) < len(questions):
+            raise ValueError("names a question twice")
+        return questions
 
     @field_validator("labels")
     @classmethod
@@ -76,6 +150,22 @@ class Dataset(BaseModel):
 
 
 Datasets = dict[Name, Dataset]
+
+
+def adjudication_of(name: str) -> str:
+    """Return the name under which the disputed texts of a dataset are put before adjudicators."""
+    return name + _ADJUDICATION
+
+
+def adjudicated_by(name: str) -> str | None:
+    """Return the dataset whose disputed texts this one holds; None when it is not such a one."""
+    return name.removesuffix(_ADJUDICATION) if name.endswith(_ADJUDICATION) else None
+
+
+def get_definition(name: str, datasets: Datasets) -> Dataset:
+    """Return the definition of a dataset, or of the one that holds the disputed texts of a dataset."""
+    disputed_in = adjudicated_by(name)
+    return datasets[name] if disputed_in is None else datasets[disputed_in].adjudication
 
 
 def load_datasets(path: Path | None) -> Datasets:

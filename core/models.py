@@ -10,6 +10,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import UserDefinedType
 
+from core.datasets import LabelRule
+
 
 class TextStatus(StrEnum):
     """How far a text has come on its way to the annotators. The rows of `texts` are the upload queue."""
@@ -37,6 +39,13 @@ class LabelStatus(StrEnum):
     LABELLED = "labelled"  # most submitted annotations say the same
     DISPUTED = "disputed"  # a tie: no label
     WITHDRAWN = "withdrawn"  # no submitted annotation is left: a tombstone in the change feed
+
+
+class Decider(StrEnum):
+    """Whose answers a label follows from."""
+
+    ANNOTATORS = "annotators"
+    ADJUDICATORS = "adjudicators"  # a dispute was put before them, and they agree
 
 
 class ImportState(StrEnum):
@@ -113,6 +122,10 @@ class Dataset(Base):
     refill_position: Mapped[UUID | None] = mapped_column(
         comment="how far the texts of a lost Argilla dataset were put back into the queue, by id"
     )
+    rule: Mapped[str | None] = mapped_column(comment="the label rule that was estimated last")
+    rule_version: Mapped[int] = mapped_column(server_default="0", comment="how often a label rule was estimated")
+    rule_parameters: Mapped[dict[str, Any] | None] = mapped_column(comment="what was estimated, for new answers")
+    rule_estimated_at: Mapped[datetime | None]
 
 
 class Alert(Base):
@@ -156,12 +169,34 @@ class Text(Base):
     lease_owner: Mapped[UUID | None] = mapped_column(comment="the claim that holds it: fences late finishers")
     lease_until: Mapped[datetime | None]
     uploaded_at: Mapped[datetime | None]
+    completed_at: Mapped[datetime | None] = mapped_column(
+        comment="since when it has as many submitted annotations as its dataset wants"
+    )
+    gold_label: Mapped[str | None] = mapped_column(comment="the known answer of a gold text")
+    adjudicates: Mapped[UUID | None] = mapped_column(
+        comment="the disputed text that this one puts before adjudicators"
+    )
     last_error: Mapped[str | None]
 
     __table_args__ = (
         sa.CheckConstraint("score between 0 and 1", name="score_range"),
         sa.Index("ix_texts_pending", "dataset", "sequence", postgresql_where=sa.text("status = 'pending'")),
         sa.Index("ix_texts_uploading", "lease_until", postgresql_where=sa.text("status = 'uploading'")),
+        # Records before annotators that want more answers.
+        sa.Index(
+            "ix_texts_open",
+            "dataset",
+            postgresql_where=sa.text("status in ('uploading', 'uploaded') and completed_at is null"),
+        ),
+        sa.Index(
+            "ix_texts_uncertain",
+            "dataset",
+            sa.text("abs(score - 0.5)"),
+            "sequence",
+            postgresql_where=sa.text("status = 'pending' and score is not null"),
+        ),
+        sa.Index("ix_texts_gold", "dataset", "sequence", postgresql_where=sa.text("gold_label is not null")),
+        sa.Index("ix_texts_adjudicates", "adjudicates", postgresql_where=sa.text("adjudicates is not null")),
         sa.Index("ix_texts_uploaded", "dataset", "id", postgresql_where=sa.text("status = 'uploaded'")),
         sa.Index("ix_texts_failed", "dataset", "sequence", postgresql_where=sa.text("status = 'failed'")),
         sa.Index(
@@ -231,6 +266,14 @@ class Label(Base):
     agreement: Mapped[float | None] = mapped_column(sa.Float(53), comment="share of the most frequent label")
     votes: Mapped[dict[str, Any]] = mapped_column(comment="submitted annotations by label")
     annotations: Mapped[int] = mapped_column(comment="submitted annotations")
+    confidence: Mapped[float | None] = mapped_column(
+        sa.Float(53), comment="probability of the label by the rule; of a majority, its agreement"
+    )
+    rule: Mapped[LabelRule] = mapped_column(_status(LabelRule, "rule"), server_default=LabelRule.MAJORITY)
+    rule_version: Mapped[int] = mapped_column(
+        server_default="1", comment="counts up with each estimate of the rule"
+    )
+    decided_by: Mapped[Decider] = mapped_column(_status(Decider, "decided_by"), server_default=Decider.ANNOTATORS)
     labelled_at: Mapped[datetime] = mapped_column(comment="when the first label was known; edits keep it")
     changed_xid: Mapped[int] = mapped_column(Xid8, server_default=sa.text("pg_current_xact_id()"))
 

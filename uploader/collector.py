@@ -10,6 +10,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.annotations import replace_annotations
+from core.datasets import Datasets
 from uploader import metrics, pull_repository
 from uploader.argilla_client import Argilla
 from uploader.argilla_errors import ArgillaError, Fault, Unreachable
@@ -34,10 +35,11 @@ class Collected:
 class Collector:
     """Takes over the responses to texts of one dataset; its callers share what it knows of the users' names."""
 
-    def __init__(self, argilla: Argilla, engine: AsyncEngine, dataset: str) -> None:
+    def __init__(self, argilla: Argilla, engine: AsyncEngine, dataset: str, datasets: Datasets) -> None:
         self._argilla = argilla
         self._engine = engine
         self._dataset = dataset
+        self._datasets = datasets
         self._usernames: dict[UUID, str] = {}
 
     async def refresh_usernames(self) -> None:
@@ -71,7 +73,7 @@ class Collector:
         }
         async with self._engine.begin() as connection:
             changed = await connection.run_sync(
-                replace_annotations, self._dataset, read_at, responses, argilla_dataset_id
+                replace_annotations, self._datasets, self._dataset, read_at, responses, argilla_dataset_id
             )
         for raw in (raw for raws in found.values() for raw in raws if blocks_record(raw)):
             await self._heal(raw)

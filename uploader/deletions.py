@@ -32,7 +32,7 @@ async def settle_missing(
     gone = [id_ for id_ in missing if str(id_) not in stored]
     async with lane.engine.begin() as connection:
         deleted = await pull_repository.lock_deleted(connection, argilla_dataset_id, gone, read_at)
-        await connection.run_sync(withdraw_annotations, lane.name, read_at, deleted)
+        await connection.run_sync(withdraw_annotations, lane.datasets, lane.name, read_at, deleted)
         await pull_repository.mark_deleted(connection, deleted, DELETED)
     for id_ in deleted:
         log.warning("record.deleted", dataset=lane.name, text_id=str(id_))

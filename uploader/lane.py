@@ -5,7 +5,7 @@ import asyncio
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.datasets import Dataset
+from core.datasets import Datasets, get_definition
 from uploader import repository
 from uploader.argilla_client import Argilla
 from uploader.argilla_errors import AlreadyThere, Stopped
@@ -22,7 +22,7 @@ class Lane:
     def __init__(
         self,
         name: str,
-        definition: Dataset,
+        datasets: Datasets,
         engine: AsyncEngine,
         argilla: Argilla,
         workspace: str,
@@ -32,12 +32,13 @@ class Lane:
         self.name = name
         self.engine = engine
         self.argilla = argilla
+        self.datasets = datasets
+        self.definition = definition = get_definition(name, datasets)
         self.labels = frozenset(definition.labels)
         self.asks_once = definition.near_duplicates == "ask_once"
         self.leadership = leadership
         self.slots = slots
         self.prepared: Prepared | None = None
-        self._definition = definition
         self._workspace = workspace
         self._preparing = asyncio.Lock()
 
@@ -51,7 +52,7 @@ class Lane:
         async with self._preparing:
             if self.prepared is None:
                 try:
-                    prepared = await prepare(self.argilla, self._workspace, self.name, self._definition)
+                    prepared = await prepare(self.argilla, self._workspace, self.name, self.definition)
                 except AlreadyThere as error:
                     raise Stopped("somebody else changes the dataset in Argilla just now") from error
                 async with self.engine.begin() as connection:

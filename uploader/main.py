@@ -111,13 +111,13 @@ def _make_lanes(settings: Settings, engine: AsyncEngine, argilla: Argilla) -> li
     lease_seconds = settings.uploader.leader_lease_seconds
     workspace = settings.argilla.workspace
     return [
-        Lane(name, definition, engine, argilla, workspace, Leadership(engine, name, lease_seconds), slots)
-        for name, definition in settings.datasets.items()
+        Lane(name, settings.datasets, engine, argilla, workspace, Leadership(engine, name, lease_seconds), slots)
+        for name in settings.datasets
     ]
 
 
 def _make_jobs(lane: Lane, registration: Registration, settings: Settings) -> DatasetJobs:
-    collector = Collector(lane.argilla, lane.engine, lane.name)
+    collector = Collector(lane.argilla, lane.engine, lane.name, lane.datasets)
     trust = Trust(settings.webhook.grace_seconds)
     sweeper = Sweeper(lane, collector, settings.sweep, registration, trust)
     return DatasetJobs(lane, settings.push, sweeper, collector, settings.uploader.retry_cap_seconds)

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from core.annotations import Response, replace_annotations, withdraw_annotations
+from core.datasets import Dataset
 from core.models import AnnotationStatus, Label, LabelStatus, Text
 from core.settings import DatabaseSettings
 from core.text_identity import text_id
 
+DATASETS = {"toxicity": Dataset(labels=("toxic", "non_toxic"), guidelines="x", answers_wanted=2, dispute_extra=1)}
 START = datetime(2026, 1, 1, tzinfo=UTC)
 TEXTS = [text_id("toxicity", f"text {n}") for n in range(3)]
 ANNOTATORS = [uuid.uuid5(uuid.NAMESPACE_DNS, f"annotator {n}") for n in range(3)]
@@ -62,7 +64,7 @@ def sweep(
         held[response.text_id].append(response)
     with engine.begin() as connection:
         read_at = START + timedelta(minutes=minute)
-        return len(replace_annotations(connection, "toxicity", read_at, held, argilla_dataset_id))
+        return len(replace_annotations(connection, DATASETS, "toxicity", read_at, held, argilla_dataset_id))
 
 
 def label_of(engine: sa.Engine, text: UUID) -> sa.RowMapping | None:
@@ -185,7 +187,7 @@ def test_an_answer_that_was_given_back_keeps_the_time_of_its_creation(engine: sa
 def test_when_a_record_is_deleted_carried_answers_go_as_well(engine: sa.Engine) -> None:
     sweep(engine, 1, answer(TEXTS[0], 0, "toxic"), argilla_dataset_id=uuid.uuid4())
     with engine.begin() as connection:
-        withdraw_annotations(connection, "toxicity", START + timedelta(minutes=2), [TEXTS[0]])
+        withdraw_annotations(connection, DATASETS, "toxicity", START + timedelta(minutes=2), [TEXTS[0]])
     assert votes_of(engine, TEXTS[0]) == {}
 
 

@@ -10,9 +10,12 @@ from uuid import UUID, uuid5
 from sqlalchemy import Connection, Engine, insert, text
 
 from core.annotations import Response, replace_annotations
+from core.datasets import Dataset
 from core.models import AnnotationStatus, Text
 from core.text_identity import text_id
 from serving_api.replica import Replica
+
+_DATASETS = {name: Dataset(labels=("yes", "no"), guidelines="x") for name in ("toxicity", "mood")}
 
 Said = Mapping[str, str | tuple[AnnotationStatus, str | None]]
 
@@ -51,7 +54,7 @@ class Labeller:
         """Do the same in a transaction of the caller's."""
         now = datetime.now(UTC)
         read = {id_: self._read(id_, words, now) for id_, words in said.items()}
-        replace_annotations(connection, dataset, now, read)
+        replace_annotations(connection, _DATASETS, dataset, now, read)
 
     def newest_stamp(self) -> int:
         """Return the highest transaction id on a label."""

@@ -28,7 +28,7 @@ from uploader.slots import Slots
 from uploader.sweep import Sweeper
 from uploader.trust import Trust
 
-_DEFINITION = Dataset(labels=("toxic", "non_toxic"), guidelines="x")
+_DATASETS = {DATASET: Dataset(labels=("toxic", "non_toxic"), guidelines="x")}
 _NEVER = 1e9
 
 
@@ -80,12 +80,12 @@ async def pulling(
         argilla = Argilla(http)
         leadership = Leadership(engine, DATASET, 60)
         await leadership.hold()
-        lane = Lane(DATASET, _DEFINITION, engine, argilla, "w", leadership, Slots(1))
+        lane = Lane(DATASET, _DATASETS, engine, argilla, "w", leadership, Slots(1))
         lane.prepared = Prepared(DATASET_ID, UUID(int=11))
         async with engine.begin() as connection:
             await remember_dataset(connection, DATASET, DATASET_ID)
         registration = Registration(argilla, engine, "http://i/webhooks/argilla" if webhooks else None, "w")
-        collector = Collector(argilla, engine, DATASET)
+        collector = Collector(argilla, engine, DATASET, _DATASETS)
         trust = Trust(settings.pop("grace_seconds", -1))
         defaults = {"full_sweep_seconds": _NEVER, "sweep_share": 1, "sweep_busy_share": 1}
         chosen = SweepSettings(**{**defaults, "count_interval_seconds": 1e-9, **settings})

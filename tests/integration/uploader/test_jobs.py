@@ -31,13 +31,13 @@ def _run_jobs(run: RunWithEngine, fake: FakeArgilla, work: Work) -> None:
     async def with_jobs(engine: AsyncEngine) -> Any:
         transport = httpx.MockTransport(fake.answer)
         async with httpx.AsyncClient(base_url="http://argilla/api/v1/", transport=transport) as http:
-            definition = Dataset(labels=("toxic", "non_toxic"), guidelines="x")
+            datasets = {DATASET: Dataset(labels=("toxic", "non_toxic"), guidelines="x")}
             leadership = Leadership(engine, DATASET, 60)
             argilla = Argilla(http)
-            lane = Lane(DATASET, definition, engine, argilla, "w", leadership, Slots(1))
+            lane = Lane(DATASET, datasets, engine, argilla, "w", leadership, Slots(1))
             lane.prepared = Prepared(DATASET_ID, QUESTION_ID)
             # Without pauses, so that a test need not wait for them to end.
-            collector = Collector(argilla, engine, DATASET)
+            collector = Collector(argilla, engine, DATASET, datasets)
             registration = Registration(argilla, engine, None, "w")
             sweeper = Sweeper(lane, collector, SweepSettings(), registration, Trust(0))
             jobs = DatasetJobs(lane, PushSettings(), sweeper, collector, retry_cap_seconds=0)

@@ -27,7 +27,7 @@ from uploader.upload import upload_backlog
 
 Upload = Callable[..., Any]
 
-_DEFINITION = Dataset(labels=("toxic", "non_toxic"), guidelines="x")
+_DATASETS = {DATASET: Dataset(labels=("toxic", "non_toxic"), guidelines="x")}
 _STATES = "select status, attempts, lease_owner is null, retry_at > now() from texts order by sequence"
 
 
@@ -49,7 +49,7 @@ def upload(run: RunWithEngine) -> Upload:
             async with httpx.AsyncClient(base_url="http://argilla/api/v1/", transport=transport) as http:
                 leadership = Leadership(engine, DATASET, 60)
                 await leadership.hold()
-                lane = Lane(DATASET, _DEFINITION, engine, Argilla(http), "w", leadership, Slots(connections))
+                lane = Lane(DATASET, _DATASETS, engine, Argilla(http), "w", leadership, Slots(connections))
                 lane.prepared = Prepared(DATASET_ID, QUESTION_ID)
                 try:
                     await work(lane, asyncio.Event())

@@ -1,0 +1,70 @@
+"""Puts disputed texts before adjudicators: as texts of a dataset of its own, in a workspace of its own.
+
+See docs/decisions/0021-adjudication.md.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import aliased
+
+from core.datasets import Dataset, adjudication_of
+from core.label_rule import Outcome
+from core.models import Annotation, AnnotationStatus, LabelStatus, Text
+from core.text_identity import text_id
+
+
+def list_decisions(connection: Connection, text_ids: Sequence[UUID]) -> dict[UUID, list[str]]:
+    """Return what adjudicators have submitted about these texts."""
+    copy = aliased(Text)
+    statement = (
+        select(copy.adjudicates, Annotation.value)
+        .join(Annotation, Annotation.text_id == copy.id)
+        .where(
+            copy.adjudicates.in_(text_ids),
+            Annotation.withdrawn_at.is_(None),
+            Annotation.status == AnnotationStatus.SUBMITTED,
+            Annotation.value.is_not(None),
+        )
+    )
+    decisions: dict[UUID, list[str]] = {}
+    for id_, value in connection.execute(statement):
+        assert id_ is not None and value is not None  # as the statement asks
+        decisions.setdefault(id_, []).append(value)
+    return decisions
+
+
+def request_adjudication(
+    connection: Connection, dataset: str, definition: Dataset, outcomes: Mapping[UUID, Outcome]
+) -> None:
+    """Queue the texts that are disputed by as many annotators as were asked for; those that were stay so."""
+    disputed = [
+        id_
+        for id_, outcome in outcomes.items()
+        if definition.dispute_extra
+        and outcome.status == LabelStatus.DISPUTED
+        and outcome.annotations >= definition.answers_wanted
+    ]
+    if not disputed:
+        return
+    rows = connection.execute(select(Text.__table__).where(Text.id.in_(disputed))).all()
+    # -> pending: as a text of the adjudicators' dataset
+    copies = [_copy(row, adjudication_of(dataset), outcomes[row.id]) for row in rows]
+    connection.execute(insert(Text).values(copies).on_conflict_do_nothing())
+
+
+def _copy(row: Any, dataset: str, outcome: Outcome) -> dict[str, Any]:
+    """Without the claim, which should not sway who decides."""
+    votes = ", ".join(f"{label}: {count}" for label, count in outcome.votes.items())
+    return {
+        "id": text_id(dataset, row.text),
+        "dataset": dataset,
+        "text": row.text,
+        "source": row.source,
+        "external_id": row.external_id,
+        "metadata": row.metadata | {"votes": votes},
+        "adjudicates": row.id,
+    }

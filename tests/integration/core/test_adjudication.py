@@ -1,0 +1,95 @@
+"""Completed texts, disputes, and the adjudicators who decide them."""
+
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+
+from core.annotations import replace_annotations
+from core.datasets import adjudication_of
+from core.models import Text
+from tests.integration.core.test_annotations import DATASETS, START, TEXTS, answer, engine, label_of, sweep
+
+__all__ = ["engine"]
+
+ADJUDICATION = adjudication_of("toxicity")
+
+
+def completed(engine: sa.Engine, text: UUID) -> bool:
+    with engine.connect() as connection:
+        return connection.scalar(sa.select(Text.completed_at).where(Text.id == text)) is not None
+
+
+def copies(engine: sa.Engine) -> list[sa.RowMapping]:
+    with engine.connect() as connection:
+        rows = connection.execute(sa.select(Text.__table__).where(Text.dataset == ADJUDICATION))
+        return list(rows.mappings())
+
+
+def decide(engine: sa.Engine, minute: int, text: UUID, *values: str) -> None:
+    """Adjudicators' answers: all of them, as a read of Argilla shows."""
+    with engine.begin() as connection:
+        read = {text: [answer(text, n, value) for n, value in enumerate(values)]}
+        replace_annotations(connection, DATASETS, ADJUDICATION, START + timedelta(minutes=minute), read)
+
+
+def test_as_many_answers_as_are_wanted_complete_a_text(engine: sa.Engine) -> None:
+    first, second = answer(TEXTS[0], 0, "toxic"), answer(TEXTS[0], 1, "toxic")
+    sweep(engine, 1, first)
+    assert not completed(engine, TEXTS[0])
+    sweep(engine, 2, first, second)
+    assert completed(engine, TEXTS[0])
+    sweep(engine, 3, second)
+    assert not completed(engine, TEXTS[0])
+
+
+def test_a_dispute_is_put_before_adjudicators_once_without_the_claim(engine: sa.Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(
+            sa.update(Text).where(Text.id == TEXTS[0]).values(claimed_label="toxic", score=0.9, metadata_={"a": 1})
+        )
+    first, second = answer(TEXTS[0], 0, "toxic"), answer(TEXTS[0], 1, "non_toxic")
+    sweep(engine, 1, first)
+    assert copies(engine) == []
+    sweep(engine, 2, first, second)
+    sweep(engine, 3, first, second, answer(TEXTS[0], 2, None, "discarded"))
+    [copy] = copies(engine)
+    assert (copy["adjudicates"], copy["text"], copy["status"]) == (TEXTS[0], "text 0", "pending")
+    assert (copy["claimed_label"], copy["score"]) == (None, None)
+    assert copy["metadata"] == {"a": 1, "votes": "non_toxic: 1, toxic: 1"}
+
+
+def test_adjudicators_decide_until_they_take_it_back(engine: sa.Engine) -> None:
+    sweep(engine, 1, answer(TEXTS[0], 0, "toxic"), answer(TEXTS[0], 1, "non_toxic"))
+    [copy] = copies(engine)
+    decide(engine, 2, copy["id"], "non_toxic")
+    label = label_of(engine, TEXTS[0])
+    assert label is not None
+    assert (label["label"], label["status"], label["decided_by"]) == ("non_toxic", "labelled", "adjudicators")
+    assert (label["votes"], label["annotations"]) == ({"non_toxic": 1, "toxic": 1}, 2)
+    assert label["agreement"] == pytest.approx(0.5)
+    assert completed(engine, copy["id"])
+    decide(engine, 3, copy["id"])
+    label = label_of(engine, TEXTS[0])
+    assert label is not None
+    assert (label["label"], label["status"], label["decided_by"]) == (None, "disputed", "annotators")
+
+
+def test_adjudicators_who_are_divided_decide_nothing(engine: sa.Engine) -> None:
+    sweep(engine, 1, answer(TEXTS[0], 0, "toxic"), answer(TEXTS[0], 1, "non_toxic"))
+    [copy] = copies(engine)
+    decide(engine, 2, copy["id"], "toxic", "non_toxic")
+    label = label_of(engine, TEXTS[0])
+    assert label is not None
+    assert (label["label"], label["status"]) == (None, "disputed")
+
+
+def test_a_decision_without_annotations_is_no_label(engine: sa.Engine) -> None:
+    sweep(engine, 1, answer(TEXTS[0], 0, "toxic"), answer(TEXTS[0], 1, "non_toxic"))
+    [copy] = copies(engine)
+    decide(engine, 2, copy["id"], "toxic")
+    sweep(engine, 3)
+    label = label_of(engine, TEXTS[0])
+    assert label is not None
+    assert (label["label"], label["status"]) == (None, "withdrawn")
