@@ -31,9 +31,8 @@ def list_decisions(connection: Connection, text_ids: Sequence[UUID]) -> dict[UUI
         )
     )
     decisions: dict[UUID, list[str]] = {}
-    for id_, value in connection.execute(statement):
-        assert id_ is not None and value is not None  # as the statement asks
-        decisions.setdefault(id_, []).append(value)
+    for row in connection.execute(statement):
+        decisions.setdefault(row.adjudicates, []).append(row.value)
     return decisions
 
 
