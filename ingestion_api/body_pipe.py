@@ -13,9 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
+import structlog
 from starlette.requests import ClientDisconnect
 
 from core.problems import Problem
+
+log = structlog.get_logger()
 
 _LENGTH = struct.Struct(">I")
 _TIMED_OUT = 2**32 - 1
@@ -53,6 +56,10 @@ async def send_body(stream: AsyncIterator[bytes], end: int, idle_seconds: float)
     except TimeoutError:
         await _write(end, _LENGTH.pack(_TIMED_OUT))
     except ClientDisconnect:
+        await _write(end, _LENGTH.pack(_CUT))
+    except Exception:
+        # Whatever it was: who reads the other end must not wait for ever.
+        log.exception("body.not_passed_on")
         await _write(end, _LENGTH.pack(_CUT))
 
 

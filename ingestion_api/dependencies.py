@@ -42,7 +42,7 @@ async def read_body(request: Request, limit_bytes: int = ROW_BYTES) -> bytes:
         TooLarge: it is over the limit, whatever Content-Length says.
     """
     if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
-        raise UnsupportedType("Send a single text without Content-Encoding.")
+        raise UnsupportedType("This body must come without Content-Encoding.")
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():
