@@ -303,8 +303,20 @@ def test_killed_supervisor_is_healed_by_the_next_start(settings: StackSettings) 
         assert all(psutil.pid_exists(pid) for pid in json.loads(second.stack_json.read_text())["pids"].values())
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("send", [os.kill, os.killpg])
+_SOAK = pytest.mark.soak
+
+
+@pytest.mark.parametrize(
+    ("send", "number"),
+    [
+        (os.kill, signal.SIGKILL),
+        (os.killpg, signal.SIGTERM),
+        pytest.param(os.killpg, signal.SIGINT, marks=_SOAK),
+        pytest.param(os.killpg, signal.SIGKILL, marks=_SOAK),
+        pytest.param(os.kill, signal.SIGTERM, marks=_SOAK),
+        pytest.param(os.kill, signal.SIGINT, marks=_SOAK),
+    ],
+)
 def test_ended_make_leaves_nothing_running(
     settings: StackSettings, send: Callable[[int, int], None], number: signal.Signals
 ) -> None:
@@ -319,7 +331,7 @@ def test_ended_make_leaves_nothing_running(
         wait_until_gone(everything)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGHUP, marks=_SOAK)])
 def test_signal_stops_everything_cleanly(settings: StackSettings, number: signal.Signals) -> None:
     with up(settings) as running:
         running.wait_until_ready()

@@ -121,6 +121,7 @@ def _row(database_url: str) -> dict[str, Any]:
     return row
 
 
+@pytest.mark.soak
 def test_of_two_apis_one_runs_an_import_and_the_other_goes_on(database_url: str, tmp_path: Path) -> None:
     env = ENV | {"DATABASE_URL": database_url}
     with ExitStack() as stack:
@@ -167,6 +168,7 @@ def test_a_process_that_is_killed_once_costs_nothing(database_url: str, tmp_path
     assert count_texts(database_url) == ROWS
 
 
+@pytest.mark.soak
 def test_an_import_that_kills_every_process_is_given_up(database_url: str, tmp_path: Path) -> None:
     env = ENV | {"DATABASE_URL": database_url}
     killed: set[int] = set()
