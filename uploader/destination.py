@@ -13,7 +13,7 @@ from uploader.argilla_client import Argilla
 from uploader.argilla_errors import Fault, Stopped, Unreachable
 from uploader.collector import RawResponses, read_isolating
 from uploader.giving_back import put_with_responses
-from uploader.push import Record
+from uploader.push import Found, Record
 from uploader.records import TEXT_FIELD
 from uploader.repository import list_uploaded_samples
 
@@ -52,20 +52,23 @@ class ArgillaDataset:
         else:
             await self.argilla.put_records(self.dataset_id, records)
 
-    async def find(self, external_ids: Sequence[str]) -> set[str]:
-        """Return those that annotators can see.
+    async def find(self, external_ids: Sequence[str]) -> Found:
+        """Look for records as annotators do.
 
-        Not those over which the search breaks down: one whose record was deleted, while its entry stayed in the
-        index, must not hold back the others.
+        A search breaks down over one whose record was deleted while its entry stayed in the index: it must not
+        hold back the others.
         """
         with self._timed("confirm"):
-            if self.is_new and await self._count(external_ids) == len(external_ids):
-                return set(external_ids)
-            found, _unreadable = await read_isolating(self._find, external_ids)
-            return set(found)
+            if self.is_new and await self._shows_all(external_ids):
+                return Found(set(external_ids), set())
+            found, unreadable = await read_isolating(self._find, external_ids)
+            return Found(set(found), set(unreadable))
 
-    async def _count(self, external_ids: Sequence[str]) -> int:
-        return await self.argilla.count_records(self.dataset_id, external_ids)
+    async def _shows_all(self, external_ids: Sequence[str]) -> bool:
+        try:
+            return await self.argilla.count_records(self.dataset_id, external_ids) == len(external_ids)
+        except Fault:
+            return False  # to be looked at one by one
 
     async def _find(self, external_ids: Sequence[str]) -> RawResponses:
         return {id_: [] for id_ in await self.argilla.find_records(self.dataset_id, external_ids)}

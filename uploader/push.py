@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from uploader.argilla_errors import Fault, Refused, Unreachable
 
@@ -10,6 +10,17 @@ Record = dict[str, Any]
 
 NOT_VISIBLE = "Argilla accepted the text twice, but does not show it to annotators."
 BROKE_DOWN = "Argilla breaks down over this text, and over no other."
+UNREADABLE = (
+    "Argilla has the text, but its search breaks down over it: most likely its index holds an entry of a record "
+    "that was deleted. Have the index made anew (python -m argilla_server search-engine reindex), then retry."
+)
+
+
+class Found(NamedTuple):
+    """What a search says of some records, by external id."""
+
+    visible: set[str]  # annotators can see them
+    unreadable: set[str]  # the search breaks down over them, and over no others
 
 
 class Destination(Protocol):
@@ -18,8 +29,8 @@ class Destination(Protocol):
     async def put(self, records: Sequence[Record]) -> None:
         """Insert or update records by `external_id`; all of them, or none."""
 
-    async def find(self, external_ids: Sequence[str]) -> set[str]:
-        """Return those that annotators can see."""
+    async def find(self, external_ids: Sequence[str]) -> Found:
+        """Look for records as annotators do."""
 
     async def takes_records(self) -> bool:
         """Whether it just took a good record again; False when there was none to try with.
@@ -39,7 +50,8 @@ class Outcome:
 
 def kind_of(reason: str) -> str:
     """Return the kind of a failure's reason, for metrics."""
-    return {BROKE_DOWN: "broke_down", NOT_VISIBLE: "not_visible"}.get(reason, "refused")
+    kinds = {BROKE_DOWN: "broke_down", NOT_VISIBLE: "not_visible", UNREADABLE: "unreadable"}
+    return kinds.get(reason, "refused")
 
 
 @dataclass
@@ -59,21 +71,22 @@ async def deliver(destination: Destination, records: Sequence[Record]) -> Outcom
     judged = _Judged()
     await _put_isolating(destination, records, judged)
     accepted = [r for r in records if r["external_id"] not in judged.refused]
-    visible = await _find(destination, accepted)
+    visible, unreadable = await _find(destination, accepted)
     # Argilla stores first and indexes then; a second PUT heals what was cut in between.
-    unseen = [r for r in accepted if r["external_id"] not in visible | judged.broke_down]
+    unseen = [r for r in accepted if r["external_id"] not in visible | unreadable | judged.broke_down]
     if unseen:
         await _put_isolating(destination, unseen, judged)
-        visible |= await _find(destination, unseen)
-    doubtful = {r["external_id"] for r in accepted} - visible - judged.refused.keys()
+        again = await _find(destination, unseen)
+        visible, unreadable = visible | again.visible, unreadable | again.unreadable
+    doubtful = {r["external_id"] for r in accepted} - visible - unreadable - judged.refused.keys()
     if doubtful and not visible:
         await _blame_records(destination, doubtful - judged.broke_down)
     reasons = {id_: BROKE_DOWN if id_ in judged.broke_down else NOT_VISIBLE for id_ in doubtful}
-    return Outcome(visible, judged.refused | reasons)
+    return Outcome(visible, judged.refused | reasons | dict.fromkeys(unreadable, UNREADABLE))
 
 
-async def _find(destination: Destination, records: Sequence[Record]) -> set[str]:
-    return await destination.find([r["external_id"] for r in records]) if records else set()
+async def _find(destination: Destination, records: Sequence[Record]) -> Found:
+    return await destination.find([r["external_id"] for r in records]) if records else Found(set(), set())
 
 
 async def _blame_records(destination: Destination, not_visible: set[str]) -> None:

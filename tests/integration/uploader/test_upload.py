@@ -21,6 +21,7 @@ from uploader.backoff import Backoff
 from uploader.guard import Guard
 from uploader.lane import Lane
 from uploader.leadership import Leadership, NotLeading
+from uploader.push import UNREADABLE
 from uploader.settings import PushSettings
 from uploader.slots import Slots
 from uploader.upload import upload_backlog
@@ -273,16 +274,19 @@ def test_a_new_text_that_is_not_shown_is_found_by_looking(upload: Upload, add_te
     assert rows("select text, status from texts order by sequence") == [("new", "uploaded"), ("hidden", "failed")]
 
 
+@pytest.mark.parametrize("attempts", [0, 1])
+@pytest.mark.parametrize("others", ["abc", ""])
 def test_a_record_over_which_the_search_breaks_down_does_not_hold_back_its_batch(
-    upload: Upload, add_texts: AddTexts, rows: Rows
+    upload: Upload, add_texts: AddTexts, rows: Rows, attempts: int, others: str
 ) -> None:
-    [stale] = add_texts("stale", attempts=1)
-    add_texts("a", "b", "c")
+    [stale] = add_texts("stale", attempts=attempts)
+    add_texts(*others)
     upload(FakeArgilla(stale=frozenset({str(stale)})))
     assert rows("select text, status from texts order by sequence") == [
         ("stale", "failed"),
-        *((text, "uploaded") for text in "abc"),
+        *((text, "uploaded") for text in others),
     ]
+    assert rows("select last_error from texts where text = 'stale'") == [(UNREADABLE,)]
 
 
 def test_what_nobody_can_decide_about_waits_longer_than_the_job(

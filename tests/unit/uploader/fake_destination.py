@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from uploader.argilla_errors import Fault, Refused, Unreachable
-from uploader.push import Record
+from uploader.push import Found, Record
 
 
 class Flaw(StrEnum):
@@ -17,6 +17,7 @@ class Flaw(StrEnum):
     BREAKS = "500, always"
     INVISIBLE = "accepted, but never shown"
     HEALS = "shown after a second PUT"
+    UNREADABLE = "the search breaks down over it"
 
 
 @dataclass
@@ -49,9 +50,10 @@ class FakeDestination:
                 self.visible.add(id_)
         self.stored.update(ids)
 
-    async def find(self, external_ids: Sequence[str]) -> set[str]:
+    async def find(self, external_ids: Sequence[str]) -> Found:
         assert 1 <= len(external_ids) <= 250
-        return self.visible & set(external_ids)
+        unreadable = {id_ for id_ in external_ids if self.flaws.get(id_) == Flaw.UNREADABLE}
+        return Found(self.visible & set(external_ids), unreadable & self.stored)
 
     async def takes_records(self) -> bool:
         if self.is_down and self.has_good_record:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.unit.uploader.fake_destination import FakeDestination, Flaw
 from uploader.argilla_errors import Unreachable
-from uploader.push import BROKE_DOWN, NOT_VISIBLE, Outcome, deliver
+from uploader.push import BROKE_DOWN, NOT_VISIBLE, UNREADABLE, Outcome, deliver
 
 _REFUSED = {Flaw.REFUSED_ALL, Flaw.REFUSED_FIRST, Flaw.REFUSED_NAMELESS}
 
@@ -44,7 +44,7 @@ def test_each_failure_has_its_reason(batch: tuple[int, dict[str, Flaw]]) -> None
     failed = _deliver(FakeDestination(flaws), count).failed
     for id_, words in failed.items():
         flaw = flaws[id_]
-        expected = {Flaw.BREAKS: BROKE_DOWN, Flaw.INVISIBLE: NOT_VISIBLE}
+        expected = {Flaw.BREAKS: BROKE_DOWN, Flaw.INVISIBLE: NOT_VISIBLE, Flaw.UNREADABLE: UNREADABLE}
         assert words == expected[flaw] if flaw in expected else words.startswith("refused: ")
 
 
@@ -60,6 +60,12 @@ def test_a_refused_text_alone_fails() -> None:
 
 def test_a_text_that_breaks_argilla_alone_fails_when_argilla_takes_another() -> None:
     assert _deliver(FakeDestination({"0": Flaw.BREAKS}), 1).failed == {"0": BROKE_DOWN}
+
+
+def test_a_text_over_which_the_search_breaks_down_fails_alone_and_is_not_put_again() -> None:
+    destination = FakeDestination({"0": Flaw.UNREADABLE})
+    assert _deliver(destination, 1).failed == {"0": UNREADABLE}
+    assert destination.puts == 1
 
 
 def test_nothing_fails_when_argilla_breaks_down_over_everything() -> None:
