@@ -192,6 +192,11 @@ def adjudicated_by(name: str) -> str | None:
     return name.removesuffix(_ADJUDICATION) if name.endswith(_ADJUDICATION) else None
 
 
+def list_adjudications(datasets: Datasets) -> list[str]:
+    """Return the names under which disputed texts are put before adjudicators."""
+    return [adjudication_of(name) for name, dataset in datasets.items() if dataset.dispute_extra]
+
+
 def get_definition(name: str, datasets: Datasets) -> Dataset:
     """Return the definition of a dataset, or of the one that holds the disputed texts of a dataset."""
     disputed_in = adjudicated_by(name)
