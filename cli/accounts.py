@@ -39,6 +39,10 @@ class Accounts:
             timeout=_SECONDS,
         )
 
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
     def list_users(self) -> list[User]:
         """Return all users, in the order of their names."""
         return sorted(map(_to_user, self._call("GET", "users")["items"]), key=lambda user: user.name)

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Annotated
 from uuid import UUID
 
@@ -30,10 +30,11 @@ AdjudicatorOption = Annotated[
 @contextmanager
 def _open_argilla() -> Iterator[tuple[Accounts, ArgillaSettings]]:
     settings = addresses.argilla()
-    try:
-        yield Accounts(settings), settings
-    except AccountsError as error:
-        fail(printable(str(error)))
+    with closing(Accounts(settings)) as accounts:
+        try:
+            yield accounts, settings
+        except AccountsError as error:
+            fail(printable(str(error)))
 
 
 @app.command()
@@ -110,8 +111,11 @@ def _count_answers() -> dict[UUID, int]:
         .where(Annotation.status == AnnotationStatus.SUBMITTED, Annotation.withdrawn_at.is_(None))
         .group_by(Annotation.annotator_id)
     )
-    with make_engine(addresses.database(), "annotate annotators").connect() as connection:
-        return dict(connection.execute(counting).tuples().all())
+    engine = make_engine(addresses.database(), "annotate annotators")
+    with engine.connect() as connection:
+        counts = dict(connection.execute(counting).tuples().all())
+    engine.dispose()
+    return counts
 
 
 @app.command()

@@ -84,7 +84,7 @@ def request_missing(connection: Connection, dataset: str, definition: Dataset, a
 
 def _copy(row: Any, dataset: str, outcome: Outcome) -> dict[str, Any]:
     """Without the claim, which should not sway who decides."""
-    votes = ", ".join(f"{label}: {count}" for label, count in outcome.votes.items())
+    votes = ", ".join(f"{label}: {count}" for label, count in sorted(outcome.votes.items()))
     return {
         "id": text_id(dataset, row.text),
         "dataset": dataset,

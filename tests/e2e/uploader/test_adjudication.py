@@ -10,7 +10,10 @@ from uuid import UUID
 
 import httpx
 import pytest
+from typer.testing import CliRunner, Result
 
+from cli import addresses
+from cli.annotators import app
 from local_stack.testing import RunningStack
 from tests.e2e.uploader.conftest import AddTexts, Annotator, ArgillaSpace, StartUploader, open_argilla
 from tests.e2e.uploader.stored import fetch
@@ -42,7 +45,7 @@ type = "span"
 labels = ["insult", "threat"]
 """
 _NO_SWEEP = {"SWEEP_INTERVAL_SECONDS": "86400"}
-_SWEEPS = {"SWEEP_INTERVAL_SECONDS": "0.5", "COUNT_INTERVAL_SECONDS": "1"}
+_SWEEPS = {"UPLOADER_RETRY_CAP_SECONDS": "1", "SWEEP_INTERVAL_SECONDS": "0.5", "COUNT_INTERVAL_SECONDS": "1"}
 
 
 @dataclass(frozen=True)
@@ -54,15 +57,22 @@ class Way:
     serving_url: str
     env: dict[str, str]
 
+    def run(self, *arguments: str, **changes: str) -> Result:
+        """Run `annotate annotators`, in this process: a program of its own takes a second to start."""
+        addresses.settings.cache_clear()
+        result = CliRunner().invoke(app, arguments, env=self.env | changes)
+        addresses.settings.cache_clear()
+        return result
+
     def annotate(self, *arguments: str) -> str:
-        """Run a command; return what it prints."""
-        result = annotate(*arguments, **self.env)
-        assert result.returncode == 0, result.stderr
+        """Run `annotate annotators`; return what it prints."""
+        result = self.run(*arguments)
+        assert result.exit_code == 0, result.stderr
         return result.stdout
 
     def add_annotator(self, name: str, *options: str) -> Annotator:
-        """Make an account by the command line, and log in with the printed password."""
-        password = self.annotate("annotators", "add", name, *options).strip()
+        """Make an account, or give it another password, and log in with what is printed."""
+        password = self.annotate("add", name, *options).strip()
         assert len(password) == 24
         http = open_argilla(self.argilla.url, "")
         del http.headers["X-Argilla-Api-Key"]
@@ -136,7 +146,7 @@ def test_disputes_are_decided_by_adjudicators_with_accounts_of_their_own(
     names = [f"{name}_{way.argilla.workspace[-6:]}" for name in ("ann", "bob", "eve", "judge")]
     ann, bob, eve = (way.add_annotator(name) for name in names[:3])
     judge = way.add_annotator(names[3], "--adjudicator", "--first-name", "The judge")
-    assert annotate("annotators", "add", ann.name, **way.env).stdout == ""  # there already, keeps the password
+    assert way.annotate("add", ann.name) == ""  # there already, keeps the password
     [id_] = add_texts("some text")
     settings = {"DATASETS_FILE": str(datasets_file), "WEBHOOK_URL": way.ingestion_url}
     with start_uploader(**settings, **_NO_SWEEP) as uploader:
@@ -168,24 +178,46 @@ def test_disputes_are_decided_by_adjudicators_with_accounts_of_their_own(
         judge.answer(copy["id"], "toxic")
         wait_for(lambda: way.served(id_) == ("labelled", "toxic"))
 
-    listed = way.annotate("annotators", "list")
+    listed = way.annotate("list")
     for name, workspace in (
         (ann.name, way.argilla.workspace),
         (judge.name, f"{way.argilla.workspace}_adjudication"),
     ):
         assert re.search(rf"│ {name} +│ annotator │ {workspace} +│ 1 +│", listed), listed
-    way.annotate("uploads", "verify")
+    verified = annotate("uploads", "verify", **way.env)
+    assert (verified.returncode, "toxicity-adjudication" in verified.stdout) == (0, True), verified.stdout
 
-    way.annotate("annotators", "remove", bob.name)
+    way.annotate("remove", bob.name)
     assert bob.http.get("me/datasets").json()["items"] == []
-    assert annotate("annotators", "remove", bob.name, **way.env).returncode == 1
-    way.annotate("annotators", "remove", eve.name, "--delete-account", "--yes")
+    way.annotate("remove", eve.name, "--delete-account", "--yes")
     datasets_file.write_text(_DATASET.replace("dispute_extra = 1", ""))
     with start_uploader(**settings, **_SWEEPS) as uploader:
         # Without adjudication the decision stays. The deleted annotator's answer does not; the other's does.
         label = "select label, annotations from labels where text_id = %s"
         wait_for(lambda: fetch(database_url, label, id_) == [("toxic", 2)])
         assert "dataset.undefined" in uploader.log.read_text()
+
+
+def test_what_the_command_line_cannot_do_it_says(way: Way) -> None:
+    name = f"ann_{way.argilla.workspace[-6:]}"
+    way.add_annotator(name)
+    owner = way.argilla.http.get("me").json()["username"]
+    for arguments, changes, said in (
+        (("add", " ann"), {}, "no white space around it"),
+        (("add", "a\nb"), {}, "no control characters"),
+        (("add", owner, "--reset-password"), {}, "is an owner of Argilla"),
+        (("remove", owner, "--delete-account", "--yes"), {}, "is an owner of Argilla"),
+        (("remove", "nobody"), {}, "Argilla has no user nobody"),
+        (("remove", name, "--adjudicator"), {}, f"{name} is in no workspace of ours"),
+        (("add", name), {"ARGILLA_API_KEY": "wrong"}, "does not know the key in ARGILLA_API_KEY"),
+        (("list",), {"ARGILLA_URL": "http://127.0.0.1:1"}, "Argilla at http://127.0.0.1:1 does not answer"),
+        (("list",), {"ARGILLA_URL": way.serving_url}, "answered 404"),
+    ):
+        result = way.run(*arguments, **changes)
+        assert (result.exit_code, result.stdout, said in " ".join(result.stderr.split())) == (1, "", True), said
+    asked = CliRunner().invoke(app, ["remove", name, "--delete-account"], env=way.env, input="n\n")
+    assert (asked.exit_code, "and its 0 answers?" in asked.stderr) == (1, True)
+    way.add_annotator(name, "--reset-password")
 
 
 def test_settings_change_what_argilla_lets_change_and_refuse_the_rest(
@@ -224,8 +256,8 @@ def test_settings_change_what_argilla_lets_change_and_refuse_the_rest(
 
     datasets_file.write_text(dataset + changed.replace("[1, 2, 3]", "[1, 2]"))
     with start_uploader(probe="/healthz", **settings):
-        wait_for(lambda: {alert["code"] for alert in way.alerts()} == {"argilla_dataset_unfit"})
-        assert {alert["dataset"] for alert in way.alerts()} <= {"toxicity", "toxicity-adjudication"}
+        both = {("toxicity", "argilla_dataset_unfit"), ("toxicity-adjudication", "argilla_dataset_unfit")}
+        wait_for(lambda: {(alert["dataset"], alert["code"]) for alert in way.alerts()} == both)
         said = next(alert["reason"] for alert in way.alerts() if alert["dataset"] == "toxicity")
         assert "the dataset toxicity in Argilla" in said
         assert "its question severity must offer 1, 2, not 1, 2, 3" in said
