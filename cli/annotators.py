@@ -107,13 +107,13 @@ def list_annotators() -> None:
 
 def _count_answers() -> dict[UUID, int]:
     counting = (
-        select(Annotation.annotator_id, func.count())
+        select(Annotation.annotator_id, func.count().label("answers"))
         .where(Annotation.status == AnnotationStatus.SUBMITTED, Annotation.withdrawn_at.is_(None))
         .group_by(Annotation.annotator_id)
     )
     engine = make_engine(addresses.database(), "annotate annotators")
     with engine.connect() as connection:
-        counts = dict(connection.execute(counting).tuples().all())
+        counts = {row.annotator_id: row.answers for row in connection.execute(counting)}
     engine.dispose()
     return counts
 
