@@ -1,10 +1,12 @@
 """What a datasets file may say."""
 
+import re
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
-from core.datasets import load_datasets
+from core.datasets import Dataset, load_datasets
 
 LABELS = 'labels = ["a", "b"]\nguidelines = "g"\n'
 
@@ -108,3 +110,11 @@ def test_guidelines_leave_room_for_what_adjudicators_are_told(tmp_path: Path) ->
     file.write_text(file.read_text() + "dispute_extra = 1\n")
     with pytest.raises(SystemExit, match="toml:1: d: with dispute_extra the guidelines may have"):
         load_datasets(file)
+
+
+def test_what_the_shipped_file_only_shows_is_right_too(tmp_path: Path) -> None:
+    shipped = files("core").joinpath("default_datasets.toml").read_text()
+    shown = re.sub(r"^# (?=\w+ = |\[\[)", "", shipped, flags=re.MULTILINE)
+    (tmp_path / "datasets.toml").write_text(shown)
+    dataset = load_datasets(tmp_path / "datasets.toml")["toxicity"]
+    assert dataset.model_fields_set == set(Dataset.model_fields)
