@@ -13,8 +13,12 @@ from sqlalchemy.orm import aliased
 
 from core.datasets import Dataset, adjudication_of
 from core.label_rule import Outcome
-from core.models import Annotation, AnnotationStatus, LabelStatus, Text
+from core.models import Annotation, AnnotationStatus, Label, LabelStatus, Text
 from core.text_identity import text_id
+
+NO_TEXT = UUID(int=0)  # before all
+
+_MISSING_TEXTS = 500
 
 
 def list_decisions(connection: Connection, text_ids: Sequence[UUID]) -> dict[UUID, list[str]]:
@@ -55,9 +59,32 @@ def request_adjudication(
     connection.execute(insert(Text).values(copies).on_conflict_do_nothing())
 
 
+def request_missing(connection: Connection, dataset: str, definition: Dataset, after: UUID) -> UUID | None:
+    """Queue up to 500 disputed texts that are not yet before adjudicators, by id.
+
+    Returns the last one, to go on behind it; None when there are no more.
+    """
+    copy = aliased(Text)
+    statement = (
+        select(Label.text_id, Label.status, Label.agreement, Label.votes, Label.annotations)
+        .where(
+            Label.dataset == dataset,
+            Label.status == LabelStatus.DISPUTED,
+            Label.text_id > after,
+            ~select(copy.id).where(copy.adjudicates == Label.text_id).exists(),
+        )
+        .order_by(Label.text_id)
+        .limit(_MISSING_TEXTS)
+    )
+    rows = connection.execute(statement).all()
+    outcomes = {r.text_id: Outcome(r.status, None, r.agreement, r.votes, r.annotations) for r in rows}
+    request_adjudication(connection, dataset, definition, outcomes)
+    return rows[-1].text_id if rows else None
+
+
 def _copy(row: Any, dataset: str, outcome: Outcome) -> dict[str, Any]:
     """Without the claim, which should not sway who decides."""
-    votes = ", ".join(f"{label}: {count}" for label, count in outcome.votes.items())
+    votes = ", ".join(f"{label}: {count}" for label, count in sorted(outcome.votes.items()))
     return {
         "id": text_id(dataset, row.text),
         "dataset": dataset,

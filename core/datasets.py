@@ -1,6 +1,7 @@
 """Datasets: label sets with their guidelines, defined in a TOML file."""
 
 import tomllib
+from collections.abc import Sequence
 from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +19,7 @@ from pydantic import (
 )
 
 from core.problems import FieldError, InvalidFields
+from core.toml_errors import describe_encoding, describe_syntax, describe_values
 
 DEFAULT_DATASET = "toxicity"
 
@@ -26,6 +28,18 @@ Redactable = Literal["email", "phone", "card", "token"]
 
 # No name of a dataset in the settings has a hyphen.
 _ADJUDICATION = "-adjudication"
+
+# Argilla takes no more.
+_MAX_OPTIONS = 500
+_MAX_GUIDELINES = 10_000
+
+_TO_ADJUDICATORS = """
+
+---
+
+**For adjudicators.** Annotators did not agree on these texts; `votes`, beside each text, counts what they said.
+Your answer decides the label. Judge by the guidelines, not by the votes; discard a text that they do not cover.
+"""
 
 
 class LabelRule(StrEnum):
@@ -58,7 +72,9 @@ class Question(BaseModel):
     ratings: tuple[Annotated[int, Field(ge=0, le=10)], ...] = Field(
         (1, 2, 3, 4, 5), min_length=2, max_length=11, description="Of a rating: the numbers to choose from."
     )
-    labels: tuple[Name, ...] = Field((), description="Of a span: what a part of the text may be marked as.")
+    labels: tuple[Name, ...] = Field(
+        (), max_length=_MAX_OPTIONS, description="Of a span: what a part of the text may be marked as."
+    )
 
     @model_validator(mode="after")
     def _fits_type(self) -> "Question":
@@ -78,8 +94,12 @@ class Dataset(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    labels: Annotated[tuple[Name, ...], Field(min_length=2)]
-    guidelines: str = Field(min_length=1)
+    labels: tuple[Name, ...] = Field(
+        min_length=2, max_length=_MAX_OPTIONS, description="What annotators choose from."
+    )
+    guidelines: str = Field(
+        min_length=1, max_length=_MAX_GUIDELINES, description="What annotators are told, as Markdown."
+    )
     answers_wanted: int = Field(1, ge=1, description="Submitted annotations that complete a text in Argilla.")
     questions: tuple[Question, ...] = Field((), description="What annotators are asked beside the label.")
     order: Order = Field(Order.OLDEST, description="Which pending texts annotators get first.")
@@ -115,14 +135,24 @@ class Dataset(BaseModel):
     @property
     def adjudication(self) -> "Dataset":
         """What adjudicators are asked about the disputed texts of this dataset."""
-        changes = {"answers_wanted": self.dispute_extra, "dispute_extra": 0, "gold_share": 0}
+        changes: dict[str, object] = {"answers_wanted": self.dispute_extra, "dispute_extra": 0, "gold_share": 0}
+        changes |= {"guidelines": self.guidelines.strip() + _TO_ADJUDICATORS}
         return self.model_copy(update=changes | {"order": Order.OLDEST, "label_rule": LabelRule.MAJORITY})
+
+    @model_validator(mode="after")
+    def _adjudicators_can_be_told(self) -> "Dataset":
+        if self.dispute_extra and len(self.adjudication.guidelines) > _MAX_GUIDELINES:
+            room = _MAX_GUIDELINES - len(_TO_ADJUDICATORS)
+            raise ValueError(f"with dispute_extra the guidelines may have {room:,} characters at most")
+        return self
 
     @field_validator("questions")
     @classmethod
     def _names_differ(cls, questions: tuple[Question, ...]) -> tuple[Question, ...]:
         if len({question.name for question in questions}) < len(questions):
             raise ValueError("names a question twice")
+        if sum(question.type == "span" for question in questions) > 1:
+            raise ValueError("Argilla takes one question of type span for a dataset")
         return questions
 
     @field_validator("labels")
@@ -162,6 +192,11 @@ def adjudicated_by(name: str) -> str | None:
     return name.removesuffix(_ADJUDICATION) if name.endswith(_ADJUDICATION) else None
 
 
+def list_adjudications(datasets: Datasets) -> list[str]:
+    """Return the names under which disputed texts are put before adjudicators."""
+    return [adjudication_of(name) for name, dataset in datasets.items() if dataset.dispute_extra]
+
+
 def get_definition(name: str, datasets: Datasets) -> Dataset:
     """Return the definition of a dataset, or of the one that holds the disputed texts of a dataset."""
     disputed_in = adjudicated_by(name)
@@ -172,21 +207,32 @@ def load_datasets(path: Path | None) -> Datasets:
     """Read the datasets that `path` defines, or the shipped default.
 
     Raises:
-        SystemExit: the file is missing, is not TOML, or defines something wrong; says where and what.
+        SystemExit: the file is missing, is not TOML, or defines something wrong; says it all, with its lines.
     """
+    file = path or files("core").joinpath("default_datasets.toml")
     try:
-        content = path.read_text() if path else files("core").joinpath("default_datasets.toml").read_text()
-        datasets = TypeAdapter(Datasets).validate_python(tomllib.loads(content))
+        content = file.read_bytes().decode()
     except OSError as error:
-        raise SystemExit(f"DATASETS_FILE {path}: cannot be read: {error.strerror}.") from error
+        raise SystemExit(f"{file}: cannot be read: {error.strerror}; set DATASETS_FILE.") from error
+    except UnicodeDecodeError as error:
+        raise SystemExit(describe_encoding(str(file), error)) from error
+    return _parse(str(file), content)
+
+
+def _parse(file: str, content: str) -> Datasets:
+    try:
+        datasets = TypeAdapter(Datasets).validate_python(tomllib.loads(content))
     except tomllib.TOMLDecodeError as error:
-        raise SystemExit(f"DATASETS_FILE {path}: is not TOML: {error}.") from error
+        raise SystemExit(describe_syntax(file, content, error)) from error
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise SystemExit(f"DATASETS_FILE {path}: {wrong}.") from error
+        raise SystemExit(describe_values(file, content, error, _known_keys)) from error
     if not datasets:
-        raise SystemExit(f"DATASETS_FILE {path}: defines no dataset.")
+        raise SystemExit(f"{file}:1: defines no dataset")
     return datasets
+
+
+def _known_keys(path: Sequence[str | int]) -> list[str]:
+    return list((Question if "questions" in path[1:-1] else Dataset).model_fields)
 
 
 def require_dataset(name: str, datasets: Datasets) -> None:

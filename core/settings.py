@@ -95,7 +95,15 @@ class ArgillaSettings(SettingsGroup):
 
     url: str = Field("http://127.0.0.1:6900", description="Address of the Argilla server.")
     api_key: SecretStr = Field(description="API key of an Argilla owner.")
-    workspace: str = Field("annotation", description="Argilla workspace that holds the datasets.")
+    workspace: str = Field(
+        "annotation",
+        description="Argilla workspace that holds the datasets; disputed texts are in `…_adjudication`.",
+    )
+
+    @property
+    def adjudication_workspace(self) -> str:
+        """The workspace of the disputed texts: annotators are no members of it."""
+        return f"{self.workspace}_adjudication"
 
     @field_validator("api_key")
     @classmethod

@@ -17,7 +17,7 @@ from psycopg.errors import LockNotAvailable, UniqueViolation
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection as EngineConnection
 
-from core.datasets import Datasets
+from core.datasets import Datasets, list_adjudications
 from core.models import TextStatus
 from core.near_duplicates import lock_of
 from core.rereads import CHANNEL
@@ -235,8 +235,9 @@ async def count_queue(connection: EngineConnection, datasets: Datasets) -> dict[
 
 
 async def list_alerts(connection: EngineConnection, datasets: Datasets) -> list[dict[str, Any]]:
-    """Return what stands still of these datasets until somebody does something."""
-    rows = await connection.execute(_ALERTS, {"datasets": list(datasets)})
+    """Return what stands still of these datasets, and of their adjudication, until somebody does something."""
+    names = [*datasets, *list_adjudications(datasets)]
+    rows = await connection.execute(_ALERTS, {"datasets": names})
     return [dict(row) for row in rows.mappings()]
 
 

@@ -7,7 +7,8 @@ from uuid import UUID
 from core.datasets import Dataset
 from uploader.argilla_client import Argilla
 from uploader.argilla_errors import AlreadyThere, Refused, Stopped
-from uploader.records import LABEL_QUESTION, TEXT_FIELD
+from uploader.argilla_questions import complete_questions, does_not_fit
+from uploader.records import TEXT_FIELD
 
 Json = dict[str, Any]
 
@@ -91,10 +92,10 @@ async def _update(argilla: Argilla, dataset: Json, definition: Dataset) -> None:
 
 
 async def _complete(argilla: Argilla, dataset: Json, definition: Dataset) -> UUID:
-    """See that fields, question and filters are there; return the question's id."""
+    """See that fields, questions and filters are there; return the id of the question `label`."""
     await _complete_fields(argilla, dataset)
     await _complete_filters(argilla, dataset)
-    return await _complete_question(argilla, dataset, definition)
+    return await complete_questions(argilla, dataset, definition)
 
 
 async def _complete_fields(argilla: Argilla, dataset: Json) -> None:
@@ -106,7 +107,7 @@ async def _complete_fields(argilla: Argilla, dataset: Json) -> None:
         return
     field = fields.pop(TEXT_FIELD, None)
     if field is None or field["settings"]["type"] != "text" or any(f["required"] for f in fields.values()):
-        raise _does_not_fit(dataset, f"its only required field must be a text field named {TEXT_FIELD}")
+        raise does_not_fit(dataset["name"], f"its only required field must be a text field named {TEXT_FIELD}")
     if field["settings"] != _TEXT_SETTINGS:
         await argilla.call("PATCH", f"fields/{field['id']}", {"settings": _TEXT_SETTINGS})
 
@@ -123,41 +124,8 @@ async def _complete_filters(argilla: Argilla, dataset: Json) -> None:
         await _create(argilla, f"datasets/{dataset['id']}/metadata-properties", body)
 
 
-async def _complete_question(argilla: Argilla, dataset: Json, definition: Dataset) -> UUID:
-    path = f"datasets/{dataset['id']}/questions"
-    questions = {question["name"]: question for question in (await argilla.call("GET", path))["items"]}
-    if not questions and dataset["status"] == "draft":
-        created = await argilla.call("POST", path, _question(definition))
-        return UUID(created["id"])
-    question = questions.pop(LABEL_QUESTION, {"settings": {}})
-    labels = {option["value"] for option in question["settings"].get("options", [])}
-    if question["settings"].get("type") != "label_selection" or labels != set(definition.labels):
-        raise _does_not_fit(dataset, f"its question {LABEL_QUESTION} must offer {', '.join(definition.labels)}")
-    return UUID(question["id"])
-
-
-def _question(definition: Dataset) -> Json:
-    options = [{"value": label, "text": to_title(label)} for label in definition.labels]
-    settings = {"type": "label_selection", "options": options}
-    return {"name": LABEL_QUESTION, "title": "Label", "required": True, "settings": settings}
-
-
-def to_title(label: str) -> str:
-    """Return a label as annotators read it."""
-    return label.replace("_", " ").strip().capitalize() or label
-
-
 def _hidden(what: str, name: str) -> Stopped:
     return Stopped(
         f"Argilla has the {what} {name}, but does not show it to our key. Set ARGILLA_API_KEY to an owner's key.",
         "argilla_key_forbidden",
-    )
-
-
-def _does_not_fit(dataset: Json, why: str) -> Stopped:
-    # Argilla cannot change these of a published dataset.
-    return Stopped(
-        f"the dataset {dataset['name']} in Argilla does not fit the settings: {why}. Define the dataset as it is "
-        "there, or under another name, or rename the one in Argilla.",
-        "argilla_dataset_unfit",
     )

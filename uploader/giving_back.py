@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from core.datasets import Dataset, Question
 from core.models import AnnotationStatus
 from uploader import metrics
 from uploader.argilla_client import Argilla
@@ -24,7 +25,7 @@ from uploader.records import LABEL_QUESTION, PendingText
 log = structlog.get_logger()
 
 _CARRIED = text("""
-select text_id, response_id, annotator_id, annotator, status, value from annotations
+select text_id, response_id, annotator_id, annotator, status, value, answers from annotations
 where text_id = any(:ids) and withdrawn_at is null
     and argilla_dataset_id is distinct from cast(:argilla_dataset_id as uuid)
 order by updated_at
@@ -49,6 +50,7 @@ class Answer:
     annotator: str
     status: AnnotationStatus
     value: str | None
+    answers: Mapping[str, Any]  # by question, the label's among them
 
 
 # The answers to give back to a text's annotators, by the present id of the user.
@@ -99,18 +101,32 @@ def assign(
     return answers
 
 
-def add_responses(record: Record, answers: Answers, labels: Collection[str]) -> Record:
+def add_responses(record: Record, answers: Answers, definition: Dataset) -> Record:
     """Return the record with the answers, if there are any."""
     if not answers:
         return record
-    responses = [_to_response(user_id, answer, labels) for user_id, answer in answers.items()]
+    responses = [_to_response(user_id, answer, definition) for user_id, answer in answers.items()]
     return record | {"responses": responses}
 
 
-def _to_response(user_id: UUID, answer: Answer, labels: Collection[str]) -> dict[str, Any]:
+def _to_response(user_id: UUID, answer: Answer, definition: Dataset) -> dict[str, Any]:
     # Never null: that would make Argilla answer 500 for the record ever after.
-    values = {LABEL_QUESTION: {"value": answer.value}} if answer.value in labels else {}
+    values = {LABEL_QUESTION: {"value": answer.value}} if answer.value in definition.labels else {}
+    for question in definition.questions:
+        if _fits(answer.answers.get(question.name), question):
+            values[question.name] = {"value": answer.answers[question.name]}
     return {"user_id": str(user_id), "status": answer.status, "values": values}
+
+
+def _fits(value: Any, question: Question) -> bool:
+    """Whether a question of the settings still takes this answer."""
+    match question.type:
+        case "text":
+            return isinstance(value, str)
+        case "rating":
+            return value in question.ratings
+        case "span":
+            return isinstance(value, list) and {span["label"] for span in value} <= set(question.labels)
 
 
 async def put_with_responses(argilla: Argilla, dataset_id: UUID, records: Sequence[Record]) -> set[str]:

@@ -1,10 +1,12 @@
 """One dataset's way to Argilla and back, as this process knows it."""
 
 import asyncio
+from uuid import UUID
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from core.adjudication import NO_TEXT, request_missing
 from core.datasets import Datasets, get_definition
 from uploader import repository
 from uploader.argilla_client import Argilla
@@ -59,6 +61,15 @@ class Lane:
                     # A dataset that is not the one remembered means a refill: none but the leader may say so.
                     await self.leadership.confirm(connection, to_change=True)
                     await repository.remember_dataset(connection, self.name, prepared.dataset_id)
+                await self._queue_disputes()
                 self.prepared = prepared
                 log.info("dataset.prepared", dataset=self.name, argilla_dataset_id=str(prepared.dataset_id))
             return self.prepared
+
+    async def _queue_disputes(self) -> None:
+        """Put texts before adjudicators that were disputed before the settings asked for that."""
+        after: UUID | None = NO_TEXT
+        while after is not None and self.definition.dispute_extra:
+            async with self.engine.begin() as connection:
+                await self.leadership.confirm(connection)
+                after = await connection.run_sync(request_missing, self.name, self.definition, after)

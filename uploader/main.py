@@ -9,7 +9,7 @@ from fastapi_offline import FastAPIOffline
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.database import make_async_engine
-from core.datasets import Datasets, load_datasets
+from core.datasets import Datasets, list_adjudications, load_datasets
 from core.health import Check
 from core.logs import configure_logging
 from core.migrate import check_database
@@ -36,6 +36,7 @@ from uploader.settings import PushSettings, SweepSettings, UploaderSettings, Web
 from uploader.slots import Slots
 from uploader.sweep import Sweeper
 from uploader.trust import Trust
+from uploader.undefined import warn_of_undefined
 
 _TELL_SECONDS = 1
 _HEAL_SECONDS = 5
@@ -92,6 +93,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await warn_of_undefined(engine, jobs)
         async with keep_leading(lane.leadership for lane in lanes):
             schedule = _make_schedule(jobs.values(), webhook_jobs, settings)
             schedule.start()
@@ -109,10 +111,11 @@ def create_app(settings: Settings) -> FastAPI:
 def _make_lanes(settings: Settings, engine: AsyncEngine, argilla: Argilla) -> list[Lane]:
     slots = Slots(settings.push.connections)
     lease_seconds = settings.uploader.leader_lease_seconds
-    workspace = settings.argilla.workspace
+    workspaces = dict.fromkeys(settings.datasets, settings.argilla.workspace)
+    workspaces |= dict.fromkeys(list_adjudications(settings.datasets), settings.argilla.adjudication_workspace)
     return [
         Lane(name, settings.datasets, engine, argilla, workspace, Leadership(engine, name, lease_seconds), slots)
-        for name in settings.datasets
+        for name, workspace in workspaces.items()
     ]
 
 

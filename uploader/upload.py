@@ -123,7 +123,7 @@ async def _upload_batch(lane: Lane, prepared: Prepared, claim: UUID, texts: list
     )
     held = await list_answers(lane, prepared.dataset_id, texts)
     records = [
-        add_responses(to_record(text, prepared.question_id, lane.labels), held.get(text.id, {}), lane.labels)
+        add_responses(to_record(text, prepared.question_id, lane.labels), held.get(text.id, {}), lane.definition)
         for text in texts
     ]
     outcome = await deliver(destination, records)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic_settings import BaseSettings
 
 import core.settings
-from core.datasets import load_datasets
+from core.datasets import Dataset, Question, load_datasets
 from core.settings import AccessSettings, DatabaseSettings, DatasetsFileSettings
 from ingestion_api.main import create_app as create_ingestion_api
 from ingestion_api.settings import IngestionSettings
@@ -110,6 +110,32 @@ def test_the_pages_of_an_api_need_nothing_from_elsewhere(api: FastAPI) -> None:
     page = TestClient(api).get("/docs")
     assert page.status_code == 200
     assert re.findall(r"(?:src|href)=.(?:https?:)?//", page.text) == []
+
+
+def test_every_key_of_a_datasets_file_is_in_the_guide() -> None:
+    section = GUIDE.partition("\n## Datasets\n")[2].partition("\n### Disputes\n")[0]
+    for kind in (Dataset, Question):
+        for name in kind.model_fields:
+            assert f"`{name}`" in section, name
+            assert f"\n{name} = " in section or name == "questions", name
+
+
+def test_the_datasets_file_in_the_guide_is_right(tmp_path: Path) -> None:
+    file = tmp_path / "datasets.toml"
+    file.write_text(GUIDE.partition("```toml\n")[2].partition("```")[0])
+    toxicity, spam = load_datasets(file).values()
+    assert [question.type for question in toxicity.questions] == ["rating", "span", "text"]
+    assert spam.enriches
+
+
+def test_the_mistake_in_the_guide_is_one(tmp_path: Path) -> None:
+    file = tmp_path / "datasets.toml"
+    example = GUIDE.partition("```toml\n")[2].partition("```")[0]
+    file.write_text(example.replace("answers_wanted = 3", "answers_wanted = 0"))
+    with pytest.raises(SystemExit) as refusal:
+        load_datasets(file)
+    said = str(refusal.value).removeprefix(f"{tmp_path}/")
+    assert said in " ".join(GUIDE.split())
 
 
 def test_links_between_documents_lead_somewhere() -> None:

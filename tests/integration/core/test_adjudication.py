@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
+from core.adjudication import NO_TEXT, request_missing
 from core.annotations import replace_annotations
 from core.datasets import adjudication_of
 from core.models import Text
@@ -83,6 +84,21 @@ def test_adjudicators_who_are_divided_decide_nothing(engine: sa.Engine) -> None:
     label = label_of(engine, TEXTS[0])
     assert label is not None
     assert (label["label"], label["status"]) == (None, "disputed")
+
+
+def test_texts_that_were_disputed_before_are_queued_once(engine: sa.Engine) -> None:
+    answers = [answer(text, n, value) for text in TEXTS[:2] for n, value in enumerate(("toxic", "non_toxic"))]
+    sweep(engine, 1, *answers)
+    with engine.begin() as connection:
+        connection.execute(sa.delete(Text).where(Text.dataset == ADJUDICATION))
+        asks_for_more = DATASETS["toxicity"].model_copy(update={"answers_wanted": 3})
+        assert request_missing(connection, "toxicity", asks_for_more, NO_TEXT) is not None
+    assert copies(engine) == []
+    for expected in (max(TEXTS[:2]), None):
+        with engine.begin() as connection:
+            assert request_missing(connection, "toxicity", DATASETS["toxicity"], NO_TEXT) == expected
+        assert {copy["adjudicates"] for copy in copies(engine)} == set(TEXTS[:2])
+    assert {copy["metadata"]["votes"] for copy in copies(engine)} == {"non_toxic: 1, toxic: 1"}
 
 
 def test_a_decision_without_annotations_is_no_label(engine: sa.Engine) -> None:

@@ -1,10 +1,12 @@
 """What a datasets file may say."""
 
+import re
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
-from core.datasets import load_datasets
+from core.datasets import Dataset, load_datasets
 
 LABELS = 'labels = ["a", "b"]\nguidelines = "g"\n'
 
@@ -30,13 +32,89 @@ def test_all_of_it_can_be_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ('redact = ["name"]', "d.redact.0: Input should be 'email', 'phone', 'card' or 'token'"),
-        ('redact = ["phone"]\nphone_regions = ["Germany"]', "d.phone_regions: .*Germany"),
-        ('phone_regions = ["DE"]', 'redact does not name "phone"'),
-        ('near_duplicates = "yes"', "d.near_duplicates: Input should be 'off', 'link' or 'ask_once'"),
-        ("near_duplicate_similarity = 0.5", "d.near_duplicate_similarity: .*greater than or equal to 0.7"),
+        ('redact = ["name"]', "4: d.redact.0: Input should be 'email', 'phone', 'card' or 'token'"),
+        ('redact = ["phone"]\nphone_regions = ["Germany"]', "5: d.phone_regions: .*Germany"),
+        ('phone_regions = ["DE"]', '1: d: .*redact does not name "phone"'),
+        ('near_duplicates = "yes"', "4: d.near_duplicates: Input should be 'off', 'link' or 'ask_once'"),
+        ("near_duplicate_similarity = 0.5", "4: d.near_duplicate_similarity: .*greater than or equal to 0.7"),
+        ("anwsers_wanted = 2", "4: d.anwsers_wanted: there is no such key; did you mean answers_wanted?"),
+        (
+            '[[d.questions]]\nname = "q"\ntype = "text"\ntitel = "Q"',
+            "4: .*is required\n.*:7: d.questions.0.titel: .*did you mean title?",
+        ),
+        ('[[d.questions]]\nname = "q"\ntype = "text"', "4: d.questions.0.title: is required"),
+        ('[[d.questions]]\nname = "label"\ntype = "text"\ntitle = "Q"', "4: d.questions.0: the name label"),
+        ("x = ", "4: is not TOML: Invalid value"),
+        ("x = [", "5: is not TOML: "),
+        ('[D]\nlabels = ["a", "b"]\nguidelines = "g"', "4: D: must be like"),
+        ("[e]", "4: e.guidelines: is required\n.*:4: e.labels: is required"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, settings: str, said: str) -> None:
+def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, settings: str, said: str) -> None:
+    with pytest.raises(SystemExit, match=f"^{tmp_path}/datasets.toml:{said}"):
+        load_datasets(_write(tmp_path, settings + "\n"))
+
+
+def test_all_that_is_wrong_is_named_at_once_in_the_order_of_the_lines(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as refusal:
+        load_datasets(_write(tmp_path, 'order = "first"\nanswers_wanted = 0\ngold_share = 2\nx = 1\n'))
+    lines = str(refusal.value).splitlines()
+    assert [line.partition("toml:")[2][:1] for line in lines] == ["4", "5", "6", "7"]
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"none.toml: cannot be read: No such file"):
+        load_datasets(tmp_path / "none.toml")
+    (tmp_path / "latin.toml").write_bytes(b"[d]\n# \xe9\n")
+    with pytest.raises(SystemExit, match=r"latin.toml:2: is not TOML: it is not UTF-8"):
+        load_datasets(tmp_path / "latin.toml")
+    (tmp_path / "empty.toml").touch()
+    with pytest.raises(SystemExit, match=r"empty.toml:1: defines no dataset"):
+        load_datasets(tmp_path / "empty.toml")
+
+
+def _question(name: str, kind: str = "text", more: str = "") -> str:
+    return f'[[d.questions]]\nname = "{name}"\ntitle = "T"\ntype = "{kind}"\n{more}\n'
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (_question("q") + _question("q"), "names a question twice"),
+        (
+            _question("q", "span", 'labels = ["a"]') + _question("r", "span", 'labels = ["a"]'),
+            "one question of type",
+        ),
+        (_question("q", "span"), "a span needs labels"),
+        (_question("q", "text", 'labels = ["a"]'), "nothing else has any"),
+        (_question("q", "text", "ratings = [1, 2]"), "only a rating has ratings"),
+        (_question("q", "rating", "ratings = [1, 1]"), "names an option twice"),
+    ],
+)
+def test_questions_that_argilla_would_not_take_are_refused(tmp_path: Path, settings: str, said: str) -> None:
     with pytest.raises(SystemExit, match=said):
         load_datasets(_write(tmp_path, settings))
+
+
+def test_adjudicators_are_told_what_they_do(tmp_path: Path) -> None:
+    dataset = load_datasets(_write(tmp_path, "answers_wanted = 3\ndispute_extra = 2\n"))["d"].adjudication
+    assert dataset.guidelines.startswith("g\n")
+    assert "For adjudicators" in dataset.guidelines
+    assert (dataset.answers_wanted, dataset.dispute_extra, dataset.labels) == (2, 0, ("a", "b"))
+
+
+def test_guidelines_leave_room_for_what_adjudicators_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "datasets.toml"
+    file.write_text(f'[d]\nlabels = ["a", "b"]\nguidelines = "{"x" * 9_800}"\n')
+    load_datasets(file)
+    file.write_text(file.read_text() + "dispute_extra = 1\n")
+    with pytest.raises(SystemExit, match="toml:1: d: with dispute_extra the guidelines may have"):
+        load_datasets(file)
+
+
+def test_what_the_shipped_file_only_shows_is_right_too(tmp_path: Path) -> None:
+    shipped = files("core").joinpath("default_datasets.toml").read_text()
+    shown = re.sub(r"^# (?=\w+ = |\[\[)", "", shipped, flags=re.MULTILINE)
+    (tmp_path / "datasets.toml").write_text(shown)
+    dataset = load_datasets(tmp_path / "datasets.toml")["toxicity"]
+    assert dataset.model_fields_set == set(Dataset.model_fields)

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
+from core.datasets import Dataset, Question
 from core.models import AnnotationStatus
 from uploader.argilla_client import Argilla
 from uploader.argilla_errors import Refused
@@ -15,10 +16,21 @@ from uploader.giving_back import Answer, add_responses, assign, put_with_respons
 
 _TEXT, _ANN, _BOB, _EVE = (UUID(int=n) for n in (1, 21, 22, 23))
 _LABELS = ("toxic", "non_toxic")
+_DEFINITION = Dataset(
+    labels=_LABELS,
+    guidelines="g",
+    questions=(
+        Question(name="why", title="Why?", type="text"),
+        Question(name="severity", title="How bad?", type="rating"),
+        Question(name="parts", title="Where?", type="span", labels=("insult",)),
+    ),
+)
 
 
-def _answer(annotator: UUID, name: str, status: str = "submitted", value: str | None = "toxic") -> Answer:
-    return Answer(_TEXT, uuid4(), annotator, name, AnnotationStatus(status), value)
+def _answer(
+    annotator: UUID, name: str, status: str = "submitted", value: str | None = "toxic", **more: Any
+) -> Answer:
+    return Answer(_TEXT, uuid4(), annotator, name, AnnotationStatus(status), value, {"label": value} | more)
 
 
 def test_an_answer_goes_to_the_user_with_the_id_else_to_the_one_with_the_name() -> None:
@@ -43,12 +55,22 @@ def test_open_answers_go_back_with_values_that_argilla_takes() -> None:
         _BOB: _answer(_BOB, "bob", "draft", "spam"),
         _EVE: _answer(_EVE, "eve", "draft"),
     }
-    sent = add_responses({"external_id": "x"}, answers, _LABELS)["responses"]
+    sent = add_responses({"external_id": "x"}, answers, _DEFINITION)["responses"]
     assert sent == [
         {"user_id": str(_ANN), "status": "discarded", "values": {}},
         {"user_id": str(_BOB), "status": "draft", "values": {}},
         {"user_id": str(_EVE), "status": "draft", "values": {"label": {"value": "toxic"}}},
     ]
+
+
+def test_answers_to_other_questions_go_back_as_far_as_they_are_still_asked() -> None:
+    part = [{"label": "insult", "start": 0, "end": 3}]
+    fitting = _answer(_ANN, "ann", why="because", severity=5, parts=part)
+    unfit = _answer(_BOB, "bob", why=None, severity=9, parts=[{"label": "threat", "start": 0, "end": 3}], gone="x")
+    sent = add_responses({}, {_ANN: fitting, _BOB: unfit}, _DEFINITION)["responses"]
+    label = {"label": {"value": "toxic"}}
+    others = {"why": {"value": "because"}, "severity": {"value": 5}, "parts": {"value": part}}
+    assert [response["values"] for response in sent] == [label | others, label]
 
 
 def _put(records: list[dict[str, Any]], stored: str, refused: dict[str, str]) -> tuple[set[str], list[Any]]:
