@@ -17,6 +17,8 @@ from uploader.records import PendingText
 _DISTANCE_UNITS = 10**12
 # How far a gold text stands from its neighbour: a second, or a millionth of a score.
 _APART = 10**6
+# What could not be had is not made up for later: beyond what chance alone makes, nothing is owed.
+_MOST_OWED = 3.0
 # Sums of shares are not exact.
 _ROUNDING = 1e-9
 
@@ -143,13 +145,12 @@ def _gold_by_other(share: float) -> float:
 
 
 def _owed_after(owed: Owed, pace: Pace, chosen: Sequence[_Chosen]) -> Owed:
-    """What could not be had is not made up for later: at most one text is owed."""
     gold = sum(one.is_gold for one in chosen)
     uncertain = sum(one.is_uncertain for one in chosen)
     others = len(chosen) - gold
     return Owed(
-        min(1.0, owed.gold + others * _gold_by_other(pace.gold_share) - gold),
-        min(1.0, owed.uncertain + others / 2 - uncertain) if pace.order == Order.MIXED else 0,
+        min(_MOST_OWED, owed.gold + others * _gold_by_other(pace.gold_share) - gold),
+        min(_MOST_OWED, owed.uncertain + others / 2 - uncertain) if pace.order == Order.MIXED else 0,
     )
 
 
