@@ -2,7 +2,7 @@
 
 import typer
 
-from cli import keys, uploads
+from cli import gold, keys, uploads
 from cli.demo_data import demo_data
 from cli.ingest import ingest
 from cli.status import status
@@ -16,6 +16,7 @@ app = typer.Typer(
 app.command()(ingest)
 app.command()(status)
 app.command("demo-data")(demo_data)
+app.add_typer(gold.app, name="gold")
 app.add_typer(keys.app, name="keys")
 app.add_typer(uploads.app, name="uploads")
 uploads.app.command()(verify)
