@@ -22,7 +22,7 @@ def _page(annotator: Annotator, dataset_id: str) -> list[dict[str, Any]]:
     pending = {"type": "terms", "scope": {"entity": "response", "property": "status"}, "values": ["pending"]}
     order = {"scope": {"entity": "metadata", "metadata_property": "position"}, "order": "asc"}
     body = {"filters": {"and": [pending]}, "sort": [order]}
-    answer = annotator.http.post(f"datasets/{dataset_id}/records/search", json=body, params={"limit": 50})
+    answer = annotator.http.post(f"me/datasets/{dataset_id}/records/search", json=body, params={"limit": 50})
     return [item["record"] for item in answer.raise_for_status().json()["items"]]
 
 
