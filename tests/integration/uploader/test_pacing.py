@@ -153,6 +153,23 @@ def test_pacing_holds_under_a_burst(run: RunWithEngine, database_url: str, rows:
     assert rows("select count(*) from texts where status <> 'pending'")[0][0] < 1000
 
 
+def test_the_datasets_own_limit_wins_and_disputes_have_none(run: RunWithEngine) -> None:
+    definition = Dataset(labels=("a", "b"), guidelines="x", dispute_extra=1)
+    datasets = {"own": definition.model_copy(update={"max_open_records": 7}), "other": definition}
+
+    async def limits(engine: AsyncEngine) -> list[int | None]:
+        async with httpx.AsyncClient() as http:
+            argilla = Argilla(http)
+            names = ("own", "other", "own-adjudication")
+            lanes = [
+                Lane(name, datasets, engine, argilla, "w", Leadership(engine, name, 1), Slots(1), 9)
+                for name in names
+            ]
+            return [lane.pace.max_open_records for lane in lanes]
+
+    assert run(limits) == [7, 9, None]
+
+
 def _settle(answers_wanted: int) -> Callable[[AsyncEngine], Coroutine[Any, Any, None]]:
     async def work(engine: AsyncEngine) -> None:
         datasets = {DATASET: Dataset(labels=("a", "b"), guidelines="x", answers_wanted=answers_wanted)}
