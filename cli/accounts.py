@@ -6,6 +6,7 @@ from uuid import UUID
 
 import httpx
 
+from core.argilla_page import page_url
 from core.settings import ArgillaSettings
 
 _SECONDS = 30
@@ -97,7 +98,7 @@ class Accounts:
     def list_pages(self, workspace_id: UUID) -> dict[str, str]:
         """Return where the datasets of a workspace are annotated, by their names."""
         found = self._call("GET", f"me/datasets?workspace_id={workspace_id}")["items"]
-        return {item["name"]: f"{self.url}/dataset/{item['id']}/annotation-mode" for item in found}
+        return {item["name"]: page_url(self.url, UUID(item["id"])) for item in found}
 
     def _call(self, method: str, path: str, body: Any = None, accept: int | None = None) -> Any:
         """Return what Argilla answers; None for the status that is accepted beside success."""

@@ -39,10 +39,10 @@ from (
 
 -- -> uploaded: demo texts count as seen by annotators; no uploader will claim them
 insert into texts (id, dataset, text, claimed_label, score, source, external_id, metadata, received_at, status,
-                   attempts, uploaded_at)
+                   attempts, uploaded_at, completed_at)
 select id, :dataset, dataset_text, case when toxic then 'toxic' else 'non_toxic' end, chance / 1000.0, :source,
        'demo-' || number, jsonb_build_object('number', number), happened_at - interval '2 hours', 'uploaded',
-       1, happened_at - interval '1 hour'
+       1, happened_at - interval '1 hour', happened_at
 from demo
 on conflict (id) do nothing;
 

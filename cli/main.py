@@ -2,7 +2,7 @@
 
 import typer
 
-from cli import annotators, keys, uploads
+from cli import annotators, gold, keys, uploads
 from cli.demo_data import demo_data
 from cli.ingest import ingest
 from cli.status import status
@@ -17,6 +17,7 @@ app.command()(ingest)
 app.command()(status)
 app.command("demo-data")(demo_data)
 app.add_typer(annotators.app, name="annotators")
+app.add_typer(gold.app, name="gold")
 app.add_typer(keys.app, name="keys")
 app.add_typer(uploads.app, name="uploads")
 uploads.app.command()(verify)

@@ -29,9 +29,9 @@ Redactable = Literal["email", "phone", "card", "token"]
 # No name of a dataset in the settings has a hyphen.
 _ADJUDICATION = "-adjudication"
 
-# Argilla takes no more.
+# Argilla takes no more options, and 10,000 characters, of which the link to the page needs some.
 _MAX_OPTIONS = 500
-_MAX_GUIDELINES = 10_000
+_MAX_GUIDELINES = 9_700
 
 _TO_ADJUDICATORS = """
 

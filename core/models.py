@@ -122,6 +122,16 @@ class Dataset(Base):
     refill_position: Mapped[UUID | None] = mapped_column(
         comment="how far the texts of a lost Argilla dataset were put back into the queue, by id"
     )
+    answers_wanted: Mapped[int | None] = mapped_column(comment="the number that texts.completed_at follows")
+    completion_position: Mapped[UUID | None] = mapped_column(
+        comment="how far texts.completed_at was put right after that number changed, by id"
+    )
+    gold_owed: Mapped[float] = mapped_column(
+        sa.Float(53), server_default="0", comment="gold texts that the share asks for beyond those claimed"
+    )
+    uncertain_owed: Mapped[float] = mapped_column(
+        sa.Float(53), server_default="0", comment="the same of uncertain texts, in mixed order"
+    )
     rule: Mapped[str | None] = mapped_column(comment="the label rule that was estimated last")
     rule_version: Mapped[int] = mapped_column(server_default="0", comment="how often a label rule was estimated")
     rule_parameters: Mapped[dict[str, Any] | None] = mapped_column(comment="what was estimated, for new answers")
@@ -172,6 +182,10 @@ class Text(Base):
     completed_at: Mapped[datetime | None] = mapped_column(
         comment="since when it has as many submitted annotations as its dataset wants"
     )
+    page_position: Mapped[int | None] = mapped_column(
+        sa.BigInteger,
+        comment="where its record stands in Argilla's page; null: not sent yet, or failed since",
+    )
     gold_label: Mapped[str | None] = mapped_column(comment="the known answer of a gold text")
     adjudicates: Mapped[UUID | None] = mapped_column(
         comment="the disputed text that this one puts before adjudicators"
@@ -195,7 +209,16 @@ class Text(Base):
             "sequence",
             postgresql_where=sa.text("status = 'pending' and score is not null"),
         ),
-        sa.Index("ix_texts_gold", "dataset", "sequence", postgresql_where=sa.text("gold_label is not null")),
+        # Sent before, to be sent again.
+        sa.Index(
+            "ix_texts_returning",
+            "dataset",
+            "page_position",
+            postgresql_where=sa.text("status = 'pending' and page_position is not null"),
+        ),
+        sa.Index(
+            "ix_texts_gold", "dataset", "status", "sequence", postgresql_where=sa.text("gold_label is not null")
+        ),
         sa.Index("ix_texts_adjudicates", "adjudicates", postgresql_where=sa.text("adjudicates is not null")),
         sa.Index("ix_texts_uploaded", "dataset", "id", postgresql_where=sa.text("status = 'uploaded'")),
         sa.Index("ix_texts_failed", "dataset", "sequence", postgresql_where=sa.text("status = 'failed'")),

@@ -10,7 +10,7 @@ from cli.addresses import CommandLineSettings
 from ingestion_api.settings import IngestionSettings
 from local_stack.settings import StackSettings
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
-from uploader.settings import PushSettings, SweepSettings, UploaderSettings, WebhookSettings
+from uploader.settings import PacingSettings, PushSettings, SweepSettings, UploaderSettings, WebhookSettings
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 START = "<!-- written by python -m tests.settings_table -->\n"
@@ -23,6 +23,7 @@ GROUPS: dict[str, list[type[BaseSettings]]] = {
         core.settings.ArgillaSettings,
         UploaderSettings,
         PushSettings,
+        PacingSettings,
         SweepSettings,
         WebhookSettings,
     ],

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from core.argilla_page import PAGE_POSITION, page_path
 from core.datasets import Dataset
 from uploader.argilla_client import Argilla
 from uploader.argilla_errors import AlreadyThere, Refused, Stopped
@@ -15,8 +16,12 @@ Json = dict[str, Any]
 # Texts are hostile: as Markdown they could load pictures and show links.
 _TEXT_SETTINGS = {"type": "text", "use_markdown": False}
 
-# Only what annotators filter by: a filter lists every term, and ids and times have millions.
-_FILTERS = {"source": "Source"}
+# Only what annotators filter or sort by: a filter lists every term, and ids and times have millions.
+_FILTERS = {"source": ("Source", "terms"), PAGE_POSITION: ("Order", "integer")}
+
+
+# Without a sort in its address, the page shows each annotator an order by chance.
+_ORDER_HINT = "\n\n[Annotate in the order in which the texts matter]({})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,7 @@ def _changeable(definition: Dataset) -> Json:
 
 async def _update(argilla: Argilla, dataset: Json, definition: Dataset) -> None:
     wanted = _changeable(definition)
+    wanted["guidelines"] += _ORDER_HINT.format(page_path(UUID(dataset["id"])))
     if any(dataset[key] != value for key, value in wanted.items()):
         await argilla.call("PATCH", f"datasets/{dataset['id']}", wanted)
 
@@ -115,11 +121,12 @@ async def _complete_fields(argilla: Argilla, dataset: Json) -> None:
 async def _complete_filters(argilla: Argilla, dataset: Json) -> None:
     there = await argilla.call("GET", f"me/datasets/{dataset['id']}/metadata-properties")
     for name in _FILTERS.keys() - {item["name"] for item in there["items"]}:
+        title, type_ = _FILTERS[name]
         body = {
             "name": name,
-            "title": _FILTERS[name],
+            "title": title,
             "visible_for_annotators": True,
-            "settings": {"type": "terms"},
+            "settings": {"type": type_},
         }
         await _create(argilla, f"datasets/{dataset['id']}/metadata-properties", body)
 

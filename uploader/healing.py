@@ -32,7 +32,8 @@ select id from texts where dataset = :dataset and status = 'uploaded' and id > :
 
 # uploaded -> pending: the dataset in Argilla that held the record is no more
 _REQUEUE = text("""
-update texts set status = 'pending', retry_at = null from datasets
+update texts set status = 'pending', retry_at = null, page_position = coalesce(page_position, sequence)
+from datasets
 where texts.id = any(:ids) and texts.status = 'uploaded' and datasets.name = texts.dataset
     and (texts.uploaded_at is null or texts.uploaded_at < datasets.argilla_dataset_at)
 """)
@@ -41,7 +42,8 @@ _ADVANCE = text("update datasets set refill_position = :position where name = :d
 
 # uploaded -> pending: the record is in Argilla's database, but not in its index; a second PUT heals that
 _SHOW_AGAIN = text("""
-update texts set status = 'pending', retry_at = null from datasets
+update texts set status = 'pending', retry_at = null, page_position = coalesce(page_position, sequence)
+from datasets
 where texts.id = any(:ids) and texts.status = 'uploaded' and datasets.name = texts.dataset
     and datasets.argilla_dataset_id = :argilla_dataset_id
 """)

@@ -66,7 +66,7 @@ class DatasetJobs:
         await self._tell.run(self._tell_alerts)
 
     async def measure(self, _stopping: asyncio.Event) -> None:
-        """Show the backlog."""
+        """Show the backlog, and how much annotators have."""
         await self._measure.run(self._show_backlog)
 
     async def check(self) -> None:
@@ -101,8 +101,10 @@ class DatasetJobs:
     async def _show_backlog(self) -> None:
         async with self._lane.engine.connect() as connection:
             count, oldest_seconds = await repository.measure_backlog(connection, self._lane.name)
+            open_count = await repository.count_open(connection, self._lane.name)
         metrics.PENDING_TEXTS.labels(self._lane.name).set(count)
         metrics.OLDEST_PENDING_SECONDS.labels(self._lane.name).set(oldest_seconds)
+        metrics.OPEN_RECORDS.labels(self._lane.name).set(open_count)
 
 
 class WebhookJobs:

@@ -7,11 +7,12 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.adjudication import NO_TEXT, request_missing
-from core.datasets import Datasets, get_definition
+from core.datasets import Datasets, adjudicated_by, get_definition
 from uploader import repository
 from uploader.argilla_client import Argilla
 from uploader.argilla_errors import AlreadyThere, Stopped
 from uploader.argilla_setup import Prepared, prepare
+from uploader.claiming import Pace
 from uploader.leadership import Leadership
 from uploader.slots import Slots
 
@@ -30,6 +31,7 @@ class Lane:
         workspace: str,
         leadership: Leadership,
         slots: Slots,
+        max_open_records: int | None = None,
     ) -> None:
         self.name = name
         self.engine = engine
@@ -38,6 +40,10 @@ class Lane:
         self.definition = definition = get_definition(name, datasets)
         self.labels = frozenset(definition.labels)
         self.asks_once = definition.near_duplicates == "ask_once"
+        # Adjudicators see every dispute: an answer that is waited for holds nothing back.
+        is_paced = adjudicated_by(name) is None
+        most = (definition.max_open_records or max_open_records) if is_paced else None
+        self.pace = Pace(definition.order, most, definition.gold_share)
         self.leadership = leadership
         self.slots = slots
         self.prepared: Prepared | None = None

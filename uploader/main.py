@@ -32,7 +32,7 @@ from uploader.lane import Lane
 from uploader.leadership import Leadership, keep_leading
 from uploader.registration import Registration
 from uploader.schedule import Schedule
-from uploader.settings import PushSettings, SweepSettings, UploaderSettings, WebhookSettings
+from uploader.settings import PacingSettings, PushSettings, SweepSettings, UploaderSettings, WebhookSettings
 from uploader.slots import Slots
 from uploader.sweep import Sweeper
 from uploader.trust import Trust
@@ -51,6 +51,7 @@ class Settings:
 
     uploader: UploaderSettings
     push: PushSettings
+    pacing: PacingSettings
     sweep: SweepSettings
     webhook: WebhookSettings
     database: DatabaseSettings
@@ -67,6 +68,7 @@ def read_all_settings() -> Settings:
     return Settings(
         read_settings(UploaderSettings),
         read_settings(PushSettings),
+        read_settings(PacingSettings),
         read_settings(SweepSettings),
         read_settings(WebhookSettings),
         read_settings(DatabaseSettings),
@@ -114,7 +116,16 @@ def _make_lanes(settings: Settings, engine: AsyncEngine, argilla: Argilla) -> li
     workspaces = dict.fromkeys(settings.datasets, settings.argilla.workspace)
     workspaces |= dict.fromkeys(list_adjudications(settings.datasets), settings.argilla.adjudication_workspace)
     return [
-        Lane(name, settings.datasets, engine, argilla, workspace, Leadership(engine, name, lease_seconds), slots)
+        Lane(
+            name,
+            settings.datasets,
+            engine,
+            argilla,
+            workspace,
+            Leadership(engine, name, lease_seconds),
+            slots,
+            settings.pacing.max_open_records,
+        )
         for name, workspace in workspaces.items()
     ]
 

@@ -8,6 +8,11 @@ _LONG_BUCKETS = (*LATENCY_BUCKETS, 30, 60, 120, 300, 1800, 3600)
 
 PENDING_TEXTS = Gauge("uploader_pending_texts", "Texts that wait to be uploaded", ["dataset"])
 OLDEST_PENDING_SECONDS = Gauge("uploader_oldest_pending_seconds", "Age of the oldest pending text", ["dataset"])
+OPEN_RECORDS = Gauge(
+    "uploader_open_records",
+    "Records before annotators, or on their way there, that want more answers",
+    ["dataset"],
+)
 BATCH_SECONDS = Histogram(
     "uploader_batch_seconds", "Time from claim to the end of a batch", ["dataset"], buckets=_LONG_BUCKETS
 )

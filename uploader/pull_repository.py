@@ -43,7 +43,9 @@ for no key update of texts
 """)
 
 # uploaded, pending -> failed: the record was deleted in Argilla
-_MARK_DELETED = text("update texts set status = 'failed', last_error = :words where id = any(:ids)")
+_MARK_DELETED = text("""
+update texts set status = 'failed', last_error = :words, page_position = null where id = any(:ids)
+""")
 
 _PAGE = text("""
 select id, clock_timestamp() from texts

@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from core.argilla_page import PAGE_POSITION
+
 TEXT_FIELD = "text"
 LABEL_QUESTION = "label"
 
@@ -34,6 +36,7 @@ class PendingText:
     enrichment: Mapping[str, Any]
     received_at: datetime
     attempts: int = 0  # pushes that Argilla answered before
+    page_position: int | None = None  # where it stands in Argilla's page
 
 
 def to_record(text: PendingText, question_id: UUID, labels: Collection[str]) -> dict[str, Any]:
@@ -51,8 +54,12 @@ def to_metadata(text: PendingText) -> dict[str, Any]:
 
     The sender's terms that are named like ours get the prefix `metadata_`, as often as it takes.
     """
-    ours = {"source": text.source, "external_id": text.external_id, "received_at": text.received_at.isoformat()}
-    ours |= _found(text.enrichment)
+    ours: dict[str, Any] = {
+        "source": text.source,
+        "external_id": text.external_id,
+        "received_at": text.received_at.isoformat(),
+    }
+    ours |= {PAGE_POSITION: text.page_position} | _found(text.enrichment)
     shown = {name: _value(value) for name, value in ours.items() if value is not None}
     taken = ours.keys() | text.metadata.keys()
     for name, value in text.metadata.items():

@@ -1,4 +1,4 @@
-"""Every query of the uploader. The caller holds the transaction.
+"""Every query of the push but those of `claim_repository`. The caller holds the transaction.
 
 The rows of `texts` are the queue. A claim is a lease: a fresh id on the rows and a time. Whoever finishes a
 text names the claim, and finds nothing to finish when it was taken back in the meantime.
@@ -12,7 +12,6 @@ from sqlalchemy import CursorResult, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.near_duplicates import ASKED, lock_of
-from uploader.records import PendingText
 
 # uploading -> pending: the lease of a claim ran out
 _RETURN_STALE = text("""
@@ -26,28 +25,6 @@ update texts set status = 'pending', lease_owner = null, lease_until = null
 where dataset = :dataset and status = 'uploading'
 """)
 
-# pending -> uploading: claimed, in the order received, as many as fit; a first one that does not fit goes alone
-_CLAIM = text("""
-with candidates as materialized (
-    select id, sequence, octet_length(text) + pg_column_size(metadata) as bytes
-    from texts
-    where dataset = :dataset and status = 'pending' and (retry_at is null or retry_at <= now())
-    order by sequence
-    limit :count
-    for update skip locked
-), sized as (
-    select id, sum(bytes) over (order by sequence) as total, row_number() over (order by sequence) as place
-    from candidates
-)
-update texts
-set status = 'uploading', lease_owner = :claim, lease_until = now() + make_interval(secs => :lease_seconds)
-from sized
-where texts.id = sized.id and (sized.total <= :bytes or sized.place = 1)
-returning texts.id, texts.text, claimed_label, score, source, external_id, metadata, enrichment, received_at,
-    attempts,
-    sequence
-""")
-
 # uploading -> uploaded: annotators can see the record
 _MARK_UPLOADED = text("""
 update texts
@@ -59,7 +36,7 @@ where id = any(:ids) and lease_owner = :claim and status = 'uploading'
 # uploading -> failed: Argilla cannot take the text, for what it is
 _MARK_FAILED = text("""
 update texts
-set status = 'failed', last_error = reasons.words, attempts = attempts + 1,
+set status = 'failed', last_error = reasons.words, attempts = attempts + 1, page_position = null,
     retry_at = null, lease_owner = null, lease_until = null
 from unnest(cast(:ids as uuid[]), cast(:words as text[])) as reasons (id, words)
 where texts.id = reasons.id and lease_owner = :claim and status = 'uploading'
@@ -132,6 +109,11 @@ _IS_PRESENT = text("""
 select 1 from datasets where name = :dataset and coalesce(argilla_dataset_id, :id) = :id for share
 """)
 
+_OPEN = text("""
+select count(*) from texts
+where dataset = :dataset and status in ('uploading', 'uploaded') and completed_at is null
+""")
+
 _LAST_ERROR_CHARACTERS = 2000
 
 
@@ -139,15 +121,6 @@ async def _change(connection: AsyncConnection, statement: TextClause, **values: 
     """Run a statement; return how many rows it changed."""
     result: CursorResult[Any] = await connection.execute(statement, values)
     return result.rowcount
-
-
-async def claim_texts(
-    connection: AsyncConnection, dataset: str, claim: UUID, *, count: int, bytes_: int, lease_seconds: int
-) -> list[PendingText]:
-    """Claim the oldest pending texts of a dataset."""
-    values = {"dataset": dataset, "claim": claim, "count": count, "bytes": bytes_, "lease_seconds": lease_seconds}
-    rows = (await connection.execute(_CLAIM, values)).all()
-    return [PendingText(*row[:-1]) for row in sorted(rows, key=lambda row: row.sequence)]
 
 
 async def release_held(connection: AsyncConnection, dataset: str) -> int:
@@ -212,3 +185,8 @@ async def measure_backlog(connection: AsyncConnection, dataset: str) -> tuple[in
     """Return the number of pending texts, and the age of the oldest in seconds."""
     row = (await connection.execute(_BACKLOG, {"dataset": dataset})).one()
     return row[0], float(row[1] or 0)
+
+
+async def count_open(connection: AsyncConnection, dataset: str) -> int:
+    """Return the number of records before annotators, or on their way there, that want more answers."""
+    return await connection.scalar(_OPEN, {"dataset": dataset}) or 0

@@ -61,6 +61,22 @@ class PushSettings(SettingsGroup):
     )
 
 
+class PacingSettings(SettingsGroup):
+    """How much annotators get at a time."""
+
+    max_open_records: int | None = Field(
+        None,
+        ge=1,
+        description="Records of a dataset before annotators that want more answers, at most; its own "
+        "`max_open_records` wins. Empty: no limit.",
+    )
+
+    @field_validator("max_open_records", mode="before")
+    @classmethod
+    def _empty_is_none(cls, most: object) -> object:
+        return None if most == "" else most
+
+
 class SweepSettings(SettingsGroup):
     """How annotations come back from Argilla."""
 

@@ -11,6 +11,8 @@ import structlog
 from uploader import metrics, repository
 from uploader.argilla_errors import Gone, Stopped
 from uploader.argilla_setup import Prepared
+from uploader.claiming import claim_texts
+from uploader.completion import settle_completion
 from uploader.destination import ArgillaDataset
 from uploader.giving_back import Answer, add_responses, adopt, list_answers
 from uploader.guard import Guard
@@ -39,7 +41,7 @@ class _Run:
 
 
 async def upload_backlog(lane: Lane, settings: PushSettings, guard: Guard, stopping: asyncio.Event) -> None:
-    """Upload until nothing is pending, while this process leads the dataset.
+    """Upload until nothing is pending, or annotators have enough, while this process leads the dataset.
 
     Some batches are under way at once, so that one can be claimed or confirmed during the PUT of another.
 
@@ -48,6 +50,7 @@ async def upload_backlog(lane: Lane, settings: PushSettings, guard: Guard, stopp
         ArgillaError: Argilla is away, or does not let us; the claimed texts were given back.
         psycopg.Error, sqlalchemy.exc.SQLAlchemyError: Postgres is away; the claim runs out by itself.
     """
+    await settle_completion(lane, stopping)
     run = _Run(lane, settings, guard, stopping)
     workers = [_upload_batches(run) for _ in range(lane.slots.batch_count)]
     # When one fails, the others end their present batch: its PUT may be half done.
@@ -94,14 +97,15 @@ async def _upload_next(run: _Run) -> bool:
 async def _claim(lane: Lane, claim: UUID, settings: PushSettings) -> list[PendingText]:
     with metrics.BATCH_STEP_SECONDS.labels(lane.name, "claim").time():
         async with lane.engine.begin() as connection:
-            await lane.leadership.confirm(connection)
+            await lane.leadership.confirm(connection, to_change=lane.pace.takes_turns)
             if not lane.asks_once:
                 await repository.release_held(connection, lane.name)
             stale = await repository.return_stale_claims(connection, lane.name)
-            texts = await repository.claim_texts(
+            texts = await claim_texts(
                 connection,
                 lane.name,
                 claim,
+                lane.pace,
                 count=settings.batch_size,
                 bytes_=settings.batch_bytes,
                 lease_seconds=settings.lease_seconds,

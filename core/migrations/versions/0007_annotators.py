@@ -17,6 +17,11 @@ _TEXTS: tuple[sa.Column[Any], ...] = (
         sa.DateTime(timezone=True),
         comment="since when it has as many submitted annotations as its dataset wants",
     ),
+    sa.Column(
+        "page_position",
+        sa.BigInteger(),
+        comment="where its record stands in Argilla's page; null: not sent yet, or failed since",
+    ),
     sa.Column("gold_label", sa.Text(), comment="the known answer of a gold text"),
     sa.Column(
         "adjudicates",
@@ -41,6 +46,26 @@ _LABELS: tuple[sa.Column[Any], ...] = (
     sa.Column("decided_by", sa.String(16), nullable=False, server_default="annotators"),
 )
 _DATASETS: tuple[sa.Column[Any], ...] = (
+    sa.Column("answers_wanted", sa.Integer(), comment="the number that texts.completed_at follows"),
+    sa.Column(
+        "completion_position",
+        sa.Uuid(),
+        comment="how far texts.completed_at was put right after that number changed, by id",
+    ),
+    sa.Column(
+        "gold_owed",
+        sa.Float(53),
+        nullable=False,
+        server_default="0",
+        comment="gold texts that the share asks for beyond those claimed",
+    ),
+    sa.Column(
+        "uncertain_owed",
+        sa.Float(53),
+        nullable=False,
+        server_default="0",
+        comment="the same of uncertain texts, in mixed order",
+    ),
     sa.Column("rule", sa.Text(), comment="the label rule that was estimated last"),
     sa.Column(
         "rule_version",
@@ -72,7 +97,16 @@ def upgrade() -> None:
         postgresql_where=sa.text("status = 'pending' and score is not null"),
     )
     op.create_index(
-        "ix_texts_gold", "texts", ["dataset", "sequence"], postgresql_where=sa.text("gold_label is not null")
+        "ix_texts_returning",
+        "texts",
+        ["dataset", "page_position"],
+        postgresql_where=sa.text("status = 'pending' and page_position is not null"),
+    )
+    op.create_index(
+        "ix_texts_gold",
+        "texts",
+        ["dataset", "status", "sequence"],
+        postgresql_where=sa.text("gold_label is not null"),
     )
     op.create_index(
         "ix_texts_adjudicates", "texts", ["adjudicates"], postgresql_where=sa.text("adjudicates is not null")
@@ -91,11 +125,11 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Take back."""
-    for name in ("rule", "rule_version", "rule_parameters", "rule_estimated_at"):
-        op.drop_column("datasets", name)
+    for column in _DATASETS:
+        op.drop_column("datasets", column.name)
     for name in ("confidence", "rule", "rule_version", "decided_by"):
         op.drop_column("labels", name)
-    for name in ("adjudicates", "gold", "uncertain", "open"):
+    for name in ("adjudicates", "gold", "returning", "uncertain", "open"):
         op.drop_index(f"ix_texts_{name}", "texts")
-    for name in ("completed_at", "gold_label", "adjudicates"):
-        op.drop_column("texts", name)
+    for column in _TEXTS:
+        op.drop_column("texts", column.name)

@@ -25,6 +25,7 @@ from core.database import make_async_engine
 from core.settings import DatabaseSettings
 from core.text_identity import text_id
 from uploader import repository
+from uploader.claiming import claim_texts
 from uploader.leadership import Leadership, NotLeading
 
 _DATASET = "toxicity"
@@ -44,12 +45,19 @@ class _Claim:
 class _Model:
     status: dict[UUID, str] = field(default_factory=dict)
     attempts: dict[UUID, int] = field(default_factory=dict)
+    sent: list[UUID] = field(default_factory=list)  # claimed once and not failed, in that order
     claims: list[_Claim] = field(default_factory=list)
     leader: int | None = None
     has_expired: bool = False
 
     def holder(self, id_: UUID) -> UUID | None:
         return next((claim.id for claim in self.claims if id_ in claim.holds), None)
+
+    def next_texts(self, count: int) -> list[UUID]:
+        """Those that were sent before go first, by themselves."""
+        pending = [id_ for id_, status in self.status.items() if status == "pending"]
+        returning = [id_ for id_ in self.sent if self.status[id_] == "pending"]
+        return (returning or pending)[:count]
 
     def lose(self, ids: set[UUID]) -> None:
         for claim in self.claims:
@@ -127,17 +135,15 @@ class LeaseMachine(RuleBasedStateMachine):
         """Also by one whose lease ran out, while nobody has taken it."""
         claim = uuid4()
         taken = self.do(self._claim(self.model.leader or 0, claim, count))
-        pending = [id_ for id_, status in self.model.status.items() if status == "pending"]
-        assert taken == pending[:count]
+        assert taken == self.model.next_texts(count)
+        self.model.sent += [id_ for id_ in taken if id_ not in self.model.sent]
         self.model.claims.append(_Claim(claim, set(taken), taken))
         self.model.status |= dict.fromkeys(taken, "uploading")
 
     async def _claim(self, who: int, claim: UUID, count: int) -> list[UUID]:
         async with self.engine.begin() as connection:
             await self.leaderships[who].confirm(connection)
-            texts = await repository.claim_texts(
-                connection, _DATASET, claim, count=count, bytes_=1000, lease_seconds=1000
-            )
+            texts = await claim_texts(connection, _DATASET, claim, count=count, bytes_=1000, lease_seconds=1000)
         return [text.id for text in texts]
 
     @precondition(lambda self: self.model.claims)
@@ -151,6 +157,8 @@ class LeaseMachine(RuleBasedStateMachine):
         for id_ in claim.holds:
             self.model.status[id_] = "uploaded" if id_ in uploaded else "failed"
             self.model.attempts[id_] += 1
+            if id_ not in uploaded:
+                self.model.sent.remove(id_)
         claim.holds.clear()
 
     async def _finish(self, claim: UUID, uploaded: list[UUID], failed: list[UUID]) -> int:

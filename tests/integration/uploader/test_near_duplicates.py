@@ -12,6 +12,7 @@ from core.near_duplicates import lock_of
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
 from tests.waiting import wait_for
 from uploader import repository
+from uploader.claiming import claim_texts
 
 _STATUSES = "select text, status from texts order by sequence"
 _WAITING = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
@@ -28,7 +29,7 @@ def _fail(*ids: UUID) -> Callable[[AsyncEngine], Any]:
     async def work(engine: AsyncEngine) -> int:
         claim = uuid4()
         async with engine.begin() as connection:
-            await repository.claim_texts(connection, DATASET, claim, count=250, bytes_=1_000_000, lease_seconds=60)
+            await claim_texts(connection, DATASET, claim, count=250, bytes_=1_000_000, lease_seconds=60)
         async with engine.begin() as connection:
             return await repository.mark_failed(connection, claim, dict.fromkeys(ids, "refused"))
 

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
 from uploader import pull_repository, repository
+from uploader.claiming import claim_texts
 from uploader.records import PendingText
 
 
@@ -16,7 +17,7 @@ async def _claim(engine: AsyncEngine, claim: UUID | None = None, **changes: Any)
     values = {"count": 250, "bytes_": 1_000_000, "lease_seconds": 60} | changes
     async with engine.begin() as connection:
         await repository.return_stale_claims(connection, DATASET)
-        return await repository.claim_texts(connection, DATASET, claim or uuid4(), **values)
+        return await claim_texts(connection, DATASET, claim or uuid4(), **values)
 
 
 async def _execute(engine: AsyncEngine, statement: str) -> None:

@@ -105,7 +105,7 @@ def test_adjudicators_are_told_what_they_do(tmp_path: Path) -> None:
 
 def test_guidelines_leave_room_for_what_adjudicators_are_told(tmp_path: Path) -> None:
     file = tmp_path / "datasets.toml"
-    file.write_text(f'[d]\nlabels = ["a", "b"]\nguidelines = "{"x" * 9_800}"\n')
+    file.write_text(f'[d]\nlabels = ["a", "b"]\nguidelines = "{"x" * 9_600}"\n')
     load_datasets(file)
     file.write_text(file.read_text() + "dispute_extra = 1\n")
     with pytest.raises(SystemExit, match="toml:1: d: with dispute_extra the guidelines may have"):

@@ -22,7 +22,7 @@ _values = st.one_of(
     st.text(max_size=20), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.booleans()
 )
 _names = st.one_of(
-    st.text(max_size=12), st.sampled_from(["source", "external_id", "received_at", "metadata_source"])
+    st.text(max_size=12), st.sampled_from(["source", "external_id", "received_at", "position", "metadata_source"])
 )
 
 
@@ -72,6 +72,11 @@ def test_argilla_takes_every_agent(source: str) -> None:
 def test_what_we_know_of_a_text_is_shown() -> None:
     shown = to_metadata(_text(source="forum", external_id="7"))
     assert shown == {"source": "forum", "external_id": "7", "received_at": "2026-01-02T03:04:05+00:00"}
+
+
+def test_our_position_is_shown_beside_the_senders() -> None:
+    shown = to_metadata(_text(page_position=-5, metadata={"position": "left"}))
+    assert (shown["position"], shown["metadata_position"]) == (-5, "left")
 
 
 def test_what_was_found_at_intake_is_shown() -> None:

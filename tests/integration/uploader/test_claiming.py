@@ -1,0 +1,284 @@
+"""Tests of uploader.claiming: which texts go next, how many, and how Postgres finds them."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from core.database import make_async_engine
+from core.datasets import Order
+from core.settings import DatabaseSettings
+from core.text_identity import text_id
+from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
+from uploader import claim_repository
+from uploader.claiming import Pace, claim_texts
+from uploader.records import PendingText
+from uploader.repository import mark_failed
+
+Scores = list[float | None]
+
+_scores = st.lists(st.none() | st.sampled_from([0.0, 0.1, 0.4, 0.5, 0.6, 0.9, 1.0]), min_size=1, max_size=12)
+
+
+async def _claim(engine: AsyncEngine, pace: Pace, count: int, bytes_: int = 1_000_000) -> list[PendingText]:
+    async with engine.begin() as connection:
+        return await claim_texts(connection, DATASET, uuid4(), pace, count=count, bytes_=bytes_, lease_seconds=60)
+
+
+async def _execute(engine: AsyncEngine, statement: str) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text(statement))
+
+
+def _fill(database_url: str, scores: Scores) -> list[UUID]:
+    """Make these the only texts; return their ids in the order received."""
+    ids = [text_id(DATASET, f"text {i}") for i in range(len(scores))]
+    rows = [(id_, DATASET, f"text {i}", score) for i, (id_, score) in enumerate(zip(ids, scores, strict=True))]
+    with psycopg.connect(database_url) as connection:
+        connection.execute("truncate texts, datasets restart identity")
+        connection.execute("insert into datasets (name) values (%s)", [DATASET])
+        connection.cursor().executemany(
+            "insert into texts (id, dataset, text, score) values (%s, %s, %s, %s)", rows
+        )
+        # Each was received a second after the one before.
+        connection.execute(
+            "update texts set received_at = '2026-01-01'::timestamptz + make_interval(secs => sequence)"
+        )
+    return ids
+
+
+class _Model:
+    """What a plain look at the texts says goes next."""
+
+    def __init__(self, scores: Scores) -> None:
+        self.scores = scores
+        self.left = list(range(len(scores)))
+        self.uncertain_owed = 0.0
+
+    def claim(self, order: Order, count: int) -> list[int]:
+        by_order = {
+            Order.OLDEST: self.left,
+            Order.NEWEST: self.left[::-1],
+            Order.UNCERTAIN: self._uncertain() + [i for i in self.left if self.scores[i] is None],
+        }
+        taken = self._mixed(count) if order == Order.MIXED else by_order[order][:count]
+        self.left = [i for i in self.left if i not in taken]
+        return taken
+
+    def _uncertain(self) -> list[int]:
+        distances = {i: abs(score - 0.5) for i in self.left if (score := self.scores[i]) is not None}
+        return sorted(distances, key=lambda i: (distances[i], i))
+
+    def _mixed(self, count: int) -> list[int]:
+        uncertain = self._uncertain()[: int(self.uncertain_owed + count / 2)]
+        oldest = [i for i in self.left if i not in uncertain][: count - len(uncertain)]
+        taken = len(uncertain) + len(oldest)
+        self.uncertain_owed = min(3.0, self.uncertain_owed + taken / 2 - len(uncertain))
+        together = []
+        for place in range(max(len(uncertain), len(oldest))):
+            together += uncertain[place : place + 1] + oldest[place : place + 1]
+        return together
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[tuple[asyncio.Runner, AsyncEngine]]:
+    """An engine that many examples share."""
+    with asyncio.Runner() as runner:
+        engine = make_async_engine(DatabaseSettings(url=SecretStr(database_url)), "test")
+        yield runner, engine
+        runner.run(engine.dispose())
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(scores=_scores, order=st.sampled_from(Order), counts=st.lists(st.integers(1, 5), min_size=1, max_size=6))
+def test_claims_follow_the_order(
+    engine: tuple[asyncio.Runner, AsyncEngine],
+    database_url: str,
+    scores: Scores,
+    order: Order,
+    counts: list[int],
+) -> None:
+    ids = _fill(database_url, scores)
+    model = _Model(scores)
+    shown: list[PendingText] = []
+    for count in counts:
+        claimed = engine[0].run(_claim(engine[1], Pace(order), count))
+        assert [t.id for t in claimed] == [ids[i] for i in model.claim(order, count)]
+        shown += claimed
+    # Argilla's page, sorted by position, shows the same order, also over several batches.
+    in_page = [t.id for t in sorted(shown, key=lambda t: t.page_position or 0)]
+    if order == Order.UNCERTAIN:
+        of = dict(zip(ids, scores, strict=True))
+        distances = [1 if (s := of[id_]) is None else abs(s - 0.5) for id_ in in_page]
+        assert distances == sorted(distances)
+    else:
+        assert in_page == [t.id for t in shown]
+
+
+@pytest.mark.parametrize("order", Order)
+def test_the_byte_cap_holds_in_each_order(order: Order, run: RunWithEngine, database_url: str) -> None:
+    _fill(database_url, [0.5, None, 0.1, 0.7])
+    sizes = run(lambda engine: _sizes_of_claims(engine, order))
+    assert sizes == [2, 2]
+
+
+async def _sizes_of_claims(engine: AsyncEngine, order: Order) -> list[int]:
+    size = await _size_of_one(engine)
+    return [len(await _claim(engine, Pace(order), 4, 2 * size)) for _ in range(2)]
+
+
+async def _size_of_one(engine: AsyncEngine) -> int:
+    async with engine.connect() as connection:
+        return (
+            await connection.scalar(text("select max(octet_length(text) + pg_column_size(metadata)) from texts"))
+            or 0
+        )
+
+
+def test_no_more_than_the_limit_is_open(run: RunWithEngine, database_url: str) -> None:
+    _fill(database_url, [None] * 10)
+    pace = Pace(max_open_records=3)
+
+    async def work(engine: AsyncEngine) -> list[int]:
+        sizes = [len(await _claim(engine, pace, 2)) for _ in range(3)]
+        await _execute(engine, "update texts set status = 'uploaded' where status = 'uploading'")
+        sizes.append(len(await _claim(engine, pace, 2)))
+        await _execute(engine, "update texts set completed_at = now() where text in ('text 0', 'text 1')")
+        return [*sizes, len(await _claim(engine, pace, 9))]
+
+    assert run(work) == [2, 1, 0, 0, 2]
+
+
+def test_what_comes_back_has_its_room_and_goes_first(run: RunWithEngine, database_url: str, rows: Rows) -> None:
+    """Healing puts texts back, answered ones and open ones; nothing new takes their room meanwhile."""
+    ids = _fill(database_url, [None] * 10)
+    pace = Pace(Order.NEWEST, max_open_records=2)
+
+    async def work(engine: AsyncEngine) -> list[list[UUID]]:
+        await _claim(engine, pace, 2)
+        await _execute(
+            engine, "update texts set status = 'uploaded', completed_at = now() where page_position < 0"
+        )
+        await _claim(engine, pace, 2)
+        await _execute(
+            engine,
+            "update texts set status = 'pending', retry_at = now() + interval '1 hour' where status = 'uploading'",
+        )
+        waiting = await _claim(engine, pace, 9)
+        await _execute(engine, "update texts set status = 'pending', retry_at = null where page_position < 0")
+        return [
+            [t.id for t in texts]
+            for texts in (waiting, await _claim(engine, pace, 9), await _claim(engine, pace, 9))
+        ]
+
+    assert run(work) == [[], ids[:5:-1], []]
+
+
+def test_a_failed_text_leaves_its_room(run: RunWithEngine, database_url: str) -> None:
+    ids = _fill(database_url, [None] * 3)
+
+    async def work(engine: AsyncEngine) -> list[UUID]:
+        pace = Pace(max_open_records=1)
+        claim = uuid4()
+        async with engine.begin() as connection:
+            await claim_texts(connection, DATASET, claim, pace, count=1, bytes_=1000, lease_seconds=60)
+            await mark_failed(connection, claim, {ids[0]: "refused"})
+        # Sent again later, it waits for room as a new one does.
+        await _execute(engine, "update texts set status = 'pending' where status = 'failed'")
+        return [t.id for _ in range(2) for t in await _claim(engine, pace, 9)]
+
+    assert run(work) == [ids[0]]
+
+
+@pytest.mark.parametrize("count", [1, 7, 100])
+@pytest.mark.parametrize("order", [Order.OLDEST, Order.MIXED])
+def test_gold_keeps_its_share_all_the_time(
+    order: Order, count: int, run: RunWithEngine, database_url: str
+) -> None:
+    _fill(database_url, [0.3] * 250)
+
+    async def work(engine: AsyncEngine) -> list[bool]:
+        await _execute(engine, "update texts set gold_label = 'toxic' where sequence > 150")
+        pace = Pace(order, gold_share=0.2)
+        claimed = []
+        while texts := await _claim(engine, pace, count):
+            claimed += [int(t.text.removeprefix("text ")) >= 150 for t in texts]
+        return claimed
+
+    is_gold = run(work)
+    # 150 others, and a fifth of all is gold; the other gold texts never go out by themselves.
+    assert len(is_gold) - sum(is_gold) == 150
+    assert abs(sum(is_gold) - 37.5) <= 2
+    for end in range(count, len(is_gold), count):
+        assert abs(sum(is_gold[:end]) - 0.2 * end) <= 2
+
+
+def test_without_a_share_gold_stays_where_it_is(run: RunWithEngine, add_texts: AddTexts) -> None:
+    add_texts("gold", gold_label="toxic")
+    assert run(lambda engine: _claim(engine, Pace(), 5)) == []
+
+
+@pytest.mark.parametrize("order", Order)
+def test_gold_stands_among_the_others_in_argillas_page(
+    order: Order, run: RunWithEngine, database_url: str, rows: Rows
+) -> None:
+    """Gold texts were all stored last, and have no score; the others are a second and some certainty apart."""
+    _fill(database_url, [i / 200 for i in range(100)] + [None] * 50)
+
+    async def work(engine: AsyncEngine) -> None:
+        await _execute(engine, "update texts set gold_label = 'toxic' where sequence > 100")
+        await _claim(engine, Pace(order, gold_share=0.3), 100)
+
+    run(work)
+    in_page = [
+        is_gold
+        for (is_gold,) in rows(
+            "select gold_label is not null from texts where status = 'uploading' order by page_position"
+        )
+    ]
+    assert sum(in_page[:50]) >= 5
+    assert sum(in_page[50:]) >= 5
+
+
+_STATEMENTS: dict[str, tuple[TextClause, str]] = {
+    "returning": (claim_repository.RETURNING, "ix_texts_returning"),
+    "oldest": (claim_repository.OLDEST, "ix_texts_pending"),
+    "newest": (claim_repository.NEWEST, "ix_texts_pending"),
+    "uncertain": (claim_repository.UNCERTAIN, "ix_texts_uncertain"),
+    "unscored": (claim_repository.UNSCORED, "ix_texts_pending"),
+    "gold": (claim_repository.GOLD, "ix_texts_gold"),
+}
+
+
+def test_each_pick_follows_an_index(run: RunWithEngine, database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "insert into texts (id, dataset, text, score, status, page_position)"
+            " select gen_random_uuid(), %s, 'text ' || n, case when n %% 2 = 0 then (n %% 1000) / 1000.0 end,"
+            " case when n %% 4 = 0 then 'uploaded' else 'pending' end, case when n %% 4 = 0 then n end"
+            " from generate_series(1, 20000) as n",
+            [DATASET],
+        )
+        connection.execute("analyze texts")
+
+    async def work(engine: AsyncEngine) -> dict[str, str]:
+        values: dict[str, Any] = {"dataset": DATASET, "count": 250, "picked": []}
+        plans = {}
+        async with engine.connect() as connection:
+            for name, (statement, _) in _STATEMENTS.items():
+                plan = await connection.execute(text(f"explain {statement.text}"), values)
+                plans[name] = "\n".join(row[0] for row in plan)
+        return plans
+
+    for name, plan in run(work).items():
+        assert f"using {_STATEMENTS[name][1]} " in plan, plan
+        assert "Sort" not in plan, plan
+        assert "Seq Scan" not in plan, plan

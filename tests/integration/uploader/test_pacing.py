@@ -1,0 +1,211 @@
+"""Annotators never have more than the limit, and never less for long: uploads with a fake Argilla, on Postgres."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import psycopg
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from core.datasets import Dataset
+from tests.integration.uploader.conftest import DATASET, Rows, RunWithEngine
+from tests.integration.uploader.fake_argilla import DATASET_ID, QUESTION_ID, FakeArgilla
+from uploader.argilla_client import Argilla
+from uploader.argilla_errors import ArgillaError
+from uploader.argilla_setup import Prepared
+from uploader.backoff import Backoff
+from uploader.completion import settle_completion
+from uploader.guard import Guard
+from uploader.lane import Lane
+from uploader.leadership import Leadership, NotLeading
+from uploader.settings import PushSettings
+from uploader.slots import Slots
+from uploader.upload import upload_backlog
+
+_LIMIT = 60
+_BURST = 50_000
+
+
+@dataclass
+class _ForgetfulArgilla(FakeArgilla):
+    """Takes every seventh batch without saying so."""
+
+    put_count: int = 0
+
+    def _put(self, ids: list[str]) -> httpx.Response:
+        answer = super()._put(ids)
+        self.put_count += 1
+        return httpx.Response(503) if self.put_count % 7 == 0 else answer
+
+
+@dataclass
+class _Scene:
+    """Two uploaders, annotators who answer, and somebody who counts what these have before them."""
+
+    engine: AsyncEngine
+    argilla: _ForgetfulArgilla
+    lanes: list[Lane]
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    most_open: int = 0
+    most_shown: int = 0
+
+    async def upload(self, lane: Lane) -> None:
+        guard = Guard(DATASET, "push", Backoff(0.1))
+        while not self.stopping.is_set():
+            if lane.leadership.leads:
+                with suppress(NotLeading, ArgillaError):
+                    await upload_backlog(lane, PushSettings(batch_size=25), guard, self.stopping)
+            await asyncio.sleep(0.01)
+
+    async def watch(self) -> None:
+        while not self.stopping.is_set():
+            shown = set(self.argilla.records)
+            open_, complete = await self.count()
+            self.most_open = max(self.most_open, open_)
+            self.most_shown = max(self.most_shown, len(shown - complete))
+            await asyncio.sleep(0.002)
+
+    async def count(self) -> tuple[int, set[str]]:
+        """Return how many texts are open, and which are complete."""
+        open_ = "select count(*) from texts where status in ('uploading', 'uploaded') and completed_at is null"
+        async with self.engine.connect() as connection:
+            count = await connection.scalar(text(open_))
+            complete = await connection.scalars(text("select id::text from texts where completed_at is not null"))
+            return count or 0, set(complete)
+
+    async def answer(self, count: int) -> None:
+        statement = (
+            "update texts set completed_at = now() where id in (select id from texts"
+            " where status = 'uploaded' and completed_at is null limit :count for no key update skip locked)"
+        )
+        async with self.engine.begin() as connection:
+            await connection.execute(text(statement), {"count": count})
+
+    async def wait(self, condition: Callable[[int, int], bool]) -> None:
+        """Wait for a condition of how many are open and how many complete."""
+        async with asyncio.timeout(60):
+            while True:
+                open_, complete = await self.count()
+                if condition(open_, len(complete)):
+                    return
+                await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def _scene(engine: AsyncEngine) -> AsyncIterator[_Scene]:
+    fake = _ForgetfulArgilla()
+    datasets = {DATASET: Dataset(labels=("toxic", "non_toxic"), guidelines="x", max_open_records=_LIMIT)}
+    async with httpx.AsyncClient(
+        base_url="http://argilla/api/v1/", transport=httpx.MockTransport(fake.answer)
+    ) as http:
+        lanes = []
+        for _ in range(2):
+            leadership = Leadership(engine, DATASET, 1000)
+            lanes.append(Lane(DATASET, datasets, engine, Argilla(http), "w", leadership, Slots(2), 1))
+            lanes[-1].prepared = Prepared(DATASET_ID, QUESTION_ID)
+        yield _Scene(engine, fake, lanes)
+
+
+async def _burst(engine: AsyncEngine) -> _Scene:
+    async with _scene(engine) as scene:
+        first, second = scene.lanes
+        await first.leadership.hold()
+        tasks = [asyncio.create_task(scene.upload(lane)) for lane in scene.lanes]
+        tasks.append(asyncio.create_task(scene.watch()))
+        await scene.wait(lambda open_, _: open_ == _LIMIT)
+        await _answer_until(scene, 300)
+        # The first one is cut off, and does not know it.
+        async with engine.begin() as connection:
+            await connection.execute(text("update datasets set leader_until = now() - interval '1 second'"))
+        await second.leadership.hold()
+        await _answer_until(scene, 600)
+        await scene.wait(lambda open_, _: open_ == _LIMIT)
+        scene.stopping.set()
+        await asyncio.gather(*tasks)
+        return scene
+
+
+async def _answer_until(scene: _Scene, count: int) -> None:
+    complete = 0
+    while complete < count:
+        await scene.answer(7)
+        complete = len((await scene.count())[1])
+        await asyncio.sleep(0.005)
+
+
+def test_pacing_holds_under_a_burst(run: RunWithEngine, database_url: str, rows: Rows) -> None:
+    """While batches go at once, Argilla takes some in silence, annotators answer, and another one takes over."""
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "insert into texts (id, dataset, text) select gen_random_uuid(), %s, 'text ' || n"
+            " from generate_series(1, %s) as n",
+            [DATASET, _BURST],
+        )
+    scene: _Scene = run(_burst)
+    assert scene.argilla.put_count > 7
+    assert scene.most_open == _LIMIT
+    # Also as Argilla shows it, with what it took and did not say so.
+    assert scene.most_shown == _LIMIT
+    assert rows("select count(*) from texts where status <> 'pending'")[0][0] < 1000
+
+
+def test_the_datasets_own_limit_wins_and_disputes_have_none(run: RunWithEngine) -> None:
+    definition = Dataset(labels=("a", "b"), guidelines="x", dispute_extra=1)
+    datasets = {"own": definition.model_copy(update={"max_open_records": 7}), "other": definition}
+
+    async def limits(engine: AsyncEngine) -> list[int | None]:
+        async with httpx.AsyncClient() as http:
+            argilla = Argilla(http)
+            names = ("own", "other", "own-adjudication")
+            lanes = [
+                Lane(name, datasets, engine, argilla, "w", Leadership(engine, name, 1), Slots(1), 9)
+                for name in names
+            ]
+            return [lane.pace.max_open_records for lane in lanes]
+
+    assert run(limits) == [7, 9, None]
+
+
+def _settle(answers_wanted: int) -> Callable[[AsyncEngine], Coroutine[Any, Any, None]]:
+    async def work(engine: AsyncEngine) -> None:
+        datasets = {DATASET: Dataset(labels=("a", "b"), guidelines="x", answers_wanted=answers_wanted)}
+        async with httpx.AsyncClient() as http:
+            leadership = Leadership(engine, DATASET, 1000)
+            await leadership.hold()
+            lane = Lane(DATASET, datasets, engine, Argilla(http), "w", leadership, Slots(1))
+            await settle_completion(lane, asyncio.Event())
+            await leadership.release()
+
+    return work
+
+
+def test_completion_follows_the_answers_wanted(run: RunWithEngine, database_url: str, rows: Rows) -> None:
+    """Of 2,500 texts, each has none to four answers: more than one step."""
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "insert into texts (id, dataset, text, status) select gen_random_uuid(), %s, n::text, 'uploaded'"
+            " from generate_series(1, 2500) as n",
+            [DATASET],
+        )
+        connection.execute(
+            "insert into labels (text_id, dataset, label, status, agreement, votes, annotations, labelled_at)"
+            " select id, dataset, 'a', 'labelled', 1, '{}', mod(text::int, 5), now() from texts"
+        )
+    for wanted in (1, 3, 2):
+        run(_settle(wanted))
+        assert rows(
+            "select completed_at is not null, min(text::int % 5), max(text::int % 5), count(*)"
+            " from texts group by 1 order by 1"
+        ) == [
+            (False, 0, wanted - 1, 500 * wanted),
+            (True, wanted, 4, 500 * (5 - wanted)),
+        ]
+    assert rows("select answers_wanted, completion_position from datasets") == [(2, None)]
+    # Nothing has changed: nothing is written.
+    before = rows("select max(xmin::text::bigint) from texts")
+    run(_settle(2))
+    assert rows("select max(xmin::text::bigint) from texts") == before
