@@ -10,7 +10,7 @@ from cli.addresses import CommandLineSettings
 from ingestion_api.settings import IngestionSettings
 from local_stack.settings import StackSettings
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
-from uploader.settings import PushSettings, SweepSettings, UploaderSettings, WebhookSettings
+from uploader.settings import PushSettings, RuleSettings, SweepSettings, UploaderSettings, WebhookSettings
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 START = "<!-- written by python -m tests.settings_table -->\n"
@@ -25,6 +25,7 @@ GROUPS: dict[str, list[type[BaseSettings]]] = {
         PushSettings,
         SweepSettings,
         WebhookSettings,
+        RuleSettings,
     ],
     "Serving API": [ServingSettings, DataSettings, ReplicaSettings],
     "Command line": [CommandLineSettings],
