@@ -16,9 +16,11 @@ from sqlalchemy.dialects.postgresql import insert
 
 from core.adjudication import list_decisions, request_adjudication
 from core.change_feed import CHANNEL
-from core.datasets import Dataset, Datasets, adjudicated_by, get_definition
-from core.label_rule import Outcome, adjudicate, majority
+from core.datasets import Dataset, Datasets, LabelRule, adjudicated_by, get_definition
+from core.estimated_rules import load_parameters
+from core.label_rule import Outcome, RuleInForce, adjudicate
 from core.models import Annotation, AnnotationStatus, Label, LabelStatus, Text, TextStatus
+from core.models import Dataset as DatasetRow
 
 # A text is complete, or not any more.
 _COMPLETE = text("""
@@ -91,9 +93,12 @@ def update_labels(connection: Connection, datasets: Datasets, dataset: str, text
     What adjudicators say changes the label of the text that was disputed.
     """
     definition = get_definition(dataset, datasets)
+    rule = _get_rule(connection, dataset, definition.label_rule)
     annotations = _annotations_of(connection, text_ids)
     decisions = list_decisions(connection, text_ids)
-    outcomes = {id_: adjudicate(_outcome(annotations.get(id_, [])), decisions.get(id_, [])) for id_ in text_ids}
+    outcomes = {
+        id_: adjudicate(_outcome(rule, annotations.get(id_, [])), decisions.get(id_, [])) for id_ in text_ids
+    }
     _store_labels(connection, dataset, outcomes)
     _complete(connection, definition, outcomes)
     request_adjudication(connection, dataset, definition, outcomes)
@@ -101,6 +106,25 @@ def update_labels(connection: Connection, datasets: Datasets, dataset: str, text
         copies = select(Text.adjudicates).where(Text.id.in_(text_ids), Text.adjudicates.is_not(None))
         ids = [id_ for id_ in connection.scalars(copies) if id_]
         update_labels(connection, datasets, disputed_in, _lock(connection, ids))
+
+
+def rewrite_labels(connection: Connection, datasets: Datasets, dataset: str, text_ids: Sequence[UUID]) -> None:
+    """Derive the labels of these texts anew, failed ones' too, because the dataset's label rule says otherwise."""
+    update_labels(connection, datasets, dataset, [row.id for row in _lock_rows(connection, text_ids)])
+
+
+def _get_rule(connection: Connection, dataset: str, rule: LabelRule) -> RuleInForce:
+    """Return the rule with its estimate; as long as there is none, the majority decides."""
+    if rule == LabelRule.MAJORITY:
+        return RuleInForce()
+    row = connection.execute(
+        select(DatasetRow.rule_version, DatasetRow.rule_parameters).where(
+            DatasetRow.name == dataset, DatasetRow.rule == rule
+        )
+    ).one_or_none()
+    if row is None:
+        return RuleInForce()
+    return RuleInForce(rule, row.rule_version, load_parameters(row.rule_parameters))
 
 
 def _store_labels(connection: Connection, dataset: str, outcomes: dict[UUID, Outcome]) -> None:
@@ -172,12 +196,15 @@ def _keep_creation(response: Response, absent: list[Any]) -> Response:
     return replace(response, created_at=min([response.created_at, *former]))
 
 
-def _lock(connection: Connection, text_ids: list[UUID]) -> list[UUID]:
+def _lock(connection: Connection, text_ids: Sequence[UUID]) -> list[UUID]:
     """Lock the texts; return those that take annotations."""
+    return [row.id for row in _lock_rows(connection, text_ids) if row.status != TextStatus.FAILED]
+
+
+def _lock_rows(connection: Connection, text_ids: Sequence[UUID]) -> Sequence[Any]:
     # In order of id, so that two writers cannot block each other.
     statement = select(Text.id, Text.status).where(Text.id.in_(text_ids)).order_by(Text.id)
-    rows = connection.execute(statement.with_for_update(key_share=True)).all()
-    return [row.id for row in rows if row.status != TextStatus.FAILED]
+    return connection.execute(statement.with_for_update(key_share=True)).all()
 
 
 def _upsert(
@@ -215,11 +242,13 @@ def _withdraw(connection: Connection, read_at: datetime, keys: list[tuple[UUID, 
     )
 
 
-def _outcome(annotations: list[Any]) -> Outcome:
-    return majority(
-        row.value
-        for row in annotations
-        if row.withdrawn_at is None and row.status == AnnotationStatus.SUBMITTED and row.value is not None
+def _outcome(rule: RuleInForce, annotations: list[Any]) -> Outcome:
+    return rule.label(
+        [
+            (row.annotator, row.value)
+            for row in annotations
+            if row.withdrawn_at is None and row.status == AnnotationStatus.SUBMITTED and row.value is not None
+        ]
     )
 
 

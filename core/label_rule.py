@@ -1,11 +1,15 @@
-"""How annotations add up to a label: the majority; a tie is disputed; adjudicators decide disputes."""
+"""How annotations add up to a label: by majority or an estimated rule; a tie is disputed; adjudicators decide."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from core.datasets import LabelRule
+from core.estimated_rules import Abilities, Answer, Confusions
 from core.models import Decider, LabelStatus
+
+# Probabilities nearer than this are the same: the two likeliest labels of a text, or one label's by two estimates.
+TOLERANCE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,13 +18,43 @@ class Outcome:
 
     status: LabelStatus
     label: str | None
-    agreement: float | None  # share of the most frequent label, 0..1; None without annotations
+    agreement: float | None  # share of the label, in a dispute of the most frequent one; None: no annotations
     votes: dict[str, int]  # submitted annotations by label
     annotations: int  # submitted annotations
     confidence: float | None = None  # probability of the label, by the rule; of a majority its agreement
     rule: LabelRule = LabelRule.MAJORITY
     rule_version: int = 1
     decided_by: Decider = Decider.ANNOTATORS
+
+
+@dataclass(frozen=True, slots=True)
+class RuleInForce:
+    """A dataset's label rule, with what was estimated for it. A majority needs nothing, and has one version."""
+
+    rule: LabelRule = LabelRule.MAJORITY
+    version: int = 1
+    parameters: Confusions | Abilities | None = None
+
+    def label(self, answers: Sequence[Answer]) -> Outcome:
+        """Return what these submitted answers say together.
+
+        Where one names a label that the estimate does not know, the majority decides until the next estimate.
+        """
+        outcome = majority(value for _, value in answers)
+        if not answers or self.parameters is None or not outcome.votes.keys() <= set(self.parameters.labels):
+            return outcome
+        likeliest = sorted(self.parameters.weigh(answers).items(), key=lambda item: (-item[1], item[0]))
+        label, confidence = likeliest[0]
+        outcome = replace(outcome, rule=self.rule, rule_version=self.version)
+        if len(likeliest) > 1 and confidence - likeliest[1][1] < TOLERANCE:
+            return replace(outcome, status=LabelStatus.DISPUTED, label=None, confidence=None)
+        return replace(
+            outcome,
+            status=LabelStatus.LABELLED,
+            label=label,
+            agreement=outcome.votes.get(label, 0) / outcome.annotations,
+            confidence=confidence,
+        )
 
 
 def majority(submitted: Iterable[str]) -> Outcome:

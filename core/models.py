@@ -136,6 +136,10 @@ class Dataset(Base):
     rule_version: Mapped[int] = mapped_column(server_default="0", comment="how often a label rule was estimated")
     rule_parameters: Mapped[dict[str, Any] | None] = mapped_column(comment="what was estimated, for new answers")
     rule_estimated_at: Mapped[datetime | None]
+    rule_answers: Mapped[str | None] = mapped_column(comment="digest of the answers that it was estimated from")
+    rule_seen_xid: Mapped[int | None] = mapped_column(
+        Xid8, comment="labels that were changed before are as the rule says"
+    )
 
 
 class Alert(Base):
@@ -144,7 +148,7 @@ class Alert(Base):
     __tablename__ = "alerts"
 
     dataset: Mapped[str] = mapped_column(primary_key=True)
-    job: Mapped[str] = mapped_column(primary_key=True, comment="push, pull, sweep or heal")
+    job: Mapped[str] = mapped_column(primary_key=True, comment="push, pull, sweep, heal or rule")
     code: Mapped[str]
     reason: Mapped[str] = mapped_column(comment="for people; says what to do")
     since: Mapped[datetime] = mapped_column(server_default=sa.text("now()"))
@@ -294,7 +298,7 @@ class Label(Base):
     )
     rule: Mapped[LabelRule] = mapped_column(_status(LabelRule, "rule"), server_default=LabelRule.MAJORITY)
     rule_version: Mapped[int] = mapped_column(
-        server_default="1", comment="counts up with each estimate of the rule"
+        server_default="1", comment="the estimate that it was derived by; a later one may say the same"
     )
     decided_by: Mapped[Decider] = mapped_column(_status(Decider, "decided_by"), server_default=Decider.ANNOTATORS)
     labelled_at: Mapped[datetime] = mapped_column(comment="when the first label was known; edits keep it")

@@ -10,7 +10,14 @@ from cli.addresses import CommandLineSettings
 from ingestion_api.settings import IngestionSettings
 from local_stack.settings import StackSettings
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
-from uploader.settings import PacingSettings, PushSettings, SweepSettings, UploaderSettings, WebhookSettings
+from uploader.settings import (
+    PacingSettings,
+    PushSettings,
+    RuleSettings,
+    SweepSettings,
+    UploaderSettings,
+    WebhookSettings,
+)
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 START = "<!-- written by python -m tests.settings_table -->\n"
@@ -26,6 +33,7 @@ GROUPS: dict[str, list[type[BaseSettings]]] = {
         PacingSettings,
         SweepSettings,
         WebhookSettings,
+        RuleSettings,
     ],
     "Serving API": [ServingSettings, DataSettings, ReplicaSettings],
     "Command line": [CommandLineSettings],

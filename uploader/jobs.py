@@ -7,6 +7,7 @@ from uploader import metrics, repository
 from uploader.alerts import store_alerts
 from uploader.backoff import Backoff
 from uploader.collector import Collector
+from uploader.estimation import Estimator
 from uploader.guard import Alert, Guard
 from uploader.healing import heal
 from uploader.lane import Lane
@@ -25,18 +26,25 @@ class DatasetJobs:
     """The jobs of one dataset. None of them raises while something they need is away."""
 
     def __init__(
-        self, lane: Lane, push: PushSettings, sweeper: Sweeper, collector: Collector, retry_cap_seconds: float
+        self,
+        lane: Lane,
+        push: PushSettings,
+        sweeper: Sweeper,
+        collector: Collector,
+        estimator: Estimator,
+        retry_cap_seconds: float,
     ) -> None:
         self.wake = asyncio.Event()  # set when a text is noted to be read again
         self._lane = lane
         self._push_settings = push
         self._sweeper = sweeper
         self._collector = collector
-        self._push, self._pull, self._sweep, self._heal, self._measure, self._tell = (
+        self._estimator = estimator
+        self._push, self._pull, self._sweep, self._heal, self._rule, self._measure, self._tell = (
             Guard(lane.name, job, Backoff(retry_cap_seconds))
-            for job in ("push", "pull", "sweep", "heal", "measure", "tell")
+            for job in ("push", "pull", "sweep", "heal", "rule", "measure", "tell")
         )
-        self._shown = (self._push, self._pull, self._sweep, self._heal)
+        self._shown = (self._push, self._pull, self._sweep, self._heal, self._rule)
         self._told: dict[str, Alert | None] = {}
 
     async def push(self, stopping: asyncio.Event) -> None:
@@ -55,6 +63,10 @@ class DatasetJobs:
     async def heal(self, stopping: asyncio.Event) -> None:
         """Bring back to Argilla what it lost."""
         await self._lead(self._heal, lambda: heal(self._lane, self._collector, stopping, self._heal.go_on))
+
+    async def estimate(self, stopping: asyncio.Event) -> None:
+        """Keep the labels as the dataset's rule says."""
+        await self._lead(self._rule, lambda: self._estimator.run(stopping, self._rule.go_on))
 
     @property
     def leads(self) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import anyio
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -27,12 +28,20 @@ from core.web import install_web
 from uploader.argilla_client import Argilla, make_http_client
 from uploader.circuit import Circuit
 from uploader.collector import Collector
+from uploader.estimation import Estimator
 from uploader.jobs import DatasetJobs, WebhookJobs
 from uploader.lane import Lane
 from uploader.leadership import Leadership, keep_leading
 from uploader.registration import Registration
 from uploader.schedule import Schedule
-from uploader.settings import PacingSettings, PushSettings, SweepSettings, UploaderSettings, WebhookSettings
+from uploader.settings import (
+    PacingSettings,
+    PushSettings,
+    RuleSettings,
+    SweepSettings,
+    UploaderSettings,
+    WebhookSettings,
+)
 from uploader.slots import Slots
 from uploader.sweep import Sweeper
 from uploader.trust import Trust
@@ -41,6 +50,7 @@ from uploader.undefined import warn_of_undefined
 _TELL_SECONDS = 1
 _HEAL_SECONDS = 5
 _MEASURE_SECONDS = 5
+_ESTIMATE_SECONDS = 5
 # Jobs that go on until they fail begin again after so long, and after the pause of their guard.
 _RESTART_SECONDS = 1
 
@@ -54,6 +64,7 @@ class Settings:
     pacing: PacingSettings
     sweep: SweepSettings
     webhook: WebhookSettings
+    rule: RuleSettings
     database: DatabaseSettings
     argilla: ArgillaSettings
     datasets: Datasets
@@ -71,6 +82,7 @@ def read_all_settings() -> Settings:
         read_settings(PacingSettings),
         read_settings(SweepSettings),
         read_settings(WebhookSettings),
+        read_settings(RuleSettings),
         read_settings(DatabaseSettings),
         read_settings(ArgillaSettings),
         load_datasets(read_settings(DatasetsFileSettings).datasets_file),
@@ -84,7 +96,8 @@ def create_app(settings: Settings) -> FastAPI:
     argilla = Argilla(http, Circuit(settings.uploader.retry_cap_seconds))
     lanes = _make_lanes(settings, engine, argilla)
     registration = Registration(argilla, engine, settings.webhook.endpoint, settings.argilla.workspace)
-    jobs = {lane.name: _make_jobs(lane, registration, settings) for lane in lanes}
+    limiter = anyio.CapacityLimiter(1)
+    jobs = {lane.name: _make_jobs(lane, registration, limiter, settings) for lane in lanes}
     webhook_jobs = WebhookJobs(
         registration,
         settings.webhook.check_seconds,
@@ -130,11 +143,14 @@ def _make_lanes(settings: Settings, engine: AsyncEngine, argilla: Argilla) -> li
     ]
 
 
-def _make_jobs(lane: Lane, registration: Registration, settings: Settings) -> DatasetJobs:
+def _make_jobs(
+    lane: Lane, registration: Registration, limiter: anyio.CapacityLimiter, settings: Settings
+) -> DatasetJobs:
     collector = Collector(lane.argilla, lane.engine, lane.name, lane.datasets)
     trust = Trust(settings.webhook.grace_seconds)
     sweeper = Sweeper(lane, collector, settings.sweep, registration, trust)
-    return DatasetJobs(lane, settings.push, sweeper, collector, settings.uploader.retry_cap_seconds)
+    estimator = Estimator(lane, settings.rule, settings.database, limiter)
+    return DatasetJobs(lane, settings.push, sweeper, collector, estimator, settings.uploader.retry_cap_seconds)
 
 
 def _make_schedule(all_jobs: Iterable[DatasetJobs], webhook_jobs: WebhookJobs, settings: Settings) -> Schedule:
@@ -146,6 +162,7 @@ def _make_schedule(all_jobs: Iterable[DatasetJobs], webhook_jobs: WebhookJobs, s
         schedule.add(jobs.pull, _RESTART_SECONDS)
         schedule.add(jobs.sweep, settings.sweep.sweep_interval_seconds)
         schedule.add(jobs.heal, _HEAL_SECONDS)
+        schedule.add(jobs.estimate, _ESTIMATE_SECONDS)
         schedule.add(jobs.tell, _TELL_SECONDS)
         schedule.add(jobs.measure, _MEASURE_SECONDS)
     return schedule

@@ -116,6 +116,22 @@ LOST_INDEXES = Counter(
 HEALED_RESPONSES = Counter(
     "uploader_healed_responses_total", "Responses without values that would block their record", ["dataset"]
 )
+RULE_SECONDS = Histogram(
+    "uploader_rule_seconds",
+    "Time to read a dataset's answers and to estimate its label rule",
+    ["dataset"],
+    buckets=_LONG_BUCKETS,
+)
+RULE_ESTIMATED = Gauge(
+    "uploader_rule_estimated_timestamp_seconds", "When the label rule was last estimated, since 1970", ["dataset"]
+)
+RULE_ANNOTATORS = Gauge("uploader_rule_annotators", "Annotators in the last estimate of the rule", ["dataset"])
+RULE_REWRITTEN_LABELS = Counter(
+    "uploader_rule_rewritten_labels_total", "Labels that an estimate changed, or their confidence", ["dataset"]
+)
+RULE_FAILURES = Counter(
+    "uploader_rule_failures_total", "Estimates that gave no result: the former one stays in force", ["dataset"]
+)
 JOB_STOPPED = Gauge(
     "uploader_job_stopped",
     "1 while a job of a dataset stands still, by kind of reason",

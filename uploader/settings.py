@@ -102,6 +102,19 @@ class SweepSettings(SettingsGroup):
     )
 
 
+class RuleSettings(SettingsGroup):
+    """How often label rules are estimated, in datasets that have one other than the majority."""
+
+    model_config = SettingsConfigDict(env_prefix="RULE_")
+
+    interval_seconds: float = Field(
+        60, gt=0, description="Shortest pause between two estimates of a dataset's label rule."
+    )
+    share: float = Field(
+        0.1, gt=0, le=1, description="Share of the time for which estimates of a dataset keep a core busy at most."
+    )
+
+
 class WebhookSettings(SettingsGroup):
     """How Argilla tells what its annotators do."""
 

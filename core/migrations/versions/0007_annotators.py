@@ -6,6 +6,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
+from core.models import Xid8
+
 revision = "0007"
 down_revision = "0006"
 branch_labels = None
@@ -41,7 +43,7 @@ _LABELS: tuple[sa.Column[Any], ...] = (
         sa.Integer(),
         nullable=False,
         server_default="1",
-        comment="counts up with each estimate of the rule",
+        comment="the estimate that it was derived by; a later one may say the same",
     ),
     sa.Column("decided_by", sa.String(16), nullable=False, server_default="annotators"),
 )
@@ -76,7 +78,10 @@ _DATASETS: tuple[sa.Column[Any], ...] = (
     ),
     sa.Column("rule_parameters", JSONB(), comment="what was estimated, for new answers"),
     sa.Column("rule_estimated_at", sa.DateTime(timezone=True)),
+    sa.Column("rule_answers", sa.Text(), comment="digest of the answers that it was estimated from"),
+    sa.Column("rule_seen_xid", Xid8(), comment="labels that were changed before are as the rule says"),
 )
+_FORMER_JOBS, _JOBS = "push, pull, sweep or heal", "push, pull, sweep, heal or rule"
 _RULES = "'majority', 'dawid_skene', 'mace', 'glad'"
 
 
@@ -121,10 +126,12 @@ def upgrade() -> None:
     op.execute("update labels set confidence = agreement where status = 'labelled'")
     for column in _DATASETS:
         op.add_column("datasets", column)
+    op.alter_column("alerts", "job", comment=_JOBS, existing_comment=_FORMER_JOBS)
 
 
 def downgrade() -> None:
     """Take back."""
+    op.alter_column("alerts", "job", comment=_FORMER_JOBS, existing_comment=_JOBS)
     for column in _DATASETS:
         op.drop_column("datasets", column.name)
     for name in ("confidence", "rule", "rule_version", "decided_by"):

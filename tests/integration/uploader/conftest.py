@@ -21,6 +21,12 @@ AddTexts = Callable[..., list[UUID]]
 Rows = Callable[[str], list[Any]]
 
 
+def get_database(engine: AsyncEngine) -> DatabaseSettings:
+    """Return the settings of the database that an engine works on."""
+    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    return DatabaseSettings(url=SecretStr(url))
+
+
 @pytest.fixture
 def run(database_url: str) -> RunWithEngine:
     """Run a coroutine that works with an engine."""

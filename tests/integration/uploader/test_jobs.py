@@ -4,20 +4,22 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import anyio
 import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.datasets import Dataset
-from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
+from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine, get_database
 from tests.integration.uploader.fake_argilla import DATASET_ID, QUESTION_ID, FakeArgilla
 from uploader.argilla_client import Argilla
 from uploader.argilla_setup import Prepared
 from uploader.collector import Collector
+from uploader.estimation import Estimator
 from uploader.jobs import DatasetJobs
 from uploader.lane import Lane
 from uploader.leadership import Leadership
 from uploader.registration import Registration
-from uploader.settings import PushSettings, SweepSettings
+from uploader.settings import PushSettings, RuleSettings, SweepSettings
 from uploader.slots import Slots
 from uploader.sweep import Sweeper
 from uploader.trust import Trust
@@ -40,7 +42,9 @@ def _run_jobs(run: RunWithEngine, fake: FakeArgilla, work: Work) -> None:
             collector = Collector(argilla, engine, DATASET, datasets)
             registration = Registration(argilla, engine, None, "w")
             sweeper = Sweeper(lane, collector, SweepSettings(), registration, Trust(0))
-            jobs = DatasetJobs(lane, PushSettings(), sweeper, collector, retry_cap_seconds=0)
+            database = get_database(engine)
+            estimator = Estimator(lane, RuleSettings(), database, anyio.CapacityLimiter(1))
+            jobs = DatasetJobs(lane, PushSettings(), sweeper, collector, estimator, retry_cap_seconds=0)
             await work(jobs, lane, asyncio.Event())
             await leadership.release()
 

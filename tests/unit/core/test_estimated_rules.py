@@ -1,0 +1,90 @@
+"""What answers say about the true label, by what is known of the annotators."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.datasets import LabelRule
+from core.estimated_rules import Abilities, Answer, Confusions, half_knowing
+from core.label_rule import RuleInForce, majority
+from core.models import LabelStatus
+
+LABELS = ("a", "b", "c")
+EXPERT = ((0.98, 0.01, 0.01), (0.01, 0.98, 0.01), (0.01, 0.01, 0.98))
+CONFUSIONS = Confusions(
+    labels=LABELS, priors=(1 / 3, 1 / 3, 1 / 3), matrices={"expert": EXPERT}, average=half_knowing(3)
+)
+ABILITIES = Abilities(labels=LABELS, abilities={"expert": 2, "liar": -2}, average=0.5, easiness=1)
+BOTH = pytest.mark.parametrize(
+    "rule",
+    [RuleInForce(LabelRule.DAWID_SKENE, 4, CONFUSIONS), RuleInForce(LabelRule.GLAD, 4, ABILITIES)],
+    ids=["confusions", "abilities"],
+)
+VOTES = st.lists(st.tuples(st.sampled_from(["expert", "liar", "x", "y"]), st.sampled_from(LABELS)), max_size=30)
+
+
+@BOTH
+def test_an_expert_outvotes_two_strangers(rule: RuleInForce) -> None:
+    outcome = rule.label([("expert", "a"), ("x", "b"), ("y", "b")])
+    assert (outcome.label, outcome.votes, outcome.rule_version) == ("a", {"a": 1, "b": 2}, 4)
+    assert outcome.agreement == pytest.approx(1 / 3)
+    assert outcome.confidence is not None
+    assert 0.5 < outcome.confidence < 1
+
+
+@BOTH
+def test_two_strangers_who_differ_are_a_dispute(rule: RuleInForce) -> None:
+    outcome = rule.label([("x", "b"), ("y", "a")])
+    assert (outcome.status, outcome.label, outcome.confidence) == (LabelStatus.DISPUTED, None, None)
+    assert (outcome.agreement, outcome.rule) == (0.5, rule.rule)
+
+
+@BOTH
+def test_nothing_submitted_is_withdrawn_and_a_label_it_does_not_know_is_left_to_the_majority(
+    rule: RuleInForce,
+) -> None:
+    assert rule.label([]).status == LabelStatus.WITHDRAWN
+    new = [("expert", "a"), ("x", "new"), ("y", "new")]
+    assert rule.label(new) == majority(value for _, value in new)
+
+
+def test_a_liars_answer_speaks_against_its_label() -> None:
+    assert ABILITIES.weigh([("liar", "a")])["a"] < 0.01
+
+
+def test_the_probabilities_are_those_of_bayes() -> None:
+    first, second = EXPERT, half_knowing(3)
+    products = [first[truth][0] * second[truth][1] for truth in range(3)]
+    expected = [product / sum(products) for product in products]
+    assert [*CONFUSIONS.weigh([("x", "b"), ("expert", "a")]).values()] == pytest.approx(expected)
+
+
+@BOTH
+@given(answers=VOTES, random=st.randoms())
+def test_the_order_of_answers_does_not_matter(rule: RuleInForce, answers: list[Answer], random: object) -> None:
+    shuffled = list(answers)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert rule.label(shuffled) == rule.label(answers)
+
+
+@given(
+    answers=VOTES,
+    abilities=st.dictionaries(st.sampled_from(["expert", "liar", "x", "y"]), st.floats(-50, 50)),
+    easiness=st.floats(-5, 5),
+)
+def test_any_abilities_make_probabilities(
+    answers: list[Answer], abilities: dict[str, float], easiness: float
+) -> None:
+    parameters = Abilities(labels=LABELS, abilities=abilities, average=1, easiness=easiness)
+    probabilities = [*parameters.weigh(answers).values()]
+    assert math.fsum(probabilities) == pytest.approx(1)
+    assert min(probabilities) >= 0
+
+
+@given(size=st.integers(2, 12))
+def test_a_half_knowing_annotators_rows_are_probabilities(size: int) -> None:
+    matrix = half_knowing(size)
+    assert [sum(row) for row in matrix] == pytest.approx([1] * size)
+    assert matrix[0][0] == pytest.approx(0.5 + 0.5 / size)

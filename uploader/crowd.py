@@ -1,0 +1,173 @@
+"""Estimates annotators from their answers with crowd-kit; only ever in a process of its own, since it is heavy.
+
+It returns what is needed to weigh answers, not labels: those follow from `core/estimated_rules.py`, for the
+answers estimated from and for later ones alike. See docs/decisions/0023-label-rules.md.
+"""
+
+import warnings
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from core.datasets import LabelRule
+from core.estimated_rules import Abilities, Answer, Confusions, half_knowing
+
+Floats = npt.NDArray[np.float64]
+
+# What an annotator is thought to have answered beside what they did, on texts of each true label: as the average.
+# Without that, crowd-kit trusts blindly in somebody who answered once.
+_PRIOR_ANSWERS = 1.0
+_LEAST = 1e-10
+# GLAD takes 2 to 4 ms an answer. So many texts tell the annotators' abilities well enough; ids are hashes, so the
+# first ones are a random sample.
+_GLAD_TEXTS = 10_000
+# It has come to rest by then. Its own rule to stop compares a mean with a sum, and may stop after two steps.
+_GLAD_STEPS = 10
+
+
+class NoEstimate(Exception):
+    """The library made nothing of these answers."""
+
+
+@dataclass
+class Answers:
+    """Submitted answers in 12 bytes each, numbers standing for texts, annotators and labels.
+
+    The numbers are in the order of first appearance, within any number of first texts, too: crowd-kit's MACE takes
+    its counts of annotators and labels in their sorted order for those in the order of appearance.
+    """
+
+    annotators: dict[str, int] = field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=dict)
+    columns: tuple["array[int]", "array[int]", "array[int]"] = field(
+        default_factory=lambda: (array("i"), array("i"), array("i"))
+    )
+    texts: int = 0
+
+    def add(self, answers: Iterable[Answer]) -> None:
+        """Add the answers to one more text."""
+        tasks, workers, labels = self.columns
+        for annotator, value in answers:
+            tasks.append(self.texts)
+            workers.append(self.annotators.setdefault(annotator, len(self.annotators)))
+            labels.append(self.labels.setdefault(value, len(self.labels)))
+        self.texts += 1
+
+
+def estimate(rule: LabelRule, answers: Answers, labels: Sequence[str]) -> Confusions | Abilities | None:
+    """Estimate the annotators of a dataset; `labels` are those that may be chosen. A majority needs no estimate.
+
+    Raises:
+        NoEstimate: what came out is no number.
+    """
+    if rule == LabelRule.MAJORITY:
+        return None
+    all_labels = [*answers.labels, *(label for label in labels if label not in answers.labels)]
+    work = _ESTIMATES[rule]
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")  # of divisions, and of what later versions of pandas will not take
+            return work(answers, all_labels)
+    except ValidationError as error:
+        raise NoEstimate(f"{rule}: the estimate is out of range") from error
+
+
+def _estimate_dawid_skene(answers: Answers, labels: list[str]) -> Confusions:
+    from crowdkit.aggregation import DawidSkene
+
+    size = len(labels)
+    counts = np.zeros((len(answers.annotators), size, size))
+    totals = np.zeros(size)
+    if answers.texts:
+        tasks, workers, values = (np.asarray(column) for column in answers.columns)
+        model = DawidSkene().fit(_to_frame(answers))
+        probabilities = _align(model.probas_, answers.texts, size)
+        totals = probabilities.sum(axis=0)
+        np.add.at(counts.transpose(0, 2, 1), (workers, values), probabilities[tasks])
+    average = _smooth(counts.sum(axis=0), np.array(half_knowing(size)))
+    matrices = _smooth(counts, average)
+    priors = (totals + 1) / (totals + 1).sum()
+    return _to_confusions(answers, labels, priors, matrices, average)
+
+
+def _estimate_mace(answers: Answers, labels: list[str]) -> Confusions:
+    from crowdkit.aggregation import MACE
+
+    size = len(labels)
+    matrices, average = np.zeros((0, size, size)), np.array(half_knowing(size))
+    if answers.texts and len(answers.labels) > 1:
+        # Every restart begins with the same numbers: one is as good as ten.
+        model = MACE(n_restarts=1).fit(_to_frame(answers))
+        # A label that nobody chose is guessed as seldom as any.
+        missing = ((0, 0), (0, size - len(answers.labels)))
+        guesses = model.spamming_[:, :1] * np.pad(model.thetas_, missing, mode="minimum")
+        matrices = guesses[:, None, :] + model.spamming_[:, 1:, None] * np.eye(size)
+        matrices = matrices.clip(_LEAST)
+        # Divides all of an annotator's rows by the same, which weighs nothing.
+        matrices /= matrices.sum(axis=2, keepdims=True)
+        weights = np.bincount(np.asarray(answers.columns[1]), minlength=len(matrices))
+        average = np.average(matrices, axis=0, weights=weights)
+    return _to_confusions(answers, labels, np.full(size, 1 / size), matrices, average)
+
+
+def _estimate_glad(answers: Answers, labels: list[str]) -> Abilities:
+    import pandas as pd
+    from crowdkit.aggregation import GLAD
+
+    if len(answers.labels) < 2:
+        return Abilities(labels=tuple(labels), abilities={}, average=1, easiness=1)
+    frame = _to_frame(answers)
+    frame = frame[frame["task"] < _GLAD_TEXTS]
+    size = len(labels)
+    priors = pd.Series(np.full(size, 1 / size), index=range(size))
+    model = GLAD(n_iter=_GLAD_STEPS, tol=-np.inf, labels_priors=priors).fit(frame)
+    counts = frame["worker"].value_counts()
+    return Abilities(
+        labels=tuple(labels),
+        abilities={name: float(model.alphas_[n]) for name, n in answers.annotators.items() if n in counts},
+        average=float((model.alphas_ * counts).sum() / counts.sum()),
+        easiness=1,
+    )
+
+
+_ESTIMATES: dict[LabelRule, Callable[[Answers, list[str]], Confusions | Abilities]] = {
+    LabelRule.DAWID_SKENE: _estimate_dawid_skene,
+    LabelRule.MACE: _estimate_mace,
+    LabelRule.GLAD: _estimate_glad,
+}
+
+
+def _to_frame(answers: Answers) -> Any:
+    import pandas as pd
+
+    return pd.DataFrame(dict(zip(("task", "worker", "label"), map(np.asarray, answers.columns), strict=True)))
+
+
+def _align(probabilities: Any, texts: int, size: int) -> Floats:
+    """Return a frame of probabilities with a row for each text and a column for each label."""
+    return np.asarray(probabilities.reindex(index=range(texts), columns=range(size), fill_value=0.0), dtype=float)
+
+
+def _smooth(counts: Floats, prior: Floats) -> Floats:
+    """Return frequencies of answers by true label, with a few answers as in `prior` beside those counted."""
+    rows = counts + _PRIOR_ANSWERS * prior
+    return np.asarray(rows / rows.sum(axis=-1, keepdims=True))
+
+
+def _to_confusions(
+    answers: Answers, labels: list[str], priors: Floats, matrices: Floats, average: Floats
+) -> Confusions:
+    names = [name for name, _ in zip(answers.annotators, matrices, strict=False)]
+    return Confusions.model_validate(
+        {
+            "labels": labels,
+            "priors": priors.tolist(),
+            "matrices": dict(zip(names, matrices.tolist(), strict=True)),
+            "average": average.tolist(),
+        }
+    )
