@@ -3,7 +3,7 @@
 import random
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import pytest
@@ -11,30 +11,29 @@ from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from core.models import AnnotationStatus
+from core.text_identity import text_id
 from serving_api.agreement import agreement, cohen_kappa
 from serving_api.replica import Replica
+from tests.integration.serving_api.conftest import Serve
 from tests.integration.serving_api.labelling import Labeller
 
 ANNOTATORS = ["ada", "bob", "cleo", "d%'\"é"]
 SOURCES = ["forum", "a%b_c'd\"", None]
+GOLD = {number: "toxic" if number % 3 else "non_toxic" for number in range(0, 80, 2)}
 FIRST_AT = datetime(2026, 11, 2, 9, tzinfo=UTC)
 
 Item = dict[str, Any]
 
 
-@pytest.fixture
-def items(client: TestClient, labeller: Labeller, replica: Replica) -> list[Item]:
-    """Random labelled texts, as the details show them; some disputes are decided, some texts are gold."""
+def fill(labeller: Labeller) -> None:
+    """Store random labelled texts; some disputes are decided, some texts are gold."""
     chance = random.Random(11)  # noqa: S311
     for number in range(80):
-        gold = chance.choice(["toxic", "non_toxic", None, None])
-        id_ = labeller.add_text(f"text {number}", source=chance.choice(SOURCES), gold_label=gold)
+        id_ = labeller.add_text(f"text {number}", source=chance.choice(SOURCES), gold_label=GOLD.get(number))
         labeller.annotate({id_: {a: _answer(chance) for a in chance.sample(ANNOTATORS, chance.randint(0, 4))}})
     for words in labeller.list_disputed([f"text {number}" for number in range(80)])[::2]:
         labeller.decide({words: {"ada": "toxic", "judge": chance.choice(["toxic", "non_toxic"])}})
     _spread(labeller)
-    labeller.wait_for(replica)
-    return [client.get(f"/texts/{item['id']}").json() for item in client.get("/texts?limit=1000").json()["items"]]
 
 
 def _answer(chance: random.Random) -> tuple[AnnotationStatus, str | None]:
@@ -48,15 +47,15 @@ def _spread(labeller: Labeller) -> None:
     statement = """
         update annotations set created_at = times.at from (
             select text_id, response_id,
-                   cast(:first_at as timestamptz) + sum(abs(hashtext(response_id::text)) % 900 * interval '1 second')
-                   over (partition by annotator order by response_id) as at
+                   cast(:first_at as timestamptz) + interval '1 second'
+                   * sum(abs(hashtext(response_id::text)) % 900) over (partition by annotator order by response_id)
+                   as at
             from annotations
         ) as times
         where times.text_id = annotations.text_id and times.response_id = annotations.response_id
     """
     with labeller.engine.begin() as connection:
         connection.execute(text(statement), {"first_at": FIRST_AT})
-        connection.execute(text("update labels set changed_xid = pg_current_xact_id()"))
 
 
 def answers_of(item: Item, *statuses: str) -> list[Item]:
@@ -66,7 +65,7 @@ def answers_of(item: Item, *statuses: str) -> list[Item]:
     ]
 
 
-def test_agreement_is_that_of_annotators(client: TestClient, items: list[Item]) -> None:
+def check_agreement_is_that_of_annotators(client: TestClient, items: list[Item]) -> None:
     body = client.get("/stats/agreement").json()
     votes = Counter(tuple(sorted(item["votes"].items())) for item in items)
     expected = agreement(dict(sorted(votes.items())))
@@ -91,7 +90,7 @@ def _cells(items: list[Item], one: str, other: str) -> dict[tuple[str, str], int
     return cells
 
 
-def test_agreement_of_a_pair_is_about_the_texts_of_both(client: TestClient, items: list[Item]) -> None:
+def check_agreement_of_a_pair_is_about_the_texts_of_both(client: TestClient, items: list[Item]) -> None:
     for one, other in combinations(ANNOTATORS, 2):
         body = client.get("/stats/agreement", params={"annotator": [other, one]}).json()
         cells = _cells(items, one, other)
@@ -103,7 +102,7 @@ def test_agreement_of_a_pair_is_about_the_texts_of_both(client: TestClient, item
         assert body["observed_agreement"]["n"] == body["fleiss_kappa"]["n"] == pair["n"] == sum(cells.values())
 
 
-def test_statistics_of_a_source_and_a_period(client: TestClient, items: list[Item]) -> None:
+def check_statistics_of_a_source_and_a_period(client: TestClient, items: list[Item]) -> None:
     middle = sorted(item["labelled_at"] for item in items)[30]
     source = SOURCES[1]
     inside = [item for item in items if item["source"] == source and item["labelled_at"] > middle]
@@ -117,10 +116,8 @@ def test_statistics_of_a_source_and_a_period(client: TestClient, items: list[Ite
     assert {a["annotator"]: a["answers"] for a in annotators if a["answers"]} == expected
 
 
-def test_annotators_are_told_apart(client: TestClient, labeller: Labeller, items: list[Item]) -> None:
-    with labeller.engine.connect() as connection:
-        golds = text("select id::text, gold_label from texts where gold_label is not null")
-        gold: dict[str, str] = {row.id: row.gold_label for row in connection.execute(golds)}
+def check_annotators_are_told_apart(client: TestClient, items: list[Item]) -> None:
+    gold = {str(text_id("toxicity", f"text {number}")): label for number, label in GOLD.items()}
     annotators = client.get("/stats/annotators").json()["annotators"]
     assert {a["annotator"] for a in annotators} == set(ANNOTATORS)
     assert [a["answers"] for a in annotators] == sorted((a["answers"] for a in annotators), reverse=True)
@@ -142,17 +139,16 @@ def share(rights: list[bool]) -> dict[str, Any]:
     return {"value": round(sum(rights) / len(rights), 6), "n": len(rights)}
 
 
-def test_pace_is_that_between_pauses(client: TestClient, items: list[Item]) -> None:
+def check_pace_is_that_between_pauses(client: TestClient, items: list[Item]) -> None:
     for annotator in client.get("/stats/annotators").json()["annotators"]:
         name = annotator["annotator"]
         work = [a for item in items for a in answers_of(item, "submitted", "discarded") if a["annotator"] == name]
         times = sorted(datetime.fromisoformat(a["created_at"]) for a in work)
-        gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        gaps = [later - earlier for earlier, later in pairwise(times)]
         steps = [gap for gap in gaps if gap <= timedelta(minutes=10)]
         assert 0 < len(steps) < len(gaps)
-        assert annotator["answers_per_hour"] == pytest.approx(
-            len(steps) / (sum(steps, timedelta()) / timedelta(hours=1))
-        )
+        hours = sum(steps, timedelta()) / timedelta(hours=1)
+        assert annotator["answers_per_hour"] == pytest.approx(len(steps) / hours, abs=0.001)
         assert annotator["discarded"] == sum(a["status"] == "discarded" for a in work)
         shown = [datetime.fromisoformat(annotator[key]) for key in ("first_at", "last_at")]
         assert shown == [times[0], times[-1]]
@@ -168,8 +164,7 @@ def walk(client: TestClient, **parameters: Any) -> list[Item]:
         parameters["cursor"] = page["next_cursor"]
 
 
-@pytest.mark.parametrize("limit", [1, 7, 1000])
-def test_work_list_shows_what_wants_a_decision_once(client: TestClient, items: list[Item], limit: int) -> None:
+def check_work_list_shows_what_wants_a_decision_once(client: TestClient, items: list[Item]) -> None:
     disputed = [item for item in items if item["status"] == "disputed"]
     doubtful = [
         item
@@ -180,14 +175,16 @@ def test_work_list_shows_what_wants_a_decision_once(client: TestClient, items: l
     doubtful.sort(key=lambda item: (item["confidence"], item["id"]))
     assert disputed
     assert doubtful
-    shown = walk(client, limit=limit, confidence_below=0.75)
+    shown = walk(client, confidence_below=0.75)
+    for limit in (1, 7, 100):
+        assert walk(client, limit=limit, confidence_below=0.75) == shown
     assert [item["id"] for item in shown] == [item["id"] for item in disputed + doubtful]
-    assert [i["id"] for i in walk(client, confidence_below=0, limit=limit)] == [i["id"] for i in disputed]
+    assert [item["id"] for item in walk(client, confidence_below=0, limit=3)] == [item["id"] for item in disputed]
     of_source = walk(client, confidence_below=0, source="forum")
     assert of_source == [item for item in shown if item["status"] == "disputed" and item["source"] == "forum"]
 
 
-def test_adjudicators_are_shown_beside_annotators_and_not_counted(client: TestClient, items: list[Item]) -> None:
+def check_adjudicators_are_shown_beside_annotators_and_not_counted(client: TestClient, items: list[Item]) -> None:
     assert not any("adjudication" in item["dataset"] for item in items)
     decided = [item for item in items if item["decided_by"] == "adjudicators"]
     assert decided
@@ -198,6 +195,34 @@ def test_adjudicators_are_shown_beside_annotators_and_not_counted(client: TestCl
     assert client.get("/texts?annotator=judge").json()["items"] == []
     by_annotator = client.get("/stats").json()["by_annotator"]
     assert by_annotator == Counter(a["annotator"] for item in items for a in answers_of(item))
+
+
+def check_cursor_of_another_list_is_refused(client: TestClient, items: list[Item]) -> None:
+    assert items
+    cursor = client.get("/disputed?limit=1").json()["next_cursor"]
+    assert client.get(f"/disputed?limit=2&cursor={cursor}").status_code == 200
+    for path in (f"/disputed?confidence_below=0.5&cursor={cursor}", f"/texts?cursor={cursor}"):
+        assert client.get(path).status_code == 409
+
+
+def test_random_texts_are_told_of_as_they_are(serve: Serve, labeller: Labeller) -> None:
+    fill(labeller)
+    with serve() as client:
+        labeller.wait_for(client.app.state.replica)  # type: ignore[attr-defined]
+        shown = client.get("/texts?limit=1000").json()["items"]
+        items = [client.get(f"/texts/{item['id']}").json() for item in shown]
+        assert len(items) > 50
+        for check in (
+            check_agreement_is_that_of_annotators,
+            check_agreement_of_a_pair_is_about_the_texts_of_both,
+            check_statistics_of_a_source_and_a_period,
+            check_annotators_are_told_apart,
+            check_pace_is_that_between_pauses,
+            check_work_list_shows_what_wants_a_decision_once,
+            check_adjudicators_are_shown_beside_annotators_and_not_counted,
+            check_cursor_of_another_list_is_refused,
+        ):
+            check(client, items)
 
 
 def test_nothing_labelled_is_an_empty_answer(client: TestClient, labeller: Labeller, replica: Replica) -> None:
@@ -211,32 +236,24 @@ def test_nothing_labelled_is_an_empty_answer(client: TestClient, labeller: Label
     assert client.get("/disputed").json()["items"] == []
 
 
-@pytest.mark.parametrize(
-    ("query", "parameter"),
-    [
-        ("stats/agreement?annotator=ada", "annotator"),
-        ("stats/agreement?annotator=ada&annotator=ada", "annotator"),
-        ("stats/agreement?annotator=a&annotator=b&annotator=c", "annotator"),
-        ("stats/agreement?source=a&source=b", "source"),
-        ("stats/annotators?dataset=unknown", "dataset"),
-        ("stats/annotators?dataset=toxicity-adjudication", "dataset"),
-        ("stats/annotators?annotator=ada", "annotator"),
-        ("disputed?confidence_below=1.1", "confidence_below"),
-        ("texts?annotator=a&annotator=b", "annotator"),
-    ],
-)
-def test_wrong_parameters_are_refused(client: TestClient, query: str, parameter: str) -> None:
-    refusal = client.get(f"/{query}")
-    assert refusal.status_code == 422
-    assert refusal.json()["errors"][0]["parameter"].split(".")[0] == parameter
+WRONG = {
+    "stats/agreement?annotator=ada": "annotator",
+    "stats/agreement?annotator=ada&annotator=ada": "annotator",
+    "stats/agreement?annotator=a&annotator=b&annotator=c": "annotator",
+    "stats/agreement?source=a&source=b": "source",
+    "stats/annotators?dataset=unknown": "dataset",
+    "stats/annotators?dataset=toxicity-adjudication": "dataset",
+    "stats/annotators?annotator=ada": "annotator",
+    "disputed?confidence_below=1.1": "confidence_below",
+    "texts?annotator=a&annotator=b": "annotator",
+}
 
 
-def test_cursor_of_another_list_is_refused(client: TestClient, items: list[Item]) -> None:
-    assert items
-    cursor = client.get("/disputed?limit=1").json()["next_cursor"]
-    assert client.get(f"/disputed?limit=2&cursor={cursor}").status_code == 200
-    for path in (f"/disputed?confidence_below=0.5&cursor={cursor}", f"/texts?cursor={cursor}"):
-        assert client.get(path).status_code == 409
+def test_wrong_parameters_are_refused(client: TestClient) -> None:
+    for query, parameter in WRONG.items():
+        refusal = client.get(f"/{query}")
+        assert refusal.status_code == 422, query
+        assert refusal.json()["errors"][0]["parameter"] == parameter
 
 
 def test_answers_are_kept_until_a_label_changes(client: TestClient, labeller: Labeller, replica: Replica) -> None:
