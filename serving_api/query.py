@@ -230,9 +230,14 @@ def disputed_conditions(query: DisputedQuery) -> Condition:
     return _all_of(found)
 
 
+def said_by_annotators(dataset: str) -> Condition:
+    """Return the WHERE clause over `annotations` of what annotators, not adjudicators, say about a dataset."""
+    return "dataset = ? and role = ?", [dataset, Role.ANNOTATOR.value]
+
+
 def annotator_conditions(query: TextsQuery) -> Condition:
-    """Return the WHERE clause over `annotations` of what annotators, not adjudicators, say about the texts."""
-    found: list[Condition] = [("dataset = ? and role = ?", [query.dataset, Role.ANNOTATOR.value])]
+    """Return the WHERE clause over `annotations` of what annotators, not adjudicators, say about these texts."""
+    found = [said_by_annotators(query.dataset)]
     if query.labels or query.filters.model_dump(exclude_none=True, exclude={"dataset"}):
         where, values = conditions(query)
         found.append((f"text_id in (select id from items where {where})", values))  # noqa: S608

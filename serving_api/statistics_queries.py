@@ -8,10 +8,10 @@ import orjson
 
 from core.models import AnnotationStatus
 from serving_api.agreement import Cells, Votes
-from serving_api.query import TextsQuery, annotator_conditions, conditions
+from serving_api.query import TextsQuery, annotator_conditions, conditions, said_by_annotators
 
-# Who answers nothing for longer than this has paused.
-PAUSE_MINUTES = 10
+# Who answers nothing for longer than ten minutes has paused.
+_PAUSE_MICROSECONDS = 600_000_000
 
 Pair = tuple[str, str]
 
@@ -100,20 +100,20 @@ def count_pairs(
 def list_work(cursor: duckdb.DuckDBPyConnection, query: TextsQuery) -> list[Work]:
     """Return what each annotator has done, who answered the most first."""
     where, values = annotator_conditions(query)
-    # By minutes first, which leaves little to sort. Within a minute nobody pauses.
+    # By spans of time first, which leaves little to sort. None is longer than a step, so none has a pause within.
     statement = f"""
-        with minutes as (
+        with spans as (
             select annotator, epoch_us(min(created_at)) as starts, epoch_us(max(created_at)) as ends,
                    count(*) as given,
                    count(*) filter (status = '{AnnotationStatus.SUBMITTED}') as answers,
                    count(*) filter (status = '{AnnotationStatus.DISCARDED}') as discarded
             from annotations where {where} and status <> '{AnnotationStatus.DRAFT}'
-            group by annotator, epoch_us(created_at) // 60_000_000
+            group by annotator, epoch_us(created_at) // {_PAUSE_MICROSECONDS}
         ),
         gaps as (
-            select *, starts - lag(ends) over (partition by annotator order by starts) as gap from minutes
+            select *, starts - lag(ends) over (partition by annotator order by starts) as gap from spans
         ),
-        steps as (select *, coalesce(gap <= {PAUSE_MINUTES} * 60_000_000, false) as goes_on from gaps)
+        steps as (select *, coalesce(gap <= {_PAUSE_MICROSECONDS}, false) as goes_on from gaps)
         select annotator, sum(answers)::bigint, sum(discarded)::bigint,
                make_timestamp(min(starts)), make_timestamp(max(ends)),
                sum(given - 1 + goes_on::bigint)::bigint,
@@ -126,16 +126,16 @@ def list_work(cursor: duckdb.DuckDBPyConnection, query: TextsQuery) -> list[Work
 def list_answered(cursor: duckdb.DuckDBPyConnection, query: TextsQuery) -> list[Answered]:
     """Return what each annotator said about labelled texts and gold texts."""
     where, values = conditions(query)
-    submitted, submitted_values = _submitted(query)
+    said, said_values = said_by_annotators(query.dataset)
     statement = f"""
         select annotator, value, label, gold_label, is_shared, count(*)
         from annotations join (
             select id as text_id, label, gold_label, annotations > 1 as is_shared from items
             where {where} and (label is not null or gold_label is not null)
         ) using (text_id)
-        where {submitted} group by all order by all
+        where {said} and status = ? and value is not null group by all order by all
     """  # noqa: S608
-    rows = cursor.execute(statement, [*values, *submitted_values]).fetchall()
+    rows = cursor.execute(statement, [*values, *said_values, AnnotationStatus.SUBMITTED.value]).fetchall()
     return [Answered(*row) for row in rows]
 
 
