@@ -66,11 +66,12 @@ cross join lateral (
 on conflict do nothing;
 
 -- As core.label_rule.majority.
-insert into labels (text_id, dataset, label, status, agreement, votes, annotations, labelled_at)
+insert into labels (text_id, dataset, label, status, agreement, confidence, votes, annotations, labelled_at)
 select id, :dataset,
        case when 2 * toxic_votes > votes then 'toxic' when 2 * toxic_votes < votes then 'non_toxic' end,
        case when 2 * toxic_votes = votes then 'disputed' else 'labelled' end,
        greatest(toxic_votes, votes - toxic_votes)::float8 / votes,
+       case when 2 * toxic_votes <> votes then greatest(toxic_votes, votes - toxic_votes)::float8 / votes end,
        jsonb_strip_nulls(jsonb_build_object(
            'toxic', nullif(toxic_votes, 0), 'non_toxic', nullif(votes - toxic_votes, 0)
        )),
@@ -84,6 +85,6 @@ join (
     group by text_id
 ) as counted on counted.text_id = demo.id
 on conflict (text_id) do update
-set label = excluded.label, status = excluded.status, agreement = excluded.agreement, votes = excluded.votes,
-    annotations = excluded.annotations, changed_xid = pg_current_xact_id()
+set label = excluded.label, status = excluded.status, agreement = excluded.agreement,
+    confidence = excluded.confidence, votes = excluded.votes, annotations = excluded.annotations, changed_xid = pg_current_xact_id()
 where labels.votes <> excluded.votes;

@@ -13,14 +13,14 @@ from core.datasets import Dataset
 from core.models import LabelStatus
 from core.problems import NotFound
 from serving_api import cursor as cursors
-from serving_api import repository
+from serving_api import repository, statistics
 from serving_api.answer_cache import Answer, AnswerCache
 from serving_api.cursor import Position
-from serving_api.query import PageQuery
+from serving_api.query import AgreementQuery, DisputedQuery, PageQuery, TextsQuery
 from serving_api.query_pool import QueryPool
 from serving_api.replica import Replica
 from serving_api.replica_tables import LAYOUT
-from serving_api.repository import Point
+from serving_api.repository import Point, Row
 
 Connection = duckdb.DuckDBPyConnection
 Made = tuple[bytes, str | None]  # a body, and the cursor of the next page
@@ -39,6 +39,12 @@ class Answers:
         position = f"{page.limit} {page.after}".encode()
         return await self._cached(b"page" + page.texts.fingerprint + position, lambda c, v: _page(c, v, page))
 
+    async def disputed(self, query: DisputedQuery) -> Answer:
+        """Return one page of the list of what wants a decision."""
+        position = f"{query.limit} {query.after}".encode()
+        key = b"disputed" + query.fingerprint + position
+        return await self._cached(key, lambda c, v: _disputed(c, v, query))
+
     async def text(self, id_: UUID) -> Answer:
         """Return one labelled text with its annotations.
 
@@ -50,6 +56,16 @@ class Answers:
     async def stats(self, name: str, dataset: Dataset) -> Answer:
         """Return the totals of a dataset."""
         return await self._cached(b"stats" + name.encode(), lambda c, v: _stats(c, v, name, dataset))
+
+    async def agreement(self, query: AgreementQuery) -> Answer:
+        """Return how far annotators agree."""
+        key = b"agreement" + query.texts.fingerprint + repr(query.pair).encode()
+        return await self._cached(key, lambda c, v: _document(statistics.make_agreement(c, query), v))
+
+    async def annotators(self, query: TextsQuery) -> Answer:
+        """Return what each annotator has done."""
+        key = b"annotators" + query.fingerprint
+        return await self._cached(key, lambda c, v: _document(statistics.make_annotators(c, query), v))
 
     async def _cached(self, key: bytes, make: Callable[[Connection, int], Made]) -> Answer:
         def work(cursor: Connection) -> Answer:
@@ -67,13 +83,25 @@ class Answers:
 
 def _page(cursor: Connection, version: int, page: PageQuery) -> Made:
     rows = repository.list_items(cursor, page, page.limit + 1)
-    shown = rows[: page.limit]
-    following = None
-    if len(rows) > page.limit:
-        last = shown[-1]
-        following = cursors.encode(Position(last["labelled_at"], last["id"]), page.texts.fingerprint)
-    body = {"items": [_item(row) for row in shown], "next_cursor": following, "version": version}
-    return orjson.dumps(body), following
+    positions = [Position(cursors.microseconds(row["labelled_at"]), row["id"]) for row in rows]
+    return _list(rows, positions, page.limit, page.texts.fingerprint, version)
+
+
+def _disputed(cursor: Connection, version: int, query: DisputedQuery) -> Made:
+    rows = repository.list_disputed(cursor, query, query.limit + 1)
+    positions = [Position(row.pop("urgency"), row["id"]) for row in rows]
+    return _list(rows, positions, query.limit, query.fingerprint, version)
+
+
+def _list(rows: list[Row], positions: list[Position], limit: int, fingerprint: bytes, version: int) -> Made:
+    """Make a page of the first `limit` rows; one more tells that another page follows."""
+    following = cursors.encode(positions[limit - 1], fingerprint) if len(rows) > limit else None
+    body = {"items": [_item(row) for row in rows[:limit]], "next_cursor": following}
+    return _document(body, version, following)
+
+
+def _document(body: dict[str, Any], version: int, next_cursor: str | None = None) -> Made:
+    return orjson.dumps(body | {"version": version}), next_cursor
 
 
 def _text(cursor: Connection, id_: UUID) -> Made:
@@ -104,12 +132,11 @@ def _stats(cursor: Connection, version: int, name: str, dataset: Dataset) -> Mad
         "by_source": repository.count_by(cursor, name, "source"),
         "by_day": repository.count_by(cursor, name, "labelled_at::date"),
         "by_annotator": repository.count_by_annotator(cursor, name),
-        "version": version,
     }
-    return orjson.dumps(body), None
+    return _document(body, version)
 
 
-def _item(row: dict[str, Any]) -> dict[str, Any]:
+def _item(row: Row) -> dict[str, Any]:
     return row | {
         "votes": orjson.Fragment(row["votes"]),
         "metadata": orjson.Fragment(row["metadata"]),

@@ -20,13 +20,23 @@ CURSOR = "^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$"
 class Position:
     """The last item that was shown."""
 
-    labelled_at: datetime  # UTC, without a zone
+    place: int  # by which the list is ordered: `microseconds` of a moment, or whatever its query says
     id: UUID
+
+
+def microseconds(moment: datetime) -> int:
+    """Return a moment, UTC without a zone, as microseconds since 1970."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def moment(microseconds: int) -> datetime:
+    """Return the moment, UTC without a zone, that is so many microseconds after 1970."""
+    return _EPOCH + microseconds * _MICROSECOND
 
 
 def encode(position: Position, query: bytes) -> str:
     """Return the cursor that goes on after `position` in the list that `query` identifies."""
-    packed = _POSITION.pack((position.labelled_at - _EPOCH) // _MICROSECOND, position.id.bytes)
+    packed = _POSITION.pack(position.place, position.id.bytes)
     return urlsafe_b64encode(packed + _check(packed, query)).decode().rstrip("=")
 
 
@@ -40,8 +50,8 @@ def decode(cursor: str, query: bytes) -> Position:
     packed, check = raw[: _POSITION.size], raw[_POSITION.size :]
     if len(packed) != _POSITION.size or check != _check(packed, query):
         raise ValueError("not a cursor of this list")
-    microseconds, id_bytes = _POSITION.unpack(packed)
-    return Position(_EPOCH + microseconds * _MICROSECOND, UUID(bytes=id_bytes))
+    place, id_bytes = _POSITION.unpack(packed)
+    return Position(place, UUID(bytes=id_bytes))
 
 
 def _check(packed: bytes, query: bytes) -> bytes:

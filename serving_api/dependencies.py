@@ -11,7 +11,7 @@ from core.problems import FieldError, InvalidFields, Malformed
 from serving_api.answers import Answers
 from serving_api.replica import Replica
 
-_REPEATABLE = {"label"}
+_REPEATABLE = {("/texts", "label"), ("/stats/agreement", "annotator")}
 
 
 async def _answers(request: Request) -> Answers:
@@ -43,7 +43,8 @@ async def check_query_string(request: Request) -> None:
     except UnicodeDecodeError as error:
         raise Malformed("The query string is not UTF-8.", code="malformed_query") from error
     counts = Counter(name for name, _ in request.query_params.multi_items())
-    repeated = [name for name, count in counts.items() if count > 1 and name not in _REPEATABLE]
+    path = request.scope["route"].path
+    repeated = [name for name, count in counts.items() if count > 1 and (path, name) not in _REPEATABLE]
     if repeated:
         raise InvalidFields(
             [FieldError("repeated", "May be sent only once.", parameter=name) for name in repeated]

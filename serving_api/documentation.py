@@ -4,7 +4,7 @@ from typing import Any
 
 from core.openapi import Responses, answer, header, key_refusals, problem, unavailable, wrong_parameter
 from serving_api.parameters import EXAMPLE_CURSOR
-from serving_api.schemas import Stats, TextDetail, TextPage
+from serving_api.schemas import AgreementStats, AnnotatorsStats, Stats, TextDetail, TextPage
 
 EXAMPLE_ID = "5f0c6f5e-3c1b-8a43-9d8e-0b6a4b8f2d11"
 
@@ -17,6 +17,10 @@ _ITEM = {
     "agreement": 0.75,
     "votes": {"non_toxic": 1, "toxic": 3},
     "annotations": 4,
+    "confidence": 0.75,
+    "rule": "majority",
+    "rule_version": 1,
+    "decided_by": "annotators",
     "source": "forum",
     "external_id": "post-17",
     "claimed_label": "toxic",
@@ -26,8 +30,16 @@ _ITEM = {
     "received_at": "2026-11-01T08:30:00.000000Z",
     "labelled_at": "2026-11-02T09:12:44.120934Z",
 }
+_DISPUTED_ITEM = _ITEM | {
+    "label": None,
+    "status": "disputed",
+    "agreement": 0.5,
+    "votes": {"non_toxic": 2, "toxic": 2},
+    "confidence": None,
+}
 _ANNOTATION = {
     "annotator": "ada",
+    "role": "annotator",
     "value": "toxic",
     "status": "submitted",
     "created_at": "2026-11-02T09:12:40.100000Z",
@@ -44,7 +56,28 @@ _STATS = {
     "version": 91342,
     "replica_age_seconds": 0.412,
 }
-
+_COEFFICIENT = {"value": 0.71, "n": 1200, "low": 0.68, "high": 0.74}
+_AGREEMENT = {
+    "dataset": "toxicity",
+    "krippendorff_alpha": _COEFFICIENT,
+    "fleiss_kappa": _COEFFICIENT,
+    "observed_agreement": {"value": 0.86, "n": 1200, "low": 0.85, "high": 0.87},
+    "cohen_kappa": [{"annotators": ["ada", "grace"], "value": 0.73, "n": 800, "low": 0.68, "high": 0.78}],
+    "pairs": 1,
+    "version": 91342,
+}
+_ANNOTATOR = {
+    "annotator": "ada",
+    "answers": 900,
+    "discarded": 4,
+    "first_at": "2026-11-02T09:12:40.100000Z",
+    "last_at": "2026-11-05T16:40:02.730000Z",
+    "answers_per_hour": 240.5,
+    "agreement_with_outcome": {"value": 0.94, "n": 850},
+    "gold_accuracy": {"value": 0.96, "n": 50},
+    "confusion": {"toxic": {"toxic": 370, "non_toxic": 20}, "non_toxic": {"toxic": 31, "non_toxic": 429}},
+}
+_ANNOTATORS = {"dataset": "toxicity", "annotators": [_ANNOTATOR], "version": 91342}
 
 _REPLICA_HEADERS = {
     "X-Replica-Version": header("Point of the change feed that the answer shows.", "91342"),
@@ -77,6 +110,13 @@ PAGE: Responses = {
     **_REFUSALS,
     409: _MISMATCH,
 }
+DISPUTED: Responses = PAGE | {
+    200: _answer(
+        TextPage,
+        {"items": [_DISPUTED_ITEM], "next_cursor": EXAMPLE_CURSOR, "version": 91342},
+        _ETAG | {"Link": header("Where the next page is.", f'</disputed?cursor={EXAMPLE_CURSOR}>; rel="next"')},
+    )
+}
 TEXT: Responses = {
     200: _answer(TextDetail, _ITEM | {"annotations": [_ANNOTATION]}, _ETAG),
     **_NOT_MODIFIED,
@@ -86,6 +126,18 @@ TEXT: Responses = {
 }
 STATS: Responses = {
     200: _answer(Stats, _STATS, {}),
+    **_REFUSALS,
+    422: wrong_parameter("dataset", "unknown_dataset", "'x' is not one of: toxicity."),
+}
+AGREEMENT: Responses = {
+    200: _answer(AgreementStats, _AGREEMENT, _ETAG),
+    **_NOT_MODIFIED,
+    **_REFUSALS,
+    422: wrong_parameter("annotator", "too_short", "List should have at least 2 items after validation, not 1"),
+}
+ANNOTATORS: Responses = {
+    200: _answer(AnnotatorsStats, _ANNOTATORS, _ETAG),
+    **_NOT_MODIFIED,
     **_REFUSALS,
     422: wrong_parameter("dataset", "unknown_dataset", "'x' is not one of: toxicity."),
 }

@@ -10,8 +10,16 @@ from core.keys import Scope, require_scope
 from core.negotiation import Router
 from serving_api import documentation as docs
 from serving_api.dependencies import AnswersDep, DatasetsDep, ReplicaDep, check_query_string
-from serving_api.parameters import DatasetParameters, NoParameters, PageParameters, TextsParameters
-from serving_api.query import choose_dataset, page_query
+from serving_api.parameters import (
+    AgreementParameters,
+    DatasetParameters,
+    DisputedParameters,
+    NoParameters,
+    PageParameters,
+    PeriodParameters,
+    TextsParameters,
+)
+from serving_api.query import agreement_query, choose_dataset, disputed_query, page_query, texts_query
 from serving_api.responses import replica_headers, respond
 
 
@@ -21,7 +29,14 @@ def make_router(datasets: Datasets) -> Router:
     router = Router(dependencies=guards, tags=["texts"])
     router.add_api_route("/texts", list_texts, summary="Labelled texts", responses=docs.PAGE)
     router.add_api_route("/texts/{id}", get_text, summary="One labelled text", responses=docs.TEXT)
+    router.add_api_route("/disputed", list_disputed, summary="What wants a decision", responses=docs.DISPUTED)
     router.add_api_route("/stats", get_stats, summary="Totals", responses=docs.STATS)
+    router.add_api_route(
+        "/stats/agreement", get_agreement, summary="How far annotators agree", responses=docs.AGREEMENT
+    )
+    router.add_api_route(
+        "/stats/annotators", get_annotators, summary="What each annotator did", responses=docs.ANNOTATORS
+    )
     for label in sorted({label for dataset in datasets.values() for label in dataset.labels}):
         _add_label_path(router, label)
     return router
@@ -52,6 +67,54 @@ async def get_text(
 ) -> Response:
     """Get one labelled text with its annotations in full: `annotations` is their list here, not their number."""
     return respond(request, replica, await answers.text(id_))
+
+
+async def list_disputed(
+    request: Request,
+    parameters: Annotated[DisputedParameters, Query()],
+    answers: AnswersDep,
+    replica: ReplicaDep,
+    datasets: DatasetsDep,
+) -> Response:
+    """List what wants a decision, the most urgent first.
+
+    These are the disputed texts, those with the most annotations first; then the texts whose label annotators
+    decided with little confidence, the lowest first. Follow `next_cursor`, or the `Link` header, to walk through
+    all of them: each is shown once. A text whose annotations change meanwhile may move to another place.
+    """
+    query = disputed_query(parameters, datasets)
+    return respond(request, replica, await answers.disputed(query))
+
+
+async def get_agreement(
+    request: Request,
+    parameters: Annotated[AgreementParameters, Query()],
+    answers: AnswersDep,
+    replica: ReplicaDep,
+    datasets: DatasetsDep,
+) -> Response:
+    """Measure how far annotators agree, by the usual coefficients, each with a bootstrap 95 % interval over texts.
+
+    Submitted answers of annotators count, on texts with two or more of them; adjudicators' do not. Cohen's kappa
+    is shown for the 100 pairs of annotators that share the most texts; `pairs` says how many pairs there are.
+    """
+    query = agreement_query(parameters, datasets)
+    return respond(request, replica, await answers.agreement(query))
+
+
+async def get_annotators(
+    request: Request,
+    parameters: Annotated[PeriodParameters, Query()],
+    answers: AnswersDep,
+    replica: ReplicaDep,
+    datasets: DatasetsDep,
+) -> Response:
+    """List what each annotator did, and how often it was the outcome; who answered the most comes first.
+
+    On labelled and disputed texts: who only ever discarded texts that nobody answered is not on the list.
+    """
+    query = texts_query(parameters, datasets)
+    return respond(request, replica, await answers.annotators(query))
 
 
 async def get_stats(

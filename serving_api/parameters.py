@@ -48,6 +48,17 @@ Moment = Annotated[datetime, BeforeValidator(_not_a_number), AfterValidator(_to_
 SearchText = Annotated[Word, AfterValidator(lambda value: unicodedata.normalize("NFC", value))]
 
 
+def _differ(pair: list[str]) -> list[str]:
+    if len(set(pair)) < len(pair):
+        raise ValueError("names the same annotator twice")
+    return pair
+
+
+Pair = Annotated[list[Word], Field(json_schema_extra={"uniqueItems": True}), AfterValidator(_differ)]
+Limit = Annotated[int, Field(ge=1, le=1000, description="Items on a page at most.", examples=[100])]
+Cursor = Annotated[str, StringConstraints(pattern=CURSOR)]
+
+
 class Order(StrEnum):
     """The order of a list, by when the first label was known."""
 
@@ -72,10 +83,42 @@ class DatasetParameters(BaseModel):
     )
 
 
-class FilterParameters(DatasetParameters):
-    """Filters that every way to read labelled texts has."""
+class SourceParameters(DatasetParameters):
+    """Which texts of a dataset are meant, by where they came from."""
 
     source: Word | None = Field(None, description="Only texts from this source.", examples=["forum"])
+
+
+class PeriodParameters(SourceParameters):
+    """Which labelled texts are meant, by where they came from and when they were labelled."""
+
+    labelled_after: Moment | None = Field(
+        None,
+        description="Only texts labelled later than this; RFC 3339, without a zone it is UTC.",
+        examples=["2026-11-01T00:00:00Z"],
+    )
+    labelled_before: Moment | None = Field(
+        None,
+        description="Only texts labelled earlier than this; RFC 3339, without a zone it is UTC.",
+        examples=["2026-12-01T00:00:00Z"],
+    )
+
+
+class AgreementParameters(PeriodParameters):
+    """Whose agreement is asked for."""
+
+    annotator: Pair = Field(
+        default_factory=list,
+        min_length=2,
+        max_length=2,
+        description="Send it twice: only this pair, on the texts that both answered.",
+        examples=[["ada", "grace"]],
+    )
+
+
+class FilterParameters(PeriodParameters):
+    """Filters that every way to read labelled texts has."""
+
     language: Word | None = Field(
         None, description="Only texts in this language, as `enrichment` tells it.", examples=["en"]
     )
@@ -91,16 +134,6 @@ class FilterParameters(DatasetParameters):
     min_annotations: int | None = Field(
         None, ge=0, le=_COUNT_MAX, description="Only texts with at least this many annotations.", examples=[2]
     )
-    labelled_after: Moment | None = Field(
-        None,
-        description="Only texts labelled later than this; RFC 3339, without a zone it is UTC.",
-        examples=["2026-11-01T00:00:00Z"],
-    )
-    labelled_before: Moment | None = Field(
-        None,
-        description="Only texts labelled earlier than this; RFC 3339, without a zone it is UTC.",
-        examples=["2026-12-01T00:00:00Z"],
-    )
     q: SearchText | None = Field(
         None, description="Only texts that contain this; upper and lower case are the same.", examples=["you are"]
     )
@@ -110,8 +143,8 @@ class PageParameters(FilterParameters):
     """Filters and place of a page of a label's own list."""
 
     order: Order = Field(Order.NEWEST, description="Which label comes first.", examples=["newest"])
-    limit: int = Field(100, ge=1, le=1000, description="Items on a page at most.", examples=[100])
-    cursor: Annotated[str, StringConstraints(pattern=CURSOR)] | None = Field(
+    limit: Limit = 100
+    cursor: Cursor | None = Field(
         None,
         description="`next_cursor` of the page before; the filters and the order must be the same.",
         examples=[EXAMPLE_CURSOR],
@@ -126,6 +159,24 @@ class TextsParameters(PageParameters):
         max_length=100,
         description="Only texts with one of these labels; may be repeated.",
         examples=[["toxic"]],
+    )
+
+
+class DisputedParameters(SourceParameters):
+    """What is on the list of disputed texts, and which page of it."""
+
+    confidence_below: float = Field(
+        0.7,
+        ge=0,
+        le=1,
+        description="Labels that annotators decided with less `confidence` are on the list too; 0: none.",
+        examples=[0.7],
+    )
+    limit: Limit = 100
+    cursor: Cursor | None = Field(
+        None,
+        description="`next_cursor` of the page before; the other parameters but `limit` must be the same.",
+        examples=[EXAMPLE_CURSOR],
     )
 
 

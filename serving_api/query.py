@@ -7,11 +7,20 @@ from functools import cached_property
 from typing import Any
 
 from core.datasets import DEFAULT_DATASET, Datasets
-from core.models import AnnotationStatus
+from core.models import AnnotationStatus, Decider, LabelStatus
 from core.problems import Conflict, FieldError, InvalidFields
 from serving_api import cursor
 from serving_api.cursor import Position
-from serving_api.parameters import FilterParameters, Order, PageParameters
+from serving_api.parameters import (
+    AgreementParameters,
+    DisputedParameters,
+    FilterParameters,
+    Order,
+    PageParameters,
+    PeriodParameters,
+    SourceParameters,
+)
+from serving_api.replica_tables import Role
 
 
 class Mismatch(Conflict):
@@ -48,6 +57,29 @@ class PageQuery:
     after: Position | None
 
 
+@dataclass(frozen=True)
+class AgreementQuery:
+    """Whose agreement is asked for, and on which texts."""
+
+    texts: TextsQuery
+    pair: tuple[str, str] | None  # in the order of their names; None: all annotators
+
+
+@dataclass(frozen=True)
+class DisputedQuery:
+    """One page of the list of what wants a decision."""
+
+    texts: TextsQuery
+    confidence_below: float
+    limit: int
+    after: Position | None
+
+    @property
+    def fingerprint(self) -> bytes:
+        """The same for pages of the same list, and only for them."""
+        return _disputed_fingerprint(self.texts, self.confidence_below)
+
+
 def page_query(parameters: PageParameters, labels: Sequence[str], datasets: Datasets) -> PageQuery:
     """Return the query that the parameters ask for.
 
@@ -58,12 +90,52 @@ def page_query(parameters: PageParameters, labels: Sequence[str], datasets: Data
     dataset = choose_dataset(parameters.dataset, labels, datasets)
     _check_labels(labels, dataset, datasets)
     texts = TextsQuery(dataset, tuple(sorted(set(labels))), parameters, parameters.order)
+    return PageQuery(texts, parameters.limit, _position(parameters.cursor, texts.fingerprint))
+
+
+def agreement_query(parameters: AgreementParameters, datasets: Datasets) -> AgreementQuery:
+    """Return the query for the agreement of annotators.
+
+    Raises:
+        InvalidFields: the dataset is not known.
+    """
+    pair = sorted(parameters.annotator)
+    return AgreementQuery(texts_query(parameters, datasets), (pair[0], pair[1]) if pair else None)
+
+
+def disputed_query(parameters: DisputedParameters, datasets: Datasets) -> DisputedQuery:
+    """Return the query for the list of what wants a decision.
+
+    Raises:
+        InvalidFields: the dataset is not known.
+        Mismatch: the cursor belongs to another list.
+    """
+    texts, below = texts_query(parameters, datasets), parameters.confidence_below
+    after = _position(parameters.cursor, _disputed_fingerprint(texts, below))
+    return DisputedQuery(texts, below, parameters.limit, after)
+
+
+def texts_query(parameters: SourceParameters, datasets: Datasets) -> TextsQuery:
+    """Return the query for all labelled texts that the parameters leave.
+
+    Raises:
+        InvalidFields: the dataset is not known.
+    """
+    given = parameters.model_dump(include=set(PeriodParameters.model_fields))
+    dataset = choose_dataset(parameters.dataset, (), datasets)
+    return TextsQuery(dataset, (), FilterParameters.model_validate(given), Order.NEWEST)
+
+
+def _position(given: str | None, query: bytes) -> Position | None:
     try:
-        after = cursor.decode(parameters.cursor, texts.fingerprint) if parameters.cursor else None
+        return cursor.decode(given, query) if given else None
     except ValueError as error:
         detail = "Not a cursor of this list: pass next_cursor unchanged, with the same filters and order."
         raise Mismatch(FieldError("invalid_cursor", detail, parameter="cursor")) from error
-    return PageQuery(texts, parameters.limit, after)
+
+
+def _disputed_fingerprint(texts: TextsQuery, confidence_below: float) -> bytes:
+    return hashlib.sha256(f"disputed {confidence_below} ".encode() + texts.fingerprint).digest()
 
 
 def _check_labels(labels: Sequence[str], dataset: str, datasets: Datasets) -> None:
@@ -128,7 +200,47 @@ def page_conditions(page: PageQuery) -> Condition:
         before, behind = ("<", ">") if page.texts.order is Order.NEWEST else (">", "<")
         # The first half says nothing new, but DuckDB skips row groups by it.
         sql = f"labelled_at {before}= ? and (labelled_at {before} ? or id {behind} ?)"
-        found.append((sql, [page.after.labelled_at, page.after.labelled_at, page.after.id]))
+        labelled_at = cursor.moment(page.after.place)
+        found.append((sql, [labelled_at, labelled_at, page.after.id]))
+    return _all_of(found)
+
+
+# The place in the list of what wants a decision: disputes by their number of annotations, then labels by how far
+# they are from certain, in millionths. All disputes are above two millions.
+URGENCY = f"""
+    case when status = '{LabelStatus.DISPUTED}' then (1 + annotations::bigint) * 1000000
+    else ((1 - confidence) * 1000000)::bigint end
+"""
+
+
+def disputed_conditions(query: DisputedQuery) -> Condition:
+    """Return the WHERE clause of what wants a decision and comes after the query's position."""
+    found = [conditions(query.texts)]
+    undecided = "status = ? or (decided_by = ? and confidence < ?)"
+    found.append(
+        (f"({undecided})", [LabelStatus.DISPUTED.value, Decider.ANNOTATORS.value, query.confidence_below])
+    )
+    if query.after:
+        found.append(
+            (
+                f"({URGENCY} < ? or ({URGENCY} = ? and id > ?))",
+                [query.after.place, query.after.place, query.after.id],
+            )
+        )
+    return _all_of(found)
+
+
+def said_by_annotators(dataset: str) -> Condition:
+    """Return the WHERE clause over `annotations` of what annotators, not adjudicators, say about a dataset."""
+    return "dataset = ? and role = ?", [dataset, Role.ANNOTATOR.value]
+
+
+def annotator_conditions(query: TextsQuery) -> Condition:
+    """Return the WHERE clause over `annotations` of what annotators, not adjudicators, say about these texts."""
+    found = [said_by_annotators(query.dataset)]
+    if query.labels or query.filters.model_dump(exclude_none=True, exclude={"dataset"}):
+        where, values = conditions(query)
+        found.append((f"text_id in (select id from items where {where})", values))  # noqa: S608
     return _all_of(found)
 
 
@@ -138,8 +250,10 @@ def ordering(order: Order) -> str:
 
 
 def _annotated_by(dataset: str, annotator: str) -> Condition:
-    sql = "id in (select text_id from annotations where dataset = ? and annotator = ? and status = ?)"
-    return sql, [dataset, annotator, AnnotationStatus.SUBMITTED.value]
+    sql = """
+        id in (select text_id from annotations where dataset = ? and annotator = ? and status = ? and role = ?)
+    """
+    return sql, [dataset, annotator, AnnotationStatus.SUBMITTED.value, Role.ANNOTATOR.value]
 
 
 def _containing(text: str) -> Condition:

@@ -1,19 +1,31 @@
 """The replica's tables, and the statements that bring a window of the change feed into them."""
 
+from enum import StrEnum
+
 # Goes up with every change of a table here: a file of another layout is built anew.
-LAYOUT = 2
+LAYOUT = 3
+
+
+class Role(StrEnum):
+    """Whose annotation it is."""
+
+    ANNOTATOR = "annotator"
+    ADJUDICATOR = "adjudicator"  # asked about a dispute: decides it, and is not counted among its votes
+
 
 TABLES = {
     "items": """
         id uuid not null, dataset varchar not null, text varchar not null, label varchar, status varchar not null,
-        agreement double, votes varchar not null, annotations integer not null, source varchar,
-        external_id varchar, claimed_label varchar, score double, metadata varchar not null,
+        agreement double, votes varchar not null, annotations integer not null, confidence double,
+        rule varchar not null, rule_version integer not null, decided_by varchar not null, gold_label varchar,
+        source varchar, external_id varchar, claimed_label varchar, score double, metadata varchar not null,
         enrichment varchar not null, language varchar, received_at timestamp not null,
         labelled_at timestamp not null, version bigint not null
     """,
     "annotations": """
-        id uuid not null, text_id uuid not null, dataset varchar not null, annotator varchar not null,
-        value varchar, status varchar not null, created_at timestamp not null, updated_at timestamp not null
+        id uuid not null, text_id uuid not null, dataset varchar not null, role varchar not null,
+        annotator varchar not null, value varchar, status varchar not null, created_at timestamp not null,
+        updated_at timestamp not null
     """,
     "tombstones": "id uuid not null, dataset varchar not null, version bigint not null",
     "api_keys": "hash blob not null, scopes varchar[] not null",
@@ -57,7 +69,8 @@ MERGE = (
     "delete from items using new_items n where items.id = n.id and items.labelled_at <> n.labelled_at",
     """
     update items set label = n.label, status = n.status, agreement = n.agreement, votes = n.votes,
-        annotations = n.annotations, version = n.version
+        annotations = n.annotations, confidence = n.confidence, rule = n.rule, rule_version = n.rule_version,
+        decided_by = n.decided_by, gold_label = n.gold_label, version = n.version
     from new_items n where items.id = n.id
     """,
     """

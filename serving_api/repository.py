@@ -6,15 +6,16 @@ from uuid import UUID
 import duckdb
 
 from core.models import AnnotationStatus
-from serving_api.query import PageQuery, ordering, page_conditions
+from serving_api.query import URGENCY, DisputedQuery, PageQuery, disputed_conditions, ordering, page_conditions
+from serving_api.replica_tables import Role
 
 Row = dict[str, Any]
 
 _ITEM = (
-    "id, dataset, text, label, status, agreement, votes, annotations, source, external_id, claimed_label, score, "
-    "metadata, enrichment, received_at, labelled_at"
+    "id, dataset, text, label, status, agreement, votes, annotations, confidence, rule, rule_version, decided_by, "
+    "source, external_id, claimed_label, score, metadata, enrichment, received_at, labelled_at"
 )
-_ANNOTATION = "annotator, value, status, created_at, updated_at"
+_ANNOTATION = "annotator, role, value, status, created_at, updated_at"
 
 
 class Point(NamedTuple):
@@ -42,6 +43,22 @@ def list_items(cursor: duckdb.DuckDBPyConnection, page: PageQuery, count: int) -
     )
 
 
+def list_disputed(cursor: duckdb.DuckDBPyConnection, query: DisputedQuery, count: int) -> list[Row]:
+    """Return the first `count` items that want a decision and come after the query's position.
+
+    Each has its place in the list beside: `urgency`.
+    """
+    where, values = disputed_conditions(query)
+    order = "urgency desc, id"
+    chosen = f"select rowid, {URGENCY} as urgency from items where {where} order by {order} limit ?"  # noqa: S608
+    return _rows(
+        cursor,
+        f"select {_ITEM}, urgency from items join ({chosen}) as chosen on chosen.rowid = items.rowid "  # noqa: S608
+        f"order by {order}",
+        [*values, count],
+    )
+
+
 def get_item_or_none(cursor: duckdb.DuckDBPyConnection, id_: UUID) -> Row | None:
     """Return the labelled text with this id."""
     found = _rows(cursor, f"select {_ITEM} from items where id = ?", [id_])  # noqa: S608
@@ -49,7 +66,7 @@ def get_item_or_none(cursor: duckdb.DuckDBPyConnection, id_: UUID) -> Row | None
 
 
 def list_annotations(cursor: duckdb.DuckDBPyConnection, text_id: UUID) -> list[Row]:
-    """Return the annotations of one text, the oldest first."""
+    """Return the annotations of one text, those of adjudicators too, the oldest first."""
     statement = f"select {_ANNOTATION} from annotations where text_id = ? order by created_at, id"  # noqa: S608
     return _rows(cursor, statement, [text_id])
 
@@ -64,11 +81,13 @@ def count_by(cursor: duckdb.DuckDBPyConnection, dataset: str, expression: str) -
 
 
 def count_by_annotator(cursor: duckdb.DuckDBPyConnection, dataset: str) -> dict[str, int]:
-    """Return the number of submitted annotations of a dataset by annotator."""
+    """Return the number of submitted annotations of a dataset by annotator, without what adjudicators said."""
     statement = """
-        select annotator, count(*) from annotations where dataset = ? and status = ? group by all order by all
+        select annotator, count(*) from annotations where dataset = ? and status = ? and role = ?
+        group by all order by all
     """
-    return dict(cursor.execute(statement, [dataset, AnnotationStatus.SUBMITTED.value]).fetchall())
+    values = [dataset, AnnotationStatus.SUBMITTED.value, Role.ANNOTATOR.value]
+    return dict(cursor.execute(statement, values).fetchall())
 
 
 def _rows(cursor: duckdb.DuckDBPyConnection, statement: str, values: list[Any]) -> list[Row]:

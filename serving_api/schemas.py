@@ -6,6 +6,10 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
+from core.datasets import LabelRule
+from core.models import Decider
+from serving_api.replica_tables import Role
+
 
 class TextItem(BaseModel):
     """A labelled text."""
@@ -13,11 +17,17 @@ class TextItem(BaseModel):
     id: UUID
     dataset: str
     text: str
-    label: str | None = Field(description="What most submitted annotations say; null for a tie.")
+    label: str | None = Field(description="What the annotations add up to, by `rule`; null for a tie.")
     status: Literal["labelled", "disputed"]
-    agreement: float = Field(description="Share of the most frequent label.")
+    agreement: float = Field(description="Share of the label, or of the most frequent one, among the votes.")
     votes: dict[str, int] = Field(description="Submitted annotations by label.")
     annotations: int = Field(description="Submitted annotations.")
+    confidence: float | None = Field(
+        description="Probability of the label by `rule`: of a majority, its share; null where there is none."
+    )
+    rule: LabelRule = Field(description="How the annotations were added up.")
+    rule_version: int = Field(description="Counts up with each estimate of the rule.")
+    decided_by: Decider = Field(description="Whose answers the label follows from.")
     source: str | None
     external_id: str | None
     claimed_label: str | None = Field(description="What the sender said.")
@@ -37,9 +47,10 @@ class TextPage(BaseModel):
 
 
 class AnnotationItem(BaseModel):
-    """One annotator's answer."""
+    """One annotator's, or adjudicator's, answer."""
 
     annotator: str
+    role: Role = Field(description="Adjudicators are asked about disputes; `votes` are without theirs.")
     value: str | None
     status: Literal["submitted", "draft", "discarded"]
     created_at: datetime
@@ -64,3 +75,70 @@ class Stats(BaseModel):
     by_annotator: dict[str, int] = Field(description="Submitted annotations.")
     version: int
     replica_age_seconds: float
+
+
+class Coefficient(BaseModel):
+    """A coefficient of agreement with its bootstrap 95 % interval."""
+
+    value: float | None = Field(description="Null where it is undefined: no such texts, or one label only.")
+    n: int = Field(description="Texts used: those with two or more answers.")
+    low: float | None = Field(description="Null also where there is one text only.")
+    high: float | None
+
+
+class PairCoefficient(Coefficient):
+    """Cohen's kappa of two annotators; `n` is the number of texts that both answered."""
+
+    annotators: tuple[str, str]
+
+
+class AgreementStats(BaseModel):
+    """How far annotators agree."""
+
+    dataset: str
+    krippendorff_alpha: Coefficient = Field(description="Nominal; a text weighs as its number of answers.")
+    fleiss_kappa: Coefficient = Field(
+        description="Generalised to unequal numbers of answers as by Gwet: each text weighs the same."
+    )
+    observed_agreement: Coefficient = Field(description="Share of agreeing pairs of answers on the same text.")
+    cohen_kappa: list[PairCoefficient] = Field(
+        description="Of each pair of annotators, up to 100 pairs; those that share the most texts, first."
+    )
+    pairs: int = Field(description="Pairs of annotators that share texts.")
+    version: int
+
+
+class Share(BaseModel):
+    """A share of `n` texts."""
+
+    value: float | None = Field(description="0 to 1; null where there are no such texts.")
+    n: int
+
+
+class AnnotatorStats(BaseModel):
+    """What one annotator did."""
+
+    annotator: str
+    answers: int = Field(description="Submitted annotations.")
+    discarded: int
+    first_at: datetime = Field(description="When the first of them was given; edits keep it.")
+    last_at: datetime
+    answers_per_hour: float | None = Field(
+        description="Pace while at work, discards included: steps from one to the next by the time they took. "
+        "A step of more than 10 minutes is a pause and does not count. Null without a step."
+    )
+    agreement_with_outcome: Share = Field(
+        description="Answers that are the text's label, of those on labelled texts that others answered, too."
+    )
+    gold_accuracy: Share = Field(description="Right answers on gold texts.")
+    confusion: dict[str, dict[str, int]] = Field(
+        description="By the text's label, how often they gave which answer; the texts of `agreement_with_outcome`."
+    )
+
+
+class AnnotatorsStats(BaseModel):
+    """What each annotator did; who answered the most, first."""
+
+    dataset: str
+    annotators: list[AnnotatorStats]
+    version: int

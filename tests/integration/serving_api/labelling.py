@@ -7,15 +7,15 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid5
 
-from sqlalchemy import Connection, Engine, insert, text
+from sqlalchemy import Connection, Engine, insert, select, text
 
 from core.annotations import Response, replace_annotations
-from core.datasets import Dataset
+from core.datasets import Dataset, adjudication_of
 from core.models import AnnotationStatus, Text
 from core.text_identity import text_id
 from serving_api.replica import Replica
 
-_DATASETS = {name: Dataset(labels=("yes", "no"), guidelines="x") for name in ("toxicity", "mood")}
+_DATASETS = {name: Dataset(labels=("yes", "no"), guidelines="x", dispute_extra=2) for name in ("toxicity", "mood")}
 
 Said = Mapping[str, str | tuple[AnnotationStatus, str | None]]
 
@@ -56,6 +56,17 @@ class Labeller:
         read = {id_: self._read(id_, words, now) for id_, words in said.items()}
         replace_annotations(connection, _DATASETS, dataset, now, read)
 
+    def decide(self, said: Mapping[str, Said], dataset: str = "toxicity") -> None:
+        """Make these the only adjudicators' answers about disputed texts; `said` goes by what the texts say."""
+        copies = {text_id(adjudication_of(dataset), words): answers for words, answers in said.items()}
+        self.annotate(copies, adjudication_of(dataset))
+
+    def list_disputed(self, texts: list[str], dataset: str = "toxicity") -> list[str]:
+        """Return which of these texts have been put before adjudicators."""
+        statement = select(Text.text).where(Text.dataset == adjudication_of(dataset), Text.text.in_(texts))
+        with self.engine.connect() as connection:
+            return sorted(connection.scalars(statement))
+
     def newest_stamp(self) -> int:
         """Return the highest transaction id on a label."""
         with self.engine.connect() as connection:
@@ -93,14 +104,18 @@ def wait_until(condition: Any, seconds: float = _WAIT_SECONDS) -> None:
 
 _HELD = """
     select l.text_id::text, l.label, l.status, l.annotations, l.labelled_at at time zone 'utc',
-           l.changed_xid::text::bigint, t.text,
-           array(select a.annotator || '=' || coalesce(a.value, a.status) from annotations a
-                 where a.text_id = l.text_id and a.withdrawn_at is null order by 1)
-    from labels l join texts t on t.id = l.text_id where l.status <> 'withdrawn' order by 1
+           l.changed_xid::text::bigint, t.text, l.confidence, l.rule, l.rule_version, l.decided_by, t.gold_label,
+           array(select case when s.id = t.id then 'annotator ' else 'adjudicator ' end
+                        || a.annotator || '=' || coalesce(a.value, a.status)
+                 from annotations a join texts s on s.id = a.text_id
+                 where t.id in (s.id, s.adjudicates) and a.withdrawn_at is null order by 1)
+    from labels l join texts t on t.id = l.text_id
+    where l.status <> 'withdrawn' and t.adjudicates is null order by 1
 """
 _COPIED = """
-    select id::varchar, label, status, annotations, labelled_at, version, text,
-           coalesce((select list(a.annotator || '=' || coalesce(a.value, a.status) order by 1)
+    select id::varchar, label, status, annotations, labelled_at, version, text, confidence, rule, rule_version,
+           decided_by, gold_label,
+           coalesce((select list(a.role || ' ' || a.annotator || '=' || coalesce(a.value, a.status) order by 1)
                      from annotations a where a.text_id = items.id), [])
     from items order by 1
 """
@@ -120,4 +135,7 @@ def assert_same(engine: Engine, replica: Replica) -> None:
     assert sorted(tombstones) == sorted(withdrawn)
 
 
-_WITHDRAWN = "select text_id from labels where status = 'withdrawn'"
+_WITHDRAWN = """
+    select l.text_id from labels l join texts t on t.id = l.text_id
+    where l.status = 'withdrawn' and t.adjudicates is null
+"""

@@ -32,8 +32,14 @@ def builds() -> float:
 def change_at_random(labeller: Labeller, seed: int, rounds: int) -> None:
     """Label, edit and withdraw, several texts a transaction."""
     chance = random.Random(seed)  # noqa: S311
-    ids = [labeller.add_text(uuid.uuid4().hex) for _ in range(12)]
+    texts = [uuid.uuid4().hex for _ in range(12)]
+    ids = [labeller.add_text(words) for words in texts]
     for _ in range(rounds):
+        disputed = labeller.list_disputed(texts)
+        if disputed and chance.random() < 0.5:
+            annotators = chance.sample(["ada", "judge"], chance.randint(0, 2))
+            said = {name: chance.choice(["toxic", "non_toxic"]) for name in annotators}
+            labeller.decide({chance.choice(disputed): said})
         with labeller.engine.begin() as connection:
             for id_ in sorted(chance.sample(ids, 4)):
                 annotators = chance.sample(["ada", "bob", "cleo"], chance.randint(0, 3))

@@ -12,7 +12,16 @@ from serving_api import documentation, schemas
 from serving_api.main import create_app
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 
-DATA_PATHS = ["/texts", "/texts/{id}", "/toxic_texts", "/non_toxic_texts", "/stats"]
+DATA_PATHS = [
+    "/texts",
+    "/texts/{id}",
+    "/toxic_texts",
+    "/non_toxic_texts",
+    "/disputed",
+    "/stats",
+    "/stats/agreement",
+    "/stats/annotators",
+]
 
 
 @pytest.fixture(scope="module")
@@ -52,5 +61,8 @@ def test_examples_are_true_to_their_schemas() -> None:
         (documentation.PAGE, schemas.TextPage),
         (documentation.TEXT, schemas.TextDetail),
         (documentation.STATS, schemas.Stats),
+        (documentation.DISPUTED, schemas.TextPage),
+        (documentation.AGREEMENT, schemas.AgreementStats),
+        (documentation.ANNOTATORS, schemas.AnnotatorsStats),
     ):
         model.model_validate(answers[200]["content"]["application/json"]["example"], extra="forbid")

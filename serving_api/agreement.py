@@ -1,0 +1,178 @@
+"""How far annotators agree: the usual coefficients, each with a bootstrap interval.
+
+Every coefficient here is a function of sums over texts, and a text's summands follow from its kind: from how
+often each label was chosen for it, or from what the two annotators of a pair said. A million texts are of a few
+kinds, so that resampling texts is drawing how many there are of each kind, from a multinomial distribution.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Votes = tuple[tuple[str, int], ...]  # the labels that were chosen for a text, and how often
+Cells = dict[tuple[str, str], int]  # number of texts by what the first and the second annotator said
+Measure = Callable[[Array], Array]  # of sums over texts, a row a sample; NaN where it is undefined
+
+RESAMPLES = 1000
+_SEED = 6
+_INTERVAL_PERCENT = (2.5, 97.5)
+# Beyond so many kinds their numbers are not drawn one by one. The sums of that many texts are as good as normal.
+_KINDS_MAX = 100
+_DECIMALS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A coefficient with its 95 % interval, rounded to six decimals.
+
+    `value` is None where the coefficient is undefined. `low` and `high` are None where it is undefined, or where
+    there is one text only. Resamples in which it is undefined are left out.
+    """
+
+    value: float | None
+    n: int  # texts used
+    low: float | None
+    high: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as it is sent."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How far any number of annotators agree."""
+
+    krippendorff_alpha: Estimate
+    fleiss_kappa: Estimate
+    observed_agreement: Estimate
+
+
+def agreement(texts: Mapping[Votes, int]) -> Agreement:
+    """Return the coefficients of `texts`: how many there are with the same votes.
+
+    `n` is the number of texts with two or more votes; the others say nothing and are left out.
+
+    - Krippendorff's alpha for nominal data (Krippendorff, "Computing Krippendorff's Alpha-Reliability", 2011). A
+      text weighs as its number of votes. Undefined where all votes name one label.
+    - Fleiss' kappa (Fleiss, "Measuring nominal scale agreement among many raters", 1971). For unequal numbers of
+      votes it is generalised as in Gwet, "Handbook of Inter-Rater Reliability", 4th ed. 2014, chapter 2: the
+      observed agreement is the mean of the texts' shares of agreeing pairs, and a label's probability the mean of
+      its shares of the texts' votes. So each text weighs the same. With equal numbers that is Fleiss' own form.
+      Undefined where all votes name one label.
+    - Observed agreement: the share of agreeing pairs among all pairs of votes on the same text.
+    """
+    kinds = [(dict(votes), number) for votes, number in texts.items()]
+    used = [(votes, number) for votes, number in kinds if sum(votes.values()) > 1]
+    labels = sorted({label for votes, _ in used for label in votes})
+    counts = np.array([[votes.get(label, 0) for label in labels] for votes, _ in used], dtype=np.float64)
+    numbers = np.array([number for _, number in used], dtype=np.int64)
+    sums = _vote_sums(counts.reshape(len(used), len(labels)))
+    return Agreement(*_estimates(sums, numbers, (_alpha, _fleiss, _observed)))
+
+
+def cohen_kappa(cells: Cells) -> Estimate:
+    """Return Cohen's kappa of two annotators (Cohen, "A coefficient of agreement for nominal scales", 1960).
+
+    `n` is the number of texts that both answered. Undefined where there are none, or where both always name the
+    same one label.
+    """
+    labels = sorted({label for pair in cells for label in pair})
+    place = {label: index for index, label in enumerate(labels)}
+    one_hot = np.eye(len(labels))
+    rows = [
+        np.concatenate(([1, first == second], one_hot[place[first]], one_hot[place[second]]))
+        for first, second in cells
+    ]
+    sums = np.array(rows, dtype=np.float64).reshape(len(cells), 2 + 2 * len(labels))
+    return _estimates(sums, np.array([*cells.values()], dtype=np.int64), (_cohen,))[0]
+
+
+def votes_of_pair(cells: Cells) -> dict[Votes, int]:
+    """Return what `agreement` takes, of what `cohen_kappa` takes."""
+    texts: dict[Votes, int] = {}
+    for (first, second), number in cells.items():
+        votes: Votes = tuple(sorted(Counter((first, second)).items()))
+        texts[votes] = texts.get(votes, 0) + number
+    return texts
+
+
+def _vote_sums(counts: Array) -> Array:
+    """Return the summands of each kind of text; its row of `counts` is its votes by label."""
+    votes = counts.sum(axis=1, keepdims=True)
+    agreeing = (counts * (counts - 1)).sum(axis=1, keepdims=True)  # ordered pairs, here and below
+    pairs = votes * (votes - 1)
+    texts, coincidences = np.ones_like(votes), agreeing / (votes - 1)
+    return np.hstack((texts, agreeing, pairs, agreeing / pairs, coincidences, counts, counts / votes))
+
+
+def _observed(sums: Array) -> Array:
+    return _ratio(sums[:, 1], sums[:, 2])
+
+
+def _fleiss(sums: Array) -> Array:
+    texts = sums[:, 0]
+    shares = np.split(sums[:, 5:], 2, axis=1)[1]
+    expected = _ratio((shares**2).sum(axis=1), texts**2)
+    return _ratio(_ratio(sums[:, 3], texts) - expected, 1 - expected)
+
+
+def _alpha(sums: Array) -> Array:
+    by_label = np.split(sums[:, 5:], 2, axis=1)[0]
+    votes = by_label.sum(axis=1)
+    expected = (by_label * (by_label - 1)).sum(axis=1)
+    return _ratio((votes - 1) * sums[:, 4] - expected, votes * (votes - 1) - expected)
+
+
+def _cohen(sums: Array) -> Array:
+    texts = sums[:, 0]
+    first, second = np.split(sums[:, 2:], 2, axis=1)
+    expected = (first * second).sum(axis=1)
+    return _ratio(texts * sums[:, 1] - expected, texts**2 - expected)
+
+
+def _ratio(above: Array, below: Array) -> Array:
+    return np.divide(above, below, out=np.full_like(above, np.nan), where=below != 0)
+
+
+def _estimates(kinds: Array, numbers: NDArray[np.int64], measures: Sequence[Measure]) -> list[Estimate]:
+    n = int(numbers.sum())
+    if n == 0:
+        return [Estimate(None, 0, None, None) for _ in measures]
+    sums = (numbers @ kinds)[np.newaxis]
+    resampled = _resample(kinds, numbers, n)
+    return [_estimate(measure(sums)[0], n, measure(resampled)) for measure in measures]
+
+
+def _estimate(value: float, n: int, resampled: Array) -> Estimate:
+    if np.isnan(value):
+        return Estimate(None, n, None, None)
+    defined = resampled[~np.isnan(resampled)]
+    if n == 1 or not len(defined):
+        return Estimate(_rounded(value), n, None, None)
+    low, high = np.percentile(defined, _INTERVAL_PERCENT)
+    return Estimate(_rounded(value), n, _rounded(low), _rounded(high))
+
+
+def _resample(kinds: Array, numbers: NDArray[np.int64], n: int) -> Array:
+    """Return the sums over `n` texts drawn with replacement, a row a sample."""
+    random = np.random.default_rng(_SEED)
+    if len(numbers) <= _KINDS_MAX:
+        return random.multinomial(n, numbers / n, size=RESAMPLES) @ kinds
+    mean = numbers @ kinds / n
+    centred = kinds - mean
+    covariance = (centred * numbers[:, np.newaxis]).T @ centred / n
+    # Unchecked: what is below zero by rounding counts as nothing.
+    return random.multivariate_normal(
+        n * mean, n * covariance, size=RESAMPLES, method="eigh", check_valid="ignore"
+    )
+
+
+def _rounded(value: float) -> float:
+    # More is different from processor to processor. Adding 0 makes -0 to 0.
+    return round(float(value), _DECIMALS) + 0.0
