@@ -1,8 +1,13 @@
 """The commands of `annotate`."""
 
+import sys
+
+import psycopg
 import typer
+from sqlalchemy.exc import OperationalError
 
 from cli import annotators, gold, keys, uploads
+from cli.console import err, printable
 from cli.demo_data import demo_data
 from cli.ingest import ingest
 from cli.status import status
@@ -24,5 +29,15 @@ uploads.app.command()(verify)
 
 
 def main() -> None:
-    """Run the command that the arguments name."""
-    app()
+    """Run the command that the arguments name.
+
+    Raises:
+        SystemExit: with exit code 1 and a line that says why, also when Postgres does not answer.
+    """
+    try:
+        app()
+    except (psycopg.OperationalError, OperationalError) as error:
+        # Not all of SQLAlchemy's words: they hold the statement.
+        words = " ".join(str(error.orig if isinstance(error, OperationalError) else error).split())
+        err.print(f"Postgres does not answer: {printable(words)}", style="red", markup=False, highlight=False)
+        sys.exit(1)
