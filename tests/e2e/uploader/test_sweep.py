@@ -3,6 +3,7 @@
 from uuid import UUID
 
 import httpx
+import pytest
 
 from tests.e2e.uploader.conftest import AddTexts, ArgillaSpace, StartUploader
 from tests.e2e.uploader.stored import fetch, statuses
@@ -84,6 +85,7 @@ def test_a_discarded_response_without_values_is_healed(
     assert annotations == [("discarded", None, {})]
 
 
+@pytest.mark.soak
 def test_an_answer_is_a_label_within_seconds_on_a_thousand_texts(
     start_uploader: StartUploader, add_texts: AddTexts, argilla: ArgillaSpace, database_url: str
 ) -> None:

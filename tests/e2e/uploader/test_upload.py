@@ -2,10 +2,12 @@
 
 import json
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
 
+from core.argilla_page import page_path
 from tests.e2e.uploader.conftest import AddTexts, ArgillaSpace, StartUploader
 from tests.e2e.uploader.stored import fetch, statuses
 from tests.programs import Program, free_port
@@ -34,7 +36,10 @@ def _distinct_texts(count: int) -> list[str]:
     return [f"text {i}\nwith a second line {i % 7}" for i in range(count - len(_HOSTILE))] + _HOSTILE
 
 
-@pytest.mark.parametrize("kill", [False, True], ids=["undisturbed", "killed half-way"])
+@pytest.mark.parametrize(
+    "kill",
+    [pytest.param(False, id="undisturbed", marks=pytest.mark.soak), pytest.param(True, id="killed half-way")],
+)
 def test_each_of_999_texts_becomes_one_visible_record(
     kill: bool, start_uploader: StartUploader, add_texts: AddTexts, argilla: ArgillaSpace, database_url: str
 ) -> None:
@@ -123,7 +128,8 @@ def test_preparing_again_changes_only_what_the_settings_changed(
     with start_uploader(DATASETS_FILE=str(datasets)):
         second = argilla.dataset()
     assert (first["id"], first["status"]) == (second["id"], "ready")
-    assert (second["guidelines"], second["distribution"]["min_submitted"]) == ("Be brief.", 3)
+    link = f"[Annotate in the order in which the texts matter]({page_path(UUID(second['id']))})"
+    assert (second["guidelines"], second["distribution"]["min_submitted"]) == (f"Be brief.\n\n{link}", 3)
 
 
 def test_a_dataset_that_does_not_fit_is_named_by_readyz(
