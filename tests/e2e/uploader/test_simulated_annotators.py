@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.uploader.conftest import DATASET, AddTexts, Annotator, ArgillaSpace, StartUploader
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.soak
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
 
 TEXTS = 250
 LABELS = ("toxic", "non_toxic")
@@ -85,7 +85,7 @@ def test_the_rule_finds_out_whom_to_believe(
             ]
             _answer(annotator, list(records), values)
         query, count = _ESTIMATED, [TEXTS * len(ACCURACIES)]
-        wait_for(lambda: connection.execute(query, count).fetchone() is not None, 120)
+        wait_for(lambda: connection.execute(query, count).fetchone() is not None, 240)
         (parameters,) = connection.execute(query, count).fetchone() or (None,)
         rows = connection.execute("select text_id::text, label, votes from labels").fetchall()
     _check_accuracies(parameters["matrices"], names)
