@@ -84,6 +84,7 @@ def test_compressed_files_and_their_rejected_rows(ingestion: Program, tmp_path: 
     assert httpx.get(f"{ingestion.url}/queue").json()["pending"] == 2
 
 
+@pytest.mark.soak
 def test_an_interrupted_file_is_resumed(ingestion: Program, tmp_path: Path) -> None:
     file = tmp_path / "big.ndjson"
     # Longer than a piece, so that there is something left to send.
@@ -128,6 +129,7 @@ def test_ingest_goes_on_after_the_api_was_killed(database_url: str, tmp_path: Pa
     assert (job["state"], job["received"], job["accepted"]) == ("done", 60_000, 100)
 
 
+@pytest.mark.soak
 def test_ingest_waits_for_an_api_that_comes_up_later(database_url: str, tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_text("text\nlate\n")

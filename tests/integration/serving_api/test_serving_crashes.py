@@ -108,6 +108,7 @@ def many_labels(labeller: Labeller) -> int:
     return 60_000
 
 
+@pytest.mark.soak
 def test_killed_while_building_it_builds_again(
     labeller: Labeller, many_labels: int, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -121,6 +122,7 @@ def test_killed_while_building_it_builds_again(
     assert "replica.damaged" not in (tmp_path / "log").read_text()
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("many_labels")
 def test_stopped_while_building_it_ends_cleanly(environment: dict[str, str], tmp_path: Path) -> None:
     for seconds in (0.0, 0.1, 0.2, 0.4, 0.6):

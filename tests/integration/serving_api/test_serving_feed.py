@@ -95,6 +95,7 @@ def test_text_that_is_withdrawn_and_labelled_again_in_one_window(
         assert client.get("/stats").json()["total"] == 40
 
 
+@pytest.mark.soak
 def test_same_texts_labelled_again_and_again(
     client: TestClient, labeller: Labeller, replica: Replica, engine: Engine
 ) -> None:

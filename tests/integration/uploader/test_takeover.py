@@ -84,6 +84,7 @@ def test_a_leader_that_stops_is_followed_before_its_lease_runs_out(start: Start,
         assert connection.execute("select leader_id, leader_until from datasets").fetchall() == [(None, None)]
 
 
+@pytest.mark.soak
 def test_somebody_leads_again_when_postgres_is_back(tmp_path: Path) -> None:
     with running_stack({"postgres"}) as postgres, ExitStack() as stack:
         url = postgres.database_url

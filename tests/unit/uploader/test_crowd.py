@@ -156,6 +156,7 @@ def test_answers_weigh_as_with_crowd_kits_mace() -> None:
     assert np.abs(_weighed(ours, crowd) - theirs.sort_index()[[0, 1]].to_numpy()).max() < 1e-9
 
 
+@pytest.mark.soak
 @pytest.mark.filterwarnings("ignore")
 def test_answers_weigh_as_with_crowd_kits_glad() -> None:
     from crowdkit.aggregation import GLAD
