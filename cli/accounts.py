@@ -6,6 +6,7 @@ from uuid import UUID
 
 import httpx
 
+from cli.argilla import open_argilla
 from core.argilla_page import page_url
 from core.settings import ArgillaSettings
 
@@ -34,11 +35,7 @@ class Accounts:
 
     def __init__(self, settings: ArgillaSettings) -> None:
         self.url = settings.url.rstrip("/")
-        self._http = httpx.Client(
-            base_url=f"{self.url}/api/v1/",
-            headers={"X-Argilla-Api-Key": settings.api_key.get_secret_value()},
-            timeout=_SECONDS,
-        )
+        self._http = open_argilla(settings, _SECONDS)
 
     def close(self) -> None:
         """Close the connection."""

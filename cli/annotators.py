@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 
 from cli import addresses
 from cli.accounts import Accounts, AccountsError, User
-from cli.console import err, fail, out, printable
+from cli.console import err, fail, out, plain, printable
 from core.database import make_engine
 from core.models import Annotation, AnnotationStatus
 from core.settings import ArgillaSettings
@@ -101,7 +101,7 @@ def list_annotators() -> None:
     for user in users:
         names = [name for name, ids in members.items() if user.id in ids]
         shown = "all" if user.role == "owner" else " ".join(names)
-        table.add_row(printable(user.name), user.role, shown, f"{answers.get(user.id, 0):,}")
+        table.add_row(plain(user.name), user.role, shown, f"{answers.get(user.id, 0):,}")
     out.print(table)
 
 

@@ -1,4 +1,4 @@
-"""What `annotate uploads verify` asks Argilla. It only reads."""
+"""Argilla as the commands reach it, and what `annotate uploads verify` asks it, which only reads."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,17 +18,22 @@ _STORED = "found records with same external ids: "
 Answer = tuple[str, str, str | None]
 
 
+def open_argilla(settings: ArgillaSettings, seconds: float) -> httpx.Client:
+    """Return a client of Argilla's API with our key; a call may take so many seconds."""
+    return httpx.Client(
+        base_url=f"{settings.url.rstrip('/')}/api/v1/",
+        headers={"X-Argilla-Api-Key": settings.api_key.get_secret_value()},
+        timeout=seconds,
+        # Argilla drops a connection after a 500.
+        limits=httpx.Limits(max_keepalive_connections=0),
+    )
+
+
 class ArgillaReader:
     """Reads one Argilla. Every method may raise httpx.HTTPError."""
 
     def __init__(self, settings: ArgillaSettings) -> None:
-        self.http = httpx.Client(
-            base_url=f"{settings.url.rstrip('/')}/api/v1/",
-            headers={"X-Argilla-Api-Key": settings.api_key.get_secret_value()},
-            timeout=_SECONDS,
-            # Argilla drops a connection after a 500.
-            limits=httpx.Limits(max_keepalive_connections=0),
-        )
+        self.http = open_argilla(settings, _SECONDS)
         self._usernames: dict[str, str] = {}
 
     def read_usernames(self) -> None:

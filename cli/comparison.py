@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, func, select, text
 from cli.argilla import PAGE, Answer, ArgillaReader
 from cli.console import err, printable
 from core.models import Annotation, Dataset, Text, TextStatus
+from core.text_identity import BEFORE_ALL
 
 # What was under way at the first look is looked at once more after so long.
 _SETTLE_SECONDS = 5.0
@@ -109,7 +110,7 @@ def _compare_ours(
 
 
 def _pages(connection: Connection, dataset: str) -> Iterator[list[UUID]]:
-    after = UUID(int=0)
+    after = BEFORE_ALL
     while ids := list(connection.scalars(_PAGE, {"dataset": dataset, "after": after, "count": PAGE})):
         connection.rollback()  # no snapshot is held while Argilla is asked
         yield ids

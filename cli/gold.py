@@ -11,9 +11,9 @@ from rich.table import Table
 from sqlalchemy import Connection, Engine, text
 
 from cli import addresses
-from cli.console import fail, out, printable
+from cli.console import SHORT_CHARACTERS, fail, out, plain, printable
 from cli.gold_file import GoldRow, Rejects, read_gold
-from core.change_feed import CHANNEL
+from core.change_feed import STAMP, wake_readers
 from core.database import make_engine
 from core.datasets import DEFAULT_DATASET, Dataset, load_datasets
 from core.settings import DatasetsFileSettings, read_settings
@@ -21,7 +21,6 @@ from core.settings import DatasetsFileSettings, read_settings
 app = typer.Typer(help="Texts with a known answer: add, list, remove.", no_args_is_help=True)
 
 _CHUNK_ROWS = 500
-_SHORT_CHARACTERS = 60
 
 # In order of id, as whoever derives labels locks them.
 _LOCK = text("""
@@ -43,8 +42,7 @@ update texts set gold_label = new.label
 from unnest(cast(:ids as uuid[]), cast(:labels as text[])) as new (id, label) where texts.id = new.id
 """)
 
-_RESTAMP = text("update labels set changed_xid = pg_current_xact_id() where text_id = any(:ids)")
-_NOTIFY = text("select pg_notify(:channel, '')")
+_RESTAMP = text(f"update labels set changed_xid = {STAMP} where text_id = any(:ids)")  # noqa: S608 - a constant
 
 _SUMMARY = text("""
 select dataset, count(*) as texts, count(*) filter (where status = 'uploaded') as shown,
@@ -137,7 +135,7 @@ def _set(connection: Connection, labels: Mapping[UUID, str], held: Mapping[UUID,
 def _tell(connection: Connection, ids: Sequence[UUID]) -> None:
     """Put the texts' labels into the change feed again."""
     if connection.execute(_RESTAMP, {"ids": list(ids)}).rowcount:
-        connection.execute(_NOTIFY, {"channel": CHANNEL})
+        wake_readers(connection)
 
 
 @app.command("list")
@@ -162,8 +160,7 @@ def _summary(connection: Connection, dataset: str | None) -> Table:
 def _texts(connection: Connection, dataset: str | None, limit: int) -> Table:
     table = Table("id", "dataset", "status", "label", "text")
     for row in connection.execute(_TEXTS, {"dataset": dataset, "limit": limit}):
-        shown = printable(row.text)[:_SHORT_CHARACTERS].replace("[", r"\[")
-        table.add_row(str(row.id), row.dataset, row.status, row.gold_label, shown)
+        table.add_row(str(row.id), row.dataset, row.status, row.gold_label, plain(row.text, SHORT_CHARACTERS))
     return table
 
 

@@ -8,9 +8,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from core.text_identity import normalise, text_id
-
-_TEXT_BYTES = 65_536  # as for POST /texts
+from core.text_identity import TEXT_BYTES, normalise, text_id
 
 
 def _storable(value: str) -> str:
@@ -23,8 +21,8 @@ def _text(value: str) -> str:
     text = normalise(_storable(value))
     if not text:
         raise ValueError("is empty")
-    if len(text.encode()) > _TEXT_BYTES:
-        raise ValueError(f"is longer than {_TEXT_BYTES} bytes")
+    if len(text.encode()) > TEXT_BYTES:
+        raise ValueError(f"is longer than {TEXT_BYTES} bytes")
     return text
 
 

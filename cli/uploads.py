@@ -6,17 +6,14 @@ from uuid import UUID
 
 import typer
 from rich.table import Table
-from rich.text import Text as Plain
 from sqlalchemy import Connection, Engine, Row, bindparam, func, select, update
 
 from cli import addresses
-from cli.console import err, fail, out, printable
+from cli.console import SHORT_CHARACTERS, err, fail, out, plain
 from core.database import make_engine
 from core.models import Annotation, Label, Text, TextStatus
 
 app = typer.Typer(help="Texts on their way to Argilla: list, show, retry.", no_args_is_help=True)
-
-_SHORT_CHARACTERS = 60
 
 DatasetOption = Annotated[str | None, typer.Option(help="Texts of this dataset only.")]
 
@@ -40,12 +37,12 @@ def list_uploads(
             for row in _find(connection, chosen, dataset, limit):
                 table.add_row(
                     str(row.id),
-                    _plain(row.dataset),
+                    plain(row.dataset),
                     row.status,
                     str(row.attempts),
                     f"{row.received_at:%Y-%m-%d %H:%M}",
-                    _plain(row.text, _SHORT_CHARACTERS),
-                    _plain(row.last_error or "", _SHORT_CHARACTERS),
+                    plain(row.text, SHORT_CHARACTERS),
+                    plain(row.last_error or "", SHORT_CHARACTERS),
                 )
     out.print(table)
 
@@ -73,7 +70,7 @@ def show(id_: Annotated[UUID, typer.Argument(metavar="ID", help="As `annotate up
     if label is not None:
         shown |= {"label": label["label"], "label_status": label["status"], "labelled_at": label["labelled_at"]}
     for name, value in shown.items():
-        table.add_row(name.replace("_", " "), _plain(_written(value)))
+        table.add_row(name.replace("_", " "), plain(_written(value)))
     out.print(table)
 
 
@@ -117,9 +114,3 @@ def _written(value: Any) -> str:
     if value is None:
         return "-"
     return value.isoformat(sep=" ", timespec="seconds") if isinstance(value, datetime) else str(value)
-
-
-def _plain(value: str, limit: int | None = None) -> Plain:
-    """Return what others wrote as it may be shown: no control characters, no markup."""
-    shown = printable(value)
-    return Plain(shown if limit is None or len(shown) <= limit else f"{shown[: limit - 1]}…")

@@ -16,8 +16,6 @@ from core.label_rule import Outcome
 from core.models import Annotation, AnnotationStatus, Label, LabelStatus, Text
 from core.text_identity import text_id
 
-NO_TEXT = UUID(int=0)  # before all
-
 _MISSING_TEXTS = 500
 
 

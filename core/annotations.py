@@ -15,7 +15,7 @@ from sqlalchemy import Connection, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert
 
 from core.adjudication import list_decisions, request_adjudication
-from core.change_feed import CHANNEL
+from core.change_feed import STAMP, wake_readers
 from core.datasets import Dataset, Datasets, LabelRule, adjudicated_by, get_definition
 from core.estimated_rules import load_parameters
 from core.label_rule import Outcome, RuleInForce, adjudicate
@@ -137,7 +137,7 @@ def _store_labels(connection: Connection, dataset: str, outcomes: dict[UUID, Out
     ]
     if rows:
         _upsert_labels(connection, rows)
-        connection.execute(text("select pg_notify(:channel, '')"), {"channel": CHANNEL})
+        wake_readers(connection)
 
 
 def _complete(connection: Connection, definition: Dataset, outcomes: dict[UUID, Outcome]) -> None:
@@ -283,7 +283,7 @@ def _upsert_labels(connection: Connection, rows: list[dict[str, Any]]) -> None:
                     f"case when labels.status = '{LabelStatus.WITHDRAWN}' "
                     "then excluded.labelled_at else labels.labelled_at end"
                 ),
-                "changed_xid": text("pg_current_xact_id()"),
+                "changed_xid": text(STAMP),
             },
         )
     )

@@ -7,6 +7,8 @@ there later. Following a sequence or a time misses rows that commit late; this w
 Rows carry state, not differences; a label that is gone stays as a `withdrawn` row.
 """
 
+from sqlalchemy import Connection, text
+
 # The upper end comes from the same snapshot as the rows. For readers of several statements: use one
 # REPEATABLE READ transaction, and this one first.
 WINDOW_END = "pg_snapshot_xmin(pg_current_snapshot())"
@@ -16,3 +18,10 @@ STAMP = "pg_current_xact_id()"
 
 # Wakes the readers; sent at most once a transaction, since NOTIFY takes a database-wide lock at commit.
 CHANNEL = "label_changes"
+
+_NOTIFY = text("select pg_notify(:channel, '')")
+
+
+def wake_readers(connection: Connection) -> None:
+    """Tell the readers, when the transaction commits, that labels changed."""
+    connection.execute(_NOTIFY, {"channel": CHANNEL})

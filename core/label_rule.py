@@ -26,6 +26,12 @@ class Outcome:
     rule_version: int = 1
     decided_by: Decider = Decider.ANNOTATORS
 
+    def with_label(self, label: str, confidence: float | None, decided_by: Decider) -> "Outcome":
+        """Return the outcome of the same votes, one at least, with a label that follows otherwise."""
+        agreement = self.votes.get(label, 0) / self.annotations
+        decided = replace(self, status=LabelStatus.LABELLED, label=label, agreement=agreement)
+        return replace(decided, confidence=confidence, decided_by=decided_by)
+
 
 @dataclass(frozen=True, slots=True)
 class RuleInForce:
@@ -48,13 +54,7 @@ class RuleInForce:
         outcome = replace(outcome, rule=self.rule, rule_version=self.version)
         if len(likeliest) > 1 and confidence - likeliest[1][1] < TOLERANCE:
             return replace(outcome, status=LabelStatus.DISPUTED, label=None, confidence=None)
-        return replace(
-            outcome,
-            status=LabelStatus.LABELLED,
-            label=label,
-            agreement=outcome.votes.get(label, 0) / outcome.annotations,
-            confidence=confidence,
-        )
+        return outcome.with_label(label, confidence, Decider.ANNOTATORS)
 
 
 def majority(submitted: Iterable[str]) -> Outcome:
@@ -81,11 +81,4 @@ def adjudicate(outcome: Outcome, decisions: Iterable[str]) -> Outcome:
     decision = majority(decisions)
     if decision.label is None or outcome.status == LabelStatus.WITHDRAWN:
         return outcome
-    return replace(
-        outcome,
-        status=LabelStatus.LABELLED,
-        label=decision.label,
-        agreement=outcome.votes.get(decision.label, 0) / outcome.annotations,
-        confidence=decision.agreement,
-        decided_by=Decider.ADJUDICATORS,
-    )
+    return outcome.with_label(decision.label, decision.agreement, Decider.ADJUDICATORS)

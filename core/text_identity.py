@@ -1,8 +1,14 @@
-"""What makes two texts the same: normalisation, and the id that follows from it."""
+"""What makes two texts the same: normalisation, and the id that follows from it; what a text may be."""
 
 import hashlib
 import unicodedata
 from uuid import UUID
+
+# UTF-8, normalised. More is refused.
+TEXT_BYTES = 64 * 1024
+
+# Less than every id: where a walk by id begins.
+BEFORE_ALL = UUID(int=0)
 
 # A UUID's bits that tell version 8 (the application's own) and the variant of RFC 9562, and all others.
 _FIXED_BITS = 8 << 76 | 0b10 << 62

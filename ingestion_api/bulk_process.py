@@ -3,12 +3,11 @@
 What runs here is called by `anyio.to_process` in one of a few processes that it keeps for that.
 """
 
-import os
-import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.background import step_back
 from core.database import connect_in_thread
 from core.datasets import Datasets
 from core.settings import DatabaseSettings
@@ -18,7 +17,6 @@ from ingestion_api.bulk_parameters import BulkParameters, make_upload
 from ingestion_api.decoding import decode
 from ingestion_api.settings import IngestionSettings
 
-_NICENESS = 19
 # The thread that reads rows must not keep the one that stores them waiting for the interpreter: by default it does
 # for 5 ms at each step of the conversation with Postgres, which took a third of the speed.
 _SWITCH_SECONDS = 0.0002
@@ -51,7 +49,6 @@ def store_body(
 
 
 def prepare_process() -> None:
-    """Let what people wait for go first, and leave Ctrl-C to the process that serves them."""
+    """Make this process one that stores rows."""
+    step_back()
     sys.setswitchinterval(_SWITCH_SECONDS)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(_NICENESS - os.nice(0))

@@ -10,10 +10,10 @@ from pydantic import ValidationError
 
 from core.datasets import DEFAULT_DATASET, Dataset, Datasets
 from core.problems import FieldError, InvalidFields, Malformed, Problem, TooLarge, json_pointer
-from core.text_identity import normalise, text_key
+from core.text_identity import TEXT_BYTES, normalise, text_key
 from ingestion_api.enrichment.fields import enrich
 from ingestion_api.quick_submission import QuickSubmission, convert_quickly, fits, read_quickly
-from ingestion_api.schemas import TEXT_BYTES, TextCreate
+from ingestion_api.schemas import TextCreate
 
 
 class NewText(Struct, frozen=True, gc=False):

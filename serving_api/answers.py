@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +15,7 @@ from serving_api import cursor as cursors
 from serving_api import repository, statistics
 from serving_api.answer_cache import Answer, AnswerCache
 from serving_api.cursor import Position
+from serving_api.moments import to_text
 from serving_api.query import AgreementQuery, DisputedQuery, PageQuery, TextsQuery
 from serving_api.query_pool import QueryPool
 from serving_api.replica import Replica
@@ -111,8 +111,8 @@ def _text(cursor: Connection, id_: UUID) -> Made:
     annotations = [
         {
             **annotation,
-            "created_at": _time(annotation["created_at"]),
-            "updated_at": _time(annotation["updated_at"]),
+            "created_at": to_text(annotation["created_at"]),
+            "updated_at": to_text(annotation["updated_at"]),
         }
         for annotation in repository.list_annotations(cursor, id_)
     ]
@@ -141,13 +141,9 @@ def _item(row: Row) -> dict[str, Any]:
         "votes": orjson.Fragment(row["votes"]),
         "metadata": orjson.Fragment(row["metadata"]),
         "enrichment": orjson.Fragment(row["enrichment"]),
-        "received_at": _time(row["received_at"]),
-        "labelled_at": _time(row["labelled_at"]),
+        "received_at": to_text(row["received_at"]),
+        "labelled_at": to_text(row["labelled_at"]),
     }
-
-
-def _time(moment: datetime) -> str:
-    return f"{moment.isoformat(timespec='microseconds')}Z"
 
 
 def _etag(point: Point, key: bytes) -> str:

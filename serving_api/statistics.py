@@ -8,6 +8,7 @@ import duckdb
 
 from serving_api import statistics_queries as queries
 from serving_api.agreement import agreement, cohen_kappa, votes_of_pair
+from serving_api.moments import to_text
 from serving_api.query import AgreementQuery, TextsQuery
 from serving_api.statistics_queries import Answered, Work
 
@@ -63,8 +64,8 @@ def _annotator(work: Work, said: list[Answered]) -> dict[str, Any]:
         "annotator": work.annotator,
         "answers": work.answers,
         "discarded": work.discarded,
-        "first_at": f"{work.first_at.isoformat(timespec='microseconds')}Z",
-        "last_at": f"{work.last_at.isoformat(timespec='microseconds')}Z",
+        "first_at": to_text(work.first_at),
+        "last_at": to_text(work.last_at),
         "answers_per_hour": _pace(work),
         "agreement_with_outcome": _share((a.value == a.label, a.texts) for a in shared),
         "gold_accuracy": _share((a.value == a.gold_label, a.texts) for a in gold),

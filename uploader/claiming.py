@@ -36,10 +36,11 @@ class Pace:
     @property
     def takes_turns(self) -> bool:
         """Whether a claim depends on the one before: then the dataset's row must be locked for it."""
-        return self.max_open_records is not None or self._has_shares
+        return self.max_open_records is not None or self.has_shares
 
     @property
-    def _has_shares(self) -> bool:
+    def has_shares(self) -> bool:
+        """Whether a claim makes up for what the ones before owe."""
         return self.gold_share > 0 or self.order == Order.MIXED
 
 
@@ -86,12 +87,12 @@ async def _choose_new(
         count = min(count, pace.max_open_records - taken)
     if count <= 0:
         return []
-    owed = await repository.get_owed(connection, dataset) if pace.takes_turns else Owed()
+    owed = await repository.get_owed(connection, dataset) if pace.has_shares else Owed()
     ordinary = await _pick_ordinary(connection, dataset, pace.order, count, owed)
     gold_count = count_gold(owed.gold, pace.gold_share, count, len(ordinary))
     gold = await repository.pick(connection, repository.GOLD, dataset, gold_count)
     chosen = _fit(_mix(ordinary, gold, count), bytes_)
-    if chosen and pace.takes_turns:
+    if chosen and pace.has_shares:
         await repository.store_owed(connection, dataset, _owed_after(owed, pace, chosen))
     return chosen
 

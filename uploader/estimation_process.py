@@ -3,8 +3,6 @@
 Runs in a process of its own, by `anyio.to_process`: an estimate keeps a core busy for seconds to minutes.
 """
 
-import os
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -14,6 +12,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import namedtuple_row
 
+from core.background import step_back
 from core.database import connect_in_thread
 from core.datasets import Dataset
 from core.estimated_rules import load_parameters
@@ -22,7 +21,6 @@ from core.models import Decider
 from core.settings import DatabaseSettings
 from uploader.crowd import Answers, estimate
 
-_NICENESS = 19
 _READ_TEXTS = 10_000
 
 _HELD = """
@@ -62,8 +60,7 @@ def estimate_dataset(dataset: str, definition: Dataset, database: DatabaseSettin
         NoEstimate: the library made nothing of these answers.
         psycopg.Error: Postgres is away.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(_NICENESS - os.nice(0))
+    step_back()
     with connect_in_thread(database, "uploader estimation") as connection:
         # Both passes read the same: the second is cheaper than to keep all answers.
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ

@@ -6,8 +6,9 @@ from uuid import UUID
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.adjudication import NO_TEXT, request_missing
+from core.adjudication import request_missing
 from core.datasets import Datasets, adjudicated_by, get_definition
+from core.text_identity import BEFORE_ALL
 from uploader import repository
 from uploader.argilla_client import Argilla
 from uploader.argilla_errors import AlreadyThere, Stopped
@@ -74,7 +75,7 @@ class Lane:
 
     async def _queue_disputes(self) -> None:
         """Put texts before adjudicators that were disputed before the settings asked for that."""
-        after: UUID | None = NO_TEXT
+        after: UUID | None = BEFORE_ALL
         while after is not None and self.definition.dispute_extra:
             async with self.engine.begin() as connection:
                 await self.leadership.confirm(connection)

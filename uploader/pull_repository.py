@@ -12,6 +12,8 @@ from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from core.text_identity import BEFORE_ALL
+
 _NOTES = text("""
 select text_id, argilla_record_id, received_at, stamp, clock_timestamp() as read_at from rereads
 where dataset = :dataset
@@ -103,8 +105,6 @@ select count(*) from (
     having max(updated_at) filter (where withdrawn_at is null) < :moment
 ) as texts
 """)
-
-BEFORE_ALL = UUID(int=0)
 
 # Numbers of responses by "annotator/status", and of records by "stored" and "visible".
 Counts = dict[str, int]

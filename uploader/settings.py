@@ -1,12 +1,17 @@
 """Settings of the uploader."""
 
-from pydantic import Field, HttpUrl, field_validator
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, HttpUrl
 from pydantic_settings import SettingsConfigDict
 
 from core.settings import SettingsGroup
 
 # What one search of Argilla takes; measured, and in its source.
 MAX_SEARCH_TERMS = 250
+
+# A variable that is set to nothing is not set.
+_EMPTY_IS_NONE = BeforeValidator(lambda value: None if value == "" else value)
 
 
 class UploaderSettings(SettingsGroup):
@@ -64,17 +69,12 @@ class PushSettings(SettingsGroup):
 class PacingSettings(SettingsGroup):
     """How much annotators get at a time."""
 
-    max_open_records: int | None = Field(
+    max_open_records: Annotated[int | None, _EMPTY_IS_NONE] = Field(
         None,
         ge=1,
         description="Records of a dataset before annotators that want more answers, at most; its own "
         "`max_open_records` wins. Empty: no limit.",
     )
-
-    @field_validator("max_open_records", mode="before")
-    @classmethod
-    def _empty_is_none(cls, most: object) -> object:
-        return None if most == "" else most
 
 
 class SweepSettings(SettingsGroup):
@@ -120,7 +120,7 @@ class WebhookSettings(SettingsGroup):
 
     model_config = SettingsConfigDict(env_prefix="WEBHOOK_")
 
-    url: HttpUrl | None = Field(
+    url: Annotated[HttpUrl | None, _EMPTY_IS_NONE] = Field(
         None,
         description="Address of the ingestion API as Argilla's worker reaches it, without a path. "
         "Empty: no webhooks, labels come with sweeps only.",
@@ -132,11 +132,6 @@ class WebhookSettings(SettingsGroup):
         description="Activity in Argilla that no event explains makes for a sweep after as long as a sweep takes, "
         "and after this time at the latest.",
     )
-
-    @field_validator("url", mode="before")
-    @classmethod
-    def _empty_is_none(cls, url: object) -> object:
-        return url or None
 
     @property
     def endpoint(self) -> str | None:

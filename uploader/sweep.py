@@ -13,6 +13,7 @@ from uuid import UUID
 
 import structlog
 
+from core.text_identity import BEFORE_ALL
 from uploader import metrics, pull_repository
 from uploader.argilla_errors import Stopped
 from uploader.collector import Collector
@@ -90,7 +91,7 @@ class Sweeper:
             if reason is None:
                 return
             await self._begin(activity, reason)
-        position = state.sweep_position or pull_repository.BEFORE_ALL
+        position = state.sweep_position or BEFORE_ALL
         await self._walk(argilla_dataset_id, position, self._share(reason), stopping, on_page)
 
     def _why(self, activity: datetime, state: SweepState) -> Reason | None:

@@ -6,13 +6,12 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from core.adjudication import NO_TEXT, request_missing
+from core.adjudication import request_missing
 from core.annotations import replace_annotations
 from core.datasets import adjudication_of
 from core.models import Text
-from tests.integration.core.test_annotations import DATASETS, START, TEXTS, answer, engine, label_of, sweep
-
-__all__ = ["engine"]
+from core.text_identity import BEFORE_ALL
+from tests.integration.core.answering import DATASETS, START, TEXTS, answer, label_of, sweep
 
 ADJUDICATION = adjudication_of("toxicity")
 
@@ -92,11 +91,11 @@ def test_texts_that_were_disputed_before_are_queued_once(engine: sa.Engine) -> N
     with engine.begin() as connection:
         connection.execute(sa.delete(Text).where(Text.dataset == ADJUDICATION))
         asks_for_more = DATASETS["toxicity"].model_copy(update={"answers_wanted": 3})
-        assert request_missing(connection, "toxicity", asks_for_more, NO_TEXT) is not None
+        assert request_missing(connection, "toxicity", asks_for_more, BEFORE_ALL) is not None
     assert copies(engine) == []
     for expected in (max(TEXTS[:2]), None):
         with engine.begin() as connection:
-            assert request_missing(connection, "toxicity", DATASETS["toxicity"], NO_TEXT) == expected
+            assert request_missing(connection, "toxicity", DATASETS["toxicity"], BEFORE_ALL) == expected
         assert {copy["adjudicates"] for copy in copies(engine)} == set(TEXTS[:2])
     assert {copy["metadata"]["votes"] for copy in copies(engine)} == {"non_toxic: 1, toxic: 1"}
 

@@ -2,75 +2,18 @@
 
 import uuid
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import SecretStr
 
-from core.annotations import Response, replace_annotations, withdraw_annotations
-from core.datasets import Dataset
-from core.models import AnnotationStatus, Label, LabelStatus, Text
-from core.settings import DatabaseSettings
-from core.text_identity import text_id
-
-DATASETS = {"toxicity": Dataset(labels=("toxic", "non_toxic"), guidelines="x", answers_wanted=2, dispute_extra=1)}
-START = datetime(2026, 1, 1, tzinfo=UTC)
-TEXTS = [text_id("toxicity", f"text {n}") for n in range(3)]
-ANNOTATORS = [uuid.uuid5(uuid.NAMESPACE_DNS, f"annotator {n}") for n in range(3)]
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[sa.Engine]:
-    engine = sa.create_engine(DatabaseSettings(url=SecretStr(database_url)).sqlalchemy_url)
-    with engine.begin() as connection:
-        rows = [{"id": id_, "dataset": "toxicity", "text": f"text {n}"} for n, id_ in enumerate(TEXTS)]
-        connection.execute(sa.insert(Text), rows)
-    yield engine
-    engine.dispose()
-
-
-def answer(
-    text: UUID, annotator: int, value: str | None, status: str = "submitted", updated: int = 0, number: int = 0
-) -> Response:
-    """One response; `number` tells a re-created one from the one that was deleted."""
-    return Response(
-        text_id=text,
-        response_id=uuid.uuid5(text, f"{annotator}/{number}"),
-        annotator_id=ANNOTATORS[annotator],
-        annotator=f"annotator {annotator}",
-        status=AnnotationStatus(status),
-        value=value,
-        answers={"label": {"value": value}} if value else {},
-        created_at=START,
-        updated_at=START + timedelta(seconds=updated),
-    )
-
-
-def sweep(
-    engine: sa.Engine,
-    minute: int,
-    *responses: Response,
-    texts: list[UUID] = TEXTS,
-    argilla_dataset_id: UUID | None = None,
-) -> int:
-    held: dict[UUID, list[Response]] = {id_: [] for id_ in texts}
-    for response in responses:
-        held[response.text_id].append(response)
-    with engine.begin() as connection:
-        read_at = START + timedelta(minutes=minute)
-        return len(replace_annotations(connection, DATASETS, "toxicity", read_at, held, argilla_dataset_id))
-
-
-def label_of(engine: sa.Engine, text: UUID) -> sa.RowMapping | None:
-    with engine.connect() as connection:
-        query = sa.select(Label.__table__).where(Label.text_id == text)
-        return connection.execute(query).mappings().one_or_none()
+from core.annotations import withdraw_annotations
+from core.models import LabelStatus
+from tests.integration.core.answering import ANSWERS, DATASETS, START, TEXTS, answer, label_of, sweep
 
 
 def test_a_majority_is_a_label_and_a_tie_is_disputed(engine: sa.Engine) -> None:
@@ -197,12 +140,6 @@ def test_texts_that_were_not_read_are_left_alone(engine: sa.Engine) -> None:
     label = label_of(engine, TEXTS[0])
     assert label is not None
     assert label["status"] == "labelled"
-
-
-ANSWERS = st.dictionaries(
-    st.tuples(st.integers(0, 2), st.integers(0, 2)),
-    st.tuples(st.sampled_from(["toxic", "non_toxic"]), st.sampled_from(["submitted", "draft", "discarded"])),
-)
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -13,17 +13,14 @@ from core.annotations import Response, replace_annotations, rewrite_labels
 from core.datasets import LabelRule
 from core.estimated_rules import Abilities, Confusions
 from core.label_rule import RuleInForce
-from tests.integration.core.test_annotations import (
+from tests.integration.core.answering import (
     ANSWERS,
     DATASETS,
     START,
     TEXTS,
     answer,
-    engine,
     label_of,
 )
-
-__all__ = ["engine"]
 
 LABELS = ("toxic", "non_toxic")
 SHARP, DULL = ((0.9, 0.1), (0.2, 0.8)), ((0.6, 0.4), (0.4, 0.6))

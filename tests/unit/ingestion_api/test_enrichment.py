@@ -9,8 +9,7 @@ import pytest
 
 from core.datasets import Dataset, Datasets
 from core.problems import InvalidFields, TooLarge
-from core.text_identity import text_id
-from ingestion_api.schemas import TEXT_BYTES
+from core.text_identity import TEXT_BYTES, text_id
 from ingestion_api.submissions import NewText, check_fields
 
 
