@@ -128,8 +128,14 @@ _SINGLE_TEXTS_COME = """
         where application_name = %s and state_change > clock_timestamp() - interval '1 second'
     )
 """
-# Between pieces of some 100 rows: without it a COPY keeps a core for so long that single texts wait.
-_PAUSE_SECONDS = 0.003
+# A COPY keeps its core for as long as it inserts, 4 ms at a time (64 KB of rows); what takes turns with it there
+# waits. Rows are therefore made ready in pieces, each of which can be a short COPY of its own, with a pause.
+_PIECE_ROWS = 64
+_PAUSE_SECONDS = 0.0015
+
+# https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format": no flags, no extension; the end.
+_COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_COPY_END = b"\xff\xff"
 
 _NEXT_SEQUENCES = "select nextval('texts_sequence_seq') from generate_series(1, %s)"
 
@@ -258,10 +264,10 @@ class _Buffer(Writer):
 
 @dataclass(frozen=True, slots=True)
 class ReadyRows:
-    """Rows that differ from each other, and what COPY sends of them."""
+    """Rows that differ from each other, and what COPY sends of them, between head and end, in pieces."""
 
     rows: dict[bytes, NewText]  # by key
-    encoded: list[bytes]
+    pieces: list[bytes]
 
 
 def encode(cursor: Cursor[Any], rows: Iterable[NewText]) -> ReadyRows:
@@ -272,12 +278,18 @@ def encode(cursor: Cursor[Any], rows: Iterable[NewText]) -> ReadyRows:
     unique: dict[bytes, NewText] = {}
     for row in rows:
         unique.setdefault(row.key, row)
+    different = list(unique.values())
+    starts = range(0, len(different), _PIECE_ROWS)
+    return ReadyRows(unique, [_encode_piece(cursor, different[start : start + _PIECE_ROWS]) for start in starts])
+
+
+def _encode_piece(cursor: Cursor[Any], rows: Sequence[NewText]) -> bytes:
     buffer = _Buffer()
     with Copy(cursor, binary=True, writer=buffer) as copy:
         copy.set_types(_COPY_TYPES)
-        for row in unique.values():
+        for row in rows:
             copy.write_row(_as_copied(row))
-    return ReadyRows(unique, buffer.parts)
+    return b"".join(buffer.parts)[len(_COPY_HEAD) : -len(_COPY_END)]
 
 
 def copy_new(cursor: Cursor[Any], ready: ReadyRows, *, expect_duplicates: bool) -> int:
@@ -288,19 +300,26 @@ def copy_new(cursor: Cursor[Any], ready: ReadyRows, *, expect_duplicates: bool) 
     if not expect_duplicates:
         cursor.execute(_WAIT_BRIEFLY)  # also begins the transaction, so that what follows is a savepoint in it
         with suppress(UniqueViolation, LockNotAvailable), cursor.connection.transaction():
-            _copy_encoded(cursor, ready.encoded)
+            _copy_pieces(cursor, ready.pieces)
             return len(ready.rows)
     return _copy_unknown(cursor, dict(ready.rows))
 
 
-def _copy_encoded(cursor: Cursor[Any], parts: Sequence[bytes]) -> None:
+def _copy_pieces(cursor: Cursor[Any], pieces: Sequence[bytes]) -> None:
     (single_texts_come,) = cursor.execute(_SINGLE_TEXTS_COME, [INTAKE]).fetchone() or (False,)
+    if not single_texts_come:
+        _copy_encoded(cursor, pieces)
+        return
+    for piece in pieces:
+        _copy_encoded(cursor, [piece])
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _copy_encoded(cursor: Cursor[Any], pieces: Iterable[bytes]) -> None:
     # -> pending, as above.
     with cursor.copy(f"copy texts ({_COLUMNS}) from stdin (format binary)") as copy:
-        for part in parts:
+        for part in (_COPY_HEAD, *pieces, _COPY_END):
             copy.write(part)
-            if single_texts_come:
-                time.sleep(_PAUSE_SECONDS)
 
 
 def _copy_unknown(cursor: Cursor[Any], rows: dict[bytes, NewText]) -> int:
