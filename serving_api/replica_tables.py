@@ -3,7 +3,7 @@
 from enum import StrEnum
 
 # Goes up with every change of a table here: a file of another layout is built anew.
-LAYOUT = 3
+LAYOUT = 4
 
 
 class Role(StrEnum):
