@@ -36,25 +36,31 @@ TABLES = {
     """,
 }
 
-# What a build replaces.
-BUILT = ("items", "annotations", "tombstones", "state")
+
+def stage(name: str) -> str:
+    """Return the statement that makes an empty temporary table with the columns of the Arrow table `incoming`."""
+    return f"create or replace temp table new_{name} as from incoming limit 0"
 
 
-def stage(table: str) -> str:
-    """Return the statement that makes an empty temporary table for what is new in `table`."""
-    return f"create or replace temp table new_{table} as select * from {table} where false"  # noqa: S608
+def receive(name: str) -> str:
+    """Return the statement that adds the Arrow table `incoming` to a temporary table."""
+    return f"insert into new_{name} from incoming"
 
 
-def receive(table: str) -> str:
-    """Return the statement that adds the Arrow table `incoming` to what is new in `table`."""
-    return f"insert into new_{table} by name select * from incoming"  # noqa: S608
-
-
+# What fills an empty file; each one is a transaction of its own.
 LOAD = (
     # Pages and filters by time skip the row groups that hold other times.
-    "insert into items select * from new_items order by labelled_at, id desc",
-    "insert into annotations select * from new_annotations",
-    "insert into tombstones select * from new_tombstones",
+    """
+    insert into items by name select * from new_labels join new_texts using (id) order by labelled_at, id desc
+    """,
+    f"""
+    insert into annotations by name
+    select a.* replace (l.id as text_id), l.dataset,
+           case when c.id is null then '{Role.ANNOTATOR}' else '{Role.ADJUDICATOR}' end as role
+    from new_answers a left join new_copies c on c.id = a.text_id
+         join new_labels l on l.id = coalesce(c.text_id, a.text_id)
+    """,  # noqa: S608
+    "insert into tombstones by name from new_tombstones",
     # Not unique: DuckDB checks uniqueness too early to delete and insert a key in one transaction. That there is
     # one row an id follows from the statements below.
     "create index items_id on items (id)",
@@ -74,7 +80,7 @@ MERGE = (
     from new_items n where items.id = n.id
     """,
     """
-    insert into items select * from new_items n where not exists (from items i where i.id = n.id)
+    insert into items by name select * from new_items n where not exists (from items i where i.id = n.id)
     order by labelled_at, id desc
     """,
     "delete from annotations using new_tombstones n where annotations.text_id = n.id",
@@ -87,15 +93,18 @@ MERGE = (
     from new_annotations n where annotations.id = n.id
     """,
     """
-    insert into annotations select * from new_annotations n
+    insert into annotations by name select * from new_annotations n
     where not exists (from annotations a where a.id = n.id)
     """,
     "delete from tombstones where id in (select id from new_items) or id in (select id from new_tombstones)",
-    "insert into tombstones select * from new_tombstones",
+    "insert into tombstones by name from new_tombstones",
 )
 
 # The highest stamp received. Unlike the end of the window it stands still while no label changes.
 VERSION = """
     select coalesce(max(version), 0)
     from (select version from new_items union all select version from new_tombstones)
+"""
+BUILT_VERSION = """
+    select coalesce(max(version), 0) from (select version from items union all select version from tombstones)
 """
