@@ -155,9 +155,11 @@ class Replica:
         read_at = _now()
         with self.file.cursor() as cursor:
             stage(cursor, snapshot, feed.CHANGES, old.cursor, end)
+            ids = [row[0] for row in cursor.execute(tables.CHANGED).fetchall()]
+            withdrawn = _number(cursor, "select count(*) from new_tombstones")
             cursor.begin()
-            for statement in tables.MERGE:
-                cursor.execute(statement)
+            for statement, takes_ids in tables.merge(len(ids), withdrawn):
+                cursor.execute(statement, ids if takes_ids else None)
             version = max(old.version, _number(cursor, tables.VERSION))
             state = replace(old, cursor=end, version=version, read_at=read_at)
             _write(cursor, state)
