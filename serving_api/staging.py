@@ -3,20 +3,27 @@
 import queue
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
+from typing import Protocol
 
 import duckdb
 import pyarrow as pa
 
 from serving_api import replica_tables as tables
-from serving_api.feed import Snapshot
 
 # Batches that are read ahead; ADBC makes them of 16 MB.
 _AHEAD = 2
 
 
+class Source(Protocol):
+    """Where rows come from: serving_api.feed.Snapshot."""
+
+    def stream(self, statement: str, start: int, end: int, /) -> AbstractContextManager[pa.RecordBatchReader]:
+        """Stream what a statement gives."""
+
+
 def stage(
-    cursor: duckdb.DuckDBPyConnection, snapshot: Snapshot, parts: Mapping[str, str], start: int, end: int
+    cursor: duckdb.DuckDBPyConnection, source: Source, parts: Mapping[str, str], start: int, end: int
 ) -> None:
     """Receive the rows of each part into a temporary table `new_…`.
 
@@ -24,7 +31,7 @@ def stage(
     """
     # One after another: they come over one connection.
     for name, statement in parts.items():
-        with snapshot.stream(statement, start, end) as stream:
+        with source.stream(statement, start, end) as stream:
             _insert(cursor, tables.stage(name), pa.Table.from_batches([], stream.schema))
             # Batch by batch: given the stream itself, DuckDB crashes when it is interrupted within.
             for batch in _read_ahead(stream):
