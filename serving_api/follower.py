@@ -1,6 +1,7 @@
 """Keeps the replica up to date: one thread that follows the change feed and never gives up."""
 
 import contextlib
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -33,6 +34,10 @@ _PAUSE_SECONDS = 0.1
 _LOOK_SECONDS = 0.25
 
 _DAMAGED = "damaged file"
+_BACK_IN_TIME = "the database went back in time"
+
+# Sets off what makes an identity another one although Postgres' is the same.
+_AGAIN = "#"
 
 
 class Follower:
@@ -130,7 +135,7 @@ class Follower:
         with self._replica.turn_to_build(self._stop) as mine:
             # What others built would do for a damaged file too, if it were not what it was copied from.
             if mine and (reason == _DAMAGED or not self._copy(connection)):
-                self._build(connection)
+                self._build(connection, reason)
         if mine:
             self.rebuilding = None
 
@@ -143,11 +148,11 @@ class Follower:
             log.info("replica.copied", rows=self._replica.rows)
         return copied
 
-    def _build(self, connection: dbapi.Connection) -> None:
+    def _build(self, connection: dbapi.Connection, reason: str) -> None:
         started = time.perf_counter()
         with feed.snapshot(connection) as snapshot:
             head = snapshot.head(0)
-            self._replica.build(snapshot, head.identity, head.window_end)
+            self._replica.build(snapshot, _history(self._replica.state, head, reason), head.window_end)
         seconds = time.perf_counter() - started
         APPLY_SECONDS.labels("build").observe(seconds)
         log.info("replica.built", rows=self._replica.rows, seconds=round(seconds, 3))
@@ -173,8 +178,17 @@ class Follower:
 def _why_build(state: State | None, head: feed.Head) -> str | None:
     if state is None:
         return "no replica"
-    if state.identity != head.identity:
+    if state.identity.partition(_AGAIN)[0] != head.identity:
         return "another database"
     if state.cursor > head.next_xid:
-        return "the database went back in time"
+        return _BACK_IN_TIME
     return None
+
+
+def _history(state: State | None, head: feed.Head, reason: str) -> str:
+    """Return the identity for a build: another one if the same versions come again with other labels."""
+    if reason == _BACK_IN_TIME:
+        return f"{head.identity}{_AGAIN}{secrets.token_hex(4)}"
+    if state and state.identity.partition(_AGAIN)[0] == head.identity:
+        return state.identity
+    return head.identity

@@ -27,7 +27,7 @@ _NOTE_SECONDS = 60
 class State:
     """A point in the change feed of one Postgres."""
 
-    identity: str
+    identity: str  # of the history that versions count in
     cursor: int  # every change stamped below is applied
     version: int  # the highest stamp applied; 0 when there is none
     read_at: datetime  # when Postgres was last read, UTC
