@@ -17,7 +17,7 @@ from serving_api.feed import Keys, Snapshot
 from serving_api.replica_file import ReplicaFile, being_built
 from serving_api.replica_folder import ReplicaFolder
 from serving_api.settings import ReplicaSettings
-from serving_api.staging import stage
+from serving_api.staging import load, stage
 
 # An idle replica notes that it is up to date: rarely, for a file that does not change costs nothing.
 _NOTE_SECONDS = 60
@@ -125,9 +125,7 @@ class Replica:
         read_at = _now()
         with self._next(self.folder.begin()) as file:
             with file.cursor() as cursor:
-                stage(cursor, snapshot, feed.EVERYTHING, 0, end)
-                for statement in tables.LOAD:
-                    cursor.execute(statement)
+                load(cursor, snapshot, end, self._settings.threads)
                 state = State(identity, end, _number(cursor, tables.BUILT_VERSION), read_at)
                 _write(cursor, state)
                 _write_keys(cursor, self.keys)

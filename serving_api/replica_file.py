@@ -31,8 +31,8 @@ class OtherLayout(Exception):
 class ReplicaFile:
     """A DuckDB file of the current layout, open in this process only; one thread writes, many read."""
 
-    def __init__(self, path: Path, settings: ReplicaSettings) -> None:
-        """Open the file; begin an empty one where there is none.
+    def __init__(self, path: Path, settings: ReplicaSettings, *, locked: bool = True) -> None:
+        """Open the file; begin an empty one where there is none. If `locked`, DuckDB's settings stay as they are.
 
         Raises:
             duckdb.Error: it is damaged, or may not be opened.
@@ -43,7 +43,7 @@ class ReplicaFile:
         self._retired = False
         self._cursors: set[duckdb.DuckDBPyConnection] = set()
         self._changed = threading.Condition()
-        self._connection: duckdb.DuckDBPyConnection | None = _open(path, settings)
+        self._connection: duckdb.DuckDBPyConnection | None = _open(path, settings, locked)
 
     @property
     def closed(self) -> bool:
@@ -157,8 +157,8 @@ def put_aside(path: Path) -> None:
     delete(path)
 
 
-def _open(path: Path, settings: ReplicaSettings) -> duckdb.DuckDBPyConnection:
-    connection = open_database(path, settings)
+def _open(path: Path, settings: ReplicaSettings, locked: bool) -> duckdb.DuckDBPyConnection:
+    connection = open_database(path, settings, locked=locked)
     try:
         layout = _layout(connection)
     except duckdb.Error:

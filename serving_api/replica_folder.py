@@ -60,9 +60,9 @@ class ReplicaFolder:
         return ReplicaFile(self._current, self._settings)
 
     def begin(self) -> ReplicaFile:
-        """Begin the next file."""
+        """Begin the next file. Until it is in place, DuckDB's settings may be changed: nobody queries it."""
         delete(self._building)
-        return ReplicaFile(self._building, self._settings)
+        return ReplicaFile(self._building, self._settings, locked=False)
 
     def begin_from_seed(self) -> ReplicaFile | None:
         """Begin the next file as a copy of what another process has built just now, if there is any."""

@@ -10,6 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from serving_api import replica_tables as tables
+from serving_api.feed import EVERYTHING
 
 # Batches that are read ahead; ADBC makes them of 16 MB.
 _AHEAD = 2
@@ -36,6 +37,16 @@ def stage(
             # Batch by batch: given the stream itself, DuckDB crashes when it is interrupted within.
             for batch in _read_ahead(stream):
                 _insert(cursor, tables.receive(name), pa.Table.from_batches([batch]))
+
+
+def load(cursor: duckdb.DuckDBPyConnection, source: Source, end: int, threads: int) -> None:
+    """Fill an empty file with everything that is stamped below `end`."""
+    # Several threads take twice the processor time for a batch that one stores.
+    cursor.execute("set threads = 1")
+    stage(cursor, source, EVERYTHING, 0, end)
+    cursor.execute(f"set threads = {threads:d}")
+    for statement in tables.LOAD:
+        cursor.execute(statement)
 
 
 def _insert(cursor: duckdb.DuckDBPyConnection, statement: str, incoming: pa.Table) -> None:

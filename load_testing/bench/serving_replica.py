@@ -17,7 +17,6 @@ from rich.table import Table
 
 from core.change_feed import WINDOW_END
 from serving_api import feed, staging
-from serving_api import replica_tables as tables
 from serving_api.replica import Replica
 from serving_api.replica_file import ReplicaFile
 from serving_api.settings import ReplicaSettings
@@ -94,11 +93,10 @@ def _copy(database_url: str) -> None:
 
 def _load(kept: _Kept) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        file = ReplicaFile(Path(folder) / "replica.duckdb", ReplicaSettings())
+        settings = ReplicaSettings()
+        file = ReplicaFile(Path(folder) / "replica.duckdb", settings, locked=False)
         with file.cursor() as cursor:
-            staging.stage(cursor, kept, feed.EVERYTHING, 0, 0)
-            for statement in tables.LOAD:
-                cursor.execute(statement)
+            staging.load(cursor, kept, 0, settings.threads)
         file.finish()
 
 
