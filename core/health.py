@@ -12,8 +12,9 @@ from core.negotiation import Router
 from core.openapi import answer
 from core.server import metrics_registry
 
-# A need of a program: a check that raises with the reason when it is not met.
-Check = Callable[[], Awaitable[None]]
+# A need of a program: a check that raises with the reason when it is not met. It may return a note: what goes on
+# although the need is met.
+Check = Callable[[], Awaitable[str | None]]
 
 _CHECK_SECONDS = 3.0
 
@@ -35,6 +36,7 @@ class Readiness(BaseModel):
 
     status: Literal["ok", "missing"]
     missing: dict[str, str] = Field(description="What is missing, and why.")
+    notes: dict[str, str] | None = Field(None, description="What is going on, though nothing is missing by it.")
 
 
 def add_health(app: FastAPI, checks: dict[str, Check]) -> None:
@@ -48,12 +50,13 @@ def add_health(app: FastAPI, checks: dict[str, Check]) -> None:
     @router.get(
         "/readyz",
         summary="What this program needs is there",
+        response_model_exclude_none=True,
         responses={200: _READY, 503: answer("Something is missing.", _MISSING, model=Readiness)},
     )
     async def readyz(response: Response) -> Readiness:
-        missing = await find_missing(checks)
+        missing, notes = await run_checks(checks)
         response.status_code = 503 if missing else 200
-        return Readiness(status="missing" if missing else "ok", missing=missing)
+        return Readiness(status="missing" if missing else "ok", missing=missing, notes=notes or None)
 
     @router.get(
         "/metrics",
@@ -67,17 +70,17 @@ def add_health(app: FastAPI, checks: dict[str, Check]) -> None:
     app.include_router(router)
 
 
-async def find_missing(checks: dict[str, Check]) -> dict[str, str]:
-    """Run the checks side by side; return the reason of each one that fails or takes over three seconds."""
+async def run_checks(checks: dict[str, Check]) -> tuple[dict[str, str], dict[str, str]]:
+    """Run the checks side by side; return why some fail or take over three seconds, and the others' notes."""
 
-    async def run(check: Check) -> str | None:
+    async def run(check: Check) -> tuple[str | None, str | None]:
         try:
-            await asyncio.wait_for(check(), _CHECK_SECONDS)
+            return None, await asyncio.wait_for(check(), _CHECK_SECONDS)
         except TimeoutError:
-            return f"no answer within {_CHECK_SECONDS:g} s"
+            return f"no answer within {_CHECK_SECONDS:g} s", None
         except Exception as error:  # noqa: BLE001 - whatever it is, it is why the service is not ready
-            return type(error).__name__ if not str(error) else str(error).splitlines()[0]
-        return None
+            return type(error).__name__ if not str(error) else str(error).splitlines()[0], None
 
-    reasons = await asyncio.gather(*(run(check) for check in checks.values()))
-    return {name: reason for name, reason in zip(checks, reasons, strict=True) if reason}
+    results = dict(zip(checks, await asyncio.gather(*(run(check) for check in checks.values())), strict=True))
+    missing = {name: reason for name, (reason, _) in results.items() if reason}
+    return missing, {name: note for name, (_, note) in results.items() if note}

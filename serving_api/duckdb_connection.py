@@ -7,8 +7,10 @@ import duckdb
 from serving_api.settings import ReplicaSettings
 
 
-def open_database(path: Path, settings: ReplicaSettings) -> duckdb.DuckDBPyConnection:
-    """Open the database at `path`, locked: no other files, extensions or Python variables, no other settings.
+def open_database(path: Path, settings: ReplicaSettings, *, locked: bool = True) -> duckdb.DuckDBPyConnection:
+    """Open the database at `path`, without other files, extensions or Python variables.
+
+    If it is `locked`, settings cannot be changed: so is every database that is queried.
 
     Raises:
         duckdb.Error: the file is damaged, locked by another process, or not accessible.
@@ -20,6 +22,6 @@ def open_database(path: Path, settings: ReplicaSettings) -> duckdb.DuckDBPyConne
             "python_enable_replacements": False,
             "memory_limit": settings.memory_limit,
             "threads": settings.threads,
-            "lock_configuration": True,
+            "lock_configuration": locked,
         },
     )

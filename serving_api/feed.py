@@ -41,40 +41,57 @@ _WINDOW = f"""
     and l.dataset not like '%{adjudication_of("")}'
 """
 
-# DuckDB misreads ADBC's uuid, xid8 and jsonb, and has no time zones: text, bigint and UTC instead.
-_ITEMS = f"""
-    select l.text_id::text as id, l.dataset, t.text, l.label, l.status, l.agreement, l.votes::text as votes,
-           l.annotations, l.confidence, l.rule, l.rule_version, l.decided_by, t.gold_label, t.source,
-           t.external_id, t.claimed_label, t.score, t.metadata::text as metadata,
-           t.enrichment::text as enrichment, t.enrichment -> 'language' ->> 'code' as language,
-           t.received_at at time zone 'utc' as received_at, l.labelled_at at time zone 'utc' as labelled_at,
-           l.changed_xid::text::bigint as version
-    from labels l join texts t on t.id = l.text_id
-    where l.status <> '{LabelStatus.WITHDRAWN}' and {_WINDOW}
-"""  # noqa: S608
+# DuckDB misreads ADBC's xid8, and has no time zones: bigint and UTC instead.
+_LABEL = """
+    l.label, l.status, l.agreement, l.votes, l.annotations, l.confidence, l.rule, l.rule_version, l.decided_by,
+    l.labelled_at at time zone 'utc' as labelled_at, l.changed_xid::text::bigint as version
+"""
+_TEXT = """
+    t.id, t.text, t.gold_label, t.source, t.external_id, t.claimed_label, t.score, t.metadata, t.enrichment,
+    t.enrichment -> 'language' ->> 'code' as language, t.received_at at time zone 'utc' as received_at
+"""
+_ANNOTATION = """
+    a.response_id as id, a.annotator, a.value, a.status, a.created_at at time zone 'utc' as created_at,
+    a.updated_at at time zone 'utc' as updated_at
+"""
+_LABELLED = f"l.status <> '{LabelStatus.WITHDRAWN}' and {_WINDOW}"
 
-_WITHDRAWN = f"""
-    select l.text_id::text as id, l.dataset, l.changed_xid::text::bigint as version
+_TOMBSTONES = f"""
+    select l.text_id as id, l.dataset, l.changed_xid::text::bigint as version
     from labels l
     where l.status = '{LabelStatus.WITHDRAWN}' and {_WINDOW}
 """  # noqa: S608
 
-_ANNOTATION = """
-    a.response_id::text as id, l.text_id::text as text_id, l.dataset, a.annotator, a.value, a.status,
-    a.created_at at time zone 'utc' as created_at, a.updated_at at time zone 'utc' as updated_at
-"""
-_IN_FORCE = f"l.status <> '{LabelStatus.WITHDRAWN}' and a.withdrawn_at is null and {_WINDOW}"
+_ITEMS = f"""
+    select {_TEXT}, l.dataset, {_LABEL} from labels l join texts t on t.id = l.text_id where {_LABELLED}
+"""  # noqa: S608
 
 # What adjudicators say about the copy is said about the disputed text.
 _ANNOTATIONS = f"""
-    select {_ANNOTATION}, '{Role.ANNOTATOR}' as role
+    select {_ANNOTATION}, l.text_id, l.dataset, '{Role.ANNOTATOR}' as role
     from labels l join annotations a on a.text_id = l.text_id
-    where {_IN_FORCE}
+    where a.withdrawn_at is null and {_LABELLED}
     union all
-    select {_ANNOTATION}, '{Role.ADJUDICATOR}' as role
+    select {_ANNOTATION}, l.text_id, l.dataset, '{Role.ADJUDICATOR}' as role
     from labels l join texts c on c.adjudicates = l.text_id join annotations a on a.text_id = c.id
-    where c.adjudicates is not null and {_IN_FORCE}
+    where c.adjudicates is not null and a.withdrawn_at is null and {_LABELLED}
 """  # noqa: S608
+
+_LABELS = f"select l.text_id as id, l.dataset, {_LABEL} from labels l where {_LABELLED}"  # noqa: S608
+_TEXTS = f"select {_TEXT} from texts t where t.id in (select text_id from labels)"  # noqa: S608
+_COPIES = "select c.id, c.adjudicates as text_id from texts c where c.adjudicates is not null"
+_ANSWERS = f"select {_ANNOTATION}, a.text_id from annotations a where a.withdrawn_at is null"  # noqa: S608
+
+# Statements by what they give. What changed in a window is joined by Postgres: few rows, found by indexes. To join
+# whole tables is what it is slow at: they come one after another, and DuckDB joins them.
+CHANGES = {"items": _ITEMS, "annotations": _ANNOTATIONS, "tombstones": _TOMBSTONES}
+EVERYTHING = {
+    "labels": _LABELS,
+    "texts": _TEXTS,
+    "copies": _COPIES,
+    "answers": _ANSWERS,
+    "tombstones": _TOMBSTONES,
+}
 
 _KEYS = str(select_valid_keys().compile(dialect=postgresql.dialect()))  # type: ignore[no-untyped-call]
 
@@ -141,27 +158,10 @@ class Snapshot:
         return {row["hash"]: frozenset(row["scopes"]) for row in self._rows(_KEYS)}
 
     @contextmanager
-    def items(self, start: int, end: int) -> Iterator[pa.RecordBatchReader]:
-        """Stream the labelled texts that changed from `start` up to, not including, `end`."""
-        with self._stream(_ITEMS.format(start=start, end=end)) as reader:
-            yield reader
-
-    @contextmanager
-    def annotations(self, start: int, end: int) -> Iterator[pa.RecordBatchReader]:
-        """Stream all annotations of the labelled texts that changed in the window."""
-        with self._stream(_ANNOTATIONS.format(start=start, end=end)) as reader:
-            yield reader
-
-    @contextmanager
-    def withdrawn(self, start: int, end: int) -> Iterator[pa.RecordBatchReader]:
-        """Stream the ids of the texts that lost their label in the window."""
-        with self._stream(_WITHDRAWN.format(start=start, end=end)) as reader:
-            yield reader
-
-    @contextmanager
-    def _stream(self, statement: str) -> Iterator[pa.RecordBatchReader]:
+    def stream(self, statement: str, start: int, end: int) -> Iterator[pa.RecordBatchReader]:
+        """Stream one of CHANGES or EVERYTHING, of the labels that changed from `start` up to, not with, `end`."""
         with self._connection.cursor() as cursor:
-            cursor.execute(statement)
+            cursor.execute(statement.format(start=start, end=end))
             with cursor.fetch_record_batch() as reader:
                 yield reader
 

@@ -1,6 +1,7 @@
 """Keeps the replica up to date: one thread that follows the change feed and never gives up."""
 
 import contextlib
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -17,20 +18,26 @@ from serving_api.metrics import (
     APPLY_SECONDS,
     FEED_ERRORS,
     FEED_HELD_SECONDS,
-    REPLICA_AGE_SECONDS,
     REPLICA_ROWS,
     REPLICA_VERSION,
 )
-from serving_api.replica import Replica
+from serving_api.replica import Replica, State
 
 log = structlog.get_logger()
 
 _FIRST_DELAY_SECONDS = 0.2
 _LONGEST_DELAY_SECONDS = 10.0
+_LONGEST_BUILD_DELAY_SECONDS = 300.0
 # Gathers the labels of a busy moment into one window: each new version empties the cache of answers.
 _PAUSE_SECONDS = 0.1
 # How long a stop may have to wait for the thread to look.
 _LOOK_SECONDS = 0.25
+
+_DAMAGED = "damaged file"
+_BACK_IN_TIME = "the database went back in time"
+
+# Sets off what makes an identity another one although Postgres' is the same.
+_AGAIN = "#"
 
 
 class Follower:
@@ -38,6 +45,7 @@ class Follower:
 
     def __init__(self, replica: Replica, url: str, poll_seconds: float, key_ring: KeyRing) -> None:
         self.error: str | None = None
+        self.rebuilding: str | None = None  # why
         self._replica = replica
         self._url = url
         self._poll_seconds = poll_seconds
@@ -47,7 +55,6 @@ class Follower:
         self._window_moved_at = time.monotonic()
         # A daemon: a Postgres that hangs must not keep the program from ending.
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
-        REPLICA_AGE_SECONDS.set_function(lambda: replica.age_seconds)
 
     def start(self) -> None:
         """Take over what the replica's file holds, and begin to follow."""
@@ -72,11 +79,14 @@ class Follower:
                     while self._wait(listener):
                         self._follow(connection)
             except Exception as error:  # noqa: BLE001 - whatever it is, following goes on
+                if self._stop.is_set():
+                    return
                 FEED_ERRORS.inc()
                 self.error = type(error).__name__
                 log.warning("feed.failed", error=str(error), kind=self.error, retry_seconds=delay)
                 self._stop.wait(delay)
-                delay = min(delay * 2, _LONGEST_DELAY_SECONDS)
+                # A build that fails reads all of Postgres each time: ever more rarely.
+                delay = min(delay * 2, _LONGEST_BUILD_DELAY_SECONDS if self.rebuilding else _LONGEST_DELAY_SECONDS)
 
     @contextlib.contextmanager
     def _listening(self) -> Iterator[psycopg.Connection]:
@@ -97,38 +107,52 @@ class Follower:
 
     def _follow(self, connection: dbapi.Connection) -> None:
         """Bring the replica to what Postgres shows now."""
-        if self._replica.file.damaged:
-            self._replica.renew()
+        self._replica.folder.drop_old_seed()
         state = self._replica.state
         with feed.snapshot(connection) as snapshot:
             head = snapshot.head(state.cursor if state else 0)
             self._take_over_keys(snapshot.keys())
-            if reason := self._why_build(head):
-                self._build(snapshot, head, reason)
-            elif head.has_changes:
-                self._merge(snapshot, head)
-            else:
-                self._replica.advance(head.window_end)
+            self.rebuilding = _DAMAGED if self._replica.file.damaged else _why_build(state, head)
+            if self.rebuilding is None:
+                self._bring_up(snapshot, head)
+        if self.rebuilding:
+            self._rebuild(connection, self.rebuilding)
         self._observe(head)
 
     def _take_over_keys(self, keys: feed.Keys) -> None:
         self._key_ring.replace(keys)
         self._replica.take_over_keys(keys)
 
-    def _why_build(self, head: feed.Head) -> str | None:
-        state = self._replica.state
-        if state is None:
-            return "no replica"
-        if state.identity != head.identity:
-            return "another database"
-        if state.cursor > head.next_xid:
-            return "the database went back in time"
-        return None
+    def _bring_up(self, snapshot: feed.Snapshot, head: feed.Head) -> None:
+        if head.has_changes:
+            self._merge(snapshot, head)
+        else:
+            self._replica.advance(head.window_end)
 
-    def _build(self, snapshot: feed.Snapshot, head: feed.Head, reason: str) -> None:
+    def _rebuild(self, connection: dbapi.Connection, reason: str) -> None:
+        """Make another file; the old one, if there is any, serves on until then."""
         log.info("replica.building", reason=reason)
+        with self._replica.turn_to_build(self._stop) as mine:
+            # What others built would do for a damaged file too, if it were not what it was copied from.
+            if mine and (reason == _DAMAGED or not self._copy(connection)):
+                self._build(connection, reason)
+        if mine:
+            self.rebuilding = None
+
+    def _copy(self, connection: dbapi.Connection) -> bool:
+        with feed.snapshot(connection) as snapshot:
+            head = snapshot.head(0)
+        with APPLY_SECONDS.labels("copy").time():
+            copied = self._replica.copy_seed(lambda state: _why_build(state, head) is None)
+        if copied:
+            log.info("replica.copied", rows=self._replica.rows)
+        return copied
+
+    def _build(self, connection: dbapi.Connection, reason: str) -> None:
         started = time.perf_counter()
-        self._replica.build(snapshot, head.identity, head.window_end)
+        with feed.snapshot(connection) as snapshot:
+            head = snapshot.head(0)
+            self._replica.build(snapshot, _history(self._replica.state, head, reason), head.window_end)
         seconds = time.perf_counter() - started
         APPLY_SECONDS.labels("build").observe(seconds)
         log.info("replica.built", rows=self._replica.rows, seconds=round(seconds, 3))
@@ -149,3 +173,22 @@ class Follower:
     def _show(self) -> None:
         REPLICA_VERSION.set(self._replica.loaded().version)
         REPLICA_ROWS.set(self._replica.rows)
+
+
+def _why_build(state: State | None, head: feed.Head) -> str | None:
+    if state is None:
+        return "no replica"
+    if state.identity.partition(_AGAIN)[0] != head.identity:
+        return "another database"
+    if state.cursor > head.next_xid:
+        return _BACK_IN_TIME
+    return None
+
+
+def _history(state: State | None, head: feed.Head, reason: str) -> str:
+    """Return the identity for a build: another one if the same versions come again with other labels."""
+    if reason == _BACK_IN_TIME:
+        return f"{head.identity}{_AGAIN}{secrets.token_hex(4)}"
+    if state and state.identity.partition(_AGAIN)[0] == head.identity:
+        return state.identity
+    return head.identity

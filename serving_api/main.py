@@ -1,5 +1,6 @@
 """The serving API: all wiring."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -7,22 +8,32 @@ import anyio
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from core.datasets import Datasets
+from core.datasets import Datasets, load_datasets
 from core.keys import KeyRing
+from core.logs import configure_logging
 from core.openapi import describe
-from core.server import settle
-from core.settings import AccessSettings, DatabaseSettings
+from core.server import follow_parent, serve, serve_in_processes, settle
+from core.settings import (
+    AccessSettings,
+    DatabaseSettings,
+    DatasetsFileSettings,
+    LogSettings,
+    read_settings,
+    refuse_open_bind,
+)
 from core.web import install_web
 from serving_api.answer_cache import AnswerCache
 from serving_api.answers import Answers
 from serving_api.endpoints import make_router
 from serving_api.follower import Follower
+from serving_api.metrics import REPLICA_AGE_SECONDS
 from serving_api.query_pool import QueryPool
 from serving_api.replica import Replica
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 
 # A window is applied faster; a build is cut off, and starts anew the next time.
 _STOP_SECONDS = 2.0
+_AGE_SECONDS = 1.0
 
 
 def create_app(
@@ -34,7 +45,7 @@ def create_app(
     datasets: Datasets,
 ) -> FastAPI:
     """Make the application. Its lifespan opens the replica's file and follows Postgres."""
-    replica = Replica(data.replica_path, replica_settings)
+    replica = Replica(data.replica_path, replica_settings, serving.processes)
     pool = QueryPool(replica, serving.query_threads, serving.query_queue, serving.query_seconds)
     key_ring = KeyRing(access.require_api_key)
     follower = Follower(replica, database.libpq_url, replica_settings.poll_seconds, key_ring)
@@ -43,15 +54,24 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await anyio.to_thread.run_sync(replica.open)
         follower.start()
+        tasks = [asyncio.create_task(_show_age(replica)), asyncio.create_task(follow_parent())]
         settle(app)
         yield
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await anyio.to_thread.run_sync(follower.stop, _STOP_SECONDS)
         pool.close()
         await anyio.to_thread.run_sync(replica.close)
 
-    async def check_replica() -> None:
+    async def check_replica() -> str | None:
         if replica.state is None:
             raise RuntimeError(f"not built yet; Postgres: {follower.error or 'being read'}")
+        if follower.rebuilding is None:
+            return None
+        return (
+            f"is being rebuilt: {follower.rebuilding}; the old one serves on; Postgres: {follower.error or 'fine'}"
+        )
 
     app = FastAPIOffline(
         title="Serving API",
@@ -69,3 +89,34 @@ def create_app(
     install_web(app, {"replica": check_replica})
     describe(app, datasets, access.require_api_key)
     return app
+
+
+async def _show_age(replica: Replica) -> None:
+    """Keep the metric up to date by itself, also while Postgres hangs; what several processes share is a value."""
+    while True:
+        REPLICA_AGE_SECONDS.set(replica.age_seconds)
+        await asyncio.sleep(_AGE_SECONDS)
+
+
+def make_app() -> FastAPI:
+    """Make the service as the environment says; called in each process."""
+    configure_logging(read_settings(LogSettings), "serving_api")
+    return create_app(
+        read_settings(ServingSettings),
+        read_settings(ReplicaSettings),
+        read_settings(DataSettings),
+        read_settings(DatabaseSettings),
+        read_settings(AccessSettings),
+        load_datasets(read_settings(DatasetsFileSettings).datasets_file),
+    )
+
+
+def main() -> None:
+    """Run the service as the environment says."""
+    settings = read_settings(ServingSettings)
+    refuse_open_bind(settings.host, read_settings(AccessSettings))
+    app = make_app()  # also where other processes serve: what is wrong with the settings is said once
+    if settings.processes == 1:
+        serve(app, settings.host, settings.port)
+    else:
+        serve_in_processes("serving_api.main:make_app", settings.host, settings.port, settings.processes)

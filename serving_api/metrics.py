@@ -2,15 +2,22 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
-REPLICA_VERSION = Gauge("serving_replica_version", "Point of the change feed that the replica has applied")
-REPLICA_ROWS = Gauge("serving_replica_rows", "Labelled texts in the replica")
-REPLICA_AGE_SECONDS = Gauge("serving_replica_age_seconds", "Time since the replica last read Postgres")
+# Of several processes, the one that is furthest behind counts.
+REPLICA_VERSION = Gauge(
+    "serving_replica_version", "Point of the change feed that the replica has applied", multiprocess_mode="livemin"
+)
+REPLICA_ROWS = Gauge("serving_replica_rows", "Labelled texts in the replica", multiprocess_mode="livemin")
+REPLICA_AGE_SECONDS = Gauge(
+    "serving_replica_age_seconds", "Time since the replica last read Postgres", multiprocess_mode="livemax"
+)
 FEED_HELD_SECONDS = Gauge(
-    "serving_feed_held_seconds", "How long an open transaction in Postgres has been holding back the change feed"
+    "serving_feed_held_seconds",
+    "How long an open transaction in Postgres has been holding back the change feed",
+    multiprocess_mode="livemax",
 )
 APPLY_SECONDS = Histogram(
     "serving_replica_apply_seconds",
-    "Time to apply one window of the change feed, or to build the replica",
+    "Time to apply one window of the change feed, to build the replica, or to copy another process's",
     ["kind"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
 )

@@ -1,46 +1,58 @@
 """The replica: what Postgres says about labels, up to one point of the change feed."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TextIO
 
 import duckdb
-import pyarrow as pa
 
 from core.problems import Unavailable
+from serving_api import feed, slots
 from serving_api import replica_tables as tables
 from serving_api.feed import Keys, Snapshot
 from serving_api.replica_file import ReplicaFile, being_built
+from serving_api.replica_folder import ReplicaFolder
 from serving_api.settings import ReplicaSettings
+from serving_api.staging import load, stage
 
 # An idle replica notes that it is up to date: rarely, for a file that does not change costs nothing.
 _NOTE_SECONDS = 60
-
-# The tables, and what of a window goes into them; one after another, for they come over one connection.
-_PARTS = {"items": Snapshot.items, "annotations": Snapshot.annotations, "tombstones": Snapshot.withdrawn}
 
 
 @dataclass(frozen=True, slots=True)
 class State:
     """A point in the change feed of one Postgres."""
 
-    identity: str
+    identity: str  # of the history that versions count in
     cursor: int  # every change stamped below is applied
     version: int  # the highest stamp applied; 0 when there is none
     read_at: datetime  # when Postgres was last read, UTC
 
 
 class Replica:
-    """What the serving API answers from."""
+    """What the serving API answers from. One thread writes: the follower."""
 
-    def __init__(self, path: Path, settings: ReplicaSettings) -> None:
-        self.file = ReplicaFile(path, settings)
+    file: ReplicaFile
+    folder: ReplicaFolder
+
+    def __init__(self, path: Path, settings: ReplicaSettings, processes: int = 1) -> None:
+        """Make a replica in the folder of `path`; of several processes, each in a folder of its own."""
         self.state: State | None = None
         self.keys: Keys = {}
         self.rows = 0
+        self._shared = path.parent
+        self._settings = settings
+        self._processes = processes
+        self._slot_lock: TextIO | None = None
+        self._swapping = threading.Lock()
+        self._files: list[ReplicaFile] = []  # all that may be open, those included that readers still hold
+        self._listeners: list[Callable[[State], None]] = []
         self._noted_at: datetime | None = None
+        self._closing = False
 
     def open(self) -> None:
         """Open the file and take over what it holds.
@@ -48,20 +60,27 @@ class Replica:
         Raises:
             SystemExit: another process uses it, or it may not be written.
         """
-        self.file.open()
+        self._closing = False
         try:
-            self._load()
-        except Unavailable:  # the file looked sound, but is not
-            self.file.renew()
+            slot, self._slot_lock = slots.claim(self._shared, self._processes)
+            self.folder = ReplicaFolder(slot, self._shared, self._settings)
+            self._use(self.folder.open())
+            try:
+                self._load()
+            except Unavailable:  # the file looked sound, but is not
+                self.file.retire()
+                self._use(self.folder.open())
+        except (OSError, duckdb.Error) as error:
+            self.close()
+            raise SystemExit(f"The replica in {self._shared} cannot be used: {error}") from error
 
     def close(self) -> None:
-        """End what is under way, and close the file."""
-        self.file.close()
-
-    def renew(self) -> None:
-        """Put a damaged file aside; the next window is a build."""
-        self.state = None
-        self.file.renew()
+        """End what is under way, and close the files."""
+        self._closing = True
+        for file in list(self._files):
+            file.close()
+        if self._slot_lock:
+            self._slot_lock.close()
 
     @property
     def age_seconds(self) -> float:
@@ -72,11 +91,15 @@ class Replica:
     def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Give a cursor in a transaction of its own: all that is read within is of one version.
 
+        It stays readable however long it takes, also when the replica is built anew meanwhile.
+
         Raises:
-            Unavailable: nothing is loaded yet.
+            Unavailable: nothing is loaded yet, or the file is damaged where it was read.
         """
         self.loaded()
-        with self.file.transaction("read only") as cursor:
+        with ExitStack() as stack:
+            with self._swapping:
+                cursor = stack.enter_context(self.file.transaction("read only"))
             yield cursor
 
     def loaded(self) -> State:
@@ -89,35 +112,58 @@ class Replica:
             raise being_built()
         return self.state
 
+    def on_change(self, listener: Callable[[State], None]) -> None:
+        """Have `listener` called, in the follower's thread, whenever another version is there to be read."""
+        self._listeners.append(listener)
+
+    def turn_to_build(self, stopping: threading.Event) -> AbstractContextManager[bool]:
+        """Wait until no other process of this machine builds; false when `stopping` came first."""
+        return slots.building_turn(self._shared, stopping)
+
     def build(self, snapshot: Snapshot, identity: str, end: int) -> None:
-        """Replace everything by what `snapshot` shows; readers see the old until it is done."""
+        """Make a new file of what `snapshot` shows, and use it; readers see the old one until it is done."""
         read_at = _now()
-        with self.file.cursor() as cursor:
-            _stage(cursor, snapshot, 0, end)
-            cursor.begin()
-            for name in tables.BUILT:
-                cursor.execute(f"create or replace table {name} ({tables.TABLES[name]})")
-            for statement in tables.LOAD:
-                cursor.execute(statement)
-            state = State(identity, end, _number(cursor, tables.VERSION), read_at)
-            _write(cursor, state)
-            cursor.commit()
-        self._take_over(state)
+        with self._next(self.folder.begin()) as file:
+            with file.cursor() as cursor:
+                load(cursor, snapshot, end, self._settings.threads)
+                state = State(identity, end, _number(cursor, tables.BUILT_VERSION), read_at)
+                _write(cursor, state)
+                _write_keys(cursor, self.keys)
+            if self._processes > 1:
+                self.folder.make_seed(file)
+            self._swap(file, state)
+
+    def copy_seed(self, fits: Callable[[State], bool]) -> bool:
+        """Use a copy of what another process of this machine has built, if there is one that fits."""
+        file = self.folder.begin_from_seed()
+        if file is None:
+            return False
+        with self._next(file):
+            with file.transaction() as cursor:
+                state = _read(cursor)
+                _write_keys(cursor, self.keys)
+            if state is None or not fits(state):
+                return False
+            self._swap(file, state)
+        return True
 
     def merge(self, snapshot: Snapshot, end: int) -> None:
         """Apply what changed since the cursor."""
         old = self.loaded()
         read_at = _now()
         with self.file.cursor() as cursor:
-            _stage(cursor, snapshot, old.cursor, end)
+            stage(cursor, snapshot, feed.CHANGES, old.cursor, end)
+            ids = [row[0] for row in cursor.execute(tables.CHANGED).fetchall()]
+            withdrawn = _number(cursor, "select count(*) from new_tombstones")
             cursor.begin()
-            for statement in tables.MERGE:
-                cursor.execute(statement)
+            for statement, takes_ids in tables.merge(len(ids), withdrawn):
+                cursor.execute(statement, ids if takes_ids else None)
             version = max(old.version, _number(cursor, tables.VERSION))
             state = replace(old, cursor=end, version=version, read_at=read_at)
             _write(cursor, state)
             cursor.commit()
-        self._take_over(state)
+        self._set(state)
+        self._tell()
 
     def advance(self, end: int) -> None:
         """Note that Postgres was read and that nothing had changed below `end`."""
@@ -131,36 +177,56 @@ class Replica:
         """Keep the valid API keys, so that they are known also while Postgres is away."""
         if keys == self.keys:
             return
-        with self.file.transaction() as cursor:
-            cursor.execute("delete from api_keys")
-            for hash_, scopes in keys.items():
-                cursor.execute("insert into api_keys values (?, ?)", [hash_, sorted(scopes)])
         self.keys = keys
+        if not self.file.damaged:
+            with self.file.transaction() as cursor:
+                _write_keys(cursor, keys)
 
     def _load(self) -> None:
         with self.file.transaction("read only") as cursor:
-            found = cursor.execute("select identity, cursor, version, read_at from state").fetchall()
+            state = _read(cursor)
             keys = cursor.execute("select hash, scopes from api_keys").fetchall()
         self.keys = {key: frozenset(scopes) for key, scopes in keys}
-        if found:
-            self._take_over(State(*found[0]))
+        if state:
+            self._set(state)
 
-    def _take_over(self, state: State) -> None:
+    @contextmanager
+    def _next(self, file: ReplicaFile) -> Iterator[ReplicaFile]:
+        """Remove the next file at the end, unless it was put in place."""
+        self._files.append(file)
+        try:
+            if self._closing:
+                raise being_built()
+            yield file
+        finally:
+            self.folder.discard(file)
+
+    def _swap(self, building: ReplicaFile, state: State) -> None:
+        new = self.folder.put_in_place(building)
+        old = self.file
+        with self._swapping:
+            self._use(new)
+            self._set(state)
+        self._tell()
+        old.retire()
+
+    def _use(self, file: ReplicaFile) -> None:
+        self._files = [one for one in self._files if not one.closed] + [file]
+        self.file = file
+
+    def _set(self, state: State) -> None:
         with self.file.transaction("read only") as cursor:
             self.rows = _number(cursor, "select count(*) from items")
         self.state, self._noted_at = state, state.read_at
 
+    def _tell(self) -> None:
+        for listener in self._listeners:
+            listener(self.loaded())
 
-def _stage(cursor: duckdb.DuckDBPyConnection, snapshot: Snapshot, start: int, end: int) -> None:
-    """Receive a window into temporary tables, outside of a transaction: there DuckDB would keep every batch."""
-    for table, read in _PARTS.items():
-        cursor.execute(tables.stage(table))
-        with read(snapshot, start, end) as stream:
-            # Batch by batch: given the stream itself, DuckDB crashes when it is interrupted within.
-            for batch in stream:
-                cursor.register("incoming", pa.Table.from_batches([batch]))
-                cursor.execute(tables.receive(table))
-                cursor.unregister("incoming")
+
+def _read(cursor: duckdb.DuckDBPyConnection) -> State | None:
+    found = cursor.execute("select identity, cursor, version, read_at from state").fetchall()
+    return State(*found[0]) if found else None
 
 
 def _number(cursor: duckdb.DuckDBPyConnection, statement: str) -> int:
@@ -173,6 +239,12 @@ def _write(cursor: duckdb.DuckDBPyConnection, state: State) -> None:
     cursor.execute(
         "insert into state values (?, ?, ?, ?)", [state.identity, state.cursor, state.version, state.read_at]
     )
+
+
+def _write_keys(cursor: duckdb.DuckDBPyConnection, keys: Keys) -> None:
+    cursor.execute("delete from api_keys")
+    for hash_, scopes in keys.items():
+        cursor.execute("insert into api_keys values (?, ?)", [hash_, sorted(scopes)])
 
 
 def _now() -> datetime:

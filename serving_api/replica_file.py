@@ -1,12 +1,11 @@
-"""The replica's file: who may open it, who is reading it, and what happens when it is damaged."""
+"""One open file of a replica: who is reading it, whether it is damaged, and its end."""
 
-import fcntl
+import shutil
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 import duckdb
 import structlog
@@ -21,50 +20,67 @@ log = structlog.get_logger()
 # What DuckDB says of a file that cannot be trusted any more. Other errors are about space, memory, time.
 _DAMAGE = (duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException)
 _DAMAGE_WORDS = ("corrupt", "checksum", "not a valid duckdb", "could not read enough bytes")
-# At opening it is the other way round: all but these mean damage.
-_NO_ACCESS_WORDS = ("lock on file", "permission denied", "no space left", "read-only file system")
 
 _CLOSE_SECONDS = 5.0
 
 
+class OtherLayout(Exception):
+    """The file was written by another version of this program."""
+
+
 class ReplicaFile:
-    """A DuckDB file of the current layout, owned by this process; one thread writes, many read."""
+    """A DuckDB file of the current layout, open in this process only; one thread writes, many read."""
 
-    def __init__(self, path: Path, settings: ReplicaSettings) -> None:
-        self.path = path
-        self.damaged = False
-        self._settings = settings
-        self._lock_file: TextIO | None = None
-        self._connection: duckdb.DuckDBPyConnection | None = None
-        self._cursors: set[duckdb.DuckDBPyConnection] = set()
-        self._changed = threading.Condition()
-
-    def open(self) -> None:
-        """Open the file; begin an empty one where it is missing, damaged or of another layout.
+    def __init__(self, path: Path, settings: ReplicaSettings, *, locked: bool = True) -> None:
+        """Open the file; begin an empty one where there is none. If `locked`, DuckDB's settings stay as they are.
 
         Raises:
-            SystemExit: another process uses it, or it may not be written.
+            duckdb.Error: it is damaged, or may not be opened.
+            OtherLayout: it was written by another version of this program.
         """
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock()
-            self._connect()
-        except (OSError, duckdb.Error) as error:
-            self.close()
-            raise SystemExit(f"The replica {self.path} cannot be used: {error}") from error
+        self.path = path
+        self.damaged = False
+        self._retired = False
+        self._cursors: set[duckdb.DuckDBPyConnection] = set()
+        self._changed = threading.Condition()
+        self._connection: duckdb.DuckDBPyConnection | None = _open(path, settings, locked)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it can no longer be read."""
+        return self._connection is None
 
     def close(self) -> None:
         """End what is under way, and close the file."""
-        self._disconnect()
-        if self._lock_file:
-            self._lock_file.close()
+        with self._changed:
+            connection, self._connection = self._connection, None
+            deadline = time.monotonic() + _CLOSE_SECONDS
+            while self._cursors and time.monotonic() < deadline:
+                # Again and again: an interrupt between two statements is lost.
+                for cursor in self._cursors:
+                    cursor.interrupt()
+                self._changed.wait(0.1)
+        if connection:
+            connection.close()
 
-    def renew(self) -> None:
-        """Put the damaged file aside and begin an empty one."""
-        self._disconnect()
-        self._put_aside()
-        self._connect()
-        self.damaged = False
+    def finish(self) -> None:
+        """Write everything into the file itself, and close it.
+
+        Raises:
+            duckdb.Error: there is no space for it.
+        """
+        if not self.closed:
+            with self.cursor() as cursor:
+                cursor.execute("checkpoint")
+            self.close()
+
+    def retire(self) -> None:
+        """Give the file up: the last one who is reading it closes and removes it."""
+        with self._changed:
+            self._retired = True
+            unread = not self._cursors
+        if unread:
+            self._remove()
 
     @contextmanager
     def transaction(self, mode: str = "") -> Iterator[duckdb.DuckDBPyConnection]:
@@ -79,7 +95,7 @@ class ReplicaFile:
         """Give a cursor, a connection of its own; closing it rolls back what is not committed.
 
         Raises:
-            Unavailable: the file is just being closed or renewed, or is found damaged and soon will be.
+            Unavailable: the file is being closed, or it is damaged where it was read.
         """
         cursor = self._new_cursor()
         try:
@@ -97,6 +113,9 @@ class ReplicaFile:
                 cursor.close()
                 self._cursors.discard(cursor)
                 self._changed.notify_all()
+                was_last = self._retired and not self._cursors
+            if was_last:
+                self._remove()
 
     def _new_cursor(self) -> duckdb.DuckDBPyConnection:
         with self._changed:
@@ -106,66 +125,49 @@ class ReplicaFile:
             self._cursors.add(cursor)
         return cursor
 
-    def _lock(self) -> None:
-        """Keep other serving processes away: DuckDB's own lock cannot be told from damage on every system."""
-        self._lock_file = self.path.with_suffix(".lock").open("w")
-        try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock_file.close()
-            raise SystemExit(
-                f"Another process uses the replica {self.path}. Give each serving process its own DATA_DIR."
-            ) from error
-
-    def _connect(self) -> None:
-        try:
-            self._connection = self._open_current()
-        except duckdb.Error as error:
-            if any(word in str(error).lower() for word in _NO_ACCESS_WORDS):
-                raise
-            log.warning("replica.damaged", path=str(self.path), error=str(error))
-            self._put_aside()
-            self._connection = self._open_current()
-
-    def _open_current(self) -> duckdb.DuckDBPyConnection:
-        connection = open_database(self.path, self._settings)
-        try:
-            layout = _layout(connection)
-        except duckdb.Error:
-            connection.close()
-            raise
-        if layout == LAYOUT:
-            return connection
-        connection.close()
-        log.info("replica.layout_changed", found=layout, wanted=LAYOUT)
-        for file in self._files():
-            file.unlink(missing_ok=True)
-        return self._open_current()
-
-    def _disconnect(self) -> None:
-        with self._changed:
-            connection, self._connection = self._connection, None
-            deadline = time.monotonic() + _CLOSE_SECONDS
-            while self._cursors and time.monotonic() < deadline:
-                # Again and again: an interrupt between two statements is lost.
-                for cursor in self._cursors:
-                    cursor.interrupt()
-                self._changed.wait(0.1)
-        if connection:
-            connection.close()
-
-    def _put_aside(self) -> None:
-        for file in self._files():
-            if file.exists():
-                file.rename(file.with_name(f"{file.name}.damaged"))
-
-    def _files(self) -> tuple[Path, Path]:
-        return self.path, self.path.with_name(f"{self.path.name}.wal")
+    def _remove(self) -> None:
+        self.close()
+        if self.damaged:
+            put_aside(self.path)
+        else:
+            delete(self.path)
+        log.info("replica.removed", path=str(self.path), damaged=self.damaged)
 
 
 def being_built() -> Unavailable:
     """Return the refusal of whoever asks for data while there is none."""
     return Unavailable("The replica is being built.", code="replica_missing", retry_after_seconds=5)
+
+
+def delete(path: Path) -> None:
+    """Delete a file, with DuckDB's log and temporary files beside it."""
+    path.unlink(missing_ok=True)
+    path.with_name(f"{path.name}.wal").unlink(missing_ok=True)
+    shutil.rmtree(path.with_name(f"{path.name}.tmp"), ignore_errors=True)
+
+
+def put_aside(path: Path) -> None:
+    """Keep a damaged file for whoever looks into it: the last one only, under a name that is always the same."""
+    aside = path.with_name("replica.damaged")
+    delete(aside)
+    for suffix in ("", ".wal"):
+        file = path.with_name(f"{path.name}{suffix}")
+        if file.exists():
+            file.rename(aside.with_name(f"{aside.name}{suffix}"))
+    delete(path)
+
+
+def _open(path: Path, settings: ReplicaSettings, locked: bool) -> duckdb.DuckDBPyConnection:
+    connection = open_database(path, settings, locked=locked)
+    try:
+        layout = _layout(connection)
+    except duckdb.Error:
+        connection.close()
+        raise
+    if layout != LAYOUT:
+        connection.close()
+        raise OtherLayout(f"The file has layout {layout}, not {LAYOUT}.")
+    return connection
 
 
 def _layout(connection: duckdb.DuckDBPyConnection) -> int:

@@ -36,66 +36,99 @@ TABLES = {
     """,
 }
 
-# What a build replaces.
-BUILT = ("items", "annotations", "tombstones", "state")
+
+def stage(name: str) -> str:
+    """Return the statement that makes an empty temporary table with the columns of the Arrow table `incoming`."""
+    return f"create or replace temp table new_{name} as from incoming limit 0"
 
 
-def stage(table: str) -> str:
-    """Return the statement that makes an empty temporary table for what is new in `table`."""
-    return f"create or replace temp table new_{table} as select * from {table} where false"  # noqa: S608
+def receive(name: str) -> str:
+    """Return the statement that adds the Arrow table `incoming` to a temporary table."""
+    return f"insert into new_{name} from incoming"
 
 
-def receive(table: str) -> str:
-    """Return the statement that adds the Arrow table `incoming` to what is new in `table`."""
-    return f"insert into new_{table} by name select * from incoming"  # noqa: S608
-
-
+# What fills an empty file; each one is a transaction of its own.
 LOAD = (
     # Pages and filters by time skip the row groups that hold other times.
-    "insert into items select * from new_items order by labelled_at, id desc",
-    "insert into annotations select * from new_annotations",
-    "insert into tombstones select * from new_tombstones",
+    """
+    insert into items by name select * from new_labels join new_texts using (id) order by labelled_at, id desc
+    """,
+    f"""
+    insert into annotations by name
+    select a.* replace (l.id as text_id), l.dataset,
+           case when c.id is null then '{Role.ANNOTATOR}' else '{Role.ADJUDICATOR}' end as role
+    from new_answers a left join new_copies c on c.id = a.text_id
+         join new_labels l on l.id = coalesce(c.text_id, a.text_id)
+    """,  # noqa: S608
+    "insert into tombstones by name from new_tombstones",
     # Not unique: DuckDB checks uniqueness too early to delete and insert a key in one transaction. That there is
     # one row an id follows from the statements below.
     "create index items_id on items (id)",
     "create index annotations_text_id on annotations (text_id)",
 )
 
+# How many texts may change for the index to be used. DuckDB uses it for a list of values with up to 2048 rows, and
+# never for a join.
+FEW = 500
+CHANGED = "select id from new_items union select id from new_tombstones"
+
 # Rows that exist are updated in place: deleting from an index costs forty times as much, and a row that stays
-# where it is keeps the order by time. Each statement compares one column: DuckDB reads just that in full.
-MERGE = (
-    "delete from items using new_tombstones n where items.id = n.id",
+# where it is keeps the order by time. `{items}` and `{annotations}` keep to the texts that changed; see `merge`.
+_WITHDRAW = (
+    "delete from items using new_tombstones n where items.id = n.id and {items}",
+    "delete from annotations using new_tombstones n where annotations.text_id = n.id and {annotations}",
+)
+_MERGE = (
     # Withdrawn and labelled again, maybe within this window: it moves to its new time.
-    "delete from items using new_items n where items.id = n.id and items.labelled_at <> n.labelled_at",
+    """
+    delete from items using new_items n where items.id = n.id and items.labelled_at <> n.labelled_at and {items}
+    """,
     """
     update items set label = n.label, status = n.status, agreement = n.agreement, votes = n.votes,
         annotations = n.annotations, confidence = n.confidence, rule = n.rule, rule_version = n.rule_version,
         decided_by = n.decided_by, gold_label = n.gold_label, version = n.version
-    from new_items n where items.id = n.id
+    from new_items n where items.id = n.id and {items}
     """,
     """
-    insert into items select * from new_items n where not exists (from items i where i.id = n.id)
+    insert into items by name from new_items where id not in (select id from items where {items})
     order by labelled_at, id desc
     """,
-    "delete from annotations using new_tombstones n where annotations.text_id = n.id",
     """
     delete from annotations using new_items n
-    where annotations.text_id = n.id and annotations.id not in (select id from new_annotations)
+    where annotations.text_id = n.id and annotations.id not in (select id from new_annotations) and {annotations}
     """,
     """
     update annotations set annotator = n.annotator, value = n.value, status = n.status, updated_at = n.updated_at
-    from new_annotations n where annotations.id = n.id
+    from new_annotations n where annotations.id = n.id and {annotations}
     """,
     """
-    insert into annotations select * from new_annotations n
-    where not exists (from annotations a where a.id = n.id)
+    insert into annotations by name from new_annotations
+    where id not in (select id from annotations where {annotations})
     """,
-    "delete from tombstones where id in (select id from new_items) or id in (select id from new_tombstones)",
-    "insert into tombstones select * from new_tombstones",
+    f"delete from tombstones where id in ({CHANGED})",  # noqa: S608
+    "insert into tombstones by name from new_tombstones",
 )
+
+
+def merge(changed: int, withdrawn: int) -> list[tuple[str, bool]]:
+    """Return the statements that apply a window in which so many texts changed, so many of them withdrawn.
+
+    Each comes with whether it takes the ids of all these texts as its values. Few texts are found by their index,
+    so that it matters little how large the tables are; for many, reading the indexed column in full is faster.
+    """
+    ids = ", ".join(f"${number}" for number in range(1, changed + 1))
+    few = changed <= FEW
+    items = f"items.id in ({ids})" if few else "true"
+    annotations = f"annotations.text_id in ({ids})" if few else "true"
+    statements = (*_WITHDRAW, *_MERGE) if withdrawn else _MERGE
+    return [(one.format(items=items, annotations=annotations), few and "{" in one) for one in statements]
+
 
 # The highest stamp received. Unlike the end of the window it stands still while no label changes.
 VERSION = """
     select coalesce(max(version), 0)
     from (select version from new_items union all select version from new_tombstones)
+"""
+BUILT_VERSION = """
+    select coalesce(max(version), 0) from (select version from items union all select version from tombstones)
 """

@@ -17,7 +17,10 @@ class DataSettings(SettingsGroup):
 
     @property
     def replica_path(self) -> Path:
-        """The replica's file. It may be deleted while the program is stopped: it comes back the same."""
+        """The replica's first file; later ones are beside it, with a number.
+
+        They may be deleted while the program is stopped: the replica comes back the same.
+        """
         return self.data_dir / "serving" / "replica.duckdb"
 
 
@@ -28,6 +31,11 @@ class ServingSettings(SettingsGroup):
 
     host: str = Field("127.0.0.1", description="Address that the serving API listens on.")
     port: int = Field(9000, ge=0, le=65535, description="Port that the serving API listens on.")
+    processes: int = Field(
+        1,
+        ge=1,
+        description="Processes that share the port; each has its own replica on disk, and the limits below.",
+    )
     query_threads: int = Field(4, ge=1, description="Queries that run at once; more wait.")
     query_queue: int = Field(256, ge=0, description="Queries that wait at most; beyond, the answer is 503.")
     query_seconds: float = Field(10, gt=0, description="Time limit of one query, with its wait; then 503.")
@@ -48,6 +56,6 @@ class ReplicaSettings(SettingsGroup):
     memory_limit: str = Field(
         "1GB",
         pattern=r"^[0-9]+(\.[0-9]+)? ?[KMGT]i?B$",
-        description="Memory that DuckDB takes at most, as `512MB`.",
+        description="Memory that DuckDB takes at most, as `512MB`; twice that while a replica is built anew.",
     )
     threads: int = Field(2, ge=1, description="Threads that DuckDB computes with.")
