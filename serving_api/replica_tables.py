@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from serving_api import totals
+
 # Goes up with every change of a table here: a file of another layout is built anew.
 LAYOUT = 4
 
@@ -34,10 +36,11 @@ TABLES = {
         identity varchar not null, cursor bigint not null, version bigint not null,
         read_at timestamp not null
     """,
+    **totals.TABLES,
 }
 
 # What a build replaces.
-BUILT = ("items", "annotations", "tombstones", "state")
+BUILT = ("items", "annotations", "tombstones", "state", *totals.TABLES)
 
 
 def stage(table: str) -> str:
@@ -59,11 +62,13 @@ LOAD = (
     # one row an id follows from the statements below.
     "create index items_id on items (id)",
     "create index annotations_text_id on annotations (text_id)",
+    *totals.BUILD,
 )
 
 # Rows that exist are updated in place: deleting from an index costs forty times as much, and a row that stays
 # where it is keeps the order by time. Each statement compares one column: DuckDB reads just that in full.
 MERGE = (
+    *totals.BEFORE_MERGE,
     "delete from items using new_tombstones n where items.id = n.id",
     # Withdrawn and labelled again, maybe within this window: it moves to its new time.
     "delete from items using new_items n where items.id = n.id and items.labelled_at <> n.labelled_at",
@@ -92,6 +97,7 @@ MERGE = (
     """,
     "delete from tombstones where id in (select id from new_items) or id in (select id from new_tombstones)",
     "insert into tombstones select * from new_tombstones",
+    *totals.AFTER_MERGE,
 )
 
 # The highest stamp received. Unlike the end of the window it stands still while no label changes.
