@@ -1,7 +1,7 @@
 """Kept totals: how many texts there are of each kind, so that nobody counts them when asked.
 
-They change with the items, in the same transaction: a build counts, a merge takes away what its texts were and adds
-what they are now. Of a kind without texts there is no row. Uses the temporary tables of serving_api.replica_tables.
+They change in the transaction that changes the items: a build counts, a merge takes away what its texts were and
+adds what they are now. Of a kind without texts there is no row. Uses the temporary tables of replica_tables.
 """
 
 from core.models import AnnotationStatus
