@@ -70,11 +70,18 @@ class Answers:
         key = b"annotators" + query.fingerprint
         return await self._cached(key, lambda c, p: _document(statistics.make_annotators(c, query), p.version))
 
+    def ready_or_none(self, key: bytes) -> Answer | None:
+        """Return an answer that was made before and is still the newest."""
+        state = self._replica.state
+        if state is None or not self._cache.holds(point := Point(state.identity, state.version), key):
+            return None
+        return self._cache.get_or_none(point, key)
+
     async def _cached(self, key: bytes, make: Callable[[Connection, Point], Made]) -> Answer:
         def work(cursor: Connection) -> Answer:
             point = repository.get_point(cursor)
             body, next_cursor = make(cursor, point)
-            return Answer(body, point, _etag(point, key), next_cursor)
+            return Answer(body, point, _etag(point, key), key, next_cursor)
 
         state = self._replica.loaded()
         answer = self._cache.get_or_none(Point(state.identity, state.version), key)
