@@ -11,7 +11,7 @@ from load_testing.bench.http_load import Load, get_all
 from load_testing.bench.servers import Server
 
 CLIENTS = 16
-_WARM_SECONDS = 0.5
+_WARM_SECONDS = 0.3
 _SECONDS = 3.0
 
 
