@@ -12,7 +12,7 @@ from load_testing.bench.servers import Server
 
 CLIENTS = 16
 _WARM_SECONDS = 0.3
-_SECONDS = 3.0
+_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)

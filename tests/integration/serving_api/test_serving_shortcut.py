@@ -1,13 +1,14 @@
 """What is sent again is what would be made again."""
 
+from typing import Any
+
 import pytest
-from httpx import Response
 from prometheus_client import REGISTRY
 from starlette.testclient import TestClient
 
 from serving_api.replica import Replica
 from tests.integration.serving_api.conftest import Serve
-from tests.integration.serving_api.labelling import Labeller
+from tests.integration.serving_api.labelling import Labeller, wait_until
 
 PATHS = [
     "/texts",
@@ -23,7 +24,7 @@ def _hits() -> float:
     return REGISTRY.get_sample_value("serving_answer_cache_lookups_total", {"result": "hit"}) or 0
 
 
-def _shown(answer: Response) -> tuple[int, bytes, dict[str, str]]:
+def _shown(answer: Any) -> tuple[int, bytes, dict[str, str]]:
     headers = {name: value for name, value in answer.headers.items() if name not in _VOLATILE}
     return answer.status_code, answer.content, headers
 
@@ -70,15 +71,16 @@ def test_new_labels_are_seen(client: TestClient, texts: list[str], labeller: Lab
     assert answer["total"] == 4
 
 
-def test_each_request_has_its_id_and_its_key_is_checked(serve: Serve, labeller: Labeller) -> None:
+def test_each_request_has_its_id_and_its_key_is_checked(serve: Serve) -> None:
     with serve() as client:
-        client.get("/texts")
+        wait_until(lambda: client.get("/texts").status_code == 200)
         for number in range(3):
             answer = client.get("/texts", headers={"X-Request-ID": f"mine-{number}"})
             assert answer.headers.get_list("x-request-id") == [f"mine-{number}"]
-        key_ring = client.app.state.key_ring  # type: ignore[attr-defined]
-        key_ring.required = True
+        hits = _hits()
+        client.app.state.key_ring.required = True  # type: ignore[attr-defined]
         assert client.get("/texts").status_code == 401
+        assert _hits() == hits + 1
 
 
 def test_what_is_not_sent_is_refused_also_where_it_is_ready(client: TestClient, texts: list[str]) -> None:
