@@ -17,6 +17,7 @@ class Answer:
     body: bytes
     point: Point
     etag: str
+    key: bytes  # what was asked for
     next_cursor: str | None = None
 
 
@@ -36,6 +37,10 @@ class AnswerCache:
         if answer:
             self._answers.move_to_end(key)
         return answer
+
+    def holds(self, point: Point, key: bytes) -> bool:
+        """Whether the answer for `key`, made from `point`, is there."""
+        return point == self._point and key in self._answers
 
     def put(self, key: bytes, answer: Answer) -> None:
         """Keep an answer; those of other points are dropped."""

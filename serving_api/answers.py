@@ -12,11 +12,12 @@ from core.datasets import Dataset
 from core.models import LabelStatus
 from core.problems import NotFound
 from serving_api import cursor as cursors
-from serving_api import repository, statistics
+from serving_api import repository, statistics, windows
 from serving_api.answer_cache import Answer, AnswerCache
 from serving_api.cursor import Position
+from serving_api.hints import Hints
 from serving_api.moments import to_text
-from serving_api.query import AgreementQuery, DisputedQuery, PageQuery, TextsQuery
+from serving_api.query import AgreementQuery, DisputedQuery, PageQuery, TextsQuery, is_counted
 from serving_api.query_pool import QueryPool
 from serving_api.replica import Replica
 from serving_api.replica_tables import LAYOUT
@@ -33,17 +34,19 @@ class Answers:
         self._replica = replica
         self._pool = pool
         self._cache = cache
+        self._hints = Hints()
 
     async def page(self, page: PageQuery) -> Answer:
         """Return one page of labelled texts."""
         position = f"{page.limit} {page.after}".encode()
-        return await self._cached(b"page" + page.texts.fingerprint + position, lambda c, v: _page(c, v, page))
+        key = b"page" + page.texts.fingerprint + position
+        return await self._cached(key, lambda c, p: _page(c, p, page, self._hints))
 
     async def disputed(self, query: DisputedQuery) -> Answer:
         """Return one page of the list of what wants a decision."""
         position = f"{query.limit} {query.after}".encode()
         key = b"disputed" + query.fingerprint + position
-        return await self._cached(key, lambda c, v: _disputed(c, v, query))
+        return await self._cached(key, lambda c, p: _disputed(c, p.version, query))
 
     async def text(self, id_: UUID) -> Answer:
         """Return one labelled text with its annotations.
@@ -55,23 +58,30 @@ class Answers:
 
     async def stats(self, name: str, dataset: Dataset) -> Answer:
         """Return the totals of a dataset."""
-        return await self._cached(b"stats" + name.encode(), lambda c, v: _stats(c, v, name, dataset))
+        return await self._cached(b"stats" + name.encode(), lambda c, p: _stats(c, p.version, name, dataset))
 
     async def agreement(self, query: AgreementQuery) -> Answer:
         """Return how far annotators agree."""
         key = b"agreement" + query.texts.fingerprint + repr(query.pair).encode()
-        return await self._cached(key, lambda c, v: _document(statistics.make_agreement(c, query), v))
+        return await self._cached(key, lambda c, p: _document(statistics.make_agreement(c, query), p.version))
 
     async def annotators(self, query: TextsQuery) -> Answer:
         """Return what each annotator has done."""
         key = b"annotators" + query.fingerprint
-        return await self._cached(key, lambda c, v: _document(statistics.make_annotators(c, query), v))
+        return await self._cached(key, lambda c, p: _document(statistics.make_annotators(c, query), p.version))
 
-    async def _cached(self, key: bytes, make: Callable[[Connection, int], Made]) -> Answer:
+    def ready_or_none(self, key: bytes) -> Answer | None:
+        """Return an answer that was made before and is still the newest."""
+        state = self._replica.state
+        if state is None or not self._cache.holds(point := Point(state.identity, state.version), key):
+            return None
+        return self._cache.get_or_none(point, key)
+
+    async def _cached(self, key: bytes, make: Callable[[Connection, Point], Made]) -> Answer:
         def work(cursor: Connection) -> Answer:
             point = repository.get_point(cursor)
-            body, next_cursor = make(cursor, point.version)
-            return Answer(body, point, _etag(point, key), next_cursor)
+            body, next_cursor = make(cursor, point)
+            return Answer(body, point, _etag(point, key), key, next_cursor)
 
         state = self._replica.loaded()
         answer = self._cache.get_or_none(Point(state.identity, state.version), key)
@@ -81,27 +91,31 @@ class Answers:
         return answer
 
 
-def _page(cursor: Connection, version: int, page: PageQuery) -> Made:
-    rows = repository.list_items(cursor, page, page.limit + 1)
+def _page(cursor: Connection, point: Point, page: PageQuery, hints: Hints) -> Made:
+    texts = hints.count_texts(cursor, point, page.texts)
+    rows = windows.list_page(cursor, page, hints.sample(cursor, point), texts)
     positions = [Position(cursors.microseconds(row["labelled_at"]), row["id"]) for row in rows]
-    return _list(rows, positions, page.limit, page.texts.fingerprint, version)
+    total = texts if is_counted(page.texts) else None
+    return _list(rows, positions, page.limit, page.texts.fingerprint, {"total": total, "version": point.version})
 
 
 def _disputed(cursor: Connection, version: int, query: DisputedQuery) -> Made:
     rows = repository.list_disputed(cursor, query, query.limit + 1)
     positions = [Position(row.pop("urgency"), row["id"]) for row in rows]
-    return _list(rows, positions, query.limit, query.fingerprint, version)
+    return _list(rows, positions, query.limit, query.fingerprint, {"version": version})
 
 
-def _list(rows: list[Row], positions: list[Position], limit: int, fingerprint: bytes, version: int) -> Made:
-    """Make a page of the first `limit` rows; one more tells that another page follows."""
+def _list(
+    rows: list[Row], positions: list[Position], limit: int, fingerprint: bytes, rest: dict[str, int | None]
+) -> Made:
+    """Make a page of the first `limit` rows, and the rest; one row more tells that another page follows."""
     following = cursors.encode(positions[limit - 1], fingerprint) if len(rows) > limit else None
     body = {"items": [_item(row) for row in rows[:limit]], "next_cursor": following}
-    return _document(body, version, following)
+    return orjson.dumps(body | rest), following
 
 
-def _document(body: dict[str, Any], version: int, next_cursor: str | None = None) -> Made:
-    return orjson.dumps(body | {"version": version}), next_cursor
+def _document(body: dict[str, Any], version: int) -> Made:
+    return orjson.dumps(body | {"version": version}), None
 
 
 def _text(cursor: Connection, id_: UUID) -> Made:
@@ -130,7 +144,7 @@ def _stats(cursor: Connection, version: int, name: str, dataset: Dataset) -> Mad
         "by_label": by_label,
         "by_status": by_status,
         "by_source": repository.count_by(cursor, name, "source"),
-        "by_day": repository.count_by(cursor, name, "labelled_at::date"),
+        "by_day": repository.count_by_day(cursor, name),
         "by_annotator": repository.count_by_annotator(cursor, name),
     }
     return _document(body, version)

@@ -4,7 +4,7 @@ from typing import Any
 
 from core.openapi import Responses, answer, header, key_refusals, problem, unavailable, wrong_parameter
 from serving_api.parameters import EXAMPLE_CURSOR
-from serving_api.schemas import AgreementStats, AnnotatorsStats, Stats, TextDetail, TextPage
+from serving_api.schemas import AgreementStats, AnnotatorsStats, CountedPage, Stats, TextDetail, TextPage
 
 EXAMPLE_ID = "5f0c6f5e-3c1b-8a43-9d8e-0b6a4b8f2d11"
 
@@ -105,7 +105,11 @@ def _answer(model: type, example: dict[str, Any], headers: dict[str, Any]) -> di
 
 
 PAGE: Responses = {
-    200: _answer(TextPage, {"items": [_ITEM], "next_cursor": EXAMPLE_CURSOR, "version": 91342}, _ETAG | _LINK),
+    200: _answer(
+        CountedPage,
+        {"items": [_ITEM], "next_cursor": EXAMPLE_CURSOR, "total": 4711, "version": 91342},
+        _ETAG | _LINK,
+    ),
     **_NOT_MODIFIED,
     **_REFUSALS,
     409: _MISMATCH,

@@ -30,6 +30,7 @@ from serving_api.metrics import REPLICA_AGE_SECONDS
 from serving_api.query_pool import QueryPool
 from serving_api.replica import Replica
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
+from serving_api.shortcut import Shortcut
 
 # A window is applied faster; a build is cut off, and starts anew the next time.
 _STOP_SECONDS = 2.0
@@ -86,6 +87,7 @@ def create_app(
     app.state.key_ring = key_ring
     app.state.follower = follower
     app.include_router(make_router(datasets))
+    app.add_middleware(Shortcut, replica=replica, answers=app.state.answers, key_ring=key_ring)
     install_web(app, {"replica": check_replica})
     describe(app, datasets, access.require_api_key)
     return app

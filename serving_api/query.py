@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,6 +21,7 @@ from serving_api.parameters import (
     SourceParameters,
 )
 from serving_api.replica_tables import Role
+from serving_api.totals import KINDS
 
 
 class Mismatch(Conflict):
@@ -169,6 +170,9 @@ def _unknown(parameter: str, value: str, known: Sequence[str]) -> FieldError:
 
 Condition = tuple[str, list[Any]]
 
+# Filters that no kept total knows of.
+_UNCOUNTED = set(FilterParameters.model_fields) - {"dataset", *KINDS}
+
 
 def conditions(query: TextsQuery) -> Condition:
     """Return the WHERE clause over `items` and its values."""
@@ -191,6 +195,17 @@ def conditions(query: TextsQuery) -> Condition:
     if filters.q is not None:
         found.append(_containing(filters.q))
     return _all_of(found)
+
+
+def kind_conditions(query: TextsQuery) -> Condition:
+    """Return the WHERE clause over `totals` of the texts that the query's kind holds, and its values."""
+    kinds = query.filters.model_dump(include={"source", "language", "status"})
+    return conditions(replace(query, filters=FilterParameters.model_construct(**kinds)))
+
+
+def is_counted(query: TextsQuery) -> bool:
+    """Whether the query asks for all texts of a kind, so that their number is known."""
+    return not query.filters.model_dump(include=_UNCOUNTED, exclude_none=True)
 
 
 def page_conditions(page: PageQuery) -> Condition:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -38,7 +38,7 @@ class QueryPool:
         if not self._places.acquire(blocking=False):
             QUERIES_REFUSED.labels("full").inc()
             raise Unavailable("Too many queries are waiting.", code="too_busy")
-        running: list[duckdb.DuckDBPyConnection] = []
+        running = _Running()
         job = self._threads.submit(self._run, work, running)
         job.add_done_callback(lambda _: self._places.release())
         answer = asyncio.wrap_future(job)
@@ -48,19 +48,32 @@ class QueryPool:
             QUERIES_REFUSED.labels("time").inc()
             raise Unavailable("The query took too long.", code="query_timeout", retry_after_seconds=5) from error
         finally:
-            _interrupt(running)
+            running.interrupt()
 
-    def _run(self, work: Callable[[duckdb.DuckDBPyConnection], T], running: list[duckdb.DuckDBPyConnection]) -> T:
-        with self._replica.reading() as cursor:
-            running.append(cursor)
-            try:
-                return work(cursor)
-            finally:
-                running.clear()
+    def _run(self, work: Callable[[duckdb.DuckDBPyConnection], T], running: "_Running") -> T:
+        with self._replica.reading() as cursor, running.on(cursor):
+            return work(cursor)
 
 
-def _interrupt(running: list[duckdb.DuckDBPyConnection]) -> None:
-    """End what still runs for nobody: its client was refused or is gone."""
-    for cursor in running:
-        with contextlib.suppress(duckdb.ConnectionException):  # it ended and was closed just now
-            cursor.interrupt()
+class _Running:
+    """What runs for one request. The lock: its cursor may run for another request right after it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cursor: duckdb.DuckDBPyConnection | None = None
+
+    @contextlib.contextmanager
+    def on(self, cursor: duckdb.DuckDBPyConnection) -> Iterator[None]:
+        with self._lock:
+            self._cursor = cursor
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._cursor = None
+
+    def interrupt(self) -> None:
+        """End what still runs for nobody: its client was refused or is gone."""
+        with self._lock:
+            if self._cursor:
+                self._cursor.interrupt()

@@ -42,6 +42,7 @@ class ReplicaFile:
         self.damaged = False
         self._retired = False
         self._cursors: set[duckdb.DuckDBPyConnection] = set()
+        self._idle: list[duckdb.DuckDBPyConnection] = []  # to be used again; open ones keep the file open
         self._changed = threading.Condition()
         self._connection: duckdb.DuckDBPyConnection | None = _open(path, settings, locked)
 
@@ -54,6 +55,8 @@ class ReplicaFile:
         """End what is under way, and close the file."""
         with self._changed:
             connection, self._connection = self._connection, None
+            while self._idle:
+                self._idle.pop().close()
             deadline = time.monotonic() + _CLOSE_SECONDS
             while self._cursors and time.monotonic() < deadline:
                 # Again and again: an interrupt between two statements is lost.
@@ -85,21 +88,26 @@ class ReplicaFile:
     @contextmanager
     def transaction(self, mode: str = "") -> Iterator[duckdb.DuckDBPyConnection]:
         """Give a cursor in a transaction, committed at the end; `mode` may be `read only`. Raises as `cursor`."""
-        with self.cursor() as cursor:
+        with self.cursor(again=bool(mode)) as cursor:
             cursor.execute(f"begin transaction {mode}")
             yield cursor
             cursor.commit()
 
     @contextmanager
-    def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def cursor(self, again: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         """Give a cursor, a connection of its own; closing it rolls back what is not committed.
+
+        With `again` it is one that was used before, if there is one, and is kept: a page on a new one takes 1.3 ms
+        of processor time more. Not for temporary tables.
 
         Raises:
             Unavailable: the file is being closed, or it is damaged where it was read.
         """
-        cursor = self._new_cursor()
+        cursor = self._get_cursor(again)
+        keep = False
         try:
             yield cursor
+            keep = again
         except duckdb.InterruptException as error:
             raise being_built() from error
         except duckdb.Error as error:
@@ -110,18 +118,21 @@ class ReplicaFile:
             raise being_built() from error
         finally:
             with self._changed:
-                cursor.close()
+                if keep and self._connection:
+                    self._idle.append(cursor)
+                else:
+                    cursor.close()
                 self._cursors.discard(cursor)
                 self._changed.notify_all()
                 was_last = self._retired and not self._cursors
             if was_last:
                 self._remove()
 
-    def _new_cursor(self) -> duckdb.DuckDBPyConnection:
+    def _get_cursor(self, again: bool) -> duckdb.DuckDBPyConnection:
         with self._changed:
             if self._connection is None:
                 raise being_built()
-            cursor = self._connection.cursor()
+            cursor = self._idle.pop() if again and self._idle else self._connection.cursor()
             self._cursors.add(cursor)
         return cursor
 

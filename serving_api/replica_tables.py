@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from serving_api import totals
+
 # Goes up with every change of a table here: a file of another layout is built anew.
 LAYOUT = 4
 
@@ -34,6 +36,7 @@ TABLES = {
         identity varchar not null, cursor bigint not null, version bigint not null,
         read_at timestamp not null
     """,
+    **totals.TABLES,
 }
 
 
@@ -65,6 +68,7 @@ LOAD = (
     # one row an id follows from the statements below.
     "create index items_id on items (id)",
     "create index annotations_text_id on annotations (text_id)",
+    *totals.BUILD,
 )
 
 # How many texts may change for the index to be used. DuckDB uses it for a list of values with up to 2048 rows, and
@@ -120,7 +124,7 @@ def merge(changed: int, withdrawn: int) -> list[tuple[str, bool]]:
     few = changed <= FEW
     items = f"items.id in ({ids})" if few else "true"
     annotations = f"annotations.text_id in ({ids})" if few else "true"
-    statements = (*_WITHDRAW, *_MERGE) if withdrawn else _MERGE
+    statements = (*totals.BEFORE_MERGE, *(_WITHDRAW if withdrawn else ()), *_MERGE, *totals.AFTER_MERGE)
     return [(one.format(items=items, annotations=annotations), few and "{" in one) for one in statements]
 
 

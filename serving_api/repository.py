@@ -1,13 +1,20 @@
 """Every query of the replica's tables."""
 
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import duckdb
 
-from core.models import AnnotationStatus
-from serving_api.query import URGENCY, DisputedQuery, PageQuery, disputed_conditions, ordering, page_conditions
-from serving_api.replica_tables import Role
+from serving_api.query import (
+    URGENCY,
+    Condition,
+    DisputedQuery,
+    PageQuery,
+    disputed_conditions,
+    ordering,
+    page_conditions,
+)
 
 Row = dict[str, Any]
 
@@ -30,17 +37,26 @@ def get_point(cursor: duckdb.DuckDBPyConnection) -> Point:
     return Point(*cursor.execute("select identity, version from state").fetchall()[0])
 
 
-def list_items(cursor: duckdb.DuckDBPyConnection, page: PageQuery, count: int) -> list[Row]:
-    """Return the first `count` items of what comes after the page's position."""
+def list_items(cursor: duckdb.DuckDBPyConnection, page: PageQuery, window: Condition, count: int) -> list[Row]:
+    """Return the first `count` items of what comes after the page's position and is in the window."""
     where, values = page_conditions(page)
+    within, more_values = window
     order = ordering(page.texts.order)
-    # Sorting narrow rows first and fetching the few wide ones afterwards is four times as fast.
-    chosen = f"select rowid from items where {where} order by {order} limit ?"  # noqa: S608 - known columns only
-    return _rows(
-        cursor,
-        f"select {_ITEM} from items where rowid in ({chosen}) order by {order}",  # noqa: S608
-        [*values, count],
-    )
+    statement = f"select {_ITEM} from items where {where} and {within} order by {order} limit ?"  # noqa: S608
+    return _rows(cursor, statement, [*values, *more_values, count])
+
+
+def list_moments(cursor: duckdb.DuckDBPyConnection, each: int) -> list[datetime]:
+    """Return the `labelled_at` of one row in `each`, in order."""
+    statement = "select labelled_at from items where rowid % ? = 0 order by labelled_at"
+    return [moment for (moment,) in cursor.execute(statement, [each]).fetchall()]
+
+
+def sum_texts(cursor: duckdb.DuckDBPyConnection, where: str, values: list[Any]) -> int:
+    """Return the number of texts of the kinds that a WHERE clause over `totals` leaves."""
+    statement = f"select coalesce(sum(texts), 0)::bigint from totals where {where}"  # noqa: S608 - known columns only
+    number: int = cursor.execute(statement, values).fetchall()[0][0]
+    return number
 
 
 def list_disputed(cursor: duckdb.DuckDBPyConnection, query: DisputedQuery, count: int) -> list[Row]:
@@ -71,23 +87,25 @@ def list_annotations(cursor: duckdb.DuckDBPyConnection, text_id: UUID) -> list[R
     return _rows(cursor, statement, [text_id])
 
 
-def count_by(cursor: duckdb.DuckDBPyConnection, dataset: str, expression: str) -> dict[str, int]:
-    """Return the number of a dataset's items by an expression over known columns; null counts as ''."""
+def count_by(cursor: duckdb.DuckDBPyConnection, dataset: str, kind: str) -> dict[str, int]:
+    """Return the number of a dataset's items by one of `totals.KINDS`; null counts as ''."""
     statement = f"""
-        select coalesce(({expression})::varchar, '') as value, count(*) from items where dataset = ?
+        select coalesce({kind}, '') as value, sum(texts)::bigint from totals where dataset = ?
         group by all order by all
     """  # noqa: S608
     return dict(cursor.execute(statement, [dataset]).fetchall())
 
 
+def count_by_day(cursor: duckdb.DuckDBPyConnection, dataset: str) -> dict[str, int]:
+    """Return the number of a dataset's items by the day of their labels."""
+    statement = "select day::varchar, texts from totals_by_day where dataset = ? order by day"
+    return dict(cursor.execute(statement, [dataset]).fetchall())
+
+
 def count_by_annotator(cursor: duckdb.DuckDBPyConnection, dataset: str) -> dict[str, int]:
     """Return the number of submitted annotations of a dataset by annotator, without what adjudicators said."""
-    statement = """
-        select annotator, count(*) from annotations where dataset = ? and status = ? and role = ?
-        group by all order by all
-    """
-    values = [dataset, AnnotationStatus.SUBMITTED.value, Role.ANNOTATOR.value]
-    return dict(cursor.execute(statement, values).fetchall())
+    statement = "select annotator, answers from totals_by_annotator where dataset = ? order by annotator"
+    return dict(cursor.execute(statement, [dataset]).fetchall())
 
 
 def _rows(cursor: duckdb.DuckDBPyConnection, statement: str, values: list[Any]) -> list[Row]:

@@ -14,6 +14,7 @@ _ETAG = re.compile(r'(?:W/)?("[^"]*")')
 
 def respond(request: Request, replica: Replica, answer: Answer) -> Response:
     """Send an answer, or 304 to a client that holds it already."""
+    request.scope["answer_key"] = answer.key
     headers = replica_headers(replica, answer) | {"ETag": answer.etag}
     if answer.next_cursor:
         headers["Link"] = f'<{_next_url(request, answer.next_cursor)}>; rel="next"'

@@ -46,6 +46,15 @@ class TextPage(BaseModel):
     version: int = Field(description="Point of the change feed that the answer shows.")
 
 
+class CountedPage(TextPage):
+    """A page of labelled texts, and how many there are on all pages."""
+
+    total: int | None = Field(
+        description="Texts on all pages. Null if more is asked for than `dataset`, `label`, `source`, `language` "
+        "and `status`: they would have to be counted."
+    )
+
+
 class AnnotationItem(BaseModel):
     """One annotator's, or adjudicator's, answer."""
 

@@ -13,6 +13,8 @@ from load_testing.bench import (
     beside_bulk,
     bulk_uploads,
     label_lag,
+    serving_pages,
+    serving_peers,
     serving_replica,
     single_texts,
     table_sizes,
@@ -27,7 +29,9 @@ _OF_INTAKE: dict[str, Callable[[str, int], Table]] = {
     "beside": lambda url, _: beside_bulk.measure(url),
     "sizes": table_sizes.measure,
 }
-_ALL = (*_OF_INTAKE, "replica", "uploads", "lag")
+# What needs no stack: each reads a file that it makes.
+_OF_SERVING: dict[str, Callable[[int], Table]] = {"serving": serving_pages.measure, "peers": serving_peers.measure}
+_ALL = (*_OF_INTAKE, "replica", "uploads", "lag", *_OF_SERVING)
 _ARGILLA = {"postgres", "redis", "opensearch", "argilla"}
 
 
@@ -45,6 +49,9 @@ def main() -> None:
         with running_stack({"postgres"}) as stack:
             migrate(DatabaseSettings(url=SecretStr(stack.database_url)))
             console.print(serving_replica.measure(stack.database_url, arguments.rows))
+    for name in chosen:
+        if name in _OF_SERVING:
+            console.print(_OF_SERVING[name](arguments.rows))
     if "uploads" in chosen:
         with running_stack(_ARGILLA) as stack:
             migrate(DatabaseSettings(url=SecretStr(stack.database_url)))

@@ -1,4 +1,4 @@
-"""A closed load of POSTs over plain sockets: the generator must cost less than what it measures."""
+"""A closed load over plain sockets: the generator must cost less than what it measures."""
 
 import asyncio
 import time
@@ -31,33 +31,57 @@ def post_all(url: str, bodies: Iterable[bytes], clients: int) -> Load:
     Raises:
         RuntimeError: an answer is not 201.
     """
-    return asyncio.run(_post_all(url, bodies, clients))
+    target = urlsplit(url)
+    head = f"POST {target.path} HTTP/1.1\r\nHost: {target.hostname}\r\nContent-Type: application/json\r\n"
+    head_bytes = f"{head}Content-Length: ".encode()
+    requests = (b"%b%d\r\n\r\n%b" % (head_bytes, len(body), body) for body in bodies)
+    return asyncio.run(_send_all(url, requests, clients, 201))
 
 
-async def _post_all(url: str, bodies: Iterable[bytes], clients: int) -> Load:
+def get_all(url: str, paths: Iterable[str], clients: int, status: int = 200, headers: str = "") -> Load:
+    """GET every path, with its query, over `clients` connections; each line of `headers` ends with CR LF.
+
+    Raises:
+        RuntimeError: an answer has another status.
+    """
+    host = urlsplit(url).hostname
+    requests = (f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n".encode() for path in paths)
+    return asyncio.run(_send_all(url, requests, clients, status))
+
+
+async def _send_all(url: str, requests: Iterable[bytes], clients: int, status: int) -> Load:
     target = urlsplit(url)
     host, port = target.hostname or "", target.port or 80
     latencies: list[float] = []
-    waiting = iter(bodies)
+    waiting = iter(requests)
     started = time.perf_counter()
-    await asyncio.gather(*(_client(host, port, target.path, waiting, latencies) for _ in range(clients)))
+    await asyncio.gather(*(_client(host, port, waiting, status, latencies) for _ in range(clients)))
     return Load(time.perf_counter() - started, latencies)
 
 
-async def _client(host: str, port: int, path: str, bodies: Iterator[bytes], latencies: list[float]) -> None:
-    reader, writer = await asyncio.open_connection(host, port)
-    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: ".encode()
-    for body in bodies:
+async def _client(host: str, port: int, requests: Iterator[bytes], status: int, latencies: list[float]) -> None:
+    reader, writer = await asyncio.open_connection(host, port, limit=2**20)
+    expected = f"HTTP/1.1 {status}".encode()
+    for request in requests:
         sent = time.perf_counter()
-        writer.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
-        answer = await reader.readuntil(b"\r\n\r\n")
-        if not answer.startswith(b"HTTP/1.1 201"):
-            raise RuntimeError(f"not stored: {answer.splitlines()[0].decode()}")
-        await reader.readexactly(_content_length(answer))
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        if not head.startswith(expected):
+            raise RuntimeError(f"not {status}: {head.splitlines()[0].decode()}")
+        await _skip_body(reader, head.lower())
         latencies.append(time.perf_counter() - sent)
     writer.close()
 
 
+async def _skip_body(reader: asyncio.StreamReader, head: bytes) -> None:
+    if b"transfer-encoding: chunked" in head:
+        while length := int(await reader.readuntil(b"\r\n"), 16):
+            await reader.readexactly(length + 2)
+        await reader.readexactly(2)
+    elif b"content-length:" in head:
+        await reader.readexactly(_content_length(head))
+
+
 def _content_length(head: bytes) -> int:
-    start = head.lower().index(b"content-length:") + len(b"content-length:")
+    start = head.index(b"content-length:") + len(b"content-length:")
     return int(head[start : head.index(b"\r\n", start)])

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import httpx
 
-_START_SECONDS = 30
+_START_SECONDS = 60
 
 
 class Server(NamedTuple):
@@ -29,13 +29,28 @@ def api_environment(database_url: str) -> dict[str, str]:
 @contextmanager
 def serving(arguments: list[str], env: dict[str, str]) -> Iterator[Server]:
     """Run `python -m arguments`, `{port}` being a free one, until the block ends."""
+    with running_server([sys.executable, "-m", *arguments], env, "/openapi.json") as server:
+        yield server
+
+
+@contextmanager
+def running_server(command: list[str], env: dict[str, str], path: str) -> Iterator[Server]:
+    """Run a program, `{port}` in its arguments being a free one, until the block ends.
+
+    It begins when `path` is answered.
+
+    Raises:
+        RuntimeError: the program ended, or did not answer in time.
+    """
     port = _free_port()
-    command = [sys.executable, "-m", *(argument.format(port=port) for argument in arguments)]
-    process = subprocess.Popen(  # noqa: S603 - our own programs
-        command, env=os.environ | env | {"INGESTION_PORT": str(port)}, stderr=subprocess.DEVNULL
+    process = subprocess.Popen(  # noqa: S603 - our own programs and locked ones
+        [argument.format(port=port) for argument in command],
+        env=os.environ | env | {"INGESTION_PORT": str(port), "SERVING_PORT": str(port)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
-        _wait_until_open(f"http://127.0.0.1:{port}", process)
+        _wait_until_open(f"http://127.0.0.1:{port}{path}", process)
         yield Server(f"http://127.0.0.1:{port}", process.pid)
     finally:
         process.terminate()
@@ -62,7 +77,7 @@ def _wait_until_open(url: str, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            httpx.get(f"{url}/openapi.json")
+            httpx.get(url)
         except httpx.TransportError:
             time.sleep(0.1)
         else:

@@ -121,6 +121,15 @@ _COPIED = """
 """
 
 
+_COUNTED = {
+    "totals": "select dataset, label, status, source, language, count(*) from items",
+    "totals_by_day": "select dataset, labelled_at::date, count(*) from items",
+    "totals_by_annotator": """
+        select dataset, annotator, count(*) from annotations where status = 'submitted' and role = 'annotator'
+    """,
+}
+
+
 def assert_same(engine: Engine, replica: Replica) -> None:
     """Compare all that the replica holds with what Postgres holds."""
     with engine.connect() as connection:
@@ -131,6 +140,9 @@ def assert_same(engine: Engine, replica: Replica) -> None:
         tombstones = [str(row[0]) for row in cursor.execute("select id from tombstones").fetchall()]
         orphans = cursor.execute("select count(*) from annotations where text_id not in (select id from items)")
         assert orphans.fetchall() == [(0,)]
+        for table, counted in _COUNTED.items():
+            kept = cursor.execute(f"select * from {table} order by all").fetchall()  # noqa: S608
+            assert kept == cursor.execute(f"{counted} group by all order by all").fetchall()
     assert copied == held
     assert sorted(tombstones) == sorted(withdrawn)
 

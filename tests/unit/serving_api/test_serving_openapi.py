@@ -58,7 +58,7 @@ def test_every_parameter_is_described_with_an_example(openapi: dict[str, Any], p
 
 def test_examples_are_true_to_their_schemas() -> None:
     for answers, model in (
-        (documentation.PAGE, schemas.TextPage),
+        (documentation.PAGE, schemas.CountedPage),
         (documentation.TEXT, schemas.TextDetail),
         (documentation.STATS, schemas.Stats),
         (documentation.DISPUTED, schemas.TextPage),
