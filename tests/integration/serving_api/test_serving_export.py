@@ -53,7 +53,8 @@ def items(client: TestClient, labeller: Labeller, replica: Replica) -> list[Item
 
 
 def listed(client: TestClient, **filters: Any) -> list[Item]:
-    found: list[Item] = client.get("/texts", params={"limit": 1000, "order": "oldest"} | filters).json()["items"]
+    parameters: dict[str, Any] = {"limit": 1000, "order": "oldest"} | filters
+    found: list[Item] = client.get("/texts", params=parameters).json()["items"]
     return found
 
 
