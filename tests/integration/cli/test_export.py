@@ -8,20 +8,25 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from pyarrow import parquet
 from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine
+from typer.testing import CliRunner, Result
 
+from cli import addresses
+from cli.main import app
 from core.settings import DatabaseSettings
+from tests.integration.serving_api.exporting import READ
 from tests.integration.serving_api.labelling import Labeller, wait_until
 from tests.programs import Program, running
+
+Here = Callable[..., Result]
 
 
 @pytest.fixture
@@ -42,6 +47,20 @@ def serving(database_url: str, engine: Engine, tmp_path: Path) -> Iterator[Progr
         yield program
 
 
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Here]:
+    """Runs the command in this process, which spares its start."""
+
+    def run(url: str, *arguments: str | Path) -> Result:
+        monkeypatch.setenv("SERVING_URL", url)
+        monkeypatch.setenv("COLUMNS", "200")
+        addresses.settings.cache_clear()
+        return CliRunner().invoke(app, ["export", *map(str, arguments)])
+
+    yield run
+    addresses.settings.cache_clear()
+
+
 def command(url: str, *arguments: str | Path, **more: Any) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         [sys.executable, "-m", "cli", "export", *map(str, arguments)],
@@ -53,51 +72,65 @@ def command(url: str, *arguments: str | Path, **more: Any) -> subprocess.Complet
     )
 
 
-def said(result: subprocess.CompletedProcess[bytes]) -> str:
-    return " ".join(result.stderr.decode().split())
+def said(words: str | bytes) -> str:
+    return " ".join((words if isinstance(words, str) else words.decode()).split())
 
 
-def test_every_format_is_saved_and_filtered(serving: Program, tmp_path: Path) -> None:
+def test_every_format_is_saved_and_filtered(serving: Program, here: Here, tmp_path: Path) -> None:
     items = httpx.get(f"{serving.url}/texts?order=oldest&limit=1000").json()["items"]
-    result = command(serving.url, tmp_path / "all.parquet")
-    assert result.returncode == 0, said(result)
-    assert parquet.read_table(tmp_path / "all.parquet").column("id").to_pylist() == [item["id"] for item in items]
-    assert f"version {httpx.get(f'{serving.url}/texts').json()['version']} of the labels." in said(result)
+    ids = [item["id"] for item in items]
+    result = here(serving.url, tmp_path / "all.parquet")
+    assert result.exit_code == 0, result.output
+    assert f"version {httpx.get(f'{serving.url}/texts').json()['version']} of the labels." in said(result.output)
+    for name in ("all.arrow", "all.jsonl", "all.csv"):
+        assert here(serving.url, tmp_path / name).exit_code == 0, name
+    for name, format_ in {"parquet": "parquet", "arrow": "arrow", "jsonl": "ndjson", "csv": "csv"}.items():
+        rows = READ[format_]((tmp_path / f"all.{name}").read_bytes())
+        assert [row["id"] for row in rows] == ids
+    assert here(serving.url, tmp_path / "x.csv", "--spreadsheet", "--source", "sheet").exit_code == 0
+    assert '"\'=1+1"' in (tmp_path / "x.csv").read_text("utf-8-sig")
+    names = {path.name for path in tmp_path.iterdir() if path.is_file()}
+    assert names == {"all.parquet", "all.arrow", "all.jsonl", "all.csv", "x.csv", "serving.log"}
+
+
+def test_standard_output_takes_the_file_alone(serving: Program) -> None:
+    items = httpx.get(f"{serving.url}/texts?limit=1000").json()["items"]
     filters = ["--label", "toxic", "--label", "non_toxic", "--source", "forum 1", "--order", "newest"]
     filters += ["--min-agreement", "0.5", "--min-annotations", "1", "--status", "labelled", "--annotator", "ada"]
     filters += ["--labelled-after", "2020-01-01", "--labelled-before", "2120-01-01", "--q", "TEXT"]
     result = command(serving.url, "-", "--format", "ndjson", "--dataset", "toxicity", *filters)
-    assert result.returncode == 0, said(result)
+    assert result.returncode == 0, said(result.stderr)
     rows = [json.loads(line) for line in result.stdout.splitlines()]
-    assert rows == [item for item in items[::-1] if item["source"] == "forum 1"]
-    assert command(serving.url, tmp_path / "x.csv", "--spreadsheet", "--source", "sheet").returncode == 0
-    assert '"\'=1+1"' in (tmp_path / "x.csv").read_text("utf-8-sig")
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
-        "all.parquet",
-        "serving.log",
-        "x.csv",
-    ]
+    assert rows == [item for item in items if item["source"] == "forum 1"]
 
 
-def test_what_is_wrong_is_said_and_nothing_saved(serving: Program, tmp_path: Path) -> None:
+def test_what_is_wrong_is_said_and_nothing_saved(serving: Program, here: Here, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "old.csv").write_text("old")
-    cases: dict[str, list[str | Path]] = {
-        "'spam' is not one of: toxic, non_toxic.": [out / "old.csv", "--label", "spam"],
-        "say the --format, or let the name end in .parquet,": [out / "x.xlsx"],
-        "No such file or directory. Nothing was saved.": [out / "nowhere" / "x.csv"],
+    cases: dict[str, tuple[str, list[str | Path]]] = {
+        "'spam' is not one of: toxic, non_toxic.": (serving.url, [out / "old.csv", "--label", "spam"]),
+        "say the --format, or let the name end in .parquet,": (serving.url, [out / "x.xlsx"]),
+        "No such file or directory. Nothing was saved.": (serving.url, [out / "nowhere" / "x.csv"]),
+        "http://127.0.0.1:1/export.csv: [Errno 111] Connection refused. Nothing was saved.": (
+            "http://127.0.0.1:1",
+            [out / "x.csv"],
+        ),
     }
-    for words, arguments in cases.items():
-        result = command(serving.url, *arguments)
-        assert (result.returncode, words in said(result)) == (1, True), said(result)
-    result = command("http://127.0.0.1:1", out / "x.csv")
-    assert result.returncode == 1
-    assert "http://127.0.0.1:1/export.csv: [Errno 111] Connection refused. Nothing was saved." in said(result)
-    result = command(serving.url, out / "old.csv", preexec_fn=_little_space)
-    assert result.returncode == 1
-    assert "old.csv: File too large. Nothing was saved." in said(result)
+    for words, (url, arguments) in cases.items():
+        result = here(url, *arguments)
+        assert (result.exit_code, words in said(result.output)) == (1, True), said(result.output)
+    full = command(serving.url, out / "old.csv", preexec_fn=_little_space)
+    assert full.returncode == 1
+    assert "old.csv: File too large. Nothing was saved." in said(full.stderr)
     assert [(path.name, path.read_text()) for path in out.iterdir()] == [("old.csv", "old")]
+
+
+def test_a_refused_key_is_told(database_url: str, here: Here, tmp_path: Path) -> None:
+    env = {"DATABASE_URL": database_url, "DATA_DIR": str(tmp_path), "REQUIRE_API_KEY": "true"}
+    with running("serving_api", env, tmp_path / "serving.log", "/readyz") as program:
+        result = here(program.url, tmp_path / "x.csv")
+    assert (result.exit_code, said(result.output)) == (1, "Send an API key: Authorization: Bearer KEY.")
 
 
 def _little_space() -> None:
@@ -128,12 +161,12 @@ def sending(*pieces: bytes) -> Iterator[tuple[str, threading.Event]]:
         thread.join()
 
 
-def test_an_export_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
+def test_an_export_that_breaks_off_leaves_nothing(here: Here, tmp_path: Path) -> None:
     with sending(b"{}\n" * 1000) as (url, stop):
         stop.set()
-        result = command(url, tmp_path / "x.ndjson")
-    assert result.returncode == 1
-    assert "Nothing was saved." in said(result)
+        result = here(url, tmp_path / "x.ndjson")
+    assert result.exit_code == 1
+    assert "Nothing was saved." in said(result.output)
     assert list(tmp_path.iterdir()) == []
 
 
