@@ -218,8 +218,8 @@ def test_memory_does_not_grow_with_the_rows(
 ) -> None:
     add_rows(labeller, 20_000, "few")
     add_rows(labeller, 400_000)
-    with running("serving_api", environment, tmp_path / "log", "/readyz") as program:
-        wait_until(lambda: httpx.get(f"{program.url}/stats").json()["total"] == 420_000, 120)
+    with running("serving_api", environment, tmp_path / "log") as program:
+        wait_until(lambda: httpx.get(f"{program.url}/stats").json().get("total") == 420_000, 240)
         few = peak_bytes(program.url, program.process.pid, f"/export.{name}?source=few")
         many = peak_bytes(program.url, program.process.pid, f"/export.{name}")
     assert many - few < 200 * 2**20
