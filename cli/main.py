@@ -9,6 +9,7 @@ from sqlalchemy.exc import OperationalError
 from cli import annotators, gold, keys, uploads
 from cli.console import err, printable
 from cli.demo_data import demo_data
+from cli.export import export
 from cli.ingest import ingest
 from cli.status import status
 from cli.verify import verify
@@ -19,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.command()(ingest)
+app.command()(export)
 app.command()(status)
 app.command("demo-data")(demo_data)
 app.add_typer(annotators.app, name="annotators")

@@ -9,9 +9,17 @@ from fastapi import Depends, Request
 from core.datasets import Datasets
 from core.problems import FieldError, InvalidFields, Malformed
 from serving_api.answers import Answers
+from serving_api.exports import Exports
 from serving_api.replica import Replica
 
-_REPEATABLE = {("/texts", "label"), ("/stats/agreement", "annotator")}
+_REPEATABLE = {
+    ("/texts", "label"),
+    ("/export.parquet", "label"),
+    ("/export.arrow", "label"),
+    ("/export.ndjson", "label"),
+    ("/export.csv", "label"),
+    ("/stats/agreement", "annotator"),
+}
 
 
 async def _answers(request: Request) -> Answers:
@@ -22,11 +30,16 @@ async def _replica(request: Request) -> Replica:
     return cast(Replica, request.app.state.replica)
 
 
+async def _exports(request: Request) -> Exports:
+    return cast(Exports, request.app.state.exports)
+
+
 async def _datasets(request: Request) -> Datasets:
     return cast(Datasets, request.app.state.datasets)
 
 
 AnswersDep = Annotated[Answers, Depends(_answers)]
+ExportsDep = Annotated[Exports, Depends(_exports)]
 ReplicaDep = Annotated[Replica, Depends(_replica)]
 DatasetsDep = Annotated[Datasets, Depends(_datasets)]
 

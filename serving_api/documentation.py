@@ -79,7 +79,7 @@ _ANNOTATOR = {
 }
 _ANNOTATORS = {"dataset": "toxicity", "annotators": [_ANNOTATOR], "version": 91342}
 
-_REPLICA_HEADERS = {
+REPLICA_HEADERS = {
     "X-Replica-Version": header("Point of the change feed that the answer shows.", "91342"),
     "X-Replica-Age": header("Seconds since the replica last read Postgres.", "0.412"),
     "Cache-Control": header("Caches must ask again.", "private, no-cache"),
@@ -87,21 +87,21 @@ _REPLICA_HEADERS = {
 _ETAG = {"ETag": header("For If-None-Match.", '"9f86d081884c7d659a2feaa0c55ad015"')}
 _LINK = {"Link": header("Where the next page is.", f'</texts?cursor={EXAMPLE_CURSOR}>; rel="next"')}
 
+MALFORMED = problem(400, "malformed_query", "The query string is not UTF-8.")
 _REFUSALS: Responses = {
-    400: problem(400, "malformed_query", "The query string is not UTF-8."),
+    400: MALFORMED,
     **key_refusals("read"),
     422: wrong_parameter("limit", "less_than_equal", "Input should be less than or equal to 1000"),
     503: unavailable("replica_missing", "The replica is being built.", retry_after_seconds=5),
 }
 _CURSOR_ERROR = {"parameter": "cursor", "code": "invalid_cursor", "detail": "Not a cursor of this list: …"}
 _MISMATCH = problem(409, "invalid_cursor", "Not a cursor of this list: …", errors=[_CURSOR_ERROR])
-_NOT_MODIFIED: Responses = {
-    304: {"description": "The client holds this answer already.", "headers": _REPLICA_HEADERS | _ETAG}
-}
+NOT_MODIFIED = {"description": "The client holds this answer already.", "headers": REPLICA_HEADERS | _ETAG}
+_NOT_MODIFIED: Responses = {304: NOT_MODIFIED}
 
 
 def _answer(model: type, example: dict[str, Any], headers: dict[str, Any]) -> dict[str, Any]:
-    return answer("Successful Response", example, model=model, headers=_REPLICA_HEADERS | headers)
+    return answer("Successful Response", example, model=model, headers=REPLICA_HEADERS | headers)
 
 
 PAGE: Responses = {

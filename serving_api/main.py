@@ -25,6 +25,8 @@ from core.web import install_web
 from serving_api.answer_cache import AnswerCache
 from serving_api.answers import Answers
 from serving_api.endpoints import make_router
+from serving_api.export_endpoints import make_export_router
+from serving_api.exports import Exports
 from serving_api.follower import Follower
 from serving_api.metrics import REPLICA_AGE_SECONDS
 from serving_api.query_pool import QueryPool
@@ -83,10 +85,12 @@ def create_app(
     )
     app.state.replica = replica
     app.state.answers = Answers(replica, pool, AnswerCache(serving.cache_bytes))
+    app.state.exports = Exports(replica, serving.exports, serving.export_idle_seconds)
     app.state.datasets = datasets
     app.state.key_ring = key_ring
     app.state.follower = follower
     app.include_router(make_router(datasets))
+    app.include_router(make_export_router())
     app.add_middleware(Shortcut, replica=replica, answers=app.state.answers, key_ring=key_ring)
     install_web(app, {"replica": check_replica})
     describe(app, datasets, access.require_api_key)

@@ -23,4 +23,6 @@ APPLY_SECONDS = Histogram(
 )
 FEED_ERRORS = Counter("serving_feed_errors_total", "Attempts to follow the change feed that failed")
 CACHE_LOOKUPS = Counter("serving_answer_cache_lookups_total", "Answers looked for in the cache", ["result"])
+EXPORTS = Counter("serving_exports_total", "Exports by how they ended", ["format", "result"])
+EXPORT_BYTES = Counter("serving_export_bytes_total", "Bytes of exports that were sent", ["format"])
 QUERIES_REFUSED = Counter("serving_queries_refused_total", "Queries answered with 503", ["reason"])

@@ -162,6 +162,32 @@ class TextsParameters(PageParameters):
     )
 
 
+class ExportParameters(FilterParameters):
+    """Which labelled texts are exported."""
+
+    label: list[LabelName] = Field(
+        [],
+        max_length=100,
+        description="Only texts with one of these labels; may be repeated.",
+        examples=[["toxic"]],
+    )
+    order: Order | None = Field(
+        None,
+        description="Which label comes first; without it, as they lie in the replica, roughly the oldest first.",
+        examples=["newest"],
+    )
+
+
+class CsvParameters(ExportParameters):
+    """Which labelled texts are exported, and for which programs."""
+
+    spreadsheet: bool = Field(
+        False,
+        description="For people: a `'` before what a spreadsheet takes for a formula, and a byte order mark.",
+        examples=[True],
+    )
+
+
 class DisputedParameters(SourceParameters):
     """What is on the list of disputed texts, and which page of it."""
 

@@ -18,7 +18,7 @@ def respond(request: Request, replica: Replica, answer: Answer) -> Response:
     headers = replica_headers(replica, answer) | {"ETag": answer.etag}
     if answer.next_cursor:
         headers["Link"] = f'<{_next_url(request, answer.next_cursor)}>; rel="next"'
-    if _is_held(request, answer.etag):
+    if is_held(request, answer.etag):
         return Response(status_code=304, headers=headers)
     return Response(answer.body, headers=headers, media_type="application/json")
 
@@ -32,7 +32,8 @@ def replica_headers(replica: Replica, answer: Answer) -> dict[str, str]:
     }
 
 
-def _is_held(request: Request, etag: str) -> bool:
+def is_held(request: Request, etag: str) -> bool:
+    """Whether the client holds this answer; `etag` is in quotes, and weak ones are the same."""
     held = ", ".join(request.headers.getlist("if-none-match"))
     return held.strip() == "*" or etag in _ETAG.findall(held)
 

@@ -39,6 +39,10 @@ class ServingSettings(SettingsGroup):
     query_threads: int = Field(4, ge=1, description="Queries that run at once; more wait.")
     query_queue: int = Field(256, ge=0, description="Queries that wait at most; beyond, the answer is 503.")
     query_seconds: float = Field(10, gt=0, description="Time limit of one query, with its wait; then 503.")
+    exports: int = Field(2, ge=1, description="Exports that run at once; further ones get 503.")
+    export_idle_seconds: float = Field(
+        30, gt=0, description="A client that takes nothing of its export for so long is cut off."
+    )
     cache_bytes: int = Field(64 * 2**20, ge=0, description="Memory for answers that are ready to send again.")
 
 

@@ -13,6 +13,7 @@ from load_testing.bench import (
     beside_bulk,
     bulk_uploads,
     label_lag,
+    serving_exports,
     serving_pages,
     serving_peers,
     serving_replica,
@@ -29,9 +30,14 @@ _OF_INTAKE: dict[str, Callable[[str, int], Table]] = {
     "beside": lambda url, _: beside_bulk.measure(url),
     "sizes": table_sizes.measure,
 }
+# Each of these fills a Postgres of its own.
+_OF_LABELS: dict[str, Callable[[str, int], Table]] = {
+    "replica": serving_replica.measure,
+    "exports": serving_exports.measure,
+}
 # What needs no stack: each reads a file that it makes.
-_OF_SERVING: dict[str, Callable[[int], Table]] = {"serving": serving_pages.measure, "peers": serving_peers.measure}
-_ALL = (*_OF_INTAKE, "replica", "uploads", "lag", *_OF_SERVING)
+_OF_FILES: dict[str, Callable[[int], Table]] = {"serving": serving_pages.measure, "peers": serving_peers.measure}
+_ALL = (*_OF_INTAKE, *_OF_LABELS, *_OF_FILES, "uploads", "lag")
 _ARGILLA = {"postgres", "redis", "opensearch", "argilla"}
 
 
@@ -45,13 +51,13 @@ def main() -> None:
             migrate(DatabaseSettings(url=SecretStr(stack.database_url)))
             for name in intake:
                 console.print(_OF_INTAKE[name](stack.database_url, arguments.rows))
-    if "replica" in chosen:
-        with running_stack({"postgres"}) as stack:
-            migrate(DatabaseSettings(url=SecretStr(stack.database_url)))
-            console.print(serving_replica.measure(stack.database_url, arguments.rows))
     for name in chosen:
-        if name in _OF_SERVING:
-            console.print(_OF_SERVING[name](arguments.rows))
+        if name in _OF_LABELS:
+            with running_stack({"postgres"}) as stack:
+                migrate(DatabaseSettings(url=SecretStr(stack.database_url)))
+                console.print(_OF_LABELS[name](stack.database_url, arguments.rows))
+        if name in _OF_FILES:
+            console.print(_OF_FILES[name](arguments.rows))
     if "uploads" in chosen:
         with running_stack(_ARGILLA) as stack:
             migrate(DatabaseSettings(url=SecretStr(stack.database_url)))

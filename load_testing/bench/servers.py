@@ -22,7 +22,7 @@ class Server(NamedTuple):
 
 
 def api_environment(database_url: str) -> dict[str, str]:
-    """Return the settings with which the ingestion API is measured."""
+    """Return the settings with which an API is measured."""
     return {"DATABASE_URL": database_url, "REQUIRE_API_KEY": "false", "LOG_LEVEL": "WARNING"}
 
 

@@ -33,7 +33,7 @@ def test_scope_decides(serve: Serve, engine: Engine, scope: Scope, status: int) 
 def test_missing_key_is_told_before_wrong_parameters(serve: Serve) -> None:
     with serve(require_api_key=True) as client:
         wait_until(lambda: client.get("/readyz").status_code == 200)
-        for path in ("/texts?limit=x", "/toxic_texts", "/stats?x=1&x=2", "/texts/x"):
+        for path in ("/texts?limit=x", "/toxic_texts", "/stats?x=1&x=2", "/export.csv?x=1", "/texts/x"):
             answer = client.get(path)
             assert (answer.status_code, answer.json()["code"]) == (401, "missing_key")
         assert client.get("/healthz").status_code == 200
