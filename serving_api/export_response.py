@@ -110,7 +110,7 @@ def export_headers(replica: Replica, point: Point, query: ExportQuery, format_: 
     etag = export_etag(point, query, format_)
     name = f"{query.texts.dataset}-{point.version}.{format_.name}"
     charset = "; charset=utf-8" if format_.media_type.startswith("text/") else ""
-    return replica_headers(replica, Answer(b"", point, etag)) | {
+    return replica_headers(replica, Answer(b"", point, etag, query.key)) | {
         "ETag": etag,
         "Content-Type": format_.media_type + charset,
         "Content-Disposition": f'attachment; filename="{name}"',

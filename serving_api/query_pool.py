@@ -51,7 +51,7 @@ class QueryPool:
             running.interrupt()
 
     def _run(self, work: Callable[[duckdb.DuckDBPyConnection], T], running: "_Running") -> T:
-        with self._replica.reading() as cursor, running.on(cursor):
+        with self._replica.reading(again=True) as cursor, running.on(cursor):
             return work(cursor)
 
 

@@ -88,10 +88,11 @@ class Replica:
         return max(0.0, (_now() - self.state.read_at).total_seconds()) if self.state else float("inf")
 
     @contextmanager
-    def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def reading(self, *, again: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         """Give a cursor in a transaction of its own: all that is read within is of one version.
 
-        It stays readable however long it takes, also when the replica is built anew meanwhile.
+        It stays readable however long it takes, also when the replica is built anew meanwhile. `again` is as in
+        `ReplicaFile.cursor`.
 
         Raises:
             Unavailable: nothing is loaded yet, or the file is damaged where it was read.
@@ -99,7 +100,7 @@ class Replica:
         self.loaded()
         with ExitStack() as stack:
             with self._swapping:
-                cursor = stack.enter_context(self.file.transaction("read only"))
+                cursor = stack.enter_context(self.file.transaction("read only", again=again))
             yield cursor
 
     def loaded(self) -> State:
