@@ -15,6 +15,8 @@ from core.settings import AccessSettings, DatabaseSettings
 from core.web import install_web
 from serving_api.answer_cache import AnswerCache
 from serving_api.answers import Answers
+from serving_api.changes import Changes
+from serving_api.changes_news import News
 from serving_api.endpoints import make_router
 from serving_api.follower import Follower
 from serving_api.query_pool import QueryPool
@@ -36,6 +38,9 @@ def create_app(
     """Make the application. Its lifespan opens the replica's file and follows Postgres."""
     replica = Replica(data.replica_path, replica_settings)
     pool = QueryPool(replica, serving.query_threads, serving.query_queue, serving.query_seconds)
+    cache = AnswerCache(serving.cache_bytes)
+    news = News(pool, serving.changes_clients)
+    replica.on_change = news.ring
     key_ring = KeyRing(access.require_api_key)
     follower = Follower(replica, database.libpq_url, replica_settings.poll_seconds, key_ring)
 
@@ -44,7 +49,8 @@ def create_app(
         await anyio.to_thread.run_sync(replica.open)
         follower.start()
         settle(app)
-        yield
+        async with news.running():
+            yield
         await anyio.to_thread.run_sync(follower.stop, _STOP_SECONDS)
         pool.close()
         await anyio.to_thread.run_sync(replica.close)
@@ -61,7 +67,9 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.replica = replica
-    app.state.answers = Answers(replica, pool, AnswerCache(serving.cache_bytes))
+    app.state.answers = Answers(replica, pool, cache)
+    app.state.changes = Changes(replica, pool, cache, news, max(1, serving.query_threads // 2))
+    app.state.serving_settings = serving
     app.state.datasets = datasets
     app.state.key_ring = key_ring
     app.state.follower = follower

@@ -1,6 +1,6 @@
 """The replica: what Postgres says about labels, up to one point of the change feed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -10,6 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from core.problems import Unavailable
+from serving_api import recent_items
 from serving_api import replica_tables as tables
 from serving_api.feed import Keys, Snapshot
 from serving_api.replica_file import ReplicaFile, being_built
@@ -40,6 +41,7 @@ class Replica:
         self.state: State | None = None
         self.keys: Keys = {}
         self.rows = 0
+        self.on_change: Callable[[], None] = lambda: None  # called in the thread that writes
         self._noted_at: datetime | None = None
 
     def open(self) -> None:
@@ -113,6 +115,7 @@ class Replica:
             cursor.begin()
             for statement in tables.MERGE:
                 cursor.execute(statement)
+            recent_items.trim(cursor)
             version = max(old.version, _number(cursor, tables.VERSION))
             state = replace(old, cursor=end, version=version, read_at=read_at)
             _write(cursor, state)
@@ -149,6 +152,7 @@ class Replica:
         with self.file.transaction("read only") as cursor:
             self.rows = _number(cursor, "select count(*) from items")
         self.state, self._noted_at = state, state.read_at
+        self.on_change()
 
 
 def _stage(cursor: duckdb.DuckDBPyConnection, snapshot: Snapshot, start: int, end: int) -> None:

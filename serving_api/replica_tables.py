@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from serving_api import recent_items
+
 # Goes up with every change of a table here: a file of another layout is built anew.
 LAYOUT = 4
 
@@ -35,9 +37,10 @@ TABLES = {
         read_at timestamp not null
     """,
 }
+TABLES |= {"recent_items": TABLES["items"], "recent_from": "version bigint not null"}
 
 # What a build replaces.
-BUILT = ("items", "annotations", "tombstones", "state")
+BUILT = ("items", "annotations", "tombstones", "recent_items", "recent_from", "state")
 
 
 def stage(table: str) -> str:
@@ -59,6 +62,7 @@ LOAD = (
     # one row an id follows from the statements below.
     "create index items_id on items (id)",
     "create index annotations_text_id on annotations (text_id)",
+    *recent_items.LOAD,
 )
 
 # Rows that exist are updated in place: deleting from an index costs forty times as much, and a row that stays
@@ -91,7 +95,8 @@ MERGE = (
     where not exists (from annotations a where a.id = n.id)
     """,
     "delete from tombstones where id in (select id from new_items) or id in (select id from new_tombstones)",
-    "insert into tombstones select * from new_tombstones",
+    "insert into tombstones select * from new_tombstones order by version, id",
+    *recent_items.MERGE,
 )
 
 # The highest stamp received. Unlike the end of the window it stands still while no label changes.
