@@ -27,6 +27,8 @@ from serving_api.repository import Point
 
 T = TypeVar("T")
 
+_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
+
 _PAGE_BATCH = 1000
 _EVENTS_BATCH = 200
 _RETRY_SECONDS = 1.0
@@ -173,7 +175,12 @@ def _event(change: Change) -> bytes:
     # An id says that everything up to it was sent, so only the last change of a version has one.
     version = str(change.place.version) if change.ends_version else None
     kind = "delete" if change.is_delete else "upsert"
-    return ServerSentEvent(render(change).decode(), event=kind, id=version).encode()
+    return ServerSentEvent(_on_one_line(render(change).decode()), event=kind, id=version).encode()
+
+
+def _on_one_line(json: str) -> str:
+    """Escape what many clients take for the end of a line, though in events it is none."""
+    return json if json.isascii() else json.translate(_LINE_ENDS)
 
 
 def _first_batch(cursor: duckdb.DuckDBPyConnection, query: ChangesQuery) -> _Batch:
