@@ -18,6 +18,7 @@ DATA_PATHS = [
     "/toxic_texts",
     "/non_toxic_texts",
     "/disputed",
+    "/changes",
     "/stats",
     "/stats/agreement",
     "/stats/annotators",
@@ -63,6 +64,7 @@ def test_examples_are_true_to_their_schemas() -> None:
         (documentation.STATS, schemas.Stats),
         (documentation.DISPUTED, schemas.TextPage),
         (documentation.AGREEMENT, schemas.AgreementStats),
+        (documentation.CHANGES, schemas.ChangesPage),
         (documentation.ANNOTATORS, schemas.AnnotatorsStats),
     ):
         model.model_validate(answers[200]["content"]["application/json"]["example"], extra="forbid")
