@@ -40,7 +40,7 @@ def create_app(
     pool = QueryPool(replica, serving.query_threads, serving.query_queue, serving.query_seconds)
     cache = AnswerCache(serving.cache_bytes)
     news = News(pool, serving.changes_clients)
-    replica.on_change = news.ring
+    replica.on_change(lambda _: news.ring())
     key_ring = KeyRing(access.require_api_key)
     follower = Follower(replica, database.libpq_url, replica_settings.poll_seconds, key_ring)
 

@@ -17,4 +17,9 @@ APPLY_SECONDS = Histogram(
 FEED_ERRORS = Counter("serving_feed_errors_total", "Attempts to follow the change feed that failed")
 CACHE_LOOKUPS = Counter("serving_answer_cache_lookups_total", "Answers looked for in the cache", ["result"])
 QUERIES_REFUSED = Counter("serving_queries_refused_total", "Queries answered with 503", ["reason"])
-CHANGES_WAITING = Gauge("serving_changes_waiting", "Clients that wait for changes or are sent them", ["kind"])
+CHANGES_WAITING = Gauge(
+    "serving_changes_waiting",
+    "Clients that wait for changes or are sent them",
+    ["kind"],
+    multiprocess_mode="livesum",
+)

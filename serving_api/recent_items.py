@@ -14,13 +14,13 @@ _ROWS_KEPT = 100_000
 LOAD = (
     """
     insert into recent_from select coalesce(max(version), 0)
-    from (select version from new_items union all select version from new_tombstones)
+    from (select version from items union all select version from tombstones)
     """,
 )
 MERGE = (
     "delete from recent_items using new_items n where recent_items.id = n.id",
     "delete from recent_items using new_tombstones n where recent_items.id = n.id",
-    "insert into recent_items select * from new_items order by version, labelled_at, id",
+    "insert into recent_items by name select * from new_items order by version, labelled_at, id",
 )
 
 

@@ -41,7 +41,7 @@ class Replica:
         self.state: State | None = None
         self.keys: Keys = {}
         self.rows = 0
-        self.on_change: Callable[[], None] = lambda: None  # called in the thread that writes
+        self._listeners: list[Callable[[State], None]] = []
         self._noted_at: datetime | None = None
 
     def open(self) -> None:
@@ -90,6 +90,10 @@ class Replica:
         if self.state is None:
             raise being_built()
         return self.state
+
+    def on_change(self, listener: Callable[[State], None]) -> None:
+        """Have `listener` called, in the thread that writes, whenever another version is there to be read."""
+        self._listeners.append(listener)
 
     def build(self, snapshot: Snapshot, identity: str, end: int) -> None:
         """Replace everything by what `snapshot` shows; readers see the old until it is done."""
@@ -152,7 +156,8 @@ class Replica:
         with self.file.transaction("read only") as cursor:
             self.rows = _number(cursor, "select count(*) from items")
         self.state, self._noted_at = state, state.read_at
-        self.on_change()
+        for listener in self._listeners:
+            listener(state)
 
 
 def _stage(cursor: duckdb.DuckDBPyConnection, snapshot: Snapshot, start: int, end: int) -> None:

@@ -95,7 +95,7 @@ MERGE = (
     where not exists (from annotations a where a.id = n.id)
     """,
     "delete from tombstones where id in (select id from new_items) or id in (select id from new_tombstones)",
-    "insert into tombstones select * from new_tombstones order by version, id",
+    "insert into tombstones select * from new_tombstones",
     *recent_items.MERGE,
 )
 
