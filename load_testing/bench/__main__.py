@@ -9,7 +9,15 @@ from rich.table import Table
 
 from core.migrate import migrate
 from core.settings import DatabaseSettings
-from load_testing.bench import beside_bulk, bulk_uploads, label_lag, single_texts, table_sizes, uploads
+from load_testing.bench import (
+    beside_bulk,
+    bulk_uploads,
+    label_lag,
+    serving_changes,
+    single_texts,
+    table_sizes,
+    uploads,
+)
 from local_stack.testing import running_stack
 
 # What only needs Postgres; what needs Argilla too; what needs the whole platform.
@@ -19,7 +27,9 @@ _OF_INTAKE: dict[str, Callable[[str, int], Table]] = {
     "beside": lambda url, _: beside_bulk.measure(url),
     "sizes": table_sizes.measure,
 }
-_ALL = (*_OF_INTAKE, "uploads", "lag")
+# What needs no stack: each reads a file that it makes.
+_OF_SERVING: dict[str, Callable[[int], Table]] = {"changes": serving_changes.measure}
+_ALL = (*_OF_INTAKE, "uploads", "lag", *_OF_SERVING)
 _ARGILLA = {"postgres", "redis", "opensearch", "argilla"}
 
 
@@ -33,6 +43,9 @@ def main() -> None:
             migrate(DatabaseSettings(url=SecretStr(stack.database_url)))
             for name in intake:
                 console.print(_OF_INTAKE[name](stack.database_url, arguments.rows))
+    for name in chosen:
+        if name in _OF_SERVING:
+            console.print(_OF_SERVING[name](arguments.rows))
     if "uploads" in chosen:
         with running_stack(_ARGILLA) as stack:
             migrate(DatabaseSettings(url=SecretStr(stack.database_url)))

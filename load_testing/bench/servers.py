@@ -32,7 +32,9 @@ def serving(arguments: list[str], env: dict[str, str]) -> Iterator[Server]:
     port = _free_port()
     command = [sys.executable, "-m", *(argument.format(port=port) for argument in arguments)]
     process = subprocess.Popen(  # noqa: S603 - our own programs
-        command, env=os.environ | env | {"INGESTION_PORT": str(port)}, stderr=subprocess.DEVNULL
+        command,
+        env=os.environ | env | {"INGESTION_PORT": str(port), "SERVING_PORT": str(port)},
+        stderr=subprocess.DEVNULL,
     )
     try:
         _wait_until_open(f"http://127.0.0.1:{port}", process)
