@@ -93,6 +93,9 @@ class Changes:
         answer = self._cache.get_or_none(Point(state.identity, state.version), key)
         if answer:
             return Page(answer, is_empty=False, rest=None)
+        if query.since >= state.version:
+            point = Point(state.identity, state.version)
+            return Page(Answer(b'{"items":[' + _tail(query.since, point), point, etag(point, key)), True, None)
         batch = await self._pool.run(lambda cursor: _first_batch(cursor, query))
         head = b'{"items":[' + b",".join(map(render, batch.changes))
         if batch.has_more:

@@ -12,9 +12,13 @@ _ROWS_KEPT = 100_000
 
 # `recent_items` holds each item whose version is higher than the one in `recent_from`.
 LOAD = (
+    f"""
+    insert into recent_from
+    select coalesce((select version from items order by version desc limit 1 offset {_ROWS_KEPT}), 0)
+    """,  # noqa: S608 - a constant
     """
-    insert into recent_from select coalesce(max(version), 0)
-    from (select version from items union all select version from tombstones)
+    insert into recent_items select * from items where version > (select version from recent_from)
+    order by version, labelled_at, id
     """,
 )
 MERGE = (

@@ -12,6 +12,7 @@ import httpx
 from rich.table import Table
 
 from load_testing.bench.servers import Server, serving
+from serving_api import recent_items
 from serving_api import replica_tables as tables
 
 _FEW = 10_000
@@ -51,7 +52,7 @@ def measure(rows: int) -> Table:
         kinds = {
             "after the newest versions": range(newest - 20, newest - 1),
             "nothing new": range(newest, newest + 1),
-            "from long ago": range(_BUILT_VERSIONS - 20, _BUILT_VERSIONS - 1),
+            "60 versions behind": range(_BUILT_VERSIONS - 20, _BUILT_VERSIONS - 1),
         }
         for kind, since in kinds.items():
             p50s: dict[int, list[float]] = {size: [] for size in servers}
@@ -98,7 +99,8 @@ def _fill(connection: duckdb.DuckDBPyConnection, rows: int) -> None:
     first_small = rows - (_BUILT_VERSIONS - 1) * _LIMIT
     _insert(connection, "items", 0, first_small, 1, limit=rows)
     _insert(connection, "items", first_small, rows, 2)
-    connection.execute("insert into recent_from values (?)", [_BUILT_VERSIONS])
+    for statement in recent_items.LOAD:
+        connection.execute(statement)
     connection.execute("create index items_id on items (id)")
     for window in range(_MERGED_VERSIONS):
         version, half = _BUILT_VERSIONS + 1 + window, _LIMIT // 2
