@@ -36,7 +36,7 @@ test-whole: $(INSTALLED)
 soak: $(INSTALLED)  ## Run the tests that take too long for make test
 	CHAOS_MINUTES=$(or $(MINUTES),30) pipenv run pytest -m soak --capture=no tests
 
-# ROWS=10000000: with as many texts there. ONLY="single bulk beside sizes replica exports uploads lag serving peers": some of the tables.
+# ROWS=10000000: with as many texts there. ONLY="single lag": some of the tables.
 bench: $(INSTALLED)  ## Measure, each figure beside its peer
 	pipenv run python -m load_testing.bench $(if $(ROWS),--rows $(ROWS)) $(if $(ONLY),--only $(ONLY))
 

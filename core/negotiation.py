@@ -97,12 +97,18 @@ def _accept(scope: Scope) -> str:
     return "" if not parts or parts == [b"*/*"] else b",".join(parts).decode("latin-1")
 
 
-@lru_cache(1024)
 def is_acceptable(media_types: tuple[str, ...], accept: str) -> bool:
     """Whether one of the media types is acceptable; an Accept that is unreadable is disregarded (RFC 9110)."""
+    return bool(choose_media_type(media_types, accept))
+
+
+@lru_cache(1024)
+def choose_media_type(media_types: tuple[str, ...], accept: str) -> str:
+    """Return the media type that the client likes best, the first one if it does not mind, "" if it takes none."""
     if not accept.strip(" ,\t"):
-        return True
+        return media_types[0]
     try:
-        return bool(mimeparse.best_match(media_types, accept.lower()))
+        best: str = mimeparse.best_match(media_types[::-1], accept.lower())
     except mimeparse.MimeTypeParseException:
-        return True
+        return media_types[0]
+    return best

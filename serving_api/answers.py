@@ -81,7 +81,7 @@ class Answers:
         def work(cursor: Connection) -> Answer:
             point = repository.get_point(cursor)
             body, next_cursor = make(cursor, point)
-            return Answer(body, point, _etag(point, key), key, next_cursor)
+            return Answer(body, point, etag(point, key), key, next_cursor)
 
         state = self._replica.loaded()
         answer = self._cache.get_or_none(Point(state.identity, state.version), key)
@@ -110,7 +110,7 @@ def _list(
 ) -> Made:
     """Make a page of the first `limit` rows, and the rest; one row more tells that another page follows."""
     following = cursors.encode(positions[limit - 1], fingerprint) if len(rows) > limit else None
-    body = {"items": [_item(row) for row in rows[:limit]], "next_cursor": following}
+    body = {"items": [render_item(row) for row in rows[:limit]], "next_cursor": following}
     return orjson.dumps(body | rest), following
 
 
@@ -130,7 +130,7 @@ def _text(cursor: Connection, id_: UUID) -> Made:
         }
         for annotation in repository.list_annotations(cursor, id_)
     ]
-    return orjson.dumps(_item(row) | {"annotations": annotations}), None
+    return orjson.dumps(render_item(row) | {"annotations": annotations}), None
 
 
 def _stats(cursor: Connection, version: int, name: str, dataset: Dataset) -> Made:
@@ -150,7 +150,8 @@ def _stats(cursor: Connection, version: int, name: str, dataset: Dataset) -> Mad
     return _document(body, version)
 
 
-def _item(row: Row) -> dict[str, Any]:
+def render_item(row: Row) -> dict[str, Any]:
+    """Return an item as it travels, ready for orjson."""
     return row | {
         "votes": orjson.Fragment(row["votes"]),
         "metadata": orjson.Fragment(row["metadata"]),
@@ -160,7 +161,8 @@ def _item(row: Row) -> dict[str, Any]:
     }
 
 
-def _etag(point: Point, key: bytes) -> str:
+def etag(point: Point, key: bytes) -> str:
+    """Return the validator of the answer for `key` that is made from `point`."""
     # A rebuilt replica gives the same answer for the same version; another database or layout may not.
     parts = f"{LAYOUT} {point.identity} {point.version} ".encode() + key
     return f'"{hashlib.sha256(parts).hexdigest()[:32]}"'

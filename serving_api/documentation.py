@@ -1,10 +1,19 @@
 """What OpenAPI says of the answers: their schemas, and an example of each, errors included."""
 
+import json
 from typing import Any
 
 from core.openapi import Responses, answer, header, key_refusals, problem, unavailable, wrong_parameter
-from serving_api.parameters import EXAMPLE_CURSOR
-from serving_api.schemas import AgreementStats, AnnotatorsStats, CountedPage, Stats, TextDetail, TextPage
+from serving_api.parameters import EXAMPLE_CURSOR, EXAMPLE_FEED
+from serving_api.schemas import (
+    AgreementStats,
+    AnnotatorsStats,
+    ChangesPage,
+    CountedPage,
+    Stats,
+    TextDetail,
+    TextPage,
+)
 
 EXAMPLE_ID = "5f0c6f5e-3c1b-8a43-9d8e-0b6a4b8f2d11"
 
@@ -144,4 +153,37 @@ ANNOTATORS: Responses = {
     **_NOT_MODIFIED,
     **_REFUSALS,
     422: wrong_parameter("dataset", "unknown_dataset", "'x' is not one of: toxicity."),
+}
+
+_UPSERT = {"op": "upsert", "version": 91342} | _ITEM
+_DELETE = {"op": "delete", "version": 91344, "id": EXAMPLE_ID, "dataset": "toxicity"}
+_EVENTS = f"""retry: 1000
+event: feed
+data: {{"feed":"{EXAMPLE_FEED}","version":91344}}
+
+id: 91344
+event: delete
+data: {json.dumps(_DELETE, separators=(",", ":"))}
+
+: ping
+
+"""
+_CHANGES = _answer(
+    ChangesPage,
+    {"items": [_UPSERT, _DELETE], "next": 91344, "feed": EXAMPLE_FEED},
+    _ETAG | {"Vary": header("Pages and events have one path.", "Accept")},
+)
+_CHANGES["content"]["text/event-stream"] = {"schema": {"type": "string"}, "example": _EVENTS}
+CHANGES: Responses = {
+    200: _CHANGES,
+    **_NOT_MODIFIED,
+    **_REFUSALS,
+    409: problem(
+        409,
+        "feed_replaced",
+        "The database is another one, and its versions too: begin anew, with an empty mirror and since=0.",
+        errors=[{"parameter": "feed", "code": "feed_replaced", "detail": "The database is another one, …"}],
+    ),
+    422: wrong_parameter("wait", "less_than_equal", "Input should be less than or equal to 60"),
+    503: unavailable("too_many_waiting", "Too many clients wait for changes.", retry_after_seconds=5),
 }

@@ -9,6 +9,7 @@ from core.datasets import Datasets
 from core.keys import Scope, require_scope
 from core.negotiation import Router
 from serving_api import documentation as docs
+from serving_api.changes_endpoint import get_changes
 from serving_api.dependencies import AnswersDep, DatasetsDep, ReplicaDep, check_query_string
 from serving_api.parameters import (
     AgreementParameters,
@@ -30,6 +31,7 @@ def make_router(datasets: Datasets) -> Router:
     router.add_api_route("/texts", list_texts, summary="Labelled texts", responses=docs.PAGE)
     router.add_api_route("/texts/{id}", get_text, summary="One labelled text", responses=docs.TEXT)
     router.add_api_route("/disputed", list_disputed, summary="What wants a decision", responses=docs.DISPUTED)
+    router.add_api_route("/changes", get_changes, summary="What changed", responses=docs.CHANGES)
     router.add_api_route("/stats", get_stats, summary="Totals", responses=docs.STATS)
     router.add_api_route(
         "/stats/agreement", get_agreement, summary="How far annotators agree", responses=docs.AGREEMENT

@@ -24,6 +24,8 @@ from core.settings import (
 from core.web import install_web
 from serving_api.answer_cache import AnswerCache
 from serving_api.answers import Answers
+from serving_api.changes import Changes
+from serving_api.changes_news import News
 from serving_api.endpoints import make_router
 from serving_api.export_endpoints import make_export_router
 from serving_api.exports import Exports
@@ -50,6 +52,9 @@ def create_app(
     """Make the application. Its lifespan opens the replica's file and follows Postgres."""
     replica = Replica(data.replica_path, replica_settings, serving.processes)
     pool = QueryPool(replica, serving.query_threads, serving.query_queue, serving.query_seconds)
+    cache = AnswerCache(serving.cache_bytes)
+    news = News(pool, serving.changes_clients)
+    replica.on_change(lambda _: news.ring())
     key_ring = KeyRing(access.require_api_key)
     follower = Follower(replica, database.libpq_url, replica_settings.poll_seconds, key_ring)
 
@@ -59,7 +64,8 @@ def create_app(
         follower.start()
         tasks = [asyncio.create_task(_show_age(replica)), asyncio.create_task(follow_parent())]
         settle(app)
-        yield
+        async with news.running():
+            yield
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -84,8 +90,10 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.replica = replica
-    app.state.answers = Answers(replica, pool, AnswerCache(serving.cache_bytes))
+    app.state.answers = Answers(replica, pool, cache)
     app.state.exports = Exports(replica, serving.exports, serving.export_idle_seconds)
+    app.state.changes = Changes(replica, pool, cache, news, max(1, serving.query_threads // 2))
+    app.state.serving_settings = serving
     app.state.datasets = datasets
     app.state.key_ring = key_ring
     app.state.follower = follower

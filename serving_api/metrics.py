@@ -26,3 +26,9 @@ CACHE_LOOKUPS = Counter("serving_answer_cache_lookups_total", "Answers looked fo
 EXPORTS = Counter("serving_exports_total", "Exports by how they ended", ["format", "result"])
 EXPORT_BYTES = Counter("serving_export_bytes_total", "Bytes of exports that were sent", ["format"])
 QUERIES_REFUSED = Counter("serving_queries_refused_total", "Queries answered with 503", ["reason"])
+CHANGES_WAITING = Gauge(
+    "serving_changes_waiting",
+    "Clients that wait for changes or are sent them",
+    ["kind"],
+    multiprocess_mode="livesum",
+)

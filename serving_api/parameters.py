@@ -11,6 +11,7 @@ from core.openapi import DATASET_NAME, LABEL_NAME, WITHOUT_NUL
 from serving_api.cursor import CURSOR
 
 EXAMPLE_CURSOR = "AAY_bS4vZUB_DG9ePBuKQ52OC2pLjy0RqZLc1Q0KGzk"
+EXAMPLE_FEED = "9f86d081884c7d65"
 
 _COUNT_MAX = 2**31 - 1
 
@@ -57,6 +58,7 @@ def _differ(pair: list[str]) -> list[str]:
 Pair = Annotated[list[Word], Field(json_schema_extra={"uniqueItems": True}), AfterValidator(_differ)]
 Limit = Annotated[int, Field(ge=1, le=1000, description="Items on a page at most.", examples=[100])]
 Cursor = Annotated[str, StringConstraints(pattern=CURSOR)]
+Feed = Annotated[str, StringConstraints(pattern="^[0-9a-f]{16}$")]
 
 
 class Order(StrEnum):
@@ -203,6 +205,31 @@ class DisputedParameters(SourceParameters):
         None,
         description="`next_cursor` of the page before; the other parameters but `limit` must be the same.",
         examples=[EXAMPLE_CURSOR],
+    )
+
+
+class ChangesParameters(DatasetParameters):
+    """After which change to go on, and how long to wait for the next one."""
+
+    since: int = Field(
+        0, ge=0, le=2**63 - 1, description="`next` of the page before; 0: from the beginning.", examples=[91342]
+    )
+    limit: Limit = Field(
+        100,
+        description="Where a page ends: with this change, or the last one of the same version. Not for events.",
+        examples=[100],
+    )
+    wait: float = Field(
+        0,
+        ge=0,
+        le=60,
+        description="Seconds to wait for a change when there is none yet. Not for events.",
+        examples=[0.5],
+    )
+    feed: Feed | None = Field(
+        None,
+        description="`feed` of the page before: 409 if the database is another one by now.",
+        examples=[EXAMPLE_FEED],
     )
 
 

@@ -17,7 +17,7 @@ from serving_api.feed import Keys, Snapshot
 from serving_api.replica_file import ReplicaFile, being_built
 from serving_api.replica_folder import ReplicaFolder
 from serving_api.settings import ReplicaSettings
-from serving_api.staging import load, stage
+from serving_api.staging import apply, load, stage
 
 # An idle replica notes that it is up to date: rarely, for a file that does not change costs nothing.
 _NOTE_SECONDS = 60
@@ -154,11 +154,8 @@ class Replica:
         read_at = _now()
         with self.file.cursor() as cursor:
             stage(cursor, snapshot, feed.CHANGES, old.cursor, end)
-            ids = [row[0] for row in cursor.execute(tables.CHANGED).fetchall()]
-            withdrawn = _number(cursor, "select count(*) from new_tombstones")
             cursor.begin()
-            for statement, takes_ids in tables.merge(len(ids), withdrawn):
-                cursor.execute(statement, ids if takes_ids else None)
+            apply(cursor)
             version = max(old.version, _number(cursor, tables.VERSION))
             state = replace(old, cursor=end, version=version, read_at=read_at)
             _write(cursor, state)

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from serving_api import totals
+from serving_api import recent_items, totals
 
 # Goes up with every change of a table here: a file of another layout is built anew.
 LAYOUT = 4
@@ -38,6 +38,7 @@ TABLES = {
     """,
     **totals.TABLES,
 }
+TABLES |= {"recent_items": TABLES["items"], "recent_from": "version bigint not null"}
 
 
 def stage(name: str) -> str:
@@ -49,6 +50,16 @@ def receive(name: str) -> str:
     """Return the statement that adds the Arrow table `incoming` to a temporary table."""
     return f"insert into new_{name} from incoming"
 
+
+# What follows when `items`, `annotations` and `tombstones` are filled.
+FINISH = (
+    # Not unique: DuckDB checks uniqueness too early to delete and insert a key in one transaction. That there is
+    # one row an id follows from the statements below.
+    "create index items_id on items (id)",
+    "create index annotations_text_id on annotations (text_id)",
+    *totals.BUILD,
+    *recent_items.LOAD,
+)
 
 # What fills an empty file; each one is a transaction of its own.
 LOAD = (
@@ -64,11 +75,7 @@ LOAD = (
          join new_labels l on l.id = coalesce(c.text_id, a.text_id)
     """,  # noqa: S608
     "insert into tombstones by name from new_tombstones",
-    # Not unique: DuckDB checks uniqueness too early to delete and insert a key in one transaction. That there is
-    # one row an id follows from the statements below.
-    "create index items_id on items (id)",
-    "create index annotations_text_id on annotations (text_id)",
-    *totals.BUILD,
+    *FINISH,
 )
 
 # How many texts may change for the index to be used. DuckDB uses it for a list of values with up to 2048 rows, and
@@ -113,6 +120,8 @@ _MERGE = (
     "insert into tombstones by name from new_tombstones",
 )
 
+_AFTER_MERGE = (*totals.AFTER_MERGE, *recent_items.MERGE)
+
 
 def merge(changed: int, withdrawn: int) -> list[tuple[str, bool]]:
     """Return the statements that apply a window in which so many texts changed, so many of them withdrawn.
@@ -124,7 +133,13 @@ def merge(changed: int, withdrawn: int) -> list[tuple[str, bool]]:
     few = changed <= FEW
     items = f"items.id in ({ids})" if few else "true"
     annotations = f"annotations.text_id in ({ids})" if few else "true"
-    statements = (*totals.BEFORE_MERGE, *(_WITHDRAW if withdrawn else ()), *_MERGE, *totals.AFTER_MERGE)
+    statements = (
+        *totals.BEFORE_MERGE,
+        *(_WITHDRAW if withdrawn else ()),
+        *_MERGE,
+        *totals.AFTER_MERGE,
+        *recent_items.MERGE,
+    )
     return [(one.format(items=items, annotations=annotations), few and "{" in one) for one in statements]
 
 

@@ -18,7 +18,7 @@ from serving_api.query import (
 
 Row = dict[str, Any]
 
-_ITEM = (
+ITEM = (
     "id, dataset, text, label, status, agreement, votes, annotations, confidence, rule, rule_version, decided_by, "
     "source, external_id, claimed_label, score, metadata, enrichment, received_at, labelled_at"
 )
@@ -42,8 +42,8 @@ def list_items(cursor: duckdb.DuckDBPyConnection, page: PageQuery, window: Condi
     where, values = page_conditions(page)
     within, more_values = window
     order = ordering(page.texts.order)
-    statement = f"select {_ITEM} from items where {where} and {within} order by {order} limit ?"  # noqa: S608
-    return _rows(cursor, statement, [*values, *more_values, count])
+    statement = f"select {ITEM} from items where {where} and {within} order by {order} limit ?"  # noqa: S608
+    return list_rows(cursor, statement, [*values, *more_values, count])
 
 
 def list_moments(cursor: duckdb.DuckDBPyConnection, each: int) -> list[datetime]:
@@ -67,9 +67,9 @@ def list_disputed(cursor: duckdb.DuckDBPyConnection, query: DisputedQuery, count
     where, values = disputed_conditions(query)
     order = "urgency desc, id"
     chosen = f"select rowid, {URGENCY} as urgency from items where {where} order by {order} limit ?"  # noqa: S608
-    return _rows(
+    return list_rows(
         cursor,
-        f"select {_ITEM}, urgency from items join ({chosen}) as chosen on chosen.rowid = items.rowid "  # noqa: S608
+        f"select {ITEM}, urgency from items join ({chosen}) as chosen on chosen.rowid = items.rowid "  # noqa: S608
         f"order by {order}",
         [*values, count],
     )
@@ -77,14 +77,14 @@ def list_disputed(cursor: duckdb.DuckDBPyConnection, query: DisputedQuery, count
 
 def get_item_or_none(cursor: duckdb.DuckDBPyConnection, id_: UUID) -> Row | None:
     """Return the labelled text with this id."""
-    found = _rows(cursor, f"select {_ITEM} from items where id = ?", [id_])  # noqa: S608
+    found = list_rows(cursor, f"select {ITEM} from items where id = ?", [id_])  # noqa: S608
     return found[0] if found else None
 
 
 def list_annotations(cursor: duckdb.DuckDBPyConnection, text_id: UUID) -> list[Row]:
     """Return the annotations of one text, those of adjudicators too, the oldest first."""
     statement = f"select {_ANNOTATION} from annotations where text_id = ? order by created_at, id"  # noqa: S608
-    return _rows(cursor, statement, [text_id])
+    return list_rows(cursor, statement, [text_id])
 
 
 def count_by(cursor: duckdb.DuckDBPyConnection, dataset: str, kind: str) -> dict[str, int]:
@@ -108,7 +108,8 @@ def count_by_annotator(cursor: duckdb.DuckDBPyConnection, dataset: str) -> dict[
     return dict(cursor.execute(statement, [dataset]).fetchall())
 
 
-def _rows(cursor: duckdb.DuckDBPyConnection, statement: str, values: list[Any]) -> list[Row]:
+def list_rows(cursor: duckdb.DuckDBPyConnection, statement: str, values: list[Any] | dict[str, Any]) -> list[Row]:
+    """Return what a query finds, by the names of its columns."""
     cursor.execute(statement, values)
     names = [column[0] for column in cursor.description or ()]
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

@@ -55,6 +55,32 @@ class CountedPage(TextPage):
     )
 
 
+class Upsert(TextItem):
+    """A labelled text that is new, or not as it was."""
+
+    op: Literal["upsert"]
+    version: int
+
+
+class Delete(BaseModel):
+    """A text that is labelled no more."""
+
+    op: Literal["delete"]
+    version: int
+    id: UUID
+    dataset: str
+
+
+class ChangesPage(BaseModel):
+    """A page of changes, in the order of their versions."""
+
+    items: list[Upsert | Delete]
+    next: int = Field(
+        description="For `since`: where the next page begins. The same as `since` if nothing is new."
+    )
+    feed: str = Field(description="Which database the versions belong to.")
+
+
 class AnnotationItem(BaseModel):
     """One annotator's, or adjudicator's, answer."""
 

@@ -44,6 +44,15 @@ class ServingSettings(SettingsGroup):
         30, gt=0, description="A client that takes nothing of its export for so long is cut off."
     )
     cache_bytes: int = Field(64 * 2**20, ge=0, description="Memory for answers that are ready to send again.")
+    changes_clients: int = Field(
+        500, ge=1, description="Clients that wait for changes at once, by long polls or events; beyond, it is 503."
+    )
+    changes_heartbeat_seconds: float = Field(
+        15, gt=0, description="Events: a comment goes out this often, so that a lost connection is noticed."
+    )
+    changes_send_seconds: float = Field(
+        60, gt=0, description="Events: a client that takes nothing for so long is let go."
+    )
 
 
 class ReplicaSettings(SettingsGroup):

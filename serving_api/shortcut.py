@@ -15,16 +15,16 @@ from serving_api.responses import respond
 
 # What is remembered of a request takes about 1 KB at most: longer ones go the long way.
 _REQUESTS_MAX = 4096
-_QUERY_BYTES_MAX = 500
+_BYTES_MAX = 500
 
-Asked = tuple[str, str, bytes]  # method, path and query string
+Asked = tuple[str, str, bytes, tuple[bytes, ...]]  # method, path, query string, and what is accepted
 
 
 class Shortcut:
     """ASGI middleware that sends again what it has seen sent.
 
-    Which answer a path and a query string ask for depends on nothing else, so that it is remembered. Whether the
-    answer is still there, and the newest, and whether the client may have it, is asked each time.
+    Which answer a path, a query string and Accept ask for depends on nothing else, so that it is remembered. Whether
+    the answer is still there, and the newest, and whether the client may have it, is asked each time.
     """
 
     def __init__(self, app: ASGIApp, replica: Replica, answers: Answers, key_ring: KeyRing) -> None:
@@ -38,7 +38,8 @@ class Shortcut:
         if scope["type"] != "http" or scope["method"] not in {"GET", "HEAD"}:
             await self.app(scope, receive, send)
             return
-        asked = scope["method"], scope["path"], scope["query_string"]
+        accepted = tuple(value for name, value in scope["headers"] if name == b"accept")
+        asked = scope["method"], scope["path"], scope["query_string"], accepted
         key, route = self._seen.get(asked, (None, None))
         answer = self._answers.ready_or_none(key) if key else None
         if answer is None:
@@ -55,7 +56,7 @@ class Shortcut:
         await response(scope, receive, send)
 
     def _remember(self, asked: Asked, scope: Scope) -> None:
-        if "answer_key" not in scope or len(asked[2]) > _QUERY_BYTES_MAX:
+        if "answer_key" not in scope or len(asked[2]) + sum(map(len, asked[3])) > _BYTES_MAX:
             return
         self._seen[asked] = scope["answer_key"], scope["route"]
         if len(self._seen) > _REQUESTS_MAX:

@@ -9,6 +9,7 @@ from typing import Protocol
 import duckdb
 import pyarrow as pa
 
+from serving_api import recent_items
 from serving_api import replica_tables as tables
 from serving_api.feed import EVERYTHING
 
@@ -47,6 +48,15 @@ def load(cursor: duckdb.DuckDBPyConnection, source: Source, end: int, threads: i
     cursor.execute(f"set threads = {threads:d}")
     for statement in tables.LOAD:
         cursor.execute(statement)
+
+
+def apply(cursor: duckdb.DuckDBPyConnection) -> None:
+    """Bring what was staged of a window into the tables; belongs into a transaction."""
+    ids = [row[0] for row in cursor.execute(tables.CHANGED).fetchall()]
+    withdrawn: int = cursor.execute("select count(*) from new_tombstones").fetchall()[0][0]
+    for statement, takes_ids in tables.merge(len(ids), withdrawn):
+        cursor.execute(statement, ids if takes_ids else None)
+    recent_items.trim(cursor)
 
 
 def _insert(cursor: duckdb.DuckDBPyConnection, statement: str, incoming: pa.Table) -> None:

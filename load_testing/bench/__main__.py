@@ -13,6 +13,7 @@ from load_testing.bench import (
     beside_bulk,
     bulk_uploads,
     label_lag,
+    serving_changes,
     serving_exports,
     serving_pages,
     serving_peers,
@@ -36,7 +37,11 @@ _OF_LABELS: dict[str, Callable[[str, int], Table]] = {
     "exports": serving_exports.measure,
 }
 # What needs no stack: each reads a file that it makes.
-_OF_FILES: dict[str, Callable[[int], Table]] = {"serving": serving_pages.measure, "peers": serving_peers.measure}
+_OF_FILES: dict[str, Callable[[int], Table]] = {
+    "serving": serving_pages.measure,
+    "peers": serving_peers.measure,
+    "changes": serving_changes.measure,
+}
 _ALL = (*_OF_INTAKE, *_OF_LABELS, *_OF_FILES, "uploads", "lag")
 _ARGILLA = {"postgres", "redis", "opensearch", "argilla"}
 

@@ -1,7 +1,6 @@
 """Labelled texts in a replica's file, made by DuckDB itself: ten million of them in minutes, without Postgres."""
 
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
@@ -12,7 +11,7 @@ _VERSION = 1_000_000
 # All follows from the number of a text. One label a second; a quarter is toxic, one in fifty disputed. The source
 # `rare` has one text in 10,000. ada answered all texts, bob every second and cleo one in 1,000.
 _ITEMS = """
-    insert into new_items by name
+    insert into items by name
     select md5('text ' || n)::uuid as id, 'toxicity' as dataset, label,
            ['I think', 'Honestly', 'Well', 'Listen', 'To be fair', 'As always'][1 + n % 6] || ' '
            || ['this update', 'your answer', 'that video', 'the new map', 'their team'][1 + n // 6 % 5] || ' '
@@ -34,10 +33,10 @@ _ITEMS = """
                case when hash(n, 1) % 50 = 0 then null when hash(n, 2) % 4 = 0 then 'toxic' else 'non_toxic' end
                as label
         from range($rows) as numbers(n)
-    )
+    ) order by labelled_at
 """
 _ANNOTATIONS = """
-    insert into new_annotations by name
+    insert into annotations by name
     select md5(n || '/' || annotator)::uuid as id, md5('text ' || n)::uuid as text_id, 'toxicity' as dataset,
            'annotator' as role, annotator, 'toxic' as value, 'submitted' as status,
            now()::timestamp - to_seconds($rows - n) as created_at, created_at as updated_at
@@ -45,7 +44,6 @@ _ANNOTATIONS = """
     cross join (values ('ada', 1), ('bob', 2), ('cleo', 1000)) as annotators(annotator, every)
     where n % every = 0
 """
-_PARTS = {"items": _ITEMS, "annotations": _ANNOTATIONS, "tombstones": None}
 
 
 def make_replica(path: Path, rows: int) -> None:
@@ -58,12 +56,9 @@ def make_replica(path: Path, rows: int) -> None:
     with duckdb.connect(unfinished) as connection:
         for name, columns in tables.TABLES.items():
             connection.execute(f"create table {name} ({columns})")
-        for name, statement in _PARTS.items():
-            connection.execute(tables.stage(name))
-            if statement:
-                values: dict[str, Any] = {"rows": rows} | ({"version": _VERSION} if name == "items" else {})
-                connection.execute(statement, values)
-        for statement in tables.LOAD:
+        connection.execute(_ITEMS, {"rows": rows, "version": _VERSION})
+        connection.execute(_ANNOTATIONS, {"rows": rows})
+        for statement in tables.FINISH:
             connection.execute(statement)
         connection.execute("insert into layout values (?)", [tables.LAYOUT])
         connection.execute("insert into state values ('bench', ?, ?, now()::timestamp)", [_VERSION + 1, _VERSION])
@@ -71,4 +66,4 @@ def make_replica(path: Path, rows: int) -> None:
 
 
 # What the files depend on.
-ROWS_KEY = repr((tables.LAYOUT, tables.TABLES, tables.LOAD, _PARTS)).encode()
+ROWS_KEY = repr((tables.LAYOUT, tables.TABLES, tables.FINISH, _ITEMS, _ANNOTATIONS)).encode()

@@ -51,6 +51,29 @@ WRONG = {
     "cursor with NUL": ("cursor=%00", "cursor"),
 }
 
+WRONG_CHANGES = {
+    "unknown": ("cursor=x", "cursor"),
+    "label": ("label=toxic", "label"),  # a text that gets another label would have to be a delete
+    "since negative": ("since=-1", "since"),
+    "since of text": ("since=now", "since"),
+    "since empty": ("since=", "since"),
+    "since a fraction": ("since=1.5", "since"),
+    "since beyond": (f"since={2**63}", "since"),
+    "since huge": ("since=" + "9" * 5000, "since"),
+    "since twice": ("since=1&since=2", "since"),
+    "limit of zero": ("limit=0", "limit"),
+    "limit beyond": ("limit=1001", "limit"),
+    "wait negative": ("wait=-1", "wait"),
+    "wait beyond": ("wait=60.1", "wait"),
+    "wait not a number": ("wait=nan", "wait"),
+    "wait infinite": ("wait=inf", "wait"),
+    "wait twice": ("wait=1&wait=1", "wait"),
+    "dataset": ("dataset=other", "dataset"),
+    "dataset with NUL": ("dataset=%00", "dataset"),
+    "feed": ("feed=x", "feed"),
+    "feed with a line end": ("feed=9f86d081884c7d65%0A", "feed"),
+}
+
 
 @pytest.fixture
 def ready(client: TestClient, labeller: Labeller, replica: Replica) -> TestClient:
@@ -66,6 +89,22 @@ def test_wrong_parameters_are_named(ready: TestClient) -> None:
         assert answer.status_code == 422, case
         assert answer.headers["content-type"] == "application/problem+json", case
         assert answer.json()["errors"][0]["parameter"] == parameter, case
+
+
+@pytest.mark.parametrize("accept", ["*/*", "text/event-stream"])
+def test_wrong_parameters_of_changes_are_named(ready: TestClient, accept: str) -> None:
+    for case, (query, parameter) in WRONG_CHANGES.items():
+        answer = ready.get(f"/changes?{query}", headers={"Accept": accept})
+        assert answer.status_code == 422, case
+        assert answer.headers["content-type"] == "application/problem+json", case
+        assert answer.json()["errors"][0]["parameter"] == parameter, case
+
+
+@pytest.mark.parametrize("value", ["x", "-1", "1.5", str(2**63), "9" * 5000, "1, 2"])
+def test_a_wrong_last_event_id_is_named(ready: TestClient, value: str) -> None:
+    answer = ready.get("/changes", headers={"Accept": "text/event-stream", "Last-Event-ID": value})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["parameter"] == "Last-Event-ID"
 
 
 def test_every_wrong_parameter_is_named(ready: TestClient) -> None:
@@ -137,6 +176,19 @@ def test_nothing_a_client_sends_is_a_500(ready: TestClient) -> None:
         encodable = [(n.encode("utf-8", "replace"), v.encode("utf-8", "replace")) for n, v in parameters]
         answer = ready.get("/texts", params=[(n.decode(), v.decode()) for n, v in encodable])
         assert answer.status_code in {200, 400, 422}
+
+    check()
+
+
+def test_nothing_a_follower_sends_is_a_500(ready: TestClient) -> None:
+    names = st.sampled_from(["since", "limit", "dataset", "feed", "last-event-id"])
+    values = st.text() | st.integers().map(str) | st.floats().map(str) | st.binary().map(str)
+
+    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.lists(st.tuples(names, values), max_size=4))
+    def check(parameters: list[tuple[str, str]]) -> None:
+        answer = ready.get("/changes", params=[(n, v.encode("utf-8", "replace").decode()) for n, v in parameters])
+        assert answer.status_code in {200, 409, 422}
 
     check()
 

@@ -22,6 +22,7 @@ DATA_PATHS = [
     "/export.arrow",
     "/export.ndjson",
     "/export.csv",
+    "/changes",
     "/stats",
     "/stats/agreement",
     "/stats/annotators",
@@ -67,6 +68,7 @@ def test_examples_are_true_to_their_schemas() -> None:
         (documentation.STATS, schemas.Stats),
         (documentation.DISPUTED, schemas.TextPage),
         (documentation.AGREEMENT, schemas.AgreementStats),
+        (documentation.CHANGES, schemas.ChangesPage),
         (documentation.ANNOTATORS, schemas.AnnotatorsStats),
     ):
         model.model_validate(answers[200]["content"]["application/json"]["example"], extra="forbid")
