@@ -19,6 +19,7 @@ from serving_api.endpoints import make_router
 from serving_api.follower import Follower
 from serving_api.query_pool import QueryPool
 from serving_api.replica import Replica
+from serving_api.search_follower import SearchFollower
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 
 # A window is applied faster; a build is cut off, and starts anew the next time.
@@ -36,6 +37,7 @@ def create_app(
     """Make the application. Its lifespan opens the replica's file and follows Postgres."""
     replica = Replica(data.replica_path, replica_settings)
     pool = QueryPool(replica, serving.query_threads, serving.query_queue, serving.query_seconds)
+    search = SearchFollower(replica, data.search_path)
     key_ring = KeyRing(access.require_api_key)
     follower = Follower(replica, database.libpq_url, replica_settings.poll_seconds, key_ring)
 
@@ -43,8 +45,10 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await anyio.to_thread.run_sync(replica.open)
         follower.start()
+        search.start()
         settle(app)
         yield
+        await anyio.to_thread.run_sync(search.stop, _STOP_SECONDS)
         await anyio.to_thread.run_sync(follower.stop, _STOP_SECONDS)
         pool.close()
         await anyio.to_thread.run_sync(replica.close)
@@ -61,10 +65,11 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.replica = replica
-    app.state.answers = Answers(replica, pool, AnswerCache(serving.cache_bytes))
+    app.state.answers = Answers(replica, pool, AnswerCache(serving.cache_bytes), search)
     app.state.datasets = datasets
     app.state.key_ring = key_ring
     app.state.follower = follower
+    app.state.search = search
     app.include_router(make_router(datasets))
     install_web(app, {"replica": check_replica})
     describe(app, datasets, access.require_api_key)

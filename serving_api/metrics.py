@@ -17,3 +17,7 @@ APPLY_SECONDS = Histogram(
 FEED_ERRORS = Counter("serving_feed_errors_total", "Attempts to follow the change feed that failed")
 CACHE_LOOKUPS = Counter("serving_answer_cache_lookups_total", "Answers looked for in the cache", ["result"])
 QUERIES_REFUSED = Counter("serving_queries_refused_total", "Queries answered with 503", ["reason"])
+SEARCH_INDEX_VERSION = Gauge(
+    "serving_search_index_version", "Point of the change feed that the search index holds"
+)
+SEARCH_SCANS = Counter("serving_search_scans_total", "Searches that read all texts, for there was no index yet")

@@ -6,7 +6,15 @@ from uuid import UUID
 import duckdb
 
 from core.models import AnnotationStatus
-from serving_api.query import URGENCY, DisputedQuery, PageQuery, disputed_conditions, ordering, page_conditions
+from serving_api.query import (
+    URGENCY,
+    Condition,
+    DisputedQuery,
+    PageQuery,
+    disputed_conditions,
+    ordering,
+    page_conditions,
+)
 from serving_api.replica_tables import Role
 
 Row = dict[str, Any]
@@ -88,6 +96,22 @@ def count_by_annotator(cursor: duckdb.DuckDBPyConnection, dataset: str) -> dict[
     """
     values = [dataset, AnnotationStatus.SUBMITTED.value, Role.ANNOTATOR.value]
     return dict(cursor.execute(statement, values).fetchall())
+
+
+def list_chosen(cursor: duckdb.DuckDBPyConnection, condition: Condition, order: str, count: int) -> list[Row]:
+    """Return the first `count` items that fit the condition, by this ORDER BY clause."""
+    where, values = condition
+    statement = f"select {_ITEM} from items where {where} order by {order} limit ?"  # noqa: S608 - known columns only
+    return _rows(cursor, statement, [*values, count])
+
+
+def list_ranked(
+    cursor: duckdb.DuckDBPyConnection, condition: Condition, relevance: Condition, count: int
+) -> list[tuple[int, UUID]]:
+    """Return the relevance and the id of the `count` most relevant items that fit the condition."""
+    where, values = condition
+    statement = f"select {relevance[0]} as relevance, id from items where {where} order by 1 desc, 2 limit ?"  # noqa: S608
+    return cursor.execute(statement, [*relevance[1], *values, count]).fetchall()
 
 
 def _rows(cursor: duckdb.DuckDBPyConnection, statement: str, values: list[Any]) -> list[Row]:

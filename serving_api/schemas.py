@@ -36,6 +36,11 @@ class TextItem(BaseModel):
     enrichment: dict[str, Any] = Field(description="What was found at intake: `language`, `redacted`.")
     received_at: datetime
     labelled_at: datetime = Field(description="When the first label was known; edits keep it.")
+    highlights: list[tuple[int, int]] | None = Field(
+        None,
+        description="With `q` only: where the text matches, [start, end) in Unicode code points; the first 100.",
+        examples=[[[0, 7]]],
+    )
 
 
 class TextPage(BaseModel):

@@ -20,6 +20,11 @@ class DataSettings(SettingsGroup):
         """The replica's file. It may be deleted while the program is stopped: it comes back the same."""
         return self.data_dir / "serving" / "replica.duckdb"
 
+    @property
+    def search_path(self) -> Path:
+        """The folder of the search index. It may be deleted likewise."""
+        return self.data_dir / "serving" / "search"
+
 
 class ServingSettings(SettingsGroup):
     """Where the serving API listens, and how much it does at once."""
