@@ -194,8 +194,7 @@ class Snapshot:
                 "place",
                 tantivy.FieldType.Unsigned,
                 None if first is None else first << TIE_BITS,
-                None if end is None else end << TIE_BITS,
-                include_upper=False,
+                None if end is None else (end << TIE_BITS) - 1,
             )
         ]
 

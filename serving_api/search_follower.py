@@ -76,7 +76,7 @@ class SearchFollower:
     def _run(self) -> None:
         while not self._stop.wait(_LOOK_SECONDS):
             try:
-                self._follow()
+                self.follow()
             except _Stopped:
                 break
             except Unavailable:
@@ -85,15 +85,15 @@ class SearchFollower:
                 self.report_damage(error)
             except Exception as error:  # noqa: BLE001 - whatever it is, following goes on
                 log.warning("search.failed", error=str(error), kind=type(error).__name__)
-                self._close()
+                self.close()
                 self._stop.wait(_RETRY_SECONDS)
-        self._close()
+        self.close()
 
-    def _follow(self) -> None:
+    def follow(self) -> None:
         """Bring the index to what the replica shows now."""
         state = self._replica.loaded()
         if self._broken.is_set():
-            self._close()
+            self.close()
         index = self._index or self._open()
         if index is None:
             self._build()
@@ -117,13 +117,14 @@ class SearchFollower:
             return None
         return index
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Let go of the folder."""
         self._index = None
         self._snapshots.clear()
 
     def _build(self) -> None:
         """Index all texts; those that change meanwhile are caught up with afterwards, by their version."""
-        self._close()
+        self.close()
         index = SearchIndex.begin(self._path)
         self._broken.clear()
         with self._replica.reading() as cursor:
