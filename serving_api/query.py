@@ -283,4 +283,4 @@ def _annotated_by(dataset: str, annotator: str) -> Condition:
 
 def all_of(found: list[Condition]) -> Condition:
     """Return the WHERE clause of what fits all of these."""
-    return " and ".join(sql for sql, _ in found), [value for _, values in found for value in values]
+    return " and ".join(sql for sql, _ in found) or "true", [value for _, values in found for value in values]

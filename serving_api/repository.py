@@ -1,5 +1,6 @@
 """Every query of the replica's tables."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -98,20 +99,41 @@ def count_by_annotator(cursor: duckdb.DuckDBPyConnection, dataset: str) -> dict[
     return dict(cursor.execute(statement, values).fetchall())
 
 
-def list_chosen(cursor: duckdb.DuckDBPyConnection, condition: Condition, order: str, count: int) -> list[Row]:
-    """Return the first `count` items that fit the condition, by this ORDER BY clause."""
+def list_chosen(
+    cursor: duckdb.DuckDBPyConnection, ids: Sequence[UUID] | None, condition: Condition, order: str, count: int
+) -> list[Row]:
+    """Return the first `count` items that fit the condition, by this ORDER BY clause, of these few ids or of all."""
     where, values = condition
-    statement = f"select {_ITEM} from items where {where} order by {order} limit ?"  # noqa: S608 - known columns only
-    return _rows(cursor, statement, [*values, count])
+    given, items = _among(ids)
+    statement = f"{given} select {_ITEM} from {items} where {where} order by {order} limit ?"  # noqa: S608
+    return _rows(cursor, statement, [*(ids or []), *values, count])
 
 
 def list_ranked(
-    cursor: duckdb.DuckDBPyConnection, condition: Condition, relevance: Condition, count: int
+    cursor: duckdb.DuckDBPyConnection,
+    ids: Sequence[UUID] | None,
+    condition: Condition,
+    relevance: Condition,
+    count: int,
 ) -> list[tuple[int, UUID]]:
-    """Return the relevance and the id of the `count` most relevant items that fit the condition."""
+    """Return the relevance and the id of the `count` most relevant items, of these few ids or of all."""
     where, values = condition
-    statement = f"select {relevance[0]} as relevance, id from items where {where} order by 1 desc, 2 limit ?"  # noqa: S608
-    return cursor.execute(statement, [*relevance[1], *values, count]).fetchall()
+    given, items = _among(ids)
+    statement = f"""
+        {given} select {relevance[0]} as relevance, id from {items} where {where} order by 1 desc, 2 limit ?
+    """  # noqa: S608
+    return cursor.execute(statement, [*(ids or []), *relevance[1], *values, count]).fetchall()
+
+
+def _among(ids: Sequence[UUID] | None) -> tuple[str, str]:
+    """Return a WITH clause for the items with these ids, and its name; for all items none and their table.
+
+    DuckDB looks into its index only where nothing else is asked: in a part of its own, thirty times as fast.
+    """
+    if ids is None:
+        return "", "items"
+    places = ", ".join("?" * len(ids))
+    return f"with chosen as materialized (select * from items where id in ({places}))", "chosen"  # noqa: S608
 
 
 def _rows(cursor: duckdb.DuckDBPyConnection, statement: str, values: list[Any]) -> list[Row]:

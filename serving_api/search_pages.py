@@ -45,13 +45,16 @@ def _in_order(
     cursor: duckdb.DuckDBPyConnection, page: PageQuery, count: int, snapshot: Snapshot, until: float
 ) -> list[Row]:
     texts, asked = page.texts, page_conditions(page)
+    as_indexed = all_of([_known(snapshot), asked])
     found = []
     if snapshot.point != repository.get_point(cursor):
-        found = repository.list_chosen(cursor, all_of([_newer(snapshot), asked]), ordering(texts.order), count)
+        found = repository.list_chosen(
+            cursor, None, all_of([_newer(snapshot), asked]), ordering(texts.order), count
+        )
     after = moment(page.after.place) if page.after else None
     for ids, last in snapshot.in_order(texts, after, min(count + _SPARE, RANKED)):
-        for condition in _among(ids, snapshot, asked, until):
-            found += repository.list_chosen(cursor, condition, ordering(texts.order), _IDS_AT_ONCE)
+        for chunk in _chunks_until(ids, until):
+            found += repository.list_chosen(cursor, chunk, as_indexed, ordering(texts.order), _IDS_AT_ONCE)
         # What shares the last place may come before it, and be in the next list.
         if last is not None and sum(_is_before(row, last, texts.order) for row in found) >= count:
             break
@@ -63,37 +66,37 @@ def _ranked(
 ) -> list[Row]:
     asked, relevance = conditions(page.texts), page.texts.search.relevance()
     if snapshot is None:
-        found = repository.list_ranked(cursor, asked, relevance, RANKED)
+        found = repository.list_ranked(cursor, None, asked, relevance, RANKED)
     else:
         found = []
         if snapshot.point != repository.get_point(cursor):
-            found = repository.list_ranked(cursor, all_of([_newer(snapshot), asked]), relevance, RANKED)
-        for condition in _among(snapshot.best(page.texts), snapshot, asked, until):
-            found += repository.list_ranked(cursor, condition, relevance, _IDS_AT_ONCE)
+            found = repository.list_ranked(cursor, None, all_of([_newer(snapshot), asked]), relevance, RANKED)
+        as_indexed = all_of([_known(snapshot), asked])
+        for chunk in _chunks_until(snapshot.best(page.texts), until):
+            found += repository.list_ranked(cursor, chunk, as_indexed, relevance, _IDS_AT_ONCE)
     ranked = sorted(((-place, id_) for place, id_ in found))[:RANKED]
     after = (-page.after.place, page.after.id) if page.after else None
     shown = [entry for entry in ranked if after is None or entry > after][:count]
     rows: dict[UUID, Row] = {}
     for ids in _chunks([id_ for _, id_ in shown]):
-        rows |= {row["id"]: row for row in repository.list_chosen(cursor, _one_of(ids), "id", _IDS_AT_ONCE)}
+        rows |= {row["id"]: row for row in repository.list_chosen(cursor, ids, all_of([]), "id", _IDS_AT_ONCE)}
     return [rows[id_] | {"place": -place} for place, id_ in shown]
 
 
-def _among(ids: Sequence[UUID], snapshot: Snapshot, asked: Condition, until: float) -> Iterator[Condition]:
-    """Give the conditions that pick, a few at a time, those that match and are as the index knows them."""
+def _chunks_until(ids: Sequence[UUID], until: float) -> Iterator[Sequence[UUID]]:
     for chunk in _chunks(ids):
         if time.monotonic() > until:
             QUERIES_REFUSED.labels("time").inc()
             raise Unavailable("The query took too long.", code="query_timeout", retry_after_seconds=5)
-        yield all_of([_one_of(chunk), ("version <= ?", [snapshot.point.version]), asked])
+        yield chunk
 
 
 def _newer(snapshot: Snapshot) -> Condition:
     return "version > ?", [snapshot.point.version]
 
 
-def _one_of(ids: Sequence[UUID]) -> Condition:
-    return f"id in ({', '.join('?' * len(ids))})", list(ids)
+def _known(snapshot: Snapshot) -> Condition:
+    return "version <= ?", [snapshot.point.version]
 
 
 def _chunks(ids: Sequence[UUID]) -> Iterator[Sequence[UUID]]:

@@ -1,4 +1,4 @@
-"""Searches of the serving API, without HTTP: how long they take by the number of texts, and what the index costs."""
+"""Searches of the serving API, without HTTP: how long they take by the number of texts, what the index costs."""
 
 import statistics
 import tempfile

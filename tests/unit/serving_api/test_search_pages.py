@@ -24,6 +24,7 @@ from serving_api.search_match import Match, Search
 from serving_api.search_pages import list_hits
 from tests.unit.serving_api.search_world import World, made_world, model_matches, searches, texts
 
+_MEMORY = "/dev/shm"  # noqa: S108
 ORDERS = st.sampled_from(["newest", "oldest", "relevance"])
 LABELS = st.sampled_from(["toxic", "non_toxic"])
 SOURCES = st.sampled_from(["forum", "mail", None])
@@ -59,7 +60,7 @@ class Searched:
 @contextmanager
 def searched(*, scans: bool = True) -> Iterator[Searched]:
     # In memory where that can be had: each commit of the index waits for the disk.
-    path = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+    path = Path(tempfile.mkdtemp(dir=_MEMORY if Path(_MEMORY).is_dir() else None))
     try:
         with made_world(path) as world:
             yield Searched(world, SearchFollower(world.replica, path / "search"), scans)
@@ -202,7 +203,8 @@ def test_the_best_of_many_are_ranked() -> None:
                 "insert into items by name select uuid() id, 'toxicity' dataset, 'bad ' || n as text, "
                 "'toxic' as label, 'labelled' status, 1 agreement, '{}' votes, 1 annotations, 'majority' as rule, "
                 "1 rule_version, 'annotators' decided_by, '{}' metadata, '{}' enrichment, now()::timestamp "
-                "received_at, timestamp '2026-01-01' + to_seconds(n) labelled_at, 1 as version from range(1500) t(n)"
+                "received_at, "
+                "timestamp '2026-01-01' + to_seconds(n) labelled_at, 1 as version from range(1500) t(n)"
             )
         it.follower.follow()
         found = [row for page in it.walk({"q": "bad", "order": "relevance", "limit": 500}) for row in page]
