@@ -24,6 +24,7 @@ _ITEM = (
     "id, dataset, text, label, status, agreement, votes, annotations, confidence, rule, rule_version, decided_by, "
     "source, external_id, claimed_label, score, metadata, enrichment, received_at, labelled_at"
 )
+_IDS_AT_ONCE = 100
 _ANNOTATION = "annotator, role, value, status, created_at, updated_at"
 
 
@@ -102,7 +103,7 @@ def count_by_annotator(cursor: duckdb.DuckDBPyConnection, dataset: str) -> dict[
 def list_chosen(
     cursor: duckdb.DuckDBPyConnection, ids: Sequence[UUID] | None, condition: Condition, order: str, count: int
 ) -> list[Row]:
-    """Return the first `count` items that fit the condition, by this ORDER BY clause, of these few ids or of all."""
+    """Return the first `count` items that fit the condition, by this ORDER BY clause, of these ids or of all."""
     where, values = condition
     given, items = _among(ids)
     statement = f"{given} select {_ITEM} from {items} where {where} order by {order} limit ?"  # noqa: S608
@@ -116,7 +117,7 @@ def list_ranked(
     relevance: Condition,
     count: int,
 ) -> list[tuple[int, UUID]]:
-    """Return the relevance and the id of the `count` most relevant items, of these few ids or of all."""
+    """Return the relevance and the id of the `count` most relevant items, of these ids or of all."""
     where, values = condition
     given, items = _among(ids)
     statement = f"""
@@ -128,12 +129,13 @@ def list_ranked(
 def _among(ids: Sequence[UUID] | None) -> tuple[str, str]:
     """Return a WITH clause for the items with these ids, and its name; for all items none and their table.
 
-    DuckDB looks into its index only where nothing else is asked: in a part of its own, thirty times as fast.
+    DuckDB looks into its index only for few ids at once, and where nothing else is asked: thirty times as fast.
     """
     if ids is None:
         return "", "items"
-    places = ", ".join("?" * len(ids))
-    return f"with chosen as materialized (select * from items where id in ({places}))", "chosen"  # noqa: S608
+    parts = [len(ids[start : start + _IDS_AT_ONCE]) for start in range(0, len(ids), _IDS_AT_ONCE)]
+    chosen = [f"select * from items where id in ({', '.join('?' * part)})" for part in parts]  # noqa: S608
+    return f"with chosen as materialized ({' union all '.join(chosen or ['from items where false'])})", "chosen"
 
 
 def _rows(cursor: duckdb.DuckDBPyConnection, statement: str, values: list[Any]) -> list[Row]:

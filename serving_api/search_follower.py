@@ -56,6 +56,12 @@ class SearchFollower:
         self._stop.set()
         self._thread.join(timeout_seconds)
 
+    @property
+    def version(self) -> int | None:
+        """The point of the change feed that the index holds; None while there is no index."""
+        snapshots = tuple(self._snapshots)
+        return snapshots[-1].meta.version if snapshots else None
+
     def snapshot_or_none(self, point: Point) -> Snapshot | None:
         """Return the newest index that knows nothing later than `point`; None where there is none yet."""
         fitting = [

@@ -1,8 +1,6 @@
 """Pages of a search: the index names candidates, the replica decides, both as of one version."""
 
 import time
-from collections.abc import Iterator, Sequence
-from uuid import UUID
 
 import duckdb
 
@@ -16,8 +14,6 @@ from serving_api.repository import Row
 from serving_api.search_candidates import RANKED, Snapshot
 from serving_api.search_index import Place
 
-# DuckDB finds so many ids by its index at once; more, and it reads them all.
-_IDS_AT_ONCE = 100
 # Some candidates are none: so many more than asked for are looked at first.
 _SPARE = 10
 
@@ -53,8 +49,8 @@ def _in_order(
         )
     after = moment(page.after.place) if page.after else None
     for ids, last in snapshot.in_order(texts, after, min(count + _SPARE, RANKED)):
-        for chunk in _chunks_until(ids, until):
-            found += repository.list_chosen(cursor, chunk, as_indexed, ordering(texts.order), _IDS_AT_ONCE)
+        _check_time(until)
+        found += repository.list_chosen(cursor, ids, as_indexed, ordering(texts.order), len(ids))
         # What shares the last place may come before it, and be in the next list.
         if last is not None and sum(_is_before(row, last, texts.order) for row in found) >= count:
             break
@@ -72,23 +68,21 @@ def _ranked(
         if snapshot.point != repository.get_point(cursor):
             found = repository.list_ranked(cursor, None, all_of([_newer(snapshot), asked]), relevance, RANKED)
         as_indexed = all_of([_known(snapshot), asked])
-        for chunk in _chunks_until(snapshot.best(page.texts), until):
-            found += repository.list_ranked(cursor, chunk, as_indexed, relevance, _IDS_AT_ONCE)
+        ids = snapshot.best(page.texts)
+        _check_time(until)
+        found += repository.list_ranked(cursor, ids, as_indexed, relevance, RANKED)
     ranked = sorted(((-place, id_) for place, id_ in found))[:RANKED]
     after = (-page.after.place, page.after.id) if page.after else None
     shown = [entry for entry in ranked if after is None or entry > after][:count]
-    rows: dict[UUID, Row] = {}
-    for ids in _chunks([id_ for _, id_ in shown]):
-        rows |= {row["id"]: row for row in repository.list_chosen(cursor, ids, all_of([]), "id", _IDS_AT_ONCE)}
+    wanted = [id_ for _, id_ in shown]
+    rows = {row["id"]: row for row in repository.list_chosen(cursor, wanted, all_of([]), "id", len(wanted))}
     return [rows[id_] | {"place": -place} for place, id_ in shown]
 
 
-def _chunks_until(ids: Sequence[UUID], until: float) -> Iterator[Sequence[UUID]]:
-    for chunk in _chunks(ids):
-        if time.monotonic() > until:
-            QUERIES_REFUSED.labels("time").inc()
-            raise Unavailable("The query took too long.", code="query_timeout", retry_after_seconds=5)
-        yield chunk
+def _check_time(until: float) -> None:
+    if time.monotonic() > until:
+        QUERIES_REFUSED.labels("time").inc()
+        raise Unavailable("The query took too long.", code="query_timeout", retry_after_seconds=5)
 
 
 def _newer(snapshot: Snapshot) -> Condition:
@@ -97,11 +91,6 @@ def _newer(snapshot: Snapshot) -> Condition:
 
 def _known(snapshot: Snapshot) -> Condition:
     return "version <= ?", [snapshot.point.version]
-
-
-def _chunks(ids: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
-    for start in range(0, len(ids), _IDS_AT_ONCE):
-        yield ids[start : start + _IDS_AT_ONCE]
 
 
 def _sort_key(row: Row, order: Order) -> tuple[int, int]:
