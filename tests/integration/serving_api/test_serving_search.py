@@ -149,11 +149,12 @@ def test_killed_at_any_time_it_finds_every_label(
             if count % 5 == 0:
                 labeller.annotate({id_: {}})
             count += 1
+            time.sleep(0.02)
 
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        for _ in range(3):
+        for _ in range(4 if harm else 2):
             with running("serving_api", environment, tmp_path / "log", "/readyz") as program:
                 until = time.monotonic() + chance.uniform(0, 1.5)
                 while time.monotonic() < until:
@@ -184,7 +185,7 @@ def check(url: str) -> None:
 
 def walk(url: str, parameters: dict[str, Any]) -> list[str]:
     ids: list[str] = []
-    parameters = parameters | {"limit": 30}
+    parameters = parameters | {"limit": 200}
     while True:
         page = httpx.get(f"{url}/texts", params=parameters).raise_for_status().json()
         ids += [item["id"] for item in page["items"]]
