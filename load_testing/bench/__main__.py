@@ -9,7 +9,15 @@ from rich.table import Table
 
 from core.migrate import migrate
 from core.settings import DatabaseSettings
-from load_testing.bench import beside_bulk, bulk_uploads, label_lag, single_texts, table_sizes, uploads
+from load_testing.bench import (
+    beside_bulk,
+    bulk_uploads,
+    label_lag,
+    serving_search,
+    single_texts,
+    table_sizes,
+    uploads,
+)
 from local_stack.testing import running_stack
 
 # What only needs Postgres; what needs Argilla too; what needs the whole platform.
@@ -18,6 +26,7 @@ _OF_INTAKE: dict[str, Callable[[str, int], Table]] = {
     "bulk": lambda url, _: bulk_uploads.measure(url),
     "beside": lambda url, _: beside_bulk.measure(url),
     "sizes": table_sizes.measure,
+    "search": lambda _, rows: serving_search.measure(rows),
 }
 _ALL = (*_OF_INTAKE, "uploads", "lag")
 _ARGILLA = {"postgres", "redis", "opensearch", "argilla"}

@@ -115,6 +115,7 @@ def test_nothing_in_a_search_has_a_meaning_of_its_own(searched: TestClient, matc
         assert answer.status_code == (409 if q == " " and match != "substring" else 200), q
         if match == "substring":
             assert [item["text"] for item in answer.json()["items"]] == [t for t in reversed(TEXTS) if q in t]
+    assert searched.app.state.search.version is not None, "the index was taken for damaged"  # type: ignore[attr-defined]
 
 
 def damage(folder: Path, chance: random.Random) -> None:

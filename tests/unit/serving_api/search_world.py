@@ -113,6 +113,8 @@ class World:
         self.replica = replica
         self.version = 1
         self.held: dict[UUID, Held] = {}
+        with replica.file.transaction() as cursor:
+            cursor.execute("create index items_id on items (id)")
         self._write("insert into state values ('db', 1, 1, now()::timestamp)", [])
 
     def add(self, id_: UUID, text: str, label: str = "toxic", source: str | None = None, second: int = 0) -> None:
