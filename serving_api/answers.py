@@ -21,8 +21,8 @@ from serving_api.query_pool import QueryPool
 from serving_api.replica import Replica
 from serving_api.replica_tables import LAYOUT
 from serving_api.repository import Point, Row
+from serving_api.search_files import Damaged
 from serving_api.search_follower import SearchFollower
-from serving_api.search_index import Damaged
 from serving_api.search_pages import list_hits
 
 Connection = duckdb.DuckDBPyConnection

@@ -19,7 +19,8 @@ from serving_api.query import Condition
 from serving_api.replica import Replica
 from serving_api.repository import Point
 from serving_api.search_candidates import Snapshot
-from serving_api.search_index import Damaged, Meta, SearchIndex, moment_number
+from serving_api.search_files import Damaged
+from serving_api.search_index import Meta, SearchIndex, moment_number
 from serving_api.search_source import read_entries, read_gone, read_starts
 
 log = structlog.get_logger()

@@ -1,9 +1,7 @@
 """The search index: a folder of tantivy's that says which texts may match, without reading them."""
 
 import json
-import os
 import shutil
-import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ from uuid import UUID
 import tantivy
 
 from serving_api import cursor as cursors
+from serving_api.search_files import Damaged, check_files
 from serving_api.search_match import word_characters
 
 # Goes up with every change of what is indexed: an index of another layout is built anew.
@@ -28,11 +27,6 @@ _META_ID = "meta"
 _TOKEN_CHARACTERS = 4_000
 TIE_BITS = 10
 _EARLIEST = 2**52
-_CRC_BYTES = 2**20
-
-
-class Damaged(Exception):
-    """The folder cannot be used any more."""
 
 
 class Place(NamedTuple):
@@ -132,8 +126,7 @@ class SearchIndex:
         """
         if not path.is_dir():
             raise Damaged("missing")
-        for file in _committed(path):
-            _check(file)
+        check_files(path)
         index = cls(path)
         if index.meta().layout != _LAYOUT:
             raise Damaged("of another layout")
@@ -246,39 +239,3 @@ def _cut(folded: str) -> str:
             parts.append(" ")
             run = 0
     return "".join(parts)
-
-
-def _committed(path: Path) -> Iterator[Path]:
-    """Give the files that the last commit names; others may be what a killed process left half written."""
-    try:
-        segments = json.loads((path / "meta.json").read_text())["segments"]
-        names = {segment["segment_id"].replace("-", ""): segment["deletes"] for segment in segments}
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise Damaged("it names no segments") from error
-    for file in path.iterdir():
-        segment, *rest = file.name.split(".")
-        current = len(rest) == 1 or (names.get(segment) and rest[0] == str(names[segment]["opstamp"]))
-        if segment in names and current:
-            yield file
-
-
-def _check(file: Path) -> None:
-    """Compare a file of a segment with the checksum at its end: tantivy itself does not.
-
-    Raises:
-        Damaged: it differs.
-    """
-    try:
-        with file.open("rb") as content:
-            size = content.seek(-8, os.SEEK_END) + 8
-            length = int.from_bytes(content.read(4), "little")
-            content.seek(size - 8 - length)
-            expected = json.loads(content.read(length))["crc"]
-            content.seek(0)
-            left, found = size - 8 - length, 0
-            while left > 0 and (chunk := content.read(min(left, _CRC_BYTES))):
-                left, found = left - len(chunk), zlib.crc32(chunk, found)
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise Damaged(f"{file.name} has no end") from error
-    if found != expected:
-        raise Damaged(f"{file.name} has another checksum")
