@@ -22,6 +22,9 @@ from serving_api.query_pool import QueryPool
 from serving_api.replica import Replica
 from serving_api.replica_tables import LAYOUT
 from serving_api.repository import Point, Row
+from serving_api.search_files import Damaged
+from serving_api.search_follower import SearchFollower
+from serving_api.search_pages import list_hits
 
 Connection = duckdb.DuckDBPyConnection
 Made = tuple[bytes, str | None]  # a body, and the cursor of the next page
@@ -30,15 +33,20 @@ Made = tuple[bytes, str | None]  # a body, and the cursor of the next page
 class Answers:
     """The answers of the serving API, as bytes."""
 
-    def __init__(self, replica: Replica, pool: QueryPool, cache: AnswerCache) -> None:
+    def __init__(self, replica: Replica, pool: QueryPool, cache: AnswerCache, search: SearchFollower) -> None:
         self._replica = replica
         self._pool = pool
         self._cache = cache
         self._hints = Hints()
+        self._search = search
 
     async def page(self, page: PageQuery) -> Answer:
         """Return one page of labelled texts."""
         position = f"{page.limit} {page.after}".encode()
+        if page.texts.filters.q is not None:
+            until = self._pool.until()
+            key = b"search" + page.texts.fingerprint + position
+            return await self._cached(key, lambda c, p: self._hits(c, p, page, until))
         key = b"page" + page.texts.fingerprint + position
         return await self._cached(key, lambda c, p: _page(c, p, page, self._hints))
 
@@ -69,6 +77,20 @@ class Answers:
         """Return what each annotator has done."""
         key = b"annotators" + query.fingerprint
         return await self._cached(key, lambda c, p: _document(statistics.make_annotators(c, query), p.version))
+
+    def _hits(self, cursor: Connection, point: Point, page: PageQuery, until: float) -> Made:
+        snapshot = self._search.snapshot_or_none(point)
+        try:
+            rows = list_hits(cursor, page, page.limit + 1, snapshot, until)
+        except Damaged as error:
+            self._search.report_damage(error)
+            rows = list_hits(cursor, page, page.limit + 1, None, until)
+        positions = [Position(row.pop("place"), row["id"]) for row in rows]
+        search = page.texts.search
+        rows = [row | {"highlights": search.highlights(row["text"])} for row in rows]
+        return _list(
+            rows, positions, page.limit, page.texts.fingerprint, {"total": None, "version": point.version}
+        )
 
     def ready_or_none(self, key: bytes) -> Answer | None:
         """Return an answer that was made before and is still the newest."""

@@ -39,6 +39,7 @@ _ITEM = {
     "received_at": "2026-11-01T08:30:00.000000Z",
     "labelled_at": "2026-11-02T09:12:44.120934Z",
 }
+_HIT = _ITEM | {"highlights": [[0, 7]]}
 _DISPUTED_ITEM = _ITEM | {
     "label": None,
     "status": "disputed",
@@ -116,7 +117,7 @@ def _answer(model: type, example: dict[str, Any], headers: dict[str, Any]) -> di
 PAGE: Responses = {
     200: _answer(
         CountedPage,
-        {"items": [_ITEM], "next_cursor": EXAMPLE_CURSOR, "total": 4711, "version": 91342},
+        {"items": [_HIT], "next_cursor": EXAMPLE_CURSOR, "total": 4711, "version": 91342},
         _ETAG | _LINK,
     ),
     **_NOT_MODIFIED,

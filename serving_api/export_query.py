@@ -38,9 +38,9 @@ def export_query(parameters: ExportParameters, datasets: Datasets) -> ExportQuer
         InvalidFields: the dataset or a label is not known; each is named.
         Mismatch: a label belongs to another dataset.
     """
-    given = parameters.model_dump(include=set(TextsParameters.model_fields), exclude_none=True)
+    given = parameters.model_dump(include=set(TextsParameters.model_fields), exclude_unset=True)
     page = page_query(TextsParameters.model_validate(given), parameters.label, datasets)
-    return ExportQuery(page.texts, parameters.order)
+    return ExportQuery(page.texts, Order(parameters.order) if parameters.order else None)
 
 
 def schema_of(cursor: duckdb.DuckDBPyConnection, columns: str) -> pa.Schema:

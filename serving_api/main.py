@@ -33,6 +33,7 @@ from serving_api.follower import Follower
 from serving_api.metrics import REPLICA_AGE_SECONDS
 from serving_api.query_pool import QueryPool
 from serving_api.replica import Replica
+from serving_api.search_follower import SearchFollower
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 from serving_api.shortcut import Shortcut
 
@@ -55,6 +56,7 @@ def create_app(
     cache = AnswerCache(serving.cache_bytes)
     news = News(pool, serving.changes_clients)
     replica.on_change(lambda _: news.ring())
+    search = SearchFollower(replica)
     key_ring = KeyRing(access.require_api_key)
     follower = Follower(replica, database.libpq_url, replica_settings.poll_seconds, key_ring)
 
@@ -64,8 +66,10 @@ def create_app(
         follower.start()
         tasks = [asyncio.create_task(_show_age(replica)), asyncio.create_task(follow_parent())]
         settle(app)
+        search.start()
         async with news.running():
             yield
+        await anyio.to_thread.run_sync(search.stop, _STOP_SECONDS)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -90,13 +94,14 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.replica = replica
-    app.state.answers = Answers(replica, pool, cache)
+    app.state.answers = Answers(replica, pool, cache, search)
     app.state.exports = Exports(replica, serving.exports, serving.export_idle_seconds)
     app.state.changes = Changes(replica, pool, cache, news, max(1, serving.query_threads // 2))
     app.state.serving_settings = serving
     app.state.datasets = datasets
     app.state.key_ring = key_ring
     app.state.follower = follower
+    app.state.search = search
     app.include_router(make_router(datasets))
     app.include_router(make_export_router())
     app.add_middleware(Shortcut, replica=replica, answers=app.state.answers, key_ring=key_ring)

@@ -32,3 +32,7 @@ CHANGES_WAITING = Gauge(
     ["kind"],
     multiprocess_mode="livesum",
 )
+SEARCH_INDEX_VERSION = Gauge(
+    "serving_search_index_version", "Point of the change feed that the search index holds"
+)
+SEARCH_SCANS = Counter("serving_search_scans_total", "Searches that read all texts, for there was no index yet")

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from core.openapi import DATASET_NAME, LABEL_NAME, WITHOUT_NUL
 from serving_api.cursor import CURSOR
+from serving_api.search_match import Match
 
 EXAMPLE_CURSOR = "AAY_bS4vZUB_DG9ePBuKQ52OC2pLjy0RqZLc1Q0KGzk"
 EXAMPLE_FEED = "9f86d081884c7d65"
@@ -62,10 +63,18 @@ Feed = Annotated[str, StringConstraints(pattern="^[0-9a-f]{16}$")]
 
 
 class Order(StrEnum):
-    """The order of a list, by when the first label was known."""
+    """The order of a list: by when the first label was known, or by how well a search matches."""
 
     NEWEST = "newest"
     OLDEST = "oldest"
+    RELEVANCE = "relevance"
+
+
+class TimeOrder(StrEnum):
+    """The orders of an export that wants one."""
+
+    NEWEST = Order.NEWEST.value
+    OLDEST = Order.OLDEST.value
 
 
 class LabelStatusFilter(StrEnum):
@@ -137,14 +146,28 @@ class FilterParameters(PeriodParameters):
         None, ge=0, le=_COUNT_MAX, description="Only texts with at least this many annotations.", examples=[2]
     )
     q: SearchText | None = Field(
-        None, description="Only texts that contain this; upper and lower case are the same.", examples=["you are"]
+        None,
+        description="Only texts that contain this, as `match` says; upper and lower case are the same. "
+        "No character has a meaning of its own.",
+        examples=["you are"],
+    )
+    match: Match = Field(
+        Match.SUBSTRING,
+        description="How `q` is looked for. `substring`: all of it, spaces too, anywhere. `words`: each of its "
+        "words, whole, in any order. `phrase`: its words side by side, whole. `prefix`: words that begin like "
+        "each of its words. Scripts without spaces between words (Chinese, Japanese, Thai …) need no whole words.",
+        examples=["substring"],
     )
 
 
 class PageParameters(FilterParameters):
     """Filters and place of a page of a label's own list."""
 
-    order: Order = Field(Order.NEWEST, description="Which label comes first.", examples=["newest"])
+    order: Order = Field(
+        Order.NEWEST,
+        description="Which label comes first; `relevance`: the text that matches `q` best, at most 1,000 of them.",
+        examples=["newest"],
+    )
     limit: Limit = 100
     cursor: Cursor | None = Field(
         None,
@@ -173,7 +196,7 @@ class ExportParameters(FilterParameters):
         description="Only texts with one of these labels; may be repeated.",
         examples=[["toxic"]],
     )
-    order: Order | None = Field(
+    order: TimeOrder | None = Field(
         None,
         description="Which label comes first; without it, as they lie in the replica, roughly the oldest first.",
         examples=["newest"],

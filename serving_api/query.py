@@ -21,6 +21,7 @@ from serving_api.parameters import (
     SourceParameters,
 )
 from serving_api.replica_tables import Role
+from serving_api.search_match import MAX_WORDS, Match, Search
 from serving_api.totals import KINDS
 
 
@@ -40,6 +41,11 @@ class TextsQuery:
     labels: tuple[str, ...]  # none: all of them, disputed texts too
     filters: FilterParameters
     order: Order
+
+    @cached_property
+    def search(self) -> Search:
+        """What `q` looks for, where it is given."""
+        return Search(self.filters.q or "", self.filters.match)
 
     @cached_property
     def fingerprint(self) -> bytes:
@@ -86,12 +92,31 @@ def page_query(parameters: PageParameters, labels: Sequence[str], datasets: Data
 
     Raises:
         InvalidFields: the dataset or a label is not known; each is named.
-        Mismatch: a label belongs to another dataset, or the cursor to another list.
+        Mismatch: a label belongs to another dataset, the cursor to another list, or `q` does not fit the rest.
     """
+    check_search(parameters)
+    if parameters.order is Order.RELEVANCE and parameters.q is None:
+        raise Mismatch(FieldError("needs_q", "Only a search has a relevance: send q too.", parameter="order"))
     dataset = choose_dataset(parameters.dataset, labels, datasets)
     _check_labels(labels, dataset, datasets)
     texts = TextsQuery(dataset, tuple(sorted(set(labels))), parameters, parameters.order)
     return PageQuery(texts, parameters.limit, _position(parameters.cursor, texts.fingerprint))
+
+
+def check_search(filters: FilterParameters) -> None:
+    """Check that `q` and `match` go together.
+
+    Raises:
+        Mismatch: they do not.
+    """
+    if filters.q is None:
+        if "match" in filters.model_fields_set:
+            raise Mismatch(FieldError("needs_q", "Says how to look for q: send q too.", parameter="match"))
+    elif filters.match is not Match.SUBSTRING:
+        words = len(filters.q.split())
+        if not 1 <= words <= MAX_WORDS:
+            detail = f"Holds {words} words; with match={filters.match} it must be 1 to {MAX_WORDS}."
+            raise Mismatch(FieldError("words", detail, parameter="q"))
 
 
 def agreement_query(parameters: AgreementParameters, datasets: Datasets) -> AgreementQuery:
@@ -193,8 +218,8 @@ def conditions(query: TextsQuery) -> Condition:
     if filters.annotator is not None:
         found.append(_annotated_by(query.dataset, filters.annotator))
     if filters.q is not None:
-        found.append(_containing(filters.q))
-    return _all_of(found)
+        found.append(query.search.condition())
+    return all_of(found)
 
 
 def kind_conditions(query: TextsQuery) -> Condition:
@@ -217,7 +242,7 @@ def page_conditions(page: PageQuery) -> Condition:
         sql = f"labelled_at {before}= ? and (labelled_at {before} ? or id {behind} ?)"
         labelled_at = cursor.moment(page.after.place)
         found.append((sql, [labelled_at, labelled_at, page.after.id]))
-    return _all_of(found)
+    return all_of(found)
 
 
 # The place in the list of what wants a decision: disputes by their number of annotations, then labels by how far
@@ -242,7 +267,7 @@ def disputed_conditions(query: DisputedQuery) -> Condition:
                 [query.after.place, query.after.place, query.after.id],
             )
         )
-    return _all_of(found)
+    return all_of(found)
 
 
 def said_by_annotators(dataset: str) -> Condition:
@@ -253,10 +278,10 @@ def said_by_annotators(dataset: str) -> Condition:
 def annotator_conditions(query: TextsQuery) -> Condition:
     """Return the WHERE clause over `annotations` of what annotators, not adjudicators, say about these texts."""
     found = [said_by_annotators(query.dataset)]
-    if query.labels or query.filters.model_dump(exclude_none=True, exclude={"dataset"}):
+    if query.labels or query.filters.model_dump(exclude_none=True, exclude={"dataset", "match"}):
         where, values = conditions(query)
         found.append((f"text_id in (select id from items where {where})", values))  # noqa: S608
-    return _all_of(found)
+    return all_of(found)
 
 
 def ordering(order: Order) -> str:
@@ -271,9 +296,6 @@ def _annotated_by(dataset: str, annotator: str) -> Condition:
     return sql, [dataset, annotator, AnnotationStatus.SUBMITTED.value, Role.ANNOTATOR.value]
 
 
-def _containing(text: str) -> Condition:
-    return "contains(lower(text), lower(?))", [text]
-
-
-def _all_of(found: list[Condition]) -> Condition:
-    return " and ".join(sql for sql, _ in found), [value for _, values in found for value in values]
+def all_of(found: list[Condition]) -> Condition:
+    """Return the WHERE clause of what fits all of these."""
+    return " and ".join(sql for sql, _ in found) or "true", [value for _, values in found for value in values]

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -28,6 +29,10 @@ class QueryPool:
     def close(self) -> None:
         """End the threads; queries that run are waited for."""
         self._threads.shutdown(cancel_futures=True)
+
+    def until(self) -> float:
+        """Return when, by the monotonic clock, a query that is asked now must have ended."""
+        return time.monotonic() + self._seconds
 
     async def run(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
         """Return what `work` makes of a cursor in a read-only transaction.

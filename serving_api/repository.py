@@ -1,5 +1,6 @@
 """Every query of the replica's tables."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -22,6 +23,7 @@ ITEM = (
     "id, dataset, text, label, status, agreement, votes, annotations, confidence, rule, rule_version, decided_by, "
     "source, external_id, claimed_label, score, metadata, enrichment, received_at, labelled_at"
 )
+_IDS_AT_ONCE = 100
 _ANNOTATION = "annotator, role, value, status, created_at, updated_at"
 
 
@@ -106,6 +108,44 @@ def count_by_annotator(cursor: duckdb.DuckDBPyConnection, dataset: str) -> dict[
     """Return the number of submitted annotations of a dataset by annotator, without what adjudicators said."""
     statement = "select annotator, answers from totals_by_annotator where dataset = ? order by annotator"
     return dict(cursor.execute(statement, [dataset]).fetchall())
+
+
+def list_chosen(
+    cursor: duckdb.DuckDBPyConnection, ids: Sequence[UUID] | None, condition: Condition, order: str, count: int
+) -> list[Row]:
+    """Return the first `count` items that fit the condition, by this ORDER BY clause, of these ids or of all."""
+    where, values = condition
+    given, items = _among(ids)
+    statement = f"{given} select {ITEM} from {items} where {where} order by {order} limit ?"  # noqa: S608
+    return list_rows(cursor, statement, [*(ids or []), *values, count])
+
+
+def list_ranked(
+    cursor: duckdb.DuckDBPyConnection,
+    ids: Sequence[UUID] | None,
+    condition: Condition,
+    relevance: Condition,
+    count: int,
+) -> list[tuple[int, UUID]]:
+    """Return the relevance and the id of the `count` most relevant items, of these ids or of all."""
+    where, values = condition
+    given, items = _among(ids)
+    statement = f"""
+        {given} select {relevance[0]} as relevance, id from {items} where {where} order by 1 desc, 2 limit ?
+    """  # noqa: S608
+    return cursor.execute(statement, [*(ids or []), *relevance[1], *values, count]).fetchall()
+
+
+def _among(ids: Sequence[UUID] | None) -> tuple[str, str]:
+    """Return a WITH clause for the items with these ids, and its name; for all items none and their table.
+
+    DuckDB looks into its index only for few ids at once, and where nothing else is asked: thirty times as fast.
+    """
+    if ids is None:
+        return "", "items"
+    parts = [len(ids[start : start + _IDS_AT_ONCE]) for start in range(0, len(ids), _IDS_AT_ONCE)]
+    chosen = [f"select * from items where id in ({', '.join('?' * part)})" for part in parts]  # noqa: S608
+    return f"with chosen as materialized ({' union all '.join(chosen or ['from items where false'])})", "chosen"
 
 
 def list_rows(cursor: duckdb.DuckDBPyConnection, statement: str, values: list[Any] | dict[str, Any]) -> list[Row]:

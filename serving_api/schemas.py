@@ -46,8 +46,20 @@ class TextPage(BaseModel):
     version: int = Field(description="Point of the change feed that the answer shows.")
 
 
+class FoundItem(TextItem):
+    """A labelled text, and what of it was searched for."""
+
+    highlights: list[tuple[int, int]] | None = Field(
+        None,
+        description="With `q` only: where the text matches, [start, end) in Unicode code points; the first 100.",
+        examples=[[[0, 7]]],
+    )
+
+
 class CountedPage(TextPage):
     """A page of labelled texts, and how many there are on all pages."""
+
+    items: list[FoundItem]  # type: ignore[assignment]  # each is a text, too
 
     total: int | None = Field(
         description="Texts on all pages. Null if more is asked for than `dataset`, `label`, `source`, `language` "

@@ -18,6 +18,7 @@ from load_testing.bench import (
     serving_pages,
     serving_peers,
     serving_replica,
+    serving_search,
     single_texts,
     table_sizes,
     uploads,
@@ -41,6 +42,7 @@ _OF_FILES: dict[str, Callable[[int], Table]] = {
     "serving": serving_pages.measure,
     "peers": serving_peers.measure,
     "changes": serving_changes.measure,
+    "search": serving_search.measure,
 }
 _ALL = (*_OF_INTAKE, *_OF_LABELS, *_OF_FILES, "uploads", "lag")
 _ARGILLA = {"postgres", "redis", "opensearch", "argilla"}

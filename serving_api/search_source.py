@@ -1,0 +1,58 @@
+"""Reads from the replica what the search index holds."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import duckdb
+
+from core.models import AnnotationStatus
+from serving_api.query import Condition
+from serving_api.replica_tables import Role
+from serving_api.search_candidates import tags_of
+from serving_api.search_index import BLOCK_TEXTS, Entry, Place
+from serving_api.search_match import FOLDED
+
+_FETCHED = 1_000
+
+
+def read_starts(cursor: duckdb.DuckDBPyConnection) -> list[datetime]:
+    """Return the moments that divide the texts into blocks; none where there are no texts."""
+    statement = """
+        select distinct labelled_at from
+            (select labelled_at, row_number() over (order by labelled_at) as number from items)
+        where number % ? = 1 order by 1
+    """
+    return [row[0] for row in cursor.execute(statement, [BLOCK_TEXTS]).fetchall()]
+
+
+def read_entries(cursor: duckdb.DuckDBPyConnection, condition: Condition) -> Iterator[Entry]:
+    """Stream what is to be indexed of the items that fit the condition, in the order of their labels."""
+    where, values = condition
+    statement = f"""
+        select id, dataset, {FOLDED}, label, status, source, language, agreement, annotations, labelled_at,
+               coalesce(said.annotators, [])
+        from items left join (
+            select text_id, list(distinct annotator) as annotators from annotations
+            where status = ? and role = ? and text_id in (select id from items where {where}) group by 1
+        ) as said on said.text_id = items.id
+        where {where} order by labelled_at
+    """  # noqa: S608 - known columns only
+    said = [AnnotationStatus.SUBMITTED.value, Role.ANNOTATOR.value]
+    cursor.execute(statement, [*said, *values, *values])
+    while rows := cursor.fetchmany(_FETCHED):
+        yield from (_entry(row) for row in rows)
+
+
+def read_gone(cursor: duckdb.DuckDBPyConnection, version: int) -> list[UUID]:
+    """Return the texts that lost their label after a version."""
+    found = cursor.execute("select id from tombstones where version > ?", [version]).fetchall()
+    return [row[0] for row in found]
+
+
+def _entry(row: tuple[Any, ...]) -> Entry:
+    id_, dataset, folded, label, status, source, language, agreement, annotations, labelled_at, annotators = row
+    tags = tags_of(dataset, label=label, status=status, source=source, language=language)
+    said = tuple(f"annotator {name}" for name in annotators)
+    return Entry(Place(labelled_at, id_), folded, (*tags, *said), agreement, annotations)

@@ -1,0 +1,261 @@
+"""The index and the replica together against a plain model, while labels come, change and go."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.datasets import load_datasets
+from serving_api import repository, search_index, search_source
+from serving_api.cursor import Position
+from serving_api.parameters import TextsParameters
+from serving_api.query import PageQuery, page_query
+from serving_api.search_follower import SearchFollower
+from serving_api.search_match import Match, Search
+from serving_api.search_pages import list_hits
+from tests.unit.serving_api.search_world import World, made_world, model_matches, searches, texts
+
+_MEMORY = "/dev/shm"  # noqa: S108
+ORDERS = st.sampled_from(["newest", "oldest", "relevance"])
+LABELS = st.sampled_from(["toxic", "non_toxic"])
+SOURCES = st.sampled_from(["forum", "mail", None])
+ITEMS = st.lists(st.tuples(texts(), LABELS, SOURCES, st.integers(0, 6)), min_size=1, max_size=25)
+
+
+@dataclass
+class Searched:
+    """A world with its index."""
+
+    world: World
+    follower: SearchFollower
+    scans: bool  # also answer without the index
+
+    def page(self, page: PageQuery) -> list[dict[str, Any]]:
+        """Return a page, and check that reading all texts gives the same."""
+        with self.world.replica.reading() as cursor:
+            snapshot = self.follower.snapshot_or_none(repository.get_point(cursor))
+            assert snapshot is not None
+            found = list_hits(cursor, page, page.limit, snapshot, time.monotonic() + 20)
+            if self.scans:
+                assert list_hits(cursor, page, page.limit, None, time.monotonic() + 20) == found
+        return found
+
+    def walk(self, parameters: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
+        """Give page after page."""
+        page = page_query(TextsParameters(**parameters), parameters.get("label", []), load_datasets(None))
+        while found := self.page(page):
+            yield found
+            page = PageQuery(page.texts, page.limit, Position(found[-1]["place"], found[-1]["id"]))
+
+
+@contextmanager
+def searched(*, scans: bool = True) -> Iterator[Searched]:
+    # In memory where that can be had: each commit of the index waits for the disk.
+    path = Path(tempfile.mkdtemp(dir=_MEMORY if Path(_MEMORY).is_dir() else None))
+    try:
+        with made_world(path) as world:
+            yield Searched(world, SearchFollower(world.replica), scans)
+    finally:
+        shutil.rmtree(path)
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of a few texts: searches go through all their steps."""
+    monkeypatch.setattr(search_index, "BLOCK_TEXTS", 2)
+    monkeypatch.setattr(search_source, "BLOCK_TEXTS", 2)
+
+
+def expected(world: World, parameters: dict[str, Any]) -> list[UUID]:
+    """Return what a plain model lists."""
+    search = Search(parameters["q"], Match(parameters["match"]))
+    hits = [
+        item
+        for item in world.held.values()
+        if model_matches(item.text, search.q, search.match)
+        and item.label in parameters.get("label", [item.label])
+        and parameters.get("source") in {None, item.source}
+    ]
+    newest = sorted(hits, key=lambda item: (item.labelled_at, -item.id.int), reverse=True)
+    return [item.id for item in (reversed(newest) if parameters["order"] == "oldest" else newest)]
+
+
+def draw_parameters(data: st.DataObject, world: World) -> dict[str, Any]:
+    held = [item.text for item in world.held.values()] or ["x"]
+    q, match = data.draw(searches(held)), data.draw(st.sampled_from(Match))
+    if not q.split():
+        match = Match.SUBSTRING
+    parameters = {"q": q, "match": match, "order": data.draw(ORDERS), "limit": data.draw(st.integers(1, 4))}
+    optional = {"label": st.lists(LABELS, min_size=1), "source": st.sampled_from(["forum", "mail", "none"])}
+    return parameters | data.draw(st.fixed_dictionaries({}, optional=optional))
+
+
+def change(world: World, data: st.DataObject) -> set[UUID]:
+    """Change labels at random; return the texts that came, changed their label, or went."""
+    touched: set[UUID] = set()
+    for text, label, source, second in data.draw(
+        st.lists(st.tuples(texts(), LABELS, SOURCES, st.integers(0, 9)), max_size=4)
+    ):
+        kind = data.draw(st.sampled_from(["add", "edit", "withdraw", "again"]))
+        if kind == "add" or not world.held:
+            id_ = UUID(int=data.draw(st.integers(0, 2**128 - 1)))
+            if id_ not in world.held:
+                world.add(id_, text, label, source, second)
+        else:
+            id_ = data.draw(st.sampled_from(sorted(world.held)))
+            old = world.held[id_]
+            if kind == "edit":
+                world.edit(id_, label)
+            else:
+                world.withdraw(id_)
+            if kind == "again":
+                world.add(id_, old.text, label, old.source, second)
+        touched.add(id_)
+    return touched
+
+
+@settings(max_examples=settings().max_examples // 4)
+@given(ITEMS, st.data())
+def test_every_order_lists_what_the_model_lists(items: list[Any], data: st.DataObject) -> None:
+    with searched() as it:
+        for number, (text, label, source, second) in enumerate(items):
+            # The same seconds, and ids that begin alike: the order within is the ids' alone.
+            it.world.add(UUID(int=(number % 3 << 118) + number * 7919 % 31), text, label, source, second)
+            if number == len(items) // 2:
+                it.follower.follow()
+        it.follower.follow()
+        for _ in range(3):
+            change(it.world, data)
+            if data.draw(st.booleans()):
+                it.follower.follow()
+            parameters = draw_parameters(data, it.world)
+            found = [row for page in it.walk(parameters) for row in page]
+            wanted = expected(it.world, parameters)
+            if parameters["order"] == "relevance":
+                assert sorted(row["id"] for row in found) == sorted(wanted)
+                places = [(-row["place"], row["id"]) for row in found]
+                assert places == sorted(places)
+            else:
+                assert [row["id"] for row in found] == wanted
+
+
+@settings(max_examples=settings().max_examples // 4)
+@given(ITEMS, st.data())
+def test_a_walk_shows_each_hit_once_while_labels_change(items: list[Any], data: st.DataObject) -> None:
+    with searched() as it:
+        for number, (text, label, source, second) in enumerate(items):
+            it.world.add(UUID(int=number << 100), text, label, source, second)
+        it.follower.follow()
+        parameters = draw_parameters(data, it.world)
+        stayed, seen = set(expected(it.world, parameters)), []
+        for number, page in enumerate(it.walk(parameters)):
+            seen += [row["id"] for row in page]
+            if number < 6:
+                stayed -= change(it.world, data)
+            if data.draw(st.booleans()):
+                it.follower.follow()
+        assert len(seen) == len(set(seen))
+        assert stayed <= set(seen)
+
+
+def test_an_index_ahead_of_the_reader_is_not_asked() -> None:
+    with searched() as it:
+        it.world.add(UUID(int=1), "one")
+        it.follower.follow()
+        with it.world.replica.reading() as cursor:
+            before = repository.get_point(cursor)
+            it.world.withdraw(UUID(int=1))
+            it.follower.follow()
+            snapshot = it.follower.snapshot_or_none(before)
+            assert snapshot is not None
+            page = page_query(TextsParameters(q="one"), [], load_datasets(None))
+            assert [row["text"] for row in list_hits(cursor, page, 1, snapshot, time.monotonic() + 9)] == ["one"]
+        assert it.page(page) == []
+
+
+def test_long_texts_and_searches_are_found() -> None:
+    with searched() as it:
+        long = "".join(chr(0x61 + n * n % 26) for n in range(70_000))
+        it.world.add(UUID(int=1), long + " end")
+        it.follower.follow()
+        for parameters in (
+            {"q": long[5:1005]},
+            {"q": long[:1000], "match": "prefix"},
+            {"q": "end", "match": "words"},
+        ):
+            page = page_query(TextsParameters(**parameters), [], load_datasets(None))
+            assert len(it.page(page)) == 1
+
+
+def test_the_best_of_many_are_ranked() -> None:
+    with searched(scans=False) as it:
+        with it.world.replica.file.transaction() as cursor:
+            cursor.execute(
+                "insert into items by name select uuid() id, 'toxicity' dataset, 'bad ' || n as text, "
+                "'toxic' as label, 'labelled' status, 1 agreement, '{}' votes, 1 annotations, 'majority' as rule, "
+                "1 rule_version, 'annotators' decided_by, '{}' metadata, '{}' enrichment, now()::timestamp "
+                "received_at, "
+                "timestamp '2026-01-01' + to_seconds(n) labelled_at, 1 as version from range(1500) t(n)"
+            )
+        it.follower.follow()
+        found = [row for page in it.walk({"q": "bad", "order": "relevance", "limit": 500}) for row in page]
+        assert len({row["id"] for row in found}) == 1000
+        assert all(len(row["text"]) <= len("bad 999") for row in found)
+
+
+def damage_nothing(_: Path) -> None: ...
+
+
+def flip(path: Path) -> None:
+    file = max(path.glob("*.idx"), key=lambda found: found.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    file.write_bytes(content)
+
+
+def truncate(path: Path) -> None:
+    for file in path.glob("*.fast"):
+        file.write_bytes(file.read_bytes()[:20])
+
+
+def lose_a_file(path: Path) -> None:
+    next(path.glob("*.term")).unlink()
+
+
+def empty_meta(path: Path) -> None:
+    (path / "meta.json").write_text("")
+
+
+def lose_all(path: Path) -> None:
+    shutil.rmtree(path)
+
+
+def be_another(path: Path) -> None:
+    (path / "meta.json").write_text('{"segments": [], "schema": [], "opstamp": 0, "index_settings": {}}')
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, lose_a_file, empty_meta, lose_all, be_another, damage_nothing])
+def test_a_damaged_index_is_built_anew(tmp_path: Path, damage: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with made_world(tmp_path) as world:
+        world.add(UUID(int=1), "some words")
+        first = SearchFollower(world.replica)
+        first.follow()
+        world.add(UUID(int=2), "more words")
+        first.follow()
+        first.close()
+        damage(tmp_path / "search")
+        capsys.readouterr()
+        it = Searched(world, SearchFollower(world.replica), scans=True)
+        it.follower.follow()
+        page = page_query(TextsParameters(q="words"), [], load_datasets(None))
+        assert len(it.page(page)) == 2
+        assert ("search.building" in capsys.readouterr().out) == (damage is not damage_nothing)
