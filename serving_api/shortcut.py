@@ -23,8 +23,8 @@ Asked = tuple[str, str, bytes, tuple[bytes, ...]]  # method, path, query string,
 class Shortcut:
     """ASGI middleware that sends again what it has seen sent.
 
-    Which answer a path, a query string and Accept ask for depends on nothing else, so it is remembered. Whether the
-    answer is still there, and the newest, and whether the client may have it, is asked each time.
+    Which answer a path, a query string and Accept ask for depends on nothing else, so it is remembered. Whether it
+    is still there, and the newest, and whether the client may have it, is asked each time.
     """
 
     def __init__(self, app: ASGIApp, replica: Replica, answers: Answers, key_ring: KeyRing) -> None:
