@@ -101,7 +101,8 @@ _MERGE = (
     from new_items n where items.id = n.id and {items}
     """,
     """
-    insert into items by name from new_items where id not in (select id from items where {items})
+    insert into items by name
+    select * from new_items n where not exists (from items where items.id = n.id and {items})
     order by labelled_at, id desc
     """,
     """
@@ -113,8 +114,9 @@ _MERGE = (
     from new_annotations n where annotations.id = n.id and {annotations}
     """,
     """
-    insert into annotations by name from new_annotations
-    where id not in (select id from annotations where {annotations})
+    insert into annotations by name
+    select * from new_annotations n
+    where not exists (from annotations where annotations.id = n.id and {annotations})
     """,
     f"delete from tombstones where id in ({CHANGED})",  # noqa: S608
     "insert into tombstones by name from new_tombstones",

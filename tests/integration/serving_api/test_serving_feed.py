@@ -199,7 +199,7 @@ def test_damage_noticed_while_serving_is_healed(
     wait_until(lambda: not replica.file.damaged)
     assert everything(client) == before
     assert_same(engine, replica)
-    wait_until((tmp_path / "serving" / "replica.damaged").exists)  # once nobody reads it any more
+    wait_until((tmp_path / "serving" / "replica.damaged").exists)
 
 
 def test_file_of_another_layout_is_built_anew(serve: Serve, labeller: Labeller, engine: Engine) -> None:
