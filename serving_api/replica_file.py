@@ -97,8 +97,8 @@ class ReplicaFile:
     def cursor(self, *, again: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         """Give a cursor, a connection of its own; closing it rolls back what is not committed.
 
-        With `again` it is one that was used before, if there is one, and is kept: a page on a new one takes 1.3 ms
-        of processor time more. Not for temporary tables, nor for who may interrupt it after its end.
+        With `again` it is one that was used before, if there is one, and is kept: a page on a new one takes about
+        1 ms of processor time more. Not for temporary tables, nor for who may interrupt it after its end.
 
         Raises:
             Unavailable: the file is being closed, or it is damaged where it was read.
