@@ -16,7 +16,7 @@ without the last chunk of its transfer encoding, which HTTP clients report as an
 DESCRIPTIONS = {
     "parquet": f"{_COMMON} `votes`, `metadata` and `enrichment` are JSON texts, times are UTC; zstd.",
     "arrow": f"{_COMMON} `votes`, `metadata` and `enrichment` are JSON texts, times are UTC.",
-    "ndjson": f"{_COMMON} Each line is an item of `GET /texts`.",
+    "ndjson": f"{_COMMON} Each line is an item of `GET /texts`, without `highlights`.",
 }
 
 _ITEM_LINE = (

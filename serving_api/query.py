@@ -196,7 +196,7 @@ def _unknown(parameter: str, value: str, known: Sequence[str]) -> FieldError:
 Condition = tuple[str, list[Any]]
 
 # Filters that no kept total knows of.
-_UNCOUNTED = set(FilterParameters.model_fields) - {"dataset", *KINDS}
+_UNCOUNTED = set(FilterParameters.model_fields) - {"dataset", "match", *KINDS}
 
 
 def conditions(query: TextsQuery) -> Condition:

@@ -163,8 +163,8 @@ def test_a_walk_shows_each_hit_once_while_labels_change(items: list[Any], data: 
                 stayed -= change(it.world, data)
             if data.draw(st.booleans()):
                 it.follower.follow()
-        assert len(seen) == len(set(seen))
-        assert stayed <= set(seen)
+        # What lost its label and got one again is another hit, at another time.
+        assert sorted(id_ for id_ in seen if id_ in stayed) == sorted(stayed)
 
 
 def test_an_index_ahead_of_the_reader_is_not_asked() -> None:
