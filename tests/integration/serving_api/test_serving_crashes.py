@@ -68,7 +68,7 @@ def test_killed_while_applying_it_is_consistent_and_catches_up(
     writer.start()
     groups = [{str(id_) for id_ in ids[group::3]} for group in range(3)]
     try:
-        for _ in range(6):
+        for _ in range(3):
             with running("serving_api", environment, tmp_path / "log", "/readyz") as program:
                 items = _one_page(program.url)
                 for group in groups:

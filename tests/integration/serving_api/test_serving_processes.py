@@ -82,6 +82,7 @@ def test_a_dead_process_finds_its_replica_again(several: Program, labeller: Labe
     assert ready(several) == PROCESSES
 
 
+@pytest.mark.soak
 def test_another_one_builds_when_the_builder_is_killed(
     labeller: Labeller, environment: dict[str, str], database_url: str, tmp_path: Path
 ) -> None:
