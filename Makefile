@@ -25,12 +25,12 @@ install: $(INSTALLED)  ## Install what the project needs
 test: check  ## Check the code, and run every test on real components, but for make soak
 	@$(MAKE) --no-print-directory -j 2 --output-sync=line test-parts test-whole
 
-# Side by side: the tests of the parts compute, those of the whole mostly wait.
+# Side by side, as long as each other: the tests of the parts compute, those of the whole mostly wait.
 test-parts: $(INSTALLED)
-	pipenv run pytest tests/unit tests/integration
+	pipenv run pytest tests/unit tests/integration --ignore tests/integration/cli
 
 test-whole: $(INSTALLED)
-	pipenv run pytest tests/e2e tests/chaos
+	pipenv run pytest tests/e2e tests/chaos tests/integration/cli
 
 # Kills, freezes and cuts off every part for MINUTES; the other long tests once.
 soak: $(INSTALLED)  ## Run the tests that take too long for make test

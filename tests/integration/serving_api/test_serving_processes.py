@@ -72,6 +72,7 @@ def test_one_builds_and_all_answer_the_same(several: Program, labeller: Labeller
     assert all("\nserving_replica_rows 6.0\n" in text for text in metrics)
 
 
+@pytest.mark.soak
 def test_a_dead_process_finds_its_replica_again(several: Program, labeller: Labeller) -> None:
     before, connected = children(several), count(several, "feed.connected")
     before[0].kill()
