@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,15 @@ from uvicorn.supervisors import Multiprocess
 
 _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _PARENT_SECONDS = 0.5
+
+
+def run(factory: Callable[[], FastAPI], host: str, port: int, processes: int) -> None:
+    """Run the application that a function of a module makes, in this process or in several that share the port."""
+    app = factory()  # also where other processes serve: what is wrong with the settings is said once
+    if processes == 1:
+        serve(app, host, port)
+    else:
+        serve_in_processes(f"{factory.__module__}:{factory.__name__}", host, port, processes)
 
 
 def serve(app: FastAPI, host: str, port: int) -> None:

@@ -23,7 +23,7 @@ from core.migrate import check_database
 from core.openapi import describe
 from core.problems import Unavailable
 from core.responses import problem_response
-from core.server import follow_parent, serve, serve_in_processes, settle
+from core.server import follow_parent, run, settle
 from core.settings import (
     AccessSettings,
     DatabaseSettings,
@@ -142,8 +142,4 @@ def main() -> None:
     """Run the service as the environment says."""
     settings = read_settings(IngestionSettings)
     refuse_open_bind(settings.host, read_settings(AccessSettings))
-    app = make_app()  # also where other processes serve: what is wrong with the settings is said once
-    if settings.processes == 1:
-        serve(app, settings.host, settings.port)
-    else:
-        serve_in_processes("ingestion_api.main:make_app", settings.host, settings.port, settings.processes)
+    run(make_app, settings.host, settings.port, settings.processes)

@@ -17,7 +17,7 @@ from serving_api.dependencies import DatasetsDep, ReplicaDep
 from serving_api.parameters import ChangesParameters
 from serving_api.query import choose_dataset
 from serving_api.replica import Replica
-from serving_api.responses import respond
+from serving_api.responses import client_gone, respond
 from serving_api.settings import ServingSettings
 
 log = structlog.get_logger()
@@ -74,7 +74,7 @@ async def get_changes(
     page = await changes.page(query)
     if page.is_empty and parameters.wait:
         with changes.news.waiting("poll"):
-            await _first_done(changes.wait(query, parameters.wait), _client_gone(request))
+            await _first_done(changes.wait(query, parameters.wait), client_gone(request.receive))
         page = await changes.page(query)
     return _respond(request, replica, page)
 
@@ -126,8 +126,3 @@ async def _first_done(*waits: Coroutine[Any, Any, None]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _client_gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

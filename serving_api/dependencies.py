@@ -7,6 +7,7 @@ from urllib.parse import unquote_to_bytes
 from fastapi import Depends, Request
 
 from core.datasets import Datasets
+from core.keys import Scope, require_scope
 from core.problems import FieldError, InvalidFields, Malformed
 from serving_api.answers import Answers
 from serving_api.exports import Exports
@@ -62,3 +63,7 @@ async def check_query_string(request: Request) -> None:
         raise InvalidFields(
             [FieldError("repeated", "May be sent only once.", parameter=name) for name in repeated]
         )
+
+
+# What every path of data asks of a request.
+GUARDS = [Depends(require_scope(Scope.READ)), Depends(check_query_string)]

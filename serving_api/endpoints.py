@@ -3,14 +3,13 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, Path, Query, Request, Response
+from fastapi import Path, Query, Request, Response
 
 from core.datasets import Datasets
-from core.keys import Scope, require_scope
 from core.negotiation import Router
 from serving_api import documentation as docs
 from serving_api.changes_endpoint import get_changes
-from serving_api.dependencies import AnswersDep, DatasetsDep, ReplicaDep, check_query_string
+from serving_api.dependencies import GUARDS, AnswersDep, DatasetsDep, ReplicaDep
 from serving_api.parameters import (
     AgreementParameters,
     DatasetParameters,
@@ -26,8 +25,7 @@ from serving_api.responses import replica_headers, respond
 
 def make_router(datasets: Datasets) -> Router:
     """Return all data paths; each label of the datasets has one of its own."""
-    guards = [Depends(require_scope(Scope.READ)), Depends(check_query_string)]
-    router = Router(dependencies=guards, tags=["texts"])
+    router = Router(dependencies=GUARDS, tags=["texts"])
     router.add_api_route("/texts", list_texts, summary="Labelled texts", responses=docs.PAGE)
     router.add_api_route("/texts/{id}", get_text, summary="One labelled text", responses=docs.TEXT)
     router.add_api_route("/disputed", list_disputed, summary="What wants a decision", responses=docs.DISPUTED)
@@ -130,7 +128,7 @@ async def get_stats(
     answer = await answers.stats(dataset, datasets[dataset])
     # The totals are made once a version, their age is new in each answer.
     body = b'%b,"replica_age_seconds":%.3f}' % (answer.body[:-1], replica.age_seconds)
-    return Response(body, headers=replica_headers(replica, answer), media_type="application/json")
+    return Response(body, headers=replica_headers(replica, answer.point), media_type="application/json")
 
 
 def _add_label_path(router: Router, label: str) -> None:

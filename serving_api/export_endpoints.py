@@ -2,12 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import Depends, Query, Request, Response
+from fastapi import Query, Request, Response
 
-from core.keys import Scope, require_scope
 from core.negotiation import Router
 from serving_api import export_documentation as docs
-from serving_api.dependencies import DatasetsDep, ExportsDep, ReplicaDep, check_query_string
+from serving_api.dependencies import GUARDS, DatasetsDep, ExportsDep, ReplicaDep
 from serving_api.export_formats import ARROW, CSV, CSV_FOR_SPREADSHEETS, NDJSON, PARQUET, Format
 from serving_api.export_query import ExportQuery, export_query
 from serving_api.export_response import ExportResponse, export_etag, export_headers
@@ -20,8 +19,7 @@ from serving_api.responses import is_held
 
 def make_export_router() -> Router:
     """Return the paths of exports."""
-    guards = [Depends(require_scope(Scope.READ)), Depends(check_query_string)]
-    router = Router(dependencies=guards, tags=["exports"], default_response_class=Response)
+    router = Router(dependencies=GUARDS, tags=["exports"], default_response_class=Response)
     for format_ in (PARQUET, ARROW, NDJSON):
         _add_path(router, format_)
     router.add_api_route("/export.csv", export_csv, summary="Labelled texts as CSV", responses=docs.EXPORTS["csv"])

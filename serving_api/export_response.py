@@ -1,7 +1,6 @@
 """Sends an export: no faster than the client takes it, and so that a client can tell whether it is whole."""
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Iterator
 
@@ -11,15 +10,14 @@ from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
 from core.problems import Problem
-from serving_api.answer_cache import Answer
+from serving_api.answers import etag
 from serving_api.export_formats import Chunk, Format
 from serving_api.export_query import ExportQuery
 from serving_api.exports import Export
 from serving_api.metrics import EXPORT_BYTES, EXPORTS
 from serving_api.replica import Replica
-from serving_api.replica_tables import LAYOUT
 from serving_api.repository import Point
-from serving_api.responses import replica_headers
+from serving_api.responses import client_gone, replica_headers
 
 log = structlog.get_logger()
 
@@ -46,7 +44,7 @@ class ExportResponse(Response):
         """
         started = time.perf_counter()
         sending = asyncio.ensure_future(self._send(send))
-        leaving = asyncio.ensure_future(_leave(receive))
+        leaving = asyncio.ensure_future(client_gone(receive))
         result = "left"
         try:
             await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -107,11 +105,10 @@ class ExportResponse(Response):
 
 def export_headers(replica: Replica, point: Point, query: ExportQuery, format_: Format) -> dict[str, str]:
     """Return the headers of an export."""
-    etag = export_etag(point, query, format_)
     name = f"{query.texts.dataset}-{point.version}.{format_.name}"
     charset = "; charset=utf-8" if format_.media_type.startswith("text/") else ""
-    return replica_headers(replica, Answer(b"", point, etag, query.key)) | {
-        "ETag": etag,
+    return replica_headers(replica, point) | {
+        "ETag": export_etag(point, query, format_),
         "Content-Type": format_.media_type + charset,
         "Content-Disposition": f'attachment; filename="{name}"',
     }
@@ -119,20 +116,13 @@ def export_headers(replica: Replica, point: Point, query: ExportQuery, format_: 
 
 def export_etag(point: Point, query: ExportQuery, format_: Format) -> str:
     """Return the validator. A weak one: two replicas of one version may hold the rows in different places."""
-    parts = f"{LAYOUT} {point.identity} {point.version} {format_.columns} {format_.name} ".encode() + query.key
-    return f'W/"{hashlib.sha256(parts).hexdigest()[:32]}"'
+    return "W/" + etag(point, f"export {format_.columns} {format_.name} ".encode() + query.key)
 
 
 def _pieces(chunk: Chunk) -> Iterator[memoryview]:
     whole = memoryview(chunk)
     for start in range(0, len(whole), _PIECE_BYTES):
         yield whole[start : start + _PIECE_BYTES]
-
-
-async def _leave(receive: Receive) -> None:
-    """Wait until the client is gone."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _abort(receive: Receive) -> None:

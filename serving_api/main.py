@@ -12,7 +12,7 @@ from core.datasets import Datasets, load_datasets
 from core.keys import KeyRing
 from core.logs import configure_logging
 from core.openapi import describe
-from core.server import follow_parent, serve, serve_in_processes, settle
+from core.server import follow_parent, run, settle
 from core.settings import (
     AccessSettings,
     DatabaseSettings,
@@ -134,8 +134,4 @@ def main() -> None:
     """Run the service as the environment says."""
     settings = read_settings(ServingSettings)
     refuse_open_bind(settings.host, read_settings(AccessSettings))
-    app = make_app()  # also where other processes serve: what is wrong with the settings is said once
-    if settings.processes == 1:
-        serve(app, settings.host, settings.port)
-    else:
-        serve_in_processes("serving_api.main:make_app", settings.host, settings.port, settings.processes)
+    run(make_app, settings.host, settings.port, settings.processes)

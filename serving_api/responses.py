@@ -4,9 +4,11 @@ import re
 from urllib.parse import urlencode
 
 from fastapi import Request, Response
+from starlette.types import Receive
 
 from serving_api.answer_cache import Answer
 from serving_api.replica import Replica
+from serving_api.repository import Point
 
 _HOST = re.compile(r"[A-Za-z0-9.\-_]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
 _ETAG = re.compile(r'(?:W/)?("[^"]*")')
@@ -15,7 +17,7 @@ _ETAG = re.compile(r'(?:W/)?("[^"]*")')
 def respond(request: Request, replica: Replica, answer: Answer) -> Response:
     """Send an answer, or 304 to a client that holds it already."""
     request.scope["answer_key"] = answer.key
-    headers = replica_headers(replica, answer) | {"ETag": answer.etag}
+    headers = replica_headers(replica, answer.point) | {"ETag": answer.etag}
     if answer.next_cursor:
         headers["Link"] = f'<{_next_url(request, answer.next_cursor)}>; rel="next"'
     if is_held(request, answer.etag):
@@ -23,10 +25,10 @@ def respond(request: Request, replica: Replica, answer: Answer) -> Response:
     return Response(answer.body, headers=headers, media_type="application/json")
 
 
-def replica_headers(replica: Replica, answer: Answer) -> dict[str, str]:
+def replica_headers(replica: Replica, point: Point) -> dict[str, str]:
     """Return the headers that say which replica this is, and that caches must ask again."""
     return {
-        "X-Replica-Version": str(answer.point.version),
+        "X-Replica-Version": str(point.version),
         "X-Replica-Age": f"{replica.age_seconds:.3f}",
         "Cache-Control": "private, no-cache",
     }
@@ -36,6 +38,12 @@ def is_held(request: Request, etag: str) -> bool:
     """Whether the client holds this answer; `etag` is in quotes, and weak ones are the same."""
     held = ", ".join(request.headers.getlist("if-none-match"))
     return held.strip() == "*" or etag in _ETAG.findall(held)
+
+
+async def client_gone(receive: Receive) -> None:
+    """Wait until the client is gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _next_url(request: Request, cursor: str) -> str:
