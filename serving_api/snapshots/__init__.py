@@ -1,0 +1,1 @@
+"""Snapshots: immutable, named exports of the labelled data."""

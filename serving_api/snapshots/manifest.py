@@ -1,0 +1,45 @@
+"""What a snapshot says of itself: `snapshot.json`, written last, so that a folder with it is whole."""
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MANIFEST = "snapshot.json"
+CARD = "README.md"
+CROISSANT = "croissant.json"
+
+
+class SplitFile(BaseModel):
+    """One split, and its file."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str = Field(description="File below the snapshot's folder.", examples=["data/train.parquet"])
+    rows: int = Field(ge=0, description="Texts.", examples=[800])
+    bytes: int = Field(ge=0, description="Size of the file.", examples=[131072])
+    sha256: str = Field(
+        pattern=r"^[0-9a-f]{64}$",
+        description="Of the file's bytes; the strong ETag.",
+        examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
+    )
+    labels: dict[str, int] = Field(description="Texts by label; disputed ones under `null`.")
+
+
+class Manifest(BaseModel):
+    """A snapshot. All but its name and time follows from the replica's version and what was asked for."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str = Field(description="Name, unique.", examples=["toxicity-91342"])
+    created_at: datetime = Field(description="When it was made, UTC.")
+    dataset: str = Field(description="Dataset.", examples=["toxicity"])
+    version: int = Field(description="Version of the replica that it shows.", examples=[91342])
+    content_hash: str = Field(
+        pattern=r"^[0-9a-f]{64}$", description="SHA-256 over the splits' names and files: equal data, equal hash."
+    )
+    seed: int = Field(description="Decides, with the text's id, its split.", examples=[0])
+    shares: dict[str, float] = Field(description="Share of each split, as asked for.")
+    stratified: bool = Field(description="Whether each label has these shares by itself.")
+    filters: dict[str, object] = Field(description="Filters as asked for, those left out omitted.")
+    splits: dict[str, SplitFile] = Field(description="The splits, in the order asked for.")
+    forgotten: int = Field(0, ge=0, description="Texts in it that were to be forgotten since; rewrite it.")
