@@ -87,10 +87,9 @@ class Answers:
             rows = list_hits(cursor, page, page.limit + 1, None, until)
         positions = [Position(row.pop("place"), row["id"]) for row in rows]
         search = page.texts.search
-        rows = [row | {"highlights": search.highlights(row["text"])} for row in rows]
-        return _list(
-            rows, positions, page.limit, page.texts.fingerprint, {"total": None, "version": point.version}
-        )
+        items = [_with(row["document"], {"highlights": search.highlights(row["text"])}) for row in rows]
+        rest = {"total": None, "version": point.version}
+        return _list(items, positions, page.limit, page.texts.fingerprint, rest)
 
     def ready_or_none(self, key: bytes) -> Answer | None:
         """Return an answer that was made before and is still the newest."""
@@ -114,26 +113,35 @@ class Answers:
 
 
 def _page(cursor: Connection, point: Point, page: PageQuery, hints: Hints) -> Made:
-    texts = hints.count_texts(cursor, point, page.texts)
-    rows = windows.list_page(cursor, page, hints.sample(cursor, point), texts)
+    likely = hints.count_likely(cursor, point, page.texts)
+    rows = windows.list_page(cursor, page, hints.sample(cursor, point), likely)
     positions = [Position(cursors.microseconds(row["labelled_at"]), row["id"]) for row in rows]
-    total = texts if is_counted(page.texts) else None
-    return _list(rows, positions, page.limit, page.texts.fingerprint, {"total": total, "version": point.version})
+    rest = {"total": likely if is_counted(page.texts) else None, "version": point.version}
+    return _list(_documents(rows), positions, page.limit, page.texts.fingerprint, rest)
 
 
 def _disputed(cursor: Connection, version: int, query: DisputedQuery) -> Made:
     rows = repository.list_disputed(cursor, query, query.limit + 1)
     positions = [Position(row.pop("urgency"), row["id"]) for row in rows]
-    return _list(rows, positions, query.limit, query.fingerprint, {"version": version})
+    return _list(_documents(rows), positions, query.limit, query.fingerprint, {"version": version})
 
 
 def _list(
-    rows: list[Row], positions: list[Position], limit: int, fingerprint: bytes, rest: dict[str, int | None]
+    items: list[str], positions: list[Position], limit: int, fingerprint: bytes, rest: dict[str, int | None]
 ) -> Made:
-    """Make a page of the first `limit` rows, and the rest; one row more tells that another page follows."""
-    following = cursors.encode(positions[limit - 1], fingerprint) if len(rows) > limit else None
-    body = {"items": [render_item(row) for row in rows[:limit]], "next_cursor": following}
-    return orjson.dumps(body | rest), following
+    """Make a page of the first `limit` items, and the rest; one more tells that another page follows."""
+    following = cursors.encode(positions[limit - 1], fingerprint) if len(items) > limit else None
+    tail = orjson.dumps({"next_cursor": following} | rest)
+    return b'{"items":[%b],%b' % (",".join(items[:limit]).encode(), tail[1:]), following
+
+
+def _documents(rows: list[Row]) -> list[str]:
+    return [row["document"] for row in rows]
+
+
+def _with(document: str, more: dict[str, Any]) -> str:
+    """Return a JSON object with more members."""
+    return f"{document[:-1]},{orjson.dumps(more)[1:].decode()}"
 
 
 def _document(body: dict[str, Any], version: int) -> Made:
@@ -152,7 +160,7 @@ def _text(cursor: Connection, id_: UUID) -> Made:
         }
         for annotation in repository.list_annotations(cursor, id_)
     ]
-    return orjson.dumps(render_item(row) | {"annotations": annotations}), None
+    return orjson.dumps(_render_item(row) | {"annotations": annotations}), None
 
 
 def _stats(cursor: Connection, version: int, name: str, dataset: Dataset) -> Made:
@@ -172,7 +180,7 @@ def _stats(cursor: Connection, version: int, name: str, dataset: Dataset) -> Mad
     return _document(body, version)
 
 
-def render_item(row: Row) -> dict[str, Any]:
+def _render_item(row: Row) -> dict[str, Any]:
     """Return an item as it travels, ready for orjson."""
     return row | {
         "votes": orjson.Fragment(row["votes"]),

@@ -17,7 +17,7 @@ from sse_starlette.event import ServerSentEvent
 from core.problems import FieldError, Unavailable
 from serving_api import repository
 from serving_api.answer_cache import Answer, AnswerCache
-from serving_api.answers import etag, render_item
+from serving_api.answers import etag
 from serving_api.changes_news import News
 from serving_api.changes_queries import Change, Place, after_version, find_page_end, list_changes
 from serving_api.query import Mismatch
@@ -175,7 +175,7 @@ def render(change: Change) -> bytes:
         return orjson.dumps(
             {"op": "delete", "version": row["version"], "id": row["id"], "dataset": row["dataset"]}
         )
-    return orjson.dumps({"op": "upsert", "version": row["version"]} | render_item(row))
+    return b'{"op":"upsert","version":%d,%b' % (row["version"], row["document"][1:].encode())
 
 
 def _event(change: Change) -> bytes:

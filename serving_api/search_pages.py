@@ -31,7 +31,7 @@ def list_hits(
     if page.texts.order is Order.RELEVANCE:
         return _ranked(cursor, page, count, snapshot, until)
     if snapshot is None:
-        rows = repository.list_items(cursor, page, ("true", []), count)
+        rows = repository.list_chosen(cursor, None, page_conditions(page), ordering(page.texts.order), count)
     else:
         rows = _in_order(cursor, page, count, snapshot, until)
     return [row | {"place": microseconds(row["labelled_at"])} for row in rows]

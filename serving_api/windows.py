@@ -46,7 +46,7 @@ def take_sample(cursor: duckdb.DuckDBPyConnection, rows: int) -> Sample:
 def list_page(cursor: duckdb.DuckDBPyConnection, page: PageQuery, sample: Sample, texts: int) -> list[Row]:
     """Return the page's items, and one more if there are more.
 
-    `texts` is how many texts there are of the page's kind: of them all, whatever else it asks for.
+    `texts` is about how many texts fit, wherever they stand; more where that is not known.
     """
     wanted = page.limit + 1
     newest_first = page.texts.order is Order.NEWEST

@@ -200,11 +200,15 @@ def test_the_best_of_many_are_ranked() -> None:
     with searched(scans=False) as it:
         with it.world.replica.file.transaction() as cursor:
             cursor.execute(
-                "insert into items by name select uuid() id, 'toxicity' dataset, 'bad ' || n as text, "
-                "'toxic' as label, 'labelled' status, 1 agreement, '{}' votes, 1 annotations, 'majority' as rule, "
-                "1 rule_version, 'annotators' decided_by, '{}' metadata, '{}' enrichment, now()::timestamp "
-                "received_at, "
-                "timestamp '2026-01-01' + to_seconds(n) labelled_at, 1 as version from range(1500) t(n)"
+                """
+                insert into items by name
+                select md5(n::varchar)::uuid as id, 'toxicity' as dataset, 'bad ' || n as text, 'toxic' as label,
+                       'labelled' as status, 1 as agreement, '{}' as votes, 1 as annotations, 'majority' as rule,
+                       1 as rule_version, 'annotators' as decided_by, '{}' as metadata, '{}' as enrichment,
+                       now()::timestamp as received_at, timestamp '2026-01-01' + to_seconds(n) as labelled_at,
+                       1 as version, '' as annotators, '{"id":"' || id || '"}' as document
+                from range(1500) t(n)
+                """
             )
         it.follower.follow()
         found = [row for page in it.walk({"q": "bad", "order": "relevance", "limit": 500}) for row in page]
