@@ -58,7 +58,8 @@ class SearchFollower:
     def stop(self, timeout_seconds: float) -> None:
         """End, at the latest after `timeout_seconds`; what is under way is done again the next time."""
         self._stop.set()
-        self._thread.join(timeout_seconds)
+        if self._thread.is_alive():
+            self._thread.join(timeout_seconds)
 
     @property
     def version(self) -> int | None:
