@@ -16,15 +16,17 @@ from serving_api import repository, statistics, windows
 from serving_api.answer_cache import Answer, AnswerCache
 from serving_api.cursor import Position
 from serving_api.hints import Hints
+from serving_api.metrics import SEARCH_SCANS
 from serving_api.moments import to_text
 from serving_api.query import AgreementQuery, DisputedQuery, PageQuery, TextsQuery, is_counted
 from serving_api.query_pool import QueryPool
 from serving_api.replica import Replica
 from serving_api.replica_tables import LAYOUT
 from serving_api.repository import Point, Row
+from serving_api.search_candidates import Snapshot
 from serving_api.search_files import Damaged
 from serving_api.search_follower import SearchFollower
-from serving_api.search_pages import list_hits
+from serving_api.search_pages import list_hits, list_in_order
 
 Connection = duckdb.DuckDBPyConnection
 Made = tuple[bytes, str | None]  # a body, and the cursor of the next page
@@ -47,8 +49,8 @@ class Answers:
             until = self._pool.until()
             key = b"search" + page.texts.fingerprint + position
             return await self._cached(key, lambda c, p: self._hits(c, p, page, until))
-        key = b"page" + page.texts.fingerprint + position
-        return await self._cached(key, lambda c, p: _page(c, p, page, self._hints))
+        key, until = b"page" + page.texts.fingerprint + position, self._pool.until()
+        return await self._cached(key, lambda c, p: self._page(c, p, page, until))
 
     async def disputed(self, query: DisputedQuery) -> Answer:
         """Return one page of the list of what wants a decision."""
@@ -78,18 +80,36 @@ class Answers:
         key = b"annotators" + query.fingerprint
         return await self._cached(key, lambda c, p: _document(statistics.make_annotators(c, query), p.version))
 
+    def _page(self, cursor: Connection, point: Point, page: PageQuery, until: float) -> Made:
+        likely, sample = self._hints.count_likely(cursor, point, page.texts), self._hints.sample(cursor, point)
+        rows = None
+        if windows.is_sparse(page, sample, likely):
+            rows = self._indexed(point, lambda index: list_in_order(cursor, page, page.limit + 1, index, until))
+        if rows is None:
+            rows = windows.list_page(cursor, page, sample, likely)
+        positions = [Position(cursors.microseconds(row["labelled_at"]), row["id"]) for row in rows]
+        rest = {"total": likely if is_counted(page.texts) else None, "version": point.version}
+        return _list(_documents(rows), positions, page.limit, page.texts.fingerprint, rest)
+
     def _hits(self, cursor: Connection, point: Point, page: PageQuery, until: float) -> Made:
-        snapshot = self._search.snapshot_or_none(point)
-        try:
-            rows = list_hits(cursor, page, page.limit + 1, snapshot, until)
-        except Damaged as error:
-            self._search.report_damage(error)
+        rows = self._indexed(point, lambda index: list_hits(cursor, page, page.limit + 1, index, until))
+        if rows is None:
+            SEARCH_SCANS.inc()
             rows = list_hits(cursor, page, page.limit + 1, None, until)
         positions = [Position(row.pop("place"), row["id"]) for row in rows]
         search = page.texts.search
         items = [_with(row["document"], {"highlights": search.highlights(row["text"])}) for row in rows]
         rest = {"total": None, "version": point.version}
         return _list(items, positions, page.limit, page.texts.fingerprint, rest)
+
+    def _indexed(self, point: Point, look: Callable[[Snapshot], list[Row]]) -> list[Row] | None:
+        """Return what is found with the search index; None where there is none to be used."""
+        snapshot = self._search.snapshot_or_none(point)
+        try:
+            return look(snapshot) if snapshot else None
+        except Damaged as error:
+            self._search.report_damage(error)
+            return None
 
     def ready_or_none(self, key: bytes) -> Answer | None:
         """Return an answer that was made before and is still the newest."""
@@ -110,14 +130,6 @@ class Answers:
             answer = await self._pool.run(work)
             self._cache.put(key, answer)
         return answer
-
-
-def _page(cursor: Connection, point: Point, page: PageQuery, hints: Hints) -> Made:
-    likely = hints.count_likely(cursor, point, page.texts)
-    rows = windows.list_page(cursor, page, hints.sample(cursor, point), likely)
-    positions = [Position(cursors.microseconds(row["labelled_at"]), row["id"]) for row in rows]
-    rest = {"total": likely if is_counted(page.texts) else None, "version": point.version}
-    return _list(_documents(rows), positions, page.limit, page.texts.fingerprint, rest)
 
 
 def _disputed(cursor: Connection, version: int, query: DisputedQuery) -> Made:

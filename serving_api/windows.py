@@ -22,6 +22,8 @@ SAMPLE_SIZE = 4096
 _WIDER = 4
 # The first range is this much wider than a page seems to need.
 _SLACK = 1.5
+# To read a row from its place costs as much as to look through some 500.
+_SPARSE_ROWS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,11 @@ def take_sample(cursor: duckdb.DuckDBPyConnection, rows: int) -> Sample:
     """Look at the replica's `rows` rows."""
     rows_each = max(1, rows // SAMPLE_SIZE)
     return Sample(repository.list_moments(cursor, rows_each), rows_each)
+
+
+def is_sparse(page: PageQuery, sample: Sample, texts: int) -> bool:
+    """Whether the page's texts lie so far apart that an index finds them faster; `texts` as in `list_page`."""
+    return page.limit * sample.rows > _SPARSE_ROWS * max(texts, 1)
 
 
 def list_page(cursor: duckdb.DuckDBPyConnection, page: PageQuery, sample: Sample, texts: int) -> list[Row]:
