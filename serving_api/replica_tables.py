@@ -17,6 +17,7 @@ class Role(StrEnum):
     ADJUDICATOR = "adjudicator"  # asked about a dispute: decides it, and is not counted among its votes
 
 
+# `document` is not compressed: a page takes 100 of a vector's 2048, and DuckDB would unpack all of them.
 TABLES = {
     "items": """
         id uuid not null, dataset varchar not null, text varchar not null, label varchar, status varchar not null,
@@ -25,7 +26,7 @@ TABLES = {
         source varchar, external_id varchar, claimed_label varchar, score double, metadata varchar not null,
         enrichment varchar not null, language varchar, received_at timestamp not null,
         labelled_at timestamp not null, version bigint not null, annotators varchar not null,
-        document varchar not null
+        document varchar not null using compression uncompressed
     """,
     "annotations": """
         id uuid not null, text_id uuid not null, dataset varchar not null, role varchar not null,
