@@ -119,8 +119,7 @@ class Answers:
         return self._cache.get_or_none(point, key)
 
     async def _cached(self, key: bytes, make: Callable[[Connection, Point], Made]) -> Answer:
-        def work(cursor: Connection) -> Answer:
-            point = repository.get_point(cursor)
+        def work(cursor: Connection, point: Point) -> Answer:
             body, next_cursor = make(cursor, point)
             return Answer(body, point, etag(point, key), key, next_cursor)
 
