@@ -25,8 +25,8 @@ TABLES = {
         rule varchar not null, rule_version integer not null, decided_by varchar not null, gold_label varchar,
         source varchar, external_id varchar, claimed_label varchar, score double, metadata varchar not null,
         enrichment varchar not null, language varchar, received_at timestamp not null,
-        labelled_at timestamp not null, version bigint not null, annotators varchar not null,
-        document varchar not null using compression uncompressed
+        near_duplicate_of uuid, labelled_at timestamp not null, version bigint not null,
+        annotators varchar not null, document varchar not null using compression uncompressed
     """,
     "annotations": """
         id uuid not null, text_id uuid not null, dataset varchar not null, role varchar not null,
