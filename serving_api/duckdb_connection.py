@@ -15,13 +15,18 @@ def open_database(path: Path, settings: ReplicaSettings, *, locked: bool = True)
     Raises:
         duckdb.Error: the file is damaged, locked by another process, or not accessible.
     """
-    return duckdb.connect(
-        path,
-        config={
-            "enable_external_access": False,
-            "python_enable_replacements": False,
-            "memory_limit": settings.memory_limit,
-            "threads": settings.threads,
-            "lock_configuration": locked,
-        },
-    )
+    return duckdb.connect(path, config=_config(settings) | {"lock_configuration": locked})
+
+
+def open_memory(settings: ReplicaSettings) -> duckdb.DuckDBPyConnection:
+    """Open an empty database that is in memory only, under the same rules; it writes no file when memory is short."""
+    return duckdb.connect(":memory:", config=_config(settings) | {"lock_configuration": True, "temp_directory": ""})
+
+
+def _config(settings: ReplicaSettings) -> dict[str, str | bool | int]:
+    return {
+        "enable_external_access": False,
+        "python_enable_replacements": False,
+        "memory_limit": settings.memory_limit,
+        "threads": settings.threads,
+    }

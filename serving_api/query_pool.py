@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 import duckdb
@@ -15,6 +16,7 @@ from serving_api.metrics import QUERIES_REFUSED
 from serving_api.replica import Replica
 
 T = TypeVar("T")
+Connect = Callable[[], AbstractContextManager[duckdb.DuckDBPyConnection]]
 
 
 class QueryPool:
@@ -34,8 +36,8 @@ class QueryPool:
         """Return when, by the monotonic clock, a query that is asked now must have ended."""
         return time.monotonic() + self._seconds
 
-    async def run(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
-        """Return what `work` makes of a cursor in a read-only transaction.
+    async def run(self, work: Callable[[duckdb.DuckDBPyConnection], T], connect: Connect | None = None) -> T:
+        """Return what `work` makes of a cursor in a read-only transaction of the replica, or of what `connect` gives.
 
         Raises:
             Unavailable: too many are waiting, it took too long, or nothing is loaded yet.
@@ -44,7 +46,7 @@ class QueryPool:
             QUERIES_REFUSED.labels("full").inc()
             raise Unavailable("Too many queries are waiting.", code="too_busy")
         running = _Running()
-        job = self._threads.submit(self._run, work, running)
+        job = self._threads.submit(self._run, work, running, connect)
         job.add_done_callback(lambda _: self._places.release())
         answer = asyncio.wrap_future(job)
         try:
@@ -55,8 +57,10 @@ class QueryPool:
         finally:
             running.interrupt()
 
-    def _run(self, work: Callable[[duckdb.DuckDBPyConnection], T], running: "_Running") -> T:
-        with self._replica.reading(again=True) as cursor, running.on(cursor):
+    def _run(
+        self, work: Callable[[duckdb.DuckDBPyConnection], T], running: "_Running", connect: Connect | None
+    ) -> T:
+        with connect() if connect else self._replica.reading(again=True) as cursor, running.on(cursor):
             return work(cursor)
 
 
