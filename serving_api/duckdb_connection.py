@@ -6,6 +6,8 @@ import duckdb
 
 from serving_api.settings import ReplicaSettings
 
+_Config = dict[str, str | bool | int | float | list[str]]
+
 
 def open_database(path: Path, settings: ReplicaSettings, *, locked: bool = True) -> duckdb.DuckDBPyConnection:
     """Open the database at `path`, without other files, extensions or Python variables.
@@ -19,11 +21,12 @@ def open_database(path: Path, settings: ReplicaSettings, *, locked: bool = True)
 
 
 def open_memory(settings: ReplicaSettings) -> duckdb.DuckDBPyConnection:
-    """Open an empty database that is in memory only, under the same rules; it writes no file when memory is short."""
-    return duckdb.connect(":memory:", config=_config(settings) | {"lock_configuration": True, "temp_directory": ""})
+    """Open an empty database in memory, under the same rules; where that is short, it writes no file either."""
+    more: _Config = {"lock_configuration": True, "temp_directory": ""}
+    return duckdb.connect(":memory:", config=_config(settings) | more)
 
 
-def _config(settings: ReplicaSettings) -> dict[str, str | bool | int]:
+def _config(settings: ReplicaSettings) -> _Config:
     return {
         "enable_external_access": False,
         "python_enable_replacements": False,

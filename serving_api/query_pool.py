@@ -37,7 +37,7 @@ class QueryPool:
         return time.monotonic() + self._seconds
 
     async def run(self, work: Callable[[duckdb.DuckDBPyConnection], T], connect: Connect | None = None) -> T:
-        """Return what `work` makes of a cursor in a read-only transaction of the replica, or of what `connect` gives.
+        """Return what `work` makes of a cursor in a read-only transaction, or of the one that `connect` gives.
 
         Raises:
             Unavailable: too many are waiting, it took too long, or nothing is loaded yet.

@@ -1,16 +1,19 @@
 """Rows of the live labels: read from the replica, all of one version."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 from uuid import UUID
 
 import duckdb
 
 from serving_api.dataset_viewer import places
+from serving_api.dataset_viewer.columns import LIVE, Column
 from serving_api.dataset_viewer.conditions import LIVE_NAMES, condition_of, keys_of, list_page
 from serving_api.dataset_viewer.slices import Filter, NumberedRow, Slice, Span
+from serving_api.dataset_viewer.statistics import make_statistics
 from serving_api.export_columns import typed
-from serving_api.query import TextsQuery, all_of
+from serving_api.query import Condition, TextsQuery, all_of
 from serving_api.search_candidates import Snapshot
 from serving_api.search_pages import list_ranked
 from serving_api.windows import Sample
@@ -50,6 +53,28 @@ def search_rows(
     statement = f"select id, labelled_at from items where {where}"  # noqa: S608
     moments = dict(cursor.execute(statement, wanted).fetchall())
     return Slice(_numbered(cursor, query.dataset, [(id_, moments[id_]) for id_ in wanted]), len(ranked), whole)
+
+
+def facts(cursor: Connection, dataset: str) -> dict[str, int]:
+    """Return how many rows there are, and how many bytes they have as Arrow holds them."""
+    widths = [_bytes_of(column) for column in LIVE]
+    statement = f"select count(*), {' + '.join(widths)} from items where dataset = ?"  # noqa: S608
+    rows, size = cursor.execute(statement, [dataset]).fetchall()[0]
+    return {"rows": rows, "memory_bytes": size}
+
+
+def statistics(cursor: Connection, dataset: str) -> dict[str, Any]:
+    """Return the statistics of all columns."""
+    meant: Condition = ("dataset = ?", [dataset])
+    return make_statistics(cursor, LIVE, LIVE_NAMES, lambda: nullcontext(("items", meant)))
+
+
+def _bytes_of(column: Column) -> str:
+    if column.is_text:
+        # Where each string begins takes four bytes, and the end of the last one does.
+        name = LIVE_NAMES.get(column.name, column.quoted)
+        return f"coalesce(sum(strlen({name})), 0)::bigint + 4 * (count(*) + 1)"
+    return f"{4 if column.dtype == 'int32' else 8} * count(*)"
 
 
 def _numbered(cursor: Connection, dataset: str, found: Sequence[tuple[UUID, Any]]) -> list[NumberedRow]:

@@ -27,6 +27,7 @@ class SplitReader:
         """
         self._file = parquet.ParquetFile(file)
         self._until = until
+        self.failure: Exception | None = None  # why a stream ended; DuckDB tells its own story
         self.columns = columns_of(self._file.schema_arrow)
         self._names = [column.name for column in self.columns]
 
@@ -71,15 +72,23 @@ class SplitReader:
         return pa.RecordBatchReader.from_batches(schema, self._stream(schema))
 
     def _stream(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self._numbered(schema)
+        except Exception as error:
+            self.failure = error
+            raise
+
+    def _numbered(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         start = 0
-        # A file is asked for one column at least: its rows have to be counted.
+        # One column at least: its rows have to be counted.
         names = schema.names[:-1] or self._names[:1]
         for batch in self._file.iter_batches(_BATCH_ROWS, columns=names):
             self._check_time()
             arrays = [batch.column(name).cast(schema.field(name).type) for name in schema.names[:-1]]
-            places = pa.array(range(start, start + len(batch)), pa.int64())
+            end = start + len(batch)
+            places = pa.array(range(start, end), pa.int64())
             yield pa.RecordBatch.from_arrays([*arrays, places], schema=schema)
-            start += len(batch)
+            start = end
 
     def _read_group(self, group: int, start: int, places: Sequence[int]) -> dict[int, NumberedRow]:
         found: dict[int, NumberedRow] = {}

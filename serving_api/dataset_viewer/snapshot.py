@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import duckdb
 
@@ -9,6 +10,7 @@ from serving_api.dataset_viewer.columns import Column
 from serving_api.dataset_viewer.conditions import Key, condition_of, keys_of, list_page
 from serving_api.dataset_viewer.parquet_rows import PLACE, SplitReader
 from serving_api.dataset_viewer.slices import Filter, Slice, Span
+from serving_api.dataset_viewer.statistics import make_statistics
 from serving_api.dataset_viewer.where import columns_in
 from serving_api.query import Condition
 from serving_api.search_match import Search
@@ -30,12 +32,30 @@ def search_rows(cursor: Connection, split: SplitReader, search: Search, span: Sp
     return _read(cursor, split, ["text"], search.condition(), [Key(search.relevance(), "desc")], span)
 
 
+def statistics(cursor: Connection, split: SplitReader) -> dict[str, Any]:
+    """Return the statistics of all columns."""
+
+    @contextmanager
+    def rows() -> Iterator[tuple[str, Condition]]:
+        with _streamed(cursor, split, [column.name for column in split.columns]) as relation:
+            yield relation, ("true", [])
+
+    return make_statistics(cursor, split.columns, {}, rows)
+
+
 @contextmanager
-def streamed(cursor: Connection, split: SplitReader, names: Sequence[str]) -> Iterator[str]:
-    """Give the name of a relation with these columns of the split; it can be read once."""
+def _streamed(cursor: Connection, split: SplitReader, names: Sequence[str]) -> Iterator[str]:
+    """Give the name of a relation with these columns of the split; it can be read once.
+
+    Raises:
+        Unavailable: it took too long.
+        OSError: the storage does not answer.
+    """
     cursor.register(_ROWS, split.batches(names))
     try:
         yield _ROWS
+    except duckdb.Error as error:
+        raise split.failure or error from error
     finally:
         cursor.unregister(_ROWS)
 
@@ -48,7 +68,7 @@ def _read(
     keys: Sequence[Key],
     span: Span,
 ) -> Slice:
-    with streamed(cursor, split, names) as rows:
+    with _streamed(cursor, split, names) as rows:
         total, found = list_page(cursor, PLACE, rows, where, keys, PLACE, span)
     return Slice(split.read_places([place for (place,) in found]), total)
 

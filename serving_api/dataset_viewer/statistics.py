@@ -1,7 +1,7 @@
 """What `/statistics` says of each column: made by two aggregations over the rows, in memory that stays small.
 
-The first finds bounds and means, and how many different strings there are; the second counts what lies in each bin,
-and labels.
+The first finds bounds and means, and how many different strings there are; the second counts what lies in each
+bin, and labels.
 """
 
 import math
@@ -61,8 +61,8 @@ class _Measured:
         if self.least is None or self.greatest is None:
             return []
         if self.kind in {"int", "string_text"}:
-            size = math.ceil((self.greatest - self.least + 1) / _BINS)
-            starts = range(int(self.least), int(self.greatest) + 1, size)
+            step = math.ceil((self.greatest - self.least + 1) / _BINS)
+            starts = range(int(self.least), int(self.greatest) + 1, step)
             return [*starts, int(self.greatest)]
         if self.least == self.greatest:
             return [self.least, self.greatest]
@@ -125,7 +125,9 @@ def _counting(one: _Measured, names: Names) -> Condition:
         return "null", []
     size = (edges[1] - edges[0]) or 1
     number = f"floor(({_number(one.column, value)} - ?) / ?)"
-    return f"histogram(least({number}, ?)::integer)", [edges[0], size, len(edges) - 2]
+    # Of null and a number, the least is the number.
+    counting = f"histogram(least({number}, ?)::integer) filter ({value} is not null)"
+    return counting, [edges[0], size, len(edges) - 2]
 
 
 def _number(column: Column, value: str) -> str:

@@ -335,7 +335,9 @@ class _Parser:
         try:
             moment: datetime = _MOMENT.validate_python(self._string())
         except ValidationError as error:
-            raise NotUnderstood(token.position, "not a time as RFC 3339 has it: '2026-11-24T08:30:00Z'.") from error
+            raise NotUnderstood(
+                token.position, "not a time as RFC 3339 has it: '2026-11-24T08:30:00Z'."
+            ) from error
         return moment
 
     def _string(self, column: Column | None = None) -> str:
