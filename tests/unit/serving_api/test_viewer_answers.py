@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 import datasets
@@ -192,7 +193,7 @@ def _check_distribution(one: dict[str, Any], held: list[Any]) -> None:
         assert math.isclose(one["std"], statistics.stdev(held), abs_tol=1e-5)
         assert min(held) <= one["median"] <= max(held)
         edges = one["histogram"]["bin_edges"]
-    bins = list(zip(edges, edges[1:], strict=False))
+    bins = list(pairwise(edges))
     assert sum(one["histogram"]["hist"]) == len(held)
     for number, ((low, high), count) in enumerate(zip(bins, one["histogram"]["hist"], strict=True)):
         is_last = number == len(bins) - 1

