@@ -64,7 +64,9 @@ def create_app(
     search = SearchFollower(replica)
     snapshots = Snapshots(replica, data)
     answers = Answers(replica, pool, cache, search)
-    viewer = Viewer(pool, answers, search, snapshots, datasets, replica_settings)
+    # Where the storage of snapshots hangs, what waits for it is in nobody else's way.
+    files_pool = QueryPool(replica, serving.query_threads, serving.query_queue, serving.query_seconds)
+    viewer = Viewer(files_pool, answers, search, snapshots, datasets, replica_settings)
     key_ring = KeyRing(access.require_api_key)
     follower = Follower(replica, database.libpq_url, replica_settings.poll_seconds, key_ring)
 
@@ -83,6 +85,7 @@ def create_app(
         await asyncio.gather(*tasks, return_exceptions=True)
         await anyio.to_thread.run_sync(follower.stop, _STOP_SECONDS)
         pool.close()
+        await anyio.to_thread.run_sync(files_pool.close)
         viewer.close()
         await anyio.to_thread.run_sync(replica.close)
         await anyio.to_thread.run_sync(snapshots.close)

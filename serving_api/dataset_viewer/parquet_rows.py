@@ -1,7 +1,9 @@
 """Reads a snapshot's Parquet files: never more at once than a part of a row group."""
 
 import time
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -55,8 +57,8 @@ class SplitReader:
         """
         found: dict[int, NumberedRow] = {}
         wanted = sorted(places)
-        for group, start in enumerate(self._starts()[:-1]):
-            here = [place for place in wanted if start <= place < self._starts()[group + 1]]
+        for group, (start, end) in enumerate(pairwise(self._starts())):
+            here = wanted[bisect_left(wanted, start) : bisect_left(wanted, end)]
             if here:
                 found |= self._read_group(group, start, here)
         return [found[place] for place in places]

@@ -30,12 +30,10 @@ class Stored:
         self._snapshots = snapshots
         self._kept = kept
 
-    def list(self, dataset: str) -> list[Manifest]:
-        """Return the snapshots of a dataset, the newest first.
-
-        Raises:
-            Unavailable: the storage does not answer.
-        """
+    def find(self, dataset: str, config: str | None) -> list[Manifest]:
+        """Return a dataset's snapshot of this name, or all of them, the newest first; raises as `get` does."""
+        if config is not None:
+            return [self.get(dataset, config)]
         return [one for one in self._snapshots.list() if one.dataset == dataset and one.name != LIVE]
 
     def get(self, dataset: str, config: str) -> Manifest:
@@ -67,12 +65,8 @@ class Stored:
         Raises:
             Unavailable: the storage does not answer, the file is damaged, or it took too long.
         """
-        try:
-            with reaching_storage(), self._snapshots.open(manifest.name, split.path) as file:
-                yield SplitReader(file, until)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            detail = f"The snapshot {manifest.name} cannot be read; its files may be damaged."
-            raise Unavailable(detail, code="snapshot_damaged", retry_after_seconds=60) from error
+        with reaching_storage(), self._snapshots.open(manifest.name, split.path) as file, _reading(manifest):
+            yield SplitReader(file, until)
 
     def facts(self, manifest: Manifest, until: float) -> ConfigFacts:
         """Return what is known of a snapshot from its manifest and its files' ends."""
@@ -92,3 +86,15 @@ class Stored:
 
         footer: Footer = self._kept.get("footer", split.sha256, read)
         return footer
+
+
+@contextmanager
+def _reading(manifest: Manifest) -> Iterator[None]:
+    """Tell a damaged file from a storage that does not answer: of the former Arrow says so, without a number."""
+    try:
+        yield
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
+            raise
+        detail = f"The snapshot {manifest.name} cannot be read; its files may be damaged."
+        raise Unavailable(detail, code="snapshot_damaged", retry_after_seconds=60) from error

@@ -66,7 +66,7 @@ class Viewer:
         datasets: Datasets,
         settings: ReplicaSettings,
     ) -> None:
-        self._pool = pool
+        self._pool = pool  # of who waits for snapshots' files
         self._answers = answers
         self._search = search
         self._datasets = datasets
@@ -76,7 +76,7 @@ class Viewer:
         self._memory = open_memory(settings)  # what snapshots are queried in
 
     def close(self) -> None:
-        """Let the memory go; the pool must have ended before."""
+        """Let the memory go; the pool of files must have ended before."""
         self._memory.close()
 
     async def rows(self, parameters: asked.RowsParameters) -> Answered:
@@ -153,11 +153,7 @@ class Viewer:
     async def splits(self, parameters: asked.ConfigParameters) -> Answered:
         """Return the splits of a dataset, or of one of its configs."""
         dataset, config = self._dataset(parameters), parameters.config
-
-        def work(_: Connection) -> dict[str, Any]:
-            return descriptions.splits(dataset, self._listed(dataset, config))
-
-        return _document(await self._pool.run(work, self._beside))
+        return _document(descriptions.splits(dataset, await self._listed(dataset, config)))
 
     async def validity(self, parameters: asked.ValidityParameters) -> Answered:
         """Return what can be done with a split, a config or a dataset: all, if there is one.
@@ -166,14 +162,10 @@ class Viewer:
             NotFound: there is none.
         """
         dataset, split = self._dataset(parameters), parameters.split
-
-        def work(_: Connection) -> None:
-            listed = self._listed(dataset, parameters.config)
-            known = [name for names in listed.values() for name in names]
-            if split is not None and split not in known:
-                raise no_split(split, parameters.config or dataset, list(dict.fromkeys(known)))
-
-        await self._pool.run(work, self._beside)
+        listed = await self._listed(dataset, parameters.config)
+        known = [name for names in listed.values() for name in names]
+        if split is not None and split not in known:
+            raise no_split(split, parameters.config or dataset, list(dict.fromkeys(known)))
         return _document(dict.fromkeys(("preview", "viewer", "search", "filter", "statistics"), True))
 
     async def parquet(self, parameters: asked.ConfigParameters, base: str) -> Answered:
@@ -220,9 +212,7 @@ class Viewer:
         dataset, config, until = self._dataset(parameters), parameters.config, self._pool.until()
 
         def work(_: Connection) -> list[ConfigFacts]:
-            stored = self._stored
-            manifests = stored.list(dataset) if config is None else [stored.get(dataset, config)]
-            return [stored.facts(manifest, until) for manifest in manifests]
+            return [self._stored.facts(manifest, until) for manifest in self._stored.find(dataset, config)]
 
         found = [] if config == LIVE else await self._pool.run(work, self._beside)
         if config in {LIVE, None}:
@@ -231,14 +221,13 @@ class Viewer:
             found.insert(0, ConfigFacts.of_live(dataset, COLUMNS, LIVE, LIVE_SPLIT, orjson.loads(facts.body)))
         return found
 
-    def _listed(self, dataset: str, config: str | None) -> dict[str, list[str]]:
+    async def _listed(self, dataset: str, config: str | None) -> dict[str, list[str]]:
         """Return the splits of a config, or of all, live labels first."""
-        if config == LIVE:
-            return {LIVE: [LIVE_SPLIT]}
-        if config is not None:
-            return {config: list(self._stored.get(dataset, config).splits)}
-        snapshots = {manifest.name: list(manifest.splits) for manifest in self._stored.list(dataset)}
-        return {LIVE: [LIVE_SPLIT]} | snapshots
+        listed = {LIVE: [LIVE_SPLIT]} if config in {LIVE, None} else {}
+        if config != LIVE:
+            manifests = await self._pool.run(lambda _: self._stored.find(dataset, config), self._beside)
+            listed |= {manifest.name: list(manifest.splits) for manifest in manifests}
+        return listed
 
     def _live_rows(self, cursor: Connection, point: Point, split: Split, span: Span) -> Slice:
         return live.read_rows(cursor, split.dataset, span, self._hints.sample(cursor, point))
