@@ -25,14 +25,6 @@ class ConfigFacts:
     name: str
     columns: Sequence[Column]
     splits: Sequence[SplitFacts]
-    has_files: bool
-
-    @classmethod
-    def of_live(
-        cls, dataset: str, columns: Sequence[Column], config: str, split: str, facts: Mapping[str, int]
-    ) -> "ConfigFacts":
-        """Return what is known of live labels, which have no file."""
-        return cls(dataset, config, columns, [SplitFacts(split, **facts, file_bytes=0)], has_files=False)
 
 
 def splits(dataset: str, listed: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -45,8 +37,11 @@ def splits(dataset: str, listed: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     return {"splits": found, "pending": [], "failed": []}
 
 
-def parquet(configs: Sequence[ConfigFacts], base: str, *, of_one: bool) -> dict[str, Any]:
-    """Return the body of `/parquet`; the files are below the address `base`."""
+def parquet(configs: Sequence[ConfigFacts], base: str, columns: Sequence[Column] | None) -> dict[str, Any]:
+    """Return the body of `/parquet` for snapshots; their files are below the address `base`.
+
+    `columns` are those of the config that was asked for, if one was.
+    """
     listed = [
         {
             "dataset": config.dataset,
@@ -57,10 +52,9 @@ def parquet(configs: Sequence[ConfigFacts], base: str, *, of_one: bool) -> dict[
             "size": split.file_bytes,
         }
         for config in configs
-        if config.has_files
         for split in config.splits
     ]
-    rest = {"features": feature_types(configs[0].columns)} if of_one else {}
+    rest = {} if columns is None else {"features": feature_types(columns)}
     return {"parquet_files": listed, "pending": [], "failed": [], "partial": False, **rest}
 
 

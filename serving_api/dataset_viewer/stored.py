@@ -75,7 +75,7 @@ class Stored:
         for name, split in manifest.splits.items():
             columns, memory = self._footer(manifest, split, until)
             splits.append(SplitFacts(name, split.rows, memory, split.bytes))
-        return ConfigFacts(manifest.dataset, manifest.name, columns, splits, has_files=True)
+        return ConfigFacts(manifest.dataset, manifest.name, columns, splits)
 
     def _footer(self, manifest: Manifest, split: SplitFile, until: float) -> Footer:
         def read() -> Footer:

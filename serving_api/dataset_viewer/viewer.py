@@ -15,7 +15,7 @@ from serving_api.dataset_viewer import descriptions, live, rendering, snapshot
 from serving_api.dataset_viewer import parameters as asked
 from serving_api.dataset_viewer.asked import read_filter
 from serving_api.dataset_viewer.columns import LIVE as COLUMNS
-from serving_api.dataset_viewer.descriptions import ConfigFacts
+from serving_api.dataset_viewer.descriptions import ConfigFacts, SplitFacts
 from serving_api.dataset_viewer.kept import Kept
 from serving_api.dataset_viewer.parquet_rows import SplitReader
 from serving_api.dataset_viewer.refusals import no_dataset, no_split
@@ -170,8 +170,10 @@ class Viewer:
 
     async def parquet(self, parameters: asked.ConfigParameters, base: str) -> Answered:
         """Return the Parquet files of snapshots, below the address `base`."""
-        configs = await self._configs(parameters)
-        return _document(descriptions.parquet(configs, base, of_one=parameters.config is not None))
+        dataset, config = self._dataset(parameters), parameters.config
+        configs = await self._snapshot_facts(dataset, config)
+        columns = COLUMNS if config == LIVE else configs[0].columns if config else None
+        return _document(descriptions.parquet(configs, base, columns))
 
     async def size(self, parameters: asked.ConfigParameters) -> Answered:
         """Return how many rows and bytes there are."""
@@ -209,17 +211,24 @@ class Viewer:
 
     async def _configs(self, parameters: asked.ConfigParameters) -> list[ConfigFacts]:
         """Return what is known of a config, or of all of a dataset, live labels first."""
-        dataset, config, until = self._dataset(parameters), parameters.config, self._pool.until()
+        dataset, config = self._dataset(parameters), parameters.config
+        of_live = [await self._live_facts(dataset)] if config in {LIVE, None} else []
+        return of_live + await self._snapshot_facts(dataset, config)
+
+    async def _live_facts(self, dataset: str) -> ConfigFacts:
+        key = f"viewer {dataset} facts".encode()
+        facts = await self._answers.document(key, lambda cursor, _: orjson.dumps(live.facts(cursor, dataset)))
+        return ConfigFacts(dataset, LIVE, COLUMNS, [SplitFacts(LIVE_SPLIT, **orjson.loads(facts.body))])
+
+    async def _snapshot_facts(self, dataset: str, config: str | None) -> list[ConfigFacts]:
+        if config == LIVE:
+            return []
+        until = self._pool.until()
 
         def work(_: Connection) -> list[ConfigFacts]:
             return [self._stored.facts(manifest, until) for manifest in self._stored.find(dataset, config)]
 
-        found = [] if config == LIVE else await self._pool.run(work, self._beside)
-        if config in {LIVE, None}:
-            key = f"viewer {dataset} facts".encode()
-            facts = await self._answers.document(key, lambda cursor, _: orjson.dumps(live.facts(cursor, dataset)))
-            found.insert(0, ConfigFacts.of_live(dataset, COLUMNS, LIVE, LIVE_SPLIT, orjson.loads(facts.body)))
-        return found
+        return await self._pool.run(work, self._beside)
 
     async def _listed(self, dataset: str, config: str | None) -> dict[str, list[str]]:
         """Return the splits of a config, or of all, live labels first."""

@@ -351,7 +351,7 @@ def test_nothing_a_client_sends_is_a_500(viewer: TestClient) -> None:
     )
     values = st.text() | st.integers().map(str) | st.lists(pieces, max_size=6).map(" ".join)
 
-    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(suppress_health_check=list(HealthCheck))
     @given(paths, st.sampled_from([{}, LIVE_SPLIT, SNAPSHOT_SPLIT]), st.dictionaries(names, values, max_size=3))
     def check(path: str, split: dict[str, str], drawn: dict[str, str]) -> None:
         parameters = split | {n: v.encode("utf-8", "replace").decode() for n, v in drawn.items()}
