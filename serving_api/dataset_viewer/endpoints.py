@@ -141,7 +141,7 @@ async def get_statistics(
     """Describe each column: how often labels occur, and the distribution of numbers, times and texts' lengths.
 
     Strings are `string_label` where there are at most 30, each of them five times on average; else `string_text`.
-    `median` is an estimate. The original's `nan_count` counts null.
+    `median` of numbers and times is an estimate. The original's `nan_count` counts null.
     """
     return _send(request, replica, await viewer.statistics(parameters))
 

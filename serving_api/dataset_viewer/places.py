@@ -5,11 +5,10 @@ there are by day. Within a day a sample of times tells about where to look, and 
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from itertools import accumulate
-from typing import Any
 from uuid import UUID
 
 import duckdb
@@ -122,23 +121,32 @@ def condition_of(dataset: str, window: Window) -> Condition:
 
 def get_places(cursor: duckdb.DuckDBPyConnection, days: Days, rows: Sequence[tuple[UUID, datetime]]) -> list[int]:
     """Return the place of each row, given by its id and the time of its label."""
-    wanted = sorted({moment.date() for _, moment in rows})
-    if not wanted:
+    if not rows:
         return []
-    within = " or ".join("(labelled_at >= ? and labelled_at < ?)" for _ in wanted)
-    bounds: list[Any] = [bound for day in wanted for bound in _bounds(day)]
+    by_day: dict[date, list[datetime]] = {}
+    for _, moment in rows:
+        by_day.setdefault(moment.date(), []).append(moment)
+    before = _count_before(cursor, days.dataset, {day: min(moments) for day, moments in by_day.items()})
+    between = " or ".join(["labelled_at between ? and ?"] * len(by_day))
+    bounds = [bound for moments in by_day.values() for bound in (min(moments), max(moments))]
     statement = f"""
         select id, place from (
             select id, row_number() over (partition by labelled_at::date order by {ORDER}) - 1 as place
-            from items where dataset = ? and ({within})
+            from items where dataset = ? and ({between})
         ) where list_contains(?, id)
     """  # noqa: S608 - known columns only
-    ids = [id_ for id_, _ in rows]
-    places = dict(cursor.execute(statement, [days.dataset, *bounds, ids]).fetchall())
-    begins = {day: days.begin(index) for index, day in enumerate(days.days)}
-    return [begins[moment.date()] + places[id_] for id_, moment in rows]
+    found = dict(cursor.execute(statement, [days.dataset, *bounds, [id_ for id_, _ in rows]]).fetchall())
+    begins = {day: days.begin(index) + before.get(day, 0) for index, day in enumerate(days.days)}
+    return [begins[moment.date()] + found[id_] for id_, moment in rows]
 
 
-def _bounds(day: date) -> tuple[datetime, datetime]:
-    low = datetime.combine(day, time())
-    return low, low + _DAY
+def _count_before(
+    cursor: duckdb.DuckDBPyConnection, dataset: str, moments: Mapping[date, datetime]
+) -> dict[date, int]:
+    """Return how many rows of each day come before a moment of it; days without such rows are left out."""
+    spans = " or ".join(["(labelled_at >= ? and labelled_at < ?)"] * len(moments))
+    bounds = [bound for day, moment in moments.items() for bound in (datetime.combine(day, time()), moment)]
+    statement = f"""
+        select labelled_at::date, count(*) from items where dataset = ? and ({spans}) group by 1
+    """  # noqa: S608
+    return dict(cursor.execute(statement, [dataset, *bounds]).fetchall())

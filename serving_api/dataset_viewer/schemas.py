@@ -213,7 +213,7 @@ class Distribution(_Counts):
     min: float | str | None
     max: float | str | None
     mean: float | str | None
-    median: float | str | None = Field(description="An estimate.")
+    median: float | str | None = Field(description="Of numbers and times an estimate.")
     std: float | str | None
     histogram: Histogram | None
 

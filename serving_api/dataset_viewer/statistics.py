@@ -1,13 +1,13 @@
 """What `/statistics` says of each column: made by two aggregations over the rows, in memory that stays small.
 
-The first finds bounds and means, and how many different strings there are; the second counts what lies in each
-bin, and labels.
+The first counts the lengths of strings, and about how many strings there are, and finds bounds and means of numbers
+and times; the second counts what lies in each bin, and labels.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -41,9 +41,10 @@ class _Measured:
     least: float | None
     greatest: float | None
     mean: float | None
-    median: float | None  # about
+    median: float | None  # of lengths exact, else about
     deviation: float | None
-    different: int  # about, of strings
+    different: int = 0  # about, of strings
+    lengths: Mapping[int, int] = field(default_factory=dict)  # how many strings are so long
 
     @property
     def kind(self) -> str:
@@ -74,29 +75,15 @@ def make_statistics(
     cursor: duckdb.DuckDBPyConnection, columns: Sequence[Column], names: Names, rows: Rows
 ) -> dict[str, Any]:
     """Return the statistics of a split's columns, as the original names them."""
-    total, *found = _aggregate(cursor, rows, [(sql, []) for sql in _first(columns, names)])
-    size = len(_MEASURES)
-    measured = [
-        _Measured(column, total, *found[size * number : size * (number + 1)])
-        for number, column in enumerate(columns)
-    ]
+    wanted = [measure for column in columns for measure in _measures(column, names)]
+    total, *found = _aggregate(cursor, rows, [("count(*)", []), *((sql, []) for sql in wanted)])
+    measured = list(_measured(columns, names, total, found))
     counted = _aggregate(cursor, rows, [_counting(one, names) for one in measured])
     return {
         "num_examples": total,
         "statistics": [_column(one, counts or {}) for one, counts in zip(measured, counted, strict=True)],
         "partial": False,
     }
-
-
-_MEASURES = (
-    "count({0})",
-    "min({0})",
-    "max({0})",
-    "avg({0})",
-    "approx_quantile({0}, 0.5)",
-    "stddev_samp({0})",
-    "approx_count_distinct({1})",
-)
 
 
 def _aggregate(cursor: duckdb.DuckDBPyConnection, rows: Rows, wanted: Sequence[Condition]) -> tuple[Any, ...]:
@@ -107,47 +94,98 @@ def _aggregate(cursor: duckdb.DuckDBPyConnection, rows: Rows, wanted: Sequence[C
         return cursor.execute(statement, [*values, *more_values]).fetchall()[0]
 
 
-def _first(columns: Sequence[Column], names: Names) -> Iterator[str]:
-    yield "count(*)"
+def _measures(column: Column, names: Names) -> list[str]:
+    value = _value(column, names)
+    if column.is_text:
+        return [f"histogram({value})", f"approx_count_distinct({names.get(column.name, column.quoted)})"]
+    aggregates = (
+        "count({0})",
+        "min({0})",
+        "max({0})",
+        "avg({0})",
+        "approx_quantile({0}, 0.5)",
+        "stddev_samp({0})",
+    )
+    return [aggregate.format(value) for aggregate in aggregates]
+
+
+def _value(column: Column, names: Names) -> str:
+    """Return what is measured of a column."""
+    name = names.get(column.name, column.quoted)
+    if column.is_text:
+        return f"length({name})"
+    return f"epoch_us({name})::double" if column.kind is Kind.MOMENT else f"{name}::double"
+
+
+def _measured(columns: Sequence[Column], names: Names, total: int, found: Sequence[Any]) -> Iterator[_Measured]:
+    start = 0
     for column in columns:
-        value = names.get(column.name, column.quoted)
-        for measure in _MEASURES:
-            yield measure.format(_number(column, value), value if column.is_text else "null")
+        end = start + len(_measures(column, names))
+        parts, start = found[start:end], end
+        yield _of_lengths(column, total, *parts) if column.is_text else _Measured(column, total, *parts)
+
+
+def _of_lengths(column: Column, total: int, lengths: Mapping[int, int] | None, different: int) -> _Measured:
+    if not lengths:
+        return _Measured(column, total, 0, None, None, None, None, None)
+    ordered = sorted(lengths)
+    values = sum(lengths.values())
+    sum_ = sum(length * count for length, count in lengths.items())
+    squares = sum(length**2 * count for length, count in lengths.items())
+    deviation = math.sqrt((values * squares - sum_**2) / (values * (values - 1))) if values > 1 else None
+    median = (_at(ordered, lengths, (values - 1) // 2) + _at(ordered, lengths, values // 2)) / 2
+    return _Measured(
+        column, total, values, ordered[0], ordered[-1], sum_ / values, median, deviation, different, lengths
+    )
+
+
+def _at(ordered: Sequence[int], counts: Mapping[int, int], place: int) -> int:
+    """Return the value at a place of a sorted list, of which only the counts are known."""
+    for value in ordered:
+        place -= counts[value]
+        if place < 0:
+            return value
+    return ordered[-1]
 
 
 def _counting(one: _Measured, names: Names) -> Condition:
     """Return an aggregate: a map of labels, or of the numbers of bins, to how many rows they have."""
-    value = names.get(one.column.name, one.column.quoted)
+    name = names.get(one.column.name, one.column.quoted)
     if one.kind == "string_label":
-        return f"histogram({value})", []
+        return f"histogram({name})", []
     edges = one.edges
-    if not edges:
+    if not edges or one.kind == "string_text":
         return "null", []
-    size = (edges[1] - edges[0]) or 1
-    number = f"floor(({_number(one.column, value)} - ?) / ?)"
+    number = f"floor(({_value(one.column, names)} - ?) / ?)"
     # Of null and a number, the least is the number.
-    counting = f"histogram(least({number}, ?)::integer) filter ({value} is not null)"
-    return counting, [edges[0], size, len(edges) - 2]
+    counting = f"histogram(least({number}, ?)::integer) filter ({name} is not null)"
+    return counting, [edges[0], _size(edges), len(edges) - 2]
 
 
-def _number(column: Column, value: str) -> str:
-    if column.is_text:
-        return f"length({value})::double"
-    return f"epoch_us({value})::double" if column.kind is Kind.MOMENT else f"{value}::double"
+def _size(edges: Sequence[float]) -> float:
+    return (edges[1] - edges[0]) or 1
 
 
-def _column(one: _Measured, counts: dict[Any, int]) -> dict[str, Any]:
+def _column(one: _Measured, counts: Mapping[Any, int]) -> dict[str, Any]:
     nulls = one.total - one.values
     known = {"nan_count": nulls, "nan_proportion": _rounded(nulls / one.total if one.total else 0)}
     if one.kind == "string_label":
         found: dict[str, Any] = {"n_unique": len(counts), "frequencies": counts}
         found = {"no_label_count": 0, "no_label_proportion": 0.0} | found
     else:
-        found = _distribution(one, counts)
+        found = _distribution(one, _bins_of_lengths(one) if one.column.is_text else counts)
     return {"column_name": one.column.name, "column_type": one.kind, "column_statistics": known | found}
 
 
-def _distribution(one: _Measured, counts: dict[int, int]) -> dict[str, Any]:
+def _bins_of_lengths(one: _Measured) -> dict[int, int]:
+    edges, bins = one.edges, dict[int, int]()
+    for length, count in one.lengths.items():
+        number = min(int((length - edges[0]) // _size(edges)), len(edges) - 2)
+        bins[number] = bins.get(number, 0) + count
+    return bins
+
+
+def _distribution(one: _Measured, counts: Mapping[int, int]) -> dict[str, Any]:
     shown = _moment if one.kind == "datetime" else _rounded
     exact = int if one.kind in {"int", "string_text"} else shown
     edges = [shown(edge) for edge in one.edges]

@@ -192,6 +192,8 @@ def _check_distribution(one: dict[str, Any], held: list[Any]) -> None:
         assert math.isclose(one["mean"], statistics.mean(held), abs_tol=1e-5)
         assert math.isclose(one["std"], statistics.stdev(held), abs_tol=1e-5)
         assert min(held) <= one["median"] <= max(held)
+        if one["type"] == "string_text":
+            assert one["median"] == statistics.median(held)
         edges = one["histogram"]["bin_edges"]
     bins = list(pairwise(edges))
     assert sum(one["histogram"]["hist"]) == len(held)
