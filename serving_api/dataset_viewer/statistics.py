@@ -1,7 +1,7 @@
 """What `/statistics` says of each column: made by two aggregations over the rows, in memory that stays small.
 
-The first counts the lengths of strings, and about how many strings there are, and finds bounds and means of numbers
-and times; the second counts what lies in each bin, and labels.
+The first counts the lengths of strings, and about how many there are, and finds bounds and means of the rest; the
+second counts what lies in each bin, and labels.
 """
 
 import math
