@@ -81,6 +81,10 @@ class Answers:
         key = b"annotators" + query.fingerprint
         return await self._cached(key, lambda c, p: _document(statistics.make_annotators(c, query), p.version))
 
+    async def document(self, key: bytes, make: Callable[[Connection, Point], bytes]) -> Answer:
+        """Return what `make` makes of the replica; `key` is the same for the same question, and only for it."""
+        return await self._cached(key, lambda cursor, point: (make(cursor, point), None))
+
     def _page(self, cursor: Connection, point: Point, page: PageQuery, until: float) -> Made:
         likely, sample = self._hints.count_likely(cursor, point, page.texts), self._hints.sample(cursor, point)
         rows = None
