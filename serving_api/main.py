@@ -60,7 +60,7 @@ def create_app(
     news = News(pool, serving.changes_clients)
     replica.on_change(lambda _: news.ring())
     search = SearchFollower(replica)
-    snapshots = Snapshots(replica, data)
+    snapshots = Snapshots(replica, data, datasets)
     key_ring = KeyRing(access.require_api_key)
     follower = Follower(replica, database.libpq_url, replica_settings.poll_seconds, key_ring)
 

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, NamedTuple
 import duckdb
 import structlog
 
+from core.datasets import Datasets
 from core.problems import Conflict, Unavailable
 from serving_api import repository
 from serving_api.changes import feed_of
@@ -17,6 +18,7 @@ from serving_api.replica import Replica
 from serving_api.repository import Point
 from serving_api.settings import DataSettings
 from serving_api.snapshots.documents import make_documents
+from serving_api.snapshots.facts import Facts, read_facts
 from serving_api.snapshots.manifest import MANIFEST, Manifest, SplitFile
 from serving_api.snapshots.request import SnapshotCreate
 from serving_api.snapshots.storage import Storage, reaching_storage, storage_full
@@ -36,8 +38,9 @@ class Created(NamedTuple):
 class Snapshots:
     """All snapshots of a storage; one is written at a time."""
 
-    def __init__(self, replica: Replica, settings: DataSettings) -> None:
+    def __init__(self, replica: Replica, settings: DataSettings, datasets: Datasets) -> None:
         self._replica = replica
+        self._datasets = datasets
         folder = settings.data_dir.absolute() / "snapshots"
         self.storage = Storage(settings.snapshots_url or str(folder))
         self._turns = Turns(Path(self.storage.root) if self.storage.is_local else folder)
@@ -97,10 +100,11 @@ class Snapshots:
             if found:
                 return Created(found, False)
             splits = write_splits(cursor, query, request.splits, request.seed, folder)
+            facts = read_facts(cursor, query, self._datasets[query.dataset])
         if not any(split.rows for split in splits.values()):
             raise Conflict("No labelled text fits these filters.", code="no_texts")
         manifest = _manifest(request, query.dataset, point, splits)
-        _finish(folder, manifest)
+        _finish(folder, manifest, facts)
         self.storage.publish(folder, manifest.name)
         log.info("snapshot.written", name=manifest.name, rows=sum(split.rows for split in splits.values()))
         return Created(manifest, True)
@@ -146,7 +150,7 @@ def _manifest(request: SnapshotCreate, dataset: str, point: Point, splits: dict[
     )
 
 
-def _finish(folder: Path, manifest: Manifest) -> None:
-    for path, content in make_documents(manifest).items():
+def _finish(folder: Path, manifest: Manifest, facts: Facts) -> None:
+    for path, content in make_documents(manifest, facts).items():
         (folder / path).write_bytes(content)
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2))
