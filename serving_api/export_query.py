@@ -70,7 +70,7 @@ def _parts(cursor: duckdb.DuckDBPyConnection, order: Order | None) -> Iterator[t
 
 
 def spans(cursor: duckdb.DuckDBPyConnection, order: Order) -> Iterator[Condition]:
-    """Yield the conditions of spans of time that follow one another, each of about so many rows as can be sorted."""
+    """Yield the conditions of spans of time that follow one another, each of few enough rows to be sorted."""
     every = f"select distinct labelled_at from items where rowid % {_SORTED_ROWS} = 0 order by 1"  # noqa: S608
     starts = [row[0] for row in cursor.execute(every).fetchall()]
     found = [*pairwise([None, *starts, None])]

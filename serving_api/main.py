@@ -36,8 +36,8 @@ from serving_api.replica import Replica
 from serving_api.search_follower import SearchFollower
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 from serving_api.shortcut import Shortcut
-from serving_api.snapshots.endpoints import make_snapshot_router
-from serving_api.snapshots.request import SnapshotCreate
+from serving_api.snapshots.endpoints import make_snapshot_admin_router, make_snapshot_router
+from serving_api.snapshots.request import SnapshotCreate, SnapshotRewrite
 from serving_api.snapshots.snapshots import Snapshots
 
 # A window is applied faster; a build is cut off, and starts anew the next time.
@@ -111,9 +111,10 @@ def create_app(
     app.include_router(make_router(datasets))
     app.include_router(make_export_router())
     app.include_router(make_snapshot_router())
+    app.include_router(make_snapshot_admin_router())
     app.add_middleware(Shortcut, replica=replica, answers=app.state.answers, key_ring=key_ring)
     install_web(app, {"replica": check_replica})
-    describe(app, datasets, access.require_api_key, SnapshotCreate)
+    describe(app, datasets, access.require_api_key, SnapshotCreate, SnapshotRewrite)
     return app
 
 

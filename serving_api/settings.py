@@ -17,7 +17,7 @@ class DataSettings(SettingsGroup):
 
     snapshots_url: str | None = Field(
         None,
-        description="Where snapshots are kept: a folder, or as `s3://bucket/prefix`; else `snapshots/` in DATA_DIR.",
+        description="Folder of the snapshots, or `s3://bucket/prefix`; else `snapshots/` in DATA_DIR.",
     )
 
     @property

@@ -38,6 +38,7 @@ def make_card(manifest: Manifest, facts: Facts) -> str:
         f"## Guidelines\n\nWhat annotators were told last, as Markdown:\n\n{fenced(facts.guidelines)}",
         _rule(facts),
         _sources(facts),
+        _languages(facts),
         _splits(manifest, facts),
         _loading(manifest),
         _columns(),
@@ -136,15 +137,15 @@ def _rule(facts: Facts) -> str:
 
 
 def _sources(facts: Facts) -> str:
-    parts = []
-    if facts.sources:
-        named = _table(["source", "texts"], [[literal(name), f"{n:,}"] for name, n in facts.sources.items()])
-        head = f"{_number(facts.sources_total, 'source', 'sources')}, as senders named them; the most frequent:"
-        parts.append(f"## Sources\n\n{head}\n\n{named}")
-    if facts.languages:
-        told = _table(["language", "texts"], [[literal(code), f"{n:,}"] for code, n in facts.languages.items()])
-        parts.append(f"## Languages\n\nAs a detector told them (BCP 47; `und`: it was not sure).\n\n{told}")
-    return "\n\n".join(parts) or "## Sources\n\nNo text has a source, and languages were not told."
+    head = f"## Sources\n\n{_number(facts.sources_total, 'source', 'sources')}, as senders named them."
+    rows = [[literal(name), f"{texts:,}"] for name, texts in facts.sources.items()]
+    return f"{head} The most frequent:\n\n{_table(['source', 'texts'], rows)}" if rows else head
+
+
+def _languages(facts: Facts) -> str:
+    rows = [[literal(code), f"{texts:,}"] for code, texts in facts.languages.items()]
+    told = f"As a detector told them (BCP 47; `und`: it was not sure).\n\n{_table(['language', 'texts'], rows)}"
+    return f"## Languages\n\n{told if rows else 'They were not told.'}"
 
 
 def _splits(manifest: Manifest, facts: Facts) -> str:

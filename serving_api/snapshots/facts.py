@@ -60,6 +60,10 @@ class Facts(BaseModel):
     languages: dict[str, int] = Field(description="Texts by language where it is known, the most frequent first.")
     near_twins: int = Field(description="Texts that are linked as near duplicates of an earlier one.")
 
+    def without_sources(self) -> "Facts":
+        """Return them without the names of sources: one might be that of a text that is to be forgotten."""
+        return self.model_copy(update={"sources": {}})
+
 
 def read_facts(cursor: duckdb.DuckDBPyConnection, query: TextsQuery, dataset: Dataset) -> Facts:
     """Return the facts of the texts that the query finds; the same version gives the same facts.

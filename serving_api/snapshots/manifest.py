@@ -49,9 +49,7 @@ class Manifest(BaseModel):
     stratified: bool = Field(description="Whether each label has these shares by itself.")
     filters: dict[str, object] = Field(description="Filters as asked for, those left out omitted.")
     splits: dict[str, SplitFile] = Field(description="The splits, in the order asked for.")
-    feed: str = Field(
-        "", description="Identifies the database whose version it is.", examples=["9f86d081884c7d65"]
-    )
+    feed: str = Field("", description="Which database's version it is.", examples=["9f86d081884c7d65"])
     follows: tuple[str, ...] = Field(
         (), description="If stratified: the earlier snapshots whose texts keep the splits that they have there."
     )

@@ -3,7 +3,6 @@
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,6 +19,7 @@ _GROUP_BYTES = 16 * 2**20
 _PIECE_ROWS = 512
 # What rows are long by.
 _LONG = ("text", "metadata", "enrichment")
+_ORDER = [("labelled_at", "ascending"), ("id", "ascending")]
 _BLOOM_FALSE_POSITIVES = 0.05
 
 
@@ -126,10 +126,6 @@ class SplitWriter:
             use_dictionary=DICTIONARY,
             write_statistics=["id", *COMPARED],
             write_page_index=True,
-            sorting_columns=_sorting(self._schema),
+            sorting_columns=parquet.SortingColumn.from_ordering(self._schema, _ORDER),
             bloom_filter_options={"id": {"ndv": max(1, rows), "fpp": _BLOOM_FALSE_POSITIVES}},
         )
-
-
-def _sorting(schema: pa.Schema) -> Sequence[parquet.SortingColumn]:
-    return parquet.SortingColumn.from_ordering(schema, [("labelled_at", "ascending"), ("id", "ascending")])

@@ -2,8 +2,17 @@
 
 import math
 from typing import Annotated, Any
+from uuid import UUID
 
-from pydantic import AfterValidator, Field, StringConstraints, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
 
 from core.datasets import Datasets
 from core.problems import FieldError, InvalidFields, Malformed, Problem, json_pointer
@@ -12,6 +21,8 @@ from serving_api.query import Mismatch, TextsQuery, check_search, labelled_texts
 from serving_api.snapshots.manifest import NAME, Manifest
 
 BODY_BYTES = 64 * 2**10
+REWRITE_BYTES = 2**20
+_MOST_IDS = 10_000
 
 _SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
 _MOST_SPLITS = 20
@@ -85,6 +96,32 @@ class SnapshotCreate(FilterParameters):
         )
 
 
+class SnapshotRewrite(BaseModel):
+    """Which texts are taken out of a snapshot."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    without: list[UUID] = Field(
+        min_length=1,
+        max_length=_MOST_IDS,
+        description="Ids of the texts.",
+        examples=[["5f0c6f5e-3c1b-8a43-9d8e-0b6a4b8f2d11"]],
+    )
+
+
+def parse_rewrite(body: bytes) -> frozenset[str]:
+    """Read the ids of the texts that are to be taken out.
+
+    Raises:
+        Malformed: it is not JSON.
+        InvalidFields: fields are wrong; each is named by its JSON pointer.
+    """
+    try:
+        return frozenset(str(id_) for id_ in SnapshotRewrite.model_validate_json(body).without)
+    except ValidationError as error:
+        raise _refusal(error) from None
+
+
 def parse_request(body: bytes, datasets: Datasets) -> tuple[SnapshotCreate, TextsQuery]:
     """Read a request, and which texts it means.
 
@@ -112,4 +149,9 @@ def _refusal(error: ValidationError) -> Problem:
     errors = error.errors(include_url=False, include_context=False, include_input=False)
     if errors[0]["type"] == "json_invalid":
         return Malformed(f"{errors[0]['msg']}.", code="malformed_json")
-    return InvalidFields([FieldError(e["type"], e["msg"], pointer=json_pointer(e["loc"])) for e in errors])
+    return InvalidFields([FieldError(e["type"], e["msg"], pointer=_pointer(e["loc"])) for e in errors])
+
+
+def _pointer(path: tuple[int | str, ...]) -> str:
+    """Return the JSON pointer of pydantic's location; of a member's name, which has none, its member's."""
+    return json_pointer([part for part in path if part != "[key]"])

@@ -1,13 +1,15 @@
 """Snapshots of the labelled data: made once, kept as they are, read by name."""
 
-import hashlib
+from collections.abc import Iterator, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import duckdb
+import pyarrow as pa
 import structlog
+from pyarrow import parquet
 
 from core.datasets import Datasets
 from core.problems import Conflict, Unavailable
@@ -17,15 +19,20 @@ from serving_api.query import TextsQuery
 from serving_api.replica import Replica
 from serving_api.repository import Point
 from serving_api.settings import DataSettings
+from serving_api.snapshots.diff import Differ
 from serving_api.snapshots.documents import make_documents
 from serving_api.snapshots.facts import Facts, read_facts
-from serving_api.snapshots.manifest import MANIFEST, Manifest, SplitFile
+from serving_api.snapshots.manifest import FACTS, MANIFEST, Manifest, SplitFile
 from serving_api.snapshots.request import SnapshotCreate
+from serving_api.snapshots.rewriting import rewrite
 from serving_api.snapshots.storage import Storage, reaching_storage, storage_full
 from serving_api.snapshots.turn import Turns
-from serving_api.snapshots.writing import write_splits
+from serving_api.snapshots.writing import Division, content_hash, write_splits
 
 log = structlog.get_logger()
+
+_IDS_AT_ONCE = 65_536
+_COMPARED_AT_ONCE = 2
 
 
 class Created(NamedTuple):
@@ -43,6 +50,7 @@ class Snapshots:
         self._datasets = datasets
         folder = settings.data_dir.absolute() / "snapshots"
         self.storage = Storage(settings.snapshots_url or str(folder))
+        self.differ = Differ(self.storage, _COMPARED_AT_ONCE)
         self._turns = Turns(Path(self.storage.root) if self.storage.is_local else folder)
         self._thread = ThreadPoolExecutor(1, "snapshot")
 
@@ -99,15 +107,54 @@ class Snapshots:
             found = _find(known, request, query.dataset, point)
             if found:
                 return Created(found, False)
-            splits = write_splits(cursor, query, request.splits, request.seed, folder)
+            follows = _followed(known, request, query.dataset)
+            former = _read_places(self.storage, follows) if request.stratify else None
+            splits = write_splits(cursor, query, Division(request.splits, request.seed, former), folder)
             facts = read_facts(cursor, query, self._datasets[query.dataset])
         if not any(split.rows for split in splits.values()):
             raise Conflict("No labelled text fits these filters.", code="no_texts")
-        manifest = _manifest(request, query.dataset, point, splits)
-        _finish(folder, manifest, facts)
+        manifest = _manifest(request, query.dataset, point, splits, [one.name for one in follows])
+        finish(folder, manifest, facts)
         self.storage.publish(folder, manifest.name)
         log.info("snapshot.written", name=manifest.name, rows=sum(split.rows for split in splits.values()))
         return Created(manifest, True)
+
+    def rewrite(self, name: str, without: Set[str]) -> Manifest:
+        """Take the texts with these ids out of a snapshot, and return its manifest.
+
+        Where one was in it, the hashes of its splits and of its content become others. Raises as `create` and `get`
+        do.
+        """
+        with reaching_storage(), self._turns.turn() as folder:
+            old = self.get(name)
+            new = rewrite(self.storage, old, without, folder)
+            if new != old:
+                facts = Facts.model_validate_json(self.storage.read(name, FACTS))
+                finish(folder, new, facts.without_sources())
+                self.storage.replace(folder, new)
+                log.info("snapshot.rewritten", name=name)
+            # Also what a rewriting that was killed has left.
+            self.storage.prune(new)
+            return new
+
+
+def _read_places(storage: Storage, follows: list[Manifest]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yield what earlier snapshots placed: of each split its place among the names in order, and ids."""
+    for manifest in follows:
+        for place, name in enumerate(sorted(manifest.splits)):
+            with storage.open(manifest.name, manifest.splits[name].path) as file:
+                for batch in parquet.ParquetFile(file).iter_batches(_IDS_AT_ONCE, columns=["id"]):
+                    yield place, batch
+
+
+def _followed(known: list[Manifest], request: SnapshotCreate, dataset: str) -> list[Manifest]:
+    """Return the snapshots whose texts keep their splits in the one asked for, if it is stratified."""
+    asked = (dataset, request.splits, request.seed)
+    return [
+        one
+        for one in known
+        if request.stratify and one.stratified and (one.dataset, one.shares, one.seed) == asked
+    ]
 
 
 def _find(known: list[Manifest], request: SnapshotCreate, dataset: str, point: Point) -> Manifest | None:
@@ -127,13 +174,9 @@ def _find(known: list[Manifest], request: SnapshotCreate, dataset: str, point: P
     return None
 
 
-def content_hash(splits: dict[str, SplitFile]) -> str:
-    """Return the hash of the splits' names and files."""
-    parts = "".join(f"{name} {split.sha256}\n" for name, split in sorted(splits.items()))
-    return hashlib.sha256(parts.encode()).hexdigest()
-
-
-def _manifest(request: SnapshotCreate, dataset: str, point: Point, splits: dict[str, SplitFile]) -> Manifest:
+def _manifest(
+    request: SnapshotCreate, dataset: str, point: Point, splits: dict[str, SplitFile], follows: list[str]
+) -> Manifest:
     digest = content_hash(splits)
     return Manifest(
         name=request.name or f"{dataset}-{point.version}-{digest[:12]}",
@@ -147,10 +190,12 @@ def _manifest(request: SnapshotCreate, dataset: str, point: Point, splits: dict[
         stratified=request.stratify,
         filters=request.filters,
         splits=splits,
+        follows=tuple(follows),
     )
 
 
-def _finish(folder: Path, manifest: Manifest, facts: Facts) -> None:
+def finish(folder: Path, manifest: Manifest, facts: Facts) -> None:
+    """Write what says of a snapshot what it is."""
     for path, content in make_documents(manifest, facts).items():
         (folder / path).write_bytes(content)
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2))

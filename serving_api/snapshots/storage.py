@@ -98,20 +98,23 @@ class Storage:
             else:
                 self._upload(folder, name)
 
-    def replace(self, folder: Path, old: Manifest, new: Manifest) -> None:
+    def replace(self, folder: Path, manifest: Manifest) -> None:
         """Put another version of a snapshot in the place of its old one, at once, from a local folder.
 
-        The new one's Parquet files have other names: whoever reads the old ones never gets a mixture.
+        The new one's Parquet files have other names. `prune` removes the old ones.
         """
         with reaching_storage():
-            for file in _files(folder):
-                if file != MANIFEST:
-                    self._put(folder / file, f"{self.root}/{old.name}/{file}")
-            self._put(folder / MANIFEST, f"{self.root}/{old.name}/{MANIFEST}")
-            kept = {split.path for split in new.splits.values()}
-            for split in old.splits.values():
-                if split.path not in kept:
-                    self.fs.rm_file(f"{self.root}/{old.name}/{split.path}")
+            for file in (*(file for file in _files(folder) if file != MANIFEST), MANIFEST):
+                self._put(folder / file, f"{self.root}/{manifest.name}/{file}")
+
+    def prune(self, manifest: Manifest) -> None:
+        """Remove the Parquet files in a snapshot's folder that are not its own any more."""
+        kept = {split.path for split in manifest.splits.values()}
+        with reaching_storage():
+            self.fs.invalidate_cache()
+            for path in self.fs.glob(f"{self.root}/{manifest.name}/data/*.parquet"):
+                if "/".join(path.split("/")[-2:]) not in kept:
+                    self.fs.rm_file(path)
 
     def clean(self) -> None:
         """Remove what dead writers left in a bucket."""
@@ -177,6 +180,7 @@ class Storage:
     def _put(self, source: Path, target: str) -> None:
         if self.is_local:
             Path(target).parent.mkdir(parents=True, exist_ok=True)
+            _sync(source)
             source.replace(target)
             _sync(Path(target).parent)
         else:
