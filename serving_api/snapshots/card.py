@@ -11,8 +11,8 @@ from serving_api.snapshots.manifest import Manifest
 _DISPUTED = "null"  # as the manifest counts them
 _RULES = {
     LabelRule.MAJORITY: "What most annotators said; a tie is disputed.",
-    LabelRule.DAWID_SKENE: "The most probable one, knowing how each annotator confuses labels (Dawid, Skene 1979).",
-    LabelRule.MACE: "The most probable one, knowing how often each annotator guesses (MACE, Hovy et al. 2013).",
+    LabelRule.DAWID_SKENE: "The most probable one, by how each annotator confuses labels (Dawid and Skene 1979).",
+    LabelRule.MACE: "The most probable one, by how often each annotator guesses (MACE, Hovy et al. 2013).",
     LabelRule.GLAD: "The most probable one, by annotators' ability and texts' difficulty (GLAD, Whitehill 2009).",
 }
 _COEFFICIENTS = {
@@ -53,8 +53,8 @@ def _head(manifest: Manifest, facts: Facts) -> str:
     return f"""# {manifest.dataset}
 
 {_number(manifest.rows, "text", "texts")}, labelled by people. This is the snapshot
-{literal(manifest.name)} of version {manifest.version} of the labels: its files never change. SHA-256 over its splits:
-`{manifest.content_hash}`.
+{literal(manifest.name)} of version {manifest.version} of the labels: its files never change. SHA-256 over its
+splits: `{manifest.content_hash}`.
 
 {chosen or "All texts that were labelled or disputed are in it."}{_rewritten(manifest, facts)}"""
 
@@ -97,8 +97,8 @@ def _agreement(facts: Facts) -> str:
     table = _table(["coefficient", "value", "95 % interval", "texts"], rows)
     return f"""## Agreement
 
-How far annotators agree on the texts with two or more answers. Intervals are percentiles of 1,000 bootstrap samples
-of the texts; "undefined" is where there are no such texts, or all answers name one label.
+How far annotators agree on the texts with two or more answers. Intervals are percentiles of 1,000 bootstrap
+samples of the texts; "undefined" is where there are no such texts, or all answers name one label.
 
 {table}"""
 
@@ -117,8 +117,8 @@ def _annotators(facts: Facts) -> str:
     adjudicated = facts.decided_by.get("adjudicators", 0)
     return f"""## Annotators
 
-{_number(answers.annotators, "annotator", "annotators")} gave {_number(answers.total, "answer", "answers")}:
-{answers.fewest:,} to {answers.most:,} a text, {mean:.2f} on average; {facts.answers_wanted:,} are wanted.
+{_number(answers.annotators, "annotator", "annotators")} gave {_number(answers.total, "answer", "answers")}: from
+{answers.fewest:,} to {answers.most:,} a text, {mean:.2f} on average; {facts.answers_wanted:,} complete a text.
 {_number(answers.adjudicators, "adjudicator", "adjudicators")} answered about disputes beside, and decided
 {_number(adjudicated, "label", "labels")}. No column holds the name of an annotator."""
 

@@ -136,7 +136,7 @@ def _split_field(split: str) -> dict[str, Any]:
         "source": {
             "fileObject": {"@id": _file_id(split)},
             "extract": {"fileProperty": "fullpath"},
-            "transform": {"regex": f".*/({split})[^/]*"},
+            "transform": {"regex": f"(?:.*/)?({split})[^/]*"},
         },
     }
 
