@@ -87,7 +87,24 @@ def spans(card: str) -> list[str]:
     ]
 
 
-MARKS = "` ``` ~~~ --- | # > - <!-- </td> <script> : [x](y) \\ \" ' &amp; * {{ {% é".split()
+MARKS = [
+    "`",
+    "```",
+    "~~~",
+    "---",
+    "|",
+    "#",
+    ">",
+    "-",
+    "<!--",
+    "</td>",
+    "<script>",
+    ":",
+    "[x](y)",
+    "\\",
+    '"',
+    "&amp;",
+]
 BREAKS = ["\n", "\r", "\r\n", "    ", "\u2028", "\u202e", "\x85", "\x00", "license: mit"]
 CHARACTERS = st.characters(exclude_categories=["Cs"])
 NASTY = st.lists(st.sampled_from(MARKS + BREAKS) | CHARACTERS, max_size=30).map("".join)
