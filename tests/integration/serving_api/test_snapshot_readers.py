@@ -44,7 +44,7 @@ class Recorder:
     """Passes requests on, and notes what each reader was sent."""
 
     def __init__(self, app: ASGIApp) -> None:
-        self.sent: dict[str, list[tuple[int, int]]] = defaultdict(list)  # status and bytes of each GET
+        self.sent: dict[str, list[tuple[int, int]]] = defaultdict(list)  # status and bytes of each piece
         self._app = app
         self._reader = ""
 
