@@ -39,6 +39,8 @@ def _without_dots(name: str) -> str:
 SnapshotName = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"), AfterValidator(_without_dots)
 ]
+
+
 def _of_one_split(name: str) -> str:
     if name.lower() == "all":
         raise ValueError("means all splits together to those who read them")

@@ -98,13 +98,17 @@ def croissant(_: str, folder: str) -> Any:
     import mlcroissant
 
     dataset = mlcroissant.Dataset(f"{folder}/croissant.json")
-    ids = {
-        split: sorted(record[f"split-{split}/id"].decode() for record in dataset.records(f"split-{split}"))
-        for split in _SPLITS
-    }
+    records = {split: [*dataset.records(f"split-{split}")] for split in _SPLITS}
     issues = dataset.metadata.ctx.issues
-    splits = [record["splits/name"].decode() for record in dataset.records("splits")]
-    return {"ids": ids, "splits": splits, "errors": [*issues.errors], "warnings": [*issues.warnings]}
+    return {
+        "ids": {split: sorted(one[f"split-{split}/id"].decode() for one in records[split]) for split in _SPLITS},
+        "told": {
+            split: sorted({one[f"split-{split}/split"].decode() for one in records[split]}) for split in _SPLITS
+        },
+        "splits": [one["splits/name"] for one in dataset.records("splits")],
+        "errors": [*issues.errors],
+        "warnings": [*issues.warnings],
+    }
 
 
 READERS: list[Callable[[str, str], Any]] = [
