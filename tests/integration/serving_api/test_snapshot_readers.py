@@ -122,7 +122,7 @@ def read(
 
 
 def run_readers(address: str, recorder: Recorder, folder: Path) -> Read:
-    wanted = {"splits": {"train": 0.8, "test": 0.2}, "min_annotations": 2, "source": SOURCE}
+    wanted = {"splits": {"train": 0.8, "test": 0.2}, "stratify": True, "min_annotations": 2, "source": SOURCE}
     manifest, again = (post(address, wanted | named) for named in ({}, {"name": AGAIN}))
     copy = folder / "copy"
     shutil.copytree(folder / "snapshots" / manifest["name"], copy)
