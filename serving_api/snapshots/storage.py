@@ -55,7 +55,7 @@ class Storage:
             for path, info in found.items():
                 name = path.split("/")[-2]
                 stamp = str([info.get(key) for key in ("ETag", "size", "mtime", "ino", "LastModified", "created")])
-                if not _NAME.match(name):
+                if not _NAME.fullmatch(name):
                     continue
                 before = self._manifests.get(name)
                 with suppress(NotFound):  # it was removed just now
@@ -133,7 +133,7 @@ class Storage:
 
     def _path(self, name: str, path: str) -> str:
         # The path comes from a manifest or from this program; the name from a client.
-        if not _NAME.match(name) or ".." in path:
+        if not _NAME.fullmatch(name) or ".." in path:
             raise NotFound("There is no snapshot of this name.", code="snapshot_not_found")
         return f"{self.root}/{name}/{path}"
 

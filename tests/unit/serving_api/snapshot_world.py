@@ -77,11 +77,7 @@ class World:
     def hold(self, rows: Sequence[Row]) -> None:
         """Make these the replica's rows, in this order, and its version the next one."""
         self._version += 1
-        with self.replica.file.transaction() as cursor:
-            cursor.execute("delete from items")
-            cursor.register("incoming", pa.Table.from_pylist([_columns(row) for row in rows], _COLUMNS))
-            cursor.execute(_INSERT)
-            cursor.execute("update state set version = ?", [self._version])
+        hold(self.replica, rows, self._version)
 
     def create(self, **body: Any) -> Created:
         """Make a snapshot as `POST /snapshots` does."""
@@ -106,6 +102,15 @@ class World:
         """Return the data of a snapshot kept in a folder."""
         folder = Path(self.snapshots.storage.root) / name
         return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*.parquet")}
+
+
+def hold(replica: Replica, rows: Sequence[Row], version: int) -> None:
+    """Make these a replica's rows, in this order."""
+    with replica.file.transaction() as cursor:
+        cursor.execute("delete from items")
+        cursor.register("incoming", pa.Table.from_pylist([_columns(row) for row in rows], _COLUMNS))
+        cursor.execute(_INSERT)
+        cursor.execute("update state set version = ?", [version])
 
 
 @contextmanager
