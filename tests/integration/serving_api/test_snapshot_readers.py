@@ -116,7 +116,7 @@ def read(
         )
         recorder = Recorder(app)
         with served(recorder) as address:
-            wait_until(lambda: app.state.replica.state and app.state.replica.rows == TEXTS)
+            wait_until(lambda: app.state.replica.state and app.state.replica.rows == TEXTS, 60)
             yield run_readers(address, recorder, folder)
         engine.dispose()
 
@@ -167,7 +167,7 @@ def post(address: str, wanted: dict[str, Any]) -> dict[str, Any]:
 
 
 def documents_in(folder: Path) -> dict[str, str]:
-    return {file.name: file.read_text() for file in folder.iterdir() if file.is_file()}
+    return {file.name: file.read_text() for file in folder.iterdir() if file.suffix in {".md", ".json"}}
 
 
 @contextmanager
