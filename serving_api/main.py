@@ -62,7 +62,7 @@ def create_app(
     news = News(pool, serving.changes_clients)
     replica.on_change(lambda _: news.ring())
     search = SearchFollower(replica)
-    snapshots = Snapshots(replica, data)
+    snapshots = Snapshots(replica, data, datasets)
     answers = Answers(replica, pool, cache, search)
     # Where the storage of snapshots hangs, what waits for it is in nobody else's way.
     files_pool = QueryPool(replica, serving.query_threads, serving.query_queue, serving.query_seconds)

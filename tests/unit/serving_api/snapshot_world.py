@@ -67,7 +67,7 @@ class World:
         make_replica(self.data.replica_path, 1)
         self.replica = Replica(self.data.replica_path, ReplicaSettings(threads=1))
         self.replica.open()
-        self.snapshots = Snapshots(self.replica, self.data)
+        self.snapshots = Snapshots(self.replica, self.data, load_datasets(None))
         self._version = 1
 
     def close(self) -> None:
