@@ -26,7 +26,8 @@ _INSERT = """
     select id::uuid as id, 'toxicity' as dataset, text, label,
            if(label is null, 'disputed', 'labelled') as status, 1.0 as agreement, '{}' as votes, 1 as annotations,
            1.0 as confidence, 'majority' as rule, 1 as rule_version, 'annotators' as decided_by, '{}' as metadata,
-           '{}' as enrichment, labelled_at as received_at, labelled_at, 1 as version,
+           '{}' as enrichment, labelled_at as received_at, labelled_at, 1 as version, '' as annotators,
+           '{}' as document,
            root::uuid as near_duplicate_of
     from incoming
 """

@@ -66,7 +66,7 @@ def make_replica(rows: Sequence[Row]) -> duckdb.DuckDBPyConnection:
     # As they come, some are before older ones.
     for row in [*rows[1::2], *rows[::2]]:
         connection.execute(
-            f"insert into items ({names}, version) values ({marks}, 1)",  # noqa: S608
+            f"insert into items ({names}, version, annotators, document) values ({marks}, 1, '', '{{}}')",  # noqa: S608
             [row[name] for name in COLUMNS],
         )
     for statement in BUILD:
