@@ -35,6 +35,8 @@ log = structlog.get_logger()
 
 _IDS_AT_ONCE = 65_536
 _COMPARED_AT_ONCE = 2
+# One writes; the others tell that it does.
+_THREADS = 4
 
 
 class Created(NamedTuple):
@@ -54,7 +56,7 @@ class Snapshots:
         self.storage = Storage(settings.snapshots_url or str(folder))
         self.differ = Differ(self.storage, _COMPARED_AT_ONCE)
         self._turns = Turns(Path(self.storage.root) if self.storage.is_local else folder)
-        self._thread = ThreadPoolExecutor(1, "snapshot")
+        self._thread = ThreadPoolExecutor(_THREADS, "snapshot")
 
     def list(self) -> list[Manifest]:
         """Return all manifests, the newest first.

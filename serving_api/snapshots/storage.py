@@ -27,7 +27,10 @@ _RESERVATION = "writing.json"
 # A writer that has not brought one more file within this time counts as dead.
 _RESERVED_SECONDS = 3600
 _OPTIONS: dict[str, dict[str, Any]] = {
-    "s3": {"config_kwargs": {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 3}}}
+    "s3": {
+        "skip_instance_cache": True,
+        "config_kwargs": {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 3}},
+    }
 }
 _NAME = re.compile(NAME)
 _FULL = {errno.ENOSPC, errno.EDQUOT}

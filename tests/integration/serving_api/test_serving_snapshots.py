@@ -27,7 +27,7 @@ def test_near_duplicates_go_where_the_first_one_is(
     labeller.annotate({id_: {"ada": "toxic"} for chain in chains for id_ in chain[1:]})  # not the first ones
     labeller.wait_for(replica)
     manifest = client.post("/snapshots", json={"name": "one"}).json()
-    splits = {}
+    splits: dict[str, str] = {}
     for name in manifest["splits"]:
         file = client.get(f"/snapshots/one/{name}.parquet").raise_for_status()
         splits |= dict.fromkeys(parquet.read_table(io.BytesIO(file.content))["id"].to_pylist(), name)

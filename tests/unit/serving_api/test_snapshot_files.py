@@ -10,9 +10,10 @@ import pytest
 from pyarrow import parquet
 
 from core.problems import Conflict, InvalidFields, NotFound, Unavailable
-from serving_api.snapshots import storage, writing
+from serving_api.snapshots import storage
 from serving_api.snapshots.diff import Difference
 from serving_api.snapshots.manifest import MANIFEST, Manifest
+from serving_api.snapshots.parquet_files import SplitWriter
 from tests.unit.serving_api.snapshot_world import Row, World, world
 
 _ROWS = [Row(number, ["toxic", "non_toxic", None][number % 3], text=f"text {number}") for number in range(3000)]
@@ -104,7 +105,7 @@ def test_a_full_disk_leaves_nothing(labelled: World, monkeypatch: pytest.MonkeyP
     def fail(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    for module, name in ((writing.SplitWriter, "finish"), (storage, "_sync")):
+    for module, name in ((SplitWriter, "finish"), (storage, "_sync")):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, fail)
             with pytest.raises(Unavailable) as refusal:

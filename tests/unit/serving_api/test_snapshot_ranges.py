@@ -89,7 +89,7 @@ def test_a_range_is_what_the_model_says(client: TestClient, range_: str) -> None
     "range_", ["items=0-5", "bytes 0-5", "bytes=a-b", "bytes=--5", "bytes=0x1-5", "bytes=٣-٤"]
 )
 def test_what_is_no_range_is_disregarded(client: TestClient, range_: str) -> None:
-    answer = client.get("/file", headers={"Range": range_.encode()})
+    answer = client.get("/file", headers={b"Range": range_.encode()})
     assert (answer.status_code, len(answer.content)) == (200, _SIZE)
 
 

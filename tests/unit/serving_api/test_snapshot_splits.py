@@ -118,7 +118,7 @@ def test_texts_keep_their_splits_and_twins_theirs(
     before, after = found
     for id_ in before.keys() & after.keys():
         assert before[id_] == after[id_]
-    groups = defaultdict(set)
+    groups: dict[UUID, set[str]] = defaultdict(set)
     for row in earlier + later:
         root = Row(row.number if row.root is None else row.root).id
         groups[root] |= {splits[row.id] for splits in found if row.id in splits}
