@@ -35,7 +35,7 @@ def measure(rows: int) -> Table:
         make_replica(data.replica_path, rows)
         replica = Replica(data.replica_path, ReplicaSettings(threads=_THREADS))
         replica.open()
-        snapshots = Snapshots(replica, data)
+        snapshots = Snapshots(replica, data, load_datasets(None))
         try:
             for name, body in _BODIES.items():
                 table.add_row(name, *_make(snapshots, body))
