@@ -127,8 +127,13 @@ def run_readers(address: str, recorder: Recorder, folder: Path) -> Read:
     copy = folder / "copy"
     shutil.copytree(folder / "snapshots" / manifest["name"], copy)
     # Nobody listens at that endpoint: who phones home fails.
-    away = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HOME": str(folder / "hub")}
-    quiet = {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "HOME": str(folder), "NO_PROXY": "127.0.0.1"}
+    away = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0"}
+    quiet = {
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "HF_HOME": str(folder / "hub"),
+        "HOME": str(folder),
+        "NO_PROXY": "127.0.0.1",
+    }
     program = [sys.executable, "-m", "tests.integration.serving_api.snapshot_readers"]
     result = subprocess.run(
         [*program, address, manifest["name"], str(copy)],

@@ -87,6 +87,9 @@ def spans(card: str) -> list[str]:
     ]
 
 
+HARMLESS = make_card(a_manifest(), some_facts())
+HARMLESS_SHAPE = shape(HARMLESS)
+
 MARKS = [
     "`",
     "```",
@@ -114,11 +117,10 @@ NASTY = st.lists(st.sampled_from(MARKS + BREAKS) | CHARACTERS, max_size=30).map(
 @example("```\n---\nlicense: mit\n---\n```", "`|`\n\n# Title", "\n---\n")
 @example("````\r```` x", "a|b", "` `` `")
 def test_what_people_write_stays_in_its_place(guidelines: str, filtered: str, source: str) -> None:
-    harmless = make_card(a_manifest(), some_facts())
     facts = some_facts(guidelines=guidelines, sources={source: 100})
     card = make_card(a_manifest(filters={"source": filtered}), facts)
-    assert card.partition("\n---\n")[0] == harmless.partition("\n---\n")[0]
-    assert shape(card) == shape(harmless)
+    assert card.partition("\n---\n")[0] == HARMLESS.partition("\n---\n")[0]
+    assert shape(card) == HARMLESS_SHAPE
     (block,) = [token for token in tokens(card) if token.type == "fence" and token.info == "markdown"]
     told = guidelines.strip().replace("\r\n", "\n").replace("\r", "\n").replace("\x00", "\ufffd")
     assert block.content == f"{told}\n"
