@@ -18,7 +18,8 @@ from serving_api.snapshots.snapshots import Snapshots
 
 _THREADS = 2
 _SAME_ROWS = """
-    select * exclude (gold_label, language, near_duplicate_of, version, annotators, document) from items order by labelled_at, id
+    select * exclude (gold_label, language, near_duplicate_of, version, annotators, document) from items
+    order by labelled_at, id
 """
 _BODIES = {
     "three splits": b'{"name": "plain"}',

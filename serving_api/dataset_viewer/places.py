@@ -19,8 +19,8 @@ from serving_api.windows import Sample
 
 ORDER = ordering(Order.OLDEST)
 # So many rows are sorted to find a few.
-_SORTED_ROWS = 8192
-_MARGIN = 2048
+_SORTED_ROWS = 4096
+_MARGIN = 1024
 # Then halves: rows of another dataset, or bursts, lead guesses astray.
 _GUESSES = 4
 _DAY = timedelta(days=1)

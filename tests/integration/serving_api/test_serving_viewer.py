@@ -383,6 +383,8 @@ def test_answers_are_as_the_published_document_says(viewer: TestClient) -> None:
     whole: list[tuple[str, dict[str, str]]] = [(path, {}) for path in (*of_configs, "/is-valid")]
     for path, parameters in [*asked, *configs, *whole]:
         body = _get(viewer, path, **parameters | ({"query": "you"} if path == "/search" else {}))
+        if "rows" in body:
+            body["rows"] = body["rows"][:3]  # each cell is held against every kind of cell
         _validate(document, path, "200", body)
         broken = dict(list(body.items())[1:])
         with pytest.raises(jsonschema.ValidationError):
