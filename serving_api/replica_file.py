@@ -95,6 +95,8 @@ class ReplicaFile:
             cursor.execute(f"begin transaction {mode}")
             yield cursor
             cursor.commit()
+        if not mode:
+            self.renew()
 
     @contextmanager
     def querying(self) -> Iterator[tuple[duckdb.DuckDBPyConnection, Point]]:

@@ -15,22 +15,23 @@ from pyarrow import parquet
 from core.datasets import load_datasets
 from load_testing.bench.serving_rows import make_replica
 from serving_api.replica import Replica
+from serving_api.replica_tables import derive
 from serving_api.settings import DataSettings, ReplicaSettings
 from serving_api.snapshots.manifest import Manifest
 from serving_api.snapshots.request import parse_request
 from serving_api.snapshots.snapshots import Created, Snapshots
 
 _START = datetime(2026, 11, 1)  # noqa: DTZ001 - the replica holds UTC without a zone
-_INSERT = """
-    insert into items by name
+_INCOMING = """
     select id::uuid as id, 'toxicity' as dataset, text, label,
            if(label is null, 'disputed', 'labelled') as status, 1.0 as agreement, '{}' as votes, 1 as annotations,
-           1.0 as confidence, 'majority' as rule, 1 as rule_version, 'annotators' as decided_by, '{}' as metadata,
-           '{}' as enrichment, labelled_at as received_at, labelled_at, 1 as version, '' as annotators,
-           '{}' as document,
+           1.0 as confidence, null as source, null as external_id, null as claimed_label, null as score,
+           'majority' as rule, 1 as rule_version, 'annotators' as decided_by, '{}' as metadata,
+           '{}' as enrichment, labelled_at as received_at, labelled_at, 1 as version,
            root::uuid as near_duplicate_of
     from incoming
 """
+_INSERT = f"insert into items by name {derive(f'({_INCOMING})', 'annotations')}"
 _COLUMNS = pa.schema(
     {
         "id": pa.string(),

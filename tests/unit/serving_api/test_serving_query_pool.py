@@ -60,11 +60,9 @@ def test_beyond_the_queue_queries_are_refused(replica: Replica) -> None:
 def test_long_query_is_refused_and_ended(replica: Replica, connect: Connect | None) -> None:
     async def scenario() -> None:
         pool = QueryPool(replica, 1, 0, 0.3)
+        endless = lambda cursor, *_: cursor.execute(ENDLESS).fetchall()  # noqa: E731
         with pytest.raises(Unavailable) as refusal:
-            if connect:
-                await pool.run_beside(connect, lambda cursor: cursor.execute(ENDLESS).fetchall())
-            else:
-                await pool.run(lambda cursor, _: cursor.execute(ENDLESS).fetchall())
+            await (pool.run_beside(connect, endless) if connect else pool.run(endless))
         assert refusal.value.code == "query_timeout"
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
