@@ -149,7 +149,7 @@ class Alert(Base):
     __tablename__ = "alerts"
 
     dataset: Mapped[str] = mapped_column(primary_key=True)
-    job: Mapped[str] = mapped_column(primary_key=True, comment="push, pull, sweep, heal or rule")
+    job: Mapped[str] = mapped_column(primary_key=True, comment="push, pull, sweep, heal, rule or forget")
     code: Mapped[str]
     reason: Mapped[str] = mapped_column(comment="for people; says what to do")
     since: Mapped[datetime] = mapped_column(server_default=sa.text("now()"))

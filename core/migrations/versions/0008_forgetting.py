@@ -8,6 +8,7 @@ down_revision = "0007"
 branch_labels = None
 depends_on = None
 
+_FORMER_JOBS, _JOBS = "push, pull, sweep, heal or rule", "push, pull, sweep, heal, rule or forget"
 _OLD_STATUSES = "'pending', 'uploading', 'uploaded', 'failed', 'near_duplicate'"
 
 
@@ -51,10 +52,12 @@ def upgrade() -> None:
         ["dataset"],
         postgresql_where=sa.text("argilla_at is null"),
     )
+    op.alter_column("alerts", "job", comment=_JOBS, existing_comment=_FORMER_JOBS)
 
 
 def downgrade() -> None:
     """Take back; what was forgotten may be sent again."""
+    op.alter_column("alerts", "job", comment=_FORMER_JOBS, existing_comment=_JOBS)
     op.drop_table("forget_requests")
     op.execute("delete from texts where status = 'forgotten'")
     op.drop_constraint(op.f("ck_texts_status"), "texts")
