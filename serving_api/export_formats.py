@@ -20,7 +20,7 @@ _GROUP_ROWS = 65_536
 _GROUP_BYTES = 16 * 2**20
 
 # Columns of few values. To try the others costs a third of the time, and finds nothing.
-_DICTIONARY = [
+DICTIONARY = [
     "dataset",
     "label",
     "status",
@@ -38,7 +38,7 @@ _DICTIONARY = [
 
 
 # What readers filter by. To find the least and the greatest text costs time as well.
-_COMPARED = [*_DICTIONARY, "score", "received_at", "labelled_at"]
+COMPARED = [*DICTIONARY, "score", "received_at", "labelled_at"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def _lines(head: bytes, _: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iter
 
 
 def _arrow_stream(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[Chunk]:
-    sink, schema = _Sink(), _with_zone(schema)
+    sink, schema = _Sink(), with_zone(schema)
     with pa.ipc.new_stream(sink, schema) as writer:
         yield sink.take()
         for table in _groups(batches):
@@ -91,12 +91,12 @@ def _arrow_stream(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Itera
 
 
 def _parquet(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[Chunk]:
-    sink, schema = _Sink(), _with_zone(schema)
+    sink, schema = _Sink(), with_zone(schema)
     options = {
         "compression": "zstd",
         "compression_level": 1,
-        "use_dictionary": _DICTIONARY,
-        "write_statistics": _COMPARED,
+        "use_dictionary": DICTIONARY,
+        "write_statistics": COMPARED,
     }
     with parquet.ParquetWriter(sink, schema, **options) as writer:
         for table in _groups(batches):
@@ -105,7 +105,7 @@ def _parquet(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[C
     yield sink.take()
 
 
-def _with_zone(schema: pa.Schema) -> pa.Schema:
+def with_zone(schema: pa.Schema) -> pa.Schema:
     """Say that the moments are UTC: DuckDB holds them without a zone."""
     for name, kind in COLUMNS.items():
         if kind is Kind.MOMENT:

@@ -65,11 +65,17 @@ def _parts(cursor: duckdb.DuckDBPyConnection, order: Order | None) -> Iterator[t
     if order is None:
         yield ("true", []), ""
         return
+    for span in spans(cursor, order):
+        yield span, f"order by {ordering(order)}"
+
+
+def spans(cursor: duckdb.DuckDBPyConnection, order: Order) -> Iterator[Condition]:
+    """Yield the conditions of spans of time that follow one another, each of few enough rows to be sorted."""
     every = f"select distinct labelled_at from items where rowid % {_SORTED_ROWS} = 0 order by 1"  # noqa: S608
     starts = [row[0] for row in cursor.execute(every).fetchall()]
-    spans = [*pairwise([None, *starts, None])]
-    for span in spans if order is Order.OLDEST else reversed(spans):
-        yield _within(span), f"order by {ordering(order)}"
+    found = [*pairwise([None, *starts, None])]
+    for span in found if order is Order.OLDEST else reversed(found):
+        yield _within(span)
 
 
 def _within(span: Sequence[datetime | None]) -> Condition:

@@ -46,9 +46,26 @@ _LABEL = """
     l.label, l.status, l.agreement, l.votes, l.annotations, l.confidence, l.rule, l.rule_version, l.decided_by,
     l.labelled_at at time zone 'utc' as labelled_at, l.changed_xid::text::bigint as version
 """
-_TEXT = """
+# The text that its near duplicates began with: each leads to the one that it is most like of those stored before.
+# These links are made with the text and stay, so that what is found here never changes.
+_ROOT = """
+    case when t.id in (select text_id from near_duplicates) then (
+        with recursive up (id, steps) as (
+            select t.id, 0
+            union all
+            select n.twin_id, up.steps + 1
+            from up cross join lateral (
+                select twin_id from near_duplicates where text_id = up.id order by similarity desc, twin_id limit 1
+            ) n
+            where up.steps < 10000
+        )
+        select id from up order by steps desc limit 1
+    ) end
+"""
+_TEXT = f"""
     t.id, t.text, t.gold_label, t.source, t.external_id, t.claimed_label, t.score, t.metadata, t.enrichment,
-    t.enrichment -> 'language' ->> 'code' as language, t.received_at at time zone 'utc' as received_at
+    t.enrichment -> 'language' ->> 'code' as language, t.received_at at time zone 'utc' as received_at,
+    {_ROOT} as near_duplicate_of
 """
 _ANNOTATION = """
     a.response_id as id, a.annotator, a.value, a.status, a.created_at at time zone 'utc' as created_at,

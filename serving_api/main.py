@@ -36,6 +36,9 @@ from serving_api.replica import Replica
 from serving_api.search_follower import SearchFollower
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 from serving_api.shortcut import Shortcut
+from serving_api.snapshots.endpoints import make_snapshot_admin_router, make_snapshot_router
+from serving_api.snapshots.request import SnapshotCreate, SnapshotRewrite
+from serving_api.snapshots.snapshots import Snapshots
 
 # A window is applied faster; a build is cut off, and starts anew the next time.
 _STOP_SECONDS = 2.0
@@ -57,6 +60,7 @@ def create_app(
     news = News(pool, serving.changes_clients)
     replica.on_change(lambda _: news.ring())
     search = SearchFollower(replica)
+    snapshots = Snapshots(replica, data)
     key_ring = KeyRing(access.require_api_key)
     follower = Follower(replica, database.libpq_url, replica_settings.poll_seconds, key_ring)
 
@@ -76,6 +80,7 @@ def create_app(
         await anyio.to_thread.run_sync(follower.stop, _STOP_SECONDS)
         pool.close()
         await anyio.to_thread.run_sync(replica.close)
+        await anyio.to_thread.run_sync(snapshots.close)
 
     async def check_replica() -> str | None:
         if replica.state is None:
@@ -96,6 +101,7 @@ def create_app(
     app.state.replica = replica
     app.state.answers = Answers(replica, pool, cache, search)
     app.state.exports = Exports(replica, serving.exports, serving.export_idle_seconds)
+    app.state.snapshots = snapshots
     app.state.changes = Changes(replica, pool, cache, news, max(1, serving.query_threads // 2))
     app.state.serving_settings = serving
     app.state.datasets = datasets
@@ -104,9 +110,11 @@ def create_app(
     app.state.search = search
     app.include_router(make_router(datasets))
     app.include_router(make_export_router())
+    app.include_router(make_snapshot_router())
+    app.include_router(make_snapshot_admin_router())
     app.add_middleware(Shortcut, replica=replica, answers=app.state.answers, key_ring=key_ring)
     install_web(app, {"replica": check_replica})
-    describe(app, datasets, access.require_api_key)
+    describe(app, datasets, access.require_api_key, SnapshotCreate, SnapshotRewrite)
     return app
 
 

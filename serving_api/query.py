@@ -97,10 +97,22 @@ def page_query(parameters: PageParameters, labels: Sequence[str], datasets: Data
     check_search(parameters)
     if parameters.order is Order.RELEVANCE and parameters.q is None:
         raise Mismatch(FieldError("needs_q", "Only a search has a relevance: send q too.", parameter="order"))
-    dataset = choose_dataset(parameters.dataset, labels, datasets)
-    _check_labels(labels, dataset, datasets)
-    texts = TextsQuery(dataset, tuple(sorted(set(labels))), parameters, parameters.order)
+    texts = labelled_texts_query(parameters, labels, datasets, parameters.order)
     return PageQuery(texts, parameters.limit, _position(parameters.cursor, texts.fingerprint))
+
+
+def labelled_texts_query(
+    filters: FilterParameters, labels: Sequence[str], datasets: Datasets, order: Order
+) -> TextsQuery:
+    """Return the query for the labelled texts that the filters leave, of these labels or of all.
+
+    Raises:
+        InvalidFields: the dataset or a label is not known; each is named.
+        Mismatch: a label belongs to another dataset.
+    """
+    dataset = choose_dataset(filters.dataset, labels, datasets)
+    _check_labels(labels, dataset, datasets)
+    return TextsQuery(dataset, tuple(sorted(set(labels))), filters, order)
 
 
 def check_search(filters: FilterParameters) -> None:

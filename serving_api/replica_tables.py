@@ -5,7 +5,7 @@ from enum import StrEnum
 from serving_api import recent_items, totals
 
 # Goes up with every change of a table here: a file of another layout is built anew.
-LAYOUT = 4
+LAYOUT = 5
 
 
 class Role(StrEnum):
@@ -22,7 +22,7 @@ TABLES = {
         rule varchar not null, rule_version integer not null, decided_by varchar not null, gold_label varchar,
         source varchar, external_id varchar, claimed_label varchar, score double, metadata varchar not null,
         enrichment varchar not null, language varchar, received_at timestamp not null,
-        labelled_at timestamp not null, version bigint not null
+        near_duplicate_of uuid, labelled_at timestamp not null, version bigint not null
     """,
     "annotations": """
         id uuid not null, text_id uuid not null, dataset varchar not null, role varchar not null,

@@ -19,7 +19,7 @@ def respond(request: Request, replica: Replica, answer: Answer) -> Response:
     request.scope["answer_key"] = answer.key
     headers = replica_headers(replica, answer.point) | {"ETag": answer.etag}
     if answer.next_cursor:
-        headers["Link"] = f'<{_next_url(request, answer.next_cursor)}>; rel="next"'
+        headers["Link"] = f'<{next_url(request, answer.next_cursor)}>; rel="next"'
     if is_held(request, answer.etag):
         return Response(status_code=304, headers=headers)
     return Response(answer.body, headers=headers, media_type="application/json")
@@ -46,9 +46,10 @@ async def client_gone(receive: Receive) -> None:
         pass
 
 
-def _next_url(request: Request, cursor: str) -> str:
+def next_url(request: Request, cursor: str) -> str:
+    """Return the address of the next page of the list that the request asks for."""
     parameters = [item for item in request.query_params.multi_items() if item[0] != "cursor"]
-    path = f"{request.scope.get('root_path', '')}{request.scope['route'].path}"
+    path = f"{request.scope.get('root_path', '')}{request.scope['route'].path.format(**request.path_params)}"
     relative = f"{path}?{urlencode([*parameters, ('cursor', cursor)])}"
     host = request.headers.get("host", "")
     return f"{request.scope['scheme']}://{host}{relative}" if _HOST.fullmatch(host) else relative

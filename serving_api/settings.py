@@ -15,6 +15,11 @@ class DataSettings(SettingsGroup):
         Path(".data"), description="Directory of the programs' files; the replica is in `serving/` below it."
     )
 
+    snapshots_url: str | None = Field(
+        None,
+        description="Folder of the snapshots, or `s3://bucket/prefix`; else `snapshots/` in DATA_DIR.",
+    )
+
     @property
     def replica_path(self) -> Path:
         """The replica's first file; later ones are beside it, with a number.

@@ -8,6 +8,9 @@ MANIFEST = "snapshot.json"
 CARD = "README.md"
 CROISSANT = "croissant.json"
 
+# What a snapshot may be called: no path, and no hidden file.
+NAME = r"^(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+
 
 class SplitFile(BaseModel):
     """One split, and its file."""
@@ -42,4 +45,11 @@ class Manifest(BaseModel):
     stratified: bool = Field(description="Whether each label has these shares by itself.")
     filters: dict[str, object] = Field(description="Filters as asked for, those left out omitted.")
     splits: dict[str, SplitFile] = Field(description="The splits, in the order asked for.")
+    feed: str = Field("", description="Which database's version it is.", examples=["9f86d081884c7d65"])
+    follows: tuple[str, ...] = Field(
+        (), description="If stratified: the earlier snapshots whose texts keep the splits that they have there."
+    )
+    rewritten_at: datetime | None = Field(
+        None, description="When texts were taken out of it last; its hashes are others since."
+    )
     forgotten: int = Field(0, ge=0, description="Texts in it that were to be forgotten since; rewrite it.")

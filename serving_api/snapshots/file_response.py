@@ -1,0 +1,138 @@
+"""Sends a file of a snapshot, or a part of it, as it is read; with what lets caches keep it."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import BinaryIO, NamedTuple
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from core.problems import Problem
+from serving_api.responses import is_held
+from serving_api.snapshots.ranges import NotSatisfiable, Part, requested_part
+from serving_api.snapshots.storage import Storage, reaching_storage
+
+# A year: as long as HTTP has a word for. Private, for it needs a key.
+_FOR_EVER = "private, max-age=31536000, immutable"
+_ASK_AGAIN = "private, no-cache"
+
+# A client has one piece in memory, beside what the server holds back for it.
+_PIECE_BYTES = 256 * 2**10
+_REMOTE_PIECE_BYTES = 2 * 2**20  # each is a request of its own
+
+# Threads that read for clients; what is slow to read must not keep all of the process's.
+_READERS = CapacityLimiter(16)
+
+
+class RangeNotSatisfiable(Problem):
+    """There is nothing of the file where the client asks for it."""
+
+    status = 416
+    code = "range_not_satisfiable"
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"The file has {size} bytes.", headers={"Content-Range": f"bytes */{size}"})
+
+
+class ServedFile(NamedTuple):
+    """A file of a snapshot as clients see it."""
+
+    snapshot: str
+    path: str
+    size: int
+    sha256: str
+    media_type: str
+    file_name: str
+    changed_at: datetime
+    is_for_ever: bool
+
+
+async def send_file(request: Request, storage: Storage, file: ServedFile) -> Response:
+    """Return the answer: all of the file, the part that is asked for, or that the client holds it.
+
+    Raises:
+        NotFound: it is gone.
+        RangeNotSatisfiable: there is nothing of it where the client asks.
+        Unavailable: the storage does not answer.
+    """
+    etag = f'"{file.sha256}"'
+    headers = {
+        "ETag": etag,
+        "Last-Modified": format_datetime(file.changed_at.astimezone(UTC), usegmt=True),
+        "Cache-Control": _FOR_EVER if file.is_for_ever else _ASK_AGAIN,
+        "Accept-Ranges": "bytes",
+    }
+    if is_held(request, etag):
+        return Response(status_code=304, headers=headers)
+    try:
+        part = _part(request, etag, file.size)
+    except NotSatisfiable as error:
+        raise RangeNotSatisfiable(file.size) from error
+    start, end = part or (0, file.size)
+    headers |= {
+        "Content-Type": file.media_type,
+        "Content-Length": str(end - start),
+        "Content-Disposition": f'attachment; filename="{file.file_name}"',
+    }
+    if part:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.size}"
+    status = 206 if part else 200
+    if request.method == "HEAD":
+        return Response(status_code=status, headers=headers)
+    piece_bytes = _PIECE_BYTES if storage.is_local else _REMOTE_PIECE_BYTES
+    # Opened before the status is sent: what is not there is a 404.
+    source = await to_thread.run_sync(_open, storage, file, limiter=_READERS)
+    return _FileResponse(source, Part(start, end), piece_bytes, status, headers)
+
+
+class _FileResponse(StreamingResponse):
+    """Streams a part of an open file, and closes it whether or not anything was sent."""
+
+    def __init__(
+        self, source: BinaryIO, part: Part, piece_bytes: int, status: int, headers: dict[str, str]
+    ) -> None:
+        super().__init__(_pieces(source, part, piece_bytes), status, headers)
+        self._source = source
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._source.close()
+
+
+def _part(request: Request, etag: str, size: int) -> Part | None:
+    if request.method != "GET":
+        return None  # no other method has ranges
+    condition = request.headers.get("if-range")
+    # A date is no strong validator: files may change twice in a second.
+    if condition is not None and condition.strip() != etag:
+        return None
+    return requested_part(request.headers.get("range"), size)
+
+
+def _open(storage: Storage, file: ServedFile) -> BinaryIO:
+    # Without fsspec's reading ahead: the pieces are large, and one follows the other.
+    return storage.open(file.snapshot, file.path, **({} if storage.is_local else {"cache_type": "none"}))
+
+
+async def _pieces(source: BinaryIO, part: Part, piece_bytes: int) -> AsyncIterator[bytes]:
+    """Yield the bytes of a part; a file that ends before it should cuts the connection."""
+    source.seek(part.start)  # reads nothing yet
+    left = part.end - part.start
+    while left:
+        piece = await to_thread.run_sync(_read, source, min(left, piece_bytes), limiter=_READERS)
+        left -= len(piece)
+        yield piece
+
+
+def _read(source: BinaryIO, count: int) -> bytes:
+    with reaching_storage():
+        piece = source.read(count)
+    if not piece:
+        raise EOFError("the file is shorter than its snapshot says")
+    return piece

@@ -1,0 +1,196 @@
+"""Snapshots of the labelled data: made once, kept as they are, read by name."""
+
+from collections.abc import Iterator, Set
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import duckdb
+import pyarrow as pa
+import structlog
+from pyarrow import parquet
+
+from core.problems import Conflict, Unavailable
+from serving_api import repository
+from serving_api.changes import feed_of
+from serving_api.query import TextsQuery
+from serving_api.replica import Replica
+from serving_api.repository import Point
+from serving_api.settings import DataSettings
+from serving_api.snapshots.diff import Differ
+from serving_api.snapshots.documents import make_documents
+from serving_api.snapshots.manifest import MANIFEST, Manifest, SplitFile
+from serving_api.snapshots.request import SnapshotCreate
+from serving_api.snapshots.rewriting import rewrite
+from serving_api.snapshots.storage import Storage, reaching_storage, storage_full
+from serving_api.snapshots.turn import Turns
+from serving_api.snapshots.writing import Division, content_hash, write_splits
+
+log = structlog.get_logger()
+
+_IDS_AT_ONCE = 65_536
+_COMPARED_AT_ONCE = 2
+
+
+class Created(NamedTuple):
+    """The snapshot that a request asked for."""
+
+    manifest: Manifest
+    is_new: bool
+
+
+class Snapshots:
+    """All snapshots of a storage; one is written at a time."""
+
+    def __init__(self, replica: Replica, settings: DataSettings) -> None:
+        self._replica = replica
+        folder = settings.data_dir.absolute() / "snapshots"
+        self.storage = Storage(settings.snapshots_url or str(folder))
+        self.differ = Differ(self.storage, _COMPARED_AT_ONCE)
+        self._turns = Turns(Path(self.storage.root) if self.storage.is_local else folder)
+        self._thread = ThreadPoolExecutor(1, "snapshot")
+
+    def list(self) -> list[Manifest]:
+        """Return all manifests, the newest first.
+
+        Raises:
+            Unavailable: the storage does not answer.
+        """
+        return self.storage.list()
+
+    def get(self, name: str) -> Manifest:
+        """Return a snapshot's manifest.
+
+        Raises:
+            NotFound: there is no such snapshot.
+            Unavailable: the storage does not answer.
+        """
+        return self.storage.get(name)
+
+    def open(self, name: str, path: str, **options: Any) -> BinaryIO:
+        """Open a file of a snapshot, as its manifest names it: seekable, read in parts; raises as `get` does."""
+        return self.storage.open(name, path, **options)
+
+    def submit(self, request: SnapshotCreate, query: TextsQuery) -> "Future[Created]":
+        """Begin to create a snapshot in a thread of its own; it is finished also when nobody waits for it."""
+        return self._thread.submit(self.create, request, query)
+
+    def close(self) -> None:
+        """Wait for what is under way to end; the replica's end, before, interrupts it."""
+        self._thread.shutdown()
+
+    def create(self, request: SnapshotCreate, query: TextsQuery) -> Created:
+        """Write a snapshot of what the query finds, or return the one that the same request made of this version.
+
+        Raises:
+            Conflict: another one has this name, or nothing is found.
+            Unavailable: another snapshot is being written, the replica or the storage is not there, or space or
+                memory is short.
+        """
+        try:
+            with reaching_storage(), self._turns.turn() as folder:
+                self.storage.clean()
+                return self._create(request, query, folder)
+        except duckdb.OutOfMemoryException as error:
+            raise Unavailable("Memory is short.", code="too_busy", retry_after_seconds=5) from error
+        except duckdb.IOException as error:
+            raise storage_full() from error
+
+    def _create(self, request: SnapshotCreate, query: TextsQuery, folder: Path) -> Created:
+        known = self.storage.list()
+        with self._replica.reading() as cursor:
+            point = repository.get_point(cursor)
+            found = _find(known, request, query.dataset, point)
+            if found:
+                return Created(found, False)
+            follows = _followed(known, request, query.dataset)
+            former = _read_places(self.storage, follows) if request.stratify else None
+            splits = write_splits(cursor, query, Division(request.splits, request.seed, former), folder)
+        if not any(split.rows for split in splits.values()):
+            raise Conflict("No labelled text fits these filters.", code="no_texts")
+        manifest = _manifest(request, query.dataset, point, splits, [one.name for one in follows])
+        finish(folder, manifest)
+        self.storage.publish(folder, manifest.name)
+        log.info("snapshot.written", name=manifest.name, rows=sum(split.rows for split in splits.values()))
+        return Created(manifest, True)
+
+    def rewrite(self, name: str, without: Set[str]) -> Manifest:
+        """Take the texts with these ids out of a snapshot, and return its manifest.
+
+        Where one was in it, the hashes of its splits and of its content become others. Raises as `create` and `get`
+        do.
+        """
+        with reaching_storage(), self._turns.turn() as folder:
+            old = self.get(name)
+            new = rewrite(self.storage, old, without, folder)
+            if new != old:
+                finish(folder, new)
+                self.storage.replace(folder, new)
+                log.info("snapshot.rewritten", name=name)
+            # Also what a rewriting that was killed has left.
+            self.storage.prune(new)
+            return new
+
+
+def _read_places(storage: Storage, follows: list[Manifest]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yield what earlier snapshots placed: of each split its place among the names in order, and ids."""
+    for manifest in follows:
+        for place, name in enumerate(sorted(manifest.splits)):
+            with storage.open(manifest.name, manifest.splits[name].path) as file:
+                for batch in parquet.ParquetFile(file).iter_batches(_IDS_AT_ONCE, columns=["id"]):
+                    yield place, batch
+
+
+def _followed(known: list[Manifest], request: SnapshotCreate, dataset: str) -> list[Manifest]:
+    """Return the snapshots whose texts keep their splits in the one asked for, if it is stratified."""
+    asked = (dataset, request.splits, request.seed)
+    return [
+        one
+        for one in known
+        if request.stratify and one.stratified and (one.dataset, one.shares, one.seed) == asked
+    ]
+
+
+def _find(known: list[Manifest], request: SnapshotCreate, dataset: str, point: Point) -> Manifest | None:
+    """Return what the same request made of the same version."""
+    prefix = f"{dataset}-{point.version}-"
+    for one in known:
+        if request.name is None and not one.name.startswith(prefix):
+            continue
+        if request.name not in {None, one.name}:
+            continue
+        same_version = (one.version, one.feed) == (point.version, feed_of(point.identity))
+        if same_version and request.is_answered_by(one, dataset):
+            return one
+        if one.name == request.name:
+            detail = f"There is a snapshot {one.name} already, of version {one.version} or of another request."
+            raise Conflict(detail, code="snapshot_exists")
+    return None
+
+
+def _manifest(
+    request: SnapshotCreate, dataset: str, point: Point, splits: dict[str, SplitFile], follows: list[str]
+) -> Manifest:
+    digest = content_hash(splits)
+    return Manifest(
+        name=request.name or f"{dataset}-{point.version}-{digest[:12]}",
+        created_at=datetime.now(UTC),
+        dataset=dataset,
+        version=point.version,
+        feed=feed_of(point.identity),
+        content_hash=digest,
+        seed=request.seed,
+        shares=request.splits,
+        stratified=request.stratify,
+        filters=request.filters,
+        splits=splits,
+        follows=tuple(follows),
+    )
+
+
+def finish(folder: Path, manifest: Manifest) -> None:
+    """Write what says of a snapshot what it is."""
+    for path, content in make_documents(manifest).items():
+        (folder / path).write_bytes(content)
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2))

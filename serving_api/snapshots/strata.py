@@ -1,0 +1,102 @@
+"""Splits in which each label has its shares, though a text that an earlier snapshot placed stays where it is.
+
+What no earlier snapshot has placed fills up what each label lacks, in the order of the hash. A group of near
+duplicates counts as one text of as many rows, under the first of its labels by name.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+
+import duckdb
+import pyarrow as pa
+
+from serving_api.query import TextsQuery, conditions
+from serving_api.snapshots.splits import GROUP, hashed
+
+Former = Iterable[tuple[int, pa.RecordBatch]]  # the place of a split, and a part of its column of ids
+
+_CHOOSE = """
+    create temp table chosen as
+    select id, labelled_at, {group} as grp, coalesce(label, '') as stratum, {hash} as hash
+    from items where {where} order by labelled_at
+"""
+_GROUPS = """
+    create temp table groups as
+    select grp, min(stratum) as stratum, count(*) as size, min(hash) as hash from chosen group by grp
+"""
+_PLACED = (
+    """
+    create temp table placed as
+    select coalesce(items.near_duplicate_of, named.id) as grp, min(named.place) as place
+    from named left join items on items.id = named.id group by 1
+    """,
+    "drop table named",
+)
+_HELD = """
+    select stratum, place, sum(size)::bigint from groups left join placed using (grp) group by all order by all
+"""
+# `middle` is twice the place, in the label's rows without one, of the middle of the group.
+_ASSIGN = """
+    create temp table assigned as
+    with fresh as (
+        select grp, stratum, 2 * sum(size) over (partition by stratum order by hash, grp rows unbounded preceding)
+               - size as middle
+        from groups where grp not in (select grp from placed)
+    ), places as (
+        select grp, len(list_filter(bounds, lambda bound: bound <= middle))::utinyint as place
+        from fresh join quotas using (stratum)
+        union all
+        from placed
+    )
+    select id, labelled_at, place from chosen join places using (grp) order by labelled_at
+"""
+
+
+def assign(
+    cursor: duckdb.DuckDBPyConnection, query: TextsQuery, shares: Mapping[str, float], seed: int, former: Former
+) -> None:
+    """Make a temporary table `assigned`: the place of each text's split among the names in their order."""
+    where, values = conditions(query)
+    statement = _CHOOSE.format(group=GROUP, hash=hashed(seed), where=where)
+    cursor.execute(statement, values)
+    cursor.execute(_GROUPS)
+    cursor.execute("create temp table named (id uuid, place utinyint)")
+    for place, ids in former:
+        cursor.register("incoming", pa.Table.from_batches([ids]))
+        cursor.execute("insert into named select id::uuid, ? from incoming", [place])
+        cursor.unregister("incoming")
+    for statement in _PLACED:
+        cursor.execute(statement)
+    held = cursor.execute(_HELD).fetchall()
+    cursor.register("quotas", _quotas(held, [share for _, share in sorted(shares.items())]))
+    cursor.execute(_ASSIGN)
+    cursor.unregister("quotas")
+
+
+def _quotas(held: Sequence[tuple[str, int | None, int]], shares: Sequence[float]) -> pa.Table:
+    """Return for each label where, in twice its rows without a place, each split ends but the last."""
+    counts: dict[str, dict[int | None, int]] = defaultdict(lambda: defaultdict(int))
+    for stratum, place, rows in held:
+        counts[stratum][place] = rows
+    bounds = [bounds_of(rows, shares) for rows in counts.values()]
+    types = {"stratum": pa.string(), "bounds": pa.list_(pa.int64())}
+    return pa.table({"stratum": [*counts], "bounds": bounds}, schema=pa.schema(types))
+
+
+def bounds_of(rows: Mapping[int | None, int], shares: Sequence[float]) -> list[int]:
+    """Return where each split but the last ends, in twice the rows that have no place yet.
+
+    `rows` are a label's by place; None: without one. They go to the splits in proportion to what these lack.
+    """
+    total, fresh = sum(rows.values()), rows.get(None, 0)
+    lacks = [
+        max(Fraction(0), Fraction(str(share)) * total - rows.get(place, 0)) for place, share in enumerate(shares)
+    ]
+    lacked = sum(lacks, Fraction(0)) or Fraction(1)
+    ends, end = [], Fraction(0)
+    for lack in lacks[:-1]:
+        end += lack
+        ends.append(math.ceil(2 * fresh * end / lacked))
+    return ends
