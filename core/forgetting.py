@@ -42,9 +42,9 @@ set status = 'forgotten', text = '', claimed_label = null, score = null, source 
 where id = any(:ids)
 """).bindparams(_IDS)
 
+# Not its links in near_duplicates, two ids and a number: which split its twins are in follows from them.
 _DELETE = (
     text("delete from annotations where text_id = any(:ids)").bindparams(_IDS),
-    text("delete from near_duplicates where text_id = any(:ids) or twin_id = any(:ids)").bindparams(_IDS),
     text("delete from rereads where text_id = any(:ids)").bindparams(_IDS),
 )
 

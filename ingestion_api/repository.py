@@ -74,6 +74,7 @@ _TWINS = text("""
         union all
         (select text_id, similarity from near_duplicates where twin_id = :id order by similarity desc limit :count)
     ) as twins
+    where exists (select from texts where texts.id = twins.id and status <> 'forgotten')
     order by similarity desc, id limit :count
 """)
 _SHOWN_TWINS = 20

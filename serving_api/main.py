@@ -62,7 +62,9 @@ def create_app(
     search = SearchFollower(replica)
     snapshots = Snapshots(replica, data)
     key_ring = KeyRing(access.require_api_key)
-    follower = Follower(replica, database.libpq_url, replica_settings.poll_seconds, key_ring)
+    follower = Follower(
+        replica, database.libpq_url, replica_settings.poll_seconds, key_ring, replica_settings.forget_seconds
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
