@@ -8,6 +8,8 @@ from rich.table import Table
 
 from cli import addresses
 from cli.console import err, out, printable
+from cli.forget_log import list_stuck
+from core.database import make_engine
 
 
 def status() -> None:
@@ -19,6 +21,7 @@ def status() -> None:
         f"dataset {alert['dataset']} stands still since {alert['since']}: {alert['reason']} ({alert['code']})"
         for alert in queue.pop("alerts", [])
     ]
+    missing += _forgetting()
     table = Table("what", "how much", title="Annotation platform")
     for name, value in (_numbers(queue) | _labels(f"{serving}/stats")).items():
         table.add_row(name, value)
@@ -27,6 +30,14 @@ def status() -> None:
         err.print(line, style="red", markup=False)
     if missing:
         raise typer.Exit(1)
+
+
+def _forgetting() -> list[str]:
+    """Return which texts are not forgotten everywhere although they should be; only Postgres tells."""
+    if not addresses.knows_database():
+        return []
+    with make_engine(addresses.database(), "annotate status").connect() as connection:
+        return list_stuck(connection)
 
 
 def _missing(name: str, url: str) -> list[str]:

@@ -30,6 +30,7 @@ from serving_api.endpoints import make_router
 from serving_api.export_endpoints import make_export_router
 from serving_api.exports import Exports
 from serving_api.follower import Follower
+from serving_api.forgotten import make_forgotten_router
 from serving_api.metrics import REPLICA_AGE_SECONDS
 from serving_api.query_pool import QueryPool
 from serving_api.replica import Replica
@@ -114,6 +115,7 @@ def create_app(
     app.include_router(make_export_router())
     app.include_router(make_snapshot_router())
     app.include_router(make_snapshot_admin_router())
+    app.include_router(make_forgotten_router())
     app.add_middleware(Shortcut, replica=replica, answers=app.state.answers, key_ring=key_ring)
     install_web(app, {"replica": check_replica})
     describe(app, datasets, access.require_api_key, SnapshotCreate, SnapshotRewrite)

@@ -101,26 +101,22 @@ class ModelArgilla:
         kind = path.split("/")[0] if path.startswith(("records/", "webhooks/")) else path
         self.calls[f"{request.method} {kind}"] += 1
         body = json.loads(request.content) if request.content else {}
+        if path == "dataset/records/bulk" or (request.method == "DELETE" and path == "dataset/records"):
+            return await self._change(request, body)
         match request.method, *path.split("/"):
             case "GET", "dataset":
                 at = _written(self.last_activity_at)
                 return _json({"status": "ready", "last_activity_at": at, "workspace_id": str(WORKSPACE_ID)})
-            case "GET", "me", "datasets":
-                return _json({"items": self.others})
             case "GET", "dataset", "users", "progress":
                 return _json({"users": [self._progress(user) for user in self.users]})
             case "GET", "dataset", "records" | "progress" as what:
                 return _json({"total": self._count(what == "progress")})
-            case "PUT", "dataset", "records", "bulk":
-                return await self._receive(body["items"])
-            case "DELETE", "dataset", "records":
-                return self._delete({UUID(id_) for id_ in request.url.params["ids"].split(",")})
             case "POST", "dataset", "records", "search":
                 return self._search(body["filters"]["and"][0]["values"])
-            case "POST", "dataset", "records", "bulk":
-                return self._refuse([item["external_id"] for item in body["items"]])
             case "GET", "records", id_:
                 return self._record(id_)
+            case "GET", "me", "datasets":
+                return _json({"items": self.others})
             case "GET", "users":
                 return _json({"items": [{"id": str(u), "username": name} for u, name in self.users.items()]})
             case _:
@@ -132,6 +128,15 @@ class ModelArgilla:
     def _progress(self, user: UUID) -> Json:
         statuses = [r.responses[user]["status"] for r in self.records.values() if user in r.responses]
         return {"username": self.users[user], "pending": dict(Counter(statuses))}
+
+    async def _change(self, request: httpx.Request, body: Json) -> httpx.Response:
+        match request.method:
+            case "POST":
+                return self._refuse([item["external_id"] for item in body["items"]])
+            case "PUT":
+                return await self._receive(body["items"])
+            case _:
+                return self._delete({UUID(id_) for id_ in request.url.params["ids"].split(",")})
 
     async def _receive(self, items: list[Json]) -> httpx.Response:
         if self.before_put:
