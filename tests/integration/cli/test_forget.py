@@ -258,7 +258,7 @@ def test_the_same_text_is_not_taken_again(
     forget(id_, "--yes", DATABASE_URL=database_url)
     with (
         running("ingestion_api", {"DATABASE_URL": database_url}, tmp_path / "log") as program,
-        httpx.Client(base_url=program.url) as api,
+        httpx.Client(base_url=program.url, timeout=60) as api,
     ):
         single = api.post("/texts", json={"text": f" {_WORDS} ", "external_id": _EXTERNAL})
         assert (single.status_code, single.json()["code"]) == (409, "text_forgotten")
