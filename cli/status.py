@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import typer
 from rich.table import Table
+from sqlalchemy.exc import SQLAlchemyError
 
 from cli import addresses
 from cli.console import err, out, printable
@@ -36,8 +37,14 @@ def _forgetting() -> list[str]:
     """Return which texts are not forgotten everywhere although they should be; only Postgres tells."""
     if not addresses.knows_database():
         return []
-    with make_engine(addresses.database(), "annotate status").connect() as connection:
-        return list_stuck(connection)
+    engine = make_engine(addresses.database(), "annotate status")
+    try:
+        with engine.connect() as connection:
+            return list_stuck(connection)
+    except SQLAlchemyError as error:  # without its words, which hold the statement
+        return [f"Postgres cannot tell what is being forgotten: {type(error).__name__}"]
+    finally:
+        engine.dispose()
 
 
 def _missing(name: str, url: str) -> list[str]:

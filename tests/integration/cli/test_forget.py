@@ -84,7 +84,7 @@ def traces(connection: psycopg.Connection) -> list[tuple[str, str]]:
 
 def _spread(connection: psycopg.Connection, labeller: Labeller) -> UUID:
     """Bring the text, or something of it, wherever it may be."""
-    columns = {"source": _SOURCE, "external_id": _EXTERNAL, "metadata_": {"name": "Quandt"}}
+    columns: dict[str, Any] = {"source": _SOURCE, "external_id": _EXTERNAL, "metadata_": {"name": "Quandt"}}
     id_ = labeller.add_label(_WORDS, **columns, claimed_label="yes", last_error="Argilla: Quandt", status="failed")
     connection.execute("update texts set status = 'uploaded', attempts = 1 where id = %s", [id_])
     labeller.annotate({id_: {"ada": "yes", "bob": "no"}})  # disputed: a copy is put before adjudicators

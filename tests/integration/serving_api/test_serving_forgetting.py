@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
-from cli import forget_snapshots
+from cli import addresses, forget_snapshots
 from core.datasets import load_datasets
 from core.forgetting import Traces, forget_texts
 from core.settings import AccessSettings, DatabaseSettings
@@ -147,9 +147,9 @@ def test_the_rewriting_command_takes_them_out_of_all_snapshots(
             assert client.post("/snapshots", json={"name": name, "seed": len(name)}).status_code == 201
         forget(engine, id_)
         monkeypatch.setattr(forget_snapshots, "_LOOK_SECONDS", 0.05)
-        monkeypatch.setattr(forget_snapshots.addresses, "serving_url", lambda: "")
+        monkeypatch.setattr(addresses, "serving_url", lambda: "")
         for verb in ("get", "post"):
-            monkeypatch.setattr(forget_snapshots.httpx, verb, partial(_call, client, verb))
+            monkeypatch.setattr(httpx, verb, partial(_call, client, verb))
         forget_snapshots.rewrite_marked(engine, "one")
         assert client.get("/snapshots/one").json()["forgotten"] == 0
         assert client.get("/snapshots/two").json()["forgotten"] == 1
