@@ -19,7 +19,7 @@ from cli.forget_log import show_requests
 from cli.forget_snapshots import rewrite_marked
 from core.database import make_engine
 from core.datasets import adjudication_of, load_datasets
-from core.forgetting import find_traces, forget_texts, lift
+from core.forgetting import find_traces, forget_texts, forget_values, lift
 from core.settings import DatasetsFileSettings, read_settings
 from core.text_identity import text_id
 
@@ -153,7 +153,11 @@ def _forget_rows(engine: Engine, texts: Sequence[Any], external_ids: Sequence[st
         connection.execute(_TAKE_TIME)
         traces = find_traces(connection, names, words)
     with engine.begin() as connection:
-        return forget_texts(connection, list(names), traces, by)
+        forgotten = forget_texts(connection, list(names), traces, by)
+    with engine.begin() as connection:
+        connection.execute(_TAKE_TIME)
+        forget_values(connection)
+    return forgotten
 
 
 def _find(

@@ -59,6 +59,14 @@ where text_id = any(:ids)
 returning text_id
 """).bindparams(_IDS)  # noqa: S608 - a constant
 
+# Postgres keeps some values of each column to plan by, those of rows that are gone, too, until it looks again.
+_FORGET_VALUES = (
+    text("analyze texts (text, claimed_label, source, external_id, metadata, enrichment, last_error)"),
+    text("analyze annotations (value, answers)"),
+    text("analyze import_rejects (detail, fields)"),
+    text("analyze near_duplicate_bands (band)"),
+)
+
 _BLANK_REJECT = text("""
 update import_rejects set fields = null, detail = :detail where import_id = :import_id and row = :row
 """)
@@ -187,6 +195,12 @@ def forget_texts(connection: Connection, ids: Sequence[UUID], traces: Traces, by
     if labelled:
         wake_readers(connection)
     return found["ids"]
+
+
+def forget_values(connection: Connection) -> None:
+    """Have Postgres' statistics about the columns made anew, after texts were forgotten: they hold samples."""
+    for statement in _FORGET_VALUES:
+        connection.execute(statement)
 
 
 def _was_sent(row: Any) -> bool:
