@@ -6,7 +6,7 @@ import psycopg
 import typer
 from sqlalchemy.exc import OperationalError
 
-from cli import annotators, gold, keys, uploads
+from cli import annotators, gold, keys, snapshot, uploads
 from cli.console import err, printable
 from cli.demo_data import demo_data
 from cli.export import export
@@ -29,10 +29,9 @@ app.command("demo-data")(demo_data)
 app.add_typer(annotators.app, name="annotators")
 app.add_typer(gold.app, name="gold")
 app.add_typer(keys.app, name="keys")
+app.add_typer(snapshot.app, name="snapshot")
 app.add_typer(uploads.app, name="uploads")
-snapshot = typer.Typer(help="Snapshots: rewrite.", no_args_is_help=True)
-snapshot.command()(rewrite)
-app.add_typer(snapshot, name="snapshot")
+snapshot.app.command()(rewrite)
 uploads.app.command()(verify)
 
 

@@ -19,6 +19,7 @@ from load_testing.bench import (
     serving_peers,
     serving_replica,
     serving_search,
+    serving_snapshots,
     single_texts,
     table_sizes,
     uploads,
@@ -43,6 +44,7 @@ _OF_FILES: dict[str, Callable[[int], Table]] = {
     "peers": serving_peers.measure,
     "changes": serving_changes.measure,
     "search": serving_search.measure,
+    "snapshots": serving_snapshots.measure,
 }
 _ALL = (*_OF_INTAKE, *_OF_LABELS, *_OF_FILES, "uploads", "lag")
 _ARGILLA = {"postgres", "redis", "opensearch", "argilla"}

@@ -94,8 +94,8 @@ async def create_snapshot(
     """Write the chosen texts, all of one version, into files that never change: one for each split.
 
     A text's split is decided by a hash of its id, or of the id of the text that its near duplicates began with,
-    and of the seed: it stays the same in every later snapshot with the same seed and shares. The answer comes when the
-    snapshot is whole; a client that goes away meanwhile finds it under its name. The same request of the same
+    and of the seed: it stays the same in every later snapshot with the same seed and shares. The answer comes when
+    the snapshot is whole; a client that goes away meanwhile finds it under its name. The same request of the same
     version answers 200 with the snapshot that is there.
     """
     require_media_type(request, "application/json")

@@ -94,7 +94,7 @@ class _FileResponse(StreamingResponse):
     def __init__(
         self, source: BinaryIO, part: Part, piece_bytes: int, status: int, headers: dict[str, str]
     ) -> None:
-        super().__init__(_pieces(source, part, piece_bytes), status, headers)
+        super().__init__(pieces(source, part, piece_bytes), status, headers)
         self._source = source
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,7 +120,7 @@ def _open(storage: Storage, file: ServedFile) -> BinaryIO:
     return storage.open(file.snapshot, file.path, **({} if storage.is_local else {"cache_type": "none"}))
 
 
-async def _pieces(source: BinaryIO, part: Part, piece_bytes: int) -> AsyncIterator[bytes]:
+async def pieces(source: BinaryIO, part: Part, piece_bytes: int) -> AsyncIterator[bytes]:
     """Yield the bytes of a part; a file that ends before it should cuts the connection."""
     source.seek(part.start)  # reads nothing yet
     left = part.end - part.start

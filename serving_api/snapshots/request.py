@@ -76,6 +76,14 @@ class SnapshotCreate(FilterParameters):
             raise ValueError(f"the shares add up to {math.fsum(splits.values())}, not to 1")
         return splits
 
+    @field_validator("labelled_after", "labelled_before", mode="before")
+    @classmethod
+    def _is_text(cls, moment: object) -> object:
+        # pydantic would take a number as seconds since 1970
+        if moment is not None and not isinstance(moment, str):
+            raise ValueError("is not a time as RFC 3339 has it, like 2026-11-24T08:30:00Z")
+        return moment
+
     @property
     def filters(self) -> dict[str, Any]:
         """The filters that were sent, as JSON has them, without the dataset."""

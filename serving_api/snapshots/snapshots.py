@@ -25,13 +25,17 @@ from serving_api.snapshots.manifest import MANIFEST, Manifest, SplitFile
 from serving_api.snapshots.request import SnapshotCreate
 from serving_api.snapshots.rewriting import rewrite
 from serving_api.snapshots.storage import Storage, reaching_storage, storage_full
+from serving_api.snapshots.strata import Former
 from serving_api.snapshots.turn import Turns
+from serving_api.snapshots.twins import TWINS, rewrite_twins
 from serving_api.snapshots.writing import Division, content_hash, write_splits
 
 log = structlog.get_logger()
 
 _IDS_AT_ONCE = 65_536
 _COMPARED_AT_ONCE = 2
+# One writes; the others tell that it does.
+_THREADS = 4
 
 
 class Created(NamedTuple):
@@ -51,7 +55,7 @@ class Snapshots:
         self.forgotten = Forgotten(replica, self.storage)
         self.differ = Differ(self.storage, _COMPARED_AT_ONCE)
         self._turns = Turns(Path(self.storage.root) if self.storage.is_local else folder)
-        self._thread = ThreadPoolExecutor(1, "snapshot")
+        self._thread = ThreadPoolExecutor(_THREADS, "snapshot")
 
     def list(self) -> list[Manifest]:
         """Return all manifests, the newest first.
@@ -107,7 +111,7 @@ class Snapshots:
             if found:
                 return Created(found, False)
             follows = _followed(known, request, query.dataset)
-            former = _read_places(self.storage, follows) if request.stratify else None
+            former = _former(self.storage, follows) if request.stratify else None
             splits = write_splits(cursor, query, Division(request.splits, request.seed, former), folder)
         if not any(split.rows for split in splits.values()):
             raise Conflict("No labelled text fits these filters.", code="no_texts")
@@ -120,19 +124,33 @@ class Snapshots:
     def rewrite(self, name: str, without: Set[str]) -> Manifest:
         """Take the texts with these ids out of a snapshot, and return its manifest.
 
-        Where one was in it, the hashes of its splits and of its content become others. Raises as `create` and `get`
-        do.
+        Where one was in it, the hashes of its splits and of its content become others.
+
+        Raises:
+            NotFound: there is no such snapshot.
+            Unavailable: as for `create`.
         """
         with reaching_storage(), self._turns.turn() as folder:
             old = self.get(name)
             new = rewrite(self.storage, old, without, folder)
             if new != old:
+                rewrite_twins(self.storage, old, without, folder)
                 finish(folder, new)
                 self.storage.replace(folder, new)
                 log.info("snapshot.rewritten", name=name)
             # Also what a rewriting that was killed has left.
             self.storage.prune(new)
             return new
+
+
+def _former(storage: Storage, follows: list[Manifest]) -> Former:
+    return Former(_read_places(storage, follows), _read_twins(storage, follows))
+
+
+def _read_twins(storage: Storage, follows: list[Manifest]) -> Iterator[pa.RecordBatch]:
+    for manifest in follows:
+        with storage.open(manifest.name, TWINS) as file:
+            yield from parquet.ParquetFile(file).iter_batches(_IDS_AT_ONCE)
 
 
 def _read_places(storage: Storage, follows: list[Manifest]) -> Iterator[tuple[int, pa.RecordBatch]]:

@@ -27,7 +27,10 @@ _RESERVATION = "writing.json"
 # A writer that has not brought one more file within this time counts as dead.
 _RESERVED_SECONDS = 3600
 _OPTIONS: dict[str, dict[str, Any]] = {
-    "s3": {"config_kwargs": {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 3}}}
+    "s3": {
+        "skip_instance_cache": True,
+        "config_kwargs": {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 3}},
+    }
 }
 _NAME = re.compile(NAME)
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -55,7 +58,7 @@ class Storage:
             for path, info in found.items():
                 name = path.split("/")[-2]
                 stamp = str([info.get(key) for key in ("ETag", "size", "mtime", "ino", "LastModified", "created")])
-                if not _NAME.match(name):
+                if not _NAME.fullmatch(name):
                     continue
                 before = self._manifests.get(name)
                 with suppress(NotFound):  # it was removed just now
@@ -133,7 +136,7 @@ class Storage:
 
     def _path(self, name: str, path: str) -> str:
         # The path comes from a manifest or from this program; the name from a client.
-        if not _NAME.match(name) or ".." in path:
+        if not _NAME.fullmatch(name) or ".." in path:
             raise NotFound("There is no snapshot of this name.", code="snapshot_not_found")
         return f"{self.root}/{name}/{path}"
 

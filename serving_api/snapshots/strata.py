@@ -8,6 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
+from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -15,7 +16,13 @@ import pyarrow as pa
 from serving_api.query import TextsQuery, conditions
 from serving_api.snapshots.splits import GROUP, hashed
 
-Former = Iterable[tuple[int, pa.RecordBatch]]  # the place of a split, and a part of its column of ids
+
+class Former(NamedTuple):
+    """What earlier snapshots tell; each is read once."""
+
+    ids: Iterable[tuple[int, pa.RecordBatch]]  # the place of a split, and a part of its column `id`
+    twins: Iterable[pa.RecordBatch]  # `id` of near duplicates, and the `root` of each
+
 
 _CHOOSE = """
     create temp table chosen as
@@ -29,9 +36,10 @@ _GROUPS = """
 _PLACED = (
     """
     create temp table placed as
-    select coalesce(items.near_duplicate_of, named.id) as grp, min(named.place) as place
-    from named left join items on items.id = named.id group by 1
+    select coalesce(any_value(root), any_value(items.near_duplicate_of), named.id) as grp, min(place) as place
+    from named left join items on items.id = named.id left join twins on twins.id = named.id group by named.id
     """,
+    "create or replace temp table placed as select grp, min(place) as place from placed group by grp",
     "drop table named",
 )
 _HELD = """
@@ -63,16 +71,23 @@ def assign(
     cursor.execute(statement, values)
     cursor.execute(_GROUPS)
     cursor.execute("create temp table named (id uuid, place utinyint)")
-    for place, ids in former:
-        cursor.register("incoming", pa.Table.from_batches([ids]))
-        cursor.execute("insert into named select id::uuid, ? from incoming", [place])
-        cursor.unregister("incoming")
+    for place, ids in former.ids:
+        _receive(cursor, "insert into named select id::uuid, ? from incoming", ids, place)
+    cursor.execute("create temp table twins (id uuid, root uuid)")
+    for twins in former.twins:
+        _receive(cursor, "insert into twins select id::uuid, root::uuid from incoming", twins)
     for statement in _PLACED:
         cursor.execute(statement)
     held = cursor.execute(_HELD).fetchall()
     cursor.register("quotas", _quotas(held, [share for _, share in sorted(shares.items())]))
     cursor.execute(_ASSIGN)
     cursor.unregister("quotas")
+
+
+def _receive(cursor: duckdb.DuckDBPyConnection, statement: str, batch: pa.RecordBatch, *values: int) -> None:
+    cursor.register("incoming", pa.Table.from_batches([batch]))
+    cursor.execute(statement, values)
+    cursor.unregister("incoming")
 
 
 def _quotas(held: Sequence[tuple[str, int | None, int]], shares: Sequence[float]) -> pa.Table:

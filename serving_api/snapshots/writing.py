@@ -17,6 +17,7 @@ from serving_api.snapshots.manifest import SplitFile
 from serving_api.snapshots.parquet_files import SplitWriter
 from serving_api.snapshots.splits import hashed, place_of
 from serving_api.snapshots.strata import Former, assign
+from serving_api.snapshots.twins import write_twins
 
 # As many as DuckDB makes at a time.
 _BATCH_ROWS = 2048
@@ -42,6 +43,7 @@ def write_splits(
     """Write each split's file below `folder`, and return what they hold, in the order of the shares."""
     if division.former is not None:
         assign(cursor, query, division.shares, division.seed, division.former)
+        write_twins(cursor, query, folder)
     schema = schema_of(cursor, export_columns.typed())
     writers = [SplitWriter(folder, f"data/{name}.parquet", schema) for name in division.names]
     try:

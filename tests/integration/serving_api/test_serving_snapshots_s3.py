@@ -1,0 +1,104 @@
+"""Snapshots in a bucket, on a server that speaks S3."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from moto.server import ThreadedMotoServer
+from pyarrow import parquet
+
+from core.problems import Conflict, Unavailable
+from serving_api.snapshots.manifest import MANIFEST
+from tests.unit.serving_api.snapshot_world import Row, World, world
+
+_ROWS = [Row(number, "toxic" if number % 2 else "non_toxic") for number in range(500)]
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (
+            ("AWS_ENDPOINT_URL", f"http://{host}:{port}"),
+            ("AWS_ACCESS_KEY_ID", "key"),
+            ("AWS_SECRET_ACCESS_KEY", "secret"),
+            ("AWS_DEFAULT_REGION", "us-east-1"),
+        ):
+            patch.setenv(name, value)
+        httpx.put(f"http://{host}:{port}/bucket")
+        yield "s3://bucket"
+    server.stop()
+
+
+@pytest.fixture
+def labelled(tmp_path: Path, bucket: str) -> Iterator[World]:
+    with world(tmp_path, f"{bucket}/{tmp_path.name}") as one:
+        one.hold(_ROWS)
+        yield one
+
+
+def test_a_bucket_keeps_what_a_folder_does(labelled: World, tmp_path: Path) -> None:
+    fs, root = labelled.snapshots.storage.fs, labelled.snapshots.storage.root
+    made = labelled.create(name="one", stratify=True).manifest
+    assert labelled.snapshots.list() == [made] == [labelled.snapshots.get("one")]
+    assert not labelled.create(name="one", stratify=True).is_new
+    with pytest.raises(Conflict):
+        labelled.create(name="one")
+    with world(tmp_path / "folder") as other:
+        other.hold(_ROWS)
+        local = other.create(name="one", stratify=True).manifest
+    assert local.splits == made.splits
+    assert len(labelled.splits(made)) == len(_ROWS)
+    # Read in part.
+    with labelled.snapshots.open("one", made.splits["train"].path, cache_type="none") as file:
+        file.seek(-4, 2)
+        assert file.read() == b"PAR1"
+    # Nothing is left of the writing.
+    fs.invalidate_cache()
+    assert sorted(path.removeprefix(f"{root}/one/") for path in fs.find(root)) == sorted(
+        [MANIFEST, "README.md", "near_duplicates.parquet", *(split.path for split in made.splits.values())]
+    )
+    assert [path.name for path in (tmp_path / "snapshots").iterdir()] == [".lock"]
+    # Texts are taken out.
+    gone = str(next(iter(labelled.splits(made))))
+    new = labelled.snapshots.rewrite("one", {gone})
+    assert labelled.snapshots.get("one") == new
+    assert len(labelled.splits(new)) == len(_ROWS) - 1
+    fs.invalidate_cache()
+    assert len(fs.find(f"{root}/one/data")) == 3
+
+
+def test_a_name_is_reserved_while_it_is_written(labelled: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    fs, root = labelled.snapshots.storage.fs, labelled.snapshots.storage.root
+
+    def reserve(name: str, until: float) -> None:
+        fs.pipe_file(f"{root}/{name}/writing.json", json.dumps({"until": until}).encode())
+        fs.pipe_file(f"{root}/{name}/data/train.parquet", b"half")
+
+    reserve("one", time.time() + 60)  # a writer elsewhere
+    reserve("two", time.time() - 1)  # one that died
+    assert labelled.snapshots.list() == []
+    with pytest.raises(Unavailable, match="elsewhere"):
+        labelled.create(name="one")
+    fs.invalidate_cache()
+    assert not fs.exists(f"{root}/two/data/train.parquet")
+    assert labelled.create(name="two").is_new
+
+    # One whose upload fails leaves nothing.
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("connection lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fs, "put_file", fail)
+        with pytest.raises(Unavailable) as refusal:
+            labelled.create(name="three")
+    assert refusal.value.code == "storage_unavailable"
+    fs.invalidate_cache()
+    assert fs.find(f"{root}/three") == []
+    assert parquet.ParquetFile(labelled.snapshots.open("two", "data/train.parquet")).metadata.num_rows > 0
