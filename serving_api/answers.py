@@ -16,15 +16,17 @@ from serving_api import repository, statistics, windows
 from serving_api.answer_cache import Answer, AnswerCache
 from serving_api.cursor import Position
 from serving_api.hints import Hints
+from serving_api.metrics import SEARCH_SCANS
 from serving_api.moments import to_text
 from serving_api.query import AgreementQuery, DisputedQuery, PageQuery, TextsQuery, is_counted
 from serving_api.query_pool import QueryPool
 from serving_api.replica import Replica
 from serving_api.replica_tables import LAYOUT
 from serving_api.repository import Point, Row
+from serving_api.search_candidates import Snapshot
 from serving_api.search_files import Damaged
 from serving_api.search_follower import SearchFollower
-from serving_api.search_pages import list_hits
+from serving_api.search_pages import list_hits, list_in_order
 
 Connection = duckdb.DuckDBPyConnection
 Made = tuple[bytes, str | None]  # a body, and the cursor of the next page
@@ -47,8 +49,8 @@ class Answers:
             until = self._pool.until()
             key = b"search" + page.texts.fingerprint + position
             return await self._cached(key, lambda c, p: self._hits(c, p, page, until))
-        key = b"page" + page.texts.fingerprint + position
-        return await self._cached(key, lambda c, p: _page(c, p, page, self._hints))
+        key, until = b"page" + page.texts.fingerprint + position, self._pool.until()
+        return await self._cached(key, lambda c, p: self._page(c, p, page, until))
 
     async def disputed(self, query: DisputedQuery) -> Answer:
         """Return one page of the list of what wants a decision."""
@@ -78,19 +80,36 @@ class Answers:
         key = b"annotators" + query.fingerprint
         return await self._cached(key, lambda c, p: _document(statistics.make_annotators(c, query), p.version))
 
+    def _page(self, cursor: Connection, point: Point, page: PageQuery, until: float) -> Made:
+        likely, sample = self._hints.count_likely(cursor, point, page.texts), self._hints.sample(cursor, point)
+        rows = None
+        if windows.is_sparse(page, sample, likely):
+            rows = self._indexed(point, lambda index: list_in_order(cursor, page, page.limit + 1, index, until))
+        if rows is None:
+            rows = windows.list_page(cursor, page, sample, likely)
+        positions = [Position(cursors.microseconds(row["labelled_at"]), row["id"]) for row in rows]
+        rest = {"total": likely if is_counted(page.texts) else None, "version": point.version}
+        return _list(_documents(rows), positions, page.limit, page.texts.fingerprint, rest)
+
     def _hits(self, cursor: Connection, point: Point, page: PageQuery, until: float) -> Made:
-        snapshot = self._search.snapshot_or_none(point)
-        try:
-            rows = list_hits(cursor, page, page.limit + 1, snapshot, until)
-        except Damaged as error:
-            self._search.report_damage(error)
+        rows = self._indexed(point, lambda index: list_hits(cursor, page, page.limit + 1, index, until))
+        if rows is None:
+            SEARCH_SCANS.inc()
             rows = list_hits(cursor, page, page.limit + 1, None, until)
         positions = [Position(row.pop("place"), row["id"]) for row in rows]
         search = page.texts.search
-        rows = [row | {"highlights": search.highlights(row["text"])} for row in rows]
-        return _list(
-            rows, positions, page.limit, page.texts.fingerprint, {"total": None, "version": point.version}
-        )
+        items = [_with(row["document"], {"highlights": search.highlights(row["text"])}) for row in rows]
+        rest = {"total": None, "version": point.version}
+        return _list(items, positions, page.limit, page.texts.fingerprint, rest)
+
+    def _indexed(self, point: Point, look: Callable[[Snapshot], list[Row]]) -> list[Row] | None:
+        """Return what is found with the search index; None where there is none to be used."""
+        snapshot = self._search.snapshot_or_none(point)
+        try:
+            return look(snapshot) if snapshot else None
+        except Damaged as error:
+            self._search.report_damage(error)
+            return None
 
     def ready_or_none(self, key: bytes) -> Answer | None:
         """Return an answer that was made before and is still the newest."""
@@ -100,8 +119,7 @@ class Answers:
         return self._cache.get_or_none(point, key)
 
     async def _cached(self, key: bytes, make: Callable[[Connection, Point], Made]) -> Answer:
-        def work(cursor: Connection) -> Answer:
-            point = repository.get_point(cursor)
+        def work(cursor: Connection, point: Point) -> Answer:
             body, next_cursor = make(cursor, point)
             return Answer(body, point, etag(point, key), key, next_cursor)
 
@@ -113,27 +131,28 @@ class Answers:
         return answer
 
 
-def _page(cursor: Connection, point: Point, page: PageQuery, hints: Hints) -> Made:
-    texts = hints.count_texts(cursor, point, page.texts)
-    rows = windows.list_page(cursor, page, hints.sample(cursor, point), texts)
-    positions = [Position(cursors.microseconds(row["labelled_at"]), row["id"]) for row in rows]
-    total = texts if is_counted(page.texts) else None
-    return _list(rows, positions, page.limit, page.texts.fingerprint, {"total": total, "version": point.version})
-
-
 def _disputed(cursor: Connection, version: int, query: DisputedQuery) -> Made:
     rows = repository.list_disputed(cursor, query, query.limit + 1)
     positions = [Position(row.pop("urgency"), row["id"]) for row in rows]
-    return _list(rows, positions, query.limit, query.fingerprint, {"version": version})
+    return _list(_documents(rows), positions, query.limit, query.fingerprint, {"version": version})
 
 
 def _list(
-    rows: list[Row], positions: list[Position], limit: int, fingerprint: bytes, rest: dict[str, int | None]
+    items: list[str], positions: list[Position], limit: int, fingerprint: bytes, rest: dict[str, int | None]
 ) -> Made:
-    """Make a page of the first `limit` rows, and the rest; one row more tells that another page follows."""
-    following = cursors.encode(positions[limit - 1], fingerprint) if len(rows) > limit else None
-    body = {"items": [render_item(row) for row in rows[:limit]], "next_cursor": following}
-    return orjson.dumps(body | rest), following
+    """Make a page of the first `limit` items, and the rest; one more tells that another page follows."""
+    following = cursors.encode(positions[limit - 1], fingerprint) if len(items) > limit else None
+    tail = orjson.dumps({"next_cursor": following} | rest)
+    return b'{"items":[%b],%b' % (",".join(items[:limit]).encode(), tail[1:]), following
+
+
+def _documents(rows: list[Row]) -> list[str]:
+    return [row["document"] for row in rows]
+
+
+def _with(document: str, more: dict[str, Any]) -> str:
+    """Return a JSON object with more members."""
+    return f"{document[:-1]},{orjson.dumps(more)[1:].decode()}"
 
 
 def _document(body: dict[str, Any], version: int) -> Made:
@@ -152,7 +171,7 @@ def _text(cursor: Connection, id_: UUID) -> Made:
         }
         for annotation in repository.list_annotations(cursor, id_)
     ]
-    return orjson.dumps(render_item(row) | {"annotations": annotations}), None
+    return orjson.dumps(_render_item(row) | {"annotations": annotations}), None
 
 
 def _stats(cursor: Connection, version: int, name: str, dataset: Dataset) -> Made:
@@ -172,7 +191,7 @@ def _stats(cursor: Connection, version: int, name: str, dataset: Dataset) -> Mad
     return _document(body, version)
 
 
-def render_item(row: Row) -> dict[str, Any]:
+def _render_item(row: Row) -> dict[str, Any]:
     """Return an item as it travels, ready for orjson."""
     return row | {
         "votes": orjson.Fragment(row["votes"]),

@@ -15,9 +15,8 @@ import orjson
 from sse_starlette.event import ServerSentEvent
 
 from core.problems import FieldError, Unavailable
-from serving_api import repository
 from serving_api.answer_cache import Answer, AnswerCache
-from serving_api.answers import etag, render_item
+from serving_api.answers import etag
 from serving_api.changes_news import News
 from serving_api.changes_queries import Change, Place, after_version, find_page_end, list_changes
 from serving_api.query import Mismatch
@@ -98,7 +97,7 @@ class Changes:
             return Page(
                 Answer(b'{"items":[' + _tail(query.since, point), point, etag(point, key), key), True, None
             )
-        batch = await self._pool.run(lambda cursor: _first_batch(cursor, query))
+        batch = await self._pool.run(lambda cursor, point: _first_batch(cursor, point, query))
         head = b'{"items":[' + b",".join(map(render, batch.changes))
         if batch.has_more:
             return Page(
@@ -150,7 +149,7 @@ class Changes:
 
     async def _read(self, query: ChangesQuery, after: Place, end: int | None, count: int) -> _Batch:
         """Read one batch more; while there is no room, try again: the answer has begun."""
-        work = lambda cursor: _batch(cursor, query.dataset, after, end, count)  # noqa: E731
+        work = lambda cursor, point: _batch(cursor, point, query.dataset, after, end, count)  # noqa: E731
         for _ in range(_TRIES):
             try:
                 return await self._in_turn(work)
@@ -158,7 +157,7 @@ class Changes:
                 await asyncio.sleep(_RETRY_SECONDS)
         return await self._in_turn(work)
 
-    async def _in_turn(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+    async def _in_turn(self, work: Callable[[duckdb.DuckDBPyConnection, Point], T]) -> T:
         async with self._turns:
             return await self._pool.run(work)
 
@@ -175,7 +174,7 @@ def render(change: Change) -> bytes:
         return orjson.dumps(
             {"op": "delete", "version": row["version"], "id": row["id"], "dataset": row["dataset"]}
         )
-    return orjson.dumps({"op": "upsert", "version": row["version"]} | render_item(row))
+    return b'{"op":"upsert","version":%d,%b' % (row["version"], row["document"][1:].encode())
 
 
 def _event(change: Change) -> bytes:
@@ -190,16 +189,18 @@ def _on_one_line(json: str) -> str:
     return json if json.isascii() else json.translate(_LINE_ENDS)
 
 
-def _first_batch(cursor: duckdb.DuckDBPyConnection, query: ChangesQuery) -> _Batch:
+def _first_batch(cursor: duckdb.DuckDBPyConnection, point: Point, query: ChangesQuery) -> _Batch:
     end = find_page_end(cursor, query.dataset, query.since, query.limit)
     if end is None:
-        return _Batch(repository.get_point(cursor), [], has_more=False, end=query.since)
-    return _batch(cursor, query.dataset, after_version(query.since), end, _PAGE_BATCH)
+        return _Batch(point, [], has_more=False, end=query.since)
+    return _batch(cursor, point, query.dataset, after_version(query.since), end, _PAGE_BATCH)
 
 
-def _batch(cursor: duckdb.DuckDBPyConnection, dataset: str, after: Place, end: int | None, count: int) -> _Batch:
+def _batch(
+    cursor: duckdb.DuckDBPyConnection, point: Point, dataset: str, after: Place, end: int | None, count: int
+) -> _Batch:
     changes, has_more = list_changes(cursor, dataset, after, end, count)
-    return _Batch(repository.get_point(cursor), changes, has_more, after.version if end is None else end)
+    return _Batch(point, changes, has_more, after.version if end is None else end)
 
 
 def _place_after(change: Change) -> Place:

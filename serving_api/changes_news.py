@@ -10,9 +10,10 @@ import structlog
 from sse_starlette.sse import AppStatus
 
 from core.problems import Unavailable
-from serving_api import changes_queries, repository
+from serving_api import changes_queries
 from serving_api.metrics import CHANGES_WAITING
 from serving_api.query_pool import QueryPool
+from serving_api.repository import Point
 
 log = structlog.get_logger()
 
@@ -105,8 +106,7 @@ class News:
                 self._rung.set()
             self._wake()
 
-    def _read(self, cursor: duckdb.DuckDBPyConnection) -> None:
-        point = repository.get_point(cursor)
+    def _read(self, cursor: duckdb.DuckDBPyConnection, point: Point) -> None:
         if point.identity != self._identity or point.version < self._read_up_to:
             self._identity, self._read_up_to, self._newest = point.identity, 0, {}
         self._newest |= changes_queries.newest_versions(cursor, self._read_up_to)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import duckdb
 
-from serving_api.repository import ITEM, Row, list_rows
+from serving_api.repository import READY, Row, list_rows
 
 # Tombstones have no time of a label: in their version they come first.
 _NO_TIME = datetime.min  # noqa: DTZ901 - the replica holds UTC without a zone
@@ -98,7 +98,7 @@ def _list(
     values = values | {"count": count}
     # As in repository.list_disputed: narrow rows are sorted, and only the few wide ones are fetched.
     chosen = f"select rowid from {table} where dataset = $dataset and {where} order by {_ORDER} limit $count"  # noqa: S608
-    items = f"select {ITEM}, version from {table} where rowid in ({chosen})"  # noqa: S608
+    items = f"select {READY}, version from {table} where rowid in ({chosen})"  # noqa: S608
     tombstones = f"""
         select id, dataset, version, labelled_at
         from (select *, $no_time::timestamp as labelled_at from tombstones)

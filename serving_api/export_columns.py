@@ -75,10 +75,15 @@ def typed() -> str:
     return ", ".join(f"{name}::varchar as id" if name == "id" else name for name in COLUMNS)
 
 
-def json_line() -> str:
-    """Return one expression: the JSON object of `GET /texts`, and a line feed."""
+def json_object() -> str:
+    """Return one expression: the JSON object of `GET /texts`."""
     members = [f"""'"{name}":', {value}""" for name, value in _values(_IN_JSON)]
-    return f"concat('{{', {_COMMA.join(members)}, '}}', chr(10)) as line"
+    return f"concat('{{', {_COMMA.join(members)}, '}}')"
+
+
+def json_line() -> str:
+    """Return one expression: the JSON object of `GET /texts`, as it is kept ready, and a line feed."""
+    return "document || chr(10) as line"
 
 
 def csv_line(*, for_spreadsheet: bool) -> str:

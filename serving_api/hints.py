@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 
 import duckdb
 
@@ -27,14 +28,24 @@ class Hints:
 
     def count_texts(self, cursor: duckdb.DuckDBPyConnection, point: Point, query: TextsQuery) -> int:
         """Return how many texts there are of the query's kind, without counting them."""
+        where, values = kind_conditions(query)
+        return self._total(point, f"{where} {values!r}", lambda: repository.sum_texts(cursor, where, values))
+
+    def count_likely(self, cursor: duckdb.DuckDBPyConnection, point: Point, query: TextsQuery) -> int:
+        """Return about how many texts a query finds, where that is known without counting; else more."""
+        texts, name = self.count_texts(cursor, point, query), query.filters.annotator
+        if name is None:
+            return texts
+        kind = f"{query.dataset} annotated by {name}"
+        return min(texts, self._total(point, kind, lambda: repository.count_answers(cursor, query.dataset, name)))
+
+    def _total(self, point: Point, kind: str, count: Callable[[], int]) -> int:
         of, totals = self._totals
         if of != point or len(totals) > _KINDS_MAX:
             totals = {}
             self._totals = point, totals
-        where, values = kind_conditions(query)
-        kind = f"{where} {values!r}"
         if kind not in totals:
-            totals[kind] = repository.sum_texts(cursor, where, values)
+            totals[kind] = count()
         return totals[kind]
 
     def sample(self, cursor: duckdb.DuckDBPyConnection, point: Point) -> Sample:

@@ -73,7 +73,8 @@ def create_app(
         follower.start()
         tasks = [asyncio.create_task(_show_age(replica)), asyncio.create_task(follow_parent())]
         settle(app)
-        search.start()
+        if serving.search_index:
+            search.start()
         async with news.running():
             yield
         await anyio.to_thread.run_sync(search.stop, _STOP_SECONDS)

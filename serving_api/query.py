@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from core.datasets import DEFAULT_DATASET, Datasets
-from core.models import AnnotationStatus, Decider, LabelStatus
+from core.models import Decider, LabelStatus
 from core.problems import Conflict, FieldError, InvalidFields
 from serving_api import cursor
 from serving_api.cursor import Position
@@ -20,7 +20,7 @@ from serving_api.parameters import (
     PeriodParameters,
     SourceParameters,
 )
-from serving_api.replica_tables import Role
+from serving_api.replica_tables import SEPARATOR, Role
 from serving_api.search_match import MAX_WORDS, Match, Search
 from serving_api.totals import KINDS
 
@@ -228,7 +228,8 @@ def conditions(query: TextsQuery) -> Condition:
     }
     found += [(sql, [value]) for sql, value in comparisons.items() if value is not None]
     if filters.annotator is not None:
-        found.append(_annotated_by(query.dataset, filters.annotator))
+        name = f"{SEPARATOR}{filters.annotator}{SEPARATOR}"
+        found.append(("contains(annotators, ?)", [name]))
     if filters.q is not None:
         found.append(query.search.condition())
     return all_of(found)
@@ -299,13 +300,6 @@ def annotator_conditions(query: TextsQuery) -> Condition:
 def ordering(order: Order) -> str:
     """Return the ORDER BY clause; the id decides between texts labelled in the same microsecond."""
     return "labelled_at desc, id" if order is Order.NEWEST else "labelled_at, id desc"
-
-
-def _annotated_by(dataset: str, annotator: str) -> Condition:
-    sql = """
-        id in (select text_id from annotations where dataset = ? and annotator = ? and status = ? and role = ?)
-    """
-    return sql, [dataset, annotator, AnnotationStatus.SUBMITTED.value, Role.ANNOTATOR.value]
 
 
 def all_of(found: list[Condition]) -> Condition:

@@ -13,6 +13,7 @@ import duckdb
 from core.problems import Unavailable
 from serving_api.metrics import QUERIES_REFUSED
 from serving_api.replica import Replica
+from serving_api.repository import Point
 
 T = TypeVar("T")
 
@@ -34,8 +35,8 @@ class QueryPool:
         """Return when, by the monotonic clock, a query that is asked now must have ended."""
         return time.monotonic() + self._seconds
 
-    async def run(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
-        """Return what `work` makes of a cursor in a read-only transaction.
+    async def run(self, work: Callable[[duckdb.DuckDBPyConnection, Point], T]) -> T:
+        """Return what `work` makes of a cursor in a read-only transaction, and the point that it sees.
 
         Raises:
             Unavailable: too many are waiting, it took too long, or nothing is loaded yet.
@@ -55,9 +56,9 @@ class QueryPool:
         finally:
             running.interrupt()
 
-    def _run(self, work: Callable[[duckdb.DuckDBPyConnection], T], running: "_Running") -> T:
-        with self._replica.reading(again=True) as cursor, running.on(cursor):
-            return work(cursor)
+    def _run(self, work: Callable[[duckdb.DuckDBPyConnection, Point], T], running: "_Running") -> T:
+        with self._replica.querying() as (cursor, point), running.on(cursor):
+            return work(cursor, point)
 
 
 class _Running:

@@ -16,6 +16,7 @@ from serving_api import replica_tables as tables
 from serving_api.feed import Keys, Snapshot
 from serving_api.replica_file import ReplicaFile, being_built
 from serving_api.replica_folder import ReplicaFolder
+from serving_api.repository import Point
 from serving_api.settings import ReplicaSettings
 from serving_api.staging import apply, load, stage
 
@@ -90,11 +91,10 @@ class Replica:
         return max(0.0, (_now() - self.state.read_at).total_seconds()) if self.state else float("inf")
 
     @contextmanager
-    def reading(self, *, again: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+    def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Give a cursor in a transaction of its own: all that is read within is of one version.
 
-        It stays readable however long it takes, also when the replica is built anew meanwhile. `again` is as in
-        `ReplicaFile.cursor`.
+        It stays readable however long it takes, also when the replica is built anew meanwhile.
 
         Raises:
             Unavailable: nothing is loaded yet, or the file is damaged where it was read.
@@ -102,8 +102,17 @@ class Replica:
         self.loaded()
         with ExitStack() as stack:
             with self._swapping:
-                cursor = stack.enter_context(self.file.transaction("read only", again=again))
+                cursor = stack.enter_context(self.file.transaction("read only"))
             yield cursor
+
+    @contextmanager
+    def querying(self) -> Iterator[tuple[duckdb.DuckDBPyConnection, Point]]:
+        """Give what `ReplicaFile.querying` gives: for short queries. Raises as `reading`."""
+        self.loaded()
+        with ExitStack() as stack:
+            with self._swapping:
+                given = stack.enter_context(self.file.querying())
+            yield given
 
     def loaded(self) -> State:
         """Return the state.
@@ -167,6 +176,7 @@ class Replica:
             state = replace(old, cursor=end, version=version, read_at=read_at)
             _write(cursor, state)
             cursor.commit()
+        self.file.renew()
         self._set(state)
         self._tell()
 

@@ -19,7 +19,9 @@ from serving_api.query import (
 
 Row = dict[str, Any]
 
-ITEM = (
+# What pages need of an item: its place, and its JSON object, ready to be sent.
+READY = "id, labelled_at, document"
+_ITEM = (
     "id, dataset, text, label, status, agreement, votes, annotations, confidence, rule, rule_version, decided_by, "
     "source, external_id, claimed_label, score, metadata, enrichment, received_at, labelled_at"
 )
@@ -44,7 +46,7 @@ def list_items(cursor: duckdb.DuckDBPyConnection, page: PageQuery, window: Condi
     where, values = page_conditions(page)
     within, more_values = window
     order = ordering(page.texts.order)
-    statement = f"select {ITEM} from items where {where} and {within} order by {order} limit ?"  # noqa: S608
+    statement = f"select {READY} from items where {where} and {within} order by {order} limit ?"  # noqa: S608
     return list_rows(cursor, statement, [*values, *more_values, count])
 
 
@@ -71,7 +73,7 @@ def list_disputed(cursor: duckdb.DuckDBPyConnection, query: DisputedQuery, count
     chosen = f"select rowid, {URGENCY} as urgency from items where {where} order by {order} limit ?"  # noqa: S608
     return list_rows(
         cursor,
-        f"select {ITEM}, urgency from items join ({chosen}) as chosen on chosen.rowid = items.rowid "  # noqa: S608
+        f"select {READY}, urgency from items join ({chosen}) as chosen on chosen.rowid = items.rowid "  # noqa: S608
         f"order by {order}",
         [*values, count],
     )
@@ -79,7 +81,7 @@ def list_disputed(cursor: duckdb.DuckDBPyConnection, query: DisputedQuery, count
 
 def get_item_or_none(cursor: duckdb.DuckDBPyConnection, id_: UUID) -> Row | None:
     """Return the labelled text with this id."""
-    found = list_rows(cursor, f"select {ITEM} from items where id = ?", [id_])  # noqa: S608
+    found = list_rows(cursor, f"select {_ITEM} from items where id = ?", [id_])  # noqa: S608
     return found[0] if found else None
 
 
@@ -110,13 +112,20 @@ def count_by_annotator(cursor: duckdb.DuckDBPyConnection, dataset: str) -> dict[
     return dict(cursor.execute(statement, [dataset]).fetchall())
 
 
+def count_answers(cursor: duckdb.DuckDBPyConnection, dataset: str, annotator: str) -> int:
+    """Return the number of an annotator's submitted annotations of a dataset, as `count_by_annotator`."""
+    statement = "select answers from totals_by_annotator where dataset = ? and annotator = ?"
+    found = cursor.execute(statement, [dataset, annotator]).fetchall()
+    return found[0][0] if found else 0
+
+
 def list_chosen(
     cursor: duckdb.DuckDBPyConnection, ids: Sequence[UUID] | None, condition: Condition, order: str, count: int
 ) -> list[Row]:
     """Return the first `count` items that fit the condition, by this ORDER BY clause, of these ids or of all."""
     where, values = condition
     given, items = _among(ids)
-    statement = f"{given} select {ITEM} from {items} where {where} order by {order} limit ?"  # noqa: S608
+    statement = f"{given} select {READY}, text from {items} where {where} order by {order} limit ?"  # noqa: S608
     return list_rows(cursor, statement, [*(ids or []), *values, count])
 
 

@@ -110,6 +110,8 @@ class Snapshot:
 
     def _matching(self, query: TextsQuery) -> list[tantivy.Query]:
         """Return what holds of every text that matches; others may pass too."""
+        if query.filters.q is None:
+            return []
         search = query.search
         if search.match is Match.SUBSTRING:
             return self._grams(search.folded)

@@ -14,7 +14,7 @@ import structlog
 
 from core.problems import Unavailable
 from serving_api import repository
-from serving_api.metrics import SEARCH_INDEX_VERSION, SEARCH_SCANS
+from serving_api.metrics import SEARCH_INDEX_VERSION
 from serving_api.query import Condition
 from serving_api.replica import Replica
 from serving_api.repository import Point
@@ -58,7 +58,8 @@ class SearchFollower:
     def stop(self, timeout_seconds: float) -> None:
         """End, at the latest after `timeout_seconds`; what is under way is done again the next time."""
         self._stop.set()
-        self._thread.join(timeout_seconds)
+        if self._thread.is_alive():
+            self._thread.join(timeout_seconds)
 
     @property
     def version(self) -> int | None:
@@ -79,8 +80,6 @@ class SearchFollower:
             for snapshot in tuple(self._snapshots)
             if snapshot.meta.identity == point.identity and snapshot.meta.version <= point.version
         ]
-        if not fitting:
-            SEARCH_SCANS.inc()
         return fitting[-1] if fitting else None
 
     def report_damage(self, error: Damaged) -> None:

@@ -31,15 +31,20 @@ def list_hits(
     if page.texts.order is Order.RELEVANCE:
         return _ranked(cursor, page, count, snapshot, until)
     if snapshot is None:
-        rows = repository.list_items(cursor, page, ("true", []), count)
+        rows = repository.list_chosen(cursor, None, page_conditions(page), ordering(page.texts.order), count)
     else:
-        rows = _in_order(cursor, page, count, snapshot, until)
+        rows = list_in_order(cursor, page, count, snapshot, until)
     return [row | {"place": microseconds(row["labelled_at"])} for row in rows]
 
 
-def _in_order(
+def list_in_order(
     cursor: duckdb.DuckDBPyConnection, page: PageQuery, count: int, snapshot: Snapshot, until: float
 ) -> list[Row]:
+    """Return the first `count` items of what comes after the page's position, by time.
+
+    Raises:
+        Unavailable: it was not done `until` then, by the monotonic clock.
+    """
     texts, asked = page.texts, page_conditions(page)
     as_indexed = all_of([_known(snapshot), asked])
     found = []

@@ -7,9 +7,8 @@ from uuid import UUID
 
 import duckdb
 
-from core.models import AnnotationStatus
 from serving_api.query import Condition
-from serving_api.replica_tables import Role
+from serving_api.replica_tables import SEPARATOR
 from serving_api.search_candidates import tags_of
 from serving_api.search_index import BLOCK_TEXTS, Entry, Place
 from serving_api.search_match import FOLDED
@@ -32,15 +31,10 @@ def read_entries(cursor: duckdb.DuckDBPyConnection, condition: Condition) -> Ite
     where, values = condition
     statement = f"""
         select id, dataset, {FOLDED}, label, status, source, language, agreement, annotations, labelled_at,
-               coalesce(said.annotators, [])
-        from items left join (
-            select text_id, list(distinct annotator) as annotators from annotations
-            where status = ? and role = ? and text_id in (select id from items where {where}) group by 1
-        ) as said on said.text_id = items.id
-        where {where} order by labelled_at
+               annotators
+        from items where {where} order by labelled_at
     """  # noqa: S608 - known columns only
-    said = [AnnotationStatus.SUBMITTED.value, Role.ANNOTATOR.value]
-    cursor.execute(statement, [*said, *values, *values])
+    cursor.execute(statement, values)
     while rows := cursor.fetchmany(_FETCHED):
         yield from (_entry(row) for row in rows)
 
@@ -54,5 +48,5 @@ def read_gone(cursor: duckdb.DuckDBPyConnection, version: int) -> list[UUID]:
 def _entry(row: tuple[Any, ...]) -> Entry:
     id_, dataset, folded, label, status, source, language, agreement, annotations, labelled_at, annotators = row
     tags = tags_of(dataset, label=label, status=status, source=source, language=language)
-    said = tuple(f"annotator {name}" for name in annotators)
+    said = tuple(f"annotator {name}" for name in annotators.split(SEPARATOR) if name)
     return Entry(Place(labelled_at, id_), folded, (*tags, *said), agreement, annotations)

@@ -49,6 +49,10 @@ class ServingSettings(SettingsGroup):
         30, gt=0, description="A client that takes nothing of its export for so long is cut off."
     )
     cache_bytes: int = Field(64 * 2**20, ge=0, description="Memory for answers that are ready to send again.")
+    search_index: bool = Field(
+        True,
+        description="Whether an index of the texts is kept for `q`; without it each search reads all of them.",
+    )
     changes_clients: int = Field(
         500, ge=1, description="Clients that wait for changes at once, by long polls or events; beyond, it is 503."
     )

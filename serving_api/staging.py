@@ -53,6 +53,7 @@ def load(cursor: duckdb.DuckDBPyConnection, source: Source, end: int, threads: i
 def apply(cursor: duckdb.DuckDBPyConnection) -> None:
     """Bring what was staged of a window into the tables; belongs into a transaction."""
     ids = [row[0] for row in cursor.execute(tables.CHANGED).fetchall()]
+    cursor.execute(tables.DERIVE)
     withdrawn: int = cursor.execute("select count(*) from new_tombstones").fetchall()[0][0]
     for statement, takes_ids in tables.merge(len(ids), withdrawn):
         cursor.execute(statement, ids if takes_ids else None)

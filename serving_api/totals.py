@@ -4,12 +4,8 @@ They change in the transaction that changes the items: a build counts, a merge t
 adds what they are now. Of a kind without texts there is no row. Uses the temporary tables of replica_tables.
 """
 
-from core.models import AnnotationStatus
-
 # What can be filtered by without counting.
 KINDS = ("dataset", "label", "status", "source", "language")
-
-_ROLE = "annotator"  # serving_api.replica_tables.Role, which needs this module
 
 TABLES = {
     "totals": """
@@ -21,35 +17,39 @@ TABLES = {
 }
 
 _CHANGED = "(select id from new_items union all select id from new_tombstones)"
-_SUBMITTED = f"status = '{AnnotationStatus.SUBMITTED}' and role = '{_ROLE}'"
 
-# Of each table: what it counts, by what, of which rows, and by which column these are found.
+# Of each table: what it counts by, of the items or of what is made of them.
 _COUNTED = {
-    "totals": (", ".join(KINDS), "items", "true", "id"),
-    "totals_by_day": ("dataset, labelled_at::date as day", "items", "true", "id"),
-    "totals_by_annotator": ("dataset, annotator", "annotations", _SUBMITTED, "text_id"),
+    "totals": (", ".join(KINDS), "{0}"),
+    "totals_by_day": ("dataset, labelled_at::date as day", "{0}"),
+    "totals_by_annotator": (
+        "dataset, annotator",
+        # Between the names is what replica_tables.SEPARATOR says.
+        (
+            "(select dataset, unnest(string_split(trim(annotators, chr(0)), chr(0))) as annotator from {0} "
+            "where annotators <> '')"
+        ),
+    ),
 }
 
 
 def _build(table: str) -> str:
-    kind, counted, where, _ = _COUNTED[table]
-    return f"insert into {table} select {kind}, count(*) from {counted} where {where} group by all"  # noqa: S608
+    kind, of = _COUNTED[table]
+    return f"insert into {table} select {kind}, count(*) from {of.format('items')} group by all"  # noqa: S608
 
 
 def _take_away(table: str) -> str:
-    kind, counted, where, key = _COUNTED[table]
+    kind, of = _COUNTED[table]
+    changed = f"(select * from items where id in {_CHANGED} and {{items}})"  # noqa: S608
     return f"""
         create or replace temp table changed_{table} as
-        select {kind}, -count(*) as change from {counted}
-        where {where} and {key} in {_CHANGED} and {{{counted}}} group by all
+        select {kind}, -count(*) as change from {of.format(changed)} group by all
     """  # noqa: S608
 
 
 def _add(table: str) -> str:
-    kind, counted, where, _ = _COUNTED[table]
-    return f"""
-        insert into changed_{table} select {kind}, count(*) from new_{counted} where {where} group by all
-    """  # noqa: S608
+    kind, of = _COUNTED[table]
+    return f"insert into changed_{table} select {kind}, count(*) from {of.format('new_items')} group by all"  # noqa: S608
 
 
 def _replace(table: str) -> tuple[str, ...]:

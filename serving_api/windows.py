@@ -22,6 +22,8 @@ SAMPLE_SIZE = 4096
 _WIDER = 4
 # The first range is this much wider than a page seems to need.
 _SLACK = 1.5
+# To read a row from its place costs as much as to look through some 500.
+_SPARSE_ROWS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +45,15 @@ def take_sample(cursor: duckdb.DuckDBPyConnection, rows: int) -> Sample:
     return Sample(repository.list_moments(cursor, rows_each), rows_each)
 
 
+def is_sparse(page: PageQuery, sample: Sample, texts: int) -> bool:
+    """Whether the page's texts lie so far apart that an index finds them faster; `texts` as in `list_page`."""
+    return page.limit * sample.rows > _SPARSE_ROWS * max(texts, 1)
+
+
 def list_page(cursor: duckdb.DuckDBPyConnection, page: PageQuery, sample: Sample, texts: int) -> list[Row]:
     """Return the page's items, and one more if there are more.
 
-    `texts` is how many texts there are of the page's kind: of them all, whatever else it asks for.
+    `texts` is about how many texts fit, wherever they stand; more where that is not known.
     """
     wanted = page.limit + 1
     newest_first = page.texts.order is Order.NEWEST

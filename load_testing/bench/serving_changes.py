@@ -38,7 +38,7 @@ _ITEMS = """
 # Half of what a window brings is new, half of it was labelled before, anywhere.
 _EDITED = """
     insert into new_items by name
-    select * replace ($version as version) from items
+    select * exclude (annotators, document) replace ($version as version) from items
     where id in (select md5('text ' || hash(n, $version) % $rows)::uuid from range($count) as numbers(n))
 """
 
@@ -93,7 +93,7 @@ def _fill(connection: duckdb.DuckDBPyConnection, rows: int) -> None:
     """Fill a replica: most of the texts at once, the last ones window by window."""
     for name, columns in tables.TABLES.items():
         connection.execute(f"create table {name} ({columns})")
-    for name in ("items", "annotations", "tombstones"):
+    for name in ("annotations", "tombstones"):
         connection.execute(f"create temp table new_{name} as from {name} limit 0")
     # The last of the versions that a build finds are small, as those of labels that come one by one are.
     first_small = rows - (_BUILT_VERSIONS - 1) * _LIMIT
@@ -103,7 +103,9 @@ def _fill(connection: duckdb.DuckDBPyConnection, rows: int) -> None:
         connection.execute(statement)
     for window in range(_MERGED_VERSIONS):
         version, half = _BUILT_VERSIONS + 1 + window, _LIMIT // 2
-        connection.execute("delete from new_items")
+        connection.execute(
+            "create or replace temp table new_items as select * exclude (annotators, document) from items limit 0"
+        )
         _insert(connection, "new_items", rows + window * half, rows + (window + 1) * half, version)
         connection.execute(_EDITED, {"version": version, "rows": rows // 2, "count": half})
         apply(connection)
@@ -116,4 +118,5 @@ def _insert(
     connection: duckdb.DuckDBPyConnection, table: str, first: int, last: int, version: int, limit: int = _LIMIT
 ) -> None:
     values = {"first": first, "last": last, "first_version": version, "limit": limit}
-    connection.execute(f"insert into {table} by name {_ITEMS}", values)
+    rows = f"({_ITEMS})" if table == "new_items" else f"({tables.derive(f'({_ITEMS})', 'annotations')})"
+    connection.execute(f"insert into {table} by name from {rows}", values)

@@ -11,7 +11,6 @@ _VERSION = 1_000_000
 # All follows from the number of a text. One label a second; a quarter is toxic, one in fifty disputed. The source
 # `rare` has one text in 10,000. ada answered all texts, bob every second and cleo one in 1,000.
 _ITEMS = """
-    insert into items by name
     select md5('text ' || n)::uuid as id, 'toxicity' as dataset, label,
            ['I think', 'Honestly', 'Well', 'Listen', 'To be fair', 'As always'][1 + n % 6] || ' '
            || ['this update', 'your answer', 'that video', 'the new map', 'their team'][1 + n // 6 % 5] || ' '
@@ -33,8 +32,9 @@ _ITEMS = """
                case when hash(n, 1) % 50 = 0 then null when hash(n, 2) % 4 = 0 then 'toxic' else 'non_toxic' end
                as label
         from range($rows) as numbers(n)
-    ) order by labelled_at
+    )
 """
+_DERIVED = f"insert into items by name {tables.derive(f'({_ITEMS})', 'annotations')} order by labelled_at"
 _ANNOTATIONS = """
     insert into annotations by name
     select md5(n || '/' || annotator)::uuid as id, md5('text ' || n)::uuid as text_id, 'toxicity' as dataset,
@@ -56,8 +56,8 @@ def make_replica(path: Path, rows: int) -> None:
     with duckdb.connect(unfinished) as connection:
         for name, columns in tables.TABLES.items():
             connection.execute(f"create table {name} ({columns})")
-        connection.execute(_ITEMS, {"rows": rows, "version": _VERSION})
         connection.execute(_ANNOTATIONS, {"rows": rows})
+        connection.execute(_DERIVED, {"rows": rows, "version": _VERSION})
         for statement in tables.FINISH:
             connection.execute(statement)
         connection.execute("insert into layout values (?)", [tables.LAYOUT])
@@ -68,4 +68,4 @@ def make_replica(path: Path, rows: int) -> None:
 
 
 # What the files depend on.
-ROWS_KEY = repr((tables.LAYOUT, tables.TABLES, tables.FINISH, _ITEMS, _ANNOTATIONS)).encode()
+ROWS_KEY = repr((tables.LAYOUT, tables.TABLES, tables.FINISH, _DERIVED, _ANNOTATIONS)).encode()

@@ -13,6 +13,7 @@ from serving_api import repository
 from serving_api.parameters import TextsParameters
 from serving_api.query import page_query
 from serving_api.replica import Replica
+from serving_api.replica_tables import derive
 from serving_api.search_follower import SearchFollower
 from serving_api.search_pages import list_hits
 from serving_api.settings import ReplicaSettings
@@ -21,15 +22,15 @@ _REPEATS = 15
 _SECONDS = 60.0
 _WORDS = 50_000
 # Twelve words of 50,000, a few of them much more frequent than most: each is its rank in hexadecimal, hashed.
-_FILL = f"""
-    insert into items by name
+_ITEMS = f"""
     select uuid() as id, 'toxicity' as dataset,
            list_reduce(
                list_transform(range(12), k -> left(md5(floor({_WORDS} ** ((hash(n * 12 + k) % 1000000) / 1e6))::int::varchar), 3 + k % 5)),
                (a, b) -> a || ' ' || b
            ) || case when n % 1000 = 7 then ' 有毒的话' else '' end as text,
            case when n % 3 = 0 then 'toxic' else 'non_toxic' end as label, 'labelled' as status, 1 as agreement,
-           '{{}}' as votes, 3 as annotations, 'majority' as rule, 1 as rule_version, 'annotators' as decided_by,
+           '{{}}' as votes, 3 as annotations, null as confidence, 'majority' as rule, 1 as rule_version,
+           'annotators' as decided_by, null as external_id, null as claimed_label, null as score,
            'source ' || hash(n) % 500 as source, '{{}}' as metadata, '{{}}' as enrichment,
            timestamp '2026-01-01' as received_at, timestamp '2026-01-01' + to_seconds(n) as labelled_at, 1 as version
     from range(?) t(n)
@@ -85,7 +86,7 @@ def _measure(size: int) -> dict[str, str]:
 
 def _fill(replica: Replica, size: int) -> None:
     with replica.file.transaction() as cursor:
-        cursor.execute(_FILL, [size])
+        cursor.execute(f"insert into items by name {derive(f'({_ITEMS})', 'annotations')}", [size])
         cursor.execute("create index items_id on items (id)")
         cursor.execute("insert into state values ('bench', 1, 1, now()::timestamp, 1)")
     replica.close()

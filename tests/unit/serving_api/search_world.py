@@ -10,6 +10,7 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
+from serving_api import replica_tables as tables
 from serving_api.replica import Replica
 from serving_api.search_match import Match
 from serving_api.settings import ReplicaSettings
@@ -106,6 +107,19 @@ class Held:
     labelled_at: datetime
 
 
+_ADDED = """
+    select ?::uuid as id, 'toxicity' as dataset, ? as text, ? as label, 'labelled' as status, 1.0 as agreement,
+           '{}' as votes, 1 as annotations, null as confidence, 'majority' as rule, 1 as rule_version,
+           'annotators' as decided_by, ? as source, null as external_id, null as claimed_label, null as score,
+           '{}' as metadata, '{}' as enrichment, ? as received_at, ? as labelled_at, ?::bigint as version
+"""
+_ADD = f"insert into items by name {tables.derive(f'({_ADDED})', 'annotations')}"
+_EDITED = """
+    select * exclude (annotators, document) replace (? as label, ?::bigint as version) from items where id = ?
+"""
+_EDIT = f"create or replace temp table edited as {tables.derive(f'({_EDITED})', 'annotations')}"
+
+
 class World:
     """A replica, and what it should hold."""
 
@@ -115,7 +129,7 @@ class World:
         self.held: dict[UUID, Held] = {}
         with replica.file.transaction() as cursor:
             cursor.execute("create index items_id on items (id)")
-        self._write("insert into state values ('db', 1, 1, now()::timestamp, 1)", [])
+        self._write(("insert into state values ('db', 1, 1, now()::timestamp, 1)", []))
 
     def add(self, id_: UUID, text: str, label: str = "toxic", source: str | None = None, second: int = 0) -> None:
         """Label a text that has no label yet."""
@@ -123,32 +137,33 @@ class World:
         self.held[id_] = item
         self.version += 1
         self._write(
-            """
-            insert into items by name select ?::uuid id, 'toxicity' dataset, ? as text, ? as label,
-                'labelled' status, 1.0 agreement, '{}' votes, 1 annotations, 'majority' as rule, 1 rule_version,
-                'annotators' decided_by, ? as source, '{}' metadata, '{}' enrichment,
-                ? received_at, ? labelled_at, ?::bigint as version
-            """,
-            [id_, text, label, source, FIRST, item.labelled_at, self.version],
+            (_ADD, [id_, text, label, source, FIRST, item.labelled_at, self.version]),
+            ("delete from tombstones where id = ?", [id_]),
         )
-        self._write("delete from tombstones where id = ?", [id_])
 
     def edit(self, id_: UUID, label: str) -> None:
         """Give a labelled text another label."""
         self.held[id_].label = label
         self.version += 1
-        self._write("update items set label = ?, version = ? where id = ?", [label, self.version, id_])
+        self._write(
+            (_EDIT, [label, self.version, id_]),
+            ("delete from items where id = ?", [id_]),
+            ("insert into items by name from edited", []),
+        )
 
     def withdraw(self, id_: UUID) -> None:
         """Take a text's label away."""
         del self.held[id_]
         self.version += 1
-        self._write("delete from items where id = ?", [id_])
-        self._write("insert into tombstones values (?, 'toxicity', ?, false)", [id_, self.version])
+        self._write(
+            ("delete from items where id = ?", [id_]),
+            ("insert into tombstones values (?, 'toxicity', ?, false)", [id_, self.version]),
+        )
 
-    def _write(self, statement: str, values: list[object]) -> None:
+    def _write(self, *statements: tuple[str, list[object]]) -> None:
         with self.replica.file.transaction() as cursor:
-            cursor.execute(statement, values)
+            for statement, values in statements:
+                cursor.execute(statement, values)
             cursor.execute("update state set version = ?", [self.version])
         self.replica._load()  # in place of a follower
 

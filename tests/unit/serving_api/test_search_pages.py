@@ -20,12 +20,13 @@ from serving_api.cursor import Position
 from serving_api.parameters import TextsParameters
 from serving_api.query import PageQuery, page_query
 from serving_api.search_follower import SearchFollower
-from serving_api.search_match import Match, Search
+from serving_api.search_match import Match
 from serving_api.search_pages import list_hits
 from tests.unit.serving_api.search_world import World, made_world, model_matches, searches, texts
 
 _MEMORY = "/dev/shm"  # noqa: S108
 ORDERS = st.sampled_from(["newest", "oldest", "relevance"])
+TIME_ORDERS = st.sampled_from(["newest", "oldest"])
 LABELS = st.sampled_from(["toxic", "non_toxic"])
 SOURCES = st.sampled_from(["forum", "mail", None])
 ITEMS = st.lists(st.tuples(texts(), LABELS, SOURCES, st.integers(0, 6)), min_size=1, max_size=25)
@@ -77,11 +78,11 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def expected(world: World, parameters: dict[str, Any]) -> list[UUID]:
     """Return what a plain model lists."""
-    search = Search(parameters["q"], Match(parameters["match"]))
+    q = parameters.get("q")
     hits = [
         item
         for item in world.held.values()
-        if model_matches(item.text, search.q, search.match)
+        if (q is None or model_matches(item.text, q, Match(parameters["match"])))
         and item.label in parameters.get("label", [item.label])
         and parameters.get("source") in {None, item.source}
     ]
@@ -91,12 +92,18 @@ def expected(world: World, parameters: dict[str, Any]) -> list[UUID]:
 
 def draw_parameters(data: st.DataObject, world: World) -> dict[str, Any]:
     held = [item.text for item in world.held.values()] or ["x"]
+    if data.draw(st.integers(0, 3)) == 0:
+        return _draw_filters(data) | {"order": data.draw(TIME_ORDERS), "limit": data.draw(st.integers(1, 4))}
     q, match = data.draw(searches(held)), data.draw(st.sampled_from(Match))
     if not q.split():
         match = Match.SUBSTRING
     parameters = {"q": q, "match": match, "order": data.draw(ORDERS), "limit": data.draw(st.integers(1, 4))}
+    return parameters | _draw_filters(data)
+
+
+def _draw_filters(data: st.DataObject) -> dict[str, Any]:
     optional = {"label": st.lists(LABELS, min_size=1), "source": st.sampled_from(["forum", "mail", "none"])}
-    return parameters | data.draw(st.fixed_dictionaries({}, optional=optional))
+    return data.draw(st.fixed_dictionaries({}, optional=optional))
 
 
 def change(world: World, data: st.DataObject) -> set[UUID]:
@@ -200,11 +207,15 @@ def test_the_best_of_many_are_ranked() -> None:
     with searched(scans=False) as it:
         with it.world.replica.file.transaction() as cursor:
             cursor.execute(
-                "insert into items by name select uuid() id, 'toxicity' dataset, 'bad ' || n as text, "
-                "'toxic' as label, 'labelled' status, 1 agreement, '{}' votes, 1 annotations, 'majority' as rule, "
-                "1 rule_version, 'annotators' decided_by, '{}' metadata, '{}' enrichment, now()::timestamp "
-                "received_at, "
-                "timestamp '2026-01-01' + to_seconds(n) labelled_at, 1 as version from range(1500) t(n)"
+                """
+                insert into items by name
+                select md5(n::varchar)::uuid as id, 'toxicity' as dataset, 'bad ' || n as text, 'toxic' as label,
+                       'labelled' as status, 1 as agreement, '{}' as votes, 1 as annotations, 'majority' as rule,
+                       1 as rule_version, 'annotators' as decided_by, '{}' as metadata, '{}' as enrichment,
+                       now()::timestamp as received_at, timestamp '2026-01-01' + to_seconds(n) as labelled_at,
+                       1 as version, '' as annotators, '{"id":"' || id || '"}' as document
+                from range(1500) t(n)
+                """
             )
         it.follower.follow()
         found = [row for page in it.walk({"q": "bad", "order": "relevance", "limit": 500}) for row in page]

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving_api.duckdb_connection import open_database
-from serving_api.export_columns import COLUMNS, csv_header, csv_line, json_line, typed
+from serving_api.export_columns import COLUMNS, csv_header, csv_line, json_object, typed
 from serving_api.moments import to_text
 from serving_api.replica_tables import TABLES
 from serving_api.schemas import TextItem
@@ -53,7 +53,7 @@ def _row(words: str, share: float | None, moment: datetime, **given: Any) -> dic
         "received_at": moment,
         "labelled_at": moment,
     }
-    return known | {"version": 3} | given
+    return known | {"version": 3, "annotators": "", "document": "{}"} | given
 
 
 def _line(connection: duckdb.DuckDBPyConnection, row: dict[str, Any], columns: str) -> Any:
@@ -68,13 +68,12 @@ MOMENTS = st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1))  # noqa: DTZ0
 SHARES = st.none() | st.floats(0, 1)
 
 
-def test_a_line_of_ndjson_is_the_item(connection: duckdb.DuckDBPyConnection) -> None:
+def test_json_is_the_item(connection: duckdb.DuckDBPyConnection) -> None:
     @given(TEXTS, SHARES, MOMENTS)
     def check(words: str, share: float | None, moment: datetime) -> None:
         row = _row(words, share, moment)
-        (line,) = _line(connection, row, json_line())
-        assert line.endswith("\n")
-        assert "\n" not in line[:-1]
+        (line,) = _line(connection, row, json_object())
+        assert "\n" not in line
         shown = {name: row[name] for name in COLUMNS} | {
             "received_at": to_text(moment),
             "labelled_at": to_text(moment),

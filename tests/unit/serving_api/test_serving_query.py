@@ -47,7 +47,7 @@ def test_values_are_bound_and_never_in_the_sql() -> None:
     hostile = "x' or 1=1 --"
     sql, values = conditions(query(source=hostile, annotator=hostile, q=hostile))
     assert hostile not in sql
-    assert values.count(hostile) == 3
+    assert sum(hostile in str(value) for value in values) == 3
     assert sql.count("?") == len(values)
 
 

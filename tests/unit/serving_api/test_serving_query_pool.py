@@ -21,6 +21,8 @@ def replica(tmp_path: Path) -> Iterator[Replica]:
     replica = Replica(tmp_path / "replica.duckdb", ReplicaSettings())
     replica.open()
     replica.state = State("cluster", 1, 1, datetime(2026, 11, 24))  # noqa: DTZ001
+    with replica.file.transaction() as cursor:
+        cursor.execute("insert into state values ('cluster', 1, 1, timestamp '2026-11-24')")
     yield replica
     replica.close()
 
@@ -28,9 +30,9 @@ def replica(tmp_path: Path) -> Iterator[Replica]:
 def test_query_runs_and_its_errors_come_through(replica: Replica) -> None:
     async def scenario() -> None:
         pool = QueryPool(replica, 1, 0, 10)
-        assert await pool.run(lambda cursor: cursor.execute("select 7").fetchall()) == [(7,)]
+        assert await pool.run(lambda cursor, _: cursor.execute("select 7").fetchall()) == [(7,)]
         with pytest.raises(duckdb.ParserException):
-            await pool.run(lambda cursor: cursor.execute("selekt"))
+            await pool.run(lambda cursor, _: cursor.execute("selekt"))
         pool.close()
 
     asyncio.run(scenario())
@@ -40,15 +42,15 @@ def test_beyond_the_queue_queries_are_refused(replica: Replica) -> None:
     async def scenario() -> None:
         pool = QueryPool(replica, 1, 1, 10)
         go = threading.Event()
-        waiting = [asyncio.create_task(pool.run(lambda _: go.wait())) for _ in range(2)]
+        waiting = [asyncio.create_task(pool.run(lambda *_: go.wait())) for _ in range(2)]
         await asyncio.sleep(0)
         with pytest.raises(Unavailable) as refusal:
-            await pool.run(lambda _: None)
+            await pool.run(lambda *_: None)
         assert refusal.value.code == "too_busy"
         assert refusal.value.headers["Retry-After"]
         go.set()
         assert await asyncio.gather(*waiting) == [True, True]
-        assert await pool.run(lambda _: "again") == "again"
+        assert await pool.run(lambda *_: "again") == "again"
         pool.close()
 
     asyncio.run(scenario())
@@ -58,12 +60,12 @@ def test_long_query_is_refused_and_ended(replica: Replica) -> None:
     async def scenario() -> None:
         pool = QueryPool(replica, 1, 0, 0.3)
         with pytest.raises(Unavailable) as refusal:
-            await pool.run(lambda cursor: cursor.execute(ENDLESS).fetchall())
+            await pool.run(lambda cursor, _: cursor.execute(ENDLESS).fetchall())
         assert refusal.value.code == "query_timeout"
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             try:
-                assert await pool.run(lambda _: "free again") == "free again"
+                assert await pool.run(lambda *_: "free again") == "free again"
                 break
             except Unavailable:
                 await asyncio.sleep(0.05)
@@ -79,7 +81,7 @@ def test_without_a_replica_there_is_no_answer(replica: Replica) -> None:
         replica.state = None
         pool = QueryPool(replica, 1, 0, 10)
         with pytest.raises(Unavailable) as refusal:
-            await pool.run(lambda _: None)
+            await pool.run(lambda *_: None)
         assert refusal.value.code == "replica_missing"
         pool.close()
 
