@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
-import httpx
 import psycopg
 import pytest
 from pydantic import SecretStr
@@ -24,7 +23,7 @@ from core.settings import DatabaseSettings
 from core.text_identity import text_id
 from tests.integration.cli.test_commands import annotate
 from tests.integration.serving_api.labelling import Labeller
-from tests.programs import free_port, running
+from tests.programs import free_port
 
 _WORDS = "Zoë Quandt lives in 12 Elm Street, call 0171 5550100"
 _EXTERNAL = "crm-4711-quandt"
@@ -211,6 +210,7 @@ def test_the_log_shows_how_far_it_has_come_and_status_what_is_stuck(
     ]
 
 
+@pytest.mark.soak
 def test_demo_data_leaves_forgotten_texts_alone(connection: psycopg.Connection, database_url: str) -> None:
     assert annotate("demo-data", "--texts", "5", DATABASE_URL=database_url).returncode == 0
     assert forget("--external-id", "demo-3", "--yes", DATABASE_URL=database_url).returncode == 0
@@ -258,27 +258,3 @@ def test_rejects_are_found_by_the_id_alone(connection: psycopg.Connection, engin
         check_revision(held)
         assert find_rejects(held, {text_id("toxicity", _WORDS): "toxicity"}) == [(UUID(int=1), 1)]
         assert find_rejects(held, {text_id("mood", _WORDS): "toxicity"}) == []
-
-
-def test_the_same_text_is_not_taken_again(
-    connection: psycopg.Connection, labeller: Labeller, database_url: str, tmp_path: Path
-) -> None:
-    id_ = labeller.add_text(_WORDS)
-    forget(id_, "--yes", DATABASE_URL=database_url)
-    with (
-        running("ingestion_api", {"DATABASE_URL": database_url}, tmp_path / "log") as program,
-        httpx.Client(base_url=program.url, timeout=60) as api,
-    ):
-        single = api.post("/texts", json={"text": f" {_WORDS} ", "external_id": _EXTERNAL})
-        assert (single.status_code, single.json()["code"]) == (409, "text_forgotten")
-        read = api.get(f"/texts/{id_}")
-        assert (read.status_code, read.json()["code"]) == (404, "text_forgotten")
-        line = json.dumps({"text": _WORDS}) + "\n" + json.dumps({"text": "new"}) + "\n"
-        for mode in ("skip", "abort"):
-            headers = {"Content-Type": "application/x-ndjson"}
-            counts = api.post(f"/texts/bulk?on_error={mode}", content=line, headers=headers).json()
-            assert counts["rejected"] == 0
-            assert counts["duplicates"] >= 1
-        assert api.get("/queue").json()["pending"] == 1
-    assert traces(connection) == []
-    assert _WORDS not in (tmp_path / "log").read_text()
