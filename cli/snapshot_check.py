@@ -38,8 +38,8 @@ def complaints(
             wrong.append(f"has the SHA-256 {digest}, not {about['sha256']}")
         try:
             more, ids = _compare_rows(file, about)
-        except pa.ArrowException as error:
-            return [*wrong, f"is no Parquet file: {error}"], pa.array([], pa.string())
+        except (pa.ArrowException, OSError) as error:
+            return [*wrong, f"cannot be read as Parquet: {error}".strip()], pa.array([], pa.string())
         return wrong + more, ids
 
 

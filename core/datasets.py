@@ -123,6 +123,11 @@ class Dataset(BaseModel):
     near_duplicates: Literal["off", "link", "ask_once"] = Field(
         "off", description="Whether near twins are linked, and whether annotators are asked for one of them only."
     )
+    license: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$",
+        description="Licence of texts and labels, as the Hugging Face Hub names it; said in snapshots.",
+    )
     near_duplicate_similarity: float = Field(
         0.8, ge=0.7, le=1, description="Jaccard similarity from which on two texts are near twins."
     )

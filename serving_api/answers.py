@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import duckdb
+import msgspec
 import orjson
 
 from core.datasets import Dataset
@@ -79,6 +80,10 @@ class Answers:
         """Return what each annotator has done."""
         key = b"annotators" + query.fingerprint
         return await self._cached(key, lambda c, p: _document(statistics.make_annotators(c, query), p.version))
+
+    async def document(self, key: bytes, make: Callable[[Connection, Point], bytes]) -> Answer:
+        """Return what `make` makes of the replica; `key` is the same for the same question, and only for it."""
+        return await self._cached(key, lambda cursor, point: (make(cursor, point), None))
 
     def _page(self, cursor: Connection, point: Point, page: PageQuery, until: float) -> Made:
         likely, sample = self._hints.count_likely(cursor, point, page.texts), self._hints.sample(cursor, point)
@@ -171,7 +176,10 @@ def _text(cursor: Connection, id_: UUID) -> Made:
         }
         for annotation in repository.list_annotations(cursor, id_)
     ]
-    return orjson.dumps(_render_item(row) | {"annotations": annotations}), None
+    # Members stay as they are written: read as numbers, long ones would change.
+    members = msgspec.json.decode(row["document"], type=dict[str, msgspec.Raw])
+    members["annotations"] = msgspec.Raw(orjson.dumps(annotations))
+    return msgspec.json.encode(members), None
 
 
 def _stats(cursor: Connection, version: int, name: str, dataset: Dataset) -> Made:
@@ -189,17 +197,6 @@ def _stats(cursor: Connection, version: int, name: str, dataset: Dataset) -> Mad
         "by_annotator": repository.count_by_annotator(cursor, name),
     }
     return _document(body, version)
-
-
-def _render_item(row: Row) -> dict[str, Any]:
-    """Return an item as it travels, ready for orjson."""
-    return row | {
-        "votes": orjson.Fragment(row["votes"]),
-        "metadata": orjson.Fragment(row["metadata"]),
-        "enrichment": orjson.Fragment(row["enrichment"]),
-        "received_at": to_text(row["received_at"]),
-        "labelled_at": to_text(row["labelled_at"]),
-    }
 
 
 def etag(point: Point, key: bytes) -> str:

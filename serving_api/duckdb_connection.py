@@ -6,6 +6,8 @@ import duckdb
 
 from serving_api.settings import ReplicaSettings
 
+_Config = dict[str, str | bool | int | float | list[str]]
+
 
 def open_database(path: Path, settings: ReplicaSettings, *, locked: bool = True) -> duckdb.DuckDBPyConnection:
     """Open the database at `path`, without other files, extensions or Python variables.
@@ -15,13 +17,19 @@ def open_database(path: Path, settings: ReplicaSettings, *, locked: bool = True)
     Raises:
         duckdb.Error: the file is damaged, locked by another process, or not accessible.
     """
-    return duckdb.connect(
-        path,
-        config={
-            "enable_external_access": False,
-            "python_enable_replacements": False,
-            "memory_limit": settings.memory_limit,
-            "threads": settings.threads,
-            "lock_configuration": locked,
-        },
-    )
+    return duckdb.connect(path, config=_config(settings) | {"lock_configuration": locked})
+
+
+def open_memory(settings: ReplicaSettings) -> duckdb.DuckDBPyConnection:
+    """Open an empty database in memory, under the same rules; where that is short, it writes no file either."""
+    more: _Config = {"lock_configuration": True, "temp_directory": ""}
+    return duckdb.connect(":memory:", config=_config(settings) | more)
+
+
+def _config(settings: ReplicaSettings) -> _Config:
+    return {
+        "enable_external_access": False,
+        "python_enable_replacements": False,
+        "memory_limit": settings.memory_limit,
+        "threads": settings.threads,
+    }

@@ -26,6 +26,8 @@ from serving_api.answer_cache import AnswerCache
 from serving_api.answers import Answers
 from serving_api.changes import Changes
 from serving_api.changes_news import News
+from serving_api.dataset_viewer.endpoints import make_viewer_router
+from serving_api.dataset_viewer.viewer import Viewer
 from serving_api.endpoints import make_router
 from serving_api.export_endpoints import make_export_router
 from serving_api.exports import Exports
@@ -61,7 +63,11 @@ def create_app(
     news = News(pool, serving.changes_clients)
     replica.on_change(lambda _: news.ring())
     search = SearchFollower(replica)
-    snapshots = Snapshots(replica, data)
+    snapshots = Snapshots(replica, data, datasets)
+    answers = Answers(replica, pool, cache, search)
+    # Where the storage of snapshots hangs, what waits for it is in nobody else's way.
+    files_pool = QueryPool(replica, serving.query_threads, serving.query_queue, serving.query_seconds)
+    viewer = Viewer(files_pool, answers, search, snapshots, datasets, replica_settings)
     key_ring = KeyRing(access.require_api_key)
     follower = Follower(
         replica, database.libpq_url, replica_settings.poll_seconds, key_ring, replica_settings.forget_seconds
@@ -83,6 +89,8 @@ def create_app(
         await asyncio.gather(*tasks, return_exceptions=True)
         await anyio.to_thread.run_sync(follower.stop, _STOP_SECONDS)
         pool.close()
+        await anyio.to_thread.run_sync(files_pool.close)
+        viewer.close()
         await anyio.to_thread.run_sync(replica.close)
         await anyio.to_thread.run_sync(snapshots.close)
 
@@ -103,9 +111,10 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.replica = replica
-    app.state.answers = Answers(replica, pool, cache, search)
+    app.state.answers = answers
     app.state.exports = Exports(replica, serving.exports, serving.export_idle_seconds)
     app.state.snapshots = snapshots
+    app.state.viewer = viewer
     app.state.changes = Changes(replica, pool, cache, news, max(1, serving.query_threads // 2))
     app.state.serving_settings = serving
     app.state.datasets = datasets
@@ -117,7 +126,8 @@ def create_app(
     app.include_router(make_snapshot_router())
     app.include_router(make_snapshot_admin_router())
     app.include_router(make_forgotten_router())
-    app.add_middleware(Shortcut, replica=replica, answers=app.state.answers, key_ring=key_ring)
+    app.include_router(make_viewer_router())
+    app.add_middleware(Shortcut, replica=replica, answers=answers, key_ring=key_ring)
     install_web(app, {"replica": check_replica})
     describe(app, datasets, access.require_api_key, SnapshotCreate, SnapshotRewrite)
     return app

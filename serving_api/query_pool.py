@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 import duckdb
@@ -16,6 +17,7 @@ from serving_api.replica import Replica
 from serving_api.repository import Point
 
 T = TypeVar("T")
+Connect = Callable[[], AbstractContextManager[duckdb.DuckDBPyConnection]]
 
 
 class QueryPool:
@@ -36,16 +38,33 @@ class QueryPool:
         return time.monotonic() + self._seconds
 
     async def run(self, work: Callable[[duckdb.DuckDBPyConnection, Point], T]) -> T:
-        """Return what `work` makes of a cursor in a read-only transaction, and the point that it sees.
+        """Return what `work` makes of a cursor in a read-only transaction, and of the point that it sees.
 
         Raises:
             Unavailable: too many are waiting, it took too long, or nothing is loaded yet.
         """
+
+        def ask(running: _Running) -> T:
+            with self._replica.querying() as (cursor, point), running.on(cursor):
+                return work(cursor, point)
+
+        return await self._run(ask)
+
+    async def run_beside(self, connect: Connect, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        """Return what `work` makes of the cursor that `connect` gives; raises as `run` does."""
+
+        def ask(running: _Running) -> T:
+            with connect() as cursor, running.on(cursor):
+                return work(cursor)
+
+        return await self._run(ask)
+
+    async def _run(self, ask: "Callable[[_Running], T]") -> T:
         if not self._places.acquire(blocking=False):
             QUERIES_REFUSED.labels("full").inc()
             raise Unavailable("Too many queries are waiting.", code="too_busy")
         running = _Running()
-        job = self._threads.submit(self._run, work, running)
+        job = self._threads.submit(ask, running)
         job.add_done_callback(lambda _: self._places.release())
         answer = asyncio.wrap_future(job)
         try:
@@ -55,10 +74,6 @@ class QueryPool:
             raise Unavailable("The query took too long.", code="query_timeout", retry_after_seconds=5) from error
         finally:
             running.interrupt()
-
-    def _run(self, work: Callable[[duckdb.DuckDBPyConnection, Point], T], running: "_Running") -> T:
-        with self._replica.querying() as (cursor, point), running.on(cursor):
-            return work(cursor, point)
 
 
 class _Running:

@@ -21,10 +21,6 @@ Row = dict[str, Any]
 
 # What pages need of an item: its place, and its JSON object, ready to be sent.
 READY = "id, labelled_at, document"
-_ITEM = (
-    "id, dataset, text, label, status, agreement, votes, annotations, confidence, rule, rule_version, decided_by, "
-    "source, external_id, claimed_label, score, metadata, enrichment, received_at, labelled_at"
-)
 _IDS_AT_ONCE = 100
 _ANNOTATION = "annotator, role, value, status, created_at, updated_at"
 
@@ -81,7 +77,7 @@ def list_disputed(cursor: duckdb.DuckDBPyConnection, query: DisputedQuery, count
 
 def get_item_or_none(cursor: duckdb.DuckDBPyConnection, id_: UUID) -> Row | None:
     """Return the labelled text with this id."""
-    found = list_rows(cursor, f"select {_ITEM} from items where id = ?", [id_])  # noqa: S608
+    found = list_rows(cursor, f"select {READY} from items where id = ?", [id_])  # noqa: S608
     return found[0] if found else None
 
 

@@ -49,7 +49,11 @@ async def client_gone(receive: Receive) -> None:
 def next_url(request: Request, cursor: str) -> str:
     """Return the address of the next page of the list that the request asks for."""
     parameters = [item for item in request.query_params.multi_items() if item[0] != "cursor"]
-    path = f"{request.scope.get('root_path', '')}{request.scope['route'].path.format(**request.path_params)}"
-    relative = f"{path}?{urlencode([*parameters, ('cursor', cursor)])}"
-    host = request.headers.get("host", "")
-    return f"{request.scope['scheme']}://{host}{relative}" if _HOST.fullmatch(host) else relative
+    path = request.scope["route"].path.format(**request.path_params)
+    return f"{base_url(request)}{path}?{urlencode([*parameters, ('cursor', cursor)])}"
+
+
+def base_url(request: Request) -> str:
+    """Return where the client finds this API; without a scheme and a host, if its own Host is no name of one."""
+    path, host = request.scope.get("root_path", ""), request.headers.get("host", "")
+    return f"{request.scope['scheme']}://{host}{path}" if _HOST.fullmatch(host) else path

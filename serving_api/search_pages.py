@@ -1,6 +1,7 @@
 """Pages of a search: the index names candidates, the replica decides, both as of one version."""
 
 import time
+from uuid import UUID
 
 import duckdb
 
@@ -9,7 +10,7 @@ from serving_api import repository
 from serving_api.cursor import microseconds, moment
 from serving_api.metrics import QUERIES_REFUSED
 from serving_api.parameters import Order
-from serving_api.query import Condition, PageQuery, all_of, conditions, ordering, page_conditions
+from serving_api.query import Condition, PageQuery, TextsQuery, all_of, conditions, ordering, page_conditions
 from serving_api.repository import Row
 from serving_api.search_candidates import RANKED, Snapshot
 from serving_api.search_index import Place
@@ -35,6 +36,33 @@ def list_hits(
     else:
         rows = list_in_order(cursor, page, count, snapshot, until)
     return [row | {"place": microseconds(row["labelled_at"])} for row in rows]
+
+
+def list_ranked(
+    cursor: duckdb.DuckDBPyConnection, query: TextsQuery, snapshot: Snapshot | None, until: float
+) -> tuple[list[tuple[int, UUID]], bool]:
+    """Return the best matches, at most `RANKED`, and whether these are all: (relevance, negative; id), in order.
+
+    Without an index all texts are read.
+
+    Raises:
+        Unavailable: it was not done `until` then, by the monotonic clock.
+    """
+    asked, relevance = conditions(query), query.search.relevance()
+    if snapshot is None:
+        found = repository.list_ranked(cursor, None, asked, relevance, RANKED)
+        whole = len(found) < RANKED
+    else:
+        found = []
+        if snapshot.point != repository.get_point(cursor):
+            found = repository.list_ranked(cursor, None, all_of([_newer(snapshot), asked]), relevance, RANKED)
+        as_indexed = all_of([_known(snapshot), asked])
+        ids = snapshot.best(query)
+        _check_time(until)
+        whole = max(len(ids), len(found)) < RANKED
+        found += repository.list_ranked(cursor, ids, as_indexed, relevance, RANKED)
+    ranked = sorted((-place, id_) for place, id_ in found)
+    return ranked[:RANKED], whole and len(ranked) <= RANKED
 
 
 def list_in_order(
@@ -65,18 +93,7 @@ def list_in_order(
 def _ranked(
     cursor: duckdb.DuckDBPyConnection, page: PageQuery, count: int, snapshot: Snapshot | None, until: float
 ) -> list[Row]:
-    asked, relevance = conditions(page.texts), page.texts.search.relevance()
-    if snapshot is None:
-        found = repository.list_ranked(cursor, None, asked, relevance, RANKED)
-    else:
-        found = []
-        if snapshot.point != repository.get_point(cursor):
-            found = repository.list_ranked(cursor, None, all_of([_newer(snapshot), asked]), relevance, RANKED)
-        as_indexed = all_of([_known(snapshot), asked])
-        ids = snapshot.best(page.texts)
-        _check_time(until)
-        found += repository.list_ranked(cursor, ids, as_indexed, relevance, RANKED)
-    ranked = sorted(((-place, id_) for place, id_ in found))[:RANKED]
+    ranked, _ = list_ranked(cursor, page.texts, snapshot, until)
     after = (-page.after.place, page.after.id) if page.after else None
     shown = [entry for entry in ranked if after is None or entry > after][:count]
     wanted = [id_ for _, id_ in shown]

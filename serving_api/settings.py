@@ -41,7 +41,9 @@ class ServingSettings(SettingsGroup):
         ge=1,
         description="Processes that share the port; each has its own replica on disk, and the limits below.",
     )
-    query_threads: int = Field(4, ge=1, description="Queries that run at once; more wait.")
+    query_threads: int = Field(
+        4, ge=1, description="Queries that run at once, and as many of snapshots' files; more wait."
+    )
     query_queue: int = Field(256, ge=0, description="Queries that wait at most; beyond, the answer is 503.")
     query_seconds: float = Field(10, gt=0, description="Time limit of one query, with its wait; then 503.")
     exports: int = Field(2, ge=1, description="Exports that run at once; further ones get 503.")

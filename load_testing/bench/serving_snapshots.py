@@ -18,7 +18,8 @@ from serving_api.snapshots.snapshots import Snapshots
 
 _THREADS = 2
 _SAME_ROWS = """
-    select * exclude (gold_label, language, near_duplicate_of, version) from items order by labelled_at, id
+    select * exclude (gold_label, language, near_duplicate_of, version, annotators, document) from items
+    order by labelled_at, id
 """
 _BODIES = {
     "three splits": b'{"name": "plain"}',
@@ -35,7 +36,7 @@ def measure(rows: int) -> Table:
         make_replica(data.replica_path, rows)
         replica = Replica(data.replica_path, ReplicaSettings(threads=_THREADS))
         replica.open()
-        snapshots = Snapshots(replica, data)
+        snapshots = Snapshots(replica, data, load_datasets(None))
         try:
             for name, body in _BODIES.items():
                 table.add_row(name, *_make(snapshots, body))

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 MANIFEST = "snapshot.json"
 CARD = "README.md"
 CROISSANT = "croissant.json"
+FACTS = "facts.json"
 
 # What a snapshot may be called: no path, and no hidden file.
 NAME = r"^(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -24,6 +25,9 @@ class SplitFile(BaseModel):
         pattern=r"^[0-9a-f]{64}$",
         description="Of the file's bytes; the strong ETag.",
         examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
+    )
+    memory_bytes: int = Field(
+        0, ge=0, description="Size of its rows in memory, as Apache Arrow.", examples=[262144]
     )
     labels: dict[str, int] = Field(description="Texts by label; disputed ones under `null`.")
 
@@ -53,3 +57,8 @@ class Manifest(BaseModel):
         None, description="When texts were taken out of it last; its hashes are others since."
     )
     forgotten: int = Field(0, ge=0, description="Texts in it that were to be forgotten since; rewrite it.")
+
+    @property
+    def rows(self) -> int:
+        """Texts in all splits."""
+        return sum(split.rows for split in self.splits.values())

@@ -58,7 +58,7 @@ class SplitWriter:
         self._arrived_rows = 0
         self._group: list[pa.Table] = []
         self._group_rows = self._group_bytes = 0
-        self._rows = 0
+        self._rows = self._memory_bytes = 0
         self._labels: Counter[str] = Counter()
 
     def add(self, batch: pa.RecordBatch) -> None:
@@ -87,6 +87,7 @@ class SplitWriter:
             path=self._path,
             rows=self._rows,
             bytes=self._hashing.size,
+            memory_bytes=self._memory_bytes,
             sha256=self._hashing.sha256.hexdigest(),
             labels=dict(sorted(self._labels.items())),
         )
@@ -111,6 +112,7 @@ class SplitWriter:
         if len(table):
             self._writer.write_table(table, row_group_size=len(table))
         self._rows += len(table)
+        self._memory_bytes += table.nbytes
         for one in pc.value_counts(table["label"]).to_pylist():
             self._labels["null" if one["values"] is None else one["values"]] += one["counts"]
 

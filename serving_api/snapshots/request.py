@@ -39,7 +39,21 @@ def _without_dots(name: str) -> str:
 SnapshotName = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"), AfterValidator(_without_dots)
 ]
-SplitName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,49}$")]
+
+
+def _of_one_split(name: str) -> str:
+    if name.lower() == "all":
+        raise ValueError("means all splits together to those who read them")
+    return name
+
+
+# What `datasets` takes as one.
+SplitName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]{0,49}$"),
+    AfterValidator(_of_one_split),
+    Field(json_schema_extra={"pattern": r"^(?![Aa][Ll][Ll]$)[A-Za-z0-9][A-Za-z0-9_]{0,49}$"}),
+]
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 
 

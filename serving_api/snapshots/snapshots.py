@@ -11,6 +11,7 @@ import pyarrow as pa
 import structlog
 from pyarrow import parquet
 
+from core.datasets import Datasets
 from core.problems import Conflict, Unavailable
 from serving_api import repository
 from serving_api.changes import feed_of
@@ -20,8 +21,9 @@ from serving_api.repository import Point
 from serving_api.settings import DataSettings
 from serving_api.snapshots.diff import Differ
 from serving_api.snapshots.documents import make_documents
+from serving_api.snapshots.facts import Facts, read_facts
 from serving_api.snapshots.forgotten import Forgotten
-from serving_api.snapshots.manifest import MANIFEST, Manifest, SplitFile
+from serving_api.snapshots.manifest import FACTS, MANIFEST, Manifest, SplitFile
 from serving_api.snapshots.request import SnapshotCreate
 from serving_api.snapshots.rewriting import rewrite
 from serving_api.snapshots.storage import Storage, reaching_storage, storage_full
@@ -48,8 +50,9 @@ class Created(NamedTuple):
 class Snapshots:
     """All snapshots of a storage; one is written at a time."""
 
-    def __init__(self, replica: Replica, settings: DataSettings) -> None:
+    def __init__(self, replica: Replica, settings: DataSettings, datasets: Datasets) -> None:
         self._replica = replica
+        self._datasets = datasets
         folder = settings.data_dir.absolute() / "snapshots"
         self.storage = Storage(settings.snapshots_url or str(folder))
         self.forgotten = Forgotten(replica, self.storage)
@@ -113,10 +116,11 @@ class Snapshots:
             follows = _followed(known, request, query.dataset)
             former = _former(self.storage, follows) if request.stratify else None
             splits = write_splits(cursor, query, Division(request.splits, request.seed, former), folder)
+            facts = read_facts(cursor, query, self._datasets[query.dataset])
         if not any(split.rows for split in splits.values()):
             raise Conflict("No labelled text fits these filters.", code="no_texts")
         manifest = _manifest(request, query.dataset, point, splits, [one.name for one in follows])
-        finish(folder, manifest)
+        finish(folder, manifest, facts)
         self.storage.publish(folder, manifest.name)
         log.info("snapshot.written", name=manifest.name, rows=sum(split.rows for split in splits.values()))
         return Created(manifest, True)
@@ -135,7 +139,8 @@ class Snapshots:
             new = rewrite(self.storage, old, without, folder)
             if new != old:
                 rewrite_twins(self.storage, old, without, folder)
-                finish(folder, new)
+                facts = Facts.model_validate_json(self.storage.read(name, FACTS))
+                finish(folder, new, facts.without_sources())
                 self.storage.replace(folder, new)
                 log.info("snapshot.rewritten", name=name)
             # Also what a rewriting that was killed has left.
@@ -209,8 +214,8 @@ def _manifest(
     )
 
 
-def finish(folder: Path, manifest: Manifest) -> None:
+def finish(folder: Path, manifest: Manifest, facts: Facts) -> None:
     """Write what says of a snapshot what it is."""
-    for path, content in make_documents(manifest).items():
+    for path, content in make_documents(manifest, facts).items():
         (folder / path).write_bytes(content)
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2))

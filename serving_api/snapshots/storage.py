@@ -16,11 +16,15 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import fsspec
+import structlog
 from botocore.exceptions import BotoCoreError
 from fsspec.implementations.local import LocalFileSystem
+from pydantic import ValidationError
 
 from core.problems import Conflict, NotFound, Unavailable
 from serving_api.snapshots.manifest import MANIFEST, NAME, Manifest
+
+log = structlog.get_logger()
 
 # Beside the files of a snapshot that is being brought into a bucket.
 _RESERVATION = "writing.json"
@@ -74,7 +78,12 @@ class Storage:
             NotFound: there is no such snapshot.
             Unavailable: the storage does not answer.
         """
-        return Manifest.model_validate_json(self.read(name, MANIFEST))
+        content = self.read(name, MANIFEST)
+        try:
+            return Manifest.model_validate_json(content)
+        except ValidationError as error:
+            log.warning("snapshot.unreadable", name=name, error=str(error))
+            raise NotFound("The snapshot's manifest cannot be read.", code="snapshot_not_found") from error
 
     def read(self, name: str, path: str) -> bytes:
         """Return all of a small file below a snapshot's folder; raises as `get` does."""

@@ -73,7 +73,7 @@ def test_a_missing_file_and_rubbish_are_told(copy: Path) -> None:
     (copy / "data" / "test.parquet").unlink()
     code, said = verify(copy)
     assert code == 1
-    assert "train: is no Parquet file" in said
+    assert "train: cannot be read as Parquet" in said
     assert "test: cannot be read" in said
 
 

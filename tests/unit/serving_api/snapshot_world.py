@@ -26,7 +26,8 @@ _INSERT = """
     select id::uuid as id, 'toxicity' as dataset, text, label,
            if(label is null, 'disputed', 'labelled') as status, 1.0 as agreement, '{}' as votes, 1 as annotations,
            1.0 as confidence, 'majority' as rule, 1 as rule_version, 'annotators' as decided_by, '{}' as metadata,
-           '{}' as enrichment, labelled_at as received_at, labelled_at, 1 as version,
+           '{}' as enrichment, labelled_at as received_at, labelled_at, 1 as version, '' as annotators,
+           '{}' as document,
            root::uuid as near_duplicate_of
     from incoming
 """
@@ -67,7 +68,7 @@ class World:
         make_replica(self.data.replica_path, 1)
         self.replica = Replica(self.data.replica_path, ReplicaSettings(threads=1))
         self.replica.open()
-        self.snapshots = Snapshots(self.replica, self.data)
+        self.snapshots = Snapshots(self.replica, self.data, load_datasets(None))
         self._version = 1
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from core.datasets import load_datasets
 from core.settings import AccessSettings, DatabaseSettings
 from serving_api import documentation, schemas
+from serving_api.dataset_viewer.documentation import RESPONSES as VIEWER
 from serving_api.main import create_app
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 
@@ -26,6 +27,7 @@ DATA_PATHS = [
     "/stats",
     "/stats/agreement",
     "/stats/annotators",
+    *VIEWER,
 ]
 
 

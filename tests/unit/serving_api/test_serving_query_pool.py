@@ -9,7 +9,7 @@ import duckdb
 import pytest
 
 from core.problems import Unavailable
-from serving_api.query_pool import QueryPool
+from serving_api.query_pool import Connect, QueryPool
 from serving_api.replica import Replica, State
 from serving_api.settings import ReplicaSettings
 
@@ -56,11 +56,15 @@ def test_beyond_the_queue_queries_are_refused(replica: Replica) -> None:
     asyncio.run(scenario())
 
 
-def test_long_query_is_refused_and_ended(replica: Replica) -> None:
+@pytest.mark.parametrize("connect", [None, duckdb.connect])
+def test_long_query_is_refused_and_ended(replica: Replica, connect: Connect | None) -> None:
     async def scenario() -> None:
         pool = QueryPool(replica, 1, 0, 0.3)
         with pytest.raises(Unavailable) as refusal:
-            await pool.run(lambda cursor, _: cursor.execute(ENDLESS).fetchall())
+            if connect:
+                await pool.run_beside(connect, lambda cursor: cursor.execute(ENDLESS).fetchall())
+            else:
+                await pool.run(lambda cursor, _: cursor.execute(ENDLESS).fetchall())
         assert refusal.value.code == "query_timeout"
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:

@@ -119,6 +119,8 @@ def test_what_dead_writers_left_is_removed(labelled: World) -> None:
     root = Path(labelled.snapshots.storage.root)
     (root / ".writing-dead" / "data").mkdir(parents=True)
     (root / "half" / "data").mkdir(parents=True)  # as a bucket's, without its manifest
+    (root / "rubbish").mkdir()
+    (root / "rubbish" / MANIFEST).write_text("{}")
     assert labelled.snapshots.list() == []
     labelled.create(name="one")
     assert not (root / ".writing-dead").exists()

@@ -90,9 +90,9 @@ def test_what_is_read_is_what_the_manifest_says(labelled: TestClient) -> None:
 
 
 def test_filters_are_those_of_the_lists(labelled: TestClient) -> None:
-    manifest = make(labelled, label=["toxic"], q="1", splits={"all": 1})
+    manifest = make(labelled, label=["toxic"], q="1", splits={"whole": 1})
     served = labelled.get("/texts?label=toxic&q=1").json()["items"]
-    assert {row["id"] for row in read(labelled, manifest["name"], "all")} == {item["id"] for item in served}
+    assert {row["id"] for row in read(labelled, manifest["name"], "whole")} == {item["id"] for item in served}
     assert manifest["filters"] == {"label": ["toxic"], "q": "1"}
 
 
@@ -185,14 +185,14 @@ def test_what_is_not_there_is_not_found(labelled: TestClient) -> None:
 
 
 def test_texts_are_taken_out_by_admins_only(labelled: TestClient) -> None:
-    make(labelled, name="one", splits={"all": 1})
+    make(labelled, name="one", splits={"whole": 1})
     etag = labelled.get("/snapshots/one/all.parquet").headers["etag"]
     wrong = labelled.post("/snapshots/one/rewrite", json={"without": ["x"]}).json()
     assert wrong["errors"][0]["pointer"] == "/without/0"
     ids = [str(_ROWS[7].id), str(uuid4())]
     answer = labelled.post("/snapshots/one/rewrite", json={"without": ids})
-    assert answer.json()["splits"]["all"]["rows"] == 29
-    assert ids[0] not in {row["id"] for row in read(labelled, "one", "all")}
+    assert answer.json()["splits"]["whole"]["rows"] == 29
+    assert ids[0] not in {row["id"] for row in read(labelled, "one", "whole")}
     changed = labelled.get("/snapshots/one/all.parquet", headers={"Range": "bytes=0-3", "If-Range": etag})
     assert changed.status_code == 200  # not a part of another file
     assert labelled.post("/snapshots/none/rewrite", json={"without": ids}).status_code == 404

@@ -1,0 +1,1 @@
+"""The endpoints of Hugging Face's dataset viewer, over live labels and snapshots."""

@@ -1,0 +1,68 @@
+"""Refusals that clients of either kind can read: problems, with what the original sends in them."""
+
+from collections.abc import Awaitable, Callable
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+
+from core.problems import InvalidFields, NotFound, Problem
+from core.web import field_error
+
+# What the original calls them. A clients' library looks at these, and at `error`.
+_CODES = {
+    401: "ExternalUnauthenticatedError",
+    403: "ExternalAuthenticatedError",
+    404: "ResponseNotFound",
+    422: "InvalidParameter",
+    503: "ResponseNotReady",
+}
+
+
+class ViewerRoute(APIRoute):
+    """A route whose refusals have an `error` member, and an X-Error-Code."""
+
+    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
+        """Return the handler."""
+        handle = super().get_route_handler()
+
+        async def handle_and_translate(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except RequestValidationError as error:
+                wrong = InvalidFields([field_error(e["loc"], e["type"], e["msg"]) for e in error.errors()])
+                raise _translated(wrong) from error
+            except Problem as problem:
+                raise _translated(problem) from problem.__cause__
+
+        return handle_and_translate
+
+
+def _translated(problem: Problem) -> Problem:
+    """Say the same in the original's words, too."""
+    errors = problem.extra.get("errors", [])
+    is_missing = any(error["code"] == "missing" for error in errors)
+    words = [f"Parameter '{error['parameter']}': {error['detail']}" for error in errors if "parameter" in error]
+    problem.extra["error"] = " ".join(words) or problem.detail
+    code = "MissingRequiredParameter" if is_missing else _CODES.get(problem.status)
+    if code:
+        problem.headers["X-Error-Code"] = code
+    return problem
+
+
+def no_dataset(name: str, known: list[str]) -> NotFound:
+    """Return the refusal of an unknown dataset."""
+    return NotFound(f"There is no dataset {name!r}; there are: {', '.join(known)}.", code="dataset_not_found")
+
+
+def no_config(name: str, dataset: str) -> NotFound:
+    """Return the refusal of an unknown config."""
+    detail = f"There is no config {name!r} of {dataset}: it is live, or the name of a snapshot."
+    return NotFound(detail, code="config_not_found")
+
+
+def no_split(name: str, config: str, known: list[str]) -> NotFound:
+    """Return the refusal of an unknown split."""
+    return NotFound(
+        f"There is no split {name!r} of {config}; there are: {', '.join(known)}.", code="split_not_found"
+    )

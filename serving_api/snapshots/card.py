@@ -1,0 +1,205 @@
+"""The dataset card of a snapshot: its README.md, in the format of the Hugging Face Hub."""
+
+from core.datasets import LabelRule
+from serving_api.agreement import Estimate
+from serving_api.snapshots.columns import COLUMNS
+from serving_api.snapshots.facts import Facts
+from serving_api.snapshots.front_matter import make_front_matter
+from serving_api.snapshots.literals import fenced, literal
+from serving_api.snapshots.manifest import Manifest
+
+_DISPUTED = "null"  # as the manifest counts them
+_RULES = {
+    LabelRule.MAJORITY: "What most annotators said; a tie is disputed.",
+    LabelRule.DAWID_SKENE: "The most probable one, by how each annotator confuses labels (Dawid and Skene 1979).",
+    LabelRule.MACE: "The most probable one, by how often each annotator guesses (MACE, Hovy et al. 2013).",
+    LabelRule.GLAD: "The most probable one, by annotators' ability and texts' difficulty (GLAD, Whitehill 2009).",
+}
+_COEFFICIENTS = {
+    "krippendorff_alpha": "Krippendorff's alpha (nominal)",
+    "fleiss_kappa": "Fleiss' kappa",
+    "observed_agreement": "Observed agreement",
+}
+_NEAR_DUPLICATES = {
+    "off": "Near duplicates were not looked for.",
+    "link": "Near duplicates are linked.",
+    "ask_once": "Near duplicates are linked, and annotators are asked for one of several.",
+}
+_ORDINARY_COLUMNS = ("text", "label")
+
+
+def make_card(manifest: Manifest, facts: Facts) -> str:
+    """Return README.md. Of the manifest's times it shows none."""
+    sections = [
+        _head(manifest, facts),
+        _labels(manifest, facts),
+        _agreement(facts),
+        _annotators(facts),
+        f"## Guidelines\n\nWhat annotators were told last, as Markdown:\n\n{fenced(facts.guidelines)}",
+        _rule(facts),
+        _sources(facts),
+        _languages(facts),
+        _splits(manifest, facts),
+        _loading(manifest),
+        _columns(),
+        _licence(facts),
+    ]
+    return f"---\n{make_front_matter(manifest, facts)}---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _head(manifest: Manifest, facts: Facts) -> str:
+    filters = [f"- `{name}`: {_filter(name, value)}" for name, value in sorted(manifest.filters.items())]
+    chosen = "\n".join(["Only texts that these filters leave are in it:\n", *filters]) if filters else ""
+    return f"""# {manifest.dataset}
+
+{_number(manifest.rows, "text", "texts")}, labelled by people. This is the snapshot
+{literal(manifest.name)} of version {manifest.version} of the labels: its files never change. SHA-256 over its
+splits: `{manifest.content_hash}`.
+
+{chosen or "All texts that were labelled or disputed are in it."}{_rewritten(manifest, facts)}"""
+
+
+def _rewritten(manifest: Manifest, facts: Facts) -> str:
+    if manifest.rewritten_at is None:
+        return ""
+    gone = _number(facts.texts - manifest.rows, "text was", "texts were")
+    return f"""
+
+{gone} taken out of it since it was written. Labels and splits are counted anew below; the
+other figures are from before."""
+
+
+def _filter(name: str, value: object) -> str:
+    # The card names no annotator.
+    return "one annotator" if name == "annotator" else literal(value)
+
+
+def _labels(manifest: Manifest, facts: Facts) -> str:
+    counted = {label for split in manifest.splits.values() for label in split.labels} - {_DISPUTED}
+    labels = [*facts.labels, *sorted(counted - {*facts.labels})]
+    rows = [_label_row(manifest, label, f"`{label}`") for label in labels]
+    rows.append(_label_row(manifest, _DISPUTED, "disputed, without a label"))
+    rows.append(["all", *(f"{split.rows:,}" for split in manifest.splits.values()), f"{manifest.rows:,}"])
+    return "## Labels\n\n" + _table(["label", *(f"`{name}`" for name in manifest.splits), "all"], rows)
+
+
+def _label_row(manifest: Manifest, label: str, shown: str) -> list[str]:
+    counts = [split.labels.get(label, 0) for split in manifest.splits.values()]
+    return [shown, *(f"{count:,}" for count in counts), f"{sum(counts):,}"]
+
+
+def _agreement(facts: Facts) -> str:
+    rows = [
+        [shown, _figure(one.value), _interval(one), f"{one.n:,}"]
+        for name, shown in _COEFFICIENTS.items()
+        for one in [facts.agreement[name]]
+    ]
+    table = _table(["coefficient", "value", "95 % interval", "texts"], rows)
+    return f"""## Agreement
+
+How far annotators agree on the texts with two or more answers. Intervals are percentiles of 1,000 bootstrap
+samples of the texts; "undefined" is where there are no such texts, or all answers name one label.
+
+{table}"""
+
+
+def _figure(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
+
+
+def _interval(one: Estimate) -> str:
+    return "" if one.low is None else f"{_figure(one.low)} to {_figure(one.high)}"
+
+
+def _annotators(facts: Facts) -> str:
+    answers = facts.answers
+    mean = answers.total / facts.texts if facts.texts else 0
+    adjudicated = facts.decided_by.get("adjudicators", 0)
+    return f"""## Annotators
+
+{_number(answers.annotators, "annotator", "annotators")} gave {_number(answers.total, "answer", "answers")}: from
+{answers.fewest:,} to {answers.most:,} a text, {mean:.2f} on average; {facts.answers_wanted:,} complete a text.
+{_number(answers.adjudicators, "adjudicator", "adjudicators")} answered about disputes beside, and decided
+{_number(adjudicated, "label", "labels")}. No column holds the name of an annotator."""
+
+
+def _rule(facts: Facts) -> str:
+    rows = [
+        [
+            f"`{rule.name}`",
+            _RULES[LabelRule(rule.name)],
+            f"{rule.first_version} to {rule.last_version}",
+            f"{rule.texts:,}",
+        ]
+        for rule in facts.rules
+    ]
+    return "## Label rule\n\n" + _table(["rule", "the label is", "versions", "texts"], rows)
+
+
+def _sources(facts: Facts) -> str:
+    head = f"## Sources\n\n{_number(facts.sources_total, 'source', 'sources')}, as senders named them."
+    rows = [[literal(name), f"{texts:,}"] for name, texts in facts.sources.items()]
+    return f"{head} The most frequent:\n\n{_table(['source', 'texts'], rows)}" if rows else head
+
+
+def _languages(facts: Facts) -> str:
+    rows = [[literal(code), f"{texts:,}"] for code, texts in facts.languages.items()]
+    told = f"As a detector told them (BCP 47; `und`: it was not sure).\n\n{_table(['language', 'texts'], rows)}"
+    return f"## Languages\n\n{told if rows else 'They were not told.'}"
+
+
+def _splits(manifest: Manifest, facts: Facts) -> str:
+    rows = [
+        [f"`{name}`", f"{manifest.shares[name]:.6g}", f"{split.rows:,}", f"`{split.path}`", f"`{split.sha256}`"]
+        for name, split in manifest.splits.items()
+    ]
+    by_label = "Stratified: each label has these shares by itself, as nearly as can be."
+    stratified = by_label if manifest.stratified else "Not stratified: labels do not matter for it."
+    return f"""## Splits
+
+A text's split follows from its id and the seed {manifest.seed}: it keeps it in every later snapshot with the same
+seed and shares. {stratified}
+
+{_NEAR_DUPLICATES[facts.near_duplicates]}
+{_number(facts.near_twins, "text is", "texts are")} linked to an earlier one; all that are linked share a split.
+
+{_table(["split", "share", "texts", "file", "SHA-256"], rows)}"""
+
+
+def _loading(manifest: Manifest) -> str:
+    split = next(iter(manifest.splits))
+    path = manifest.splits[split].path
+    columns = ", ".join(_ORDINARY_COLUMNS)
+    quoted = ", ".join(f'"{name}"' for name in _ORDINARY_COLUMNS)
+    return f"""## How to load it
+
+From its folder, or from where it is served: then `{path}` is `http://…/snapshots/{manifest.name}/{split}.parquet`.
+
+```python
+import datasets, duckdb, pandas, polars
+
+datasets.load_dataset(".")  # the folder; or the name of the dataset on the Hub
+pandas.read_parquet("{path}", columns=[{quoted}])
+polars.scan_parquet("{path}").select({quoted}).collect()
+duckdb.sql("select {columns} from '{path}'")
+```"""  # noqa: S608 - an example
+
+
+def _columns() -> str:
+    rows = [[f"`{name}`", f"`{column.type}`", column.meaning] for name, column in COLUMNS.items()]
+    return "## Columns\n\n" + _table(["column", "type", "means"], rows)
+
+
+def _licence(facts: Facts) -> str:
+    if facts.license:
+        return f"## Licence\n\n{literal(facts.license)}, as the dataset's owner has set it."
+    return "## Licence\n\nNone was set. Whoever owns the texts decides, and adds `license:` to the YAML above."
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _number(count: int, one: str, many: str) -> str:
+    return f"{count:,} {one if count == 1 else many}"

@@ -1,0 +1,145 @@
+"""The Croissant description of a snapshot: croissant.json, by http://mlcommons.org/croissant/1.0."""
+
+from typing import Any
+
+from serving_api.snapshots.columns import COLUMNS, MOMENT
+from serving_api.snapshots.facts import Facts
+from serving_api.snapshots.front_matter import list_languages
+from serving_api.snapshots.manifest import Manifest, SplitFile
+
+# The specification's own, in full: readers compare it.
+_CONTEXT = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "citeAs": "cr:citeAs",
+    "column": "cr:column",
+    "conformsTo": "dct:conformsTo",
+    "cr": "http://mlcommons.org/croissant/",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "dct": "http://purl.org/dc/terms/",
+    "equivalentProperty": "cr:equivalentProperty",
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "extract": "cr:extract",
+    "field": "cr:field",
+    "fileProperty": "cr:fileProperty",
+    "fileObject": "cr:fileObject",
+    "fileSet": "cr:fileSet",
+    "format": "cr:format",
+    "includes": "cr:includes",
+    "isLiveDataset": "cr:isLiveDataset",
+    "jsonPath": "cr:jsonPath",
+    "key": "cr:key",
+    "md5": "cr:md5",
+    "parentField": "cr:parentField",
+    "path": "cr:path",
+    "recordSet": "cr:recordSet",
+    "references": "cr:references",
+    "regex": "cr:regex",
+    "repeated": "cr:repeated",
+    "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
+    "sc": "https://schema.org/",
+    "separator": "cr:separator",
+    "source": "cr:source",
+    "subField": "cr:subField",
+    "transform": "cr:transform",
+}
+_TYPES = {"string": "sc:Text", "float64": "cr:Float64", "int32": "cr:Int32", MOMENT: "sc:DateTime"}
+_USES = {"train": "cr:TrainingSplit", "validation": "cr:ValidationSplit", "test": "cr:TestSplit"}
+_SPLITS = "splits"
+
+
+def make_croissant(manifest: Manifest, facts: Facts) -> dict[str, Any]:
+    """Return the JSON-LD: a file and a record set for each split, and the list of the splits."""
+    document = {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "name": manifest.name,
+        "description": f"{manifest.rows} texts of the dataset {manifest.dataset}, labelled by people.",
+        "version": f"{manifest.version}.0.0",  # any number of labels may have changed since the one before
+        "datePublished": manifest.created_at.date().isoformat(),
+        "citeAs": f"{manifest.dataset}, snapshot {manifest.name}, SHA-256 {manifest.content_hash}",
+        "license": facts.license,
+        "inLanguage": list_languages(facts),
+        "distribution": [_file(name, split) for name, split in manifest.splits.items()],
+        "recordSet": [_split_list(manifest), *(_records(name) for name in manifest.splits)],
+    }
+    return {key: value for key, value in document.items() if value}
+
+
+def _file(name: str, split: SplitFile) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileObject",
+        "@id": _file_id(name),
+        "name": _file_id(name),
+        "contentUrl": split.path,
+        "contentSize": f"{split.bytes} B",
+        "encodingFormat": "application/x-parquet",
+        "sha256": split.sha256,
+    }
+
+
+def _split_list(manifest: Manifest) -> dict[str, Any]:
+    fields = [("name", "sc:Text"), ("use", "sc:URL")]
+    rows = [{f"{_SPLITS}/name": name, f"{_SPLITS}/use": _USES.get(name, "cr:Split")} for name in manifest.splits]
+    return {
+        "@type": "cr:RecordSet",
+        "@id": _SPLITS,
+        "name": _SPLITS,
+        "description": "The splits; each has a record set of its name.",
+        "dataType": "cr:Split",
+        "key": {"@id": f"{_SPLITS}/name"},
+        "field": [
+            {"@type": "cr:Field", "@id": f"{_SPLITS}/{name}", "name": f"{_SPLITS}/{name}", "dataType": type_}
+            for name, type_ in fields
+        ],
+        "data": rows,
+    }
+
+
+def _records(name: str) -> dict[str, Any]:
+    return {
+        "@type": "cr:RecordSet",
+        "@id": f"split-{name}",
+        "name": f"split-{name}",
+        "description": f"The texts of the split {name}.",
+        "key": {"@id": f"split-{name}/id"},
+        "field": [_split_field(name), *(_field(name, column) for column in COLUMNS)],
+    }
+
+
+def _field(split: str, column: str) -> dict[str, Any]:
+    id_ = f"split-{split}/{column}"
+    return {
+        "@type": "cr:Field",
+        "@id": id_,
+        "name": id_,
+        "description": COLUMNS[column].meaning,
+        "dataType": _TYPES[COLUMNS[column].type],
+        "source": {"fileObject": {"@id": _file_id(split)}, "extract": {"column": column}},
+    }
+
+
+def _split_field(split: str) -> dict[str, Any]:
+    """Return the field that tells the split: it is in the file's name."""
+    id_ = f"split-{split}/split"
+    return {
+        "@type": "cr:Field",
+        "@id": id_,
+        "name": id_,
+        "description": "The split.",
+        "dataType": "sc:Text",
+        "references": {"field": {"@id": f"{_SPLITS}/name"}},
+        "source": {
+            "fileObject": {"@id": _file_id(split)},
+            "extract": {"fileProperty": "fullpath"},
+            "transform": {"regex": f"(?:.*/)?({split})[^/]*"},
+        },
+    }
+
+
+def _file_id(split: str) -> str:
+    return f"{split}.parquet"

@@ -1,0 +1,146 @@
+"""What a snapshot's card tells beside its manifest: counts and agreement, read with the rows themselves."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import duckdb
+from pydantic import BaseModel, ConfigDict, Field
+
+from core.datasets import Dataset
+from core.models import AnnotationStatus
+from serving_api.agreement import Estimate, agreement
+from serving_api.query import Condition, TextsQuery, conditions
+from serving_api.replica_tables import Role
+from serving_api.statistics_queries import count_votes
+
+_SOURCES_SHOWN = 20
+
+
+class Answers(BaseModel):
+    """How many answers the texts have. Submitted ones of annotators count."""
+
+    model_config = ConfigDict(frozen=True)
+
+    total: int = Field(description="On all texts.")
+    fewest: int = Field(description="On one text.")
+    most: int = Field(description="On one text.")
+    annotators: int = Field(description="Persons who gave them.")
+    adjudicators: int = Field(description="Persons who were asked about disputes beside; not among the others.")
+
+
+class Rule(BaseModel):
+    """A rule by which labels were derived."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    texts: int
+    first_version: int = Field(description="Estimates are counted; the oldest one that a label is from.")
+    last_version: int
+
+
+class Facts(BaseModel):
+    """What is so of a snapshot's texts, at its version. It names no annotator."""
+
+    model_config = ConfigDict(frozen=True)
+
+    guidelines: str = Field(description="What annotators are told when it is written, as Markdown.")
+    labels: tuple[str, ...] = Field(description="What annotators choose from, in their order.")
+    answers_wanted: int = Field(description="Annotations that complete a text.")
+    near_duplicates: str = Field(description="Setting of the dataset: off, link, ask_once.")
+    license: str | None = Field(description="Licence, as the dataset's owner has set it.")
+    texts: int
+    statuses: dict[str, int] = Field(description="Texts by status.")
+    decided_by: dict[str, int] = Field(description="Texts by whose answers decided.")
+    rules: tuple[Rule, ...] = Field(description="By name.")
+    answers: Answers
+    agreement: dict[str, Estimate] = Field(description="Coefficients with their 95 % intervals, by name.")
+    sources: dict[str, int] = Field(description="Texts by source, the 20 that most are from.")
+    sources_total: int = Field(description="How many sources there are.")
+    languages: dict[str, int] = Field(description="Texts by language where it is known, the most frequent first.")
+    near_twins: int = Field(description="Texts that are linked as near duplicates of an earlier one.")
+
+    def without_sources(self) -> "Facts":
+        """Return them without the names of sources: one might be that of a text that is to be forgotten."""
+        return self.model_copy(update={"sources": {}})
+
+
+def read_facts(cursor: duckdb.DuckDBPyConnection, query: TextsQuery, dataset: Dataset) -> Facts:
+    """Return the facts of the texts that the query finds; the same version gives the same facts.
+
+    `cursor` is in the transaction that the rows are read in. Agreement is as in `GET /stats/agreement`.
+    """
+    measured = agreement(count_votes(cursor, query))
+    sources = _count_by(cursor, query, "source")
+    where, values = conditions(query)
+    statement = f"""
+        select count(*), coalesce(sum(annotations), 0)::bigint, coalesce(min(annotations), 0),
+               coalesce(max(annotations), 0), count(near_duplicate_of)
+        from items where {where}
+    """  # noqa: S608 - known columns only, here and below
+    texts, total, fewest, most, twins = cursor.execute(statement, values).fetchall()[0]
+    persons = _count_persons(cursor, query)
+    return Facts(
+        guidelines=dataset.guidelines,
+        labels=dataset.labels,
+        answers_wanted=dataset.answers_wanted,
+        near_duplicates=dataset.near_duplicates,
+        license=dataset.license,
+        texts=texts,
+        statuses=_count_by(cursor, query, "status"),
+        decided_by=_count_by(cursor, query, "decided_by"),
+        rules=_list_rules(cursor, query),
+        answers=Answers(
+            total=total,
+            fewest=fewest,
+            most=most,
+            annotators=persons.get(Role.ANNOTATOR, 0),
+            adjudicators=persons.get(Role.ADJUDICATOR, 0),
+        ),
+        agreement={
+            "krippendorff_alpha": measured.krippendorff_alpha,
+            "fleiss_kappa": measured.fleiss_kappa,
+            "observed_agreement": measured.observed_agreement,
+        },
+        sources=dict([*sources.items()][:_SOURCES_SHOWN]),
+        sources_total=len(sources),
+        languages=_count_by(cursor, query, "language"),
+        near_twins=twins,
+    )
+
+
+def _count_by(cursor: duckdb.DuckDBPyConnection, query: TextsQuery, column: str) -> dict[str, int]:
+    """Return the number of texts by what `column` holds, nulls left out, the most frequent first."""
+    where, values = conditions(query)
+    statement = f"""
+        select {column}, count(*) from items where {where} and {column} is not null group by 1 order by 2 desc, 1
+    """  # noqa: S608
+    return dict(_rows(cursor, statement, values))
+
+
+def _list_rules(cursor: duckdb.DuckDBPyConnection, query: TextsQuery) -> tuple[Rule, ...]:
+    where, values = conditions(query)
+    statement = f"""
+        select rule, count(*), min(rule_version), max(rule_version) from items where {where} group by 1 order by 1
+    """  # noqa: S608
+    found = _rows(cursor, statement, values)
+    return tuple(Rule(name=r, texts=n, first_version=first, last_version=last) for r, n, first, last in found)
+
+
+def _count_persons(cursor: duckdb.DuckDBPyConnection, query: TextsQuery) -> dict[str, int]:
+    """Return how many persons answered about these texts, by their role."""
+    where, values = _answers_about(query)
+    statement = f"select role, count(distinct annotator) from annotations where {where} group by 1"  # noqa: S608
+    return dict(_rows(cursor, statement, values))
+
+
+def _answers_about(query: TextsQuery) -> Condition:
+    where, values = conditions(query)
+    sql = f"""
+        dataset = ? and status = ? and value is not null and text_id in (select id from items where {where})
+    """  # noqa: S608
+    return sql, [query.dataset, AnnotationStatus.SUBMITTED.value, *values]
+
+
+def _rows(cursor: duckdb.DuckDBPyConnection, statement: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+    return cursor.execute(statement, [*values]).fetchall()

@@ -1,0 +1,215 @@
+"""What the viewer says of rows and columns: features, cut cells, statistics."""
+
+import io
+import math
+import statistics
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import pairwise
+from typing import Any
+
+import datasets
+import duckdb
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from core.problems import Unavailable
+from serving_api.dataset_viewer import live, rendering, snapshot
+from serving_api.dataset_viewer.columns import LIVE, columns_of, feature_types
+from serving_api.dataset_viewer.documentation import RESPONSES
+from serving_api.dataset_viewer.parquet_rows import SplitReader
+from serving_api.dataset_viewer.slices import NumberedRow, Slice, Span
+from serving_api.search_match import Match, Search
+from tests.unit.serving_api.viewer_world import make_parquet, make_replica, make_rows
+
+ROWS = make_rows(50)
+_SPLIT = {"dataset": "toxicity", "config": "live", "split": "train"}
+_NAMES = [column.name for column in LIVE]
+
+
+@pytest.fixture(scope="module")
+def replica() -> Iterator[duckdb.DuckDBPyConnection]:
+    with make_replica(ROWS) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def file(replica: duckdb.DuckDBPyConnection) -> io.BytesIO:
+    return make_parquet(replica)
+
+
+@pytest.fixture
+def reader(file: io.BytesIO) -> SplitReader:
+    return SplitReader(file, time.monotonic() + 60)
+
+
+def test_live_columns_are_those_of_a_file(reader: SplitReader) -> None:
+    assert reader.columns == LIVE
+
+
+def test_the_datasets_library_reads_the_features(file: io.BytesIO) -> None:
+    schema = parquet.read_schema(file)
+    assert datasets.Features.from_dict(feature_types(LIVE)) == datasets.Features.from_arrow_schema(schema)
+    assert columns_of(schema) == LIVE
+
+
+@given(places=st.lists(st.integers(0, 49), max_size=12))
+def test_rows_of_a_file_are_found_by_their_places(file: io.BytesIO, places: list[int]) -> None:
+    found = SplitReader(file, time.monotonic() + 60).read_places(places)
+    assert [row.values[0] for row in found] == [str(ROWS[place]["id"]) for place in places]
+    assert [row.values[_NAMES.index("labelled_at")] for row in found] == [ROWS[p]["labelled_at"] for p in places]
+
+
+@given(offset=st.integers(0, 60), length=st.integers(0, 30))
+def test_a_span_of_a_file_is_that_of_a_list(file: io.BytesIO, offset: int, length: int) -> None:
+    found = SplitReader(file, time.monotonic() + 60).read_span(Span(offset, length))
+    assert [row.values[0] for row in found] == [str(row["id"]) for row in ROWS[offset : offset + length]]
+
+
+def test_only_row_groups_that_hold_the_rows_are_read(file: io.BytesIO) -> None:
+    class Counting(io.BytesIO):
+        read_bytes = 0
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            part = super().read(size)
+            self.read_bytes += len(part)
+            return part
+
+    counting = Counting(file.getvalue())
+    reader = SplitReader(counting, time.monotonic() + 60)
+    before = counting.read_bytes
+    assert len(reader.read_span(Span(21, 7))) == 7
+    assert counting.read_bytes - before < len(file.getvalue()) / 5
+
+
+def test_reading_ends_with_its_time(file: io.BytesIO) -> None:
+    late = SplitReader(file, time.monotonic() - 1)
+    with pytest.raises(Unavailable):
+        late.read_span(Span(0, 1))
+    with pytest.raises(Unavailable), duckdb.connect() as beside:
+        snapshot.statistics(beside, late)
+
+
+def test_a_search_in_a_file_finds_words_the_best_first(reader: SplitReader) -> None:
+    with duckdb.connect() as beside:
+        found = snapshot.search_rows(beside, reader, Search("a", Match.WORDS), Span(0, 100))
+    texts = [row.values[_NAMES.index("text")] for row in found.rows]
+    assert found.total == len(texts)
+    # One of two letters is as good as whole, as long as it is a word by itself.
+    assert Counter(texts) == Counter(
+        row["text"] for row in ROWS if row["text"] in {"a", "A", "a'b", 'a"b', "a%", "a\\b"}
+    )
+    assert texts[0] in {"a", "A"}
+
+
+def _rows(texts: list[str]) -> list[NumberedRow]:
+    blank = [None] * len(_NAMES)
+    place = _NAMES.index("text")
+    return [NumberedRow(n, (*blank[:place], text, *blank[place + 1 :])) for n, text in enumerate(texts)]
+
+
+def _first(texts: list[str], total: int) -> dict[str, Any]:
+    body = rendering.first_rows(_SPLIT, LIVE, Slice(_rows(texts), total))
+    assert len(body) < 1_010_000
+    found: dict[str, Any] = orjson.loads(body)
+    return found
+
+
+def test_short_first_rows_are_whole() -> None:
+    found = _first(["a" * 200] * 100, 100)
+    assert (len(found["rows"]), found["truncated"]) == (100, False)
+    assert all(row["truncated_cells"] == [] for row in found["rows"])
+
+
+def test_more_rows_than_are_shown_are_told() -> None:
+    assert _first(["a"] * 100, 101)["truncated"]
+
+
+def test_long_rows_are_left_out() -> None:
+    found = _first(["a" * 60_000] * 100, 100)
+    assert 10 < len(found["rows"]) < 17
+    assert found["truncated"]
+    assert all(row["truncated_cells"] == [] for row in found["rows"])
+
+
+def test_the_last_of_ten_very_long_rows_are_cut() -> None:
+    found = _first(["ä" * 100_000] * 12, 12)
+    assert found["truncated"]
+    cut = [row for row in found["rows"] if row["truncated_cells"]]
+    assert len(found["rows"]) == 10
+    assert cut == found["rows"][-len(cut) :]
+    assert [(row["truncated_cells"], row["row"]["text"]) for row in cut] == [(["text"], "ä" * 50)] * len(cut)
+    assert found["rows"][0]["row"]["text"] == "ä" * 100_000
+
+
+def _statistics(replica: duckdb.DuckDBPyConnection, reader: SplitReader) -> dict[str, dict[str, Any]]:
+    """Return the statistics of each column, which are the same of the replica and of a file."""
+    found = live.statistics(replica, "toxicity")
+    with duckdb.connect() as beside:
+        assert snapshot.statistics(beside, reader) == found
+    assert found["num_examples"] == len(ROWS)
+    return {
+        one["column_name"]: {"type": one["column_type"], **one["column_statistics"]} for one in found["statistics"]
+    }
+
+
+def test_statistics_are_those_of_plain_python(replica: duckdb.DuckDBPyConnection, reader: SplitReader) -> None:
+    found = _statistics(replica, reader)
+    assert list(found) == _NAMES
+    for name, one in found.items():
+        held = [row[name] for row in ROWS if row[name] is not None]
+        assert one["nan_count"] == len(ROWS) - len(held)
+        assert one["nan_proportion"] == round(1 - len(held) / len(ROWS), 5)
+        if one["type"] == "string_label":
+            assert one["frequencies"] == Counter(held)
+            assert one["n_unique"] == len(set(held))
+        elif not held:
+            assert [one[key] for key in ("min", "max", "mean", "median", "std", "histogram")] == [None] * 6
+        else:
+            _check_distribution(one, held)
+    kinds = {name: found[name]["type"] for name in ("text", "label", "annotations", "score", "labelled_at")}
+    assert kinds == {
+        "text": "string_text",
+        "label": "string_label",
+        "annotations": "int",
+        "score": "float",
+        "labelled_at": "datetime",
+    }
+
+
+def _check_distribution(one: dict[str, Any], held: list[Any]) -> None:
+    if one["type"] == "datetime":
+        assert one["min"] == f"{min(held):%Y-%m-%dT%H:%M:%S.%f}Z"
+        edges = [datetime.fromisoformat(edge).replace(tzinfo=None) for edge in one["histogram"]["bin_edges"]]
+    else:
+        held = [len(str(value)) if one["type"] == "string_text" else value for value in held]
+        assert (one["min"], one["max"]) == (min(held), max(held))
+        assert math.isclose(one["mean"], statistics.mean(held), abs_tol=1e-5)
+        assert math.isclose(one["std"], statistics.stdev(held), abs_tol=1e-5)
+        assert min(held) <= one["median"] <= max(held)
+        if one["type"] == "string_text":
+            assert one["median"] == statistics.median(held)
+        edges = one["histogram"]["bin_edges"]
+    bins = list(pairwise(edges))
+    assert sum(one["histogram"]["hist"]) == len(held)
+    for number, ((low, high), count) in enumerate(zip(bins, one["histogram"]["hist"], strict=True)):
+        is_last = number == len(bins) - 1
+        assert count == sum(low <= value < high or (is_last and value == high) for value in held)
+
+
+def test_a_split_without_rows_has_statistics() -> None:
+    with make_replica([]) as empty:
+        found = live.statistics(empty, "toxicity")
+    assert found["num_examples"] == 0
+    assert all(one["column_statistics"]["nan_proportion"] == 0 for one in found["statistics"])
+
+
+def test_examples_are_true_to_their_schemas() -> None:
+    for answers in RESPONSES.values():
+        answer = answers[200]
+        answer["model"].model_validate(answer["content"]["application/json"]["example"], extra="forbid")
