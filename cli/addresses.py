@@ -58,6 +58,11 @@ def database() -> DatabaseSettings:
     return DatabaseSettings(url=SecretStr(url))
 
 
+def knows_database() -> bool:
+    """Whether the platform's database is named, or a local stack runs."""
+    return settings().database_url is not None or _local_stack("database_url") is not None
+
+
 def argilla() -> ArgillaSettings:
     """Return where Argilla is, with an owner's key.
 

@@ -22,7 +22,9 @@ _PAGE = text("""
 select id from texts where dataset = :dataset and status = 'uploaded' and id > :after order by id limit :count
 """)
 _STILL = text("select id from texts where id = any(:ids) and status = 'uploaded' order by id")
-_KNOWN = text("select id from texts where dataset = :dataset and id = any(:ids)")
+_KNOWN = text("""
+select id from texts where dataset = :dataset and id = any(:ids) and status <> 'forgotten'
+""")
 
 
 @dataclass

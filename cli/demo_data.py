@@ -14,6 +14,9 @@ from core.datasets import DEFAULT_DATASET
 
 SOURCE = "demo-data"
 _CHUNK_TEXTS = 50_000
+_OTHERS = """
+select exists (select from texts where source is distinct from :source and status <> 'forgotten')
+"""
 
 
 def demo_data(
@@ -40,7 +43,7 @@ def demo_data(
 
 
 def _refuse_other_texts(connection: Connection) -> None:
-    others = text("select exists (select from texts where source is distinct from :source)")
+    others = text(_OTHERS)
     if connection.execute(others, {"source": SOURCE}).scalar_one():
         fail("This database holds other texts. Demo data goes into an empty one only.")
 

@@ -46,6 +46,8 @@ select id, :dataset, dataset_text, case when toxic then 'toxic' else 'non_toxic'
 from demo
 on conflict (id) do nothing;
 
+delete from demo using texts where texts.id = demo.id and texts.status = 'forgotten';
+
 -- Annotator k is wrong in 5 k percent of the texts.
 insert into annotations (text_id, response_id, annotator_id, annotator, status, value, answers, created_at,
                          updated_at, seen_at)

@@ -16,6 +16,7 @@ from cli.gold_file import GoldRow, Rejects, read_gold
 from core.change_feed import STAMP, wake_readers
 from core.database import make_engine
 from core.datasets import DEFAULT_DATASET, Dataset, load_datasets
+from core.models import TextStatus
 from core.settings import DatasetsFileSettings, read_settings
 
 app = typer.Typer(help="Texts with a known answer: add, list, remove.", no_args_is_help=True)
@@ -24,7 +25,7 @@ _CHUNK_ROWS = 500
 
 # In order of id, as whoever derives labels locks them.
 _LOCK = text("""
-select id, gold_label from texts where dataset = :dataset and id = any(:ids) order by id for no key update
+select id, gold_label, status from texts where dataset = :dataset and id = any(:ids) order by id for no key update
 """)
 
 # -> pending. Received about when another text was, so that the time does not tell what it is.
@@ -98,9 +99,10 @@ def add(
 def _store(connection: Connection, dataset: str, definition: Dataset, rows: Mapping[int, GoldRow]) -> Rejects:
     """Store rows by line; return those that cannot be."""
     ids = {line: row.text_id(dataset) for line, row in rows.items()}
-    held = _lock(connection, dataset, ids.values())
-    missing = {line: row for line, row in rows.items() if ids[line] not in held}
+    held, forgotten = _lock(connection, dataset, ids.values())
+    missing = {line: row for line, row in rows.items() if ids[line] not in held | forgotten}
     rejects = [(line, reason) for line, row in missing.items() if (reason := _why_not_new(row, definition))]
+    rejects += [(line, "was forgotten on request") for line in rows if ids[line] in forgotten]
     refused = {line for line, _ in rejects}
     new = [
         row.model_dump() | {"id": ids[line], "dataset": dataset}
@@ -113,9 +115,11 @@ def _store(connection: Connection, dataset: str, definition: Dataset, rows: Mapp
     return rejects
 
 
-def _lock(connection: Connection, dataset: str, ids: Any) -> dict[UUID, str | None]:
-    rows = connection.execute(_LOCK, {"dataset": dataset, "ids": list(ids)})
-    return {row.id: row.gold_label for row in rows}
+def _lock(connection: Connection, dataset: str, ids: Any) -> tuple[dict[UUID, str | None], dict[UUID, None]]:
+    """Return the known answers of the texts that are stored; and the texts that are forgotten."""
+    rows = connection.execute(_LOCK, {"dataset": dataset, "ids": list(ids)}).all()
+    forgotten = {row.id: None for row in rows if row.status == TextStatus.FORGOTTEN}
+    return {row.id: row.gold_label for row in rows if row.id not in forgotten}, forgotten
 
 
 def _why_not_new(row: GoldRow, definition: Dataset) -> str | None:

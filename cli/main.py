@@ -10,6 +10,8 @@ from cli import annotators, gold, keys, snapshot, uploads
 from cli.console import err, printable
 from cli.demo_data import demo_data
 from cli.export import export
+from cli.forget import forget
+from cli.forget_snapshots import rewrite
 from cli.ingest import ingest
 from cli.status import status
 from cli.verify import verify
@@ -21,6 +23,7 @@ app = typer.Typer(
 )
 app.command()(ingest)
 app.command()(export)
+app.command()(forget)
 app.command()(status)
 app.command("demo-data")(demo_data)
 app.add_typer(annotators.app, name="annotators")
@@ -28,6 +31,7 @@ app.add_typer(gold.app, name="gold")
 app.add_typer(keys.app, name="keys")
 app.add_typer(snapshot.app, name="snapshot")
 app.add_typer(uploads.app, name="uploads")
+snapshot.app.command()(rewrite)
 uploads.app.command()(verify)
 
 

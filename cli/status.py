@@ -5,9 +5,12 @@ from typing import Any
 import httpx
 import typer
 from rich.table import Table
+from sqlalchemy.exc import SQLAlchemyError
 
 from cli import addresses
 from cli.console import err, out, printable
+from cli.forget_log import list_stuck
+from core.database import make_engine
 
 
 def status() -> None:
@@ -19,6 +22,7 @@ def status() -> None:
         f"dataset {alert['dataset']} stands still since {alert['since']}: {alert['reason']} ({alert['code']})"
         for alert in queue.pop("alerts", [])
     ]
+    missing += _forgetting()
     table = Table("what", "how much", title="Annotation platform")
     for name, value in (_numbers(queue) | _labels(f"{serving}/stats")).items():
         table.add_row(name, value)
@@ -27,6 +31,20 @@ def status() -> None:
         err.print(line, style="red", markup=False)
     if missing:
         raise typer.Exit(1)
+
+
+def _forgetting() -> list[str]:
+    """Return which texts are not forgotten everywhere although they should be; only Postgres tells."""
+    if not addresses.knows_database():
+        return []
+    engine = make_engine(addresses.database(), "annotate status")
+    try:
+        with engine.connect() as connection:
+            return list_stuck(connection)
+    except SQLAlchemyError as error:  # without its words, which hold the statement
+        return [f"Postgres cannot tell what is being forgotten: {type(error).__name__}"]
+    finally:
+        engine.dispose()
 
 
 def _missing(name: str, url: str) -> list[str]:

@@ -15,6 +15,8 @@ from core.models import Annotation, Label, Text, TextStatus
 
 app = typer.Typer(help="Texts on their way to Argilla: list, show, retry.", no_args_is_help=True)
 
+_DONE = {TextStatus.UPLOADED, TextStatus.FORGOTTEN}
+
 DatasetOption = Annotated[str | None, typer.Option(help="Texts of this dataset only.")]
 
 
@@ -33,7 +35,7 @@ def list_uploads(
     """Show texts by status, in the order received."""
     table = Table("id", "dataset", "status", "attempts", "received", "text", "last error")
     with _engine().connect() as connection:
-        for chosen in status or [s for s in TextStatus if s != TextStatus.UPLOADED]:
+        for chosen in status or [s for s in TextStatus if s not in _DONE]:
             for row in _find(connection, chosen, dataset, limit):
                 table.add_row(
                     str(row.id),

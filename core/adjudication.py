@@ -13,7 +13,7 @@ from sqlalchemy.orm import aliased
 
 from core.datasets import Dataset, adjudication_of
 from core.label_rule import Outcome
-from core.models import Annotation, AnnotationStatus, Label, LabelStatus, Text
+from core.models import Annotation, AnnotationStatus, Label, LabelStatus, Text, TextStatus
 from core.text_identity import text_id
 
 _MISSING_TEXTS = 500
@@ -51,7 +51,11 @@ def request_adjudication(
     ]
     if not disputed:
         return
-    rows = connection.execute(select(Text.__table__).where(Text.id.in_(disputed))).all()
+    # Locked, if it is not yet: one that is forgotten meanwhile must leave no copy.
+    query = select(Text.__table__).where(Text.id.in_(disputed), Text.status != TextStatus.FORGOTTEN)
+    rows = connection.execute(query.order_by(Text.id).with_for_update(key_share=True)).all()
+    if not rows:
+        return
     # -> pending: as a text of the adjudicators' dataset
     copies = [_copy(row, adjudication_of(dataset), outcomes[row.id]) for row in rows]
     connection.execute(insert(Text).values(copies).on_conflict_do_nothing())

@@ -57,8 +57,8 @@ def replace_annotations(
 
     `responses` holds for each text read all of its responses, an empty list where there are none. What is
     absent there was deleted, and is withdrawn here, unless it was seen by a later read, or is carried. A failed
-    text has no record any more: what was read of it before is too old. Runs in the caller's transaction. Returns
-    the texts whose annotations changed.
+    or forgotten text has no record any more: what was read of it before is too old. Runs in the caller's
+    transaction. Returns the texts whose annotations changed.
     """
     held = _annotations_of(connection, responses)
     changed = [
@@ -110,7 +110,8 @@ def update_labels(connection: Connection, datasets: Datasets, dataset: str, text
 
 def rewrite_labels(connection: Connection, datasets: Datasets, dataset: str, text_ids: Sequence[UUID]) -> None:
     """Derive the labels of these texts anew, failed ones' too, because the dataset's label rule says otherwise."""
-    update_labels(connection, datasets, dataset, [row.id for row in _lock_rows(connection, text_ids)])
+    rows = _lock_rows(connection, text_ids)
+    update_labels(connection, datasets, dataset, [r.id for r in rows if r.status != TextStatus.FORGOTTEN])
 
 
 def _get_rule(connection: Connection, dataset: str, rule: LabelRule) -> RuleInForce:
@@ -198,7 +199,8 @@ def _keep_creation(response: Response, absent: list[Any]) -> Response:
 
 def _lock(connection: Connection, text_ids: Sequence[UUID]) -> list[UUID]:
     """Lock the texts; return those that take annotations."""
-    return [row.id for row in _lock_rows(connection, text_ids) if row.status != TextStatus.FAILED]
+    closed = {TextStatus.FAILED, TextStatus.FORGOTTEN}
+    return [row.id for row in _lock_rows(connection, text_ids) if row.status not in closed]
 
 
 def _lock_rows(connection: Connection, text_ids: Sequence[UUID]) -> Sequence[Any]:

@@ -20,6 +20,7 @@ class TextStatus(StrEnum):
     UPLOADING = "uploading"  # claimed by an uploader until `lease_until`
     UPLOADED = "uploaded"  # confirmed: annotators can find the record in Argilla
     FAILED = "failed"  # refused by Argilla for what it is; `last_error` says why
+    FORGOTTEN = "forgotten"  # emptied on request; the row keeps its id, so that the text is not stored again
     # stored beside a near twin that annotators are asked for, in a dataset with near_duplicates = "ask_once";
     # pending again when that twin fails, or the setting changes
     NEAR_DUPLICATE = "near_duplicate"
@@ -148,7 +149,7 @@ class Alert(Base):
     __tablename__ = "alerts"
 
     dataset: Mapped[str] = mapped_column(primary_key=True)
-    job: Mapped[str] = mapped_column(primary_key=True, comment="push, pull, sweep, heal or rule")
+    job: Mapped[str] = mapped_column(primary_key=True, comment="push, pull, sweep, heal, rule or forget")
     code: Mapped[str]
     reason: Mapped[str] = mapped_column(comment="for people; says what to do")
     since: Mapped[datetime] = mapped_column(server_default=sa.text("now()"))
@@ -406,3 +407,34 @@ class ImportReject(Base):
     code: Mapped[str]
     detail: Mapped[str]
     fields: Mapped[Any | None] = mapped_column(sa.JSON, comment="the row as it was read; null: unreadable or big")
+
+
+class ForgetRequest(Base):
+    """A text that was forgotten, and how far that has come. Nothing of the text is in it; its id is a hash."""
+
+    __tablename__ = "forget_requests"
+
+    text_id: Mapped[UUID] = mapped_column(primary_key=True)
+    dataset: Mapped[str]
+    copy_of: Mapped[UUID | None] = mapped_column(
+        comment="the text that this one put before adjudicators; it has a request of its own"
+    )
+    requested_at: Mapped[datetime] = mapped_column(comment="when Postgres forgot it")
+    requested_by: Mapped[str] = mapped_column(comment="who asked, as they said")
+    imports_until: Mapped[int] = mapped_column(
+        sa.BigInteger, comment="bodies of imports up to this sequence may hold it"
+    )
+    imports_at: Mapped[datetime | None] = mapped_column(comment="when none of these bodies was left")
+    removed_at: Mapped[datetime | None] = mapped_column(comment="when Argilla was first seen without it")
+    argilla_at: Mapped[datetime | None] = mapped_column(
+        comment="when no upload could bring it back to Argilla any more"
+    )
+    argilla_note: Mapped[str | None] = mapped_column(comment="why Argilla still has a part of it; for people")
+    was_labelled: Mapped[bool] = mapped_column(comment="whether replicas and snapshots may have held it")
+    replica_at: Mapped[datetime | None] = mapped_column(comment="when the replica was first seen without a trace")
+    snapshots_at: Mapped[datetime | None] = mapped_column(comment="when no snapshot was seen to hold it")
+    lifted_at: Mapped[datetime | None] = mapped_column(comment="when the text was allowed to be sent again")
+
+    __table_args__ = (
+        sa.Index("ix_forget_requests_dataset", "dataset", postgresql_where=sa.text("argilla_at is null")),
+    )

@@ -1,4 +1,4 @@
-"""What the ingestion API and the uploader agree on about near duplicates."""
+"""What those who store texts, and those who take them out again, agree on about near duplicates."""
 
 # The status of a text that annotators are asked for, or soon will be.
 ASKED = ("pending", "uploading", "uploaded")
@@ -12,3 +12,21 @@ def lock_of(dataset: str) -> str:
     by a statement of its own: the next one sees what was stored before.
     """
     return f"pg_advisory_xact_lock(hashtextextended('near_duplicates ' || {dataset}, 0))"
+
+
+# near_duplicate -> pending: none of the twins that annotators were to be asked for is left
+RELEASE_TWINS = """
+update texts set status = 'pending'
+where status = 'near_duplicate'
+    and id in (select text_id from near_duplicates where twin_id = any(:ids))
+    and not exists (
+        select from near_duplicates join texts as twin on twin.id = twin_id
+        where text_id = texts.id and twin.status = any(:asked)
+    )
+"""
+
+# For texts of these ids; whoever stores their twins waits, and sees then what became of them.
+LOCK_TWINS = f"""
+select {lock_of("dataset")}
+from (select distinct dataset from texts where id = any(:ids) order by dataset) as names
+"""  # noqa: S608 - constants only

@@ -31,6 +31,7 @@ TEXT_CREATED: Responses = {
     201: answer("The text is stored.", _RECEIPT, headers=_LOCATION),
     400: problem(400, "malformed_json", "Invalid JSON: EOF while parsing a string at line 1 column 11."),
     **key_refusals("ingest"),
+    409: problem(409, "text_forgotten", "This text was forgotten on request, and is not taken again."),
     413: problem(413, "text_too_large", "The text is longer than 65536 bytes of UTF-8."),
     415: problem(415, "unsupported_media_type", "Send the body as Content-Type: application/json."),
     422: wrong_field("/label", "unknown_label", "must be one of: toxic, non_toxic"),

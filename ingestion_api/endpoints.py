@@ -9,8 +9,9 @@ from fastapi import Depends, FastAPI, Request, Response
 
 from core.datasets import Datasets, require_dataset
 from core.keys import Scope, require_scope
+from core.models import TextStatus
 from core.negotiation import Router
-from core.problems import NotFound
+from core.problems import Conflict, NotFound
 from core.web import require_media_type
 from ingestion_api import documentation as docs
 from ingestion_api import repository
@@ -23,6 +24,7 @@ from ingestion_api.trace import trace_steps
 from ingestion_api.webhooks import receive_event
 
 _SHORT_BYTES = 4096
+_FORGOTTEN = "text_forgotten"
 
 
 def add_endpoints(app: FastAPI) -> None:
@@ -86,6 +88,8 @@ async def create_text(request: Request) -> Response:
     require_media_type(request, "application/json")
     row = await _parse(await read_body(request), state.datasets)
     stored = await state.intake.store(row)
+    if stored.status == TextStatus.FORGOTTEN:
+        raise Conflict("This text was forgotten on request, and is not taken again.", code=_FORGOTTEN)
     receipt = {"id": row.id, "status": stored.status, "duplicate": stored.duplicate}
     return Response(
         orjson.dumps(receipt),
@@ -107,6 +111,8 @@ async def read_text(id: UUID, connection: ConnectionDep) -> TextRead:  # noqa: A
     row = await repository.get_text_or_none(connection, id)
     if row is None:
         raise NotFound(f"There is no text {id}.")
+    if row["status"] == TextStatus.FORGOTTEN:
+        raise NotFound(f"The text {id} was forgotten on request.", code=_FORGOTTEN)
     twins = await repository.list_twins(connection, id)
     near_duplicates = [dict(twin) for twin in twins]
     return TextRead.model_validate({**row, "trace": trace_steps(row), "near_duplicates": near_duplicates})

@@ -74,6 +74,7 @@ _TWINS = text("""
         union all
         (select text_id, similarity from near_duplicates where twin_id = :id order by similarity desc limit :count)
     ) as twins
+    where exists (select from texts where texts.id = twins.id and status <> 'forgotten')
     order by similarity desc, id limit :count
 """)
 _SHOWN_TWINS = 20
@@ -83,6 +84,7 @@ _COUNTS = text(
     " union all ".join(
         f"select '{status}' as status, count(*) from texts where dataset = any(:datasets) and status = '{status}'"  # noqa: S608
         for status in TextStatus
+        if status != TextStatus.FORGOTTEN
     )
 )
 
@@ -226,7 +228,7 @@ async def list_twins(connection: EngineConnection, id_: UUID) -> Sequence[RowMap
 
 
 async def get_text_or_none(connection: EngineConnection, id_: UUID) -> RowMapping | None:
-    """Return one text with its status and times."""
+    """Return one text with its status and times; what was forgotten has `status` `forgotten`, and nothing else."""
     return (await connection.execute(_TEXT, {"id": id_})).mappings().one_or_none()
 
 
@@ -235,7 +237,7 @@ async def count_queue(connection: EngineConnection, datasets: Datasets) -> dict[
     names = {"datasets": list(datasets)}
     counts: dict[str, int] = dict((await connection.execute(_COUNTS, names)).tuples().all())
     return {
-        **{str(status): counts[status] for status in TextStatus if status != TextStatus.NEAR_DUPLICATE},
+        **{status: count for status, count in counts.items() if status != TextStatus.NEAR_DUPLICATE},
         "near_duplicates": counts[TextStatus.NEAR_DUPLICATE],
         "oldest_pending_seconds": await connection.scalar(_OLDEST_PENDING_SECONDS, names),
         "open_records": await connection.scalar(_OPEN, names),

@@ -74,7 +74,8 @@ _ANNOTATION = """
 _LABELLED = f"l.status <> '{LabelStatus.WITHDRAWN}' and {_WINDOW}"
 
 _TOMBSTONES = f"""
-    select l.text_id as id, l.dataset, l.changed_xid::text::bigint as version
+    select l.text_id as id, l.dataset, l.changed_xid::text::bigint as version,
+           exists(select from forget_requests f where f.text_id = l.text_id and f.lifted_at is null) as forgotten
     from labels l
     where l.status = '{LabelStatus.WITHDRAWN}' and {_WINDOW}
 """  # noqa: S608

@@ -35,6 +35,7 @@ _LOOK_SECONDS = 0.25
 
 _DAMAGED = "damaged file"
 _BACK_IN_TIME = "the database went back in time"
+_FORGOTTEN = "texts were forgotten, and parts of them are left in the file"
 
 # Sets off what makes an identity another one although Postgres' is the same.
 _AGAIN = "#"
@@ -43,13 +44,17 @@ _AGAIN = "#"
 class Follower:
     """Brings the changes from Postgres into the replica, and the valid keys into the key ring."""
 
-    def __init__(self, replica: Replica, url: str, poll_seconds: float, key_ring: KeyRing) -> None:
+    def __init__(
+        self, replica: Replica, url: str, poll_seconds: float, key_ring: KeyRing, forget_seconds: float = 60
+    ) -> None:
         self.error: str | None = None
         self.rebuilding: str | None = None  # why
         self._replica = replica
         self._url = url
         self._poll_seconds = poll_seconds
         self._key_ring = key_ring
+        self._forget_seconds = forget_seconds
+        self._traces_since: float | None = None
         self._stop = threading.Event()
         self._window_end = 0
         self._window_moved_at = time.monotonic()
@@ -115,9 +120,19 @@ class Follower:
             self.rebuilding = _DAMAGED if self._replica.file.damaged else _why_build(state, head)
             if self.rebuilding is None:
                 self._bring_up(snapshot, head)
+                self.rebuilding = self._why_forget()
         if self.rebuilding:
             self._rebuild(connection, self.rebuilding)
         self._observe(head)
+
+    def _why_forget(self) -> str | None:
+        """Return why to build anew when texts were forgotten a while ago: one build for all of that while."""
+        if not self._replica.has_traces:
+            self._traces_since = None
+            return None
+        now = time.monotonic()
+        self._traces_since = self._traces_since or now
+        return _FORGOTTEN if now - self._traces_since >= self._forget_seconds else None
 
     def _take_over_keys(self, keys: feed.Keys) -> None:
         self._key_ring.replace(keys)
@@ -138,12 +153,16 @@ class Follower:
                 self._build(connection, reason)
         if mine:
             self.rebuilding = None
+        if mine and reason == _FORGOTTEN:
+            self._replica.folder.drop_damaged()
 
     def _copy(self, connection: dbapi.Connection) -> bool:
         with feed.snapshot(connection) as snapshot:
             head = snapshot.head(0)
         with APPLY_SECONDS.labels("copy").time():
-            copied = self._replica.copy_seed(lambda state: _why_build(state, head) is None)
+            copied = self._replica.copy_seed(
+                lambda state: _why_build(state, head) is None and state.built > self._replica.forgotten
+            )
         if copied:
             log.info("replica.copied", rows=self._replica.rows)
         return copied

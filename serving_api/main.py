@@ -32,6 +32,7 @@ from serving_api.endpoints import make_router
 from serving_api.export_endpoints import make_export_router
 from serving_api.exports import Exports
 from serving_api.follower import Follower
+from serving_api.forgotten import make_forgotten_router
 from serving_api.metrics import REPLICA_AGE_SECONDS
 from serving_api.query_pool import QueryPool
 from serving_api.replica import Replica
@@ -68,7 +69,9 @@ def create_app(
     files_pool = QueryPool(replica, serving.query_threads, serving.query_queue, serving.query_seconds)
     viewer = Viewer(files_pool, answers, search, snapshots, datasets, replica_settings)
     key_ring = KeyRing(access.require_api_key)
-    follower = Follower(replica, database.libpq_url, replica_settings.poll_seconds, key_ring)
+    follower = Follower(
+        replica, database.libpq_url, replica_settings.poll_seconds, key_ring, replica_settings.forget_seconds
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -122,6 +125,7 @@ def create_app(
     app.include_router(make_export_router())
     app.include_router(make_snapshot_router())
     app.include_router(make_snapshot_admin_router())
+    app.include_router(make_forgotten_router())
     app.include_router(make_viewer_router())
     app.add_middleware(Shortcut, replica=replica, answers=answers, key_ring=key_ring)
     install_web(app, {"replica": check_replica})

@@ -32,6 +32,7 @@ class State:
     cursor: int  # every change stamped below is applied
     version: int  # the highest stamp applied; 0 when there is none
     read_at: datetime  # when Postgres was last read, UTC
+    built: int = 0  # the cursor when the file was begun: nothing that was forgotten below was ever in it
 
 
 class Replica:
@@ -45,6 +46,7 @@ class Replica:
         self.state: State | None = None
         self.keys: Keys = {}
         self.rows = 0
+        self.forgotten = 0  # the version in which a text was forgotten last
         self._shared = path.parent
         self._settings = settings
         self._processes = processes
@@ -122,6 +124,11 @@ class Replica:
             raise being_built()
         return self.state
 
+    @property
+    def has_traces(self) -> bool:
+        """Whether the file may hold parts of a text that was forgotten since it was begun."""
+        return self.state is not None and self.forgotten >= self.state.built > 0
+
     def on_change(self, listener: Callable[[State], None]) -> None:
         """Have `listener` called, in the follower's thread, whenever another version is there to be read."""
         self._listeners.append(listener)
@@ -136,7 +143,7 @@ class Replica:
         with self._next(self.folder.begin()) as file:
             with file.cursor() as cursor:
                 load(cursor, snapshot, end, self._settings.threads)
-                state = State(identity, end, _number(cursor, tables.BUILT_VERSION), read_at)
+                state = State(identity, end, _number(cursor, tables.BUILT_VERSION), read_at, end)
                 _write(cursor, state)
                 _write_keys(cursor, self.keys)
             if self._processes > 1:
@@ -225,6 +232,7 @@ class Replica:
     def _set(self, state: State) -> None:
         with self.file.transaction("read only") as cursor:
             self.rows = _number(cursor, "select count(*) from items")
+            self.forgotten = _number(cursor, tables.FORGOTTEN)
         self.state, self._noted_at = state, state.read_at
 
     def _tell(self) -> None:
@@ -233,7 +241,7 @@ class Replica:
 
 
 def _read(cursor: duckdb.DuckDBPyConnection) -> State | None:
-    found = cursor.execute("select identity, cursor, version, read_at from state").fetchall()
+    found = cursor.execute("select identity, cursor, version, read_at, built from state").fetchall()
     return State(*found[0]) if found else None
 
 
@@ -244,9 +252,8 @@ def _number(cursor: duckdb.DuckDBPyConnection, statement: str) -> int:
 
 def _write(cursor: duckdb.DuckDBPyConnection, state: State) -> None:
     cursor.execute("delete from state")
-    cursor.execute(
-        "insert into state values (?, ?, ?, ?)", [state.identity, state.cursor, state.version, state.read_at]
-    )
+    values = [state.identity, state.cursor, state.version, state.read_at, state.built]
+    cursor.execute("insert into state values (?, ?, ?, ?, ?)", values)
 
 
 def _write_keys(cursor: duckdb.DuckDBPyConnection, keys: Keys) -> None:

@@ -108,6 +108,10 @@ class ReplicaFolder:
         except FileNotFoundError:
             pass
 
+    def drop_damaged(self) -> None:
+        """Remove the damaged file that was kept: it may hold what was forgotten."""
+        delete(self.path / "replica.damaged")
+
     @property
     def _current(self) -> Path:
         return self.path / (f"replica-{self._number}.duckdb" if self._number else "replica.duckdb")

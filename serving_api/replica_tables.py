@@ -7,7 +7,7 @@ from serving_api import recent_items, totals
 from serving_api.export_columns import json_object
 
 # Goes up with every change of a table here: a file of another layout is built anew.
-LAYOUT = 5
+LAYOUT = 7
 
 
 class Role(StrEnum):
@@ -33,12 +33,14 @@ TABLES = {
         annotator varchar not null, value varchar, status varchar not null, created_at timestamp not null,
         updated_at timestamp not null
     """,
-    "tombstones": "id uuid not null, dataset varchar not null, version bigint not null",
+    "tombstones": """
+        id uuid not null, dataset varchar not null, version bigint not null, forgotten boolean not null
+    """,
     "api_keys": "hash blob not null, scopes varchar[] not null",
     "layout": "number integer not null",
     "state": """
         identity varchar not null, cursor bigint not null, version bigint not null,
-        read_at timestamp not null
+        read_at timestamp not null, built bigint not null
     """,
     **totals.TABLES,
 }
@@ -176,6 +178,8 @@ VERSION = """
     select coalesce(max(version), 0)
     from (select version from new_items union all select version from new_tombstones)
 """
+# What was deleted stays in the file, unreadable, until the file is built anew.
+FORGOTTEN = "select coalesce(max(version), 0) from tombstones where forgotten"
 BUILT_VERSION = """
     select coalesce(max(version), 0) from (select version from items union all select version from tombstones)
 """

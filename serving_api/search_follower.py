@@ -67,6 +67,12 @@ class SearchFollower:
         snapshots = tuple(self._snapshots)
         return snapshots[-1].meta.version if snapshots else None
 
+    @property
+    def built(self) -> int:
+        """The version that the index was begun with; 0 while there is no index."""
+        snapshots = tuple(self._snapshots)
+        return snapshots[-1].meta.built if snapshots else 0
+
     def snapshot_or_none(self, point: Point) -> Snapshot | None:
         """Return the newest index that knows nothing later than `point`; None where there is none yet."""
         fitting = [
@@ -111,6 +117,10 @@ class SearchFollower:
         if meta.identity != state.identity or meta.version > state.version:
             log.info("search.stale", found=meta.version, wanted=state.version)
             self._build()
+        elif meta.built < self._replica.forgotten and not self._replica.has_traces:
+            # What is deleted stays in tantivy's files for as long as it likes.
+            log.info("search.forgetting")
+            self._build()
         elif meta.version < state.version:
             self._catch_up(index, meta)
 
@@ -141,7 +151,7 @@ class SearchFollower:
         log.info("search.building", version=point.version)
         started = time.perf_counter()
         numbers = tuple(moment_number(start) for start in starts)
-        meta = Meta(point.identity, point.version, numbers or (0,), 0, 0)
+        meta = Meta(point.identity, point.version, numbers or (0,), 0, 0, point.version)
         # Block by block, for DuckDB keeps what is overwritten while a transaction lasts.
         for condition in _blocks(starts):
             with self._replica.reading() as cursor:

@@ -18,7 +18,7 @@ from serving_api.search_files import Damaged, check_files
 from serving_api.search_match import word_characters
 
 # Goes up with every change of what is indexed: an index of another layout is built anew.
-_LAYOUT = 1
+_LAYOUT = 2
 _HEAP_BYTES = 64_000_000
 # About so many texts that were labelled one after another are a block: what is common is found in the newest one.
 BLOCK_TEXTS = 65_536
@@ -63,6 +63,7 @@ class Meta:
     starts: tuple[int, ...]  # of the blocks, as `moment_number`
     newest: int  # texts in the last block
     latest: int  # the last moment of all
+    built: int = 0  # the version that it was begun with: nothing that was forgotten until then was ever in it
     layout: int = _LAYOUT
 
     def block(self, place: Place) -> int:

@@ -77,6 +77,11 @@ class ReplicaSettings(SettingsGroup):
         le=60,
         description="The replica looks for new labels at least this often; mostly it is woken earlier.",
     )
+    forget_seconds: float = Field(
+        60,
+        ge=0,
+        description="So long after texts were forgotten the file is built anew, so that no part of them is left.",
+    )
     memory_limit: str = Field(
         "1GB",
         pattern=r"^[0-9]+(\.[0-9]+)? ?[KMGT]i?B$",

@@ -97,6 +97,15 @@ class Argilla:
         """Insert or update records by their `external_id`, all or none; success does not make them visible."""
         await self.call("PUT", f"datasets/{dataset_id}/records/bulk", {"items": list(items)})
 
+    async def overwrite_records(self, dataset_id: UUID, items: Sequence[dict[str, Any]]) -> list[UUID]:
+        """Do the same; return the records' own ids."""
+        answer = await self.call("PUT", f"datasets/{dataset_id}/records/bulk", {"items": list(items)})
+        return [UUID(record["id"]) for record in answer["items"]]
+
+    async def delete_records(self, dataset_id: UUID, record_ids: Sequence[UUID]) -> None:
+        """Delete up to 100 records with all responses; those that are not there count as deleted."""
+        await self.call("DELETE", f"datasets/{dataset_id}/records", ids=",".join(map(str, record_ids)))
+
     async def find_records(self, dataset_id: UUID, external_ids: Sequence[str]) -> set[str]:
         """Return which of up to 250 records annotators can see."""
         found = await self._search(dataset_id, external_ids)
@@ -157,6 +166,16 @@ class Argilla:
         query = {"include": "responses", "offset": offset, "limit": limit}
         found = await self.call("GET", f"datasets/{dataset_id}/records", **query)
         return {str(record["external_id"]): record["responses"] or [] for record in found["items"]}
+
+    async def list_records(self, dataset_id: UUID, offset: int, limit: int) -> list[tuple[str, str]]:
+        """Return ids and external ids of some records, from Argilla's database; none when there are no more."""
+        found = await self.call("GET", f"datasets/{dataset_id}/records", offset=offset, limit=limit)
+        return [(record["id"], str(record["external_id"])) for record in found["items"]]
+
+    async def list_datasets(self) -> list[dict[str, Any]]:
+        """Return all datasets that our key shows."""
+        found: list[dict[str, Any]] = (await self.call("GET", "me/datasets"))["items"]
+        return found
 
     async def check_index(self, dataset_id: UUID) -> None:
         """See that the dataset has its search index.

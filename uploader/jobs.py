@@ -8,6 +8,7 @@ from uploader.alerts import store_alerts
 from uploader.backoff import Backoff
 from uploader.collector import Collector
 from uploader.estimation import Estimator
+from uploader.forgetting import forget
 from uploader.guard import Alert, Guard
 from uploader.healing import heal
 from uploader.lane import Lane
@@ -33,6 +34,7 @@ class DatasetJobs:
         collector: Collector,
         estimator: Estimator,
         retry_cap_seconds: float,
+        watch_seconds: float,
     ) -> None:
         self.wake = asyncio.Event()  # set when a text is noted to be read again
         self._lane = lane
@@ -40,11 +42,12 @@ class DatasetJobs:
         self._sweeper = sweeper
         self._collector = collector
         self._estimator = estimator
-        self._push, self._pull, self._sweep, self._heal, self._rule, self._measure, self._tell = (
+        self._watch_seconds = watch_seconds
+        self._push, self._pull, self._sweep, self._heal, self._rule, self._forget, self._measure, self._tell = (
             Guard(lane.name, job, Backoff(retry_cap_seconds))
-            for job in ("push", "pull", "sweep", "heal", "rule", "measure", "tell")
+            for job in ("push", "pull", "sweep", "heal", "rule", "forget", "measure", "tell")
         )
-        self._shown = (self._push, self._pull, self._sweep, self._heal, self._rule)
+        self._shown = (self._push, self._pull, self._sweep, self._heal, self._rule, self._forget)
         self._told: dict[str, Alert | None] = {}
 
     async def push(self, stopping: asyncio.Event) -> None:
@@ -67,6 +70,10 @@ class DatasetJobs:
     async def estimate(self, stopping: asyncio.Event) -> None:
         """Keep the labels as the dataset's rule says."""
         await self._lead(self._rule, lambda: self._estimator.run(stopping, self._rule.go_on))
+
+    async def forget(self, stopping: asyncio.Event) -> None:
+        """Take texts out of Argilla that were forgotten on request."""
+        await self._lead(self._forget, lambda: forget(self._lane, self._watch_seconds, stopping))
 
     @property
     def leads(self) -> bool:

@@ -51,6 +51,7 @@ _TELL_SECONDS = 1
 _HEAL_SECONDS = 5
 _MEASURE_SECONDS = 5
 _ESTIMATE_SECONDS = 5
+_FORGET_SECONDS = 2
 # Jobs that go on until they fail begin again after so long, and after the pause of their guard.
 _RESTART_SECONDS = 1
 
@@ -150,7 +151,17 @@ def _make_jobs(
     trust = Trust(settings.webhook.grace_seconds)
     sweeper = Sweeper(lane, collector, settings.sweep, registration, trust)
     estimator = Estimator(lane, settings.rule, settings.database, limiter)
-    return DatasetJobs(lane, settings.push, sweeper, collector, estimator, settings.uploader.retry_cap_seconds)
+    # As long as a call may take that a claim allows: no upload begins later, and none is under way longer.
+    watch_seconds = settings.uploader.argilla_timeout_seconds + settings.push.lease_seconds
+    return DatasetJobs(
+        lane,
+        settings.push,
+        sweeper,
+        collector,
+        estimator,
+        settings.uploader.retry_cap_seconds,
+        watch_seconds,
+    )
 
 
 def _make_schedule(all_jobs: Iterable[DatasetJobs], webhook_jobs: WebhookJobs, settings: Settings) -> Schedule:
@@ -163,6 +174,7 @@ def _make_schedule(all_jobs: Iterable[DatasetJobs], webhook_jobs: WebhookJobs, s
         schedule.add(jobs.sweep, settings.sweep.sweep_interval_seconds)
         schedule.add(jobs.heal, _HEAL_SECONDS)
         schedule.add(jobs.estimate, _ESTIMATE_SECONDS)
+        schedule.add(jobs.forget, _FORGET_SECONDS)
         schedule.add(jobs.tell, _TELL_SECONDS)
         schedule.add(jobs.measure, _MEASURE_SECONDS)
     return schedule

@@ -46,6 +46,9 @@ LOST_TEXTS = Counter(
     "Texts whose claim was lost before their batch ended: others finish them",
     ["dataset"],
 )
+FORGOTTEN_TEXTS = Counter(
+    "uploader_forgotten_texts_total", "Forgotten texts that are out of Argilla for good", ["dataset"]
+)
 LEADS = Gauge("uploader_leads", "1 while this process leads the work on a dataset", ["dataset"])
 CIRCUIT_STATE = Enum(
     "uploader_argilla_circuit_state",

@@ -96,6 +96,7 @@ _MOVING = text("""
 select exists (select from rereads where dataset = :dataset)
     or exists (select from texts where dataset = :dataset and status = 'uploading')
     or exists (select from datasets where name = :dataset and refill_position is not null)
+    or exists (select from forget_requests where dataset = :dataset and removed_at is null)
 """)
 
 # A text without any annotation left cannot be told from one whose last one was deleted just now.
@@ -216,7 +217,7 @@ async def count_older(connection: AsyncConnection, ids: Sequence[UUID], moment: 
 
 
 async def count_held(connection: AsyncConnection, dataset: str) -> Counts | None:
-    """Count what we hold; None while texts are on their way, or are to be read again."""
+    """Count what we hold; None while texts are on their way, also out of Argilla, or are to be read again."""
     values = {"dataset": dataset}
     if await connection.scalar(_MOVING, values):
         return None

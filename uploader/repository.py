@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import CursorResult, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from core.near_duplicates import ASKED, lock_of
+from core.near_duplicates import ASKED, LOCK_TWINS, RELEASE_TWINS
 
 # uploading -> pending: the lease of a claim ran out
 _RETURN_STALE = text("""
@@ -43,21 +43,9 @@ where texts.id = reasons.id and lease_owner = :claim and status = 'uploading'
 """)
 
 # Texts that are being stored beside one that fails wait, and see that it did.
-_LOCK_TWINS = text(f"""
-select {lock_of("dataset")}
-from (select distinct dataset from texts where id = any(:ids) order by dataset) as names
-""")  # noqa: S608 - constants only
+_LOCK_TWINS = text(LOCK_TWINS)
 
-# near_duplicate -> pending: none of the twins that annotators were to be asked for is left
-_RELEASE_TWINS = text("""
-update texts set status = 'pending'
-where status = 'near_duplicate'
-    and id in (select text_id from near_duplicates where twin_id = any(:ids))
-    and not exists (
-        select from near_duplicates join texts as twin on twin.id = twin_id
-        where text_id = texts.id and twin.status = any(:asked)
-    )
-""")
+_RELEASE_TWINS = text(RELEASE_TWINS)
 
 # near_duplicate -> pending: the setting has changed; not all at once, for they may be millions
 _RELEASE_HELD = text("""

@@ -19,6 +19,7 @@ from uploader.argilla_errors import Stopped
 from uploader.collector import Collector
 from uploader.counts import find_difference
 from uploader.deletions import settle_missing
+from uploader.forgetting import keep_out
 from uploader.healing import show_again
 from uploader.lane import Lane
 from uploader.pull_repository import Counts, Page, SweepState
@@ -135,6 +136,7 @@ class Sweeper:
 
     async def _begin(self, activity: datetime, reason: Reason) -> None:
         await self._collector.refresh_usernames()
+        await keep_out(self._lane)
         async with self._lane.engine.begin() as connection:
             await pull_repository.begin_sweep(connection, self._lane.name, activity, self._difference)
         self._began_at = time.monotonic()

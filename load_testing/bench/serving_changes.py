@@ -111,7 +111,7 @@ def _fill(connection: duckdb.DuckDBPyConnection, rows: int) -> None:
         apply(connection)
     newest = _BUILT_VERSIONS + _MERGED_VERSIONS
     connection.execute("insert into layout values (?)", [tables.LAYOUT])
-    connection.execute("insert into state values ('bench', ?, ?, now()::timestamp)", [newest + 1, newest])
+    connection.execute("insert into state values ('bench', ?, ?, now()::timestamp, 1)", [newest + 1, newest])
 
 
 def _insert(

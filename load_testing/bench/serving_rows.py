@@ -61,7 +61,9 @@ def make_replica(path: Path, rows: int) -> None:
         for statement in tables.FINISH:
             connection.execute(statement)
         connection.execute("insert into layout values (?)", [tables.LAYOUT])
-        connection.execute("insert into state values ('bench', ?, ?, now()::timestamp)", [_VERSION + 1, _VERSION])
+        connection.execute(
+            "insert into state values ('bench', ?, ?, now()::timestamp, 1)", [_VERSION + 1, _VERSION]
+        )
     unfinished.rename(path)
 
 

@@ -88,7 +88,7 @@ def _fill(replica: Replica, size: int) -> None:
     with replica.file.transaction() as cursor:
         cursor.execute(f"insert into items by name {derive(f'({_ITEMS})', 'annotations')}", [size])
         cursor.execute("create index items_id on items (id)")
-        cursor.execute("insert into state values ('bench', 1, 1, now()::timestamp)")
+        cursor.execute("insert into state values ('bench', 1, 1, now()::timestamp, 1)")
     replica.close()
     replica.open()
 

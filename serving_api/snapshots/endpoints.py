@@ -112,12 +112,13 @@ async def list_snapshots(
 ) -> Response:
     """List the snapshots, the newest first."""
     page = page_of(await _in_thread(snapshots.list), parameters.limit, parameters.cursor)
+    page.items = await _in_thread(lambda: [snapshots.forgotten.mark(one) for one in page.items])
     return _respond(request, page, page.next_cursor)
 
 
 async def get_snapshot(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
     """Get what a snapshot says of itself: its splits with their hashes, and what it was made of."""
-    return _respond(request, await _in_thread(lambda: snapshots.get(name)))
+    return _respond(request, await _in_thread(lambda: snapshots.forgotten.mark(snapshots.get(name))))
 
 
 async def get_split(

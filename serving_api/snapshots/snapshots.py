@@ -22,6 +22,7 @@ from serving_api.settings import DataSettings
 from serving_api.snapshots.diff import Differ
 from serving_api.snapshots.documents import make_documents
 from serving_api.snapshots.facts import Facts, read_facts
+from serving_api.snapshots.forgotten import Forgotten
 from serving_api.snapshots.manifest import FACTS, MANIFEST, Manifest, SplitFile
 from serving_api.snapshots.request import SnapshotCreate
 from serving_api.snapshots.rewriting import rewrite
@@ -54,6 +55,7 @@ class Snapshots:
         self._datasets = datasets
         folder = settings.data_dir.absolute() / "snapshots"
         self.storage = Storage(settings.snapshots_url or str(folder))
+        self.forgotten = Forgotten(replica, self.storage)
         self.differ = Differ(self.storage, _COMPARED_AT_ONCE)
         self._turns = Turns(Path(self.storage.root) if self.storage.is_local else folder)
         self._thread = ThreadPoolExecutor(_THREADS, "snapshot")

@@ -10,7 +10,11 @@ from urllib.parse import urlsplit
 import httpx
 import psycopg
 import pytest
+from pydantic import SecretStr
+from sqlalchemy import create_engine
 
+from core.forgetting import Traces, forget_texts
+from core.settings import DatabaseSettings
 from core.text_identity import text_id
 
 
@@ -198,3 +202,24 @@ def test_the_queue_tells_what_stands_still(client: httpx.Client, connection: psy
         "since": "2026-01-01T00:00:00Z",
     }
     assert client.get("/queue").json()["alerts"] == [alert]
+
+
+def test_a_forgotten_text_is_not_taken_again(
+    client: httpx.Client, connection: psycopg.Connection, shared_database_url: str
+) -> None:
+    id_ = client.post("/texts", json={"text": "Jane Roe", "external_id": "roe"}).json()["id"]
+    engine = create_engine(DatabaseSettings(url=SecretStr(shared_database_url)).sqlalchemy_url)
+    with engine.begin() as held:
+        assert forget_texts(held, [uuid.UUID(id_)], Traces(), "tester") == [uuid.UUID(id_)]
+    engine.dispose()
+    again = client.post("/texts", json={"text": " Jane Roe ", "external_id": "roe"})
+    assert (again.status_code, again.json()["code"]) == (409, "text_forgotten")
+    read = client.get(f"/texts/{id_}")
+    assert (read.status_code, read.json()["code"]) == (404, "text_forgotten")
+    headers = {"Content-Type": "application/x-ndjson"}
+    for mode in ("skip", "abort"):
+        body = json.dumps({"text": "Jane Roe"}) + "\n" + json.dumps({"text": f"new {mode}"})
+        counts = client.post(f"/texts/bulk?on_error={mode}", content=body, headers=headers).json()
+        assert (counts["accepted"], counts["duplicates"]) == (1, 1)
+    assert client.get("/queue").json()["pending"] == 2
+    assert connection.execute("select count(*) from texts where texts::text like '%Roe%'").fetchall() == [(0,)]

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,6 +11,7 @@ from uuid import UUID, uuid4
 import httpx
 
 DATASET_ID = UUID(int=10)
+WORKSPACE_ID = UUID(int=12)
 
 Json = dict[str, Any]
 
@@ -21,6 +23,8 @@ class Record:
     id: UUID
     responses: dict[UUID, Json] = field(default_factory=dict)
     is_visible: bool = True
+    fields: Json = field(default_factory=dict)
+    metadata: Json | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,10 @@ class ModelArgilla:
     calls: Counter[str] = field(default_factory=Counter)
     is_away: bool = False
     stale: set[str] = field(default_factory=set)  # deleted, but the index has them still
+    late: list[list[Json]] | None = None  # if a list: PUTs get no answer, and are worked on later
+    before_put: Callable[[list[Json]], Awaitable[None]] | None = None
+    loses_entries: bool = False  # deletes records, and leaves their entries in the index
+    others: list[Json] = field(default_factory=list)  # further datasets in the workspace
 
     def add_records(self, *text_ids: UUID) -> None:
         """Take records, as if they had been uploaded."""
@@ -93,19 +101,22 @@ class ModelArgilla:
         kind = path.split("/")[0] if path.startswith(("records/", "webhooks/")) else path
         self.calls[f"{request.method} {kind}"] += 1
         body = json.loads(request.content) if request.content else {}
+        if path == "dataset/records/bulk" or (request.method == "DELETE" and path == "dataset/records"):
+            return await self._change(request, body)
         match request.method, *path.split("/"):
             case "GET", "dataset":
-                return _json({"status": "ready", "last_activity_at": _written(self.last_activity_at)})
+                at = _written(self.last_activity_at)
+                return _json({"status": "ready", "last_activity_at": at, "workspace_id": str(WORKSPACE_ID)})
             case "GET", "dataset", "users", "progress":
                 return _json({"users": [self._progress(user) for user in self.users]})
             case "GET", "dataset", "records" | "progress" as what:
                 return _json({"total": self._count(what == "progress")})
             case "POST", "dataset", "records", "search":
                 return self._search(body["filters"]["and"][0]["values"])
-            case "POST", "dataset", "records", "bulk":
-                return self._refuse([item["external_id"] for item in body["items"]])
             case "GET", "records", id_:
                 return self._record(id_)
+            case "GET", "me", "datasets":
+                return _json({"items": self.others})
             case "GET", "users":
                 return _json({"items": [{"id": str(u), "username": name} for u, name in self.users.items()]})
             case _:
@@ -118,11 +129,43 @@ class ModelArgilla:
         statuses = [r.responses[user]["status"] for r in self.records.values() if user in r.responses]
         return {"username": self.users[user], "pending": dict(Counter(statuses))}
 
+    async def _change(self, request: httpx.Request, body: Json) -> httpx.Response:
+        match request.method:
+            case "POST":
+                return self._refuse([item["external_id"] for item in body["items"]])
+            case "PUT":
+                return await self._receive(body["items"])
+            case _:
+                return self._delete({UUID(id_) for id_ in request.url.params["ids"].split(",")})
+
+    async def _receive(self, items: list[Json]) -> httpx.Response:
+        if self.before_put:
+            await self.before_put(items)
+        if self.late is not None:
+            self.late.append(items)
+            raise httpx.ReadTimeout("no answer")
+        return self.put(items)
+
+    def put(self, items: list[Json]) -> httpx.Response:
+        """Upsert records, as the call does, or one that arrives late."""
+        for item in items:
+            record = self.records.setdefault(item["external_id"], Record(uuid4()))
+            record.fields, record.metadata = item["fields"], item.get("metadata", record.metadata)
+        return _json({"items": [_shown(item["external_id"], self.records[item["external_id"]]) for item in items]})
+
+    def _delete(self, record_ids: set[UUID]) -> httpx.Response:
+        gone = {id_ for id_, record in self.records.items() if record.id in record_ids}
+        for id_ in gone:
+            del self.records[id_]
+        if self.loses_entries:
+            self.stale |= gone
+        return httpx.Response(204)
+
     def _search(self, ids: list[str]) -> httpx.Response:
         if self.stale & set(ids):
             return _json({}, 500)
         found = [(id_, self.records[id_]) for id_ in ids if id_ in self.records and self.records[id_].is_visible]
-        return _json({"items": [{"record": _shown(id_, record)} for id_, record in found]})
+        return _json({"items": [{"record": _shown(id_, record)} for id_, record in found], "total": len(found)})
 
     def _refuse(self, ids: list[str]) -> httpx.Response:
         """What the real one says: tests/e2e/uploader/test_deletions.py."""

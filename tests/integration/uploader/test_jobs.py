@@ -44,7 +44,9 @@ def _run_jobs(run: RunWithEngine, fake: FakeArgilla, work: Work) -> None:
             sweeper = Sweeper(lane, collector, SweepSettings(), registration, Trust(0))
             database = get_database(engine)
             estimator = Estimator(lane, RuleSettings(), database, anyio.CapacityLimiter(1))
-            jobs = DatasetJobs(lane, PushSettings(), sweeper, collector, estimator, retry_cap_seconds=0)
+            jobs = DatasetJobs(
+                lane, PushSettings(), sweeper, collector, estimator, retry_cap_seconds=0, watch_seconds=0
+            )
             await work(jobs, lane, asyncio.Event())
             await leadership.release()
 

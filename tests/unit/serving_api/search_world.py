@@ -129,7 +129,7 @@ class World:
         self.held: dict[UUID, Held] = {}
         with replica.file.transaction() as cursor:
             cursor.execute("create index items_id on items (id)")
-        self._write(("insert into state values ('db', 1, 1, now()::timestamp)", []))
+        self._write(("insert into state values ('db', 1, 1, now()::timestamp, 1)", []))
 
     def add(self, id_: UUID, text: str, label: str = "toxic", source: str | None = None, second: int = 0) -> None:
         """Label a text that has no label yet."""
@@ -157,7 +157,7 @@ class World:
         self.version += 1
         self._write(
             ("delete from items where id = ?", [id_]),
-            ("insert into tombstones values (?, 'toxicity', ?)", [id_, self.version]),
+            ("insert into tombstones values (?, 'toxicity', ?, false)", [id_, self.version]),
         )
 
     def _write(self, *statements: tuple[str, list[object]]) -> None:

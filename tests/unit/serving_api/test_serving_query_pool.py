@@ -22,7 +22,7 @@ def replica(tmp_path: Path) -> Iterator[Replica]:
     replica.open()
     replica.state = State("cluster", 1, 1, datetime(2026, 11, 24))  # noqa: DTZ001
     with replica.file.transaction() as cursor:
-        cursor.execute("insert into state values ('cluster', 1, 1, timestamp '2026-11-24')")
+        cursor.execute("insert into state values ('cluster', 1, 1, timestamp '2026-11-24', 0)")
     yield replica
     replica.close()
 

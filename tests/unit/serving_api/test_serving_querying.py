@@ -17,7 +17,7 @@ from serving_api.settings import ReplicaSettings
 def file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicaFile]:
     file = ReplicaFile(tmp_path_factory.mktemp("file") / "replica.duckdb", ReplicaSettings())
     with file.transaction() as cursor:
-        cursor.execute("insert into state values ('db', 0, 0, timestamp '2026-11-24')")
+        cursor.execute("insert into state values ('db', 0, 0, timestamp '2026-11-24', 0)")
     yield file
     file.close()
 

@@ -20,7 +20,7 @@ def folder(tmp_path: Path) -> ReplicaFolder:
 
 def mark(file: ReplicaFile, identity: str) -> None:
     with file.transaction() as cursor:
-        cursor.execute("insert into state values (?, 0, 0, now()::timestamp)", [identity])
+        cursor.execute("insert into state values (?, 0, 0, now()::timestamp, 0)", [identity])
 
 
 def marks(file: ReplicaFile) -> list[str]:

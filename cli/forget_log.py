@@ -1,0 +1,106 @@
+"""What was asked to be forgotten, and how far that has come. Nothing here tells what the texts were."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import httpx
+from rich.table import Table
+from sqlalchemy import Connection, Engine, bindparam, text
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.types import Uuid
+
+from cli.console import err, out, plain
+from cli.forget_snapshots import read_forgotten
+
+_IDS = bindparam("ids", type_=ARRAY(Uuid))
+
+_REQUESTS = text("""
+select * from forget_requests where text_id = any(:ids) or cardinality(cast(:ids as uuid[])) = 0
+order by requested_at, text_id
+""").bindparams(_IDS)
+
+# The label's row, a tombstone, tells the version in which the text was forgotten.
+_SEE_REPLICA = text("""
+update forget_requests set replica_at = now()
+from labels
+where labels.text_id = forget_requests.text_id and was_labelled and replica_at is null
+    and cast(cast(labels.changed_xid as text) as bigint) < :traceless_below
+""")
+_SEE_SNAPSHOTS = text("""
+update forget_requests
+set snapshots_at = case when coalesce(copy_of, forget_requests.text_id) = any(:ids) then null
+    else coalesce(snapshots_at, now()) end
+from labels
+where labels.text_id = forget_requests.text_id and was_labelled
+    and cast(cast(labels.changed_xid as text) as bigint) <= :version
+""").bindparams(_IDS)
+
+_STUCK = text("""
+select text_id, dataset, argilla_note, imports_at is null as has_import, argilla_at is null as has_record
+from forget_requests
+where argilla_note is not null or argilla_at is null and requested_at < now() - interval '15 minutes'
+    or imports_at is null and requested_at < now() - interval '2 days'
+order by requested_at limit 20
+""")
+
+
+def show_requests(engine: Engine, ids: Sequence[UUID]) -> None:
+    """Show what was asked to be forgotten, all of it or these texts, after looking how far it has come."""
+    with engine.begin() as connection:
+        _look(connection)
+        rows = connection.execute(_REQUESTS, {"ids": list(ids)}).all()
+        stuck = list_stuck(connection)
+    table = Table("id", "dataset", "by", "postgres", "imports", "argilla", "replica", "snapshots", "lifted")
+    for row in rows:
+        table.add_row(
+            str(row.text_id),
+            plain(row.dataset),
+            plain(row.requested_by),
+            _written(row.requested_at),
+            _written(row.imports_at),
+            _argilla(row),
+            *(_written(at) if row.was_labelled else "never had it" for at in (row.replica_at, row.snapshots_at)),
+            _written(row.lifted_at) if row.lifted_at else "",
+        )
+    out.print(table)
+    for line in stuck:
+        err.print(line, style="red", markup=False, highlight=False)
+
+
+def list_stuck(connection: Connection) -> list[str]:
+    """Return a line for each request that does not get on by itself; 20 at most."""
+    return [_complaint(row) for row in connection.execute(_STUCK)]
+
+
+def _complaint(row: Any) -> str:
+    if row.argilla_note:
+        reason = row.argilla_note
+    elif row.has_record:
+        reason = "Argilla may still have it: no uploader works on its dataset, or Argilla is away."
+    else:
+        reason = "the body of an import may still hold it: see GET /imports."
+    return f"forgetting of {row.text_id} in {row.dataset} is not complete: {reason}"
+
+
+def _look(connection: Connection) -> None:
+    """Note what the serving API says it holds no more."""
+    try:
+        seen = read_forgotten()
+    except httpx.HTTPError as error:
+        err.print(f"Replica and snapshots as last seen; the serving API: {error}", markup=False, highlight=False)
+        return
+    connection.execute(_SEE_REPLICA, {"traceless_below": seen["traceless_below"]})
+    ids = [UUID(id_) for snapshot in seen["snapshots"] for id_ in snapshot["ids"]]
+    connection.execute(_SEE_SNAPSHOTS, {"ids": ids, "version": seen["version"]})
+
+
+def _argilla(row: Any) -> str:
+    if row.argilla_at is None and row.removed_at is not None:
+        return f"{_written(row.removed_at)}, watched"
+    return _written(row.argilla_at)
+
+
+def _written(at: datetime | None) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S}" if at else "not yet"

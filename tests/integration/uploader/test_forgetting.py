@@ -1,0 +1,297 @@
+"""Tests of uploader.forgetting on a model of Argilla: what was forgotten does not stay there."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from core.forgetting import Traces, forget_texts, lift
+from tests.integration.uploader.conftest import AddTexts, Rows, RunWithEngine
+from tests.integration.uploader.model_argilla import WORKSPACE_ID, ModelArgilla
+from tests.integration.uploader.pulling import Side, pulling
+from uploader.argilla_errors import ArgillaError, Unreachable
+from uploader.backoff import Backoff
+from uploader.forgetting import forget
+from uploader.guard import Guard
+from uploader.settings import PushSettings
+from uploader.upload import upload_backlog
+
+_ANN = UUID(int=21)
+_WORDS = "Jane Roe, 12 Elm Street"
+_STATE = "select removed_at is not null, argilla_at is not null from forget_requests"
+_NOTE = "select argilla_note, argilla_at is not null from forget_requests"
+
+Work = Callable[[Side], Awaitable[None]]
+AsSide = Callable[[Work], None]
+
+
+@pytest.fixture
+def model() -> ModelArgilla:
+    """An Argilla with one annotator."""
+    return ModelArgilla(users={_ANN: "ann"})
+
+
+@pytest.fixture
+def as_side(run: RunWithEngine, model: ModelArgilla) -> AsSide:
+    """Work as an uploader that begins just now."""
+
+    def work_(work: Work) -> None:
+        async def with_side(engine: AsyncEngine) -> None:
+            async with pulling(engine, model) as side:
+                await work(side)
+
+        run(with_side)
+
+    return work_
+
+
+async def _erase(side: Side, id_: UUID) -> None:
+    async with side.lane.engine.begin() as connection:
+        assert await connection.run_sync(forget_texts, [id_], Traces(), "tester") == [id_]
+
+
+async def _forget(side: Side, watch_seconds: float = 0) -> None:
+    await forget(side.lane, watch_seconds, asyncio.Event())
+
+
+async def _upload(side: Side) -> None:
+    guard = Guard("toxicity", "push", Backoff(0.01))
+    await upload_backlog(side.lane, PushSettings(), guard, asyncio.Event())
+
+
+def test_a_record_is_emptied_and_then_deleted(
+    as_side: AsSide, add_texts: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    id_, other = add_texts(_WORDS, "another")
+    puts: list[Any] = []
+
+    async def work(side: Side) -> None:
+        await _upload(side)
+        model.respond(id_, _ANN, "submitted", "toxic")
+        await _erase(side, id_)
+
+        async def note(items: list[Any]) -> None:
+            puts.append(items)
+
+        model.before_put = note
+        await _forget(side)
+
+    as_side(work)
+    assert puts == [[{"external_id": str(id_), "fields": {"text": "[forgotten]"}, "metadata": None}]]
+    assert model.records.keys() == {str(other)}
+    assert rows(_STATE) == [(True, True)]
+
+
+def test_it_is_looked_at_as_long_as_an_upload_may_be_under_way(
+    as_side: AsSide, add_texts: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    [id_] = add_texts(_WORDS)
+    states: list[Any] = []
+
+    async def work(side: Side) -> None:
+        await _upload(side)
+        await _erase(side, id_)
+        await _forget(side, 60)
+        states.append(rows(_STATE))
+        model.add_records(id_)  # a call that Argilla still worked on
+        await _forget(side, 60)
+        assert not model.records
+        await _forget(side, 0)
+        states.append(rows(_STATE))
+
+    as_side(work)
+    assert states == [[(True, False)], [(True, True)]]
+
+
+def test_a_text_that_is_forgotten_between_claim_and_put_does_not_stay(
+    as_side: AsSide, add_texts: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    id_, other = add_texts(_WORDS, "another")
+
+    async def work(side: Side) -> None:
+        async def erase(_items: list[Any]) -> None:
+            model.before_put = None
+            await _erase(side, id_)
+            await _forget(side, 60)  # sees nothing yet: the PUT is under way
+
+        model.before_put = erase
+        await _upload(side)
+        assert str(id_) in model.records
+        await _forget(side)
+
+    as_side(work)
+    assert model.records.keys() == {str(other)}
+    assert rows("select id, status, lease_owner from texts where status <> 'uploaded'") == [
+        (id_, "forgotten", None)
+    ]
+
+
+def test_what_is_taken_out_between_put_and_confirmation_holds_up_nothing_for_long(
+    as_side: AsSide, add_texts: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    [id_] = add_texts(_WORDS)
+
+    async def work(side: Side) -> None:
+        put = model.put
+
+        def put_and_lose(items: list[Any]) -> Any:
+            answer = put(items)
+            model.records.pop(str(id_))
+            return answer
+
+        async def erase(_items: list[Any]) -> None:
+            model.before_put = None
+            await _erase(side, id_)
+
+        model.before_put, model.put = erase, put_and_lose  # type: ignore[method-assign]
+        with pytest.raises(Unreachable):
+            await _upload(side)
+        model.put = put  # type: ignore[method-assign]
+        add_texts("another")
+        await _upload(side)
+        await _forget(side)
+
+    as_side(work)
+    assert rows("select status from texts order by sequence") == [("forgotten",), ("uploaded",)]
+    assert str(id_) not in model.records
+
+
+def test_a_put_that_arrives_long_after_is_found_by_the_next_sweep(
+    as_side: AsSide, add_texts: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    [id_] = add_texts(_WORDS)
+
+    async def work(side: Side) -> None:
+        await side.look()
+        model.late = []
+        with pytest.raises(ArgillaError):
+            await _upload(side)
+        await _erase(side, id_)
+        late, model.late = model.late, None
+        await _forget(side)
+        assert rows(_STATE) == [(True, True)]
+        await side.look()
+        model.put(late[0])
+        event = model.respond(id_, _ANN, "submitted", "toxic")
+        with structlog.testing.capture_logs() as logs:
+            assert await side.deliver(event)
+            await side.pull()  # a late event of it is no error, and changes nothing
+            await side.look()
+        assert not model.records
+        assert any(line["event"] == "forget.removed_again" for line in logs)
+        assert _WORDS not in str(logs)
+
+    as_side(work)
+    assert rows("select count(*) from annotations") == [(0,)]
+    assert rows("select count(*) from labels") == [(0,)]
+    assert rows("select count(*) from rereads") == [(0,)]
+
+
+def test_an_outage_is_waited_for(as_side: AsSide, add_texts: AddTexts, model: ModelArgilla, rows: Rows) -> None:
+    [id_] = add_texts(_WORDS)
+
+    async def work(side: Side) -> None:
+        await _upload(side)
+        await _erase(side, id_)
+        model.is_away = True
+        with pytest.raises(ArgillaError):
+            await _forget(side)
+        assert rows(_STATE) == [(False, False)]
+        model.is_away = False
+        await _forget(side)
+
+    as_side(work)
+    assert not model.records
+
+
+def test_an_entry_that_argilla_leaves_in_its_index_is_told(
+    as_side: AsSide, add_texts: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    id_, other = add_texts(_WORDS, "another")
+
+    async def work(side: Side) -> None:
+        await _upload(side)
+        await _erase(side, id_)
+        await _erase(side, other)
+        model.loses_entries = True
+        model.records[str(other)].is_visible = False
+        await _forget(side)
+        told = dict(rows("select text_id, argilla_note from forget_requests"))
+        assert "reindex" in told[id_]
+        model.stale.clear()
+        await _forget(side)
+
+    as_side(work)
+    assert rows(_NOTE) == [(None, True)] * 2
+
+
+def test_a_dataset_that_was_set_aside_is_named(
+    as_side: AsSide, add_texts: AddTexts, model: ModelArgilla, monkeypatch: pytest.MonkeyPatch, rows: Rows
+) -> None:
+    [id_] = add_texts(_WORDS)
+    aside = {"id": str(UUID(int=77)), "name": "toxicity_lost_20260101000000", "workspace_id": str(WORKSPACE_ID)}
+    model.others = [aside, aside | {"name": "toxicity_lost_and_found", "id": str(UUID(int=78))}]
+    asked: list[UUID] = []
+
+    async def keep(_argilla: Any, dataset_id: UUID, _ids: Any) -> set[str]:
+        asked.append(dataset_id)
+        return {str(id_)}
+
+    monkeypatch.setattr("uploader.forgetting._take_out_unindexed", keep)
+
+    async def work(side: Side) -> None:
+        await _upload(side)
+        await _erase(side, id_)
+        await _forget(side)
+
+    as_side(work)
+    assert asked == [UUID(int=77)]
+    [(note, done)] = rows(_NOTE)
+    assert "toxicity_lost_20260101000000" in note
+    assert not done
+
+
+def test_a_text_that_was_never_sent_is_done_at_once(
+    as_side: AsSide, add_texts: AddTexts, model: ModelArgilla, rows: Rows, database_url: str
+) -> None:
+    pending, held = add_texts(_WORDS, "another")
+    add_texts("a twin", status="near_duplicate")
+    with psycopg.connect(database_url) as connection:
+        connection.execute("update texts set status = 'near_duplicate' where id = %s", [held])
+
+    async def work(side: Side) -> None:
+        await _erase(side, pending)
+        await _erase(side, held)
+        await _forget(side)
+
+    as_side(work)
+    assert rows(_STATE) == [(True, True)] * 2
+    assert not model.calls
+
+
+def test_a_lifted_text_may_come_again_and_stays(
+    as_side: AsSide, add_texts: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    [id_] = add_texts(_WORDS)
+
+    async def work(side: Side) -> None:
+        await _upload(side)
+        await _erase(side, id_)
+        async with side.lane.engine.begin() as connection:
+            assert await connection.run_sync(lift, [id_]) == []  # it may still be in Argilla
+        await _forget(side)
+        async with side.lane.engine.begin() as connection:
+            assert await connection.run_sync(lift, [id_]) == [id_]
+        add_texts(_WORDS)
+        await _upload(side)
+        await _forget(side)
+        await side.look()
+
+    as_side(work)
+    assert model.records.keys() == {str(id_)}
+    assert rows("select status, text from texts") == [("uploaded", _WORDS)]

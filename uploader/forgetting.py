@@ -1,0 +1,175 @@
+"""Takes forgotten texts out of Argilla, and sees that they stay out. See docs/decisions/0034-forgetting.md.
+
+An upload of the text may be under way while it is forgotten, and may arrive late. So Argilla is looked at until no
+upload can arrive any more, and once more before each sweep: what a late one brings, the counts show.
+"""
+
+import asyncio
+import re
+from collections.abc import Collection, Mapping, Sequence
+from uuid import UUID
+
+import structlog
+
+from core.forgetting import blank_rejects, find_rejects
+from uploader import forget_repository as repository
+from uploader import metrics
+from uploader.argilla_client import Argilla
+from uploader.argilla_errors import Fault, Stopped
+from uploader.lane import Lane
+from uploader.records import TEXT_FIELD
+
+log = structlog.get_logger()
+
+# What one call of Argilla deletes, and what one looks up.
+_STEP_TEXTS = 100
+_LOOKED_UP_TEXTS = 500
+
+_BLANK = "[forgotten]"
+_ENTRY_LEFT = (
+    "Argilla's search index holds an entry of it, without its text, and breaks down over it. "
+    "Have the index made anew: python -m argilla_server search-engine reindex"
+)
+_SET_ASIDE_LEFT = "A dataset that was set aside in Argilla, {}, still holds it. Delete that dataset in Argilla."
+
+
+async def forget(lane: Lane, watch_seconds: float, stopping: asyncio.Event) -> None:
+    """Take the dataset's forgotten texts out of Argilla that are not for sure out of it yet.
+
+    An upload that began before a text was forgotten has ended, or arrived, `watch_seconds` after.
+
+    Raises:
+        NotLeading: another uploader leads by now.
+        ArgillaError: Argilla is away, or does not let us.
+        psycopg.Error, sqlalchemy.exc.SQLAlchemyError: Postgres is away.
+    """
+    await _settle_imports(lane)
+    async with lane.engine.connect() as connection:
+        ids = await repository.list_open(connection, lane.name)
+    for first in range(0, len(ids), _STEP_TEXTS):
+        if stopping.is_set():
+            return
+        part = ids[first : first + _STEP_TEXTS]
+        left = await _remove(lane, part)
+        async with lane.engine.begin() as connection:
+            done = await repository.note_removed(connection, part, left, watch_seconds)
+        for id_ in done:
+            log.info("forget.removed_from_argilla", dataset=lane.name, text_id=str(id_))
+        metrics.FORGOTTEN_TEXTS.labels(lane.name).inc(len(done))
+
+
+async def keep_out(lane: Lane) -> None:
+    """Take out again what a late upload may have brought back of any forgotten text; costs a call for 500 texts.
+
+    Raises:
+        As `forget`.
+    """
+    async with lane.engine.connect() as connection:
+        ids = await repository.list_all(connection, lane.name)
+    for first in range(0, len(ids), _LOOKED_UP_TEXTS):
+        lane.leadership.check()
+        prepared = await lane.prepare()
+        part = [str(id_) for id_ in ids[first : first + _LOOKED_UP_TEXTS]]
+        stored = await lane.argilla.find_stored(prepared.dataset_id, part)
+        if stored:
+            await _take_out(lane.argilla, prepared.dataset_id, stored)
+            for id_ in stored:
+                log.warning("forget.removed_again", dataset=lane.name, text_id=id_)
+
+
+async def _settle_imports(lane: Lane) -> None:
+    """Note for which texts no body of an import is left; its rejected rows may have held them, too."""
+    async with lane.engine.begin() as connection:
+        ids = await repository.list_without_bodies(connection, lane.name)
+        if ids:
+            datasets = dict.fromkeys(ids, lane.name)
+            keys = await connection.run_sync(find_rejects, datasets)
+            await connection.run_sync(blank_rejects, keys)
+            await repository.note_imports(connection, ids)
+
+
+async def _remove(lane: Lane, ids: Sequence[UUID]) -> Mapping[UUID, str]:
+    """Take texts out of Argilla; return those of which something is left, with what it is."""
+    lane.leadership.check()
+    prepared = await lane.prepare()
+    external_ids = [str(id_) for id_ in ids]
+    try:
+        stored = await lane.argilla.find_stored(prepared.dataset_id, external_ids)
+        await _take_out(lane.argilla, prepared.dataset_id, stored)
+        left = dict.fromkeys(await _list_entries(lane.argilla, prepared.dataset_id, external_ids), _ENTRY_LEFT)
+        for dataset_id, name in await _list_set_aside(lane, prepared.dataset_id):
+            kept = await _take_out_unindexed(lane.argilla, dataset_id, external_ids)
+            left |= dict.fromkeys(kept, _SET_ASIDE_LEFT.format(name))
+    except Stopped:
+        lane.prepared = None  # somebody changed something there
+        raise
+    return {UUID(id_): words for id_, words in left.items()}
+
+
+async def _take_out(argilla: Argilla, dataset_id: UUID, external_ids: Collection[str]) -> None:
+    """Delete records. They are emptied before: whatever a deletion leaves, in the index say, holds no text."""
+    for part in _parts(external_ids):
+        record_ids = await argilla.overwrite_records(dataset_id, [_blank(id_) for id_ in part])
+        await argilla.delete_records(dataset_id, record_ids)
+
+
+def _blank(external_id: str) -> dict[str, object]:
+    return {"external_id": external_id, "fields": {TEXT_FIELD: _BLANK}, "metadata": None}
+
+
+def _parts(external_ids: Collection[str]) -> list[list[str]]:
+    ordered = sorted(external_ids)
+    return [ordered[first : first + _STEP_TEXTS] for first in range(0, len(ordered), _STEP_TEXTS)]
+
+
+async def _list_entries(argilla: Argilla, dataset_id: UUID, external_ids: Sequence[str]) -> list[str]:
+    """Return the texts that the search index still has entries of."""
+    if not await _has_entries(argilla, dataset_id, external_ids):
+        return []
+    return [id_ for id_ in external_ids if await _has_entries(argilla, dataset_id, [id_])]
+
+
+async def _has_entries(argilla: Argilla, dataset_id: UUID, external_ids: Sequence[str]) -> bool:
+    try:
+        return await argilla.count_records(dataset_id, external_ids) > 0
+    except Fault:
+        await argilla.count_records(dataset_id, ["none"])  # else it breaks down over every search
+        return True
+
+
+async def _list_set_aside(lane: Lane, dataset_id: UUID) -> list[tuple[UUID, str]]:
+    """Return the datasets that healing set aside because their search index was lost."""
+    workspace_id = (await lane.argilla.get_dataset(dataset_id))["workspace_id"]
+    aside = re.compile(rf"{re.escape(lane.name)}_lost_[0-9]+")
+    return [
+        (UUID(dataset["id"]), dataset["name"])
+        for dataset in await lane.argilla.list_datasets()
+        if dataset["workspace_id"] == workspace_id and aside.fullmatch(dataset["name"])
+    ]
+
+
+async def _take_out_unindexed(argilla: Argilla, dataset_id: UUID, external_ids: Sequence[str]) -> set[str]:
+    """Delete records of a dataset without a search index, where calls end in errors; return what is left."""
+    stored = await argilla.find_stored(dataset_id, external_ids)
+    for part in _parts(stored):
+        try:
+            await _take_out(argilla, dataset_id, part)
+        except Fault:
+            await _delete_listed(argilla, dataset_id, set(part))
+    return await argilla.find_stored(dataset_id, external_ids) if stored else set()
+
+
+async def _delete_listed(argilla: Argilla, dataset_id: UUID, external_ids: set[str]) -> None:
+    """Delete records whose ids only the list of all records tells."""
+    missing = set(external_ids)
+    offset = 0
+    found: list[UUID] = []
+    while missing and (page := await argilla.list_records(dataset_id, offset, _STEP_TEXTS)):
+        found += [UUID(record_id) for record_id, external_id in page if external_id in missing]
+        missing -= {external_id for _, external_id in page}
+        offset += _STEP_TEXTS
+    if found:
+        try:
+            await argilla.delete_records(dataset_id, found)
+        except Fault:
+            return  # Argilla's database comes first, its index fails then; it is looked at again
