@@ -186,14 +186,14 @@ def test_what_is_not_there_is_not_found(labelled: TestClient) -> None:
 
 def test_texts_are_taken_out_by_admins_only(labelled: TestClient) -> None:
     make(labelled, name="one", splits={"whole": 1})
-    etag = labelled.get("/snapshots/one/all.parquet").headers["etag"]
+    etag = labelled.get("/snapshots/one/whole.parquet").headers["etag"]
     wrong = labelled.post("/snapshots/one/rewrite", json={"without": ["x"]}).json()
     assert wrong["errors"][0]["pointer"] == "/without/0"
     ids = [str(_ROWS[7].id), str(uuid4())]
     answer = labelled.post("/snapshots/one/rewrite", json={"without": ids})
     assert answer.json()["splits"]["whole"]["rows"] == 29
     assert ids[0] not in {row["id"] for row in read(labelled, "one", "whole")}
-    changed = labelled.get("/snapshots/one/all.parquet", headers={"Range": "bytes=0-3", "If-Range": etag})
+    changed = labelled.get("/snapshots/one/whole.parquet", headers={"Range": "bytes=0-3", "If-Range": etag})
     assert changed.status_code == 200  # not a part of another file
     assert labelled.post("/snapshots/none/rewrite", json={"without": ids}).status_code == 404
     ring = labelled.app.state.key_ring  # type: ignore[attr-defined]
@@ -205,7 +205,7 @@ def test_texts_are_taken_out_by_admins_only(labelled: TestClient) -> None:
         assert labelled.post("/snapshots", json={"name": "two"}, headers=reader).status_code == 201
         refused = labelled.post("/snapshots/one/rewrite", json={"without": ids}, headers=reader)
         assert refused.status_code == 403
-        assert labelled.get("/snapshots/one/all.parquet").status_code == 401
+        assert labelled.get("/snapshots/one/whole.parquet").status_code == 401
     finally:
         ring.required = False
 
