@@ -20,19 +20,12 @@ from backports import zstd
 from pyarrow import parquet
 
 from core.text_identity import text_id
-from tests.programs import Program, free_port, running
+from tests.programs import Program, free_port, run, running
 from tests.waiting import wait_for
 
 
 def annotate(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cli", *arguments],
-        env=os.environ | {"COLUMNS": "200"} | env,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return run("cli", *arguments, env={"COLUMNS": "200"} | env)
 
 
 @pytest.fixture
