@@ -51,7 +51,8 @@ def main() -> None:
             size, files, _, _ = socket.recv_fds(orders, NUMBER.size, 3)
             if not size:
                 return
-            order = json.loads(orders.recv(*NUMBER.unpack(size), socket.MSG_WAITALL))
+            [length] = NUMBER.unpack(size)
+            order = json.loads(orders.recv(length, socket.MSG_WAITALL))
             if os.fork() == 0:
                 orders.close()
                 _start(order, *files)
