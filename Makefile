@@ -9,7 +9,7 @@ export PATH := $(PATH):$(SCRIPTS):$(CURDIR)/.tools/bin
 INSTALLED := .venv/.installed
 PROJECT := core ingestion_api uploader serving_api cli local_stack load_testing tests
 
-.PHONY: up down clean install bench soak test test-parts test-whole unit check format lock
+.PHONY: up down clean install bench soak test test-serving test-parts test-stack test-whole unit check lint types format lock
 
 up: $(INSTALLED)  ## Start everything; Ctrl-C stops it
 	@pipenv run python -m local_stack up
@@ -22,15 +22,24 @@ clean: $(INSTALLED)  ## Stop a running stack and delete its data
 
 install: $(INSTALLED)  ## Install what the project needs
 
-test: check  ## Check the code, and run every test on real components, but for make soak
-	@$(MAKE) --no-print-directory -j 2 --output-sync=line test-parts test-whole
+test: lint  ## Check the code, and run every test on real components, but for make soak
+	@$(MAKE) --no-print-directory -j 4 --output-sync=line test-whole test-stack test-serving test-parts types
 
-# Side by side, as long as each other: the tests of the parts compute, those of the whole mostly wait.
+# Side by side, four at a time: the tests of the serving API compute, the others wait half of the time.
+test-serving: $(INSTALLED)
+	pipenv run pytest tests/integration/serving_api
+
 test-parts: $(INSTALLED)
-	pipenv run pytest tests/unit tests/integration --ignore tests/integration/cli
+	pipenv run pytest tests/unit tests/integration --ignore tests/integration/cli --ignore tests/integration/serving_api
+
+# Those that start stacks of their own.
+STACKS := tests/e2e/test_local_stack.py tests/e2e/test_readme.py
+
+test-stack: $(INSTALLED)
+	pipenv run pytest $(STACKS) tests/integration/cli
 
 test-whole: $(INSTALLED)
-	pipenv run pytest tests/e2e tests/chaos tests/integration/cli
+	pipenv run pytest tests/e2e tests/chaos $(addprefix --ignore ,$(STACKS))
 
 # Kills, freezes and cuts off every part for MINUTES; the other long tests once.
 soak: $(INSTALLED)  ## Run the tests that take too long for make test
@@ -43,12 +52,16 @@ bench: $(INSTALLED)  ## Measure, each figure beside its peer
 unit: $(INSTALLED)  ## Run the tests that need no servers
 	pipenv run pytest tests/unit
 
-check: $(INSTALLED)  ## Lint, types, import rules, documents
+check: lint types  ## Lint, types, import rules, documents
+	pipenv run pytest --quiet tests/unit/test_docs.py
+
+lint: $(INSTALLED)
 	pipenv run ruff check $(PROJECT)
 	pipenv run ruff format --check $(PROJECT)
-	pipenv run mypy
 	pipenv run lint-imports
-	pipenv run pytest --quiet tests/unit/test_docs.py
+
+types: $(INSTALLED)
+	pipenv run mypy
 
 format: $(INSTALLED)  ## Put the code into its canonical form
 	pipenv run ruff check --fix $(PROJECT)

@@ -3,6 +3,8 @@
 Every coefficient here is a function of sums over texts, and a text's summands follow from its kind: from how
 often each label was chosen for it, or from what the two annotators of a pair said. A million texts are of a few
 kinds, so that resampling texts is drawing how many there are of each kind, from a multinomial distribution.
+
+Kinds are sorted first: in another order the sums differ in their last bit, and what is drawn altogether.
 """
 
 from collections import Counter
@@ -67,7 +69,7 @@ def agreement(texts: Mapping[Votes, int]) -> Agreement:
       Undefined where all votes name one label.
     - Observed agreement: the share of agreeing pairs among all pairs of votes on the same text.
     """
-    kinds = [(dict(votes), number) for votes, number in texts.items()]
+    kinds = [(dict(votes), number) for votes, number in sorted(texts.items())]
     used = [(votes, number) for votes, number in kinds if sum(votes.values()) > 1]
     labels = sorted({label for votes, _ in used for label in votes})
     counts = np.array([[votes.get(label, 0) for label in labels] for votes, _ in used], dtype=np.float64)
@@ -85,12 +87,13 @@ def cohen_kappa(cells: Cells) -> Estimate:
     labels = sorted({label for pair in cells for label in pair})
     place = {label: index for index, label in enumerate(labels)}
     one_hot = np.eye(len(labels))
+    kinds = sorted(cells.items())
     rows = [
         np.concatenate(([1, first == second], one_hot[place[first]], one_hot[place[second]]))
-        for first, second in cells
+        for (first, second), _ in kinds
     ]
     sums = np.array(rows, dtype=np.float64).reshape(len(cells), 2 + 2 * len(labels))
-    return _estimates(sums, np.array([*cells.values()], dtype=np.int64), (_cohen,))[0]
+    return _estimates(sums, np.array([number for _, number in kinds], dtype=np.int64), (_cohen,))[0]
 
 
 def votes_of_pair(cells: Cells) -> dict[Votes, int]:

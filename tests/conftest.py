@@ -3,7 +3,9 @@
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
+import httpx
 import psycopg
 import pytest
 from hypothesis import settings
@@ -18,8 +20,16 @@ from local_stack.testing import RunningStack, running_stack
 _TEMPLATE = "test_template"
 
 # The machine may be busy: how long an example takes says nothing about the code. Each run tries other examples.
-settings.register_profile("project", deadline=None, max_examples=25)
+settings.register_profile("project", deadline=None, max_examples=50)
 settings.load_profile("project")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_tls_context() -> Iterator[None]:
+    """Let the clients of httpx share what none uses: reading all certificates would take each of them 25 ms."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("httpx._transports.default.create_ssl_context", cache(httpx.create_ssl_context))
+        yield
 
 
 @pytest.fixture(scope="session")

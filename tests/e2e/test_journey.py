@@ -1,10 +1,7 @@
 """The whole way on the real parts: texts in at :8080, labelled in Argilla, labels out at :9000."""
 
 import csv
-import os
 import random
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +14,7 @@ import pytest
 from core.text_identity import normalise, text_id
 from local_stack.testing import RunningStack
 from tests.e2e.uploader.conftest import DATASET, Annotator, ArgillaSpace
+from tests.programs import run
 from tests.waiting import wait_for
 
 SHARED_CSV = Path(__file__).parents[3] / "shared" / "data" / "toxicity_en.csv"
@@ -106,13 +104,8 @@ def labels_served(stack: RunningStack) -> dict[str, dict[str, Any]]:
 
 
 def ingest(stack: RunningStack, file: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "cli", "ingest", str(file), *MAPPING],
-        env=os.environ | stack.env | {"INGESTION_URL": stack.ingestion_url},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    env = stack.env | {"INGESTION_URL": stack.ingestion_url}
+    result = run("cli", "ingest", str(file), *MAPPING, env=env)
     assert result.returncode == 0, result.stderr
 
 

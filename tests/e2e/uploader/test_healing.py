@@ -1,8 +1,6 @@
 """What a real Argilla lost comes back from Postgres: records, answers, index. Labels stay as they are."""
 
-import os
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ import pytest
 from local_stack.testing import RunningStack
 from tests.e2e.uploader.conftest import AddTexts, Annotator, ArgillaSpace, StartUploader
 from tests.e2e.uploader.stored import fetch, statuses
+from tests.programs import run
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.soak
@@ -88,8 +87,7 @@ def _verify(stack: RunningStack, database_url: str) -> subprocess.CompletedProce
         "ARGILLA_URL": stack.argilla_url,
         "ARGILLA_API_KEY": stack.argilla_api_key,
     }
-    command = [sys.executable, "-m", "cli", "uploads", "verify"]
-    return subprocess.run(command, env=os.environ | env, capture_output=True, text=True, check=False)
+    return run("cli", "uploads", "verify", env=env)
 
 
 def _delete_dataset(argilla: ArgillaSpace) -> str:

@@ -20,19 +20,12 @@ from backports import zstd
 from pyarrow import parquet
 
 from core.text_identity import text_id
-from tests.programs import Program, free_port, running
+from tests.programs import Program, free_port, run, running
 from tests.waiting import wait_for
 
 
 def annotate(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cli", *arguments],
-        env=os.environ | {"COLUMNS": "200"} | env,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return run("cli", *arguments, env={"COLUMNS": "200"} | env)
 
 
 @pytest.fixture
@@ -109,7 +102,6 @@ def _imports(ingestion: Program) -> list[dict[str, Any]]:
     return items
 
 
-@pytest.mark.soak
 def test_ingest_goes_on_after_the_api_was_killed(database_url: str, tmp_path: Path) -> None:
     file = tmp_path / "big.ndjson"
     file.write_bytes(b"".join(b'{"text": "%d %s"}\n' % (n % 100, b"x" * 1000) for n in range(60_000)))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from starlette.testclient import TestClient
 
-from serving_api.replica import Replica
+from tests.integration.serving_api.conftest import Serve, World
 from tests.integration.serving_api.exporting import READ, Item, read_csv, without_empty_texts
 from tests.integration.serving_api.labelling import Labeller
 
@@ -32,9 +32,15 @@ ODD_TEXTS = [
 ]
 
 
-@pytest.fixture
-def items(client: TestClient, labeller: Labeller, replica: Replica) -> list[Item]:
+@pytest.fixture(scope="module")
+def client(shared: World) -> TestClient:
+    return shared.client
+
+
+@pytest.fixture(scope="module")
+def items(shared: World) -> list[Item]:
     """Odd labelled texts, the oldest label first."""
+    labeller = shared.labeller
     for number, words in enumerate(ODD_TEXTS):
         optional: dict[str, Any] = {
             "source": words,
@@ -48,8 +54,8 @@ def items(client: TestClient, labeller: Labeller, replica: Replica) -> list[Item
         id_ = labeller.add_text(words, **columns, enrichment=enrichment)
         votes = {"ada": "toxic", "bob": "non_toxic" if number % 2 else "toxic", "cleo": "toxic"}
         labeller.annotate({id_: dict(list(votes.items())[: 1 + number % 3])})
-    labeller.wait_for(replica)
-    return listed(client)
+    labeller.wait_for(shared.replica)
+    return listed(shared.client)
 
 
 def listed(client: TestClient, **filters: Any) -> list[Item]:
@@ -144,7 +150,8 @@ MEDIA_TYPES = {
 }
 
 
-def test_headers_tell_the_version_and_validate(client: TestClient, items: list[Item], labeller: Labeller) -> None:
+def test_headers_tell_the_version_and_validate(client: TestClient, items: list[Item]) -> None:
+    assert items
     for name, media_type in MEDIA_TYPES.items():
         answer = client.get(f"/export.{name}")
         version = answer.headers["x-replica-version"]
@@ -168,13 +175,14 @@ def test_headers_tell_the_version_and_validate(client: TestClient, items: list[I
     assert len(set(etags)) == len(etags)
 
 
-def test_etag_changes_with_the_version(client: TestClient, labeller: Labeller, replica: Replica) -> None:
+def test_etag_changes_with_the_version(serve: Serve, labeller: Labeller) -> None:
     labeller.add_label("one")
-    labeller.wait_for(replica)
-    first = client.get("/export.ndjson")
-    labeller.add_label("two")
-    labeller.wait_for(replica)
-    second = client.get("/export.ndjson", headers={"If-None-Match": first.headers["etag"]})
+    with serve() as client:
+        labeller.wait_for(client.app.state.replica)  # type: ignore[attr-defined]
+        first = client.get("/export.ndjson")
+        labeller.add_label("two")
+        labeller.wait_for(client.app.state.replica)  # type: ignore[attr-defined]
+        second = client.get("/export.ndjson", headers={"If-None-Match": first.headers["etag"]})
     assert second.status_code == 200
     assert [json.loads(line)["text"] for line in second.text.splitlines()] == ["one", "two"]
 
@@ -210,7 +218,7 @@ def test_wrong_parameters_are_named(client: TestClient, items: list[Item]) -> No
 
 @pytest.mark.parametrize("order", ["newest", "oldest"])
 def test_an_order_holds_over_all_parts(
-    client: TestClient, labeller: Labeller, replica: Replica, order: str, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, labeller: Labeller, order: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("serving_api.export_query._SORTED_ROWS", 7)
     for number in range(40):
@@ -222,5 +230,6 @@ def test_an_order_holds_over_all_parts(
             "where text_id in (select id from texts where text like '%%2%%')",
             (datetime(2026, 11, 1, tzinfo=UTC),),
         )
-    labeller.wait_for(replica)
-    assert exported(client, "ndjson", order=order) == listed(client, order=order)
+    with serve() as client:
+        labeller.wait_for(client.app.state.replica)  # type: ignore[attr-defined]
+        assert exported(client, "ndjson", order=order) == listed(client, order=order)

@@ -2,8 +2,11 @@
 
 import contextlib
 import random
+import shutil
 import threading
 import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,7 @@ from core.settings import DatabaseSettings
 from serving_api.metrics import APPLY_SECONDS
 from serving_api.replica import Replica
 from serving_api.settings import ReplicaSettings
-from tests.integration.serving_api.conftest import Serve
+from tests.integration.serving_api.conftest import Serve, World, fresh_world, make_client
 from tests.integration.serving_api.labelling import Labeller, assert_same, wait_until
 
 
@@ -55,7 +58,7 @@ def test_concurrent_writers_and_a_long_transaction(
     slow = labeller.add_text("labelled first, committed last")
     with engine.begin() as connection:
         labeller.annotate_within(connection, {slow: {"ada": "toxic"}})
-        writers = [threading.Thread(target=change_at_random, args=(labeller, seed, 40)) for seed in range(5)]
+        writers = [threading.Thread(target=change_at_random, args=(labeller, seed, 25)) for seed in range(5)]
         for writer in writers:
             writer.start()
         for writer in writers[:3]:
@@ -162,30 +165,48 @@ def damage_the_log(path: Path) -> None:
     path.with_name(f"{path.name}.wal").write_bytes(b"noise" * 1000)
 
 
+@dataclass(frozen=True)
+class Left:
+    """What is left of an application that has stopped, and the database that it followed."""
+
+    world: World
+    folder: Path
+    file: Path  # of the replica, within the folder
+    answers: list[tuple[bytes, str | None]]
+
+
+@pytest.fixture(scope="module")
+def left(
+    admin_database_url: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Left]:
+    folder = tmp_path_factory.mktemp("left")
+    with fresh_world(admin_database_url, template_database, folder) as world:
+        change_at_random(world.labeller, 3, 20)
+        with world.client:
+            world.labeller.wait_for(world.replica)
+            change_at_random(world.labeller, 4, 20)
+            world.labeller.wait_for(world.replica)
+            answers = everything(world.client)
+        yield Left(world, folder, world.replica.file.path.relative_to(folder), answers)
+
+
 @pytest.mark.parametrize(
     "harm", [delete, empty, fill_with_noise, cut_in_half, overwrite_the_middle, overwrite_the_end, damage_the_log]
 )
-def test_lost_or_damaged_file_comes_back_the_same(
-    serve: Serve, labeller: Labeller, engine: Engine, tmp_path: Path, harm: object
-) -> None:
+def test_lost_or_damaged_file_comes_back_the_same(left: Left, tmp_path: Path, harm: object) -> None:
     assert callable(harm)
-    change_at_random(labeller, 3, 20)
-    with serve() as client:
-        labeller.wait_for(replica_of(client))
-        change_at_random(labeller, 4, 20)
-        labeller.wait_for(replica_of(client))
-        before = everything(client)
-    harm(replica_of(client).file.path)
-    with serve() as client:
+    shutil.copytree(left.folder, tmp_path, dirs_exist_ok=True)
+    harm(tmp_path / left.file)
+    with make_client(tmp_path, left.world.database) as client:
 
         def is_the_same_again() -> bool:
             # Damage in the middle of a file shows when it is read: that answer is a 503, and the file is renewed.
             with contextlib.suppress(Unavailable):
-                assert_same(engine, replica_of(client))
-                return everything(client) == before
+                assert_same(left.world.engine, replica_of(client))
+                return everything(client) == left.answers
             return False
 
-        labeller.wait_for(replica_of(client))
+        left.world.labeller.wait_for(replica_of(client))
         wait_until(is_the_same_again)
 
 

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from core.models import AnnotationStatus
-from serving_api.replica import Replica
-from tests.integration.serving_api.labelling import Labeller
+from tests.integration.serving_api.conftest import World
 
 ANNOTATORS = ["ada", "bob", "cleo", "dan"]
 LANGUAGES = ["en", "und"]
@@ -22,9 +21,15 @@ WORDS = ["Alpha", "beta_", "100%", "it's", "\\", "naïve", "ÄRGER", "日本", "
 Item = dict[str, Any]
 
 
-@pytest.fixture
-def items(client: TestClient, labeller: Labeller, replica: Replica) -> list[Item]:
+@pytest.fixture(scope="module")
+def client(shared: World) -> TestClient:
+    return shared.client
+
+
+@pytest.fixture(scope="module")
+def items(shared: World) -> list[Item]:
     """Random labelled texts, as the details show them."""
+    client, labeller = shared.client, shared.labeller
     chance = random.Random(7)  # noqa: S311
     for number in range(80):
         words = " ".join(chance.sample(WORDS, 3)) + f" {number}"
@@ -32,7 +37,7 @@ def items(client: TestClient, labeller: Labeller, replica: Replica) -> list[Item
         id_ = labeller.add_text(words, source=chance.choice(SOURCES), enrichment=enrichment)
         said = {name: _answer(chance) for name in chance.sample(ANNOTATORS, chance.randint(0, 4))}
         labeller.annotate({id_: said})
-    labeller.wait_for(replica)
+    labeller.wait_for(shared.replica)
     return [client.get(f"/texts/{item['id']}").json() for item in client.get("/texts?limit=1000").json()["items"]]
 
 

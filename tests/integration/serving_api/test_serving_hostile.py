@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from serving_api.parameters import TextsParameters
-from serving_api.replica import Replica
-from tests.integration.serving_api.labelling import Labeller
+from tests.integration.serving_api.conftest import World
 
 WRONG = {
     "unknown": ("x=1", "x"),
@@ -75,12 +74,12 @@ WRONG_CHANGES = {
 }
 
 
-@pytest.fixture
-def ready(client: TestClient, labeller: Labeller, replica: Replica) -> TestClient:
+@pytest.fixture(scope="module")
+def ready(shared: World) -> TestClient:
     for word in "abc":
-        labeller.add_label(word)
-    labeller.wait_for(replica)
-    return client
+        shared.labeller.add_label(word)
+    shared.labeller.wait_for(shared.replica)
+    return shared.client
 
 
 def test_wrong_parameters_are_named(ready: TestClient) -> None:

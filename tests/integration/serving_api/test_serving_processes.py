@@ -3,12 +3,17 @@
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
+from pydantic import SecretStr
+from sqlalchemy import create_engine
 
+from core.settings import DatabaseSettings
+from tests.conftest import fresh_database
 from tests.integration.serving_api.labelling import Labeller, wait_until
 from tests.integration.serving_api.test_serving_rebuild import builds_wait
 from tests.programs import Program, running
@@ -16,11 +21,10 @@ from tests.programs import Program, running
 PROCESSES = 3
 
 
-@pytest.fixture
-def environment(database_url: str, tmp_path: Path) -> dict[str, str]:
+def environment(database_url: str, folder: Path) -> dict[str, str]:
     return {
         "DATABASE_URL": database_url,
-        "DATA_DIR": str(tmp_path),
+        "DATA_DIR": str(folder),
         "REPLICA_POLL_SECONDS": "0.05",
         "SERVING_PROCESSES": str(PROCESSES),
     }
@@ -34,13 +38,30 @@ def ready(program: Program) -> int:
     return count(program, "replica.built") + count(program, "replica.copied")
 
 
-@pytest.fixture
-def several(labeller: Labeller, environment: dict[str, str], tmp_path: Path) -> Iterator[Program]:
-    for number in range(5):
-        labeller.add_label(f"text {number}")
-    with running("serving_api", environment, tmp_path / "log", "/readyz") as program:
-        wait_until(lambda: ready(program) == PROCESSES, 60)
-        yield program
+@dataclass(frozen=True)
+class Several:
+    """A program of several processes, and where it keeps its replicas."""
+
+    program: Program
+    labeller: Labeller
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def several(
+    admin_database_url: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Several]:
+    """Started once, for it takes three processes that load everything."""
+    folder = tmp_path_factory.mktemp("several")
+    with fresh_database(admin_database_url, template_database) as url:
+        engine = create_engine(DatabaseSettings(url=SecretStr(url)).sqlalchemy_url)
+        labeller = Labeller(engine)
+        for number in range(5):
+            labeller.add_label(f"text {number}")
+        with running("serving_api", environment(url, folder), folder / "log", "/readyz") as program:
+            wait_until(lambda: ready(program) == PROCESSES, 60)
+            yield Several(program, labeller, folder)
+        engine.dispose()
 
 
 def children(program: Program) -> list[psutil.Process]:
@@ -58,41 +79,53 @@ def answers(program: Program) -> set[tuple[str, str, bytes]]:
     return {(one.headers.get("x-replica-version", ""), one.headers.get("etag", ""), one.content) for one in found}
 
 
-def test_one_builds_and_all_answer_the_same(several: Program, labeller: Labeller, tmp_path: Path) -> None:
-    assert count(several, "replica.built") == 1
-    assert len(answers(several)) == 1
+def shown(program: Program) -> set[int]:
+    """Return how many texts the processes show."""
+    return {body.count(b'"id"') for *_, body in answers(program)}
+
+
+def test_one_builds_and_all_answer_the_same(several: Several) -> None:
+    program, labeller = several.program, several.labeller
+    assert count(program, "replica.built") == 1
+    assert len(answers(program)) == 1
+    (before,) = shown(program)
     labeller.add_label("one more")
     newest = str(labeller.newest_stamp())
-    wait_until(lambda: {version for version, *_ in answers(several)} == {newest})
-    assert len(answers(several)) == 1
-    folders = {file.parent.relative_to(tmp_path / "serving") for file in tmp_path.rglob("replica-1.duckdb")}
-    assert folders == {Path(), Path("2"), Path("3")}
-    metrics = {httpx.get(f"{several.url}/metrics").text for _ in range(10)}
+    wait_until(lambda: {version for version, *_ in answers(program)} == {newest})
+    assert len(answers(program)) == 1
+    serving = several.folder / "serving"
+    assert {file.parent.relative_to(serving) for file in serving.rglob("replica-1.duckdb")} == {
+        Path(),
+        Path("2"),
+        Path("3"),
+    }
+    metrics = {httpx.get(f"{program.url}/metrics").text for _ in range(10)}
     assert all(f"\nserving_replica_version {float(newest)}\n" in text for text in metrics)
-    assert all("\nserving_replica_rows 6.0\n" in text for text in metrics)
+    assert all(f"\nserving_replica_rows {float(before + 1)}\n" in text for text in metrics)
 
 
-@pytest.mark.soak
-def test_a_dead_process_finds_its_replica_again(several: Program, labeller: Labeller) -> None:
-    before, connected = children(several), count(several, "feed.connected")
+def test_a_dead_process_finds_its_replica_again(several: Several) -> None:
+    program = several.program
+    (shown_before,) = shown(program)
+    before, connected = children(program), count(program, "feed.connected")
     before[0].kill()
-    labeller.add_label("while it was dead")
-    wait_until(lambda: before[0] not in children(several) and len(children(several)) == PROCESSES, 60)
-    wait_until(lambda: count(several, "feed.connected") > connected, 60)
-    wait_until(lambda: {len(re.findall(b'"id"', body)) for *_, body in answers(several)} == {6})
-    assert ready(several) == PROCESSES
+    several.labeller.add_label("while it was dead")
+    wait_until(lambda: before[0] not in children(program) and len(children(program)) == PROCESSES, 60)
+    wait_until(lambda: count(program, "feed.connected") > connected, 60)
+    wait_until(lambda: shown(program) == {shown_before + 1})
+    assert ready(program) == PROCESSES
 
 
-@pytest.mark.soak
 def test_another_one_builds_when_the_builder_is_killed(
-    labeller: Labeller, environment: dict[str, str], database_url: str, tmp_path: Path
+    labeller: Labeller, database_url: str, tmp_path: Path
 ) -> None:
     labeller.add_label("text")
 
     def builders(program: Program) -> list[psutil.Process]:
         return [one for one in children(program) if any("building" in file.path for file in one.open_files())]
 
-    with builds_wait(database_url) as lock, running("serving_api", environment, tmp_path / "log") as program:
+    env = environment(database_url, tmp_path)
+    with builds_wait(database_url) as lock, running("serving_api", env, tmp_path / "log") as program:
         wait_until(lambda: count(program, "replica.building") == PROCESSES and builders(program), 60)
         (builder,) = builders(program)
         builder.kill()
@@ -100,4 +133,4 @@ def test_another_one_builds_when_the_builder_is_killed(
         lock.rollback()
         wait_until(lambda: ready(program) == PROCESSES, 60)
         assert count(program, "replica.built") == 1
-        assert {len(re.findall(b'"id"', body)) for *_, body in answers(program)} == {1}
+        assert shown(program) == {1}

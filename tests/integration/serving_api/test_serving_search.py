@@ -12,22 +12,22 @@ import pytest
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
-from serving_api.replica import Replica
 from serving_api.search_follower import SearchFollower
+from tests.integration.serving_api.conftest import World
 from tests.integration.serving_api.labelling import Labeller, wait_until
 from tests.programs import running
 
 TEXTS = ["You are toxic", "toxicity, you are", "are you detoxed?", "这是有毒的话", "كلام سام", "nothing here 🤬"]
 
 
-@pytest.fixture
-def searched(client: TestClient, labeller: Labeller, replica: Replica) -> TestClient:
+@pytest.fixture(scope="module")
+def searched(shared: World) -> TestClient:
     for words in TEXTS:
-        labeller.add_label(words)
-    labeller.wait_for(replica)
-    follower: SearchFollower = client.app.state.search  # type: ignore[attr-defined]
-    wait_until(lambda: follower.version == replica.loaded().version)
-    return client
+        shared.labeller.add_label(words)
+    shared.labeller.wait_for(shared.replica)
+    follower: SearchFollower = shared.client.app.state.search  # type: ignore[attr-defined]
+    wait_until(lambda: follower.version == shared.replica.loaded().version)
+    return shared.client
 
 
 def find(client: TestClient, **parameters: Any) -> list[str]:
@@ -136,7 +136,6 @@ def damage(folder: Path, chance: random.Random) -> None:
         file.write_bytes(content)
 
 
-@pytest.mark.soak
 @pytest.mark.parametrize("harm", [False, True])
 def test_killed_at_any_time_it_finds_every_label(
     labeller: Labeller, database_url: str, tmp_path: Path, harm: bool

@@ -6,8 +6,7 @@ import pytest
 from prometheus_client import REGISTRY
 from starlette.testclient import TestClient
 
-from serving_api.replica import Replica
-from tests.integration.serving_api.conftest import Serve
+from tests.integration.serving_api.conftest import Serve, World
 from tests.integration.serving_api.labelling import Labeller, wait_until
 
 PATHS = [
@@ -29,10 +28,15 @@ def _shown(answer: Any) -> tuple[int, bytes, dict[str, str]]:
     return answer.status_code, answer.content, headers
 
 
-@pytest.fixture
-def texts(labeller: Labeller, replica: Replica) -> list[str]:
-    ids = [str(labeller.add_label(f"text {number}")) for number in range(3)]
-    labeller.wait_for(replica)
+@pytest.fixture(scope="module")
+def client(shared: World) -> TestClient:
+    return shared.client
+
+
+@pytest.fixture(scope="module")
+def texts(shared: World) -> list[str]:
+    ids = [str(shared.labeller.add_label(f"text {number}")) for number in range(3)]
+    shared.labeller.wait_for(shared.replica)
     return ids
 
 
@@ -61,14 +65,15 @@ def test_links_name_the_host_that_was_asked(client: TestClient, texts: list[str]
         assert f"<http://{host}/texts?" in client.get("/texts?limit=1", headers={"Host": host}).headers["link"]
 
 
-def test_new_labels_are_seen(client: TestClient, texts: list[str], labeller: Labeller, replica: Replica) -> None:
-    for _ in range(3):
-        client.get("/texts")
-    new = labeller.add_label("a new one")
-    labeller.wait_for(replica)
-    answer = client.get("/texts").json()
-    assert answer["items"][0]["id"] == str(new)
-    assert answer["total"] == 4
+def test_new_labels_are_seen(serve: Serve, labeller: Labeller) -> None:
+    with serve() as client:
+        for number in range(2):
+            new = labeller.add_label(f"text {number}")
+            labeller.wait_for(client.app.state.replica)  # type: ignore[attr-defined]
+            for _ in range(3):
+                answer = client.get("/texts").json()
+                assert answer["items"][0]["id"] == str(new)
+                assert answer["total"] == number + 1
 
 
 def test_each_request_has_its_id_and_its_key_is_checked(serve: Serve) -> None:

@@ -102,9 +102,26 @@ def test_pair_agrees_as_its_texts_do(pairs: list[tuple[str, str]]) -> None:
 @given(ANY, st.randoms(use_true_random=False))
 def test_same_texts_always_have_the_same_answer(texts: Texts, chance: random.Random) -> None:
     shuffled = chance.sample(texts, len(texts))
-    one, again, other = agreement(votes(texts)), agreement(votes(texts)), agreement(votes(shuffled))
-    assert one == again
-    assert one.krippendorff_alpha.value == other.krippendorff_alpha.value
+    assert agreement(votes(texts)) == agreement(votes(texts)) == agreement(votes(shuffled))
+
+
+@given(PAIRS, st.randoms(use_true_random=False))
+def test_same_pairs_always_have_the_same_answer(pairs: list[tuple[str, str]], chance: random.Random) -> None:
+    shuffled = chance.sample(pairs, len(pairs))
+    assert cohen_kappa(Counter(pairs)) == cohen_kappa(Counter(shuffled))
+
+
+def test_the_order_of_texts_decides_no_rounding() -> None:
+    texts = [
+        ["a", "b", "c", "c", "c"],
+        ["b", "b"],
+        ["a", "a", "b", "c"],
+        ["a", "c", "c", "b"],
+        ["b", "b", "a", "c"],
+        ["c", "b", "a"],
+    ]
+    for turn in range(len(texts)):
+        assert agreement(votes(texts[turn:] + texts[:turn])) == agreement(votes(texts))
 
 
 def test_nothing_to_compare_is_undefined() -> None:
