@@ -66,7 +66,7 @@ def test_a_forgotten_text_leaves_no_trace(
         wait_until(lambda: client.get("/texts", params={"q": _NAME}).json()["items"])
         wait_until(lambda: state.search.version)
         version = client.get("/changes?since=0").json()["next"]
-        made = client.post("/snapshots", json={"name": "before", "splits": {"all": 1}})
+        made = client.post("/snapshots", json={"name": "before", "splits": {"train": 1}})
         assert made.status_code == 201, made.text
         forget(engine, id_, unlabelled)
         labeller.wait_for(state.replica)
