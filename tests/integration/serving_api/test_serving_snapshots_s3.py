@@ -62,7 +62,13 @@ def test_a_bucket_keeps_what_a_folder_does(labelled: World, tmp_path: Path) -> N
     # Nothing is left of the writing.
     fs.invalidate_cache()
     assert sorted(path.removeprefix(f"{root}/one/") for path in fs.find(root)) == sorted(
-        [MANIFEST, "README.md", "near_duplicates.parquet", *(split.path for split in made.splits.values())]
+        [
+            MANIFEST,
+            "README.md",
+            "croissant.json",
+            "near_duplicates.parquet",
+            *(split.path for split in made.splits.values()),
+        ]
     )
     assert [path.name for path in (tmp_path / "snapshots").iterdir()] == [".lock"]
     # Texts are taken out.
