@@ -66,7 +66,7 @@ def facts(cursor: Connection, dataset: str) -> dict[str, int]:
 def statistics(cursor: Connection, dataset: str) -> dict[str, Any]:
     """Return the statistics of all columns."""
     meant: Condition = ("dataset = ?", [dataset])
-    return make_statistics(cursor, LIVE, LIVE_NAMES, lambda: nullcontext(("items", meant)))
+    return make_statistics(cursor, LIVE, LIVE_NAMES, lambda _: nullcontext(("items", meant)))
 
 
 def _bytes_of(column: Column) -> str:

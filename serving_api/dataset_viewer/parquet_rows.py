@@ -16,6 +16,7 @@ from serving_api.export_columns import Kind
 
 PLACE = "place_in_split"
 _BATCH_ROWS = 4096
+_STREAMED_ROWS = 16_384
 
 
 class SplitReader:
@@ -84,7 +85,7 @@ class SplitReader:
         start = 0
         # One column at least: its rows have to be counted.
         names = schema.names[:-1] or self._names[:1]
-        for batch in self._file.iter_batches(_BATCH_ROWS, columns=names):
+        for batch in self._file.iter_batches(_STREAMED_ROWS, columns=names):
             self._check_time()
             arrays = [batch.column(name).cast(schema.field(name).type) for name in schema.names[:-1]]
             end = start + len(batch)

@@ -36,8 +36,8 @@ def statistics(cursor: Connection, split: SplitReader) -> dict[str, Any]:
     """Return the statistics of all columns."""
 
     @contextmanager
-    def rows() -> Iterator[tuple[str, Condition]]:
-        with _streamed(cursor, split, [column.name for column in split.columns]) as relation:
+    def rows(columns: Sequence[Column]) -> Iterator[tuple[str, Condition]]:
+        with _streamed(cursor, split, [column.name for column in columns]) as relation:
             yield relation, ("true", [])
 
     return make_statistics(cursor, split.columns, {}, rows)

@@ -27,8 +27,8 @@ _BINS = 10
 _DECIMALS = 5
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - moments are UTC without a zone
 
-# Gives a relation, and which of its rows are meant. Each can be read once.
-Rows = Callable[[], AbstractContextManager[tuple[str, Condition]]]
+# Gives a relation that has these columns, and which of its rows are meant. It can be read once.
+Rows = Callable[[Sequence[Column]], AbstractContextManager[tuple[str, Condition]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +76,10 @@ def make_statistics(
 ) -> dict[str, Any]:
     """Return the statistics of a split's columns, as the original names them."""
     wanted = [measure for column in columns for measure in _measures(column, names)]
-    total, *found = _aggregate(cursor, rows, [("count(*)", []), *((sql, []) for sql in wanted)])
+    total, *found = _aggregate(cursor, rows(columns), [("count(*)", []), *((sql, []) for sql in wanted)])
     measured = list(_measured(columns, names, total, found))
-    counted = _aggregate(cursor, rows, [_counting(one, names) for one in measured])
+    counted_columns = [one.column for one in measured if one.kind != "string_text"]
+    counted = _aggregate(cursor, rows(counted_columns), [_counting(one, names) for one in measured])
     return {
         "num_examples": total,
         "statistics": [_column(one, counts or {}) for one, counts in zip(measured, counted, strict=True)],
@@ -86,10 +87,14 @@ def make_statistics(
     }
 
 
-def _aggregate(cursor: duckdb.DuckDBPyConnection, rows: Rows, wanted: Sequence[Condition]) -> tuple[Any, ...]:
+def _aggregate(
+    cursor: duckdb.DuckDBPyConnection,
+    rows: AbstractContextManager[tuple[str, Condition]],
+    wanted: Sequence[Condition],
+) -> tuple[Any, ...]:
     select = ", ".join(sql for sql, _ in wanted)
     values = [value for _, some in wanted for value in some]
-    with rows() as (relation, (where, more_values)):
+    with rows as (relation, (where, more_values)):
         statement = f"select {select} from {relation} where {where}"  # noqa: S608 - known columns only
         return cursor.execute(statement, [*values, *more_values]).fetchall()[0]
 
