@@ -12,7 +12,7 @@ from load_testing.bench.serving_rows import make_replica
 from tests.integration.serving_api.labelling import wait_until
 from tests.programs import running
 
-_ROWS = 100_000
+_ROWS = 60_000
 
 
 def _environment(folder: Path) -> dict[str, str]:

@@ -16,7 +16,7 @@ from serving_api.snapshots.manifest import MANIFEST, Manifest
 from serving_api.snapshots.parquet_files import SplitWriter
 from tests.unit.serving_api.snapshot_world import Row, World, world
 
-_ROWS = [Row(number, ["toxic", "non_toxic", None][number % 3], text=f"text {number}") for number in range(3000)]
+_ROWS = [Row(number, ["toxic", "non_toxic", None][number % 3], text=f"text {number}") for number in range(900)]
 
 
 @pytest.fixture
@@ -78,10 +78,10 @@ def test_files_can_be_read_in_part(labelled: World) -> None:
 
 
 def test_long_texts_make_short_row_groups(labelled: World) -> None:
-    labelled.hold([Row(number, text="x" * 60_000) for number in range(1200)])
+    labelled.hold([Row(number, text="x" * 60_000) for number in range(600)])
     manifest = labelled.create(splits={"train": 1}).manifest
     with labelled.snapshots.open(manifest.name, manifest.splits["train"].path) as file:
-        assert parquet.ParquetFile(file).num_row_groups == 3
+        assert parquet.ParquetFile(file).num_row_groups == 2
 
 
 _NO_NAMES = [
@@ -161,16 +161,15 @@ def _all_pages(labelled: World, before: Manifest, after: Manifest) -> Difference
     return found
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_diff_is_what_a_plain_comparison_says(labelled: World, seed: int) -> None:
+def test_a_diff_is_what_a_plain_comparison_says(labelled: World) -> None:
     one = labelled.create(name="one").manifest
     changed = [Row(row.number, "toxic" if row.number % 7 == 0 else row.label) for row in _ROWS[200:]]
     labelled.hold([*changed, *(Row(number) for number in range(5000, 5100))])
-    other = labelled.create(name="other", seed=seed).manifest
+    other = labelled.create(name="other", seed=1).manifest
     before, after = _contents(labelled, one), _contents(labelled, other)
     found = _all_pages(labelled, one, other)
     assert (found.added, found.removed, found.relabelled, found.moved) == _model(before, after)
-    assert (found.moved == 0) == (seed == 0)
+    assert found.moved > 0
     differing = {id_ for id_ in before.keys() | after.keys() if before.get(id_) != after.get(id_)}
     assert [str(item["id"]) for item in found.items] == sorted(differing)
     for item in found.items:
