@@ -10,7 +10,7 @@ CROISSANT = "croissant.json"
 FACTS = "facts.json"
 
 # What a snapshot may be called: no path, and no hidden file.
-NAME = r"^(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+NAME = r"^(?!live$)(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 
 class SplitFile(BaseModel):

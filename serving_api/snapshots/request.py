@@ -30,14 +30,16 @@ _MOST_SPLITS = 20
 _TOLERANCE = 1e-9
 
 
-def _without_dots(name: str) -> str:
+def _name(name: str) -> str:
     if ".." in name:
         raise ValueError("holds two dots side by side")
+    if name == "live":
+        raise ValueError("means the live labels to the dataset viewer")
     return name
 
 
 SnapshotName = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"), AfterValidator(_without_dots)
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"), AfterValidator(_name)
 ]
 
 
