@@ -25,12 +25,12 @@ install: $(INSTALLED)  ## Install what the project needs
 test: lint  ## Check the code, and run every test on real components, but for make soak
 	@$(MAKE) --no-print-directory -j 4 --output-sync=line test-whole test-stack test-serving test-parts types
 
-# Side by side, four at a time: the tests of the serving API compute, the others wait half of the time.
+# Side by side. What only computes gives way to what waits for servers that compute.
 test-serving: $(INSTALLED)
-	pipenv run pytest tests/integration/serving_api
+	nice -n 5 pipenv run pytest tests/integration/serving_api
 
 test-parts: $(INSTALLED)
-	pipenv run pytest tests/unit tests/integration --ignore tests/integration/cli --ignore tests/integration/serving_api
+	nice -n 5 pipenv run pytest tests/unit tests/integration --ignore tests/integration/cli --ignore tests/integration/serving_api
 
 # Those that start stacks of their own.
 STACKS := tests/e2e/test_local_stack.py tests/e2e/test_readme.py
@@ -61,7 +61,7 @@ lint: $(INSTALLED)
 	pipenv run lint-imports
 
 types: $(INSTALLED)
-	pipenv run mypy
+	nice -n 5 pipenv run mypy
 
 format: $(INSTALLED)  ## Put the code into its canonical form
 	pipenv run ruff check --fix $(PROJECT)

@@ -20,7 +20,7 @@ from local_stack.testing import RunningStack, running_stack
 _TEMPLATE = "test_template"
 
 # The machine may be busy: how long an example takes says nothing about the code. Each run tries other examples.
-settings.register_profile("project", deadline=None, max_examples=50)
+settings.register_profile("project", deadline=None, max_examples=20)
 settings.load_profile("project")
 
 

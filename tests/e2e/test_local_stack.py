@@ -172,6 +172,7 @@ def test_killed_component_is_started_again(own_stack: RunningStack, name: str) -
     assert {other: pid for other, pid in own_stack.pids.items() if other != name} == others
 
 
+@pytest.mark.soak
 def test_argilla_works_after_all_of_it_was_killed(own_stack: RunningStack) -> None:
     headers = {"X-Argilla-Api-Key": own_stack.argilla_api_key}
 
@@ -291,6 +292,7 @@ def test_killed_supervisor_leaves_nothing_running(settings: StackSettings) -> No
         wait_until_gone(everything)
 
 
+@pytest.mark.soak
 def test_killed_supervisor_is_healed_by_the_next_start(settings: StackSettings) -> None:
     with up(settings) as first:
         first.wait_until_ready()
@@ -372,6 +374,7 @@ def test_killed_test_run_leaves_nothing_running(settings: StackSettings) -> None
         wait_until_gone(everything)
 
 
+@pytest.mark.soak
 def test_second_up_on_the_same_data_is_refused(settings: StackSettings) -> None:
     with up(settings) as running:
         running.wait_until_ready()
@@ -390,6 +393,7 @@ def test_down_stops_a_running_stack(settings: StackSettings) -> None:
         assert [process for process in everything if not is_gone(process)] == []
 
 
+@pytest.mark.soak
 def test_status_tells_a_running_stack_from_a_killed_one(settings: StackSettings) -> None:
     with up(settings) as running:
         running.wait_until_ready()

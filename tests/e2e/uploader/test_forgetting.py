@@ -45,6 +45,7 @@ def _stored(argilla: ArgillaSpace) -> list[Any]:
     return [(record["external_id"], record["fields"]["text"]) for record in records]
 
 
+@pytest.mark.soak
 def test_a_forgotten_text_is_gone_from_argilla_and_stays_so(
     start_uploader: StartUploader, add_texts: AddTexts, argilla: ArgillaSpace, database_url: str
 ) -> None:

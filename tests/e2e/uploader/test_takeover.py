@@ -3,6 +3,7 @@
 import signal
 
 import httpx
+import pytest
 
 from tests.e2e.uploader.conftest import AddTexts, ArgillaSpace, StartUploader
 from tests.e2e.uploader.stored import fetch, statuses
@@ -11,6 +12,7 @@ from tests.waiting import wait_for
 _LEASE = {"UPLOADER_LEADER_LEASE_SECONDS": "2", "UPLOAD_BATCH_SIZE": "50"}
 
 
+@pytest.mark.soak
 def test_a_frozen_uploader_doubles_and_loses_nothing(
     start_uploader: StartUploader, add_texts: AddTexts, argilla: ArgillaSpace, database_url: str
 ) -> None:

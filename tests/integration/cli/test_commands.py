@@ -102,6 +102,7 @@ def _imports(ingestion: Program) -> list[dict[str, Any]]:
     return items
 
 
+@pytest.mark.soak
 def test_ingest_goes_on_after_the_api_was_killed(database_url: str, tmp_path: Path) -> None:
     file = tmp_path / "big.ndjson"
     file.write_bytes(b"".join(b'{"text": "%d %s"}\n' % (n % 100, b"x" * 1000) for n in range(60_000)))

@@ -170,6 +170,7 @@ def test_bulk_holds_all_but_the_first_of_twins(client: httpx.Client, database_ur
     assert dict(counts) == {"pending": 1, "near_duplicate": 39}
 
 
+@pytest.mark.soak
 def test_twins_that_are_stored_at_the_same_time_are_linked(
     api: Program, client: httpx.Client, database_url: str, datasets_file: Path, tmp_path: Path
 ) -> None:

@@ -97,6 +97,7 @@ def test_what_ended_long_ago_is_deleted(database_url: str, tmp_path: Path) -> No
         assert connection.execute("select count(*) from import_rejects").fetchone() == (25_000,)
 
 
+@pytest.mark.soak
 def test_a_long_import_takes_constant_memory(database_url: str, tmp_path: Path) -> None:
     filler = "x" * 2000
 

@@ -90,6 +90,7 @@ def environment(database_url: str, tmp_path: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.soak
 def test_who_leaves_or_stops_or_is_killed_costs_nothing(
     labeller: Labeller, environment: dict[str, str], tmp_path: Path
 ) -> None:

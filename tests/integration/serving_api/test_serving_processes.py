@@ -104,6 +104,7 @@ def test_one_builds_and_all_answer_the_same(several: Several) -> None:
     assert all(f"\nserving_replica_rows {float(before + 1)}\n" in text for text in metrics)
 
 
+@pytest.mark.soak
 def test_a_dead_process_finds_its_replica_again(several: Several) -> None:
     program = several.program
     (shown_before,) = shown(program)
@@ -116,6 +117,7 @@ def test_a_dead_process_finds_its_replica_again(several: Several) -> None:
     assert ready(program) == PROCESSES
 
 
+@pytest.mark.soak
 def test_another_one_builds_when_the_builder_is_killed(
     labeller: Labeller, database_url: str, tmp_path: Path
 ) -> None:

@@ -149,6 +149,7 @@ def test_full_disk_leaves_the_old_one_and_is_tried_again(elsewhere: dict[str, st
         wait_until(lambda: total(program) == 0)
 
 
+@pytest.mark.soak
 def test_damage_while_serving_is_refused_and_healed(
     labeller: Labeller, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -136,6 +136,7 @@ def damage(folder: Path, chance: random.Random) -> None:
         file.write_bytes(content)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("harm", [False, True])
 def test_killed_at_any_time_it_finds_every_label(
     labeller: Labeller, database_url: str, tmp_path: Path, harm: bool

@@ -66,6 +66,7 @@ def test_a_bucket_keeps_what_a_folder_does(labelled: World, tmp_path: Path) -> N
             MANIFEST,
             "README.md",
             "croissant.json",
+            "facts.json",
             "near_duplicates.parquet",
             *(split.path for split in made.splits.values()),
         ]

@@ -130,7 +130,7 @@ def change(world: World, data: st.DataObject) -> set[UUID]:
     return touched
 
 
-@settings(max_examples=settings().max_examples // 4)
+@settings(max_examples=5)
 @given(ITEMS, st.data())
 def test_every_order_lists_what_the_model_lists(items: list[Any], data: st.DataObject) -> None:
     with searched() as it:
@@ -155,7 +155,7 @@ def test_every_order_lists_what_the_model_lists(items: list[Any], data: st.DataO
                 assert [row["id"] for row in found] == wanted
 
 
-@settings(max_examples=settings().max_examples // 4)
+@settings(max_examples=5)
 @given(ITEMS, st.data())
 def test_a_walk_shows_each_hit_once_while_labels_change(items: list[Any], data: st.DataObject) -> None:
     with searched() as it:

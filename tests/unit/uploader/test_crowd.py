@@ -57,7 +57,12 @@ def _accuracy(outcomes: list[Outcome], truth: list[str]) -> float:
     return sum(right) / len(right)
 
 
-@pytest.mark.parametrize("rule", ESTIMATED)
+_SLOW = {LabelRule.GLAD}
+
+
+@pytest.mark.parametrize(
+    "rule", [pytest.param(rule, marks=pytest.mark.soak) if rule in _SLOW else rule for rule in ESTIMATED]
+)
 def test_labels_are_as_good_as_theory_allows_and_beat_the_majority_by_its_margin(rule: LabelRule) -> None:
     crowd, outcomes = _crowd(rule), _outcomes(rule)
     error = 0.5 / math.sqrt(len(crowd.texts))  # of a share, at most
