@@ -142,7 +142,7 @@ class Replica:
         read_at = _now()
         with self._next(self.folder.begin()) as file:
             with file.cursor() as cursor:
-                load(cursor, snapshot, end, self._settings.threads)
+                load(cursor, snapshot, end, self._settings.build_threads)
                 state = State(identity, end, _number(cursor, tables.BUILT_VERSION), read_at, end)
                 _write(cursor, state)
                 _write_keys(cursor, self.keys)

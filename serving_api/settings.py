@@ -87,4 +87,10 @@ class ReplicaSettings(SettingsGroup):
         pattern=r"^[0-9]+(\.[0-9]+)? ?[KMGT]i?B$",
         description="Memory that DuckDB takes at most, as `512MB`; twice that while a replica is built anew.",
     )
-    threads: int = Field(2, ge=1, description="Threads that DuckDB computes with.")
+    threads: int = Field(
+        1,
+        ge=1,
+        description="Threads that DuckDB takes for one query. With more, one that reads much ends sooner, and "
+        "each page takes more processor time; queries run side by side anyway.",
+    )
+    build_threads: int = Field(2, ge=1, description="Threads that DuckDB builds a replica with.")

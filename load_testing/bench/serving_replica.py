@@ -96,7 +96,7 @@ def _load(kept: _Kept) -> None:
         settings = ReplicaSettings()
         file = ReplicaFile(Path(folder) / "replica.duckdb", settings, locked=False)
         with file.cursor() as cursor:
-            staging.load(cursor, kept, 0, settings.threads)
+            staging.load(cursor, kept, 0, settings.build_threads)
         file.finish()
 
 
