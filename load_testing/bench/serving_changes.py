@@ -29,7 +29,8 @@ _ITEMS = """
            'I think this update is great, and you should be ashamed. (demo text ' || n || ')' as text,
            'toxic' as label, 'labelled' as status, 1.0 as agreement, '{"toxic":2}' as votes, 2 as annotations,
            1.0 as confidence, 'majority' as rule, 1 as rule_version, 'annotators' as decided_by, 'bench' as source,
-           'demo-' || n as external_id, '{"number":' || n || '}' as metadata, '{}' as enrichment,
+           'demo-' || n as external_id, null as claimed_label, null as score, '{"number":' || n || '}' as metadata,
+           '{}' as enrichment,
            timestamp '2026-01-01' + to_seconds(n) as received_at, received_at as labelled_at,
            $first_version + (n - $first) // $limit as version
     from range($first::bigint, $last::bigint) as numbers(n)
