@@ -34,7 +34,7 @@ _ITEMS = """
         from range($rows) as numbers(n)
     )
 """
-_DERIVED = f"insert into items by name {tables.derive(f'({_ITEMS})', 'annotations')} order by labelled_at"
+_DERIVED = f"insert into items by name {tables.derive(f'({_ITEMS})', 'annotations', 'labelled_at')}"
 _ANNOTATIONS = """
     insert into annotations by name
     select md5(n || '/' || annotator)::uuid as id, md5('text ' || n)::uuid as text_id, 'toxicity' as dataset,
