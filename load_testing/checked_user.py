@@ -3,12 +3,13 @@
 import random
 import time
 from collections.abc import Callable
+from typing import Any
 
 from locust import FastHttpUser
 
 from load_testing.answers import WrongAnswer, refusal
 from load_testing.journal import journal
-from load_testing.options import headers
+from load_testing.options import given_to, headers
 
 # Gets the status code and the body of a 2xx.
 Check = Callable[[int, bytes], None]
@@ -27,8 +28,7 @@ class CheckedUser(FastHttpUser):
 
     def wait_time(self) -> float:
         """Return how long the user thinks: as long as it takes some, mostly shorter."""
-        options = self.environment.parsed_options
-        think = options.think_seconds if options else 0
+        think: float = given_to(self.environment).think_seconds
         return random.expovariate(1 / think) if think else 0.0
 
     def ask(
@@ -51,8 +51,9 @@ class CheckedUser(FastHttpUser):
         users = self.in_flight or (self.environment.runner.user_count if self.environment.runner else 0)
         context = {"at": at, "late_ms": late_ms, "users": users, "objective": objective}
         sending = {"Content-Type": content_type} if body is not None else {}
+        data: Any = body  # Locust takes bytes, too
         with self.client.request(
-            method, path, name=name, data=body, headers=sending, catch_response=True, context=context
+            method, path, name=name, data=data, headers=sending, catch_response=True, context=context
         ) as response:
             response.request_meta["response_time"] += late_ms
             if failure := _judge(response.status_code, response.content, check):

@@ -3,6 +3,7 @@
 import random
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import gevent
@@ -16,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from load_testing import ingestion_users, run_listeners, serving_users  # noqa: F401 - one listens
 from load_testing.checked_user import CheckedUser
 from load_testing.journal import journal
+from load_testing.options import given_to
 
 _KINDS: tuple[type[CheckedUser], ...] = (ingestion_users.IngestionUser, serving_users.ServingUser)
 _CHANCE = random.Random()  # noqa: S311 - arrivals, no secret
@@ -29,7 +31,7 @@ class Arrivals(User):
     def __init__(self, environment: Environment) -> None:
         """Begin with nobody connected."""
         super().__init__(environment)
-        self._options = environment.parsed_options
+        self._options = given_to(environment)
         self._idle: dict[type[CheckedUser], list[CheckedUser]] = {kind: [] for kind in _KINDS}
         self._under_way = Group()
         self._next = time.perf_counter()
@@ -58,5 +60,6 @@ class Arrivals(User):
         # Who was idle for the shortest time: connections that are needed no more may close.
         user = self._idle[kind].pop() if self._idle[kind] else kind(self.environment)
         user.intended, user.in_flight = intended, len(self._under_way)
-        _CHANCE.choice(user.tasks)(user)
+        tasks: list[Callable[[CheckedUser], None]] = kind.tasks  # type: ignore[assignment]  # ours are functions
+        _CHANCE.choice(tasks)(user)
         self._idle[kind].append(user)

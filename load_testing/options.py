@@ -7,6 +7,7 @@ from argparse import ArgumentTypeError, Namespace
 
 from locust import events
 from locust.argument_parser import LocustArgumentParser
+from locust.env import Environment
 
 from load_testing.shape_plans import PLANS
 
@@ -35,6 +36,14 @@ def _add_options(parser: LocustArgumentParser) -> None:
         include_in_web_ui=False,
         help="Folder for requests.csv and run.json; none: no files",
     )
+
+
+def given_to(environment: Environment) -> Namespace:
+    """Return the options of a run; Locust fills them in before it starts one."""
+    options: Namespace | None = environment.parsed_options
+    if options is None:
+        raise RuntimeError("This needs Locust's command line or page.")
+    return options
 
 
 def seed_of(options: Namespace) -> str:

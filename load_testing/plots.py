@@ -1,7 +1,7 @@
 """The pictures of a report, each from the rows of a table beside it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from load_testing.percentiles import percentile
 from load_testing.svg import Axis, Points, plot
@@ -25,13 +25,13 @@ def throughput_by_users(rows: Sequence[Row]) -> str:
     return plot("Requests a second against users, closed model", Axis("users"), Axis("requests a second"), lines)
 
 
-def latency_by_second(rows_by_model: dict[str, Sequence[Row]]) -> str:
+def latency_by_second(rows_by_model: Mapping[str, Sequence[Row]]) -> str:
     """Draw how the p99 of each second went, one repeat after the other."""
     lines = {f"{model}, p99": _points(rows, "second", "p99_ms") for model, rows in rows_by_model.items()}
     return plot("p99 of each second", Axis("seconds, one repeat after the other"), _LATENCY, lines)
 
 
-def latency_by_percentile(latencies_by_model: dict[str, Sequence[float]]) -> str:
+def latency_by_percentile(latencies_by_model: Mapping[str, Sequence[float]]) -> str:
     """Draw the whole distribution of latencies, its tail wide."""
     lines = {model: _tail(sorted(latencies)) for model, latencies in latencies_by_model.items()}
     return plot("Latency by percentile", Axis("percentile", ticks=_NINES), _LATENCY, lines)

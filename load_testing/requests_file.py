@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Request(NamedTuple):
-    """One request; `at_s` is when it was sent, in the open model when it was to be sent, in seconds after the start."""
+    """One request; `at_s` is when it was sent, or to be sent in the open model, in seconds after the start."""
 
     at_s: float
     method: str

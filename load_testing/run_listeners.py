@@ -25,7 +25,7 @@ def _refuse_workers(environment: Environment, runner: Runner, **_: object) -> No
 
 @events.test_start.add_listener
 def _begin(environment: Environment, **_: object) -> None:
-    given = environment.parsed_options
+    given = options.given_to(environment)
     started = begin(options.seed_of(given))
     if given.record:
         started.record_to(Path(given.record))
@@ -34,7 +34,7 @@ def _begin(environment: Environment, **_: object) -> None:
 
 @events.test_stop.add_listener
 def _end(environment: Environment, **_: object) -> None:
-    done, given = journal(), environment.parsed_options
+    done, given = journal(), options.given_to(environment)
     done.end()
     logger.info("Looking up %d acknowledged texts", len(done.acknowledged))
     found = look_up(ingestion_users.IngestionUser.host, options.headers(), done.seed, done.acknowledged)

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 import orjson
 from locust import task
+from locust.env import Environment
 
 from core.datasets import DEFAULT_DATASET, load_datasets
 from load_testing import serving_checks
@@ -31,9 +32,9 @@ class ServingUser(CheckedUser):
     # Up to which version changes were followed.
     since = 0
 
-    def __init__(self, environment: object) -> None:
+    def __init__(self, environment: Environment) -> None:
         """Begin without having seen anything."""
-        super().__init__(environment)  # type: ignore[arg-type]  # Locust gives its Environment
+        super().__init__(environment)
         self.items = []
 
     @task(6)

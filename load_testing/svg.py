@@ -71,9 +71,8 @@ def plot(title: str, x: Axis, y: Axis, lines: dict[str, Points]) -> str:
             parts.append(f'<circle cx="{across.place(a)}" cy="{up.place(b)}" r="3" fill="{colour}"/>')
         height = _TOP + 10 + 20 * number
         start = _WIDTH - _RIGHT + 15
-        parts.append(
-            f'<line x1="{start}" x2="{start + 20}" y1="{height}" y2="{height}" stroke="{colour}" stroke-width="3"/>'
-        )
+        ends = f'x1="{start}" x2="{start + 20}" y1="{height}" y2="{height}"'
+        parts.append(f'<line {ends} stroke="{colour}" stroke-width="3"/>')
         parts.append(_text(start + 26, height + 4, name, "start"))
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" '
@@ -95,9 +94,8 @@ def _axes(x: Axis, y: Axis, across: _Scale, up: _Scale) -> list[str]:
         parts.append(_text(_LEFT - 8, place + 4, word, "end"))
     parts.append(_text((_LEFT + right) / 2, _HEIGHT - 12, x.title, "middle"))
     middle = (_TOP + bottom) / 2
-    parts.append(
-        f'<text x="18" y="{middle}" text-anchor="middle" transform="rotate(-90 18 {middle})">{escape(y.title)}</text>'
-    )
+    turned = f'text-anchor="middle" transform="rotate(-90 18 {middle})"'
+    parts.append(f'<text x="18" y="{middle}" {turned}>{escape(y.title)}</text>')
     return parts
 
 

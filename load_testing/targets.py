@@ -23,7 +23,7 @@ class Target(NamedTuple):
 
 @contextmanager
 def find_target(texts: int) -> Iterator[Target]:
-    """Give what INGESTION_URL and SERVING_URL name, else the running local stack, else a new one with so many texts.
+    """Give what INGESTION_URL and SERVING_URL name, else the running stack, else a new one with so many texts.
 
     Raises:
         SystemExit: what is named does not answer.
