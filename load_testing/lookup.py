@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import orjson
 from gevent.pool import Pool
@@ -10,19 +9,12 @@ from geventhttpclient import HTTPClient
 
 from load_testing.comment_texts import submission
 from load_testing.ingestion_checks import id_of
+from load_testing.verdict import Lookup
 
 _AT_ONCE = 16
 _ATTEMPTS = 10
 _PAUSE_SECONDS = 1
 _FAILURES = (OSError, ValueError, KeyError)
-
-
-class Lookup(NamedTuple):
-    """What was found: the ids of lost texts, and of those about which nothing could be learnt."""
-
-    looked_up: int
-    lost: list[str]
-    unknown: list[str]
 
 
 def look_up(url: str, headers: dict[str, str], seed: str, numbers: Sequence[int]) -> Lookup:

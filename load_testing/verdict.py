@@ -1,10 +1,19 @@
 """What fails a run."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from load_testing.journal import Journal
-from load_testing.lookup import Lookup
 from load_testing.percentiles import SHARES, percentile
+
+
+class Lookup(NamedTuple):
+    """How many acknowledged texts were looked up; ids of the lost ones, and of those that nobody knows about."""
+
+    looked_up: int
+    lost: list[str]
+    unknown: list[str]
+
 
 _SHOWN = 5
 _NAMES = {"post": "POST /texts", "get": "GET without exports"}

@@ -15,7 +15,7 @@ from load_testing.ingestion_checks import id_of
 Answer = tuple[int, Any]
 _NOTHING_LABELLED = {"items": [], "next_cursor": None, "version": 0}
 _NO_STATS = {"total": 0, "by_label": {}, "by_status": {}, "by_source": {}, "by_day": {}}
-_EMPTY_QUEUE = {name: 0 for name in ("pending", "uploading", "uploaded", "failed", "open_records")}
+_EMPTY_QUEUE = dict.fromkeys(("pending", "uploading", "uploaded", "failed", "open_records"), 0)
 
 
 @dataclass
