@@ -7,7 +7,7 @@ import pytest
 from tests.integration.load_testing.running import Ended, load_test
 from tests.integration.load_testing.small_platform import small_platform
 
-# All requests that arrive in the second half of the second after the first one, and in the half after it.
+# Seconds after the first request: what arrives from the one to the other is answered at its end.
 STALL = (1.5, 2.5)
 SECONDS = 4
 RATE = 100
