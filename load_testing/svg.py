@@ -32,7 +32,10 @@ class _Scale:
         if axis.logarithmic:
             low = 10 ** math.floor(math.log10(max(low, 1e-3)))
             high = 10 ** math.ceil(math.log10(max(high, low * 1.01)))
-        self._low, self._high = low, high if high > low else low + 1
+        high = high if high > low else low + 1
+        self._step = _round_step((high - low) / _TICKS)
+        # Up to a round number: a line on the frame is hard to see.
+        self._low, self._high = low, high if axis.logarithmic else math.ceil(high / self._step) * self._step
         self._start, self._end = start, end
         self.ticks = axis.ticks or tuple((value, f"{value:g}") for value in self._choose_ticks())
 
@@ -46,9 +49,8 @@ class _Scale:
         if self._logarithmic:
             powers = range(round(math.log10(self._low)), round(math.log10(self._high)) + 1)
             return [10.0**power for power in powers]
-        step = _round_step((self._high - self._low) / _TICKS)
-        first, last = math.ceil(self._low / step), math.floor(self._high / step)
-        return [round(number * step, 10) for number in range(first, last + 1)]
+        first, last = math.ceil(self._low / self._step), round(self._high / self._step)
+        return [round(number * self._step, 10) for number in range(first, last + 1)]
 
 
 def _round_step(least: float) -> float:

@@ -11,8 +11,6 @@ from typing import NamedTuple
 
 import httpx
 
-from local_stack.testing import running_stack
-
 
 class Target(NamedTuple):
     """Where both APIs are."""
@@ -33,6 +31,9 @@ def find_target(texts: int) -> Iterator[Target]:
             _check_ready(url)
         yield target
         return
+    # Takes half a second, and mostly is not needed.
+    from local_stack.testing import running_stack
+
     print("No stack runs: starting one, with data of its own.", flush=True)  # noqa: T201
     with running_stack() as stack:
         if texts:

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 from load_testing.ingestion_checks import id_of
 
 Answer = tuple[int, Any]
-_NOTHING_LABELLED = {"items": [], "next_cursor": None, "version": 0}
-_NO_STATS = {"total": 0, "by_label": {}, "by_status": {}, "by_source": {}, "by_day": {}}
+_NOTHING_LABELLED: dict[str, Any] = {"items": [], "next_cursor": None, "version": 0}
+_NO_STATS: dict[str, Any] = {"total": 0, "by_label": {}, "by_status": {}, "by_source": {}, "by_day": {}}
 _EMPTY_QUEUE = dict.fromkeys(("pending", "uploading", "uploaded", "failed", "open_records"), 0)
 
 

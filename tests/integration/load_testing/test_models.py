@@ -9,7 +9,7 @@ from tests.integration.load_testing.small_platform import small_platform
 
 # Seconds after the first request: what arrives from the one to the other is answered at its end.
 STALL = (1.5, 2.5)
-SECONDS = 4
+SECONDS = 5
 RATE = 100
 OBJECTIVE_MS = 500
 
@@ -28,7 +28,7 @@ def stalled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
                 seconds=SECONDS,
                 shape="soak",
                 users=2,
-                think_seconds=0.01,
+                think_seconds=0.006,
                 rate=RATE,
                 repeats=1,
                 objective_get_ms=OBJECTIVE_MS,
@@ -40,7 +40,7 @@ def test_the_closed_model_hides_a_stall(stalled: dict[str, Ended]) -> None:
     ended = stalled["closed"]
     [run] = ended.report["runs"]
     all_ = next(row for row in run["by_name"] if row["name"] == "all")
-    # Its two users saw it once each, at the very top.
+    # Its two users saw it once each, at the very top: beyond the p99 of more than 200 requests.
     assert all_["requests"] > 200
     assert all_["max_ms"] > 800
     assert all_["p99_ms"] < OBJECTIVE_MS / 2
@@ -51,11 +51,11 @@ def test_the_open_model_reports_it(stalled: dict[str, Ended]) -> None:
     ended = stalled["open"]
     [run] = ended.report["runs"]
     all_ = next(row for row in run["by_name"] if row["name"] == "all")
-    assert 950 < all_["max_ms"] < 1500
+    assert 950 < all_["max_ms"] < 2000
     assert all_["p99_ms"] > 900
     # Of the arrivals in the stall, one half waited for more than half of its second.
     waited = sum(latency > 500 for latency in _latencies(ended.folder / "open-1"))
-    assert 0.6 * RATE / 2 < waited < 1.4 * RATE / 2
+    assert 0.4 * RATE / 2 < waited < 1.6 * RATE / 2
     assert run["dropped"] == 0
     assert run["arrivals"] == run["requests"]
     assert run["generator"]["cpu_share"] < 1

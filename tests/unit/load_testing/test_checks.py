@@ -18,7 +18,13 @@ COUNTS = {"received": 6, "accepted": 3, "duplicates": 2, "rejected": 1, "errors"
 
 def item(number: int, **changes: Any) -> dict[str, Any]:
     text = f"Text {number}"
-    made = {"id": id_of(text), "dataset": "toxicity", "text": text, "label": "toxic", "status": "labelled"}
+    made: dict[str, Any] = {
+        "id": id_of(text),
+        "dataset": "toxicity",
+        "text": text,
+        "label": "toxic",
+        "status": "labelled",
+    }
     made |= {"agreement": 1.0, "votes": {"toxic": 2}, "labelled_at": f"2026-11-28T10:00:{50 - number:02}Z"}
     return made | {"highlights": [[0, 4]], "version": 100 + number} | changes
 
