@@ -1,5 +1,6 @@
 """`locust -f open_model.py`: requests arrive at random moments, a set number a second, whoever still waits."""
 
+import logging
 import random
 import sys
 import time
@@ -10,6 +11,7 @@ import gevent
 from gevent.pool import Group
 from locust import User, task
 from locust.env import Environment
+from locust.log import greenlet_exception_logger
 
 # Locust puts this folder on the path, not the project's.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -20,6 +22,7 @@ from load_testing.journal import journal
 from load_testing.options import given_to
 
 _KINDS: tuple[type[CheckedUser], ...] = (ingestion_users.IngestionUser, serving_users.ServingUser)
+_log_error = greenlet_exception_logger(logging.getLogger("load_testing"))
 _CHANCE = random.Random()  # noqa: S311 - arrivals, no secret
 
 
@@ -49,7 +52,8 @@ class Arrivals(User):
         if len(self._under_way) >= self._options.in_flight:
             journal().counts["dropped"] += 1
             return
-        self._under_way.spawn(self._send, self._next)
+        # As Locust does with a task of its own: an error in it is logged, and fails the run.
+        self._under_way.spawn(self._send, self._next).link_exception(_log_error)
 
     def on_stop(self) -> None:
         """Wait for the requests that are under way: to leave the slowest out would make the others look better."""
