@@ -108,10 +108,12 @@ def _show(report: dict[str, Any], folder: Path) -> None:
     for run in report["runs"]:
         generator = run["generator"]
         warning = f", over {BUSY_SHARE:.0%}: its own delays are in the figures" if generator["too_busy"] else ""
+        refused = f"; {run['refused']} refused" if run["refused"] else ""
         late = f"; {run['late']} late, {run['dropped']} dropped" if run["model"] == "open" else ""
         _console.print(
-            f"{run['model']} {run['repeat']}: generator {generator['cpu_share']:.0%} of a core{warning}{late}; "
-            f"{run['acknowledged']} texts acknowledged, {len(run['lost'])} lost"
+            f"{run['model']} {run['repeat']}: generator {generator['cpu_share']:.0%} of a core{warning}"
+            f"{late}{refused}; {run['acknowledged']} texts acknowledged, {len(run['lost'])} lost",
+            soft_wrap=True,
         )
     if omission := report["coordinated_omission"]:
         p99 = omission["p99"]

@@ -1,5 +1,6 @@
 """What is the same in the checks of both APIs: a wrong answer, and how it is told."""
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -15,6 +16,16 @@ def expect(name: str, got: object, wanted: object) -> None:
     """
     if got != wanted:
         raise WrongAnswer(f"{name} is {got!r:.100}, not {wanted!r:.100}")
+
+
+# How a failure begins that is none: the API is full, and says when to come again.
+REFUSED = "refused: "
+_FULL = {429, 503}
+
+
+def is_refused(status: int, headers: object) -> bool:
+    """Whether an answer asks the client to come again later."""
+    return status in _FULL and isinstance(headers, Mapping) and "retry-after" in headers
 
 
 def refusal(status: int, body: bytes | None) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from locust import FastHttpUser
 
-from load_testing.answers import WrongAnswer, refusal
+from load_testing.answers import REFUSED, WrongAnswer, is_refused, refusal
 from load_testing.journal import journal
 from load_testing.options import given_to, headers
 
@@ -56,7 +56,10 @@ class CheckedUser(FastHttpUser):
             method, path, name=name, data=data, headers=sending, catch_response=True, context=context
         ) as response:
             response.request_meta["response_time"] += late_ms
-            if failure := _judge(response.status_code, response.content, check):
+            status, content = response.status_code, response.content
+            if is_refused(status, response.headers):
+                response.failure(REFUSED + refusal(status, content))
+            elif failure := _judge(status, content, check):
                 response.failure(failure)
             else:
                 response.success()

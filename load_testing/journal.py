@@ -9,6 +9,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
 
+from load_testing.answers import REFUSED
+
 # A request that is sent later after its intended time than this is called late.
 LATE_MS = 10.0
 COLUMNS = ("at_s", "method", "name", "latency_ms", "late_ms", "users", "failure")
@@ -48,8 +50,10 @@ class Journal:
     def note(self, method: str, name: str, latency_ms: float, context: dict[str, Any], failure: str) -> None:
         """Note a request; `context` is that of CheckedUser.ask."""
         late_ms = context["late_ms"]
-        self.counts.update(requests=1, failures=bool(failure), late=late_ms > LATE_MS)
-        if context["objective"]:
+        refused = failure.startswith(REFUSED)
+        failed = bool(failure) and not refused
+        self.counts.update(requests=1, refused=refused, failures=failed, late=late_ms > LATE_MS)
+        if context["objective"] and not refused:
             self.latencies.setdefault(context["objective"], array("d")).append(latency_ms)
         if self._file is not None:
             at = f"{context['at'] - self._wall:.4f}"

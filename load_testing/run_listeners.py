@@ -4,7 +4,7 @@ import json
 import logging
 from pathlib import Path
 
-from locust import events
+from locust import events, log
 from locust.env import Environment
 from locust.runners import STATE_INIT, STATE_STOPPED, DistributedRunner, Runner
 
@@ -42,8 +42,10 @@ def _end(environment: Environment, **_: object) -> None:
     wrong = verdict.problems(done, found, objectives)
     for problem in wrong:
         logger.error("Failed: %s", problem)
-    if wrong:
-        environment.process_exit_code = 1
+    # Else Locust takes a refusal for an error. What it has caught itself stays one.
+    has_caught = log.unhandled_greenlet_exception or (environment.runner and environment.runner.exceptions)
+    if wrong or not has_caught:
+        environment.process_exit_code = max(environment.process_exit_code or 0, int(bool(wrong)))
     if given.record:
         said = {
             "seed": done.seed,
@@ -52,7 +54,10 @@ def _end(environment: Environment, **_: object) -> None:
                 "wall_seconds": round(done.wall_seconds, 3),
                 "cpu_share": round(done.cpu_seconds / done.wall_seconds, 3),
             },
-            **{name: done.counts[name] for name in ("requests", "failures", "arrivals", "late", "dropped")},
+            **{
+                name: done.counts[name]
+                for name in ("requests", "refused", "failures", "arrivals", "late", "dropped")
+            },
             "acknowledged": len(done.acknowledged),
             "looked_up": found.looked_up,
             "lost": found.lost,

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from load_testing.answers import REFUSED
 from load_testing.percentiles import percentiles
 from load_testing.requests_file import Request
 
@@ -53,11 +54,13 @@ def by_second(requests: Iterable[Request]) -> list[Row]:
 
 
 def _row(group: Sequence[Request], seconds: float) -> Row:
+    served = [request for request in group if not request.failure.startswith(REFUSED)]
     return {
         "requests": len(group),
-        "failures": sum(bool(request.failure) for request in group),
+        "refused": len(group) - len(served),
+        "failures": sum(bool(request.failure) for request in served),
         "per_second": round(len(group) / seconds, 2),
-        **{f"{name}_ms": value for name, value in percentiles([r.latency_ms for r in group]).items()},
+        **{f"{name}_ms": value for name, value in percentiles([r.latency_ms for r in served]).items()},
     }
 
 

@@ -4,12 +4,15 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import httpx
+
+_LOOK_SECONDS = 0.5
 
 
 class Target(NamedTuple):
@@ -39,7 +42,10 @@ def find_target(texts: int) -> Iterator[Target]:
         if texts:
             command = [sys.executable, "-m", "cli", "demo-data", "--texts", str(texts)]
             subprocess.run(command, env=os.environ | {"DATABASE_URL": stack.database_url}, check=True)  # noqa: S603
-        yield Target(stack.ingestion_url, stack.serving_url)
+        target = Target(stack.ingestion_url, stack.serving_url)
+        while labelled_texts(target, {}) < texts:
+            time.sleep(_LOOK_SECONDS)
+        yield target
 
 
 def labelled_texts(target: Target, headers: dict[str, str]) -> int:
