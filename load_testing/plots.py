@@ -44,4 +44,4 @@ def _tail(ordered: Sequence[float]) -> Points:
 
 
 def _points(rows: Sequence[Row], across: str, up: str) -> Points:
-    return [(row[across], row[up]) for row in rows]
+    return [(row[across], row[up]) for row in rows if row[up] is not None]

@@ -50,13 +50,14 @@ def write_report(folder: Path, settings: dict[str, Any], runs: Sequence[Run]) ->
     """Write everything into the folder, and return what `report.json` holds."""
     models = {model: [run for run in runs if run.model == model] for model in ("closed", "open")}
     pooled = {model: _one_after_the_other(group) for model, group in models.items() if group}
+    served = {model: tables.without_refused(requests) for model, requests in pooled.items()}
     names = [{"model": r.model, "repeat": r.repeat, **row} for r in runs for row in tables.by_name(r.requests)]
     seconds = {model: tables.by_second(requests) for model, requests in pooled.items()}
     users = tables.by_users(pooled.get("closed", []))
     _write_csv(folder / "by_name.csv", names)
     _write_csv(folder / "by_users.csv", users)
     _write_csv(folder / "by_second.csv", [{"model": m, **row} for m, rows in seconds.items() for row in rows])
-    latencies = {model: [request.latency_ms for request in requests] for model, requests in pooled.items()}
+    latencies = {model: [request.latency_ms for request in requests] for model, requests in served.items()}
     pictures = {
         "latency_by_second": plots.latency_by_second(seconds),
         "latency_by_percentile": plots.latency_by_percentile(latencies),
@@ -71,7 +72,7 @@ def write_report(folder: Path, settings: dict[str, Any], runs: Sequence[Run]) ->
         "problems": [f"{r.model}, repeat {r.repeat}: {problem}" for r in runs for problem in r.said["problems"]],
         "runs": [_told(run) for run in runs],
         "spread": {model: _spread(group) for model, group in models.items() if group},
-        "coordinated_omission": _omission(pooled) if len(pooled) > 1 else None,
+        "coordinated_omission": _omission(served) if len(served) > 1 else None,
         "knee_users": find_knee([(row["users"], row["per_second"]) for row in users])
         if settings["shape"] == "steps"
         else None,
@@ -127,15 +128,17 @@ def _spread(runs: Sequence[Run]) -> dict[str, dict[str, dict[str, float]]]:
     }
 
 
-def _range(values: Sequence[float]) -> dict[str, float]:
+def _range(found: Sequence[float | None]) -> dict[str, float]:
+    # All of a kind may have been refused.
+    values = [value for value in found if value is not None] or [0.0]
     return {"median": round(statistics.median(values), 3), "min": min(values), "max": max(values)}
 
 
-def _omission(pooled: dict[str, list[Request]]) -> dict[str, Any]:
+def _omission(served: dict[str, list[Request]]) -> dict[str, Any]:
     """Return what waiting clients leave out: the open model's percentiles against the closed one's."""
-    closed = percentiles([request.latency_ms for request in pooled["closed"]])
-    opened = percentiles([request.latency_ms for request in pooled["open"]])
-    sent = percentiles([request.latency_ms - request.late_ms for request in pooled["open"]])
+    closed = percentiles([request.latency_ms for request in served["closed"]])
+    opened = percentiles([request.latency_ms for request in served["open"]])
+    sent = percentiles([request.latency_ms - request.late_ms for request in served["open"]])
     return {
         name: {
             "closed_ms": closed[name],

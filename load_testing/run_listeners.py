@@ -12,6 +12,7 @@ from load_testing import checked_user, ingestion_users, options, verdict
 from load_testing.journal import begin, journal
 from load_testing.lookup import look_up
 
+_COUNTS = ("requests", "refused", "failures", "arrivals", "late", "dropped")
 logger = logging.getLogger("load_testing")
 
 events.request.add_listener(checked_user.note_request)
@@ -54,10 +55,7 @@ def _end(environment: Environment, **_: object) -> None:
                 "wall_seconds": round(done.wall_seconds, 3),
                 "cpu_share": round(done.cpu_seconds / done.wall_seconds, 3),
             },
-            **{
-                name: done.counts[name]
-                for name in ("requests", "refused", "failures", "arrivals", "late", "dropped")
-            },
+            **{name: done.counts[name] for name in _COUNTS},
             "acknowledged": len(done.acknowledged),
             "looked_up": found.looked_up,
             "lost": found.lost,

@@ -53,8 +53,13 @@ def by_second(requests: Iterable[Request]) -> list[Row]:
     ]
 
 
+def without_refused(requests: Iterable[Request]) -> list[Request]:
+    """Leave out the requests that were asked to come again: how fast they were sent away is no latency."""
+    return [request for request in requests if not request.failure.startswith(REFUSED)]
+
+
 def _row(group: Sequence[Request], seconds: float) -> Row:
-    served = [request for request in group if not request.failure.startswith(REFUSED)]
+    served = without_refused(group)
     return {
         "requests": len(group),
         "refused": len(group) - len(served),

@@ -30,6 +30,8 @@ class SmallPlatform:
     stalls: tuple[float, float] | None = None
     # What a field of an acknowledgement is, in place of the right one.
     lies: dict[str, object] = field(default_factory=dict)
+    # Whether bulk uploads are asked to come again.
+    is_full: bool = False
     first_at: float | None = None
 
     def post(self, path: str, body: bytes) -> Answer:
@@ -39,6 +41,8 @@ class SmallPlatform:
             is_known = self._store(text)
             answer = {"id": id_of(text), "status": "pending", "duplicate": is_known} | self.lies
             return (200 if is_known else 201), answer
+        if self.is_full:
+            return 503, {"code": "bulk_busy"}
         texts = [json.loads(line)["text"] for line in body.splitlines()]
         good = [text for text in texts if text.strip()]
         known = [self._store(text) for text in good]
@@ -104,6 +108,8 @@ def small_platform(**behaviour: Any) -> Iterator[SmallPlatform]:
             body = b"" if answer is None else json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
+            if status == 503:
+                self.send_header("Retry-After", "1")
             self.end_headers()
             self.wfile.write(body)
 

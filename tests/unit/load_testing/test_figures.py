@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from load_testing import plots, tables
+from load_testing.answers import REFUSED
 from load_testing.journal import COLUMNS
 from load_testing.knee import find_knee
 from load_testing.percentiles import SHARES, percentiles
@@ -48,6 +49,17 @@ def test_kinds_add_up_to_their_api_and_to_all() -> None:
     }
     assert (rows["all"]["requests"], rows["all"]["per_second"], rows["all"]["max_ms"]) == (3, 0.75, 9)
     assert (rows["ingestion: all"]["requests"], rows["ingestion: all"]["p50_ms"]) == (2, 1)
+
+
+def test_refused_requests_are_counted_apart() -> None:
+    refused = request(1, 0.1)._replace(failure=f"{REFUSED}status 503")
+    rows = tables.by_second([request(0.5, 5), request(0.6, 7)._replace(failure="wrong"), refused])
+    assert [(r["requests"], r["refused"], r["failures"], r["p50_ms"]) for r in rows] == [
+        (2, 0, 1, 5),
+        (1, 1, 0, None),
+    ]
+    # A second without a latency is a gap in the picture.
+    assert [len(line) for line in _lines(plots.latency_by_second({"closed": rows}))] == [1]
 
 
 def test_rates_by_users_are_by_the_time_with_so_many() -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from load_testing.answers import REFUSED
 from load_testing.journal import Journal
 from load_testing.verdict import Lookup, problems
 
@@ -46,6 +47,14 @@ def test_failed_requests_and_dropped_arrivals() -> None:
         "1 of 2 requests failed",
         "2 arrivals were dropped: too many requests were under way (--in-flight)",
     ]
+
+
+def test_a_refused_request_neither_fails_the_run_nor_flatters_it() -> None:
+    noted = journal(("get", 9.0, ""), *[("get", 1.0, f"{REFUSED}status 503")] * 200)
+    assert problems(noted, ALL_THERE, {"post": 0.0, "get": 8.0}) == [
+        "p99 of GET without exports is 9.0 ms; the objective is 8 ms"
+    ]
+    assert (noted.counts["requests"], noted.counts["refused"], noted.counts["failures"]) == (201, 200, 0)
 
 
 def test_a_run_that_did_nothing() -> None:
