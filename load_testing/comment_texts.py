@@ -95,7 +95,7 @@ _ENDINGS = ("", "", "", "", " 😀", " 👍🏽", " lol", " !!!", "\n\nEdit: typ
 _SOURCES = ("forum", "chat", "reviews", "support")
 _TOXIC_SHARE = 0.3
 _CLAIMED_SHARE = 0.7
-# Half of the comments are shorter than some 90 characters, a tenth longer than 270.
+# With the last sentence whole, half of the comments are shorter than 110 characters, a tenth longer than 270.
 _MEDIAN_CHARACTERS = 65
 _SPREAD = 0.95
 _LONGEST = 4000
@@ -111,9 +111,10 @@ def submission(seed: str, number: int) -> dict[str, Any]:
     is_toxic = chance.random() < _TOXIC_SHARE
     sentences = language.toxic if is_toxic else language.harmless
     wanted = min(int(chance.lognormvariate(0, _SPREAD) * _MEDIAN_CHARACTERS), _LONGEST)
-    text = chance.choice(sentences)
+    last = text = chance.choice(sentences)
     while len(text) < wanted:
-        text += language.space + chance.choice(sentences)
+        last = chance.choice([sentence for sentence in sentences if sentence != last])
+        text += language.space + last
     made: dict[str, Any] = {
         "text": f"{text}{chance.choice(_ENDINGS)} #{seed}/{number}",
         "source": chance.choice(_SOURCES),
