@@ -9,7 +9,7 @@ export PATH := $(PATH):$(SCRIPTS):$(CURDIR)/.tools/bin
 INSTALLED := .venv/.installed
 PROJECT := core ingestion_api uploader serving_api cli local_stack load_testing tests
 
-.PHONY: up down clean install bench soak test test-serving test-parts test-stack test-whole unit check lint types format lock
+.PHONY: up down clean install bench loadtest soak test test-serving test-parts test-stack test-whole unit check lint types format lock
 
 up: $(INSTALLED)  ## Start everything; Ctrl-C stops it
 	@pipenv run python -m local_stack up
@@ -48,6 +48,12 @@ soak: $(INSTALLED)  ## Run the tests that take too long for make test
 # ROWS=10000000: with as many texts there. ONLY="single lag": some of the tables.
 bench: $(INSTALLED)  ## Measure, each figure beside its peer
 	pipenv run python -m load_testing.bench $(if $(ROWS),--rows $(ROWS)) $(if $(ONLY),--only $(ONLY))
+
+# Each name in capitals is an option of `python -m load_testing`: make loadtest USERS=100 SHAPE=steps SECONDS=200
+LOAD_OPTIONS := USERS SECONDS SHAPE THINK_SECONDS RATE IN_FLIGHT MODELS REPEATS SEED TEXTS OBJECTIVE_POST_MS OBJECTIVE_GET_MS
+as_option = $(if $($(1)),--$(shell echo $(1) | tr A-Z_ a-z-) $($(1)))
+loadtest: $(INSTALLED)  ## Load both APIs with Locust, and report
+	pipenv run python -m load_testing $(foreach name,$(LOAD_OPTIONS),$(call as_option,$(name)))
 
 unit: $(INSTALLED)  ## Run the tests that need no servers
 	pipenv run pytest tests/unit

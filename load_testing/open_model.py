@@ -1,0 +1,69 @@
+"""`locust -f open_model.py`: requests arrive at random moments, a set number a second, whoever still waits."""
+
+import logging
+import random
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import gevent
+from gevent.pool import Group
+from locust import User, task
+from locust.env import Environment
+from locust.log import greenlet_exception_logger
+
+# Locust puts this folder on the path, not the project's.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from load_testing import ingestion_users, run_listeners, serving_users  # noqa: F401 - one listens
+from load_testing.checked_user import CheckedUser
+from load_testing.journal import journal
+from load_testing.options import given_to
+
+_KINDS: tuple[type[CheckedUser], ...] = (ingestion_users.IngestionUser, serving_users.ServingUser)
+_log_error = greenlet_exception_logger(logging.getLogger("load_testing"))
+_CHANCE = random.Random()  # noqa: S311 - arrivals, no secret
+
+
+class Arrivals(User):
+    """Lets requests of both APIs' users arrive as a Poisson process. One of it makes all the load."""
+
+    fixed_count = 1
+
+    def __init__(self, environment: Environment) -> None:
+        """Begin with nobody connected."""
+        super().__init__(environment)
+        self._options = given_to(environment)
+        self._idle: dict[type[CheckedUser], list[CheckedUser]] = {kind: [] for kind in _KINDS}
+        self._under_way = Group()
+        self._next = time.perf_counter()
+
+    def wait_time(self) -> float:
+        """Return none: the task itself waits for the next arrival."""
+        return 0.0
+
+    @task
+    def arrive(self) -> None:
+        """Wait for the next arrival's time and send it, late if this process was too busy."""
+        self._next += _CHANCE.expovariate(self._options.rate)
+        gevent.sleep(max(self._next - time.perf_counter(), 0))
+        journal().counts["arrivals"] += 1
+        if len(self._under_way) >= self._options.in_flight:
+            journal().counts["dropped"] += 1
+            return
+        # As Locust does with a task of its own: an error in it is logged, and fails the run.
+        self._under_way.spawn(self._send, self._next).link_exception(_log_error)
+
+    def on_stop(self) -> None:
+        """Wait for the requests that are under way: to leave the slowest out would make the others look better."""
+        self._under_way.join()
+
+    def _send(self, intended: float) -> None:
+        kind = _CHANCE.choices(_KINDS, [kind.weight for kind in _KINDS])[0]
+        # Who was idle for the shortest time: connections that are needed no more may close.
+        user = self._idle[kind].pop() if self._idle[kind] else kind(self.environment)
+        user.intended, user.in_flight = intended, len(self._under_way)
+        tasks: list[Callable[[CheckedUser], None]] = kind.tasks  # type: ignore[assignment]  # ours are functions
+        _CHANCE.choice(tasks)(user)
+        self._idle[kind].append(user)

@@ -1,0 +1,40 @@
+"""Starts the load test as people do, as a process of its own: Locust patches the interpreter that imports it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parents[3]
+
+
+class Ended(NamedTuple):
+    """A load test that has ended."""
+
+    code: int
+    output: str
+    folder: Path
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What `report.json` holds."""
+        found: dict[str, Any] = json.loads((self.folder / "report.json").read_text())
+        return found
+
+
+def load_test(folder: Path, ingestion_url: str, serving_url: str, **options: object) -> Ended:
+    """Run `python -m load_testing`; an option's value may be several words."""
+    words = [w for name, value in options.items() for w in (f"--{name.replace('_', '-')}", *str(value).split())]
+    result = subprocess.run(
+        [sys.executable, "-m", "load_testing", "--results", str(folder), *words],
+        cwd=ROOT,
+        env=os.environ | {"INGESTION_URL": ingestion_url, "SERVING_URL": serving_url, "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    made = sorted(folder.iterdir())
+    return Ended(result.returncode, result.stdout + result.stderr, made[-1] if made else folder)

@@ -1,0 +1,24 @@
+"""`make loadtest` hands its variables on."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+VARIABLES = re.findall(r"^\| (`[A-Z_`, ]+`) \|", (ROOT / "load_testing" / "README.md").read_text(), re.MULTILINE)
+NAMES = re.findall(r"[A-Z_]+", " ".join(VARIABLES))
+
+
+def test_each_variable_of_the_readme_is_an_option() -> None:
+    given = [f"{name}={number}" for number, name in enumerate(NAMES)]
+    made = subprocess.run(["make", "-n", "loadtest", *given], cwd=ROOT, capture_output=True, text=True, check=True)
+    command = made.stdout.splitlines()[-1]
+    wanted = {f"--{name.lower().replace('_', '-')} {number}" for number, name in enumerate(NAMES)}
+    assert len(wanted) == 12
+    assert set(re.findall(r"--\S+ \d+", command)) == wanted
+
+    known = subprocess.run(
+        [sys.executable, "-m", "load_testing", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert [option for option in wanted if option.split()[0] not in known] == []
