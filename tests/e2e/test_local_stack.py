@@ -196,6 +196,7 @@ def test_stopped_component_stays_down_until_started(own_stack: RunningStack) -> 
 
 
 def test_data_survives_kills_of_postgres(own_stack: RunningStack) -> None:
+    own_stack.restart("postgres")  # a test before has killed it, and it may still be starting
     with psycopg.connect(own_stack.database_url) as connection:
         connection.execute("create table kept as select 1 as n")
     killed = own_stack.pids["postgres"]
@@ -282,6 +283,7 @@ def up(settings: StackSettings, only: str = STORAGE, command: list[str] | None =
         running.end()
 
 
+@pytest.mark.soak
 def test_killed_supervisor_leaves_nothing_running(settings: StackSettings) -> None:
     # Without Argilla: it takes half a minute to start, and is ended as these are.
     with up(settings, f"{STORAGE},opensearch") as running:
@@ -357,6 +359,7 @@ def test_signal_while_starting_stops_everything(settings: StackSettings) -> None
         assert [process for process in everything if not is_gone(process)] == []
 
 
+@pytest.mark.soak
 def test_killed_test_run_leaves_nothing_running(settings: StackSettings) -> None:
     source = (
         "import tempfile, time\n"
@@ -431,12 +434,14 @@ def test_taken_port_is_named_before_anything_starts(settings: StackSettings) -> 
     assert not (settings.data_dir / "postgres").exists()
 
 
+@pytest.mark.soak
 def test_two_stacks_run_side_by_side(settings: StackSettings) -> None:
     with settings_for_tests() as other_settings, up(settings) as one, up(other_settings) as other:
         one.wait_until_ready()
         other.wait_until_ready()
 
 
+@pytest.mark.soak
 def test_data_is_found_again_after_a_kill(settings: StackSettings) -> None:
     with up(settings) as running:
         running.wait_until_ready()
@@ -452,6 +457,7 @@ def test_data_is_found_again_after_a_kill(settings: StackSettings) -> None:
             assert connection.execute("select n from kept").fetchone() == (1,)
 
 
+@pytest.mark.soak
 def test_component_that_cannot_start_shows_its_last_lines(settings: StackSettings) -> None:
     with up(settings) as running:
         running.wait_until_ready()

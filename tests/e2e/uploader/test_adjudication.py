@@ -140,6 +140,7 @@ def _is_registered(uploader: Program) -> bool:
     return "uploader_webhook_registered 1.0" in httpx.get(f"{uploader.url}/metrics").text
 
 
+@pytest.mark.soak
 def test_disputes_are_decided_by_adjudicators_with_accounts_of_their_own(
     way: Way, start_uploader: StartUploader, add_texts: AddTexts, database_url: str, datasets_file: Path
 ) -> None:

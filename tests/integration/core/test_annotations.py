@@ -142,7 +142,7 @@ def test_texts_that_were_not_read_are_left_alone(engine: sa.Engine) -> None:
     assert label["status"] == "labelled"
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(states=st.lists(ANSWERS, min_size=1, max_size=4))
 def test_after_any_history_labels_say_what_argilla_holds(
     engine: sa.Engine, states: list[dict[tuple[int, int], tuple[str, str]]]

@@ -180,6 +180,7 @@ def _memory_bytes(program: Program) -> int:
     return sum(each.memory_info().rss for each in [process, *process.children()])
 
 
+@pytest.mark.soak
 def test_a_long_upload_takes_constant_memory(client: httpx.Client, shared_ingestion: Program) -> None:
     filler = "x" * 2000
 

@@ -139,6 +139,7 @@ def test_of_two_apis_one_runs_an_import_and_the_other_goes_on(database_url: str,
     assert count_texts(database_url) == ROWS
 
 
+@pytest.mark.soak
 def test_an_import_goes_on_after_the_end_of_postgres(own_postgres: RunningStack, tmp_path: Path) -> None:
     env = ENV | {"DATABASE_URL": own_postgres.database_url}
     with running("ingestion_api", env, tmp_path / "log") as program, _client(program) as client:
@@ -156,6 +157,7 @@ def test_an_import_goes_on_after_the_end_of_postgres(own_postgres: RunningStack,
     assert count_texts(own_postgres.database_url) == ROWS
 
 
+@pytest.mark.soak
 def test_a_process_that_is_killed_once_costs_nothing(database_url: str, tmp_path: Path) -> None:
     env = ENV | {"DATABASE_URL": database_url}
     with running("ingestion_api", env, tmp_path / "log") as program, _client(program) as client:

@@ -64,7 +64,7 @@ HAPPENINGS = st.lists(
 )
 
 
-@pytest.mark.parametrize("examples", [10, pytest.param(200, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("examples", [4, pytest.param(200, marks=pytest.mark.soak)])
 def test_a_mirror_becomes_the_replica(
     client: TestClient, labeller: Labeller, replica: Replica, examples: int
 ) -> None:
@@ -159,6 +159,7 @@ def test_a_page_that_is_held_is_not_sent_again(client: TestClient, labeller: Lab
     assert again.status_code == 200
 
 
+@pytest.mark.soak
 def test_all_rows_stamped_anew_come_once(client: TestClient, labeller: Labeller, replica: Replica) -> None:
     for word in "abcde":
         labeller.add_label(word)

@@ -220,6 +220,7 @@ def test_head_opens_no_stream(program: Program, since: int) -> None:
     assert waiting(program, "stream") == 0
 
 
+@pytest.mark.soak
 def test_a_client_that_takes_nothing_is_let_go_and_holds_up_nobody(
     program: Program, labeller: Labeller, since: int
 ) -> None:

@@ -169,7 +169,7 @@ def test_nothing_a_client_sends_is_a_500(ready: TestClient) -> None:
         st.text() | st.integers().map(str) | st.floats().map(str) | st.datetimes().map(str) | st.binary().map(str)
     )
 
-    @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(st.tuples(names | st.text(), values), max_size=4))
     def check(parameters: list[tuple[str, str]]) -> None:
         encodable = [(n.encode("utf-8", "replace"), v.encode("utf-8", "replace")) for n, v in parameters]

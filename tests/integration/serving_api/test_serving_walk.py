@@ -42,7 +42,7 @@ class World:
 def test_walk_shows_each_text_once(client: TestClient, labeller: Labeller, replica: Replica) -> None:
     world = World(labeller, replica)
 
-    @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
     @given(
         CHANGES,
         st.lists(CHANGES, min_size=1, max_size=6),

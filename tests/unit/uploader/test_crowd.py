@@ -148,6 +148,7 @@ def test_answers_weigh_as_with_crowd_kits_dawid_skene() -> None:
     assert np.abs(_weighed(ours, crowd) - theirs).max() < 0.03
 
 
+@pytest.mark.soak
 @pytest.mark.filterwarnings("ignore")
 def test_answers_weigh_as_with_crowd_kits_mace() -> None:
     from crowdkit.aggregation import MACE
@@ -230,6 +231,7 @@ def test_any_answers_make_probabilities(rule: LabelRule, texts: list[list[Answer
     _check_any_answers(rule, texts, labels)
 
 
+@pytest.mark.soak
 @settings(max_examples=4)
 @given(texts=st.lists(TEXT, max_size=6), labels=st.sampled_from([["a", "b"], ["a", "b", "c", "d"]]))
 def test_any_answers_make_probabilities_with_glad(texts: list[list[Answer]], labels: list[str]) -> None:
