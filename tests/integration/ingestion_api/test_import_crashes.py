@@ -54,6 +54,7 @@ def _processes(program: Program) -> list[psutil.Process]:
     return psutil.Process(program.process.pid).children(recursive=True)
 
 
+@pytest.mark.soak
 def test_a_body_that_an_api_was_receiving_is_continued(database_url: str, tmp_path: Path) -> None:
     env = ENV | {"DATABASE_URL": database_url}
     body = lines(ROWS)

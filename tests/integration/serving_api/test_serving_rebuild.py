@@ -120,6 +120,7 @@ def elsewhere(
     return environment | {"DATABASE_URL": other_database_url}
 
 
+@pytest.mark.soak
 def test_killed_while_building_the_old_one_is_still_there(elsewhere: dict[str, str], tmp_path: Path) -> None:
     log = tmp_path / "log"
     with builds_wait(elsewhere["DATABASE_URL"]):

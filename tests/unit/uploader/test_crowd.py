@@ -224,6 +224,7 @@ def _check_any_answers(rule: LabelRule, texts: list[list[Answer]], labels: list[
             assert (outcome.status, outcome.label, outcome.confidence) == (LabelStatus.DISPUTED, None, None)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("rule", [LabelRule.DAWID_SKENE, LabelRule.MACE])
 @settings(max_examples=12)
 @given(texts=st.lists(TEXT, max_size=8), labels=st.sampled_from([["a", "b"], ["a", "b", "c", "d"]]))
