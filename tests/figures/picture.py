@@ -27,7 +27,8 @@ def svg(figure: Figure) -> str:
         *(_path(line) for line in figure.lines),
         *(_shape(box) for box in figure.boxes if box.is_mark),
         *(_label_ground(line) for line in figure.lines if line.lines),
-        *(text for item in [*figure.boxes, *figure.lines] for text in _texts(item)),
+        *(text for box in figure.boxes for text in _texts(box)),
+        *(text for line in figure.lines for text in _texts(line)),
         "</svg>",
     ]
     return "\n".join(filter(None, parts)) + "\n"

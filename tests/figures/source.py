@@ -1,8 +1,8 @@
 """Reads a draw.io source: the subset of the format that the figures use, and nothing silently left out.
 
 A figure is boxes (which may hold boxes), lines of straight pieces between fixed points of two boxes, and text of
-whole lines, plain or bold. What else diagrams.net can draw is refused, so that a picture never lacks what its source
-has. All lengths are in pixels.
+whole lines, plain or bold. What else diagrams.net can draw is refused, so that a picture never lacks what its
+source has. All lengths are in pixels.
 """
 
 import html
@@ -152,7 +152,7 @@ def _line(cell: ET.Element, boxes: dict[str, Box]) -> Line:
     end_point = boxes[ends[1]].area.at(float(style["entryX"]), float(style["entryY"]))
     between = [_point(point) for point in cell.findall("mxGeometry/Array/mxPoint")]
     points = [start, *between, end_point]
-    return Line(name, *ends, points, _label_at(cell, points), _text(cell), style)
+    return Line(name, ends[0], ends[1], points, _label_at(cell, points), _text(cell), style)
 
 
 def _point(element: ET.Element) -> Point:
