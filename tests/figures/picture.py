@@ -15,6 +15,7 @@ def svg(figure: Figure) -> str:
     size = f'width="{figure.width:g}" height="{figure.height:g}"'
     view = f'viewBox="0 0 {figure.width:g} {figure.height:g}"'
     colors = sorted({_stroke(line) for line in figure.lines})
+    items: list[Box | Line] = [*figure.boxes, *figure.lines]
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} {view} role="img" font-family="{_FONT}">',
         f"<title>{escape(figure.title)}</title>",
@@ -27,8 +28,7 @@ def svg(figure: Figure) -> str:
         *(_path(line) for line in figure.lines),
         *(_shape(box) for box in figure.boxes if box.is_mark),
         *(_label_ground(line) for line in figure.lines if line.lines),
-        *(text for box in figure.boxes for text in _texts(box)),
-        *(text for line in figure.lines for text in _texts(line)),
+        *(text for item in items for text in _texts(item)),
         "</svg>",
     ]
     return "\n".join(filter(None, parts)) + "\n"
@@ -54,8 +54,15 @@ def _shape(box: Box) -> str:
     if box.is_mark:
         middle = box.area.at(0.5, 0.5)
         return f'<ellipse cx="{middle.x:g}" cy="{middle.y:g}" rx="{width / 2:g}" ry="{height / 2:g}" {paint}/>'
-    corner = ' rx="6"' if box.style.get("rounded") == "1" else ""
+    corner = f' rx="{_radius(box):g}"' if box.style.get("rounded") == "1" else ""
     return f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}"{corner} {paint}/>'
+
+
+def _radius(box: Box) -> float:
+    size = float(box.style.get("arcSize", "15"))
+    if box.style.get("absoluteArcSize") == "1":
+        return size / 2
+    return size / 100 * min(box.area.width, box.area.height)
 
 
 def _dashes(item: Box | Line) -> str:

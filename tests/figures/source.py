@@ -17,10 +17,38 @@ from typing import NamedTuple
 # Styles that say what is drawn anyway.
 _WITHOUT_EFFECT = {"html", "whiteSpace", "aspect", "container", "collapsible"}
 _TEXT_STYLES = {"fontSize", "fontColor"}
-_BOX_STYLES = {"rounded", "ellipse", "fillColor", "strokeColor", "dashed"}
+_BOX_STYLES = {"rounded", "absoluteArcSize", "arcSize", "ellipse", "fillColor", "strokeColor", "dashed"}
 _BOX_STYLES |= {"align", "verticalAlign", "spacingLeft", "spacingTop"}
 _LINE_STYLES = {"rounded", "strokeColor", "dashed", "endArrow", "startArrow", "labelBackgroundColor"}
 _END_STYLES = {"exitX", "exitY", "entryX", "entryY"}
+
+# diagrams.net finds cells by id in a JavaScript array: these it takes for the array's own, and opens nothing.
+_TAKEN_IDS = {
+    "at",
+    "concat",
+    "constructor",
+    "copyWithin",
+    "entries",
+    "every",
+    "fill",
+    "filter",
+    "find",
+    "findIndex",
+}
+_TAKEN_IDS |= {"findLast", "findLastIndex", "flat", "flatMap", "forEach", "includes", "indexOf", "join", "keys"}
+_TAKEN_IDS |= {"lastIndexOf", "length", "map", "pop", "push", "reduce", "reduceRight", "reverse", "shift", "slice"}
+_TAKEN_IDS |= {
+    "some",
+    "sort",
+    "splice",
+    "toReversed",
+    "toSorted",
+    "toSpliced",
+    "toString",
+    "unshift",
+    "values",
+    "with",
+}
 
 LINE_HEIGHT = 1.2  # of the font size; draw.io's
 PADDING = 2  # between a box and its text, beside what its style says
@@ -111,6 +139,8 @@ def read(path: Path) -> Figure:
     cells = {cell.get("id", ""): cell for cell in model.iter("mxCell")}
     if len(cells) != len(list(model.iter("mxCell"))):
         raise FigureError(f"{path.name}: two cells have the same id")
+    if taken := _TAKEN_IDS & set(cells):
+        raise FigureError(f"{path.name}: diagrams.net cannot open cells with the id {', '.join(sorted(taken))}")
     boxes = {name: _box(cell, cells) for name, cell in cells.items() if cell.get("vertex")}
     lines = [_line(cell, boxes) for cell in cells.values() if cell.get("edge")]
     title = root.find("diagram")
@@ -142,17 +172,17 @@ def _area(cell: ET.Element) -> Area:
 def _line(cell: ET.Element, boxes: dict[str, Box]) -> Line:
     name = cell.get("id", "")
     style = _style(cell, _LINE_STYLES | _END_STYLES | _TEXT_STYLES)
-    ends = [cell.get("source", ""), cell.get("target", "")]
-    for end in ends:
+    source, target = cell.get("source", ""), cell.get("target", "")
+    for end in (source, target):
         if end not in boxes:
             raise FigureError(f"{name} leads from or to {end or 'nothing'}, which is no box")
     if missing := _END_STYLES - set(style):
         raise FigureError(f"{name}: give its ends fixed points ({', '.join(sorted(missing))})")
-    start = boxes[ends[0]].area.at(float(style["exitX"]), float(style["exitY"]))
-    end_point = boxes[ends[1]].area.at(float(style["entryX"]), float(style["entryY"]))
+    start = boxes[source].area.at(float(style["exitX"]), float(style["exitY"]))
+    stop = boxes[target].area.at(float(style["entryX"]), float(style["entryY"]))
     between = [_point(point) for point in cell.findall("mxGeometry/Array/mxPoint")]
-    points = [start, *between, end_point]
-    return Line(name, ends[0], ends[1], points, _label_at(cell, points), _text(cell), style)
+    points = [start, *between, stop]
+    return Line(name, source, target, points, _label_at(cell, points), _text(cell), style)
 
 
 def _point(element: ET.Element) -> Point:

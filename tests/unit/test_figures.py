@@ -105,6 +105,7 @@ def test_a_bad_layout_is_noticed(tmp_path: Path, old: str, new: str, said: str) 
         ('<mxCell id="0" />', '<mxCell id="0">', "is not XML"),
         ("startArrow=block;", "startArrow=block;curved=1;", "claim: tests/figures cannot draw curved"),
         ('id="trainers"', 'id="clients"', "two cells have the same id"),
+        ('id="post"', 'id="push"', "cannot open cells with the id push"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
