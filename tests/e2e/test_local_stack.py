@@ -311,6 +311,7 @@ def test_killed_supervisor_is_healed_by_the_next_start(settings: StackSettings) 
 _SOAK = pytest.mark.soak
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("send", "number"),
     [

@@ -221,6 +221,7 @@ def test_what_the_command_line_cannot_do_it_says(way: Way) -> None:
     way.add_annotator(name, "--reset-password")
 
 
+@pytest.mark.soak
 def test_settings_change_what_argilla_lets_change_and_refuse_the_rest(
     way: Way, start_uploader: StartUploader, add_texts: AddTexts, database_url: str, datasets_file: Path
 ) -> None:

@@ -17,6 +17,7 @@ def _label(database_url: str, id_: UUID) -> tuple[object, ...] | None:
     return found[0] if found else None
 
 
+@pytest.mark.soak
 def test_two_annotators_answers_become_labels(
     start_uploader: StartUploader, add_texts: AddTexts, argilla: ArgillaSpace, database_url: str
 ) -> None:
