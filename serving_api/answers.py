@@ -24,8 +24,6 @@ from serving_api.query_pool import QueryPool
 from serving_api.replica import Replica
 from serving_api.replica_tables import LAYOUT
 from serving_api.repository import Point, Row
-from serving_api.search_candidates import Snapshot
-from serving_api.search_files import Damaged
 from serving_api.search_follower import SearchFollower
 from serving_api.search_pages import list_hits, list_in_order
 
@@ -40,7 +38,7 @@ class Answers:
         self._replica = replica
         self._pool = pool
         self._cache = cache
-        self._hints = Hints()
+        self.hints = Hints()
         self._search = search
 
     async def page(self, page: PageQuery) -> Answer:
@@ -86,10 +84,10 @@ class Answers:
         return await self._cached(key, lambda cursor, point: (make(cursor, point), None))
 
     def _page(self, cursor: Connection, point: Point, page: PageQuery, until: float) -> Made:
-        likely, sample = self._hints.count_likely(cursor, point, page.texts), self._hints.sample(cursor, point)
+        likely, sample = self.hints.count_likely(cursor, point, page.texts), self.hints.sample(cursor, point)
         rows = None
         if windows.is_sparse(page, sample, likely):
-            rows = self._indexed(point, lambda index: list_in_order(cursor, page, page.limit + 1, index, until))
+            rows = self._search.ask(point, lambda index: list_in_order(cursor, page, page.limit + 1, index, until))
         if rows is None:
             rows = windows.list_page(cursor, page, sample, likely)
         positions = [Position(cursors.microseconds(row["labelled_at"]), row["id"]) for row in rows]
@@ -97,7 +95,7 @@ class Answers:
         return _list(_documents(rows), positions, page.limit, page.texts.fingerprint, rest)
 
     def _hits(self, cursor: Connection, point: Point, page: PageQuery, until: float) -> Made:
-        rows = self._indexed(point, lambda index: list_hits(cursor, page, page.limit + 1, index, until))
+        rows = self._search.ask(point, lambda index: list_hits(cursor, page, page.limit + 1, index, until))
         if rows is None:
             SEARCH_SCANS.inc()
             rows = list_hits(cursor, page, page.limit + 1, None, until)
@@ -106,15 +104,6 @@ class Answers:
         items = [_with(row["document"], {"highlights": search.highlights(row["text"])}) for row in rows]
         rest = {"total": None, "version": point.version}
         return _list(items, positions, page.limit, page.texts.fingerprint, rest)
-
-    def _indexed(self, point: Point, look: Callable[[Snapshot], list[Row]]) -> list[Row] | None:
-        """Return what is found with the search index; None where there is none to be used."""
-        snapshot = self._search.snapshot_or_none(point)
-        try:
-            return look(snapshot) if snapshot else None
-        except Damaged as error:
-            self._search.report_damage(error)
-            return None
 
     def ready_or_none(self, key: bytes) -> Answer | None:
         """Return an answer that was made before and is still the newest."""

@@ -17,7 +17,7 @@ from serving_api.schemas import (
 
 EXAMPLE_ID = "5f0c6f5e-3c1b-8a43-9d8e-0b6a4b8f2d11"
 
-_ITEM = {
+EXAMPLE_ITEM = {
     "id": EXAMPLE_ID,
     "dataset": "toxicity",
     "text": "you are an idiot",
@@ -39,8 +39,8 @@ _ITEM = {
     "received_at": "2026-11-01T08:30:00.000000Z",
     "labelled_at": "2026-11-02T09:12:44.120934Z",
 }
-_HIT = _ITEM | {"highlights": [[0, 7]]}
-_DISPUTED_ITEM = _ITEM | {
+_HIT = EXAMPLE_ITEM | {"highlights": [[0, 7]]}
+_DISPUTED_ITEM = EXAMPLE_ITEM | {
     "label": None,
     "status": "disputed",
     "agreement": 0.5,
@@ -132,7 +132,7 @@ DISPUTED: Responses = PAGE | {
     )
 }
 TEXT: Responses = {
-    200: _answer(TextDetail, _ITEM | {"annotations": [_ANNOTATION]}, _ETAG),
+    200: _answer(TextDetail, EXAMPLE_ITEM | {"annotations": [_ANNOTATION]}, _ETAG),
     **_NOT_MODIFIED,
     **_REFUSALS,
     404: problem(404, "text_not_found", "There is no labelled text with this id."),
@@ -156,7 +156,7 @@ ANNOTATORS: Responses = {
     422: wrong_parameter("dataset", "unknown_dataset", "'x' is not one of: toxicity."),
 }
 
-_UPSERT = {"op": "upsert", "version": 91342} | _ITEM
+_UPSERT = {"op": "upsert", "version": 91342} | EXAMPLE_ITEM
 _DELETE = {"op": "delete", "version": 91344, "id": EXAMPLE_ID, "dataset": "toxicity"}
 _EVENTS = f"""retry: 1000
 event: feed

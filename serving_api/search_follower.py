@@ -3,11 +3,12 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
 import structlog
@@ -22,6 +23,8 @@ from serving_api.search_candidates import Snapshot
 from serving_api.search_files import Damaged
 from serving_api.search_index import Meta, SearchIndex, moment_number
 from serving_api.search_source import read_entries, read_gone, read_starts
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -81,6 +84,15 @@ class SearchFollower:
             if snapshot.meta.identity == point.identity and snapshot.meta.version <= point.version
         ]
         return fitting[-1] if fitting else None
+
+    def ask(self, point: Point, look: Callable[[Snapshot], T]) -> T | None:
+        """Return what `look` finds in the index as of `point`; None where there is none that can be used."""
+        snapshot = self.snapshot_or_none(point)
+        try:
+            return look(snapshot) if snapshot else None
+        except Damaged as error:
+            self.report_damage(error)
+            return None
 
     def report_damage(self, error: Damaged) -> None:
         """Take it that the index cannot be used any more: it is built anew."""

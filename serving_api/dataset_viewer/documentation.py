@@ -5,31 +5,14 @@ from typing import Any
 from core.openapi import Responses, answer, header, key_refusals, problem, unavailable, wrong_parameter
 from serving_api.dataset_viewer import schemas
 from serving_api.dataset_viewer.columns import LIVE, feature_types, features
-from serving_api.documentation import EXAMPLE_ID, REPLICA_HEADERS
+from serving_api.documentation import EXAMPLE_ITEM, REPLICA_HEADERS
 
 _SPLIT = {"dataset": "toxicity", "config": "toxicity-2026-11", "split": "train"}
 _LIVE = {"dataset": "toxicity", "config": "live", "split": "train"}
-_ROW = {
-    "id": EXAMPLE_ID,
-    "dataset": "toxicity",
-    "text": "you are an idiot",
-    "label": "toxic",
-    "status": "labelled",
-    "agreement": 0.75,
+_ROW = EXAMPLE_ITEM | {
     "votes": '{"toxic": 3, "non_toxic": 1}',
-    "annotations": 4,
-    "confidence": 0.75,
-    "rule": "majority",
-    "rule_version": 1,
-    "decided_by": "annotators",
-    "source": "forum",
-    "external_id": "post-17",
-    "claimed_label": "toxic",
-    "score": 0.91,
     "metadata": '{"thread": 4}',
     "enrichment": "{}",
-    "received_at": "2026-11-01T08:30:00.000000Z",
-    "labelled_at": "2026-11-02T09:12:44.120934Z",
 }
 _ROWS = [{"row_idx": 234, "row": _ROW, "truncated_cells": []}]
 _NOTHING: dict[str, Any] = {"pending": [], "failed": []}

@@ -34,7 +34,7 @@ class Stored:
         """Return a dataset's snapshot of this name, or all of them, the newest first; raises as `get` does."""
         if config is not None:
             return [self.get(dataset, config)]
-        return [one for one in self._snapshots.list() if one.dataset == dataset and one.name != LIVE]
+        return [one for one in self._snapshots.list() if one.dataset == dataset]
 
     def get(self, dataset: str, config: str) -> Manifest:
         """Return a snapshot of a dataset.

@@ -22,12 +22,10 @@ from serving_api.dataset_viewer.refusals import no_dataset, no_split
 from serving_api.dataset_viewer.slices import Slice, Span
 from serving_api.dataset_viewer.stored import LIVE, LIVE_SPLIT, Stored
 from serving_api.duckdb_connection import open_memory
-from serving_api.hints import Hints
 from serving_api.parameters import DatasetParameters, FilterParameters, Order
 from serving_api.query import TextsQuery, choose_dataset
 from serving_api.query_pool import QueryPool
 from serving_api.repository import Point
-from serving_api.search_files import Damaged
 from serving_api.search_follower import SearchFollower
 from serving_api.search_match import Match, Search
 from serving_api.settings import ReplicaSettings
@@ -72,7 +70,6 @@ class Viewer:
         self._datasets = datasets
         self._kept = Kept()
         self._stored = Stored(snapshots, self._kept)
-        self._hints = Hints()
         self._memory = open_memory(settings)  # what snapshots are queried in
 
     def close(self) -> None:
@@ -239,14 +236,11 @@ class Viewer:
         return listed
 
     def _live_rows(self, cursor: Connection, point: Point, split: Split, span: Span) -> Slice:
-        return live.read_rows(cursor, split.dataset, span, self._hints.sample(cursor, point))
+        return live.read_rows(cursor, split.dataset, span, self._answers.hints.sample(cursor, point))
 
     def _hits(self, cursor: Connection, point: Point, query: TextsQuery, span: Span, until: float) -> Slice:
-        try:
-            return live.search_rows(cursor, query, span, self._search.snapshot_or_none(point), until)
-        except Damaged as error:
-            self._search.report_damage(error)
-            return live.search_rows(cursor, query, span, None, until)
+        found = self._search.ask(point, lambda index: live.search_rows(cursor, query, span, index, until))
+        return found or live.search_rows(cursor, query, span, None, until)
 
     def _split(self, parameters: asked.SplitParameters) -> Split:
         return Split(self._dataset(parameters), parameters.config, parameters.split)
