@@ -11,7 +11,7 @@ import httpx
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
-from cli import addresses, imports
+from cli import addresses, imports, label_filters
 from cli.console import err, fail
 
 _FORMATS = {
@@ -32,17 +32,17 @@ def export(
         Literal["parquet", "arrow", "ndjson", "csv"] | None,
         typer.Option("--format", help="Kind of file; else by its ending."),
     ] = None,
-    dataset: Annotated[str | None, typer.Option(help="Dataset; else the default one.")] = None,
-    label: Annotated[list[str] | None, typer.Option(help="Only this label; may be repeated.")] = None,
-    source: Annotated[str | None, typer.Option(help="Only texts from this source.")] = None,
-    language: Annotated[str | None, typer.Option(help="Only texts in this language.")] = None,
-    status: Annotated[str | None, typer.Option(help="labelled or disputed.")] = None,
-    annotator: Annotated[str | None, typer.Option(help="Only texts that this annotator answered.")] = None,
-    min_agreement: Annotated[float | None, typer.Option(help="Least agreement, 0 to 1.")] = None,
-    min_annotations: Annotated[int | None, typer.Option(help="Least number of annotations.")] = None,
-    labelled_after: Annotated[str | None, typer.Option(help="Only labels later than this; RFC 3339.")] = None,
-    labelled_before: Annotated[str | None, typer.Option(help="Only labels earlier than this.")] = None,
-    q: Annotated[str | None, typer.Option(help="Only texts that hold this.")] = None,
+    dataset: label_filters.Dataset = None,
+    label: label_filters.Label = None,
+    source: label_filters.Source = None,
+    language: label_filters.Language = None,
+    status: label_filters.Status = None,
+    annotator: label_filters.Annotator = None,
+    min_agreement: label_filters.MinAgreement = None,
+    min_annotations: label_filters.MinAnnotations = None,
+    labelled_after: label_filters.LabelledAfter = None,
+    labelled_before: label_filters.LabelledBefore = None,
+    q: label_filters.Search = None,
     order: Annotated[Literal["newest", "oldest"] | None, typer.Option(help="Which label comes first.")] = None,
     spreadsheet: Annotated[bool, typer.Option("--spreadsheet", help="CSV that is safe in a spreadsheet.")] = False,
 ) -> None:

@@ -10,7 +10,7 @@ import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from cli import addresses, imports
+from cli import addresses, imports, label_filters
 from cli.console import err, fail, out, printable
 from cli.snapshot_check import complaints, disjoint_complaints
 
@@ -29,17 +29,17 @@ def create(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Decides, with a text's id, its split.")] = None,
     stratify: Annotated[bool, typer.Option("--stratify", help="Each label has the shares by itself.")] = False,
-    dataset: Annotated[str | None, typer.Option(help="Dataset; else the default one.")] = None,
-    label: Annotated[list[str] | None, typer.Option(help="Only this label; may be repeated.")] = None,
-    source: Annotated[str | None, typer.Option(help="Only texts from this source.")] = None,
-    language: Annotated[str | None, typer.Option(help="Only texts in this language.")] = None,
-    status: Annotated[str | None, typer.Option(help="labelled or disputed.")] = None,
-    annotator: Annotated[str | None, typer.Option(help="Only texts that this annotator answered.")] = None,
-    min_agreement: Annotated[float | None, typer.Option(help="Least agreement, 0 to 1.")] = None,
-    min_annotations: Annotated[int | None, typer.Option(help="Least number of annotations.")] = None,
-    labelled_after: Annotated[str | None, typer.Option(help="Only labels later than this; RFC 3339.")] = None,
-    labelled_before: Annotated[str | None, typer.Option(help="Only labels earlier than this.")] = None,
-    q: Annotated[str | None, typer.Option(help="Only texts that hold this.")] = None,
+    dataset: label_filters.Dataset = None,
+    label: label_filters.Label = None,
+    source: label_filters.Source = None,
+    language: label_filters.Language = None,
+    status: label_filters.Status = None,
+    annotator: label_filters.Annotator = None,
+    min_agreement: label_filters.MinAgreement = None,
+    min_annotations: label_filters.MinAnnotations = None,
+    labelled_after: label_filters.LabelledAfter = None,
+    labelled_before: label_filters.LabelledBefore = None,
+    q: label_filters.Search = None,
 ) -> None:
     """Make a snapshot, or find the one that the same request made of the same version."""
     given = {

@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +15,6 @@ import duckdb
 import httpx
 import psutil
 import pytest
-import uvicorn
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
@@ -28,7 +26,8 @@ from serving_api.parameters import ExportParameters
 from serving_api.replica import Replica
 from tests.integration.serving_api.exporting import READ
 from tests.integration.serving_api.labelling import Labeller, wait_until
-from tests.programs import Program, free_port, running
+from tests.integration.serving_api.served import served
+from tests.programs import Program, running
 
 EVERYTHING: ExportQuery = export_query(ExportParameters(), load_datasets(None))
 
@@ -161,21 +160,6 @@ def change(labeller: Labeller, replica: Replica, many: list[UUID]) -> None:
     assert replica.rows == 500
 
 
-@contextmanager
-def served(client: TestClient) -> Iterator[str]:
-    """Serve the client's application over real connections."""
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(client.app, port=port, log_config=None, lifespan="off"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        wait_until(lambda: server.started)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
 @pytest.mark.parametrize("name", READ)
 def test_what_fails_on_the_way_does_not_look_whole(
     client: TestClient, labeller: Labeller, replica: Replica, name: str, monkeypatch: pytest.MonkeyPatch
@@ -190,7 +174,7 @@ def test_what_fails_on_the_way_does_not_look_whole(
 
     monkeypatch.setattr("serving_api.export_formats._GROUP_ROWS", 100)
     monkeypatch.setattr(exports, "read_batches", failing)
-    with served(client) as url, httpx.stream("GET", f"{url}/export.{name}") as answer:
+    with served(client.app, lifespan="off") as url, httpx.stream("GET", f"{url}/export.{name}") as answer:
         assert answer.status_code == 200
         with pytest.raises(httpx.RemoteProtocolError):
             answer.read()

@@ -7,17 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from pyarrow import parquet
 from pydantic import SecretStr
 from sqlalchemy import create_engine
@@ -30,7 +27,7 @@ from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 from serving_api.snapshots.columns import COLUMNS
 from tests.conftest import fresh_database
 from tests.integration.serving_api.labelling import Labeller, wait_until
-from tests.programs import free_port
+from tests.integration.serving_api.served import served
 
 ROOT = Path(__file__).parents[3]
 TEXTS = 400
@@ -173,21 +170,6 @@ def post(address: str, wanted: dict[str, Any]) -> dict[str, Any]:
 
 def documents_in(folder: Path) -> dict[str, str]:
     return {file.name: file.read_text() for file in folder.iterdir() if file.suffix in {".md", ".json"}}
-
-
-@contextmanager
-def served(app: ASGIApp) -> Iterator[str]:
-    """Serve an application over real connections, in a thread."""
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        wait_until(lambda: server.started)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 def test_pandas_reads_it(read: Read) -> None:
