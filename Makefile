@@ -32,14 +32,14 @@ test-serving: $(INSTALLED)
 test-parts: $(INSTALLED)
 	nice -n 5 pipenv run pytest tests/unit tests/integration --ignore tests/integration/cli --ignore tests/integration/serving_api
 
-# Those that start stacks of their own.
-STACKS := tests/e2e/test_local_stack.py tests/e2e/test_readme.py
+# Start everything for themselves.
+README_TEST := tests/e2e/test_readme.py
 
 test-stack: $(INSTALLED)
-	pipenv run pytest $(STACKS) tests/integration/cli
+	pipenv run pytest $(README_TEST) tests/integration/cli
 
 test-whole: $(INSTALLED)
-	pipenv run pytest tests/e2e tests/chaos $(addprefix --ignore ,$(STACKS))
+	pipenv run pytest tests/e2e tests/chaos --ignore $(README_TEST)
 
 # Kills, freezes and cuts off every part for MINUTES; the other long tests once.
 soak: $(INSTALLED)  ## Run the tests that take too long for make test
@@ -81,5 +81,6 @@ $(INSTALLED): Pipfile.lock
 	@command -v pipenv > /dev/null || $(PYTHON) -m pip install --quiet pipenv 2> /dev/null || { \
 		$(PYTHON) -m venv .tools && .tools/bin/pip install --quiet pipenv && \
 		echo "The system manages this Python, so pipenv is in .tools/bin: put that folder on your PATH."; }
-	pipenv sync --dev
+	@echo "Installing the packages of Pipfile.lock into .venv."
+	@$(PYTHON) -m local_stack.install_packages || pipenv sync --dev
 	@touch $@

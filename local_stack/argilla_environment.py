@@ -2,7 +2,6 @@
 
 import fcntl
 import hashlib
-import os
 import shutil
 import sys
 import threading
@@ -13,6 +12,7 @@ from pathlib import Path
 from uv import find_uv_bin
 
 from local_stack.errors import StackStopped
+from local_stack.pip_settings import environment_for_uv
 from local_stack.plan import Context
 from local_stack.process import Command, run_to_end
 
@@ -85,7 +85,7 @@ def _build(context: Context, environment: Path) -> None:
 
 def _run(context: Context, argv: list[str | Path]) -> None:
     # The caller's environment: proxies, certificates and package index settings are there.
-    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    environment = {name: value for name, value in environment_for_uv().items() if name != "VIRTUAL_ENV"}
     environment = {"UV_HTTP_RETRIES": "6", **environment, "UV_NO_PROGRESS": "1"}
     command = Command(argv, environment, context.settings.cache_dir)
     run_to_end(STEP_NAME, command, context.log(STEP_NAME), context.stop_asked, context.lock)

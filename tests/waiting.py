@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> float:
+def wait_for(condition: Callable[[], bool], seconds: float = 180) -> float:
     """Wait until the condition holds; return how many seconds that took."""
     started = time.monotonic()
     while not condition():

@@ -27,6 +27,7 @@ PROJECT = Path(__file__).parents[2]
 LONGEST_START_SECONDS = 240
 STORAGE = "postgres,redis"
 ALL_INFRASTRUCTURE = {"postgres", "redis", "opensearch", "argilla", "argilla_worker"}
+PROGRAMS = {"ingestion_api", "uploader", "serving_api"}
 
 
 wait_until = partial(wait_for, seconds=30)
@@ -42,13 +43,13 @@ def wait_until_gone(processes: list[psutil.Process], seconds: float = 40) -> Non
     assert left == []
 
 
-# ---- One stack with all the infrastructure, in this process ----
+# ---- The stack of the test run. Its parts are killed here, so these tests come last: see conftest.py ----
 
 
-@pytest.fixture(scope="module")
-def own_stack() -> Iterator[RunningStack]:
-    with running_stack({"argilla"}) as running:
-        yield running
+@pytest.fixture
+def own_stack(stack: RunningStack) -> RunningStack:
+    """The whole platform, running in this process."""
+    return stack
 
 
 def processes_of(stack: RunningStack) -> list[psutil.Process]:
@@ -103,14 +104,7 @@ def test_everything_listens_on_loopback_only(own_stack: RunningStack) -> None:
         if connection.status == psutil.CONN_LISTEN
     ]
     assert {address.ip for address in listening} <= {"127.0.0.1", "::ffff:127.0.0.1"}
-    settings = own_stack.settings
-    assert {address.port for address in listening} == {
-        settings.postgres_port,
-        settings.redis_port,
-        settings.opensearch_port,
-        settings.opensearch_transport_port,
-        settings.argilla_port,
-    }
+    assert {address.port for address in listening} == set(own_stack.settings.ports.values())
 
 
 def test_no_secret_is_on_a_command_line_or_in_a_log(own_stack: RunningStack) -> None:
@@ -157,7 +151,7 @@ def test_stack_json_is_private_and_complete(own_stack: RunningStack) -> None:
     assert content["argilla_url"] == own_stack.argilla_url
     assert content["argilla_api_key"] == own_stack.argilla_api_key
     assert content["database_url"] == own_stack.database_url
-    assert content["pids"].keys() == ALL_INFRASTRUCTURE
+    assert content["pids"].keys() == ALL_INFRASTRUCTURE | PROGRAMS
 
 
 @pytest.mark.parametrize("name", sorted(ALL_INFRASTRUCTURE))

@@ -37,21 +37,26 @@ def _distinct_texts(count: int) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "kill",
-    [pytest.param(False, id="undisturbed", marks=pytest.mark.soak), pytest.param(True, id="killed half-way")],
+    ("count", "kill"),
+    [pytest.param(999, False, id="undisturbed", marks=pytest.mark.soak), pytest.param(400, True, id="killed")],
 )
-def test_each_of_999_texts_becomes_one_visible_record(
-    kill: bool, start_uploader: StartUploader, add_texts: AddTexts, argilla: ArgillaSpace, database_url: str
+def test_each_text_becomes_one_visible_record(
+    count: int,
+    kill: bool,
+    start_uploader: StartUploader,
+    add_texts: AddTexts,
+    argilla: ArgillaSpace,
+    database_url: str,
 ) -> None:
-    ids = add_texts(*_distinct_texts(999))
+    ids = add_texts(*_distinct_texts(count))
     if kill:
         with start_uploader() as first:
             wait_for(lambda: statuses(database_url).get("uploaded", 0) >= 250)
             first.kill()
-        assert statuses(database_url)["uploaded"] < 999
+        assert statuses(database_url)["uploaded"] < count
     with start_uploader():
-        wait_for(lambda: statuses(database_url) == {"uploaded": 999})
-    assert argilla.visible_count() == argilla.stored_count() == 999
+        wait_for(lambda: statuses(database_url) == {"uploaded": count})
+    assert argilla.visible_count() == argilla.stored_count() == count
     assert argilla.record(ids[0])["fields"] == {"text": "text 0\nwith a second line 0"}
     assert [argilla.record(id_)["fields"]["text"] for id_ in ids[-len(_HOSTILE) :]] == _HOSTILE
     assert fetch(database_url, "select distinct attempts, last_error, lease_owner from texts") == [(1, None, None)]

@@ -124,4 +124,4 @@ def _backends(stack: RunningStack) -> list[int]:
 
 
 def _wait_until_ready(url: str) -> None:
-    wait_for(lambda: httpx.get(f"{url}/readyz").status_code == 200, 30)
+    wait_for(lambda: httpx.get(f"{url}/readyz").status_code == 200)

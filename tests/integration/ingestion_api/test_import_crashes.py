@@ -147,11 +147,11 @@ def test_an_import_goes_on_after_the_end_of_postgres(own_postgres: RunningStack,
         path = client.post("/imports", content=lines(ROWS), headers=NDJSON).headers["location"]
         _wait_for_rows(client, path)
         own_postgres.kill("postgres")
-        wait_for(lambda: client.get("/readyz").status_code == 200, 30)
+        wait_for(lambda: client.get("/readyz").status_code == 200)
         own_postgres.stop_component("postgres")
         away = client.post("/imports", content=b"x", headers=NDJSON)
         own_postgres.start_component("postgres")
-        wait_for(lambda: client.get("/readyz").status_code == 200, 30)
+        wait_for(lambda: client.get("/readyz").status_code == 200)
         result = ended(client, path, 120)
     assert (away.status_code, "retry-after" in away.headers) == (503, True)
     assert (result["state"], counts(result)) == ("done", (ROWS, ROWS, 0, 0))
