@@ -5,7 +5,7 @@ import shlex
 import subprocess
 import sys
 
-# pip's setting, and the environment variable by which uv is told the same. Both take several values with spaces between.
+# pip's setting, and the environment variable by which uv is told the same. Both part several values by spaces.
 _VARIABLES = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",

@@ -8,6 +8,7 @@ from uploader.schedule import Schedule
 
 def test_a_job_never_overlaps_with_itself() -> None:
     running = most = runs = 0
+    enough = asyncio.Event()
 
     async def job(_stopping: asyncio.Event) -> None:
         nonlocal running, most, runs
@@ -16,14 +17,14 @@ def test_a_job_never_overlaps_with_itself() -> None:
         most = max(most, running)
         await asyncio.sleep(0.05)
         running -= 1
+        if runs > 2:
+            enough.set()
 
     async def work() -> None:
         schedule = Schedule()
         schedule.add(job, 0.02)
         schedule.start()
-        async with asyncio.timeout(60):
-            while runs < 3:
-                await asyncio.sleep(0.05)
+        await asyncio.wait_for(enough.wait(), 60)
         await schedule.stop(60)
 
     asyncio.run(work())
