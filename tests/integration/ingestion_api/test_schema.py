@@ -7,19 +7,21 @@ import pytest
 
 from core.keys import hash_key, make_key
 from tests.programs import Program, running
-from tests.schemathesis_run import run_schemathesis
+from tests.schemathesis_run import PHASES, run_schemathesis
 
 
-def test_the_document_is_true(ingestion: Program) -> None:
-    run_schemathesis(ingestion.url)
+@pytest.mark.parametrize("phases", PHASES)
+def test_the_document_is_true(ingestion: Program, phases: str) -> None:
+    run_schemathesis(ingestion.url, phases)
 
 
 @pytest.mark.soak
-def test_the_document_is_true_where_keys_are_required(database_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("phases", PHASES)
+def test_the_document_is_true_where_keys_are_required(database_url: str, tmp_path: Path, phases: str) -> None:
     key = make_key()
     with psycopg.connect(database_url, autocommit=True) as connection:
         values = [hash_key(key)]
         connection.execute("insert into api_keys (name, hash, scopes) values ('a', %s, '{ingest}')", values)
     env = {"DATABASE_URL": database_url, "REQUIRE_API_KEY": "true"}
     with running("ingestion_api", env, tmp_path / "ingestion.log") as program:
-        run_schemathesis(program.url, key)
+        run_schemathesis(program.url, phases, key)

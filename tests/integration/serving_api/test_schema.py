@@ -6,7 +6,7 @@ import pytest
 
 from tests.integration.serving_api.labelling import Labeller
 from tests.programs import running
-from tests.schemathesis_run import run_schemathesis
+from tests.schemathesis_run import PHASES, run_schemathesis
 
 
 @pytest.fixture
@@ -17,7 +17,9 @@ def labelled(labeller: Labeller) -> None:
 
 
 @pytest.mark.usefixtures("labelled")
-def test_the_document_is_true(database_url: str, tmp_path: Path) -> None:
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("phases", PHASES)
+def test_the_document_is_true(database_url: str, tmp_path: Path, phases: str) -> None:
     env = {"DATABASE_URL": database_url, "DATA_DIR": str(tmp_path)}
     with running("serving_api", env, tmp_path / "serving.log", probe="/readyz") as program:
-        run_schemathesis(program.url)
+        run_schemathesis(program.url, phases)
