@@ -90,7 +90,7 @@ def test_a_missing_or_frozen_database_is_said_at_once(own_postgres: RunningStack
     env = {"DATABASE_URL": own_postgres.database_url, "INGESTION_WAIT_SECONDS": "1"}
     with (
         running("ingestion_api", env, tmp_path / "ingestion.log") as ingestion,
-        httpx.Client(base_url=ingestion.url, timeout=8) as client,
+        httpx.Client(base_url=ingestion.url, timeout=30) as client,
     ):
         assert client.post("/texts", json={"text": "before"}).status_code == 201
         for pid in _backends(own_postgres):

@@ -349,7 +349,7 @@ ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS, sizes=st.lists(st.integers(0, 60), max_size=5), encoding=st.sampled_from(sorted(ENCODINGS)))
 def test_any_pieces_are_the_same_as_one_bulk_upload(
     client: httpx.Client, connection: psycopg.Connection, rows: list[str], sizes: list[int], encoding: str

@@ -124,7 +124,7 @@ def test_every_filter_is_that_of_the_list(client: TestClient, items: list[Item])
         },
     )
 
-    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
     @given(filters, st.sampled_from(["parquet", "arrow", "ndjson"]))
     def check(chosen: dict[str, Any], name: str) -> None:
         found = [item | {"highlights": None} for item in listed(client, **chosen)]

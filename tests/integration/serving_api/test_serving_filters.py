@@ -104,7 +104,7 @@ def test_filters_agree_with_the_model(client: TestClient, items: list[Item]) -> 
     assert len(items) > 50
     assert {item["status"] for item in items} == {"labelled", "disputed"}
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
     @given(_filters(items), st.sampled_from(["newest", "oldest"]), st.integers(1, 30))
     def check(filters: dict[str, Any], order: str, limit: int) -> None:
         expected = [

@@ -169,7 +169,7 @@ def test_nothing_a_client_sends_is_a_500(ready: TestClient) -> None:
         st.text() | st.integers().map(str) | st.floats().map(str) | st.datetimes().map(str) | st.binary().map(str)
     )
 
-    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(st.tuples(names | st.text(), values), max_size=4))
     def check(parameters: list[tuple[str, str]]) -> None:
         encodable = [(n.encode("utf-8", "replace"), v.encode("utf-8", "replace")) for n, v in parameters]
@@ -183,7 +183,7 @@ def test_nothing_a_follower_sends_is_a_500(ready: TestClient) -> None:
     names = st.sampled_from(["since", "limit", "dataset", "feed", "last-event-id"])
     values = st.text() | st.integers().map(str) | st.floats().map(str) | st.binary().map(str)
 
-    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(st.tuples(names, values), max_size=4))
     def check(parameters: list[tuple[str, str]]) -> None:
         answer = ready.get("/changes", params=[(n, v.encode("utf-8", "replace").decode()) for n, v in parameters])

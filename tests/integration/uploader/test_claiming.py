@@ -97,7 +97,7 @@ def engine(database_url: str) -> Iterator[tuple[asyncio.Runner, AsyncEngine]]:
         runner.run(engine.dispose())
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(scores=_scores, order=st.sampled_from(Order), counts=st.lists(st.integers(1, 5), min_size=1, max_size=6))
 def test_claims_follow_the_order(
     engine: tuple[asyncio.Runner, AsyncEngine],

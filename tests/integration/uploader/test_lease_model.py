@@ -222,5 +222,5 @@ def machine(database_url: str) -> Iterator[type[LeaseMachine]]:
 def test_leases_behave_as_their_model(machine: type[LeaseMachine]) -> None:
     checks = [HealthCheck.too_slow, HealthCheck.filter_too_much]
     run_state_machine_as_test(
-        machine, settings=settings(max_examples=20, stateful_step_count=40, suppress_health_check=checks)
+        machine, settings=settings(max_examples=8, stateful_step_count=40, suppress_health_check=checks)
     )

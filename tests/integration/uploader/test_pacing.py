@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import psycopg
+import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -137,6 +138,7 @@ async def _answer_until(scene: _Scene, count: int) -> None:
         await asyncio.sleep(0.005)
 
 
+@pytest.mark.soak
 def test_pacing_holds_under_a_burst(run: RunWithEngine, database_url: str, rows: Rows) -> None:
     """While batches go at once, Argilla takes some in silence, annotators answer, and another one takes over."""
     with psycopg.connect(database_url) as connection:

@@ -1,14 +1,12 @@
 """Wrong settings stop a program with a message that says what to do."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from core.datasets import load_datasets
 from core.settings import AccessSettings, ArgillaSettings, DatabaseSettings, read_settings, refuse_open_bind
+from tests.programs import run
 
 
 def test_a_missing_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,8 +24,7 @@ def test_a_wrong_database_address_is_not_repeated(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("program", ["ingestion_api", "serving_api", "uploader", "core.migrate"])
 def test_every_program_stops_over_a_wrong_setting_without_showing_it(program: str) -> None:
-    env = os.environ | {"DATABASE_URL": "mysql://user:hunter2@host/db"}
-    result = subprocess.run([sys.executable, "-m", program], env=env, capture_output=True, text=True, check=False)
+    result = run(program, env={"DATABASE_URL": "mysql://user:hunter2@host/db"})
     assert result.returncode == 1
     assert "DATABASE_URL: must start with postgresql://" in result.stderr
     assert "hunter2" not in result.stderr + result.stdout
