@@ -38,7 +38,7 @@ def _distinct_texts(count: int) -> list[str]:
 
 @pytest.mark.parametrize(
     ("count", "kill"),
-    [pytest.param(999, False, id="undisturbed", marks=pytest.mark.soak), pytest.param(400, True, id="killed")],
+    [pytest.param(999, False, id="undisturbed", marks=pytest.mark.soak), pytest.param(700, True, id="killed")],
 )
 def test_each_text_becomes_one_visible_record(
     count: int,
