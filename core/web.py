@@ -23,6 +23,8 @@ from core.responses import problem_response
 
 log = structlog.get_logger()
 
+# Labels, texts and errors hold what strangers wrote: no browser is to take them for a page.
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -104,7 +106,8 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                own = (b"x-request-id", request_id.encode()), _NOSNIFF
+                message["headers"] = [*message["headers"], *own, *scope.get("rate_limit", ())]
             await send(message)
 
         started = time.perf_counter()
