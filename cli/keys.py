@@ -1,6 +1,6 @@
 """`annotate keys`: API keys, made, listed and withdrawn straight in Postgres."""
 
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 import typer
@@ -39,7 +39,7 @@ def create(
     if burst is not None and requests_per_second is None:
         fail("--burst needs --requests-per-second.")
     key = make_key()
-    shown = {
+    shown: dict[str, Any] = {
         "scopes": sorted({s.value for s in scope}),
         "requests_per_second": requests_per_second,
         "burst": burst,

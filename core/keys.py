@@ -79,7 +79,7 @@ class KeyRing:
         self._keys: dict[bytes, tuple[ValidKey, Bucket | None]] | None = None
 
     def replace(self, keys: Iterable[ValidKey]) -> None:
-        """Take over the keys that are valid now. What a key has used up stays used up, unless its limit changed."""
+        """Take over the keys that are valid now. What one has used up stays used up, unless its limit changed."""
         known = self._keys or {}
         self._keys = {key.hash: (key, self._bucket(key, known.get(key.hash))) for key in keys}
 

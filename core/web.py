@@ -15,6 +15,7 @@ from prometheus_client import Histogram
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from core.documentation_pages import with_policy
 from core.health import Check, add_health
 from core.metrics import HTTP_REQUEST_SECONDS, HTTP_UNHANDLED_ERRORS
 from core.negotiation import Endpoints, Negotiation
@@ -36,6 +37,7 @@ def install_web(app: FastAPI, checks: dict[str, Check]) -> None:
     for route in app.routes:
         if isinstance(route, APIRoute) and route.methods and not route.include_in_schema:
             route.methods.add("HEAD")  # the pages of the documentation, which FastAPI adds by itself
+            route.app = with_policy(route.app)
     app.add_middleware(Negotiation, endpoints=Endpoints(app))
     app.add_middleware(RequestContext)
     add_health(app, checks)

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from starlette.testclient import TestClient
 
 from core.datasets import load_datasets
-from core.keys import hash_key
+from core.keys import ValidKey, hash_key
 from core.settings import AccessSettings, DatabaseSettings
 from load_testing.bench.serving_rows import make_replica
 from serving_api.main import create_app
@@ -200,7 +200,7 @@ def test_texts_are_taken_out_by_admins_only(labelled: TestClient) -> None:
     ring = labelled.app.state.key_ring  # type: ignore[attr-defined]
     ring.required = True
     try:
-        ring.replace({hash_key("reader"): frozenset({"read"})})
+        ring.replace([ValidKey(hash_key("reader"), "1", "reader", frozenset({"read"}))])
         reader = {"Authorization": "Bearer reader"}
         assert labelled.get("/snapshots/one", headers=reader).status_code == 200
         assert labelled.post("/snapshots", json={"name": "two"}, headers=reader).status_code == 201
