@@ -22,8 +22,9 @@ _SHOWN_IDS = 3
 def note(
     connection: Connection, action: Action, ids: Collection[Any], outcome: str = "done", **details: Any
 ) -> None:
-    """Note in the caller's transaction what the account that runs this command does."""
-    connection.execute(noting(Entry("cli", account(), action, ids, outcome, details)))
+    """Note in the caller's transaction what the account that runs this command does; nothing where nothing was."""
+    if ids:
+        connection.execute(noting(Entry("cli", account(), action, ids, outcome, details)))
 
 
 @contextmanager

@@ -141,7 +141,8 @@ class BoundedProtocol(HttpToolsProtocol):
                 return
             cycle.disconnected = True
             cycle.message_event.set()
-        self.transport.write(_render(problem))
+        if not self._in_body or cycle is None or not cycle.response_complete:  # else it has its answer
+            self.transport.write(_render(problem))
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._timer = self.loop.call_later(_LINGER_SECONDS, self.transport.abort)

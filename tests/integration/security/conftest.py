@@ -15,7 +15,7 @@ from tests.conftest import fresh_database
 from tests.programs import Program, running
 from tests.waiting import wait_for
 
-HEAD_BYTES = 65536
+CONNECTIONS = 300
 HEAD_SECONDS = 1.0
 
 
@@ -40,7 +40,11 @@ def guarded(
     folder = tmp_path_factory.mktemp("guarded")
     with fresh_database(admin_database_url, template_database) as url, ExitStack() as programs:
         keys = {scope: add_key(url, scope) for scope in ("ingest", "read", "admin")}
-        bounds = {"HTTP_HEAD_SECONDS": str(HEAD_SECONDS), "HTTP_BODY_SECONDS": "1", "HTTP_CONNECTIONS": "300"}
+        bounds = {
+            "HTTP_HEAD_SECONDS": str(HEAD_SECONDS),
+            "HTTP_BODY_SECONDS": "1",
+            "HTTP_CONNECTIONS": str(CONNECTIONS),
+        }
         env = {"DATABASE_URL": url, "REQUIRE_API_KEY": "true", "DATA_DIR": str(folder)} | bounds
         ingestion = programs.enter_context(running("ingestion_api", env, folder / "ingestion.log"))
         serving = programs.enter_context(running("serving_api", env, folder / "serving.log", probe="/readyz"))

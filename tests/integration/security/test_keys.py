@@ -1,5 +1,6 @@
 """Who has no key, or a wrong one, gets nowhere: at every endpoint of both APIs."""
 
+import re
 from typing import Any
 
 import httpx
@@ -29,9 +30,7 @@ def operations(program: Program) -> list[tuple[str, str]]:
 
 
 def fill_in(path: str) -> str:
-    return "/".join(ID if part.startswith("{") else part for part in path.split("/")).replace(
-        "{split}.parquet", "train.parquet"
-    )
+    return re.sub(r"\{[^}]*\}", ID, path)
 
 
 @pytest.mark.parametrize("api", ["ingestion", "serving"])
@@ -49,8 +48,8 @@ def test_every_endpoint_wants_a_key_of_its_scope(guarded: Guarded, api: str) -> 
             for each in methods:
                 assert client.request(each, address).status_code == 401, (each, path)
                 assert client.request(each, address, headers=wrong).status_code == 403, (each, path)
-            problem = client.request(method, address).json()
-            assert (problem["code"], problem["status"]) == ("missing_key", 401)
+            if method != "HEAD":
+                assert client.request(method, address).json()["code"] == "missing_key", (method, path)
             if name in ADMIN:
                 assert client.request(method, address, headers=guarded.headers("read")).status_code == 403
             answer = client.request(method, address, headers=guarded.headers("admin"))
