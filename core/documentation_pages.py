@@ -30,7 +30,7 @@ def with_policy(app: ASGIApp) -> ASGIApp:
                 start = held.pop()
                 policy = content_security_policy(message.get("body", b""))
                 more = (b"content-security-policy", policy.encode()), (b"referrer-policy", b"no-referrer")
-                await send(start | {"headers": [*start["headers"], *more]})
+                await send({**start, "headers": [*start["headers"], *more]})
             await send(message)
 
         await app(scope, receive, send_guarded)

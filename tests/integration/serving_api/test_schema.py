@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.serving_api.labelling import Labeller
 from tests.integration.security.conftest import add_key
+from tests.integration.serving_api.labelling import Labeller
 from tests.programs import running
 from tests.schemathesis_run import run_schemathesis
 
