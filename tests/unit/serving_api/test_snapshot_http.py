@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+import structlog
 from pyarrow import parquet
 from pydantic import SecretStr
 from starlette.testclient import TestClient
@@ -206,6 +207,16 @@ def test_texts_are_taken_out_by_admins_only(labelled: TestClient) -> None:
         assert labelled.post("/snapshots", json={"name": "two"}, headers=reader).status_code == 201
         refused = labelled.post("/snapshots/one/rewrite", json={"without": ids}, headers=reader)
         assert refused.status_code == 403
+        ring.replace([ValidKey(hash_key("owner"), "2", "owner", frozenset({"admin"}))])
+        with structlog.testing.capture_logs() as lines:
+            for name, status in (("one", 200), ("none", 404)):
+                path, owner = f"/snapshots/{name}/rewrite", {"Authorization": "Bearer owner"}
+                assert labelled.post(path, json={"without": ids}, headers=owner).status_code == status
+        noted = [line for line in lines if line["event"] == "audit"]
+        assert [(line["actor"], line["object_ids"], line["outcome"]) for line in noted] == [
+            ("2 owner", ["one"], "done"),
+            ("2 owner", ["none"], "failed"),
+        ]
         assert labelled.get("/snapshots/one/whole.parquet").status_code == 401
     finally:
         ring.required = False
