@@ -9,7 +9,7 @@ export PATH := $(PATH):$(SCRIPTS):$(CURDIR)/.tools/bin
 INSTALLED := .venv/.installed
 PROJECT := core ingestion_api uploader serving_api cli local_stack load_testing tests
 
-.PHONY: up down clean install bench loadtest soak test test-serving test-parts test-stack test-whole unit check lint types format lock
+.PHONY: audit sbom licences up down clean install bench loadtest soak test test-serving test-parts test-stack test-whole unit check lint types format lock
 
 up: $(INSTALLED)  ## Start everything; Ctrl-C stops it
 	@pipenv run python -m local_stack up
@@ -76,6 +76,17 @@ format: $(INSTALLED)  ## Put the code into its canonical form
 lock:  ## Pin the newest versions that Pipfile allows, without the address of a package index
 	pipenv lock
 	$(PYTHON) -m local_stack.strip_lock Pipfile.lock
+
+audit: $(INSTALLED) sbom  ## Check locks, licences and known vulnerabilities; exit code 2: nobody could be asked
+	pipenv run pytest --quiet -m "soak or not soak" tests/unit/test_supply_chain.py
+	pipenv run python -m tests.supply_chain.vulnerabilities
+
+sbom: $(INSTALLED)  ## List what the programs are made of as sbom.json (CycloneDX 1.6)
+	PYTHONWARNINGS=ignore pipenv run cyclonedx-py pipenv --spec-version 1.6 --output-reproducible \
+		--pyproject pyproject.toml --output-file sbom.json .
+
+licences: $(INSTALLED)  ## Write docs/licences.md from the installed packages
+	pipenv run python -m tests.supply_chain.licences
 
 $(INSTALLED): Pipfile.lock
 	@command -v pipenv > /dev/null || $(PYTHON) -m pip install --quiet pipenv 2> /dev/null || { \

@@ -12,7 +12,9 @@ from sqlalchemy import func, select
 
 from cli import addresses
 from cli.accounts import Accounts, AccountsError, User
+from cli.audit import noted
 from cli.console import err, fail, out, plain, printable
+from core.audit import Action
 from core.database import make_engine
 from core.models import Annotation, AnnotationStatus
 from core.settings import ArgillaSettings
@@ -54,15 +56,21 @@ def add(
     with _open_argilla() as (accounts, settings):
         workspace = settings.adjudication_workspace if adjudicator else settings.workspace
         workspace_id = accounts.get_workspace(workspace)
-        user, password = _prepare_user(accounts, name, first_name, reset_password)
-        if password is not None:
-            # At once: whatever fails next, it is known.
-            err.print(f"The password of {name}, shown this once:", markup=False, highlight=False)
-            typer.echo(password)
-        accounts.join(workspace_id, user)
+        action = Action.ANNOTATOR_PASSWORD if reset_password else Action.ANNOTATOR_ADDED
+        with noted(action, name, workspace=workspace):
+            _let_in(accounts, workspace_id, name, first_name, reset_password)
         err.print(f"{name} may answer in the workspace {workspace}. Log in at {accounts.url}", markup=False)
         for dataset, page in accounts.list_pages(workspace_id).items():
             err.print(f"{printable(dataset)}: {page}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _let_in(accounts: Accounts, workspace_id: UUID, name: str, first_name: str, reset: bool) -> None:
+    user, password = _prepare_user(accounts, name, first_name, reset)
+    if password is not None:
+        # At once: whatever fails next, it is known.
+        err.print(f"The password of {name}, shown this once:", markup=False, highlight=False)
+        typer.echo(password)
+    accounts.join(workspace_id, user)
 
 
 def _readable(name: str) -> str:
@@ -143,7 +151,8 @@ def remove(
             _delete(accounts, user, yes)
             return
         workspaces = [settings.adjudication_workspace] + ([] if adjudicator else [settings.workspace])
-        left = [workspace for workspace in workspaces if _leave(accounts, workspace, user)]
+        with noted(Action.ANNOTATOR_REMOVED, name, workspaces=workspaces):
+            left = [workspace for workspace in workspaces if _leave(accounts, workspace, user)]
         if not left:
             fail(f"{name} is in no workspace of ours: {', '.join(workspaces)}.")
         out.print(f"{name} has left {', '.join(left)}. Their answers stay and count.", markup=False)
@@ -162,5 +171,6 @@ def _delete(accounts: Accounts, user: User, yes: bool) -> None:
         typer.confirm(
             f"Delete the account {printable(user.name)} and its {count:,} answers?", abort=True, err=True
         )
-    accounts.delete_user(user)
+    with noted(Action.ANNOTATOR_DELETED, user.name, answers=count):
+        accounts.delete_user(user)
     out.print(f"The account {user.name} is deleted; its {count:,} answers will be withdrawn.", markup=False)

@@ -1,6 +1,5 @@
 """`annotate forget`: takes texts out of everything, for good; straight in Postgres, which tells the others."""
 
-import getpass
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +13,11 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Uuid
 
 from cli import addresses
+from cli.audit import note
 from cli.console import SHORT_CHARACTERS, err, fail, out, plain
 from cli.forget_log import show_requests
 from cli.forget_snapshots import rewrite_marked
+from core.audit import Action, account
 from core.database import make_engine
 from core.datasets import adjudication_of, load_datasets
 from core.forgetting import find_traces, forget_texts, forget_values, lift
@@ -95,7 +96,7 @@ def forget(
         elif lift_:
             _lift(engine, named)
         elif named or external_id:
-            _forget(engine, named, external_id or [], dataset, by or _account(), yes=yes)
+            _forget(engine, named, external_id or [], dataset, by or account().name, yes=yes)
         if rewrite_snapshots:
             rewrite_marked(engine)
 
@@ -118,13 +119,6 @@ def _read_ids(file: Path) -> list[UUID]:
             except ValueError:
                 fail(f"{file}:{number}: not the id of a text")
     return found
-
-
-def _account() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "unknown"
 
 
 def _forget(
@@ -154,6 +148,7 @@ def _forget_rows(engine: Engine, texts: Sequence[Any], external_ids: Sequence[st
         traces = find_traces(connection, names, words)
     with engine.begin() as connection:
         forgotten = forget_texts(connection, list(names), traces, by)
+        note(connection, Action.TEXTS_FORGOTTEN, forgotten, datasets=sorted({names[id_] for id_ in forgotten}))
     with engine.begin() as connection:
         connection.execute(_TAKE_TIME)
         forget_values(connection)
@@ -206,6 +201,7 @@ def _show(texts: Sequence[Any], twins: Sequence[UUID]) -> None:
 def _lift(engine: Engine, ids: Sequence[UUID]) -> None:
     with engine.begin() as connection:
         lifted = lift(connection, ids)
+        note(connection, Action.TEXTS_LIFTED, lifted)
     out.print(f"{len(lifted):,} texts may be sent again.")
     if others := [id_ for id_ in ids if id_ not in lifted]:
         fail("\n".join(f"{id_} is not forgotten everywhere yet, or was not to be." for id_ in others))

@@ -8,7 +8,9 @@ import typer
 from sqlalchemy import Engine, text
 
 from cli import addresses
+from cli.audit import noted
 from cli.console import fail, out, printable
+from core.audit import Action
 from core.database import make_engine
 
 _WAIT_SECONDS = 60
@@ -44,7 +46,8 @@ def rewrite_marked(engine: Engine, name: str | None = None) -> None:
     try:
         marked = [one for one in _wait_for(newest)["snapshots"] if name in {None, one["name"]}]
         for snapshot in marked:
-            _rewrite(snapshot)
+            with noted(Action.SNAPSHOT_REWRITTEN, snapshot["name"], texts=len(snapshot["ids"])):
+                _rewrite(snapshot)
     except httpx.HTTPStatusError as error:
         fail(f"{error.request.url}: {printable(error.response.text)}")
     except httpx.HTTPError as error:

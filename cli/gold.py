@@ -11,8 +11,10 @@ from rich.table import Table
 from sqlalchemy import Connection, Engine, text
 
 from cli import addresses
+from cli.audit import note
 from cli.console import SHORT_CHARACTERS, fail, out, plain, printable
 from cli.gold_file import GoldRow, Rejects, read_gold
+from core.audit import Action
 from core.change_feed import STAMP, wake_readers
 from core.database import make_engine
 from core.datasets import DEFAULT_DATASET, Dataset, load_datasets
@@ -90,7 +92,11 @@ def add(
     for first in range(0, len(lines), _CHUNK_ROWS):
         chunk = {line: rows[line] for line in lines[first : first + _CHUNK_ROWS]}
         with engine.begin() as connection:
-            rejects += _store(connection, dataset, definition, chunk)
+            refused = _store(connection, dataset, definition, chunk)
+            stored = chunk.keys() - {line for line, _ in refused}
+            ids = [chunk[line].text_id(dataset) for line in stored]
+            note(connection, Action.GOLD_ADDED, ids, dataset=dataset)
+        rejects += refused
     out.print(f"{len(rows.keys() - {line for line, _ in rejects}):,} texts are gold.")
     if rejects:
         fail("\n".join(f"line {line}: {printable(reason)}" for line, reason in sorted(rejects)))
@@ -176,6 +182,7 @@ def remove(
     with _engine().begin() as connection:
         removed = {row.id for row in connection.execute(_REMOVE, {"ids": ids})}
         _tell(connection, list(removed))
+        note(connection, Action.GOLD_REMOVED, removed)
     out.print(f"{len(removed):,} texts are not gold any more.")
     if others := [id_ for id_ in ids if id_ not in removed]:
         fail("\n".join(f"There is no gold text {id_}." for id_ in others))

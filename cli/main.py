@@ -4,9 +4,10 @@ import sys
 
 import psycopg
 import typer
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from cli import annotators, gold, keys, snapshot, uploads
+from cli.audit import audit
 from cli.console import err, printable
 from cli.demo_data import demo_data
 from cli.export import export
@@ -24,6 +25,7 @@ app = typer.Typer(
 app.command()(ingest)
 app.command()(export)
 app.command()(forget)
+app.command()(audit)
 app.command()(status)
 app.command("demo-data")(demo_data)
 app.add_typer(annotators.app, name="annotators")
@@ -43,6 +45,14 @@ def main() -> None:
     """
     try:
         app()
+    except ProgrammingError as error:
+        if not isinstance(error.orig, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
+            raise
+        words = (
+            "The database does not have this release's tables: run `python -m core.migrate` with its DATABASE_URL."
+        )
+        err.print(words, style="red", markup=False, highlight=False)
+        sys.exit(1)
     except (psycopg.OperationalError, OperationalError) as error:
         # Not all of SQLAlchemy's words: they hold the statement.
         words = " ".join(str(error.orig if isinstance(error, OperationalError) else error).split())

@@ -9,7 +9,9 @@ from rich.table import Table
 from sqlalchemy import Connection, Engine, Row, bindparam, func, select, update
 
 from cli import addresses
+from cli.audit import note
 from cli.console import SHORT_CHARACTERS, err, fail, out, plain
+from core.audit import Action
 from core.database import make_engine
 from core.models import Annotation, Label, Text, TextStatus
 
@@ -107,6 +109,7 @@ def retry(
         statement = statement.where(Text.dataset == dataset)
     with _engine().begin() as connection:
         retried = {row.id for row in connection.execute(statement.returning(Text.id))}
+        note(connection, Action.UPLOADS_RETRIED, retried, **({"dataset": dataset} if dataset else {}))
     out.print(f"{len(retried):,} texts are pending again.")
     if others := [id_ for id_ in ids or [] if id_ not in retried]:
         fail("\n".join(f"There is no failed text {id_}." for id_ in others))

@@ -1,15 +1,22 @@
 """API keys: made once, kept as hashes, checked on every request against a copy in memory."""
 
 import hashlib
+import math
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
+import structlog
 from fastapi import Request
-from sqlalchemy import Select, select
+from sqlalchemy import Select, String, cast, select
 
 from core.models import ApiKey
-from core.problems import MissingKey, ScopeMissing, Unavailable
+from core.problems import MissingKey, RateLimited, ScopeMissing, Unavailable
+from core.rate_limits import Bucket, Limit
+
+log = structlog.get_logger()
 
 
 class Scope(StrEnum):
@@ -18,6 +25,29 @@ class Scope(StrEnum):
     INGEST = "ingest"  # the ingestion API
     READ = "read"  # the serving API
     ADMIN = "admin"  # everything
+
+
+@dataclass(frozen=True, slots=True)
+class ValidKey:
+    """A key as the programs know it: without the key itself."""
+
+    hash: bytes
+    id: str
+    name: str
+    scopes: frozenset[str]
+    requests_per_second: float | None = None
+    burst: int | None = None
+
+    @classmethod
+    def from_row(cls, row: Any) -> "ValidKey":
+        """Read a row of `select_valid_keys`."""
+        hash_, id_, name, scopes, requests_per_second, burst = row
+        return cls(hash_, id_, name, frozenset(scopes), requests_per_second, burst)
+
+    @property
+    def limit(self) -> Limit | None:
+        """The key's own limit."""
+        return Limit.of(self.requests_per_second, self.burst)
 
 
 def make_key() -> str:
@@ -30,48 +60,80 @@ def hash_key(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-def select_valid_keys() -> Select[bytes, list[str]]:
-    """Return the query of all keys that are not withdrawn: (hash, scopes)."""
-    return select(ApiKey.hash, ApiKey.scopes).where(ApiKey.withdrawn_at.is_(None))
+def select_valid_keys() -> Select[bytes, str, str, list[str], float | None, int | None]:
+    """Return the query of all keys that are not withdrawn, in the order of ValidKey's fields."""
+    id_ = cast(ApiKey.id, String).label("id")
+    query = select(ApiKey.hash, id_, ApiKey.name, ApiKey.scopes, ApiKey.requests_per_second, ApiKey.burst)
+    return query.where(ApiKey.withdrawn_at.is_(None)).order_by(ApiKey.hash)
 
 
 class KeyRing:
-    """The valid keys as this process knows them. `replace` is called whenever they may have changed."""
+    """The valid keys as this process knows them. `replace` is called whenever they may have changed.
 
-    def __init__(self, required: bool) -> None:
+    A key is looked up by its hash, so the time that takes tells nothing about how much of a wrong key is right.
+    """
+
+    def __init__(self, required: bool, default_limit: Limit | None = None) -> None:
         self.required = required
-        self._scopes: Mapping[bytes, frozenset[str]] | None = None
+        self._default_limit = default_limit  # of keys without one of their own
+        self._keys: dict[bytes, tuple[ValidKey, Bucket | None]] | None = None
 
-    def replace(self, scopes_by_hash: Mapping[bytes, frozenset[str]]) -> None:
-        """Take over the keys that are valid now."""
-        self._scopes = scopes_by_hash
+    def replace(self, keys: Iterable[ValidKey]) -> None:
+        """Take over the keys that are valid now. What one has used up stays used up, unless its limit changed."""
+        known = self._keys or {}
+        self._keys = {key.hash: (key, self._bucket(key, known.get(key.hash))) for key in keys}
 
-    def check(self, authorization: str | None, scope: Scope) -> None:
-        """Let a request pass, or say why not.
+    def _bucket(self, key: ValidKey, known: tuple[ValidKey, Bucket | None] | None) -> Bucket | None:
+        limit = key.limit or self._default_limit
+        bucket = known[1] if known else None
+        if limit is None or (bucket and bucket.limit == limit):
+            return bucket if limit else None
+        return Bucket(limit)
+
+    def admit(self, request: Request, scope: Scope) -> None:
+        """Let a request pass, and note in its ASGI scope whose it is (`api_key`) and what is left (`rate_limit`).
 
         Raises:
             MissingKey: no key, or one that is not valid.
             ScopeMissing: the key is valid for other things.
+            RateLimited: the key has sent more than it may.
             Unavailable: no keys could be read since this process started.
         """
         if not self.required:
             return
-        if self._scopes is None:
+        key, bucket = self._find(request.headers.get("authorization"))
+        request.scope["api_key"] = key
+        if not key.scopes & {scope, Scope.ADMIN}:
+            if scope is Scope.ADMIN:
+                who = f"{key.id} {key.name}"
+                log.warning("audit", action=request.url.path, actor_kind="key", actor=who, outcome="refused")
+            raise ScopeMissing(f"This API key lacks the scope {scope}.")
+        if bucket is not None:
+            _take(bucket, request)
+
+    def _find(self, authorization: str | None) -> tuple[ValidKey, Bucket | None]:
+        if self._keys is None:
             raise Unavailable("The API keys have not been read yet.", code="keys_unavailable")
         kind, _, key = (authorization or "").partition(" ")
         if kind.lower() != "bearer" or not key:
             raise MissingKey("Send an API key: Authorization: Bearer KEY.")
-        scopes = self._scopes.get(hash_key(key.strip()))
-        if scopes is None:
+        found = self._keys.get(hash_key(key.strip()))
+        if found is None:
             raise MissingKey("This API key is not valid, or was withdrawn.")
-        if not scopes & {scope, Scope.ADMIN}:
-            raise ScopeMissing(f"This API key lacks the scope {scope}.")
+        return found
+
+
+def _take(bucket: Bucket, request: Request) -> None:
+    wait = bucket.take()
+    request.scope["rate_limit"] = bucket.headers()
+    if wait:
+        raise RateLimited(bucket.limit.requests_per_second, bucket.limit.burst, math.ceil(wait))
 
 
 def require_scope(scope: Scope) -> Callable[[Request], Awaitable[None]]:
     """Return a FastAPI dependency that checks the request's key against `app.state.key_ring`."""
 
     async def check(request: Request) -> None:
-        request.app.state.key_ring.check(request.headers.get("authorization"), scope)
+        request.app.state.key_ring.admit(request, scope)
 
     return check

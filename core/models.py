@@ -341,8 +341,29 @@ class ApiKey(Base):
     name: Mapped[str]
     hash: Mapped[bytes] = mapped_column(unique=True, comment="SHA-256 of the key")
     scopes: Mapped[list[str]] = mapped_column(ARRAY(sa.Text))
+    requests_per_second: Mapped[float | None] = mapped_column(comment="to each process; null: as the settings say")
+    burst: Mapped[int | None] = mapped_column(comment="requests at once; null: those of one second")
     created_at: Mapped[datetime] = mapped_column(server_default=sa.text("now()"))
     withdrawn_at: Mapped[datetime | None]
+
+
+class AuditEntry(Base):
+    """One thing that an administrator did. Rows are only ever added; no text and no secret is in them."""
+
+    __tablename__ = "audit_log"
+
+    id: Mapped[int] = mapped_column(sa.BigInteger, sa.Identity(), primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=sa.text("now()"))
+    program: Mapped[str] = mapped_column(comment="cli, ingestion_api or uploader")
+    actor_kind: Mapped[str] = mapped_column(comment="key, account (of the operating system), program or nobody")
+    actor: Mapped[str] = mapped_column(comment="the key's id and name, the account's or the program's name")
+    action: Mapped[str] = mapped_column(comment="what was done, see core.audit")
+    object_ids: Mapped[list[str]] = mapped_column(ARRAY(sa.Text), comment="the first hundred that it was done to")
+    objects: Mapped[int] = mapped_column(sa.BigInteger, comment="how many it was done to")
+    outcome: Mapped[str] = mapped_column(comment="done or failed")
+    details: Mapped[dict[str, Any]] = mapped_column(JSONB, comment="names of datasets, scopes, counts")
+
+    __table_args__ = (sa.Index("ix_audit_log_at", "at"),)
 
 
 class Import(Base):

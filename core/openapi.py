@@ -92,12 +92,21 @@ def unavailable(code: str, detail: str, retry_after_seconds: int = 1) -> dict[st
     return problem(503, code, detail) | {"headers": headers}
 
 
+_LIMITED = {
+    "Retry-After": header("Seconds after which to ask again.", "1"),
+    "RateLimit-Policy": header("Requests (q) in a window of so many seconds (w).", '"key";q=100;w=2'),
+    "RateLimit": header("Requests left (r), and seconds until all are there again (t).", '"key";r=0;t=2'),
+}
+
+
 def key_refusals(scope: str) -> Responses:
     """Describe the refusals of whoever lacks a key. An endpoint that has them is one that needs a key."""
     challenge = {"WWW-Authenticate": header("How to send a key.", "Bearer")}
     return {
         401: problem(401, "missing_key", "Send an API key: Authorization: Bearer KEY.") | {"headers": challenge},
         403: problem(403, "scope_missing", f"This API key lacks the scope {scope}."),
+        429: problem(429, "rate_limited", "This API key may send 50 requests a second, and 100 at once.")
+        | {"headers": _LIMITED},
     }
 
 

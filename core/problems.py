@@ -8,10 +8,13 @@ Problem
 ├── NotFound             404
 ├── MethodNotAllowed     405
 ├── NotAcceptable        406
+├── RequestTimeout       408
 ├── Conflict             409
 ├── TooLarge             413
 ├── UnsupportedType      415
 ├── InvalidFields        422  each wrong field with its JSON pointer or parameter name
+├── RateLimited          429  with Retry-After
+├── HeadTooLarge         431
 └── Unavailable          503  with Retry-After
 """
 
@@ -140,6 +143,16 @@ class NotAcceptable(Problem):
     code = "not_acceptable"
 
 
+class RequestTimeout(Problem):
+    """The client did not go on with its request in time."""
+
+    status = 408
+    code = "request_timeout"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"The request did not go on for {seconds:g} s.")
+
+
 class Conflict(Problem):
     """The request is well formed, but does not go with what it refers to."""
 
@@ -172,6 +185,29 @@ class InvalidFields(Problem):
         super().__init__(f"Wrong: {wrong}. See errors.")
         self.errors = errors
         self.extra = {"errors": [error.as_dict() for error in errors]}
+
+
+class RateLimited(Problem):
+    """The key has sent more requests than it may."""
+
+    status = 429
+    code = "rate_limited"
+
+    def __init__(self, requests_per_second: float, burst: int, retry_after_seconds: int) -> None:
+        super().__init__(
+            f"This API key may send {requests_per_second:g} requests a second, and {burst} at once.",
+            headers={"Retry-After": str(retry_after_seconds)},
+        )
+
+
+class HeadTooLarge(Problem):
+    """Address and headers together are over their limit."""
+
+    status = 431
+    code = "head_too_large"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"Address and headers may have {most} bytes together.")
 
 
 class Unavailable(Problem):

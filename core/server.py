@@ -4,6 +4,7 @@ import asyncio
 import gc
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -18,8 +19,12 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import REGISTRY
 from uvicorn.supervisors import Multiprocess
 
+from core.http_protocol import BoundedProtocol, http_settings
+
 _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _PARENT_SECONDS = 0.5
+# Of databases, logs, and files of the replica.
+_OTHER_FILES = 256
 
 
 def run(factory: Callable[[], FastAPI], host: str, port: int, processes: int) -> None:
@@ -52,6 +57,7 @@ def serve_in_processes(factory: str, host: str, port: int, processes: int) -> No
 
 
 def _config(app: FastAPI | str, host: str, port: int, **more: Any) -> uvicorn.Config:
+    _allow_files(http_settings().connections + _OTHER_FILES)
     return uvicorn.Config(
         app,
         host=host,
@@ -60,8 +66,19 @@ def _config(app: FastAPI | str, host: str, port: int, **more: Any) -> uvicorn.Co
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=10,
+        timeout_keep_alive=http_settings().idle_seconds,
+        http=BoundedProtocol,
+        ws="none",
         **more,
     )
+
+
+def _allow_files(number: int) -> None:
+    """Raise the limit of open files, as far as the system lets us: each connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = number if hard == resource.RLIM_INFINITY else min(number, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def settle(app: FastAPI) -> None:

@@ -7,6 +7,8 @@ from typing import Literal, TypeVar
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from core.rate_limits import Limit
+
 
 class SettingsGroup(BaseSettings):
     """Base of every settings group: immutable, from environment variables, documented in docs/configuration.md."""
@@ -77,6 +79,42 @@ class AccessSettings(SettingsGroup):
 
     require_api_key: bool = Field(
         True, description="Whether each call needs an API key; false is allowed on loopback addresses only."
+    )
+    rate_limit_requests_per_second: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Requests a second that each API key may send to each process of an API, unless the key has a "
+        "limit of its own; without it there is no limit.",
+    )
+    rate_limit_burst: int | None = Field(
+        None, ge=1, description="Requests that a key may send at once; without it, those of one second."
+    )
+
+    @property
+    def limit(self) -> Limit | None:
+        """The limit of keys without one of their own."""
+        return Limit.of(self.rate_limit_requests_per_second, self.rate_limit_burst)
+
+
+class HttpSettings(SettingsGroup):
+    """What a client may ask of a server before its request is known."""
+
+    model_config = SettingsConfigDict(env_prefix="HTTP_")
+
+    connections: int = Field(4096, ge=1, description="Connections that one process holds; more are refused (503).")
+    head_bytes: int = Field(
+        65536, ge=8192, description="Longest address and headers of a request together; longer ones get 431."
+    )
+    head_seconds: float = Field(
+        10,
+        gt=0,
+        description="A connection must have sent a whole head so many seconds after it opened, or after "
+        "the first byte of a further request (408).",
+    )
+    body_seconds: float = Field(30, gt=0, description="Longest pause within the body of a request (408).")
+    idle_seconds: int = Field(
+        75, ge=1, description="An idle connection is closed after so many seconds; more than a proxy's."
     )
 
 

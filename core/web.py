@@ -15,6 +15,7 @@ from prometheus_client import Histogram
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from core.documentation_pages import with_policy
 from core.health import Check, add_health
 from core.metrics import HTTP_REQUEST_SECONDS, HTTP_UNHANDLED_ERRORS
 from core.negotiation import Endpoints, Negotiation
@@ -23,6 +24,8 @@ from core.responses import problem_response
 
 log = structlog.get_logger()
 
+# Labels, texts and errors hold what strangers wrote: no browser is to take them for a page.
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -34,6 +37,7 @@ def install_web(app: FastAPI, checks: dict[str, Check]) -> None:
     for route in app.routes:
         if isinstance(route, APIRoute) and route.methods and not route.include_in_schema:
             route.methods.add("HEAD")  # the pages of the documentation, which FastAPI adds by itself
+            route.app = with_policy(route.app)
     app.add_middleware(Negotiation, endpoints=Endpoints(app))
     app.add_middleware(RequestContext)
     add_health(app, checks)
@@ -104,7 +108,8 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                own = (b"x-request-id", request_id.encode()), _NOSNIFF
+                message["headers"] = [*message["headers"], *own, *scope.get("rate_limit", ())]
             await send(message)
 
         started = time.perf_counter()

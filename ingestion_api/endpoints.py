@@ -84,7 +84,7 @@ def add_endpoints(app: FastAPI) -> None:
 async def create_text(request: Request) -> Response:
     """Answer once the text is stored. The same text again answers 200 with the first one's id: send it at will."""
     state = request.app.state
-    state.key_ring.check(request.headers.get("authorization"), Scope.INGEST)
+    state.key_ring.admit(request, Scope.INGEST)
     require_media_type(request, "application/json")
     row = await _parse(await read_body(request), state.datasets)
     stored = await state.intake.store(row)

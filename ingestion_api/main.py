@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from core.database import make_async_engine
 from core.datasets import load_datasets
-from core.keys import KeyRing, Scope, select_valid_keys
+from core.keys import KeyRing, ValidKey, select_valid_keys
 from core.logs import configure_logging
 from core.migrate import check_database
 from core.openapi import describe
@@ -87,7 +87,7 @@ def create_app(
     app.state.engine = engine
     app.state.database = database
     app.state.bulk_limiter = anyio.CapacityLimiter(settings.bulk_uploads)
-    app.state.key_ring = KeyRing(access.require_api_key)
+    app.state.key_ring = KeyRing(access.require_api_key, access.limit)
     app.state.webhook_secrets = WebhookSecrets(engine)
     add_endpoints(app)
     app.add_middleware(Shortcut)
@@ -121,7 +121,7 @@ async def _follow_keys(engine: AsyncEngine, key_ring: KeyRing) -> None:
         try:
             async with engine.connect() as connection:
                 rows = await connection.execute(select_valid_keys())
-                key_ring.replace({hash_: frozenset(map(Scope, scopes)) for hash_, scopes in rows.tuples()})
+                key_ring.replace(map(ValidKey.from_row, rows))
         except SQLAlchemyError as error:
             log.warning("keys.not_read", error=type(error).__name__)
         await asyncio.sleep(_KEYS_SECONDS)

@@ -12,11 +12,9 @@ from sqlalchemy.dialects import postgresql
 from core.change_feed import WINDOW_END
 from core.database import connection_string
 from core.datasets import adjudication_of
-from core.keys import select_valid_keys
+from core.keys import ValidKey, select_valid_keys
 from core.models import LabelStatus
 from serving_api.replica_tables import Role
-
-Keys = dict[bytes, frozenset[str]]
 
 # Which history of transaction ids this is: a restored, promoted or recreated database counts anew.
 _IDENTITY = """
@@ -171,9 +169,9 @@ class Snapshot:
             )
         return Head(**row)
 
-    def keys(self) -> Keys:
-        """Return the scopes of every valid API key by its hash."""
-        return {row["hash"]: frozenset(row["scopes"]) for row in self._rows(_KEYS)}
+    def keys(self) -> list[ValidKey]:
+        """Return every valid API key."""
+        return [ValidKey.from_row(row.values()) for row in self._rows(_KEYS)]
 
     @contextmanager
     def stream(self, statement: str, start: int, end: int) -> Iterator[pa.RecordBatchReader]:

@@ -12,7 +12,7 @@ from adbc_driver_postgresql import dbapi
 
 from core.change_feed import CHANNEL
 from core.database import connection_string
-from core.keys import KeyRing
+from core.keys import KeyRing, ValidKey
 from serving_api import feed
 from serving_api.metrics import (
     APPLY_SECONDS,
@@ -134,7 +134,7 @@ class Follower:
         self._traces_since = self._traces_since or now
         return _FORGOTTEN if now - self._traces_since >= self._forget_seconds else None
 
-    def _take_over_keys(self, keys: feed.Keys) -> None:
+    def _take_over_keys(self, keys: list[ValidKey]) -> None:
         self._key_ring.replace(keys)
         self._replica.take_over_keys(keys)
 

@@ -68,7 +68,7 @@ def create_app(
     # Where the storage of snapshots hangs, what waits for it is in nobody else's way.
     files_pool = QueryPool(replica, serving.query_threads, serving.query_queue, serving.query_seconds)
     viewer = Viewer(files_pool, answers, search, snapshots, datasets, replica_settings)
-    key_ring = KeyRing(access.require_api_key)
+    key_ring = KeyRing(access.require_api_key, access.limit)
     follower = Follower(
         replica, database.libpq_url, replica_settings.poll_seconds, key_ring, replica_settings.forget_seconds
     )

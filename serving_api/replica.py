@@ -10,10 +10,11 @@ from typing import TextIO
 
 import duckdb
 
+from core.keys import ValidKey
 from core.problems import Unavailable
 from serving_api import feed, slots
 from serving_api import replica_tables as tables
-from serving_api.feed import Keys, Snapshot
+from serving_api.feed import Snapshot
 from serving_api.replica_file import ReplicaFile, being_built
 from serving_api.replica_folder import ReplicaFolder
 from serving_api.repository import Point
@@ -22,6 +23,7 @@ from serving_api.staging import apply, load, stage
 
 # An idle replica notes that it is up to date: rarely, for a file that does not change costs nothing.
 _NOTE_SECONDS = 60
+_READ_KEYS = "select hash, id, name, scopes, requests_per_second, burst from api_keys order by hash"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Replica:
     def __init__(self, path: Path, settings: ReplicaSettings, processes: int = 1) -> None:
         """Make a replica in the folder of `path`; of several processes, each in a folder of its own."""
         self.state: State | None = None
-        self.keys: Keys = {}
+        self.keys: list[ValidKey] = []
         self.rows = 0
         self.forgotten = 0  # the version in which a text was forgotten last
         self._shared = path.parent
@@ -188,7 +190,7 @@ class Replica:
                 _write(cursor, self.state)
             self._noted_at = self.state.read_at
 
-    def take_over_keys(self, keys: Keys) -> None:
+    def take_over_keys(self, keys: list[ValidKey]) -> None:
         """Keep the valid API keys, so that they are known also while Postgres is away."""
         if keys == self.keys:
             return
@@ -200,8 +202,8 @@ class Replica:
     def _load(self) -> None:
         with self.file.transaction("read only") as cursor:
             state = _read(cursor)
-            keys = cursor.execute("select hash, scopes from api_keys").fetchall()
-        self.keys = {key: frozenset(scopes) for key, scopes in keys}
+            keys = cursor.execute(_READ_KEYS).fetchall()
+        self.keys = [ValidKey.from_row(key) for key in keys]
         if state:
             self._set(state)
 
@@ -256,10 +258,11 @@ def _write(cursor: duckdb.DuckDBPyConnection, state: State) -> None:
     cursor.execute("insert into state values (?, ?, ?, ?, ?)", values)
 
 
-def _write_keys(cursor: duckdb.DuckDBPyConnection, keys: Keys) -> None:
+def _write_keys(cursor: duckdb.DuckDBPyConnection, keys: list[ValidKey]) -> None:
     cursor.execute("delete from api_keys")
-    for hash_, scopes in keys.items():
-        cursor.execute("insert into api_keys values (?, ?)", [hash_, sorted(scopes)])
+    for key in keys:
+        values = [key.hash, key.id, key.name, sorted(key.scopes), key.requests_per_second, key.burst]
+        cursor.execute("insert into api_keys values (?, ?, ?, ?, ?, ?)", values)
 
 
 def _now() -> datetime:

@@ -7,7 +7,7 @@ from serving_api import recent_items, totals
 from serving_api.export_columns import json_object
 
 # Goes up with every change of a table here: a file of another layout is built anew.
-LAYOUT = 7
+LAYOUT = 8
 
 
 class Role(StrEnum):
@@ -36,7 +36,10 @@ TABLES = {
     "tombstones": """
         id uuid not null, dataset varchar not null, version bigint not null, forgotten boolean not null
     """,
-    "api_keys": "hash blob not null, scopes varchar[] not null",
+    "api_keys": """
+        hash blob not null, id varchar not null, name varchar not null, scopes varchar[] not null,
+        requests_per_second double, burst integer
+    """,
     "layout": "number integer not null",
     "state": """
         identity varchar not null, cursor bigint not null, version bigint not null,

@@ -49,7 +49,7 @@ class Shortcut:
         scope["route"] = route
         request = Request(scope, receive)
         try:
-            self._key_ring.check(request.headers.get("authorization"), keys.Scope.READ)
+            self._key_ring.admit(request, keys.Scope.READ)
             response = respond(request, self._replica, answer)
         except Problem as problem:
             response = problem_response(problem)

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from core.datasets import Dataset, Question
+from uploader.argilla_changes import change
 from uploader.argilla_client import Argilla
 from uploader.argilla_errors import AlreadyThere, Stopped
 from uploader.records import LABEL_QUESTION, TEXT_FIELD
@@ -34,7 +35,7 @@ async def complete_questions(argilla: Argilla, dataset: Json, definition: Datase
     for name, question in wanted.items():
         changes = find_changes(question, there[name])
         if changes:
-            await argilla.call("PATCH", f"questions/{there[name]['id']}", changes)
+            await change(argilla, "PATCH", f"questions/{there[name]['id']}", changes)
     return UUID(there[LABEL_QUESTION]["id"])
 
 
@@ -45,7 +46,7 @@ async def _list(argilla: Argilla, dataset: Json) -> dict[str, Json]:
 
 async def _create(argilla: Argilla, dataset: Json, question: Json) -> None:
     try:
-        await argilla.call("POST", f"datasets/{dataset['id']}/questions", question)
+        await change(argilla, "POST", f"datasets/{dataset['id']}/questions", question)
     except AlreadyThere:
         return  # another uploader was quicker
 

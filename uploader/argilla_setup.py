@@ -6,6 +6,7 @@ from uuid import UUID
 
 from core.argilla_page import PAGE_POSITION, page_path
 from core.datasets import Dataset
+from uploader.argilla_changes import change
 from uploader.argilla_client import Argilla
 from uploader.argilla_errors import AlreadyThere, Refused, Stopped
 from uploader.argilla_questions import complete_questions, does_not_fit
@@ -46,7 +47,7 @@ async def prepare(argilla: Argilla, workspace: str, name: str, definition: Datas
         question_id = await _complete(argilla, dataset, definition)
         # Records put into a draft would make Argilla's index one that finds nothing.
         if dataset["status"] != "ready":
-            await argilla.call("PUT", f"datasets/{dataset['id']}/publish")
+            await change(argilla, "PUT", f"datasets/{dataset['id']}/publish")
     except Refused as refusal:
         raise Stopped(
             f"Argilla refuses the definition of {name}: {refusal.words}. Correct it in DATASETS_FILE.",
@@ -79,7 +80,7 @@ async def _get_dataset(argilla: Argilla, workspace_id: str, name: str, definitio
 
 async def _create(argilla: Argilla, path: str, body: Json) -> None:
     try:
-        await argilla.call("POST", path, body)
+        await change(argilla, "POST", path, body)
     except AlreadyThere:
         # Another dataset's work, or another uploader, was quicker; it is the same thing.
         return
@@ -94,7 +95,7 @@ async def _update(argilla: Argilla, dataset: Json, definition: Dataset) -> None:
     wanted = _changeable(definition)
     wanted["guidelines"] += _ORDER_HINT.format(page_path(UUID(dataset["id"])))
     if any(dataset[key] != value for key, value in wanted.items()):
-        await argilla.call("PATCH", f"datasets/{dataset['id']}", wanted)
+        await change(argilla, "PATCH", f"datasets/{dataset['id']}", wanted)
 
 
 async def _complete(argilla: Argilla, dataset: Json, definition: Dataset) -> UUID:
@@ -109,13 +110,13 @@ async def _complete_fields(argilla: Argilla, dataset: Json) -> None:
     fields = {field["name"]: field for field in (await argilla.call("GET", path))["items"]}
     if not fields and dataset["status"] == "draft":
         body = {"name": TEXT_FIELD, "title": "Text", "required": True, "settings": _TEXT_SETTINGS}
-        await argilla.call("POST", path, body)
+        await change(argilla, "POST", path, body)
         return
     field = fields.pop(TEXT_FIELD, None)
     if field is None or field["settings"]["type"] != "text" or any(f["required"] for f in fields.values()):
         raise does_not_fit(dataset["name"], f"its only required field must be a text field named {TEXT_FIELD}")
     if field["settings"] != _TEXT_SETTINGS:
-        await argilla.call("PATCH", f"fields/{field['id']}", {"settings": _TEXT_SETTINGS})
+        await change(argilla, "PATCH", f"fields/{field['id']}", {"settings": _TEXT_SETTINGS})
 
 
 async def _complete_filters(argilla: Argilla, dataset: Json) -> None:

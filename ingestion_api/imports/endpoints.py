@@ -9,6 +9,7 @@ from fastapi import Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy import RowMapping
 
+from core.audit import Action, Entry, caller, noting, write_line
 from core.problems import Problem
 from core.web import require_media_type
 from ingestion_api.bulk_parameters import READERS, BulkParameters, make_upload
@@ -134,10 +135,13 @@ async def list_imports(
     return ImportList(items=items, next_cursor=next_cursor)
 
 
-async def delete_import(id: UUID, connection: ConnectionDep) -> Response:  # noqa: A002
+async def delete_import(id: UUID, request: Request, connection: ConnectionDep) -> Response:  # noqa: A002
     """Stop an import and forget it. Rows that are stored stay."""
+    entry = Entry("ingestion_api", caller(request), Action.IMPORT_DELETED, [str(id)])
     await repository.delete_import(connection, id)
+    await connection.execute(noting(entry))
     await connection.commit()
+    write_line(entry)
     return Response(status_code=204)
 
 

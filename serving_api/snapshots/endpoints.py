@@ -9,6 +9,7 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Path, Query, Request, Response
 from pydantic import BaseModel
 
+from core.audit import Action, Entry, caller, write_line
 from core.keys import Scope, require_scope
 from core.negotiation import Router
 from core.problems import NotFound, TooLarge
@@ -163,7 +164,15 @@ async def rewrite_snapshot(request: Request, name: Name, snapshots: SnapshotsDep
     """
     require_media_type(request, "application/json")
     without = parse_rewrite(await _read_body(request, REWRITE_BYTES))
-    return _respond(request, await _in_thread(lambda: snapshots.rewrite(name, without)))
+    outcome = "failed"
+    try:
+        rewritten = await _in_thread(lambda: snapshots.rewrite(name, without))
+        outcome = "done"
+    finally:
+        details = {"texts": len(without)}
+        who = caller(request)
+        write_line(Entry("serving_api", who, Action.SNAPSHOT_REWRITTEN, [name], outcome, details))
+    return _respond(request, rewritten)
 
 
 def _add_document(router: Router, file: str, media_type: str) -> None:

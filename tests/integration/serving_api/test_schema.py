@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.security.conftest import add_key
 from tests.integration.serving_api.labelling import Labeller
 from tests.programs import running
-from tests.schemathesis_run import PHASES, run_schemathesis
+from tests.schemathesis_run import PHASES, WHOLE, run_schemathesis
 
 
 @pytest.fixture
@@ -23,3 +24,12 @@ def test_the_document_is_true(database_url: str, tmp_path: Path, phases: str) ->
     env = {"DATABASE_URL": database_url, "DATA_DIR": str(tmp_path)}
     with running("serving_api", env, tmp_path / "serving.log", probe="/readyz") as program:
         run_schemathesis(program.url, phases)
+
+
+@pytest.mark.soak
+@pytest.mark.usefixtures("labelled")
+def test_the_document_is_true_where_keys_are_required(database_url: str, tmp_path: Path) -> None:
+    key = add_key(database_url, "read", "admin")
+    env = {"DATABASE_URL": database_url, "DATA_DIR": str(tmp_path), "REQUIRE_API_KEY": "true"}
+    with running("serving_api", env, tmp_path / "serving.log", probe="/readyz") as program:
+        run_schemathesis(program.url, WHOLE, key)

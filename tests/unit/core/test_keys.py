@@ -1,9 +1,20 @@
 """API keys let in whom they should, and nobody else."""
 
 import pytest
+from fastapi import Request
 
-from core.keys import KeyRing, Scope, hash_key, make_key
-from core.problems import MissingKey, ScopeMissing, Unavailable
+from core.keys import KeyRing, Scope, ValidKey, hash_key, make_key
+from core.problems import MissingKey, RateLimited, ScopeMissing, Unavailable
+from core.rate_limits import Limit
+
+
+def request(authorization: str | None) -> Request:
+    headers = [] if authorization is None else [(b"authorization", authorization.encode("latin-1"))]
+    return Request({"type": "http", "path": "/", "server": ("x", 80), "headers": headers})
+
+
+def valid(key: str, *scopes: Scope, requests_per_second: float | None = None) -> ValidKey:
+    return ValidKey(hash_key(key), "1", "test", frozenset(scopes), requests_per_second)
 
 
 @pytest.fixture
@@ -14,7 +25,7 @@ def reader_key() -> str:
 @pytest.fixture
 def ring(reader_key: str) -> KeyRing:
     ring = KeyRing(required=True)
-    ring.replace({hash_key(reader_key): frozenset({Scope.READ})})
+    ring.replace([valid(reader_key, Scope.READ)])
     return ring
 
 
@@ -25,30 +36,84 @@ def test_keys_are_random_and_long() -> None:
 
 
 def test_a_valid_key_passes(ring: KeyRing, reader_key: str) -> None:
-    ring.check(f"Bearer {reader_key}", Scope.READ)
+    ring.admit(request(f"Bearer {reader_key}"), Scope.READ)
 
 
-@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic abc", "Bearer wrong", "Bearer \xff"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Basic abc",
+        "Bearer wrong",
+        "Bearer \xff",
+        "Bearer" + " " * 9,
+        "Bearer a b",
+        "Bearer " + "a" * 60_000,
+    ],
+)
 def test_anything_else_is_refused(ring: KeyRing, header: str | None) -> None:
     with pytest.raises(MissingKey):
-        ring.check(header, Scope.READ)
+        ring.admit(request(header), Scope.READ)
 
 
 def test_a_key_without_the_scope_is_refused(ring: KeyRing, reader_key: str) -> None:
     with pytest.raises(ScopeMissing):
-        ring.check(f"Bearer {reader_key}", Scope.INGEST)
+        ring.admit(request(f"Bearer {reader_key}"), Scope.INGEST)
 
 
 def test_an_admin_key_may_do_everything(ring: KeyRing) -> None:
     key = make_key()
-    ring.replace({hash_key(key): frozenset({Scope.ADMIN})})
-    ring.check(f"bearer {key}", Scope.INGEST)
+    ring.replace([valid(key, Scope.ADMIN)])
+    ring.admit(request(f"bearer {key}"), Scope.INGEST)
 
 
 def test_nobody_passes_before_the_keys_are_read(reader_key: str) -> None:
     with pytest.raises(Unavailable):
-        KeyRing(required=True).check(f"Bearer {reader_key}", Scope.READ)
+        KeyRing(required=True).admit(request(f"Bearer {reader_key}"), Scope.READ)
 
 
 def test_without_keys_required_everybody_passes() -> None:
-    KeyRing(required=False).check(None, Scope.ADMIN)
+    KeyRing(required=False).admit(request(None), Scope.ADMIN)
+
+
+def test_a_key_that_sends_too_much_is_told_when_to_come_again(reader_key: str) -> None:
+    ring = KeyRing(required=True)
+    keys = [valid(reader_key, Scope.READ, requests_per_second=0.01)]
+    ring.replace(keys)
+    first = request(f"Bearer {reader_key}")
+    ring.admit(first, Scope.READ)
+    policy, state = first.scope["rate_limit"]
+    assert policy == (b"ratelimit-policy", b'"key";q=1;w=100')
+    assert state == (b"ratelimit", b'"key";r=0;t=100')
+    ring.replace(keys)  # read again, as every few seconds: nothing is given back
+    second = request(f"Bearer {reader_key}")
+    with pytest.raises(RateLimited) as refused:
+        ring.admit(second, Scope.READ)
+    assert 1 <= int(refused.value.headers["Retry-After"]) <= 100
+    assert second.scope["rate_limit"][1][1].startswith(b'"key";r=0;t=')
+
+
+def test_a_limit_of_its_own_goes_before_the_settings(reader_key: str) -> None:
+    ring = KeyRing(required=True, default_limit=Limit(0.01, 1))
+    other = make_key()
+    ring.replace([valid(reader_key, Scope.READ, requests_per_second=1000), valid(other, Scope.READ)])
+    for _ in range(100):
+        ring.admit(request(f"Bearer {reader_key}"), Scope.READ)
+    ring.admit(request(f"Bearer {other}"), Scope.READ)
+    with pytest.raises(RateLimited):
+        ring.admit(request(f"Bearer {other}"), Scope.READ)
+    ring.replace([valid(reader_key, Scope.READ, requests_per_second=0.01), valid(other, Scope.READ)])
+    ring.admit(request(f"Bearer {reader_key}"), Scope.READ)  # another limit is a new bucket
+    with pytest.raises(RateLimited):
+        ring.admit(request(f"Bearer {reader_key}"), Scope.READ)
+
+
+def test_what_is_refused_uses_up_nothing(reader_key: str) -> None:
+    ring = KeyRing(required=True)
+    ring.replace([valid(reader_key, Scope.READ, requests_per_second=0.01)])
+    with pytest.raises(ScopeMissing):
+        ring.admit(request(f"Bearer {reader_key}"), Scope.ADMIN)
+    ring.admit(request(f"Bearer {reader_key}"), Scope.READ)

@@ -8,12 +8,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+import structlog
 from pyarrow import parquet
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
 from core.datasets import load_datasets
-from core.keys import hash_key
+from core.keys import ValidKey, hash_key
 from core.settings import AccessSettings, DatabaseSettings
 from load_testing.bench.serving_rows import make_replica
 from serving_api.main import create_app
@@ -200,12 +201,22 @@ def test_texts_are_taken_out_by_admins_only(labelled: TestClient) -> None:
     ring = labelled.app.state.key_ring  # type: ignore[attr-defined]
     ring.required = True
     try:
-        ring.replace({hash_key("reader"): frozenset({"read"})})
+        ring.replace([ValidKey(hash_key("reader"), "1", "reader", frozenset({"read"}))])
         reader = {"Authorization": "Bearer reader"}
         assert labelled.get("/snapshots/one", headers=reader).status_code == 200
         assert labelled.post("/snapshots", json={"name": "two"}, headers=reader).status_code == 201
         refused = labelled.post("/snapshots/one/rewrite", json={"without": ids}, headers=reader)
         assert refused.status_code == 403
+        ring.replace([ValidKey(hash_key("owner"), "2", "owner", frozenset({"admin"}))])
+        with structlog.testing.capture_logs() as lines:
+            for name, status in (("one", 200), ("none", 404)):
+                path, owner = f"/snapshots/{name}/rewrite", {"Authorization": "Bearer owner"}
+                assert labelled.post(path, json={"without": ids}, headers=owner).status_code == status
+        noted = [line for line in lines if line["event"] == "audit"]
+        assert [(line["actor"], line["object_ids"], line["outcome"]) for line in noted] == [
+            ("2 owner", ["one"], "done"),
+            ("2 owner", ["none"], "failed"),
+        ]
         assert labelled.get("/snapshots/one/whole.parquet").status_code == 401
     finally:
         ring.required = False

@@ -1,0 +1,84 @@
+"""`annotate audit`: what administrators did, as Postgres has noted it; and how the other commands note it."""
+
+import json
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from sqlalchemy import Connection, select
+
+from cli import addresses
+from cli.console import SHORT_CHARACTERS, err, out, plain
+from core.audit import Action, Entry, account, noting
+from core.database import make_engine
+from core.models import AuditEntry
+
+_SHOWN_IDS = 3
+
+
+def note(
+    connection: Connection, action: Action, ids: Collection[Any], outcome: str = "done", **details: Any
+) -> None:
+    """Note in the caller's transaction what the account that runs this command does; nothing where nothing was."""
+    if ids:
+        connection.execute(noting(Entry("cli", account(), action, ids, outcome, details)))
+
+
+@contextmanager
+def noted(action: Action, *ids: str, **details: Any) -> Iterator[None]:
+    """Note what is done elsewhere than in Postgres, once the block has ended: also that it failed."""
+    outcome = "failed"
+    try:
+        yield
+        outcome = "done"
+    finally:
+        if not addresses.knows_database():
+            err.print("No DATABASE_URL: this is not in the audit log.", style="yellow")
+        else:
+            engine = make_engine(addresses.database(), "annotate")
+            with engine.begin() as connection:
+                note(connection, action, ids, outcome, **details)
+            engine.dispose()
+
+
+def audit(
+    action: Annotated[list[Action] | None, typer.Option(help="These actions only; may be repeated.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="Not what was before.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Entries at most.")] = 50,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Everything, a line of JSON each, for programs.")
+    ] = False,
+) -> None:
+    """Show what administrators did: who, what, to what, when, and whether it was done. The newest comes first."""
+    query = select(AuditEntry.__table__).order_by(AuditEntry.id.desc()).limit(limit)
+    if action:
+        query = query.where(AuditEntry.action.in_(action))
+    if since:
+        query = query.where(AuditEntry.at >= since.astimezone())
+    engine = make_engine(addresses.database(), "annotate audit")
+    with engine.connect() as connection:
+        rows = connection.execute(query).mappings().all()
+    engine.dispose()
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps(dict(row), default=str))
+        return
+    table = Table("when", "who", "what", "to", "outcome", "details")
+    for row in rows:
+        table.add_row(
+            f"{row['at'].astimezone():%Y-%m-%d %H:%M:%S}",
+            plain(f"{row['actor_kind']} {row['actor']}", SHORT_CHARACTERS),
+            row["action"],
+            plain(_objects(row["object_ids"], row["objects"])),
+            row["outcome"],
+            plain(" ".join(f"{name}={value}" for name, value in row["details"].items()), SHORT_CHARACTERS),
+        )
+    out.print(table)
+
+
+def _objects(ids: list[str], number: int) -> str:
+    shown = " ".join(ids[:_SHOWN_IDS])
+    return shown if number <= _SHOWN_IDS else f"{shown} … {number:,} in all"

@@ -1,0 +1,103 @@
+"""Who did what to what: a line for each thing that an administrator does, never with a text or a secret in it.
+
+What changes Postgres is noted in the same transaction, in the table `audit_log`. What the serving API does to
+files, where no Postgres may be, is a log line `audit` only; the other APIs' entries are such a line, too.
+"""
+
+import getpass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import structlog
+from fastapi import Request
+from sqlalchemy import Insert, insert
+
+from core.models import AuditEntry
+
+log = structlog.get_logger()
+
+_IDS_KEPT = 100
+
+
+class Action(StrEnum):
+    """What was done, and to what."""
+
+    KEY_CREATED = "key.created"
+    KEY_WITHDRAWN = "key.withdrawn"
+    UPLOADS_RETRIED = "uploads.retried"  # texts
+    TEXTS_FORGOTTEN = "texts.forgotten"
+    TEXTS_LIFTED = "texts.lifted"  # forgotten ones may be sent again
+    IMPORT_DELETED = "import.deleted"
+    GOLD_ADDED = "gold.added"  # texts
+    GOLD_REMOVED = "gold.removed"  # texts
+    ANNOTATOR_ADDED = "annotator.added"
+    ANNOTATOR_PASSWORD = "annotator.password_reset"  # noqa: S105 - the name of an action
+    ANNOTATOR_REMOVED = "annotator.removed"
+    ANNOTATOR_DELETED = "annotator.deleted"
+    SNAPSHOT_REWRITTEN = "snapshot.rewritten"
+    ARGILLA_CHANGED = "argilla.changed"  # a dataset, a workspace or a webhook there, as the settings have it
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who did it."""
+
+    kind: str  # key, account, program, nobody
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing that was done. `details` are names of ours, scopes and numbers: nothing that somebody wrote."""
+
+    program: str
+    actor: Actor
+    action: Action
+    ids: Collection[str]
+    outcome: str = "done"  # or failed
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def account() -> Actor:
+    """Return the operating system's account that runs this process."""
+    try:
+        return Actor("account", getpass.getuser())
+    except (OSError, KeyError):
+        return Actor("account", "unknown")
+
+
+def caller(request: Request) -> Actor:
+    """Return whose key a request has; nobody where none is required."""
+    key = request.scope.get("api_key")
+    return Actor("key", f"{key.id} {key.name}") if key else Actor("nobody", "")
+
+
+def noting(entry: Entry) -> Insert:
+    """Return the statement that notes an entry, for the transaction that does what it tells."""
+    ids = sorted(map(str, entry.ids))
+    return insert(AuditEntry).values(
+        program=entry.program,
+        actor_kind=entry.actor.kind,
+        actor=entry.actor.name,
+        action=entry.action,
+        object_ids=ids[:_IDS_KEPT],
+        objects=len(ids),
+        outcome=entry.outcome,
+        details=dict(entry.details),
+    )
+
+
+def write_line(entry: Entry) -> None:
+    """Write the log line of an entry."""
+    log.info(
+        "audit",
+        action=entry.action.value,
+        actor_kind=entry.actor.kind,
+        actor=entry.actor.name,
+        object_ids=sorted(map(str, entry.ids))[:_IDS_KEPT],
+        objects=len(entry.ids),
+        outcome=entry.outcome,
+        **entry.details,
+    )

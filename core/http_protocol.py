@@ -1,0 +1,154 @@
+"""uvicorn's HTTP protocol with bounds on what a client may send before its request is known, and on its time.
+
+uvicorn's parser takes a head of any length, and waits for ever for the rest of one. Here a head has a size and a
+time, a body may pause only so long, and connections beyond a number are turned away when they open.
+"""
+
+import asyncio
+from functools import cache
+from typing import Any
+
+import structlog
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from core.metrics import HTTP_CONNECTIONS_REFUSED
+from core.problems import HeadTooLarge, Malformed, Problem, RequestTimeout, Unavailable
+from core.responses import problem_response
+from core.settings import HttpSettings, read_settings
+
+log = structlog.get_logger()
+
+# A client that is still sending would lose the answer if the connection closed on it: what it sends is thrown away
+# for this long.
+_LINGER_SECONDS = 2.0
+# A connection looks at its clock so many times in the shortest time that it may take for something: to set a timer
+# for each request costs more.
+_LOOKS = 4
+
+
+@cache
+def http_settings() -> HttpSettings:
+    """Return the bounds of this program."""
+    return read_settings(HttpSettings)
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._bounds = http_settings()
+        self._look_seconds = min(self._bounds.head_seconds, self._bounds.body_seconds) / _LOOKS
+        self._unread = 0  # bytes received since the parser last gave a head or a part of a body out
+        self._in_body = False
+        self._refused = False
+        self._due: float | None = None  # by when the client must have gone on, by the loop's clock
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a request, or turn the connection away."""
+        super().connection_made(transport)
+        if len(self.connections) > self._bounds.connections:
+            self._refused = True
+            HTTP_CONNECTIONS_REFUSED.labels("connections").inc()
+            transport.write(_render(Unavailable("Too many connections.", code="too_many_connections")))
+            transport.close()  # without lingering: it is one too many
+            return
+        self._due = self.loop.time() + self._bounds.head_seconds
+        self._timer = self.loop.call_later(self._look_seconds, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, and see that it does not gather something endless."""
+        if self._refused:
+            return
+        self._unread += len(data)
+        if self._due is None:  # a request on a connection that was idle
+            self._due = self.loop.time() + self._bounds.head_seconds
+        super().data_received(data)
+        if self._unread > self._bounds.head_bytes:
+            self._refuse("head_bytes", HeadTooLarge(self._bounds.head_bytes))
+
+    def on_headers_complete(self) -> None:
+        """Start the request, unless its head is over the bound."""
+        if self._refused:
+            return
+        if self._unread > self._bounds.head_bytes and self._head_bytes() > self._bounds.head_bytes:
+            self._refuse("head_bytes", HeadTooLarge(self._bounds.head_bytes))
+            return
+        super().on_headers_complete()
+        # What comes behind a body as a header is none: it would be taken for one if it came at once.
+        self.headers = []
+        self._in_body, self._unread = True, 0
+        self._due = self.loop.time() + self._bounds.body_seconds
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        if self._refused:
+            return
+        super().on_body(body)
+        self._unread = 0
+        self._due = self.loop.time() + self._bounds.body_seconds
+
+    def on_message_complete(self) -> None:
+        """Be at rest: until something is sent, the time for idle connections counts."""
+        if self._refused:
+            return
+        super().on_message_complete()
+        self._in_body, self._unread, self._due = False, 0, None
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP."""
+        self._refuse("malformed", Malformed("This is not HTTP as RFC 9112 has it.", code="malformed_http"))
+
+    def _head_bytes(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _look(self) -> None:
+        """End the connection if the client is late; not while it is us who do not read."""
+        self._timer = None
+        if self._refused or self.transport.is_closing():
+            return
+        now = self.loop.time()
+        if self._due is not None and now >= self._due and not self.flow.read_paused:
+            reason, seconds = "head_seconds", self._bounds.head_seconds
+            if self._in_body:
+                reason, seconds = "body_seconds", self._bounds.body_seconds
+            self._refuse(reason, RequestTimeout(seconds))
+            return
+        self._timer = self.loop.call_later(self._look_seconds, self._look)
+
+    def _refuse(self, reason: str, problem: Problem) -> None:
+        """Answer with a problem if the client waits for nothing else, and end the connection."""
+        if self._refused or self.transport.is_closing():
+            return
+        self._refused = True
+        self._unset_keepalive_if_required()
+        HTTP_CONNECTIONS_REFUSED.labels(reason).inc()
+        log.info("connection.refused", reason=reason, client=self.client[0] if self.client else None)
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if not cycle.more_body and not self.pipeline:
+                cycle.keep_alive = False  # the request before was whole: it is answered first
+                return
+            if cycle.response_started or self.pipeline:
+                self.transport.abort()
+                return
+            cycle.disconnected = True
+            cycle.message_event.set()
+        if not self._in_body or cycle is None or not cycle.response_complete:  # else it has its answer
+            self.transport.write(_render(problem))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._timer = self.loop.call_later(_LINGER_SECONDS, self.transport.abort)
+
+
+def _render(problem: Problem) -> bytes:
+    response = problem_response(problem)
+    lines = [b"%b: %b\r\n" % header for header in response.raw_headers]
+    return b"".join([STATUS_LINE[problem.status], *lines, b"connection: close\r\n\r\n", bytes(response.body)])
