@@ -22,7 +22,9 @@ IMPORT_SECONDS = Histogram(
 )
 IMPORT_BYTES = Counter("ingestion_import_received_bytes_total", "Bytes of imports' bodies that were stored")
 WEBHOOK_EVENTS = Counter(
-    "ingestion_webhook_events_total", "Signed events of Argilla's by what became of them", ["outcome"]
+    "ingestion_webhook_events_total",
+    "Events of Argilla's by what became of them: noted, ignored, malformed, forged (no valid signature)",
+    ["outcome"],
 )
 WEBHOOK_LAG_SECONDS = Histogram(
     "ingestion_webhook_lag_seconds",

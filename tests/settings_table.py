@@ -23,7 +23,12 @@ PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 START = "<!-- written by python -m tests.settings_table -->\n"
 
 GROUPS: dict[str, list[type[BaseSettings]]] = {
-    "All programs": [core.settings.DatabaseSettings, core.settings.LogSettings, core.settings.AccessSettings],
+    "All programs": [
+        core.settings.DatabaseSettings,
+        core.settings.LogSettings,
+        core.settings.AccessSettings,
+        core.settings.TracingSettings,
+    ],
     "Datasets (ingestion API, uploader, serving API)": [core.settings.DatasetsFileSettings],
     "Ingestion API": [IngestionSettings],
     "Uploader": [

@@ -8,6 +8,13 @@ _LONG_BUCKETS = (*LATENCY_BUCKETS, 30, 60, 120, 300, 1800, 3600)
 
 PENDING_TEXTS = Gauge("uploader_pending_texts", "Texts that wait to be uploaded", ["dataset"])
 OLDEST_PENDING_SECONDS = Gauge("uploader_oldest_pending_seconds", "Age of the oldest pending text", ["dataset"])
+WAITING_NOTES = Gauge(
+    "uploader_waiting_notes",
+    "Texts that events told of, and that are not yet read again from Argilla",
+    ["dataset"],
+)
+OLDEST_NOTE_SECONDS = Gauge("uploader_oldest_note_seconds", "Age of the oldest of these notes", ["dataset"])
+DATABASE_BYTES = Gauge("uploader_database_bytes", "Size of the platform's database in Postgres")
 OPEN_RECORDS = Gauge(
     "uploader_open_records",
     "Records before annotators, or on their way there, that want more answers",
