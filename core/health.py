@@ -27,6 +27,8 @@ _ALIVE = {"status": "ok"}
 _TEXT = {"schema": {"type": "string"}, "example": _METRICS}
 _MEASURED: Responses = {
     200: {"description": "Prometheus' text format.", "content": {"text/plain": _TEXT}},
+}
+_MEASURED_BY_TOKEN: Responses = _MEASURED | {
     401: problem(401, "missing_key", "Send the token of the settings: Authorization: Bearer METRICS_TOKEN.")
     | {"headers": {"WWW-Authenticate": header("How to send the token.", "Bearer")}},
 }
@@ -69,7 +71,7 @@ def add_health(app: FastAPI, checks: dict[str, Check], metrics_token: SecretStr 
         "/metrics",
         summary="Metrics for Prometheus",
         response_class=Response,
-        responses=_MEASURED,
+        responses=_MEASURED if metrics_token is None else _MEASURED_BY_TOKEN,
     )
     async def metrics(request: Request) -> Response:
         if metrics_token is not None:

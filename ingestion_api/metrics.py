@@ -7,6 +7,11 @@ from prometheus_client import Counter, Gauge, Histogram
 
 SUBMISSIONS = Counter("ingestion_submissions_total", "Submissions by what became of them", ["outcome"])
 WAITING = Gauge("ingestion_waiting_texts", "Single texts that wait for their commit", multiprocess_mode="livesum")
+WAITING_LIMIT = Gauge(
+    "ingestion_waiting_limit_texts",
+    "Single texts that may wait for their commit; further ones are refused",
+    multiprocess_mode="livesum",
+)
 COMMIT_SECONDS = Histogram(
     "ingestion_commit_seconds",
     "Time of one group commit",

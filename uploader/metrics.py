@@ -13,7 +13,7 @@ WAITING_NOTES = Gauge(
     "Texts that events told of, and that are not yet read again from Argilla",
     ["dataset"],
 )
-OLDEST_NOTE_SECONDS = Gauge("uploader_oldest_note_seconds", "Age of the oldest of these notes", ["dataset"])
+OLDEST_NOTE_SECONDS = Gauge("uploader_oldest_note_seconds", "Age of the oldest waiting note", ["dataset"])
 DATABASE_BYTES = Gauge("uploader_database_bytes", "Size of the platform's database in Postgres")
 OPEN_RECORDS = Gauge(
     "uploader_open_records",
@@ -144,6 +144,6 @@ RULE_FAILURES = Counter(
 )
 JOB_STOPPED = Gauge(
     "uploader_job_stopped",
-    "1 while a job of a dataset stands still, by kind of reason",
-    ["dataset", "job", "reason"],
+    "1 while a job of a dataset (`task`: Prometheus has a `job` of its own) stands still, by kind of reason",
+    ["dataset", "task", "reason"],
 )
