@@ -19,12 +19,10 @@ from opentelemetry.trace import (
     SpanContext,
     SpanKind,
     StatusCode,
-    TraceFlags,
-    get_current_span,
     set_span_in_context,
 )
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from core.trace_ids import root_of
 from core.tracing import Attributes
 
 # A collector that hangs is given up after so long, and so is what a stopping program still has for it.
@@ -35,10 +33,7 @@ _EVERY_SECONDS = 1
 # A batch of texts has as many at most.
 _LINKS = 250
 
-_SPAN_ID_BITS = 2**64 - 1
-_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _NO_PARENT = Context()
-_PROPAGATOR = TraceContextTextMapPropagator()
 
 
 class _Ids(RandomIdGenerator):
@@ -60,27 +55,6 @@ class _Ids(RandomIdGenerator):
         """Return the id of a new span."""
         ids: list[int] = getattr(self._next, "ids", [])
         return ids.pop() if ids else super().generate_span_id()
-
-
-def root_of(text_id: UUID) -> SpanContext:
-    """Return the first span of the trace that is a text's life: known to whoever knows the text's id.
-
-    The lower half of a UUID begins with its variant, and so is never 0, which no span may have.
-    """
-    return SpanContext(text_id.int, text_id.int & _SPAN_ID_BITS, is_remote=True, trace_flags=_SAMPLED)
-
-
-def read_traceparent(header: str | None) -> SpanContext | None:
-    """Return the span that a W3C `traceparent` names; None for none, or one that is no such thing."""
-    if header is None:
-        return None
-    context = get_current_span(_PROPAGATOR.extract({"traceparent": header}, _NO_PARENT)).get_span_context()
-    return context if context.is_valid else None
-
-
-def write_traceparent(context: SpanContext) -> str:
-    """Return the W3C `traceparent` that names a span."""
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
 
 class Spans:

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 import structlog
+from opentelemetry.trace import Span, SpanContext, SpanKind, StatusCode
 from starlette.types import Scope
 
 from core.settings import TracingSettings
+from core.trace_ids import read_traceparent, root_of, write_traceparent
 
-if TYPE_CHECKING:  # what it needs takes 0.4 s to load
-    from opentelemetry.trace import Span, SpanContext
-
+if TYPE_CHECKING:  # it loads what sends spans
     from core.spans import Spans
 
 Attributes = Mapping[str, str | bool | int | float]
@@ -102,12 +102,10 @@ class Tracing:
         ended_ns: int | None = None,
         *,
         attributes: Attributes | None = None,
-        link: "SpanContext | None" = None,
+        link: SpanContext | None = None,
     ) -> None:
         """Add a step in a text's life that ends now, by default; `link` is what it was a part of."""
         if self.traces(text_id):
-            from core.spans import root_of
-
             ended_ns = ended_ns or time.time_ns()
             links = [link] if link else []
             self._spans.add(name, root_of(text_id), started_ns, ended_ns, attributes=attributes, links=links)
@@ -125,13 +123,11 @@ class Tracing:
         parts: Sequence[Interval],
         attributes: Attributes,
         error: str | None = None,
-    ) -> "SpanContext":
+    ) -> SpanContext:
         """Add work on many texts, with its parts, and with links to those of its texts that are traced.
 
         It is a part of the request that `work_for` named, or else a trace of its own.
         """
-        from core.spans import root_of
-
         links = [root_of(id_) for id_ in text_ids if self.traces(id_)]
         now = time.time_ns()
         batch = self._spans.add(
@@ -143,17 +139,11 @@ class Tracing:
 
     def work_for(self, traceparent: str | None) -> None:
         """Note for whose request this process works from now on: what `scope[TRACEPARENT]` said in another one."""
-        from core.spans import read_traceparent
-
         request = read_traceparent(traceparent)
         self._request = request if request is not None and request.trace_flags.sampled else None
 
     def begin_request(self, scope: Scope, request_id: str) -> "RequestTrace":
         """Begin the span of a request, as a part of what its client traces, if it does."""
-        from opentelemetry.trace import SpanKind
-
-        from core.spans import read_traceparent, write_traceparent
-
         headers = (value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent")
         parent = read_traceparent(next(headers, None))
         # Not for secrets.
@@ -171,7 +161,7 @@ class Tracing:
 class RequestTrace:
     """The span of one request, and what the request does in the life of a text."""
 
-    def __init__(self, tracing: Tracing, span: "Span", started_ns: int) -> None:
+    def __init__(self, tracing: Tracing, span: Span, started_ns: int) -> None:
         self._tracing = tracing
         self._span = span
         self._started_ns = started_ns
@@ -186,15 +176,11 @@ class RequestTrace:
         self._span.update_name(f"{scope['method']} {route}")
         self._span.set_attributes({"http.route": route, "http.response.status_code": status})
         if status == 0 or status >= _LEAST_ERROR:
-            from opentelemetry.trace import StatusCode
-
             self._span.set_status(StatusCode.ERROR)
         self._span.end()
 
     def _add_step(self, step: _Step) -> None:
         if self._tracing.traces(step.text_id):
-            from core.spans import root_of
-
             self._span.add_link(root_of(step.text_id))
             context = self._span.get_span_context()
             self._tracing.add_step(

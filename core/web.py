@@ -11,6 +11,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from fastapi.telemetry import TelemetryConfig
 from prometheus_client import Histogram
 from pydantic import SecretStr
 from starlette.exceptions import HTTPException
@@ -24,6 +25,9 @@ from core.responses import problem_response
 from core.tracing import tracing
 
 log = structlog.get_logger()
+
+# FastAPI's own spans and logs, which the environment may turn on, quote exceptions, and these may quote texts.
+NO_TELEMETRY: TelemetryConfig = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 # Others are counted as one: a client may invent as many as it likes.

@@ -34,7 +34,7 @@ from core.settings import (
     refuse_open_bind,
 )
 from core.tracing import tracing
-from core.web import install_web
+from core.web import NO_TELEMETRY, install_web
 from ingestion_api.endpoints import add_endpoints
 from ingestion_api.enrichment.fields import prepare
 from ingestion_api.imports.worker import importing
@@ -82,6 +82,7 @@ def create_app(
         version="2.0.0",
         lifespan=lifespan,
         redirect_slashes=False,
+        telemetry=NO_TELEMETRY,
         generate_unique_id_function=_operation_id,
     )
     app.state.settings = settings

@@ -24,7 +24,7 @@ from core.settings import (
     refuse_open_bind,
 )
 from core.tracing import tracing
-from core.web import install_web
+from core.web import NO_TELEMETRY, install_web
 from serving_api.answer_cache import AnswerCache
 from serving_api.answers import Answers
 from serving_api.changes import Changes
@@ -121,6 +121,7 @@ def create_app(
         version="2.0.0",
         lifespan=lifespan,
         redirect_slashes=False,
+        telemetry=NO_TELEMETRY,
     )
     app.state.replica = replica
     app.state.answers = answers

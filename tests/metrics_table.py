@@ -40,7 +40,7 @@ def _table(prefix: str) -> str:
     for name, metric in metrics().items():
         if name.startswith(f"{prefix}_"):
             labels = ", ".join(f"`{label}`" for label in metric._labelnames)
-            kind = {"stateset": "state"}.get(metric._type, metric._type)
+            kind = "state" if metric._type == "stateset" else metric._type
             rows.append(f"| `{name}` | {kind} | {labels} | {metric._documentation} |")
     return "\n".join(rows) + "\n"
 

@@ -27,7 +27,7 @@ from core.settings import (
     refuse_open_bind,
 )
 from core.tracing import tracing
-from core.web import install_web
+from core.web import NO_TELEMETRY, install_web
 from uploader.argilla_client import Argilla, make_http_client
 from uploader.circuit import Circuit
 from uploader.collector import Collector
@@ -128,7 +128,7 @@ def create_app(settings: Settings) -> FastAPI:
         await engine.dispose()
         await anyio.to_thread.run_sync(tracing.stop)
 
-    app = FastAPIOffline(title="Uploader", lifespan=lifespan)
+    app = FastAPIOffline(title="Uploader", lifespan=lifespan, telemetry=NO_TELEMETRY)
     checks: dict[str, Check] = {"database": lambda: check_database(engine), "argilla": argilla.check}
     checks |= {f"dataset {name}": job.check for name, job in jobs.items()}
     install_web(app, checks, settings.metrics_token)

@@ -47,7 +47,8 @@ def _link(connection: Any, later: UUID, earlier: UUID, similarity: float) -> Non
 
 def test_what_becomes_of_snapshots_is_counted(client: TestClient, labeller: Labeller, replica: Replica) -> None:
     def count(outcome: str) -> float:
-        return SNAPSHOTS.labels(outcome)._value.get()
+        value: float = SNAPSHOTS.labels(outcome)._value.get()
+        return value
 
     labeller.add_label("one")
     labeller.wait_for(replica)

@@ -113,7 +113,7 @@ def test_methods_that_clients_invent_are_one(client: TestClient) -> None:
 def test_metrics_may_ask_for_a_token(authorization: str | None, status: int) -> None:
     app = FastAPI()
     install_web(app, {}, SecretStr("0123456789abcdef"))
-    headers = {"Authorization": authorization.encode("latin-1")} if authorization else {}
+    headers = {b"Authorization": authorization.encode("latin-1")} if authorization else {}
     with TestClient(app) as client:
         answer = client.get("/metrics", headers=headers)
         assert answer.status_code == status
