@@ -135,7 +135,5 @@ def test_a_request_that_crashes_is_an_error_and_no_path_is_told(client: TestClie
 
 
 def test_what_sends_spans_is_loaded_only_where_it_is_used() -> None:
-    program = (
-        "import ingestion_api.main, sys; assert not any(m.startswith('opentelemetry.sdk') for m in sys.modules)"
-    )
+    program = "import ingestion_api.main, sys; assert 'opentelemetry.sdk' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
