@@ -5,6 +5,8 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from core.metrics import start_at_zero
+
 SUBMISSIONS = Counter("ingestion_submissions_total", "Submissions by what became of them", ["outcome"])
 WAITING = Gauge("ingestion_waiting_texts", "Single texts that wait for their commit", multiprocess_mode="livesum")
 WAITING_LIMIT = Gauge(
@@ -36,6 +38,10 @@ WEBHOOK_LAG_SECONDS = Histogram(
     "Time from an event in Argilla to its arrival, retries included",
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2, 5, 15, 30, 90, 300, 3600),
 )
+
+start_at_zero(SUBMISSIONS, "accepted", "duplicate", "rejected")
+start_at_zero(IMPORTS, "done", "failed", "crashed", "lost")
+start_at_zero(WEBHOOK_EVENTS, "noted", "ignored", "malformed", "forged")
 
 
 def count_submissions(counts: Mapping[str, Any]) -> None:

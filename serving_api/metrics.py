@@ -2,6 +2,8 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from core.metrics import start_at_zero
+
 # Of several processes, the one that is furthest behind counts.
 REPLICA_VERSION = Gauge(
     "serving_replica_version", "Point of the change feed that the replica has applied", multiprocess_mode="livemin"
@@ -62,3 +64,7 @@ DATA_SIZE_BYTES = Gauge(
     "serving_data_size_bytes", "Size of the disk that DATA_DIR is on", multiprocess_mode="livemin"
 )
 SEARCH_SCANS = Counter("serving_search_scans_total", "Searches that read all texts, for there was no index yet")
+
+start_at_zero(CACHE_LOOKUPS, "hit", "miss")
+start_at_zero(QUERIES_REFUSED, "full", "time", "exports")
+start_at_zero(SNAPSHOTS, "written", "found", "refused", "failed")

@@ -4,7 +4,7 @@ import re
 
 _WORDS = frozenset({"and", "or", "unless", "on", "ignoring", "by", "without", "offset", "bool"})
 _GROUPING = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)")
-_SELECTOR = re.compile(r'([a-zA-Z_:][\w:]*)(\s*\()?(?:\{((?:"[^"]*"|[^}"])*)\})?')
+_SELECTOR = re.compile(r'(?<![\w.])([a-zA-Z_:][\w:]*)(\s*\()?(?:\{((?:"[^"]*"|[^}"])*)\})?')
 _MATCHER = re.compile(r'(\w+)\s*(?:=~|!~|!=|=)\s*"([^"]*)"')
 
 

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import REGISTRY
 
+import uploader.metrics
 from tests import board, metrics_table
 from tests.unit.promql import grouped, selectors
 
@@ -76,6 +78,17 @@ def test_what_programs_register_is_in_the_tables() -> None:
     kinds = re.compile(r"\b(?:Counter|Gauge|Histogram|Enum|Summary|Info)\(\s*\"([a-z_]+)\"")
     defined = [name for code in _code() if "prometheus_client" in code for name in kinds.findall(code)]
     assert sorted(defined) == sorted(metrics_table.metrics())
+
+
+def test_what_alerts_count_is_there_before_it_happens() -> None:
+    uploader.metrics.begin("a")
+    shown = [sample for family in REGISTRY.collect() for sample in family.samples]
+    for alert in _alerts():
+        for name, matched in selectors(alert["expr"]):
+            if name.endswith("_total"):
+                values = [s.labels for s in shown if s.name == name]
+                assert all(any(re.fullmatch(v, s.get(k, "")) for s in values) for k, v in matched.items()), name
+                assert values, name
 
 
 def test_the_board_is_what_its_script_says() -> None:
