@@ -182,9 +182,9 @@ class RequestTrace:
     def _add_step(self, step: _Step) -> None:
         if self._tracing.traces(step.text_id):
             self._span.add_link(root_of(step.text_id))
-            context = self._span.get_span_context()
+            link = self._span.get_span_context() if self._span.is_recording() else None
             self._tracing.add_step(
-                step.name, step.text_id, self._started_ns, attributes=step.attributes, link=context
+                step.name, step.text_id, self._started_ns, attributes=step.attributes, link=link
             )
 
 
