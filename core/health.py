@@ -1,15 +1,17 @@
 """/healthz, /readyz and /metrics: what every program tells about itself."""
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, SecretStr
 
 from core.negotiation import Router
-from core.openapi import answer
+from core.openapi import Responses, answer, header, problem
+from core.problems import MissingKey
 from core.server import metrics_registry
 
 # A need of a program: a check that raises with the reason when it is not met. It may return a note: what goes on
@@ -23,6 +25,13 @@ _MISSING = {"status": "missing", "missing": {"database": "connection refused"}}
 _METRICS = 'http_request_seconds_count{method="GET",route="/texts/{id}",status="200"} 42.0\n'
 _ALIVE = {"status": "ok"}
 _TEXT = {"schema": {"type": "string"}, "example": _METRICS}
+_MEASURED: Responses = {
+    200: {"description": "Prometheus' text format.", "content": {"text/plain": _TEXT}},
+}
+_MEASURED_BY_TOKEN: Responses = _MEASURED | {
+    401: problem(401, "missing_key", "Send the token of the settings: Authorization: Bearer METRICS_TOKEN.")
+    | {"headers": {"WWW-Authenticate": header("How to send the token.", "Bearer")}},
+}
 
 
 class Alive(BaseModel):
@@ -39,8 +48,8 @@ class Readiness(BaseModel):
     notes: dict[str, str] | None = Field(None, description="What is going on, though nothing is missing by it.")
 
 
-def add_health(app: FastAPI, checks: dict[str, Check]) -> None:
-    """Add the endpoints; /readyz runs the named `checks`."""
+def add_health(app: FastAPI, checks: dict[str, Check], metrics_token: SecretStr | None = None) -> None:
+    """Add the endpoints; /readyz runs the named `checks`, and /metrics asks for the token, if there is one."""
     router = Router(tags=["operations"])
 
     @router.get("/healthz", summary="The process lives", responses={200: answer("The process lives.", _ALIVE)})
@@ -62,12 +71,21 @@ def add_health(app: FastAPI, checks: dict[str, Check]) -> None:
         "/metrics",
         summary="Metrics for Prometheus",
         response_class=Response,
-        responses={200: {"description": "Prometheus' text format.", "content": {"text/plain": _TEXT}}},
+        responses=_MEASURED if metrics_token is None else _MEASURED_BY_TOKEN,
     )
-    async def metrics() -> Response:
+    async def metrics(request: Request) -> Response:
+        if metrics_token is not None:
+            _require_token(request, metrics_token)
         return Response(generate_latest(metrics_registry()), media_type=CONTENT_TYPE_LATEST)
 
     app.include_router(router)
+
+
+def _require_token(request: Request, token: SecretStr) -> None:
+    kind, _, given = request.headers.get("authorization", "").partition(" ")
+    is_right = secrets.compare_digest(given.strip().encode(), token.get_secret_value().encode())
+    if kind.lower() != "bearer" or not is_right:
+        raise MissingKey("Send the token of the settings: Authorization: Bearer METRICS_TOKEN.")
 
 
 async def run_checks(checks: dict[str, Check]) -> tuple[dict[str, str], dict[str, str]]:

@@ -17,3 +17,12 @@ HTTP_UNHANDLED_ERRORS = Counter("http_unhandled_errors_total", "Requests that en
 HTTP_CONNECTIONS_REFUSED = Counter(
     "http_connections_refused_total", "Connections that were ended by a bound, by which", ["reason"]
 )
+
+
+def start_at_zero(counter: Counter, *values: str | tuple[str, ...]) -> None:
+    """Have a counter's series from the beginning, one for each value of its label, or tuple of values.
+
+    Prometheus sees no increase in a series that begins with 1: the first failure would go unnoticed.
+    """
+    for one in values:
+        counter.labels(*((one,) if isinstance(one, str) else one))

@@ -74,6 +74,33 @@ class LogSettings(SettingsGroup):
     )
 
 
+class TracingSettings(SettingsGroup):
+    """Where OpenTelemetry's spans go; the names of the variables are OpenTelemetry's own."""
+
+    model_config = SettingsConfigDict(env_prefix="OTEL_")
+
+    exporter_otlp_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="Collector of traces, OTLP over HTTP, as `http://collector:4318`. Empty: no traces.",
+    )
+    exporter_otlp_headers: SecretStr | None = Field(
+        None,
+        description="Headers for the collector, as `authorization=Bearer%20KEY`; read by the exporter itself.",
+    )
+    traces_sampler_arg: float = Field(
+        1,
+        ge=0,
+        le=1,
+        description="Share of texts and of requests that are traced; of texts, all programs trace the same ones.",
+    )
+
+    @field_validator("exporter_otlp_endpoint", mode="before")
+    @classmethod
+    def _empty_is_none(cls, endpoint: object) -> object:
+        return endpoint or None
+
+
 class AccessSettings(SettingsGroup):
     """Who may call the APIs."""
 
@@ -89,6 +116,11 @@ class AccessSettings(SettingsGroup):
     )
     rate_limit_burst: int | None = Field(
         None, ge=1, description="Requests that a key may send at once; without it, those of one second."
+    )
+    metrics_token: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="Bearer token that `/metrics` asks for, of the programs; without it `/metrics` is open.",
     )
 
     @property

@@ -11,7 +11,9 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from fastapi.telemetry import TelemetryConfig
 from prometheus_client import Histogram
+from pydantic import SecretStr
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,16 +23,22 @@ from core.metrics import HTTP_REQUEST_SECONDS, HTTP_UNHANDLED_ERRORS
 from core.negotiation import Endpoints, Negotiation
 from core.problems import FieldError, InvalidFields, Malformed, Problem, UnsupportedType, json_pointer
 from core.responses import problem_response
+from core.tracing import tracing
 
 log = structlog.get_logger()
 
 # Labels, texts and errors hold what strangers wrote: no browser is to take them for a page.
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
+# FastAPI's own spans and logs, which the environment may turn on, quote exceptions, and these may quote texts.
+NO_TELEMETRY: TelemetryConfig = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
+
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+# Others are counted as one: a client may invent as many as it likes.
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
-def install_web(app: FastAPI, checks: dict[str, Check]) -> None:
-    """Add problems, content negotiation, request ids and metrics, /healthz, /readyz and /metrics to `app`."""
+def install_web(app: FastAPI, checks: dict[str, Check], metrics_token: SecretStr | None = None) -> None:
+    """Add problems, negotiation, request ids, metrics and traces, /healthz, /readyz and /metrics to `app`."""
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
@@ -40,7 +48,7 @@ def install_web(app: FastAPI, checks: dict[str, Check]) -> None:
             route.app = with_policy(route.app)
     app.add_middleware(Negotiation, endpoints=Endpoints(app))
     app.add_middleware(RequestContext)
-    add_health(app, checks)
+    add_health(app, checks, metrics_token)
 
 
 def require_media_type(request: Request, *accepted: str) -> str:
@@ -115,6 +123,7 @@ class RequestContext:
         started = time.perf_counter()
         # The server gives each request a task, and so a context, of its own: nothing is to be set back.
         structlog.contextvars.bind_contextvars(request_id=request_id)
+        trace = tracing.begin_request(scope, request_id) if tracing.on else None
         try:
             await self.app(scope, receive, send_with_id)
         except Exception:
@@ -126,7 +135,11 @@ class RequestContext:
                 scope, receive, send_with_id
             )
         finally:
-            _observe(scope, status, time.perf_counter() - started)
+            # The route's template, not the path: paths hold ids and would make a metric each.
+            route = getattr(scope.get("route"), "path", "other")
+            _observe(scope, route, status, time.perf_counter() - started)
+            if trace is not None:
+                trace.end(scope, route, status)
 
 
 def _request_id(scope: Scope) -> str:
@@ -144,8 +157,7 @@ def _request_seconds(method: str, route: str, status: int) -> Histogram:
     return HTTP_REQUEST_SECONDS.labels(method, route, str(status or "cut"))
 
 
-def _observe(scope: Scope, status: int, seconds: float) -> None:
-    # The route's template, not the path: paths hold ids and would make a metric each.
-    route = getattr(scope.get("route"), "path", "other")
-    _request_seconds(scope["method"], route, status).observe(seconds)
+def _observe(scope: Scope, route: str, status: int, seconds: float) -> None:
+    method = scope["method"] if scope["method"] in _METHODS else "other"
+    _request_seconds(method, route, status).observe(seconds)
     log.debug("request.served", method=scope["method"], path=scope["path"], status=status, seconds=seconds)

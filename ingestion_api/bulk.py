@@ -3,6 +3,7 @@
 Runs outside of the event loop, with a plain psycopg connection, since COPY is psycopg's own.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 import psycopg
 
 from core.problems import Problem
+from core.tracing import tracing
 from ingestion_api.batches import Batch, BulkUpload, Reject, read_batches
 from ingestion_api.near_duplicate_links import linked_datasets
 from ingestion_api.repository import ReadyRows, copy_new, create_stage, encode, insert_staged, stage_texts
@@ -108,6 +110,7 @@ def _store_batches(
 
     def store(batch: Batch, ready: ReadyRows | None) -> None:
         nonlocal expect_duplicates
+        started_ns = time.time_ns()
         counts.add(batch)
         if ready is None:
             accepted = _stage(cursor, batch, upload)
@@ -120,11 +123,20 @@ def _store_batches(
             journal(cursor, batch, counts)
         # Without this commit an upload would hold back vacuum and the change feed for as long as it lasts.
         cursor.connection.commit()
+        if tracing.on and not upload.abort_on_error:
+            _trace(batch, started_ns)
 
     stages = _stages(upload)
     with _one_behind(store) as store_beside, cursor.connection.cursor() as idle:
         for batch in batches:
             store_beside(batch, None if stages else encode(idle, batch.rows))
+
+
+def _trace(batch: Batch, started_ns: int) -> None:
+    ids = [row.id for row in batch.rows]
+    stored = tracing.add_batch("store rows", ids, started_ns, (), {"texts": len(ids)})
+    for id_ in ids:
+        tracing.add_step("receive", id_, started_ns, link=stored)
 
 
 def _stage(cursor: Cursor, batch: Batch, upload: BulkUpload) -> int:

@@ -9,6 +9,7 @@ from anyio import BrokenWorkerProcess
 from fastapi import Query, Request
 
 from core.problems import Problem, Unavailable
+from core.tracing import TRACEPARENT
 from core.web import require_media_type
 from ingestion_api import metrics
 from ingestion_api.body_pipe import open_pipe, send_body
@@ -28,7 +29,8 @@ async def create_texts(
     media_type = require_media_type(request, *READERS)
     encoding = require_encoding(request.headers.get("content-encoding"))
     make_upload(media_type, parameters, datasets, 1)  # says what is wrong before the body is sent
-    counts = await _store(request, BulkRequest(media_type, encoding, parameters, datasets))
+    bulk = BulkRequest(media_type, encoding, parameters, datasets, request.scope.get(TRACEPARENT))
+    counts = await _store(request, bulk)
     return BulkResult.model_validate(counts.as_dict())
 
 

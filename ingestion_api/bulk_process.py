@@ -4,13 +4,16 @@ What runs here is called by `anyio.to_process` in one of a few processes that it
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.background import step_back
 from core.database import connect_in_thread
 from core.datasets import Datasets
-from core.settings import DatabaseSettings
+from core.settings import DatabaseSettings, TracingSettings, read_settings
+from core.tracing import tracing
 from ingestion_api.body_pipe import receive_body
 from ingestion_api.bulk import Counts, store_bulk
 from ingestion_api.bulk_parameters import BulkParameters, make_upload
@@ -30,6 +33,7 @@ class BulkRequest:
     encoding: str
     parameters: BulkParameters
     datasets: Datasets
+    traceparent: str | None = None
 
 
 def store_body(
@@ -44,11 +48,23 @@ def store_body(
     prepare_process()
     upload = make_upload(request.media_type, request.parameters, request.datasets, settings.bulk_chunk_rows)
     chunks = decode(receive_body(body, settings.idle_seconds), request.encoding)
-    with connect_in_thread(database, "ingestion_api bulk") as connection:
+    with tracing_for(request.traceparent), connect_in_thread(database, "ingestion_api bulk") as connection:
         return store_bulk(connection, upload, chunks)
+
+
+@contextmanager
+def tracing_for(traceparent: str | None) -> Iterator[None]:
+    """Trace what the block stores as a part of a request, and send it: this process may be killed after that."""
+    if tracing.on:
+        tracing.work_for(traceparent)
+    try:
+        yield
+    finally:
+        tracing.flush()
 
 
 def prepare_process() -> None:
     """Make this process one that stores rows."""
+    tracing.configure(read_settings(TracingSettings), "ingestion_api")
     step_back()
     sys.setswitchinterval(_SWITCH_SECONDS)

@@ -12,6 +12,7 @@ from core.keys import Scope, require_scope
 from core.models import TextStatus
 from core.negotiation import Router
 from core.problems import Conflict, NotFound
+from core.tracing import note_step, tracing
 from core.web import require_media_type
 from ingestion_api import documentation as docs
 from ingestion_api import repository
@@ -90,6 +91,8 @@ async def create_text(request: Request) -> Response:
     stored = await state.intake.store(row)
     if stored.status == TextStatus.FORGOTTEN:
         raise Conflict("This text was forgotten on request, and is not taken again.", code=_FORGOTTEN)
+    if tracing.on:
+        note_step(request.scope, "receive", row.id, dataset=row.dataset, duplicate=stored.duplicate)
     receipt = {"id": row.id, "status": stored.status, "duplicate": stored.duplicate}
     return Response(
         orjson.dumps(receipt),

@@ -37,6 +37,7 @@ class Intake:
         self._datasets = datasets
         self._connection: psycopg.AsyncConnection | None = None
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(settings.waiting_limit)
+        metrics.WAITING_LIMIT.set(settings.waiting_limit)
         self._task = asyncio.create_task(self._commit_for_ever())
 
     async def store(self, row: NewText) -> Stored:

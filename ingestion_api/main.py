@@ -29,10 +29,12 @@ from core.settings import (
     DatabaseSettings,
     DatasetsFileSettings,
     LogSettings,
+    TracingSettings,
     read_settings,
     refuse_open_bind,
 )
-from core.web import install_web
+from core.tracing import tracing
+from core.web import NO_TELEMETRY, install_web
 from ingestion_api.endpoints import add_endpoints
 from ingestion_api.enrichment.fields import prepare
 from ingestion_api.imports.worker import importing
@@ -72,6 +74,7 @@ def create_app(
                 await task
         await app.state.intake.close()
         await engine.dispose()
+        await anyio.to_thread.run_sync(tracing.stop)
 
     app = FastAPIOffline(
         title="Ingestion API",
@@ -79,6 +82,7 @@ def create_app(
         version="2.0.0",
         lifespan=lifespan,
         redirect_slashes=False,
+        telemetry=NO_TELEMETRY,
         generate_unique_id_function=_operation_id,
     )
     app.state.settings = settings
@@ -91,7 +95,7 @@ def create_app(
     app.state.webhook_secrets = WebhookSecrets(engine)
     add_endpoints(app)
     app.add_middleware(Shortcut)
-    install_web(app, {"database": lambda: check_database(engine)})
+    install_web(app, {"database": lambda: check_database(engine)}, access.metrics_token)
     describe(
         app, app.state.datasets, access.require_api_key, TextCreate, import_max_bytes=settings.import_max_bytes
     )
@@ -130,6 +134,7 @@ async def _follow_keys(engine: AsyncEngine, key_ring: KeyRing) -> None:
 def make_app() -> FastAPI:
     """Make the service as the environment says; called in each process."""
     configure_logging(read_settings(LogSettings), "ingestion_api")
+    tracing.configure(read_settings(TracingSettings), "ingestion_api")
     return create_app(
         read_settings(IngestionSettings),
         read_settings(DatabaseSettings),

@@ -5,8 +5,15 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from core.metrics import start_at_zero
+
 SUBMISSIONS = Counter("ingestion_submissions_total", "Submissions by what became of them", ["outcome"])
 WAITING = Gauge("ingestion_waiting_texts", "Single texts that wait for their commit", multiprocess_mode="livesum")
+WAITING_LIMIT = Gauge(
+    "ingestion_waiting_limit_texts",
+    "Single texts that may wait for their commit; further ones are refused",
+    multiprocess_mode="livesum",
+)
 COMMIT_SECONDS = Histogram(
     "ingestion_commit_seconds",
     "Time of one group commit",
@@ -22,13 +29,19 @@ IMPORT_SECONDS = Histogram(
 )
 IMPORT_BYTES = Counter("ingestion_import_received_bytes_total", "Bytes of imports' bodies that were stored")
 WEBHOOK_EVENTS = Counter(
-    "ingestion_webhook_events_total", "Signed events of Argilla's by what became of them", ["outcome"]
+    "ingestion_webhook_events_total",
+    "Events of Argilla's by what became of them: noted, ignored, malformed, forged (no valid signature)",
+    ["outcome"],
 )
 WEBHOOK_LAG_SECONDS = Histogram(
     "ingestion_webhook_lag_seconds",
     "Time from an event in Argilla to its arrival, retries included",
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2, 5, 15, 30, 90, 300, 3600),
 )
+
+start_at_zero(SUBMISSIONS, "accepted", "duplicate", "rejected")
+start_at_zero(IMPORTS, "done", "failed", "crashed", "lost")
+start_at_zero(WEBHOOK_EVENTS, "noted", "ignored", "malformed", "forged")
 
 
 def count_submissions(counts: Mapping[str, Any]) -> None:

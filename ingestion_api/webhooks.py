@@ -12,7 +12,8 @@ import orjson
 from fastapi import Request, Response
 from pydantic import BaseModel, ValidationError
 
-from core.problems import BadSignature, Malformed
+from core.problems import BadSignature, Malformed, Problem
+from core.tracing import note_step, tracing
 from ingestion_api import metrics, repository
 from ingestion_api.dependencies import read_body
 
@@ -40,23 +41,35 @@ class _Event(BaseModel):
 
 async def receive_event(request: Request) -> Response:
     """Note the text that an event is about. Events of other kinds, and of others' records, change nothing."""
-    headers = {name: request.headers[name] for name in _HEADERS if name in request.headers}
-    if len(headers) < len(_HEADERS):
-        # Strangers are not worth reading.
-        raise BadSignature(f"Send {', '.join(_HEADERS)}.")
-    body = await read_body(request, EVENT_BYTES)
-    await request.app.state.webhook_secrets.verify(body, headers)
-    event, record = parse_event(body)
+    event, record = await _read_signed(request)
     noted = False
-    if record is not None and (text_id := _to_uuid(record.external_id)):
+    text_id = _to_uuid(record.external_id) if record else None
+    if record is not None and text_id is not None:
         async with request.app.state.engine.begin() as connection:
             noted = await repository.note_reread(
                 connection, text_id, record.id, record.dataset.id, _in_utc(event.timestamp)
             )
     metrics.WEBHOOK_EVENTS.labels("noted" if noted else "ignored").inc()
+    if noted and tracing.on and text_id is not None:
+        note_step(request.scope, "event", text_id, type=event.type)
     if noted:
         metrics.WEBHOOK_LAG_SECONDS.observe((datetime.now(UTC) - _in_utc(event.timestamp)).total_seconds())
     return Response(status_code=204)
+
+
+async def _read_signed(request: Request) -> tuple[_Event, _Record | None]:
+    try:
+        headers = {name: request.headers[name] for name in _HEADERS if name in request.headers}
+        if len(headers) < len(_HEADERS):
+            # Strangers are not worth reading.
+            raise BadSignature(f"Send {', '.join(_HEADERS)}.")
+        body = await read_body(request, EVENT_BYTES)
+        await request.app.state.webhook_secrets.verify(body, headers)
+        return parse_event(body)
+    except Problem as problem:
+        is_forged = isinstance(problem, BadSignature)
+        metrics.WEBHOOK_EVENTS.labels("forged" if is_forged else "malformed").inc()
+        raise
 
 
 def parse_event(body: bytes) -> tuple[_Event, _Record | None]:

@@ -7,6 +7,7 @@ from fastapi import Path, Query, Request, Response
 
 from core.datasets import Datasets
 from core.negotiation import Router
+from core.tracing import note_step, tracing
 from serving_api import documentation as docs
 from serving_api.changes_endpoint import get_changes
 from serving_api.dependencies import GUARDS, AnswersDep, DatasetsDep, ReplicaDep
@@ -66,7 +67,10 @@ async def get_text(
     replica: ReplicaDep,
 ) -> Response:
     """Get one labelled text with its annotations in full: `annotations` is their list here, not their number."""
-    return respond(request, replica, await answers.text(id_))
+    answer = await answers.text(id_)
+    if tracing.on:
+        note_step(request.scope, "serve", id_)
+    return respond(request, replica, answer)
 
 
 async def list_disputed(

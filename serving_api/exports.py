@@ -5,6 +5,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 
 import duckdb
 
@@ -59,7 +60,7 @@ class Export:
             Unavailable: nothing is loaded yet, the replica is being closed or was found damaged, or DuckDB lacks
                 memory.
         """
-        return asyncio.wrap_future(self._thread.submit(next, self._chunks, None))
+        return asyncio.wrap_future(self._thread.submit(copy_context().run, lambda: next(self._chunks, None)))
 
     def end(self) -> None:
         """Stop what is under way and give the slot back, soon; must be called on the event loop."""

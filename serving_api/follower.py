@@ -4,7 +4,9 @@ import contextlib
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from uuid import UUID
 
 import psycopg
 import structlog
@@ -13,11 +15,13 @@ from adbc_driver_postgresql import dbapi
 from core.change_feed import CHANNEL
 from core.database import connection_string
 from core.keys import KeyRing, ValidKey
+from core.tracing import tracing
 from serving_api import feed
 from serving_api.metrics import (
     APPLY_SECONDS,
     FEED_ERRORS,
     FEED_HELD_SECONDS,
+    LABEL_LAG_SECONDS,
     REPLICA_ROWS,
     REPLICA_VERSION,
 )
@@ -32,6 +36,9 @@ _LONGEST_BUILD_DELAY_SECONDS = 300.0
 _PAUSE_SECONDS = 0.1
 # How long a stop may have to wait for the thread to look.
 _LOOK_SECONDS = 0.25
+
+# Of one window; spans must not hold back labels.
+_TRACED_TEXTS = 5000
 
 _DAMAGED = "damaged file"
 _BACK_IN_TIME = "the database went back in time"
@@ -177,9 +184,16 @@ class Follower:
         log.info("replica.built", rows=self._replica.rows, seconds=round(seconds, 3))
 
     def _merge(self, snapshot: feed.Snapshot, head: feed.Head) -> None:
+        started_ns = time.time_ns()
         with APPLY_SECONDS.labels("merge").time():
-            self._replica.merge(snapshot, head.window_end)
-        log.debug("replica.merged", version=self._replica.loaded().version)
+            applied = self._replica.merge(snapshot, head.window_end)
+        version = self._replica.loaded().version
+        log.debug("replica.merged", version=version)
+        now = datetime.now(UTC).replace(tzinfo=None)
+        for moment in applied.answered_at:
+            LABEL_LAG_SECONDS.observe(max(0.0, (now - moment).total_seconds()))
+        if tracing.on:
+            _trace(applied.ids[:_TRACED_TEXTS], started_ns, version)
 
     def _observe(self, head: feed.Head) -> None:
         now = time.monotonic()
@@ -192,6 +206,13 @@ class Follower:
     def _show(self) -> None:
         REPLICA_VERSION.set(self._replica.loaded().version)
         REPLICA_ROWS.set(self._replica.rows)
+
+
+def _trace(ids: Sequence[UUID], started_ns: int, version: int) -> None:
+    attributes = {"version": version, "texts": len(ids)}
+    window = tracing.add_batch("apply window", ids, started_ns, (), attributes)
+    for id_ in ids:
+        tracing.add_step("apply", id_, started_ns, attributes={"version": version}, link=window)
 
 
 def _why_build(state: State | None, head: feed.Head) -> str | None:

@@ -1,8 +1,9 @@
 """The serving API: all wiring."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import anyio
 from fastapi import FastAPI
@@ -18,10 +19,12 @@ from core.settings import (
     DatabaseSettings,
     DatasetsFileSettings,
     LogSettings,
+    TracingSettings,
     read_settings,
     refuse_open_bind,
 )
-from core.web import install_web
+from core.tracing import tracing
+from core.web import NO_TELEMETRY, install_web
 from serving_api.answer_cache import AnswerCache
 from serving_api.answers import Answers
 from serving_api.changes import Changes
@@ -33,10 +36,15 @@ from serving_api.export_endpoints import make_export_router
 from serving_api.exports import Exports
 from serving_api.follower import Follower
 from serving_api.forgotten import make_forgotten_router
-from serving_api.metrics import REPLICA_AGE_SECONDS
+from serving_api.metrics import (
+    DATA_FREE_BYTES,
+    DATA_SIZE_BYTES,
+    REPLICA_AGE_SECONDS,
+    SEARCH_INDEX_BEHIND_SECONDS,
+)
 from serving_api.query_pool import QueryPool
 from serving_api.replica import Replica
-from serving_api.search_follower import SearchFollower
+from serving_api.search_follower import Behind, SearchFollower
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 from serving_api.shortcut import Shortcut
 from serving_api.snapshots.endpoints import make_snapshot_admin_router, make_snapshot_router
@@ -45,7 +53,7 @@ from serving_api.snapshots.snapshots import Snapshots
 
 # A window is applied faster; a build is cut off, and starts anew the next time.
 _STOP_SECONDS = 2.0
-_AGE_SECONDS = 1.0
+_STATE_SECONDS = 1.0
 
 
 def create_app(
@@ -77,7 +85,10 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await anyio.to_thread.run_sync(replica.open)
         follower.start()
-        tasks = [asyncio.create_task(_show_age(replica)), asyncio.create_task(follow_parent())]
+        tasks = [
+            asyncio.create_task(_show_state(replica, search if serving.search_index else None, data)),
+            asyncio.create_task(follow_parent()),
+        ]
         settle(app)
         if serving.search_index:
             search.start()
@@ -93,6 +104,7 @@ def create_app(
         viewer.close()
         await anyio.to_thread.run_sync(replica.close)
         await anyio.to_thread.run_sync(snapshots.close)
+        await anyio.to_thread.run_sync(tracing.stop)
 
     async def check_replica() -> str | None:
         if replica.state is None:
@@ -109,6 +121,7 @@ def create_app(
         version="2.0.0",
         lifespan=lifespan,
         redirect_slashes=False,
+        telemetry=NO_TELEMETRY,
     )
     app.state.replica = replica
     app.state.answers = answers
@@ -128,21 +141,29 @@ def create_app(
     app.include_router(make_forgotten_router())
     app.include_router(make_viewer_router())
     app.add_middleware(Shortcut, replica=replica, answers=answers, key_ring=key_ring)
-    install_web(app, {"replica": check_replica})
+    install_web(app, {"replica": check_replica}, access.metrics_token)
     describe(app, datasets, access.require_api_key, SnapshotCreate, SnapshotRewrite)
     return app
 
 
-async def _show_age(replica: Replica) -> None:
-    """Keep the metric up to date by itself, also while Postgres hangs; what several processes share is a value."""
+async def _show_state(replica: Replica, search: SearchFollower | None, data: DataSettings) -> None:
+    """Keep the metrics up to date by themselves, also while Postgres hangs; what processes share are values."""
+    behind = Behind()
     while True:
         REPLICA_AGE_SECONDS.set(replica.age_seconds)
-        await asyncio.sleep(_AGE_SECONDS)
+        if search is not None and replica.state is not None:
+            SEARCH_INDEX_BEHIND_SECONDS.set(behind.seconds(search.version or 0, replica.state.version))
+        with suppress(OSError):  # the folder was taken away; what needs it says so
+            disk = shutil.disk_usage(data.data_dir)
+            DATA_FREE_BYTES.set(disk.free)
+            DATA_SIZE_BYTES.set(disk.total)
+        await asyncio.sleep(_STATE_SECONDS)
 
 
 def make_app() -> FastAPI:
     """Make the service as the environment says; called in each process."""
     configure_logging(read_settings(LogSettings), "serving_api")
+    tracing.configure(read_settings(TracingSettings), "serving_api")
     return create_app(
         read_settings(ServingSettings),
         read_settings(ReplicaSettings),

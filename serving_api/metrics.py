@@ -2,6 +2,8 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from core.metrics import start_at_zero
+
 # Of several processes, the one that is furthest behind counts.
 REPLICA_VERSION = Gauge(
     "serving_replica_version", "Point of the change feed that the replica has applied", multiprocess_mode="livemin"
@@ -21,6 +23,11 @@ APPLY_SECONDS = Histogram(
     ["kind"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
 )
+LABEL_LAG_SECONDS = Histogram(
+    "serving_label_lag_seconds",
+    "Time from an annotator's answer in Argilla to its label in the replica; of windows with up to 500 texts",
+    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 86400),
+)
 FEED_ERRORS = Counter("serving_feed_errors_total", "Attempts to follow the change feed that failed")
 CACHE_LOOKUPS = Counter("serving_answer_cache_lookups_total", "Answers looked for in the cache", ["result"])
 EXPORTS = Counter("serving_exports_total", "Exports by how they ended", ["format", "result"])
@@ -33,6 +40,31 @@ CHANGES_WAITING = Gauge(
     multiprocess_mode="livesum",
 )
 SEARCH_INDEX_VERSION = Gauge(
-    "serving_search_index_version", "Point of the change feed that the search index holds"
+    "serving_search_index_version",
+    "Point of the change feed that the search index holds",
+    multiprocess_mode="livemin",
+)
+SEARCH_INDEX_BEHIND_SECONDS = Gauge(
+    "serving_search_index_behind_seconds",
+    "How long the search index has lacked a version that the replica has",
+    multiprocess_mode="livemax",
+)
+SNAPSHOTS = Counter(
+    "serving_snapshots_total",
+    "Snapshots that were asked for, by what became of them: written, found (it was there), refused, failed",
+    ["outcome"],
+)
+SNAPSHOT_SECONDS = Histogram(
+    "serving_snapshot_seconds", "Time to write a snapshot", buckets=(0.5, 1, 5, 15, 60, 300, 900, 3600)
+)
+DATA_FREE_BYTES = Gauge(
+    "serving_data_free_bytes", "Free disk below DATA_DIR, for the program's user", multiprocess_mode="livemin"
+)
+DATA_SIZE_BYTES = Gauge(
+    "serving_data_size_bytes", "Size of the disk that DATA_DIR is on", multiprocess_mode="livemin"
 )
 SEARCH_SCANS = Counter("serving_search_scans_total", "Searches that read all texts, for there was no index yet")
+
+start_at_zero(CACHE_LOOKUPS, "hit", "miss")
+start_at_zero(QUERIES_REFUSED, "full", "time", "exports")
+start_at_zero(SNAPSHOTS, "written", "found", "refused", "failed")

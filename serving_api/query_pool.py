@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from contextvars import copy_context
 from typing import TypeVar
 
 import duckdb
@@ -64,7 +65,7 @@ class QueryPool:
             QUERIES_REFUSED.labels("full").inc()
             raise Unavailable("Too many queries are waiting.", code="too_busy")
         running = _Running()
-        job = self._threads.submit(ask, running)
+        job = self._threads.submit(copy_context().run, ask, running)  # with the request's id for log lines
         job.add_done_callback(lambda _: self._places.release())
         answer = asyncio.wrap_future(job)
         try:

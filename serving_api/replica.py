@@ -19,7 +19,7 @@ from serving_api.replica_file import ReplicaFile, being_built
 from serving_api.replica_folder import ReplicaFolder
 from serving_api.repository import Point
 from serving_api.settings import ReplicaSettings
-from serving_api.staging import apply, load, stage
+from serving_api.staging import Applied, apply, load, stage
 
 # An idle replica notes that it is up to date: rarely, for a file that does not change costs nothing.
 _NOTE_SECONDS = 60
@@ -166,14 +166,14 @@ class Replica:
             self._swap(file, state)
         return True
 
-    def merge(self, snapshot: Snapshot, end: int) -> None:
-        """Apply what changed since the cursor."""
+    def merge(self, snapshot: Snapshot, end: int) -> Applied:
+        """Apply what changed since the cursor, and return what that was."""
         old = self.loaded()
         read_at = _now()
         with self.file.cursor() as cursor:
             stage(cursor, snapshot, feed.CHANGES, old.cursor, end)
             cursor.begin()
-            apply(cursor)
+            applied = apply(cursor)
             version = max(old.version, _number(cursor, tables.VERSION))
             state = replace(old, cursor=end, version=version, read_at=read_at)
             _write(cursor, state)
@@ -181,6 +181,7 @@ class Replica:
         self.file.renew()
         self._set(state)
         self._tell()
+        return applied
 
     def advance(self, end: int) -> None:
         """Note that Postgres was read and that nothing had changed below `end`."""

@@ -179,6 +179,23 @@ def merge(changed: int, withdrawn: int) -> list[tuple[str, bool]]:
     return [(one.format(items=items, annotations=annotations), few and "{" in one) for one in statements]
 
 
+def list_new_answers(changed: int) -> str | None:
+    """Return the query of when annotators last answered, for each text with a new answer; goes before `merge`.
+
+    It takes the ids of all texts that changed, and is None where they are too many to be found by their index.
+    """
+    if not 0 < changed <= FEW:
+        return None
+    ids = ", ".join(f"${number}" for number in range(1, changed + 1))
+    return f"""
+        select max(updated_at) from new_annotations n
+        where not exists (
+            from annotations a where a.id = n.id and a.updated_at >= n.updated_at and a.text_id in ({ids})
+        )
+        group by text_id
+    """  # noqa: S608
+
+
 # The highest stamp received. Unlike the end of the window it stands still while no label changes.
 VERSION = """
     select coalesce(max(version), 0)

@@ -39,6 +39,22 @@ class _Stopped(Exception):
     """The program ends."""
 
 
+class Behind:
+    """How long something has been behind what it follows, while both move on."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._awaited: int | None = None
+        self._since = 0.0
+
+    def seconds(self, version: int, followed: int) -> float:
+        """Return for how long a version has been awaited that was seen there; called now and then."""
+        now = self._clock()
+        if self._awaited is None or version >= self._awaited:
+            self._awaited, self._since = (followed if version < followed else None), now
+        return now - self._since
+
+
 class SearchFollower:
     """Brings what the replica holds into the index beside it."""
 

@@ -9,6 +9,7 @@ from core import keys
 from core.keys import KeyRing
 from core.problems import Problem
 from core.responses import problem_response
+from core.tracing import STEP
 from serving_api.answers import Answers
 from serving_api.replica import Replica
 from serving_api.responses import respond
@@ -32,7 +33,7 @@ class Shortcut:
         self._replica = replica
         self._answers = answers
         self._key_ring = key_ring
-        self._seen: OrderedDict[Asked, tuple[bytes, object]] = OrderedDict()
+        self._seen: OrderedDict[Asked, tuple[bytes, object, object]] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] not in {"GET", "HEAD"}:
@@ -40,13 +41,15 @@ class Shortcut:
             return
         accepted = tuple(value for name, value in scope["headers"] if name == b"accept")
         asked = scope["method"], scope["path"], scope["query_string"], accepted
-        key, route = self._seen.get(asked, (None, None))
+        key, route, step = self._seen.get(asked, (None, None, None))
         answer = self._answers.ready_or_none(key) if key else None
         if answer is None:
             await self.app(scope, receive, send)
             self._remember(asked, scope)
             return
         scope["route"] = route
+        if step is not None:
+            scope[STEP] = step
         request = Request(scope, receive)
         try:
             self._key_ring.admit(request, keys.Scope.READ)
@@ -58,6 +61,6 @@ class Shortcut:
     def _remember(self, asked: Asked, scope: Scope) -> None:
         if "answer_key" not in scope or len(asked[2]) + sum(map(len, asked[3])) > _BYTES_MAX:
             return
-        self._seen[asked] = scope["answer_key"], scope["route"]
+        self._seen[asked] = scope["answer_key"], scope["route"], scope.get(STEP)
         if len(self._seen) > _REQUESTS_MAX:
             self._seen.popitem(last=False)

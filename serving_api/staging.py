@@ -4,7 +4,9 @@ import queue
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
-from typing import Protocol
+from datetime import datetime
+from typing import NamedTuple, Protocol
+from uuid import UUID
 
 import duckdb
 import pyarrow as pa
@@ -50,14 +52,24 @@ def load(cursor: duckdb.DuckDBPyConnection, source: Source, end: int, threads: i
         cursor.execute(statement)
 
 
-def apply(cursor: duckdb.DuckDBPyConnection) -> None:
+class Applied(NamedTuple):
+    """What a window brought."""
+
+    ids: list[UUID]  # of the texts that changed
+    answered_at: list[datetime]  # UTC, of each text with new answers the last one's; empty when many texts changed
+
+
+def apply(cursor: duckdb.DuckDBPyConnection) -> Applied:
     """Bring what was staged of a window into the tables; belongs into a transaction."""
     ids = [row[0] for row in cursor.execute(tables.CHANGED).fetchall()]
+    new_answers = tables.list_new_answers(len(ids))
+    answered_at = [moment for (moment,) in cursor.execute(new_answers, ids).fetchall()] if new_answers else []
     cursor.execute(tables.DERIVE)
     withdrawn: int = cursor.execute("select count(*) from new_tombstones").fetchall()[0][0]
     for statement, takes_ids in tables.merge(len(ids), withdrawn):
         cursor.execute(statement, ids if takes_ids else None)
     recent_items.trim(cursor)
+    return Applied(ids, answered_at)
 
 
 def _insert(cursor: duckdb.DuckDBPyConnection, statement: str, incoming: pa.Table) -> None:

@@ -28,6 +28,7 @@ GROUPS: dict[str, list[type[BaseSettings]]] = {
         core.settings.LogSettings,
         core.settings.AccessSettings,
         core.settings.HttpSettings,
+        core.settings.TracingSettings,
     ],
     "Datasets (ingestion API, uploader, serving API)": [core.settings.DatasetsFileSettings],
     "Ingestion API": [IngestionSettings],

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.annotations import replace_annotations
 from core.datasets import Datasets
+from core.tracing import tracing
 from uploader import metrics, pull_repository
 from uploader.argilla_client import Argilla
 from uploader.argilla_errors import ArgillaError, Fault, Unreachable
@@ -75,6 +76,11 @@ class Collector:
             changed = await connection.run_sync(
                 replace_annotations, self._datasets, self._dataset, read_at, responses, argilla_dataset_id
             )
+        if tracing.on:
+            for id_ in changed:
+                tracing.add_step(
+                    "pull", id_, int(read_at.timestamp() * 1e9), attributes={"dataset": self._dataset}
+                )
         for raw in (raw for raws in found.values() for raw in raws if blocks_record(raw)):
             await self._heal(raw)
         return changed

@@ -1,6 +1,7 @@
 """A dataset in Argilla as the place where a batch goes."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from core.tracing import Interval
 from uploader import metrics
 from uploader.argilla_client import Argilla
 from uploader.argilla_errors import Fault, Stopped, Unreachable
@@ -36,6 +38,7 @@ class ArgillaDataset:
     put_count: int = 0
     # External ids of the records that went in with their annotators' answers.
     given_back: set[str] = field(default_factory=set)
+    steps: list[Interval] = field(default_factory=list)  # for traces
 
     async def put(self, records: Sequence[Record]) -> None:
         """Insert or update records by `external_id`; all of them, or none."""
@@ -104,5 +107,7 @@ class ArgillaDataset:
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
+        started_ns = time.time_ns()
         with metrics.BATCH_STEP_SECONDS.labels(self.name, step).time():
             yield
+        self.steps.append(Interval(step, started_ns, time.time_ns()))

@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
-from uploader import metrics, repository
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from uploader import metrics, pull_repository, repository
 from uploader.alerts import store_alerts
 from uploader.backoff import Backoff
 from uploader.collector import Collector
@@ -121,9 +123,28 @@ class DatasetJobs:
         async with self._lane.engine.connect() as connection:
             count, oldest_seconds = await repository.measure_backlog(connection, self._lane.name)
             open_count = await repository.count_open(connection, self._lane.name)
+            notes, oldest_note_seconds = await pull_repository.measure_notes(connection, self._lane.name)
         metrics.PENDING_TEXTS.labels(self._lane.name).set(count)
         metrics.OLDEST_PENDING_SECONDS.labels(self._lane.name).set(oldest_seconds)
         metrics.OPEN_RECORDS.labels(self._lane.name).set(open_count)
+        metrics.WAITING_NOTES.labels(self._lane.name).set(notes)
+        metrics.OLDEST_NOTE_SECONDS.labels(self._lane.name).set(oldest_note_seconds)
+
+
+class DatabaseJobs:
+    """What is to be known of the database as a whole."""
+
+    def __init__(self, engine: AsyncEngine, retry_cap_seconds: float) -> None:
+        self._engine = engine
+        self._guard = Guard("", "database", Backoff(retry_cap_seconds))
+
+    async def measure(self, _stopping: asyncio.Event) -> None:
+        """Show how much disk the database takes."""
+        await self._guard.run(self._measure)
+
+    async def _measure(self) -> None:
+        async with self._engine.connect() as connection:
+            metrics.DATABASE_BYTES.set(await repository.measure_database(connection))
 
 
 class WebhookJobs:

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from core.adjudication import request_missing
 from core.datasets import Datasets, adjudicated_by, get_definition
 from core.text_identity import BEFORE_ALL
-from uploader import repository
+from uploader import metrics, repository
 from uploader.argilla_client import Argilla
 from uploader.argilla_errors import AlreadyThere, Stopped
 from uploader.argilla_setup import Prepared, prepare
@@ -34,6 +34,7 @@ class Lane:
         slots: Slots,
         max_open_records: int | None = None,
     ) -> None:
+        metrics.begin(name)
         self.name = name
         self.engine = engine
         self.argilla = argilla

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import anyio
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.database import make_async_engine
@@ -21,15 +22,17 @@ from core.settings import (
     DatabaseSettings,
     DatasetsFileSettings,
     LogSettings,
+    TracingSettings,
     read_settings,
     refuse_open_bind,
 )
-from core.web import install_web
+from core.tracing import tracing
+from core.web import NO_TELEMETRY, install_web
 from uploader.argilla_client import Argilla, make_http_client
 from uploader.circuit import Circuit
 from uploader.collector import Collector
 from uploader.estimation import Estimator
-from uploader.jobs import DatasetJobs, WebhookJobs
+from uploader.jobs import DatabaseJobs, DatasetJobs, WebhookJobs
 from uploader.lane import Lane
 from uploader.leadership import Leadership, keep_leading
 from uploader.registration import Registration
@@ -52,6 +55,7 @@ _HEAL_SECONDS = 5
 _MEASURE_SECONDS = 5
 _ESTIMATE_SECONDS = 5
 _FORGET_SECONDS = 2
+_DATABASE_SECONDS = 60
 # Jobs that go on until they fail begin again after so long, and after the pause of their guard.
 _RESTART_SECONDS = 1
 
@@ -69,6 +73,7 @@ class Settings:
     database: DatabaseSettings
     argilla: ArgillaSettings
     datasets: Datasets
+    metrics_token: SecretStr | None = None
 
 
 def read_all_settings() -> Settings:
@@ -87,6 +92,7 @@ def read_all_settings() -> Settings:
         read_settings(DatabaseSettings),
         read_settings(ArgillaSettings),
         load_datasets(read_settings(DatasetsFileSettings).datasets_file),
+        read_settings(AccessSettings).metrics_token,
     )
 
 
@@ -107,20 +113,25 @@ def create_app(settings: Settings) -> FastAPI:
         settings.uploader.retry_cap_seconds,
     )
 
+    database_jobs = DatabaseJobs(engine, settings.uploader.retry_cap_seconds)
+
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await warn_of_undefined(engine, jobs)
         async with keep_leading(lane.leadership for lane in lanes):
             schedule = _make_schedule(jobs.values(), webhook_jobs, settings)
+            schedule.add(database_jobs.measure, _DATABASE_SECONDS)
             schedule.start()
             yield
             await schedule.stop(settings.uploader.stop_seconds)
         await http.aclose()
         await engine.dispose()
+        await anyio.to_thread.run_sync(tracing.stop)
 
-    app = FastAPIOffline(title="Uploader", lifespan=lifespan)
+    app = FastAPIOffline(title="Uploader", lifespan=lifespan, telemetry=NO_TELEMETRY)
     checks: dict[str, Check] = {"database": lambda: check_database(engine), "argilla": argilla.check}
-    install_web(app, checks | {f"dataset {name}": job.check for name, job in jobs.items()})
+    checks |= {f"dataset {name}": job.check for name, job in jobs.items()}
+    install_web(app, checks, settings.metrics_token)
     return app
 
 
@@ -183,6 +194,7 @@ def _make_schedule(all_jobs: Iterable[DatasetJobs], webhook_jobs: WebhookJobs, s
 def main() -> None:
     """Run until SIGTERM or Ctrl-C."""
     configure_logging(read_settings(LogSettings), "uploader")
+    tracing.configure(read_settings(TracingSettings), "uploader")
     settings = read_all_settings()
     refuse_open_bind(settings.uploader.host, read_settings(AccessSettings))
     serve(create_app(settings), settings.uploader.host, settings.uploader.port)

@@ -2,12 +2,21 @@
 
 from prometheus_client import Counter, Enum, Gauge, Histogram
 
-from core.metrics import LATENCY_BUCKETS
+from core.metrics import LATENCY_BUCKETS, start_at_zero
 
 _LONG_BUCKETS = (*LATENCY_BUCKETS, 30, 60, 120, 300, 1800, 3600)
 
+FAILURES = ("refused", "broke_down", "not_visible", "unreadable")
+
 PENDING_TEXTS = Gauge("uploader_pending_texts", "Texts that wait to be uploaded", ["dataset"])
 OLDEST_PENDING_SECONDS = Gauge("uploader_oldest_pending_seconds", "Age of the oldest pending text", ["dataset"])
+WAITING_NOTES = Gauge(
+    "uploader_waiting_notes",
+    "Texts that events told of, and that are not yet read again from Argilla",
+    ["dataset"],
+)
+OLDEST_NOTE_SECONDS = Gauge("uploader_oldest_note_seconds", "Age of the oldest waiting note", ["dataset"])
+DATABASE_BYTES = Gauge("uploader_database_bytes", "Size of the platform's database in Postgres")
 OPEN_RECORDS = Gauge(
     "uploader_open_records",
     "Records before annotators, or on their way there, that want more answers",
@@ -33,7 +42,7 @@ BATCH_EXTRA_PUTS = Counter(
 UPLOADED_TEXTS = Counter("uploader_uploaded_texts_total", "Texts that annotators can see", ["dataset"])
 FAILED_TEXTS = Counter(
     "uploader_failed_texts_total",
-    "Texts that Argilla cannot take: refused, broke_down, not_visible",
+    f"Texts that Argilla cannot take: {', '.join(FAILURES)}",
     ["dataset", "reason"],
 )
 RETRIED_TEXTS = Counter(
@@ -137,6 +146,12 @@ RULE_FAILURES = Counter(
 )
 JOB_STOPPED = Gauge(
     "uploader_job_stopped",
-    "1 while a job of a dataset stands still, by kind of reason",
-    ["dataset", "job", "reason"],
+    "1 while a job of a dataset (`task`: Prometheus has a `job` of its own) stands still, by kind of reason",
+    ["dataset", "task", "reason"],
 )
+
+
+def begin(dataset: str) -> None:
+    """Show a dataset's counters before anything has happened to it."""
+    start_at_zero(UPLOADED_TEXTS, dataset)
+    start_at_zero(FAILED_TEXTS, *((dataset, reason) for reason in FAILURES))

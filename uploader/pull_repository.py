@@ -21,6 +21,11 @@ order by received_at
 limit :count
 """)
 
+_WAITING = text("""
+select count(*), cast(coalesce(extract(epoch from clock_timestamp() - min(received_at)), 0) as float8)
+from rereads where dataset = :dataset
+""")
+
 # A note that was renewed since it was read has another stamp, and stays.
 _FINISH_NOTES = text("""
 with done as (
@@ -154,6 +159,12 @@ async def list_notes(connection: AsyncConnection, dataset: str, count: int) -> N
     rows = (await connection.execute(_NOTES, {"dataset": dataset, "count": count})).all()
     notes = [Note(row.text_id, row.argilla_record_id, row.received_at, row.stamp) for row in rows]
     return Notes(notes, rows[0].read_at) if rows else None
+
+
+async def measure_notes(connection: AsyncConnection, dataset: str) -> tuple[int, float]:
+    """Return the number of notes, and the age of the oldest in seconds."""
+    row = (await connection.execute(_WAITING, {"dataset": dataset})).one()
+    return row[0], row[1]
 
 
 async def finish_notes(connection: AsyncConnection, dataset: str, notes: Sequence[Note]) -> None:

@@ -175,6 +175,11 @@ async def measure_backlog(connection: AsyncConnection, dataset: str) -> tuple[in
     return row[0], float(row[1] or 0)
 
 
+async def measure_database(connection: AsyncConnection) -> int:
+    """Return how many bytes the database takes on disk."""
+    return await connection.scalar(text("select pg_database_size(current_database())")) or 0
+
+
 async def count_open(connection: AsyncConnection, dataset: str) -> int:
     """Return the number of records before annotators, or on their way there, that want more answers."""
     return await connection.scalar(_OPEN, {"dataset": dataset}) or 0

@@ -8,9 +8,11 @@ from uuid import UUID, uuid4
 
 import structlog
 
+from core.tracing import tracing
 from uploader import metrics, repository
 from uploader.argilla_errors import Gone, Stopped
 from uploader.argilla_setup import Prepared
+from uploader.batch_trace import trace_batch
 from uploader.claiming import claim_texts
 from uploader.completion import settle_completion
 from uploader.destination import ArgillaDataset
@@ -76,12 +78,12 @@ async def _upload_next(run: _Run) -> bool:
     lane = run.lane
     prepared = await lane.prepare()
     await lane.argilla.wait_for_circuit()
-    claim = uuid4()
+    claim, claimed_ns = uuid4(), time.time_ns()
     texts = await _claim(lane, claim, run.settings)
     if not texts:
         return False
     try:
-        await _upload_batch(lane, prepared, claim, texts)
+        await _upload_batch(lane, prepared, claim, claimed_ns, texts)
     except (asyncio.CancelledError, NotLeading) as error:
         await _give_back(lane, claim, 0, "leader_changed" if isinstance(error, NotLeading) else "stopping")
         raise
@@ -114,7 +116,9 @@ async def _claim(lane: Lane, claim: UUID, settings: PushSettings) -> list[Pendin
     return texts
 
 
-async def _upload_batch(lane: Lane, prepared: Prepared, claim: UUID, texts: list[PendingText]) -> None:
+async def _upload_batch(
+    lane: Lane, prepared: Prepared, claim: UUID, claimed_ns: int, texts: list[PendingText]
+) -> None:
     started = time.monotonic()
     destination = ArgillaDataset(
         lane.argilla,
@@ -125,6 +129,20 @@ async def _upload_batch(lane: Lane, prepared: Prepared, claim: UUID, texts: list
         lane.leadership.check,
         is_new=all(text.attempts == 0 for text in texts),
     )
+    outcome = None
+    try:
+        outcome = await _deliver(lane, prepared, destination, claim, texts)
+    finally:
+        if tracing.on:
+            trace_batch(lane.name, claimed_ns, destination.steps, texts, outcome)
+    metrics.BATCH_EXTRA_PUTS.labels(lane.name).inc(destination.put_count - 1)
+    metrics.BATCH_SECONDS.labels(lane.name).observe(time.monotonic() - started)
+    metrics.BATCH_TEXTS.labels(lane.name).observe(len(texts))
+
+
+async def _deliver(
+    lane: Lane, prepared: Prepared, destination: ArgillaDataset, claim: UUID, texts: list[PendingText]
+) -> Outcome:
     held = await list_answers(lane, prepared.dataset_id, texts)
     records = [
         add_responses(to_record(text, prepared.question_id, lane.labels), held.get(text.id, {}), lane.definition)
@@ -133,9 +151,7 @@ async def _upload_batch(lane: Lane, prepared: Prepared, claim: UUID, texts: list
     outcome = await deliver(destination, records)
     given_back = [a for id_ in outcome.uploaded & destination.given_back for a in held[UUID(id_)].values()]
     await _finish(lane, prepared.dataset_id, claim, outcome, given_back)
-    metrics.BATCH_EXTRA_PUTS.labels(lane.name).inc(destination.put_count - 1)
-    metrics.BATCH_SECONDS.labels(lane.name).observe(time.monotonic() - started)
-    metrics.BATCH_TEXTS.labels(lane.name).observe(len(texts))
+    return outcome
 
 
 async def _finish(

@@ -22,7 +22,7 @@ from core.settings import DatabaseSettings
 from ingestion_api.batches import Batch
 from ingestion_api.bulk import Counts, Cursor, Journal, store_bulk
 from ingestion_api.bulk_parameters import BulkParameters, make_upload
-from ingestion_api.bulk_process import prepare_process
+from ingestion_api.bulk_process import prepare_process, tracing_for
 from ingestion_api.decoding import decode
 from ingestion_api.imports import journal
 from ingestion_api.readers import RowRefused
@@ -76,6 +76,7 @@ def run_import(
     before = asdict(counts)
     state = None
     with (
+        tracing_for(None),
         suppress(ClaimLost),  # outside of the connection's block, which then rolls back
         _connect(database) as connection,
         _connect(database, autocommit=True) as reader,

@@ -1,7 +1,9 @@
 """Snapshots of the labelled data: made once, kept as they are, read by name."""
 
+import time
 from collections.abc import Iterator, Set
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -12,9 +14,10 @@ import structlog
 from pyarrow import parquet
 
 from core.datasets import Datasets
-from core.problems import Conflict, Unavailable
+from core.problems import Conflict, NotFound, Unavailable
 from serving_api import repository
 from serving_api.changes import feed_of
+from serving_api.metrics import SNAPSHOT_SECONDS, SNAPSHOTS
 from serving_api.query import TextsQuery
 from serving_api.replica import Replica
 from serving_api.repository import Point
@@ -83,7 +86,7 @@ class Snapshots:
 
     def submit(self, request: SnapshotCreate, query: TextsQuery) -> "Future[Created]":
         """Begin to create a snapshot in a thread of its own; it is finished also when nobody waits for it."""
-        return self._thread.submit(self.create, request, query)
+        return self._thread.submit(copy_context().run, self.create, request, query)
 
     def close(self) -> None:
         """Wait for what is under way to end; the replica's end, before, interrupts it."""
@@ -97,6 +100,19 @@ class Snapshots:
             Unavailable: another snapshot is being written, the replica or the storage is not there, or space or
                 memory is short.
         """
+        started = time.perf_counter()
+        try:
+            created = self._create_in_turn(request, query)
+        except Exception as error:
+            is_refused = isinstance(error, Conflict | NotFound) or getattr(error, "code", None) == "too_busy"
+            SNAPSHOTS.labels("refused" if is_refused else "failed").inc()
+            raise
+        SNAPSHOTS.labels("written" if created.is_new else "found").inc()
+        if created.is_new:
+            SNAPSHOT_SECONDS.observe(time.perf_counter() - started)
+        return created
+
+    def _create_in_turn(self, request: SnapshotCreate, query: TextsQuery) -> Created:
         try:
             with reaching_storage(), self._turns.turn() as folder:
                 self.storage.clean()

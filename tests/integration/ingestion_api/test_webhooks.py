@@ -179,3 +179,20 @@ def test_without_postgres_argilla_is_told_to_come_again(tmp_path: Path) -> None:
         answer = httpx.post(f"{program.url}/webhooks/argilla", content=body, headers=signed(body))
     assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
     assert answer.headers["retry-after"]
+
+
+def test_what_becomes_of_events_is_counted(send: Send, client: httpx.Client) -> None:
+    def count(outcome: str) -> float:
+        name = f'ingestion_webhook_events_total{{outcome="{outcome}"}} '
+        lines = client.get("/metrics").text.splitlines()
+        return next((float(line.removeprefix(name)) for line in lines if line.startswith(name)), 0)
+
+    before = {outcome: count(outcome) for outcome in ("noted", "ignored", "malformed", "forged")}
+    body = event(_ID, _ARGILLA_DATASET)
+    send(body).raise_for_status()
+    send(event(_ID, UUID(int=99))).raise_for_status()
+    assert send(b"no event", signed(b"no event")).status_code == 400
+    assert send(body, signed(b"another body")).status_code == 401
+    assert client.post("/webhooks/argilla", content=body).status_code == 401
+    after = {outcome: count(outcome) - before[outcome] for outcome in before}
+    assert after == {"noted": 1, "ignored": 1, "malformed": 1, "forged": 2}

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from core.problems import Unavailable
 from core.settings import DatabaseSettings
-from serving_api.metrics import APPLY_SECONDS
+from serving_api.metrics import APPLY_SECONDS, LABEL_LAG_SECONDS
 from serving_api.replica import Replica
 from serving_api.settings import ReplicaSettings
 from tests.integration.serving_api.conftest import Serve, World, fresh_world, make_client
@@ -31,6 +31,12 @@ def replica_of(client: TestClient) -> Replica:
 def builds() -> float:
     samples = next(iter(APPLY_SECONDS.labels("build").collect())).samples
     return next(sample.value for sample in samples if sample.name.endswith("_count"))
+
+
+def lags() -> tuple[float, float]:
+    """Return how many lags were measured, and their sum in seconds."""
+    samples = {sample.name: sample.value for sample in next(iter(LABEL_LAG_SECONDS.collect())).samples}
+    return samples["serving_label_lag_seconds_count"], samples["serving_label_lag_seconds_sum"]
 
 
 def change_at_random(labeller: Labeller, seed: int, rounds: int) -> None:
@@ -68,6 +74,26 @@ def test_concurrent_writers_and_a_long_transaction(
     labeller.wait_for(replica)
     assert_same(engine, replica)
     assert client.get(f"/texts/{slow}").status_code == 200
+
+
+def test_a_lag_is_measured_for_each_new_answer_and_for_nothing_else(
+    client: TestClient, labeller: Labeller, replica: Replica, engine: Engine
+) -> None:
+    first = labeller.add_label("first")
+    labeller.wait_for(replica)
+    count, seconds = lags()
+    labeller.annotate({first: {"ada": "toxic", "bob": "toxic"}})
+    labeller.wait_for(replica)
+    wait_until(lambda: lags()[0] == count + 1)
+    assert 0 <= lags()[1] - seconds < 120
+    # As an estimated rule rewrites it: the answers are old.
+    with engine.begin() as connection:
+        connection.execute(text("update labels set confidence = 0.9, changed_xid = pg_current_xact_id()"))
+    labeller.annotate({first: {"ada": "toxic"}})  # taken back
+    labeller.annotate({first: {}})
+    labeller.add_label("another one")
+    labeller.wait_for(replica)
+    wait_until(lambda: lags()[0] == count + 2)
 
 
 def test_open_transaction_holds_back_what_came_later(

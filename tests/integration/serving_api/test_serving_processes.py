@@ -16,6 +16,7 @@ from core.settings import DatabaseSettings
 from tests.conftest import fresh_database
 from tests.integration.serving_api.labelling import Labeller, wait_until
 from tests.integration.serving_api.test_serving_rebuild import builds_wait
+from tests.otlp import Collector, collecting
 from tests.programs import Program, running
 
 PROCESSES = 3
@@ -45,6 +46,7 @@ class Several:
     program: Program
     labeller: Labeller
     folder: Path
+    collector: Collector
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +55,15 @@ def several(
 ) -> Iterator[Several]:
     """Started once, for it takes three processes that load everything."""
     folder = tmp_path_factory.mktemp("several")
-    with fresh_database(admin_database_url, template_database) as url:
+    with fresh_database(admin_database_url, template_database) as url, collecting() as collector:
         engine = create_engine(DatabaseSettings(url=SecretStr(url)).sqlalchemy_url)
         labeller = Labeller(engine)
         for number in range(5):
             labeller.add_label(f"text {number}")
-        with running("serving_api", environment(url, folder), folder / "log", "/readyz") as program:
+        env = environment(url, folder) | {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+        with running("serving_api", env, folder / "log", "/readyz") as program:
             wait_until(lambda: ready(program) == PROCESSES, 60)
-            yield Several(program, labeller, folder)
+            yield Several(program, labeller, folder, collector)
         engine.dispose()
 
 
@@ -102,6 +105,12 @@ def test_one_builds_and_all_answer_the_same(several: Several) -> None:
     metrics = {httpx.get(f"{program.url}/metrics").text for _ in range(10)}
     assert all(f"\nserving_replica_version {float(newest)}\n" in text for text in metrics)
     assert all(f"\nserving_replica_rows {float(before + 1)}\n" in text for text in metrics)
+
+
+def test_each_process_sends_its_own_spans(several: Several) -> None:
+    id_ = several.labeller.add_label("is traced")
+    pids = {child.pid for child in children(several.program)}
+    wait_until(lambda: {span.pid for span in several.collector.of(id_) if span.name == "apply"} == pids, 60)
 
 
 @pytest.mark.soak

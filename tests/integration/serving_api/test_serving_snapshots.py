@@ -9,6 +9,7 @@ from pyarrow import parquet
 from sqlalchemy import Engine, text
 from starlette.testclient import TestClient
 
+from serving_api.metrics import SNAPSHOTS
 from serving_api.replica import Replica
 from tests.integration.serving_api.labelling import Labeller
 
@@ -42,3 +43,19 @@ def test_near_duplicates_go_where_the_first_one_is(
 def _link(connection: Any, later: UUID, earlier: UUID, similarity: float) -> None:
     values = {"later": later, "earlier": earlier, "similarity": similarity}
     connection.execute(text("insert into near_duplicates values (:later, :earlier, :similarity)"), values)
+
+
+def test_what_becomes_of_snapshots_is_counted(client: TestClient, labeller: Labeller, replica: Replica) -> None:
+    def count(outcome: str) -> float:
+        value: float = SNAPSHOTS.labels(outcome)._value.get()
+        return value
+
+    labeller.add_label("one")
+    labeller.wait_for(replica)
+    before = {outcome: count(outcome) for outcome in ("written", "found", "refused", "failed")}
+    for body, status in (({"name": "a"}, 201), ({"name": "a"}, 200), ({"name": "a", "seed": 5}, 409)):
+        assert client.post("/snapshots", json=body).status_code == status
+    after = {outcome: count(outcome) - before[outcome] for outcome in before}
+    assert after == {"written": 1, "found": 1, "refused": 1, "failed": 0}
+    disk = client.get("/metrics").text
+    assert float(disk.split("\nserving_data_free_bytes ")[1].split()[0]) > 0

@@ -3,19 +3,23 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
+from uuid import uuid4
 
 import anyio
 import httpx
-from sqlalchemy.ext.asyncio import AsyncEngine
+import psycopg
+from prometheus_client import REGISTRY
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from core.datasets import Dataset
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine, get_database
 from tests.integration.uploader.fake_argilla import DATASET_ID, QUESTION_ID, FakeArgilla
+from uploader import metrics
 from uploader.argilla_client import Argilla
 from uploader.argilla_setup import Prepared
 from uploader.collector import Collector
 from uploader.estimation import Estimator
-from uploader.jobs import DatasetJobs
+from uploader.jobs import DatabaseJobs, DatasetJobs
 from uploader.lane import Lane
 from uploader.leadership import Leadership
 from uploader.registration import Registration
@@ -123,3 +127,37 @@ def test_an_outage_is_no_alert(run: RunWithEngine, rows: Rows, add_texts: AddTex
     add_texts("a")
     _run_jobs(run, FakeArgilla(is_away=True), work)
     assert rows(_ALERTS) == []
+
+
+def test_notes_and_the_database_are_measured(
+    run: RunWithEngine, add_texts: AddTexts, rows: Rows, database_url: str
+) -> None:
+    [id_] = add_texts("a")
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "insert into rereads (text_id, dataset, argilla_record_id, event_at, received_at, stamp)"
+            " values (%s, %s, %s, now(), now() - interval '1 hour', %s)",
+            [id_, DATASET, uuid4(), uuid4()],
+        )
+
+    async def work(jobs: DatasetJobs, lane: Lane, stopping: asyncio.Event) -> None:
+        await jobs.measure(stopping)
+        await DatabaseJobs(lane.engine, 0).measure(stopping)
+
+    _run_jobs(run, FakeArgilla(), work)
+    shown = {sample.name: sample for metric in REGISTRY.collect() for sample in metric.samples}
+    assert shown["uploader_waiting_notes"].value == 1
+    assert 3600 <= shown["uploader_oldest_note_seconds"].value < 3900
+    assert shown["uploader_database_bytes"].value > 1_000_000
+
+
+def test_measuring_survives_an_outage(run: RunWithEngine) -> None:
+    async def work(_jobs: DatasetJobs, _lane: Lane, stopping: asyncio.Event) -> None:
+        engine = create_async_engine("postgresql+psycopg://nobody@127.0.0.1:1/none")
+        await DatabaseJobs(engine, 0).measure(stopping)
+        await engine.dispose()
+
+    _run_jobs(run, FakeArgilla(), work)
+    stopped = metrics.JOB_STOPPED.labels("", "database", "database")
+    assert stopped._value.get() == 1
+    stopped.set(0)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from pydantic import SecretStr
 
 from core.problems import NotFound
 from core.web import install_web
@@ -87,3 +88,37 @@ def test_metrics_count_by_route_not_by_path(client: TestClient) -> None:
     metrics = client.get("/metrics").text
     assert 'route="/number"' in metrics
     assert "secret-id" not in metrics
+
+
+def test_methods_that_clients_invent_are_one(client: TestClient) -> None:
+    for method in ("BREW", "WHEN"):
+        client.request(method, "/number")
+    metrics = client.get("/metrics").text
+    assert 'method="other"' in metrics
+    assert "BREW" not in metrics
+
+
+@pytest.mark.parametrize(
+    ("authorization", "status"),
+    [
+        ("Bearer 0123456789abcdef", 200),
+        ("bearer  0123456789abcdef ", 200),
+        ("Bearer 0123456789abcdeF", 401),
+        ("Basic 0123456789abcdef", 401),
+        ("Bearer", 401),
+        ("Bearer \u00e9", 401),
+        (None, 401),
+    ],
+)
+def test_metrics_may_ask_for_a_token(authorization: str | None, status: int) -> None:
+    app = FastAPI()
+    install_web(app, {}, SecretStr("0123456789abcdef"))
+    headers = {b"Authorization": authorization.encode("latin-1")} if authorization else {}
+    with TestClient(app) as client:
+        answer = client.get("/metrics", headers=headers)
+        assert answer.status_code == status
+        assert client.get("/healthz").status_code == 200
+        assert "401" in client.get("/openapi.json").json()["paths"]["/metrics"]["get"]["responses"]
+    if status != 200:
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert answer.json()["code"] == "missing_key"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+import structlog
 
 from core.problems import Unavailable
 from serving_api.query_pool import Connect, QueryPool
@@ -25,6 +26,18 @@ def replica(tmp_path: Path) -> Iterator[Replica]:
         cursor.execute("insert into state values ('cluster', 1, 1, timestamp '2026-11-24', 0)")
     yield replica
     replica.close()
+
+
+def test_a_query_knows_for_which_request_it_is(replica: Replica) -> None:
+    async def scenario() -> None:
+        pool = QueryPool(replica, 1, 0, 10)
+        for id_ in ("a", "b"):
+            structlog.contextvars.bind_contextvars(request_id=id_)
+            known = await pool.run(lambda *_: structlog.contextvars.get_contextvars())
+            assert known["request_id"] == id_
+        pool.close()
+
+    asyncio.run(scenario())
 
 
 def test_query_runs_and_its_errors_come_through(replica: Replica) -> None:
