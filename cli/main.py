@@ -7,6 +7,7 @@ import typer
 from sqlalchemy.exc import OperationalError
 
 from cli import annotators, gold, keys, snapshot, uploads
+from cli.backup import commands as backup
 from cli.console import err, printable
 from cli.demo_data import demo_data
 from cli.export import export
@@ -25,8 +26,10 @@ app.command()(ingest)
 app.command()(export)
 app.command()(forget)
 app.command()(status)
+app.command()(backup.restore)
 app.command("demo-data")(demo_data)
 app.add_typer(annotators.app, name="annotators")
+app.add_typer(backup.app, name="backup")
 app.add_typer(gold.app, name="gold")
 app.add_typer(keys.app, name="keys")
 app.add_typer(snapshot.app, name="snapshot")
