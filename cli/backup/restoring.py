@@ -139,7 +139,7 @@ def _list_data(connection: Connection, tables: Sequence[str]) -> list[str]:
         [(there,)] = connection.execute("select to_regclass(%s) is not null", [f"public.{table}"]).fetchall()
         if not there:
             continue
-        query = sql.SQL("select count(*) from (select from public.{} limit 1000000) as some")
+        query = sql.SQL("select count(*) from (select from public.{} limit 1000000) as counted")
         [(count,)] = connection.execute(query.format(sql.Identifier(table))).fetchall()
         # A new Argilla has an owner.
         if isinstance(count, int) and count > (table == "users"):

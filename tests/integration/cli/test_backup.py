@@ -151,8 +151,10 @@ def test_everything_comes_back_and_nothing_stale(source: Place, archive: Path, t
     assert ask(target.platform, stamped) == [(0,)]
     assert ask(target.platform, "select leader_id, swept_at, rule_seen_xid from datasets") == [(None, None, None)]
     # Also what comes after the data.
-    indexes = "select indexdef from pg_indexes where schemaname = 'public' order by 1"
+    indexes = "select indexname from pg_indexes where schemaname = 'public' order by 1"
     assert ask(target.platform, indexes) == ask(source.platform, indexes)
+    # Its condition comes back in other words; the uploader's are still found to mean the same.
+    assert "ix_texts_open" in _plan(target.platform)
     # Argilla: nobody's event goes to where the platform was; other people's webhooks stay as they are.
     assert ask(target.argilla, "select username from users order by id") == [("owner",), ("ann",)]
     assert ask(target.argilla, "select id, enabled from webhooks order by id") == [
@@ -173,6 +175,16 @@ def test_everything_comes_back_and_nothing_stale(source: Place, archive: Path, t
     assert "1 texts that were forgotten since the archive was made are forgotten again" in again.stdout
     assert ask(target.platform, f"select status, text from texts where id = '{gone}'") == [("forgotten", "")]  # noqa: S608
     assert len(ask(target.platform, "select from texts where status = 'forgotten'")) == 1
+
+
+def _plan(url: str) -> str:
+    query = """
+        select from texts
+        where dataset = 'toxicity' and status in ('uploading', 'uploaded') and completed_at is null
+    """
+    with psycopg.connect(url) as connection:
+        connection.execute("set enable_seqscan = off")
+        return str(connection.execute(f"explain {query}").fetchall())
 
 
 def test_a_restore_that_fails_or_dies_changes_nothing(
