@@ -45,7 +45,7 @@ class DatabaseSettings(SettingsGroup):
 
     prepare_statements: bool = Field(
         True,
-        description="Whether the server keeps statements prepared; false behind a PgBouncer that pools transactions.",
+        description="Whether statements are prepared; false behind a PgBouncer that pools transactions.",
     )
 
     @field_validator("url")
