@@ -23,8 +23,8 @@ from load_testing.bench.servers import Server, api_environment, free_port, servi
 
 _COUNTS = (1, 2, 4)
 _CLIENTS = 64
-_POSTS = 6000
-_GETS = 6000
+_POSTS = 4000
+_GETS = 4000
 _TEXTS = 20_000
 _BUILD_SECONDS = 300
 
