@@ -46,6 +46,7 @@ delete from alerts;
 # Nobody's event may go to where the platform was; the uploader sets the address and enables them.
 _RESET_ARGILLA = "update webhooks set enabled = false where id in ({ids});\n"
 
+# Not what an extension owns, nor the sequence of an identity column, which goes with its table.
 # By kind: tables with all that hangs on them, then what is left of sequences, views, types and functions.
 _REMOVE = """
 do $remove$
@@ -60,7 +61,7 @@ begin
                    ('m', 'materialized view'), ('S', 'sequence')
         ) as kinds (kind, name) on kinds.kind = c.relkind::text
         where c.relnamespace = 'public'::regnamespace
-            and not exists (select from pg_depend d where d.objid = c.oid and d.deptype = 'e')
+            and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype in ('e', 'i'))
     loop
         execute found.command;
     end loop;
@@ -68,7 +69,7 @@ begin
         select format('drop type if exists public.%I cascade', t.typname) as command
         from pg_type t
         where t.typnamespace = 'public'::regnamespace and t.typtype in ('e', 'd')
-            and not exists (select from pg_depend d where d.objid = t.oid and d.deptype = 'e')
+            and not exists (select from pg_depend d where d.classid = 'pg_type'::regclass and d.objid = t.oid and d.deptype = 'e')
     loop
         execute found.command;
     end loop;
@@ -76,7 +77,7 @@ begin
         select format('drop routine if exists %s cascade', p.oid::regprocedure) as command
         from pg_proc p
         where p.pronamespace = 'public'::regnamespace
-            and not exists (select from pg_depend d where d.objid = p.oid and d.deptype = 'e')
+            and not exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')
     loop
         execute found.command;
     end loop;
