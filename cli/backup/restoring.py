@@ -61,7 +61,10 @@ begin
                    ('m', 'materialized view'), ('S', 'sequence')
         ) as kinds (kind, name) on kinds.kind = c.relkind::text
         where c.relnamespace = 'public'::regnamespace
-            and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype in ('e', 'i'))
+            and not exists (
+                select from pg_depend d
+                where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype in ('e', 'i')
+            )
     loop
         execute found.command;
     end loop;
@@ -69,7 +72,10 @@ begin
         select format('drop type if exists public.%I cascade', t.typname) as command
         from pg_type t
         where t.typnamespace = 'public'::regnamespace and t.typtype in ('e', 'd')
-            and not exists (select from pg_depend d where d.classid = 'pg_type'::regclass and d.objid = t.oid and d.deptype = 'e')
+            and not exists (
+                select from pg_depend d
+                where d.classid = 'pg_type'::regclass and d.objid = t.oid and d.deptype = 'e'
+            )
     loop
         execute found.command;
     end loop;
@@ -77,7 +83,10 @@ begin
         select format('drop routine if exists %s cascade', p.oid::regprocedure) as command
         from pg_proc p
         where p.pronamespace = 'public'::regnamespace
-            and not exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')
+            and not exists (
+                select from pg_depend d
+                where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e'
+            )
     loop
         execute found.command;
     end loop;
