@@ -1,6 +1,8 @@
 """Where the platform is: from the environment, else from a running local stack, else the default ports."""
 
 import json
+import shlex
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +22,18 @@ class CommandLineSettings(SettingsGroup):
     argilla_url: str | None = Field(None, description="Argilla; else the running local stack's.")
     argilla_api_key: SecretStr | None = Field(None, description="Argilla owner's key; else the local stack's.")
     data_dir: Path = Field(Path(".data"), description="Folder that holds the local stack's data.")
+    argilla_database_url: SecretStr | None = Field(
+        None, description="Argilla's Postgres, for back-ups; else the running local stack's."
+    )
+    argilla_reindex_command: str | None = Field(
+        None, description="Makes Argilla's search index anew after a restore; else the running local stack's."
+    )
+    snapshots_url: str | None = Field(
+        None, description="Folder of the snapshots, or `s3://bucket/prefix`; else `snapshots/` in DATA_DIR."
+    )
+    pg_bin_dir: Path | None = Field(
+        None, description="Folder of `pg_dump`, `pg_restore` and `psql`; else they are looked for."
+    )
 
 
 @cache
@@ -56,6 +70,38 @@ def database() -> DatabaseSettings:
         typer.secho("Set DATABASE_URL, or start the local stack with `make up`.", err=True, fg="red")
         raise typer.Exit(2)
     return DatabaseSettings(url=SecretStr(url))
+
+
+def argilla_database() -> str:
+    """Return the address of Argilla's database. Holds the password: never log it.
+
+    Raises:
+        typer.Exit: it is not named, and no local stack runs; or it is no Postgres.
+    """
+    given = settings().argilla_database_url
+    url = given.get_secret_value() if given else _local_stack("argilla_database_url")
+    if url is None:
+        message = "Set ARGILLA_DATABASE_URL, or give --without-argilla."
+        typer.secho(message, err=True, fg="red")
+        raise typer.Exit(2)
+    scheme, _, rest = url.partition("://")
+    # Argilla's own setting of this name tells its driver, too.
+    if scheme.partition("+")[0] not in {"postgresql", "postgres"}:
+        typer.secho("ARGILLA_DATABASE_URL must start with postgresql://.", err=True, fg="red")
+        raise typer.Exit(2)
+    return f"postgresql://{rest}"
+
+
+def argilla_reindex() -> str | None:
+    """Return the command that makes Argilla's search index anew; None if none is known."""
+    if settings().argilla_reindex_command or not _local_stack("argilla_database_url"):
+        return settings().argilla_reindex_command
+    return f"{shlex.quote(sys.executable)} -m local_stack reindex"
+
+
+def snapshots() -> str:
+    """Return where the snapshots are: a folder, or an address as fsspec takes it."""
+    return settings().snapshots_url or str((settings().data_dir / "snapshots").resolve())
 
 
 def knows_database() -> bool:

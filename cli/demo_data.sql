@@ -37,6 +37,9 @@ from (
     ) as texts
 ) as digests;
 
+-- Without statistics the joins below may compare each row with each.
+analyze demo;
+
 -- -> uploaded: demo texts count as seen by annotators; no uploader will claim them
 insert into texts (id, dataset, text, claimed_label, score, source, external_id, metadata, received_at, status,
                    attempts, uploaded_at, completed_at)

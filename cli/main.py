@@ -8,6 +8,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from cli import annotators, gold, keys, snapshot, uploads
 from cli.audit import audit
+from cli.backup import commands as backup
 from cli.console import err, printable
 from cli.demo_data import demo_data
 from cli.export import export
@@ -27,8 +28,10 @@ app.command()(export)
 app.command()(forget)
 app.command()(audit)
 app.command()(status)
+app.command()(backup.restore)
 app.command("demo-data")(demo_data)
 app.add_typer(annotators.app, name="annotators")
+app.add_typer(backup.app, name="backup")
 app.add_typer(gold.app, name="gold")
 app.add_typer(keys.app, name="keys")
 app.add_typer(snapshot.app, name="snapshot")

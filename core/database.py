@@ -37,7 +37,12 @@ def _options(settings: DatabaseSettings, program: str) -> dict[str, Any]:
         "max_overflow": 0,
         "pool_pre_ping": True,
         "pool_timeout": 5,
-        "connect_args": {"application_name": program, "connect_timeout": 5, "options": _timeout(settings)},
+        "connect_args": {
+            "application_name": program,
+            "connect_timeout": 5,
+            "options": _timeout(settings),
+            "prepare_threshold": settings.prepare_threshold,
+        },
     }
 
 
@@ -50,7 +55,9 @@ async def connect(settings: DatabaseSettings, program: str) -> psycopg.AsyncConn
         psycopg.OperationalError: Postgres is away.
     """
     url = connection_string(settings.libpq_url, program, _timeout(settings))
-    return await psycopg.AsyncConnection.connect(url, autocommit=True)
+    return await psycopg.AsyncConnection.connect(
+        url, autocommit=True, prepare_threshold=settings.prepare_threshold
+    )
 
 
 def connect_in_thread(
@@ -64,7 +71,7 @@ def connect_in_thread(
         psycopg.OperationalError: Postgres is away.
     """
     url = connection_string(settings.libpq_url, program, f"{options} {_timeout(settings)}".strip())
-    return psycopg.connect(url, autocommit=autocommit)
+    return psycopg.connect(url, autocommit=autocommit, prepare_threshold=settings.prepare_threshold)
 
 
 def make_engine(settings: DatabaseSettings, program: str) -> Engine:

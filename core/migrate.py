@@ -20,7 +20,8 @@ _LOCK = 7_305_118
 log = structlog.get_logger()
 
 
-def _config() -> Config:
+def alembic_config() -> Config:
+    """Return where the migrations are."""
     config = Config()
     config.set_main_option("script_location", str(files("core").joinpath("migrations")))
     return config
@@ -33,7 +34,7 @@ def migrate(settings: DatabaseSettings) -> None:
         connection.execute(text("select pg_advisory_lock(:lock)"), {"lock": _LOCK})
         connection.execute(text("set lock_timeout = '10s'"))
         connection.commit()
-        config = _config()
+        config = alembic_config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         connection.commit()
@@ -44,7 +45,7 @@ def migrate(settings: DatabaseSettings) -> None:
 @cache
 def newest_revision() -> str:
     """Return the revision that this release needs."""
-    head = ScriptDirectory.from_config(_config()).get_current_head()
+    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
     assert head is not None  # noqa: S101 - the first migration ships with the package
     return head
 

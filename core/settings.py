@@ -45,12 +45,22 @@ class DatabaseSettings(SettingsGroup):
         60, ge=1, description="Postgres ends a statement of a program that runs longer."
     )
 
+    prepare_statements: bool = Field(
+        True,
+        description="Whether statements are prepared; false behind a PgBouncer that pools transactions.",
+    )
+
     @field_validator("url")
     @classmethod
     def _is_postgres(cls, url: SecretStr) -> SecretStr:
         if not url.get_secret_value().startswith(("postgresql://", "postgres://")):
             raise ValueError("must start with postgresql://")
         return url
+
+    @property
+    def prepare_threshold(self) -> int | None:
+        """After how many runs psycopg prepares a statement; None: never."""
+        return 5 if self.prepare_statements else None
 
     @property
     def libpq_url(self) -> str:

@@ -1,4 +1,4 @@
-"""The commands: up, down, clean, status."""
+"""The commands: up, down, clean, status, reindex."""
 
 import json
 import signal
@@ -13,10 +13,13 @@ from rich.console import Console
 
 from local_stack.ancestors import MakeWatch
 from local_stack.cleaning import delete_data_dir
+from local_stack.components.argilla import reindex as make_index_anew
 from local_stack.components.catalogue import EVERYTHING
+from local_stack.credentials import load_or_create_credentials
 from local_stack.errors import StackError
 from local_stack.liveness import wait_until_ended
 from local_stack.lock import StackLock
+from local_stack.plan import Context
 from local_stack.progress import display_for
 from local_stack.settings import StackSettings, load_settings
 from local_stack.stack import Stack
@@ -161,6 +164,21 @@ def status() -> None:
         for name, pid in json.loads(file.read_text())["pids"].items():
             state = "runs" if psutil.pid_exists(pid) else "is gone"
             _say(f"{name} {state} (pid {pid})")
+
+
+@app.command()
+def reindex() -> None:
+    """Make Argilla's search index anew from its database, while a stack with Postgres and OpenSearch runs."""
+    with _clear_errors():
+        settings = load_settings()
+        if StackLock(settings.data_dir).running_owner() is None:
+            raise StackError(
+                f"No stack runs on {settings.data_dir}. Start its stores: "
+                "python -m local_stack up --only postgres,opensearch"
+            )
+        credentials = load_or_create_credentials(settings.data_dir)
+        make_index_anew(Context(settings, credentials, threading.Event(), -1, lambda _name, _text: None))
+        _say("Argilla's search index is made anew.")
 
 
 def _say(text: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from local_stack.argilla_environment import is_argilla_installed
 from local_stack.components.catalogue import EVERYTHING, SERVICES, STEPS
-from local_stack.components.postgres import database_url
+from local_stack.components.postgres import argilla_database_url, database_url
 from local_stack.components.programs import program_environment
 from local_stack.credentials import load_or_create_credentials
 from local_stack.disk import check_free_disk, is_disk_full
@@ -210,6 +210,7 @@ class Stack:
                 "argilla_url": self.settings.argilla_url,
                 "argilla_api_key": self.context.credentials.argilla_api_key,
                 "database_url": database_url(self.context),
+                "argilla_database_url": argilla_database_url(self.context),
                 "uploader_url": self.settings.uploader_url,
                 "pids": self.pids,
             }

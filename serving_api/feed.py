@@ -16,11 +16,13 @@ from core.keys import ValidKey, select_valid_keys
 from core.models import LabelStatus
 from serving_api.replica_tables import Role
 
-# Which history of transaction ids this is: a restored, promoted or recreated database counts anew.
+# Which history of transaction ids this is: a restored, promoted or recreated database counts anew. A restore into
+# the same database makes the table anew: labels of after the back-up are gone, and no tombstone tells.
 _IDENTITY = """
     (select system_identifier from pg_control_system())::text
     || '/' || (select timeline_id from pg_control_checkpoint())
     || '/' || (select oid from pg_database where datname = current_database())
+    || '/' || 'labels'::regclass::oid
 """
 
 _HEAD = f"""

@@ -10,9 +10,11 @@ from rich.table import Table
 from core.migrate import migrate
 from core.settings import DatabaseSettings
 from load_testing.bench import (
+    behind_nginx,
     beside_bulk,
     bulk_uploads,
     label_lag,
+    row_bytes,
     serving_changes,
     serving_exports,
     serving_pages,
@@ -20,6 +22,7 @@ from load_testing.bench import (
     serving_replica,
     serving_search,
     serving_snapshots,
+    shards,
     single_texts,
     table_sizes,
     uploads,
@@ -37,6 +40,8 @@ _OF_INTAKE: dict[str, Callable[[str, int], Table]] = {
 _OF_LABELS: dict[str, Callable[[str, int], Table]] = {
     "replica": serving_replica.measure,
     "exports": serving_exports.measure,
+    "nginx": behind_nginx.measure,
+    "bytes": row_bytes.measure,
 }
 # What needs no stack: each reads a file that it makes.
 _OF_FILES: dict[str, Callable[[int], Table]] = {
@@ -45,6 +50,7 @@ _OF_FILES: dict[str, Callable[[int], Table]] = {
     "changes": serving_changes.measure,
     "search": serving_search.measure,
     "snapshots": serving_snapshots.measure,
+    "shards": shards.measure,
 }
 _ALL = (*_OF_INTAKE, *_OF_LABELS, *_OF_FILES, "uploads", "lag")
 _ARGILLA = {"postgres", "redis", "opensearch", "argilla"}

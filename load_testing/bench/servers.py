@@ -42,7 +42,7 @@ def running_server(command: list[str], env: dict[str, str], path: str) -> Iterat
     Raises:
         RuntimeError: the program ended, or did not answer in time.
     """
-    port = _free_port()
+    port = free_port()
     process = subprocess.Popen(  # noqa: S603 - our own programs and locked ones
         [argument.format(port=port) for argument in command],
         env=os.environ | env | {"INGESTION_PORT": str(port), "SERVING_PORT": str(port)},
@@ -66,7 +66,8 @@ def serving_peer(name: str, env: dict[str, str]) -> Iterator[Server]:
         yield server
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]

@@ -93,6 +93,17 @@ def server_command(context: Context, part: str, port: int, processes: int = 1) -
     return replace(command, env={**command.env, "WEB_CONCURRENCY": str(processes)})
 
 
+def reindex(context: Context) -> None:
+    """Make Argilla's search index anew from its database; Postgres and OpenSearch have to run.
+
+    Raises:
+        StackError: it failed; the message ends with its last lines.
+    """
+    install_argilla(context)
+    command = _argilla_command(context, "argilla_reindex", ["search-engine", "reindex"])
+    run_to_end("argilla_reindex", command, context.log("argilla_reindex"), context.stop_asked)
+
+
 def _worker_command(context: Context) -> Command:
     return _argilla_command(context, "argilla_worker", ["worker", "--num-workers", "1"])
 

@@ -291,6 +291,28 @@ def test_database_that_went_back_in_time_is_read_anew(serve: Serve, labeller: La
         assert client.get("/texts", headers={"If-None-Match": after.headers["etag"]}).status_code == 304
 
 
+def test_a_restore_into_the_same_database_is_noticed(
+    client: TestClient, labeller: Labeller, replica: Replica, engine: Engine
+) -> None:
+    for name in ("kept", "of after the back-up"):
+        labeller.add_label(name)
+    labeller.wait_for(replica)
+    before = client.get("/changes").json()["feed"]
+    # As a restore leaves it: the table is another one, and no tombstone tells of what it lacks.
+    with engine.begin() as connection:
+        for statement in (
+            "create table restored (like labels including all)",
+            "insert into restored select * from labels order by changed_xid limit 1",
+            "update restored set changed_xid = pg_current_xact_id()",
+            "drop table labels",
+            "alter table restored rename to labels",
+        ):
+            connection.execute(text(statement))
+    wait_until(lambda: client.get("/stats").json()["total"] == 1)
+    assert_same(engine, replica)
+    assert client.get("/changes").json()["feed"] != before
+
+
 def test_labels_from_a_dump_are_refused_loudly(
     client: TestClient, labeller: Labeller, replica: Replica, engine: Engine
 ) -> None:

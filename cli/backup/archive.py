@@ -1,0 +1,185 @@
+"""An archive: a folder with a manifest that names all other files with their hashes. It is there whole, or not."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+MANIFEST = "manifest.json"
+PLATFORM_DUMP = "platform.dump"
+ARGILLA_DUMP = "argilla.dump"
+# Ids of the texts that were forgotten, one a line: for a restore of an older archive.
+FORGOTTEN = "forgotten.txt"
+SNAPSHOTS = "snapshots"
+
+_FORMAT = 1
+_UNFINISHED = ".unfinished-"
+_PIECE = 1 << 20
+
+Advance = Callable[[int], object]  # is told of so many more bytes
+
+
+class BadArchive(Exception):
+    """The folder is no archive, or is not what its manifest says."""
+
+
+class Dumped(BaseModel):
+    """One database as it was dumped."""
+
+    model_config = ConfigDict(frozen=True)
+
+    taken_at: datetime = Field(description="What was committed until then is in the dump. The server's clock.")
+    server_major: int
+    pg_dump_major: int
+    revision: str | None = Field(description="Of its schema, as Alembic names it.")
+    rows: dict[str, int] = Field(description="Rows of some tables, to be compared after a restore.")
+
+
+class File(BaseModel):
+    """One file of an archive."""
+
+    model_config = ConfigDict(frozen=True)
+
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class Manifest(BaseModel):
+    """What an archive holds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: int = Field(_FORMAT, ge=_FORMAT, le=_FORMAT)
+    release: str
+    started_at: datetime
+    ended_at: datetime
+    platform: Dumped
+    argilla: Dumped | None = Field(description="None: made without Argilla.")
+    webhooks: tuple[UUID, ...] = Field(description="Argilla's ids of the webhooks that are ours.")
+    has_snapshots: bool
+    files: dict[str, File] = Field(description="By path below the archive.")
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files but the manifest."""
+        return sum(file.bytes for file in self.files.values())
+
+
+@contextmanager
+def new_archive(folder: Path, now: datetime | None = None) -> Iterator[tuple[Path, Path]]:
+    """Give a hidden folder to fill, and the name that it gets when the block ends well; else it is removed.
+
+    Of one `folder` one archive is made at a time: what else is unfinished there is of the dead, and goes.
+
+    Raises:
+        BadArchive: another back-up into this folder is under way.
+        OSError: the folder cannot be written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"annotation-platform-{now or datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    with _alone(folder):
+        for dead in folder.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(dead, ignore_errors=True)
+        if (folder / name).exists():
+            raise BadArchive(f"There is an archive {folder / name} already.")
+        unfinished = folder / f"{_UNFINISHED}{name}"
+        unfinished.mkdir(mode=0o700)
+        try:
+            yield unfinished, folder / name
+            _sync_folders(unfinished)
+            unfinished.rename(folder / name)
+            _sync(folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BadArchive(f"Another back-up into {folder} is under way.") from error
+        yield
+
+
+def describe_files(archive: Path, advance: Advance) -> dict[str, File]:
+    """Write all files of an archive down to the disk, and return them with their hashes, by path below it."""
+    found = {}
+    for path in _list(archive):
+        _sync(archive / path)
+        found[path] = _describe(archive / path, advance)
+    return found
+
+
+def write_manifest(archive: Path, manifest: Manifest) -> None:
+    """Write the manifest, last of all files, down to the disk."""
+    (archive / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
+    _sync(archive / MANIFEST)
+
+
+def read_manifest(archive: Path) -> Manifest:
+    """Return what an archive says that it holds.
+
+    Raises:
+        BadArchive: the folder is none, or not a finished one, or of a release that this one does not know.
+    """
+    if _UNFINISHED in archive.name:
+        raise BadArchive(f"{archive} is not finished.")
+    try:
+        return Manifest.model_validate_json((archive / MANIFEST).read_bytes())
+    except FileNotFoundError as error:
+        raise BadArchive(f"{archive} is no archive, or half of one: it has no {MANIFEST}.") from error
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])
+        raise BadArchive(f"{archive / MANIFEST} is damaged, or of another release. {wrong}") from error
+
+
+def list_complaints(archive: Path, manifest: Manifest, advance: Advance) -> list[str]:
+    """Read every file of an archive, and return a line for each that is not what the manifest says."""
+    there = set(_list(archive))
+    wrong = [f"{path}: is missing" for path in manifest.files.keys() - there]
+    wrong += [f"{path}: is not in the manifest" for path in there - manifest.files.keys()]
+    for path in sorted(manifest.files.keys() & there):
+        said, found = manifest.files[path], _describe(archive / path, advance)
+        if found.bytes != said.bytes:
+            wrong.append(f"{path}: has {found.bytes:,} bytes, not {said.bytes:,}")
+        elif found != said:
+            wrong.append(f"{path}: is damaged, its SHA-256 is another one")
+    return sorted(wrong)
+
+
+def _list(archive: Path) -> list[str]:
+    # What a link leads to is none of the archive's.
+    files = (path for path in archive.rglob("*") if path.is_file() and not path.is_symlink())
+    return sorted(str(path.relative_to(archive)) for path in files if path != archive / MANIFEST)
+
+
+def _describe(path: Path, advance: Advance) -> File:
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+            size += len(piece)
+            advance(len(piece))
+    return File(bytes=size, sha256=digest.hexdigest())
+
+
+def _sync_folders(archive: Path) -> None:
+    for path in (archive, *archive.rglob("*")):
+        if path.is_dir():
+            _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    with suppress(OSError):  # some file systems cannot for folders
+        os.fsync(descriptor)
+    os.close(descriptor)

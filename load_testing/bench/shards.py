@@ -1,0 +1,268 @@
+"""The texts distributed by id over several Postgres servers: what works through one address, and what by shard.
+
+Two ways. Behind one coordinator, `texts` is partitioned by the hash of `id` and each partition is a foreign table
+(postgres_fdw). Or each shard is a whole platform of its own, and the sender chooses it by the id.
+"""
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+from uuid import UUID
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from rich.table import Table
+
+from core.change_feed import STAMP, WINDOW_END
+from core.datasets import DEFAULT_DATASET
+from core.text_identity import text_id
+from load_testing.bench.clusters import clusters, find_postgres_with_fdw
+
+_SHARDS = 2
+_TEXTS = 2000
+_CLAIM = 100
+_LOCK_WAIT = "500ms"
+
+# As the ingestion API's, uploader's and serving API's statements, in as far as it matters here.
+_INSERT = """
+    insert into {table} (id, dataset, text)
+    select * from unnest(%s::uuid[], %s::text[], %s::text[]) order by 1
+    {conflict} returning id
+"""
+_PICK = """
+    select id from {table} where dataset = %s and status = 'pending' order by sequence limit %s
+    for update skip locked
+"""
+_LABEL = f"""
+    insert into labels (text_id, dataset, label, status, votes, annotations, labelled_at, changed_xid)
+    values (%s, %s, 'toxic', 'labelled', '{{}}', 1, now(), {STAMP})
+"""  # noqa: S608 - constants
+_WINDOW = f"select text_id from labels where changed_xid >= %s::text::xid8 and changed_xid < {WINDOW_END}"  # noqa: S608
+
+Connection = psycopg.Connection[tuple[object, ...]]
+
+
+class _Unlike(Exception):
+    """What was seen is not what is needed."""
+
+
+class Finding(NamedTuple):
+    """Whether something works, and what was seen."""
+
+    way: str  # "coordinator" or "by shard"
+    what: str
+    works: bool
+    seen: str
+
+
+def measure(_rows: int) -> Table:
+    """Try everything, and show what was found."""
+    binaries = find_postgres_with_fdw()
+    table = Table("way", "what", "works", "seen", title=f"Texts distributed by id over {_SHARDS} Postgres servers")
+    if binaries is None:
+        table.caption = "Not tried: no Postgres with postgres_fdw here (Debian: postgresql)."
+        return table
+    for finding in find_out(binaries):
+        table.add_row(finding.way, finding.what, "yes" if finding.works else "no", finding.seen)
+    return table
+
+
+def find_out(binaries: Path) -> list[Finding]:
+    """Start the servers, try everything, and return what was found."""
+    with (
+        clusters(binaries, _SHARDS + 1) as [url, *shard_urls],
+        psycopg.connect(url, autocommit=True) as coordinator,
+        _connected(shard_urls) as shards,
+    ):
+        _distribute(coordinator, shard_urls)
+        return [*_through_coordinator(coordinator, url, shards), *_by_shard(shards, shard_urls)]
+
+
+@contextmanager
+def _connected(urls: Sequence[str]) -> Iterator[list[Connection]]:
+    connections = [psycopg.connect(url, autocommit=True) for url in urls]
+    try:
+        yield connections
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def _distribute(coordinator: Connection, shard_urls: Sequence[str]) -> None:
+    coordinator.execute("create extension postgres_fdw")
+    coordinator.execute(
+        """
+        create table all_texts (like texts including defaults including identity) partition by hash (id)
+    """
+    )
+    for number, url in enumerate(shard_urls):
+        parts = conninfo_to_dict(url)
+        coordinator.execute(f"""
+            create server shard_{number} foreign data wrapper postgres_fdw
+            options (host '{parts["host"]}', port '{parts["port"]}', dbname 'postgres', batch_size '1000')
+        """)
+        coordinator.execute(f"""
+            create user mapping for current_user server shard_{number}
+            options (user 'postgres', password '{parts["password"]}')
+        """)
+        coordinator.execute(f"""
+            create foreign table all_texts_{number} partition of all_texts
+            for values with (modulus {len(shard_urls)}, remainder {number})
+            server shard_{number} options (table_name 'texts')
+        """)
+
+
+def _made(count: int) -> tuple[list[UUID], list[str], list[str]]:
+    run = uuid.uuid4().hex
+    texts = [f"{run} {number}" for number in range(count)]
+    return [text_id(DEFAULT_DATASET, text) for text in texts], [DEFAULT_DATASET] * count, texts
+
+
+def _expect(holds: bool, *seen: object) -> None:
+    if not holds:
+        raise _Unlike(f"seen: {seen}")
+
+
+def _tried(way: str, what: str, attempt: Callable[[], str]) -> Finding:
+    try:
+        return Finding(way, what, True, attempt())
+    except (psycopg.Error, _Unlike) as error:
+        return Finding(way, what, False, str(error).splitlines()[0])
+
+
+def _through_coordinator(coordinator: Connection, url: str, shards: Sequence[Connection]) -> Iterator[Finding]:
+    rows = _made(_TEXTS)
+    insert = _INSERT.replace("{table}", "all_texts")
+
+    def named() -> str:
+        coordinator.execute(insert.replace("{conflict}", "on conflict (id) do nothing"), rows)
+        return "stored"
+
+    def unnamed() -> str:
+        started = time.perf_counter()
+        stored = len(coordinator.execute(insert.replace("{conflict}", "on conflict do nothing"), rows).fetchall())
+        rate = _TEXTS / (time.perf_counter() - started)
+        again = len(coordinator.execute(insert.replace("{conflict}", "on conflict do nothing"), rows).fetchall())
+        counts = [_count(shard) for shard in shards]
+        _expect((stored, again, sum(counts)) == (_TEXTS, 0, _TEXTS), stored, again, counts)
+        return f"{stored} stored as {counts}, none twice; {rate:,.0f} texts/s"
+
+    def pruned() -> str:
+        plan = str(coordinator.execute(f"explain select from all_texts where id = '{rows[0][0]}'").fetchall())
+        _expect(plan.count("Foreign Scan") == 1, plan)
+        return "one shard is asked"
+
+    def claimed() -> str:
+        pick = _PICK.replace("{table}", "all_texts")
+        with psycopg.connect(url) as one, psycopg.connect(url) as other:
+            mine = one.execute(pick, [DEFAULT_DATASET, _CLAIM]).fetchall()
+            for shard in shards:
+                shard.execute(f"alter role postgres set lock_timeout = '{_LOCK_WAIT}'")
+            theirs = other.execute(pick, [DEFAULT_DATASET, _CLAIM]).fetchall()
+            _expect(len(mine) == len(theirs) == _CLAIM)
+            _expect({*mine}.isdisjoint(theirs))
+        return "two claims have different texts"
+
+    yield _tried("coordinator", "insert … on conflict (id) do nothing", named)
+    yield _tried("coordinator", "insert … on conflict do nothing", unnamed)
+    yield _tried("coordinator", "a text by its id", pruned)
+    yield _tried("coordinator", "claims side by side: for update skip locked", claimed)
+    for shard in shards:
+        shard.execute("alter role postgres reset lock_timeout")
+    yield _tried("coordinator", "one window of the change feed", lambda: _one_window(coordinator, shards))
+
+
+def _one_window(coordinator: Connection, shards: Sequence[Connection]) -> str:
+    [(ours,)] = coordinator.execute(f"select {WINDOW_END}::text::bigint").fetchall()
+    ends = [shard.execute(f"select {WINDOW_END}::text::bigint").fetchall()[0][0] for shard in shards]
+    raise _Unlike(f"transaction ids are each server's own: the window ends at {ours} here, at {ends} there")
+
+
+def _by_shard(shards: Sequence[Connection], urls: Sequence[str]) -> Iterator[Finding]:
+    rows = _made(_TEXTS)
+
+    def stored() -> str:
+        counts = [_count(shard) for shard in shards]
+        fresh = sum(_store(shards, rows)), sum(_store(shards, rows))
+        _expect(fresh == (_TEXTS, 0), fresh)
+        added = [_count(shard) - before for shard, before in zip(shards, counts, strict=True)]
+        return f"{_TEXTS} stored as {added}, none twice"
+
+    def claimed() -> str:
+        seen: set[object] = set()
+        with _connected(urls) as others:
+            for shard, other in zip(shards, others, strict=True):
+                with shard.transaction(), other.transaction():
+                    mine, theirs = _pick(shard), _pick(other)
+                    _expect(len(mine) == len(theirs) == _CLAIM)
+                    _expect(mine.isdisjoint(theirs))
+                    seen |= mine | theirs
+        return f"{len(seen)} texts claimed by two on each shard, none twice"
+
+    def followed() -> str:
+        return _follow(shards, urls, rows[0])
+
+    yield _tried("by shard", "insert … on conflict (id) do nothing", stored)
+    yield _tried("by shard", "claims side by side: for update skip locked", claimed)
+    yield _tried("by shard", "the change feed, a cursor for each shard", followed)
+
+
+def _pick(shard: Connection) -> set[object]:
+    return {id_ for (id_,) in shard.execute(_PICK.replace("{table}", "texts"), [DEFAULT_DATASET, _CLAIM])}
+
+
+def _shard_of(id_: UUID) -> int:
+    return int.from_bytes(id_.bytes[-8:]) % _SHARDS
+
+
+def _store(shards: Sequence[Connection], rows: tuple[list[UUID], list[str], list[str]]) -> list[int]:
+    insert = _INSERT.replace("{table}", "texts").replace("{conflict}", "on conflict (id) do nothing")
+    counts = []
+    for number, shard in enumerate(shards):
+        mine = [row for row in zip(*rows, strict=True) if _shard_of(row[0]) == number]
+        counts.append(len(shard.execute(insert, [list(column) for column in zip(*mine, strict=True)]).fetchall()))
+    return counts
+
+
+def _follow(shards: Sequence[Connection], urls: Sequence[str], ids: Sequence[UUID]) -> str:
+    """Label texts while a transaction is open on the first shard: what it labels comes later, not never."""
+    cursors = [_window_end(shard) for shard in shards]
+    slow, quick = ([id_ for id_ in ids if _shard_of(id_) == 0][:2]), ids[-20:]
+    seen: list[object] = []
+    with psycopg.connect(urls[0]) as open_:
+        open_.execute(_LABEL, [slow[0], DEFAULT_DATASET])
+        for id_ in quick:
+            if id_ not in slow:
+                shards[_shard_of(id_)].execute(_LABEL, [id_, DEFAULT_DATASET])
+        held = [_read(shard, cursors, number, seen) for number, shard in enumerate(shards)]
+        open_.commit()
+    for number, shard in enumerate(shards):
+        _read(shard, cursors, number, seen)
+    wanted = {slow[0], *(id_ for id_ in quick if id_ not in slow)}
+    _expect(len(seen) == len({*seen}), "twice")
+    _expect({*seen} == wanted, (len(seen), len(wanted)))
+    _expect(held[0] == 0, held)
+    _expect(held[1] > 0, held)
+    return f"{len(seen)} labels, none missed or twice; an open transaction held back its own shard alone"
+
+
+def _window_end(shard: Connection) -> object:
+    return shard.execute(f"select {WINDOW_END}::text").fetchall()[0][0]
+
+
+def _read(shard: Connection, cursors: list[object], number: int, seen: list[object]) -> int:
+    with shard.transaction():
+        shard.execute("set transaction isolation level repeatable read")
+        end = _window_end(shard)
+        found = [id_ for (id_,) in shard.execute(_WINDOW, [cursors[number]])]
+    cursors[number] = end
+    seen += found
+    return len(found)
+
+
+def _count(shard: Connection) -> int:
+    [(count,)] = shard.execute("select count(*) from texts").fetchall()
+    return int(str(count))
