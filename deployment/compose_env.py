@@ -23,7 +23,16 @@ SECRETS = {
 _SHORTEST = 16
 # They travel inside addresses, so nothing that would have to be quoted there.
 _FIT = re.compile(r"[A-Za-z0-9_-]+")
-_PUBLISHED = {"argilla.apikey", "owner.apikey", "admin.apikey", "12345678", "1234", "postgres", "admin", "password"}
+_PUBLISHED = {
+    "argilla.apikey",
+    "owner.apikey",
+    "admin.apikey",
+    "12345678",
+    "1234",
+    "postgres",
+    "admin",
+    "password",
+}
 _HEAD = """\
 # Secrets of `docker compose`, made by `make compose-env`. Keep a copy in a safe place: the data needs them.
 # Ports, BIND_ADDRESS and memory may be set here too: docs/containers.md.

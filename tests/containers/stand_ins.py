@@ -1,7 +1,7 @@
 """Images that stand in for those of `docker-compose.yml` where no registry is to be had.
 
-`python -m tests.containers.stand_ins IMAGE…` makes those that are missing. They have the names of the real ones, so
-that the compose file runs as it is, and are built from packages: Debian's, PyPI's and Maven Central's. What they
+`python -m tests.containers.stand_ins IMAGE…` makes those that are missing. They have the names of the real ones,
+so that the compose file runs as it is, and are built from packages: Debian's, PyPI's and Maven Central's. What they
 stand in for differs in its start script and in the release of Postgres, Redis, nginx and Prometheus.
 """
 
@@ -67,7 +67,8 @@ discovery.type: single-node
 cluster.routing.allocation.disk.threshold_enabled: false
 END
 # The runner's first node answers on the port after the one that it is given.
-exec java $OPENSEARCH_JAVA_OPTS -cp '/usr/share/opensearch/lib/*' org.codelibs.opensearch.runner.OpenSearchRunner \\
+exec java $OPENSEARCH_JAVA_OPTS -cp '/usr/share/opensearch/lib/*' \\
+    org.codelibs.opensearch.runner.OpenSearchRunner \\
     -basePath /usr/share/opensearch/data -clusterName annotation-platform -numOfNode 1 -baseHttpPort 9199 \\
     -moduleTypes {",".join(MODULES)} -pluginTypes org.opensearch.knn.plugin.KNNPlugin
 """
@@ -139,7 +140,7 @@ def provide(images: Iterable[str]) -> dict[str, str]:
 
 def _provide(image: str) -> str:
     labels = subprocess.run(
-        ["docker", "image", "inspect", image, "--format", "{{index .Config.Labels \"stand-in\"}}"],
+        ["docker", "image", "inspect", image, "--format", '{{index .Config.Labels "stand-in"}}'],
         check=False,
         capture_output=True,
         text=True,

@@ -127,8 +127,9 @@ def test_each_container_reaches_only_what_it_needs(platform: Platform) -> None:
 def test_a_role_of_postgres_has_its_own_database_only(platform: Platform) -> None:
     connect = """
 import os, sys, psycopg
+ask = "select rolsuper or rolcreatedb or rolcreaterole from pg_roles where rolname = current_user"
 with psycopg.connect(os.environ["DATABASE_URL"], dbname=sys.argv[1]) as connection:
-    print(connection.execute("select rolsuper or rolcreatedb or rolcreaterole from pg_roles where rolname = current_user").fetchone()[0])
+    print(connection.execute(ask).fetchone()[0])
 """
     run = platform.composition
     assert run.execute("ingestion", "python", "-c", connect, "annotation_platform").strip() == "False"
@@ -219,7 +220,9 @@ def test_locust_opens_its_page(platform: Platform) -> None:
 
 
 @pytest.mark.parametrize("value", ["argilla.apikey", "1234", "short", "has a blank in its midst"])
-def test_known_and_weak_secrets_are_refused(platform: Platform, tmp_path_factory: pytest.TempPathFactory, value: str) -> None:
+def test_known_and_weak_secrets_are_refused(
+    platform: Platform, tmp_path_factory: pytest.TempPathFactory, value: str
+) -> None:
     env_file = tmp_path_factory.mktemp("weak") / "env"
     secret = platform.secrets["ARGILLA_OWNER_API_KEY"]
     env_file.write_text(platform.composition.env_file.read_text().replace(secret, value))

