@@ -37,7 +37,9 @@ class Platform:
     def api(self, port: str, key: str | None = None) -> httpx.Client:
         """Return a client of an API, with the named key."""
         headers = {"Authorization": f"Bearer {self.keys[key]}"} if key else {}
-        return httpx.Client(base_url=self.url(port), headers=headers, timeout=60, trust_env=False)
+        # Nothing is kept open: no test closes a client.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        return httpx.Client(base_url=self.url(port), headers=headers, timeout=60, trust_env=False, limits=limits)
 
     def argilla(self) -> ArgillaSpace:
         """Return Argilla as its owner sees it."""

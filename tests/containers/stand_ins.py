@@ -1,8 +1,8 @@
 """Images that stand in for those of `docker-compose.yml` where no registry is to be had.
 
 `python -m tests.containers.stand_ins IMAGE…` makes those that are missing. They have the names of the real ones,
-so that the compose file runs as it is, and are built from packages: Debian's, PyPI's and Maven Central's. What they
-stand in for differs in its start script and in the release of Postgres, Redis, nginx and Prometheus.
+so that the compose file runs as it is, and are built from packages: Debian's, PyPI's and Maven Central's. What
+they stand in for has another start script, and other releases of Postgres, Redis, nginx and Prometheus.
 """
 
 import shutil
