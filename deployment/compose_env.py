@@ -19,6 +19,7 @@ SECRETS = {
     "ARGILLA_OWNER_API_KEY": "the same account, for programs",
     "ARGILLA_SESSION_KEY": "signs Argilla's sessions",
     "GRAFANA_PASSWORD": "Grafana's `admin`, with the profile `monitoring`",
+    "METRICS_TOKEN": "the bearer token that /metrics asks for, and Prometheus sends",
 }
 _SHORTEST = 16
 # They travel inside addresses, so nothing that would have to be quoted there.

@@ -14,7 +14,14 @@ from tests.waiting import wait_for
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(2400)]
 
 TEXT = "You are all idiots."
-JOBS = {"check-secrets", "argilla-setup", "migrate"}
+# Prints how many calls for texts the serving API in this container has answered.
+COUNT_CALLS = """
+import os, urllib.request as u
+headers = {"Authorization": "Bearer " + os.environ.get("METRICS_TOKEN", "")}
+text = u.urlopen(u.Request("http://127.0.0.1:9000/metrics", headers=headers)).read().decode()
+lines = [line for line in text.splitlines() if "seconds_count{" in line and '"/texts"' in line]
+print(sum(float(line.split()[-1]) for line in lines))
+"""
 
 
 def submit(platform: Platform, text: str) -> httpx.Response:
@@ -173,9 +180,7 @@ def test_more_replicas_share_the_calls(platform: Platform) -> None:
     wait_for_keys(platform)
 
     def calls(service: str) -> float:
-        metrics = scaled.execute(service, "python", "-m", "core.probe", "9000", "/healthz")
-        assert "ok" in metrics
-        return scaled.run("logs", "--no-log-prefix", service).count("/texts")
+        return float(scaled.execute(service, "python", "-c", COUNT_CALLS))
 
     before = {service: calls(service) for service in ("serving", "serving-replica")}
     expected = served(platform)
