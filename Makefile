@@ -7,9 +7,10 @@ export PIPENV_VERBOSITY = -1
 SCRIPTS := $(shell $(PYTHON) -c 'import site, sysconfig; print(sysconfig.get_path("scripts") + ":" + site.getuserbase() + "/bin")')
 export PATH := $(PATH):$(SCRIPTS):$(CURDIR)/.tools/bin
 INSTALLED := .venv/.installed
-PROJECT := core ingestion_api uploader serving_api cli local_stack load_testing tests
+PROJECT := core ingestion_api uploader serving_api cli local_stack load_testing deployment tests
 
-.PHONY: audit sbom licences up down clean install bench loadtest soak test test-serving test-parts test-stack test-whole unit check lint types format lock
+.PHONY: up down clean install bench loadtest soak test test-serving test-parts test-stack test-whole test-containers unit \
+	check lint types format lock audit sbom licences compose-env
 
 up: $(INSTALLED)  ## Start everything; Ctrl-C stops it
 	@pipenv run python -m local_stack up
@@ -95,3 +96,10 @@ $(INSTALLED): Pipfile.lock
 	@echo "Installing the packages of Pipfile.lock into .venv."
 	@$(PYTHON) -m local_stack.install_packages || pipenv sync --dev
 	@touch $@
+
+# Needs nothing installed. COMPOSE_ENV=FILE: into another file.
+compose-env:  ## Make the secrets of docker compose, once
+	@$(PYTHON) deployment/compose_env.py write $(or $(COMPOSE_ENV),.env)
+
+test-containers: $(INSTALLED)  ## Build the images and try the whole compose file; needs a container engine
+	pipenv run pytest -m containers --capture=no tests/containers

