@@ -22,6 +22,10 @@ _LOCK_FILE = Path(__file__).with_name("argilla_1.lock")
 _FILES, _DATABASE, _JAVA = "version_1_files", "argilla_database", "java"
 
 
+def _check_java(_: Context) -> None:
+    find_java()
+
+
 def _install(context: Context) -> None:
     context.show(_FILES, "installing Argilla 1.29.1")
     try:
@@ -99,7 +103,7 @@ def _service(name: str, module: str, port_field: str) -> Service:
 PARTS: dict[str, Step | Service] = {
     part.name: part
     for part in (
-        Step(_JAVA, lambda _: str(find_java()) and None),
+        Step(_JAVA, _check_java),
         OPENSEARCH_FILES,
         Service(
             "opensearch",
