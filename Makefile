@@ -84,14 +84,14 @@ $(INSTALLED): Pipfile.lock
 	pipenv sync --dev
 	@touch $@
 
-.PHONY: compare figures
+.PHONY: compare measure
 
 # make compare STEPS="1 50" SECONDS=20 THINK_SECONDS=1. Needs a whole Java 17, and says how to get it.
 compare: $(INSTALLED)  ## Put version 1 and version 2 under the same users, and report
 	pipenv run python -m load_testing.compare $(foreach name,STEPS SECONDS THINK_SECONDS,$(call as_option,$(name)))
 
 # Ten minutes, on a machine that has nothing else to do.
-figures: $(INSTALLED)  ## Measure anew all that load_testing/README.md tells, and write it there
+measure: $(INSTALLED)  ## Measure anew all that load_testing/README.md tells, and write it there
 	pipenv run python -m load_testing.compare
 	pipenv run python -m load_testing.steps
 	pipenv run python -m load_testing.sizing

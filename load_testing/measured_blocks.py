@@ -21,10 +21,12 @@ def steps_rows(measured: Path) -> list[Row]:
 
 def _compare_conditions(measured: Path) -> str:
     said = _json(measured / "compare" / "settings.json")
+    busiest = max(row["generator_cpu"] for row in steps_rows(measured))
     return (
         f"{said['processors']} processors ({said['machine']}), shared by the servers and the load generator; "
         f"load average before the run {said['load_average_before']}. {said['seconds']} s a step; each user pauses "
-        f"{said['think_seconds']} s on average between two requests. The run took {said['took_seconds']} s.\n"
+        f"{said['think_seconds']} s on average between two requests. At most the generator took {busiest:.2f} of "
+        f"a core. The run took {said['took_seconds']} s.\n"
     )
 
 
