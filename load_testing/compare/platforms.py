@@ -18,7 +18,7 @@ from local_stack.testing import RunningStack, running_stack
 
 _LABELLED_SECONDS = 180
 _SETTLED_SECONDS = 300
-_BATCH = 50
+_BATCH = 10
 
 
 class Held(NamedTuple):
