@@ -31,6 +31,7 @@ def main() -> None:
     for name in _TAKEN:
         take_over(name, HERE / "results" / name, MEASURED / name)
     for file, content in pictures(MEASURED).items():
+        file.parent.mkdir(exist_ok=True)
         file.write_text(content)
     README.write_text(page(README.read_text(), MEASURED))
 
@@ -53,7 +54,8 @@ def take_over(name: str, results: Path, into: Path) -> None:
 def pictures(measured: Path) -> dict[Path, str]:
     """Return each picture of the README, by its file."""
     made = {measured / "compare" / f"{n}.svg": p for n, p in report.pictures(steps_rows(measured)).items()}
-    users = read_rows(measured / "steps" / "by_users.csv")
+    by_users = measured / "steps" / "by_users.csv"
+    users = read_rows(by_users) if by_users.is_file() else []
     made[measured / "steps" / "latency_by_users.svg"] = plots.latency_by_users(users)
     made[measured / "steps" / "throughput_by_users.svg"] = plots.throughput_by_users(users)
     return made
@@ -65,7 +67,14 @@ def page(text: str, measured: Path) -> str:
     Raises:
         KeyError: it asks for a block that there is not.
     """
-    return _BLOCK.sub(lambda block: f"{block[1]}\n{BLOCKS[block[2]](measured)}\n{block[3]}", text)
+    return _BLOCK.sub(lambda block: f"{block[1]}\n{_content(block[2], measured)}\n{block[3]}", text)
+
+
+def _content(name: str, measured: Path) -> str:
+    try:
+        return BLOCKS[name](measured)
+    except FileNotFoundError:
+        return "Not measured yet: `make measure` does it.\n"
 
 
 if __name__ == "__main__":

@@ -3,11 +3,13 @@
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +31,18 @@ _RESULTS = Path(__file__).with_name("results") / "sizing"
 
 def main() -> None:
     """Measure on stacks of its own, and write `sizing.csv`."""
+    # So that a `kill` ends what was started, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     given = _parse_arguments()
     folder = given.results / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
     settings = {"processors": os.cpu_count(), "load_average_before": round(os.getloadavg()[0], 2)}
-    rows = [*_of_labelled_texts(given.texts), *_of_records(given.records)]
+    rows: list[Row] = []
+    for row in chain(_of_labelled_texts(given.texts), _of_records(given.records)):
+        rows.append(row)
+        Console().print(f"{row['name']}: {row['value']} {row['unit']}", highlight=False)
     folder.mkdir(parents=True)
     write_rows(folder / "sizing.csv", rows)
     (folder / "settings.json").write_text(json.dumps(settings | vars(given), indent=2, default=str) + "\n")
-    for row in rows:
-        Console().print(f"{row['name']}: {row['value']} {row['unit']}", highlight=False)
     Console().print(f"Written to {folder}", soft_wrap=True)
 
 
@@ -91,7 +96,7 @@ def _is_uploaded(queue: dict[str, Any]) -> bool:
     return queue["pending"] + queue["uploading"] == 0
 
 
-def _answers_per_second(stack: RunningStack, answers: int = 100) -> float:
+def _answers_per_second(stack: RunningStack, answers: int = 50) -> float:
     """Answer records one after the other, as one annotator who needs no time would."""
     with psycopg.connect(argilla_database_url(stack.stack.context)) as connection:
         query = "select id::text from records order by inserted_at desc limit %s"

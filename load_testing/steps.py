@@ -6,6 +6,7 @@ A platform of its own, with labelled texts, is loaded by `python -m load_testing
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -34,6 +35,8 @@ class _Sample(NamedTuple):
 
 def main() -> None:
     """Run it; adds `processors.csv` to the report."""
+    # So that a `kill` ends what was started, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     given = _parse_arguments()
     with running_stack() as stack:
         _add_labelled(stack)

@@ -59,3 +59,8 @@ def test_the_newest_whole_result_is_taken_over(tmp_path: Path) -> None:
     assert (tmp_path / "measured" / "sizing.csv").read_text() == "2026-01"
     measured.take_over("sizing", tmp_path / "nothing", tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_what_was_not_measured_says_so(tmp_path: Path) -> None:
+    empty = "<!-- measured: knee -->\n<!-- end -->"
+    assert "\nNot measured yet: `make measure` does it.\n" in measured.page(empty, tmp_path)
