@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
@@ -92,7 +91,7 @@ def _upload(stack: RunningStack, seed: str, count: int) -> float:
     return time.monotonic() - started
 
 
-def _is_uploaded(queue: dict[str, Any]) -> bool:
+def _is_uploaded(queue: dict[str, int]) -> bool:
     return queue["pending"] + queue["uploading"] == 0
 
 

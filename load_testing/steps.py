@@ -62,7 +62,8 @@ def _load(stack: RunningStack, given: argparse.Namespace) -> Path:
     ]
     urls = {"INGESTION_URL": stack.ingestion_url, "SERVING_URL": stack.serving_url}
     subprocess.run(command, env=os.environ | urls, check=False)  # noqa: S603 - ourselves
-    return max(given.results.iterdir())
+    results: Path = given.results
+    return max(results.iterdir())
 
 
 @contextmanager
