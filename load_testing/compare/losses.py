@@ -8,10 +8,10 @@ from load_testing.comment_texts import submission
 
 
 class Sent(NamedTuple):
-    """The texts of one run, which follow from its seed and the numbers from 0, and those with a 2xx."""
+    """The texts of one run, which follow from its seed and their numbers, and those of them with a 2xx."""
 
     seed: str
-    sent: int
+    sent: Sequence[int]
     acknowledged: Sequence[int]
 
 
@@ -41,10 +41,10 @@ def fate_of(runs: Iterable[Sent], argilla: Collection[str], postgres: Collection
     sent: set[str] = set()
     acknowledged: set[str] = set()
     for run in runs:
-        texts = [submission(run.seed, number)["text"] for number in range(run.sent)]
-        if any(number >= run.sent for number in run.acknowledged):
+        texts = {number: submission(run.seed, number)["text"] for number in run.sent}
+        if not texts.keys() >= set(run.acknowledged):
             raise ValueError(f"of the run {run.seed} more was acknowledged than was sent")
-        sent.update(texts)
+        sent.update(texts.values())
         acknowledged.update(texts[number] for number in run.acknowledged)
     times = Counter(text for text in argilla if text in sent)
     stored = times.keys()

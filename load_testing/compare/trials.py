@@ -55,7 +55,9 @@ def take_argilla_away(platform: Platform, version: str) -> tuple[Outage, Sent]:
     finally:
         platform.start_argilla()
     acknowledged = [number for number, is_answered in enumerate(posts) if is_answered]
-    return Outage(len(posts), sum(posts), len(gets), sum(gets)), Sent(_OUTAGE_SEED, len(posts), acknowledged)
+    return Outage(len(posts), sum(posts), len(gets), sum(gets)), Sent(
+        _OUTAGE_SEED, range(len(posts)), acknowledged
+    )
 
 
 def _is_answered(method: str, url: str, body: dict[str, Any] | None = None) -> bool:

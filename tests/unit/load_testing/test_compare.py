@@ -29,7 +29,7 @@ def text(number: int, seed: str = "s") -> str:
 def test_each_fate_of_a_text_is_counted() -> None:
     # 0 is well; 1 lost; 2 failed; 3 stored unnoticed; 4 stored twice; 5 waits in Postgres.
     argilla = [text(0), text(3), text(4), text(4), "of somebody else"]
-    fate = fate_of([Sent("s", 6, [0, 1, 4, 5])], argilla, [text(0), text(5), "another"])
+    fate = fate_of([Sent("s", range(6), [0, 1, 4, 5])], argilla, [text(0), text(5), "another"])
     assert fate._asdict() == {
         "sent": 6,
         "acknowledged": 4,
@@ -46,7 +46,7 @@ def test_each_fate_of_a_text_is_counted() -> None:
 def test_the_fates_add_up(texts: list[tuple[bool, int]]) -> None:
     acknowledged = [number for number, (is_acknowledged, _) in enumerate(texts) if is_acknowledged]
     argilla = [text(number) for number, (_, times) in enumerate(texts) for _ in range(times)]
-    fate = fate_of([Sent("s", len(texts), acknowledged)], argilla, [])
+    fate = fate_of([Sent("s", range(len(texts)), acknowledged)], argilla, [])
     assert fate.sent == len(texts)
     assert fate.acknowledged == len(acknowledged)
     assert fate.stored + fate.lost + fate.failed == fate.sent
@@ -55,14 +55,14 @@ def test_the_fates_add_up(texts: list[tuple[bool, int]]) -> None:
 
 
 def test_texts_of_several_runs_are_told_apart() -> None:
-    runs = [Sent("a", 2, [0, 1]), Sent("b", 2, [0])]
+    runs = [Sent("a", [0, 1], [0, 1]), Sent("b", [0, 1], [0])]
     fate = fate_of(runs, [text(0, "a"), text(1, "b")], [])
     assert (fate.sent, fate.lost, fate.stored_unnoticed) == (4, 2, 1)
 
 
 def test_what_was_never_sent_cannot_be_acknowledged() -> None:
     with pytest.raises(ValueError, match="more was acknowledged"):
-        fate_of([Sent("s", 1, [1])], [], [])
+        fate_of([Sent("s", [0], [1])], [], [])
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def make_step(folder: Path, version: str, users: int, rows: list[tuple[float, fl
     quoted = [failure.replace('"', '""') for *_, failure in rows]
     lines = [f'{at},POST,a text,{ms},0,{users},"{q}"' for (at, ms, _), q in zip(rows, quoted, strict=True)]
     (folder / "requests.csv").write_text("\n".join([",".join(COLUMNS), *lines]) + "\n")
-    said = {"seed": "s", "sent": len(rows), "acknowledged": [0], "cpu_share": 0.1}
+    said = {"seed": "s", "sent": list(range(len(rows))), "acknowledged": [0], "cpu_share": 0.1}
     (folder / "run.json").write_text(json.dumps(said))
     return step
 
@@ -99,7 +99,7 @@ def test_failures_make_no_step_look_faster(tmp_path: Path) -> None:
         ("500 LiveError: Only one live display may be active at once", 1),
         ("x", 1),
     ]
-    assert step.sent == Sent("s", 4, [0])
+    assert step.sent == Sent("s", [0, 1, 2, 3], [0])
 
 
 def test_a_step_in_which_all_fails_has_no_latency(tmp_path: Path) -> None:
