@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 PROJECT := core ingestion_api uploader serving_api cli local_stack load_testing deployment tests
 
 .PHONY: up down clean install bench loadtest soak test test-serving test-parts test-stack test-whole test-containers unit \
-	check lint types format lock audit sbom licences compose-env
+	check lint types format lock audit sbom licences compose-env compare measure
 
 up: $(INSTALLED)  ## Start everything; Ctrl-C stops it
 	@pipenv run python -m local_stack up
@@ -103,3 +103,14 @@ compose-env:  ## Make the secrets of docker compose, once
 
 test-containers: $(INSTALLED)  ## Build the images and try the whole compose file; needs a container engine
 	pipenv run pytest -m containers --capture=no tests/containers
+
+# make compare STEPS="1 50" SECONDS=20 THINK_SECONDS=1. Needs a whole Java 17, and says how to get it.
+compare: $(INSTALLED)  ## Put version 1 and version 2 under the same users, and report
+	pipenv run python -m load_testing.compare $(foreach name,STEPS SECONDS THINK_SECONDS,$(call as_option,$(name)))
+
+# Ten minutes, on a machine that has nothing else to do.
+measure: $(INSTALLED)  ## Measure anew all that load_testing/README.md tells, and write it there
+	pipenv run python -m load_testing.compare
+	pipenv run python -m load_testing.steps
+	pipenv run python -m load_testing.sizing
+	pipenv run python -m load_testing.measured

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from local_stack.argilla_environment import is_argilla_installed
-from local_stack.components.catalogue import EVERYTHING, SERVICES, STEPS
+from local_stack.components.catalogue import ALL_PARTS, EVERYTHING
 from local_stack.components.postgres import argilla_database_url, database_url
 from local_stack.components.programs import program_environment
 from local_stack.credentials import load_or_create_credentials
@@ -40,17 +40,24 @@ _PORTS = {
 class Stack:
     """The parts that `components` name, with all that they need. Use from one thread, but for `stop_asked`."""
 
-    def __init__(self, settings: StackSettings, display: Display, components: Set[str] = EVERYTHING) -> None:
-        """Prepare; nothing runs yet.
+    def __init__(
+        self,
+        settings: StackSettings,
+        display: Display,
+        components: Set[str] = EVERYTHING,
+        parts: Mapping[str, Step | Service] = ALL_PARTS,
+    ) -> None:
+        """Prepare; nothing runs yet. `parts` are what there is to choose from, by name.
 
         Raises:
             StackError: a component does not exist.
         """
-        if unknown := components - EVERYTHING:
+        everything = {name for name, part in parts.items() if isinstance(part, Service)}
+        if unknown := components - everything:
             raise StackError(
-                f"No such components: {', '.join(sorted(unknown))}. There are {', '.join(sorted(EVERYTHING))}."
+                f"No such components: {', '.join(sorted(unknown))}. There are {', '.join(sorted(everything))}."
             )
-        parts: dict[str, Step | Service] = {**STEPS, **SERVICES}
+        self._parts = parts
         wanted = with_needs(components, {name: part.needs | part.also for name, part in parts.items()})
         self.settings = settings
         # Set it, from anywhere, to have a start given up; also set when a start fails.
@@ -170,19 +177,20 @@ class Stack:
         began_at = time.monotonic()
         self._display.update(name, "working")
         try:
-            if name in STEPS:
-                STEPS[name].run(self.context)
+            part = self._parts[name]
+            if isinstance(part, Step):
+                part.run(self.context)
             else:
-                self._start_service(name)
+                self._start_service(part)
         except Exception:
             self._display.update(name, "failed")
             raise
         self._display.update(name, "ready", f"ready after {time.monotonic() - began_at:.1f} s")
 
-    def _start_service(self, name: str) -> None:
-        tell = partial(self._tell, name)
-        runner = ServiceRunner(SERVICES[name], self.context, tell, self._publish)
-        self._runners[name] = runner
+    def _start_service(self, service: Service) -> None:
+        tell = partial(self._tell, service.name)
+        runner = ServiceRunner(service, self.context, tell, self._publish)
+        self._runners[service.name] = runner
         runner.start()
 
     def _take_down(self, name: str) -> None:
@@ -191,7 +199,8 @@ class Stack:
         self._display.update(name, "stopped")
 
     def _stop_order(self, running: Set[str]) -> dict[str, set[str]]:
-        stops_before = {name: SERVICES[name].stops_before & self._needs.keys() for name in running}
+        services = [part for name, part in self._parts.items() if isinstance(part, Service) and name in running]
+        stops_before = {service.name: service.stops_before & self._needs.keys() for service in services}
         return stop_order(
             running, {name: needed | stops_before.get(name, set()) for name, needed in self._needs.items()}
         )

@@ -15,14 +15,18 @@ _LOCKS = Path(__file__).parent
 
 
 def install_peer(name: str) -> Path:
-    """Return the directory of the peer's programs; the first time it is filled from `name.lock`.
+    """Return the directory of the programs of a peer, by its lock `name.lock` beside this file."""
+    return install(_LOCKS / f"{name}.lock")
+
+
+def install(lock: Path) -> Path:
+    """Return the directory of the programs that a lock pins; the first time they are installed.
 
     Raises:
         subprocess.CalledProcessError: the packages could not be installed; its `stderr` says why.
     """
-    lock = _LOCKS / f"{name}.lock"
     key = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()[:16]
-    environment = StackSettings().cache_dir / "bench" / f"{name}-{key}"
+    environment = StackSettings().cache_dir / "bench" / f"{lock.stem}-{key}"
     if not environment.exists():
         unfinished = environment.with_name(f"{environment.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)

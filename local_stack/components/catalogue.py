@@ -16,5 +16,6 @@ SERVICES: dict[str, Service] = {
         *programs.SERVICES,
     )
 }
+ALL_PARTS: dict[str, Step | Service] = {**STEPS, **SERVICES}
 INFRASTRUCTURE = frozenset({"postgres", "redis", "opensearch", "argilla", "argilla_worker"})
 EVERYTHING = frozenset(SERVICES)

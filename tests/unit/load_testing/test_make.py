@@ -22,3 +22,9 @@ def test_each_variable_of_the_readme_is_an_option() -> None:
         [sys.executable, "-m", "load_testing", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     assert [option for option in wanted if option.split()[0] not in known] == []
+
+
+def test_the_comparison_takes_several_steps() -> None:
+    given = ["STEPS=1 50", "SECONDS=5", "THINK_SECONDS=2"]
+    made = subprocess.run(["make", "-n", "compare", *given], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert made.stdout.splitlines()[-1].endswith("load_testing.compare --steps 1 50 --seconds 5 --think-seconds 2")

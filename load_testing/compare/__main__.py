@@ -1,0 +1,164 @@
+"""`make compare`: the same users on version 1, then on version 2, each loaded while the other does not run."""
+
+import argparse
+import json
+import os
+import platform as machine
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from load_testing.compare import report
+from load_testing.compare.losses import fate_of
+from load_testing.compare.platforms import Platform, running
+from load_testing.compare.results import Row, Step, failure_rows, step_row, write_rows
+from load_testing.compare.trials import send_again, take_argilla_away, warm_up
+from local_stack.errors import StackError
+
+_HERE = Path(__file__).parent
+_KINDS = {"serving": "LabelReader", "ingestion": "TextSender"}
+_LOG_LINES = 20
+_console = Console()
+
+
+def main() -> None:
+    """Run it; the exit code is 1 if version 2 lost a text, doubled one, or let a request fail."""
+    # So that a `kill` ends what was started, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Stopped: there is no report."))
+    given = _parse_arguments()
+    folder = given.results / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
+    folder.mkdir(parents=True)
+    settings = {
+        "steps": given.steps,
+        "seconds": given.seconds,
+        "think_seconds": given.think_seconds,
+        "processors": os.cpu_count(),
+        "machine": machine.machine(),
+        "load_average_before": round(os.getloadavg()[0], 2),
+    }
+    started = time.monotonic()
+    steps: list[Step] = []
+    texts: list[Row] = []
+    for version in ("1", "2"):
+        _console.print(f"Version {version}: starting")
+        with running(version, _console) as platform:
+            done, row = _measure(platform, version, given, folder)
+        steps += done
+        texts.append(row)
+    settings["took_seconds"] = round(time.monotonic() - started)
+    rows = [step_row(step) for step in steps]
+    failures = [row for step in steps for row in failure_rows(step)]
+    _write(folder, settings, rows, failures, texts)
+    _console.print((folder / "compare.md").read_text(), markup=False, highlight=False, soft_wrap=True)
+    _console.print(f"Tables and pictures: {folder}", soft_wrap=True)
+    if problems := list(_problems(rows, texts)):
+        raise SystemExit("\n".join(f"Failed: {problem}" for problem in problems))
+
+
+def _measure(platform: Platform, version: str, given: argparse.Namespace, folder: Path) -> tuple[list[Step], Row]:
+    """Load one version, and count what it holds in the end."""
+    platform.add_labelled()
+    warm_up(platform, version)
+    steps = []
+    for kind in _KINDS:
+        for users in given.steps:
+            _console.print(f"Version {version}, {kind}: {users} users for {given.seconds} s")
+            step = Step(version, kind, users, folder / f"version-{version}-{kind}-{users}")
+            _run(step, platform, given)
+            steps.append(step)
+    sent = [step.sent for step in steps if step.kind == "ingestion"]
+    _console.print(f"Version {version}: counting its texts")
+    fate = fate_of(sent, *platform.held())
+    again = send_again(platform, sent)
+    outage, sent_in_outage = take_argilla_away(platform, version)
+    held = platform.held().argilla
+    return steps, {
+        "version": version,
+        **fate._asdict(),
+        "sent_again": len(again),
+        "sent_again_doubled": sum(held.count(text) > 1 for text in again),
+        **{f"outage_{name}": value for name, value in outage._asdict().items()},
+        "outage_posts_stored": fate_of([sent_in_outage], held, []).stored,
+    }
+
+
+def _run(step: Step, platform: Platform, given: argparse.Namespace) -> None:
+    """Run Locust once.
+
+    Raises:
+        SystemExit: it did not come to its end.
+    """
+    step.folder.mkdir()
+    command = [
+        *(sys.executable, "-m", "locust", "-f", str(_HERE / "users.py"), _KINDS[step.kind]),
+        *("--headless", "--only-summary", "--users", str(step.users), "--spawn-rate", str(step.users)),
+        *("--run-time", f"{given.seconds}s", "--stop-timeout", "120"),
+        *("--think-seconds", str(given.think_seconds), "--record", str(step.folder)),
+        *("--csv", str(step.folder / "locust")),
+    ]
+    urls = {"INGESTION_URL": platform.ingestion_url, "SERVING_URL": platform.serving_url}
+    log = step.folder / "locust.log"
+    with log.open("wb") as output:
+        code = subprocess.run(  # noqa: S603 - ourselves
+            command,
+            cwd=_HERE.parents[1],
+            env=os.environ | urls | {"VERSION": step.version},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            check=False,
+        ).returncode
+    if not (step.folder / "run.json").is_file():
+        lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+        raise SystemExit("\n".join([f"Locust ended with exit code {code}:", *lines]))
+
+
+def _write(folder: Path, settings: Row, rows: list[Row], failures: list[Row], texts: list[Row]) -> None:
+    write_rows(folder / "steps.csv", rows)
+    write_rows(folder / "failures.csv", failures)
+    write_rows(folder / "texts.csv", texts)
+    everything = {"settings": settings, "steps": rows, "failures": failures, "texts": texts}
+    (folder / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
+    (folder / "compare.json").write_text(json.dumps(everything, indent=2) + "\n")
+    for name, picture in report.pictures(rows).items():
+        (folder / f"{name}.svg").write_text(picture)
+    parts = [f"## {words}\n\n{report.steps_table(rows, kind)}" for kind, words in report.KINDS.items()]
+    parts += [f"## Failures\n\n{report.failures_table(failures)}", f"## Texts\n\n{report.texts_table(texts)}"]
+    (folder / "compare.md").write_text("\n".join(parts))
+
+
+def _problems(rows: list[Row], texts: list[Row]) -> Iterator[str]:
+    """Version 1 fails by design; it is version 2 that must not."""
+    [fate] = [row for row in texts if row["version"] == "2"]
+    for name in ("lost", "failed", "doubled", "sent_again_doubled"):
+        if fate[name]:
+            yield f"version 2: {fate[name]} texts are {name}"
+    if fate["in_postgres"] != fate["sent"]:
+        yield f"version 2: of {fate['sent']} texts {fate['in_postgres']} are in Postgres"
+    if failed := sum(row["failures"] for row in rows if row["version"] == "2"):
+        yield f"version 2: {failed} requests failed"
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m load_testing.compare")
+    add = parser.add_argument
+    add("--steps", type=int, nargs="+", default=[1, 10, 25, 50, 100], help="numbers of users, one after the other")
+    add("--seconds", type=int, default=12, help="length of each step")
+    add("--think-seconds", type=float, default=0.5, help="mean pause of a user between two requests")
+    add("--results", type=Path, default=_HERE.parent / "results" / "compare", help="folder for the results")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except StackError as error:
+        raise SystemExit(f"error: {error}") from None
+    except KeyboardInterrupt:
+        raise SystemExit("Stopped: there is no report.") from None

@@ -1,0 +1,139 @@
+"""Both versions, started for the comparison: one process of each API, on free ports, with data of its own."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, Protocol
+
+import httpx
+import psycopg
+from rich.console import Console
+
+from load_testing.compare.labelled_texts import labelled_texts
+from load_testing.version_1.running import put_labelled, running_version_1, stored_texts
+from local_stack.components.postgres import argilla_database_url
+from local_stack.progress import display_for
+from local_stack.stack import Stack
+from local_stack.testing import RunningStack, running_stack
+
+_LABELLED_SECONDS = 180
+_SETTLED_SECONDS = 300
+_BATCH = 10
+
+
+class Held(NamedTuple):
+    """The texts that a version holds in the end, as often as it does; `postgres` is empty for version 1."""
+
+    argilla: list[str]
+    postgres: list[str]
+
+
+class Platform(Protocol):
+    """A version that runs."""
+
+    ingestion_url: str
+    serving_url: str
+
+    def add_labelled(self) -> None:
+        """Have it serve the labelled texts."""
+
+    def held(self) -> Held:
+        """Wait until nothing is under way any more, and return what it holds."""
+
+    def stop_argilla(self) -> None:
+        """Stop Argilla's server."""
+
+    def start_argilla(self) -> None:
+        """Start it again."""
+
+
+@contextmanager
+def running(version: str, console: Console) -> Iterator[Platform]:
+    """Give a version, "1" or "2"; stopped, and its data deleted, when the block ends.
+
+    Raises:
+        StackError: it cannot start; the message says what to do.
+    """
+    if version == "1":
+        with running_version_1(display_for(console)) as stack:
+            yield _Version1(stack)
+    else:
+        with running_stack(display=display_for(console)) as platform:
+            yield _Version2(platform)
+
+
+class _Version1:
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self.ingestion_url, self.serving_url = stack.settings.ingestion_url, stack.settings.serving_url
+
+    def add_labelled(self) -> None:
+        put_labelled(self._stack, [{"text": text, "label": label} for text, label in labelled_texts()])
+
+    def held(self) -> Held:
+        return Held(stored_texts(self._stack), [])
+
+    def stop_argilla(self) -> None:
+        self._stack.runner("argilla").stop()
+
+    def start_argilla(self) -> None:
+        self._stack.runner("argilla").start()
+
+
+class _Version2:
+    def __init__(self, platform: RunningStack) -> None:
+        self._platform = platform
+        self.ingestion_url, self.serving_url = platform.ingestion_url, platform.serving_url
+
+    def add_labelled(self) -> None:
+        """Send the texts, and label them in Argilla."""
+        rows = [{"text": text} for text, _ in labelled_texts()]
+        httpx.post(f"{self.ingestion_url}/texts/bulk", json=rows, timeout=60).raise_for_status()
+        self._settle()
+        labels = dict(labelled_texts())
+        headers = {"X-Argilla-Api-Key": self._platform.argilla_api_key}
+        with httpx.Client(base_url=f"{self._platform.argilla_url}/api/v1/", headers=headers, timeout=60) as owner:
+            answers = [
+                {"record_id": id_, "status": "submitted", "values": {"label": {"value": labels[text]}}}
+                for id_, text in self._records()
+            ]
+            for first in range(0, len(answers), _BATCH):
+                body = {"items": answers[first : first + _BATCH]}
+                owner.post("me/responses/bulk", json=body).raise_for_status()
+        self._wait(lambda: self._served() == len(labels), _LABELLED_SECONDS, "the labels are not served")
+
+    def held(self) -> Held:
+        self._settle()
+        with psycopg.connect(self._platform.database_url) as ours:
+            postgres = [text for (text,) in ours.execute("select text from texts").fetchall()]
+        return Held([text for _, text in self._records()], postgres)
+
+    def stop_argilla(self) -> None:
+        self._platform.stop_component("argilla")
+
+    def start_argilla(self) -> None:
+        self._platform.start_component("argilla")
+
+    def _records(self) -> list[tuple[str, str]]:
+        """Return id and text of each record in Argilla's database."""
+        with psycopg.connect(argilla_database_url(self._platform.stack.context)) as theirs:
+            return theirs.execute("select id::text, fields->>'text' from records").fetchall()
+
+    def _served(self) -> int:
+        return int(httpx.get(f"{self.serving_url}/stats").raise_for_status().json()["total"])
+
+    def _settle(self) -> None:
+        """Wait until each text is in Argilla, where annotators find it."""
+        self._wait(lambda: self._waiting() == 0, _SETTLED_SECONDS, "texts still wait for Argilla")
+
+    def _waiting(self) -> int:
+        queue = httpx.get(f"{self.ingestion_url}/queue", timeout=30).raise_for_status().json()
+        return int(queue["pending"]) + int(queue["uploading"])
+
+    @staticmethod
+    def _wait(condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                raise SystemExit(f"Version 2: after {seconds:.0f} s {otherwise}.")
+            time.sleep(0.5)

@@ -1,0 +1,103 @@
+"""The comparison's tables, as rows that are written to CSV files and read from them again."""
+
+import csv
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from load_testing.compare.losses import Sent
+from load_testing.percentiles import percentiles
+from load_testing.requests_file import Request, read_requests
+
+Row = dict[str, Any]
+_MOST_REASONS = 5
+_DETAIL = re.compile(r'status (\d+): \{"detail":"(.*?)("\})?$')
+
+
+class Step(NamedTuple):
+    """So many users of one kind, on one version, for some time."""
+
+    version: str
+    kind: str
+    users: int
+    folder: Path
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What the run itself has said in the end."""
+        found: dict[str, Any] = json.loads((self.folder / "run.json").read_text())
+        return found
+
+    @property
+    def sent(self) -> Sent:
+        """The texts that were sent."""
+        said = self.said
+        return Sent(said["seed"], said["sent"], said["acknowledged"])
+
+
+def step_row(step: Step) -> Row:
+    """Return what a step's requests add up to.
+
+    Latencies are those of the requests that were answered rightly: failing may be faster. `seconds` ends with the
+    last answer.
+    """
+    requests = read_requests(step.folder)
+    answered = [request for request in requests if not request.failure]
+    seconds = max((request.at_s + request.latency_ms / 1000 for request in requests), default=0.0)
+    found = percentiles([request.latency_ms for request in answered])
+    return {
+        "version": step.version,
+        "kind": step.kind,
+        "users": step.users,
+        "seconds": round(seconds, 2),
+        "requests": len(requests),
+        "answered": len(answered),
+        "failures": len(requests) - len(answered),
+        "answered_per_second": round(len(answered) / seconds, 2) if seconds else 0.0,
+        **{f"{name}_ms": found[name] for name in ("p50", "p95", "p99", "max")},
+        "generator_cpu": step.said["cpu_share"],
+    }
+
+
+def failure_rows(step: Step) -> list[Row]:
+    """Return how many requests failed for which reason, the most frequent reasons first."""
+    reasons = Counter(reason_of(request) for request in read_requests(step.folder) if request.failure)
+    names = {"version": step.version, "kind": step.kind, "users": step.users}
+    return [{**names, "reason": reason, "requests": count} for reason, count in reasons.most_common(_MOST_REASONS)]
+
+
+def reason_of(request: Request) -> str:
+    """Return why a request failed: status code and detail, where the answer has one."""
+    if found := _DETAIL.match(request.failure):
+        return f"{found[1]} {found[2]}"
+    return request.failure
+
+
+def write_rows(file: Path, rows: Sequence[Row]) -> None:
+    """Write rows of the same columns as CSV; the file is empty if there are none."""
+    with file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]) if rows else [], lineterminator="\n")
+        if rows:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_rows(file: Path) -> list[Row]:
+    """Return the rows of a CSV, with numbers as numbers and nothing as None."""
+    with file.open(newline="") as stream:
+        return [{name: _value(name, word) for name, word in row.items()} for row in csv.DictReader(stream)]
+
+
+def _value(name: str, word: str) -> Any:
+    # A version is a name.
+    if name == "version":
+        return word
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            continue
+    return word or None

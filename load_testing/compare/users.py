@@ -1,0 +1,98 @@
+"""The users of the comparison, a Locust file: `VERSION=1 locust -f load_testing/compare/users.py`.
+
+INGESTION_URL and SERVING_URL say where the version is.
+"""
+
+import json
+import os
+import random
+import sys
+from array import array
+from pathlib import Path
+
+import orjson
+from locust import events, task
+from locust.env import Environment
+
+# Locust puts this folder on the path, not the project's.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from load_testing import options
+from load_testing.answers import expect
+from load_testing.checked_user import CheckedUser, note_request
+from load_testing.comment_texts import submission
+from load_testing.compare.labelled_texts import labelled_texts
+from load_testing.compare.versions import VERSIONS
+from load_testing.journal import begin, journal
+
+_VERSION = VERSIONS[os.environ.get("VERSION") or "2"]
+_EXPECTED = {what: {row for row in labelled_texts() if what in ("all", row[1])} for what in _VERSION.reads}
+# Numbers of the texts whose request has ended, in whichever way. At the end of a run Locust may cut one off.
+_SENT = array("Q")
+_CHANCE = random.Random()  # noqa: S311 - whose turn it is, no secret
+
+
+class TextSender(CheckedUser):
+    """Sends one text after the other."""
+
+    host = os.environ.get("INGESTION_URL") or "http://localhost:8080"
+
+    @task
+    def post_text(self) -> None:
+        """Send a text that was never sent before."""
+        number = journal().next_number()
+        body = submission(journal().seed, number)
+
+        def check(status: int, content: bytes) -> None:
+            journal().acknowledged.append(number)
+            _VERSION.check_stored(status, orjson.loads(content), body["text"])
+
+        self.ask("POST", "/texts", "a text", check, orjson.dumps(body))
+        _SENT.append(number)
+
+
+class LabelReader(CheckedUser):
+    """Reads all labelled texts, or those of one label."""
+
+    host = os.environ.get("SERVING_URL") or "http://localhost:9000"
+
+    @task
+    def get_texts(self) -> None:
+        """Read, and hold the answer against the texts that are there."""
+        what = _CHANCE.choice(list(_VERSION.reads))
+
+        def check(_: int, content: bytes) -> None:
+            rows = _VERSION.rows_of(orjson.loads(content))
+            expect("number of texts", len(rows), len(_EXPECTED[what]))
+            found = {(row["text"], row["label"]) for row in rows}
+            expect("texts that are wrong", len(found ^ _EXPECTED[what]), 0)
+
+        self.ask("GET", _VERSION.reads[what], what, check)
+
+
+events.request.add_listener(note_request)
+
+
+@events.test_start.add_listener
+def _begin(environment: Environment, **_: object) -> None:
+    given = options.given_to(environment)
+    del _SENT[:]
+    started = begin(options.seed_of(given))
+    if given.record:
+        started.record_to(Path(given.record))
+
+
+@events.test_stop.add_listener
+def _end(environment: Environment, **_: object) -> None:
+    done, given = journal(), options.given_to(environment)
+    done.end()
+    # Failures are what is measured here.
+    environment.process_exit_code = 0
+    if given.record:
+        said = {
+            "seed": done.seed,
+            "sent": list(_SENT),
+            "acknowledged": list(done.acknowledged),
+            "cpu_share": round(done.cpu_seconds / done.wall_seconds, 3),
+        }
+        (Path(given.record) / "run.json").write_text(json.dumps(said) + "\n")

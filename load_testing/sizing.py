@@ -1,0 +1,156 @@
+"""`python -m load_testing.sizing`: what a text takes of each part, for load_testing/README.md."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from itertools import chain
+from pathlib import Path
+
+import httpx
+import psutil
+import psycopg
+from rich.console import Console
+
+from load_testing.comment_texts import bulk_body
+from load_testing.compare.results import Row, write_rows
+from local_stack.components.postgres import argilla_database_url
+from local_stack.testing import RunningStack, running_stack
+
+_ANNOTATORS = 3
+_SECONDS = 300
+_MIB = 2**20
+_RESULTS = Path(__file__).with_name("results") / "sizing"
+
+
+def main() -> None:
+    """Measure on stacks of its own, and write `sizing.csv`."""
+    # So that a `kill` ends what was started, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    given = _parse_arguments()
+    folder = given.results / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
+    settings = {"processors": os.cpu_count(), "load_average_before": round(os.getloadavg()[0], 2)}
+    rows: list[Row] = []
+    for row in chain(_of_labelled_texts(given.texts), _of_records(given.records)):
+        rows.append(row)
+        Console().print(f"{row['name']}: {row['value']} {row['unit']}", highlight=False)
+    folder.mkdir(parents=True)
+    write_rows(folder / "sizing.csv", rows)
+    (folder / "settings.json").write_text(json.dumps(settings | vars(given), indent=2, default=str) + "\n")
+    Console().print(f"Written to {folder}", soft_wrap=True)
+
+
+def _of_labelled_texts(texts: int) -> Iterator[Row]:
+    """Measure labelled texts in Postgres and in a replica."""
+    with running_stack({"postgres", "serving_api"}) as stack:
+        before = _database_bytes(stack.database_url), _folder_bytes(stack.settings.data_dir / "serving")
+        command = ["demo-data", "--texts", str(texts), "--annotators", str(_ANNOTATORS)]
+        env = os.environ | {"DATABASE_URL": stack.database_url}
+        subprocess.run([sys.executable, "-m", "cli", *command], env=env, check=True)  # noqa: S603 - our own
+        _wait_for(lambda: int(httpx.get(f"{stack.serving_url}/stats").json()["total"]) >= texts)
+        with psycopg.connect(stack.database_url, autocommit=True) as connection:
+            connection.execute("vacuum analyze")
+        after = _database_bytes(stack.database_url), _folder_bytes(stack.settings.data_dir / "serving")
+        yield _row("labelled_texts", texts, "texts")
+        yield _row("annotators", _ANNOTATORS, "annotations a text")
+        yield _row("postgres_bytes_per_text", round((after[0] - before[0]) / texts), "bytes")
+        yield _row("replica_bytes_per_text", round((after[1] - before[1]) / texts), "bytes")
+        yield _row("serving_memory", _memory_mib(stack.pids["serving_api"]), "MiB, with these texts")
+
+
+def _of_records(records: int) -> Iterator[Row]:
+    """Measure uploads into Argilla and answers in it, and the memory of each part meanwhile."""
+    with running_stack() as stack:
+        argilla_url = argilla_database_url(stack.stack.context)
+        _upload(stack, "first", 50)  # the dataset, its index, and what everything takes once
+        before = _database_bytes(argilla_url), _index_bytes(stack)
+        seconds = _upload(stack, "records", records)
+        after = _database_bytes(argilla_url), _index_bytes(stack)
+        yield _row("records", records, "records")
+        yield _row("uploads_per_second", round(records / seconds, 1), "texts a second, one process of Argilla")
+        yield _row("argilla_bytes_per_record", round((after[0] - before[0]) / records), "bytes")
+        yield _row("index_bytes_per_record", round((after[1] - before[1]) / records), "bytes")
+        yield _row("answers_per_second", round(_answers_per_second(stack), 1), "answers a second by one client")
+        for name, pid in sorted(stack.pids.items()):
+            yield _row(f"memory_{name}", _memory_mib(pid), "MiB")
+
+
+def _upload(stack: RunningStack, seed: str, count: int) -> float:
+    """Send so many texts; return the seconds until annotators can find all of them."""
+    body = bulk_body(seed, list(range(count)))
+    headers = {"Content-Type": "application/x-ndjson"}
+    started = time.monotonic()
+    url = f"{stack.ingestion_url}/texts/bulk"
+    httpx.post(url, content=body, headers=headers, timeout=_SECONDS).raise_for_status()
+    _wait_for(lambda: _is_uploaded(httpx.get(f"{stack.ingestion_url}/queue", timeout=60).json()))
+    return time.monotonic() - started
+
+
+def _is_uploaded(queue: dict[str, int]) -> bool:
+    return queue["pending"] + queue["uploading"] == 0
+
+
+def _answers_per_second(stack: RunningStack, answers: int = 50) -> float:
+    """Answer records one after the other, as one annotator who needs no time would."""
+    with psycopg.connect(argilla_database_url(stack.stack.context)) as connection:
+        query = "select id::text from records order by inserted_at desc limit %s"
+        ids = [id_ for (id_,) in connection.execute(query, [answers]).fetchall()]
+    body = {"status": "submitted", "values": {"label": {"value": "toxic"}}}
+    headers = {"X-Argilla-Api-Key": stack.argilla_api_key}
+    with httpx.Client(base_url=f"{stack.argilla_url}/api/v1/", headers=headers, timeout=60) as owner:
+        started = time.monotonic()
+        for id_ in ids:
+            owner.post(f"records/{id_}/responses", json=body).raise_for_status()
+        return len(ids) / (time.monotonic() - started)
+
+
+def _database_bytes(url: str) -> int:
+    with psycopg.connect(url) as connection:
+        [size] = connection.execute("select pg_database_size(current_database())").fetchone() or (0,)
+    return int(size)
+
+
+def _index_bytes(stack: RunningStack) -> int:
+    opensearch = stack.settings.opensearch_url
+    httpx.post(f"{opensearch}/_flush", timeout=60).raise_for_status()
+    found = httpx.get(f"{opensearch}/_stats/store", timeout=60).raise_for_status().json()
+    return int(found["_all"]["primaries"]["store"]["size_in_bytes"])
+
+
+def _folder_bytes(folder: Path) -> int:
+    return sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())
+
+
+def _memory_mib(pid: int) -> int:
+    """Return what a process and its children hold; what several share is counted in parts (PSS)."""
+    process = psutil.Process(pid)
+    return round(sum(p.memory_full_info().pss for p in [process, *process.children(recursive=True)]) / _MIB)
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"not within {_SECONDS} s")
+        time.sleep(0.25)
+
+
+def _row(name: str, value: float, unit: str) -> Row:
+    return {"name": name, "value": value, "unit": unit}
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m load_testing.sizing")
+    parser.add_argument("--texts", type=int, default=100_000, help="labelled texts in Postgres and in the replica")
+    parser.add_argument("--records", type=int, default=2_000, help="texts that are uploaded into Argilla")
+    parser.add_argument("--results", type=Path, default=_RESULTS, help="folder for the results")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

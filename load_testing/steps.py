@@ -1,0 +1,121 @@
+"""`python -m load_testing.steps`: more and more users without pauses, and what the processors work for meanwhile.
+
+A platform of its own, with labelled texts, is loaded by `python -m load_testing`.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import psutil
+
+from load_testing.compare.results import Row, write_rows
+from local_stack.testing import RunningStack, running_stack
+
+_INTERVAL_SECONDS = 0.5
+_TEXTS = 10_000
+_RESULTS = Path(__file__).with_name("results") / "steps"
+
+
+class _Sample(NamedTuple):
+    at: float
+    # Processor seconds of each part up to now.
+    seconds: dict[str, float]
+
+
+def main() -> None:
+    """Run it; adds `processors.csv` to the report."""
+    # So that a `kill` ends what was started, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    given = _parse_arguments()
+    with running_stack() as stack:
+        _add_labelled(stack)
+        with _sampling(stack.pids) as samples:
+            folder = _load(stack, given)
+    write_rows(folder / "processors.csv", _shares(samples, folder))
+
+
+def _add_labelled(stack: RunningStack) -> None:
+    command = [sys.executable, "-m", "cli", "demo-data", "--texts", str(_TEXTS)]
+    env = os.environ | {"DATABASE_URL": stack.database_url}
+    subprocess.run(command, env=env, check=True)  # noqa: S603 - our own
+    while httpx.get(f"{stack.serving_url}/stats").raise_for_status().json()["total"] < _TEXTS:
+        time.sleep(_INTERVAL_SECONDS)
+
+
+def _load(stack: RunningStack, given: argparse.Namespace) -> Path:
+    """Run the load test; return its folder, also when it found something wrong: that is in its report."""
+    command = [
+        *(sys.executable, "-m", "load_testing", "--models", "closed", "--shape", "steps", "--repeats", "1"),
+        *("--users", str(given.users), "--seconds", str(given.seconds), "--think-seconds", "0.001"),
+        *("--results", str(given.results)),
+    ]
+    urls = {"INGESTION_URL": stack.ingestion_url, "SERVING_URL": stack.serving_url}
+    subprocess.run(command, env=os.environ | urls, check=False)  # noqa: S603 - ourselves
+    results: Path = given.results
+    return max(results.iterdir())
+
+
+@contextmanager
+def _sampling(pids: Mapping[str, int]) -> Iterator[list[_Sample]]:
+    samples: list[_Sample] = []
+    done = threading.Event()
+
+    def sample() -> None:
+        while not done.wait(_INTERVAL_SECONDS):
+            samples.append(_Sample(time.time(), {name: _processor_seconds(pid) for name, pid in pids.items()}))
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        done.set()
+        thread.join()
+
+
+def _processor_seconds(pid: int) -> float:
+    """Return the processor time of a process and all that it has started, ended ones included."""
+    total = 0.0
+    try:
+        for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+            total += sum(process.cpu_times()[:4])
+    except psutil.NoSuchProcess:
+        return total
+    return total
+
+
+def _shares(samples: list[_Sample], folder: Path) -> list[Row]:
+    """Return how many cores each part took while requests were sent, the look-up after them left out."""
+    run = json.loads((folder / "closed-1" / "run.json").read_text())["generator"]
+    end = (folder / "closed-1" / "requests.csv").stat().st_mtime
+    start = end - run["wall_seconds"]
+    inside = [sample for sample in samples if start <= sample.at <= end]
+    first, last = inside[0], inside[-1]
+    passed = last.at - first.at
+    parts = {name: (last.seconds[name] - first.seconds[name]) / passed for name in first.seconds}
+    parts["load generator"] = run["cpu_share"]
+    rows = [{"part": name, "cores": round(cores, 2)} for name, cores in parts.items()]
+    return sorted(rows, key=lambda row: -row["cores"])
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m load_testing.steps")
+    parser.add_argument("--users", type=int, default=40, help="users at most, half of them of each API")
+    parser.add_argument("--seconds", type=int, default=50, help="length of the run; a tenth of it for each step")
+    parser.add_argument("--results", type=Path, default=_RESULTS, help="folder for the results")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

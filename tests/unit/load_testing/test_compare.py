@@ -1,0 +1,162 @@
+"""What the comparison of both versions computes."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from load_testing.answers import WrongAnswer
+from load_testing.comment_texts import submission
+from load_testing.compare import report
+from load_testing.compare.labelled_texts import labelled_texts
+from load_testing.compare.losses import Sent, fate_of
+from load_testing.compare.results import Step, failure_rows, read_rows, reason_of, step_row, write_rows
+from load_testing.compare.versions import VERSIONS
+from load_testing.journal import COLUMNS
+from load_testing.requests_file import Request
+
+LIVE_ERROR = 'status 500: {"detail":"LiveError: Only one live display may be active at once"}'
+
+
+def text(number: int, seed: str = "s") -> str:
+    return str(submission(seed, number)["text"])
+
+
+def test_each_fate_of_a_text_is_counted() -> None:
+    # 0 is well; 1 lost; 2 failed; 3 stored unnoticed; 4 stored twice; 5 waits in Postgres.
+    argilla = [text(0), text(3), text(4), text(4), "of somebody else"]
+    fate = fate_of([Sent("s", range(6), [0, 1, 4, 5])], argilla, [text(0), text(5), "another"])
+    assert fate._asdict() == {
+        "sent": 6,
+        "acknowledged": 4,
+        "stored": 3,
+        "in_postgres": 2,
+        "lost": 2,
+        "failed": 1,
+        "stored_unnoticed": 1,
+        "doubled": 1,
+    }
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 2)), max_size=12))
+def test_the_fates_add_up(texts: list[tuple[bool, int]]) -> None:
+    acknowledged = [number for number, (is_acknowledged, _) in enumerate(texts) if is_acknowledged]
+    argilla = [text(number) for number, (_, times) in enumerate(texts) for _ in range(times)]
+    fate = fate_of([Sent("s", range(len(texts)), acknowledged)], argilla, [])
+    assert fate.sent == len(texts)
+    assert fate.acknowledged == len(acknowledged)
+    assert fate.stored + fate.lost + fate.failed == fate.sent
+    assert fate.stored == fate.acknowledged - fate.lost + fate.stored_unnoticed
+    assert fate.doubled == sum(times == 2 for _, times in texts)
+
+
+def test_texts_of_several_runs_are_told_apart() -> None:
+    runs = [Sent("a", [0, 1], [0, 1]), Sent("b", [0, 1], [0])]
+    fate = fate_of(runs, [text(0, "a"), text(1, "b")], [])
+    assert (fate.sent, fate.lost, fate.stored_unnoticed) == (4, 2, 1)
+
+
+def test_what_was_never_sent_cannot_be_acknowledged() -> None:
+    with pytest.raises(ValueError, match="more was acknowledged"):
+        fate_of([Sent("s", [0], [1])], [], [])
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (LIVE_ERROR, "500 LiveError: Only one live display may be active at once"),
+        ('status 500: {"detail":"A long one, which was cut of', "500 A long one, which was cut of"),
+        ("status 502: <html>", "status 502: <html>"),
+        ("no answer", "no answer"),
+    ],
+)
+def test_a_reason_names_the_exception(failure: str, reason: str) -> None:
+    assert reason_of(Request(0, "POST", "a text", 1, 0, 1, failure)) == reason
+
+
+def make_step(folder: Path, version: str, users: int, rows: list[tuple[float, float, str]]) -> Step:
+    """Write what a run leaves; `rows` are (at_s, latency_ms, failure)."""
+    folder.mkdir()
+    step = Step(version, "ingestion", users, folder)
+    quoted = [failure.replace('"', '""') for *_, failure in rows]
+    lines = [f'{at},POST,a text,{ms},0,{users},"{q}"' for (at, ms, _), q in zip(rows, quoted, strict=True)]
+    (folder / "requests.csv").write_text("\n".join([",".join(COLUMNS), *lines]) + "\n")
+    said = {"seed": "s", "sent": list(range(len(rows))), "acknowledged": [0], "cpu_share": 0.1}
+    (folder / "run.json").write_text(json.dumps(said))
+    return step
+
+
+def test_failures_make_no_step_look_faster(tmp_path: Path) -> None:
+    step = make_step(tmp_path / "a", "1", 50, [(0, 500, ""), (1, 2, LIVE_ERROR), (1.5, 500, ""), (1.9, 3, "x")])
+    row = step_row(step)
+    assert (row["requests"], row["answered"], row["failures"]) == (4, 2, 2)
+    assert (row["p50_ms"], row["seconds"], row["answered_per_second"]) == (500, 2, 1)
+    assert [(r["reason"], r["requests"]) for r in failure_rows(step)] == [
+        ("500 LiveError: Only one live display may be active at once", 1),
+        ("x", 1),
+    ]
+    assert step.sent == Sent("s", [0, 1, 2, 3], [0])
+
+
+def test_a_step_in_which_all_fails_has_no_latency(tmp_path: Path) -> None:
+    row = step_row(make_step(tmp_path / "a", "1", 50, [(0, 1, LIVE_ERROR)]))
+    assert (row["answered_per_second"], row["p50_ms"]) == (0, None)
+    write_rows(tmp_path / "rows.csv", [row])
+    assert read_rows(tmp_path / "rows.csv") == [row]
+
+
+def comparison(tmp_path: Path) -> list[dict[str, Any]]:
+    """Rows of two steps on both versions; version 1 has no right answer at 50 users."""
+    steps = []
+    for version in ("1", "2"):
+        for users in (1, 50):
+            failure = LIVE_ERROR if (version, users) == ("1", 50) else ""
+            steps.append(make_step(tmp_path / f"{version}-{users}", version, users, [(0, 10.04 * users, failure)]))
+    rows = [step_row(step) for step in steps]
+    return [*rows, *({**row, "kind": "serving"} for row in rows)]
+
+
+def test_the_versions_stand_side_by_side(tmp_path: Path) -> None:
+    lines = report.steps_table(comparison(tmp_path), "ingestion").splitlines()
+    assert [line.count("|") for line in lines] == [12] * 4
+    assert lines[2].startswith("| 1 | 99.6 | 99.6 | 0 of 1 | 0 of 1 | 10.0 | 10.0 |")
+    assert lines[3].startswith("| 50 | 0.0 | 2.0 | 1 of 1 | 0 of 1 | – | 502 |")
+
+
+def test_a_step_without_a_latency_is_a_gap_in_the_picture(tmp_path: Path) -> None:
+    made = report.pictures(comparison(tmp_path))
+    assert {name.partition("_")[2] for name in made} == {"answers", "latency", "failures"}
+    assert made["ingestion_latency"].count("<polyline") == 6
+    assert made["ingestion_latency"].count("<circle") == 3
+    assert "version 2" in made["ingestion_failures"]
+
+
+def test_a_reason_cannot_break_the_table() -> None:
+    row = {"version": "1", "kind": "ingestion", "users": 5, "requests": 1, "reason": "a | b\n`c`"}
+    assert report.failures_table([row]).splitlines()[2] == "| 1 | 5 | ingestion | 1 | `a / b 'c'` |"
+    assert report.failures_table([]) == "No request failed.\n"
+
+
+def test_there_are_a_hundred_texts_of_each_label() -> None:
+    rows = labelled_texts()
+    assert Counter(label for _, label in rows) == {"toxic": 100, "non_toxic": 100}
+    assert len({text for text, _ in rows}) == 200
+
+
+def test_both_versions_are_asked_for_the_same() -> None:
+    assert VERSIONS["1"].reads.keys() == VERSIONS["2"].reads.keys()
+    row = {"text": "t", "label": "toxic"}
+    assert VERSIONS["1"].rows_of([row]) == VERSIONS["2"].rows_of({"items": [row]}) == [row]
+
+
+@pytest.mark.parametrize(
+    ("status", "answer"), [(200, {"processed": 1, "failed": 0}), (201, {"processed": 0, "failed": 1})]
+)
+def test_version_1_must_have_stored_what_it_acknowledges(status: int, answer: dict[str, Any]) -> None:
+    VERSIONS["1"].check_stored(201, {"processed": 1, "failed": 0}, "t")
+    with pytest.raises(WrongAnswer):
+        VERSIONS["1"].check_stored(status, answer, "t")
