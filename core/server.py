@@ -19,10 +19,12 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import REGISTRY
 from uvicorn.supervisors import Multiprocess
 
-from core.http_protocol import BoundedProtocol, http_settings
+from core.http_protocol import http_settings
 
 _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _PARENT_SECONDS = 0.5
+# By name: a new process imports it only after it has told its parent that it lives, which must not take long.
+_PROTOCOL = "core.http_protocol:BoundedProtocol"
 # Of databases, logs, and files of the replica.
 _OTHER_FILES = 256
 
@@ -67,7 +69,7 @@ def _config(app: FastAPI | str, host: str, port: int, **more: Any) -> uvicorn.Co
         server_header=False,
         timeout_graceful_shutdown=10,
         timeout_keep_alive=http_settings().idle_seconds,
-        http=BoundedProtocol,
+        http=_PROTOCOL,
         ws="none",
         **more,
     )
