@@ -20,7 +20,7 @@ class Composition:
     env_file: Path
     profiles: tuple[str, ...] = ()
 
-    def run(self, *arguments: str, seconds: float = 900, check: bool = True) -> str:
+    def run(self, *arguments: str, seconds: float = 1000, check: bool = True) -> str:
         """Run `docker compose …`; return what it printed.
 
         Fails the test with all that was said when the exit code is not 0 and `check` is set.
@@ -30,13 +30,13 @@ class Composition:
             pytest.fail(f"docker compose {' '.join(arguments)}\n{result.stdout}\n{result.stderr}\n{self._state()}")
         return result.stdout
 
-    def call(self, *arguments: str, seconds: float = 900) -> subprocess.CompletedProcess[str]:
+    def call(self, *arguments: str, seconds: float = 1000) -> subprocess.CompletedProcess[str]:
         """Run `docker compose …`, whatever its exit code."""
         return docker("compose", *self._options(), *arguments, seconds=seconds)
 
     def up(self, *services: str) -> None:
         """Start, and wait until everything is healthy."""
-        self.run("up", "--detach", "--wait", "--wait-timeout", "600", *services)
+        self.run("up", "--detach", "--wait", "--wait-timeout", "900", *services)
 
     def containers(self) -> dict[str, dict[str, Any]]:
         """Return what Docker knows of each running container, by the name of its service; the last of several."""

@@ -189,7 +189,7 @@ def test_more_replicas_share_the_calls(platform: Platform) -> None:
         assert served(platform) == expected
         return all(calls(service) > count for service, count in before.items())
 
-    wait_for(both_answered, 120)
+    wait_for(both_answered, 300)
     scaled.run("kill", "serving")
     for _ in range(20):
         assert served(platform) == expected
