@@ -5,6 +5,7 @@ import re
 import secrets
 from argparse import ArgumentTypeError, Namespace
 
+import gevent
 from locust import events
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
@@ -36,6 +37,12 @@ def _add_options(parser: LocustArgumentParser) -> None:
         include_in_web_ui=False,
         help="Folder for requests.csv and run.json; none: no files",
     )
+
+
+@events.init.add_listener
+def _set_the_clock(**_: object) -> None:
+    # Timers count from the last look at the clock, before the imports: `--run-time` would end too early.
+    gevent.get_hub().loop.update_now()
 
 
 def given_to(environment: Environment) -> Namespace:
