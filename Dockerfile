@@ -42,23 +42,25 @@ RUN --mount=type=secret,id=pip_conf,target=/root/.config/pip/pip.conf \
     && pip --python /opt/venv/bin/python install --require-hashes --no-deps --only-binary :all: \
         --requirement packages-load.txt
 
-FROM ${PYTHON_IMAGE} AS runtime
+FROM ${PYTHON_IMAGE} AS base
 # Nothing in here installs or builds anything any more.
 RUN python -m pip uninstall --yes --quiet --root-user-action ignore pip \
     && rm -rf /usr/local/lib/python3*/ensurepip \
     && groupadd --gid 10001 platform \
     && useradd --uid 10001 --gid platform --no-create-home --home-dir /tmp --shell /usr/sbin/nologin platform \
     && install --directory --owner platform --group platform --mode 0750 /data /snapshots
-COPY --from=build /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     DATA_DIR=/data
 USER 10001:10001
 WORKDIR /data
+
+FROM base AS runtime
+COPY --from=build /opt/venv /opt/venv
 CMD ["annotate", "--help"]
 
-FROM runtime AS load
+FROM base AS load
 COPY --from=build-load /opt/venv /opt/venv
 COPY load_testing /load/load_testing
 WORKDIR /load/load_testing

@@ -77,6 +77,7 @@ def test_the_base_image_is_pinned_to_a_release() -> None:
     assert set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)) == {
         "${PYTHON_IMAGE}",
         "build",
+        "base",
         "runtime",
     }
 
