@@ -1,0 +1,72 @@
+"""What the steps and the sizing compute, and how the README tells it."""
+
+import json
+import os
+from pathlib import Path
+
+from load_testing import measured, steps
+from load_testing.compare.results import write_rows
+
+SIZING = {
+    "labelled_texts": 1000,
+    "records": 50,
+    "annotators": 3,
+    "postgres_bytes_per_text": 2**30 // 1000,
+    "replica_bytes_per_text": 500,
+    "argilla_bytes_per_record": 2000,
+    "index_bytes_per_record": 1000,
+    "uploads_per_second": 100.0,
+    "answers_per_second": 20.0,
+    "serving_memory": 300,
+    "memory_postgres": 100,
+    "memory_argilla": 400,
+}
+
+
+def test_cores_are_those_of_the_time_in_which_requests_were_sent(tmp_path: Path) -> None:
+    run = tmp_path / "closed-1"
+    run.mkdir()
+    (run / "run.json").write_text(json.dumps({"generator": {"wall_seconds": 10, "cpu_share": 0.75}}))
+    (run / "requests.csv").touch()
+    os.utime(run / "requests.csv", (110, 110))
+    samples = [steps._Sample(at, {"argilla": at * 0.5, "redis": 1.0}) for at in range(100, 111)]
+    # What comes before and after is the start and the look-up.
+    samples = [
+        steps._Sample(90, {"argilla": 0, "redis": 0}),
+        *samples,
+        steps._Sample(120, {"argilla": 99, "redis": 9}),
+    ]
+    assert steps._shares(samples, tmp_path) == [
+        {"part": "load generator", "cores": 0.75},
+        {"part": "argilla", "cores": 0.5},
+        {"part": "redis", "cores": 0.0},
+    ]
+
+
+def test_sizes_follow_from_the_figures(tmp_path: Path) -> None:
+    (tmp_path / "sizing").mkdir()
+    rows = [{"name": name, "value": value, "unit": "x"} for name, value in SIZING.items()]
+    write_rows(tmp_path / "sizing" / "sizing.csv", rows)
+    told = {
+        name: measured.page(f"<!-- measured: {name} -->\n<!-- end -->", tmp_path) for name in ("sizes", "rates")
+    }
+    assert "| 1,000,000 | 1,000.00 GiB | 0.47 GiB | 1.86 GiB | 0.93 GiB | 2.8 h |" in told["sizes"]
+    assert "8.6 million a day" in told["rates"]
+    assert "the load of 100" in told["rates"]
+    assert "together 500." in told["rates"]
+
+
+def test_the_knee_is_told_with_its_users(tmp_path: Path) -> None:
+    folder = tmp_path / "steps"
+    folder.mkdir()
+    names = ("p50_ms", "p95_ms", "p99_ms")
+    levels = {4: 400.0, 8: 800.0, 12: 850.0}
+    rows = [
+        {"users": users, "refused": 0, "failures": 0, "per_second": rate, **dict.fromkeys(names, users * 1.5)}
+        for users, rate in levels.items()
+    ]
+    write_rows(folder / "by_users.csv", rows)
+    settings = {"processors": 2, "seconds": 9, "labelled_texts": 10, "load_average_before": 0.5}
+    (folder / "report.json").write_text(json.dumps({"settings": settings}))
+    told = measured.page("<!-- measured: knee -->\n<!-- end -->", tmp_path)
+    assert "The knee is at 8 users; 850 requests a second are the most, with 12 users and a p99 of 18 ms" in told
