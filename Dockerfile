@@ -11,8 +11,6 @@ RUN --mount=type=secret,id=pip_conf,target=/root/.config/pip/pip.conf \
 COPY Pipfile Pipfile.lock ./
 RUN pipenv requirements --hash | grep -v '^-e ' > packages.txt \
     && pipenv requirements --dev-only --hash > packages-dev.txt \
-    # SQLAlchemy's asyncio needs it; the lock has it among the packages for development.
-    && grep '^greenlet==' packages-dev.txt >> packages.txt \
     && grep '^setuptools==' packages-dev.txt > packages-build.txt \
     && python -m venv --without-pip /opt/venv
 RUN --mount=type=secret,id=pip_conf,target=/root/.config/pip/pip.conf \

@@ -21,7 +21,7 @@ import httpx
 
 from tests.forking import NUMBER
 
-_START_SECONDS = 60
+_START_SECONDS = 240
 
 
 class Process:

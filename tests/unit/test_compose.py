@@ -146,16 +146,11 @@ def test_every_volume_has_a_name() -> None:
                 assert volume.endswith(":ro")
 
 
-# Files that come with monitoring/, and a setting that comes with them.
-AGREED = ("./monitoring/",)
-AGREED_SETTINGS = {"METRICS_TOKEN"}
-
-
 def test_what_is_mounted_is_there() -> None:
     for name, service in SERVICES.items():
         for volume in service.get("volumes", []):
             source = volume.partition(":")[0]
-            if source.startswith("./") and not source.startswith(AGREED):
+            if source.startswith("./"):
                 assert (ROOT / source).exists(), name
 
 
@@ -189,7 +184,7 @@ def test_every_variable_is_documented_with_its_default() -> None:
 @pytest.mark.parametrize("program", GROUPS)
 def test_a_program_gets_settings_that_it_has(program: str) -> None:
     given = SERVICES[program].get("environment", {})
-    assert given.keys() - AGREED_SETTINGS <= settings_of(program).keys()
+    assert given.keys() <= settings_of(program).keys()
     for name, is_required in settings_of(program).items():
         assert not is_required or name in given, name
     assert "false" not in str(given.get("REQUIRE_API_KEY", "true"))
@@ -221,11 +216,6 @@ def test_what_git_ignores_is_not_sent_to_the_builder() -> None:
     assert sources == {line[1:] for line in lines if line.startswith("!")}
 
 
-def _moved_into_the_image() -> set[str]:
-    """Return what the lock holds for development, and the Dockerfile takes into the image all the same."""
-    return set(re.findall(r"grep '\^(\S+)==' packages-dev.txt >> packages.txt", DOCKERFILE))
-
-
 @cache
 def _beyond_the_programs(name: str, extras: frozenset[str] = frozenset()) -> frozenset[str]:
     """Return what a package needs on the image's Python, to any depth, itself included."""
@@ -243,7 +233,7 @@ def _beyond_the_programs(name: str, extras: frozenset[str] = frozenset()) -> fro
 
 def test_the_image_of_locust_has_what_locust_needs() -> None:
     lock = yaml.safe_load((ROOT / "Pipfile.lock").read_text())
-    default = {canonicalize_name(name) for name in lock["default"]} | _moved_into_the_image()
+    default = {canonicalize_name(name) for name in lock["default"]}
     listed = set((ROOT / "deployment" / "load_packages.txt").read_text().split())
     assert listed == _beyond_the_programs("locust") - default
     assert listed <= {canonicalize_name(name) for name in lock["develop"]}
@@ -304,7 +294,6 @@ for module, *arguments in commands:
 def _modules_for_development_only() -> list[str]:
     lock = yaml.safe_load((ROOT / "Pipfile.lock").read_text())
     in_image: set[str] = {canonicalize_name(name) for name in lock["default"]}
-    in_image |= _moved_into_the_image()
     modules = packages_distributions()
     locked = {canonicalize_name(name) for group in ("default", "develop") for name in lock[group]}
     return [

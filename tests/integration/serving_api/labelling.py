@@ -19,7 +19,7 @@ _DATASETS = {name: Dataset(labels=("yes", "no"), guidelines="x", dispute_extra=2
 
 Said = Mapping[str, str | tuple[AnnotationStatus, str | None]]
 
-_WAIT_SECONDS = 20
+_WAIT_SECONDS = 180
 
 
 class Labeller:
