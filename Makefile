@@ -3,6 +3,8 @@ PYTHON ?= python3
 export PIPENV_VENV_IN_PROJECT = 1
 export PIPENV_IGNORE_VIRTUALENVS = 1
 export PIPENV_VERBOSITY = -1
+# The tests start programs some hundred times: Python is to keep what it has compiled.
+unexport PYTHONDONTWRITEBYTECODE
 # Where pip puts programs for this Python, which need not be on the PATH.
 SCRIPTS := $(shell $(PYTHON) -c 'import site, sysconfig; print(sysconfig.get_path("scripts") + ":" + site.getuserbase() + "/bin")')
 export PATH := $(PATH):$(SCRIPTS):$(CURDIR)/.tools/bin
