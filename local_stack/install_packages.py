@@ -29,8 +29,8 @@ def install(environment: Path) -> None:
         own = _write(Path(folder, "uv.txt"), [line for line in packages if line.startswith("uv==")])
         _run([python, "-m", "pip", "install", "--quiet", "--require-hashes", "--requirement", own])
         everything = _write(Path(folder, "packages.txt"), packages)
-        # Compiled, as pip does it: a user who may not write there, or Python that must not, would do it at each start.
-        _uv(python, ["--require-hashes", "--no-deps", "--compile-bytecode", "--requirement", everything])
+        # Not compiled: Python compiles what is used at first use, a tenth of it, and keeps it.
+        _uv(python, ["--require-hashes", "--no-deps", "--requirement", everything])
     _uv(python, ["--no-deps", "--editable", _PROJECT])
 
 
