@@ -3,8 +3,8 @@ PYTHON ?= python3
 export PIPENV_VENV_IN_PROJECT = 1
 export PIPENV_IGNORE_VIRTUALENVS = 1
 export PIPENV_VERBOSITY = -1
-# The tests start programs some hundred times: Python is to keep what it has compiled.
-unexport PYTHONDONTWRITEBYTECODE
+# pipenv tells Python not to keep what it compiles, and each program would compile all its libraries at each start.
+RUN := pipenv run env -u PYTHONDONTWRITEBYTECODE
 # Where pip puts programs for this Python, which need not be on the PATH.
 SCRIPTS := $(shell $(PYTHON) -c 'import site, sysconfig; print(sysconfig.get_path("scripts") + ":" + site.getuserbase() + "/bin")')
 export PATH := $(PATH):$(SCRIPTS):$(CURDIR)/.tools/bin
@@ -15,13 +15,13 @@ PROJECT := core ingestion_api uploader serving_api cli local_stack load_testing 
 	check lint types format lock audit sbom licences compose-env compare measure
 
 up: $(INSTALLED)  ## Start everything; Ctrl-C stops it
-	@pipenv run python -m local_stack up
+	@$(RUN) python -m local_stack up
 
 down: $(INSTALLED)  ## Stop a running stack
-	@pipenv run python -m local_stack down
+	@$(RUN) python -m local_stack down
 
 clean: $(INSTALLED)  ## Stop a running stack and delete its data
-	@pipenv run python -m local_stack clean
+	@$(RUN) python -m local_stack clean
 
 install: $(INSTALLED)  ## Install what the project needs
 
@@ -30,66 +30,66 @@ test: lint  ## Check the code, and run every test on real components, but for ma
 
 # Side by side. What only computes gives way to what waits for servers that compute.
 test-serving: $(INSTALLED)
-	nice -n 5 pipenv run pytest tests/integration/serving_api
+	nice -n 5 $(RUN) pytest tests/integration/serving_api
 
 test-parts: $(INSTALLED)
-	nice -n 5 pipenv run pytest tests/unit tests/integration --ignore tests/integration/cli --ignore tests/integration/serving_api
+	nice -n 5 $(RUN) pytest tests/unit tests/integration --ignore tests/integration/cli --ignore tests/integration/serving_api
 
 # Start everything for themselves.
 README_TEST := tests/e2e/test_readme.py
 
 test-stack: $(INSTALLED)
-	pipenv run pytest $(README_TEST) tests/integration/cli
+	$(RUN) pytest $(README_TEST) tests/integration/cli
 
 test-whole: $(INSTALLED)
-	pipenv run pytest tests/e2e tests/chaos --ignore $(README_TEST)
+	$(RUN) pytest tests/e2e tests/chaos --ignore $(README_TEST)
 
 # Kills, freezes and cuts off every part for MINUTES; the other long tests once.
 soak: $(INSTALLED)  ## Run the tests that take too long for make test
-	CHAOS_MINUTES=$(or $(MINUTES),30) pipenv run pytest -m soak --capture=no tests
+	CHAOS_MINUTES=$(or $(MINUTES),30) $(RUN) pytest -m soak --capture=no tests
 
 # ROWS=10000000: with as many texts there. ONLY="single lag": some of the tables.
 bench: $(INSTALLED)  ## Measure, each figure beside its peer
-	pipenv run python -m load_testing.bench $(if $(ROWS),--rows $(ROWS)) $(if $(ONLY),--only $(ONLY))
+	$(RUN) python -m load_testing.bench $(if $(ROWS),--rows $(ROWS)) $(if $(ONLY),--only $(ONLY))
 
 # Each name in capitals is an option of `python -m load_testing`: make loadtest USERS=100 SHAPE=steps SECONDS=200
 LOAD_OPTIONS := USERS SECONDS SHAPE THINK_SECONDS RATE IN_FLIGHT MODELS REPEATS SEED TEXTS OBJECTIVE_POST_MS OBJECTIVE_GET_MS
 as_option = $(if $($(1)),--$(shell echo $(1) | tr A-Z_ a-z-) $($(1)))
 loadtest: $(INSTALLED)  ## Load both APIs with Locust, and report
-	pipenv run python -m load_testing $(foreach name,$(LOAD_OPTIONS),$(call as_option,$(name)))
+	$(RUN) python -m load_testing $(foreach name,$(LOAD_OPTIONS),$(call as_option,$(name)))
 
 unit: $(INSTALLED)  ## Run the tests that need no servers
-	pipenv run pytest tests/unit
+	$(RUN) pytest tests/unit
 
 check: lint types  ## Lint, types, import rules, documents
-	pipenv run pytest --quiet tests/unit/test_docs.py
+	$(RUN) pytest --quiet tests/unit/test_docs.py
 
 lint: $(INSTALLED)
-	pipenv run ruff check $(PROJECT)
-	pipenv run ruff format --check $(PROJECT)
-	pipenv run lint-imports
+	$(RUN) ruff check $(PROJECT)
+	$(RUN) ruff format --check $(PROJECT)
+	$(RUN) lint-imports
 
 types: $(INSTALLED)
-	nice -n 5 pipenv run mypy
+	nice -n 5 $(RUN) mypy
 
 format: $(INSTALLED)  ## Put the code into its canonical form
-	pipenv run ruff check --fix $(PROJECT)
-	pipenv run ruff format $(PROJECT)
+	$(RUN) ruff check --fix $(PROJECT)
+	$(RUN) ruff format $(PROJECT)
 
 lock:  ## Pin the newest versions that Pipfile allows, without the address of a package index
 	pipenv lock
 	$(PYTHON) -m local_stack.strip_lock Pipfile.lock
 
 audit: $(INSTALLED) sbom  ## Check locks, licences and known vulnerabilities; exit code 2: nobody could be asked
-	pipenv run pytest --quiet -m "soak or not soak" tests/unit/test_supply_chain.py
-	pipenv run python -m tests.supply_chain.vulnerabilities
+	$(RUN) pytest --quiet -m "soak or not soak" tests/unit/test_supply_chain.py
+	$(RUN) python -m tests.supply_chain.vulnerabilities
 
 sbom: $(INSTALLED)  ## List what the programs are made of as sbom.json (CycloneDX 1.6)
-	PYTHONWARNINGS=ignore pipenv run cyclonedx-py pipenv --spec-version 1.6 --output-reproducible \
+	PYTHONWARNINGS=ignore $(RUN) cyclonedx-py pipenv --spec-version 1.6 --output-reproducible \
 		--pyproject pyproject.toml --output-file sbom.json .
 
 licences: $(INSTALLED)  ## Write docs/licences.md from the installed packages
-	pipenv run python -m tests.supply_chain.licences
+	$(RUN) python -m tests.supply_chain.licences
 
 $(INSTALLED): Pipfile.lock
 	@command -v pipenv > /dev/null || $(PYTHON) -m pip install --quiet pipenv 2> /dev/null || { \
@@ -104,15 +104,15 @@ compose-env:  ## Make the secrets of docker compose, once
 	@$(PYTHON) deployment/compose_env.py write $(or $(COMPOSE_ENV),.env)
 
 test-containers: $(INSTALLED)  ## Build the images and try the whole compose file; needs a container engine
-	pipenv run pytest -m containers --capture=no tests/containers
+	$(RUN) pytest -m containers --capture=no tests/containers
 
 # make compare STEPS="1 50" SECONDS=20 THINK_SECONDS=1. Needs a whole Java 17, and says how to get it.
 compare: $(INSTALLED)  ## Put version 1 and version 2 under the same users, and report
-	pipenv run python -m load_testing.compare $(foreach name,STEPS SECONDS THINK_SECONDS,$(call as_option,$(name)))
+	$(RUN) python -m load_testing.compare $(foreach name,STEPS SECONDS THINK_SECONDS,$(call as_option,$(name)))
 
 # Ten minutes, on a machine that has nothing else to do.
 measure: $(INSTALLED)  ## Measure anew all that load_testing/README.md tells, and write it there
-	pipenv run python -m load_testing.compare
-	pipenv run python -m load_testing.steps
-	pipenv run python -m load_testing.sizing
-	pipenv run python -m load_testing.measured
+	$(RUN) python -m load_testing.compare
+	$(RUN) python -m load_testing.steps
+	$(RUN) python -m load_testing.sizing
+	$(RUN) python -m load_testing.measured
