@@ -101,3 +101,24 @@ def test_without_a_replica_there_is_no_answer(replica: Replica) -> None:
         pool.close()
 
     asyncio.run(scenario())
+
+
+def test_a_cancellation_that_comes_with_the_answer_is_not_swallowed(replica: Replica) -> None:
+    async def scenario() -> None:
+        pool = QueryPool(replica, 1, 0, 10)
+        started, go = threading.Event(), threading.Event()
+
+        def work(*_: object) -> None:
+            started.set()
+            go.wait(20)
+
+        task = asyncio.create_task(pool.run(work))
+        while not started.is_set():  # noqa: ASYNC110 - set by another thread
+            await asyncio.sleep(0.01)
+        go.set()
+        pool.close()  # the answer is there, and the loop has not seen it yet
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(scenario())
