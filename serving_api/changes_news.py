@@ -89,6 +89,8 @@ class News:
                     if self.is_stopping:
                         break
                     await self._heard.wait()
+                    # Nothing had been read when the waiting began: that is no other database.
+                    identity = identity or self._identity
         return self._newest.get(dataset, 0)
 
     async def _follow(self) -> None:

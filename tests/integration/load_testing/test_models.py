@@ -42,7 +42,7 @@ def test_the_closed_model_hides_a_stall(stalled: dict[str, Ended]) -> None:
     all_ = next(row for row in run["by_name"] if row["name"] == "all")
     # Its two users saw it once each, at the very top: beyond the p99 of more than 200 requests.
     assert all_["requests"] > 200
-    assert all_["max_ms"] > 800
+    assert all_["max_ms"] > OBJECTIVE_MS
     assert all_["p99_ms"] < OBJECTIVE_MS / 2
     # Nor does it fail that the API was full, and said so.
     assert run["refused"] > 0
@@ -53,11 +53,11 @@ def test_the_open_model_reports_it(stalled: dict[str, Ended]) -> None:
     ended = stalled["open"]
     [run] = ended.report["runs"]
     all_ = next(row for row in run["by_name"] if row["name"] == "all")
-    assert 950 < all_["max_ms"] < 2000
+    assert 950 < all_["max_ms"] < 4000
     assert all_["p99_ms"] > 900
     # Of the arrivals in the stall, one half waited for more than half of its second.
     waited = sum(latency > 500 for latency in _latencies(ended.folder / "open-1"))
-    assert 0.4 * RATE / 2 < waited < 1.6 * RATE / 2
+    assert 0.4 * RATE / 2 < waited < 3 * RATE / 2
     assert run["dropped"] == 0
     assert run["arrivals"] == run["requests"]
     assert run["generator"]["cpu_share"] < 1
