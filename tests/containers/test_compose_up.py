@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.containers.conftest import Platform, wait_for_keys
-from tests.containers.engine import ROOT, Composition
+from tests.containers.engine import Composition
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(2400)]
@@ -197,7 +197,6 @@ def test_more_replicas_share_the_calls(platform: Platform) -> None:
     platform.composition.up()
 
 
-@pytest.mark.skipif(not (ROOT / "monitoring" / "prometheus.yml").exists(), reason="there is no monitoring yet")
 def test_prometheus_reaches_every_program(platform: Platform) -> None:
     monitored = Composition(platform.composition.project, platform.composition.env_file, ("monitoring",))
     monitored.run("up", "--detach", "prometheus")
