@@ -19,6 +19,7 @@ from rich.console import Console
 
 from load_testing.comment_texts import bulk_body
 from load_testing.compare.results import Row, write_rows
+from load_testing.waiting import holds_within
 from local_stack.components.postgres import argilla_database_url
 from local_stack.testing import RunningStack, running_stack
 
@@ -133,11 +134,8 @@ def _memory_mib(pid: int) -> int:
 
 
 def _wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            raise SystemExit(f"not within {_SECONDS} s")
-        time.sleep(0.25)
+    if not holds_within(_SECONDS, condition):
+        raise SystemExit(f"not within {_SECONDS} s")
 
 
 def _row(name: str, value: float, unit: str) -> Row:

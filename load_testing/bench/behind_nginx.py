@@ -5,13 +5,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import httpx
 import orjson
 import psutil
 import psycopg
@@ -20,6 +18,7 @@ from rich.table import Table
 from load_testing.bench.comments import make_submissions
 from load_testing.bench.http_load import Load, get_all, post_all
 from load_testing.bench.servers import Server, api_environment, free_port, serving
+from load_testing.waiting import holds_within, is_ok
 
 _COUNTS = (1, 2, 4)
 _CLIENTS = 64
@@ -140,16 +139,9 @@ def _api(program: str, database_url: str) -> Iterator[Server]:
 
 
 def _wait(server: Server, program: str) -> None:
-    deadline = time.monotonic() + _BUILD_SECONDS
     path = "/healthz" if program == "nginx" else "/readyz"
-    while time.monotonic() < deadline:
-        try:
-            if httpx.get(f"{server.url}{path}").is_success:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise RuntimeError(f"{program} is not ready")
+    if not holds_within(_BUILD_SECONDS, lambda: is_ok(f"{server.url}{path}")):
+        raise RuntimeError(f"{program} is not ready")
 
 
 def _fill(database_url: str) -> None:

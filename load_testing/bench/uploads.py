@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psycopg
 from pydantic import SecretStr
 from rich.table import Table
@@ -24,6 +23,7 @@ from rich.table import Table
 from core.datasets import DEFAULT_DATASET, load_datasets
 from core.settings import ArgillaSettings
 from core.text_identity import text_id
+from load_testing.waiting import holds_within, is_ok
 from local_stack.components.argilla import server_command
 from local_stack.ports import reserved_ports
 from local_stack.process import Command, GuardedProcess
@@ -128,15 +128,8 @@ def _uploading(stack: RunningStack, way: _Way) -> Iterator[None]:
 
 
 def _wait_until_ok(url: str, headers: dict[str, str]) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            if httpx.get(url, headers=headers).is_success:
-                return
-        except httpx.TransportError:
-            pass  # not listening yet
-        time.sleep(0.2)
-    raise RuntimeError(f"{url} is not ready")
+    if not holds_within(_START_SECONDS, lambda: is_ok(url, headers)):
+        raise RuntimeError(f"{url} is not ready")
 
 
 def _text(number: int) -> PendingText:

@@ -1,6 +1,5 @@
 """Both versions, started for the comparison: one process of each API, on free ports, with data of its own."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
@@ -11,6 +10,7 @@ from rich.console import Console
 
 from load_testing.compare.labelled_texts import labelled_texts
 from load_testing.version_1.running import put_labelled, running_version_1, stored_texts
+from load_testing.waiting import holds_within
 from local_stack.components.postgres import argilla_database_url
 from local_stack.progress import display_for
 from local_stack.stack import Stack
@@ -132,8 +132,5 @@ class _Version2:
 
     @staticmethod
     def _wait(condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > deadline:
-                raise SystemExit(f"Version 2: after {seconds:.0f} s {otherwise}.")
-            time.sleep(0.5)
+        if not holds_within(seconds, condition):
+            raise SystemExit(f"Version 2: after {seconds:.0f} s {otherwise}.")
