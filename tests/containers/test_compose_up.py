@@ -204,9 +204,11 @@ def test_prometheus_reaches_every_program(platform: Platform) -> None:
 
     def all_up() -> bool:
         try:
-            targets = httpx.get(url).json()["data"]["activeTargets"]
+            answer = httpx.get(url)
         except httpx.TransportError:
             return False
+        # It answers 503 until it has read its database.
+        targets = answer.json()["data"]["activeTargets"] if answer.is_success else []
         return len(targets) >= 3 and all(target["health"] == "up" for target in targets)
 
     wait_for(all_up, 120)

@@ -4,7 +4,6 @@ import threading
 from pathlib import Path
 
 import psycopg
-import pytest
 
 from local_stack.testing import RunningStack
 from tests.integration.load_testing.running import load_test
@@ -16,7 +15,6 @@ COUNT = "select count(*) from texts where external_id = any(%s)"
 LOSE = "delete from texts where external_id = any(%s)"
 
 
-@pytest.mark.soak
 def test_it_finds_nothing_wrong_and_writes_its_report(stack: RunningStack, tmp_path: Path) -> None:
     ended = load_test(
         tmp_path, stack.ingestion_url, stack.serving_url, seconds=3, users=4, think_seconds=0.1, repeats=1
@@ -34,7 +32,6 @@ def test_it_finds_nothing_wrong_and_writes_its_report(stack: RunningStack, tmp_p
     assert (ended.folder / "latency_by_percentile.svg").is_file()
 
 
-@pytest.mark.soak
 def test_a_lost_text_and_a_missed_objective_fail_it(stack: RunningStack, tmp_path: Path) -> None:
     def lose() -> None:
         with psycopg.connect(stack.database_url, autocommit=True) as connection:
