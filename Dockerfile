@@ -1,5 +1,7 @@
 # One image for all programs: targets `runtime` (the default) and `load` (with Locust).
 ARG PYTHON_IMAGE=python:3.12.12-slim-bookworm
+# Of the same Debian, and the release of docker-compose.yml: a dump must fit its server.
+ARG POSTGRES_IMAGE=postgres:16.10-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
 ARG PIPENV_VERSION=2026.10.3
@@ -46,7 +48,7 @@ RUN python -m pip uninstall --yes --quiet --root-user-action ignore pip \
     && rm -rf /usr/local/lib/python3*/ensurepip \
     && groupadd --gid 10001 platform \
     && useradd --uid 10001 --gid platform --no-create-home --home-dir /tmp --shell /usr/sbin/nologin platform \
-    && install --directory --owner platform --group platform --mode 0750 /data /snapshots
+    && install --directory --owner platform --group platform --mode 0750 /data /snapshots /backups
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -54,7 +56,22 @@ ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
 USER 10001:10001
 WORKDIR /data
 
+FROM ${POSTGRES_IMAGE} AS postgres
+
 FROM base AS runtime
+USER root
+# For `annotate backup`: three programs, and those of their libraries that are not here yet.
+RUN --mount=type=bind,from=postgres,target=/postgres \
+    for name in pg_dump pg_restore psql; do \
+        program=$(/usr/sbin/chroot /postgres sh -c "echo /usr/lib/postgresql/*/bin/$name") \
+        && install -D "/postgres$program" "$program" \
+        && /usr/sbin/chroot /postgres ldd "$program" | awk '$3 ~ "^/" {print $3}' >> /tmp/libraries || exit 1; \
+    done \
+    && sort -u /tmp/libraries | while read -r library; do \
+        [ -e "$library" ] || cp -L "/postgres$library" "$library" || exit 1; \
+    done \
+    && rm /tmp/libraries
+USER 10001:10001
 COPY --from=build /opt/venv /opt/venv
 CMD ["annotate", "--help"]
 

@@ -28,31 +28,24 @@ def measure(rows: int) -> Table:
         "request", "texts", "answers/s", "per core used", "p50 ms", "p99 ms", f"p50 / that at {FEW:,}",
         title=f"Serving API, {CLIENTS} clients",
     )  # fmt: skip
-    few, many = _measure_size(FEW), _measure_size(rows)
-    for kind in few:
-        _add_row(table, kind, FEW, few[kind], few[kind])
-        _add_row(table, kind, rows, many[kind], few[kind])
-        table.add_section()
+    # Kind by kind: a machine that changes its pace changes it for both.
+    with serving_replica(FEW, cache=False) as small, serving_replica(rows, cache=False) as large:
+        for kind, request in FRESH.items():
+            few = measure_gets(small, paths(request, FEW))
+            _add_rows(table, f"{kind}, fresh", rows, few, measure_gets(large, paths(request, rows)))
+    with serving_replica(FEW) as small, serving_replica(rows) as large:
+        for (kind, few), (_, many) in zip(_measure_repeated(small), _measure_repeated(large), strict=True):
+            _add_rows(table, kind, rows, few, many)
     return table
 
 
-def _measure_size(rows: int) -> dict[str, Measured]:
-    with serving_replica(rows, cache=False) as server:
-        found = {f"{kind}, fresh": measure_gets(server, paths(request, rows)) for kind, request in FRESH.items()}
-    with serving_replica(rows) as server:
-        found |= measure_repeated(server)
-    return found
-
-
-def measure_repeated(server: Server) -> dict[str, Measured]:
-    """Ask for one thing again and again."""
+def _measure_repeated(server: Server) -> Iterator[tuple[str, Measured]]:
+    """Ask for one thing again and again; yield what was asked, each when it is its turn."""
     etag = httpx.get(f"{server.url}{REPEATED}").raise_for_status().headers["etag"]
     held = f"If-None-Match: {etag}\r\n"
-    return {
-        "newest page, repeated": measure_gets(server, repeat(REPEATED)),
-        "newest page, 304": measure_gets(server, repeat(REPEATED), 304, held),
-        "GET /stats, repeated": measure_gets(server, repeat(REPEATED_STATS)),
-    }
+    yield "newest page, repeated", measure_gets(server, repeat(REPEATED))
+    yield "newest page, 304", measure_gets(server, repeat(REPEATED), 304, held)
+    yield "GET /stats, repeated", measure_gets(server, repeat(REPEATED_STATS))
 
 
 @contextmanager
@@ -96,14 +89,16 @@ def replica_path(data: Path) -> Path:
     return data / "serving" / "replica.duckdb"
 
 
-def _add_row(table: Table, kind: str, rows: int, measured: Measured, few: Measured) -> None:
-    load = measured.load
-    table.add_row(
-        kind,
-        f"{rows:,}",
-        f"{load.requests_per_second:,.0f}",
-        f"{measured.answers_per_core:,.0f}",
-        f"{load.quantile_ms(0.5):.2f}",
-        f"{load.quantile_ms(0.99):.2f}",
-        f"{load.quantile_ms(0.5) / few.load.quantile_ms(0.5):.2f}",
-    )
+def _add_rows(table: Table, kind: str, rows: int, few: Measured, many: Measured) -> None:
+    for texts, measured in ((FEW, few), (rows, many)):
+        load = measured.load
+        table.add_row(
+            kind,
+            f"{texts:,}",
+            f"{load.requests_per_second:,.0f}",
+            f"{measured.answers_per_core:,.0f}",
+            f"{load.quantile_ms(0.5):.2f}",
+            f"{load.quantile_ms(0.99):.2f}",
+            f"{load.quantile_ms(0.5) / few.load.quantile_ms(0.5):.2f}",
+        )
+    table.add_section()

@@ -1,6 +1,7 @@
 """The whole compose file, started once for all tests."""
 
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -61,9 +62,12 @@ def composition(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
     names = ("INGESTION_PORT", "SERVING_PORT", "ARGILLA_PORT", "PROMETHEUS_PORT", "LOCUST_PORT", "GRAFANA_PORT")
     ports = "".join(f"{name}={free_port()}\n" for name in names)
     env_file.write_text(text() + ports)
-    # Not the images of a platform that is in use here.
+    backups = tmp_path_factory.mktemp("backups")
+    # The user in the containers.
+    os.chown(backups, 10001, 10001)
     with env_file.open("a") as file:
-        file.write("PLATFORM_VERSION=test\n")
+        # Not the images of a platform that is in use here.
+        file.write(f"PLATFORM_VERSION=test\nBACKUPS={backups}\n")
     composition = Composition(f"test-{uuid.uuid4().hex[:8]}", env_file)
     yield composition
     everything = Composition(composition.project, env_file, ("tools", "load", "monitoring", "scale"))

@@ -84,6 +84,27 @@ def test_everything_is_there_after_down_and_up(platform: Platform) -> None:
     label(platform, "Labelled after the second start.", "toxic")
 
 
+def test_a_backup_brings_everything_back(platform: Platform) -> None:
+    label(platform, "Kept in a back-up.", "non_toxic")
+    before = served(platform)
+    records = platform.argilla().stored_count()
+    run = platform.composition.run
+    archive = run("run", "--rm", "--no-TTY", "annotate", "backup", "/backups").strip()
+    assert archive.startswith("/backups/annotation-platform-")
+    run("down", "--volumes")
+    platform.composition.up("postgres", "redis", "search")
+    run("run", "--rm", "--no-TTY", "--no-deps", "annotate", "restore", archive)
+    reindex = ("python", "-I", "-m", "argilla_server", "search-engine", "reindex")
+    run("run", "--rm", "--no-TTY", "--no-deps", "argilla", *reindex)
+    platform.composition.up()
+    wait_for_keys(platform)
+    assert served(platform) == before
+    assert platform.argilla().stored_count() == platform.argilla().visible_count() == records
+    again = submit(platform, TEXT)
+    assert (again.status_code, again.json()["duplicate"]) == (200, True)
+    label(platform, "Labelled after the restore.", "toxic")
+
+
 def test_the_containers_may_do_as_little_as_the_file_says(platform: Platform) -> None:
     containers = platform.composition.containers()
     assert containers.keys() >= {"postgres", "redis", "search", "argilla", "argilla-worker", "gateway", "serving"}
