@@ -72,10 +72,13 @@ def test_an_image_is_pinned_to_a_release(name: str) -> None:
     assert re.search(r"\d+\.\d+\.\d+|\d+\.\d+", tag)
 
 
-def test_the_base_image_is_pinned_to_a_release() -> None:
+def test_the_base_images_are_pinned_to_a_release() -> None:
+    # A dump must fit the server.
+    assert f"\nARG POSTGRES_IMAGE={SERVICES['postgres']['image']}\n" in DOCKERFILE
     assert re.search(r"^ARG PYTHON_IMAGE=python:3\.1[12]\.\d+-slim-\w+$", DOCKERFILE, re.MULTILINE)
     assert set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)) == {
         "${PYTHON_IMAGE}",
+        "${POSTGRES_IMAGE}",
         "build",
         "base",
         "runtime",
