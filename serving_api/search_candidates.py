@@ -18,8 +18,10 @@ from serving_api.search_match import Match, word_characters
 RANKED = 1_000
 COMPARED = 10_000
 
-# How many blocks are looked into: first one, then some, then all others together.
+# How many blocks are looked into: first one, then some, then all others together. Few texts are looked for in all
+# blocks at once: each search opens the columns of the index anew, which takes longer the more texts there are.
 _STEPS = (1, 8)
+_FEW = 65_536
 _GRAM = 3
 _GRAMS_LOOKED_AT = 64
 _GRAMS_USED = 6
@@ -53,7 +55,7 @@ class Snapshot:
         low, high = _period(query.filters)
         if after:
             low, high = (low, _least(high, after)) if newest else (_most(low, after), high)
-        spans = list(self._spans(low, high, newest))
+        spans = [self._between(low, high)] if self._are_few(query) else list(self._spans(low, high, newest))
         for number, span in enumerate(spans):
             looked, size = 0, first
             asked = _all_of([*clauses, *span])
@@ -107,6 +109,10 @@ class Snapshot:
                 tantivy.Query.range_query(self.schema, "annotations", kind, lower_bound=filters.min_annotations)
             )
         return found
+
+    def _are_few(self, query: TextsQuery) -> bool:
+        with guarded():
+            return min(self.searcher.doc_freq("tags", tag) for tag in filter_tags(query)) <= _FEW
 
     def _matching(self, query: TextsQuery) -> list[tantivy.Query]:
         """Return what holds of every text that matches; others may pass too."""
