@@ -26,14 +26,14 @@ clean: $(INSTALLED)  ## Stop a running stack and delete its data
 install: $(INSTALLED)  ## Install what the project needs
 
 test: lint  ## Check the code, and run every test on real components, but for make soak
-	@$(MAKE) --no-print-directory -j 4 --output-sync=line test-whole test-stack test-serving test-parts types
+	@$(MAKE) --no-print-directory -j 4 --output-sync=line test-whole test-stack test-serving test-parts unit types
 
-# Side by side. What only computes gives way to what waits for servers that compute.
+# Side by side, the longest first. What only computes gives way to what waits for servers that compute.
 test-serving: $(INSTALLED)
 	nice -n 5 $(RUN) pytest tests/integration/serving_api
 
 test-parts: $(INSTALLED)
-	nice -n 5 $(RUN) pytest tests/unit tests/integration --ignore tests/integration/cli --ignore tests/integration/serving_api
+	nice -n 5 $(RUN) pytest tests/integration --ignore tests/integration/cli --ignore tests/integration/serving_api
 
 # Start everything for themselves.
 README_TEST := tests/e2e/test_readme.py
