@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ _POSTS = 4000
 _GETS = 4000
 _TEXTS = 20_000
 _BUILD_SECONDS = 300
+_NUMBERS = count()
 
 _CONFIGURATION = """
 worker_processes 1;
@@ -95,9 +97,9 @@ def measure(database_url: str, _rows: int) -> Table:
             send(servers[0].url)  # warms up
             plain = _Setup(f"{program}, no nginx", servers[:1], None, postmaster)
             _add(table, plain, send)
-            for count in _COUNTS:
-                with nginx(binary, [one.url for one in servers[:count]]) as proxy:
-                    _add(table, _Setup(program, servers[:count], proxy, postmaster), send)
+            for number in _COUNTS:
+                with nginx(binary, [one.url for one in servers[:number]]) as proxy:
+                    _add(table, _Setup(program, servers[:number], proxy, postmaster), send)
         table.add_section()
     return table
 
@@ -107,8 +109,8 @@ def _post(url: str) -> Load:
 
 
 def _get(url: str) -> Load:
-    # Each asks for something else: the cache of answers does not help.
-    return get_all(url, [f"/texts?limit=20&min_agreement=0.{number:06}" for number in range(_GETS)], _CLIENTS)
+    # Each asks for something else, in each run again: the cache of answers does not help.
+    return get_all(url, [f"/texts?limit=20&min_agreement=0.{next(_NUMBERS):06}" for _ in range(_GETS)], _CLIENTS)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from os import environ
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,9 +13,11 @@ import psycopg
 from rich.table import Table
 
 from load_testing.bench.servers import Server, api_environment, serving
+from load_testing.waiting import holds_within
 
 _ANNOTATORS = 3
 _BUILD_SECONDS = 1800
+_LOOK_SECONDS = 3.0
 _TABLES = ("texts", "annotations", "labels")
 
 
@@ -40,12 +43,12 @@ def _weigh_replica(table: Table, database_url: str, texts: int, folder: Path) ->
     env = {"DATA_DIR": str(folder), **api_environment(database_url)}
     started = time.perf_counter()
     with serving(["serving_api"], env) as server:
-        _wait_for(server, texts, indexed=False)
-        built = time.perf_counter() - started
-        _add(table, "replica (DuckDB)", _size(folder, "replica*"), texts, built)
-        _wait_for(server, texts, indexed=True)
-        size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) - _size(folder, "replica*")
-        _add(table, "search index", size, texts, time.perf_counter() - started - built)
+        _wait_for(lambda: _holds(server, texts))
+        built = time.perf_counter()
+        _add(table, "replica (DuckDB)", _size(folder, "replica*"), texts, built - started)
+        _wait_for(lambda: _is_indexed(server))
+        size = _size(folder / "serving" / "search", "*")
+        _add(table, "search index", size, texts, time.perf_counter() - built - _LOOK_SECONDS)
 
 
 def _weigh_archive(table: Table, database_url: str, texts: int, folder: Path) -> None:
@@ -55,7 +58,7 @@ def _weigh_archive(table: Table, database_url: str, texts: int, folder: Path) ->
     [archive] = folder.glob("annotation-platform-*")
     started = time.perf_counter()
     _run(database_url, "restore", str(archive), "--replace", "--without-argilla", "--without-snapshots")
-    _add(table, "annotate restore", 0, texts, time.perf_counter() - started)
+    _add(table, "annotate restore", None, texts, time.perf_counter() - started)
 
 
 def _run(database_url: str, *arguments: str) -> None:
@@ -64,21 +67,35 @@ def _run(database_url: str, *arguments: str) -> None:
     subprocess.run(command, env=env, check=True, stderr=subprocess.DEVNULL)  # noqa: S603 - our own program
 
 
-def _add(table: Table, what: str, size: int, texts: int, seconds: float) -> None:
-    table.add_row(what, f"{size / texts:,.0f}", f"{seconds:.1f}", f"{texts / seconds:,.0f}")
+def _add(table: Table, what: str, size: int | None, texts: int, seconds: float) -> None:
+    table.add_row(
+        what, "" if size is None else f"{size / texts:,.0f}", f"{seconds:.1f}", f"{texts / seconds:,.0f}"
+    )
 
 
 def _size(folder: Path, pattern: str) -> int:
     return sum(file.stat().st_size for file in folder.rglob(pattern) if file.is_file())
 
 
-def _wait_for(server: Server, texts: int, *, indexed: bool) -> None:
-    deadline = time.monotonic() + _BUILD_SECONDS
-    while time.monotonic() < deadline:
-        answer = httpx.get(f"{server.url}/readyz")
-        total = httpx.get(f"{server.url}/stats")
-        notes = str(answer.json())
-        if total.is_success and total.json()["total"] == texts and not (indexed and "search" in notes):
-            return
-        time.sleep(0.2)
-    raise RuntimeError("replica or search index was not built in time")
+def _wait_for(condition: Callable[[], bool]) -> None:
+    if not holds_within(_BUILD_SECONDS, condition):
+        raise RuntimeError("replica or search index was not built in time")
+
+
+def _holds(server: Server, texts: int) -> bool:
+    total = httpx.get(f"{server.url}/stats")
+    return total.is_success and total.json()["total"] == texts
+
+
+def _is_indexed(server: Server) -> bool:
+    """Whether it is not behind, and was not a while ago: at first it does not know that it is."""
+    if _behind_seconds(server):
+        return False
+    time.sleep(_LOOK_SECONDS)
+    return not _behind_seconds(server)
+
+
+def _behind_seconds(server: Server) -> float:
+    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    [found] = [line.split()[-1] for line in lines if line.startswith("serving_search_index_behind_seconds ")]
+    return float(found)
