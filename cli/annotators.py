@@ -153,8 +153,8 @@ def remove(
         workspaces = [settings.adjudication_workspace] + ([] if adjudicator else [settings.workspace])
         with noted(Action.ANNOTATOR_REMOVED, name, workspaces=workspaces):
             left = [workspace for workspace in workspaces if _leave(accounts, workspace, user)]
-        if not left:
-            fail(f"{name} is in no workspace of ours: {', '.join(workspaces)}.")
+            if not left:
+                fail(f"{name} is in no workspace of ours: {', '.join(workspaces)}.")
         out.print(f"{name} has left {', '.join(left)}. Their answers stay and count.", markup=False)
 
 

@@ -199,7 +199,7 @@ def test_disputes_are_decided_by_adjudicators_with_accounts_of_their_own(
         assert "dataset.undefined" in uploader.log.read_text()
 
 
-def test_what_the_command_line_cannot_do_it_says(way: Way) -> None:
+def test_what_the_command_line_cannot_do_it_says_and_what_it_does_is_noted(way: Way, database_url: str) -> None:
     name = f"ann_{way.argilla.workspace[-6:]}"
     way.add_annotator(name)
     owner = way.argilla.http.get("me").json()["username"]
@@ -219,6 +219,17 @@ def test_what_the_command_line_cannot_do_it_says(way: Way) -> None:
     asked = CliRunner().invoke(app, ["remove", name, "--delete-account"], env=way.env, input="n\n")
     assert (asked.exit_code, "and its 0 answers?" in asked.stderr) == (1, True)
     way.add_annotator(name, "--reset-password")
+    way.annotate("remove", name, "--delete-account", "--yes")
+    noted = fetch(
+        database_url, "select action, object_ids, outcome from audit_log where program = 'cli' order by id"
+    )
+    assert noted == [
+        ("annotator.added", [name], "done"),
+        ("annotator.password_reset", [owner], "failed"),
+        ("annotator.removed", [name], "failed"),
+        ("annotator.password_reset", [name], "done"),
+        ("annotator.deleted", [name], "done"),
+    ]
 
 
 @pytest.mark.soak
