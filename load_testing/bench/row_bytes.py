@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from os import environ
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,11 +12,11 @@ import psycopg
 from rich.table import Table
 
 from load_testing.bench.servers import Server, api_environment, serving
+from load_testing.bench.serving_pages import build_index
 from load_testing.waiting import holds_within
 
 _ANNOTATORS = 3
 _BUILD_SECONDS = 1800
-_LOOK_SECONDS = 3.0
 _TABLES = ("texts", "annotations", "labels")
 
 
@@ -40,15 +39,15 @@ def measure(database_url: str, texts: int) -> Table:
 
 
 def _weigh_replica(table: Table, database_url: str, texts: int, folder: Path) -> None:
-    env = {"DATA_DIR": str(folder), **api_environment(database_url)}
+    env = {"DATA_DIR": str(folder), "SERVING_SEARCH_INDEX": "false", **api_environment(database_url)}
     started = time.perf_counter()
     with serving(["serving_api"], env) as server:
-        _wait_for(lambda: _holds(server, texts))
-        built = time.perf_counter()
-        _add(table, "replica (DuckDB)", _size(folder, "replica*"), texts, built - started)
-        _wait_for(lambda: _is_indexed(server))
-        size = _size(folder / "serving" / "search", "*")
-        _add(table, "search index", size, texts, time.perf_counter() - built - _LOOK_SECONDS)
+        if not holds_within(_BUILD_SECONDS, lambda: _holds(server, texts)):
+            raise RuntimeError("the replica was not built in time")
+        _add(table, "replica (DuckDB)", _size(folder, "replica*"), texts, time.perf_counter() - started)
+    started = time.perf_counter()
+    build_index(folder)
+    _add(table, "search index", _size(folder / "serving" / "search", "*"), texts, time.perf_counter() - started)
 
 
 def _weigh_archive(table: Table, database_url: str, texts: int, folder: Path) -> None:
@@ -77,25 +76,6 @@ def _size(folder: Path, pattern: str) -> int:
     return sum(file.stat().st_size for file in folder.rglob(pattern) if file.is_file())
 
 
-def _wait_for(condition: Callable[[], bool]) -> None:
-    if not holds_within(_BUILD_SECONDS, condition):
-        raise RuntimeError("replica or search index was not built in time")
-
-
 def _holds(server: Server, texts: int) -> bool:
     total = httpx.get(f"{server.url}/stats")
     return total.is_success and total.json()["total"] == texts
-
-
-def _is_indexed(server: Server) -> bool:
-    """Whether it is not behind, and was not a while ago: at first it does not know that it is."""
-    if _behind_seconds(server):
-        return False
-    time.sleep(_LOOK_SECONDS)
-    return not _behind_seconds(server)
-
-
-def _behind_seconds(server: Server) -> float:
-    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
-    [found] = [line.split()[-1] for line in lines if line.startswith("serving_search_index_behind_seconds ")]
-    return float(found)

@@ -53,7 +53,7 @@ def serving_replica(rows: int, cache: bool = True) -> Iterator[Server]:
     """Run the serving API over a replica of so many texts. There is no Postgres: all is in the file."""
     data = data_directory(rows)
     make_replica(replica_path(data), rows)
-    _index(data)
+    build_index(data)
     # What takes longer than the time limit is to be measured, not refused.
     env = {
         "SERVING_QUERY_SECONDS": "120",
@@ -66,7 +66,7 @@ def serving_replica(rows: int, cache: bool = True) -> Iterator[Server]:
         yield server
 
 
-def _index(data: Path) -> None:
+def build_index(data: Path) -> None:
     """Build the search index, unless it is there: built by the server, it would take processor time meanwhile."""
     replica = Replica(replica_path(data), ReplicaSettings())
     replica.open()
