@@ -14,6 +14,7 @@ Problem
 ├── UnsupportedType      415
 ├── InvalidFields        422  each wrong field with its JSON pointer or parameter name
 ├── RateLimited          429  with Retry-After
+├── ShareExceeded        429  with Retry-After
 ├── HeadTooLarge         431
 └── Unavailable          503  with Retry-After
 """
@@ -197,6 +198,19 @@ class RateLimited(Problem):
         super().__init__(
             f"This API key may send {requests_per_second:g} requests a second, and {burst} at once.",
             headers={"Retry-After": str(retry_after_seconds)},
+        )
+
+
+class ShareExceeded(Problem):
+    """The client has as much work under way as one client may have."""
+
+    status = 429
+    code = "share_exceeded"
+
+    def __init__(self, what: str, places: int) -> None:
+        super().__init__(
+            f"One client may have {places} {what} under way or waiting. Try again when one has ended.",
+            headers={"Retry-After": "5"},
         )
 
 

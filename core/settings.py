@@ -127,6 +127,13 @@ class AccessSettings(SettingsGroup):
     rate_limit_burst: int | None = Field(
         None, ge=1, description="Requests that a key may send at once; without it, those of one second."
     )
+    client_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Part of each bounded resource (bulk uploads, imports, exports, waiting queries and clients, "
+        "snapshots being made) that one API key may hold in a process, or one address without keys; beyond, 429.",
+    )
     metrics_token: SecretStr | None = Field(
         None,
         min_length=16,

@@ -1,0 +1,134 @@
+"""Bounded resources that clients share fairly: places for work under way, and turns for short work.
+
+A client is an API key, or an address where no keys are required.
+"""
+
+import asyncio
+import contextlib
+import math
+import threading
+from collections import Counter, OrderedDict, deque
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from core.problems import ShareExceeded, Unavailable
+
+
+def client_name(scope: Any) -> str:
+    """Return who sent a request, given its ASGI scope: the id of its key, or its address."""
+    key = scope.get("api_key")
+    if key is not None:
+        return str(key.id)
+    client = scope.get("client")
+    return client[0] if client else "unknown"
+
+
+class Places:
+    """A bounded number of places, of which one client holds at most a share. May be used from any thread."""
+
+    def __init__(self, what: str, places: int, share: float) -> None:
+        """`what` names the work in problems, as "exports"; `share` is the part of all places for one client."""
+        self._what = what
+        self._places = places
+        self._places_each = max(1, math.ceil(places * share))
+        self._held: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def hold(self, client: str) -> Iterator[None]:
+        """Hold a place while the block runs; raises as `take`."""
+        self.take(client)
+        try:
+            yield
+        finally:
+            self.give_back(client)
+
+    def take(self, client: str) -> None:
+        """Take a place; `give_back` frees it.
+
+        Raises:
+            ShareExceeded: the client holds its share.
+            Unavailable: all places are taken.
+        """
+        with self._lock:
+            if self._held[client] >= self._places_each:
+                raise ShareExceeded(self._what, self._places_each)
+            if self._held.total() >= self._places:
+                raise Unavailable(f"Too many {self._what} are under way.", code="too_busy", retry_after_seconds=5)
+            self._held[client] += 1
+
+    def give_back(self, client: str) -> None:
+        """Free a place that the client holds."""
+        with self._lock:
+            self._held[client] -= 1
+            if not self._held[client]:
+                del self._held[client]
+
+
+class Turns:
+    """Turns for short work: some run at once, others wait. Clients take turns, however many requests each sent.
+
+    For one event loop. The queue is round-robin over clients and first-in, first-out within one client.
+    """
+
+    def __init__(self, what: str, running: int, waiting: int, share: float) -> None:
+        """`running` and `waiting` bound the work of all clients, `share` the part of `waiting` for one client."""
+        self._what = what
+        self._free = running
+        self._waiting = waiting
+        self._waiting_each = max(1, math.ceil(waiting * share))
+        self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+
+    @contextlib.asynccontextmanager
+    async def turn(self, client: str) -> AsyncIterator[None]:
+        """Wait for a turn and hold it while the block runs.
+
+        Raises:
+            ShareExceeded: the client has its share of the queue.
+            Unavailable: the queue is full.
+        """
+        await self._enter(client)
+        try:
+            yield
+        finally:
+            self._leave()
+
+    async def _enter(self, client: str) -> None:
+        if self._free and not self._queues:
+            self._free -= 1
+            return
+        queue = self._queues.get(client, deque())
+        if sum(map(len, self._queues.values())) >= self._waiting:
+            raise Unavailable(f"Too many {self._what} are waiting.", code="too_busy")
+        if len(queue) >= self._waiting_each:
+            raise ShareExceeded(self._what, self._waiting_each)
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue.append(turn)
+        self._queues[client] = queue
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._leave()  # the turn came as the client went
+            else:
+                self._forget(client, turn)
+            raise
+
+    def _leave(self) -> None:
+        """Pass the turn on to the client whose last turn is the longest ago."""
+        while self._queues:
+            client, queue = self._queues.popitem(last=False)
+            turn = queue.popleft()
+            if queue:
+                self._queues[client] = queue
+            if not turn.done():  # else it was cancelled, and its task has not run since
+                turn.set_result(None)
+                return
+        self._free += 1
+
+    def _forget(self, client: str, turn: asyncio.Future[None]) -> None:
+        queue = self._queues.get(client)
+        if queue and turn in queue:
+            queue.remove(turn)
+            if not queue:
+                del self._queues[client]

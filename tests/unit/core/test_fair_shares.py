@@ -1,0 +1,101 @@
+"""One client cannot take every place or every turn."""
+
+import asyncio
+import contextlib
+from types import SimpleNamespace
+
+import pytest
+
+from core.fair_shares import Places, Turns, client_name
+from core.problems import ShareExceeded, Unavailable
+
+
+def test_a_client_is_its_key_or_its_address() -> None:
+    key = SimpleNamespace(id="7f0c")
+    assert client_name({"api_key": key, "client": ("10.0.0.1", 5)}) == "7f0c"
+    assert client_name({"client": ("10.0.0.1", 5)}) == "10.0.0.1"
+
+
+def test_one_client_holds_its_share_and_leaves_the_rest() -> None:
+    places = Places("exports", 4, 0.5)
+    places.take("greedy")
+    places.take("greedy")
+    with pytest.raises(ShareExceeded, match="One client may have 2 exports"):
+        places.take("greedy")
+    places.take("modest")
+    places.take("another")
+    with pytest.raises(Unavailable, match="Too many exports"):
+        places.take("fourth")
+    places.give_back("greedy")
+    places.take("fourth")
+
+
+def test_a_share_is_one_place_at_least() -> None:
+    places = Places("exports", 1, 0.01)
+    with places.hold("a"), pytest.raises(ShareExceeded):
+        places.take("a")
+    with places.hold("a"):
+        pass
+
+
+async def _record(turns: Turns, client: str, order: list[str], go_on: asyncio.Event) -> None:
+    async with turns.turn(client):
+        order.append(client)
+        await go_on.wait()
+
+
+async def _start(turns: Turns, clients: str, order: list[str], go_on: asyncio.Event) -> list[asyncio.Task[None]]:
+    tasks = [asyncio.create_task(_record(turns, client, order, go_on)) for client in clients]
+    await asyncio.sleep(0)
+    return tasks
+
+
+def test_clients_take_turns_however_many_requests_each_has_sent() -> None:
+    async def scenario() -> list[str]:
+        turns, go_on = Turns("queries", 1, 10, 0.5), asyncio.Event()
+        order: list[str] = []
+        tasks = await _start(turns, "aaaabac", order, go_on)
+        assert order == ["a"]
+        go_on.set()
+        await asyncio.gather(*tasks)
+        return order
+
+    assert asyncio.run(scenario()) == list("aabcaaa")
+
+
+def test_a_full_queue_refuses_everybody_and_a_full_share_its_client() -> None:
+    async def scenario() -> None:
+        turns, go_on = Turns("queries", 1, 4, 0.5), asyncio.Event()
+        order: list[str] = []
+        tasks = await _start(turns, "aaa", order, go_on)
+        with pytest.raises(ShareExceeded):
+            await _record(turns, "a", order, go_on)
+        tasks += await _start(turns, "bb", order, go_on)
+        with pytest.raises(Unavailable):
+            await _record(turns, "c", order, go_on)
+        go_on.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("comes_first", ["the turn", "the cancellation"])
+def test_a_turn_is_not_lost_with_a_client_that_goes(comes_first: str) -> None:
+    async def scenario() -> list[str]:
+        turns, go_on = Turns("queries", 1, 4, 1), asyncio.Event()
+        order: list[str] = []
+        first, gone, last = await _start(turns, "abc", order, go_on)
+        if comes_first == "the turn":
+            go_on.set()
+            await asyncio.sleep(0)
+            gone.cancel()
+        else:
+            gone.cancel()
+            go_on.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await gone
+        await asyncio.gather(first, last)
+        async with asyncio.timeout(5), turns.turn("d"):
+            return order
+
+    assert asyncio.run(scenario())[-1] == "c"
