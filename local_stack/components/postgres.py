@@ -64,7 +64,10 @@ def _initialise(context: Context) -> None:
     account = account_for_postgres()
     if account is not None:
         let_account_reach(_find_binaries() / "postgres", lambda text: context.show("postgres_files", text))
-        let_account_reach(data, lambda text: context.show("postgres_files", text))
+        let_account_reach(context.settings.data_dir, lambda text: context.show("postgres_files", text))
+        # Postgres has to pass through DATA_DIR. Its own group may; other users may not.
+        os.chown(context.settings.data_dir, -1, account.gid)
+        context.settings.data_dir.chmod(0o710)
     if data.exists():
         return
     # Made beside and renamed, so that a half-made one is never taken for a whole one.

@@ -18,9 +18,11 @@ import psutil
 import psycopg
 import pytest
 
+from local_stack.components.system_account import account_for_postgres
 from local_stack.errors import StackError
 from local_stack.settings import StackSettings
 from local_stack.testing import RunningStack, running_stack, settings_for_tests
+from tests.permissions import open_to_others
 from tests.waiting import wait_for
 
 PROJECT = Path(__file__).parents[2]
@@ -154,6 +156,21 @@ def test_stack_json_is_private_and_complete(own_stack: RunningStack) -> None:
     assert content["pids"].keys() == ALL_INFRASTRUCTURE | PROGRAMS
 
 
+def open_data(settings: StackSettings) -> dict[Path, str]:
+    """Return what other users could read in DATA_DIR; root's Postgres, and nobody else, may pass through it."""
+    found = open_to_others(settings.data_dir)
+    if (account := account_for_postgres()) is not None:
+        assert found.pop(settings.data_dir) == oct(0o710)
+        assert settings.data_dir.stat().st_gid == account.gid
+    return found
+
+
+def test_only_the_owner_may_read_the_data(own_stack: RunningStack) -> None:
+    names = {path.name for path in own_stack.settings.data_dir.iterdir()}
+    assert {"postgres", "redis", "opensearch", "argilla", "serving", "logs", "stack.json"} <= names
+    assert open_data(own_stack.settings) == {}
+
+
 @pytest.mark.parametrize("name", sorted(ALL_INFRASTRUCTURE))
 def test_killed_component_is_started_again(own_stack: RunningStack, name: str) -> None:
     victim = psutil.Process(own_stack.pids[name])
@@ -218,6 +235,7 @@ class Up:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                umask=0o022,  # as most shells have it
             )
         self.itself = psutil.Process(self.process.pid)
 
@@ -381,6 +399,23 @@ def test_second_up_on_the_same_data_is_refused(settings: StackSettings) -> None:
         assert f"already runs on {settings.data_dir} (pid {running.process.pid})" in second.stderr
         assert "make down" in second.stderr
         assert running.stack_json.exists()
+
+
+def test_data_of_an_older_version_is_closed_to_others(settings: StackSettings) -> None:
+    (settings.data_dir / "logs").mkdir(parents=True)
+    settings.data_dir.chmod(0o755)
+    with up(settings) as running:
+        running.wait_until_ready()
+        # `logs` keeps its mode: nobody else can reach it any more.
+        assert open_data(settings).keys() <= {settings.logs_dir}
+
+
+def test_data_does_not_go_where_all_users_may_write(settings: StackSettings) -> None:
+    settings.data_dir.mkdir()
+    settings.data_dir.chmod(0o1777)
+    answer = local_stack(settings, "up", "--only", STORAGE)
+    assert answer.returncode == 1
+    assert f"{settings.data_dir} is shared by all users of this machine" in answer.stderr
 
 
 def test_down_stops_a_running_stack(settings: StackSettings) -> None:
