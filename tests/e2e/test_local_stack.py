@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import httpx
 import psutil
 import psycopg
 import pytest
+import redis
 
 from local_stack.components.system_account import account_for_postgres
 from local_stack.errors import StackError
@@ -135,6 +137,33 @@ def test_roles_are_least_privileged(own_stack: RunningStack) -> None:
 def test_wrong_password_is_refused(own_stack: RunningStack) -> None:
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(own_stack.database_url.replace("annotation_platform:", "annotation_platform:x"))
+
+
+def test_opensearch_answers_argilla_only(own_stack: RunningStack) -> None:
+    port = own_stack.settings.opensearch_port
+    for credentials in ("", "argilla:wrong@", "admin:admin@"):
+        url = f"http://{credentials}127.0.0.1:{port}"
+        for path in ("/", "/_cat/indices", "/_search", "/_cluster/health"):
+            assert httpx.get(url + path).status_code == 401
+    assert httpx.get(f"{own_stack.opensearch_url}/_search").status_code == 200
+
+
+def test_opensearch_takes_no_node_without_its_certificate(own_stack: RunningStack) -> None:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    address = ("127.0.0.1", own_stack.settings.opensearch_transport_port)
+    with socket.create_connection(address, 30) as plain:
+        plain.sendall(b"ES" + bytes(64))
+        assert plain.recv(1) == b""
+    with socket.create_connection(address, 30) as plain, context.wrap_socket(plain) as encrypted:
+        encrypted.sendall(b"ES" + bytes(64))
+        with pytest.raises(ssl.SSLError, match="certificate"):
+            encrypted.recv(1)
+
+
+def test_redis_answers_nobody_without_the_password(own_stack: RunningStack) -> None:
+    with redis.Redis(port=own_stack.settings.redis_port) as client, pytest.raises(redis.AuthenticationError):
+        client.keys()
 
 
 def test_postgres_is_18_and_durable(own_stack: RunningStack) -> None:
