@@ -1,7 +1,7 @@
 # One image for all programs: targets `runtime` (the default) and `load` (with Locust).
 ARG PYTHON_IMAGE=python:3.12.12-slim-bookworm
 # Of the same Debian, and the release of docker-compose.yml: a dump must fit its server.
-ARG POSTGRES_IMAGE=postgres:16.10-bookworm
+ARG POSTGRES_IMAGE=postgres:16.14-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
 ARG PIPENV_VERSION=2026.10.3
@@ -48,7 +48,7 @@ RUN python -m pip uninstall --yes --quiet --root-user-action ignore pip \
     && rm -rf /usr/local/lib/python3*/ensurepip \
     && groupadd --gid 10001 platform \
     && useradd --uid 10001 --gid platform --no-create-home --home-dir /tmp --shell /usr/sbin/nologin platform \
-    && install --directory --owner platform --group platform --mode 0750 /data /snapshots /backups
+    && install --directory --owner platform --group platform --mode 0700 /data /snapshots /backups
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

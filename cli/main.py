@@ -17,6 +17,7 @@ from cli.forget_snapshots import rewrite
 from cli.ingest import ingest
 from cli.status import status
 from cli.verify import verify
+from core.file_access import keep_files_private
 
 app = typer.Typer(
     help="Hand in texts, watch them being labelled, get the labels.",
@@ -46,6 +47,8 @@ def main() -> None:
     Raises:
         SystemExit: with exit code 1 and a line that says why, also when Postgres does not answer.
     """
+    # Exports, rejects and back-ups hold texts.
+    keep_files_private()
     try:
         app()
     except ProgrammingError as error:

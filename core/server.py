@@ -19,6 +19,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import REGISTRY
 from uvicorn.supervisors import Multiprocess
 
+from core.file_access import keep_files_private
 from core.http_protocol import http_settings
 
 _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -31,6 +32,7 @@ _OTHER_FILES = 256
 
 def run(factory: Callable[[], FastAPI], host: str, port: int, processes: int) -> None:
     """Run the application that a function of a module makes, in this process or in several that share the port."""
+    keep_files_private()
     app = factory()  # also where other processes serve: what is wrong with the settings is said once
     if processes == 1:
         serve(app, host, port)

@@ -117,7 +117,7 @@ def _database_bytes(url: str) -> int:
 
 
 def _index_bytes(stack: RunningStack) -> int:
-    opensearch = stack.settings.opensearch_url
+    opensearch = stack.opensearch_url
     httpx.post(f"{opensearch}/_flush", timeout=60).raise_for_status()
     found = httpx.get(f"{opensearch}/_stats/store", timeout=60).raise_for_status().json()
     return int(found["_all"]["primaries"]["store"]["size_in_bytes"])

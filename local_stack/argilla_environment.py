@@ -76,6 +76,8 @@ def _build(context: Context, environment: Path) -> None:
             "--python",
             environment / "bin" / "python",
             "--require-hashes",
+            # The lock is complete, and has newer releases than Argilla asks for: argilla_server.overrides.
+            "--no-deps",
             "--compile-bytecode",
             "--requirements",
             _LOCK_FILE,

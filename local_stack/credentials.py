@@ -22,6 +22,7 @@ class Credentials(BaseModel):
     platform_password: str = Field(default_factory=_generate, min_length=16, repr=False)
     argilla_database_password: str = Field(default_factory=_generate, min_length=16, repr=False)
     redis_password: str = Field(default_factory=_generate, min_length=16, repr=False)
+    opensearch_password: str = Field(default_factory=_generate, min_length=16, repr=False)
     argilla_username: str = "owner"
     argilla_password: str = Field(default_factory=_generate, min_length=16, repr=False)
     argilla_api_key: str = Field(default_factory=_generate, min_length=16, repr=False)
@@ -36,15 +37,17 @@ def load_or_create_credentials(data_dir: Path) -> Credentials:
     """
     path = data_dir / "credentials.json"
     try:
-        return Credentials.model_validate_json(path.read_text())
+        credentials = Credentials.model_validate_json(path.read_text())
     except FileNotFoundError as error:
         if (data_dir / "postgres").exists():
             raise StackError(
                 f"{path} is gone, but {data_dir / 'postgres'} needs its passwords. "
                 "Put the file back, or delete the data with `make clean`."
             ) from error
+        credentials = Credentials()
     except ValidationError as error:
         raise StackError(f"{path} is damaged ({error}). Put it back from a copy, or `make clean`.") from error
-    credentials = Credentials()
-    write_private(path, credentials.model_dump_json(indent=2) + "\n")
+    if credentials.model_fields_set != Credentials.model_fields.keys():
+        # Also when an older version, with fewer secrets, has written the file.
+        write_private(path, credentials.model_dump_json(indent=2) + "\n")
     return credentials

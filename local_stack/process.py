@@ -63,6 +63,8 @@ class GuardedProcess:
                 pass_fds=[lifeline, report_write, *([] if lock is None else [lock])],
                 # Out of reach of a terminal's Ctrl-C and of a signal to the group of `make`.
                 start_new_session=True,
+                # Data and logs hold texts and secrets.
+                umask=0o077,
             )
         except BaseException:
             os.close(self._lifeline)

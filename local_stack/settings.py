@@ -84,11 +84,6 @@ class StackSettings(BaseSettings):
         """Address of Argilla."""
         return f"http://127.0.0.1:{self.argilla_port}"
 
-    @property
-    def opensearch_url(self) -> str:
-        """Address of OpenSearch."""
-        return f"http://127.0.0.1:{self.opensearch_port}"
-
 
 def load_settings() -> StackSettings:
     """Read the settings from the environment.

@@ -19,7 +19,7 @@ from local_stack.lock import StackLock
 from local_stack.logs import bound_log
 from local_stack.plan import Context, Service, Step
 from local_stack.ports import check_ports_free
-from local_stack.private_files import write_private_json
+from local_stack.private_files import close_directory, write_private_json
 from local_stack.progress import Display
 from local_stack.runner import ServiceRunner
 from local_stack.settings import StackSettings
@@ -144,9 +144,13 @@ class Stack:
 
     def _take_data_dir(self) -> None:
         settings = self.settings
+        # Everything that this process and the components write is for its owner only.
+        os.umask(0o077)
         for directory in (settings.data_dir, settings.cache_dir, settings.logs_dir):
             _make_directory(directory)
         self._lock = self._acquire_lock()
+        # Not before the lock: for root's Postgres, the running stack has set another mode.
+        close_directory(settings.data_dir)
         check_ports_free(self._ports())
         check_free_disk(settings.data_dir, settings.min_free_disk_mb, "DATA_DIR")
         if "argilla" in self._needs and not is_argilla_installed(settings.cache_dir):

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local_stack.components.catalogue import EVERYTHING
+from local_stack.components.opensearch import opensearch_url
 from local_stack.components.postgres import admin_database_url, database_url
 from local_stack.ports import reserved_ports
 from local_stack.progress import Display, NoDisplay
@@ -53,6 +54,11 @@ class RunningStack:
     def argilla_url(self) -> str:
         """Address of Argilla."""
         return self.settings.argilla_url
+
+    @property
+    def opensearch_url(self) -> str:
+        """Address of OpenSearch, with its password."""
+        return opensearch_url(self.stack.context)
 
     @property
     def argilla_api_key(self) -> str:

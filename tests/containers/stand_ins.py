@@ -10,12 +10,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-import zipfile
 from collections.abc import Callable, Iterable
 from os import environ
 from pathlib import Path
 
-from local_stack.components.opensearch import MODULES
+from local_stack.components.opensearch import MODULES, place_jars
 from local_stack.downloads import download_all, read_pins
 
 _LOCAL_STACK = Path(__file__).parents[2] / "local_stack"
@@ -24,8 +23,8 @@ _DEBIAN = "debian:bookworm-slim"
 # Base images of the same kind that are often there, under tags that say less.
 _RELATED = {
     "python:3.12.12-slim-bookworm": "python:3.12-slim",
-    "postgres:16.10-bookworm": "postgres:16-bookworm",
-    "redis:7.2.10-bookworm": "redis:7-bookworm",
+    "postgres:16.14-bookworm": "postgres:16-bookworm",
+    "redis:7.2.11-bookworm": "redis:7-bookworm",
 }
 
 _ARGILLA = """\
@@ -34,7 +33,7 @@ RUN useradd --create-home --uid 1000 argilla && install --directory --owner argi
     && python -m venv /opt/venv
 COPY argilla_server.lock /tmp/
 RUN --mount=type=secret,id=pip_conf,target=/root/.config/pip/pip.conf --mount=type=cache,target=/root/.cache/pip \\
-    /opt/venv/bin/pip install --quiet --require-hashes --requirement /tmp/argilla_server.lock
+    /opt/venv/bin/pip install --quiet --require-hashes --no-deps --requirement /tmp/argilla_server.lock
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin
 WORKDIR /home/argilla
 USER argilla
@@ -104,15 +103,9 @@ def _add_search(context: Path) -> None:
     cache = Path(environ.get("CACHE_DIR", "~/.cache/annotation-platform")).expanduser() / "opensearch"
     pins = read_pins(_LOCAL_STACK / "opensearch.lock")
     download_all(pins, cache, threading.Event(), print)
-    jars = context / "jars"
-    jars.mkdir()
-    for pin in pins:
-        file = cache / pin.file_name
-        if file.suffix == ".zip":
-            with zipfile.ZipFile(file) as archive:
-                archive.extractall(jars, [name for name in archive.namelist() if name.endswith(".jar")])
-        else:
-            shutil.copy(file, jars)
+    with tempfile.TemporaryDirectory() as links:
+        place_jars(pins, cache, Path(links))
+        shutil.copytree(links, context / "jars")
 
 
 # By the name without its tag; there is none of Grafana: neither Debian nor another registry of packages has it.

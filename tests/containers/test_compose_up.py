@@ -69,6 +69,19 @@ def test_nothing_is_answered_without_the_right_key(platform: Platform) -> None:
         assert httpx.get(f"{platform.url('ARGILLA_PORT')}/api/v1/me", headers=headers).status_code == 401
 
 
+def test_the_gateway_limits_bodies_for_argilla_only(platform: Platform) -> None:
+    url = f"{platform.url('ARGILLA_PORT')}/api/v1/me/responses/bulk"
+    megabyte = b"x" * 2**20
+    # httpx sends an iterator in chunks, without a length: nginx has to count.
+    assert httpx.post(url, content=megabyte * 21).status_code == 413
+    assert httpx.post(url, content=iter([megabyte] * 21)).status_code == 413
+    assert httpx.post(url, content=megabyte * 19).status_code == 401
+    bulk = platform.api("INGESTION_PORT", "ingest")
+    line = b'{"text": "%s"}\n' % (b"long " * 12_000)
+    answer = bulk.post("/texts/bulk", content=line * 400, headers={"Content-Type": "application/x-ndjson"})
+    assert (answer.status_code, answer.json()["received"]) == (200, 400), answer.text
+
+
 def test_everything_is_there_after_down_and_up(platform: Platform) -> None:
     label(platform, "Have a nice day.", "non_toxic")
     before = served(platform)

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import sys
@@ -17,10 +18,13 @@ import httpx
 import psutil
 import psycopg
 import pytest
+import redis
 
+from local_stack.components.system_account import account_for_postgres
 from local_stack.errors import StackError
 from local_stack.settings import StackSettings
 from local_stack.testing import RunningStack, running_stack, settings_for_tests
+from tests.permissions import open_to_others
 from tests.waiting import wait_for
 
 PROJECT = Path(__file__).parents[2]
@@ -135,6 +139,33 @@ def test_wrong_password_is_refused(own_stack: RunningStack) -> None:
         psycopg.connect(own_stack.database_url.replace("annotation_platform:", "annotation_platform:x"))
 
 
+def test_opensearch_answers_argilla_only(own_stack: RunningStack) -> None:
+    port = own_stack.settings.opensearch_port
+    for credentials in ("", "argilla:wrong@", "admin:admin@"):
+        url = f"http://{credentials}127.0.0.1:{port}"
+        for path in ("/", "/_cat/indices", "/_search", "/_cluster/health"):
+            assert httpx.get(url + path).status_code == 401
+    assert httpx.get(f"{own_stack.opensearch_url}/_search").status_code == 200
+
+
+def test_opensearch_takes_no_node_without_its_certificate(own_stack: RunningStack) -> None:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    address = ("127.0.0.1", own_stack.settings.opensearch_transport_port)
+    with socket.create_connection(address, 30) as plain:
+        plain.sendall(b"ES" + bytes(64))
+        assert plain.recv(1) == b""
+    with socket.create_connection(address, 30) as plain, context.wrap_socket(plain) as encrypted:
+        encrypted.sendall(b"ES" + bytes(64))
+        with pytest.raises(ssl.SSLError, match="certificate"):
+            encrypted.recv(1)
+
+
+def test_redis_answers_nobody_without_the_password(own_stack: RunningStack) -> None:
+    with redis.Redis(port=own_stack.settings.redis_port) as client, pytest.raises(redis.AuthenticationError):
+        client.keys()
+
+
 def test_postgres_is_18_and_durable(own_stack: RunningStack) -> None:
     with psycopg.connect(own_stack.database_url) as connection:
         names = ("server_version_num", "fsync", "synchronous_commit", "full_page_writes")
@@ -152,6 +183,21 @@ def test_stack_json_is_private_and_complete(own_stack: RunningStack) -> None:
     assert content["argilla_api_key"] == own_stack.argilla_api_key
     assert content["database_url"] == own_stack.database_url
     assert content["pids"].keys() == ALL_INFRASTRUCTURE | PROGRAMS
+
+
+def open_data(settings: StackSettings) -> dict[Path, str]:
+    """Return what other users could read in DATA_DIR; root's Postgres, and nobody else, may pass through it."""
+    found = open_to_others(settings.data_dir)
+    if (account := account_for_postgres()) is not None:
+        assert found.pop(settings.data_dir) == oct(0o710)
+        assert settings.data_dir.stat().st_gid == account.gid
+    return found
+
+
+def test_only_the_owner_may_read_the_data(own_stack: RunningStack) -> None:
+    names = {path.name for path in own_stack.settings.data_dir.iterdir()}
+    assert {"postgres", "redis", "opensearch", "argilla", "serving", "logs", "stack.json"} <= names
+    assert open_data(own_stack.settings) == {}
 
 
 @pytest.mark.parametrize("name", sorted(ALL_INFRASTRUCTURE))
@@ -218,6 +264,7 @@ class Up:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                umask=0o022,  # as most shells have it
             )
         self.itself = psutil.Process(self.process.pid)
 
@@ -381,6 +428,23 @@ def test_second_up_on_the_same_data_is_refused(settings: StackSettings) -> None:
         assert f"already runs on {settings.data_dir} (pid {running.process.pid})" in second.stderr
         assert "make down" in second.stderr
         assert running.stack_json.exists()
+
+
+def test_data_of_an_older_version_is_closed_to_others(settings: StackSettings) -> None:
+    (settings.data_dir / "logs").mkdir(parents=True)
+    settings.data_dir.chmod(0o755)
+    with up(settings) as running:
+        running.wait_until_ready()
+        # `logs` keeps its mode: nobody else can reach it any more.
+        assert open_data(settings).keys() <= {settings.logs_dir}
+
+
+def test_data_does_not_go_where_all_users_may_write(settings: StackSettings) -> None:
+    settings.data_dir.mkdir()
+    settings.data_dir.chmod(0o1777)
+    answer = local_stack(settings, "up", "--only", STORAGE)
+    assert answer.returncode == 1
+    assert f"{settings.data_dir} is shared by all users of this machine" in answer.stderr
 
 
 def test_down_stops_a_running_stack(settings: StackSettings) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PIPFILE_LOCK = ROOT / "Pipfile.lock"
+ARGILLA = ROOT / "local_stack" / "argilla_server.lock"
 REQUIREMENTS = (
-    ROOT / "local_stack" / "argilla_server.lock",
+    ARGILLA,
     ROOT / "load_testing" / "bench" / "roapi.lock",
     ROOT / "load_testing" / "bench" / "datasette.lock",
 )
@@ -65,15 +66,3 @@ def complaints_of_opensearch(content: str) -> list[str]:
     """Return the lines that are not a SHA-256 and a Maven coordinate with a version."""
     lines = [line for line in content.splitlines() if line and not line.startswith("#")]
     return [line for line in lines if not _COORDINATE.fullmatch(line)] if lines else ["is empty"]
-
-
-def requirements_of_pipfile_lock() -> str:
-    """Return the runtime packages as pip's requirements with hashes, for tools that read no Pipfile.lock."""
-    packages = json.loads(PIPFILE_LOCK.read_text())["default"]
-    lines = []
-    for name, package in packages.items():
-        if name != OURSELVES:
-            markers = f" ; {package['markers']}" if "markers" in package else ""
-            hashes = "".join(f" --hash={one}" for one in package["hashes"])
-            lines.append(f"{name}{package['version']}{markers}{hashes}")
-    return "\n".join(lines) + "\n"

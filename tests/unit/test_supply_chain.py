@@ -1,13 +1,17 @@
 """Each package that is ever installed has its hash in a lock, and a licence that is allowed."""
 
+import json
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from tests.supply_chain import licences, locks, vulnerabilities
+from tests.supply_chain import components, licences, locks, vulnerabilities
 
 
 def test_every_package_of_pipfile_lock_has_hashes() -> None:
@@ -70,12 +74,105 @@ def test_a_licence_is_allowed_by_all_its_parts(licence: str, allowed: bool) -> N
     assert licences.is_allowed(licence) == allowed
 
 
+class Osv:
+    """A service with OSV's interface; `answers` by ecosystem, name and version."""
+
+    def __init__(self) -> None:
+        self.answers: dict[tuple[str, str, str], list[dict[str, object]]] = {}
+        self.asked: set[tuple[str, str, str]] = set()
+        self.fails_at: str | None = None
+        self.url = ""
+
+
+@pytest.fixture
+def osv(monkeypatch: pytest.MonkeyPatch) -> Iterator[Osv]:
+    state = Osv()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            package = question["package"]
+            key = (package["ecosystem"], package["name"], question["version"])
+            state.asked.add(key)
+            # OSV answers in pages, and without `vulns` where it knows none.
+            found = state.answers.get(key, [])
+            page = int(question.get("page_token", 0))
+            answer: dict[str, object] = {"vulns": found[page : page + 1]} if found else {}
+            if page + 1 < len(found):
+                answer["next_page_token"] = str(page + 1)
+            body = json.dumps(answer).encode()
+            self.send_response(500 if package["name"] == state.fails_at else 200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        state.url = f"http://127.0.0.1:{server.server_address[1]}/v1/query"
+        monkeypatch.setenv("VULNERABILITY_SERVICE", state.url)
+        yield state
+        server.shutdown()
+        thread.join()
+
+
+def test_everything_that_runs_is_asked_about(osv: Osv) -> None:
+    assert vulnerabilities.main() == 0
+    names = {(ecosystem, name) for ecosystem, name, _ in osv.asked}
+    assert names >= {("PyPI", "fastapi"), ("PyPI", "argilla-server"), ("PyPI", "pytest"), ("PyPI", "python-jose")}
+    assert names >= {("Maven", "io.netty:netty-codec-http"), ("Maven", "org.opensearch:opensearch")}
+    servers = ("postgresql", "redis", "opensearch", "nginx", "prometheus", "grafana", "python", "java")
+    assert names >= {("Bitnami", name) for name in servers}
+    # The local stack's and the container's are of different releases.
+    for name in ("postgresql", "redis"):
+        assert len({version for *server, version in osv.asked if server == ["Bitnami", name]}) == 2
+    assert all(re.fullmatch(r"\d[\w.!+-]*", version) for _, _, version in osv.asked)
+
+
+def test_a_hole_that_is_not_listed_fails_the_audit(osv: Osv, capsys: pytest.CaptureFixture[str]) -> None:
+    [netty] = [one for one in components.jars() if one.name == "io.netty:netty-codec-http"]
+    holes: list[dict[str, object]] = [
+        {"id": "GHSA-aaaa-bbbb-cccc", "aliases": ["CVE-2099-1"], "summary": "Smuggles."},
+        {"id": "GHSA-dddd-eeee-ffff"},
+    ]
+    osv.answers["Maven", netty.name, netty.version] = holes
+    assert vulnerabilities.main() == 1
+    said = capsys.readouterr().err
+    assert f"NEW: {netty.name} {netty.version}" in said
+    assert "CVE-2099-1, GHSA-aaaa-bbbb-cccc Smuggles." in said
+    assert "GHSA-dddd-eeee-ffff" in said
+    assert "2 holes are not listed in docs/supply_chain.md; 0 are." in said
+
+
+def test_a_listed_hole_does_not_fail_the_audit(osv: Osv, capsys: pytest.CaptureFixture[str]) -> None:
+    accepted = vulnerabilities.accepted_holes(vulnerabilities.PAGE.read_text())
+    [ecdsa] = [one for one in components.python_packages() if one.name == "ecdsa"]
+    assert accepted[ecdsa.key] == {"CVE-2024-23342"}
+    osv.answers["PyPI", *ecdsa.key] = [{"id": "GHSA-wj6h-64fc-37mp", "aliases": ["CVE-2024-23342"]}]
+    assert vulnerabilities.main() == 0
+    assert "listed: ecdsa" in capsys.readouterr().err
+
+
+def test_every_listed_component_is_in_use() -> None:
+    in_use = {one.key for one in components.all_components()}
+    assert vulnerabilities.accepted_holes(vulnerabilities.PAGE.read_text()).keys() <= in_use
+
+
 def test_what_could_not_be_asked_does_not_pass(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("VULNERABILITY_SERVICE", "http://127.0.0.1:1/")
     assert vulnerabilities.main() == 2
     assert "NOT CHECKED: http://127.0.0.1:1/ does not answer" in capsys.readouterr().err
+
+
+def test_one_question_without_an_answer_does_not_pass(osv: Osv, capsys: pytest.CaptureFixture[str]) -> None:
+    osv.fails_at = "redis"
+    assert vulnerabilities.main() == 2
+    assert "NOT CHECKED" in capsys.readouterr().err
 
 
 @pytest.mark.soak

@@ -81,7 +81,7 @@ def test_a_dataset_that_lost_its_index_is_cleared_too(
     with start_uploader(**_QUICK):
         wait_for(lambda: statuses(database_url) == {"uploaded": 2})
         aside = argilla.dataset()["id"]
-        httpx.delete(f"{stack.settings.opensearch_url}/rg.{aside}").raise_for_status()
+        httpx.delete(f"{stack.opensearch_url}/rg.{aside}").raise_for_status()
         new = f"select argilla_dataset_id <> '{aside}' from datasets"  # noqa: S608 - the test's own
         wait_for(lambda: fetch(database_url, new) == [(True,)])
         wait_for(lambda: statuses(database_url) == {"uploaded": 2})

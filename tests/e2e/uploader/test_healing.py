@@ -170,7 +170,7 @@ def test_a_refill_that_is_killed_goes_on_and_keeps_what_was_edited_meanwhile(
 
 
 def _index(stack: RunningStack, argilla: ArgillaSpace) -> str:
-    return f"{stack.settings.opensearch_url}/rg.{argilla.dataset()['id']}"
+    return f"{stack.opensearch_url}/rg.{argilla.dataset()['id']}"
 
 
 def test_documents_that_the_index_lost_are_shown_again(

@@ -24,7 +24,7 @@ def test_argilla_names_the_records_that_it_has_and_stores_none(
         wait_for(lambda: statuses(database_url) == {"uploaded": 3})
     # Not in the index, but in the database.
     index = next(name for name in _indexes(stack) if argilla.dataset()["id"] in name)
-    path = f"{stack.settings.opensearch_url}/{index}/_doc/{argilla.record(UUID(ids[0]))['id']}"
+    path = f"{stack.opensearch_url}/{index}/_doc/{argilla.record(UUID(ids[0]))['id']}"
     httpx.delete(path, params={"refresh": "true"}).raise_for_status()
     argilla.http.delete(f"records/{argilla.record(UUID(ids[1]))['id']}").raise_for_status()
     strangers = [str(uuid4()) for _ in range(240)]
@@ -42,5 +42,5 @@ def test_argilla_names_the_records_that_it_has_and_stores_none(
 
 
 def _indexes(stack: RunningStack) -> list[str]:
-    found = httpx.get(f"{stack.settings.opensearch_url}/_cat/indices", params={"format": "json"}).json()
+    found = httpx.get(f"{stack.opensearch_url}/_cat/indices", params={"format": "json"}).json()
     return [item["index"] for item in found]

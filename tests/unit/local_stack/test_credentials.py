@@ -17,7 +17,17 @@ def test_credentials_differ_between_stacks(tmp_path: Path) -> None:
     first, second = (load_or_create_credentials(tmp_path / name) for name in ("a", "b"))
     secrets = [name for name in type(first).model_fields if name != "argilla_username"]
     values = [getattr(credentials, name) for credentials in (first, second) for name in secrets]
-    assert len(set(values)) == 2 * len(secrets) == 14
+    assert len(set(values)) == 2 * len(secrets) == 16
+
+
+def test_a_secret_that_an_older_version_lacked_is_added_once(tmp_path: Path) -> None:
+    file = tmp_path / "credentials.json"
+    complete = load_or_create_credentials(tmp_path)
+    file.write_text(complete.model_dump_json(exclude={"opensearch_password"}))
+    (tmp_path / "postgres").mkdir()
+    added = load_or_create_credentials(tmp_path)
+    assert load_or_create_credentials(tmp_path) == added
+    assert added.model_copy(update={"opensearch_password": complete.opensearch_password}) == complete
 
 
 def test_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:

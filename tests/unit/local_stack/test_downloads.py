@@ -1,5 +1,6 @@
 import hashlib
 import threading
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -126,7 +127,19 @@ def test_leftover_of_a_killed_download_is_removed(repository: Repository, tmp_pa
 
 def test_opensearch_lock_pins_each_file_once() -> None:
     pins = read_pins(opensearch._LOCK_FILE)
-    assert len(pins) == 96
-    assert len({pin.file_name for pin in pins}) == 96
+    # One version of each: Java would load classes of both.
+    assert len({(pin.group, pin.artifact) for pin in pins}) == len({pin.file_name for pin in pins}) == len(pins)
     assert all(len(pin.sha256) == 64 for pin in pins)
-    assert "opensearch-knn-2.19.1.0.zip" in {pin.file_name for pin in pins}
+    assert {"opensearch-knn-2.19.1.0.zip", "opensearch-security-2.19.4.0.zip"} <= {pin.file_name for pin in pins}
+
+
+def test_of_a_plugin_only_its_own_jar_is_used(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "thing-1.0.zip", "w") as archive:
+        for name in ("thing-1.0.jar", "guava-1.jar", "plugin-descriptor.properties"):
+            archive.writestr(name, name)
+    (tmp_path / "other-2.0.jar").touch()
+    libraries = tmp_path / "lib"
+    libraries.mkdir()
+    pins = [Pin("", "org.example", "thing", "1.0", "zip"), Pin("", "org.example", "other", "2.0", "jar")]
+    opensearch.place_jars(pins, tmp_path, libraries)
+    assert set(files_in(libraries)) == {"other-2.0.jar", "thing-1.0.jar"}

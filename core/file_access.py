@@ -1,0 +1,37 @@
+"""File permissions: only the owner may read what the programs store.
+
+The files hold texts, labels and hashes of keys. Other users of the machine must not be able to copy them.
+"""
+
+import os
+import stat
+from pathlib import Path
+
+import structlog
+
+log = structlog.get_logger()
+
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def keep_files_private() -> None:
+    """Make every file that this process and its children create readable by its owner only."""
+    os.umask(_OTHERS)
+
+
+def close_folder(folder: Path) -> None:
+    """Let only the owner into `folder`, if it exists.
+
+    Older versions created folders and files that everybody could read. Closing the folder also protects the files
+    in it, so their own permissions may stay.
+    """
+    try:
+        mode = stat.S_IMODE(folder.stat().st_mode)
+        if mode & _OTHERS:
+            folder.chmod(mode & ~_OTHERS)
+            log.info("files.closed", folder=str(folder))
+    except FileNotFoundError:
+        return  # umask gives a new folder the right permissions
+    except PermissionError:
+        # A mounted volume can belong to another user. The program can work there, but its owner has to close it.
+        log.warning("files.open_to_others", folder=str(folder))
