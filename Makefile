@@ -44,9 +44,9 @@ test-stack: $(INSTALLED)
 test-whole: $(INSTALLED)
 	$(RUN) pytest tests/e2e tests/chaos --ignore $(README_TEST)
 
-# Kills, freezes and cuts off every part for MINUTES; the other long tests once.
+# Kills, freezes and cuts off every part for MINUTES, and sends hostile requests for MINUTES; other long tests run once.
 soak: $(INSTALLED)  ## Run the tests that take too long for make test
-	CHAOS_MINUTES=$(or $(MINUTES),30) $(RUN) pytest -m soak --capture=no tests
+	CHAOS_MINUTES=$(or $(MINUTES),30) FUZZ_MINUTES=$(or $(MINUTES),30) $(RUN) pytest -m soak --capture=no tests
 
 # ROWS=10000000: with as many texts there. ONLY="single lag": some of the tables.
 bench: $(INSTALLED)  ## Measure, each figure beside its peer
