@@ -114,7 +114,7 @@ async def keep_out(lane: Lane) -> None:
     """Take out again what a late upload may have brought back of any forgotten text; costs a call for 500 texts.
 
     Raises:
-        As `forget`.
+        As `Forgetter.run`.
     """
     async with lane.engine.connect() as connection:
         ids = await repository.list_all(connection, lane.name)

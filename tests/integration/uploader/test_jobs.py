@@ -163,6 +163,24 @@ def test_measuring_survives_an_outage(run: RunWithEngine) -> None:
     stopped.set(0)
 
 
+def test_a_statement_that_postgres_refuses_is_an_alert_and_no_outage(
+    run: RunWithEngine, database_url: str, rows: Rows
+) -> None:
+    """A job that such an error stops would otherwise stay so without a word."""
+
+    async def work(jobs: DatasetJobs, lane: Lane, stopping: asyncio.Event) -> None:
+        await lane.leadership.hold()
+        with psycopg.connect(database_url) as connection:
+            connection.execute("alter table forget_requests rename column text_id to away")
+        await jobs.forget(stopping)
+        await jobs.tell(stopping)
+
+    _run_jobs(run, FakeArgilla(), work)
+    assert rows(_ALERTS) == [(DATASET, "forget", "database_refused")]
+    [(reason,)] = rows("select reason from alerts")
+    assert "ProgrammingError" in reason
+
+
 def test_forget_requests_that_take_too_long_are_measured_and_noted(
     run: RunWithEngine, add_texts: AddTexts, database_url: str
 ) -> None:
