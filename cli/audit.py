@@ -64,7 +64,7 @@ def audit(
     engine.dispose()
     if as_json:
         for row in rows:
-            typer.echo(json.dumps(dict(row), default=str))
+            typer.echo(json.dumps(dict(row) | {"at": row["at"].isoformat()}))
         return
     table = Table("when", "who", "what", "to", "outcome", "details")
     for row in rows:

@@ -13,6 +13,8 @@ from sqlalchemy.types import Uuid
 
 from cli.console import err, out, plain
 from cli.forget_snapshots import read_forgotten
+from core.forget_progress import IS_OPEN, IS_UNFINISHED, name_steps
+from core.settings import ForgetSettings, read_settings
 
 _IDS = bindparam("ids", type_=ARRAY(Uuid))
 
@@ -37,13 +39,19 @@ where labels.text_id = forget_requests.text_id and was_labelled
     and cast(cast(labels.changed_xid as text) as bigint) <= :version
 """).bindparams(_IDS)
 
-_STUCK = text("""
-select text_id, dataset, argilla_note, imports_at is null as has_import, argilla_at is null as has_record
-from forget_requests
-where argilla_note is not null or argilla_at is null and requested_at < now() - interval '15 minutes'
-    or imports_at is null and requested_at < now() - interval '2 days'
+_WAITS_FOR_FILES = text(f"""
+select exists(
+    select from forget_requests where lifted_at is null and ({IS_OPEN["replica"]} or {IS_OPEN["snapshots"]})
+)
+""")  # noqa: S608 - constants only
+
+_OPEN_STEPS = ", ".join(f"{is_open} as {step}" for step, is_open in IS_OPEN.items())
+_STUCK = text(f"""
+select text_id, dataset, argilla_note, {_OPEN_STEPS} from forget_requests
+where argilla_note is not null
+    or {IS_UNFINISHED} and requested_at <= now() - make_interval(secs => :alert_seconds)
 order by requested_at limit 20
-""")
+""")  # noqa: S608 - constants only
 
 
 def show_requests(engine: Engine, ids: Sequence[UUID]) -> None:
@@ -70,18 +78,18 @@ def show_requests(engine: Engine, ids: Sequence[UUID]) -> None:
 
 
 def list_stuck(connection: Connection) -> list[str]:
-    """Return a line for each request that does not get on by itself; 20 at most."""
-    return [_complaint(row) for row in connection.execute(_STUCK)]
+    """Return a line for each request that takes too long, or that Argilla does not let finish; 20 at most."""
+    values = {"alert_seconds": read_settings(ForgetSettings).alert_seconds}
+    return [
+        f"forgetting of {row.text_id} in {row.dataset} is not complete: {row.argilla_note or name_steps(row)}"
+        for row in connection.execute(_STUCK, values)
+    ]
 
 
-def _complaint(row: Any) -> str:
-    if row.argilla_note:
-        reason = row.argilla_note
-    elif row.has_record:
-        reason = "Argilla may still have it: no uploader works on its dataset, or Argilla is away."
-    else:
-        reason = "the body of an import may still hold it: see GET /imports."
-    return f"forgetting of {row.text_id} in {row.dataset} is not complete: {reason}"
+def look_if_waited_for(connection: Connection) -> None:
+    """Note what the serving API says it holds no more, if a request waits for that."""
+    if connection.scalar(_WAITS_FOR_FILES):
+        _look(connection)
 
 
 def _look(connection: Connection) -> None:

@@ -43,16 +43,22 @@ def rewrite_marked(engine: Engine, name: str | None = None) -> None:
     """Rewrite all snapshots that hold forgotten texts, or the one of this name, once the replica knows these."""
     with engine.connect() as connection:
         newest: int = connection.execute(_NEWEST).scalar_one()
+    refusals = []
     try:
         marked = [one for one in _wait_for(newest)["snapshots"] if name in {None, one["name"]}]
         for snapshot in marked:
-            with noted(Action.SNAPSHOT_REWRITTEN, snapshot["name"], texts=len(snapshot["ids"])):
-                _rewrite(snapshot)
+            try:
+                with noted(Action.SNAPSHOT_REWRITTEN, snapshot["name"], texts=len(snapshot["ids"])):
+                    _rewrite(snapshot)
+            except httpx.HTTPStatusError as error:  # the others are rewritten all the same
+                refusals.append(f"{snapshot['name']}: {printable(error.response.text)}")
     except httpx.HTTPStatusError as error:
         fail(f"{error.request.url}: {printable(error.response.text)}")
     except httpx.HTTPError as error:
         fail(f"The serving API at {addresses.serving_url()}: {error}")
-    out.print(f"{len(marked):,} snapshots were rewritten.")
+    out.print(f"{len(marked) - len(refusals):,} snapshots were rewritten.")
+    if refusals:
+        fail("\n".join(refusals))
 
 
 def _wait_for(version: int) -> dict[str, Any]:

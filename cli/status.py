@@ -9,20 +9,21 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cli import addresses
 from cli.console import err, out, printable
-from cli.forget_log import list_stuck
+from cli.forget_log import list_stuck, look_if_waited_for
 from core.database import make_engine
 
 
 def status() -> None:
-    """Show the queue, the labels, and what is missing or stands still. Exit code 1: something does."""
+    """Show the queue, the labels, and what is missing or blocked. Exit code 1: something is."""
+    late = _forgetting()
     ingestion, serving = addresses.ingestion_url(), addresses.serving_url()
     missing = [*_missing("ingestion API", ingestion), *_missing("serving API", serving)]
     queue = _get(f"{ingestion}/queue")
     missing += [
-        f"dataset {alert['dataset']} stands still since {alert['since']}: {alert['reason']} ({alert['code']})"
+        f"dataset {alert['dataset']}, since {alert['since']}: {alert['reason']} ({alert['code']})"
         for alert in queue.pop("alerts", [])
     ]
-    missing += _forgetting()
+    missing += late
     table = Table("what", "how much", title="Annotation platform")
     for name, value in (_numbers(queue) | _labels(f"{serving}/stats")).items():
         table.add_row(name, value)
@@ -34,12 +35,13 @@ def status() -> None:
 
 
 def _forgetting() -> list[str]:
-    """Return which texts are not forgotten everywhere although they should be; only Postgres tells."""
+    """Return which texts are not forgotten everywhere although they should be, after a look at the serving API."""
     if not addresses.knows_database():
         return []
     engine = make_engine(addresses.database(), "annotate status")
     try:
-        with engine.connect() as connection:
+        with engine.begin() as connection:
+            look_if_waited_for(connection)
             return list_stuck(connection)
     except SQLAlchemyError as error:  # without its words, which hold the statement
         return [f"Postgres cannot tell what is being forgotten: {type(error).__name__}"]

@@ -37,6 +37,8 @@ def _options(settings: DatabaseSettings, program: str) -> dict[str, Any]:
         "max_overflow": 0,
         "pool_pre_ping": True,
         "pool_timeout": 5,
+        # Errors end up in logs, and their parameters are texts.
+        "hide_parameters": True,
         "connect_args": {
             "application_name": program,
             "connect_timeout": 5,

@@ -4,7 +4,7 @@ The row of a forgotten text is emptied, and keeps its id: so the same text is no
 and in whatever way, also by what is under way at the moment. See docs/decisions/0034-forgetting.md.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -14,15 +14,13 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Uuid
 
 from core.change_feed import STAMP, wake_readers
+from core.import_traces import blank_problems, blank_rejects, find_rejects, forget_rejected_values
 from core.near_duplicates import ASKED, LOCK_TWINS, RELEASE_TWINS
-from core.text_identity import normalise, text_id
 
 _IDS = bindparam("ids", type_=ARRAY(Uuid))
-_FETCHED = 1000
 
-# Neither has an index that helps, and both are found while nothing is locked: they do not change any more.
+# No index helps, so this reads the whole table, while nothing is locked: the bands of a text do not change.
 _FIND_BANDS = text("select band, place from near_duplicate_bands where text_id = any(:ids)").bindparams(_IDS)
-_FIND_REJECTS = text("select import_id, row, fields from import_rejects where fields is not null")
 
 # In order of id, as all who lock texts.
 _LOCK = text("""
@@ -63,14 +61,8 @@ returning text_id
 _FORGET_VALUES = (
     text("analyze texts (text, claimed_label, source, external_id, metadata, enrichment, last_error)"),
     text("analyze annotations (value, answers)"),
-    text("analyze import_rejects (detail, fields)"),
     text("analyze near_duplicate_bands (band)"),
 )
-
-_BLANK_REJECT = text("""
-update import_rejects set fields = null, detail = :detail where import_id = :import_id and row = :row
-""")
-_REJECT_DETAIL = "The row held a text that was forgotten since."
 
 _LAST_IMPORT = text("select coalesce(max(sequence), 0) from imports where has_body")
 
@@ -121,45 +113,6 @@ def find_traces(connection: Connection, datasets: Mapping[UUID, str], external_i
     return Traces(bands, find_rejects(connection, datasets, external_ids))
 
 
-def find_rejects(
-    connection: Connection, datasets: Mapping[UUID, str], external_ids: Collection[str] = ()
-) -> list[tuple[UUID, int]]:
-    """Return the keys of rejected rows that hold one of these texts, given by id, or one of the external ids.
-
-    The text itself is not needed: its id follows from it.
-    """
-    names = set(datasets.values())
-    rows = connection.execution_options(yield_per=_FETCHED).execute(_FIND_REJECTS)
-    return [
-        (row.import_id, row.row)
-        for row in rows
-        if any(
-            word in external_ids or any(text_id(name, normalise(word)) in datasets for name in names)
-            for word in _words(row.fields)
-        )
-    ]
-
-
-def _words(fields: Any) -> Iterator[str]:
-    """Give all strings, and numbers as they were written, within JSON."""
-    if isinstance(fields, dict):
-        fields = fields.values()
-    elif not isinstance(fields, list):
-        fields = [fields]
-    for value in fields:
-        if isinstance(value, dict | list):
-            yield from _words(value)
-        elif value is not None:
-            yield str(value)
-
-
-def blank_rejects(connection: Connection, keys: Sequence[tuple[UUID, int]]) -> None:
-    """Take the fields out of rejected rows; that they were rejected stays."""
-    if keys:
-        values = [{"import_id": import_id, "row": row, "detail": _REJECT_DETAIL} for import_id, row in keys]
-        connection.execute(_BLANK_REJECT, values)
-
-
 def forget_texts(connection: Connection, ids: Sequence[UUID], traces: Traces, by: str) -> list[UUID]:
     """Forget texts in Postgres, in the caller's transaction, and note what is left to do; `by` asked for it.
 
@@ -177,6 +130,7 @@ def forget_texts(connection: Connection, ids: Sequence[UUID], traces: Traces, by
     if traces.bands:
         connection.execute(_DELETE_BAND, [dict(band._mapping) for band in traces.bands])
     blank_rejects(connection, traces.rejects)
+    blank_problems(connection)
     labelled = set(connection.scalars(_WITHDRAW, found))
     imports_until = connection.scalar(_LAST_IMPORT)
     notes = [
@@ -201,6 +155,7 @@ def forget_values(connection: Connection) -> None:
     """Have Postgres' statistics about the columns made anew, after texts were forgotten: they hold samples."""
     for statement in _FORGET_VALUES:
         connection.execute(statement)
+    forget_rejected_values(connection)
 
 
 def _was_sent(row: Any) -> bool:

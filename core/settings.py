@@ -175,6 +175,16 @@ class DatasetsFileSettings(SettingsGroup):
     )
 
 
+class ForgetSettings(SettingsGroup):
+    """When a forget request takes too long."""
+
+    model_config = SettingsConfigDict(env_prefix="FORGET_")
+
+    alert_seconds: int = Field(
+        3600, ge=1, description="A forget request that is not finished after this time is an alert."
+    )
+
+
 class ArgillaSettings(SettingsGroup):
     """Where Argilla is."""
 

@@ -121,10 +121,13 @@ async def read_text(id: UUID, connection: ConnectionDep) -> TextRead:  # noqa: A
     return TextRead.model_validate({**row, "trace": trace_steps(row), "near_duplicates": near_duplicates})
 
 
-async def read_queue(connection: ConnectionDep, datasets: DatasetsDep, dataset: DatasetParameter = None) -> Queue:
-    """Count texts by status, and tell what stands still; of all datasets, or of one."""
+async def read_queue(
+    request: Request, connection: ConnectionDep, datasets: DatasetsDep, dataset: DatasetParameter = None
+) -> Queue:
+    """Count texts by status, and list the alerts; of all datasets, or of one."""
     if dataset is not None:
         require_dataset(dataset, datasets)
     chosen = datasets if dataset is None else {dataset: datasets[dataset]}
     counts: dict[str, Any] = await repository.count_queue(connection, chosen)
-    return Queue.model_validate(counts | {"alerts": await repository.list_alerts(connection, chosen)})
+    alerts = await repository.list_alerts(connection, chosen, request.app.state.forget.alert_seconds)
+    return Queue.model_validate(counts | {"alerts": alerts})

@@ -28,6 +28,7 @@ from core.settings import (
     AccessSettings,
     DatabaseSettings,
     DatasetsFileSettings,
+    ForgetSettings,
     LogSettings,
     TracingSettings,
     read_settings,
@@ -54,6 +55,7 @@ def create_app(
     database: DatabaseSettings,
     access: AccessSettings,
     datasets_file: DatasetsFileSettings,
+    forget: ForgetSettings | None = None,
 ) -> FastAPI:
     """Wire the service together."""
     engine = make_async_engine(database, "ingestion_api")
@@ -86,6 +88,7 @@ def create_app(
         generate_unique_id_function=_operation_id,
     )
     app.state.settings = settings
+    app.state.forget = forget or ForgetSettings()
     app.state.datasets = load_datasets(datasets_file.datasets_file)
     prepare(app.state.datasets)
     app.state.engine = engine
@@ -140,6 +143,7 @@ def make_app() -> FastAPI:
         read_settings(DatabaseSettings),
         read_settings(AccessSettings),
         read_settings(DatasetsFileSettings),
+        read_settings(ForgetSettings),
     )
 
 

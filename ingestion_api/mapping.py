@@ -6,6 +6,8 @@ from datetime import date, time
 from decimal import Decimal
 from typing import Any
 
+from msgspec import structs
+
 from core.openapi import BLANK
 from core.problems import FieldError, InvalidFields, Problem
 from ingestion_api.quick_submission import QuickSubmission
@@ -75,12 +77,11 @@ def map_object(defaults: dict[str, str], label_map: dict[str, str]) -> Mapping:
 
 
 def _fill_in(row: QuickSubmission, defaults: dict[str, str], label_map: dict[str, str]) -> QuickSubmission:
-    for name, value in defaults.items():
-        if getattr(row, name) is None:
-            setattr(row, name, value)
-    if row.label is not None:
-        row.label = label_map.get(row.label, row.label)
-    return row
+    changes = {name: value for name, value in defaults.items() if getattr(row, name) is None}
+    if row.label is not None and row.label in label_map:
+        changes["label"] = label_map[row.label]
+    # A copy: the row is kept as it was sent if it is rejected.
+    return structs.replace(row, **changes) if changes else row
 
 
 def map_columns(

@@ -18,6 +18,7 @@ from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection as EngineConnection
 
 from core.datasets import Datasets, list_adjudications
+from core.forget_progress import OVERDUE, UNFINISHED, read_unfinished
 from core.models import TextStatus
 from core.near_duplicates import lock_of
 from core.rereads import CHANNEL
@@ -244,11 +245,20 @@ async def count_queue(connection: EngineConnection, datasets: Datasets) -> dict[
     }
 
 
-async def list_alerts(connection: EngineConnection, datasets: Datasets) -> list[dict[str, Any]]:
-    """Return what stands still of these datasets, and of their adjudication, until somebody does something."""
+async def list_alerts(
+    connection: EngineConnection, datasets: Datasets, forget_seconds: float
+) -> list[dict[str, Any]]:
+    """Return what blocks these datasets, and their adjudication, until an operator acts.
+
+    A forget request that is not finished after `forget_seconds` is such an alert, whether an uploader runs or not.
+    """
     names = [*datasets, *list_adjudications(datasets)]
-    rows = await connection.execute(_ALERTS, {"datasets": names})
-    return [dict(row) for row in rows.mappings()]
+    alerts = [dict(row) for row in (await connection.execute(_ALERTS, {"datasets": names})).mappings()]
+    for row in await connection.execute(UNFINISHED, {"older_than_seconds": forget_seconds}):
+        if row.dataset in names:
+            late = read_unfinished(row)
+            alerts.append({"dataset": late.dataset, "code": OVERDUE, "reason": late.reason, "since": late.since})
+    return alerts
 
 
 class _Buffer(Writer):

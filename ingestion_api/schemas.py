@@ -211,7 +211,7 @@ class TextRead(BaseModel):
 
 
 class Alert(BaseModel):
-    """Why the work on a dataset stands still until somebody does something."""
+    """What an operator has to do, so that the work on a dataset goes on."""
 
     dataset: str
     code: str
@@ -229,7 +229,9 @@ class Queue(BaseModel):
     near_duplicates: int = Field(description="Texts that are held, since annotators are asked for a near twin.")
     oldest_pending_seconds: float | None = Field(description="Age of the oldest pending text; null without one.")
     open_records: int = Field(description="Uploaded texts that want more answers.")
-    alerts: list[Alert] = Field(description="What stands still until somebody does something; normally empty.")
+    alerts: list[Alert] = Field(
+        description="Jobs and forget requests that are blocked until an operator acts; normally empty."
+    )
 
 
 class RowError(BaseModel):

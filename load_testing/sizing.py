@@ -42,7 +42,7 @@ def main() -> None:
         Console().print(f"{row['name']}: {row['value']} {row['unit']}", highlight=False)
     folder.mkdir(parents=True)
     write_rows(folder / "sizing.csv", rows)
-    (folder / "settings.json").write_text(json.dumps(settings | vars(given), indent=2, default=str) + "\n")
+    (folder / "settings.json").write_text(json.dumps(settings | vars(given), indent=2, default=os.fspath) + "\n")
     Console().print(f"Written to {folder}", soft_wrap=True)
 
 

@@ -31,6 +31,7 @@ GROUPS: dict[str, list[type[BaseSettings]]] = {
         core.settings.TracingSettings,
     ],
     "Datasets (ingestion API, uploader, serving API)": [core.settings.DatasetsFileSettings],
+    "Forgetting (ingestion API, uploader, command line)": [core.settings.ForgetSettings],
     "Ingestion API": [IngestionSettings],
     "Uploader": [
         core.settings.ArgillaSettings,

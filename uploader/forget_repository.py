@@ -8,9 +8,16 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import Text, Uuid
 
+from core.forget_progress import UNFINISHED, Unfinished, read_unfinished
+
 _OPEN = text("""
-select text_id from forget_requests where dataset = :dataset and argilla_at is null order by text_id
+select text_id, argilla_note is not null as is_kept from forget_requests
+where dataset = :dataset and argilla_at is null order by text_id
 """)
+
+_OPEN_AGAIN = text("""
+update forget_requests set removed_at = null, argilla_at = null where text_id = any(:ids)
+""").bindparams(bindparam("ids", type_=ARRAY(Uuid)))
 
 _ALL = text("""
 select text_id from forget_requests where dataset = :dataset and lifted_at is null order by text_id
@@ -38,9 +45,15 @@ _IMPORTS = text("update forget_requests set imports_at = clock_timestamp() where
 )
 
 
-async def list_open(connection: AsyncConnection, dataset: str) -> list[UUID]:
-    """Return the forgotten texts that may still be in Argilla, or get there."""
-    return list((await connection.scalars(_OPEN, {"dataset": dataset})).all())
+async def list_open(connection: AsyncConnection, dataset: str) -> tuple[list[UUID], list[UUID]]:
+    """Return the forgotten texts that may still be in Argilla, or get there; second, those that Argilla kept."""
+    rows = (await connection.execute(_OPEN, {"dataset": dataset})).all()
+    return [row.text_id for row in rows if not row.is_kept], [row.text_id for row in rows if row.is_kept]
+
+
+async def open_again(connection: AsyncConnection, ids: Sequence[UUID]) -> None:
+    """Note that Argilla has these texts again."""
+    await connection.execute(_OPEN_AGAIN, {"ids": list(ids)})
 
 
 async def list_all(connection: AsyncConnection, dataset: str) -> list[UUID]:
@@ -60,6 +73,12 @@ async def note_removed(
 async def list_without_bodies(connection: AsyncConnection, dataset: str) -> list[UUID]:
     """Return the forgotten texts that no body of an import holds any more, where that is not noted yet."""
     return list((await connection.scalars(_WITHOUT_BODIES, {"dataset": dataset})).all())
+
+
+async def list_unfinished(connection: AsyncConnection) -> list[Unfinished]:
+    """Return the requests that are not finished, by dataset."""
+    rows = await connection.execute(UNFINISHED, {"older_than_seconds": 0})
+    return [read_unfinished(row) for row in rows]
 
 
 async def note_imports(connection: AsyncConnection, ids: Sequence[UUID]) -> None:

@@ -6,16 +6,17 @@ upload can arrive any more, and once more before each sweep: what a late one bri
 
 import asyncio
 import re
+import time
 from collections.abc import Collection, Mapping, Sequence
 from uuid import UUID
 
 import structlog
 
-from core.forgetting import blank_rejects, find_rejects
+from core.import_traces import blank_problems, blank_rejects, find_rejects, forget_rejected_values
 from uploader import forget_repository as repository
 from uploader import metrics
 from uploader.argilla_client import Argilla
-from uploader.argilla_errors import Fault, Stopped
+from uploader.argilla_errors import Fault, Gone, IndexLost, Refused, Stopped
 from uploader.lane import Lane
 from uploader.records import TEXT_FIELD
 
@@ -25,7 +26,14 @@ log = structlog.get_logger()
 _STEP_TEXTS = 100
 _LOOKED_UP_TEXTS = 500
 
+# A text that Argilla kept is tried again after this time.
+_RETRY_SECONDS = 60
+# After so many texts that failed alone, and none that did not, the fault is Argilla's.
+_FAILURES_OF_ARGILLA = 3
+_WORDS_CHARACTERS = 500
+
 _BLANK = "[forgotten]"
+_REFUSED = "Argilla does not let go of it: {} It is tried again every minute."
 _ENTRY_LEFT = (
     "Argilla's search index holds an entry of it, without its text, and breaks down over it. "
     "Have the index made anew: python -m argilla_server search-engine reindex"
@@ -33,36 +41,80 @@ _ENTRY_LEFT = (
 _SET_ASIDE_LEFT = "A dataset that was set aside in Argilla, {}, still holds it. Delete that dataset in Argilla."
 
 
-async def forget(lane: Lane, watch_seconds: float, stopping: asyncio.Event) -> None:
-    """Take the dataset's forgotten texts out of Argilla that are not for sure out of it yet.
+class Forgetter:
+    """Takes a dataset's forgotten texts out of Argilla; tries those that Argilla keeps once a minute."""
 
-    An upload that began before a text was forgotten has ended, or arrived, `watch_seconds` after.
+    def __init__(self, lane: Lane, watch_seconds: float) -> None:
+        """Take the time after which an upload that began before a text was forgotten has ended, or arrived."""
+        self._lane = lane
+        self._watch_seconds = watch_seconds
+        self._not_before: dict[UUID, float] = {}
 
-    Raises:
-        NotLeading: another uploader leads by now.
-        ArgillaError: Argilla is away, or does not let us.
-        psycopg.Error, sqlalchemy.exc.SQLAlchemyError: Postgres is away.
-    """
-    await _settle_imports(lane)
-    async with lane.engine.connect() as connection:
-        ids = await repository.list_open(connection, lane.name)
-    for first in range(0, len(ids), _STEP_TEXTS):
-        if stopping.is_set():
-            return
-        part = ids[first : first + _STEP_TEXTS]
-        left = await _remove(lane, part)
-        async with lane.engine.begin() as connection:
-            done = await repository.note_removed(connection, part, left, watch_seconds)
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Work on all open requests. What fails for one text, or in Postgres, does not hold up the others.
+
+        Raises:
+            NotLeading: another uploader leads by now.
+            ArgillaError: Argilla is away, or does not let us.
+            psycopg.Error, sqlalchemy.exc.SQLAlchemyError: Postgres is away.
+        """
+        parts = self._empty_argilla(stopping), _settle_imports(self._lane)
+        for failure in await asyncio.gather(*parts, return_exceptions=True):
+            if isinstance(failure, BaseException):
+                raise failure
+
+    async def _empty_argilla(self, stopping: asyncio.Event) -> None:
+        async with self._lane.engine.connect() as connection:
+            fresh, kept = await repository.list_open(connection, self._lane.name)
+        now = time.monotonic()
+        # A text that Argilla kept travels alone, behind the others.
+        queue = [[id_] for id_ in kept if self._not_before.get(id_, now) <= now]
+        queue += [fresh[first : first + _STEP_TEXTS] for first in range(0, len(fresh), _STEP_TEXTS)]
+        removed, failed = 0, 0
+        while queue and not stopping.is_set():
+            part = queue.pop()
+            try:
+                left = await _remove(self._lane, part)
+            except IndexLost:
+                raise
+            except (Refused, Fault) as error:
+                if len(part) > 1:
+                    middle = len(part) // 2
+                    queue += [part[middle:], part[:middle]]
+                    continue
+                failed += 1
+                await self._note(part, {part[0]: _say(error)})
+                if not removed and failed == _FAILURES_OF_ARGILLA and fresh:
+                    raise
+            else:
+                removed += len(part)
+                await self._note(part, left)
+
+    async def _note(self, ids: Sequence[UUID], left: Mapping[UUID, str]) -> None:
+        name = self._lane.name
+        async with self._lane.engine.begin() as connection:
+            done = await repository.note_removed(connection, ids, left, self._watch_seconds)
         for id_ in done:
-            log.info("forget.removed_from_argilla", dataset=lane.name, text_id=str(id_))
-        metrics.FORGOTTEN_TEXTS.labels(lane.name).inc(len(done))
+            log.info("forget.removed_from_argilla", dataset=name, text_id=str(id_))
+        for id_ in left:
+            log.warning("forget.left_in_argilla", dataset=name, text_id=str(id_))
+        metrics.FORGOTTEN_TEXTS.labels(name).inc(len(done))
+        later = time.monotonic() + _RETRY_SECONDS
+        self._not_before = {id_: at for id_, at in self._not_before.items() if id_ not in ids}
+        self._not_before |= dict.fromkeys(left, later)
+
+
+def _say(error: Refused | Fault) -> str:
+    # Argilla's words may quote what was sent, and that was a record without a text.
+    words = error.words[:_WORDS_CHARACTERS] if isinstance(error, Refused) else str(error)
+    return _REFUSED.format(words.replace("\0", "\ufffd"))
 
 
 async def keep_out(lane: Lane) -> None:
     """Take out again what a late upload may have brought back of any forgotten text; costs a call for 500 texts.
 
     Raises:
-        As `forget`.
+        As `Forgetter.run`.
     """
     async with lane.engine.connect() as connection:
         ids = await repository.list_all(connection, lane.name)
@@ -72,20 +124,36 @@ async def keep_out(lane: Lane) -> None:
         part = [str(id_) for id_ in ids[first : first + _LOOKED_UP_TEXTS]]
         stored = await lane.argilla.find_stored(prepared.dataset_id, part)
         if stored:
-            await _take_out(lane.argilla, prepared.dataset_id, stored)
-            for id_ in stored:
-                log.warning("forget.removed_again", dataset=lane.name, text_id=id_)
+            await _take_out_again(lane, prepared.dataset_id, stored)
+
+
+async def _take_out_again(lane: Lane, dataset_id: UUID, stored: Collection[str]) -> None:
+    try:
+        await _take_out(lane.argilla, dataset_id, stored)
+    except IndexLost:
+        raise
+    except (Refused, Fault):
+        # The job that forgets finds out which text it is; the sweep goes on.
+        async with lane.engine.begin() as connection:
+            await repository.open_again(connection, [UUID(id_) for id_ in stored])
+        return
+    for id_ in stored:
+        log.warning("forget.removed_again", dataset=lane.name, text_id=id_)
 
 
 async def _settle_imports(lane: Lane) -> None:
-    """Note for which texts no body of an import is left; its rejected rows may have held them, too."""
+    """Note for which texts no body of an import is left; what these imports keep may have held them, too."""
     async with lane.engine.begin() as connection:
         ids = await repository.list_without_bodies(connection, lane.name)
-        if ids:
-            datasets = dict.fromkeys(ids, lane.name)
-            keys = await connection.run_sync(find_rejects, datasets)
-            await connection.run_sync(blank_rejects, keys)
-            await repository.note_imports(connection, ids)
+        if not ids:
+            return
+        keys = await connection.run_sync(find_rejects, dict.fromkeys(ids, lane.name))
+        await connection.run_sync(blank_rejects, keys)
+        await connection.run_sync(blank_problems)
+        await repository.note_imports(connection, ids)
+    if keys:
+        async with lane.engine.begin() as connection:
+            await connection.run_sync(forget_rejected_values)
 
 
 async def _remove(lane: Lane, ids: Sequence[UUID]) -> Mapping[UUID, str]:
@@ -98,7 +166,7 @@ async def _remove(lane: Lane, ids: Sequence[UUID]) -> Mapping[UUID, str]:
         await _take_out(lane.argilla, prepared.dataset_id, stored)
         left = dict.fromkeys(await _list_entries(lane.argilla, prepared.dataset_id, external_ids), _ENTRY_LEFT)
         for dataset_id, name in await _list_set_aside(lane, prepared.dataset_id):
-            kept = await _take_out_unindexed(lane.argilla, dataset_id, external_ids)
+            kept = await _take_out_set_aside(lane.argilla, dataset_id, external_ids)
             left |= dict.fromkeys(kept, _SET_ASIDE_LEFT.format(name))
     except Stopped:
         lane.prepared = None  # somebody changed something there
@@ -146,6 +214,16 @@ async def _list_set_aside(lane: Lane, dataset_id: UUID) -> list[tuple[UUID, str]
         for dataset in await lane.argilla.list_datasets()
         if dataset["workspace_id"] == workspace_id and aside.fullmatch(dataset["name"])
     ]
+
+
+async def _take_out_set_aside(argilla: Argilla, dataset_id: UUID, external_ids: Sequence[str]) -> Collection[str]:
+    """Do what `_take_out_unindexed` does; a dataset that fails or is gone does not hold up the others."""
+    try:
+        return await _take_out_unindexed(argilla, dataset_id, external_ids)
+    except Gone:
+        return ()
+    except (Refused, Fault):
+        return external_ids
 
 
 async def _take_out_unindexed(argilla: Argilla, dataset_id: UUID, external_ids: Sequence[str]) -> set[str]:

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import psycopg
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from uploader import metrics
 from uploader.argilla_errors import ArgillaError, Stopped
@@ -13,6 +14,13 @@ from uploader.backoff import Backoff
 from uploader.leadership import NotLeading
 
 log = structlog.get_logger()
+
+# Errors of Postgres that waiting helps with. Others come back each time, until somebody acts.
+_OUTAGES = (OperationalError, InterfaceError, PoolTimeout, psycopg.OperationalError, psycopg.InterfaceError)
+_REFUSED_HINT = (
+    "See that the schema and the role's rights are those of this release (python -m core.migrate); "
+    "otherwise it is a mistake in the uploader, and Postgres' log has the statement."
+)
 
 
 class Alert(NamedTuple):
@@ -47,9 +55,12 @@ class Guard:
             self._stand_still(type(error).__name__.lower(), error.reason, Alert(error.code, error.reason))
         except ArgillaError as error:
             self._stand_still(type(error).__name__.lower(), str(error))
-        except (SQLAlchemyError, psycopg.Error) as error:
-            # Not the message: a statement's may quote texts.
+        # Not the messages of Postgres' errors: they may quote texts.
+        except _OUTAGES as error:
             self._stand_still("database", f"Postgres: {type(error).__name__}")
+        except (SQLAlchemyError, psycopg.Error) as error:
+            reason = f"Postgres refuses a statement: {type(error).__name__}"
+            self._stand_still("database", reason, Alert("database_refused", f"{reason}. {_REFUSED_HINT}"))
         except Exception as error:
             log.exception("job.crashed", dataset=self._dataset, job=self.job)
             reason = f"a mistake in the uploader: {type(error).__name__}"

@@ -5,12 +5,14 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from core.forget_progress import Unfinished
 from uploader import metrics, pull_repository, repository
 from uploader.alerts import store_alerts
 from uploader.backoff import Backoff
 from uploader.collector import Collector
 from uploader.estimation import Estimator
-from uploader.forgetting import forget
+from uploader.forget_repository import list_unfinished
+from uploader.forgetting import Forgetter
 from uploader.guard import Alert, Guard
 from uploader.healing import heal
 from uploader.lane import Lane
@@ -44,7 +46,7 @@ class DatasetJobs:
         self._sweeper = sweeper
         self._collector = collector
         self._estimator = estimator
-        self._watch_seconds = watch_seconds
+        self._forgetter = Forgetter(lane, watch_seconds)
         self._push, self._pull, self._sweep, self._heal, self._rule, self._forget, self._measure, self._tell = (
             Guard(lane.name, job, Backoff(retry_cap_seconds))
             for job in ("push", "pull", "sweep", "heal", "rule", "forget", "measure", "tell")
@@ -75,7 +77,7 @@ class DatasetJobs:
 
     async def forget(self, stopping: asyncio.Event) -> None:
         """Take texts out of Argilla that were forgotten on request."""
-        await self._lead(self._forget, lambda: forget(self._lane, self._watch_seconds, stopping))
+        await self._lead(self._forget, lambda: self._forgetter.run(stopping))
 
     @property
     def leads(self) -> bool:
@@ -134,17 +136,39 @@ class DatasetJobs:
 class DatabaseJobs:
     """What is to be known of the database as a whole."""
 
-    def __init__(self, engine: AsyncEngine, retry_cap_seconds: float) -> None:
+    def __init__(self, engine: AsyncEngine, retry_cap_seconds: float, forget_alert_seconds: float) -> None:
         self._engine = engine
-        self._guard = Guard("", "database", Backoff(retry_cap_seconds))
+        self._forget_alert_seconds = forget_alert_seconds
+        self._database, self._forget = (
+            Guard("", job, Backoff(retry_cap_seconds)) for job in ("database", "forget_watch")
+        )
+        self._unfinished: dict[str, Unfinished] = {}
 
     async def measure(self, _stopping: asyncio.Event) -> None:
         """Show how much disk the database takes."""
-        await self._guard.run(self._measure)
+        await self._database.run(self._measure)
 
     async def _measure(self) -> None:
         async with self._engine.connect() as connection:
             metrics.DATABASE_BYTES.set(await repository.measure_database(connection))
+
+    async def watch_forgetting(self, _stopping: asyncio.Event) -> None:
+        """Show the age of unfinished forget requests, also of datasets on which no uploader works."""
+        await self._forget.run(self._watch_forgetting)
+
+    async def _watch_forgetting(self) -> None:
+        async with self._engine.connect() as connection:
+            found = {one.dataset: one for one in await list_unfinished(connection)}
+        for dataset in self._unfinished.keys() - found.keys():
+            metrics.FORGET_OLDEST_SECONDS.labels(dataset).set(0)
+        for dataset, one in found.items():
+            metrics.FORGET_OLDEST_SECONDS.labels(dataset).set(one.age_seconds)
+        self._unfinished = found
+
+    async def check_forgetting(self) -> str | None:
+        """Return a note on the forget requests that take too long."""
+        late = [one for one in self._unfinished.values() if one.age_seconds >= self._forget_alert_seconds]
+        return " ".join(f"{one.dataset}: {one.reason}" for one in late) or None
 
 
 class WebhookJobs:

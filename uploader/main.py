@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import anyio
 from fastapi import FastAPI
@@ -22,6 +22,7 @@ from core.settings import (
     ArgillaSettings,
     DatabaseSettings,
     DatasetsFileSettings,
+    ForgetSettings,
     LogSettings,
     TracingSettings,
     read_settings,
@@ -75,6 +76,7 @@ class Settings:
     argilla: ArgillaSettings
     datasets: Datasets
     metrics_token: SecretStr | None = None
+    forget: ForgetSettings = field(default_factory=ForgetSettings)
 
 
 def read_all_settings() -> Settings:
@@ -94,6 +96,7 @@ def read_all_settings() -> Settings:
         read_settings(ArgillaSettings),
         load_datasets(read_settings(DatasetsFileSettings).datasets_file),
         read_settings(AccessSettings).metrics_token,
+        read_settings(ForgetSettings),
     )
 
 
@@ -114,7 +117,7 @@ def create_app(settings: Settings) -> FastAPI:
         settings.uploader.retry_cap_seconds,
     )
 
-    database_jobs = DatabaseJobs(engine, settings.uploader.retry_cap_seconds)
+    database_jobs = DatabaseJobs(engine, settings.uploader.retry_cap_seconds, settings.forget.alert_seconds)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -122,6 +125,7 @@ def create_app(settings: Settings) -> FastAPI:
         async with keep_leading(lane.leadership for lane in lanes):
             schedule = _make_schedule(jobs.values(), webhook_jobs, settings)
             schedule.add(database_jobs.measure, _DATABASE_SECONDS)
+            schedule.add(database_jobs.watch_forgetting, _MEASURE_SECONDS)
             schedule.start()
             yield
             await schedule.stop(settings.uploader.stop_seconds)
@@ -131,6 +135,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPIOffline(title="Uploader", lifespan=lifespan, telemetry=NO_TELEMETRY)
     checks: dict[str, Check] = {"database": lambda: check_database(engine), "argilla": argilla.check}
+    checks["forgetting"] = database_jobs.check_forgetting
     checks |= {f"dataset {name}": job.check for name, job in jobs.items()}
     install_web(app, checks, settings.metrics_token)
     return app

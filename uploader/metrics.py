@@ -58,6 +58,11 @@ LOST_TEXTS = Counter(
 FORGOTTEN_TEXTS = Counter(
     "uploader_forgotten_texts_total", "Forgotten texts that are out of Argilla for good", ["dataset"]
 )
+FORGET_OLDEST_SECONDS = Gauge(
+    "uploader_forget_oldest_seconds",
+    "Age of the oldest forget request that is not finished in all steps; 0 without one",
+    ["dataset"],
+)
 LEADS = Gauge("uploader_leads", "1 while this process leads the work on a dataset", ["dataset"])
 CIRCUIT_STATE = Enum(
     "uploader_argilla_circuit_state",

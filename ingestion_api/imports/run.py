@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
 
-import orjson
 import psycopg
 
 from core.database import connect_in_thread
@@ -25,10 +24,8 @@ from ingestion_api.bulk_parameters import BulkParameters, make_upload
 from ingestion_api.bulk_process import prepare_process, tracing_for
 from ingestion_api.decoding import decode
 from ingestion_api.imports import journal
-from ingestion_api.readers import RowRefused
+from ingestion_api.imports.rejected_fields import to_json
 from ingestion_api.settings import IngestionSettings
-
-_FIELDS_BYTES = 64 * 1024
 
 # Postgres ends a long insert soon after the process that wanted it is gone.
 _OPTIONS = "-c client_connection_check_interval=5s"
@@ -158,17 +155,7 @@ def _make_journal(
 
 def _rejects(batch: Batch, keep_fields: bool) -> Iterator[tuple[int, str, str, str | None]]:
     for reject, fields in zip(batch.rejects, batch.rejected_fields, strict=True):
-        yield reject.row, reject.code, reject.detail, _as_json(fields) if keep_fields else None
-
-
-def _as_json(fields: Any) -> str | None:
-    if isinstance(fields, RowRefused):
-        return None
-    try:
-        encoded = orjson.dumps(fields, default=str)
-    except TypeError:  # lone surrogates, integers of thousands of digits
-        return None
-    return encoded.decode() if len(encoded) <= _FIELDS_BYTES else None
+        yield reject.row, reject.code, reject.detail, to_json(fields) if keep_fields else None
 
 
 def _without_counts(problem: Problem) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from tests.waiting import wait_for
 
 _WORDS = "Jane Roe, 12 Elm Street"
 # No upload is under way longer than a call plus a lease.
-_QUICK = {
+QUICK = {
     "UPLOADER_ARGILLA_TIMEOUT_SECONDS": "5",
     "UPLOAD_LEASE_SECONDS": "1",
     "COUNT_INTERVAL_SECONDS": "1",
@@ -51,7 +51,7 @@ def test_a_forgotten_text_is_gone_from_argilla_and_stays_so(
 ) -> None:
     id_, other = add_texts(_WORDS, "another", metadata='{"street": "Elm Street"}')
     done = "select argilla_at is not null, argilla_note from forget_requests"
-    with start_uploader(**_QUICK):
+    with start_uploader(**QUICK):
         wait_for(lambda: statuses(database_url) == {"uploaded": 2})
         argilla.add_annotator("ann").answer(argilla.record(id_)["id"], "toxic")
         wait_for(lambda: fetch(database_url, "select label from labels") == [("toxic",)])
@@ -78,7 +78,7 @@ def test_a_dataset_that_lost_its_index_is_cleared_too(
 ) -> None:
     """Healing sets such a dataset aside; Argilla ends each change of it with an error, after it was stored."""
     id_, other = add_texts(_WORDS, "another")
-    with start_uploader(**_QUICK):
+    with start_uploader(**QUICK):
         wait_for(lambda: statuses(database_url) == {"uploaded": 2})
         aside = argilla.dataset()["id"]
         httpx.delete(f"{stack.opensearch_url}/rg.{aside}").raise_for_status()

@@ -8,22 +8,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
+import httpx
 import psycopg
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, text
 from typer.testing import CliRunner
 
 from cli import addresses
 from cli.console import err, out
 from cli.main import app
-from core.forgetting import Traces, find_rejects, forget_texts
+from core.forget_progress import STEPS
+from core.forgetting import Traces, forget_texts
+from core.import_traces import blank_rejects, find_rejects
 from core.migrate import check_revision
 from core.settings import DatabaseSettings
 from core.text_identity import text_id
 from tests.integration.cli.test_commands import annotate
 from tests.integration.serving_api.labelling import Labeller
-from tests.programs import free_port
+from tests.programs import free_port, running
 
 _WORDS = "Zoë Quandt lives in 12 Elm Street, call 0171 5550100"
 _EXTERNAL = "crm-4711-quandt"
@@ -247,6 +250,116 @@ def test_a_dispute_that_is_queued_meanwhile_leaves_no_copy(
     thread.join(10)
     assert _rows(connection, "select text, status from texts") == [("", "forgotten")]
     assert _rows(connection, "select count(*) from annotations") == [(0,)]
+
+
+def _begin_import(connection: psycopg.Connection) -> None:
+    """Add an import whose body is stored and not read yet."""
+    connection.execute(
+        "insert into imports (id, media_type, encoding, parameters, state)"
+        " values (gen_random_uuid(), 'text/csv', 'identity', '{}', 'waiting')"
+    )
+
+
+def test_an_import_under_way_does_not_stop_it(
+    connection: psycopg.Connection, labeller: Labeller, database_url: str
+) -> None:
+    id_ = _spread(connection, labeller)
+    _begin_import(connection)
+    result = forget(id_, "--yes", DATABASE_URL=database_url)
+    assert result.returncode == 0, result.stderr
+    assert traces(connection) == []
+    assert _rows(connection, "select distinct imports_until, imports_at is null from forget_requests") == [
+        (1, True)
+    ]
+
+
+def test_the_connection_that_looked_for_rejects_still_takes_other_statements(
+    connection: psycopg.Connection, engine: Engine
+) -> None:
+    """Options that turn statements into cursors must not stay on the connection."""
+    id_ = text_id("toxicity", _WORDS)
+    connection.execute(
+        "insert into import_rejects values (%s, 1, 'c', 'd', %s)", [UUID(int=1), json.dumps({"text": _WORDS})]
+    )
+    with engine.begin() as held:
+        blank_rejects(held, find_rejects(held, {id_: "toxicity"}))
+        held.execute(text("update import_rejects set code = :code"), {"code": "seen"})
+    assert _rows(connection, "select code, fields from import_rejects") == [("seen", None)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "detail"),
+    [
+        pytest.param(json.dumps(f"QuickSubmission(text={_WORDS!r})"), "unknown_label", "d", id="repr"),
+        pytest.param(json.dumps({_WORDS: "as a name"}), "extra_forbidden", "d", id="name"),
+        pytest.param(None, "type", "/metadata/Quandt: must be true", id="metadata's name in the detail"),
+        pytest.param(None, "extra_forbidden", "/Quandt: not permitted", id="field's name in the detail"),
+    ],
+)
+def test_rejects_that_may_quote_it_in_another_way_are_blanked(
+    connection: psycopg.Connection,
+    labeller: Labeller,
+    database_url: str,
+    fields: str | None,
+    code: str,
+    detail: str,
+) -> None:
+    id_ = labeller.add_text(_WORDS)
+    insert = "insert into import_rejects values (%s, %s, %s, %s, %s)"
+    connection.execute(insert, [UUID(int=1), 1, code, detail, fields])
+    connection.execute(insert, [UUID(int=1), 2, "c", "stays", json.dumps({"text": "\ud800"})])
+    forget(id_, "--yes", DATABASE_URL=database_url)
+    assert traces(connection) == []
+    assert _rows(connection, "select detail from import_rejects where fields is not null") == [("stays",)]
+
+
+def test_problems_of_failed_imports_quote_nothing(
+    connection: psycopg.Connection, labeller: Labeller, database_url: str
+) -> None:
+    """A CSV without a header has the first text in its place, and the problem lists the columns."""
+    id_ = labeller.add_text(_WORDS)
+    insert = (
+        "insert into imports (id, media_type, encoding, parameters, state, has_body, problem)"
+        " values (gen_random_uuid(), 'text/csv', 'identity', '{}', 'failed', false, %s)"
+    )
+    for code, detail in (("unknown_column", f"There is no column 'text'; there are: {_WORDS}."), ("x", "y")):
+        connection.execute(insert, [json.dumps({"status": 422, "code": code, "detail": detail})])
+    forget(id_, "--yes", DATABASE_URL=database_url)
+    assert traces(connection) == []
+    found = _rows(connection, "select problem ->> 'code', problem ->> 'detail' from imports order by sequence")
+    assert found[0][0] == "unknown_column"
+    assert "forgotten" in found[0][1]
+    assert found[1] == ("x", "y")
+
+
+def test_requests_that_take_too_long_are_shown_by_the_step_that_is_open(
+    connection: psycopg.Connection, labeller: Labeller, database_url: str, tmp_path: Path
+) -> None:
+    id_ = _spread(connection, labeller)
+    _begin_import(connection)
+    forget(id_, "--yes", DATABASE_URL=database_url)
+    shown: dict[str, list[str]] = {}
+    with running("ingestion_api", {"DATABASE_URL": database_url}, tmp_path / "log") as program:
+        env = {"DATABASE_URL": database_url, "INGESTION_URL": program.url, "SERVING_URL": _NOBODY}
+
+        def look(step: str) -> None:
+            alerts = httpx.get(f"{program.url}/queue").json()["alerts"]
+            shown[step] = [alert["reason"] for alert in alerts if alert["code"] == "forgetting_overdue"]
+            status = " ".join(annotate("status", **env).stderr.split())
+            assert ("(forgetting_overdue)" in status) == bool(shown[step])
+            assert (f"forgetting of {id_} in toxicity is not complete" in status) == bool(shown[step])
+
+        look("young")
+        connection.execute("update forget_requests set requested_at = now() - interval '61 minutes'")
+        connection.execute("delete from forget_requests where copy_of is not null")
+        for step in ("imports", "argilla", "replica", "snapshots"):
+            look(step)
+            connection.execute(f"update forget_requests set {step}_at = now()")  # noqa: S608 - the test's own
+        look("finished")
+    assert shown["young"] == shown["finished"] == []
+    assert [shown[step] for step in ("imports", "argilla", "replica", "snapshots")] == [
+        [f"A forget request is not finished: {'; '.join(list(STEPS.values())[done:])}."] for done in range(4)
+    ]
 
 
 def test_rejects_are_found_by_the_id_alone(connection: psycopg.Connection, engine: Engine) -> None:

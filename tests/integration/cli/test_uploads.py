@@ -136,5 +136,5 @@ def test_status_shows_alerts(connection: psycopg.Connection, database_url: str, 
         serving = f"http://127.0.0.1:{free_port()}"
         result = annotate("status", INGESTION_URL=program.url, SERVING_URL=serving)
     assert result.returncode == 1
-    assert "dataset toxicity stands still" in result.stderr
+    assert "dataset toxicity, since" in result.stderr
     assert r"set ARGILLA_API_KEY\x1b[2J (argilla_key_unknown)" in " ".join(result.stderr.split())

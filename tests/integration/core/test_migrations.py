@@ -1,5 +1,6 @@
 """The migrations make the tables that the models describe."""
 
+import json
 import threading
 
 import psycopg
@@ -74,3 +75,28 @@ def test_a_release_is_not_ready_on_the_tables_of_an_earlier_one(database_url: st
     with engine.connect() as connection, pytest.raises(RuntimeError, match="the schema is at 0001"):
         check_revision(connection)
     engine.dispose()
+
+
+def test_rejected_rows_that_older_releases_stored_as_reprs_are_blanked(database_url: str) -> None:
+    stored = [
+        "QuickSubmission(text='a', label='?')",
+        {"text": str(b"a\xc3\xab")},
+        {"text": str(b"it's"), "n": 1},
+        {"text": "a", "label": "?"},
+        ["b"],
+    ]
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        for row, fields in enumerate(stored):
+            connection.execute(
+                "insert into import_rejects values (gen_random_uuid(), %s, 'c', 'why', %s)",
+                [row, json.dumps(fields)],
+            )
+        connection.execute("update alembic_version set version_num = '0009'")
+        migrate(DatabaseSettings(url=SecretStr(database_url)))
+        rows = connection.execute(
+            "select row, fields is not null, detail from import_rejects order by row"
+        ).fetchall()
+    assert [row for row, is_kept, _ in rows if is_kept] == [3, 4]
+    assert all(
+        detail == "why" if is_kept else detail.startswith("why (An older release") for _, is_kept, detail in rows
+    )

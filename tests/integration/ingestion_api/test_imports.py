@@ -68,6 +68,33 @@ def test_rejected_rows_come_with_what_was_read_of_them(client: httpx.Client) -> 
     assert all(reject["code"] and reject["detail"] for reject in rejects)
 
 
+def test_rejected_rows_are_kept_as_sent_and_may_be_corrected_and_sent_again(
+    client: httpx.Client, connection: psycopg.Connection
+) -> None:
+    """Each of the three ways in which a JSON row is read; the second is the usual one."""
+    sent = [
+        {"text": "one", "label": "Toxic", "score": 7},
+        {"text": "two", "label": "Toxc", "metadata": {"n": 1.5, "b": True, "s": "é"}},
+        {"text": "three", "label": "Toxc", "other": 2**70},
+    ]
+    query = "/imports?source=file&label_map=Toxic:toxic"
+    path = client.post(query, content="\n".join(map(json.dumps, sent)), headers=NDJSON).headers["location"]
+    assert ended(client, path)["rejected"] == 3
+    fields = [json.loads(line)["fields"] for line in client.get(f"{path}/rejects").text.splitlines()]
+    assert fields == sent
+    corrected = [{"text": row["text"], "label": "Toxic", "metadata": row.get("metadata")} for row in fields]
+    path = client.post(query, content="\n".join(map(json.dumps, corrected)), headers=NDJSON).headers["location"]
+    assert counts(ended(client, path)) == (3, 3, 0, 0)
+    rows = connection.execute(
+        "select text, claimed_label, source, metadata from texts order by sequence"
+    ).fetchall()
+    assert rows == [
+        ("one", "toxic", "file", {}),
+        ("two", "toxic", "file", {"n": 1.5, "b": True, "s": "é"}),
+        ("three", "toxic", "file", {}),
+    ]
+
+
 def test_many_rejects_are_streamed_in_order(client: httpx.Client) -> None:
     path = client.post("/imports", content="x\n" * 12_345, headers=NDJSON).headers["location"]
     result = ended(client, path)

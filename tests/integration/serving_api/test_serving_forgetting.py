@@ -1,5 +1,6 @@
 """What was forgotten is a `delete` in the change feed, is found by nothing, and leaves the files on disk."""
 
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from uuid import UUID
 
 import httpx
 import pytest
+import typer
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
@@ -20,6 +22,7 @@ from core.settings import AccessSettings, DatabaseSettings
 from serving_api.main import create_app
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 from tests.integration.serving_api.labelling import Labeller, assert_same, wait_until
+from tests.programs import running
 
 # Of letters that compression leaves apart: found in a file if it is anywhere in it.
 _NAME = "Xq7vKzQuandtJw9"
@@ -156,3 +159,37 @@ def test_the_rewriting_command_takes_them_out_of_all_snapshots(
         forget_snapshots.rewrite_marked(engine)
         assert client.get("/snapshots/two").json()["forgotten"] == 0
         assert files_with(tmp_path / "snapshots", _NAME) == []
+
+
+def test_a_snapshot_that_cannot_be_rewritten_does_not_keep_the_others_from_it(
+    database: DatabaseSettings,
+    labeller: Labeller,
+    engine: Engine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Somebody deletes one between the look for snapshots and the rewriting."""
+    id_ = labeller.add_label(f"I met {_NAME}")
+    get = httpx.get
+    env = {"DATABASE_URL": database.libpq_url, "DATA_DIR": str(tmp_path)}
+    with running("serving_api", env, tmp_path / "log", "/readyz") as program:
+        wait_until(lambda: get(f"{program.url}/texts").json()["items"])
+        for name in ("one", "two", "three"):
+            made = httpx.post(f"{program.url}/snapshots", json={"name": name, "seed": len(name)})
+            assert made.status_code == 201, made.text
+        forget(engine, id_)
+
+        def look_and_delete(url: str, **options: Any) -> httpx.Response:
+            answer = get(url, **options)
+            if answer.json()["snapshots"]:
+                shutil.rmtree(tmp_path / "snapshots" / "three")
+            return answer
+
+        monkeypatch.setattr(addresses, "serving_url", lambda: program.url)
+        monkeypatch.setattr(httpx, "get", look_and_delete)
+        with pytest.raises(typer.Exit):
+            forget_snapshots.rewrite_marked(engine)
+        assert "three" in capsys.readouterr().err
+        for name in ("one", "two"):
+            assert get(f"{program.url}/snapshots/{name}").json()["forgotten"] == 0

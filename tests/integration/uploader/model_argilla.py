@@ -52,6 +52,8 @@ class ModelArgilla:
     before_put: Callable[[list[Json]], Awaitable[None]] | None = None
     loses_entries: bool = False  # deletes records, and leaves their entries in the index
     others: list[Json] = field(default_factory=list)  # further datasets in the workspace
+    refused: set[str] = field(default_factory=set)  # a PUT with one of them gets 422
+    broken: set[str] = field(default_factory=set)  # a PUT with one of them gets 500
 
     def add_records(self, *text_ids: UUID) -> None:
         """Take records, as if they had been uploaded."""
@@ -141,6 +143,11 @@ class ModelArgilla:
     async def _receive(self, items: list[Json]) -> httpx.Response:
         if self.before_put:
             await self.before_put(items)
+        ids = {item["external_id"] for item in items}
+        if ids & self.refused:
+            return _json({"detail": "not this one"}, 422)
+        if ids & self.broken:
+            return _json({}, 500)
         if self.late is not None:
             self.late.append(items)
             raise httpx.ReadTimeout("no answer")

@@ -1,22 +1,25 @@
 """Tests of uploader.forgetting on a model of Argilla: what was forgotten does not stay there."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import json
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
 import structlog
+from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.forgetting import Traces, forget_texts, lift
 from tests.integration.uploader.conftest import AddTexts, Rows, RunWithEngine
 from tests.integration.uploader.model_argilla import WORKSPACE_ID, ModelArgilla
 from tests.integration.uploader.pulling import Side, pulling
-from uploader.argilla_errors import ArgillaError, Unreachable
+from uploader.argilla_errors import ArgillaError, Fault, Gone, Unreachable
 from uploader.backoff import Backoff
-from uploader.forgetting import forget
+from uploader.forgetting import Forgetter
 from uploader.guard import Guard
 from uploader.settings import PushSettings
 from uploader.upload import upload_backlog
@@ -56,7 +59,13 @@ async def _erase(side: Side, id_: UUID) -> None:
 
 
 async def _forget(side: Side, watch_seconds: float = 0) -> None:
-    await forget(side.lane, watch_seconds, asyncio.Event())
+    await Forgetter(side.lane, watch_seconds).run(asyncio.Event())
+
+
+async def _upload_and_erase(side: Side, ids: Sequence[UUID]) -> None:
+    await _upload(side)
+    for id_ in ids:
+        await _erase(side, id_)
 
 
 async def _upload(side: Side) -> None:
@@ -295,3 +304,165 @@ def test_a_lifted_text_may_come_again_and_stays(
     as_side(work)
     assert model.records.keys() == {str(id_)}
     assert rows("select status, text from texts") == [("uploaded", _WORDS)]
+
+
+def _add_import(database_url: str, *rejects: Any) -> None:
+    """Add an import that has ended with these rejected rows, and whose body is still there."""
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "insert into imports (id, media_type, encoding, parameters, state)"
+            " values (%s, 'text/csv', 'identity', '{}', 'done')",
+            [UUID(int=1)],
+        )
+        for row, fields in enumerate(rejects):
+            connection.execute(
+                "insert into import_rejects values (%s, %s, 'c', 'd', %s)", [UUID(int=1), row, json.dumps(fields)]
+            )
+
+
+def _drop_bodies(database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.execute("update imports set has_body = false")
+
+
+def test_rejected_rows_are_searched_again_when_the_last_import_has_ended(
+    as_side: AsSide, add_texts: AddTexts, database_url: str, rows: Rows
+) -> None:
+    [id_] = add_texts(_WORDS)
+    _add_import(database_url, {"text": _WORDS, "label": "?"}, {"text": "another", "label": "?"})
+    seen: list[Any] = []
+
+    async def work(side: Side) -> None:
+        await _upload_and_erase(side, [id_])
+        await _forget(side)
+        seen.append(rows("select imports_at is null from forget_requests"))
+        _drop_bodies(database_url)
+        await _forget(side)
+
+    as_side(work)
+    assert seen == [[(True,)]]
+    assert rows("select imports_at is null from forget_requests") == [(False,)]
+    assert rows("select row, fields ->> 'text' from import_rejects order by row") == [(0, None), (1, "another")]
+
+
+def test_a_failure_with_the_imports_does_not_keep_argilla_from_being_emptied(
+    as_side: AsSide, add_texts: AddTexts, model: ModelArgilla, database_url: str, rows: Rows
+) -> None:
+    [id_] = add_texts(_WORDS)
+    _add_import(database_url)
+
+    async def work(side: Side) -> None:
+        await _upload_and_erase(side, [id_])
+        _drop_bodies(database_url)
+        async with side.lane.engine.begin() as connection:
+            await connection.execute(text("alter table import_rejects rename to import_rejects_away"))
+        with pytest.raises(ProgrammingError):
+            await _forget(side)
+
+    as_side(work)
+    assert not model.records
+    assert rows("select imports_at is null, argilla_at is null from forget_requests") == [(True, False)]
+
+
+@pytest.mark.parametrize("how", ["refused", "broken"])
+def test_a_text_that_argilla_keeps_does_not_hold_up_the_others(
+    as_side: AsSide, add_texts: AddTexts, model: ModelArgilla, rows: Rows, how: str
+) -> None:
+    ids = add_texts(*(f"{_WORDS} {n}" for n in range(9)))
+    kept = ids[4]
+    notes: list[Any] = []
+
+    async def work(side: Side) -> None:
+        await _upload_and_erase(side, ids)
+        getattr(model, how).add(str(kept))
+        forgetter = Forgetter(side.lane, 0)
+        await forgetter.run(asyncio.Event())
+        assert model.records.keys() == {str(kept)}
+        notes.extend(rows("select text_id, argilla_note from forget_requests where argilla_at is null"))
+        calls = model.calls.total()
+        await forgetter.run(asyncio.Event())
+        assert model.calls.total() == calls  # it is not tried again at once
+        getattr(model, how).clear()
+        await _forget(side)
+
+    as_side(work)
+    [(id_, note)] = notes
+    assert id_ == kept
+    assert ("not this one" if how == "refused" else "Argilla answered 500") in note
+    assert not model.records
+    assert set(rows(_NOTE)) == {(None, True)}
+
+
+def test_an_argilla_that_breaks_down_over_every_text_stops_the_job_and_not_the_texts(
+    as_side: AsSide, add_texts: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    ids = add_texts(*(f"{_WORDS} {n}" for n in range(9)))
+
+    async def work(side: Side) -> None:
+        await _upload_and_erase(side, ids)
+        model.broken = set(map(str, ids))
+        with pytest.raises(Fault):
+            await _forget(side)
+        assert rows("select count(*) from forget_requests where argilla_note is not null") == [(3,)]
+        model.broken = {
+            str(id_) for (id_,) in rows("select text_id from forget_requests where argilla_note <> ''")
+        }
+        await _forget(side)
+        assert model.records.keys() == model.broken
+
+    as_side(work)
+
+
+def test_a_set_aside_dataset_that_fails_does_not_hold_up_the_others(
+    as_side: AsSide, add_texts: AddTexts, model: ModelArgilla, monkeypatch: pytest.MonkeyPatch, rows: Rows
+) -> None:
+    [id_] = add_texts(_WORDS)
+    ids = {number: UUID(int=number) for number in (71, 72, 73)}
+    model.others = [
+        {"id": str(aside), "name": f"toxicity_lost_{number}", "workspace_id": str(WORKSPACE_ID)}
+        for number, aside in ids.items()
+    ]
+    asked: list[UUID] = []
+
+    async def take_out(_argilla: Any, dataset_id: UUID, _ids: Any) -> set[str]:
+        asked.append(dataset_id)
+        if dataset_id == ids[71]:
+            raise Fault("it breaks down")
+        if dataset_id == ids[72]:
+            raise Gone("it was deleted")
+        return set()
+
+    monkeypatch.setattr("uploader.forgetting._take_out_unindexed", take_out)
+
+    async def work(side: Side) -> None:
+        await _upload_and_erase(side, [id_])
+        await _forget(side)
+
+    as_side(work)
+    assert asked == list(ids.values())
+    assert not model.records
+    [(note, done)] = rows(_NOTE)
+    assert "toxicity_lost_71" in note
+    assert not done
+
+
+def test_a_text_that_comes_back_and_stays_does_not_hold_up_sweeps(
+    as_side: AsSide, add_texts: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    [id_] = add_texts(_WORDS)
+
+    async def work(side: Side) -> None:
+        await _upload_and_erase(side, [id_])
+        await _forget(side)
+        assert rows(_STATE) == [(True, True)]
+        model.add_records(id_)
+        model.refused.add(str(id_))
+        await side.look()
+        assert rows("select swept_at is not null from datasets") == [(True,)]
+        assert rows(_STATE) == [(False, False)]
+        await _forget(side)
+
+    as_side(work)
+    [(note, done)] = rows(_NOTE)
+    assert "not this one" in note
+    assert not done

@@ -142,7 +142,7 @@ def test_notes_and_the_database_are_measured(
 
     async def work(jobs: DatasetJobs, lane: Lane, stopping: asyncio.Event) -> None:
         await jobs.measure(stopping)
-        await DatabaseJobs(lane.engine, 0).measure(stopping)
+        await DatabaseJobs(lane.engine, 0, 3600).measure(stopping)
 
     _run_jobs(run, FakeArgilla(), work)
     shown = {sample.name: sample for metric in REGISTRY.collect() for sample in metric.samples}
@@ -154,10 +154,69 @@ def test_notes_and_the_database_are_measured(
 def test_measuring_survives_an_outage(run: RunWithEngine) -> None:
     async def work(_jobs: DatasetJobs, _lane: Lane, stopping: asyncio.Event) -> None:
         engine = create_async_engine("postgresql+psycopg://nobody@127.0.0.1:1/none")
-        await DatabaseJobs(engine, 0).measure(stopping)
+        await DatabaseJobs(engine, 0, 3600).measure(stopping)
         await engine.dispose()
 
     _run_jobs(run, FakeArgilla(), work)
     stopped = metrics.JOB_STOPPED.labels("", "database", "database")
     assert stopped._value.get() == 1
     stopped.set(0)
+
+
+def test_a_statement_that_postgres_refuses_is_an_alert_and_no_outage(
+    run: RunWithEngine, database_url: str, rows: Rows
+) -> None:
+    """A job that such an error stops would otherwise stay so without a word."""
+
+    async def work(jobs: DatasetJobs, lane: Lane, stopping: asyncio.Event) -> None:
+        await lane.leadership.hold()
+        with psycopg.connect(database_url) as connection:
+            connection.execute("alter table forget_requests rename column text_id to away")
+        await jobs.forget(stopping)
+        await jobs.tell(stopping)
+
+    _run_jobs(run, FakeArgilla(), work)
+    assert rows(_ALERTS) == [(DATASET, "forget", "database_refused")]
+    [(reason,)] = rows("select reason from alerts")
+    assert "ProgrammingError" in reason
+
+
+def test_forget_requests_that_take_too_long_are_measured_and_noted(
+    run: RunWithEngine, add_texts: AddTexts, database_url: str
+) -> None:
+    """Also those of a dataset that no settings define any more: nobody works on them."""
+    for dataset, age in ((DATASET, "2 minutes"), ("gone", "2 hours")):
+        [id_] = add_texts("a", dataset=dataset)
+        with psycopg.connect(database_url) as connection:
+            connection.execute(
+                "insert into forget_requests"
+                " (text_id, dataset, requested_at, requested_by, imports_until, was_labelled)"
+                " values (%s, %s, now() - cast(%s as interval), 'tester', 0, false)",
+                [id_, dataset, age],
+            )
+    notes: list[str | None] = []
+    ages: list[float | None] = []
+
+    def age_of(dataset: str) -> float | None:
+        return REGISTRY.get_sample_value("uploader_forget_oldest_seconds", {"dataset": dataset})
+
+    async def work(_jobs: DatasetJobs, lane: Lane, stopping: asyncio.Event) -> None:
+        jobs = DatabaseJobs(lane.engine, 0, 3600)
+        await jobs.watch_forgetting(stopping)
+        notes.append(await jobs.check_forgetting())
+        ages.extend([age_of(DATASET), age_of("gone")])
+        with psycopg.connect(database_url) as connection:
+            connection.execute("update forget_requests set imports_at = now(), argilla_at = now()")
+        await jobs.watch_forgetting(stopping)
+        notes.append(await jobs.check_forgetting())
+        ages.extend([age_of(DATASET), age_of("gone")])
+
+    _run_jobs(run, FakeArgilla(), work)
+    assert notes[0] is not None
+    assert notes[0].startswith("gone: A forget request is not finished: the body of an import")
+    assert notes[1] is None
+    young, old, *finished = ages
+    assert young is not None
+    assert old is not None
+    assert 120 <= young < 3600 < old
+    assert finished == [0, 0]
