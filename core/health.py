@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
+import structlog
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field, SecretStr
@@ -12,13 +13,18 @@ from pydantic import BaseModel, Field, SecretStr
 from core.negotiation import Router
 from core.openapi import Responses, answer, header, problem
 from core.problems import MissingKey
+from core.readiness import public_reason
 from core.server import metrics_registry
 
-# A need of a program: a check that raises with the reason when it is not met. It may return a note: what goes on
-# although the need is met.
+log = structlog.get_logger()
+
+# A need of a program: a check that raises when it is not met (`core.readiness` says what is shown of that). It may
+# return a note: what goes on although the need is met.
 Check = Callable[[], Awaitable[str | None]]
 
 _CHECK_SECONDS = 3.0
+
+_logged: dict[str, str] = {}  # the reason that the log has of each unmet need
 
 _READY = answer("Everything that this program needs is there.", {"status": "ok", "missing": {}})
 _MISSING = {"status": "missing", "missing": {"database": "connection refused"}}
@@ -91,14 +97,21 @@ def _require_token(request: Request, token: SecretStr) -> None:
 async def run_checks(checks: dict[str, Check]) -> tuple[dict[str, str], dict[str, str]]:
     """Run the checks side by side; return why some fail or take over three seconds, and the others' notes."""
 
-    async def run(check: Check) -> tuple[str | None, str | None]:
+    async def run(name: str, check: Check) -> tuple[str | None, str | None]:
         try:
-            return None, await asyncio.wait_for(check(), _CHECK_SECONDS)
+            note = await asyncio.wait_for(check(), _CHECK_SECONDS)
+            _logged.pop(name, None)
+            return None, note
         except TimeoutError:
             return f"no answer within {_CHECK_SECONDS:g} s", None
         except Exception as error:  # noqa: BLE001 - whatever it is, it is why the service is not ready
-            return type(error).__name__ if not str(error) else str(error).splitlines()[0], None
+            reason = public_reason(error)
+            if _logged.get(name) != reason:  # probes come every few seconds
+                log.warning("readiness.missing", need=name, reason=reason, error=str(error))
+            _logged[name] = reason
+            return reason, None
 
-    results = dict(zip(checks, await asyncio.gather(*(run(check) for check in checks.values())), strict=True))
+    found = await asyncio.gather(*(run(name, check) for name, check in checks.items()))
+    results = dict(zip(checks, found, strict=True))
     missing = {name: reason for name, (reason, _) in results.items() if reason}
     return missing, {name: note for name, (_, note) in results.items() if note}

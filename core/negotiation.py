@@ -20,11 +20,11 @@ _OWN_PAGES = {"/docs": "text/html", "/redoc": "text/html", "/openapi.json": "app
 
 # Browsers send a few hundred bytes. The cache keeps a thousand of these.
 _ACCEPT_MAX = 4096
-_TOKEN = r"[!#$%&'*+.^_`|~0-9a-z-]+"
-_MEDIA_RANGE = re.compile(rf"{_TOKEN}/{_TOKEN}|\*")
+_NAME = r"[!#$%&'*+.^_`|~0-9a-z-]+"
+_MEDIA_RANGE = re.compile(rf"{_NAME}/{_NAME}|\*")
 _QUALITY = re.compile(r"q=(0(?:\.[0-9]*)?|1(?:\.0*)?)")
-# Text up to `,`, `;` or the end; within quotes both are text. Possessive: the expression never goes back, so that the
-# time grows with the length alone.
+# Text up to `,`, `;` or the end; within quotes both are text. Possessive, so that it never backtracks and its time
+# grows with the length alone.
 _PART = re.compile(r'((?:[^",;]++|"(?:[^"\\]|\\.)*+"?)*+)([,;]?)', re.DOTALL)
 
 
@@ -111,7 +111,7 @@ def is_acceptable(media_types: tuple[str, ...], accept: str) -> bool:
 
 
 def choose_media_type(media_types: tuple[str, ...], accept: str) -> str:
-    """Return the media type that the client prefers, the first one if it has no preference, "" if it takes none."""
+    """Return the media type that the client prefers; the first one without a preference, "" if it takes none."""
     return media_types[0] if len(accept) > _ACCEPT_MAX else _choose(media_types, accept.lower())
 
 
@@ -146,7 +146,7 @@ def _read_accept(accept: str) -> list[_MediaRange]:
         if not _MEDIA_RANGE.fullmatch(name):
             return []
         others = [one for one in parameters if one and not one.startswith("q=")]
-        quality = next((found[1] for one in parameters if (found := _QUALITY.fullmatch(one))), "1")
+        quality = next((q[1] for one in parameters if (q := _QUALITY.fullmatch(one))), "1")
         ranges.append(_MediaRange("*/*" if name == "*" else name, bool(others), float(quality)))
     return ranges
 

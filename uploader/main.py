@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import anyio
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
-from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.database import make_async_engine
@@ -73,7 +72,7 @@ class Settings:
     database: DatabaseSettings
     argilla: ArgillaSettings
     datasets: Datasets
-    metrics_token: SecretStr | None = None
+    access: AccessSettings | None = None
 
 
 def read_all_settings() -> Settings:
@@ -92,7 +91,7 @@ def read_all_settings() -> Settings:
         read_settings(DatabaseSettings),
         read_settings(ArgillaSettings),
         load_datasets(read_settings(DatasetsFileSettings).datasets_file),
-        read_settings(AccessSettings).metrics_token,
+        read_settings(AccessSettings),
     )
 
 
@@ -131,7 +130,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPIOffline(title="Uploader", lifespan=lifespan, telemetry=NO_TELEMETRY)
     checks: dict[str, Check] = {"database": lambda: check_database(engine), "argilla": argilla.check}
     checks |= {f"dataset {name}": job.check for name, job in jobs.items()}
-    install_web(app, checks, settings.metrics_token)
+    install_web(app, checks, settings.access)
     return app
 
 

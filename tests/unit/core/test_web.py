@@ -8,6 +8,7 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from core.problems import NotFound
+from core.settings import AccessSettings
 from core.web import install_web
 
 
@@ -112,7 +113,7 @@ def test_methods_that_clients_invent_are_one(client: TestClient) -> None:
 )
 def test_metrics_may_ask_for_a_token(authorization: str | None, status: int) -> None:
     app = FastAPI()
-    install_web(app, {}, SecretStr("0123456789abcdef"))
+    install_web(app, {}, AccessSettings(metrics_token=SecretStr("0123456789abcdef")))
     headers = {b"Authorization": authorization.encode("latin-1")} if authorization else {}
     with TestClient(app) as client:
         answer = client.get("/metrics", headers=headers)
