@@ -66,7 +66,8 @@ def plain(value: str, limit: int | None = None) -> Text:
 
 def print_json(value: Any, *, indent: int | None = 2) -> None:
     """Print a value as JSON, in ASCII: whatever a terminal would act on is escaped as JSON has it."""
-    typer.echo(json.dumps(value, indent=indent, default=_as_json))
+    # The only control character that JSON lets pass, and only within strings.
+    typer.echo(json.dumps(value, indent=indent, default=_as_json).replace("\x7f", "\\u007f"))
 
 
 def _as_json(value: object) -> str:

@@ -65,7 +65,7 @@ def ingest(
                 results[file] = _hand_in(api, file, kind, parameters, resume, progress, bar)
                 if target is not None:
                     target.writelines(_rejects(api, file, results[file]))
-            except (imports.Refused, httpx.HTTPError) as error:
+            except (imports.Refused, httpx.HTTPError, httpx.InvalidURL) as error:
                 fail(f"{file}: {error}")
             if results[file]["state"] != "done":
                 break

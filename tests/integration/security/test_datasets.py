@@ -199,7 +199,8 @@ def asks_of_serving(world: World) -> dict[str, list[Ask]]:
         "GET /is-valid": [Ask("/is-valid", 403, hidden, shows=False)],
     }
     for path in ("/first-rows", "/rows", "/filter", "/statistics"):
-        asks[f"GET {path}"] = [Ask(path, 403, live), Ask(path, 403, stored)]
+        shows = path != "/statistics"  # numbers only
+        asks[f"GET {path}"] = [Ask(path, 403, live, shows=shows), Ask(path, 403, stored, shows=shows)]
         asks[f"GET {path}"].append(Ask(path, 404, elsewhere, shows=False))
     return asks
 
@@ -313,6 +314,6 @@ def test_the_queue_counts_what_the_key_may_use(world: World) -> None:
     everything = httpx.get(f"{world.ingestion.url}/queue", headers=world.everything).json()
     limited = httpx.get(f"{world.ingestion.url}/queue", headers=world.limited).json()
     hidden = httpx.get(f"{world.ingestion.url}/queue", headers=world.elsewhere).json()
-    for status in ("pending", "labelled"):
+    for status in ("pending", "uploaded", "failed", "open_records"):
         assert limited[status] + hidden[status] == everything[status], status
     assert hidden["pending"] > 0

@@ -169,7 +169,7 @@ def body_case(method: str, path: str, fill: Fill, most: int = BODY_BYTES) -> Sen
 
 
 def parameter(name: str, fill: Fill) -> Fill:
-    """Return the query string with one parameter; a third of the length, since quoting makes up to three of one."""
+    """Return a query string with one parameter; a third of the length, since quoting makes up to three of one."""
     return lambda n: f"{name}={quote(fill(n // 3))}"
 
 
