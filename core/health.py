@@ -24,8 +24,6 @@ Check = Callable[[], Awaitable[str | None]]
 
 _CHECK_SECONDS = 3.0
 
-_logged: dict[str, str] = {}  # the reason that the log has of each unmet need
-
 _READY = answer("Everything that this program needs is there.", {"status": "ok", "missing": {}})
 _MISSING = {"status": "missing", "missing": {"database": "connection refused"}}
 _METRICS = 'http_request_seconds_count{method="GET",route="/texts/{id}",status="200"} 42.0\n'
@@ -57,6 +55,7 @@ class Readiness(BaseModel):
 def add_health(app: FastAPI, checks: dict[str, Check], metrics_token: SecretStr | None = None) -> None:
     """Add the endpoints; /readyz runs the named `checks`, and /metrics asks for the token, if there is one."""
     router = Router(tags=["operations"])
+    logged: dict[str, str] = {}
 
     @router.get("/healthz", summary="The process lives", responses={200: answer("The process lives.", _ALIVE)})
     async def healthz() -> Alive:
@@ -69,7 +68,7 @@ def add_health(app: FastAPI, checks: dict[str, Check], metrics_token: SecretStr 
         responses={200: _READY, 503: answer("Something is missing.", _MISSING, model=Readiness)},
     )
     async def readyz(response: Response) -> Readiness:
-        missing, notes = await run_checks(checks)
+        missing, notes = await run_checks(checks, logged)
         response.status_code = 503 if missing else 200
         return Readiness(status="missing" if missing else "ok", missing=missing, notes=notes or None)
 
@@ -94,21 +93,24 @@ def _require_token(request: Request, token: SecretStr) -> None:
         raise MissingKey("Send the token of the settings: Authorization: Bearer METRICS_TOKEN.")
 
 
-async def run_checks(checks: dict[str, Check]) -> tuple[dict[str, str], dict[str, str]]:
-    """Run the checks side by side; return why some fail or take over three seconds, and the others' notes."""
+async def run_checks(checks: dict[str, Check], logged: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Run the checks side by side; return why some fail or take over three seconds, and the others' notes.
+
+    `logged` holds the reason that the log has of each unmet need.
+    """
 
     async def run(name: str, check: Check) -> tuple[str | None, str | None]:
         try:
             note = await asyncio.wait_for(check(), _CHECK_SECONDS)
-            _logged.pop(name, None)
+            logged.pop(name, None)
             return None, note
         except TimeoutError:
             return f"no answer within {_CHECK_SECONDS:g} s", None
         except Exception as error:  # noqa: BLE001 - whatever it is, it is why the service is not ready
             reason = public_reason(error)
-            if _logged.get(name) != reason:  # probes come every few seconds
+            if logged.get(name) != reason:  # probes come every few seconds
                 log.warning("readiness.missing", need=name, reason=reason, error=str(error))
-            _logged[name] = reason
+            logged[name] = reason
             return reason, None
 
     found = await asyncio.gather(*(run(name, check) for name, check in checks.items()))
