@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from starlette.types import ASGIApp, Message
 
 from core.datasets import load_datasets
-from core.settings import AccessSettings, DatabaseSettings, DatasetsFileSettings
+from core.settings import AccessSettings, ArgillaSettings, DatabaseSettings, DatasetsFileSettings
 from core.trace_ids import read_traceparent
 from ingestion_api.main import create_app as create_ingestion
 from ingestion_api.settings import IngestionSettings
@@ -26,6 +26,16 @@ from serving_api.dataset_viewer.columns import LIVE as COLUMNS
 from serving_api.dataset_viewer.where import LENGTH_MAX, NotUnderstood, parse_orderby, parse_where
 from serving_api.main import create_app as create_serving
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
+from uploader.main import Settings
+from uploader.main import create_app as create_uploader
+from uploader.settings import (
+    PacingSettings,
+    PushSettings,
+    RuleSettings,
+    SweepSettings,
+    UploaderSettings,
+    WebhookSettings,
+)
 
 HEAD_BYTES = 60_000  # of the 64 KiB that a head may have
 BODY_BYTES = 1_000_000  # of the 1 MiB that a body which is read as a whole may have
@@ -117,6 +127,7 @@ READERS = {
     "if-none-match": ("GET", "/static-offline-docs/redoc.standalone.js"),
     "if-range": ("GET", "/static-offline-docs/redoc.standalone.js"),
     "last-event-id": ("GET", "/changes"),
+    "origin": ("POST", "/texts"),
     "range": ("GET", "/static-offline-docs/redoc.standalone.js"),
     "upload-complete": ("POST", "/imports"),
     "upload-length": ("POST", "/imports"),
@@ -158,6 +169,10 @@ def header_case(name: str, fill: Fill) -> Sent:
     return Sent(method, path, headers=lambda n: [*kind, (name, fill(n))])
 
 
+def uploader_case(name: str, fill: Fill) -> Sent:
+    return Sent("GET", "/healthz", headers=lambda n: [(name, fill(n))])
+
+
 def many_headers(name: str) -> Sent:
     """The same header again and again, or always another one."""
     return Sent("GET", "/texts", headers=lambda n: [(name.format(i), "a") for i in range(n // 12)])
@@ -184,6 +199,11 @@ def path_case(method: str, path: str, fill: Fill) -> Sent:
 
 CASES: dict[str, Sent] = {
     f"{name}: {kind}": header_case(name, fill) for name in HEADERS for kind, fill in FILLS.items()
+}
+CASES |= {
+    f"the uploader's {name}: {kind}": uploader_case(name, fill)
+    for name in ("accept", "authorization", "cookie", "host", "x-request-id")
+    for kind, fill in FILLS.items()
 }
 CASES |= {f"many headers: {name}": many_headers(name) for name in ("accept", "x-{}", "if-none-match", "cookie")}
 CASES |= {
@@ -286,7 +306,17 @@ def apps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ASGIApp]:
     data = DataSettings(data_dir=tmp_path_factory.mktemp("data"))
     ingestion = create_ingestion(IngestionSettings(), database, access, DatasetsFileSettings())
     serving = create_serving(ServingSettings(), ReplicaSettings(), data, database, access, load_datasets(None))
-    return {"ingestion": ingestion, "serving": serving}
+    groups = (
+        UploaderSettings(),
+        PushSettings(),
+        PacingSettings(),
+        SweepSettings(),
+        WebhookSettings(),
+        RuleSettings(),
+    )
+    argilla = ArgillaSettings(api_key=SecretStr("test.key"))
+    uploader = create_uploader(Settings(*groups, database, argilla, load_datasets(None), access))
+    return {"ingestion": ingestion, "serving": serving, "uploader": uploader}
 
 
 def scope_of(sent: Sent, n: int) -> dict[str, object]:
@@ -347,6 +377,8 @@ def assert_linear(case: str, work_of: Callable[[int], Callable[[], object]], mos
 
 
 def api_of(sent: Sent) -> str:
+    if sent.path == "/healthz":
+        return "uploader"
     is_written = sent.method == "POST" and not sent.path.startswith("/snapshots")
     return "ingestion" if is_written or sent.path.startswith(("/imports", "/queue")) else "serving"
 
