@@ -8,6 +8,7 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
+from core.health import Check
 from core.problems import NotFound
 from core.readiness import NotReady
 from core.settings import AccessSettings
@@ -38,7 +39,13 @@ async def _works() -> None:
 @pytest.fixture
 def client() -> Iterator[TestClient]:
     app = FastAPI()
-    checks = {"database": _fails, "login": _leaks, "address": _breaks, "schema": _lacks, "disk": _works}
+    checks: dict[str, Check] = {
+        "database": _fails,
+        "login": _leaks,
+        "address": _breaks,
+        "schema": _lacks,
+        "disk": _works,
+    }
     install_web(app, checks)
 
     @app.get("/missing")
