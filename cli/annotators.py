@@ -59,16 +59,16 @@ def add(
         action = Action.ANNOTATOR_PASSWORD if reset_password else Action.ANNOTATOR_ADDED
         with noted(action, name, workspace=workspace):
             _let_in(accounts, workspace_id, name, first_name, reset_password)
-        err.print(f"{name} may answer in the workspace {workspace}. Log in at {accounts.url}", markup=False)
+        err.print(f"{name} may answer in the workspace {workspace}. Log in at {accounts.url}")
         for dataset, page in accounts.list_pages(workspace_id).items():
-            err.print(f"{printable(dataset)}: {page}", markup=False, highlight=False, soft_wrap=True)
+            err.print(f"{printable(dataset)}: {page}", soft_wrap=True)
 
 
 def _let_in(accounts: Accounts, workspace_id: UUID, name: str, first_name: str, reset: bool) -> None:
     user, password = _prepare_user(accounts, name, first_name, reset)
     if password is not None:
         # At once: whatever fails next, it is known.
-        err.print(f"The password of {name}, shown this once:", markup=False, highlight=False)
+        err.print(f"The password of {name}, shown this once:")
         typer.echo(password)
     accounts.join(workspace_id, user)
 
@@ -155,7 +155,7 @@ def remove(
             left = [workspace for workspace in workspaces if _leave(accounts, workspace, user)]
             if not left:
                 fail(f"{name} is in no workspace of ours: {', '.join(workspaces)}.")
-        out.print(f"{name} has left {', '.join(left)}. Their answers stay and count.", markup=False)
+        out.print(f"{name} has left {', '.join(left)}. Their answers stay and count.")
 
 
 def _leave(accounts: Accounts, workspace: str, user: User) -> bool:
@@ -173,4 +173,4 @@ def _delete(accounts: Accounts, user: User, yes: bool) -> None:
         )
     with noted(Action.ANNOTATOR_DELETED, user.name, answers=count):
         accounts.delete_user(user)
-    out.print(f"The account {user.name} is deleted; its {count:,} answers will be withdrawn.", markup=False)
+    out.print(f"The account {user.name} is deleted; its {count:,} answers will be withdrawn.")

@@ -1,6 +1,5 @@
 """`annotate audit`: what administrators did, as Postgres has noted it; and how the other commands note it."""
 
-import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -11,7 +10,7 @@ from rich.table import Table
 from sqlalchemy import Connection, select
 
 from cli import addresses
-from cli.console import SHORT_CHARACTERS, err, out, plain
+from cli.console import SHORT_CHARACTERS, err, out, plain, print_json
 from core.audit import Action, Entry, account, noting
 from core.database import make_engine
 from core.models import AuditEntry
@@ -64,7 +63,7 @@ def audit(
     engine.dispose()
     if as_json:
         for row in rows:
-            typer.echo(json.dumps(dict(row) | {"at": row["at"].isoformat()}))
+            print_json(dict(row), indent=None)
         return
     table = Table("when", "who", "what", "to", "outcome", "details")
     for row in rows:

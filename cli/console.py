@@ -1,13 +1,52 @@
-"""What the commands print with: results on standard output, progress and errors on standard error."""
+"""What the commands print with: results on standard output, progress and errors on standard error.
 
-from typing import NoReturn
+Most of what is printed holds what others wrote: texts, names, what servers say. So both consoles escape whatever a
+terminal would act on, and read no markup. Line ends pass, since messages have several lines: `printable` escapes
+those, too, for values that must stay on one line.
+"""
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, NoReturn
+from uuid import UUID
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
-out = Console()
-err = Console(stderr=True)
+
+def printable(value: str) -> str:
+    """Return what others wrote with everything escaped that a terminal would act on, line ends included."""
+    if value.isprintable():
+        return value
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
+
+
+def _on_lines(value: str) -> str:
+    return "\n".join(map(printable, value.split("\n")))
+
+
+class SafeConsole(Console):
+    """A console that escapes control characters, bidirectional controls among them, and takes no markup."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Escape strings before their width is measured."""
+        return super().render_str(_on_lines(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Escape whatever else is printed, but for what rich itself sends to the terminal."""
+        for segment in super().render(renderable, options):
+            is_plain = segment.control or segment.text.isprintable()
+            yield segment if is_plain else Segment(_on_lines(segment.text), segment.style)
+
+
+out = SafeConsole()
+err = SafeConsole(stderr=True)
 
 # Of a text in a list.
 SHORT_CHARACTERS = 60
@@ -15,16 +54,25 @@ SHORT_CHARACTERS = 60
 
 def fail(message: str) -> NoReturn:
     """Say why the command cannot go on, and end it with exit code 1."""
-    err.print(message, style="red", markup=False, highlight=False)
+    err.print(message, style="red")
     raise typer.Exit(1)
-
-
-def printable(value: str) -> str:
-    """Return what others wrote with everything escaped that a terminal would act on, line ends included."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
 
 
 def plain(value: str, limit: int | None = None) -> Text:
     """Return what others wrote as it may stand in a table: no control characters, no markup."""
     shown = printable(value)
     return Text(shown if limit is None or len(shown) <= limit else f"{shown[: limit - 1]}…")
+
+
+def print_json(value: Any, *, indent: int | None = 2) -> None:
+    """Print a value as JSON, in ASCII: whatever a terminal would act on is escaped as JSON has it."""
+    # The only control character that JSON lets pass, and only within strings.
+    typer.echo(json.dumps(value, indent=indent, default=_as_json).replace("\x7f", "\\u007f"))
+
+
+def _as_json(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, UUID):
+        return str(value)
+    raise TypeError(f"JSON has nothing for {type(value).__name__}")

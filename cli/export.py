@@ -72,7 +72,7 @@ def export(
         fail(f"{file}: {error.strerror or error}. Nothing was saved.")
     if file != _STANDARD_OUTPUT:
         size = f"{file.stat().st_size:,} bytes"
-        err.print(f"{file}: {size}, version {version} of the labels.", markup=False, soft_wrap=True)
+        err.print(f"{file}: {size}, version {version} of the labels.", soft_wrap=True)
 
 
 def _format(file: Path) -> str:

@@ -129,7 +129,7 @@ def _forget(
         texts, missing = _find(connection, ids, external_ids, dataset)
         twins = list(connection.scalars(_TWINS, {"ids": [row.id for row in texts]}))
     for what in missing:
-        err.print(f"There is no {what} to forget.", style="red", markup=False, highlight=False)
+        err.print(f"There is no {what} to forget.", style="red")
     if texts:
         _show(texts, twins)
         if not yes:
@@ -195,7 +195,7 @@ def _show(texts: Sequence[Any], twins: Sequence[UUID]) -> None:
         err.print(f"… and {len(texts) - _SHOWN_TEXTS:,} more")
     if twins:
         shown = ", ".join(map(str, twins[:_SHOWN_TEXTS])) + (", …" if len(twins) > _SHOWN_TEXTS else "")
-        err.print(f"{len(twins):,} texts that are nearly the same stay: {shown}", markup=False, highlight=False)
+        err.print(f"{len(twins):,} texts that are nearly the same stay: {shown}")
 
 
 def _lift(engine: Engine, ids: Sequence[UUID]) -> None:

@@ -74,7 +74,7 @@ def show_requests(engine: Engine, ids: Sequence[UUID]) -> None:
         )
     out.print(table)
     for line in stuck:
-        err.print(line, style="red", markup=False, highlight=False)
+        err.print(line, style="red")
 
 
 def list_stuck(connection: Connection) -> list[str]:
@@ -97,7 +97,7 @@ def _look(connection: Connection) -> None:
     try:
         seen = read_forgotten()
     except httpx.HTTPError as error:
-        err.print(f"Replica and snapshots as last seen; the serving API: {error}", markup=False, highlight=False)
+        err.print(f"Replica and snapshots as last seen; the serving API: {error}")
         return
     connection.execute(_SEE_REPLICA, {"traceless_below": seen["traceless_below"]})
     ids = [UUID(id_) for snapshot in seen["snapshots"] for id_ in snapshot["ids"]]

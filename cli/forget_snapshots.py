@@ -75,7 +75,7 @@ def _rewrite(snapshot: dict[str, Any]) -> None:
     for first in range(0, len(snapshot["ids"]), _IDS_AT_ONCE):
         body = {"without": snapshot["ids"][first : first + _IDS_AT_ONCE]}
         httpx.post(url, json=body, headers=addresses.headers(), timeout=_TIMEOUT_SECONDS).raise_for_status()
-    out.print(f"{snapshot['name']}: {len(snapshot['ids']):,} texts taken out", markup=False, highlight=False)
+    out.print(f"{snapshot['name']}: {len(snapshot['ids']):,} texts taken out")
 
 
 def rewrite(name: Annotated[str, typer.Argument(help="As `GET /snapshots` shows it.")]) -> None:

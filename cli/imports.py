@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, TypeVar
 import httpx
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from cli.console import err
+from cli.console import err, printable
 
 _MEDIA_TYPES = {
     ".csv": "text/csv",
@@ -140,14 +140,14 @@ def explain(problem: dict[str, Any]) -> str:
     """Return what a problem says, with its first ten errors."""
     errors = problem.get("errors", [])[:10]
     lines = [f"row {e['row']}: {e['detail']}" if "row" in e else e["detail"] for e in errors]
-    return "\n  ".join([problem["detail"], *lines])
+    return "\n  ".join(map(printable, [problem["detail"], *lines]))
 
 
 def _send(client: httpx.Client, method: str, path: str, **more: Any) -> httpx.Response:
     try:
         answer = client.request(method, path, **more)
     except httpx.TransportError as error:
-        err.print(f"{client.base_url}: {error}", markup=False)
+        err.print(f"{client.base_url}: {error}")
         raise
     answer.raise_for_status()
     return answer

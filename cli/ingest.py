@@ -13,7 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from rich.table import Table
 
 from cli import addresses, imports
-from cli.console import err, fail, out
+from cli.console import err, fail, out, printable
 
 _COUNTS = ("received", "accepted", "duplicates", "rejected")
 
@@ -65,7 +65,7 @@ def ingest(
                 results[file] = _hand_in(api, file, kind, parameters, resume, progress, bar)
                 if target is not None:
                     target.writelines(_rejects(api, file, results[file]))
-            except (imports.Refused, httpx.HTTPError) as error:
+            except (imports.Refused, httpx.HTTPError, httpx.InvalidURL) as error:
                 fail(f"{file}: {error}")
             if results[file]["state"] != "done":
                 break
@@ -80,7 +80,12 @@ def _kind(file: Path) -> dict[str, str]:
 
 
 def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+    )
     return Progress(*columns, console=err)
 
 
@@ -108,7 +113,7 @@ def _hand_in(
     except KeyboardInterrupt:
         if path:
             id_ = path.rsplit("/", 1)[-1]
-            err.print(f"Go on with: annotate ingest --resume {id_} {file}", markup=False, soft_wrap=True)
+            err.print(f"Go on with: annotate ingest --resume {id_} {file}", soft_wrap=True)
         raise
     return result
 
@@ -136,6 +141,6 @@ def _report(results: dict[Path, dict[str, Any]]) -> None:
             problem = result["problem"] or {"detail": f"the import was {result['state']}."}
             fail(f"{file}: {imports.explain(problem | {'errors': result['errors']})}")
         for error in result["errors"]:
-            err.print(f"{file.name}, row {error['row']}: {error['detail']} ({error['code']})", markup=False)
+            err.print(printable(f"{file.name}, row {error['row']}: {error['detail']} ({error['code']})"))
     if any(result["rejected"] for result in results.values()):
         raise typer.Exit(1)

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, func, insert, select, update
 
 from cli import addresses
 from cli.audit import note
-from cli.console import err, fail, out, plain
+from cli.console import err, fail, out
 from core.audit import Action
 from core.database import make_engine
 from core.keys import Scope, hash_key, make_key
@@ -34,6 +34,10 @@ def create(
     burst: Annotated[
         int | None, typer.Option(min=1, max=1_000_000, help="Requests at once; else those of one second.")
     ] = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(help="A dataset that the key may use; may be given more than once. Else all."),
+    ] = None,
 ) -> None:
     """Make a key. It is printed once, and only its hash is kept."""
     if burst is not None and requests_per_second is None:
@@ -43,26 +47,28 @@ def create(
         "scopes": sorted({s.value for s in scope}),
         "requests_per_second": requests_per_second,
         "burst": burst,
+        "datasets": sorted(set(dataset)) if dataset else None,
     }
     values = {"name": name, "hash": hash_key(key), **shown}
     with _engine().begin() as connection:
         id_ = connection.execute(insert(ApiKey).values(values).returning(ApiKey.id)).scalar_one()
         note(connection, Action.KEY_CREATED, [id_], name=name, **shown)
-    err.print(f"Key {id_} for {name}. It is shown this once:", markup=False)
+    err.print(f"Key {id_} for {name}. It is shown this once:")
     typer.echo(key)
 
 
 @app.command("list")
 def list_keys() -> None:
     """Show all keys, without their secrets."""
-    table = Table("id", "name", "scopes", "limit", "created", "withdrawn")
+    table = Table("id", "name", "scopes", "datasets", "limit", "created", "withdrawn")
     with _engine().connect() as connection:
         for row in connection.execute(select(ApiKey.__table__).order_by(ApiKey.created_at)):
             withdrawn = f"{row.withdrawn_at:%Y-%m-%d %H:%M}" if row.withdrawn_at else ""
             limit = Limit.of(row.requests_per_second, row.burst)
             shown = f"{limit.requests_per_second:g}/s, {limit.burst} at once" if limit else ""
             made = f"{row.created_at:%Y-%m-%d %H:%M}"
-            table.add_row(str(row.id), plain(row.name), " ".join(row.scopes), shown, made, withdrawn)
+            datasets = "all" if row.datasets is None else " ".join(row.datasets)
+            table.add_row(str(row.id), row.name, " ".join(row.scopes), datasets, shown, made, withdrawn)
     out.print(table)
 
 
@@ -76,4 +82,4 @@ def withdraw(id_: Annotated[UUID, typer.Argument(metavar="ID", help="As `annotat
             note(connection, Action.KEY_WITHDRAWN, [id_])
     if not changed:
         fail(f"There is no valid key {id_}.")
-    out.print(f"Key {id_} is withdrawn.", markup=False, highlight=False)
+    out.print(f"Key {id_} is withdrawn.")

@@ -57,10 +57,10 @@ def main() -> None:
         words = (
             "The database does not have this release's tables: run `python -m core.migrate` with its DATABASE_URL."
         )
-        err.print(words, style="red", markup=False, highlight=False)
+        err.print(words, style="red")
         sys.exit(1)
     except (psycopg.OperationalError, OperationalError) as error:
         # Not all of SQLAlchemy's words: they hold the statement.
         words = " ".join(str(error.orig if isinstance(error, OperationalError) else error).split())
-        err.print(f"Postgres does not answer: {printable(words)}", style="red", markup=False, highlight=False)
+        err.print(f"Postgres does not answer: {printable(words)}", style="red")
         sys.exit(1)

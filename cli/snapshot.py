@@ -1,6 +1,5 @@
 """`annotate snapshot`: make, list, compare and check snapshots of the labelled data."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +10,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from cli import addresses, imports, label_filters
-from cli.console import err, fail, out, printable
+from cli.console import err, fail, out, print_json, printable
 from cli.snapshot_check import complaints, disjoint_complaints
 
 app = typer.Typer(help="Immutable, named exports of the labelled data.", no_args_is_help=True)
@@ -74,7 +73,7 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Everything, for 
     """List the snapshots, the newest first."""
     items = list(_pages("/snapshots"))
     if as_json:
-        out.print_json(json.dumps(items))
+        print_json(items)
         return
     table = Table("name", "made", "dataset", "version", "texts", "splits", "content")
     for item in items:
@@ -97,10 +96,10 @@ def diff(
     page = _call("GET", path, params={"limit": max(1, _PAGE if as_json else examples)}).json()
     if as_json:
         page["items"] = list(_pages(path))
-        out.print_json(json.dumps(page))
+        print_json(page)
         return
     kinds = ("added", "removed", "relabelled", "moved")
-    out.print(", ".join(f"{page[kind]:,} {kind}" for kind in kinds), highlight=False)
+    out.print(", ".join(f"{page[kind]:,} {kind}" for kind in kinds))
     if page["items"] and examples:
         table = Table("id", "change", "label before", "after", "split before", "after")
         for item in page["items"]:
@@ -131,10 +130,10 @@ def verify(
         found += [f"{split}: {one}" for one in wrong]
     found += disjoint_complaints(ids)
     for line in found:
-        err.print(printable(line), style="red", markup=False, highlight=False, soft_wrap=True)
+        err.print(printable(line), style="red", soft_wrap=True)
     if found:
         raise typer.Exit(1)
-    out.print(f"{printable(name)}: {len(manifest['splits'])} splits are as its manifest says.", markup=False)
+    out.print(f"{printable(name)}: {len(manifest['splits'])} splits are as its manifest says.")
 
 
 def _shares(given: list[str]) -> dict[str, float]:

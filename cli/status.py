@@ -29,7 +29,7 @@ def status() -> None:
         table.add_row(name, value)
     out.print(table)
     for line in map(printable, missing):
-        err.print(line, style="red", markup=False)
+        err.print(line, style="red")
     if missing:
         raise typer.Exit(1)
 
@@ -62,7 +62,7 @@ def _get(url: str) -> dict[str, Any]:
         answer = httpx.get(url, headers=addresses.headers(), timeout=10)
         answer.raise_for_status()
     except httpx.HTTPError as error:
-        err.print(f"{url}: {error}", style="red", markup=False)
+        err.print(f"{url}: {error}", style="red")
         return {}
     values: dict[str, Any] = answer.json()
     return values

@@ -1,6 +1,5 @@
 """`annotate uploads verify`: whether Postgres, Argilla's database and its search index hold the same."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Annotated
@@ -12,7 +11,7 @@ from rich.table import Table
 from cli import addresses
 from cli.argilla import ArgillaReader
 from cli.comparison import Report, compare, list_datasets
-from cli.console import fail, out, printable
+from cli.console import fail, out, print_json, printable
 from core.database import make_engine
 
 
@@ -34,7 +33,7 @@ def verify(
         fail(f"Argilla at {argilla.http.base_url}: {error}")
     if as_json:
         datasets = [asdict(report) | {"in_step": report.in_step} for report in reports]
-        out.print_json(json.dumps({"datasets": datasets}, default=str))
+        print_json({"datasets": datasets})
     else:
         _show(reports, examples)
     if not all(report.in_step for report in reports):
@@ -51,7 +50,7 @@ def _show(reports: Sequence[Report], examples: int) -> None:
         )
     out.print(table)
     for line in (line for report in reports for line in _complaints(report, examples)):
-        out.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+        out.print(printable(line), soft_wrap=True)
 
 
 def _complaints(report: Report, examples: int) -> Iterator[str]:

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
+import structlog
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field, SecretStr
@@ -12,10 +13,13 @@ from pydantic import BaseModel, Field, SecretStr
 from core.negotiation import Router
 from core.openapi import Responses, answer, header, problem
 from core.problems import MissingKey
+from core.readiness import public_reason
 from core.server import metrics_registry
 
-# A need of a program: a check that raises with the reason when it is not met. It may return a note: what goes on
-# although the need is met.
+log = structlog.get_logger()
+
+# A need of a program: a check that raises when it is not met (`core.readiness` says what is shown of that). It may
+# return a note: what goes on although the need is met.
 Check = Callable[[], Awaitable[str | None]]
 
 _CHECK_SECONDS = 3.0
@@ -51,6 +55,7 @@ class Readiness(BaseModel):
 def add_health(app: FastAPI, checks: dict[str, Check], metrics_token: SecretStr | None = None) -> None:
     """Add the endpoints; /readyz runs the named `checks`, and /metrics asks for the token, if there is one."""
     router = Router(tags=["operations"])
+    logged: dict[str, str] = {}
 
     @router.get("/healthz", summary="The process lives", responses={200: answer("The process lives.", _ALIVE)})
     async def healthz() -> Alive:
@@ -63,7 +68,7 @@ def add_health(app: FastAPI, checks: dict[str, Check], metrics_token: SecretStr 
         responses={200: _READY, 503: answer("Something is missing.", _MISSING, model=Readiness)},
     )
     async def readyz(response: Response) -> Readiness:
-        missing, notes = await run_checks(checks)
+        missing, notes = await run_checks(checks, logged)
         response.status_code = 503 if missing else 200
         return Readiness(status="missing" if missing else "ok", missing=missing, notes=notes or None)
 
@@ -88,17 +93,27 @@ def _require_token(request: Request, token: SecretStr) -> None:
         raise MissingKey("Send the token of the settings: Authorization: Bearer METRICS_TOKEN.")
 
 
-async def run_checks(checks: dict[str, Check]) -> tuple[dict[str, str], dict[str, str]]:
-    """Run the checks side by side; return why some fail or take over three seconds, and the others' notes."""
+async def run_checks(checks: dict[str, Check], logged: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Run the checks side by side; return why some fail or take over three seconds, and the others' notes.
 
-    async def run(check: Check) -> tuple[str | None, str | None]:
+    `logged` holds the reason that the log has of each unmet need.
+    """
+
+    async def run(name: str, check: Check) -> tuple[str | None, str | None]:
         try:
-            return None, await asyncio.wait_for(check(), _CHECK_SECONDS)
+            note = await asyncio.wait_for(check(), _CHECK_SECONDS)
+            logged.pop(name, None)
+            return None, note
         except TimeoutError:
             return f"no answer within {_CHECK_SECONDS:g} s", None
         except Exception as error:  # noqa: BLE001 - whatever it is, it is why the service is not ready
-            return type(error).__name__ if not str(error) else str(error).splitlines()[0], None
+            reason = public_reason(error)
+            if logged.get(name) != reason:  # probes come every few seconds
+                log.warning("readiness.missing", need=name, reason=reason, error=str(error))
+            logged[name] = reason
+            return reason, None
 
-    results = dict(zip(checks, await asyncio.gather(*(run(check) for check in checks.values())), strict=True))
+    found = await asyncio.gather(*(run(name, check) for name, check in checks.items()))
+    results = dict(zip(checks, found, strict=True))
     missing = {name: reason for name, (reason, _) in results.items() if reason}
     return missing, {name: note for name, (_, note) in results.items() if note}

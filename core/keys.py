@@ -1,9 +1,15 @@
-"""API keys: made once, kept as hashes, checked on every request against a copy in memory."""
+"""API keys: made once, kept as hashes, checked on every request against a copy in memory.
+
+A key may be limited to datasets. `KeyRing.admit` notes the limit of the request's key for as long as the request
+lasts; `require_dataset_allowed` and `is_dataset_allowed` check it. It follows the request into threads that copy
+its context, as anyio's do, but not into other threads and processes.
+"""
 
 import hashlib
 import math
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -13,7 +19,7 @@ from fastapi import Request
 from sqlalchemy import Select, String, cast, select
 
 from core.models import ApiKey
-from core.problems import MissingKey, RateLimited, ScopeMissing, Unavailable
+from core.problems import DatasetNotAllowed, MissingKey, RateLimited, ScopeMissing, Unavailable
 from core.rate_limits import Bucket, Limit
 
 log = structlog.get_logger()
@@ -37,17 +43,44 @@ class ValidKey:
     scopes: frozenset[str]
     requests_per_second: float | None = None
     burst: int | None = None
+    datasets: frozenset[str] | None = None  # None: all
 
     @classmethod
     def from_row(cls, row: Any) -> "ValidKey":
         """Read a row of `select_valid_keys`."""
-        hash_, id_, name, scopes, requests_per_second, burst = row
-        return cls(hash_, id_, name, frozenset(scopes), requests_per_second, burst)
+        hash_, id_, name, scopes, requests_per_second, burst, datasets = row
+        limited_to = None if datasets is None else frozenset(datasets)
+        return cls(hash_, id_, name, frozenset(scopes), requests_per_second, burst, limited_to)
 
     @property
     def limit(self) -> Limit | None:
         """The key's own limit."""
         return Limit.of(self.requests_per_second, self.burst)
+
+
+_allowed_datasets: ContextVar[frozenset[str] | None] = ContextVar("allowed_datasets", default=None)
+
+
+def allowed_datasets() -> frozenset[str] | None:
+    """Return the datasets that the key of the current request may use; None: all, as without keys."""
+    return _allowed_datasets.get()
+
+
+def is_dataset_allowed(dataset: str) -> bool:
+    """Whether the key of the current request may use a dataset."""
+    allowed = _allowed_datasets.get()
+    return allowed is None or dataset in allowed
+
+
+def require_dataset_allowed(dataset: str) -> None:
+    """Check that the key of the current request may use a dataset.
+
+    Raises:
+        DatasetNotAllowed: it may not.
+    """
+    allowed = _allowed_datasets.get()
+    if allowed is not None and dataset not in allowed:
+        raise DatasetNotAllowed(dataset, allowed)
 
 
 def make_key() -> str:
@@ -60,10 +93,11 @@ def hash_key(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-def select_valid_keys() -> Select[bytes, str, str, list[str], float | None, int | None]:
+def select_valid_keys() -> Select[bytes, str, str, list[str], float | None, int | None, list[str] | None]:
     """Return the query of all keys that are not withdrawn, in the order of ValidKey's fields."""
     id_ = cast(ApiKey.id, String).label("id")
-    query = select(ApiKey.hash, id_, ApiKey.name, ApiKey.scopes, ApiKey.requests_per_second, ApiKey.burst)
+    limits = (ApiKey.requests_per_second, ApiKey.burst, ApiKey.datasets)
+    query = select(ApiKey.hash, id_, ApiKey.name, ApiKey.scopes, *limits)
     return query.where(ApiKey.withdrawn_at.is_(None)).order_by(ApiKey.hash)
 
 
@@ -91,7 +125,9 @@ class KeyRing:
         return Bucket(limit)
 
     def admit(self, request: Request, scope: Scope) -> None:
-        """Let a request pass, and note in its ASGI scope whose it is (`api_key`) and what is left (`rate_limit`).
+        """Let a request pass; note in its ASGI scope whose it is (`api_key`) and what is left (`rate_limit`).
+
+        Notes also to which datasets its key is limited.
 
         Raises:
             MissingKey: no key, or one that is not valid.
@@ -103,6 +139,7 @@ class KeyRing:
             return
         key, bucket = self._find(request.headers.get("authorization"))
         request.scope["api_key"] = key
+        _allowed_datasets.set(key.datasets)
         if not key.scopes & {scope, Scope.ADMIN}:
             if scope is Scope.ADMIN:
                 who = f"{key.id} {key.name}"

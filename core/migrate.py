@@ -12,6 +12,7 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.logs import configure_logging
+from core.readiness import NotReady
 from core.settings import DatabaseSettings, LogSettings, read_settings
 
 # One migration at a time; the number is arbitrary but fixed.
@@ -75,18 +76,18 @@ def check_revision(connection: Connection) -> None:
     A release's migrations only add to what the one before it works on: see docs/containers.md, "Upgrades".
 
     Raises:
-        RuntimeError: it is not; says what to do.
+        NotReady: it is not; says what to do.
     """
     applied, needed = applied_revision(connection), newest_revision()
     if applied != needed and not is_newer(applied):
-        raise RuntimeError(f"the schema is at {applied}, this release needs {needed}: run python -m core.migrate")
+        raise NotReady(f"the schema is at {applied}, this release needs {needed}: run python -m core.migrate")
 
 
 async def check_database(engine: AsyncEngine) -> None:
     """Check that the database answers, and is at the revision that this release needs; for /readyz.
 
     Raises:
-        RuntimeError, SQLAlchemyError: it is not, or does not; says why.
+        NotReady, SQLAlchemyError: it is not, or does not; says why.
     """
     async with engine.connect() as connection:
         await connection.run_sync(check_revision)

@@ -343,6 +343,7 @@ class ApiKey(Base):
     scopes: Mapped[list[str]] = mapped_column(ARRAY(sa.Text))
     requests_per_second: Mapped[float | None] = mapped_column(comment="to each process; null: as the settings say")
     burst: Mapped[int | None] = mapped_column(comment="requests at once; null: those of one second")
+    datasets: Mapped[list[str] | None] = mapped_column(ARRAY(sa.Text), comment="that it may use; null: all")
     created_at: Mapped[datetime] = mapped_column(server_default=sa.text("now()"))
     withdrawn_at: Mapped[datetime | None]
 
@@ -378,6 +379,9 @@ class Import(Base):
     encoding: Mapped[str]
     # Not jsonb, which cannot hold NUL characters: clients send them.
     parameters: Mapped[dict[str, Any]] = mapped_column(sa.JSON, comment="of the request, as for POST /texts/bulk")
+    datasets: Mapped[list[str] | None] = mapped_column(
+        ARRAY(sa.Text), comment="that its rows may name, as the sender's key; null: all"
+    )
     upload_length: Mapped[int | None] = mapped_column(sa.BigInteger, comment="bytes of the body; null: not known")
     upload_offset: Mapped[int] = mapped_column(
         sa.BigInteger, server_default="0", comment="bytes of the body in import_chunks"

@@ -6,9 +6,8 @@ Both are read from the OpenAPI document, so that an endpoint which is documented
 import re
 from collections.abc import Callable
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
-import mimeparse
 from fastapi import APIRouter, FastAPI
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -18,6 +17,15 @@ from core.responses import problem_response
 
 # Pages about the API itself, which its document does not list.
 _OWN_PAGES = {"/docs": "text/html", "/redoc": "text/html", "/openapi.json": "application/json"}
+
+# Browsers send a few hundred bytes. The cache keeps a thousand of these.
+_ACCEPT_MAX = 4096
+_NAME = r"[!#$%&'*+.^_`|~0-9a-z-]+"
+_MEDIA_RANGE = re.compile(rf"{_NAME}/{_NAME}|\*")
+_QUALITY = re.compile(r"q=(0(?:\.[0-9]*)?|1(?:\.0*)?)")
+# Text up to `,`, `;` or the end; within quotes both are text. Possessive, so that it never backtracks and its time
+# grows with the length alone.
+_PART = re.compile(r'((?:[^",;]++|"(?:[^"\\]|\\.)*+"?)*+)([,;]?)', re.DOTALL)
 
 
 class Router(APIRouter):
@@ -98,17 +106,63 @@ def _accept(scope: Scope) -> str:
 
 
 def is_acceptable(media_types: tuple[str, ...], accept: str) -> bool:
-    """Whether one of the media types is acceptable; an Accept that is unreadable is disregarded (RFC 9110)."""
+    """Whether one of the media types is acceptable; an unreadable or overlong Accept is disregarded (RFC 9110)."""
     return bool(choose_media_type(media_types, accept))
 
 
-@lru_cache(1024)
 def choose_media_type(media_types: tuple[str, ...], accept: str) -> str:
-    """Return the media type that the client likes best, the first one if it does not mind, "" if it takes none."""
-    if not accept.strip(" ,\t"):
+    """Return the media type that the client prefers; the first one without a preference, "" if it takes none."""
+    return media_types[0] if len(accept) > _ACCEPT_MAX else _choose(media_types, accept.lower())
+
+
+@lru_cache(1024)
+def _choose(media_types: tuple[str, ...], accept: str) -> str:
+    ranges = _read_accept(accept)
+    if not ranges:
         return media_types[0]
-    try:
-        best: str = mimeparse.best_match(media_types[::-1], accept.lower())
-    except mimeparse.MimeTypeParseException:
-        return media_types[0]
-    return best
+    ranked = [(*_rank(media_type, ranges), media_type) for media_type in media_types]
+    best = max(ranked, key=lambda one: one[:2])  # the first of equals
+    return best[2] if best[0] else ""
+
+
+class _MediaRange(NamedTuple):
+    name: str  # type/subtype, type/*, or */*
+    has_parameters: bool
+    quality: float
+
+
+def _read_accept(accept: str) -> list[_MediaRange]:
+    """Read the media ranges of an Accept in lower case; none if one of them cannot be read."""
+    ranges: list[_MediaRange] = []
+    parts: list[str] = []
+    for found in _PART.finditer(accept):
+        parts.append(found[1].strip())
+        if found[2] == ";":
+            continue
+        name, *parameters = parts
+        parts = []
+        if not name and not any(parameters):
+            continue
+        if not _MEDIA_RANGE.fullmatch(name):
+            return []
+        others = [one for one in parameters if one and not one.startswith("q=")]
+        quality = next((q[1] for one in parameters if (q := _QUALITY.fullmatch(one))), "1")
+        ranges.append(_MediaRange("*/*" if name == "*" else name, bool(others), float(quality)))
+    return ranges
+
+
+def _rank(media_type: str, ranges: list[_MediaRange]) -> tuple[float, int]:
+    """Return the quality that the most specific fitting range gives a media type, and how specific that one is.
+
+    None of our media types has parameters, so a range with parameters counts only where no other one fits as well.
+    """
+    by_specificity = {"*/*": 0, media_type.partition("/")[0] + "/*": 2, media_type: 4}
+    fitting = [
+        (by_specificity[one.name] + (not one.has_parameters), one.quality)
+        for one in ranges
+        if one.name in by_specificity
+    ]
+    if not fitting:
+        return 0.0, 0
+    specificity, quality = max(fitting)
+    return quality, specificity

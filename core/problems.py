@@ -5,6 +5,9 @@ Problem
 ├── MissingKey           401
 ├── BadSignature         401
 ├── ScopeMissing         403
+├── DatasetNotAllowed    403
+├── HostNotAllowed       403
+├── OriginNotAllowed     403
 ├── NotFound             404
 ├── MethodNotAllowed     405
 ├── NotAcceptable        406
@@ -19,10 +22,13 @@ Problem
 └── Unavailable          503  with Retry-After
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
+
+# A body of a megabyte can hold a hundred thousand wrong fields, and each would take a hundred bytes to tell.
+ERRORS_SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +125,42 @@ class ScopeMissing(Problem):
     code = "scope_missing"
 
 
+class DatasetNotAllowed(Problem):
+    """The API key is limited to other datasets."""
+
+    status = 403
+    code = "dataset_not_allowed"
+
+    def __init__(self, dataset: str, allowed: Collection[str]) -> None:
+        super().__init__(f"This API key may not use the dataset {dataset}, only: {', '.join(sorted(allowed))}.")
+
+
+class HostNotAllowed(Problem):
+    """The request names a host that this service does not serve without keys."""
+
+    status = 403
+    code = "host_not_allowed"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Without API keys only requests to localhost, 127.0.0.1 and [::1] are answered. "
+            "If the Host of this request is right, add it to HTTP_HOSTS."
+        )
+
+
+class OriginNotAllowed(Problem):
+    """A web page of another site sends the request."""
+
+    status = 403
+    code = "origin_not_allowed"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Without API keys, web pages of other sites may not change anything here. "
+            "If the Origin of this request is right, add its host to HTTP_HOSTS."
+        )
+
+
 class NotFound(Problem):
     """There is no such thing."""
 
@@ -176,16 +218,16 @@ class UnsupportedType(Problem):
 
 
 class InvalidFields(Problem):
-    """Fields or parameters are wrong; `errors` names every one."""
+    """Fields or parameters are wrong; `errors` names every one, up to a hundred."""
 
     status = 422
     code = "invalid_fields"
 
     def __init__(self, errors: list[FieldError]) -> None:
-        wrong = ", ".join(dict.fromkeys(e.pointer or e.parameter or "body" for e in errors))
+        self.errors = errors[:ERRORS_SHOWN]
+        wrong = ", ".join(dict.fromkeys(e.pointer or e.parameter or "body" for e in self.errors))
         super().__init__(f"Wrong: {wrong}. See errors.")
-        self.errors = errors
-        self.extra = {"errors": [error.as_dict() for error in errors]}
+        self.extra = {"errors": [error.as_dict() for error in self.errors]}
 
 
 class RateLimited(Problem):

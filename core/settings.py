@@ -165,6 +165,17 @@ class HttpSettings(SettingsGroup):
     idle_seconds: int = Field(
         75, ge=1, description="An idle connection is closed after so many seconds; more than a proxy's."
     )
+    hosts: str | None = Field(
+        None,
+        description="Names, separated by commas, under which a service without API keys may be reached besides "
+        "`localhost`, `127.0.0.1` and `[::1]`: requests with another `Host`, and writing ones with another "
+        "`Origin`, get 403. Services that require keys do not check this.",
+    )
+
+    @property
+    def allowed_hosts(self) -> list[str]:
+        """The names in `hosts`."""
+        return [host.strip() for host in (self.hosts or "").split(",") if host.strip()]
 
 
 class DatasetsFileSettings(SettingsGroup):

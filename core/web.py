@@ -13,16 +13,26 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.telemetry import TelemetryConfig
 from prometheus_client import Histogram
-from pydantic import SecretStr
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from core.browsers import BrowserGuard
 from core.documentation_pages import with_policy
 from core.health import Check, add_health
+from core.http_protocol import http_settings
 from core.metrics import HTTP_REQUEST_SECONDS, HTTP_UNHANDLED_ERRORS
 from core.negotiation import Endpoints, Negotiation
-from core.problems import FieldError, InvalidFields, Malformed, Problem, UnsupportedType, json_pointer
+from core.problems import (
+    ERRORS_SHOWN,
+    FieldError,
+    InvalidFields,
+    Malformed,
+    Problem,
+    UnsupportedType,
+    json_pointer,
+)
 from core.responses import problem_response
+from core.settings import AccessSettings
 from core.tracing import tracing
 
 log = structlog.get_logger()
@@ -37,8 +47,11 @@ _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
-def install_web(app: FastAPI, checks: dict[str, Check], metrics_token: SecretStr | None = None) -> None:
-    """Add problems, negotiation, request ids, metrics and traces, /healthz, /readyz and /metrics to `app`."""
+def install_web(app: FastAPI, checks: dict[str, Check], access: AccessSettings | None = None) -> None:
+    """Add problems, negotiation, request ids, metrics and traces, /healthz, /readyz and /metrics to `app`.
+
+    Where `access` requires no keys, other sites' web pages are kept out.
+    """
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
@@ -47,8 +60,10 @@ def install_web(app: FastAPI, checks: dict[str, Check], metrics_token: SecretStr
             route.methods.add("HEAD")  # the pages of the documentation, which FastAPI adds by itself
             route.app = with_policy(route.app)
     app.add_middleware(Negotiation, endpoints=Endpoints(app))
+    if access is not None and not access.require_api_key:
+        app.add_middleware(BrowserGuard, hosts=http_settings().allowed_hosts)
     app.add_middleware(RequestContext)
-    add_health(app, checks, metrics_token)
+    add_health(app, checks, access.metrics_token if access else None)
 
 
 def require_media_type(request: Request, *accepted: str) -> str:
@@ -75,7 +90,9 @@ async def _on_validation_error(_: Request, error: Exception) -> Response:
     errors = cast(RequestValidationError, error).errors()
     if any(e["type"] == "json_invalid" for e in errors):
         return problem_response(Malformed("The body is not JSON.", code="malformed_json"))
-    return problem_response(InvalidFields([field_error(e["loc"], e["type"], e["msg"]) for e in errors]))
+    return problem_response(
+        InvalidFields([field_error(e["loc"], e["type"], e["msg"]) for e in errors[:ERRORS_SHOWN]])
+    )
 
 
 async def _on_http_exception(_: Request, error: Exception) -> Response:
@@ -109,7 +126,7 @@ class RequestContext:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = _request_id(scope)
+        request_id = _read_headers(scope)
         status = 0
 
         async def send_with_id(message: Message) -> None:
@@ -142,13 +159,23 @@ class RequestContext:
                 trace.end(scope, route, status)
 
 
-def _request_id(scope: Scope) -> str:
+def _read_headers(scope: Scope) -> str:
+    """Return the request's id, its client's or a new one, and drop cookies.
+
+    No program uses cookies, but FastAPI reads them for each request, before it checks keys, and Python's parser
+    takes time that grows with the square of their length.
+    """
+    request_id = ""
+    has_cookies = False
     for name, value in scope["headers"]:
-        if name == b"x-request-id":
+        if name == b"x-request-id" and not request_id:
             given: str = value.decode("latin-1")
-            if _REQUEST_ID.fullmatch(given):
-                return given
-    return secrets.token_hex(16)
+            request_id = given if _REQUEST_ID.fullmatch(given) else ""
+        elif name == b"cookie":
+            has_cookies = True
+    if has_cookies:
+        scope["headers"] = [header for header in scope["headers"] if header[0] != b"cookie"]
+    return request_id or secrets.token_hex(16)
 
 
 @cache

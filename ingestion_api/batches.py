@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.datasets import Datasets
-from core.problems import FieldError, InvalidFields, Problem, TooLarge
+from core.problems import DatasetNotAllowed, FieldError, InvalidFields, Problem, TooLarge
 from ingestion_api.mapping import Mapping
 from ingestion_api.readers import Reader, RowRefused
 from ingestion_api.submissions import NewText, check_fields
@@ -22,6 +22,7 @@ class BulkUpload:
     datasets: Datasets
     abort_on_error: bool
     chunk_rows: int
+    allowed: frozenset[str] | None = None  # the datasets that rows may name; None: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +86,16 @@ def _check(batch: Batch, number: int, fields: object, upload: BulkUpload) -> Non
         if isinstance(fields, RowRefused):
             raise fields
         row = check_fields(upload.mapping(fields), upload.datasets)
+        if upload.allowed is not None and row.dataset not in upload.allowed:
+            raise DatasetNotAllowed(row.dataset, upload.allowed)
         batch.rows.append(row)
         batch.characters += len(row.text) + len(row.metadata)
     except RowRefused as refused:
         batch.reject(fields, Reject(number, refused.code, refused.detail))
     except InvalidFields as invalid:
         batch.reject(fields, _first(number, invalid))
-    except TooLarge as too_large:
-        batch.reject(fields, Reject(number, too_large.code, too_large.detail))
+    except (TooLarge, DatasetNotAllowed) as problem:
+        batch.reject(fields, Reject(number, problem.code, problem.detail))
 
 
 def _first(number: int, invalid: InvalidFields) -> Reject:

@@ -8,6 +8,7 @@ import anyio.to_process
 from anyio import BrokenWorkerProcess
 from fastapi import Query, Request
 
+from core.keys import allowed_datasets
 from core.problems import Problem, Unavailable
 from core.tracing import TRACEPARENT
 from core.web import require_media_type
@@ -29,7 +30,8 @@ async def create_texts(
     media_type = require_media_type(request, *READERS)
     encoding = require_encoding(request.headers.get("content-encoding"))
     make_upload(media_type, parameters, datasets, 1)  # says what is wrong before the body is sent
-    bulk = BulkRequest(media_type, encoding, parameters, datasets, request.scope.get(TRACEPARENT))
+    traceparent = request.scope.get(TRACEPARENT)
+    bulk = BulkRequest(media_type, encoding, parameters, datasets, allowed_datasets(), traceparent)
     counts = await _store(request, bulk)
     return BulkResult.model_validate(counts.as_dict())
 

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.datasets import Datasets, require_dataset
+from core.keys import require_dataset_allowed
 from core.openapi import DATASET_NAME
 from ingestion_api.batches import BulkUpload
 from ingestion_api.mapping import LABEL_MAP, Columns, Mapping, map_columns, map_object, parse_label_map
@@ -60,8 +61,16 @@ class BulkParameters(BaseModel):
     )
 
 
-def make_upload(media_type: str, parameters: BulkParameters, datasets: Datasets, chunk_rows: int) -> BulkUpload:
+def make_upload(
+    media_type: str,
+    parameters: BulkParameters,
+    datasets: Datasets,
+    chunk_rows: int,
+    allowed: frozenset[str] | None = None,
+) -> BulkUpload:
     """Return how a body of this media type is read; processes are handed the arguments, which can be pickled.
+
+    Rows that name another dataset than the `allowed` ones are rejected; None allows all.
 
     Raises:
         InvalidFields: a parameter is wrong.
@@ -69,12 +78,13 @@ def make_upload(media_type: str, parameters: BulkParameters, datasets: Datasets,
     mapping = _mapping(media_type, parameters, datasets)
     if linked_datasets(datasets):
         chunk_rows = min(chunk_rows, _LINKED_CHUNK_ROWS)
-    return BulkUpload(READERS[media_type], mapping, datasets, parameters.on_error == "abort", chunk_rows)
+    return BulkUpload(READERS[media_type], mapping, datasets, parameters.on_error == "abort", chunk_rows, allowed)
 
 
 def _mapping(media_type: str, parameters: BulkParameters, datasets: Datasets) -> Mapping:
     if parameters.dataset is not None:
         require_dataset(parameters.dataset, datasets)
+        require_dataset_allowed(parameters.dataset)
     given = {"dataset": parameters.dataset, "source": parameters.source}
     defaults = {name: value for name, value in given.items() if value is not None}
     label_map = parse_label_map(parameters.label_map)

@@ -33,6 +33,7 @@ class BulkRequest:
     encoding: str
     parameters: BulkParameters
     datasets: Datasets
+    allowed: frozenset[str] | None  # the datasets that its rows may name; None: all
     traceparent: str | None = None
 
 
@@ -46,7 +47,8 @@ def store_body(
         ClientDisconnect: the client is gone; what it sent is stored.
     """
     prepare_process()
-    upload = make_upload(request.media_type, request.parameters, request.datasets, settings.bulk_chunk_rows)
+    chunk_rows = settings.bulk_chunk_rows
+    upload = make_upload(request.media_type, request.parameters, request.datasets, chunk_rows, request.allowed)
     chunks = decode(receive_body(body, settings.idle_seconds), request.encoding)
     with tracing_for(request.traceparent), connect_in_thread(database, "ingestion_api bulk") as connection:
         return store_bulk(connection, upload, chunks)

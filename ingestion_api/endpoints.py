@@ -8,7 +8,7 @@ from anyio import to_thread
 from fastapi import Depends, FastAPI, Request, Response
 
 from core.datasets import Datasets, require_dataset
-from core.keys import Scope, require_scope
+from core.keys import Scope, is_dataset_allowed, require_dataset_allowed, require_scope
 from core.models import TextStatus
 from core.negotiation import Router
 from core.problems import Conflict, NotFound
@@ -88,6 +88,7 @@ async def create_text(request: Request) -> Response:
     state.key_ring.admit(request, Scope.INGEST)
     require_media_type(request, "application/json")
     row = await _parse(await read_body(request), state.datasets)
+    require_dataset_allowed(row.dataset)
     stored = await state.intake.store(row)
     if stored.status == TextStatus.FORGOTTEN:
         raise Conflict("This text was forgotten on request, and is not taken again.", code=_FORGOTTEN)
@@ -112,7 +113,7 @@ async def _parse(body: bytes, datasets: Datasets) -> NewText:
 async def read_text(id: UUID, connection: ConnectionDep) -> TextRead:  # noqa: A002 - the path's own word
     """Return a text with its status, times and near twins."""
     row = await repository.get_text_or_none(connection, id)
-    if row is None:
+    if row is None or not is_dataset_allowed(row["dataset"]):
         raise NotFound(f"There is no text {id}.")
     if row["status"] == TextStatus.FORGOTTEN:
         raise NotFound(f"The text {id} was forgotten on request.", code=_FORGOTTEN)
@@ -124,10 +125,11 @@ async def read_text(id: UUID, connection: ConnectionDep) -> TextRead:  # noqa: A
 async def read_queue(
     request: Request, connection: ConnectionDep, datasets: DatasetsDep, dataset: DatasetParameter = None
 ) -> Queue:
-    """Count texts by status, and list the alerts; of all datasets, or of one."""
+    """Count texts by status, and list alerts (blocked jobs): of one dataset, or of all that the key may use."""
     if dataset is not None:
         require_dataset(dataset, datasets)
-    chosen = datasets if dataset is None else {dataset: datasets[dataset]}
+        require_dataset_allowed(dataset)
+    chosen = {name: one for name, one in datasets.items() if dataset in {name, None} and is_dataset_allowed(name)}
     counts: dict[str, Any] = await repository.count_queue(connection, chosen)
     alerts = await repository.list_alerts(connection, chosen, request.app.state.forget.alert_seconds)
     return Queue.model_validate(counts | {"alerts": alerts})

@@ -98,7 +98,7 @@ def create_app(
     app.state.webhook_secrets = WebhookSecrets(engine)
     add_endpoints(app)
     app.add_middleware(Shortcut)
-    install_web(app, {"database": lambda: check_database(engine)}, access.metrics_token)
+    install_web(app, {"database": lambda: check_database(engine)}, access)
     describe(
         app, app.state.datasets, access.require_api_key, TextCreate, import_max_bytes=settings.import_max_bytes
     )

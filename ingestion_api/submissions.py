@@ -9,7 +9,7 @@ from msgspec import Struct
 from pydantic import ValidationError
 
 from core.datasets import DEFAULT_DATASET, Dataset, Datasets
-from core.problems import FieldError, InvalidFields, Malformed, Problem, TooLarge, json_pointer
+from core.problems import ERRORS_SHOWN, FieldError, InvalidFields, Malformed, Problem, TooLarge, json_pointer
 from core.text_identity import TEXT_BYTES, normalise, text_key
 from ingestion_api.enrichment.fields import enrich
 from ingestion_api.quick_submission import QuickSubmission, convert_quickly, fits, read_quickly
@@ -111,4 +111,6 @@ def _refusal(error: ValidationError) -> Problem:
     errors = error.errors(include_url=False, include_context=False, include_input=False)
     if errors[0]["type"] == "json_invalid":
         return Malformed(f"{errors[0]['msg']}.", code="malformed_json")
-    return InvalidFields([FieldError(e["type"], e["msg"], pointer=json_pointer(e["loc"])) for e in errors])
+    return InvalidFields(
+        [FieldError(e["type"], e["msg"], pointer=json_pointer(e["loc"])) for e in errors[:ERRORS_SHOWN]]
+    )

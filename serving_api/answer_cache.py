@@ -18,6 +18,7 @@ class Answer:
     point: Point
     etag: str
     key: bytes  # what was asked for
+    dataset: str  # whose texts it tells of
     next_cursor: str | None = None
 
 

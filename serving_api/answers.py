@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import duckdb
@@ -10,6 +10,7 @@ import msgspec
 import orjson
 
 from core.datasets import Dataset
+from core.keys import is_dataset_allowed
 from core.models import LabelStatus
 from core.problems import NotFound
 from serving_api import cursor as cursors
@@ -28,7 +29,14 @@ from serving_api.search_follower import SearchFollower
 from serving_api.search_pages import list_hits, list_in_order
 
 Connection = duckdb.DuckDBPyConnection
-Made = tuple[bytes, str | None]  # a body, and the cursor of the next page
+
+
+class Made(NamedTuple):
+    """What an answer is made of."""
+
+    body: bytes
+    dataset: str
+    next_cursor: str | None = None
 
 
 class Answers:
@@ -61,9 +69,12 @@ class Answers:
         """Return one labelled text with its annotations.
 
         Raises:
-            NotFound: there is no such text, or it has no label yet.
+            NotFound: there is no such text, it has no label yet, or the request's key may not use its dataset.
         """
-        return await self._cached(b"text" + id_.bytes, lambda c, _: _text(c, id_))
+        answer = await self._cached(b"text" + id_.bytes, lambda c, _: _text(c, id_))
+        if not is_dataset_allowed(answer.dataset):
+            raise _no_text()
+        return answer
 
     async def stats(self, name: str, dataset: Dataset) -> Answer:
         """Return the totals of a dataset."""
@@ -72,16 +83,16 @@ class Answers:
     async def agreement(self, query: AgreementQuery) -> Answer:
         """Return how far annotators agree."""
         key = b"agreement" + query.texts.fingerprint + repr(query.pair).encode()
-        return await self._cached(key, lambda c, p: _document(statistics.make_agreement(c, query), p.version))
+        return await self._cached(key, lambda c, p: _agreement(c, p.version, query))
 
     async def annotators(self, query: TextsQuery) -> Answer:
         """Return what each annotator has done."""
         key = b"annotators" + query.fingerprint
-        return await self._cached(key, lambda c, p: _document(statistics.make_annotators(c, query), p.version))
+        return await self._cached(key, lambda c, p: _annotators(c, p.version, query))
 
-    async def document(self, key: bytes, make: Callable[[Connection, Point], bytes]) -> Answer:
+    async def document(self, key: bytes, dataset: str, make: Callable[[Connection, Point], bytes]) -> Answer:
         """Return what `make` makes of the replica; `key` is the same for the same question, and only for it."""
-        return await self._cached(key, lambda cursor, point: (make(cursor, point), None))
+        return await self._cached(key, lambda cursor, point: Made(make(cursor, point), dataset))
 
     def _page(self, cursor: Connection, point: Point, page: PageQuery, until: float) -> Made:
         likely, sample = self.hints.count_likely(cursor, point, page.texts), self.hints.sample(cursor, point)
@@ -92,7 +103,7 @@ class Answers:
             rows = windows.list_page(cursor, page, sample, likely)
         positions = [Position(cursors.microseconds(row["labelled_at"]), row["id"]) for row in rows]
         rest = {"total": likely if is_counted(page.texts) else None, "version": point.version}
-        return _list(_documents(rows), positions, page.limit, page.texts.fingerprint, rest)
+        return _list(_documents(rows), positions, page.limit, page.texts, page.texts.fingerprint, rest)
 
     def _hits(self, cursor: Connection, point: Point, page: PageQuery, until: float) -> Made:
         rows = self._search.ask(point, lambda index: list_hits(cursor, page, page.limit + 1, index, until))
@@ -103,7 +114,7 @@ class Answers:
         search = page.texts.search
         items = [_with(row["document"], {"highlights": search.highlights(row["text"])}) for row in rows]
         rest = {"total": None, "version": point.version}
-        return _list(items, positions, page.limit, page.texts.fingerprint, rest)
+        return _list(items, positions, page.limit, page.texts, page.texts.fingerprint, rest)
 
     def ready_or_none(self, key: bytes) -> Answer | None:
         """Return an answer that was made before and is still the newest."""
@@ -114,8 +125,8 @@ class Answers:
 
     async def _cached(self, key: bytes, make: Callable[[Connection, Point], Made]) -> Answer:
         def work(cursor: Connection, point: Point) -> Answer:
-            body, next_cursor = make(cursor, point)
-            return Answer(body, point, etag(point, key), key, next_cursor)
+            made = make(cursor, point)
+            return Answer(made.body, point, etag(point, key), key, made.dataset, made.next_cursor)
 
         state = self._replica.loaded()
         answer = self._cache.get_or_none(Point(state.identity, state.version), key)
@@ -128,16 +139,30 @@ class Answers:
 def _disputed(cursor: Connection, version: int, query: DisputedQuery) -> Made:
     rows = repository.list_disputed(cursor, query, query.limit + 1)
     positions = [Position(row.pop("urgency"), row["id"]) for row in rows]
-    return _list(_documents(rows), positions, query.limit, query.fingerprint, {"version": version})
+    return _list(_documents(rows), positions, query.limit, query.texts, query.fingerprint, {"version": version})
+
+
+def _agreement(cursor: Connection, version: int, query: AgreementQuery) -> Made:
+    return _document(statistics.make_agreement(cursor, query), query.texts.dataset, version)
+
+
+def _annotators(cursor: Connection, version: int, query: TextsQuery) -> Made:
+    return _document(statistics.make_annotators(cursor, query), query.dataset, version)
 
 
 def _list(
-    items: list[str], positions: list[Position], limit: int, fingerprint: bytes, rest: dict[str, int | None]
+    items: list[str],
+    positions: list[Position],
+    limit: int,
+    texts: TextsQuery,
+    fingerprint: bytes,
+    rest: dict[str, int | None],
 ) -> Made:
     """Make a page of the first `limit` items, and the rest; one more tells that another page follows."""
     following = cursors.encode(positions[limit - 1], fingerprint) if len(items) > limit else None
     tail = orjson.dumps({"next_cursor": following} | rest)
-    return b'{"items":[%b],%b' % (",".join(items[:limit]).encode(), tail[1:]), following
+    body = b'{"items":[%b],%b' % (",".join(items[:limit]).encode(), tail[1:])
+    return Made(body, texts.dataset, following)
 
 
 def _documents(rows: list[Row]) -> list[str]:
@@ -149,14 +174,18 @@ def _with(document: str, more: dict[str, Any]) -> str:
     return f"{document[:-1]},{orjson.dumps(more)[1:].decode()}"
 
 
-def _document(body: dict[str, Any], version: int) -> Made:
-    return orjson.dumps(body | {"version": version}), None
+def _document(body: dict[str, Any], dataset: str, version: int) -> Made:
+    return Made(orjson.dumps(body | {"version": version}), dataset)
+
+
+def _no_text() -> NotFound:
+    return NotFound("There is no labelled text with this id.", code="text_not_found")
 
 
 def _text(cursor: Connection, id_: UUID) -> Made:
     row = repository.get_item_or_none(cursor, id_)
     if row is None:
-        raise NotFound("There is no labelled text with this id.", code="text_not_found")
+        raise _no_text()
     annotations = [
         {
             **annotation,
@@ -168,7 +197,7 @@ def _text(cursor: Connection, id_: UUID) -> Made:
     # Members stay as they are written: read as numbers, long ones would change.
     members = msgspec.json.decode(row["document"], type=dict[str, msgspec.Raw])
     members["annotations"] = msgspec.Raw(orjson.dumps(annotations))
-    return msgspec.json.encode(members), None
+    return Made(msgspec.json.encode(members), row["dataset"])
 
 
 def _stats(cursor: Connection, version: int, name: str, dataset: Dataset) -> Made:
@@ -185,7 +214,7 @@ def _stats(cursor: Connection, version: int, name: str, dataset: Dataset) -> Mad
         "by_day": repository.count_by_day(cursor, name),
         "by_annotator": repository.count_by_annotator(cursor, name),
     }
-    return _document(body, version)
+    return _document(body, name, version)
 
 
 def etag(point: Point, key: bytes) -> str:

@@ -94,18 +94,18 @@ class Changes:
             return Page(answer, is_empty=False, rest=None)
         if query.since >= state.version:
             point = Point(state.identity, state.version)
-            return Page(
-                Answer(b'{"items":[' + _tail(query.since, point), point, etag(point, key), key), True, None
-            )
+            body = b'{"items":[' + _tail(query.since, point)
+            return Page(Answer(body, point, etag(point, key), key, query.dataset), is_empty=True, rest=None)
         batch = await self._pool.run(lambda cursor, point: _first_batch(cursor, point, query))
         head = b'{"items":[' + b",".join(map(render, batch.changes))
         if batch.has_more:
             return Page(
-                Answer(head, batch.point, etag(batch.point, key), key),
+                Answer(head, batch.point, etag(batch.point, key), key, query.dataset),
                 is_empty=False,
                 rest=self._rest(query, batch),
             )
-        answer = Answer(head + _tail(batch.end, batch.point), batch.point, etag(batch.point, key), key)
+        body = head + _tail(batch.end, batch.point)
+        answer = Answer(body, batch.point, etag(batch.point, key), key, query.dataset)
         if batch.changes:
             self._cache.put(key, answer)
         return Page(answer, is_empty=not batch.changes, rest=None)

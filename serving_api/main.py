@@ -14,6 +14,7 @@ from core.file_access import close_folder
 from core.keys import KeyRing
 from core.logs import configure_logging
 from core.openapi import describe
+from core.readiness import NotReady
 from core.server import follow_parent, run, settle
 from core.settings import (
     AccessSettings,
@@ -109,7 +110,7 @@ def create_app(
 
     async def check_replica() -> str | None:
         if replica.state is None:
-            raise RuntimeError(f"not built yet; Postgres: {follower.error or 'being read'}")
+            raise NotReady(f"not built yet; Postgres: {follower.error or 'being read'}")
         if follower.rebuilding is None:
             return None
         return (
@@ -142,7 +143,7 @@ def create_app(
     app.include_router(make_forgotten_router())
     app.include_router(make_viewer_router())
     app.add_middleware(Shortcut, replica=replica, answers=answers, key_ring=key_ring)
-    install_web(app, {"replica": check_replica}, access.metrics_token)
+    install_web(app, {"replica": check_replica}, access)
     describe(app, datasets, access.require_api_key, SnapshotCreate, SnapshotRewrite)
     return app
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from core.datasets import DEFAULT_DATASET, Datasets
+from core.keys import require_dataset_allowed
 from core.models import Decider, LabelStatus
 from core.problems import Conflict, FieldError, InvalidFields
 from serving_api import cursor
@@ -191,14 +192,15 @@ def choose_dataset(asked: str | None, labels: Sequence[str], datasets: Datasets)
 
     Raises:
         InvalidFields: there is no dataset of this name.
+        DatasetNotAllowed: the request's key is limited to others.
     """
-    if asked is not None:
-        if asked not in datasets:
-            raise InvalidFields([_unknown("dataset", asked, tuple(datasets))])
-        return asked
+    if asked is not None and asked not in datasets:
+        raise InvalidFields([_unknown("dataset", asked, tuple(datasets))])
     by_preference = sorted(datasets, key=lambda name: name != DEFAULT_DATASET)
     fitting = [name for name in by_preference if set(labels) <= set(datasets[name].labels)]
-    return (fitting or by_preference)[0]
+    chosen = asked or (fitting or by_preference)[0]
+    require_dataset_allowed(chosen)
+    return chosen
 
 
 def _unknown(parameter: str, value: str, known: Sequence[str]) -> FieldError:

@@ -23,7 +23,7 @@ from serving_api.staging import Applied, apply, load, stage
 
 # An idle replica notes that it is up to date: rarely, for a file that does not change costs nothing.
 _NOTE_SECONDS = 60
-_READ_KEYS = "select hash, id, name, scopes, requests_per_second, burst from api_keys order by hash"
+_READ_KEYS = "select hash, id, name, scopes, requests_per_second, burst, datasets from api_keys order by hash"
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,8 +262,12 @@ def _write(cursor: duckdb.DuckDBPyConnection, state: State) -> None:
 def _write_keys(cursor: duckdb.DuckDBPyConnection, keys: list[ValidKey]) -> None:
     cursor.execute("delete from api_keys")
     for key in keys:
-        values = [key.hash, key.id, key.name, sorted(key.scopes), key.requests_per_second, key.burst]
-        cursor.execute("insert into api_keys values (?, ?, ?, ?, ?, ?)", values)
+        datasets = None if key.datasets is None else sorted(key.datasets)
+        limits = [key.requests_per_second, key.burst, datasets]
+        cursor.execute(
+            "insert into api_keys values (?, ?, ?, ?, ?, ?, ?)",
+            [key.hash, key.id, key.name, sorted(key.scopes), *limits],
+        )
 
 
 def _now() -> datetime:

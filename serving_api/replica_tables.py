@@ -7,7 +7,7 @@ from serving_api import recent_items, totals
 from serving_api.export_columns import json_object
 
 # Goes up with every change of a table here: a file of another layout is built anew.
-LAYOUT = 8
+LAYOUT = 9
 
 
 class Role(StrEnum):
@@ -38,7 +38,7 @@ TABLES = {
     """,
     "api_keys": """
         hash blob not null, id varchar not null, name varchar not null, scopes varchar[] not null,
-        requests_per_second double, burst integer
+        requests_per_second double, burst integer, datasets varchar[]
     """,
     "layout": "number integer not null",
     "state": """

@@ -77,7 +77,7 @@ def list_disputed(cursor: duckdb.DuckDBPyConnection, query: DisputedQuery, count
 
 def get_item_or_none(cursor: duckdb.DuckDBPyConnection, id_: UUID) -> Row | None:
     """Return the labelled text with this id."""
-    found = list_rows(cursor, f"select {READY} from items where id = ?", [id_])  # noqa: S608
+    found = list_rows(cursor, f"select {READY}, dataset from items where id = ?", [id_])  # noqa: S608
     return found[0] if found else None
 
 

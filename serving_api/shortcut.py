@@ -53,6 +53,9 @@ class Shortcut:
         request = Request(scope, receive)
         try:
             self._key_ring.admit(request, keys.Scope.READ)
+            if not keys.is_dataset_allowed(answer.dataset):
+                await self.app(scope, receive, send)  # refuses it in the words of its path
+                return
             response = respond(request, self._replica, answer)
         except Problem as problem:
             response = problem_response(problem)

@@ -11,8 +11,18 @@ from uuid import UUID
 
 import httpx
 
+from core.readiness import NotReady
 from core.settings import ArgillaSettings
-from uploader.argilla_errors import AlreadyThere, Fault, Gone, IndexLost, Refused, Stopped, Unreachable
+from uploader.argilla_errors import (
+    AlreadyThere,
+    ArgillaError,
+    Fault,
+    Gone,
+    IndexLost,
+    Refused,
+    Stopped,
+    Unreachable,
+)
 from uploader.circuit import Circuit
 from uploader.settings import MAX_SEARCH_TERMS
 
@@ -195,8 +205,15 @@ class Argilla:
         return {UUID(user["id"]): user["username"] for user in users["items"]}
 
     async def check(self) -> None:
-        """See that Argilla answers, and takes our key."""
-        await self.call("GET", "me")
+        """See that Argilla answers, and takes our key.
+
+        Raises:
+            NotReady: it does not; the message says why.
+        """
+        try:
+            await self.call("GET", "me")
+        except ArgillaError as error:
+            raise NotReady(str(error)) from error
 
 
 def _records(found: dict[str, Any]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.forget_progress import Unfinished
+from core.readiness import NotReady
 from uploader import metrics, pull_repository, repository
 from uploader.alerts import store_alerts
 from uploader.backoff import Backoff
@@ -96,7 +97,7 @@ class DatasetJobs:
         """See that the work on the dataset goes on; standing by is fine.
 
         Raises:
-            RuntimeError: it stands still; the message says why.
+            NotReady: it stands still; the message says why.
         """
         reason = next((g.reason for g in self._shown if g.reason is not None), None)
         if reason is None and not self._lane.leadership.is_known:
@@ -104,7 +105,7 @@ class DatasetJobs:
         if reason is None and self._lane.leadership.leads and self._lane.prepared is None:
             reason = "not prepared yet"
         if reason is not None:
-            raise RuntimeError(reason)
+            raise NotReady(reason)
 
     async def _lead(self, guard: Guard, work: Callable[[], Awaitable[None]]) -> None:
         if self._lane.leadership.leads:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import anyio
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
-from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.database import make_async_engine
@@ -75,7 +74,7 @@ class Settings:
     database: DatabaseSettings
     argilla: ArgillaSettings
     datasets: Datasets
-    metrics_token: SecretStr | None = None
+    access: AccessSettings | None = None
     forget: ForgetSettings = field(default_factory=ForgetSettings)
 
 
@@ -95,7 +94,7 @@ def read_all_settings() -> Settings:
         read_settings(DatabaseSettings),
         read_settings(ArgillaSettings),
         load_datasets(read_settings(DatasetsFileSettings).datasets_file),
-        read_settings(AccessSettings).metrics_token,
+        read_settings(AccessSettings),
         read_settings(ForgetSettings),
     )
 
@@ -137,7 +136,7 @@ def create_app(settings: Settings) -> FastAPI:
     checks: dict[str, Check] = {"database": lambda: check_database(engine), "argilla": argilla.check}
     checks["forgetting"] = database_jobs.check_forgetting
     checks |= {f"dataset {name}": job.check for name, job in jobs.items()}
-    install_web(app, checks, settings.metrics_token)
+    install_web(app, checks, settings.access)
     return app
 
 

@@ -83,7 +83,7 @@ def create(
         values = about | {"started_at": started_at, "ended_at": datetime.now(UTC), "release": _release()}
         values |= {"files": files, "has_snapshots": not without_snapshots}
         archives.write_manifest(unfinished, Manifest.model_validate(values))
-    out.print(str(path), markup=False, highlight=False, soft_wrap=True)
+    out.print(str(path), soft_wrap=True)
 
 
 def _dump_databases(
@@ -137,8 +137,8 @@ def verify(
         table |= {f"Argilla's {name}": count for name, count in _rows(manifest.argilla).items()}
     table["snapshots"] = str(len(snapshot_files.names_in(manifest))) if manifest.has_snapshots else "left out"
     for name, value in table.items():
-        out.print(f"{name}: {value}", markup=False, highlight=False)
-    out.print(f"{archive} is whole: {len(manifest.files):,} files, {manifest.bytes:,} bytes.", markup=False)
+        out.print(f"{name}: {value}")
+    out.print(f"{archive} is whole: {len(manifest.files):,} files, {manifest.bytes:,} bytes.")
 
 
 def _rows(dumped: Dumped) -> dict[str, str]:
@@ -188,7 +188,7 @@ def restore(
             _restore_rest(archive, manifest, tools, platform_url, progress, snapshots=snapshots)
     migrate(addresses.database())
     _compare(platform_url, manifest.platform)
-    out.print(f"{archive} is restored.", markup=False, highlight=False, soft_wrap=True)
+    out.print(f"{archive} is restored.", soft_wrap=True)
     _forget_again(again)
     if argilla_url:
         _reindex(wanted=reindex)
@@ -295,8 +295,6 @@ def _reindex(*, wanted: bool) -> None:
         "`python -m argilla_server search-engine reindex` where Argilla's server is "
         "(`python -m local_stack reindex` for the local stack).",
         style="yellow",
-        markup=False,
-        highlight=False,
     )
 
 

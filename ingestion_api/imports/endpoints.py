@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy import RowMapping
 
 from core.audit import Action, Entry, caller, noting, write_line
+from core.keys import allowed_datasets
 from core.problems import Problem
 from core.web import require_media_type
 from ingestion_api.bulk_parameters import READERS, BulkParameters, make_upload
@@ -55,8 +56,9 @@ async def create_import(
     make_upload(media_type, parameters, datasets, settings.bulk_chunk_rows)  # says what is wrong with them
     length = expected_length(request, headers, 0, None, settings.import_max_bytes)
     given = parameters.model_dump(exclude_none=True)
+    allowed = allowed_datasets()
     async with lend_connection(request) as connection:
-        id_ = await repository.create_import(connection, media_type, encoding, given, length)
+        id_ = await repository.create_import(connection, media_type, encoding, given, length, allowed)
         await connection.commit()
     try:
         await receive(request, id_, headers, 0, length)

@@ -99,6 +99,7 @@ def _claim(row: RowMapping) -> Claim:
         last_row=row["last_row"],
         counts=Counts(row["received"], row["accepted"], row["duplicates"], row["rejected"]),
         crashes=row["crashes"],
+        datasets=None if row["datasets"] is None else frozenset(row["datasets"]),
     )
 
 

@@ -1,20 +1,37 @@
 """The queries that requests about imports need."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import CursorResult, RowMapping, Text, cast, func, insert, null, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, RowMapping, Text, cast, func, insert, null, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from core.keys import allowed_datasets
 from core.models import Import, ImportChunk, ImportReject, ImportState
 from core.problems import NotFound
 
 
+def _visible() -> ColumnElement[bool]:
+    """Return the condition of the imports that the request's key may see.
+
+    Whatever its parameter says, each row of an import may name a dataset of its own. So a limited key sees only
+    the imports that were limited to datasets of its own when they were made.
+    """
+    shown = Import.state != ImportState.DELETED
+    allowed = allowed_datasets()
+    return shown if allowed is None else shown & Import.datasets.contained_by(sorted(allowed))
+
+
 async def create_import(
-    connection: AsyncConnection, media_type: str, encoding: str, parameters: dict[str, Any], length: int | None
+    connection: AsyncConnection,
+    media_type: str,
+    encoding: str,
+    parameters: dict[str, Any],
+    length: int | None,
+    datasets: Collection[str] | None,
 ) -> UUID:
-    """Make an import that waits for its body; returns its id."""
+    """Make an import that waits for its body; returns its id. Its rows may name these `datasets`; None: all."""
     id_ = uuid4()
     values = {
         "id": id_,
@@ -22,6 +39,7 @@ async def create_import(
         "encoding": encoding,
         "parameters": parameters,
         "upload_length": length,
+        "datasets": None if datasets is None else sorted(datasets),
     }
     await connection.execute(insert(Import).values(values))  # -> receiving
     return id_
@@ -31,10 +49,9 @@ async def get_import(connection: AsyncConnection, id_: UUID) -> RowMapping:
     """Return an import.
 
     Raises:
-        NotFound: there is none of this id, or none any more.
+        NotFound: there is none of this id, or none any more, or the request's key may not see it.
     """
-    query = select(Import.__table__, func.now().label("now")).where(Import.id == id_)
-    query = query.where(Import.state != ImportState.DELETED)
+    query = select(Import.__table__, func.now().label("now")).where(Import.id == id_, _visible())
     row = (await connection.execute(query)).mappings().one_or_none()
     if row is None:
         raise NotFound(f"There is no import {id_}.")
@@ -46,7 +63,7 @@ async def list_imports(
 ) -> Sequence[RowMapping]:
     """Return the newest imports, of one state or of all, that are older than the one of the sequence `before`."""
     query = select(Import.__table__, func.now().label("now")).order_by(Import.sequence.desc()).limit(limit)
-    query = query.where(Import.state != ImportState.DELETED)
+    query = query.where(_visible())
     if state is not None:
         query = query.where(Import.state == state)
     if before is not None:
@@ -93,9 +110,9 @@ async def delete_import(connection: AsyncConnection, id_: UUID) -> None:
     """Hide an import, for its rows to be deleted; stops it if it has not ended.
 
     Raises:
-        NotFound: there is none of this id.
+        NotFound: there is none of this id, or the request's key may not see it.
     """
-    statement = update(Import).where(Import.id == id_, Import.state != ImportState.DELETED)
+    statement = update(Import).where(Import.id == id_, _visible())
     # any -> deleted; the process that runs it finds its claim lost
     values = {"state": ImportState.DELETED, "lease_owner": None, "lease_until": None, "finished_at": func.now()}
     if not _changed(await connection.execute(statement.values(values))):

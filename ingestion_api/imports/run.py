@@ -46,6 +46,7 @@ class Claim:
     last_row: int
     counts: Counts
     crashes: int
+    datasets: frozenset[str] | None  # that its rows may name; None: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def _run(
     body = _Body(reader, claim)
     try:
         parameters = BulkParameters.model_validate(claim.parameters)
-        upload = make_upload(claim.media_type, parameters, datasets, settings.bulk_chunk_rows)
+        upload = make_upload(claim.media_type, parameters, datasets, settings.bulk_chunk_rows, claim.datasets)
         if upload.abort_on_error:
             journal.start_anew(connection, claim.id, claim.owner)
         # What a dataset redacts must not be kept in a row that was rejected.

@@ -114,7 +114,7 @@ def _download(url: str, path: str) -> int:
     target = urlsplit(url)
     buffer, size, tail = bytearray(2**20), 0, b""
     with socket.create_connection((target.hostname, target.port or 80)) as client:
-        client.sendall(f"GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n".encode())
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         while count := client.recv_into(buffer):
             size += count
             tail = (tail + bytes(buffer[max(0, count - len(_LAST_CHUNK)) : count]))[-len(_LAST_CHUNK) :]

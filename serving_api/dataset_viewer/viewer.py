@@ -191,7 +191,9 @@ class Viewer:
         if split.config == LIVE:
             if split.split != LIVE_SPLIT:
                 raise no_split(split.split, LIVE, [LIVE_SPLIT])
-            answer = await self._answers.document(f"viewer {split.dataset} {key}".encode(), _in_memory(of_live))
+            answer = await self._answers.document(
+                f"viewer {split.dataset} {key}".encode(), split.dataset, _in_memory(of_live)
+            )
             return Answered(answer.body, answer.etag, answer.point)
         until = self._pool.until()
 
@@ -214,7 +216,9 @@ class Viewer:
 
     async def _live_facts(self, dataset: str) -> ConfigFacts:
         key = f"viewer {dataset} facts".encode()
-        facts = await self._answers.document(key, lambda cursor, _: orjson.dumps(live.facts(cursor, dataset)))
+        facts = await self._answers.document(
+            key, dataset, lambda cursor, _: orjson.dumps(live.facts(cursor, dataset))
+        )
         return ConfigFacts(dataset, LIVE, COLUMNS, [SplitFacts(LIVE_SPLIT, **orjson.loads(facts.body))])
 
     async def _snapshot_facts(self, dataset: str, config: str | None) -> list[ConfigFacts]:

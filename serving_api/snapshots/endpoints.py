@@ -221,9 +221,9 @@ async def _in_thread(job: Callable[[], Answer]) -> Answer:
 
 
 async def _read_body(request: Request, most: int) -> bytes:
-    body = b""
+    body = bytearray()  # to add to bytes would copy them for each part, of which there may be one for each byte
     async for part in request.stream():
         body += part
         if len(body) > most:
             raise TooLarge(f"The body is over {most} bytes.")
-    return body
+    return bytes(body)

@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from core.datasets import Datasets
-from core.problems import FieldError, InvalidFields, Malformed, Problem, json_pointer
+from core.problems import ERRORS_SHOWN, FieldError, InvalidFields, Malformed, Problem, json_pointer
 from serving_api.parameters import FilterParameters, LabelName, Order
 from serving_api.query import Mismatch, TextsQuery, check_search, labelled_texts_query
 from serving_api.snapshots.manifest import NAME, Manifest
@@ -173,7 +173,9 @@ def _refusal(error: ValidationError) -> Problem:
     errors = error.errors(include_url=False, include_context=False, include_input=False)
     if errors[0]["type"] == "json_invalid":
         return Malformed(f"{errors[0]['msg']}.", code="malformed_json")
-    return InvalidFields([FieldError(e["type"], e["msg"], pointer=_pointer(e["loc"])) for e in errors])
+    return InvalidFields(
+        [FieldError(e["type"], e["msg"], pointer=_pointer(e["loc"])) for e in errors[:ERRORS_SHOWN]]
+    )
 
 
 def _pointer(path: tuple[int | str, ...]) -> str:

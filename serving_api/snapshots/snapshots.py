@@ -14,6 +14,7 @@ import structlog
 from pyarrow import parquet
 
 from core.datasets import Datasets
+from core.keys import is_dataset_allowed
 from core.problems import Conflict, NotFound, Unavailable
 from serving_api import repository
 from serving_api.changes import feed_of
@@ -29,7 +30,7 @@ from serving_api.snapshots.forgotten import Forgotten
 from serving_api.snapshots.manifest import FACTS, MANIFEST, Manifest, SplitFile
 from serving_api.snapshots.request import SnapshotCreate
 from serving_api.snapshots.rewriting import rewrite
-from serving_api.snapshots.storage import Storage, reaching_storage, storage_full
+from serving_api.snapshots.storage import Storage, no_snapshot, reaching_storage, storage_full
 from serving_api.snapshots.strata import Former
 from serving_api.snapshots.turn import Turns
 from serving_api.snapshots.twins import TWINS, rewrite_twins
@@ -64,21 +65,24 @@ class Snapshots:
         self._thread = ThreadPoolExecutor(_THREADS, "snapshot")
 
     def list(self) -> list[Manifest]:
-        """Return all manifests, the newest first.
+        """Return the manifests of all datasets that the request's key may use, the newest first.
 
         Raises:
             Unavailable: the storage does not answer.
         """
-        return self.storage.list()
+        return [one for one in self.storage.list() if is_dataset_allowed(one.dataset)]
 
     def get(self, name: str) -> Manifest:
         """Return a snapshot's manifest.
 
         Raises:
-            NotFound: there is no such snapshot.
+            NotFound: there is no such snapshot, or the request's key may not use its dataset.
             Unavailable: the storage does not answer.
         """
-        return self.storage.get(name)
+        manifest = self.storage.get(name)
+        if not is_dataset_allowed(manifest.dataset):
+            raise no_snapshot()
+        return manifest
 
     def open(self, name: str, path: str, **options: Any) -> BinaryIO:
         """Open a file of a snapshot, as its manifest names it: seekable, read in parts; raises as `get` does."""

@@ -199,13 +199,18 @@ class Storage:
             self.fs.put_file(str(source), target)
 
 
+def no_snapshot() -> NotFound:
+    """Return the refusal of a snapshot that is not there, or that the client must not know of."""
+    return NotFound("There is no such snapshot, or file of it.", code="snapshot_not_found")
+
+
 @contextmanager
 def reaching_storage() -> Iterator[None]:
     """Say what a failure of the storage means to a client."""
     try:
         yield
     except FileNotFoundError as error:
-        raise NotFound("There is no such snapshot, or file of it.", code="snapshot_not_found") from error
+        raise no_snapshot() from error
     except (OSError, BotoCoreError) as error:
         if isinstance(error, OSError) and error.errno in _FULL:
             raise storage_full() from error

@@ -191,3 +191,15 @@ def test_demo_data_refuses_a_database_that_holds_other_texts(ingestion: Program,
     result = annotate("demo-data", "--texts", "10", DATABASE_URL=database_url)
     assert result.returncode == 1
     assert "holds other texts" in result.stderr
+
+
+def test_a_key_may_be_limited_to_datasets(database_url: str) -> None:
+    arguments = ("--scope", "ingest", "--dataset", "toxicity", "--dataset", "mood", "--dataset", "mood")
+    assert annotate("keys", "create", "narrow", *arguments, DATABASE_URL=database_url).returncode == 0
+    assert annotate("keys", "create", "wide", "--scope", "read", DATABASE_URL=database_url).returncode == 0
+    with psycopg.connect(database_url) as connection:
+        held = connection.execute("select name, datasets from api_keys order by name").fetchall()
+    assert held == [("narrow", ["mood", "toxicity"]), ("wide", None)]
+    lines = annotate("keys", "list", DATABASE_URL=database_url).stdout.splitlines()
+    assert any("narrow" in line and "mood toxicity" in line for line in lines)
+    assert any("wide" in line and " all " in line for line in lines)

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from core.migrate import applied_revision, check_revision, migrate
 from core.models import Base
+from core.readiness import NotReady
 from core.settings import DatabaseSettings
 
 
@@ -51,7 +52,7 @@ def test_several_machines_may_migrate_at_once(admin_database_url: str, database_
 
 def test_an_empty_database_is_not_ready(admin_database_url: str) -> None:
     engine = sa.create_engine(DatabaseSettings(url=SecretStr(admin_database_url)).sqlalchemy_url)
-    with engine.connect() as connection, pytest.raises(RuntimeError, match="run python -m"):
+    with engine.connect() as connection, pytest.raises(NotReady, match="run python -m"):
         check_revision(connection)
     engine.dispose()
 
@@ -72,7 +73,7 @@ def test_a_release_is_not_ready_on_the_tables_of_an_earlier_one(database_url: st
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("update alembic_version set version_num = '0001'")
     engine = sa.create_engine(DatabaseSettings(url=SecretStr(database_url)).sqlalchemy_url)
-    with engine.connect() as connection, pytest.raises(RuntimeError, match="the schema is at 0001"):
+    with engine.connect() as connection, pytest.raises(NotReady, match="the schema is at 0001"):
         check_revision(connection)
     engine.dispose()
 

@@ -64,7 +64,7 @@ def test_a_client_that_stops_sending_is_cut_off_and_may_go_on(database_url: str,
         path = open_import(client)
         with socket.create_connection(("127.0.0.1", urlsplit(program.url).port or 0), 30) as raw:
             raw.sendall(
-                f"PATCH {path} HTTP/1.1\r\nHost: x\r\nUpload-Offset: 0\r\nUpload-Complete: ?0\r\n".encode()
+                f"PATCH {path} HTTP/1.1\r\nHost: localhost\r\nUpload-Offset: 0\r\nUpload-Complete: ?0\r\n".encode()
             )
             raw.sendall(b'Content-Length: 1000\r\n\r\n{"text": "a"}\n')
             assert raw.recv(4096).startswith(b"HTTP/1.1 408 ")

@@ -207,7 +207,9 @@ def test_a_cut_request_does_not_end_the_upload(client: httpx.Client) -> None:
     path = open_import(client)
     body = lines(100_000)
     with socket.create_connection(("127.0.0.1", urlsplit(str(client.base_url)).port or 0)) as raw:
-        raw.sendall(f"PATCH {path} HTTP/1.1\r\nHost: x\r\nUpload-Offset: 0\r\nUpload-Complete: ?1\r\n".encode())
+        raw.sendall(
+            f"PATCH {path} HTTP/1.1\r\nHost: localhost\r\nUpload-Offset: 0\r\nUpload-Complete: ?1\r\n".encode()
+        )
         raw.sendall(f"Content-Length: {len(body)}\r\n\r\n".encode() + body[:1_500_000])
         wait_for(lambda: stored_bytes(client, path) > 0)
     assert 0 < _go_on(client, path, body) <= 1_500_000

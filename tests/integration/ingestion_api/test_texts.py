@@ -184,7 +184,8 @@ def test_a_client_that_goes_away_costs_nothing(client: httpx.Client) -> None:
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", urlsplit(str(client.base_url)).port or 0)) as raw:
             raw.sendall(
-                b"POST /texts HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+                b"POST /texts HTTP/1.1\r\nHost: localhost\r\n"
+                b"Content-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
             )
     assert client.post("/texts", json={"text": "still here"}).status_code == 201
 

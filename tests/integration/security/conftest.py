@@ -54,13 +54,21 @@ def guarded(
         yield Guarded(ingestion, serving, url, keys)
 
 
-def add_key(url: str, *scopes: str, requests_per_second: float | None = None, burst: int | None = None) -> str:
+def add_key(
+    url: str,
+    *scopes: str,
+    requests_per_second: float | None = None,
+    burst: int | None = None,
+    datasets: list[str] | None = None,
+) -> str:
     """Add a key straight to the database."""
     key = make_key()
-    values = [hash_key(key), list(scopes), requests_per_second, burst]
+    values = [hash_key(key), list(scopes), requests_per_second, burst, datasets]
     with psycopg.connect(url, autocommit=True) as connection:
-        statement = "insert into api_keys (name, hash, scopes, requests_per_second, burst) values ('test', "
-        connection.execute(statement + "%s, %s, %s, %s)", values)
+        statement = (
+            "insert into api_keys (name, hash, scopes, requests_per_second, burst, datasets) values ('test', "
+        )
+        connection.execute(statement + "%s, %s, %s, %s, %s)", values)
     return key
 
 

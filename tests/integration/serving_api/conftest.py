@@ -22,6 +22,9 @@ from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 from tests.conftest import fresh_database
 from tests.integration.serving_api.labelling import Labeller
 
+# Applications without keys answer no other Host.
+LOCAL = "http://127.0.0.1"
+
 Serve = Callable[..., AbstractContextManager[TestClient]]
 
 
@@ -68,7 +71,7 @@ def make_client(
         AccessSettings(require_api_key=require_api_key),
         datasets or load_datasets(None),
     )
-    return TestClient(app, raise_server_exceptions=False)
+    return TestClient(app, LOCAL, raise_server_exceptions=False)
 
 
 @contextmanager

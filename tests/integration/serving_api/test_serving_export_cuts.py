@@ -52,7 +52,7 @@ def begun(url: str, path: str = "/export.ndjson") -> Iterator[socket.socket]:
     """Ask for an export and take its first bytes."""
     target = urlsplit(url)
     with socket.create_connection((target.hostname, target.port or 80), timeout=20) as client:
-        client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         assert client.recv(1000).startswith(b"HTTP/1.1 200")
         yield client
 

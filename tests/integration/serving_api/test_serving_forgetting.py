@@ -21,6 +21,7 @@ from core.forgetting import Traces, forget_texts
 from core.settings import AccessSettings, DatabaseSettings
 from serving_api.main import create_app
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
+from tests.integration.serving_api.conftest import LOCAL
 from tests.integration.serving_api.labelling import Labeller, assert_same, wait_until
 from tests.programs import running
 
@@ -38,7 +39,7 @@ def serving(database: DatabaseSettings, folder: Path, forget_seconds: float) -> 
         AccessSettings(require_api_key=False),
         load_datasets(None),
     )
-    with TestClient(app, raise_server_exceptions=False) as client:
+    with TestClient(app, LOCAL, raise_server_exceptions=False) as client:
         yield client
 
 

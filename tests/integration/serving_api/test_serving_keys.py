@@ -13,10 +13,11 @@ from tests.integration.serving_api.labelling import Labeller, wait_until
 NO_POSTGRES = DatabaseSettings(url=SecretStr("postgresql://app:app@127.0.0.1:1/app"))
 
 
-def add_key(engine: Engine, *scopes: Scope) -> dict[str, str]:
+def add_key(engine: Engine, *scopes: Scope, datasets: list[str] | None = None) -> dict[str, str]:
     key = make_key()
+    values = {"id": uuid4(), "name": "test", "hash": hash_key(key), "scopes": list(scopes), "datasets": datasets}
     with engine.begin() as connection:
-        connection.execute(insert(ApiKey).values(id=uuid4(), name="test", hash=hash_key(key), scopes=list(scopes)))
+        connection.execute(insert(ApiKey).values(values))
     return {"Authorization": f"Bearer {key}"}
 
 
@@ -50,6 +51,7 @@ def test_new_and_withdrawn_keys_are_noticed(serve: Serve, engine: Engine) -> Non
 
 def test_keys_and_texts_are_known_while_postgres_is_away(serve: Serve, engine: Engine, labeller: Labeller) -> None:
     headers = add_key(engine, Scope.READ)
+    limited, elsewhere = (add_key(engine, Scope.READ, datasets=[name]) for name in ("toxicity", "other"))
     labeller.add_label("a")
     with serve(require_api_key=True) as client:
         labeller.wait_for(client.app.state.replica)  # type: ignore[attr-defined]
@@ -61,6 +63,9 @@ def test_keys_and_texts_are_known_while_postgres_is_away(serve: Serve, engine: E
         after = client.get("/texts", headers=headers)
         assert after.content == before.content
         assert after.headers["etag"] == before.headers["etag"]
+        assert client.get("/texts", headers=limited).content == before.content
+        refused = client.get("/texts", headers=elsewhere | {"If-None-Match": after.headers["etag"]})
+        assert (refused.status_code, refused.json()["code"]) == (403, "dataset_not_allowed")
 
 
 def test_without_file_and_postgres_it_says_what_is_missing(serve: Serve) -> None:

@@ -27,7 +27,7 @@ def _ask(url: str, name: str) -> socket.socket:
     client = socket.create_connection((target.hostname, target.port or 80))
     body = b'{"name": "%b"}' % name.encode()
     client.sendall(
-        b"POST /snapshots HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"POST /snapshots HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
     )
     return client

@@ -25,7 +25,7 @@ from serving_api.main import create_app
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 from serving_api.snapshots.storage import Storage
 from tests.conftest import fresh_database
-from tests.integration.serving_api.conftest import Serve
+from tests.integration.serving_api.conftest import LOCAL, Serve
 from tests.integration.serving_api.labelling import Labeller, wait_until
 
 # Beside the project, or beside the folder of its worktrees.
@@ -80,7 +80,7 @@ def viewer(labeller: Labeller, folder: Path) -> Iterator[TestClient]:
         AccessSettings(require_api_key=False),
         _DATASETS,
     )
-    with TestClient(app, raise_server_exceptions=False) as client:
+    with TestClient(app, LOCAL, raise_server_exceptions=False) as client:
         labeller.wait_for(app.state.replica)
         body = {"name": SNAPSHOT, "splits": {"train": 0.8, "test": 0.2}}
         assert client.post("/snapshots", json=body).status_code == 201
@@ -230,13 +230,13 @@ def test_parquet_files_can_be_fetched_as_they_are(viewer: TestClient) -> None:
     found = _get(viewer, "/parquet", dataset="toxicity")
     assert [file["split"] for file in found["parquet_files"]] == ["train", "test"]
     for file in found["parquet_files"]:
-        assert file["url"] == f"http://testserver/snapshots/{SNAPSHOT}/{file['split']}.parquet"
+        assert file["url"] == f"{LOCAL}/snapshots/{SNAPSHOT}/{file['split']}.parquet"
         assert len(viewer.get(file["url"]).content) == file["size"]
     assert _get(viewer, "/parquet", config=SNAPSHOT)["parquet_files"] == found["parquet_files"]
     assert _get(viewer, "/parquet", config="live")["parquet_files"] == []
-    other = viewer.get("/parquet", headers={"Host": "labels.example:8443"}).json()
-    assert other["parquet_files"][0]["url"].startswith("http://labels.example:8443/snapshots/")
-    hostile = viewer.get("/parquet", headers={"Host": "a/<script>"}).json()
+    other = viewer.get("/parquet", headers={"Host": "localhost:8443"}).json()
+    assert other["parquet_files"][0]["url"].startswith("http://localhost:8443/snapshots/")
+    hostile = viewer.get("/parquet", headers={"Host": "localhost/<script>"}).json()
     assert hostile["parquet_files"][0]["url"] == f"/snapshots/{SNAPSHOT}/train.parquet"
 
 

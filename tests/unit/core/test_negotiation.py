@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.negotiation import Router, is_acceptable
+from core.negotiation import Router, choose_media_type, is_acceptable
 from core.web import install_web
 
 JSON = ("application/json",)
@@ -27,6 +27,10 @@ ACCEPTABLE = [
     "image/png,,application/json",
     ", ,",
     "an Accept that nobody can read",
+    'application/json;profile=";q=0,"',
+    'application/json;profile=";\\";q=0"',
+    "application/json;profile=x;q=0, application/json",
+    "text/html;" + "a=b;" * 2000,  # longer than what is looked at
 ]
 NOT_ACCEPTABLE = [
     "text/html",
@@ -37,6 +41,9 @@ NOT_ACCEPTABLE = [
     "application/json;q=0, application/*;q=0.5",
     "*/*;q=0",
     "image/png, image/*;q=0.5",
+    'text/html;profile=", application/json"',
+    'text/html;profile="a\\", application/json"',
+    "application/json;profile=x, application/json;q=0",
 ]
 
 
@@ -48,6 +55,22 @@ def test_what_is_acceptable(accept: str) -> None:
 @pytest.mark.parametrize("accept", NOT_ACCEPTABLE)
 def test_what_is_not_acceptable(accept: str) -> None:
     assert not is_acceptable(JSON, accept)
+
+
+@pytest.mark.parametrize(
+    ("accept", "chosen"),
+    [
+        ("text/event-stream", "text/event-stream"),
+        ("text/event-stream, */*", "text/event-stream"),
+        ("text/event-stream;q=0.5, */*", "application/json"),
+        ("application/json;q=0.5, text/event-stream;q=0.6", "text/event-stream"),
+        ("text/*;q=0.3, application/json;q=0.2, */*", "text/event-stream"),
+        ("*/*", "application/json"),
+        ("image/png", ""),
+    ],
+)
+def test_what_the_client_prefers_is_chosen(accept: str, chosen: str) -> None:
+    assert choose_media_type(("application/json", "text/event-stream"), accept) == chosen
 
 
 @given(st.text(st.characters(max_codepoint=255)))

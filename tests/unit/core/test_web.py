@@ -6,13 +6,30 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
+from core.health import Check
 from core.problems import NotFound
+from core.readiness import NotReady
+from core.settings import AccessSettings
 from core.web import install_web
 
 
 async def _fails() -> None:
     raise ConnectionError("connection refused\nat some place")
+
+
+async def _leaks() -> None:
+    said = 'FATAL:  password authentication failed for user "app"'
+    raise OSError(f'connection to server at "10.1.2.3", port 5432 failed: {said}')
+
+
+async def _breaks() -> None:
+    raise ValueError("postgresql://app:hunter2@db.internal:5432/annotations")
+
+
+async def _lacks() -> None:
+    raise NotReady("the schema is behind: run python -m core.migrate")
 
 
 async def _works() -> None:
@@ -22,7 +39,14 @@ async def _works() -> None:
 @pytest.fixture
 def client() -> Iterator[TestClient]:
     app = FastAPI()
-    install_web(app, {"database": _fails, "disk": _works})
+    checks: dict[str, Check] = {
+        "database": _fails,
+        "login": _leaks,
+        "address": _breaks,
+        "schema": _lacks,
+        "disk": _works,
+    }
+    install_web(app, checks)
 
     @app.get("/missing")
     async def missing() -> None:
@@ -76,10 +100,21 @@ def test_an_unfit_request_id_is_replaced(client: TestClient, given: str) -> None
     assert client.get("/healthz", headers={"X-Request-ID": given}).headers["x-request-id"] != given
 
 
-def test_readiness_names_what_is_missing_and_why(client: TestClient) -> None:
-    answer = client.get("/readyz")
+def test_readiness_names_what_is_missing_and_why_without_addresses_and_names(client: TestClient) -> None:
+    with capture_logs() as logs:
+        answer = client.get("/readyz")
+        client.get("/readyz")
     assert answer.status_code == 503
-    assert answer.json() == {"status": "missing", "missing": {"database": "connection refused"}}
+    missing = {
+        "database": "connection refused",
+        "login": "wrong password",
+        "address": "it failed (ValueError): see the log",
+        "schema": "the schema is behind: run python -m core.migrate",
+    }
+    assert answer.json() == {"status": "missing", "missing": missing}
+    logged = [entry for entry in logs if entry["event"] == "readiness.missing"]
+    assert [entry["need"] for entry in logged] == list(missing)  # once, not for each probe
+    assert "10.1.2.3" in logged[1]["error"]
 
 
 def test_metrics_count_by_route_not_by_path(client: TestClient) -> None:
@@ -112,7 +147,7 @@ def test_methods_that_clients_invent_are_one(client: TestClient) -> None:
 )
 def test_metrics_may_ask_for_a_token(authorization: str | None, status: int) -> None:
     app = FastAPI()
-    install_web(app, {}, SecretStr("0123456789abcdef"))
+    install_web(app, {}, AccessSettings(metrics_token=SecretStr("0123456789abcdef")))
     headers = {b"Authorization": authorization.encode("latin-1")} if authorization else {}
     with TestClient(app) as client:
         answer = client.get("/metrics", headers=headers)

@@ -5,7 +5,7 @@ POINT = Point("cluster", 1)
 
 
 def answer(size: int = 10, point: Point = POINT) -> Answer:
-    return Answer(b"x" * size, point, '"etag"', b"key")
+    return Answer(b"x" * size, point, '"etag"', b"key", "toxicity")
 
 
 def test_answer_is_found_for_its_point_only() -> None:
