@@ -1,7 +1,7 @@
 """LIKE patterns, as conditions whose cost is linear in the length of a text.
 
-DuckDB's general LIKE backtracks: with `%_%_…` one long text keeps a thread for ever, and nothing interrupts it. It is
-linear for patterns without `_` that are known when the query is planned, and so are regular expressions (RE2).
+DuckDB's general LIKE backtracks: with `%_%_…` one long text keeps a thread for ever, and nothing interrupts it. It
+is linear for patterns without `_` that are known when the query is planned; so are regular expressions (RE2).
 """
 
 import re

@@ -47,6 +47,7 @@ def started(url: str, folder: Path) -> Iterator[Program]:
         "DATA_DIR": str(folder),
         "REPLICA_POLL_SECONDS": "0.05",
         "SERVING_CHANGES_CLIENTS": str(_CLIENTS),
+        "CLIENT_SHARE": "1",  # all clients here come from one address
         "SERVING_CHANGES_HEARTBEAT_SECONDS": "0.2",
         "SERVING_CHANGES_SEND_SECONDS": "1",
     }

@@ -44,9 +44,9 @@ def test_a_pattern_finds_what_duckdb_s_own_like_finds(
         return
     word = "ilike" if any_case else "like"
     # A pattern that comes from a row is no constant: DuckDB's general LIKE.
-    own = f"select x {word} p from (values (?::varchar, ?)) t(x, p), range(1)"
+    own = f"select x {word} p from (values (?::varchar, ?)) t(x, p), range(1)"  # noqa: S608
     sql, values = like("x", short, any_case)
-    ours = f"select {'not not ' * turned}({sql}) from (select ?::varchar as x)"
+    ours = f"select {'not not ' * turned}({sql}) from (select ?::varchar as x)"  # noqa: S608
     assert (
         connection.execute(ours, [*values, text]).fetchall() == connection.execute(own, [text, pattern]).fetchall()
     )
@@ -115,7 +115,7 @@ def test_a_text_twice_as_long_takes_no_more_than_a_few_times_as_long(
         took = []
         for _ in range(3):
             started = time.process_time()
-            connection.execute(f"select count(*) from texts where {sql}", values).fetchall()
+            connection.execute(f"select count(*) from texts where {sql}", values).fetchall()  # noqa: S608
             took.append(time.process_time() - started)
         return min(took)
 
