@@ -10,8 +10,10 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from cli import addresses, imports, label_filters
+from cli.audit import noted
 from cli.console import err, fail, out, print_json, printable
 from cli.snapshot_check import complaints, disjoint_complaints
+from core.audit import Action
 
 app = typer.Typer(help="Immutable, named exports of the labelled data.", no_args_is_help=True)
 
@@ -105,6 +107,20 @@ def diff(
         for item in page["items"]:
             table.add_row(*(printable("-" if value is None else value) for value in item.values()))
         out.print(table)
+
+
+@app.command()
+def delete(
+    name: Annotated[str, typer.Argument(help="As `annotate snapshot list` shows it.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+) -> None:
+    """Delete a snapshot with all its files. Needs a key with the scope admin."""
+    path = f"/snapshots/{_segment(name)}"
+    if not yes:
+        typer.confirm(f"Delete the snapshot {name} for good?", abort=True)
+    with noted(Action.SNAPSHOT_DELETED, name):
+        _call("DELETE", path)
+    out.print(f"The snapshot {name} is deleted.", markup=False, highlight=False)
 
 
 @app.command()

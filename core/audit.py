@@ -37,6 +37,7 @@ class Action(StrEnum):
     ANNOTATOR_REMOVED = "annotator.removed"
     ANNOTATOR_DELETED = "annotator.deleted"
     SNAPSHOT_REWRITTEN = "snapshot.rewritten"
+    SNAPSHOT_DELETED = "snapshot.deleted"
     ARGILLA_CHANGED = "argilla.changed"  # a dataset, a workspace or a webhook there, as the settings have it
 
 

@@ -9,9 +9,26 @@ import math
 import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 from core.problems import ShareExceeded, Unavailable
+
+_request: ContextVar[Any] = ContextVar("request", default=None)
+
+# What a program does for itself, as a client of its own.
+_PROGRAM = "program"
+
+
+def begin_request(scope: Any) -> None:
+    """Note for whom the current task works from now on, given the ASGI scope of the request."""
+    _request.set(scope)
+
+
+def current_client() -> str:
+    """Return for whom the current task works: a client's name, or the program's own."""
+    scope = _request.get()
+    return _PROGRAM if scope is None else client_name(scope)
 
 
 def client_name(scope: Any) -> str:
@@ -81,19 +98,20 @@ class Turns:
 
     @contextlib.asynccontextmanager
     async def turn(self, client: str) -> AsyncIterator[None]:
-        """Wait for a turn and hold it while the block runs.
+        """Wait for a turn and hold it while the block runs; raises as `enter`."""
+        await self.enter(client)
+        try:
+            yield
+        finally:
+            self.leave()
+
+    async def enter(self, client: str) -> None:
+        """Wait for a turn; `leave` ends it.
 
         Raises:
             ShareExceeded: the client has its share of the queue.
             Unavailable: the queue is full.
         """
-        await self._enter(client)
-        try:
-            yield
-        finally:
-            self._leave()
-
-    async def _enter(self, client: str) -> None:
         if self._free and not self._queues:
             self._free -= 1
             return
@@ -109,13 +127,13 @@ class Turns:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._leave()  # the turn came as the client went
+                self.leave()  # the turn came as the client went
             else:
                 self._forget(client, turn)
             raise
 
-    def _leave(self) -> None:
-        """Pass the turn on to the client whose last turn is the longest ago."""
+    def leave(self) -> None:
+        """End a turn: it passes on to the client whose last turn is the longest ago."""
         while self._queues:
             client, queue = self._queues.popitem(last=False)
             turn = queue.popleft()

@@ -148,6 +148,13 @@ class KeyRing:
         if bucket is not None:
             _take(bucket, request)
 
+    def still_admits(self, asgi_scope: Any, scope: Scope) -> bool:
+        """Return whether the key of a request that was let pass is still valid for this."""
+        if not self.required:
+            return True
+        key, _ = (self._keys or {}).get(asgi_scope["api_key"].hash, (None, None))
+        return key is not None and bool(key.scopes & {scope, Scope.ADMIN})
+
     def _find(self, authorization: str | None) -> tuple[ValidKey, Bucket | None]:
         if self._keys is None:
             raise Unavailable("The API keys have not been read yet.", code="keys_unavailable")

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.browsers import BrowserGuard
 from core.documentation_pages import with_policy
+from core.fair_shares import begin_request
 from core.health import Check, add_health
 from core.http_protocol import http_settings
 from core.metrics import HTTP_REQUEST_SECONDS, HTTP_UNHANDLED_ERRORS
@@ -140,6 +141,7 @@ class RequestContext:
         started = time.perf_counter()
         # The server gives each request a task, and so a context, of its own: nothing is to be set back.
         structlog.contextvars.bind_contextvars(request_id=request_id)
+        begin_request(scope)
         trace = tracing.begin_request(scope, request_id) if tracing.on else None
         try:
             await self.app(scope, receive, send_with_id)

@@ -26,7 +26,7 @@ from serving_api.replica import Replica
 from serving_api.replica_tables import LAYOUT
 from serving_api.repository import Point, Row
 from serving_api.search_follower import SearchFollower
-from serving_api.search_pages import list_hits, list_in_order
+from serving_api.search_pages import check_time, list_hits, list_in_order
 
 Connection = duckdb.DuckDBPyConnection
 
@@ -111,8 +111,10 @@ class Answers:
             SEARCH_SCANS.inc()
             rows = list_hits(cursor, page, page.limit + 1, None, until)
         positions = [Position(row.pop("place"), row["id"]) for row in rows]
-        search = page.texts.search
-        items = [_with(row["document"], {"highlights": search.highlights(row["text"])}) for row in rows]
+        search, items = page.texts.search, []
+        for row in rows:  # DuckDB's interrupt does not reach here
+            check_time(until)
+            items.append(_with(row["document"], {"highlights": search.highlights(row["text"])}))
         rest = {"total": None, "version": point.version}
         return _list(items, positions, page.limit, page.texts, page.texts.fingerprint, rest)
 

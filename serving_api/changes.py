@@ -14,11 +14,13 @@ import duckdb
 import orjson
 from sse_starlette.event import ServerSentEvent
 
-from core.problems import FieldError, Unavailable
+from core.fair_shares import Turns, current_client
+from core.problems import FieldError, ShareExceeded, Unavailable
 from serving_api.answer_cache import Answer, AnswerCache
 from serving_api.answers import etag
 from serving_api.changes_news import News
 from serving_api.changes_queries import Change, Place, after_version, find_page_end, list_changes
+from serving_api.fair_threads import ANY_NUMBER
 from serving_api.query import Mismatch
 from serving_api.query_pool import QueryPool
 from serving_api.replica import Replica
@@ -70,7 +72,7 @@ class Changes:
         self._pool = pool
         self._cache = cache
         # When labels arrive, all who wait come at once: they leave room for others, and find what is cached.
-        self._turns = asyncio.Semaphore(readers)
+        self._turns = Turns("reads of changes", readers, ANY_NUMBER, 1)
 
     def check_feed(self, feed: str | None) -> None:
         """Refuse to go on with the versions of another database.
@@ -153,12 +155,12 @@ class Changes:
         for _ in range(_TRIES):
             try:
                 return await self._in_turn(work)
-            except Unavailable:
+            except (ShareExceeded, Unavailable):
                 await asyncio.sleep(_RETRY_SECONDS)
         return await self._in_turn(work)
 
     async def _in_turn(self, work: Callable[[duckdb.DuckDBPyConnection, Point], T]) -> T:
-        async with self._turns:
+        async with self._turns.turn(current_client()):
             return await self._pool.run(work)
 
 

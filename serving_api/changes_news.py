@@ -9,6 +9,7 @@ import duckdb
 import structlog
 from sse_starlette.sse import AppStatus
 
+from core.fair_shares import Places, current_client
 from core.problems import Unavailable
 from serving_api import changes_queries
 from serving_api.metrics import CHANGES_WAITING
@@ -24,11 +25,11 @@ _STOP_LOOK_SECONDS = 0.25
 class News:
     """The newest version of each dataset, and who waits for newer ones. For one event loop."""
 
-    def __init__(self, pool: QueryPool, clients_max: int) -> None:
+    def __init__(self, pool: QueryPool, places: Places) -> None:
+        """`places`: of clients that wait."""
         self.is_stopping = False
         self._pool = pool
-        self._clients_max = clients_max
-        self._clients = 0
+        self._places = places
         self._loop: asyncio.AbstractEventLoop | None = None
         self._rung = asyncio.Event()
         self._heard = asyncio.Event()
@@ -62,20 +63,29 @@ class News:
 
     @contextlib.contextmanager
     def waiting(self, kind: str) -> Iterator[None]:
-        """Count one client that waits.
+        """Hold a place for one client that waits.
 
         Raises:
+            ShareExceeded: the client waits as often as one may.
             Unavailable: there are as many as may be, or the server is being stopped.
         """
-        if self.is_stopping or self._clients >= self._clients_max:
-            raise Unavailable("Too many clients wait for changes.", code="too_many_waiting", retry_after_seconds=5)
-        self._clients += 1
+        client = current_client()
+        self._take_place(client)
         CHANGES_WAITING.labels(kind).inc()
         try:
             yield
         finally:
-            self._clients -= 1
+            self._places.give_back(client)
             CHANGES_WAITING.labels(kind).dec()
+
+    def _take_place(self, client: str) -> None:
+        full = Unavailable("Too many clients wait for changes.", code="too_many_waiting", retry_after_seconds=5)
+        if self.is_stopping:
+            raise full
+        try:
+            self._places.take(client)
+        except Unavailable as error:
+            raise full from error
 
     async def wait_beyond(self, dataset: str, version: int, seconds: float | None = None) -> int:
         """Wait until the dataset has a newer version, the time is over, or the server is being stopped.

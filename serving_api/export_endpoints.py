@@ -73,4 +73,5 @@ def _export(request: Request, exports: Exports, replica: Replica, query: ExportQ
         answer = Response(headers=headers)
         del answer.headers["content-length"]  # nobody knows it
         return answer
-    return ExportResponse(exports.begin(query, format_), replica, exports.idle_seconds)
+    export = exports.begin(query, format_)
+    return ExportResponse(export, replica, idle_seconds=exports.idle_seconds, chunk_seconds=exports.chunk_seconds)

@@ -9,7 +9,7 @@ import structlog
 from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
-from core.problems import Problem
+from core.problems import Problem, Unavailable
 from serving_api.answers import etag
 from serving_api.export_formats import Chunk, Format
 from serving_api.export_query import ExportQuery
@@ -17,7 +17,7 @@ from serving_api.exports import Export
 from serving_api.metrics import EXPORT_BYTES, EXPORTS
 from serving_api.replica import Replica
 from serving_api.repository import Point
-from serving_api.responses import client_gone, replica_headers
+from serving_api.responses import client_gone, cut, replica_headers
 
 log = structlog.get_logger()
 
@@ -28,11 +28,12 @@ _PIECE_BYTES = 64 * 1024
 class ExportResponse(Response):
     """The answer that sends an export."""
 
-    def __init__(self, export: Export, replica: Replica, idle_seconds: float) -> None:
+    def __init__(self, export: Export, replica: Replica, *, idle_seconds: float, chunk_seconds: float) -> None:
         super().__init__()
         self._export = export
         self._replica = replica
         self._idle_seconds = idle_seconds
+        self._chunk_seconds = chunk_seconds
         self._has_begun = False
         self._sent_bytes = 0
 
@@ -60,16 +61,24 @@ class ExportResponse(Response):
     async def _send(self, send: Send) -> None:
         upcoming = self._export.next()
         try:
-            chunk = await upcoming
+            chunk = await self._made(upcoming)
             await send({"type": "http.response.start", "status": 200, "headers": self._raw_headers()})
             self._has_begun = True
             while chunk is not None:
                 upcoming = self._export.next()  # is made while the client takes this one
                 await self._send_chunk(send, chunk)
-                chunk = await upcoming
+                chunk = await self._made(upcoming)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             upcoming.cancel()
+
+    async def _made(self, upcoming: "asyncio.Future[Chunk | None]") -> Chunk | None:
+        try:
+            async with asyncio.timeout(self._chunk_seconds):
+                return await upcoming
+        except TimeoutError as error:
+            detail = f"The next rows were not found within {self._chunk_seconds:g} s."
+            raise Unavailable(detail, code="query_timeout", retry_after_seconds=5) from error
 
     async def _send_chunk(self, send: Send, chunk: Chunk) -> None:
         for piece in _pieces(chunk):
@@ -82,7 +91,7 @@ class ExportResponse(Response):
         try:
             sending.result()
         except TimeoutError:
-            _abort(receive)
+            cut(receive)
             return "idle"
         except (Problem, duckdb.Error) as error:
             if not self._has_begun:
@@ -123,13 +132,3 @@ def _pieces(chunk: Chunk) -> Iterator[memoryview]:
     whole = memoryview(chunk)
     for start in range(0, len(whole), _PIECE_BYTES):
         yield whole[start : start + _PIECE_BYTES]
-
-
-def _abort(receive: Receive) -> None:
-    """Drop the connection of a client that takes nothing.
-
-    ASGI has no word for it, and what the server does of itself waits until the client has taken all that was sent.
-    """
-    transport = getattr(getattr(receive, "__self__", None), "transport", None)
-    if transport is not None:
-        transport.abort()

@@ -2,52 +2,67 @@
 
 import asyncio
 import contextlib
-import threading
+import math
+import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 
 import duckdb
 
-from core.problems import Unavailable
+from core.fair_shares import Places, current_client
+from core.problems import ShareExceeded, Unavailable
 from serving_api import repository
 from serving_api.export_formats import Chunk, Format
 from serving_api.export_query import ExportQuery, read_batches, schema_of
 from serving_api.metrics import QUERIES_REFUSED
 from serving_api.replica import Replica
 from serving_api.repository import Point
+from serving_api.watchdog import Crew, Job
 
 _INTERRUPT_SECONDS = 0.05
 
 
 class Exports:
-    """A bounded number of exports."""
+    """A bounded number of exports, of which one client has a share."""
 
-    def __init__(self, replica: Replica, slots: int, idle_seconds: float) -> None:
+    def __init__(
+        self, replica: Replica, places: Places, crew: Crew, *, idle_seconds: float, chunk_seconds: float
+    ) -> None:
         self.idle_seconds = idle_seconds
+        self.chunk_seconds = chunk_seconds
         self._replica = replica
-        self._slots = threading.Semaphore(slots)
+        self._places = places
+        self._crew = crew
 
     def begin(self, query: ExportQuery, format_: Format) -> "Export":
-        """Take a slot; `end` gives it back.
+        """Take a place; `end` gives it back.
 
         Raises:
+            ShareExceeded: the client has its share of them.
             Unavailable: all are taken.
         """
-        if not self._slots.acquire(blocking=False):
+        client = current_client()
+        try:
+            self._places.take(client)
+        except (ShareExceeded, Unavailable):
             QUERIES_REFUSED.labels("exports").inc()
-            raise Unavailable("Other exports are under way.", code="too_busy", retry_after_seconds=5)
-        return Export(self._replica, query, format_, self._slots.release)
+            raise
+        return Export(self._replica, query, format_, self._crew, lambda: self._places.give_back(client))
 
 
 class Export:
     """One version of the replica, as the chunks of a file; made only when they are asked for."""
 
-    def __init__(self, replica: Replica, query: ExportQuery, format_: Format, on_end: Callable[[], None]) -> None:
+    def __init__(
+        self, replica: Replica, query: ExportQuery, format_: Format, crew: Crew, on_end: Callable[[], None]
+    ) -> None:
         self.point: Point | None = None  # known with the first chunk
         self.query = query
         self.format = format_
         self._replica = replica
+        self._crew = crew
+        self._job: Job | None = None
         self._on_end = on_end
         self._thread = ThreadPoolExecutor(1, "export")
         self._chunks = self._make()
@@ -63,7 +78,9 @@ class Export:
         return asyncio.wrap_future(self._thread.submit(copy_context().run, lambda: next(self._chunks, None)))
 
     def end(self) -> None:
-        """Stop what is under way and give the slot back, soon; must be called on the event loop."""
+        """Stop what is under way and give the place back, soon; must be called on the event loop."""
+        if self._job:
+            self._job.until = time.monotonic()
         closing = self._thread.submit(self._chunks.close)  # after the chunk that is being made
         closing.add_done_callback(lambda _: self._on_end())
         self._thread.shutdown(wait=False)
@@ -71,7 +88,7 @@ class Export:
 
     def _make(self) -> Generator[Chunk]:
         try:
-            with self._replica.reading() as cursor:
+            with self._crew.working(math.inf) as self._job, self._replica.reading() as cursor:
                 self._running.append(cursor)
                 self.point = repository.get_point(cursor)
                 schema = schema_of(cursor, self.format.columns)

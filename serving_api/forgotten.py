@@ -74,8 +74,8 @@ async def read_forgotten(request: Request, replica: ReplicaDep, _: Annotated[NoP
             traceless_below=min(state.built, search.built + 1),
             snapshots=[
                 ForgottenFrom(name=manifest.name, ids=sorted(map(str, found)))
-                for manifest in snapshots.list()
-                if (found := snapshots.forgotten.find(manifest))
+                for manifest, found in snapshots.forgotten.find_in(snapshots.list())
+                if found
             ],
         )
 

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from core.datasets import Datasets, load_datasets
+from core.fair_shares import Places
 from core.file_access import close_folder
 from core.keys import KeyRing
 from core.logs import configure_logging
@@ -38,6 +39,7 @@ from serving_api.export_endpoints import make_export_router
 from serving_api.exports import Exports
 from serving_api.follower import Follower
 from serving_api.forgotten import make_forgotten_router
+from serving_api.key_watch import KeyWatch
 from serving_api.metrics import (
     DATA_FREE_BYTES,
     DATA_SIZE_BYTES,
@@ -51,7 +53,9 @@ from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 from serving_api.shortcut import Shortcut
 from serving_api.snapshots.endpoints import make_snapshot_admin_router, make_snapshot_router
 from serving_api.snapshots.request import SnapshotCreate, SnapshotRewrite
-from serving_api.snapshots.snapshots import Snapshots
+from serving_api.snapshots.snapshots import COMPARED_AT_ONCE, Snapshots
+from serving_api.snapshots.storage import STORAGE_SECONDS
+from serving_api.watchdog import Watchdog
 
 # A window is applied faster; a build is cut off, and starts anew the next time.
 _STOP_SECONDS = 2.0
@@ -68,15 +72,25 @@ def create_app(
 ) -> FastAPI:
     """Make the application. Its lifespan opens the replica's file and follows Postgres."""
     replica = Replica(data.replica_path, replica_settings, serving.processes)
-    pool = QueryPool(replica, serving.query_threads, serving.query_queue, serving.query_seconds)
+    watchdog, share = Watchdog(serving.stuck_seconds), access.client_share
+    threads, queue, seconds = serving.query_threads, serving.query_queue, serving.query_seconds
+    pool = QueryPool(replica, threads, queue, seconds, share=share, crew=watchdog.crew("queries", threads))
     cache = AnswerCache(serving.cache_bytes)
-    news = News(pool, serving.changes_clients)
+    news = News(pool, Places("requests that wait for changes", serving.changes_clients, share))
     replica.on_change(lambda _: news.ring())
     search = SearchFollower(replica)
-    snapshots = Snapshots(replica, data, datasets)
+    snapshots = Snapshots(
+        replica,
+        data,
+        datasets,
+        share=share,
+        crew=watchdog.crew("comparisons of snapshots", COMPARED_AT_ONCE, STORAGE_SECONDS),
+        diff_seconds=serving.diff_seconds,
+    )
     answers = Answers(replica, pool, cache, search)
     # Where the storage of snapshots hangs, what waits for it is in nobody else's way.
-    files_pool = QueryPool(replica, serving.query_threads, serving.query_queue, serving.query_seconds)
+    files_crew = watchdog.crew("queries of snapshots", threads, STORAGE_SECONDS)
+    files_pool = QueryPool(replica, threads, queue, seconds, share=share, crew=files_crew)
     viewer = Viewer(files_pool, answers, search, snapshots, datasets, replica_settings)
     key_ring = KeyRing(access.require_api_key, access.limit)
     follower = Follower(
@@ -85,6 +99,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        watchdog.start()
         await anyio.to_thread.run_sync(replica.open)
         follower.start()
         tasks = [
@@ -106,6 +121,7 @@ def create_app(
         viewer.close()
         await anyio.to_thread.run_sync(replica.close)
         await anyio.to_thread.run_sync(snapshots.close)
+        watchdog.stop()
         await anyio.to_thread.run_sync(tracing.stop)
 
     async def check_replica() -> str | None:
@@ -117,6 +133,11 @@ def create_app(
             f"is being rebuilt: {follower.rebuilding}; the old one serves on; Postgres: {follower.error or 'fine'}"
         )
 
+    async def check_queries() -> str | None:
+        if stuck := watchdog.stuck():
+            raise NotReady(stuck)
+        return None
+
     app = FastAPIOffline(
         title="Serving API",
         description="Labelled texts, from a replica that follows Postgres.",
@@ -126,8 +147,15 @@ def create_app(
         telemetry=NO_TELEMETRY,
     )
     app.state.replica = replica
+    app.state.query_pool = pool
     app.state.answers = answers
-    app.state.exports = Exports(replica, serving.exports, serving.export_idle_seconds)
+    app.state.exports = Exports(
+        replica,
+        Places("exports", serving.exports, share),
+        watchdog.crew("exports", serving.exports),
+        idle_seconds=serving.export_idle_seconds,
+        chunk_seconds=serving.export_chunk_seconds,
+    )
     app.state.snapshots = snapshots
     app.state.viewer = viewer
     app.state.changes = Changes(replica, pool, cache, news, max(1, serving.query_threads // 2))
@@ -142,8 +170,9 @@ def create_app(
     app.include_router(make_snapshot_admin_router())
     app.include_router(make_forgotten_router())
     app.include_router(make_viewer_router())
+    app.add_middleware(KeyWatch, key_ring=key_ring, seconds=serving.key_check_seconds)
     app.add_middleware(Shortcut, replica=replica, answers=answers, key_ring=key_ring)
-    install_web(app, {"replica": check_replica}, access)
+    install_web(app, {"replica": check_replica, "queries": check_queries}, access)
     describe(app, datasets, access.require_api_key, SnapshotCreate, SnapshotRewrite)
     return app
 

@@ -32,7 +32,18 @@ FEED_ERRORS = Counter("serving_feed_errors_total", "Attempts to follow the chang
 CACHE_LOOKUPS = Counter("serving_answer_cache_lookups_total", "Answers looked for in the cache", ["result"])
 EXPORTS = Counter("serving_exports_total", "Exports by how they ended", ["format", "result"])
 EXPORT_BYTES = Counter("serving_export_bytes_total", "Bytes of exports that were sent", ["format"])
-QUERIES_REFUSED = Counter("serving_queries_refused_total", "Queries answered with 503", ["reason"])
+QUERIES_REFUSED = Counter("serving_queries_refused_total", "Queries answered with 503 or 429", ["reason"])
+OVERDUE = Gauge(
+    "serving_overdue_queries",
+    "Queries, exports and comparisons that run on although their time is over",
+    ["kind"],
+    multiprocess_mode="livesum",
+)
+STUCK = Counter(
+    "serving_stuck_total",
+    "Times that a process ended itself, for none of the threads of a kind came back from overdue work",
+    ["kind"],
+)
 CHANGES_WAITING = Gauge(
     "serving_changes_waiting",
     "Clients that wait for changes or are sent them",
@@ -66,5 +77,6 @@ DATA_SIZE_BYTES = Gauge(
 SEARCH_SCANS = Counter("serving_search_scans_total", "Searches that read all texts, for there was no index yet")
 
 start_at_zero(CACHE_LOOKUPS, "hit", "miss")
-start_at_zero(QUERIES_REFUSED, "full", "time", "exports")
+start_at_zero(QUERIES_REFUSED, "full", "share", "time", "exports")
+start_at_zero(STUCK, "queries", "queries of snapshots", "exports", "comparisons of snapshots")
 start_at_zero(SNAPSHOTS, "written", "found", "refused", "failed")

@@ -2,20 +2,21 @@
 
 import asyncio
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from contextvars import copy_context
 from typing import TypeVar
 
 import duckdb
 
-from core.problems import Unavailable
+from core.problems import ShareExceeded, Unavailable
+from serving_api.fair_threads import FairThreads
 from serving_api.metrics import QUERIES_REFUSED
 from serving_api.replica import Replica
 from serving_api.repository import Point
+from serving_api.watchdog import Crew
 
 T = TypeVar("T")
 Connect = Callable[[], AbstractContextManager[duckdb.DuckDBPyConnection]]
@@ -24,15 +25,25 @@ Connect = Callable[[], AbstractContextManager[duckdb.DuckDBPyConnection]]
 class QueryPool:
     """A bounded number of threads that read the replica."""
 
-    def __init__(self, replica: Replica, threads: int, queue: int, seconds: float) -> None:
+    def __init__(
+        self,
+        replica: Replica,
+        threads: int,
+        queue: int,
+        seconds: float,
+        *,
+        share: float = 1,
+        crew: Crew | None = None,
+    ) -> None:
+        """`share`: the part of the queue that one client may take; `crew` notes what runs."""
         self._replica = replica
-        self._threads = ThreadPoolExecutor(threads, "query")
-        self._places = threading.Semaphore(threads + queue)
+        self._threads = FairThreads("queries", threads, queue, share)
         self._seconds = seconds
+        self._crew = crew or Crew("queries", threads, math.inf)
 
     def close(self) -> None:
         """End the threads; queries that run are waited for."""
-        self._threads.shutdown(cancel_futures=True)
+        self._threads.close(wait_for_all=False)
 
     def until(self) -> float:
         """Return when, by the monotonic clock, a query that is asked now must have ended."""
@@ -42,6 +53,7 @@ class QueryPool:
         """Return what `work` makes of a cursor in a read-only transaction, and of the point that it sees.
 
         Raises:
+            ShareExceeded: too many of this client's are waiting.
             Unavailable: too many are waiting, it took too long, or nothing is loaded yet.
         """
 
@@ -61,22 +73,28 @@ class QueryPool:
         return await self._run(ask)
 
     async def _run(self, ask: "Callable[[_Running], T]") -> T:
-        if not self._places.acquire(blocking=False):
-            QUERIES_REFUSED.labels("full").inc()
-            raise Unavailable("Too many queries are waiting.", code="too_busy")
-        running = _Running()
-        job = self._threads.submit(copy_context().run, ask, running)  # with the request's id for log lines
-        job.add_done_callback(lambda _: self._places.release())
-        answer = asyncio.wrap_future(job)
+        running, until = _Running(), self.until()
+
+        def work() -> T:
+            with self._crew.working(until):
+                return ask(running)
+
         try:
             # Not wait_for: in Python 3.11 it swallows a cancellation that comes as the answer does.
             async with asyncio.timeout(self._seconds):
-                return await answer
+                return await (await self._begin(work))
         except TimeoutError as error:
             QUERIES_REFUSED.labels("time").inc()
             raise Unavailable("The query took too long.", code="query_timeout", retry_after_seconds=5) from error
         finally:
             running.interrupt()
+
+    async def _begin(self, work: Callable[[], T]) -> "asyncio.Future[T]":
+        try:
+            return await self._threads.begin(work)
+        except (ShareExceeded, Unavailable) as error:
+            QUERIES_REFUSED.labels("share" if isinstance(error, ShareExceeded) else "full").inc()
+            raise
 
 
 class _Running:

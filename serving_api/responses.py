@@ -46,6 +46,16 @@ async def client_gone(receive: Receive) -> None:
         pass
 
 
+def cut(receive: Receive) -> None:
+    """Drop a request's connection, also where the client takes nothing.
+
+    ASGI has no word for it, and what the server does of itself waits until the client has taken all that was sent.
+    """
+    transport = getattr(getattr(receive, "__self__", None), "transport", None)
+    if transport is not None:
+        transport.abort()
+
+
 def next_url(request: Request, cursor: str) -> str:
     """Return the address of the next page of the list that the request asks for."""
     parameters = [item for item in request.query_params.multi_items() if item[0] != "cursor"]

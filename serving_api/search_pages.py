@@ -58,7 +58,7 @@ def list_ranked(
             found = repository.list_ranked(cursor, None, all_of([_newer(snapshot), asked]), relevance, RANKED)
         as_indexed = all_of([_known(snapshot), asked])
         ids = snapshot.best(query)
-        _check_time(until)
+        check_time(until)
         whole = max(len(ids), len(found)) < RANKED
         found += repository.list_ranked(cursor, ids, as_indexed, relevance, RANKED)
     ranked = sorted((-place, id_) for place, id_ in found)
@@ -82,7 +82,7 @@ def list_in_order(
         )
     after = moment(page.after.place) if page.after else None
     for ids, last in snapshot.in_order(texts, after, min(count + _SPARE, RANKED)):
-        _check_time(until)
+        check_time(until)
         found += repository.list_chosen(cursor, ids, as_indexed, ordering(texts.order), len(ids))
         # What shares the last place may come before it, and be in the next list.
         if last is not None and sum(_is_before(row, last, texts.order) for row in found) >= count:
@@ -101,7 +101,8 @@ def _ranked(
     return [rows[id_] | {"place": -place} for place, id_ in shown]
 
 
-def _check_time(until: float) -> None:
+def check_time(until: float) -> None:
+    """Raise Unavailable if it is later than `until`, by the monotonic clock."""
     if time.monotonic() > until:
         QUERIES_REFUSED.labels("time").inc()
         raise Unavailable("The query took too long.", code="query_timeout", retry_after_seconds=5)

@@ -20,6 +20,16 @@ class DataSettings(SettingsGroup):
         description="Folder of the snapshots, or `s3://bucket/prefix`; else `snapshots/` in DATA_DIR.",
     )
 
+    snapshots_max: int = Field(1_000, ge=1, description="Snapshots that there may be; beyond, 409.")
+    snapshots_max_bytes: int = Field(
+        2**40, ge=1, description="Bytes that the Parquet files of all snapshots may have together; beyond, 409."
+    )
+    snapshots_min_free_bytes: int = Field(
+        2**30,
+        ge=0,
+        description="No snapshot is made when less than this is free on the disk that it is written to; then 503.",
+    )
+
     @property
     def replica_path(self) -> Path:
         """The replica's first file; later ones are beside it, with a number.
@@ -46,9 +56,28 @@ class ServingSettings(SettingsGroup):
     )
     query_queue: int = Field(256, ge=0, description="Queries that wait at most; beyond, the answer is 503.")
     query_seconds: float = Field(10, gt=0, description="Time limit of one query, with its wait; then 503.")
-    exports: int = Field(2, ge=1, description="Exports that run at once; further ones get 503.")
+    stuck_seconds: float = Field(
+        30,
+        gt=0,
+        description="When all threads of a kind are so long over their time limit, `/readyz` says so, and the "
+        "process ends, to be started again by what supervises it.",
+    )
+    exports: int = Field(4, ge=1, description="Exports that run at once; further ones get 503.")
+    export_chunk_seconds: float = Field(
+        300, gt=0, description="An export that needs longer to find its next rows is ended."
+    )
     export_idle_seconds: float = Field(
         30, gt=0, description="A client that takes nothing of its export for so long is cut off."
+    )
+    diff_seconds: float = Field(
+        120, gt=0, description="Time limit of comparing two snapshots; two are compared at once."
+    )
+    key_check_seconds: float = Field(
+        30,
+        gt=0,
+        le=60,
+        description="How often the key of an answer that goes on (events, long polls, exports, downloads) is "
+        "checked again; the connection is cut when it was withdrawn.",
     )
     cache_bytes: int = Field(64 * 2**20, ge=0, description="Memory for answers that are ready to send again.")
     search_index: bool = Field(

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import duckdb
 
 from serving_api.dataset_viewer.columns import Column
+from serving_api.dataset_viewer.like import like
 from serving_api.dataset_viewer.slices import Span
 from serving_api.dataset_viewer.where import Among, Between, Comparison, IsNull, Joined, Like, Node, Not, Ordering
 from serving_api.query import Condition
@@ -36,12 +37,14 @@ def condition_of(node: Node | None, names: Names) -> Condition:
             return f"not ({sql})", values
         case Comparison(column, operator, Column() as other):
             return f"{_name(column, names)} {operator} {_name(other, names)}", []
+        case Like(column, pattern, any_case):
+            return like(_name(column, names), pattern, any_case)
         case _:
             sql, values = _predicate(node)
             return f"{_name(node.column, names)} {sql}", values
 
 
-def _predicate(node: Comparison | Among | Between | Like | IsNull) -> Condition:
+def _predicate(node: Comparison | Among | Between | IsNull) -> Condition:
     match node:
         case Comparison(_, operator, value):
             return f"{operator} ?", [value]
@@ -49,8 +52,6 @@ def _predicate(node: Comparison | Among | Between | Like | IsNull) -> Condition:
             return f"in ({', '.join('?' * len(values))})", list(values)
         case Between(_, low, high):
             return "between ? and ?", [low, high]
-        case Like(_, pattern, any_case):
-            return f"{'ilike' if any_case else 'like'} ?", [pattern]
         case IsNull():
             return "is null", []
 

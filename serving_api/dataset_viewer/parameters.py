@@ -79,7 +79,8 @@ class FilterParameters(RowsParameters):
     where: Sql | None = Field(
         None,
         description="A condition in SQL: columns compared with values of their kind by `=`, `<>`, `<`, `<=`, `>`, "
-        "`>=`, `IN`, `BETWEEN`, `LIKE`, `ILIKE`, `IS NULL`; `AND`, `OR`, `NOT` and parentheses.",
+        "`>=`, `IN`, `BETWEEN`, `LIKE`, `ILIKE`, `IS NULL`; `AND`, `OR`, `NOT` and parentheses. A pattern may "
+        "have 8 `%` and 8 `_`; with any `_`, 2 `%`.",
         examples=["\"label\"='toxic' AND score > 0.5"],
     )
     orderby: Sql | None = Field(

@@ -14,6 +14,7 @@
     orderby   = column [ASC | DESC] [NULLS (FIRST | LAST)] {"," …}
 
 There is nothing else: no functions, no subqueries, no comments. A column is compared with its own kind only.
+A condition may have `LIKES_MAX` patterns; `like.py` bounds each of them.
 """
 
 import re
@@ -24,6 +25,7 @@ from typing import NoReturn, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from serving_api.dataset_viewer import like
 from serving_api.dataset_viewer.columns import Column
 from serving_api.export_columns import Kind
 from serving_api.parameters import Moment
@@ -31,6 +33,7 @@ from serving_api.parameters import Moment
 LENGTH_MAX = 4_000
 DEPTH_MAX = 50
 ORDERED_MAX = 8
+LIKES_MAX = 10
 
 T = TypeVar("T")
 Value = str | int | float | datetime
@@ -86,7 +89,7 @@ class Between:
 
 @dataclass(frozen=True, slots=True)
 class Like:
-    """`column LIKE pattern`, where `%` is anything and `_` is any one character."""
+    """`column LIKE pattern`, where `%` is anything and `_` is any one character; the pattern is canonical."""
 
     column: Column
     pattern: str
@@ -180,6 +183,7 @@ class _Parser:
     def __init__(self, text: str, columns: Sequence[Column]) -> None:
         self._tokens = _split(text)
         self._next = 0
+        self._likes = 0
         self._columns = {column.name: column for column in columns}
 
     def end(self) -> None:
@@ -258,8 +262,18 @@ class _Parser:
             if self._takes(word):
                 if not column.is_text:
                     raise NotUnderstood(at, f"{column.name} holds no text: compare it by =, <, > or BETWEEN.")
-                return Like(column, self._string(), word == "ilike")
+                return Like(column, self._pattern(), word == "ilike")
         return self._refuse("a comparison, IN, BETWEEN, LIKE, ILIKE or IS")
+
+    def _pattern(self) -> str:
+        at = self._token.position
+        self._likes += 1
+        if self._likes > LIKES_MAX:
+            raise NotUnderstood(at, f"a condition may have {LIKES_MAX} LIKE and ILIKE.")
+        try:
+            return like.canonical(self._string())
+        except ValueError as error:
+            raise NotUnderstood(at, str(error)) from error
 
     def _turned(self) -> Node:
         """Read a comparison whose column is on the right."""

@@ -1,6 +1,7 @@
 """What two snapshots differ in: texts that one lacks, that have another label, or another split."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
@@ -11,9 +12,11 @@ import duckdb
 import pyarrow as pa
 from pyarrow import parquet
 
+from core.fair_shares import Places, current_client
 from core.problems import Unavailable
 from serving_api.snapshots.manifest import Manifest
 from serving_api.snapshots.storage import Storage, reaching_storage
+from serving_api.watchdog import Crew
 
 _ROWS_AT_ONCE = 65_536
 _MEMORY_LIMIT = "512MB"
@@ -33,6 +36,7 @@ _ITEMS = """
     order by 1 limit ?
 """
 _FIRST = UUID(int=0)
+_INTERRUPT_SECONDS = 0.1
 
 
 class Difference(NamedTuple):
@@ -46,30 +50,40 @@ class Difference(NamedTuple):
 
 
 class Differ:
-    """Compares snapshots, so many at once."""
+    """Compares snapshots: so many at once, each within its time."""
 
-    def __init__(self, storage: Storage, at_once: int) -> None:
+    def __init__(self, storage: Storage, places: Places, crew: Crew, seconds: float) -> None:
         self._storage = storage
-        self._slots = threading.Semaphore(at_once)
+        self._places = places
+        self._crew = crew
+        self._seconds = seconds
 
     def compare(self, before: Manifest, after: Manifest, last: UUID | None, limit: int) -> Difference:
         """Return what is other in `after` than in `before`: the first `limit` texts behind the id `last`.
 
         Raises:
             NotFound: a file of one is gone.
-            Unavailable: others are being compared, or the storage does not answer.
+            ShareExceeded: the client compares as many as one may.
+            Unavailable: others are being compared, it took too long, or the storage does not answer.
         """
-        if not self._slots.acquire(blocking=False):
-            raise Unavailable("Other snapshots are being compared.", code="too_busy", retry_after_seconds=2)
-        try:
-            with _database() as database:
-                self._load(database, "before", before)
-                self._load(database, "after", after)
-                added, removed, relabelled, moved = database.execute(_TOTALS).fetchall()[0]
-                rows = database.execute(_ITEMS, [last or _FIRST, limit]).to_arrow_table().to_pylist()
-                return Difference(added, removed, relabelled, moved, rows)
-        finally:
-            self._slots.release()
+        until = time.monotonic() + self._seconds
+        with self._places.hold(current_client()), self._crew.working(until):
+            try:
+                with _database() as database, _interrupted(database, until):
+                    return self._compare(database, (before, after), last or _FIRST, limit)
+            except duckdb.InterruptException as error:
+                raise Unavailable(
+                    "The comparison took too long.", code="query_timeout", retry_after_seconds=60
+                ) from error
+
+    def _compare(
+        self, database: duckdb.DuckDBPyConnection, compared: tuple[Manifest, Manifest], last: UUID, limit: int
+    ) -> Difference:
+        for table, manifest in zip(("before", "after"), compared, strict=True):
+            self._load(database, table, manifest)
+        added, removed, relabelled, moved = database.execute(_TOTALS).fetchall()[0]
+        rows = database.execute(_ITEMS, [last, limit]).to_arrow_table().to_pylist()
+        return Difference(added, removed, relabelled, moved, rows)
 
     def _load(self, database: duckdb.DuckDBPyConnection, table: str, manifest: Manifest) -> None:
         database.execute(f"create table {table} (id uuid, label varchar, split varchar)")
@@ -84,6 +98,24 @@ class Differ:
 def _batches(file: Any) -> Iterator[pa.RecordBatch]:
     with reaching_storage():
         yield from parquet.ParquetFile(file).iter_batches(_ROWS_AT_ONCE, columns=["id", "label"])
+
+
+@contextmanager
+def _interrupted(database: duckdb.DuckDBPyConnection, until: float) -> Iterator[None]:
+    """Interrupt what the block runs once its time is over: again and again, for between statements it is lost."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(max(_INTERRUPT_SECONDS, until - time.monotonic())):
+            database.interrupt()
+
+    watcher = threading.Thread(target=watch, name="diff-watcher", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
 
 
 @contextmanager

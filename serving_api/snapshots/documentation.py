@@ -177,6 +177,15 @@ DIFF: Responses = {
     422: wrong_parameter("limit", "less_than_equal", "Input should be less than or equal to 10000"),
 }
 
+DELETED: Responses = {
+    204: {"description": "The snapshot is gone."},
+    400: _BAD_QUERY,
+    **key_refusals("admin"),
+    404: _NOT_FOUND,
+    422: _NO_PARAMETERS,
+    503: unavailable("too_busy", "Another snapshot is being written.", retry_after_seconds=5),
+}
+
 REWRITE_BODY: dict[str, Any] = {
     "required": True,
     "content": {"application/json": {"schema": reference(SnapshotRewrite), "example": {"without": [EXAMPLE_ID]}}},

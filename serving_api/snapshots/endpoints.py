@@ -2,10 +2,10 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable
-from typing import Annotated, TypeVar, cast
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, cast
 
-from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Path, Query, Request, Response
 from pydantic import BaseModel
 
@@ -24,12 +24,7 @@ from serving_api.snapshots.manifest import CARD, CROISSANT, MANIFEST, Manifest, 
 from serving_api.snapshots.request import BODY_BYTES, REWRITE_BYTES, parse_request, parse_rewrite
 from serving_api.snapshots.snapshots import Snapshots
 
-# Threads that wait for the storage.
-_THREADS = CapacityLimiter(8)
-
 _PARQUET = "application/vnd.apache.parquet"
-
-Answer = TypeVar("Answer")
 
 
 async def _snapshots(request: Request) -> Snapshots:
@@ -86,6 +81,14 @@ def make_snapshot_admin_router() -> Router:
         openapi_extra={"requestBody": docs.REWRITE_BODY},
         responses=docs.REWRITTEN,
     )
+    router.add_api_route(
+        "/snapshots/{name}",
+        delete_snapshot,
+        methods=["DELETE"],
+        status_code=204,
+        summary="Delete a snapshot",
+        responses=docs.DELETED,
+    )
     return router
 
 
@@ -102,7 +105,7 @@ async def create_snapshot(
     require_media_type(request, "application/json")
     wanted, query = parse_request(await _read_body(request, BODY_BYTES), datasets)
     # Shielded: who goes away while it is written finds it finished.
-    created = await asyncio.shield(asyncio.wrap_future(snapshots.submit(wanted, query)))
+    created = await asyncio.shield(snapshots.writing.run(lambda: snapshots.create(wanted, query)))
     headers = {"Location": f"/snapshots/{created.manifest.name}"}
     status = 201 if created.is_new else 200
     return Response(created.manifest.model_dump_json(), status, headers, "application/json")
@@ -112,14 +115,15 @@ async def list_snapshots(
     request: Request, parameters: Annotated[SnapshotsParameters, Query()], snapshots: SnapshotsDep
 ) -> Response:
     """List the snapshots, the newest first."""
-    page = page_of(await _in_thread(snapshots.list), parameters.limit, parameters.cursor)
-    page.items = await _in_thread(lambda: [snapshots.forgotten.mark(one) for one in page.items])
+    page = page_of(await snapshots.reading.run(snapshots.list), parameters.limit, parameters.cursor)
+    marked = await snapshots.reading.run(lambda: [*snapshots.forgotten.find_in(page.items)])
+    page.items = [one.model_copy(update={"forgotten": len(found)}) for one, found in marked]
     return _respond(request, page, page.next_cursor)
 
 
 async def get_snapshot(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
     """Get what a snapshot says of itself: its splits with their hashes, and what it was made of."""
-    return _respond(request, await _in_thread(lambda: snapshots.forgotten.mark(snapshots.get(name))))
+    return _respond(request, await snapshots.reading.run(lambda: snapshots.forgotten.mark(snapshots.get(name))))
 
 
 async def get_split(
@@ -134,11 +138,11 @@ async def get_split(
     It never changes, unless texts that must be forgotten are taken out of it; then its `ETag`, the SHA-256 of its
     bytes, does. What readers take for a file on disk works: `read_parquet('http://…')`.
     """
-    manifest = await _in_thread(lambda: snapshots.get(name))
+    manifest = await snapshots.reading.run(lambda: snapshots.get(name))
     file = manifest.splits.get(split)
     if file is None:
         raise NotFound(f"The snapshot's splits are: {', '.join(manifest.splits)}.", code="split_not_found")
-    return await send_file(request, snapshots.storage, _split_file(manifest, split, file))
+    return await send_file(request, snapshots.storage, snapshots.downloading, _split_file(manifest, split, file))
 
 
 async def diff_snapshots(
@@ -152,7 +156,7 @@ async def diff_snapshots(
 
     The texts that differ come in the order of their ids, page by page; the numbers count all of them.
     """
-    page = await _in_thread(lambda: diff_page(snapshots, a, b, parameters))
+    page = await snapshots.reading.run(lambda: diff_page(snapshots, a, b, parameters))
     return _respond(request, page, page.next_cursor)
 
 
@@ -164,24 +168,43 @@ async def rewrite_snapshot(request: Request, name: Name, snapshots: SnapshotsDep
     """
     require_media_type(request, "application/json")
     without = parse_rewrite(await _read_body(request, REWRITE_BYTES))
+    with _audited(request, Action.SNAPSHOT_REWRITTEN, name, texts=len(without)):
+        rewritten = await snapshots.writing.run(lambda: snapshots.rewrite(name, without))
+    return _respond(request, rewritten)
+
+
+async def delete_snapshot(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
+    """Delete a snapshot with all its files, for ever.
+
+    It goes at once: whoever is reading a file reads on if the storage is a folder, and is cut off otherwise.
+    Snapshots that `follow` it stay as they are; texts that only it had placed may get other splits in later ones.
+    Give a new snapshot another name: caches may keep the files of the old one for a year.
+    """
+    with _audited(request, Action.SNAPSHOT_DELETED, name):
+        await snapshots.writing.run(lambda: snapshots.delete(name))
+    return Response(status_code=204)
+
+
+@contextmanager
+def _audited(request: Request, action: Action, name: str, **details: int) -> Iterator[None]:
+    """Write the audit log's line of what the block does, also when it fails."""
     outcome = "failed"
     try:
-        rewritten = await _in_thread(lambda: snapshots.rewrite(name, without))
+        yield
         outcome = "done"
     finally:
-        details = {"texts": len(without)}
-        who = caller(request)
-        write_line(Entry("serving_api", who, Action.SNAPSHOT_REWRITTEN, [name], outcome, details))
-    return _respond(request, rewritten)
+        write_line(Entry("serving_api", caller(request), action, [name], outcome, details))
 
 
 def _add_document(router: Router, file: str, media_type: str) -> None:
     async def get_document(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
-        manifest, content = await _in_thread(lambda: (snapshots.get(name), snapshots.storage.read(name, file)))
+        manifest, content = await snapshots.reading.run(
+            lambda: (snapshots.get(name), snapshots.storage.read(name, file))
+        )
         digest = hashlib.sha256(content).hexdigest()
         changed_at = manifest.rewritten_at or manifest.created_at
         described = ServedFile(name, file, len(content), digest, media_type, file, changed_at, is_for_ever=False)
-        return await send_file(request, snapshots.storage, described)
+        return await send_file(request, snapshots.storage, snapshots.downloading, described)
 
     router.add_api_route(
         f"/snapshots/{{name}}/{file}",
@@ -214,10 +237,6 @@ def _respond(request: Request, answer: BaseModel, next_cursor: str | None = None
     if request.method != "POST" and is_held(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
     return Response(body, headers=headers, media_type="application/json")
-
-
-async def _in_thread(job: Callable[[], Answer]) -> Answer:
-    return await to_thread.run_sync(job, limiter=_THREADS)
 
 
 async def _read_body(request: Request, most: int) -> bytes:

@@ -3,17 +3,21 @@
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import partial
 from typing import BinaryIO, NamedTuple
 
-from anyio import CapacityLimiter, to_thread
+import structlog
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from core.problems import Problem
-from serving_api.responses import is_held
+from serving_api.fair_threads import FairThreads
+from serving_api.responses import cut, is_held
 from serving_api.snapshots.ranges import NotSatisfiable, Part, requested_part
 from serving_api.snapshots.storage import Storage, reaching_storage
+
+log = structlog.get_logger()
 
 # A year: as long as HTTP has a word for. Private, for it needs a key.
 _FOR_EVER = "private, max-age=31536000, immutable"
@@ -22,9 +26,6 @@ _ASK_AGAIN = "private, no-cache"
 # A client has one piece in memory, beside what the server holds back for it.
 _PIECE_BYTES = 256 * 2**10
 _REMOTE_PIECE_BYTES = 2 * 2**20  # each is a request of its own
-
-# Threads that read for clients; what is slow to read must not keep all of the process's.
-_READERS = CapacityLimiter(16)
 
 
 class RangeNotSatisfiable(Problem):
@@ -50,8 +51,10 @@ class ServedFile(NamedTuple):
     is_for_ever: bool
 
 
-async def send_file(request: Request, storage: Storage, file: ServedFile) -> Response:
+async def send_file(request: Request, storage: Storage, threads: FairThreads, file: ServedFile) -> Response:
     """Return the answer: all of the file, the part that is asked for, or that the client holds it.
+
+    The threads read it.
 
     Raises:
         NotFound: it is gone.
@@ -84,23 +87,25 @@ async def send_file(request: Request, storage: Storage, file: ServedFile) -> Res
         return Response(status_code=status, headers=headers)
     piece_bytes = _PIECE_BYTES if storage.is_local else _REMOTE_PIECE_BYTES
     # Opened before the status is sent: what is not there is a 404.
-    source = await to_thread.run_sync(_open, storage, file, limiter=_READERS)
-    return _FileResponse(source, Part(start, end), piece_bytes, status, headers)
+    source = await threads.run(lambda: _open(storage, file))
+    body = pieces(source, Part(start, end), piece_bytes, threads)
+    return _FileResponse(source, body, status, headers)
 
 
 class _FileResponse(StreamingResponse):
     """Streams a part of an open file, and closes it whether or not anything was sent."""
 
-    def __init__(
-        self, source: BinaryIO, part: Part, piece_bytes: int, status: int, headers: dict[str, str]
-    ) -> None:
-        super().__init__(pieces(source, part, piece_bytes), status, headers)
+    def __init__(self, source: BinaryIO, body: AsyncIterator[bytes], status: int, headers: dict[str, str]) -> None:
+        super().__init__(body, status, headers)
         self._source = source
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send it; when it cannot be read to its end, cut the connection, for the answer has begun."""
         try:
             await super().__call__(scope, receive, send)
+        except* (Problem, EOFError) as errors:
+            log.warning("snapshot.download_cut", path=scope["path"], error=str(errors.exceptions[0]))
+            cut(receive)
         finally:
             self._source.close()
 
@@ -120,12 +125,12 @@ def _open(storage: Storage, file: ServedFile) -> BinaryIO:
     return storage.open(file.snapshot, file.path, **({} if storage.is_local else {"cache_type": "none"}))
 
 
-async def pieces(source: BinaryIO, part: Part, piece_bytes: int) -> AsyncIterator[bytes]:
+async def pieces(source: BinaryIO, part: Part, piece_bytes: int, threads: FairThreads) -> AsyncIterator[bytes]:
     """Yield the bytes of a part; a file that ends before it should cuts the connection."""
     source.seek(part.start)  # reads nothing yet
     left = part.end - part.start
     while left:
-        piece = await to_thread.run_sync(_read, source, min(left, piece_bytes), limiter=_READERS)
+        piece = await threads.run(partial(_read, source, min(left, piece_bytes)))
         left -= len(piece)
         yield piece
 

@@ -1,6 +1,7 @@
 """Which snapshots hold texts that were forgotten since they were made."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from threading import Lock
 from uuid import UUID
 
@@ -8,6 +9,7 @@ import pyarrow as pa
 from pyarrow import compute as pc
 from pyarrow import parquet
 
+from core.problems import NotFound
 from serving_api.changes import feed_of
 from serving_api.replica import Replica
 from serving_api.snapshots.manifest import Manifest
@@ -36,6 +38,16 @@ class Forgotten:
             Unavailable: the storage does not answer.
         """
         return manifest.model_copy(update={"forgotten": len(self.find(manifest))})
+
+    def find_in(self, manifests: Iterable[Manifest]) -> Iterator[tuple[Manifest, frozenset[UUID]]]:
+        """Yield those snapshots that are still there, and the forgotten texts that each holds."""
+        for manifest in manifests:
+            with suppress(NotFound):  # deleted
+                try:
+                    found = self.find(manifest)
+                except NotFound:  # rewritten meanwhile, or deleted
+                    found = self.find(self._storage.get(manifest.name))
+                yield manifest, found
 
     def find(self, manifest: Manifest) -> frozenset[UUID]:
         """Return the forgotten texts that a snapshot holds; raises as `mark` does."""

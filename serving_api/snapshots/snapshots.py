@@ -1,9 +1,8 @@
 """Snapshots of the labelled data: made once, kept as they are, read by name."""
 
+import math
 import time
 from collections.abc import Iterator, Set
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import copy_context
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -14,10 +13,12 @@ import structlog
 from pyarrow import parquet
 
 from core.datasets import Datasets
+from core.fair_shares import Places
 from core.keys import is_dataset_allowed
 from core.problems import Conflict, NotFound, Unavailable
 from serving_api import repository
 from serving_api.changes import feed_of
+from serving_api.fair_threads import FairThreads
 from serving_api.metrics import SNAPSHOT_SECONDS, SNAPSHOTS
 from serving_api.query import TextsQuery
 from serving_api.replica import Replica
@@ -28,20 +29,23 @@ from serving_api.snapshots.documents import make_documents
 from serving_api.snapshots.facts import Facts, read_facts
 from serving_api.snapshots.forgotten import Forgotten
 from serving_api.snapshots.manifest import FACTS, MANIFEST, Manifest, SplitFile
+from serving_api.snapshots.quota import check_room, check_size
 from serving_api.snapshots.request import SnapshotCreate
 from serving_api.snapshots.rewriting import rewrite
 from serving_api.snapshots.storage import Storage, no_snapshot, reaching_storage, storage_full
 from serving_api.snapshots.strata import Former
-from serving_api.snapshots.turn import Turns
 from serving_api.snapshots.twins import TWINS, rewrite_twins
+from serving_api.snapshots.writer_lock import WriterLock
 from serving_api.snapshots.writing import Division, content_hash, write_splits
+from serving_api.watchdog import Crew
 
 log = structlog.get_logger()
 
 _IDS_AT_ONCE = 65_536
-_COMPARED_AT_ONCE = 2
-# One writes; the others tell that it does.
-_THREADS = 4
+COMPARED_AT_ONCE = 2
+_WAITING_WRITERS = 16
+_READING_THREADS = 8
+_DOWNLOADING_THREADS = 16
 
 
 class Created(NamedTuple):
@@ -54,15 +58,31 @@ class Created(NamedTuple):
 class Snapshots:
     """All snapshots of a storage; one is written at a time."""
 
-    def __init__(self, replica: Replica, settings: DataSettings, datasets: Datasets) -> None:
+    def __init__(
+        self,
+        replica: Replica,
+        settings: DataSettings,
+        datasets: Datasets,
+        *,
+        share: float = 1,
+        crew: Crew | None = None,
+        diff_seconds: float = 3600,
+    ) -> None:
+        """`share`: how much of what is bounded one client may have; `crew` notes comparisons that run."""
         self._replica = replica
+        self._settings = settings
         self._datasets = datasets
         folder = settings.data_dir.absolute() / "snapshots"
         self.storage = Storage(settings.snapshots_url or str(folder))
         self.forgotten = Forgotten(replica, self.storage)
-        self.differ = Differ(self.storage, _COMPARED_AT_ONCE)
-        self._turns = Turns(Path(self.storage.root) if self.storage.is_local else folder)
-        self._thread = ThreadPoolExecutor(_THREADS, "snapshot")
+        places = Places("comparisons of snapshots", COMPARED_AT_ONCE, share)
+        crew = crew or Crew("comparisons of snapshots", COMPARED_AT_ONCE, math.inf)
+        self.differ = Differ(self.storage, places, crew, diff_seconds)
+        self._writer_lock = WriterLock(Path(self.storage.root) if self.storage.is_local else folder)
+        # What waits for the storage: writing, one at a time, is finished also when nobody waits for it.
+        self.writing = FairThreads("snapshots", 1, _WAITING_WRITERS, share)
+        self.reading = FairThreads("requests for snapshots", _READING_THREADS)
+        self.downloading = FairThreads("downloads", _DOWNLOADING_THREADS)
 
     def list(self) -> list[Manifest]:
         """Return the manifests of all datasets that the request's key may use, the newest first.
@@ -88,19 +108,16 @@ class Snapshots:
         """Open a file of a snapshot, as its manifest names it: seekable, read in parts; raises as `get` does."""
         return self.storage.open(name, path, **options)
 
-    def submit(self, request: SnapshotCreate, query: TextsQuery) -> "Future[Created]":
-        """Begin to create a snapshot in a thread of its own; it is finished also when nobody waits for it."""
-        return self._thread.submit(copy_context().run, self.create, request, query)
-
     def close(self) -> None:
         """Wait for what is under way to end; the replica's end, before, interrupts it."""
-        self._thread.shutdown()
+        for threads in (self.writing, self.reading, self.downloading):
+            threads.close()
 
     def create(self, request: SnapshotCreate, query: TextsQuery) -> Created:
         """Write a snapshot of what the query finds, or return the one that the same request made of this version.
 
         Raises:
-            Conflict: another one has this name, or nothing is found.
+            Conflict: another one has this name, nothing is found, or there are as many snapshots as may be.
             Unavailable: another snapshot is being written, the replica or the storage is not there, or space or
                 memory is short.
         """
@@ -118,7 +135,7 @@ class Snapshots:
 
     def _create_in_turn(self, request: SnapshotCreate, query: TextsQuery) -> Created:
         try:
-            with reaching_storage(), self._turns.turn() as folder:
+            with reaching_storage(), self._writer_lock.hold() as folder:
                 self.storage.clean()
                 return self._create(request, query, folder)
         except duckdb.OutOfMemoryException as error:
@@ -133,12 +150,14 @@ class Snapshots:
             found = _find(known, request, query.dataset, point)
             if found:
                 return Created(found, False)
+            check_room(known, folder, self._settings)
             follows = _followed(known, request, query.dataset)
             former = _former(self.storage, follows) if request.stratify else None
             splits = write_splits(cursor, query, Division(request.splits, request.seed, former), folder)
             facts = read_facts(cursor, query, self._datasets[query.dataset])
         if not any(split.rows for split in splits.values()):
             raise Conflict("No labelled text fits these filters.", code="no_texts")
+        check_size(known, [*splits.values()], folder, self._settings)
         manifest = _manifest(request, query.dataset, point, splits, [one.name for one in follows])
         finish(folder, manifest, facts)
         self.storage.publish(folder, manifest.name)
@@ -154,7 +173,7 @@ class Snapshots:
             NotFound: there is no such snapshot.
             Unavailable: as for `create`.
         """
-        with reaching_storage(), self._turns.turn() as folder:
+        with reaching_storage(), self._writer_lock.hold() as folder:
             old = self.get(name)
             new = rewrite(self.storage, old, without, folder)
             if new != old:
@@ -166,6 +185,21 @@ class Snapshots:
             # Also what a rewriting that was killed has left.
             self.storage.prune(new)
             return new
+
+    def delete(self, name: str) -> None:
+        """Delete a snapshot, at once: who reads it meanwhile reads on, or finds nothing.
+
+        Others may follow it: they stay as they are, and texts that only it had placed may get other splits later.
+
+        Raises:
+            NotFound: there is no such snapshot.
+            Unavailable: another snapshot is being written, or the storage does not answer.
+        """
+        with reaching_storage(), self._writer_lock.hold() as folder:
+            self.storage.clean()
+            self.get(name)  # the key may be limited to other datasets
+            self.storage.delete(name, folder)
+            log.info("snapshot.deleted", name=name)
 
 
 def _former(storage: Storage, follows: list[Manifest]) -> Former:

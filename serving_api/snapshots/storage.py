@@ -26,10 +26,12 @@ from serving_api.snapshots.manifest import MANIFEST, NAME, Manifest
 
 log = structlog.get_logger()
 
-# Beside the files of a snapshot that is being brought into a bucket.
+# Beside the files of a snapshot in a bucket that is being written, or deleted.
 _RESERVATION = "writing.json"
 # A writer that has not brought one more file within this time counts as dead.
 _RESERVED_SECONDS = 3600
+# How long the storage may keep a thread: three attempts of a minute, and the pauses between them.
+STORAGE_SECONDS = 240
 _OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {
         "skip_instance_cache": True,
@@ -115,9 +117,28 @@ class Storage:
 
         The new one's Parquet files have other names. `prune` removes the old ones.
         """
-        with reaching_storage():
+        with reaching_storage(), self._reserved(manifest.name):
             for file in (*(file for file in _files(folder) if file != MANIFEST), MANIFEST):
                 self._put(folder / file, f"{self.root}/{manifest.name}/{file}")
+
+    def delete(self, name: str, folder: Path) -> None:
+        """Take a snapshot out of the storage, at once: readers find all of it or nothing, whatever dies meanwhile.
+
+        A local storage moves it into `folder`, which is to be removed: it must be on the same disk.
+
+        Raises:
+            NotFound: there is no such snapshot.
+            Unavailable: it is being written elsewhere, or the storage does not answer.
+        """
+        manifest = self._path(name, MANIFEST)
+        target = manifest.rpartition("/")[0]
+        with reaching_storage():
+            if self.is_local:
+                Path(manifest).stat()  # what has none is no snapshot
+                Path(target).rename(folder / name)
+                _sync(Path(self.root))
+            else:
+                self._delete_from_bucket(target)
 
     def prune(self, manifest: Manifest) -> None:
         """Remove the Parquet files in a snapshot's folder that are not its own any more."""
@@ -129,7 +150,7 @@ class Storage:
                     self.fs.rm_file(path)
 
     def clean(self) -> None:
-        """Remove what dead writers left in a bucket."""
+        """Remove what those left in a bucket that died while they wrote or deleted."""
         if self.is_local:
             return
         with reaching_storage():
@@ -167,6 +188,36 @@ class Storage:
                 self.fs.rm(target, recursive=True)
             raise
         self.fs.rm_file(f"{target}/{_RESERVATION}")
+
+    def _delete_from_bucket(self, target: str) -> None:
+        """Remove the manifest, and with it the snapshot; then the rest. `clean` goes on if this process dies."""
+        with self._reserved(target.rpartition("/")[2]):
+            self.fs.rm_file(f"{target}/{MANIFEST}")
+            self.fs.invalidate_cache()
+            for path in self.fs.find(target):
+                if not path.endswith(f"/{_RESERVATION}"):
+                    self.fs.rm_file(path)
+
+    @contextmanager
+    def _reserved(self, name: str) -> Iterator[None]:
+        """Keep other machines from changing a snapshot in a bucket; in a folder there is a lock for that."""
+        if self.is_local:
+            yield
+            return
+        manifest, reservation = (f"{self.root}/{name}/{file}" for file in (MANIFEST, _RESERVATION))
+        self._reserve(f"{self.root}/{name}")
+        try:
+            self.fs.invalidate_cache()
+            if not self.fs.exists(manifest):
+                self.fs.rm_file(reservation)
+                raise FileNotFoundError(manifest)
+            yield
+        except BaseException:
+            with suppress(Exception):
+                if self.fs.exists(manifest):  # else what is left is for `clean`
+                    self.fs.rm_file(reservation)
+            raise
+        self.fs.rm_file(reservation)
 
     def _reserve(self, target: str) -> None:
         try:

@@ -9,9 +9,13 @@ import httpx
 import psycopg
 import pytest
 from psycopg import sql
+from pydantic import SecretStr
+from sqlalchemy import create_engine
 
+from core.settings import DatabaseSettings
 from core.text_identity import text_id
 from tests.integration.cli.test_commands import annotate
+from tests.integration.serving_api.labelling import Labeller
 from tests.programs import running
 from tests.waiting import wait_for
 
@@ -134,3 +138,43 @@ def test_a_limit_that_is_none_is_refused(database_url: str, arguments: tuple[str
     refused = annotate("keys", "create", "x", "--scope", "read", *arguments, DATABASE_URL=database_url)
     assert refused.returncode in {1, 2}
     assert refused.stdout == ""
+
+
+def test_a_snapshot_is_deleted_by_an_administrator_and_both_sides_note_it(
+    database_url: str, tmp_path: Path
+) -> None:
+    engine = create_engine(DatabaseSettings(url=SecretStr(database_url)).sqlalchemy_url)
+    Labeller(engine).add_label(WORDS)
+    engine.dispose()
+    env = {
+        "DATABASE_URL": database_url,
+        "REQUIRE_API_KEY": "true",
+        "DATA_DIR": str(tmp_path),
+        "LOG_FORMAT": "json",
+    }
+    keys = {
+        scope: annotate("keys", "create", scope, "--scope", scope, **env).stdout.strip()
+        for scope in ("read", "admin")
+    }
+    with running("serving_api", env, tmp_path / "log", "/readyz") as program:
+        as_ = {
+            scope: {"SERVING_URL": program.url, "ANNOTATE_API_KEY": key, "DATABASE_URL": database_url}
+            for scope, key in keys.items()
+        }
+        wait_for(lambda: annotate("snapshot", "create", "one", **as_["read"]).returncode == 0)
+        refused = annotate("snapshot", "delete", "one", "--yes", **as_["read"])
+        assert refused.returncode == 1
+        assert "lacks the scope admin" in refused.stderr
+        asked = annotate("snapshot", "delete", "one", **as_["admin"])  # nobody answers the question
+        assert asked.returncode == 1
+        assert json.loads(annotate("snapshot", "list", "--json", **as_["admin"]).stdout)[0]["name"] == "one"
+        done = annotate("snapshot", "delete", "one", "--yes", **as_["admin"])
+        assert (done.returncode, done.stdout) == (0, "The snapshot one is deleted.\n"), done.stderr
+        assert json.loads(annotate("snapshot", "list", "--json", **as_["admin"]).stdout) == []
+    noted = [entry for entry in entries(database_url) if entry["action"] == "snapshot.deleted"]
+    assert [(entry["object_ids"], entry["outcome"]) for entry in noted] == [(["one"], "failed"), (["one"], "done")]
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if '"audit"' in line]
+    assert [(line["action"], line["outcome"], line["actor_kind"]) for line in lines] == [
+        ("/snapshots/one", "refused", "key"),
+        ("snapshot.deleted", "done", "key"),
+    ]

@@ -44,6 +44,7 @@ def guarded(
             "HTTP_HEAD_SECONDS": str(HEAD_SECONDS),
             "HTTP_BODY_SECONDS": "1",
             "HTTP_CONNECTIONS": str(CONNECTIONS),
+            "SERVING_KEY_CHECK_SECONDS": "0.2",
         }
         env = {"DATABASE_URL": url, "REQUIRE_API_KEY": "true", "DATA_DIR": str(folder)} | bounds
         ingestion = programs.enter_context(running("ingestion_api", env, folder / "ingestion.log"))

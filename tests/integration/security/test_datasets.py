@@ -184,6 +184,7 @@ def asks_of_serving(world: World) -> dict[str, list[Ask]]:
             Ask(f"{of_snapshot}/diff/{SNAPSHOT}", 404, shows=False),
             Ask(f"/snapshots/{OTHER}/diff/{SNAPSHOT}", 404, shows=False),
         ],
+        "DELETE /snapshots/{name}": [Ask(of_snapshot, 404, shows=False)],
         "POST /snapshots/{name}/rewrite": [
             Ask(f"{of_snapshot}/rewrite", 404, body={"without": [str(world.text)]})
         ],

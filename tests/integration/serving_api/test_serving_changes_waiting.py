@@ -47,6 +47,7 @@ def started(url: str, folder: Path) -> Iterator[Program]:
         "DATA_DIR": str(folder),
         "REPLICA_POLL_SECONDS": "0.05",
         "SERVING_CHANGES_CLIENTS": str(_CLIENTS),
+        "CLIENT_SHARE": "1",  # all clients here come from one address
         "SERVING_CHANGES_HEARTBEAT_SECONDS": "0.2",
         "SERVING_CHANGES_SEND_SECONDS": "1",
     }
@@ -143,10 +144,12 @@ def test_too_many_clients_are_refused_and_those_who_go_make_room(program: Progra
         for _ in range(_CLIENTS):
             connections.enter_context(asking(program, f"/changes?since={since}&wait=60"))
         wait_until(lambda: waiting(program, "poll") == _CLIENTS)
-        refusals = [
-            httpx.get(f"{program.url}/changes?since={since}&wait=9"),
-            httpx.get(f"{program.url}/changes", headers=_EVENTS),
-        ]
+        other = httpx.Client(base_url=program.url, transport=httpx.HTTPTransport(local_address="127.0.0.2"))
+        with other as client:
+            refusals = [
+                client.get(f"/changes?since={since}&wait=9"),
+                client.get("/changes", headers=_EVENTS),
+            ]
         for refusal in refusals:
             assert (refusal.status_code, refusal.json()["code"]) == (503, "too_many_waiting")
             assert refusal.headers["retry-after"] == "5"

@@ -99,7 +99,7 @@ def test_who_leaves_or_stops_or_is_killed_costs_nothing(
         url = program.url
         with begun(url):
             refused = httpx.get(f"{url}/export.csv")
-            assert (refused.status_code, refused.json()["code"]) == (503, "too_busy")
+            assert (refused.status_code, refused.json()["code"]) == (429, "share_exceeded")
             assert refused.headers["Retry-After"]
             assert httpx.get(f"{url}/texts?limit=1").status_code == 200
         wait_until(lambda: ended(url, "left") == 1)

@@ -11,7 +11,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from pyarrow import parquet
 
-from core.problems import Conflict, Unavailable
+from core.problems import Conflict, NotFound, Unavailable
 from serving_api.snapshots.manifest import MANIFEST
 from tests.unit.serving_api.snapshot_world import Row, World, world
 
@@ -109,3 +109,58 @@ def test_a_name_is_reserved_while_it_is_written(labelled: World, monkeypatch: py
     fs.invalidate_cache()
     assert fs.find(f"{root}/three") == []
     assert parquet.ParquetFile(labelled.snapshots.open("two", "data/train.parquet")).metadata.num_rows > 0
+
+
+def test_a_deletion_leaves_nothing_and_dies_between_all_and_nothing(
+    labelled: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fs, root = labelled.snapshots.storage.fs, labelled.snapshots.storage.root
+    manifest = labelled.create(name="one").manifest
+    remove = fs.rm_file
+
+    def fail_at(number: int) -> None:
+        calls = iter(range(number + 1))
+
+        def remove_or_fail(path: str) -> None:
+            if next(calls, None) == number:
+                raise OSError("connection lost")
+            remove(path)
+
+        monkeypatch.setattr(fs, "rm_file", remove_or_fail)
+
+    fail_at(0)
+    with pytest.raises(Unavailable):
+        labelled.snapshots.delete("one")
+    assert labelled.snapshots.list() == [manifest]
+    assert len(labelled.splits(manifest)) == len(_ROWS)
+    fail_at(2)  # the manifest and another file are gone
+    with pytest.raises(Unavailable):
+        labelled.snapshots.delete("one")
+    monkeypatch.setattr(fs, "rm_file", remove)
+    assert labelled.snapshots.list() == []
+    fs.invalidate_cache()
+    assert fs.find(f"{root}/one/data")
+    with pytest.raises(Unavailable, match="elsewhere"):  # its files may still be being removed
+        labelled.create(name="one")
+    fs.pipe_file(f"{root}/one/writing.json", json.dumps({"until": time.time() - 1}).encode())
+    labelled.create(name="two")  # clears away what the dead one left
+    fs.invalidate_cache()
+    assert fs.find(f"{root}/one") == []
+    labelled.snapshots.delete("two")
+    fs.invalidate_cache()
+    assert fs.find(root) == []
+    with pytest.raises(NotFound):
+        labelled.snapshots.delete("two")
+
+
+def test_nobody_rewrites_what_is_being_deleted_elsewhere(labelled: World) -> None:
+    fs, root = labelled.snapshots.storage.fs, labelled.snapshots.storage.root
+    ids = labelled.splits(labelled.create(name="one").manifest)
+    fs.pipe_file(f"{root}/one/writing.json", json.dumps({"until": time.time() + 60}).encode())
+    for change in (
+        lambda: labelled.snapshots.delete("one"),
+        lambda: labelled.snapshots.rewrite("one", {str(next(iter(ids)))}),
+    ):
+        with pytest.raises(Unavailable, match="elsewhere"):
+            change()
+    assert len(labelled.splits(labelled.snapshots.get("one"))) == len(_ROWS)

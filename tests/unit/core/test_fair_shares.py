@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from core.fair_shares import Places, Turns, client_name
+from core.fair_shares import Places, Turns, begin_request, client_name, current_client
 from core.problems import ShareExceeded, Unavailable
 
 
@@ -99,3 +100,20 @@ def test_a_turn_is_not_lost_with_a_client_that_goes(comes_first: str) -> None:
             return order
 
     assert asyncio.run(scenario())[-1] == "c"
+
+
+def test_a_task_works_for_the_client_of_its_request() -> None:
+    async def scenario() -> None:
+        assert current_client() == "program"
+        scope: dict[str, Any] = {"client": ("10.0.0.1", 5)}
+
+        async def answer() -> tuple[str, str, str]:
+            begin_request(scope)
+            before = current_client()
+            scope["api_key"] = SimpleNamespace(id="7f0c")  # known only later
+            return before, current_client(), await asyncio.to_thread(current_client)
+
+        assert await asyncio.create_task(answer()) == ("10.0.0.1", "7f0c", "7f0c")
+        assert current_client() == "program"
+
+    asyncio.run(scenario())

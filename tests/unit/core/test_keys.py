@@ -117,3 +117,19 @@ def test_what_is_refused_uses_up_nothing(reader_key: str) -> None:
     with pytest.raises(ScopeMissing):
         ring.admit(request(f"Bearer {reader_key}"), Scope.ADMIN)
     ring.admit(request(f"Bearer {reader_key}"), Scope.READ)
+
+
+def test_a_key_that_was_let_in_is_so_until_it_or_its_scope_is_withdrawn(ring: KeyRing, reader_key: str) -> None:
+    asked = request(f"Bearer {reader_key}")
+    ring.admit(asked, Scope.READ)
+    assert ring.still_admits(asked.scope, Scope.READ)
+    ring.replace([valid(make_key(), Scope.ADMIN), valid(reader_key, Scope.ADMIN)])
+    assert ring.still_admits(asked.scope, Scope.READ)
+    ring.replace([valid(reader_key, Scope.INGEST)])
+    assert not ring.still_admits(asked.scope, Scope.READ)
+    ring.replace([])
+    assert not ring.still_admits(asked.scope, Scope.READ)
+
+
+def test_without_keys_everything_goes_on() -> None:
+    assert KeyRing(required=False).still_admits({}, Scope.READ)

@@ -64,8 +64,8 @@ def id_of(number: int) -> UUID:
 class World:
     """A replica, and the snapshots that are made of it."""
 
-    def __init__(self, folder: Path, snapshots_url: str | None = None) -> None:
-        self.data = DataSettings(data_dir=folder, snapshots_url=snapshots_url)
+    def __init__(self, folder: Path, snapshots_url: str | None = None, **limits: int) -> None:
+        self.data = DataSettings.model_validate({"data_dir": folder, "snapshots_url": snapshots_url, **limits})
         make_replica(self.data.replica_path, 1)
         self.replica = Replica(self.data.replica_path, ReplicaSettings(threads=1))
         self.replica.open()
@@ -116,8 +116,8 @@ def hold(replica: Replica, rows: Sequence[Row], version: int) -> None:
 
 
 @contextmanager
-def world(folder: Path, snapshots_url: str | None = None) -> Iterator[World]:
-    one = World(folder, snapshots_url)
+def world(folder: Path, snapshots_url: str | None = None, **limits: int) -> Iterator[World]:
+    one = World(folder, snapshots_url, **limits)
     try:
         yield one
     finally:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from core.fair_shares import Places
 from serving_api.changes_news import News
 
 
@@ -20,7 +21,7 @@ def test_who_waited_before_anything_was_read_goes_on_waiting(monkeypatch: pytest
             work(None, SimpleNamespace(identity="cluster", version=1))
             has_read.set()
 
-        news = News(SimpleNamespace(run=run), 1)  # type: ignore[arg-type]
+        news = News(SimpleNamespace(run=run), Places("waits", 1, 1))  # type: ignore[arg-type]
         async with asyncio.timeout(60), news.running():
             waiting = asyncio.create_task(news.wait_beyond("toxicity", 0))
             await asyncio.sleep(0)

@@ -9,10 +9,12 @@ import duckdb
 import pytest
 import structlog
 
-from core.problems import Unavailable
+from core.fair_shares import begin_request
+from core.problems import ShareExceeded, Unavailable
 from serving_api.query_pool import Connect, QueryPool
 from serving_api.replica import Replica, State
 from serving_api.settings import ReplicaSettings
+from serving_api.watchdog import Crew
 
 ENDLESS = "select count(*) from range(100000000000) a, range(1000) b where a.range % 7 = b.range"
 
@@ -120,5 +122,75 @@ def test_a_cancellation_that_comes_with_the_answer_is_not_swallowed(replica: Rep
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+    asyncio.run(scenario())
+
+
+def test_clients_take_turns(replica: Replica) -> None:
+    """A client's one query runs after those that are under way, however many another client has sent before."""
+
+    async def scenario() -> list[str]:
+        pool, go, order = QueryPool(replica, 2, 100, 60), threading.Event(), list[str]()
+
+        async def ask(client: str) -> None:
+            begin_request({"client": (client, 1)})
+
+            def work(*_: object) -> None:
+                go.wait(20)
+                order.append(client)
+
+            await pool.run(work)
+
+        greedy = [asyncio.create_task(ask("greedy")) for _ in range(50)]
+        await asyncio.sleep(0)
+        modest = asyncio.create_task(ask("modest"))
+        await asyncio.sleep(0)
+        go.set()
+        await asyncio.gather(modest, *greedy)
+        pool.close()
+        return order
+
+    order = asyncio.run(scenario())
+    # Two are under way, one takes the turn before it, and two finish side by side.
+    assert order.index("modest") <= 4
+    assert order.count("greedy") == 50
+
+
+def test_one_client_has_its_share_of_the_queue(replica: Replica) -> None:
+    async def scenario() -> None:
+        pool, go = QueryPool(replica, 1, 4, 60, share=0.5), threading.Event()
+
+        async def ask(client: str) -> object:
+            begin_request({"client": (client, 1)})
+            return await pool.run(lambda *_: go.wait(20))
+
+        asking = [asyncio.create_task(ask("greedy")) for _ in range(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(ShareExceeded):
+            await asyncio.create_task(ask("greedy"))
+        asking.append(asyncio.create_task(ask("modest")))
+        await asyncio.sleep(0)
+        go.set()
+        assert await asyncio.gather(*asking) == [True] * 4
+        pool.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_query_that_does_not_end_is_overdue_and_keeps_its_turn(replica: Replica) -> None:
+    async def scenario() -> None:
+        crew, go = Crew("queries", 1, 0.2), threading.Event()
+        pool = QueryPool(replica, 1, 4, 0.2, crew=crew)
+        with pytest.raises(Unavailable, match="too long"):
+            await pool.run(lambda *_: go.wait(60))
+        assert crew.overdue == 1
+        for _ in range(3):  # waits for its turn, and begins nothing
+            with pytest.raises(Unavailable, match="too long"):
+                await pool.run(lambda *_: pytest.fail("has a thread"))
+        assert crew.is_stuck
+        go.set()
+        pool.close()
+        assert not crew.is_stuck
+        assert crew.overdue == 0
 
     asyncio.run(scenario())

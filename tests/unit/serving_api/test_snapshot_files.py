@@ -10,7 +10,7 @@ import pytest
 from pyarrow import parquet
 
 from core.problems import Conflict, InvalidFields, NotFound, Unavailable
-from serving_api.snapshots import storage
+from serving_api.snapshots import storage, writer_lock
 from serving_api.snapshots.diff import Difference
 from serving_api.snapshots.manifest import MANIFEST, Manifest
 from serving_api.snapshots.parquet_files import SplitWriter
@@ -203,3 +203,87 @@ def test_a_rewriting_that_was_killed_leaves_the_old_one_and_no_rest(labelled: Wo
     labelled.snapshots.rewrite("one", {"x"})
     assert {one.name for one in data.iterdir()} == {"test.parquet", "train.parquet", "validation.parquet"}
     assert (data.parent / MANIFEST).exists()
+
+
+def test_a_deleted_snapshot_is_gone_at_once_and_its_name_is_free(labelled: World) -> None:
+    root = Path(labelled.snapshots.storage.root)
+    first = labelled.create(name="one", stratify=True).manifest
+    second = labelled.create(name="two", stratify=True, min_agreement=0.1).manifest
+    assert second.follows == ("one",)
+    with labelled.snapshots.open("one", first.splits["train"].path) as file:
+        labelled.snapshots.delete("one")
+        # Who has a file open reads on.
+        assert parquet.ParquetFile(file).metadata.num_rows == first.splits["train"].rows
+    assert sorted(path.name for path in root.iterdir()) == [".lock", "two"]
+    with pytest.raises(NotFound):
+        labelled.snapshots.get("one")
+    with pytest.raises(NotFound):
+        labelled.snapshots.delete("one")
+    # What follows it stays as it is, and can be followed.
+    assert labelled.snapshots.list() == [second]
+    assert len(labelled.splits(second)) == len(_ROWS)
+    assert labelled.create(name="one", stratify=True).manifest.follows == ("two",)
+
+
+def test_only_snapshots_are_deleted(labelled: World) -> None:
+    labelled.create(name="one")
+    (Path(labelled.snapshots.storage.root) / "other").mkdir()
+    for name in (*_NO_NAMES, "other", ".lock"):
+        with pytest.raises(NotFound):
+            labelled.snapshots.delete(name)
+    assert [one.name for one in labelled.snapshots.list()] == ["one"]
+
+
+def test_a_deletion_that_dies_leaves_all_or_nothing(labelled: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(labelled.snapshots.storage.root)
+    manifest = labelled.create(name="one").manifest
+
+    def die(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", die)
+        with pytest.raises(KeyboardInterrupt):
+            labelled.snapshots.delete("one")
+    assert labelled.snapshots.list() == [manifest]
+    with monkeypatch.context() as patch:
+        patch.setattr(writer_lock, "remove", lambda _: None)  # killed before it removes the files
+        labelled.snapshots.delete("one")
+    assert labelled.snapshots.list() == []
+    assert list(root.glob(".writing-*/one/data/train.parquet"))
+    labelled.create(name="two")
+    assert sorted(path.name for path in root.iterdir()) == [".lock", "two"]
+
+
+def _size(manifest: Manifest) -> int:
+    return sum(split.bytes for split in manifest.splits.values())
+
+
+@pytest.mark.parametrize("limit", ["snapshots_max", "snapshots_max_bytes"])
+def test_there_are_as_many_snapshots_as_may_be(labelled: World, tmp_path: Path, limit: str) -> None:
+    size = _size(labelled.create().manifest)
+    most = 2 if limit == "snapshots_max" else 2 * size + size // 2
+    with world(tmp_path / "limited", None, **{limit: most}) as limited:
+        limited.hold(_ROWS)
+        limited.create(name="one")
+        limited.create(name="two", seed=1)
+        assert not limited.create(name="one").is_new  # what is there is found
+        with pytest.raises(Conflict) as refusal:
+            limited.create(name="three")
+        assert refusal.value.code == "snapshot_quota"
+        assert limit.upper() in refusal.value.detail
+        assert "DELETE /snapshots/{name}" in refusal.value.detail
+        assert "The oldest is one;" in refusal.value.detail
+        root = Path(limited.snapshots.storage.root)
+        assert sorted(path.name for path in root.iterdir()) == [".lock", "one", "two"]
+        limited.snapshots.delete("one")
+        assert limited.create(name="three").is_new
+
+
+def test_a_disk_that_is_nearly_full_gets_no_more_snapshots(tmp_path: Path) -> None:
+    with world(tmp_path, snapshots_min_free_bytes=2**60) as full:
+        full.hold(_ROWS)
+        with pytest.raises(Unavailable) as refusal:
+            full.create(name="one")
+        assert refusal.value.code == "storage_full"
+        assert full.snapshots.list() == []

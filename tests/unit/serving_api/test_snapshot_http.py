@@ -4,6 +4,7 @@ import hashlib
 import io
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
@@ -234,7 +235,7 @@ def test_who_leaves_finds_the_snapshot_finished(labelled: TestClient, monkeypatc
 
     monkeypatch.setattr(SplitWriter, "finish", wait)
     request, query = parse_request(b'{"name": "one"}', load_datasets(None))
-    made = snapshots.submit(request, query)
+    made = ThreadPoolExecutor(1).submit(snapshots.create, request, query)  # as another process would
     assert begun.wait(20)
     # Others are served meanwhile, but for a second snapshot.
     assert labelled.get("/texts").status_code == 200
@@ -243,3 +244,29 @@ def test_who_leaves_finds_the_snapshot_finished(labelled: TestClient, monkeypatc
     assert (busy.status_code, busy.json()["code"], busy.headers["retry-after"]) == (503, "too_busy", "5")
     go_on.set()
     assert labelled.get(f"/snapshots/{made.result(20).manifest.name}").status_code == 200
+
+
+def test_a_snapshot_is_deleted_and_the_log_says_who_did_it(labelled: TestClient) -> None:
+    make(labelled, name="one")
+    with structlog.testing.capture_logs() as lines:
+        answer = labelled.delete("/snapshots/one")
+        assert (answer.status_code, answer.content) == (204, b"")
+        assert (labelled.delete("/snapshots/one").json()["code"], labelled.get("/snapshots").json()["items"]) == (
+            "snapshot_not_found",
+            [],
+        )
+    audited = [line for line in lines if line["event"] == "audit"]
+    assert [(line["action"], line["object_ids"], line["outcome"]) for line in audited] == [
+        ("snapshot.deleted", ["one"], "done"),
+        ("snapshot.deleted", ["one"], "failed"),
+    ]
+    for path in ("", "/train.parquet", "/README.md", "/snapshot.json"):
+        assert labelled.get(f"/snapshots/one{path}").status_code == 404
+    assert labelled.delete("/snapshots/one?x=1").status_code == 422
+
+
+def test_writers_wait_for_each_other(labelled: TestClient) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        names = [f"s{number}" for number in range(4)]
+        answers = threads.map(lambda name: labelled.post("/snapshots", json={"name": name, "seed": 5}), names)
+    assert {answer.status_code for answer in answers} == {201}

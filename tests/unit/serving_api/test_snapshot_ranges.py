@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from core.negotiation import Router
 from core.web import install_web
+from serving_api.fair_threads import FairThreads
 from serving_api.snapshots.file_response import ServedFile, pieces, send_file
 from serving_api.snapshots.ranges import Part
 from serving_api.snapshots.storage import Storage
@@ -28,10 +29,11 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     (root / "one").mkdir()
     (root / "one" / "file").write_bytes(_CONTENT)
     storage = Storage(str(root))
+    threads = FairThreads("downloads", 2)
     app = FastAPI()
 
     async def get_file(request: Request, name: str) -> Response:
-        return await send_file(request, storage, _file(name))
+        return await send_file(request, storage, threads, _file(name))
 
     router = Router(default_response_class=Response)
     router.add_api_route("/{name}", get_file)
@@ -39,6 +41,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     install_web(app, {})
     with TestClient(app) as client:
         yield client
+    threads.close()
 
 
 def _file(name: str) -> ServedFile:
@@ -132,8 +135,10 @@ def test_a_file_that_is_gone_is_not_found(client: TestClient) -> None:
 
 
 def test_a_file_that_was_cut_is_no_whole_answer() -> None:
+    threads = FairThreads("downloads", 1)
+
     async def take() -> list[bytes]:
-        return [piece async for piece in pieces(io.BytesIO(b"short"), Part(0, 10), 4)]
+        return [piece async for piece in pieces(io.BytesIO(b"short"), Part(0, 10), 4, threads)]
 
     with pytest.raises(EOFError):
         asyncio.run(take())

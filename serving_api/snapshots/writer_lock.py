@@ -14,15 +14,15 @@ _LOCK = ".lock"
 _WRITING = ".writing-"
 
 
-class Turns:
-    """Hands out the turn to write, with a folder to write into."""
+class WriterLock:
+    """Lets one writer in, with a folder to write into."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._thread = threading.Lock()
 
     @contextmanager
-    def turn(self) -> Iterator[Path]:
+    def hold(self) -> Iterator[Path]:
         """Give a new empty folder, removed at the end unless it was moved; removes those of dead writers.
 
         Raises:

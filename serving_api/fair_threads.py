@@ -1,0 +1,53 @@
+"""Threads for which clients take turns: hundreds of requests of one delay another one's by about one a thread."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from typing import TypeVar
+
+from core.fair_shares import Turns, current_client
+
+T = TypeVar("T")
+
+# For what connections bound anyway.
+ANY_NUMBER = 1_000_000
+
+
+class FairThreads:
+    """A bounded number of threads."""
+
+    def __init__(self, what: str, threads: int, waiting: int = ANY_NUMBER, share: float = 1) -> None:
+        """`what` names the work in problems; `share` is the part of `waiting` for one client."""
+        self._threads = ThreadPoolExecutor(threads, what.replace(" ", "-"))
+        self._turns = Turns(what, threads, waiting, share)
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Return what `work` returns, in a thread; raises as `begin`."""
+        return await (await self.begin(work))
+
+    async def begin(self, work: Callable[[], T]) -> "asyncio.Future[T]":
+        """Wait for a turn and begin. The turn ends with the work, also when nobody waits for it any more.
+
+        Raises:
+            ShareExceeded: too many of this client's are waiting.
+            Unavailable: too many are waiting.
+        """
+        await self._turns.enter(current_client())
+        try:
+            job = self._threads.submit(copy_context().run, work)  # with the request's id for log lines
+        except RuntimeError:  # closed
+            self._turns.leave()
+            raise
+        loop = asyncio.get_running_loop()
+        job.add_done_callback(lambda _: self._leave(loop))
+        return asyncio.wrap_future(job)
+
+    def close(self, *, wait_for_all: bool = True) -> None:
+        """End the threads. What runs is waited for, and what is begun too unless `wait_for_all` is false."""
+        self._threads.shutdown(cancel_futures=not wait_for_all)
+
+    def _leave(self, loop: asyncio.AbstractEventLoop) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(self._turns.leave)

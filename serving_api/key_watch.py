@@ -1,0 +1,45 @@
+"""Cuts answers that go on after their key was withdrawn: events, long polls, exports, downloads."""
+
+import asyncio
+
+import structlog
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from core import keys
+from core.keys import KeyRing
+from serving_api.responses import cut
+
+log = structlog.get_logger()
+
+
+class KeyWatch:
+    """ASGI middleware that looks at the key again and again while an answer takes its time."""
+
+    def __init__(self, app: ASGIApp, key_ring: KeyRing, seconds: float) -> None:
+        """`seconds`: how often it looks."""
+        self.app = app
+        self._key_ring = key_ring
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the request pass, and cut its connection when its key is no longer valid."""
+        if scope["type"] != "http" or not self._key_ring.required:
+            await self.app(scope, receive, send)
+            return
+        loop = asyncio.get_running_loop()
+        timer: asyncio.TimerHandle
+
+        def look() -> None:
+            nonlocal timer
+            # A request without a key is refused, or is for what is open.
+            if "api_key" in scope and not self._key_ring.still_admits(scope, keys.Scope.READ):
+                log.info("request.key_withdrawn", path=scope["path"])
+                cut(receive)
+            else:
+                timer = loop.call_later(self._seconds, look)
+
+        timer = loop.call_later(self._seconds, look)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            timer.cancel()

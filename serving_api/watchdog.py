@@ -1,0 +1,125 @@
+"""Notices work that goes on after its time is over, and ends the process when no thread of a kind is left.
+
+DuckDB does not look for an interrupt everywhere, and a thread cannot be killed: only a new process helps. Whatever
+supervises this one starts it (docker, the local stack, or the process that started several).
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+
+from serving_api.metrics import OVERDUE, STUCK
+
+log = structlog.get_logger()
+
+# How long /readyz tells it before the process stops, and how long a stop may take: a stuck thread never ends.
+_NOTICE_SECONDS = 5.0
+_STOP_SECONDS = 15.0
+_LOOK_SECONDS = 0.5
+_EXIT_CODE = 70  # EX_SOFTWARE
+
+
+class Job:
+    """Work under way; by `until`, by the monotonic clock, it must have ended."""
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+
+
+class Crew:
+    """The threads that do one kind of work."""
+
+    def __init__(self, kind: str, threads: int, stuck_seconds: float) -> None:
+        """`stuck_seconds`: work that goes on for so long after its end is stuck."""
+        self.kind = kind
+        self._threads = threads
+        self._stuck_seconds = stuck_seconds
+        self._jobs: set[Job] = set()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def working(self, until: float) -> Iterator[Job]:
+        """Note that the block is under way, in one of the threads."""
+        job = Job(until)
+        with self._lock:
+            self._jobs.add(job)
+        try:
+            yield job
+        finally:
+            with self._lock:
+                self._jobs.discard(job)
+
+    @property
+    def overdue(self) -> int:
+        """How many jobs should have ended by now."""
+        return self._late_by(0)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether none of the threads can be hoped to come back."""
+        return self._late_by(self._stuck_seconds) >= self._threads
+
+    def _late_by(self, seconds: float) -> int:
+        now = time.monotonic()
+        with self._lock:
+            return sum(now - job.until > seconds for job in self._jobs)
+
+
+class Watchdog:
+    """Looks after all crews, in a thread of its own."""
+
+    def __init__(self, stuck_seconds: float) -> None:
+        self._stuck_seconds = stuck_seconds
+        self._crews: list[Crew] = []
+        self._stop = threading.Event()
+
+    def crew(self, kind: str, threads: int, more_seconds: float = 0) -> Crew:
+        """Return a crew to look after; its work may take `more_seconds` beyond the usual to end."""
+        crew = Crew(kind, threads, self._stuck_seconds + more_seconds)
+        self._crews.append(crew)
+        return crew
+
+    def stuck(self) -> str | None:
+        """Return what is stuck, in words; None if nothing is."""
+        kinds = [crew.kind for crew in self._crews if crew.is_stuck]
+        return f"{', '.join(kinds)} are stuck; this process ends soon, to be started again" if kinds else None
+
+    def start(self) -> None:
+        """Begin to look."""
+        # A daemon: it must outlive the others, for it ends them.
+        threading.Thread(target=self._run, name="watchdog", daemon=True).start()
+
+    def stop(self) -> None:
+        """End: all work has ended."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        stuck_since: float | None = None
+        while not self._stop.wait(_LOOK_SECONDS):
+            for crew in self._crews:
+                OVERDUE.labels(crew.kind).set(crew.overdue)
+            what = self.stuck()
+            if what is None:
+                stuck_since = None
+            elif stuck_since is None:
+                stuck_since = time.monotonic()
+                self._tell(what)
+            elif time.monotonic() - stuck_since > _NOTICE_SECONDS:
+                self._end()
+
+    def _tell(self, what: str) -> None:
+        for crew in self._crews:
+            if crew.is_stuck:
+                STUCK.labels(crew.kind).inc()
+        log.error("queries.stuck", reason=what, ends_in_seconds=_NOTICE_SECONDS)
+
+    def _end(self) -> None:
+        """Stop as an operator would have it stop; then at once: threads that are stuck would hold it for ever."""
+        os.kill(os.getpid(), signal.SIGTERM)
+        self._stop.wait(_STOP_SECONDS)
+        os._exit(_EXIT_CODE)
