@@ -22,7 +22,7 @@ from ingestion_api.decoding import PlainBody, check_expansion
 from ingestion_api.rows import TOO_LONG, Row
 from ingestion_api.schemas import ROW_BYTES
 
-_BATCH_ROWS = 1000
+_BATCH_ROWS = 5000  # each batch repeats its columns' dictionaries
 _BUFFER_BYTES = 64 * 1024
 # Rows of so many bytes together are made at once.
 _PART_BYTES = 16 * 1024 * 1024
