@@ -18,14 +18,14 @@ _STEP_REJECTS = 10_000
 # Clients take turns: first comes the one whose last import was started the longest ago.
 _CLAIM = text("""
     with open as (
-        select id, client, sequence from imports
+        select id, coalesce(client, '') as client, sequence from imports
         where has_body and (state = 'waiting' or (state = 'running' and lease_until < now()))
     ), turns as (
         select client, (select max(started_at) from imports where imports.client = clients.client) as last_start
         from (select distinct client from open) as clients
     ), next as (
         select imports.id, imports.state
-        from open join turns on open.client is not distinct from turns.client join imports on imports.id = open.id
+        from open join turns using (client) join imports using (id)
         where imports.state = 'waiting' or (imports.state = 'running' and imports.lease_until < now())
         order by turns.last_start nulls first, open.sequence limit 1
         for update of imports skip locked

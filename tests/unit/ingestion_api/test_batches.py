@@ -33,9 +33,9 @@ def test_long_rows_that_are_rejected_make_short_batches(row: dict[str, object]) 
 
 
 def test_what_is_wrong_with_a_row_is_told_in_few_words() -> None:
-    wrong = {f"{n} {'x' * 50}": n for n in range(5000)}
+    wrong = {f"{n} {'x' * 50}": n for n in range(500)}
     [batch] = read_batches(UPLOAD, [json.dumps({"text": "a"} | wrong).encode()])
     [reject] = batch.rejects
     assert len(reject.detail) <= 2000
     assert "0 xxx" in reject.detail
-    assert reject.detail.endswith("and 4990 more")
+    assert reject.detail.endswith("and 490 more")

@@ -147,3 +147,16 @@ def _outcome(parse: Parse, given: Any) -> Any:
         return invalid.errors
     except Problem as problem:
         return problem.code
+
+
+@pytest.mark.parametrize("where", ["", "/metadata"])
+def test_very_many_wrong_fields_are_told_as_one(where: str) -> None:
+    wrong: dict[str, object] = {str(n): None for n in range(50_000)}
+    fields = {"text": "a"} | (wrong if not where else {"metadata": wrong})
+    for read in (
+        lambda: parse_submission(json.dumps(fields).encode(), DATASETS),
+        lambda: check_fields(fields, DATASETS),
+    ):
+        with pytest.raises(InvalidFields) as refused:
+            read()
+        assert [(error.code, error.pointer) for error in refused.value.errors] == [("too_many_fields", where)]
