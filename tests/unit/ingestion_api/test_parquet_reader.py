@@ -53,11 +53,10 @@ def test_many_rows_of_nothing_are_a_bomb() -> None:
     assert code(write({"text": pa.nulls(2_000_000, pa.string())}), Columns()) == "body_is_a_bomb"
 
 
-def test_what_the_footer_announces_is_refused_before_it_is_decoded() -> None:
+def test_what_the_footer_announces_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     body = write({"text": ["x" * 50 * MIB, "y"]}, use_dictionary=False)
-    before = pa.default_memory_pool().max_memory()
+    monkeypatch.delattr(parquet, "ParquetFile")  # what decodes
     assert code(body, Columns()) == "body_is_a_bomb"
-    assert pa.default_memory_pool().max_memory() - before < MIB
 
 
 def test_only_wanted_columns_are_read() -> None:
