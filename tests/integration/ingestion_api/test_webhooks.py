@@ -132,14 +132,14 @@ def test_without_a_signature_nothing_is_read(client: httpx.Client) -> None:
         ({"webhook-signature": "v1,AAAA"}, 1000, 401),
         ({"webhook-signature": "v1a," + "A" * 43 + "="}, 1000, 401),
         ({}, EVENT_BYTES + 1, 413),
-        ({}, 10**30, 413),
+        ({}, 10**18, 413),
     ],
 )
 def test_what_cannot_be_an_event_is_refused_before_its_body_is_read(
     client: httpx.Client, change: dict[str, str], length: int, status: int
 ) -> None:
     with _begin(client, signed(b"") | change, length) as raw:
-        assert raw.recv(65536).startswith(b"HTTP/1.1 %d " % status) or length > 2**64
+        assert raw.recv(65536).startswith(b"HTTP/1.1 %d " % status)
 
 
 def _begin(
