@@ -194,7 +194,7 @@ def test_a_signed_body_that_is_no_event_is_malformed(send: Send, body: bytes) ->
 def test_an_event_over_the_limit_is_refused(send: Send) -> None:
     body = b" " * (EVENT_BYTES + 1)
     assert send(body).status_code == 413
-    assert send(iter([body]), signed(body)).status_code == 413  # type: ignore[arg-type]  # without a length
+    assert send(iter([body]), signed(body)).status_code == 413  # without a length
 
 
 def test_the_longest_event_of_a_text_is_taken(send: Send, connection: psycopg.Connection) -> None:

@@ -97,7 +97,7 @@ def test_rows_of_every_kind_are_as_they_were() -> None:
 def test_rows_longer_together_than_a_part_are_all_read(use_dictionary: bool) -> None:
     texts = [f"{n} {'x' * 300_000}" for n in range(200)]
     body = write({"text": texts}, compression="none", use_dictionary=use_dictionary)
-    assert [fields["text"] for _, fields in read_parquet([body], Columns())] == texts
+    assert [fields for _, fields in read_parquet([body], Columns())] == [{"text": text} for text in texts]
 
 
 def test_very_many_columns_are_refused() -> None:
