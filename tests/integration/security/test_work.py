@@ -89,7 +89,7 @@ def test_columns_that_nobody_wants_are_not_read(database_url: str, tmp_path: Pat
 def test_a_body_that_takes_too_much_memory_is_refused(database_url: str, tmp_path: Path) -> None:
     # What it expands to is announced, and not too much for its length; but it is all in one page.
     noise = os.urandom(MIB // 2)
-    body = table({"text": ["x" * 250 * MIB], "noise": [noise]}, use_dictionary=False)
+    body = table({"text": ["x" * 200 * MIB], "noise": [noise]}, use_dictionary=False)
     with api(database_url, tmp_path, INGESTION_WORKER_MEMORY_BYTES=str(300 * MIB)) as (_, client):
         problems = bulk_and_import(client, body, PARQUET)
     assert [problem["code"] for problem in problems] == ["out_of_memory", "out_of_memory"]
