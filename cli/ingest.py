@@ -140,6 +140,9 @@ def _report(results: dict[Path, dict[str, Any]]) -> None:
         if result["state"] != "done":
             problem = result["problem"] or {"detail": f"the import was {result['state']}."}
             fail(f"{file}: {imports.explain(problem | {'errors': result['errors']})}")
+        kept = result.get("rejects_kept", result["rejected"])
+        if kept < result["rejected"]:
+            err.print(f"{file.name}: only the first {kept} rejected rows are kept.", markup=False)
         for error in result["errors"]:
             err.print(printable(f"{file.name}, row {error['row']}: {error['detail']} ({error['code']})"))
     if any(result["rejected"] for result in results.values()):

@@ -43,9 +43,13 @@ def client_name(scope: Any) -> str:
 class Places:
     """A bounded number of places, of which one client holds at most a share. May be used from any thread."""
 
-    def __init__(self, what: str, places: int, share: float) -> None:
-        """`what` names the work in problems, as "exports"; `share` is the part of all places for one client."""
+    def __init__(self, what: str, places: int, share: float, code: str = "too_busy") -> None:
+        """`what` names the work in problems, as "exports"; `share` is the part of all places for one client.
+
+        `code` is the problem's where all places are taken.
+        """
         self._what = what
+        self._code = code
         self._places = places
         self._places_each = max(1, math.ceil(places * share))
         self._held: Counter[str] = Counter()
@@ -71,7 +75,7 @@ class Places:
             if self._held[client] >= self._places_each:
                 raise ShareExceeded(self._what, self._places_each)
             if self._held.total() >= self._places:
-                raise Unavailable(f"Too many {self._what} are under way.", code="too_busy", retry_after_seconds=5)
+                raise Unavailable(f"Too many {self._what} are under way.", code=self._code, retry_after_seconds=5)
             self._held[client] += 1
 
     def give_back(self, client: str) -> None:

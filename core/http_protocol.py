@@ -1,7 +1,8 @@
 """uvicorn's HTTP protocol with bounds on what a client may send before its request is known, and on its time.
 
 uvicorn's parser takes a head of any length, and waits for ever for the rest of one. Here a head has a size and a
-time, a body may pause only so long, and connections beyond a number are turned away when they open.
+time, a body may pause only so long and has a lowest speed, and connections beyond a number are turned away when
+they open.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from core.metrics import HTTP_CONNECTIONS_REFUSED
-from core.problems import HeadTooLarge, Malformed, Problem, RequestTimeout, Unavailable
+from core.problems import BodyTooSlow, HeadTooLarge, Malformed, Problem, RequestTimeout, Unavailable
 from core.responses import problem_response
 from core.settings import HttpSettings, read_settings
 
@@ -38,9 +39,14 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._bounds = http_settings()
-        self._look_seconds = min(self._bounds.head_seconds, self._bounds.body_seconds) / _LOOKS
+        times = self._bounds.head_seconds, self._bounds.body_seconds, self._bounds.body_rate_seconds
+        self._look_seconds = min(times) / _LOOKS
         self._unread = 0  # bytes received since the parser last gave a head or a part of a body out
         self._in_body = False
+        # Of the body, since its speed was last judged: what came, and how long we were ready to read it.
+        self._body_bytes = 0
+        self._ready_seconds = 0.0
+        self._looked_at = 0.0
         self._refused = False
         self._due: float | None = None  # by when the client must have gone on, by the loop's clock
         self._timer: asyncio.TimerHandle | None = None
@@ -85,7 +91,9 @@ class BoundedProtocol(HttpToolsProtocol):
         # What comes behind a body as a header is none: it would be taken for one if it came at once.
         self.headers = []
         self._in_body, self._unread = True, 0
-        self._due = self.loop.time() + self._bounds.body_seconds
+        self._body_bytes, self._ready_seconds = 0, 0.0
+        self._looked_at = self.loop.time()
+        self._due = self._looked_at + self._bounds.body_seconds
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a body."""
@@ -93,6 +101,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         super().on_body(body)
         self._unread = 0
+        self._body_bytes += len(body)
         self._due = self.loop.time() + self._bounds.body_seconds
 
     def on_message_complete(self) -> None:
@@ -121,7 +130,23 @@ class BoundedProtocol(HttpToolsProtocol):
                 reason, seconds = "body_seconds", self._bounds.body_seconds
             self._refuse(reason, RequestTimeout(seconds))
             return
+        if self._in_body and self._is_slow(now):
+            bounds = self._bounds
+            self._refuse("body_rate", BodyTooSlow(bounds.body_bytes_per_second, bounds.body_rate_seconds))
+            return
         self._timer = self.loop.call_later(self._look_seconds, self._look)
+
+    def _is_slow(self, now: float) -> bool:
+        """Judge the speed of a body when it was awaited for long enough; not while it is us who do not read."""
+        if not self.flow.read_paused and not self.cycle.waiting_for_100_continue:
+            # A longer time means that this process stood still.
+            self._ready_seconds += min(now - self._looked_at, 2 * self._look_seconds)
+        self._looked_at = now
+        if self._ready_seconds < self._bounds.body_rate_seconds:
+            return False
+        slow = self._body_bytes < self._bounds.body_bytes_per_second * self._ready_seconds
+        self._body_bytes, self._ready_seconds = 0, 0.0
+        return slow
 
     def _refuse(self, reason: str, problem: Problem) -> None:
         """Answer with a problem if the client waits for nothing else, and end the connection."""

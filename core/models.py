@@ -374,6 +374,7 @@ class Import(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     sequence: Mapped[int] = mapped_column(sa.BigInteger, sa.Identity(), unique=True, comment="order of creation")
+    client: Mapped[str | None] = mapped_column(comment="who made it: the id of an API key, or an address")
     state: Mapped[ImportState] = mapped_column(_status(ImportState, "state"), server_default=ImportState.RECEIVING)
     media_type: Mapped[str]
     encoding: Mapped[str]
@@ -393,6 +394,12 @@ class Import(Base):
     accepted: Mapped[int] = mapped_column(sa.BigInteger, server_default="0")
     duplicates: Mapped[int] = mapped_column(sa.BigInteger, server_default="0")
     rejected: Mapped[int] = mapped_column(sa.BigInteger, server_default="0")
+    rejects_kept: Mapped[int] = mapped_column(
+        sa.BigInteger, server_default="0", comment="rejected rows in import_rejects: the first ones"
+    )
+    reject_bytes: Mapped[int] = mapped_column(
+        sa.BigInteger, server_default="0", comment="length of these rows together"
+    )
     problem: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON, comment="why it failed, as RFC 9457 says it")
     crashes: Mapped[int] = mapped_column(
         server_default="0", comment="claims that ended badly since the last batch"
@@ -409,6 +416,8 @@ class Import(Base):
         # Small: only imports that still need something done for them.
         sa.Index("ix_imports_open", "state", "sequence", postgresql_where=sa.text("has_body")),
         sa.Index("ix_imports_finished_at", "finished_at"),
+        # For the turns of clients, and for what each of them has stored.
+        sa.Index("ix_imports_client", "client", "started_at"),
     )
 
 

@@ -12,6 +12,7 @@ Problem
 ├── MethodNotAllowed     405
 ├── NotAcceptable        406
 ├── RequestTimeout       408
+├── BodyTooSlow          408
 ├── Conflict             409
 ├── TooLarge             413
 ├── UnsupportedType      415
@@ -194,6 +195,19 @@ class RequestTimeout(Problem):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"The request did not go on for {seconds:g} s.")
+
+
+class BodyTooSlow(Problem):
+    """The client sends the body of its request more slowly than it may."""
+
+    status = 408
+    code = "body_too_slow"
+
+    def __init__(self, bytes_per_second: int, seconds: float) -> None:
+        super().__init__(
+            f"The body came at under {bytes_per_second} bytes a second for {seconds:g} s. Send it faster, or in "
+            "several requests: PATCH /imports/{id} of the ingestion API goes on with an upload."
+        )
 
 
 class Conflict(Problem):

@@ -162,6 +162,13 @@ class HttpSettings(SettingsGroup):
         "the first byte of a further request (408).",
     )
     body_seconds: float = Field(30, gt=0, description="Longest pause within the body of a request (408).")
+    body_bytes_per_second: int = Field(
+        1024,
+        ge=0,
+        description="Slowest average at which the body of a request may arrive (408), over each "
+        "HTTP_BODY_RATE_SECONDS while the server is ready to read it; 0: any.",
+    )
+    body_rate_seconds: float = Field(30, gt=0, description="For how long each average of a body's speed is taken.")
     idle_seconds: int = Field(
         75, ge=1, description="An idle connection is closed after so many seconds; more than a proxy's."
     )

@@ -7,10 +7,17 @@ from typing import Any
 from core.datasets import Datasets
 from core.problems import DatasetNotAllowed, FieldError, InvalidFields, Problem, TooLarge
 from ingestion_api.mapping import Mapping
-from ingestion_api.readers import Reader, RowRefused
+from ingestion_api.readers import Reader
+from ingestion_api.rows import RowRefused
 from ingestion_api.submissions import NewText, check_fields
+from ingestion_api.watch import report_step
 
 _BATCH_CHARACTERS = 16_000_000  # two batches are held at a time
+# What an element of a list or an object takes in memory beside its characters, about.
+_ELEMENT_CHARACTERS = 50
+# A row of 1 MiB may have a hundred thousand wrong fields with long names.
+_TOLD_ERRORS = 10
+_DETAIL_CHARACTERS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,7 @@ class Batch:
         """Note a row that cannot be stored."""
         self.rejects.append(reject)
         self.rejected_fields.append(fields)
+        self.characters += _count_characters(fields)
 
 
 def read_batches(upload: BulkUpload, chunks: Iterable[bytes], after_row: int = 0) -> Iterator[Batch]:
@@ -66,6 +74,8 @@ def read_batches(upload: BulkUpload, chunks: Iterable[bytes], after_row: int = 0
     batch = Batch()
     try:
         for number, fields in upload.reader(chunks):
+            if number % upload.chunk_rows == 0:
+                report_step()
             if number <= after_row:
                 continue
             _check(batch, number, fields, upload)
@@ -99,6 +109,22 @@ def _check(batch: Batch, number: int, fields: object, upload: BulkUpload) -> Non
 
 
 def _first(number: int, invalid: InvalidFields) -> Reject:
-    """The code of the first wrong field, and the details of all."""
+    """The code of the first wrong field, and the details of the first few."""
     errors: list[FieldError] = invalid.errors
-    return Reject(number, errors[0].code, "; ".join(f"{error.pointer}: {error.detail}" for error in errors))
+    details = "; ".join(f"{error.pointer}: {error.detail}" for error in errors[:_TOLD_ERRORS])
+    if len(errors) > _TOLD_ERRORS:
+        details = f"{details[:_DETAIL_CHARACTERS]}; and {len(errors) - _TOLD_ERRORS} more"
+    return Reject(number, errors[0].code, details[:_DETAIL_CHARACTERS])
+
+
+def _count_characters(fields: object) -> int:
+    """Return how much memory a rejected row takes, in characters, about."""
+    match fields:
+        case str() | bytes():
+            return len(fields)
+        case dict():
+            return sum(_ELEMENT_CHARACTERS + len(name) + _count_characters(fields[name]) for name in fields)
+        case list():
+            return sum(_ELEMENT_CHARACTERS + _count_characters(value) for value in fields)
+        case _:
+            return _ELEMENT_CHARACTERS

@@ -17,6 +17,7 @@ from core.tracing import tracing
 from ingestion_api.batches import Batch, BulkUpload, Reject, read_batches
 from ingestion_api.near_duplicate_links import linked_datasets
 from ingestion_api.repository import ReadyRows, copy_new, create_stage, encode, insert_staged, stage_texts
+from ingestion_api.watch import OutOfMemory, waiting_for_postgres
 
 _SHOWN_ERRORS = 100
 
@@ -77,7 +78,7 @@ def store_bulk(
 
     Raises:
         Aborted: a row was rejected under `abort_on_error`; nothing is stored.
-        Problem: the body cannot be read on; carries the counts of what was stored before.
+        Problem: the body cannot be read on, or takes too much memory; carries the counts of what is stored.
     """
     counts = counts or Counts()
     try:
@@ -87,13 +88,18 @@ def store_bulk(
                 connection.commit()
             _store_batches(cursor, upload, read_batches(upload, chunks, after_row), journal, counts)
             if upload.abort_on_error:
-                _finish_all_or_nothing(cursor, upload, counts)
-                if journal is not None:
-                    journal(cursor, Batch(), counts)
-                connection.commit()
+                with waiting_for_postgres():
+                    _finish_all_or_nothing(cursor, upload, counts)
+                    if journal is not None:
+                        journal(cursor, Batch(), counts)
+                    connection.commit()
     except Problem as problem:
         problem.extra = counts.as_dict() | problem.extra
         raise
+    except MemoryError:
+        out_of_memory = OutOfMemory()
+        out_of_memory.extra = counts.as_dict()
+        raise out_of_memory from None
     return counts
 
 
@@ -154,7 +160,11 @@ def _one_behind(store: Store) -> Iterator[Store]:
         nonlocal under_way
         if under_way is not None:
             under_way.result()
-        under_way = thread.submit(store, batch, ready)
+        under_way = thread.submit(store_watched, batch, ready)
+
+    def store_watched(batch: Batch, ready: ReadyRows | None) -> None:
+        with waiting_for_postgres():
+            store(batch, ready)
 
     with ThreadPoolExecutor(1) as thread:
         try:

@@ -1,6 +1,7 @@
 """`POST /texts/bulk`."""
 
 import asyncio
+from pathlib import Path
 from typing import Annotated
 
 import anyio
@@ -8,6 +9,7 @@ import anyio.to_process
 from anyio import BrokenWorkerProcess
 from fastapi import Query, Request
 
+from core.fair_shares import Places, client_name
 from core.keys import allowed_datasets
 from core.problems import Problem, Unavailable
 from core.tracing import TRACEPARENT
@@ -21,6 +23,7 @@ from ingestion_api.decoding import require_encoding
 from ingestion_api.dependencies import DatasetsDep
 from ingestion_api.schemas import BulkResult
 from ingestion_api.settings import IngestionSettings
+from ingestion_api.watch import run_watched
 
 
 async def create_texts(
@@ -37,14 +40,10 @@ async def create_texts(
 
 
 async def _store(request: Request, bulk: BulkRequest) -> Counts:
-    limiter: anyio.CapacityLimiter = request.app.state.bulk_limiter
-    if limiter.available_tokens < 1:
-        raise Unavailable(
-            "Other bulk uploads are under way. Send this one again.", code="bulk_busy", retry_after_seconds=5
-        )
-    with metrics.BULK_UPLOADS.track_inprogress():
+    places: Places = request.app.state.bulk_places
+    with places.hold(client_name(request.scope)), metrics.BULK_UPLOADS.track_inprogress():
         try:
-            counts = await _store_in_process(request, bulk, limiter)
+            counts = await _store_in_process(request, bulk)
         except BrokenWorkerProcess:
             raise Unavailable(
                 "The process that stored the rows is gone; some are stored. Send them again.", code="bulk_crashed"
@@ -56,14 +55,26 @@ async def _store(request: Request, bulk: BulkRequest) -> Counts:
     return counts
 
 
-async def _store_in_process(request: Request, bulk: BulkRequest, limiter: anyio.CapacityLimiter) -> Counts:
-    settings: IngestionSettings = request.app.state.settings
-    with open_pipe() as (path, end):
+async def _store_in_process(request: Request, bulk: BulkRequest) -> Counts:
+    state = request.app.state
+    settings: IngestionSettings = state.settings
+    with open_pipe() as (body, end):
+
+        async def store(reports: Path) -> Counts:
+            return await anyio.to_process.run_sync(
+                store_body,
+                bulk,
+                body,
+                state.database,
+                settings,
+                reports,
+                cancellable=True,
+                limiter=state.bulk_limiter,
+            )
+
         sending = asyncio.create_task(send_body(request.stream(), end, settings.idle_seconds))
         try:
-            return await anyio.to_process.run_sync(
-                store_body, bulk, path, request.app.state.database, settings, limiter=limiter
-            )
+            return await run_watched(store, settings.worker_seconds)
         finally:
             sending.cancel()
             await asyncio.wait([sending])

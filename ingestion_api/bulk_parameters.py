@@ -1,5 +1,6 @@
 """How a bulk body is to be read: its media type and the parameters of the request."""
 
+from functools import partial
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -8,18 +9,20 @@ from core.datasets import Datasets, require_dataset
 from core.keys import require_dataset_allowed
 from core.openapi import DATASET_NAME
 from ingestion_api.batches import BulkUpload
-from ingestion_api.mapping import LABEL_MAP, Columns, Mapping, map_columns, map_object, parse_label_map
+from ingestion_api.columns import Columns
+from ingestion_api.mapping import LABEL_MAP, Mapping, map_columns, map_object, parse_label_map
 from ingestion_api.near_duplicate_links import linked_datasets
-from ingestion_api.readers import Reader, read_csv, read_json_array, read_ndjson, read_parquet
+from ingestion_api.parquet_reader import read_parquet
+from ingestion_api.readers import Reader, read_csv, read_json_array, read_ndjson
 from ingestion_api.schemas import Line
 
+_PARQUET = "application/vnd.apache.parquet"
 READERS: dict[str, Reader] = {
     "application/x-ndjson": read_ndjson,
     "application/json": read_json_array,
     "text/csv": read_csv,
-    "application/vnd.apache.parquet": read_parquet,
+    _PARQUET: read_parquet,
 }
-
 
 # Twins are looked for under a lock that the dataset's single texts wait for: a third of a second for so many rows.
 _LINKED_CHUNK_ROWS = 500
@@ -76,9 +79,12 @@ def make_upload(
         InvalidFields: a parameter is wrong.
     """
     mapping = _mapping(media_type, parameters, datasets)
+    reader = READERS[media_type]
+    if media_type == _PARQUET:
+        reader = partial(read_parquet, columns=_columns(parameters))
     if linked_datasets(datasets):
         chunk_rows = min(chunk_rows, _LINKED_CHUNK_ROWS)
-    return BulkUpload(READERS[media_type], mapping, datasets, parameters.on_error == "abort", chunk_rows, allowed)
+    return BulkUpload(reader, mapping, datasets, parameters.on_error == "abort", chunk_rows, allowed)
 
 
 def _mapping(media_type: str, parameters: BulkParameters, datasets: Datasets) -> Mapping:
@@ -90,5 +96,8 @@ def _mapping(media_type: str, parameters: BulkParameters, datasets: Datasets) ->
     label_map = parse_label_map(parameters.label_map)
     if media_type in {"application/x-ndjson", "application/json"}:
         return map_object(defaults, label_map)
-    columns = Columns(parameters.text, parameters.label, parameters.source, parameters.metadata == "all")
-    return map_columns(columns, defaults, label_map)
+    return map_columns(_columns(parameters), defaults, label_map)
+
+
+def _columns(parameters: BulkParameters) -> Columns:
+    return Columns(parameters.text, parameters.label, parameters.source, parameters.metadata == "all")

@@ -19,6 +19,7 @@ from ingestion_api.bulk import Counts, store_bulk
 from ingestion_api.bulk_parameters import BulkParameters, make_upload
 from ingestion_api.decoding import decode
 from ingestion_api.settings import IngestionSettings
+from ingestion_api.watch import limit_memory, report_each, reporting_to
 
 # The thread that reads rows must not keep the one that stores them waiting for the interpreter: by default it does
 # for 5 ms at each step of the conversation with Postgres, which took a third of the speed.
@@ -38,19 +39,23 @@ class BulkRequest:
 
 
 def store_body(
-    request: BulkRequest, body: Path, database: DatabaseSettings, settings: IngestionSettings
+    request: BulkRequest, body: Path, database: DatabaseSettings, settings: IngestionSettings, reports: Path
 ) -> Counts:
-    """Store what comes through the pipe `body`.
+    """Store what comes through the pipe `body`; say through `reports` that it goes on.
 
     Raises:
         Problem: as `store_bulk`; or a parameter is wrong.
         ClientDisconnect: the client is gone; what it sent is stored.
     """
-    prepare_process()
+    prepare_process(settings)
     chunk_rows = settings.bulk_chunk_rows
     upload = make_upload(request.media_type, request.parameters, request.datasets, chunk_rows, request.allowed)
-    chunks = decode(receive_body(body, settings.idle_seconds), request.encoding)
-    with tracing_for(request.traceparent), connect_in_thread(database, "ingestion_api bulk") as connection:
+    chunks = decode(report_each(receive_body(body, settings.idle_seconds)), request.encoding)
+    with (
+        tracing_for(request.traceparent),
+        connect_in_thread(database, "ingestion_api bulk") as connection,
+        reporting_to(reports),
+    ):
         return store_bulk(connection, upload, chunks)
 
 
@@ -65,8 +70,9 @@ def tracing_for(traceparent: str | None) -> Iterator[None]:
         tracing.flush()
 
 
-def prepare_process() -> None:
+def prepare_process(settings: IngestionSettings) -> None:
     """Make this process one that stores rows."""
+    limit_memory(settings.worker_memory_bytes)
     tracing.configure(read_settings(TracingSettings), "ingestion_api")
     step_back()
     sys.setswitchinterval(_SWITCH_SECONDS)

@@ -9,6 +9,7 @@ from core.openapi import (
     key_refusals,
     problem,
     reference,
+    share_exceeded,
     unavailable,
     wrong_field,
     wrong_parameter,
@@ -71,7 +72,7 @@ BULK_STORED: Responses = {
         **_NOTHING_STORED,
         errors=[_ROW_ERROR],
     ),
-    503: unavailable("bulk_busy", "Other bulk uploads are under way. Send this one again.", 5),
+    503: unavailable("bulk_busy", "Too many bulk uploads are under way.", 5),
 }
 
 TEXT_READ: Responses = {
@@ -166,6 +167,8 @@ EVENT_TAKEN: Responses = {
     204: {"description": "The event is taken. It is on disk, unless it is about something else than our texts."},
     400: problem(400, "malformed_event", "The body is no event of Argilla's."),
     401: problem(401, "bad_signature", "Send webhook-id, webhook-timestamp, webhook-signature."),
-    413: problem(413, "body_too_large", "The body is longer than 16777216 bytes."),
+    408: problem(408, "request_timeout", "The request did not go on for 5 s."),
+    413: problem(413, "body_too_large", "The body is longer than 4194304 bytes."),
+    429: share_exceeded("events", 32),
     503: _AWAY,
 }

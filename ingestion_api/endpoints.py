@@ -8,6 +8,7 @@ from anyio import to_thread
 from fastapi import Depends, FastAPI, Request, Response
 
 from core.datasets import Datasets, require_dataset
+from core.fair_shares import client_name
 from core.keys import Scope, is_dataset_allowed, require_dataset_allowed, require_scope
 from core.models import TextStatus
 from core.negotiation import Router
@@ -89,7 +90,7 @@ async def create_text(request: Request) -> Response:
     require_media_type(request, "application/json")
     row = await _parse(await read_body(request), state.datasets)
     require_dataset_allowed(row.dataset)
-    stored = await state.intake.store(row)
+    stored = await state.intake.store(row, client_name(request.scope))
     if stored.status == TextStatus.FORGOTTEN:
         raise Conflict("This text was forgotten on request, and is not taken again.", code=_FORGOTTEN)
     if tracing.on:

@@ -4,6 +4,7 @@ Nobody waits for a timer: a batch is what has gathered while the one before was 
 """
 
 import asyncio
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ import structlog
 
 from core.database import connect
 from core.datasets import Datasets
-from core.problems import Problem, Unavailable
+from core.problems import Problem, ShareExceeded, Unavailable
 from core.settings import DatabaseSettings
 from ingestion_api import metrics
 from ingestion_api.repository import INTAKE, Stored, insert_texts
@@ -25,33 +26,44 @@ log = structlog.get_logger()
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
     row: NewText
+    client: str
     stored: asyncio.Future[Stored]
 
 
 class Intake:
     """The bounded queue between requests and the database, and the task that empties it."""
 
-    def __init__(self, database: DatabaseSettings, settings: IngestionSettings, datasets: Datasets) -> None:
+    def __init__(
+        self, database: DatabaseSettings, settings: IngestionSettings, datasets: Datasets, client_share: float
+    ) -> None:
+        """`client_share`: the part of the queue that one client may fill."""
         self._database = database
         self._settings = settings
         self._datasets = datasets
         self._connection: psycopg.AsyncConnection | None = None
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(settings.waiting_limit)
+        self._queued: dict[str, int] = {}  # texts in the queue by client
+        self._most_queued = max(1, math.ceil(settings.waiting_limit * client_share))
         metrics.WAITING_LIMIT.set(settings.waiting_limit)
         self._task = asyncio.create_task(self._commit_for_ever())
 
-    async def store(self, row: NewText) -> Stored:
-        """Store one text; returns once it is committed.
+    async def store(self, row: NewText, client: str) -> Stored:
+        """Store one text that a client sent; returns once it is committed.
 
         Raises:
+            ShareExceeded: the client has filled its part of the queue.
             Unavailable: the queue is full, or the database is away or slow. The text may or may not be stored;
                 sending it again is safe.
         """
-        waiting = _Waiting(row, asyncio.get_running_loop().create_future())
+        queued = self._queued.get(client, 0)
+        if queued >= self._most_queued:
+            raise ShareExceeded("single texts", self._most_queued)
+        waiting = _Waiting(row, client, asyncio.get_running_loop().create_future())
         try:
             self._queue.put_nowait(waiting)
         except asyncio.QueueFull:
             raise Unavailable("The intake is full. Send the text again.", code="intake_full") from None
+        self._queued[client] = queued + 1
         metrics.WAITING.set(self._queue.qsize())
         try:
             async with asyncio.timeout(self._settings.wait_seconds):
@@ -96,9 +108,18 @@ class Intake:
             candidates = [await self._queue.get()]
             while len(candidates) < self._settings.commit_size and not self._queue.empty():
                 candidates.append(self._queue.get_nowait())
+            self._count_out(candidates)
             batch = [waiting for waiting in candidates if not waiting.stored.done()]
         metrics.WAITING.set(self._queue.qsize())
         return batch
+
+    def _count_out(self, taken: list[_Waiting]) -> None:
+        for waiting in taken:
+            left = self._queued[waiting.client] - 1
+            if left:
+                self._queued[waiting.client] = left
+            else:
+                del self._queued[waiting.client]
 
     async def _commit(self, rows: list[NewText]) -> list[Stored]:
         metrics.COMMIT_TEXTS.observe(len(rows))

@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from core.database import make_async_engine
 from core.datasets import load_datasets
+from core.fair_shares import Places
 from core.keys import KeyRing, ValidKey, select_valid_keys
 from core.logs import configure_logging
 from core.migrate import check_database
@@ -44,6 +45,7 @@ from ingestion_api.schemas import TextCreate
 from ingestion_api.settings import IngestionSettings
 from ingestion_api.shortcut import Shortcut
 from ingestion_api.webhook_secrets import WebhookSecrets
+from ingestion_api.webhooks import make_turns
 
 log = structlog.get_logger()
 
@@ -62,7 +64,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.intake = Intake(database, settings, app.state.datasets)
+        app.state.intake = Intake(database, settings, app.state.datasets, access.client_share)
         tasks = [
             asyncio.create_task(_follow_keys(engine, app.state.key_ring)),
             asyncio.create_task(follow_parent()),
@@ -93,9 +95,11 @@ def create_app(
     prepare(app.state.datasets)
     app.state.engine = engine
     app.state.database = database
+    app.state.bulk_places = Places("bulk uploads", settings.bulk_uploads, access.client_share, code="bulk_busy")
     app.state.bulk_limiter = anyio.CapacityLimiter(settings.bulk_uploads)
     app.state.key_ring = KeyRing(access.require_api_key, access.limit)
     app.state.webhook_secrets = WebhookSecrets(engine)
+    app.state.webhook_turns = make_turns()
     add_endpoints(app)
     app.add_middleware(Shortcut)
     install_web(app, {"database": lambda: check_database(engine)}, access)

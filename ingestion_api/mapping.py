@@ -1,7 +1,6 @@
 """Column and label mapping: from the sender's names to a submission's fields."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import date, time
 from decimal import Decimal
 from typing import Any
@@ -9,36 +8,12 @@ from typing import Any
 from msgspec import structs
 
 from core.openapi import BLANK
-from core.problems import FieldError, InvalidFields, Problem
+from core.problems import FieldError, InvalidFields
+from ingestion_api.columns import FIELD_COLUMNS, Columns, UnknownColumn
 from ingestion_api.quick_submission import QuickSubmission
-from ingestion_api.readers import RowRefused
+from ingestion_api.rows import RowRefused
 
 Mapping = Callable[[Any], Any]
-
-
-class UnknownColumn(Problem):
-    """A parameter names a column that the file does not have."""
-
-    status = 422
-    code = "unknown_column"
-
-    def __init__(self, parameter: str, column: str, columns: list[str]) -> None:
-        super().__init__(f"There is no column {column!r}; there are: {', '.join(columns)}.")
-        self.extra = {"errors": [{"parameter": parameter, "code": self.code, "detail": self.detail}]}
-
-
-# Columns that are fields when they have a field's name.
-_FIELD_COLUMNS = ("external_id", "source", "dataset")
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """Which columns of a file hold what."""
-
-    text: str
-    label: str | None  # None: `label`, if there is such a column
-    source: str | None  # a column, if the file has one of that name; else the source of all rows
-    all_metadata: bool
 
 
 _BLANKS = f"[{BLANK}]*"
@@ -100,7 +75,7 @@ def map_columns(
             fields["label"] = label_map.get(label, label)
         if columns.source in row:
             fields["source"] = str(cells.pop(columns.source, "")) or None
-        fields |= {name: str(cells.pop(name)) for name in _FIELD_COLUMNS if name in cells}
+        fields |= {name: str(cells.pop(name)) for name in FIELD_COLUMNS if name in cells}
         if (score := cells.pop("score", None)) is not None:
             fields["score"] = _number(score)
         if columns.all_metadata:

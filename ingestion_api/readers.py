@@ -1,4 +1,4 @@
-"""Readers of bulk bodies: from chunks of bytes to numbered rows, in constant memory.
+"""Readers of CSV and JSON bodies: from chunks of bytes to numbered rows, in constant memory.
 
 A reader yields `(row, fields)`; `fields` is a `RowRefused` where that row alone cannot be read, and in JSON mostly
 a `QuickSubmission`. What makes the rest of the body unreadable is raised as a Problem.
@@ -6,36 +6,20 @@ a `QuickSubmission`. What makes the rest of the body unreadable is raised as a P
 
 import codecs
 import csv
-import errno
-import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import IO, Any
+from typing import Any
 
-import pyarrow as pa
-from pyarrow import parquet
 from pydantic_core import from_json
 
-from core.problems import Malformed, TooLarge, Unavailable
+from core.problems import Malformed, TooLarge
+from ingestion_api.columns import check_columns
 from ingestion_api.json_elements import split_elements
 from ingestion_api.quick_submission import QuickSubmission, read_quickly
+from ingestion_api.rows import TOO_LONG, Row, RowRefused
 from ingestion_api.schemas import ROW_BYTES
 
-
-class RowRefused(Exception):
-    """One row cannot be read."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.detail = detail
-
-
-Row = tuple[int, Any | RowRefused]
 Reader = Callable[[Iterable[bytes]], Iterator[Row]]
-
-_TOO_LONG = RowRefused("row_too_large", f"longer than {ROW_BYTES} bytes")
-_PARQUET_ROWS = 1000
-_PARQUET_BUFFER_BYTES = 64 * 1024
 
 csv.field_size_limit(ROW_BYTES)
 
@@ -59,7 +43,7 @@ def read_json_array(chunks: Iterable[bytes]) -> Iterator[Row]:
 
 def _parse(value: bytes | None) -> QuickSubmission | Any | RowRefused:
     if value is None or len(value) > ROW_BYTES:
-        return _TOO_LONG
+        return TOO_LONG
     if quick := read_quickly(value):
         return quick
     try:
@@ -86,45 +70,12 @@ def _split_lines(chunks: Iterable[bytes]) -> Iterator[bytes | None]:
         yield None if dropping else rest
 
 
-def read_parquet(chunks: Iterable[bytes]) -> Iterator[Row]:
-    """Read a Parquet file; yields a dict by column name. Its index is at the end, so it passes through a file.
-
-    Raises:
-        Malformed: not a Parquet file, or a damaged one; rows before the fault have been yielded.
-        Unavailable: the disk that holds temporary files is full.
-    """
-    # Unbuffered: closing a buffered one would try again to write what did not fit.
-    with tempfile.TemporaryFile(buffering=0) as file:
-        _write(file, chunks)
-        file.seek(0)
-        try:
-            # Else pyarrow would hold a whole row group, and some files have one only.
-            reader = parquet.ParquetFile(file, pre_buffer=False, buffer_size=_PARQUET_BUFFER_BYTES)
-            batches = reader.iter_batches(_PARQUET_ROWS)
-            yield from enumerate((row for batch in batches for row in batch.to_pylist()), 1)
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            reason = str(error).splitlines()[0]
-            raise Malformed(f"The body is not readable Parquet: {reason}", code="malformed_parquet") from None
-
-
-def _write(file: IO[bytes], chunks: Iterable[bytes]) -> None:
-    for chunk in chunks:
-        rest = memoryview(chunk)
-        try:
-            while rest:
-                rest = rest[file.write(rest) :]
-        except OSError as error:
-            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
-                raise
-            raise Unavailable("There is no room for the file just now. Send it later.", code="disk_full") from None
-
-
 def read_csv(chunks: Iterable[bytes]) -> Iterator[Row]:
     """Read CSV with a header; yields a dict of strings by column name.
 
     Raises:
         Malformed: no header, or quotes that do not pair; rows before the fault have been yielded.
-        TooLarge: a row is over the limit, so that the next one cannot be found.
+        TooLarge: the header is over its limit; or a row is, so that the next one cannot be found.
     """
     lines = _CsvLines(chunks)
     # `strict` refuses what other programs would read in another way.
@@ -141,7 +92,8 @@ def read_csv(chunks: Iterable[bytes]) -> Iterator[Row]:
 def _check_header(header: list[str]) -> list[str]:
     if not any(header):
         raise Malformed("The CSV has no header.", code="malformed_csv")
-    if twice := sorted({name for name in header if header.count(name) > 1}):
+    check_columns(header)
+    if twice := sorted(name for name, count in Counter(header).items() if count > 1):
         raise Malformed(f"The CSV's header names a column twice: {', '.join(twice)}.", code="malformed_csv")
     return header
 

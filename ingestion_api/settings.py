@@ -26,12 +26,36 @@ class IngestionSettings(SettingsGroup):
     idle_seconds: float = Field(
         30, gt=0, description="A client that sends nothing of its body for so long is cut off."
     )
+    worker_memory_bytes: int = Field(
+        2**30,
+        ge=2**28,
+        description="Memory that each process which reads bulk bodies or imports may take; a body that needs more "
+        "is refused.",
+    )
+    worker_seconds: float = Field(
+        300,
+        gt=0,
+        description="Such a process is ended when it has made no progress for so long, waits for Postgres not "
+        "counted; its body is refused.",
+    )
     import_max_bytes: int = Field(100 * 2**30, ge=1, description="Longest body of an import, as it is sent.")
     import_expire_seconds: float = Field(
         86400, gt=0, description="An import whose upload nobody continues for so long fails."
     )
     import_lease_seconds: float = Field(
         60, gt=0, description="An import whose process is gone is taken over by another one after this time."
+    )
+    import_rejects: int = Field(
+        10_000, ge=1, description="Rejected rows of an import that are kept; further ones are only counted."
+    )
+    import_reject_bytes: int = Field(
+        64 * 2**20,
+        ge=1,
+        description="Bytes of an import's rejected rows that are kept; more are only counted.",
+    )
+    client_imports: int = Field(100, ge=1, description="Unfinished imports that one client may have (429).")
+    client_import_bytes: int = Field(
+        200 * 2**30, ge=1, description="Bytes that the bodies of one client's imports may have together (413)."
     )
     import_keep_days: float = Field(
         30, gt=0, description="Finished imports and their rejected rows are deleted after this time."

@@ -7,6 +7,7 @@ import msgspec
 import orjson
 from msgspec import Struct
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from core.datasets import DEFAULT_DATASET, Dataset, Datasets
 from core.problems import ERRORS_SHOWN, FieldError, InvalidFields, Malformed, Problem, TooLarge, json_pointer
@@ -14,6 +15,9 @@ from core.text_identity import TEXT_BYTES, normalise, text_key
 from ingestion_api.enrichment.fields import enrich
 from ingestion_api.quick_submission import QuickSubmission, convert_quickly, fits, read_quickly
 from ingestion_api.schemas import TextCreate
+
+# Of a submission, or of its metadata: a client that sends more is told that alone.
+_MOST_FIELDS = 1000
 
 
 class NewText(Struct, frozen=True, gc=False):
@@ -44,6 +48,8 @@ def parse_submission(body: bytes, datasets: Datasets) -> NewText:
     quick = read_quickly(body)
     if quick and fits(quick, datasets):
         return _to_row(quick, datasets)
+    if len(body) > _MOST_FIELDS:
+        _refuse_very_many_fields(_read_or_none(body))
     try:
         submission = TextCreate.model_validate_json(body, context=datasets)
     except ValidationError as error:
@@ -58,11 +64,29 @@ def check_fields(fields: Any, datasets: Datasets) -> NewText:
         return _to_row(quick, datasets)
     if isinstance(fields, QuickSubmission):
         fields = {name: value for name, value in msgspec.structs.asdict(fields).items() if value is not None}
+    _refuse_very_many_fields(fields)
     try:
         submission = TextCreate.model_validate(fields, context=datasets)
     except ValidationError as error:
         raise _refusal(error) from None
     return _to_row(submission, datasets)
+
+
+def _read_or_none(body: bytes) -> Any:
+    try:
+        return from_json(body)
+    except ValueError:
+        return None  # the model tells what is wrong
+
+
+def _refuse_very_many_fields(fields: Any) -> None:
+    """Refuse what would take pydantic seconds: it makes an error of each of a hundred thousand wrong fields."""
+    if not isinstance(fields, dict):
+        return
+    for value, pointer in ((fields, ""), (fields.get("metadata"), "/metadata")):
+        if isinstance(value, dict) and len(value) > _MOST_FIELDS:
+            detail = f"must not have {len(value):,} fields"
+            raise InvalidFields([FieldError("too_many_fields", detail, pointer=pointer)])
 
 
 def _to_row(submission: TextCreate | QuickSubmission, datasets: Datasets) -> NewText:

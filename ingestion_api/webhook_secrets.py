@@ -1,5 +1,6 @@
 """The secrets with which Argilla may sign: kept in Postgres by the uploader, held in memory here."""
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,10 +12,33 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from core import models
 from core.problems import BadSignature
 
+_HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
+_ID = re.compile(r"[\x21-\x7e]{1,200}")
+_TIMESTAMP = re.compile(r"[0-9]{1,15}")
+_SIGNATURES = re.compile(r"v1,[A-Za-z0-9+/]{43}=( [\x21-\x7e]{1,200}){0,9}")
+_TOLERANCE_SECONDS = 5 * 60  # as standardwebhooks has it
+
 # A stranger's events make us look for new secrets at most so often.
 _LOOK_SECONDS = 1.0
 # A secret that is not valid any more is forgotten after so long.
 _KEEP_SECONDS = 10.0
+
+
+def check_headers(given: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers of an event, if an event with such headers may be signed: a look at them costs nothing.
+
+    Raises:
+        BadSignature: one is missing, malformed, or too old.
+    """
+    headers = {name: given[name] for name in _HEADERS if name in given}
+    if len(headers) < len(_HEADERS):
+        raise BadSignature(f"Send {', '.join(_HEADERS)}.")
+    for name, pattern in zip(_HEADERS, (_ID, _TIMESTAMP, _SIGNATURES), strict=True):
+        if not pattern.fullmatch(headers[name]):
+            raise BadSignature(f"{name} is not as Argilla sends it.")
+    if abs(time.time() - int(headers["webhook-timestamp"])) > _TOLERANCE_SECONDS:
+        raise BadSignature("The event is over five minutes old, or one of the clocks is wrong.")
+    return headers
 
 
 class WebhookSecrets:

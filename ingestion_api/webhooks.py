@@ -4,6 +4,8 @@ What an event says of an annotation is not used: events come late, twice and in 
 The uploader reads from Argilla what is true.
 """
 
+import asyncio
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -12,15 +14,24 @@ import orjson
 from fastapi import Request, Response
 from pydantic import BaseModel, ValidationError
 
-from core.problems import BadSignature, Malformed, Problem
+from core.fair_shares import Turns, client_name
+from core.problems import BadSignature, Malformed, RequestTimeout, TooLarge, Unavailable, UnsupportedType
 from core.tracing import note_step, tracing
 from ingestion_api import metrics, repository
 from ingestion_api.dependencies import read_body
+from ingestion_api.schemas import ROW_BYTES
+from ingestion_api.webhook_secrets import check_headers
 
-# The largest text with its metadata and the dataset's guidelines, with each character escaped.
-EVENT_BYTES = 16 * 1024 * 1024
-
-_HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
+# An event holds its record, so the text and its metadata, which came in a row. Argilla escapes what is not ASCII,
+# into at most three times as many bytes. Guidelines, questions and the annotator's answer have the rest.
+EVENT_BYTES = 4 * ROW_BYTES
+_LENGTH_DIGITS = 15
+# Nobody knows who sends a body before it is read: a few are read at once, and each must come soon.
+_READ_AT_ONCE, _WAITING, _WAITING_SHARE = 4, 64, 0.5
+_BODY_SECONDS = 5.0
+# Argilla waits 20 seconds for its answer, and sends again after 10, 60 and 180 seconds.
+_WAIT_SECONDS = 10.0
+_RETRY_SECONDS = 10
 
 
 class _Dataset(BaseModel):
@@ -37,6 +48,11 @@ class _Event(BaseModel):
     type: str
     timestamp: datetime
     data: dict[str, Any]
+
+
+def make_turns() -> Turns:
+    """Return the turns that events take to be read."""
+    return Turns("events", _READ_AT_ONCE, _WAITING, _WAITING_SHARE)
 
 
 async def receive_event(request: Request) -> Response:
@@ -59,17 +75,36 @@ async def receive_event(request: Request) -> Response:
 
 async def _read_signed(request: Request) -> tuple[_Event, _Record | None]:
     try:
-        headers = {name: request.headers[name] for name in _HEADERS if name in request.headers}
-        if len(headers) < len(_HEADERS):
-            # Strangers are not worth reading.
-            raise BadSignature(f"Send {', '.join(_HEADERS)}.")
-        body = await read_body(request, EVENT_BYTES)
-        await request.app.state.webhook_secrets.verify(body, headers)
-        return parse_event(body)
-    except Problem as problem:
-        is_forged = isinstance(problem, BadSignature)
-        metrics.WEBHOOK_EVENTS.labels("forged" if is_forged else "malformed").inc()
+        headers = check_headers(request.headers)
+        length = request.headers.get("content-length", "0")
+        if len(length) > _LENGTH_DIGITS or int(length) > EVENT_BYTES:  # the server lets nothing but digits pass
+            raise TooLarge(f"The body is longer than {EVENT_BYTES} bytes.")
+        return parse_event(await _read_and_verify(request, headers))
+    except BadSignature:
+        metrics.WEBHOOK_EVENTS.labels("forged").inc()
         raise
+    except (Malformed, TooLarge, UnsupportedType):
+        metrics.WEBHOOK_EVENTS.labels("malformed").inc()
+        raise
+
+
+async def _read_and_verify(request: Request, headers: dict[str, str]) -> bytes:
+    turns: Turns = request.app.state.webhook_turns
+    async with AsyncExitStack() as stack:
+        try:
+            async with asyncio.timeout(_WAIT_SECONDS):
+                await stack.enter_async_context(turns.turn(client_name(request.scope)))
+        except TimeoutError:
+            raise Unavailable(
+                "Other events are being read.", code="webhooks_busy", retry_after_seconds=_RETRY_SECONDS
+            ) from None
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                body = await read_body(request, EVENT_BYTES)
+        except TimeoutError:
+            raise RequestTimeout(_BODY_SECONDS) from None
+        await request.app.state.webhook_secrets.verify(body, headers)
+    return body
 
 
 def parse_event(body: bytes) -> tuple[_Event, _Record | None]:

@@ -34,6 +34,7 @@ _LISTED: dict[str, Any] = {
     "accepted": 1249000,
     "duplicates": 999,
     "rejected": 1,
+    "rejects_kept": 1,
     "problem": None,
 }
 _IMPORT = _LISTED | {"errors": [_ROW_ERROR]}
@@ -140,8 +141,8 @@ _REJECT = (
 )
 REJECTS_READ: Responses = {
     200: {
-        "description": "A line for each rejected row. `fields`: the row as it was read; null if it could not be "
-        "read, is over 64 KiB, or a dataset redacts texts.",
+        "description": "A line for each rejected row that is kept: the first `rejects_kept` ones. `fields`: the "
+        "row as it was read; null if it could not be read, is over 64 KiB, or a dataset redacts texts.",
         "content": {"application/x-ndjson": {"schema": {"type": "string"}, "example": _REJECT}},
     },
     **key_refusals("ingest"),

@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy import RowMapping
 
 from core.audit import Action, Entry, caller, noting, write_line
+from core.fair_shares import client_name
 from core.keys import allowed_datasets
 from core.problems import Problem
 from core.web import require_media_type
@@ -17,6 +18,7 @@ from ingestion_api.bulk_parameters import READERS, BulkParameters, make_upload
 from ingestion_api.decoding import require_encoding
 from ingestion_api.dependencies import ConnectionDep, DatasetsDep
 from ingestion_api.imports import repository
+from ingestion_api.imports.quotas import require_room
 from ingestion_api.imports.schemas import (
     AppendHeaders,
     Import,
@@ -58,7 +60,9 @@ async def create_import(
     given = parameters.model_dump(exclude_none=True)
     allowed = allowed_datasets()
     async with lend_connection(request) as connection:
-        id_ = await repository.create_import(connection, media_type, encoding, given, length, allowed)
+        client = client_name(request.scope)
+        await require_room(connection, settings, client, length)
+        id_ = await repository.create_import(connection, client, media_type, encoding, given, length, allowed)
         await connection.commit()
     try:
         await receive(request, id_, headers, 0, length)

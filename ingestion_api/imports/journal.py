@@ -7,6 +7,8 @@ from uuid import UUID
 
 import psycopg
 
+from ingestion_api.imports.kept_rejects import StoredReject
+
 _CHUNK = 'select data from import_chunks where import_id = %s and "offset" = %s'
 
 # running -> running: a batch is stored with its counts, and the claim renewed.
@@ -14,6 +16,7 @@ _RECORD = """
     update imports
     set last_row = greatest(last_row, %(last_row)s), received = %(received)s, accepted = %(accepted)s,
         duplicates = %(duplicates)s, rejected = %(rejected)s, bytes_read = %(bytes_read)s,
+        rejects_kept = %(rejects_kept)s, reject_bytes = %(reject_bytes)s,
         crashes = case when %(is_progress)s then 0 else crashes end,
         lease_until = now() + make_interval(secs => %(lease_seconds)s)
     where id = %(id)s and lease_owner = %(owner)s and state = 'running'
@@ -29,7 +32,7 @@ _END = """
 """
 
 _FORGET = """
-    update imports set last_row = 0, received = 0, rejected = 0, bytes_read = 0
+    update imports set last_row = 0, received = 0, rejected = 0, bytes_read = 0, rejects_kept = 0, reject_bytes = 0
     where id = %s and lease_owner = %s and state = 'running'
 """
 _FORGET_REJECTS = "delete from import_rejects where import_id = %s"
@@ -46,10 +49,8 @@ def record(cursor: psycopg.Cursor[Any], values: dict[str, Any]) -> bool:
     return cursor.execute(_RECORD, values).rowcount == 1
 
 
-def add_rejects(
-    cursor: psycopg.Cursor[Any], id_: UUID, rejects: Iterable[tuple[int, str, str, str | None]]
-) -> None:
-    """Store rejected rows: (row, code, detail, fields as JSON)."""
+def add_rejects(cursor: psycopg.Cursor[Any], id_: UUID, rejects: Iterable[StoredReject]) -> None:
+    """Store rejected rows."""
     with cursor.copy(_REJECTS) as copy:
         for row, code, detail, fields in rejects:
             copy.write_row((id_, row, _storable(code), _storable(detail), fields))

@@ -52,3 +52,30 @@ class InconsistentLength(Problem):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.extra = {"type": f"{_PROBLEM_TYPES}inconsistent-upload-length"}
+
+
+class TooManyImports(Problem):
+    """The client has as many unfinished imports as it may have."""
+
+    status = 429
+    code = "too_many_imports"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"You have {most} unfinished imports, and may have no more. Finish or delete one: "
+            "GET /imports lists them.",
+            headers={"Retry-After": "60"},
+        )
+
+
+class ImportBytesExceeded(Problem):
+    """The bodies of the client's imports are as long together as they may be."""
+
+    status = 413
+    code = "import_bytes_exceeded"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"The bodies of your unfinished imports may have {most} bytes together. "
+            "Wait until some have ended, or delete some; then go on with this one."
+        )

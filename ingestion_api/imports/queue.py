@@ -15,12 +15,20 @@ _STEP_CHUNKS = 32
 _STEP_REJECTS = 10_000
 
 # waiting -> running: claimed. running -> running: taken over from a process that is gone or frozen.
+# Clients take turns: first comes the one whose last import was started the longest ago.
 _CLAIM = text("""
-    with next as (
-        select id, state from imports
+    with open as (
+        select id, coalesce(client, '') as client, sequence from imports
         where has_body and (state = 'waiting' or (state = 'running' and lease_until < now()))
-        order by sequence limit 1
-        for update skip locked
+    ), turns as (
+        select client, (select max(started_at) from imports where imports.client = clients.client) as last_start
+        from (select distinct client from open) as clients
+    ), next as (
+        select imports.id, imports.state
+        from open join turns using (client) join imports using (id)
+        where imports.state = 'waiting' or (imports.state = 'running' and imports.lease_until < now())
+        order by turns.last_start nulls first, open.sequence limit 1
+        for update of imports skip locked
     )
     update imports
     set state = 'running', lease_owner = :owner, lease_until = now() + make_interval(secs => :lease_seconds),
@@ -42,7 +50,7 @@ _RELEASE = text("""
     where id = :id and lease_owner = :owner and state = 'running'
 """)
 
-# running -> failed: it brings down whoever runs it.
+# running -> failed: it brings down whoever runs it, or does not go on.
 _GIVE_UP = text("""
     update imports
     set state = 'failed', problem = cast(:problem as json), finished_at = now(),
@@ -81,7 +89,7 @@ _DROP_IMPORT = text("delete from imports where id = :id")
 
 
 async def claim_import(engine: AsyncEngine, lease_seconds: float) -> Claim | None:
-    """Claim the oldest import that waits, or whose process is gone."""
+    """Claim an import that waits, or whose process is gone: the oldest one of the client whose turn it is."""
     values = {"owner": uuid4(), "lease_seconds": lease_seconds}
     async with engine.begin() as connection:
         row = (await connection.execute(_CLAIM, values)).mappings().one_or_none()
@@ -98,6 +106,8 @@ def _claim(row: RowMapping) -> Claim:
         length=row["upload_offset"],
         last_row=row["last_row"],
         counts=Counts(row["received"], row["accepted"], row["duplicates"], row["rejected"]),
+        rejects_kept=row["rejects_kept"],
+        reject_bytes=row["reject_bytes"],
         crashes=row["crashes"],
         datasets=None if row["datasets"] is None else frozenset(row["datasets"]),
     )

@@ -24,7 +24,7 @@ import msgspec
 import orjson
 
 from ingestion_api.quick_submission import QuickSubmission
-from ingestion_api.readers import RowRefused
+from ingestion_api.rows import RowRefused
 
 _FIELDS_BYTES = 64 * 1024
 

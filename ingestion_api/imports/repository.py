@@ -11,6 +11,8 @@ from core.keys import allowed_datasets
 from core.models import Import, ImportChunk, ImportReject, ImportState
 from core.problems import NotFound
 
+_UNFINISHED = (ImportState.RECEIVING, ImportState.WAITING, ImportState.RUNNING)
+
 
 def _visible() -> ColumnElement[bool]:
     """Return the condition of the imports that the request's key may see.
@@ -25,6 +27,7 @@ def _visible() -> ColumnElement[bool]:
 
 async def create_import(
     connection: AsyncConnection,
+    client: str,
     media_type: str,
     encoding: str,
     parameters: dict[str, Any],
@@ -35,6 +38,7 @@ async def create_import(
     id_ = uuid4()
     values = {
         "id": id_,
+        "client": client,
         "media_type": media_type,
         "encoding": encoding,
         "parameters": parameters,
@@ -43,6 +47,30 @@ async def create_import(
     }
     await connection.execute(insert(Import).values(values))  # -> receiving
     return id_
+
+
+async def lock_client(connection: AsyncConnection, client: str) -> None:
+    """Let the client's other requests for new imports wait until the transaction ends."""
+    await connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"imports of {client}", 0))))
+
+
+async def count_unfinished(connection: AsyncConnection, client: str) -> int:
+    """Count the client's imports that have not ended."""
+    query = select(func.count()).where(Import.client == client, Import.has_body, Import.state.in_(_UNFINISHED))
+    return (await connection.execute(query)).scalar_one()
+
+
+async def sum_bytes(connection: AsyncConnection, client: str) -> int:
+    """Return how many bytes the bodies of the client's imports take."""
+    query = select(func.coalesce(func.sum(Import.upload_offset), 0)).where(
+        Import.client == client, Import.has_body
+    )
+    return int((await connection.execute(query)).scalar_one())
+
+
+async def get_client(connection: AsyncConnection, id_: UUID) -> str | None:
+    """Return who made an import; None if that is not known, or there is no import."""
+    return (await connection.execute(select(Import.client).where(Import.id == id_))).scalar()
 
 
 async def get_import(connection: AsyncConnection, id_: UUID) -> RowMapping:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -24,8 +25,10 @@ from ingestion_api.bulk_parameters import BulkParameters, make_upload
 from ingestion_api.bulk_process import prepare_process, tracing_for
 from ingestion_api.decoding import decode
 from ingestion_api.imports import journal
+from ingestion_api.imports.kept_rejects import KeptRejects, StoredReject
 from ingestion_api.imports.rejected_fields import to_json
 from ingestion_api.settings import IngestionSettings
+from ingestion_api.watch import report_each, reporting_to, waiting_for_postgres
 
 # Postgres ends a long insert soon after the process that wanted it is gone.
 _OPTIONS = "-c client_connection_check_interval=5s"
@@ -45,6 +48,8 @@ class Claim:
     length: int
     last_row: int
     counts: Counts
+    rejects_kept: int
+    reject_bytes: int
     crashes: int
     datasets: frozenset[str] | None  # that its rows may name; None: all
 
@@ -62,14 +67,14 @@ class ClaimLost(Exception):
 
 
 def run_import(
-    claim: Claim, datasets: Datasets, database: DatabaseSettings, settings: IngestionSettings
+    claim: Claim, datasets: Datasets, database: DatabaseSettings, settings: IngestionSettings, reports: Path
 ) -> Outcome:
-    """Store the rows behind the last one that is counted.
+    """Store the rows behind the last one that is counted; say through `reports` that it goes on.
 
     Raises:
         psycopg.OperationalError: the database is away; what is committed is counted.
     """
-    prepare_process()
+    prepare_process(settings)
     counts = Counts() if claim.parameters["on_error"] == "abort" else claim.counts
     before = asdict(counts)
     state = None
@@ -78,6 +83,7 @@ def run_import(
         suppress(ClaimLost),  # outside of the connection's block, which then rolls back
         _connect(database) as connection,
         _connect(database, autocommit=True) as reader,
+        reporting_to(reports),
     ):
         state = _run(claim, datasets, settings, counts, connection, reader)
     return Outcome(state, {name: getattr(counts, name) - before[name] for name in _COUNTED})
@@ -101,7 +107,7 @@ def _run(
         keep_fields = not any(dataset.redact for dataset in datasets.values())
         note = _make_journal(claim, body, settings, upload.abort_on_error, keep_fields)
         after_row = 0 if upload.abort_on_error else claim.last_row
-        store_bulk(connection, upload, decode(body.chunks(), claim.encoding), note, counts, after_row)
+        store_bulk(connection, upload, decode(report_each(body.chunks()), claim.encoding), note, counts, after_row)
     except Problem as problem:
         connection.rollback()
         journal.fail(connection, claim.id, claim.owner, _without_counts(problem))
@@ -121,7 +127,8 @@ class _Body:
 
     def chunks(self) -> Iterator[bytes]:
         while self.bytes_read < self._claim.length:
-            chunk = journal.read_chunk(self._reader, self._claim.id, self.bytes_read)
+            with waiting_for_postgres():
+                chunk = journal.read_chunk(self._reader, self._claim.id, self.bytes_read)
             if chunk is None:
                 raise ClaimLost  # it was deleted
             self.bytes_read += len(chunk)
@@ -132,29 +139,35 @@ def _make_journal(
     claim: Claim, body: _Body, settings: IngestionSettings, abort: bool, keep_fields: bool
 ) -> Journal:
     parent = os.getppid()
+    kept = KeptRejects(0, 0, settings.import_rejects, settings.import_reject_bytes)
+    if not abort:
+        kept.go_on(claim.rejects_kept, claim.reject_bytes, claim.counts.rejected)
 
     def note(cursor: Cursor, batch: Batch, counts: Counts) -> None:
         if os.getppid() != parent:
             raise ClaimLost
+        rejects = list(kept.keep(_rejects(batch, keep_fields)))
         values = asdict(counts) | {
             "id": claim.id,
             "owner": claim.owner,
             "last_row": batch.last_row,
             "bytes_read": body.bytes_read,
+            "rejects_kept": kept.rows,
+            "reject_bytes": kept.bytes,
             "lease_seconds": settings.import_lease_seconds,
             # All or nothing begins anew: no batch is progress that a crash leaves.
             "is_progress": not abort,
         }
         if not journal.record(cursor, values):
             raise ClaimLost
-        journal.add_rejects(cursor, claim.id, _rejects(batch, keep_fields))
+        journal.add_rejects(cursor, claim.id, rejects)
         if abort and not batch.received:
             journal.finish(cursor, claim.id, claim.owner)  # with the rows, in one transaction
 
     return note
 
 
-def _rejects(batch: Batch, keep_fields: bool) -> Iterator[tuple[int, str, str, str | None]]:
+def _rejects(batch: Batch, keep_fields: bool) -> Iterator[StoredReject]:
     for reject, fields in zip(batch.rejects, batch.rejected_fields, strict=True):
         yield reject.row, reject.code, reject.detail, to_json(fields) if keep_fields else None
 

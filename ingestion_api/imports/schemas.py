@@ -75,13 +75,14 @@ class Import(BaseModel):
     accepted: int
     duplicates: int
     rejected: int
+    rejects_kept: int = Field(description="Rejected rows at /imports/{id}/rejects: the first ones.")
     problem: dict[str, Any] | None = Field(description="Why it failed.")
 
 
 class ImportRead(Import):
     """An import with the first rows that were rejected."""
 
-    errors: list[RowError] = Field(description="The first 100; all are at /imports/{id}/rejects.")
+    errors: list[RowError] = Field(description="The first 100; more are at /imports/{id}/rejects.")
 
 
 class ImportList(BaseModel):

@@ -26,6 +26,7 @@ from ingestion_api.imports.problems import (
     UploadCompleted,
     upload_state,
 )
+from ingestion_api.imports.quotas import require_room_for_piece
 from ingestion_api.imports.schemas import UploadHeaders
 from ingestion_api.settings import IngestionSettings
 
@@ -96,6 +97,7 @@ async def receive(request: Request, id_: UUID, headers: UploadHeaders, offset: i
         BodyTimeout, ClientDisconnect: it was cut short; what came is stored.
         OffsetMismatch, UploadCompleted, ImportEnded: another request was faster.
         InconsistentLength, TooLarge: more comes than was announced, or than an import may have.
+        ImportBytesExceeded: more comes than the client's imports may have together; what came before is stored.
         Unavailable, OperationalError: the database is slow or away.
     """
     settings: IngestionSettings = request.app.state.settings
@@ -148,6 +150,7 @@ async def _store(request: Request, id_: UUID, offset: int, length: int | None, p
         if not await repository.append_chunk(connection, id_, offset, length, piece):
             require_open(await repository.get_import(connection, id_), offset)
             raise InconsistentLength("Another request has announced another length of the upload.")
+        await require_room_for_piece(connection, request.app.state.settings, id_)
         await connection.commit()
     metrics.IMPORT_BYTES.inc(len(piece))
 

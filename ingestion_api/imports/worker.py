@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import anyio
 import anyio.to_process
@@ -18,6 +19,7 @@ from ingestion_api import metrics
 from ingestion_api.imports import queue
 from ingestion_api.imports.run import Claim, Outcome, run_import
 from ingestion_api.settings import IngestionSettings
+from ingestion_api.watch import NoProgress, run_watched
 
 log = structlog.get_logger()
 
@@ -52,9 +54,12 @@ async def importing(
     limiter = anyio.CapacityLimiter(1)
 
     async def start(claim: Claim) -> Outcome:
-        return await anyio.to_process.run_sync(
-            run_import, claim, datasets, database, settings, cancellable=True, limiter=limiter
-        )
+        async def run(reports: Path) -> Outcome:
+            return await anyio.to_process.run_sync(
+                run_import, claim, datasets, database, settings, reports, cancellable=True, limiter=limiter
+            )
+
+        return await run_watched(run, settings.worker_seconds)
 
     tasks = [
         asyncio.create_task(_for_ever(lambda: _run_next(engine, settings, start), completed)),
@@ -113,6 +118,12 @@ async def _run(
     try:
         with metrics.IMPORT_SECONDS.time():
             outcome = await _while_held(engine, settings, claim, start)
+    except NoProgress as problem:
+        # Not again: it would take as long.
+        log.error("import.stuck", import_id=str(claim.id), last_row=claim.last_row)
+        metrics.IMPORTS.labels("failed").inc()
+        await queue.give_up(engine, claim, problem)
+        return True
     except psycopg.OperationalError as error:
         log.warning("import.interrupted", import_id=str(claim.id), error=type(error).__name__)
     except Exception:

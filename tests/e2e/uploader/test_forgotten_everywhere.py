@@ -124,7 +124,7 @@ def _contents(file: Path) -> Iterator[bytes]:
 
 def _index(stack: RunningStack, argilla: ArgillaSpace) -> list[str]:
     """Return the entries of OpenSearch's index that hold the mark."""
-    index = f"{stack.settings.opensearch_url}/rg.{argilla.dataset()['id']}"
+    index = f"{stack.opensearch_url}/rg.{argilla.dataset()['id']}"
     httpx.post(f"{index}/_refresh").raise_for_status()
     hits = httpx.get(f"{index}/_search", params={"size": 1000}).raise_for_status().json()["hits"]["hits"]
     return [hit["_id"] for hit in hits if _has(json.dumps(hit, ensure_ascii=False))]

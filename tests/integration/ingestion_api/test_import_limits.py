@@ -84,7 +84,7 @@ def test_an_upload_that_nobody_continues_expires(database_url: str, tmp_path: Pa
 
 def test_what_ended_long_ago_is_deleted(database_url: str, tmp_path: Path) -> None:
     with (
-        _api(database_url, tmp_path, import_keep_days="0.5") as (_, client),
+        _api(database_url, tmp_path, import_keep_days="0.5", import_rejects="30000") as (_, client),
         psycopg.connect(database_url, autocommit=True) as connection,
     ):
         old, young = (

@@ -1,7 +1,11 @@
 """POST /webhooks/argilla on a real Postgres."""
 
+import json
+import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import httpx
@@ -9,6 +13,8 @@ import psycopg
 import pytest
 
 from core.text_identity import text_id
+from ingestion_api.schemas import ROW_BYTES
+from ingestion_api.webhooks import EVENT_BYTES
 from tests.integration.ingestion_api.signing import SECRET, event, signed
 from tests.programs import running
 
@@ -117,6 +123,47 @@ def test_without_a_signature_nothing_is_read(client: httpx.Client) -> None:
     assert answer.status_code == 401
 
 
+@pytest.mark.parametrize(
+    ("change", "length", "status"),
+    [
+        ({"webhook-id": ""}, 1000, 401),
+        ({"webhook-timestamp": "1"}, 1000, 401),
+        ({"webhook-timestamp": "9" * 40}, 1000, 401),
+        ({"webhook-signature": "v1,AAAA"}, 1000, 401),
+        ({"webhook-signature": "v1a," + "A" * 43 + "="}, 1000, 401),
+        ({}, EVENT_BYTES + 1, 413),
+        ({}, 10**18, 413),
+    ],
+)
+def test_what_cannot_be_an_event_is_refused_before_its_body_is_read(
+    client: httpx.Client, change: dict[str, str], length: int, status: int
+) -> None:
+    with _begin(client, signed(b"") | change, length) as raw:
+        assert raw.recv(65536).startswith(b"HTTP/1.1 %d " % status)
+
+
+def _begin(
+    client: httpx.Client, headers: dict[str, str], length: int, address: str = "127.0.0.1"
+) -> socket.socket:
+    """Begin to send an event, without its body."""
+    target = ("127.0.0.1", urlsplit(str(client.base_url)).port or 0)
+    raw = socket.create_connection(target, timeout=60, source_address=(address, 0))
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    raw.sendall(f"POST /webhooks/argilla HTTP/1.1\r\nHost: x\r\n{lines}Content-Length: {length}\r\n\r\n".encode())
+    return raw
+
+
+def test_strangers_who_send_slowly_do_not_keep_argilla_out(send: Send, client: httpx.Client) -> None:
+    body = event(_ID, _ARGILLA_DATASET)
+    with ExitStack() as stack:
+        slow = [stack.enter_context(_begin(client, signed(body), 1000, "127.0.0.2")) for _ in range(20)]
+        assert send(body).status_code == 204
+        answers = [raw.recv(65536)[:12] for raw in slow]
+    # Those whose turn came are told that they are too slow; the others that it did not come.
+    assert set(answers) == {b"HTTP/1.1 408", b"HTTP/1.1 503"}
+    assert answers.count(b"HTTP/1.1 503") >= 4
+
+
 def test_an_unknown_secret_is_refused(send: Send) -> None:
     body = event(_ID, _ARGILLA_DATASET)
     other = "whsec_YW5vdGhlciBzZWNyZXQ="
@@ -145,8 +192,23 @@ def test_a_signed_body_that_is_no_event_is_malformed(send: Send, body: bytes) ->
 
 
 def test_an_event_over_the_limit_is_refused(send: Send) -> None:
-    body = b" " * (16 * 1024 * 1024 + 1)
+    body = b" " * (EVENT_BYTES + 1)
     assert send(body).status_code == 413
+    assert send(iter([body]), signed(body)).status_code == 413  # without a length
+
+
+def test_the_longest_event_of_a_text_is_taken(send: Send, connection: psycopg.Connection) -> None:
+    """A row of 1 MiB whose characters are all escaped, with long guidelines and a long answer."""
+    text, term = "é" * 32_768, "é" * 8000
+    metadata = {f"term {n}": term for n in range(61)}
+    row = json.dumps({"text": text, "metadata": metadata}, ensure_ascii=False).encode()
+    assert ROW_BYTES - 20_000 < len(row) <= ROW_BYTES
+    body = event(_ID, _ARGILLA_DATASET, fields={"text": text}, metadata=metadata, guidelines="🙂" * 9_700)
+    long = json.loads(body) | {"values": {"why": {"value": "a" * 800_000}}}
+    body = json.dumps(long).encode()
+    assert len(body) > 3 * ROW_BYTES
+    assert send(body).status_code == 204
+    assert _noted(connection) == [_ID]
 
 
 def test_a_new_webhooks_secret_is_known_within_seconds_and_an_old_one_keeps_working(

@@ -67,6 +67,26 @@ def test_a_bomb_is_refused_in_little_memory(encoding: str, compress: Compress) -
     assert most < 10_000_000
 
 
+def test_a_small_bomb_is_refused_as_well() -> None:
+    with pytest.raises(TooLarge):
+        list(decode([gzip.compress(bytes(20 * 1024 * 1024))], "gzip"))
+
+
+def test_small_chunks_are_joined_and_those_before_a_cut_are_not_lost() -> None:
+    """A reader copies and searches an unfinished row again with each chunk."""
+
+    def chunks() -> Iterator[bytes]:
+        yield from itertools.repeat(b"x", 200_000)
+        raise ConnectionError
+
+    body = decode(chunks(), "identity")
+    parts = iter(body)
+    assert [len(next(parts)) for _ in range(4)] == [65536, 65536, 65536, 3392]
+    assert body.sent_bytes == 200_000
+    with pytest.raises(ConnectionError):
+        next(parts)
+
+
 def test_a_long_body_that_compresses_as_texts_do_is_no_bomb() -> None:
     member = gzip.compress(b"".join(b"line %d of a text\n" % n for n in range(60_000)))
 

@@ -6,8 +6,9 @@ from decimal import Decimal
 import pytest
 
 from core.problems import InvalidFields
-from ingestion_api.mapping import Columns, UnknownColumn, map_columns, map_object, parse_label_map
-from ingestion_api.readers import RowRefused
+from ingestion_api.columns import Columns, UnknownColumn
+from ingestion_api.mapping import map_columns, map_object, parse_label_map
+from ingestion_api.rows import RowRefused
 
 COLUMNS = Columns(text="comment", label="is_toxic", source=None, all_metadata=False)
 

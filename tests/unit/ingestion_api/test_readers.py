@@ -15,14 +15,9 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from core.problems import Malformed, TooLarge, Unavailable
-from ingestion_api.readers import (
-    Row,
-    RowRefused,
-    read_csv,
-    read_json_array,
-    read_ndjson,
-    read_parquet,
-)
+from ingestion_api.parquet_reader import read_parquet
+from ingestion_api.readers import read_csv, read_json_array, read_ndjson
+from ingestion_api.rows import Row, RowRefused
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 OBJECTS = st.lists(st.dictionaries(TEXT, TEXT | st.integers(-(2**63), 2**63 - 1) | st.booleans(), max_size=4))
@@ -195,3 +190,15 @@ def test_a_full_disk_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(Unavailable) as refused:
             list(read_parquet([b"PAR1"]))
     assert refused.value.code == "disk_full"
+
+
+def test_a_header_of_very_many_columns_is_refused() -> None:
+    with pytest.raises(TooLarge) as refused:
+        list(read_csv([b"text" + b"," * 1_000_000 + b"\n"]))
+    assert refused.value.code == "too_many_columns"
+
+
+def test_a_header_of_very_long_names_is_refused() -> None:
+    with pytest.raises(TooLarge) as refused:
+        list(read_csv([b"text," + b"x" * 200_000 + b"\na,b\n"]))
+    assert refused.value.code == "header_too_large"

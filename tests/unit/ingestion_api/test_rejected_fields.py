@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ingestion_api.imports.rejected_fields import to_json
 from ingestion_api.mapping import map_object
 from ingestion_api.quick_submission import read_quickly
-from ingestion_api.readers import RowRefused
+from ingestion_api.rows import RowRefused
 
 
 @pytest.mark.parametrize(

@@ -147,3 +147,15 @@ def _outcome(parse: Parse, given: Any) -> Any:
         return invalid.errors
     except Problem as problem:
         return problem.code
+
+
+@pytest.mark.parametrize("where", ["", "/metadata"])
+def test_very_many_wrong_fields_are_told_as_one(where: str) -> None:
+    wrong: dict[str, object] = {str(n): None for n in range(50_000)}
+    fields: dict[str, object] = {"text": "a"} | (wrong if not where else {"metadata": wrong})
+    with pytest.raises(InvalidFields) as in_body:
+        parse_submission(json.dumps(fields).encode(), DATASETS)
+    with pytest.raises(InvalidFields) as in_row:
+        check_fields(fields, DATASETS)
+    for refused in (in_body, in_row):
+        assert [(error.code, error.pointer) for error in refused.value.errors] == [("too_many_fields", where)]

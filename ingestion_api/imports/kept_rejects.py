@@ -1,0 +1,34 @@
+"""How much of an import's rejected rows is kept: a short body may have millions of them."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+StoredReject = tuple[int, str, str, str | None]  # row, code, detail, fields as JSON
+
+
+@dataclass(slots=True)
+class KeptRejects:
+    """What is kept so far, and the most that is. The first rows are kept, without gaps."""
+
+    rows: int
+    bytes: int
+    most_rows: int
+    most_bytes: int
+
+    def go_on(self, rows: int, size: int, rejected: int) -> None:
+        """Go on from what an earlier run has kept of the rows that it rejected."""
+        self.rows, self.bytes = rows, size
+        if rows < rejected:
+            self.most_rows = rows
+
+    def keep(self, rejects: Iterable[StoredReject]) -> Iterator[StoredReject]:
+        """Yield those that are still kept, and count them."""
+        for reject in rejects:
+            _, code, detail, fields = reject
+            size = len(code) + len(detail) + len(fields or "")
+            if self.rows >= self.most_rows or self.bytes + size > self.most_bytes:
+                self.most_rows = self.rows  # a shorter row later would leave a gap
+                return
+            self.rows += 1
+            self.bytes += size
+            yield reject
