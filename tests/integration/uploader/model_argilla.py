@@ -52,6 +52,9 @@ class ModelArgilla:
     before_put: Callable[[list[Json]], Awaitable[None]] | None = None
     loses_entries: bool = False  # deletes records, and leaves their entries in the index
     others: list[Json] = field(default_factory=list)  # further datasets in the workspace
+    has_index: bool = True
+    name: str = "toxicity"  # of the dataset
+    before: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)  # by call, as in `calls`
 
     def add_records(self, *text_ids: UUID) -> None:
         """Take records, as if they had been uploaded."""
@@ -99,31 +102,54 @@ class ModelArgilla:
             raise httpx.ConnectError("refused")
         path = request.url.path.removeprefix("/api/v1/").replace(f"datasets/{DATASET_ID}", "dataset")
         kind = path.split("/")[0] if path.startswith(("records/", "webhooks/")) else path
-        self.calls[f"{request.method} {kind}"] += 1
+        call = f"{request.method} {kind}"
+        self.calls[call] += 1
+        if call in self.before:
+            await self.before[call]()
         body = json.loads(request.content) if request.content else {}
         if path == "dataset/records/bulk" or (request.method == "DELETE" and path == "dataset/records"):
             return await self._change(request, body)
+        found = self._about_the_dataset(request, path, body) or self._about_records(request, path, body)
+        return found or self._webhook(request.method, path, body)
+
+    def _about_the_dataset(self, request: httpx.Request, path: str, body: Json) -> httpx.Response | None:
         match request.method, *path.split("/"):
             case "GET", "dataset":
                 at = _written(self.last_activity_at)
                 return _json({"status": "ready", "last_activity_at": at, "workspace_id": str(WORKSPACE_ID)})
+            case "PATCH", "dataset":
+                self.name = body["name"]
+                return _json({})
             case "GET", "dataset", "users", "progress":
                 return _json({"users": [self._progress(user) for user in self.users]})
+            case "GET", "dataset", "progress" if not self.has_index:
+                return httpx.Response(500, text="index_not_found_exception")
+            case "GET", "dataset", "records" if "include" in request.url.params:
+                return self._list(int(request.url.params["offset"]), int(request.url.params["limit"]))
             case "GET", "dataset", "records" | "progress" as what:
                 return _json({"total": self._count(what == "progress")})
+        return None
+
+    def _about_records(self, request: httpx.Request, path: str, body: Json) -> httpx.Response | None:
+        match request.method, *path.split("/"):
             case "POST", "dataset", "records", "search":
                 return self._search(body["filters"]["and"][0]["values"])
             case "GET", "records", id_:
                 return self._record(id_)
             case "GET", "me", "datasets":
                 return _json({"items": self.others})
+            case "GET", "me", "workspaces":
+                return _json({}, 503)  # making a dataset is for the real one
             case "GET", "users":
                 return _json({"items": [{"id": str(u), "username": name} for u, name in self.users.items()]})
-            case _:
-                return self._webhook(request.method, path, body)
+        return None
 
     def _count(self, only_visible: bool) -> int:
         return sum(record.is_visible or not only_visible for record in self.records.values())
+
+    def _list(self, offset: int, limit: int) -> httpx.Response:
+        shown = [_shown(id_, record) for id_, record in self.records.items()]
+        return _json({"items": shown[offset : offset + limit], "total": len(shown)})
 
     def _progress(self, user: UUID) -> Json:
         statuses = [r.responses[user]["status"] for r in self.records.values() if user in r.responses]
