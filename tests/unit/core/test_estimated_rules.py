@@ -1,10 +1,12 @@
 """What answers say about the true label, by what is known of the annotators."""
 
 import math
+from contextlib import nullcontext
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from core.datasets import LabelRule
 from core.estimated_rules import Abilities, Answer, Confusions, half_knowing, load_parameters
@@ -123,6 +125,14 @@ def test_a_text_that_is_far_easier_than_others_is_reached_in_steps() -> None:
 def test_parameters_are_read_as_they_were_stored() -> None:
     for parameters in (CONFUSIONS, ABILITIES):
         assert load_parameters(parameters.model_dump(mode="json")) == parameters
+
+
+@pytest.mark.parametrize(("probability", "fits"), [(0, False), (1e-9, True), (1, True), (1.1, False)])
+def test_only_probabilities_above_0_are_stored(probability: float, fits: bool) -> None:
+    """Of one that is 0 no answer could ever convince: its logarithm is infinite."""
+    stored = CONFUSIONS.model_dump(mode="json") | {"priors": [probability, 0.5, 0.5]}
+    with nullcontext() if fits else pytest.raises(ValidationError):
+        load_parameters(stored)
 
 
 def test_a_half_knowing_annotator_knows_half_and_guesses_the_rest() -> None:
