@@ -93,7 +93,7 @@ def _likeliest(parameters: Abilities, answers: list[Answer]) -> list[float]:
         likelihoods = [1.0] * len(labels)
         for annotator, value in answers:
             ability = parameters.abilities.get(annotator, parameters.average)
-            right = 1 / (1 + math.exp(-ability * math.exp(easiness)))
+            right = 1 / (1 + math.exp(min(700, -ability * math.exp(easiness))))
             for truth, label in enumerate(labels):
                 likelihoods[truth] *= right if label == value else (1 - right) / max(len(labels) - 1, 1)
         score = math.log(sum(likelihoods)) - (easiness - parameters.easiness) ** 2 / 2
@@ -113,6 +113,19 @@ def _likeliest(parameters: Abilities, answers: list[Answer]) -> list[float]:
 def test_abilities_are_weighed_at_the_likeliest_easiness(labels: tuple[str, ...], answers: list[Answer]) -> None:
     parameters = ABILITIES.model_copy(update={"labels": labels, "easiness": 0.3})
     assert [*parameters.weigh(answers).values()] == pytest.approx(_likeliest(parameters, answers), abs=1e-3)
+
+
+def test_one_who_is_certainly_wrong_makes_no_text_easier() -> None:
+    """The exponent of such an ability is out of the range of floats."""
+    parameters = Abilities(labels=LABELS, abilities={"liar": -500, "x": 0.5}, average=1, easiness=1)
+    answers = [("liar", "a"), ("x", "b")]
+    assert [*parameters.weigh(answers).values()] == pytest.approx(_likeliest(parameters, answers), abs=1e-3)
+
+
+def test_with_two_labels_who_is_not_right_names_the_other_one_and_with_one_label_it_is_certain() -> None:
+    two = Abilities(labels=("a", "b"), abilities={"x": 1}, average=1, easiness=0.5)
+    assert [*two.weigh([("x", "a")]).values()] == pytest.approx(_likeliest(two, [("x", "a")]), abs=1e-3)
+    assert two.model_copy(update={"labels": ("a",)}).weigh([("x", "a")]) == {"a": 1}
 
 
 def test_a_text_that_is_far_easier_than_others_is_reached_in_steps() -> None:
