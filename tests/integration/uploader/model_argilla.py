@@ -177,6 +177,10 @@ class ModelArgilla:
         for item in items:
             record = self.records.setdefault(item["external_id"], Record(uuid4()))
             record.fields, record.metadata = item["fields"], item.get("metadata", record.metadata)
+            for given in item.get("responses", []):
+                at = _written(self._tick())
+                made = {"id": str(uuid4()), "inserted_at": at, "updated_at": at} | given
+                record.responses[UUID(given["user_id"])] = made
         return _json({"items": [_shown(item["external_id"], self.records[item["external_id"]]) for item in items]})
 
     def _delete(self, record_ids: set[UUID]) -> httpx.Response:
