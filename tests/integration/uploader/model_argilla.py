@@ -53,8 +53,10 @@ class ModelArgilla:
     loses_entries: bool = False  # deletes records, and leaves their entries in the index
     others: list[Json] = field(default_factory=list)  # further datasets in the workspace
     has_index: bool = True
+    response_status: int = 200  # of a call that changes a response
     name: str = "toxicity"  # of the dataset
     before: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)  # by call, as in `calls`
+    after: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
 
     def add_records(self, *text_ids: UUID) -> None:
         """Take records, as if they had been uploaded."""
@@ -106,6 +108,12 @@ class ModelArgilla:
         self.calls[call] += 1
         if call in self.before:
             await self.before[call]()
+        answer = await self._answer(request, path)
+        if call in self.after:
+            await self.after[call]()
+        return answer
+
+    async def _answer(self, request: httpx.Request, path: str) -> httpx.Response:
         body = json.loads(request.content) if request.content else {}
         if path == "dataset/records/bulk" or (request.method == "DELETE" and path == "dataset/records"):
             return await self._change(request, body)
@@ -136,6 +144,8 @@ class ModelArgilla:
                 return self._search(body["filters"]["and"][0]["values"])
             case "GET", "records", id_:
                 return self._record(id_)
+            case "PUT", "responses", id_:
+                return self._change_response(id_, body)
             case "GET", "me", "datasets":
                 return _json({"items": self.others})
             case "GET", "me", "workspaces":
@@ -206,6 +216,12 @@ class ModelArgilla:
     def _record(self, record_id: str) -> httpx.Response:
         found = [(id_, record) for id_, record in self.records.items() if str(record.id) == record_id]
         return _json(_shown(*found[0])) if found else _json({}, 404)
+
+    def _change_response(self, response_id: str, body: Json) -> httpx.Response:
+        if self.response_status == httpx.codes.OK:
+            given = (r for record in self.records.values() for r in record.responses.values())
+            next(r for r in given if r["id"] == response_id).update(body)
+        return _json({}, self.response_status)
 
     def _webhook(self, method: str, path: str, body: Json) -> httpx.Response:
         assert path.startswith("webhooks"), path
