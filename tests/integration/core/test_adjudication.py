@@ -1,7 +1,7 @@
 """Completed texts, disputes, and the adjudicators who decide them."""
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -18,9 +18,13 @@ from tests.waiting import wait_for_blocked
 ADJUDICATION = adjudication_of("toxicity")
 
 
-def completed(engine: sa.Engine, text: UUID) -> bool:
+def completed_at(engine: sa.Engine, text: UUID) -> datetime | None:
     with engine.connect() as connection:
-        return connection.scalar(sa.select(Text.completed_at).where(Text.id == text)) is not None
+        return connection.scalar(sa.select(Text.completed_at).where(Text.id == text))
+
+
+def completed(engine: sa.Engine, text: UUID) -> bool:
+    return completed_at(engine, text) is not None
 
 
 def copies(engine: sa.Engine) -> list[sa.RowMapping]:
@@ -41,8 +45,12 @@ def test_as_many_answers_as_are_wanted_complete_a_text(engine: sa.Engine) -> Non
     sweep(engine, 1, first)
     assert not completed(engine, TEXTS[0])
     sweep(engine, 2, first, second)
-    assert completed(engine, TEXTS[0])
-    sweep(engine, 3, second)
+    at = completed_at(engine, TEXTS[0])
+    assert at is not None
+    assert not completed(engine, TEXTS[1])
+    sweep(engine, 3, first, second, answer(TEXTS[0], 2, "toxic"))
+    assert completed_at(engine, TEXTS[0]) == at  # one more answer is no news
+    sweep(engine, 4, second)
     assert not completed(engine, TEXTS[0])
 
 
@@ -108,10 +116,14 @@ def list_decided(engine: sa.Engine, copy: UUID) -> dict[UUID, list[str]]:
 def test_a_decision_about_one_text_decides_no_other(engine: sa.Engine) -> None:
     both = [answer(text, n, value) for text in TEXTS[:2] for n, value in enumerate(("toxic", "non_toxic"))]
     sweep(engine, 1, *both)
-    for copy in copies(engine):
-        decide(engine, 2, copy["id"], "toxic" if copy["adjudicates"] == TEXTS[0] else "non_toxic")
+    one, other = sorted(copies(engine), key=lambda copy: TEXTS.index(copy["adjudicates"]))
+    decide(engine, 2, one["id"], "toxic")
+    before = label_of(engine, TEXTS[0])
+    decide(engine, 2, other["id"], "non_toxic")
+    assert label_of(engine, TEXTS[0]) == before  # not even stamped anew
     with engine.connect() as connection:
-        labels = dict(connection.execute(sa.select(Label.text_id, Label.label)).all())
+        query = sa.select(Label.text_id, Label.label).where(Label.dataset == "toxicity")
+        labels = dict(connection.execute(query).all())
     assert labels == {TEXTS[0]: "toxic", TEXTS[1]: "non_toxic"}
 
 
