@@ -5,6 +5,7 @@ import re
 from collections.abc import Awaitable, Callable
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -12,7 +13,7 @@ from tests.integration.uploader.conftest import AddTexts, Rows, RunWithEngine
 from tests.integration.uploader.model_argilla import DATASET_ID, ModelArgilla, Record
 from tests.integration.uploader.pulling import Side, pulling
 from uploader import healing
-from uploader.argilla_errors import Unreachable
+from uploader.argilla_errors import Gone, Unreachable
 from uploader.healing import heal, show_again
 from uploader.leadership import NotLeading
 
@@ -70,6 +71,41 @@ def test_what_was_in_the_lost_dataset_is_pending_again_and_nothing_else(
     assert rows(_STATUSES) == [("lost", "pending"), ("failed", "failed"), ("in the new one", "uploaded")]
     assert rows("select attempts from texts where text = 'lost'") == [(3,)]
     assert rows("select refill_position from datasets") == [(None,)]
+
+
+def test_a_refill_is_of_one_dataset_and_sends_its_texts_at_once_and_in_their_places(
+    work: Callable[[Work], None], add_texts: AddTexts, rows: Rows, database_url: str
+) -> None:
+    work(_lose)
+    add_texts("never confirmed", status="uploaded")
+    add_texts("in its place", status="uploaded", uploaded_at="now", page_position=7, retry_at="now")
+    add_texts("elsewhere", dataset="spam", status="uploaded", uploaded_at="now")
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "insert into datasets (name, argilla_dataset_at, refill_position) values ('spam', now(), %s)",
+            [UUID(int=5)],
+        )
+    work(_heal)
+    assert rows("select status, page_position, retry_at from texts order by sequence") == [
+        ("pending", 1, None),
+        ("pending", 7, None),
+        ("uploaded", None, None),
+    ]
+    assert rows("select name, refill_position from datasets order by 1") == [
+        ("spam", UUID(int=5)),
+        ("toxicity", None),
+    ]
+
+
+def test_a_dataset_that_is_gone_is_prepared_anew(work: Callable[[Work], None], model: ModelArgilla) -> None:
+    model.statuses["GET dataset/progress"] = 404
+
+    async def heal_nothing(side: Side) -> None:
+        with pytest.raises(Gone):
+            await _heal(side)
+        assert side.lane.prepared is None
+
+    work(heal_nothing)
 
 
 def test_a_refill_goes_on_where_it_was_when_its_process_ended(
