@@ -174,8 +174,9 @@ def _test(tests: list[str]) -> None:
     output = os.open(_OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    plain = ["-W", "ignore::pytest.PytestAssertRewriteWarning", "-p", "no:cacheprovider", "--durations=0"]
-    code = pytest.main(["-x", "-q", "--hypothesis-seed=0", *plain, *tests])
+    # What noticed the mutants before goes first.
+    options = ["-x", "-q", "--ff", "--hypothesis-seed=0", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    code = pytest.main([*options, *tests])
     libraries = [
         name for name in sys.modules if name.split(".")[0] not in (*_OURS, "gevent", "locust", "__main__")
     ]
