@@ -169,7 +169,7 @@ def _run_tests(tests: list[str], seconds: float) -> int | None:
 
 def _test(tests: list[str]) -> None:
     os.setsid()
-    os.nice(5)
+    os.nice(max(0, 5 - os.nice(0)))
     sys.dont_write_bytecode = True
     output = os.open(_OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)

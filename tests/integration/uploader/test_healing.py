@@ -12,7 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.integration.uploader.conftest import AddTexts, Rows, RunWithEngine
 from tests.integration.uploader.model_argilla import DATASET_ID, ModelArgilla, Record
 from tests.integration.uploader.pulling import Side, pulling
-from uploader import healing
 from uploader.argilla_errors import Gone, Unreachable
 from uploader.healing import heal, show_again
 from uploader.leadership import NotLeading
@@ -109,15 +108,22 @@ def test_a_dataset_that_is_gone_is_prepared_anew(work: Callable[[Work], None], m
 
 
 def test_a_refill_goes_on_where_it_was_when_its_process_ended(
-    work: Callable[[Work], None], add_texts: AddTexts, rows: Rows, monkeypatch: pytest.MonkeyPatch
+    work: Callable[[Work], None], rows: Rows, database_url: str
 ) -> None:
-    monkeypatch.setattr(healing, "_STEP_TEXTS", 2)
+    """A thousand texts are a step."""
     work(_lose)
-    add_texts("a", "b", "c", status="uploaded", uploaded_at="now")
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "insert into texts (id, dataset, text, status, uploaded_at) select gen_random_uuid(), 'toxicity',"
+            " n::text, 'uploaded', now() from generate_series(1, 1200) as n"
+        )
     work(lambda side: _heal(side, stop_after_a_step=True))
-    assert rows("select status, count(*) from texts group by 1 order by 1") == [("pending", 2), ("uploaded", 1)]
+    assert rows("select status, count(*) from texts group by 1 order by 1") == [
+        ("pending", 1000),
+        ("uploaded", 200),
+    ]
     work(_heal)
-    assert rows("select status, count(*) from texts group by 1") == [("pending", 3)]
+    assert rows("select status, count(*) from texts group by 1") == [("pending", 1200)]
 
 
 def test_the_first_dataset_replaces_none(work: Callable[[Work], None], add_texts: AddTexts, rows: Rows) -> None:
