@@ -68,14 +68,13 @@ def main() -> int:
 
 def _try(code: str, chosen: list[str], module: Path, tests: list[str], minutes: float) -> list[bool] | None:
     """Return of each mutant whether the tests notice it; None when they fail without a fault."""
-    seconds = 0.0
-    for _ in range(2):  # the second time with the libraries loaded, as for the mutants
-        started = time.monotonic()
-        if _run_tests(tests, 1800) != 0:
-            _say(Path(_OUTPUT).read_text())
-            return None
-        seconds = time.monotonic() - started
-        _load_libraries()
+    _run_tests(["--collect-only", *tests], 600)
+    _load_libraries()
+    started = time.monotonic()
+    if _run_tests(tests, 1800) != 0:
+        _say(Path(_OUTPUT).read_text())
+        return None
+    seconds = time.monotonic() - started
     noticed: list[bool] = []
     ends_at = time.monotonic() + 60 * minutes
     for mutant in chosen:
