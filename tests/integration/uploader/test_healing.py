@@ -1,18 +1,23 @@
 """Tests of uploader.healing: what Argilla lost goes back into the queue, and nothing else does."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
+from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.integration.uploader.conftest import AddTexts, Rows, RunWithEngine
-from tests.integration.uploader.model_argilla import DATASET_ID, ModelArgilla
+from tests.integration.uploader.model_argilla import DATASET_ID, ModelArgilla, Record
 from tests.integration.uploader.pulling import Side, pulling
-from uploader import healing
+from tests.waiting import until_blocked
+from uploader.argilla_errors import Gone, Unreachable
 from uploader.healing import heal, show_again
 from uploader.leadership import NotLeading
 
+_ANN = UUID(int=21)
 _STATUSES = "select text, status from texts order by sequence"
 
 Work = Callable[[Side], Awaitable[None]]
@@ -68,16 +73,71 @@ def test_what_was_in_the_lost_dataset_is_pending_again_and_nothing_else(
     assert rows("select refill_position from datasets") == [(None,)]
 
 
-def test_a_refill_goes_on_where_it_was_when_its_process_ended(
-    work: Callable[[Work], None], add_texts: AddTexts, rows: Rows, monkeypatch: pytest.MonkeyPatch
+def test_a_refill_is_of_one_dataset_and_sends_its_texts_at_once_and_in_their_places(
+    work: Callable[[Work], None], add_texts: AddTexts, rows: Rows, database_url: str
 ) -> None:
-    monkeypatch.setattr(healing, "_STEP_TEXTS", 2)
+    with psycopg.connect(database_url) as connection:  # stored first, so that a look at any row finds it
+        connection.execute("insert into datasets (name, argilla_dataset_at) values ('spam', 'infinity')")
     work(_lose)
-    add_texts("a", "b", "c", status="uploaded", uploaded_at="now")
-    work(lambda side: _heal(side, stop_after_a_step=True))
-    assert rows("select status, count(*) from texts group by 1 order by 1") == [("pending", 2), ("uploaded", 1)]
+    add_texts("never confirmed", status="uploaded")
+    add_texts("in its place", status="uploaded", uploaded_at="now", page_position=7, retry_at="now")
+    add_texts("in the new one", status="uploaded", uploaded_at="tomorrow")
+    add_texts("elsewhere", dataset="spam", status="uploaded", uploaded_at="now")
     work(_heal)
-    assert rows("select status, count(*) from texts group by 1") == [("pending", 3)]
+    assert rows("select status, page_position, retry_at from texts order by sequence") == [
+        ("pending", 1, None),
+        ("pending", 7, None),
+        ("uploaded", None, None),
+        ("uploaded", None, None),
+    ]
+    assert rows("select refill_position from datasets") == [(None,), (None,)]
+
+
+def test_a_text_that_is_forgotten_during_a_refill_stays_forgotten(
+    work: Callable[[Work], None], add_texts: AddTexts, rows: Rows, database_url: str
+) -> None:
+    work(_lose)
+    add_texts("a", status="uploaded", uploaded_at="now")
+
+    async def forget_meanwhile(side: Side) -> None:
+        with psycopg.connect(database_url) as forgetting:
+            forgetting.execute("update texts set status = 'forgotten'")
+            healing = asyncio.create_task(_heal(side))
+            await until_blocked(database_url)
+        await healing
+
+    work(forget_meanwhile)
+    assert rows(_STATUSES) == [("a", "forgotten")]
+
+
+def test_a_dataset_that_is_gone_is_prepared_anew(work: Callable[[Work], None], model: ModelArgilla) -> None:
+    model.statuses["GET dataset/progress"] = 404
+
+    async def heal_nothing(side: Side) -> None:
+        with pytest.raises(Gone):
+            await _heal(side)
+        assert side.lane.prepared is None
+
+    work(heal_nothing)
+
+
+def test_a_refill_goes_on_where_it_was_when_its_process_ended(
+    work: Callable[[Work], None], rows: Rows, database_url: str
+) -> None:
+    """A thousand texts are a step."""
+    work(_lose)
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "insert into texts (id, dataset, text, status, uploaded_at) select gen_random_uuid(), 'toxicity',"
+            " n::text, 'uploaded', now() from generate_series(1, 1200) as n"
+        )
+    work(lambda side: _heal(side, stop_after_a_step=True))
+    assert rows("select status, count(*) from texts group by 1 order by 1") == [
+        ("pending", 1000),
+        ("uploaded", 200),
+    ]
+    work(_heal)
+    assert rows("select status, count(*) from texts group by 1") == [("pending", 1200)]
 
 
 def test_the_first_dataset_replaces_none(work: Callable[[Work], None], add_texts: AddTexts, rows: Rows) -> None:
@@ -93,6 +153,74 @@ def test_nothing_is_swept_before_the_lost_texts_are_pending(
     add_texts("a", status="uploaded", uploaded_at="now")
     work(lambda side: side.look())
     assert model.calls["POST dataset/records/search"] == 0
+
+
+def test_answers_given_while_a_lost_index_is_replaced_are_taken_over(
+    work: Callable[[Work], None], add_texts: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    """Some were there before; another one came after they were read, and before annotators lost the dataset."""
+    model.users[_ANN] = "ann"
+    model.has_index = False
+
+    async def lose_the_index(side: Side) -> None:
+        ids = add_texts(*(f"t{n}" for n in range(260)), status="uploaded", uploaded_at="now")
+        model.add_records(*ids)
+        model.records["not one of ours"] = Record(uuid4())
+        for id_ in (ids[0], ids[-1]):
+            model.respond(id_, _ANN, "submitted", "toxic")
+
+        async def answer_another_one() -> None:
+            model.respond(ids[1], _ANN, "submitted", "non_toxic")
+
+        model.before["PATCH dataset"] = answer_another_one
+        with pytest.raises(Unreachable):  # the model makes no new dataset
+            await _heal(side)
+        assert side.lane.prepared is None
+
+    work(lose_the_index)
+    assert re.fullmatch(r"toxicity_lost_\d{14}", model.name)
+    labelled = "select text, label from labels join texts on id = text_id order by sequence"
+    assert rows(labelled) == [("t0", "toxic"), ("t1", "non_toxic"), ("t259", "toxic")]
+
+
+@pytest.mark.parametrize("page", [1, 2], ids=["amid the records", "at their end"])
+def test_one_that_leads_no_more_sets_no_dataset_aside(
+    run: RunWithEngine, add_texts: AddTexts, model: ModelArgilla, page: int
+) -> None:
+    model.has_index = False
+    now = [1000.0]
+
+    async def lease_runs_out() -> None:
+        if model.calls["GET dataset/records"] == page:
+            now[0] += 60
+
+    async def heal_slowly(engine: AsyncEngine) -> None:
+        model.add_records(*add_texts("a", status="uploaded", uploaded_at="now"))
+        model.before["GET dataset/records"] = lease_runs_out
+        async with pulling(engine, model, clock=lambda: now[0]) as side:
+            with pytest.raises(NotLeading):
+                await _heal(side)
+
+    run(heal_slowly)
+    assert model.name == "toxicity"
+    assert model.calls["GET dataset/records"] == page
+
+
+def test_entries_that_the_index_lost_are_shown_again_if_they_are_of_the_present_dataset(
+    work: Callable[[Work], None], add_texts: AddTexts, rows: Rows
+) -> None:
+    unseen, _ = add_texts("unseen", "seen", status="uploaded", uploaded_at="now", retry_at="now")
+    [waiting] = add_texts("failed", status="failed")
+
+    async def show(side: Side) -> None:
+        await show_again(side.lane, uuid4(), [unseen])
+        assert rows("select status from texts where text = 'unseen'") == [("uploaded",)]
+        await show_again(side.lane, DATASET_ID, [unseen, waiting])
+
+    work(show)
+    assert rows(_STATUSES) == [("unseen", "pending"), ("seen", "uploaded"), ("failed", "failed")]
+    # They keep their place before annotators, and are sent at once.
+    assert rows("select page_position = sequence, retry_at from texts where text = 'unseen'") == [(True, None)]
 
 
 def test_only_the_leader_heals(work: Callable[[Work], None], add_texts: AddTexts, rows: Rows) -> None:

@@ -1,18 +1,23 @@
 """Tests of uploader.sweep on a model of Argilla: when it sweeps, and what it takes over."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.integration.uploader.conftest import AddTexts, Rows, RunWithEngine
+from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
 from tests.integration.uploader.model_argilla import ModelArgilla
 from tests.integration.uploader.pulling import Side, pulling
-from uploader.argilla_errors import Unreachable
+from uploader.argilla_errors import Gone, Unreachable
 from uploader.deletions import DELETED
+from uploader.leadership import NotLeading
 
 _ANN, _BOB = UUID(int=21), UUID(int=22)
 _SEARCH = "POST dataset/records/search"
@@ -247,6 +252,125 @@ def test_a_sweep_goes_on_where_it_was_when_its_process_ended(
     pull(_look)
     assert rows("select count(*), (select swept_at is null from datasets) from labels") == [(600, False)]
     assert model.calls[_SEARCH] == 3
+
+
+def test_a_sweep_ends_with_the_lead(pull: Pulling, uploaded: AddTexts, model: ModelArgilla, rows: Rows) -> None:
+    _answer(model, uploaded(*(f"t{i}" for i in range(600))))
+    now = [1000.0]
+
+    async def work(side: Side) -> None:
+        def lease_runs_out() -> None:
+            now[0] += 60
+
+        with pytest.raises(NotLeading):
+            await side.sweeper.run(asyncio.Event(), lease_runs_out)
+
+    pull(work, clock=lambda: now[0])
+    assert model.calls[_SEARCH] == 1
+    assert rows("select count(*) from labels") == [(250,)]
+
+
+@pytest.mark.parametrize("call", ["GET users", _SEARCH], ids=["begins", "goes on"])
+def test_one_that_was_frozen_moves_nothing_of_its_followers_sweep(
+    pull: Pulling, uploaded: AddTexts, model: ModelArgilla, rows: Rows, call: str
+) -> None:
+    """Else the follower would skip the texts between its own position and the one that was set."""
+    uploaded("a")
+
+    async def work(side: Side) -> None:
+        async def another_leads() -> None:
+            async with side.lane.engine.begin() as connection:
+                await connection.exec_driver_sql(
+                    "update datasets set leader_id = gen_random_uuid(), sweep_position = cast(%s as uuid)",
+                    (UUID(int=0),),
+                )
+
+        model.before[call] = another_leads
+        with pytest.raises(NotLeading):
+            await side.look()
+
+    pull(work)
+    assert rows("select sweep_position, sweep_activity_at is null, swept_at from datasets") == [
+        (UUID(int=0), call == "GET users", None)
+    ]
+
+
+def test_one_that_was_frozen_ends_no_sweep_of_its_follower(
+    pull: Pulling, uploaded: AddTexts, rows: Rows, database_url: str
+) -> None:
+    uploaded("a")
+
+    async def work(side: Side) -> None:
+        def another_leads() -> None:
+            with psycopg.connect(database_url) as connection:
+                connection.execute("update datasets set leader_id = gen_random_uuid()")
+
+        with pytest.raises(NotLeading):
+            await side.sweeper.run(asyncio.Event(), another_leads)
+
+    pull(work)
+    assert rows("select swept_at, sweep_position is null from datasets") == [(None, False)]
+
+
+@pytest.mark.parametrize(
+    ("shares", "full_sweep_seconds"), [((0.1, 1), 1e-9), ((1, 0.1), 1e9)], ids=["at leisure", "urgent"]
+)
+def test_a_sweep_leaves_argilla_the_rest_of_the_time(
+    pull: Pulling, uploaded: AddTexts, model: ModelArgilla, shares: tuple[float, float], full_sweep_seconds: float
+) -> None:
+    """Nine times as long as a page took, when a tenth is the share; a busy machine only makes it longer."""
+    ids = uploaded("a", "b")
+    pull(_look)  # the first sweep; the next one is due by time, or for its activity
+    if full_sweep_seconds > 1:
+        _answer(model, ids)
+    calls: list[float] = []
+
+    async def page() -> None:
+        calls.append(time.monotonic())
+        await asyncio.sleep(0.05)
+        calls.append(time.monotonic())
+
+    async def work(side: Side) -> None:
+        model.before[_SEARCH] = page
+        await side.look()
+        calls.append(time.monotonic())
+
+    settings = dict(zip(("sweep_share", "sweep_busy_share"), shares, strict=True))
+    pull(work, webhooks=False, full_sweep_seconds=full_sweep_seconds, **settings)
+    began, answered, ended = calls
+    assert ended - answered >= 9 * (answered - began)
+
+
+@pytest.mark.parametrize(
+    ("webhooks", "seconds_ago", "lost"),
+    [(True, 60, 1), (True, 0, 0), (False, 60, 0)],
+    ids=["lost", "fresh", "off"],
+)
+def test_an_answer_that_no_event_told_for_ten_seconds_counts_as_a_lost_event(
+    pull: Pulling, uploaded: AddTexts, model: ModelArgilla, webhooks: bool, seconds_ago: float, lost: int
+) -> None:
+    [id_] = uploaded("a")
+    model.now = datetime.now(UTC) - timedelta(seconds=seconds_ago)
+    _answer(model, [id_])
+    before = _lost_events()
+    pull(_look, webhooks=webhooks)
+    assert _lost_events() - before == lost
+
+
+def _lost_events() -> float:
+    return REGISTRY.get_sample_value("uploader_lost_events_total", {"dataset": DATASET}) or 0
+
+
+def test_a_dataset_that_is_gone_is_prepared_anew(pull: Pulling, uploaded: AddTexts, model: ModelArgilla) -> None:
+    uploaded("a")
+    model.statuses["GET dataset"] = 404
+
+    async def work(side: Side) -> None:
+        with pytest.raises(Gone):
+            await side.look()
+        assert side.lane.prepared is None
+
+    pull(work)
 
 
 def test_what_happens_during_a_sweep_makes_for_another_one(
