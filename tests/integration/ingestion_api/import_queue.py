@@ -135,7 +135,7 @@ class ImportQueue:
 
     @contextmanager
     def barrier(self, event: str) -> Iterator["Barrier"]:
-        """Stop whoever does `event` ("update on imports") until the barrier opens, at the latest with the block."""
+        """Stop each transaction at `event` ("update on imports") until the barrier opens, or the block ends."""
         self._connection.execute(
             "create function stand() returns trigger language plpgsql as "
             f"$$begin perform pg_advisory_xact_lock({_BARRIER}); return coalesce(new, old); end$$;"

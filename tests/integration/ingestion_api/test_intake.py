@@ -156,20 +156,25 @@ def test_a_failed_commit_is_told_at_once_to_all_of_its_batch_and_to_nobody_else(
     assert intake.database.execute("select text from texts").fetchall() == [("c",)]
 
 
+def _break_connection(intake: Intake) -> int:
+    """Break the connection that stores a batch; returns the process of Postgres that it had."""
+    [pid] = intake.blocked()
+    intake.database.execute("select pg_terminate_backend(%s)", [pid])
+    return pid
+
+
 def test_a_commit_is_tried_again_when_its_connection_broke_but_only_once(intake: Intake) -> None:
     with intake.locked():
-        retried, failed = intake.begin("retried"), None
-        [pid] = intake.blocked()
-        intake.database.execute("select pg_terminate_backend(%s)", [pid])
-        wait_for(lambda: intake.blocked() not in ([], [pid]))
+        retried = intake.begin("retried")
+        broken = _break_connection(intake)
+        wait_for(lambda: intake.blocked() not in ([], [broken]))
         assert not retried.done()
     assert retried.result().status_code == 201
     with intake.locked():
         failed = intake.begin("failed")
-        for _ in range(2):
-            wait_for(lambda: intake.blocked() not in ([], [pid]))
-            [pid] = intake.blocked()
-            intake.database.execute("select pg_terminate_backend(%s)", [pid])
+        first = _break_connection(intake)
+        wait_for(lambda: intake.blocked() not in ([], [first]))
+        _break_connection(intake)
         assert failed.result(60).json()["code"] == "database_unavailable"
     assert intake.post("after").status_code == 201
 
