@@ -11,7 +11,7 @@ export PATH := $(PATH):$(SCRIPTS):$(CURDIR)/.tools/bin
 INSTALLED := .venv/.installed
 PROJECT := core ingestion_api uploader serving_api cli local_stack load_testing deployment tests
 
-.PHONY: up down clean install bench loadtest soak test test-serving test-parts test-stack test-whole test-containers unit \
+.PHONY: up down clean install bench loadtest soak test test-serving test-parts test-stack test-whole test-containers unit mutants \
 	check lint types format lock audit sbom licences compose-env compare measure
 
 up: $(INSTALLED)  ## Start everything; Ctrl-C stops it
@@ -60,6 +60,11 @@ loadtest: $(INSTALLED)  ## Load both APIs with Locust, and report
 
 unit: $(INSTALLED)  ## Run the tests that need no servers
 	$(RUN) pytest tests/unit
+
+# make mutants MODULE=uploader/claiming.py SAMPLE=50 SEED=2 MATCH="lease_until"
+mutants: $(INSTALLED)  ## Plant small faults into a MODULE, and tell which ones its tests do not notice
+	@$(RUN) python -m tests.mutants --module $(MODULE) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(MATCH),--match "$(MATCH)")
 
 check: lint types  ## Lint, types, import rules, documents
 	$(RUN) pytest --quiet tests/unit/test_docs.py

@@ -1,5 +1,6 @@
 """Real servers for the tests: one stack a run, a database of its own for each test."""
 
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,11 +43,20 @@ def stack() -> Iterator[RunningStack]:
 @pytest.fixture(scope="session")
 def admin_database_url() -> Iterator[str]:
     """A Postgres of the tests' own, as its superuser."""
-    with running_stack({"postgres"}) as postgres:
-        with psycopg.connect(postgres.admin_database_url, autocommit=True) as connection:
+    with _running_postgres() as url:
+        with psycopg.connect(url, autocommit=True) as connection:
             # Killed are processes here, not machines: what was written stays. It took half of a test's time.
             connection.execute("alter system set fsync = off")
             connection.execute("select pg_reload_conf()")
+        yield url
+
+
+@contextmanager
+def _running_postgres() -> Iterator[str]:
+    if url := os.environ.get("TEST_POSTGRES_URL"):  # `make mutants` lets many runs share one
+        yield url
+        return
+    with running_stack({"postgres"}) as postgres:
         yield postgres.admin_database_url
 
 
@@ -54,6 +64,8 @@ def admin_database_url() -> Iterator[str]:
 def template_database(admin_database_url: str) -> str:
     """A migrated, empty database, to be copied."""
     with psycopg.connect(admin_database_url, autocommit=True) as connection:
+        if connection.execute("select 1 from pg_database where datname = %s", [_TEMPLATE]).fetchone():
+            return _TEMPLATE
         connection.execute(sql.SQL("create database {}").format(sql.Identifier(_TEMPLATE)))
     migrate(DatabaseSettings(url=SecretStr(_with_database(admin_database_url, _TEMPLATE))))
     return _TEMPLATE
