@@ -24,7 +24,7 @@ class Limit:
         """Make a limit of what is stored or set; no rate means no limit, no burst one second's requests."""
         if requests_per_second is None:
             return None
-        return cls(requests_per_second, burst or max(1, math.ceil(requests_per_second)))
+        return cls(requests_per_second, burst or math.ceil(requests_per_second))
 
 
 class Bucket:
@@ -37,7 +37,7 @@ class Bucket:
         self._seconds_each = 1 / limit.requests_per_second
         self._capacity_seconds = limit.burst * self._seconds_each
         self._full_at = 0.0
-        window = max(1, math.ceil(self._capacity_seconds))
+        window = math.ceil(self._capacity_seconds)
         self._policy = b'"%b";q=%d;w=%d' % (_POLICY.encode(), limit.burst, window)
 
     def take(self, now: float | None = None) -> float:
@@ -59,5 +59,5 @@ class Bucket:
         now = time.monotonic() if now is None else now
         until_full = max(0.0, self._full_at - now)
         left = int((self._capacity_seconds - until_full) / self._seconds_each + 1e-6)
-        state = b'"%b";r=%d;t=%d' % (_POLICY.encode(), max(0, left), math.ceil(until_full))
+        state = b'"%b";r=%d;t=%d' % (_POLICY.encode(), left, math.ceil(until_full))
         return (b"ratelimit-policy", self._policy), (b"ratelimit", state)

@@ -1,7 +1,14 @@
 """Waiting for what happens elsewhere."""
 
+import asyncio
 import time
 from collections.abc import Callable
+
+import psycopg
+
+_WAITING = """
+select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
+"""
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 180) -> float:
@@ -11,3 +18,14 @@ def wait_for(condition: Callable[[], bool], seconds: float = 180) -> float:
         assert time.monotonic() - started < seconds, f"not within {seconds} s"
         time.sleep(0.05)
     return time.monotonic() - started
+
+
+def wait_for_blocked(database_url: str, sessions: int = 1) -> None:
+    """Wait until so many sessions of the database wait for a lock that another one holds."""
+    with psycopg.connect(database_url, autocommit=True) as watching:
+        wait_for(lambda: watching.execute(_WAITING).fetchone() == (sessions,))
+
+
+async def until_blocked(database_url: str, sessions: int = 1) -> None:
+    """Do the same while the event loop goes on."""
+    await asyncio.to_thread(wait_for_blocked, database_url, sessions)

@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
+from tests.waiting import until_blocked
 from uploader.leadership import Leadership, NotLeading, keep_leading
 
 _LEASE_SECONDS = 60
@@ -146,7 +147,7 @@ def test_nobody_takes_over_during_a_transaction_that_confirmed_the_leader(
         async with engine.begin() as connection:
             await leader.confirm(connection)
             taking = asyncio.create_task(other.hold())
-            await _until_somebody_waits_for_a_lock(database_url)
+            await until_blocked(database_url)
             early = taking.done()
         await taking
         return early, other.leads
@@ -154,13 +155,110 @@ def test_nobody_takes_over_during_a_transaction_that_confirmed_the_leader(
     assert run(work) == (False, True)
 
 
-async def _until_somebody_waits_for_a_lock(database_url: str) -> None:
-    waiting = (
-        "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-    )
-    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
-        while await (await connection.execute(waiting)).fetchone() == (0,):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+def test_two_that_will_change_the_datasets_row_take_turns(run: RunWithEngine, database_url: str) -> None:
+    async def work(engine: AsyncEngine) -> list[str]:
+        leadership = Leadership(engine, DATASET, _LEASE_SECONDS)
+        await leadership.hold()
+        order = []
+
+        async def second() -> None:
+            async with engine.begin() as connection:
+                await leadership.confirm(connection, to_change=True)
+                order.append("second")
+
+        async with engine.begin() as connection:
+            await leadership.confirm(connection, to_change=True)
+            waiting = asyncio.create_task(second())
+            await until_blocked(database_url)
+            order.append("first")
+        await waiting
+        return order
+
+    assert run(work) == ["first", "second"]
+
+
+def test_two_that_only_confirm_the_leader_do_not_wait_for_each_other(run: RunWithEngine) -> None:
+    async def work(engine: AsyncEngine) -> None:
+        leadership = Leadership(engine, DATASET, _LEASE_SECONDS)
+        await leadership.hold()
+        async with engine.begin() as first, engine.begin() as second, asyncio.timeout(60):
+            await leadership.confirm(first)
+            await leadership.confirm(second)
+
+    run(work)
+
+
+def test_the_lease_counts_from_the_question_not_from_the_answer(run: RunWithEngine, database_url: str) -> None:
+    """Postgres' lease begins before the answer arrives: counted from that, ours would end after it."""
+
+    async def work(engine: AsyncEngine) -> list[bool]:
+        clock = _Clock(1000)
+        leadership = Leadership(engine, DATASET, _LEASE_SECONDS, clock)
+        await leadership.hold()
+        with psycopg.connect(database_url) as busy:
+            busy.execute("select from datasets for update")
+            asking = asyncio.create_task(leadership.hold())
+            await until_blocked(database_url)
+            clock.now += 20  # while the question waits for its answer
+        await asking
+        clock.now = 1000 + _LEASE_SECONDS - 1
+        before = leadership.leads
+        clock.now += 1
+        return [before, leadership.leads]
+
+    assert run(work) == [True, False]
+
+
+def test_one_that_releases_a_lease_that_it_lost_leaves_it_to_its_holder(
+    run: RunWithEngine, database_url: str, rows: Rows
+) -> None:
+    async def work(engine: AsyncEngine) -> tuple[UUID, bool]:
+        former, leader = (Leadership(engine, DATASET, _LEASE_SECONDS) for _ in range(2))
+        await former.hold()
+        _expire(database_url)
+        await leader.hold()
+        await former.release()
+        return leader.id, former.leads
+
+    leader_id, former_leads = run(work)
+    assert not former_leads
+    assert rows("select leader_id, leader_until > now() from datasets") == [(leader_id, True)]
+
+
+def test_what_one_does_about_a_dataset_changes_no_others_lease(run: RunWithEngine, rows: Rows) -> None:
+    async def work(engine: AsyncEngine) -> list[UUID]:
+        ours, others = Leadership(engine, DATASET, _LEASE_SECONDS), Leadership(engine, "spam", 2 * _LEASE_SECONDS)
+        await others.hold()
+        await ours.hold()
+        await ours.hold()
+        async with engine.begin() as connection:
+            await ours.confirm(connection)
+            await ours.confirm(connection, to_change=True)
+        await ours.release()
+        return [others.id]
+
+    others = run(work)
+    found = rows("select leader_id from datasets where leader_until > now() + interval '61 seconds' order by name")
+    assert found == [(others[0],)]
+    assert rows("select name, leader_id is null from datasets order by name") == [("spam", False), (DATASET, True)]
+
+
+def test_it_is_known_who_leads_while_postgres_answers(run: RunWithEngine) -> None:
+    async def work(engine: AsyncEngine) -> list[bool]:
+        leadership = Leadership(engine, DATASET, _LEASE_SECONDS)
+        seen = [leadership.is_known]
+        await leadership.look()
+        seen.append(leadership.is_known)
+        async with engine.begin() as connection:
+            await connection.exec_driver_sql("alter table datasets rename to away")
+        await leadership.look()  # raises nothing
+        seen += [leadership.is_known, leadership.leads]
+        async with engine.begin() as connection:
+            await connection.exec_driver_sql("alter table away rename to datasets")
+        await leadership.look()
+        return [*seen, leadership.is_known]
+
+    assert run(work) == [False, True, False, True, True]
 
 
 def test_a_short_outage_of_postgres_ends_no_leadership(run: RunWithEngine, database_url: str) -> None:

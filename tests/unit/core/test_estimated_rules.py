@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.datasets import LabelRule
-from core.estimated_rules import Abilities, Answer, Confusions, half_knowing
+from core.estimated_rules import Abilities, Answer, Confusions, half_knowing, load_parameters
 from core.label_rule import RuleInForce, majority
 from core.models import LabelStatus
 
@@ -83,8 +83,48 @@ def test_any_abilities_make_probabilities(
     assert min(probabilities) >= 0
 
 
-@given(size=st.integers(2, 12))
-def test_a_half_knowing_annotators_rows_are_probabilities(size: int) -> None:
-    matrix = half_knowing(size)
-    assert [sum(row) for row in matrix] == pytest.approx([1] * size)
-    assert matrix[0][0] == pytest.approx(0.5 + 0.5 / size)
+def _likeliest(parameters: Abilities, answers: list[Answer]) -> list[float]:
+    """Find the easiness by trying them all, in place of the steps of the code."""
+    labels, best = parameters.labels, (-math.inf, [0.0])
+    for step in range(-4000, 4000):
+        easiness = parameters.easiness + step / 2000
+        likelihoods = [1.0] * len(labels)
+        for annotator, value in answers:
+            ability = parameters.abilities.get(annotator, parameters.average)
+            right = 1 / (1 + math.exp(-ability * math.exp(easiness)))
+            for truth, label in enumerate(labels):
+                likelihoods[truth] *= right if label == value else (1 - right) / max(len(labels) - 1, 1)
+        score = math.log(sum(likelihoods)) - (easiness - parameters.easiness) ** 2 / 2
+        best = max(best, (score, [one / sum(likelihoods) for one in likelihoods]))
+    return best[1]
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [("expert", "a")],
+        [("expert", "a"), ("x", "b"), ("y", "b")],
+        [("liar", "a"), ("x", "a"), ("x", "c"), ("y", "c")],
+    ],
+)
+@pytest.mark.parametrize("labels", [LABELS, (*LABELS, "d")])
+def test_abilities_are_weighed_at_the_likeliest_easiness(labels: tuple[str, ...], answers: list[Answer]) -> None:
+    parameters = ABILITIES.model_copy(update={"labels": labels, "easiness": 0.3})
+    assert [*parameters.weigh(answers).values()] == pytest.approx(_likeliest(parameters, answers), abs=1e-3)
+
+
+def test_a_text_that_is_far_easier_than_others_is_reached_in_steps() -> None:
+    """Its easiness lies several steps away, and the last digits are those of any way there."""
+    hard = Abilities(labels=("a", "b"), abilities={}, average=3, easiness=-8)
+    answers = [(f"annotator {n}", "a") for n in range(2000)]
+    assert hard.weigh(answers)["a"] == pytest.approx(1)
+
+
+def test_parameters_are_read_as_they_were_stored() -> None:
+    for parameters in (CONFUSIONS, ABILITIES):
+        assert load_parameters(parameters.model_dump(mode="json")) == parameters
+
+
+def test_a_half_knowing_annotator_knows_half_and_guesses_the_rest() -> None:
+    assert half_knowing(2) == ((0.75, 0.25), (0.25, 0.75))
+    assert [sum(row) for row in half_knowing(5)] == pytest.approx([1] * 5)

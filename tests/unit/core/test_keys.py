@@ -1,9 +1,11 @@
 """API keys let in whom they should, and nobody else."""
 
-import pytest
-from fastapi import Request
+import asyncio
 
-from core.keys import KeyRing, Scope, ValidKey, hash_key, make_key
+import pytest
+from fastapi import FastAPI, Request
+
+from core.keys import KeyRing, Scope, ValidKey, hash_key, make_key, require_scope
 from core.problems import MissingKey, RateLimited, ScopeMissing, Unavailable
 from core.rate_limits import Limit
 
@@ -32,7 +34,9 @@ def ring(reader_key: str) -> KeyRing:
 def test_keys_are_random_and_long() -> None:
     keys = {make_key() for _ in range(100)}
     assert len(keys) == 100
-    assert all(len(key) >= 43 for key in keys)
+    # 256 bits in base64, behind a prefix that secret scanners can find.
+    assert {len(key) for key in keys} == {3 + 43}
+    assert all(key.startswith("ap_") for key in keys)
 
 
 def test_a_valid_key_passes(ring: KeyRing, reader_key: str) -> None:
@@ -76,7 +80,9 @@ def test_nobody_passes_before_the_keys_are_read(reader_key: str) -> None:
 
 
 def test_without_keys_required_everybody_passes() -> None:
-    KeyRing(required=False).admit(request(None), Scope.ADMIN)
+    made = request(None)
+    KeyRing(required=False).admit(made, Scope.ADMIN)
+    assert "api_key" not in made.scope
 
 
 def test_a_key_that_sends_too_much_is_told_when_to_come_again(reader_key: str) -> None:
@@ -94,6 +100,61 @@ def test_a_key_that_sends_too_much_is_told_when_to_come_again(reader_key: str) -
         ring.admit(second, Scope.READ)
     assert 1 <= int(refused.value.headers["Retry-After"]) <= 100
     assert second.scope["rate_limit"][1][1].startswith(b'"key";r=0;t=')
+
+
+def test_a_wait_of_less_than_a_second_is_told_as_one_second(reader_key: str) -> None:
+    """`Retry-After: 0` would make clients send again at once."""
+    ring = KeyRing(required=True)
+    ring.replace([ValidKey(hash_key(reader_key), "1", "test", frozenset({Scope.READ}), 5, 1)])
+    ring.admit(request(f"Bearer {reader_key}"), Scope.READ)
+    with pytest.raises(RateLimited) as refused:
+        ring.admit(request(f"Bearer {reader_key}"), Scope.READ)
+    assert refused.value.headers["Retry-After"] == "1"
+
+
+def test_a_burst_passes_whole_and_no_request_more(reader_key: str) -> None:
+    ring = KeyRing(required=True)
+    ring.replace([ValidKey(hash_key(reader_key), "1", "test", frozenset({Scope.READ}), 0.001, 3)])
+    for left in (2, 1, 0):
+        passed = request(f"Bearer {reader_key}")
+        ring.admit(passed, Scope.READ)
+        assert passed.scope["rate_limit"][1][1].startswith(b'"key";r=%d;' % left)
+    with pytest.raises(RateLimited):
+        ring.admit(request(f"Bearer {reader_key}"), Scope.READ)
+
+
+def test_a_key_whose_limit_was_taken_away_has_none(reader_key: str) -> None:
+    ring = KeyRing(required=True)
+    ring.replace([valid(reader_key, Scope.READ, requests_per_second=0.001)])
+    ring.admit(request(f"Bearer {reader_key}"), Scope.READ)
+    ring.replace([valid(reader_key, Scope.READ)])
+    passed = request(f"Bearer {reader_key}")
+    ring.admit(passed, Scope.READ)
+    assert "rate_limit" not in passed.scope
+
+
+def test_a_key_that_was_withdrawn_is_refused(ring: KeyRing, reader_key: str) -> None:
+    ring.replace([])
+    with pytest.raises(MissingKey):
+        ring.admit(request(f"Bearer {reader_key}"), Scope.READ)
+
+
+def test_an_endpoint_asks_the_applications_keys_for_its_scope(ring: KeyRing, reader_key: str) -> None:
+    app = FastAPI()
+    app.state.key_ring = ring
+    made = request(f"Bearer {reader_key}")
+    made.scope["app"] = app
+    asyncio.run(require_scope(Scope.READ)(made))
+    assert made.scope["api_key"].name == "test"
+    with pytest.raises(ScopeMissing):
+        asyncio.run(require_scope(Scope.INGEST)(made))
+
+
+def test_a_key_is_read_with_its_limit() -> None:
+    key = ValidKey.from_row((b"hash", "id", "robot", ["read", "ingest"], 0.5, 7))
+    assert (key.hash, key.id, key.name, key.scopes) == (b"hash", "id", "robot", {"read", "ingest"})
+    assert key.limit == Limit(0.5, 7)
+    assert ValidKey.from_row((b"hash", "id", "robot", ["read"], None, None)).limit is None
 
 
 def test_a_limit_of_its_own_goes_before_the_settings(reader_key: str) -> None:

@@ -1,8 +1,10 @@
 """A bucket lets through what its limit says, and tells the truth about what is left."""
 
+import math
 import re
 import time
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,6 +51,27 @@ def test_who_waits_as_told_is_let_through(rate: float, burst: int) -> None:
         if wait:
             assert bucket.take(now + wait) == 0
             now += wait
+
+
+@pytest.mark.parametrize("rate", [0.1, 1, 3, 7, 10, 1000 / 3])
+@pytest.mark.parametrize("burst", [1, 3, 20])
+def test_a_burst_passes_whole_and_each_request_is_counted(rate: float, burst: int) -> None:
+    bucket = Bucket(Limit(rate, burst))
+    assert left(bucket, 0.0) == (burst, 0)
+    for taken in range(1, burst + 1):
+        assert bucket.take(0.0) == 0
+        remaining, until_full = left(bucket, 0.0)
+        assert remaining == burst - taken
+        assert until_full in {math.ceil(taken / rate - 1e-9), math.ceil(taken / rate + 1e-9)}
+    assert bucket.take(0.0) == pytest.approx(1 / rate)
+    assert left(bucket, 0.0)[0] == 0
+
+
+def test_a_bucket_that_rests_is_full_and_no_fuller() -> None:
+    bucket = Bucket(Limit(1, 2))
+    bucket.take(0.0)
+    assert left(bucket, 100.0) == (2, 0)
+    assert [bucket.take(100.0) for _ in range(3)] == [0, 0, 1]
 
 
 def test_the_policy_is_what_the_draft_has() -> None:

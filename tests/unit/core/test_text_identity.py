@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.text_identity import normalise, text_id
+from core.text_identity import BEFORE_ALL, TEXT_BYTES, normalise, text_id
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 
@@ -25,6 +25,16 @@ def test_ids_are_fixed(dataset: str, text: str, expected: str) -> None:
     assert str(text_id(dataset, text)) == expected
 
 
+@pytest.mark.parametrize("text", ["ﬁne", "①", "H₂O", "ｆｕｌｌ", "½", "a\u00a0b", "Ångström"])
+def test_characters_that_only_look_alike_stay_apart(text: str) -> None:
+    """Compatibility forms mean something else: NFC keeps them, NFKC would not."""
+    assert normalise(text) == text
+
+
+def test_composed_and_decomposed_characters_are_stored_composed() -> None:
+    assert normalise(" e\u0301\u0323\n") == "ẹ́"
+
+
 @given(TEXTS)
 def test_ids_are_uuids_of_version_8(text: str) -> None:
     id_ = text_id("toxicity", text)
@@ -40,6 +50,15 @@ def test_normalising_twice_changes_nothing(text: str) -> None:
 def test_outer_white_space_and_composition_do_not_matter(text: str, space: str) -> None:
     assert normalise(space + text + space) == normalise(text)
     assert normalise(unicodedata.normalize("NFD", text)) == normalise(unicodedata.normalize("NFC", text))
+
+
+def test_a_text_may_have_64_kib() -> None:
+    assert TEXT_BYTES == 65_536
+
+
+@given(TEXTS)
+def test_a_walk_by_id_begins_before_every_text(text: str) -> None:
+    assert text_id("toxicity", text) > BEFORE_ALL
 
 
 @given(TEXTS, TEXTS)
