@@ -14,6 +14,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.mutants.operators import mutants
@@ -54,7 +56,8 @@ def main() -> int:
     chosen = [one for one in unlike if re.search(options.match, "\n".join(_change(code, one)))]
     if options.sample and options.sample < len(chosen):
         chosen = random.Random(options.seed).sample(chosen, options.sample)  # noqa: S311 - not a secret
-    with _copy() as copy, _postgres(any("integration" in test for test in tests)):
+    has_servers = any("integration" in test for test in tests)
+    with _copy() as copy, _postgres(has_servers), _forking(has_servers):
         survivors = _try(code, chosen, copy / path, tests)
     if survivors is None:
         return 1
@@ -75,6 +78,7 @@ def _try(code: str, chosen: list[str], module: Path, tests: list[str]) -> list[s
             return None
         seconds = time.monotonic() - started
         _load_libraries()
+    os.environ["TEST_WAIT_SECONDS"] = str(10 + seconds)
     survivors = []
     for number, mutant in enumerate(chosen, 1):
         module.write_text(mutant)
@@ -151,6 +155,30 @@ def _postgres(needed: bool) -> Iterator[None]:
         server.stdin.close()
 
 
+@contextmanager
+def _forking(needed: bool) -> Iterator[None]:
+    """Let all runs share the process that becomes the programs: it has loaded the libraries."""
+    if not needed:
+        yield
+        return
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-m", "tests.forking", str(theirs.fileno())]
+    with ours, subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]) as process:
+        theirs.close()
+        os.environ["TEST_FORKING_FD"] = str(ours.fileno())
+        os.environ["TEST_FORKING_PID"] = str(process.pid)
+        yield
+        ours.close()
+
+
+def _end_programs() -> None:
+    """End the programs that a run has left because it was ended itself."""
+    with suppress(KeyError, psutil.NoSuchProcess):
+        for program in psutil.Process(int(os.environ["TEST_FORKING_PID"])).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                program.kill()
+
+
 def _run_tests(tests: list[str], seconds: float) -> int | None:
     """Return the exit code of pytest; None when it took too long."""
     process = _FORK.Process(target=_test, args=(tests,))
@@ -159,6 +187,7 @@ def _run_tests(tests: list[str], seconds: float) -> int | None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid or 0, signal.SIGKILL)
     process.join()
+    _end_programs()
     return process.exitcode if process.exitcode is None or process.exitcode >= 0 else None
 
 

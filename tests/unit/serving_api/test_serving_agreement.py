@@ -170,8 +170,8 @@ def test_interval_is_that_of_resampled_texts(labels: str, kinds_are_many: bool) 
 
 
 def test_interval_ends_at_the_quantiles_that_95_percent_lie_between() -> None:
-    # The share of agreeing pairs of resampled texts is binomial, and for so many texts normal: 95 % lie within 1.96
-    # standard deviations (90 %: 1.64). A percentile of 1,000 resamples strays by 0.085, the mean of 50 by 0.012.
+    # The share of agreeing pairs of resampled texts is binomial, and for so many texts normal: 95 % lie within
+    # 1.96 standard deviations (90 %: 1.64). A percentile of 1,000 resamples strays by 0.085, a mean of 50 by 0.01.
     lows, highs = [], []
     for texts in range(1000, 51_000, 1000):
         same = texts * 68 // 100
