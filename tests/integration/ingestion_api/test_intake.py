@@ -6,7 +6,7 @@ A test locks the table, so that the API stands in the middle of a commit for as 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -28,7 +28,7 @@ class Intake:
 
     url: str
     database: psycopg.Connection
-    clients: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(20))
+    clients: ThreadPoolExecutor
 
     def post(self, text: str) -> httpx.Response:
         return httpx.post(f"{self.url}/texts", json={"text": text}, timeout=60)
@@ -75,12 +75,11 @@ def _intake(database_url: str, folder: Path, wait_seconds: float) -> Iterator[In
         "CLIENT_SHARE": "1",
     }
     with (
+        ThreadPoolExecutor(20) as clients,
         psycopg.connect(database_url, autocommit=True) as database,
         running("ingestion_api", env, folder / "log") as program,
     ):
-        intake = Intake(program.url, database)
-        with intake.clients:
-            yield intake
+        yield Intake(program.url, database, clients)
 
 
 @pytest.fixture(scope="module")
