@@ -172,7 +172,7 @@ def test_what_fails_on_the_way_does_not_look_whole(
             yield from [batch] * 300  # more than a group of rows
         raise duckdb.IOException("the disk is gone")
 
-    monkeypatch.setattr("serving_api.export_formats._GROUP_ROWS", 100)
+    monkeypatch.setattr("serving_api.export_formats.GROUP_ROWS", 100)
     monkeypatch.setattr(exports, "read_batches", failing)
     with served(client.app, lifespan="off") as url, httpx.stream("GET", f"{url}/export.{name}") as answer:
         assert answer.status_code == 200

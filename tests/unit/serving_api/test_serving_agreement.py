@@ -161,7 +161,7 @@ def alpha(texts: Texts) -> float:
 @pytest.mark.parametrize(("labels", "kinds_are_many"), [("ab", False), ("abcdefgh", True)])
 def test_interval_is_that_of_resampled_texts(labels: str, kinds_are_many: bool) -> None:
     texts = synthetic(400, labels, 1)
-    assert (len(votes(texts)) > module._KINDS_MAX) == kinds_are_many
+    assert (len(votes(texts)) > module.KINDS_MAX) == kinds_are_many
     measured = agreement(votes(texts)).krippendorff_alpha
     low, high = by_resampling(texts, alpha)
     chance = (high - low) / 8  # that of percentiles of a few hundred resamples
