@@ -49,7 +49,7 @@ class RuleInForce:
         outcome = majority(value for _, value in answers)
         if not answers or self.parameters is None or not outcome.votes.keys() <= set(self.parameters.labels):
             return outcome
-        likeliest = sorted(self.parameters.weigh(answers).items(), key=lambda item: (-item[1], item[0]))
+        likeliest = sorted(self.parameters.weigh(answers).items(), key=lambda item: -item[1])
         label, confidence = likeliest[0]
         outcome = replace(outcome, rule=self.rule, rule_version=self.version)
         if len(likeliest) > 1 and confidence - likeliest[1][1] < TOLERANCE:

@@ -138,6 +138,7 @@ class Sweeper:
         await self._collector.refresh_usernames()
         await keep_out(self._lane)
         async with self._lane.engine.begin() as connection:
+            await self._lane.leadership.confirm(connection, to_change=True)
             await pull_repository.begin_sweep(connection, self._lane.name, activity, self._difference)
         self._began_at = time.monotonic()
         metrics.SWEEPS.labels(self._lane.name, reason).inc()
@@ -177,6 +178,8 @@ class Sweeper:
         metrics.UNSEEN_RECORDS.labels(self._lane.name).inc(len(unseen))
         metrics.SWEEP_CHANGED_TEXTS.labels(self._lane.name).inc(len(collected.changed))
         async with self._lane.engine.begin() as connection:
+            # A process that was frozen must not move the position of its follower, who would skip texts.
+            await self._lane.leadership.confirm(connection, to_change=True)
             await pull_repository.advance_sweep(connection, self._lane.name, page.ids[-1])
             if self._registration.is_on:
                 lost = await pull_repository.count_older(
@@ -186,6 +189,7 @@ class Sweeper:
 
     async def _end(self) -> None:
         async with self._lane.engine.begin() as connection:
+            await self._lane.leadership.confirm(connection, to_change=True)
             await pull_repository.end_sweep(connection, self._lane.name)
         if self._began_at is not None:  # else it began in another process
             self._took_seconds = time.monotonic() - self._began_at

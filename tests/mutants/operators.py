@@ -127,12 +127,13 @@ def _without_calls(children: list[Any]) -> Iterator[str]:
                     yield f"{before}{name.get_code()}({others}){after}".strip()
 
 
+_GUARDS = ("frozen", "slots", "strict")
 _OPPOSITES = {ast.Eq: ast.NotEq, ast.Lt: ast.GtE, ast.LtE: ast.Gt, ast.Is: ast.IsNot, ast.In: ast.NotIn}
 _OPPOSITES |= {opposite: one for one, opposite in _OPPOSITES.items()}
 
 
 class _Meaning(ast.NodeTransformer):
-    """Writes in one way what means the same, and leaves out the annotations of functions."""
+    """Writes in one way what means the same, and leaves out what guards against programmers only."""
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> Any:
         inner = self.visit(node.operand)
@@ -140,6 +141,14 @@ class _Meaning(ast.NodeTransformer):
             return ast.Compare(inner.left, [_OPPOSITES[type(inner.ops[0])]()], inner.comparators)
         double = isinstance(node.op, ast.Not) and isinstance(inner, ast.UnaryOp) and isinstance(inner.op, ast.Not)
         return inner.operand if double else ast.UnaryOp(node.op, inner)
+
+    def visit_keyword(self, node: ast.keyword) -> Any:
+        return ast.keyword(node.arg, ast.Constant(0)) if node.arg in _GUARDS else self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> Any:
+        if isinstance(node.target, ast.Attribute):
+            node.annotation = ast.Constant(0)
+        return self.generic_visit(node)
 
     def visit_arg(self, node: ast.arg) -> ast.arg:
         return ast.arg(node.arg)

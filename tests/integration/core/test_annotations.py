@@ -5,6 +5,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -190,7 +191,7 @@ def test_each_change_to_an_answer_is_taken_over(engine: sa.Engine, changed: str)
     given = answer(TEXTS[0], 0, "toxic")
     first, second = uuid.uuid4(), uuid.uuid4()
     sweep(engine, 1, given, argilla_dataset_id=first)
-    news = {"status": AnnotationStatus.DISCARDED, "value": "non_toxic", "annotator": "renamed"}
+    news: dict[str, Any] = {"status": AnnotationStatus.DISCARDED, "value": "non_toxic", "annotator": "renamed"}
     there = second if changed == "argilla_dataset_id" else first
     edited = replace(given, **{changed: news[changed]}) if changed in news else given
     assert sweep(engine, 2, edited, argilla_dataset_id=there) == 1

@@ -52,6 +52,11 @@ class ModelArgilla:
     before_put: Callable[[list[Json]], Awaitable[None]] | None = None
     loses_entries: bool = False  # deletes records, and leaves their entries in the index
     others: list[Json] = field(default_factory=list)  # further datasets in the workspace
+    has_index: bool = True
+    response_status: int = 200  # of a call that changes a response
+    name: str = "toxicity"  # of the dataset
+    before: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)  # by call, as in `calls`
+    after: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
 
     def add_records(self, *text_ids: UUID) -> None:
         """Take records, as if they had been uploaded."""
@@ -99,31 +104,62 @@ class ModelArgilla:
             raise httpx.ConnectError("refused")
         path = request.url.path.removeprefix("/api/v1/").replace(f"datasets/{DATASET_ID}", "dataset")
         kind = path.split("/")[0] if path.startswith(("records/", "webhooks/")) else path
-        self.calls[f"{request.method} {kind}"] += 1
+        call = f"{request.method} {kind}"
+        self.calls[call] += 1
+        if call in self.before:
+            await self.before[call]()
+        answer = await self._answer(request, path)
+        if call in self.after:
+            await self.after[call]()
+        return answer
+
+    async def _answer(self, request: httpx.Request, path: str) -> httpx.Response:
         body = json.loads(request.content) if request.content else {}
         if path == "dataset/records/bulk" or (request.method == "DELETE" and path == "dataset/records"):
             return await self._change(request, body)
+        found = self._about_the_dataset(request, path, body) or self._about_records(request, path, body)
+        return found or self._webhook(request.method, path, body)
+
+    def _about_the_dataset(self, request: httpx.Request, path: str, body: Json) -> httpx.Response | None:
         match request.method, *path.split("/"):
             case "GET", "dataset":
                 at = _written(self.last_activity_at)
                 return _json({"status": "ready", "last_activity_at": at, "workspace_id": str(WORKSPACE_ID)})
+            case "PATCH", "dataset":
+                self.name = body["name"]
+                return _json({})
             case "GET", "dataset", "users", "progress":
                 return _json({"users": [self._progress(user) for user in self.users]})
+            case "GET", "dataset", "progress" if not self.has_index:
+                return httpx.Response(500, text="index_not_found_exception")
+            case "GET", "dataset", "records" if "include" in request.url.params:
+                return self._list(int(request.url.params["offset"]), int(request.url.params["limit"]))
             case "GET", "dataset", "records" | "progress" as what:
                 return _json({"total": self._count(what == "progress")})
+        return None
+
+    def _about_records(self, request: httpx.Request, path: str, body: Json) -> httpx.Response | None:
+        match request.method, *path.split("/"):
             case "POST", "dataset", "records", "search":
                 return self._search(body["filters"]["and"][0]["values"])
             case "GET", "records", id_:
                 return self._record(id_)
+            case "PUT", "responses", id_:
+                return self._change_response(id_, body)
             case "GET", "me", "datasets":
                 return _json({"items": self.others})
+            case "GET", "me", "workspaces":
+                return _json({}, 503)  # making a dataset is for the real one
             case "GET", "users":
                 return _json({"items": [{"id": str(u), "username": name} for u, name in self.users.items()]})
-            case _:
-                return self._webhook(request.method, path, body)
+        return None
 
     def _count(self, only_visible: bool) -> int:
         return sum(record.is_visible or not only_visible for record in self.records.values())
+
+    def _list(self, offset: int, limit: int) -> httpx.Response:
+        shown = [_shown(id_, record) for id_, record in self.records.items()]
+        return _json({"items": shown[offset : offset + limit], "total": len(shown)})
 
     def _progress(self, user: UUID) -> Json:
         statuses = [r.responses[user]["status"] for r in self.records.values() if user in r.responses]
@@ -151,6 +187,10 @@ class ModelArgilla:
         for item in items:
             record = self.records.setdefault(item["external_id"], Record(uuid4()))
             record.fields, record.metadata = item["fields"], item.get("metadata", record.metadata)
+            for given in item.get("responses", []):
+                at = _written(self._tick())
+                made = {"id": str(uuid4()), "inserted_at": at, "updated_at": at} | given
+                record.responses[UUID(given["user_id"])] = made
         return _json({"items": [_shown(item["external_id"], self.records[item["external_id"]]) for item in items]})
 
     def _delete(self, record_ids: set[UUID]) -> httpx.Response:
@@ -176,6 +216,12 @@ class ModelArgilla:
     def _record(self, record_id: str) -> httpx.Response:
         found = [(id_, record) for id_, record in self.records.items() if str(record.id) == record_id]
         return _json(_shown(*found[0])) if found else _json({}, 404)
+
+    def _change_response(self, response_id: str, body: Json) -> httpx.Response:
+        if self.response_status == httpx.codes.OK:
+            given = (r for record in self.records.values() for r in record.responses.values())
+            next(r for r in given if r["id"] == response_id).update(body)
+        return _json({}, self.response_status)
 
     def _webhook(self, method: str, path: str, body: Json) -> httpx.Response:
         assert path.startswith("webhooks"), path

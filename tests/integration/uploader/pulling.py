@@ -1,6 +1,7 @@
 """Our side of the way back, as one process runs it, on a model of Argilla."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -74,11 +75,14 @@ class Side:
 async def pulling(
     engine: AsyncEngine, model: ModelArgilla, *, webhooks: bool = True, **settings: Any
 ) -> AsyncIterator[Side]:
-    """Give an uploader that began just now. Events get no time to come unless `grace_seconds` is given."""
+    """Give an uploader that began just now. Events get no time to come unless `grace_seconds` is given.
+
+    `clock` is the one by which it knows how long it leads.
+    """
     transport = httpx.MockTransport(model.answer)
     async with httpx.AsyncClient(base_url="http://argilla/api/v1/", transport=transport) as http:
         argilla = Argilla(http)
-        leadership = Leadership(engine, DATASET, 60)
+        leadership = Leadership(engine, DATASET, 60, settings.pop("clock", time.monotonic))
         await leadership.hold()
         lane = Lane(DATASET, _DATASETS, engine, argilla, "w", leadership, Slots(1))
         lane.prepared = Prepared(DATASET_ID, UUID(int=11))

@@ -123,6 +123,64 @@ def test_claims_follow_the_order(
         assert in_page == [t.id for t in shown]
 
 
+def test_two_claims_at_once_take_different_texts_and_neither_waits(run: RunWithEngine, database_url: str) -> None:
+    ids = _fill(database_url, [None] * 4)
+
+    async def work(engine: AsyncEngine) -> list[UUID]:
+        claimed = []
+        async with engine.begin() as first, engine.begin() as second:
+            await second.execute(text("set local lock_timeout = '10s'"))
+            for connection in (first, second):
+                claimed += await claim_texts(
+                    connection, DATASET, uuid4(), count=2, bytes_=1_000_000, lease_seconds=60
+                )
+        return [t.id for t in claimed]
+
+    assert run(work) == ids
+
+
+def test_a_claim_has_its_owner_and_its_lease(run: RunWithEngine, add_texts: AddTexts, rows: Rows) -> None:
+    add_texts("claimed", "pending")
+    claim = uuid4()
+
+    async def work(engine: AsyncEngine) -> list[PendingText]:
+        async with engine.begin() as connection:
+            return await claim_texts(connection, DATASET, claim, count=1, bytes_=1000, lease_seconds=3600)
+
+    [claimed] = run(work)
+    assert (claimed.text, claimed.attempts) == ("claimed", 0)
+    query = (
+        "select text, lease_owner, lease_until between now() and now() + interval '1 hour' from texts order by 1"
+    )
+    assert rows(query) == [("claimed", claim, True), ("pending", None, None)]
+
+
+def test_a_limit_and_what_is_owed_are_of_one_dataset(run: RunWithEngine, add_texts: AddTexts, rows: Rows) -> None:
+    add_texts("open elsewhere", "also open", dataset="spam", status="uploaded")
+    add_texts("returns elsewhere", dataset="spam", page_position=1)
+    add_texts("a", "b", "c", score=0.5)
+
+    async def work(engine: AsyncEngine) -> int:
+        await _execute(
+            engine,
+            "insert into datasets (name, gold_owed, uncertain_owed) values ('spam', 2, 2), ('toxicity', 0, 0)",
+        )
+        return len(await _claim(engine, Pace(Order.MIXED, max_open_records=2, gold_share=0.5), 9))
+
+    assert run(work) == 2
+    assert rows("select gold_owed, uncertain_owed from datasets where name = 'spam'") == [(2, 2)]
+    # Two others went out, one of them uncertain: two gold texts are owed, and nothing uncertain.
+    assert rows("select gold_owed, uncertain_owed from datasets where name = 'toxicity'") == [(2, 0)]
+
+
+def test_what_is_owed_by_a_dataset_that_is_not_known_yet_is_nothing(
+    run: RunWithEngine, add_texts: AddTexts
+) -> None:
+    ids = add_texts("a", "b", score=0.5)
+    claimed = run(lambda engine: _claim(engine, Pace(Order.MIXED), 1))
+    assert [t.id for t in claimed] == ids[:1]
+
+
 @pytest.mark.parametrize("order", Order)
 def test_the_byte_cap_holds_in_each_order(order: Order, run: RunWithEngine, database_url: str) -> None:
     _fill(database_url, [0.5, None, 0.1, 0.7])

@@ -1,18 +1,22 @@
 """Tests of uploader.healing: what Argilla lost goes back into the queue, and nothing else does."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.integration.uploader.conftest import AddTexts, Rows, RunWithEngine
-from tests.integration.uploader.model_argilla import DATASET_ID, ModelArgilla
+from tests.integration.uploader.model_argilla import DATASET_ID, ModelArgilla, Record
 from tests.integration.uploader.pulling import Side, pulling
 from uploader import healing
+from uploader.argilla_errors import Unreachable
 from uploader.healing import heal, show_again
 from uploader.leadership import NotLeading
 
+_ANN = UUID(int=21)
 _STATUSES = "select text, status from texts order by sequence"
 
 Work = Callable[[Side], Awaitable[None]]
@@ -93,6 +97,72 @@ def test_nothing_is_swept_before_the_lost_texts_are_pending(
     add_texts("a", status="uploaded", uploaded_at="now")
     work(lambda side: side.look())
     assert model.calls["POST dataset/records/search"] == 0
+
+
+def test_answers_given_while_a_lost_index_is_replaced_are_taken_over(
+    work: Callable[[Work], None], add_texts: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    """Some were there before; another one came after they were read, and before annotators lost the dataset."""
+    model.users[_ANN] = "ann"
+    model.has_index = False
+
+    async def lose_the_index(side: Side) -> None:
+        ids = add_texts(*(f"t{n}" for n in range(260)), status="uploaded", uploaded_at="now")
+        model.add_records(*ids)
+        model.records["not one of ours"] = Record(uuid4())
+        for id_ in (ids[0], ids[-1]):
+            model.respond(id_, _ANN, "submitted", "toxic")
+
+        async def answer_another_one() -> None:
+            model.respond(ids[1], _ANN, "submitted", "non_toxic")
+
+        model.before["PATCH dataset"] = answer_another_one
+        with pytest.raises(Unreachable):  # the model makes no new dataset
+            await _heal(side)
+        assert side.lane.prepared is None
+
+    work(lose_the_index)
+    assert re.fullmatch(r"toxicity_lost_\d{14}", model.name)
+    labelled = "select text, label from labels join texts on id = text_id order by sequence"
+    assert rows(labelled) == [("t0", "toxic"), ("t1", "non_toxic"), ("t259", "toxic")]
+
+
+def test_one_that_leads_no_more_sets_no_dataset_aside(
+    run: RunWithEngine, add_texts: AddTexts, model: ModelArgilla
+) -> None:
+    model.has_index = False
+    now = [1000.0]
+
+    async def lease_runs_out() -> None:
+        if model.calls["GET dataset/records"] == 2:  # the empty page, which ends the reading
+            now[0] += 60
+
+    async def heal_slowly(engine: AsyncEngine) -> None:
+        model.add_records(*add_texts("a", status="uploaded", uploaded_at="now"))
+        model.before["GET dataset/records"] = lease_runs_out
+        async with pulling(engine, model, clock=lambda: now[0]) as side:
+            with pytest.raises(NotLeading):
+                await _heal(side)
+
+    run(heal_slowly)
+    assert model.name == "toxicity"
+
+
+def test_entries_that_the_index_lost_are_shown_again_if_they_are_of_the_present_dataset(
+    work: Callable[[Work], None], add_texts: AddTexts, rows: Rows
+) -> None:
+    unseen, _ = add_texts("unseen", "seen", status="uploaded", uploaded_at="now", retry_at="now")
+    [waiting] = add_texts("failed", status="failed")
+
+    async def show(side: Side) -> None:
+        await show_again(side.lane, uuid4(), [unseen])
+        assert rows("select status from texts where text = 'unseen'") == [("uploaded",)]
+        await show_again(side.lane, DATASET_ID, [unseen, waiting])
+
+    work(show)
+    assert rows(_STATUSES) == [("unseen", "pending"), ("seen", "uploaded"), ("failed", "failed")]
+    # They keep their place before annotators, and are sent at once.
+    assert rows("select page_position = sequence, retry_at from texts where text = 'unseen'") == [(True, None)]
 
 
 def test_only_the_leader_heals(work: Callable[[Work], None], add_texts: AddTexts, rows: Rows) -> None:

@@ -13,8 +13,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.datasets import Dataset
-from tests.integration.uploader.conftest import DATASET, Rows, RunWithEngine
+from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
 from tests.integration.uploader.fake_argilla import DATASET_ID, QUESTION_ID, FakeArgilla
+from tests.waiting import until_blocked
 from uploader.argilla_client import Argilla
 from uploader.argilla_errors import ArgillaError
 from uploader.argilla_setup import Prepared
@@ -153,6 +154,45 @@ def test_pacing_holds_under_a_burst(run: RunWithEngine, database_url: str, rows:
     # Also as Argilla shows it, with what it took and did not say so.
     assert scene.most_shown == _LIMIT
     assert rows("select count(*) from texts where status <> 'pending'")[0][0] < 1000
+
+
+# Each claim waits in its transaction until the test lets it go on.
+_CLAIMS_WAIT = """
+create function wait_to_go_on() returns trigger language plpgsql as $$
+begin perform pg_advisory_xact_lock_shared(1); return null; end $$;
+create trigger wait_to_go_on after update on texts for each statement
+when (pg_trigger_depth() = 0) execute function wait_to_go_on();
+"""
+
+
+def test_two_claims_at_once_take_turns_so_that_the_limit_holds(
+    run: RunWithEngine, database_url: str, add_texts: AddTexts, rows: Rows
+) -> None:
+    add_texts("a", "b", "c", "d")
+    datasets = {DATASET: Dataset(labels=("toxic", "non_toxic"), guidelines="x", max_open_records=2)}
+
+    async def work(engine: AsyncEngine) -> None:
+        transport = httpx.MockTransport(FakeArgilla().answer)
+        async with httpx.AsyncClient(base_url="http://argilla/api/v1/", transport=transport) as http:
+            leadership = Leadership(engine, DATASET, 1000)
+            await leadership.hold()
+            # One connection: one batch is put while the next one is claimed.
+            lane = Lane(DATASET, datasets, engine, Argilla(http), "w", leadership, Slots(1))
+            lane.prepared = Prepared(DATASET_ID, QUESTION_ID)
+            with psycopg.connect(database_url) as gate:
+                gate.execute(_CLAIMS_WAIT)
+                gate.commit()
+                gate.execute("select pg_advisory_xact_lock(1)")
+                guard = Guard(DATASET, "push", Backoff(15))
+                uploading = asyncio.create_task(
+                    upload_backlog(lane, PushSettings(batch_size=2), guard, asyncio.Event())
+                )
+                await until_blocked(database_url, 2)  # one at the gate, one behind it
+            await uploading
+            await leadership.release()
+
+    run(work)
+    assert rows("select status, count(*) from texts group by 1 order by 1") == [("pending", 2), ("uploaded", 2)]
 
 
 def test_the_datasets_own_limit_wins_and_disputes_have_none(run: RunWithEngine) -> None:

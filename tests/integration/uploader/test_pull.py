@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-import httpx
 import psycopg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -93,16 +92,12 @@ def test_an_event_that_comes_while_its_text_is_read_is_not_lost(
     async def work(side: Side) -> None:
         [id_] = upload("a")
         await side.deliver(model.respond(id_, _ANN, "submitted", "toxic"))
-        answer = model.answer
 
-        async def answer_and_change(request: httpx.Request) -> httpx.Response:
-            response = await answer(request)
-            if request.url.path.endswith("search") and not model.calls["changed"]:
-                model.calls["changed"] += 1
-                await side.deliver(model.respond(id_, _ANN, "submitted", "non_toxic"))
-            return response
+        async def change_once() -> None:
+            del model.after[_SEARCH]
+            await side.deliver(model.respond(id_, _ANN, "submitted", "non_toxic"))
 
-        side.lane.argilla._http._transport = httpx.MockTransport(answer_and_change)
+        model.after[_SEARCH] = change_once
         assert await pull_once(side.lane, side.collector, DATASET_ID) == 1
         assert await pull_once(side.lane, side.collector, DATASET_ID) == 1
 
@@ -206,6 +201,61 @@ def test_a_note_is_read_as_soon_as_it_is_made(
 
     pull(work)
     assert rows("select count(*) from rereads") == [(0,)]
+
+
+async def _pull_one_without_values(side: Side, upload: AddTexts, model: ModelArgilla) -> dict[str, Any]:
+    """Read a discarded response that has no values at all, as Argilla's API lets clients store it."""
+    [id_] = upload("a")
+    event = model.respond(id_, _ANN, "discarded", None)
+    given = model.records[str(id_)].responses[_ANN]
+    given["values"] = None
+    await side.deliver(event)
+    await side.pull()
+    return given
+
+
+@pytest.mark.parametrize(("answered", "values"), [(200, {}), (403, None), (500, None)])
+def test_a_response_without_values_is_given_some_so_that_its_record_can_be_put_again(
+    pull: Pulling, upload: AddTexts, model: ModelArgilla, rows: Rows, answered: int, values: object
+) -> None:
+    async def work(side: Side) -> None:
+        model.response_status = answered
+        given = await _pull_one_without_values(side, upload, model)
+        assert (given["status"], given["values"]) == ("discarded", values)
+
+    pull(work)
+    # What Argilla refuses is tried again when the text is read again; the answer counts as it is.
+    assert rows("select status, value from annotations") == [("discarded", None)]
+    assert rows("select count(*) from rereads") == [(0,)]
+
+
+def test_an_outage_while_a_response_is_given_values_keeps_the_note(
+    pull: Pulling, upload: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    async def work(side: Side) -> None:
+        model.response_status = 503
+        with pytest.raises(Unreachable):
+            await _pull_one_without_values(side, upload, model)
+
+    pull(work)
+    assert rows("select count(*) from rereads") == [(1,)]
+
+
+def test_users_are_listed_once_for_all_annotators_that_are_known(
+    pull: Pulling, upload: AddTexts, model: ModelArgilla, rows: Rows
+) -> None:
+    """Also for one whom Argilla does not know any more."""
+
+    async def work(side: Side) -> None:
+        [id_] = upload("a")
+        for user in (_ANN, UUID(int=29)):
+            for value in ("toxic", "non_toxic"):
+                await side.deliver(model.respond(id_, user, "submitted", value))
+                await side.pull()
+
+    pull(work)
+    assert model.calls["GET users"] == 2
+    assert rows("select annotator from annotations order by 1") == [(str(UUID(int=29)),), ("ann",)]
 
 
 def test_what_was_read_before_a_record_was_deleted_is_not_taken_over_afterwards(

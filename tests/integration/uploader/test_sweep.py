@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -13,6 +14,7 @@ from tests.integration.uploader.model_argilla import ModelArgilla
 from tests.integration.uploader.pulling import Side, pulling
 from uploader.argilla_errors import Unreachable
 from uploader.deletions import DELETED
+from uploader.leadership import NotLeading
 
 _ANN, _BOB = UUID(int=21), UUID(int=22)
 _SEARCH = "POST dataset/records/search"
@@ -247,6 +249,64 @@ def test_a_sweep_goes_on_where_it_was_when_its_process_ended(
     pull(_look)
     assert rows("select count(*), (select swept_at is null from datasets) from labels") == [(600, False)]
     assert model.calls[_SEARCH] == 3
+
+
+def test_a_sweep_ends_with_the_lead(pull: Pulling, uploaded: AddTexts, model: ModelArgilla, rows: Rows) -> None:
+    _answer(model, uploaded(*(f"t{i}" for i in range(600))))
+    now = [1000.0]
+
+    async def work(side: Side) -> None:
+        def lease_runs_out() -> None:
+            now[0] += 60
+
+        with pytest.raises(NotLeading):
+            await side.sweeper.run(asyncio.Event(), lease_runs_out)
+
+    pull(work, clock=lambda: now[0])
+    assert model.calls[_SEARCH] == 1
+    assert rows("select count(*) from labels") == [(250,)]
+
+
+@pytest.mark.parametrize("call", ["GET users", _SEARCH], ids=["begins", "goes on"])
+def test_one_that_was_frozen_moves_nothing_of_its_followers_sweep(
+    pull: Pulling, uploaded: AddTexts, model: ModelArgilla, rows: Rows, call: str
+) -> None:
+    """Else the follower would skip the texts between its own position and the one that was set."""
+    uploaded("a")
+
+    async def work(side: Side) -> None:
+        async def another_leads() -> None:
+            async with side.lane.engine.begin() as connection:
+                await connection.exec_driver_sql(
+                    "update datasets set leader_id = gen_random_uuid(), sweep_position = cast(%s as uuid)",
+                    (UUID(int=0),),
+                )
+
+        model.before[call] = another_leads
+        with pytest.raises(NotLeading):
+            await side.look()
+
+    pull(work)
+    assert rows("select sweep_position, sweep_activity_at is null, swept_at from datasets") == [
+        (UUID(int=0), call == "GET users", None)
+    ]
+
+
+def test_one_that_was_frozen_ends_no_sweep_of_its_follower(
+    pull: Pulling, uploaded: AddTexts, rows: Rows, database_url: str
+) -> None:
+    uploaded("a")
+
+    async def work(side: Side) -> None:
+        def another_leads() -> None:
+            with psycopg.connect(database_url) as connection:
+                connection.execute("update datasets set leader_id = gen_random_uuid()")
+
+        with pytest.raises(NotLeading):
+            await side.sweeper.run(asyncio.Event(), another_leads)
+
+    pull(work)
+    assert rows("select swept_at, sweep_position is null from datasets") == [(None, False)]
 
 
 def test_what_happens_during_a_sweep_makes_for_another_one(

@@ -1,10 +1,12 @@
 """What answers say about the true label, by what is known of the annotators."""
 
 import math
+from contextlib import nullcontext
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from core.datasets import LabelRule
 from core.estimated_rules import Abilities, Answer, Confusions, half_knowing, load_parameters
@@ -91,7 +93,7 @@ def _likeliest(parameters: Abilities, answers: list[Answer]) -> list[float]:
         likelihoods = [1.0] * len(labels)
         for annotator, value in answers:
             ability = parameters.abilities.get(annotator, parameters.average)
-            right = 1 / (1 + math.exp(-ability * math.exp(easiness)))
+            right = 1 / (1 + math.exp(min(700, -ability * math.exp(easiness))))
             for truth, label in enumerate(labels):
                 likelihoods[truth] *= right if label == value else (1 - right) / max(len(labels) - 1, 1)
         score = math.log(sum(likelihoods)) - (easiness - parameters.easiness) ** 2 / 2
@@ -113,6 +115,19 @@ def test_abilities_are_weighed_at_the_likeliest_easiness(labels: tuple[str, ...]
     assert [*parameters.weigh(answers).values()] == pytest.approx(_likeliest(parameters, answers), abs=1e-3)
 
 
+def test_one_who_is_certainly_wrong_makes_no_text_easier() -> None:
+    """The exponent of such an ability is out of the range of floats."""
+    parameters = Abilities(labels=LABELS, abilities={"liar": -500, "x": 0.5}, average=1, easiness=1)
+    answers = [("liar", "a"), ("x", "b")]
+    assert [*parameters.weigh(answers).values()] == pytest.approx(_likeliest(parameters, answers), abs=1e-3)
+
+
+def test_with_two_labels_who_is_not_right_names_the_other_one_and_with_one_label_it_is_certain() -> None:
+    two = Abilities(labels=("a", "b"), abilities={"x": 1}, average=1, easiness=0.5)
+    assert [*two.weigh([("x", "a")]).values()] == pytest.approx(_likeliest(two, [("x", "a")]), abs=1e-3)
+    assert two.model_copy(update={"labels": ("a",)}).weigh([("x", "a")]) == {"a": 1}
+
+
 def test_a_text_that_is_far_easier_than_others_is_reached_in_steps() -> None:
     """Its easiness lies several steps away, and the last digits are those of any way there."""
     hard = Abilities(labels=("a", "b"), abilities={}, average=3, easiness=-8)
@@ -123,6 +138,14 @@ def test_a_text_that_is_far_easier_than_others_is_reached_in_steps() -> None:
 def test_parameters_are_read_as_they_were_stored() -> None:
     for parameters in (CONFUSIONS, ABILITIES):
         assert load_parameters(parameters.model_dump(mode="json")) == parameters
+
+
+@pytest.mark.parametrize(("probability", "fits"), [(0, False), (1e-9, True), (1, True), (1.1, False)])
+def test_only_probabilities_above_0_are_stored(probability: float, fits: bool) -> None:
+    """Of one that is 0 no answer could ever convince: its logarithm is infinite."""
+    stored = CONFUSIONS.model_dump(mode="json") | {"priors": [probability, 0.5, 0.5]}
+    with nullcontext() if fits else pytest.raises(ValidationError):
+        load_parameters(stored)
 
 
 def test_a_half_knowing_annotator_knows_half_and_guesses_the_rest() -> None:

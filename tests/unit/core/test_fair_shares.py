@@ -24,14 +24,28 @@ def test_one_client_holds_its_share_and_leaves_the_rest() -> None:
         places.take("greedy")
     places.take("modest")
     places.take("another")
-    with pytest.raises(Unavailable, match="Too many exports"):
+    with pytest.raises(Unavailable, match="Too many exports") as full:
         places.take("fourth")
+    assert full.value.headers["Retry-After"] == "5"
     places.give_back("greedy")
     places.take("fourth")
 
 
+def test_a_place_that_is_given_back_is_one_place() -> None:
+    places = Places("exports", 3, 0.6)
+    for _ in range(2):
+        places.take("a")
+        places.take("a")
+        places.give_back("a")
+        places.take("a")
+        with pytest.raises(ShareExceeded):
+            places.take("a")
+        places.give_back("a")
+        places.give_back("a")
+
+
 def test_a_share_is_one_place_at_least() -> None:
-    places = Places("exports", 1, 0.01)
+    places = Places("exports", 1, 0)
     with places.hold("a"), pytest.raises(ShareExceeded):
         places.take("a")
     with places.hold("a"):
@@ -77,6 +91,62 @@ def test_a_full_queue_refuses_everybody_and_a_full_share_its_client() -> None:
         await asyncio.gather(*tasks)
 
     asyncio.run(scenario())
+
+
+def test_a_share_is_one_turn_at_least() -> None:
+    async def scenario() -> None:
+        turns, go_on = Turns("queries", 1, 4, 0), asyncio.Event()
+        tasks = await _start(turns, "aa", [], go_on)
+        with pytest.raises(ShareExceeded):
+            await _record(turns, "a", [], go_on)
+        go_on.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(scenario())
+
+
+def test_never_more_run_than_may_also_when_all_was_quiet_between() -> None:
+    async def scenario() -> list[str]:
+        turns, order = Turns("queries", 2, 9, 1), list[str]()
+        for _ in range(2):
+            go_on = asyncio.Event()
+            tasks = await _start(turns, "abcd", order, go_on)
+            order.append("|")  # who came so far runs at once
+            go_on.set()
+            await asyncio.gather(*tasks)
+        return order
+
+    assert asyncio.run(scenario()) == list("ab|cdab|cd")
+
+
+def test_a_client_that_goes_leaves_its_room_in_the_queue_and_nobody_runs_for_it() -> None:
+    async def scenario() -> list[str]:
+        turns, go_on, order = Turns("queries", 1, 1, 1), asyncio.Event(), list[str]()
+        first, gone = await _start(turns, "ab", order, go_on)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        [last] = await _start(turns, "c", order, go_on)
+        assert order == ["a"]
+        go_on.set()
+        await asyncio.gather(first, last)
+        return order
+
+    assert asyncio.run(scenario()) == ["a", "c"]
+
+
+def test_a_client_that_goes_in_the_moment_of_its_turn_leaves_it_to_its_next_request() -> None:
+    async def scenario() -> list[str]:
+        turns, go_on, order = Turns("queries", 1, 9, 1), asyncio.Event(), list[str]()
+        first, gone, *others = await _start(turns, "abbb", order, go_on)
+        go_on.set()
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        await asyncio.gather(first, *others)
+        return order
+
+    assert asyncio.run(scenario()) == ["a", "b", "b"]
 
 
 @pytest.mark.parametrize("comes_first", ["the turn", "the cancellation"])

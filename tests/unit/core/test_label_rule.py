@@ -55,6 +55,19 @@ def _estimated(probability: float) -> RuleInForce:
     return RuleInForce(LabelRule.DAWID_SKENE, 3, parameters)
 
 
+def test_without_an_estimate_the_majority_decides_by_its_only_version() -> None:
+    rule = RuleInForce()
+    assert rule.label([("ann", "a"), ("bob", "a")]) == majority(["a", "a"])
+    assert (rule.version, majority(["a"]).rule, majority(["a"]).rule_version) == (1, LabelRule.MAJORITY, 1)
+
+
+def test_an_estimate_decides_where_it_knows_every_label_that_was_named() -> None:
+    rule = _estimated(0.9)
+    assert rule.label([("ann", "a"), ("bob", "b")]).label == "a"
+    assert rule.label([("ann", "b"), ("bob", "new")]) == majority(["b", "new"])
+    assert rule.label([]) == majority([])
+
+
 def test_two_labels_that_are_nearly_as_likely_are_disputed() -> None:
     outcome = _estimated(0.5049).label([("ann", "a")])
     assert outcome == Outcome(

@@ -2,14 +2,15 @@
 
 import asyncio
 import math
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.uploader.fake_destination import FakeDestination, Flaw
-from uploader.argilla_errors import Unreachable
-from uploader.push import BROKE_DOWN, NOT_VISIBLE, UNREADABLE, Outcome, deliver
+from uploader.argilla_errors import Refused, Unreachable
+from uploader.push import BROKE_DOWN, NOT_VISIBLE, UNREADABLE, Outcome, Record, deliver
 
 _REFUSED = {Flaw.REFUSED_ALL, Flaw.REFUSED_FIRST, Flaw.REFUSED_NAMELESS}
 
@@ -56,6 +57,17 @@ def test_a_good_batch_takes_one_call() -> None:
 
 def test_a_refused_text_alone_fails() -> None:
     assert _deliver(FakeDestination({"0": Flaw.REFUSED_NAMELESS}), 1).failed == {"0": "refused: nameless"}
+
+
+def test_a_refusal_that_names_a_record_that_was_not_sent_names_none() -> None:
+    class Confused(FakeDestination):
+        async def put(self, records: Sequence[Record]) -> None:
+            if any(record["external_id"] == "1" for record in records):
+                raise Refused("confused", {len(records): "of another one"})
+            await super().put(records)
+
+    outcome = _deliver(Confused({}), 3)
+    assert (outcome.failed, outcome.uploaded) == ({"1": "confused"}, {"0", "2"})
 
 
 def test_a_text_that_breaks_argilla_alone_fails_when_argilla_takes_another() -> None:
