@@ -84,7 +84,7 @@ def _rewrites(node: Any) -> Iterator[str]:
         yield from _without_calls(node.children)
     if node.type == "comparison" and " in " in code:
         yield code.replace(" not in ", " in ", 1) if " not in " in code else code.replace(" in ", " not in ", 1)
-    if node.type == "name" and code in _NAMES and (node.get_next_leaf() or node).value == "(":
+    if node.type == "name" and code in _NAMES and parent != "trailer" and node.get_next_leaf().value == "(":
         yield _NAMES[code]
     if node.type in ("string", "fstring_string") and parent != "simple_stmt" and _SQL.search(code):
         for pattern, new in _SQL_CHANGES:

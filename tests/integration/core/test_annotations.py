@@ -4,7 +4,7 @@ import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -14,9 +14,12 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.annotations import replace_annotations, withdraw_annotations
+from core.annotations import replace_annotations, rewrite_labels, withdraw_annotations
 from core.change_feed import CHANNEL
-from core.models import AnnotationStatus, LabelStatus, Text
+from core.datasets import LabelRule
+from core.estimated_rules import Confusions
+from core.models import AnnotationStatus, Label, LabelStatus, Text
+from core.models import Dataset as DatasetRow
 from tests.integration.core.answering import ANSWERS, DATASETS, START, TEXTS, answer, label_of, sweep
 from tests.waiting import wait_for_blocked
 
@@ -243,11 +246,91 @@ def test_an_answer_that_was_given_back_keeps_the_time_of_its_creation(engine: sa
         assert connection.execute(sa.text(query)).all() == [(START,)]
 
 
-def test_when_a_record_is_deleted_carried_answers_go_as_well(engine: sa.Engine) -> None:
+_LATER = START + timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "created_at"),
+    [
+        ({"annotator": "renamed"}, START),
+        ({"annotator_id": uuid.uuid4()}, START),
+        ({"annotator": "another one", "annotator_id": uuid.uuid4()}, _LATER),
+        ({"value": "non_toxic", "answers": {"label": {"value": "non_toxic"}}}, _LATER),
+    ],
+    ids=["the same id", "the same name", "another person", "another answer"],
+)
+def test_only_an_annotators_own_answer_that_came_back_as_it_was_keeps_its_time(
+    engine: sa.Engine, changes: dict[str, Any], created_at: datetime
+) -> None:
+    first, second = uuid.uuid4(), uuid.uuid4()
+    sweep(engine, 1, answer(TEXTS[0], 0, "toxic"), argilla_dataset_id=first)
+    again = replace(answer(TEXTS[0], 0, "toxic", number=1), created_at=_LATER, updated_at=_LATER, **changes)
+    sweep(engine, 2, again, argilla_dataset_id=second)
+    with engine.connect() as connection:
+        query = sa.text("select created_at from annotations where argilla_dataset_id = :there")
+        assert connection.scalar(query, {"there": second}) == created_at
+
+
+def test_the_time_of_an_answer_is_the_one_that_was_stored_first(engine: sa.Engine) -> None:
+    sweep(engine, 1, answer(TEXTS[0], 0, "toxic"))
+    sweep(engine, 2, replace(answer(TEXTS[0], 0, "toxic", updated=5), created_at=_LATER))
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("select created_at from annotations")) == START
+
+
+def test_when_a_record_is_deleted_carried_answers_go_as_well_and_no_others(engine: sa.Engine) -> None:
     sweep(engine, 1, answer(TEXTS[0], 0, "toxic"), argilla_dataset_id=uuid.uuid4())
-    with engine.begin() as connection:
-        withdraw_annotations(connection, DATASETS, "toxicity", START + timedelta(minutes=2), [TEXTS[0]])
+    sweep(engine, 1, answer(TEXTS[1], 0, "toxic"), texts=[TEXTS[1]])
+    for minute in (2, 3):  # the second time there is nothing left to withdraw
+        with engine.begin() as connection:
+            moment = START + timedelta(minutes=minute)
+            withdraw_annotations(connection, DATASETS, "toxicity", moment, [TEXTS[0]])
     assert votes_of(engine, TEXTS[0]) == {}
+    assert votes_of(engine, TEXTS[1]) == {"toxic": 1}
+    with engine.connect() as connection:
+        withdrawn = connection.scalars(sa.text("select withdrawn_at from annotations order by 1")).all()
+    assert withdrawn == [START + timedelta(minutes=2), None]
+
+
+def _estimate(engine: sa.Engine, dataset: str, rule: LabelRule, label: str, version: int) -> None:
+    """Store an estimate by which any answer means this label."""
+    sure = (0.999, 0.001) if label == "toxic" else (0.001, 0.999)
+    parameters = Confusions(labels=("toxic", "non_toxic"), priors=sure, matrices={}, average=((0.5, 0.5),) * 2)
+    row = {"rule": rule, "rule_version": version, "rule_parameters": parameters.model_dump(mode="json")}
+    with engine.begin() as connection:
+        connection.execute(sa.insert(DatasetRow).values(name=dataset, **row))
+
+
+def test_labels_follow_from_the_estimate_of_the_datasets_own_rule(engine: sa.Engine) -> None:
+    datasets = {"toxicity": DATASETS["toxicity"].model_copy(update={"label_rule": LabelRule.DAWID_SKENE})}
+
+    def read(minute: int, updated: int) -> object:
+        held = {TEXTS[0]: [answer(TEXTS[0], 0, "toxic", updated=updated)]}
+        with engine.begin() as connection:
+            replace_annotations(connection, datasets, "toxicity", START + timedelta(minutes=minute), held)
+        label = label_of(engine, TEXTS[0])
+        return label and (label["label"], label["rule"], label["rule_version"])
+
+    _estimate(engine, "another", LabelRule.DAWID_SKENE, "non_toxic", 3)
+    _estimate(engine, "toxicity", LabelRule.MACE, "non_toxic", 4)
+    assert read(1, 1) == ("toxic", "majority", 1)  # as long as there is no estimate of its own
+    with engine.begin() as connection:
+        connection.execute(sa.delete(DatasetRow).where(DatasetRow.name == "toxicity"))
+    _estimate(engine, "toxicity", LabelRule.DAWID_SKENE, "non_toxic", 5)
+    assert read(2, 2) == ("non_toxic", "dawid_skene", 5)
+
+
+def test_a_new_estimate_rewrites_labels_of_failed_texts_too_and_of_forgotten_ones_not(engine: sa.Engine) -> None:
+    sweep(engine, 1, *(answer(text, 0, "toxic") for text in TEXTS))
+    datasets = {"toxicity": DATASETS["toxicity"].model_copy(update={"label_rule": LabelRule.DAWID_SKENE})}
+    _estimate(engine, "toxicity", LabelRule.DAWID_SKENE, "non_toxic", 2)
+    with engine.begin() as connection:
+        connection.execute(sa.update(Text).where(Text.id == TEXTS[1]).values(status="failed"))
+        connection.execute(sa.update(Text).where(Text.id == TEXTS[2]).values(status="forgotten"))
+        rewrite_labels(connection, datasets, "toxicity", TEXTS)
+    with engine.connect() as connection:
+        labels = dict(connection.execute(sa.select(Label.text_id, Label.label)).all())
+    assert labels == {TEXTS[0]: "non_toxic", TEXTS[1]: "non_toxic", TEXTS[2]: "toxic"}
 
 
 def test_texts_that_were_not_read_are_left_alone(engine: sa.Engine) -> None:

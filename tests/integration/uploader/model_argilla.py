@@ -53,7 +53,7 @@ class ModelArgilla:
     loses_entries: bool = False  # deletes records, and leaves their entries in the index
     others: list[Json] = field(default_factory=list)  # further datasets in the workspace
     has_index: bool = True
-    response_status: int = 200  # of a call that changes a response
+    statuses: dict[str, int] = field(default_factory=dict)  # by call: it is answered so, and does nothing
     name: str = "toxicity"  # of the dataset
     before: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)  # by call, as in `calls`
     after: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
@@ -103,11 +103,13 @@ class ModelArgilla:
         if self.is_away:
             raise httpx.ConnectError("refused")
         path = request.url.path.removeprefix("/api/v1/").replace(f"datasets/{DATASET_ID}", "dataset")
-        kind = path.split("/")[0] if path.startswith(("records/", "webhooks/")) else path
+        kind = path.split("/")[0] if path.startswith(("records/", "responses/", "webhooks/")) else path
         call = f"{request.method} {kind}"
         self.calls[call] += 1
         if call in self.before:
             await self.before[call]()
+        if call in self.statuses:
+            return _json({}, self.statuses[call])
         answer = await self._answer(request, path)
         if call in self.after:
             await self.after[call]()
@@ -218,10 +220,9 @@ class ModelArgilla:
         return _json(_shown(*found[0])) if found else _json({}, 404)
 
     def _change_response(self, response_id: str, body: Json) -> httpx.Response:
-        if self.response_status == httpx.codes.OK:
-            given = (r for record in self.records.values() for r in record.responses.values())
-            next(r for r in given if r["id"] == response_id).update(body)
-        return _json({}, self.response_status)
+        given = (r for record in self.records.values() for r in record.responses.values())
+        next(r for r in given if r["id"] == response_id).update(body)
+        return _json({})
 
     def _webhook(self, method: str, path: str, body: Json) -> httpx.Response:
         assert path.startswith("webhooks"), path

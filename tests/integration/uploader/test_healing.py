@@ -5,14 +5,14 @@ import re
 from collections.abc import Awaitable, Callable
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.integration.uploader.conftest import AddTexts, Rows, RunWithEngine
 from tests.integration.uploader.model_argilla import DATASET_ID, ModelArgilla, Record
 from tests.integration.uploader.pulling import Side, pulling
-from uploader import healing
-from uploader.argilla_errors import Unreachable
+from uploader.argilla_errors import Gone, Unreachable
 from uploader.healing import heal, show_again
 from uploader.leadership import NotLeading
 
@@ -72,16 +72,58 @@ def test_what_was_in_the_lost_dataset_is_pending_again_and_nothing_else(
     assert rows("select refill_position from datasets") == [(None,)]
 
 
-def test_a_refill_goes_on_where_it_was_when_its_process_ended(
-    work: Callable[[Work], None], add_texts: AddTexts, rows: Rows, monkeypatch: pytest.MonkeyPatch
+def test_a_refill_is_of_one_dataset_and_sends_its_texts_at_once_and_in_their_places(
+    work: Callable[[Work], None], add_texts: AddTexts, rows: Rows, database_url: str
 ) -> None:
-    monkeypatch.setattr(healing, "_STEP_TEXTS", 2)
     work(_lose)
-    add_texts("a", "b", "c", status="uploaded", uploaded_at="now")
-    work(lambda side: _heal(side, stop_after_a_step=True))
-    assert rows("select status, count(*) from texts group by 1 order by 1") == [("pending", 2), ("uploaded", 1)]
+    add_texts("never confirmed", status="uploaded")
+    add_texts("in its place", status="uploaded", uploaded_at="now", page_position=7, retry_at="now")
+    add_texts("elsewhere", dataset="spam", status="uploaded", uploaded_at="now")
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "insert into datasets (name, argilla_dataset_at, refill_position) values ('spam', now(), %s)",
+            [UUID(int=5)],
+        )
     work(_heal)
-    assert rows("select status, count(*) from texts group by 1") == [("pending", 3)]
+    assert rows("select status, page_position, retry_at from texts order by sequence") == [
+        ("pending", 1, None),
+        ("pending", 7, None),
+        ("uploaded", None, None),
+    ]
+    assert rows("select name, refill_position from datasets order by 1") == [
+        ("spam", UUID(int=5)),
+        ("toxicity", None),
+    ]
+
+
+def test_a_dataset_that_is_gone_is_prepared_anew(work: Callable[[Work], None], model: ModelArgilla) -> None:
+    model.statuses["GET dataset/progress"] = 404
+
+    async def heal_nothing(side: Side) -> None:
+        with pytest.raises(Gone):
+            await _heal(side)
+        assert side.lane.prepared is None
+
+    work(heal_nothing)
+
+
+def test_a_refill_goes_on_where_it_was_when_its_process_ended(
+    work: Callable[[Work], None], rows: Rows, database_url: str
+) -> None:
+    """A thousand texts are a step."""
+    work(_lose)
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "insert into texts (id, dataset, text, status, uploaded_at) select gen_random_uuid(), 'toxicity',"
+            " n::text, 'uploaded', now() from generate_series(1, 1200) as n"
+        )
+    work(lambda side: _heal(side, stop_after_a_step=True))
+    assert rows("select status, count(*) from texts group by 1 order by 1") == [
+        ("pending", 1000),
+        ("uploaded", 200),
+    ]
+    work(_heal)
+    assert rows("select status, count(*) from texts group by 1") == [("pending", 1200)]
 
 
 def test_the_first_dataset_replaces_none(work: Callable[[Work], None], add_texts: AddTexts, rows: Rows) -> None:

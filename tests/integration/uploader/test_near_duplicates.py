@@ -67,6 +67,43 @@ def test_another_asked_twin_keeps_it(
     assert rows(_STATUSES)[2:] == [("held", "near_duplicate"), ("stranger", "near_duplicate")]
 
 
+def test_a_twin_of_another_text_that_failed_long_ago_stays_held(
+    run: RunWithEngine, add_texts: AddTexts, rows: Rows, database_url: str
+) -> None:
+    [asked] = add_texts("asked")
+    [failed] = add_texts("failed long ago", status="failed")
+    [twin] = add_texts("its twin", status="near_duplicate")
+    _link(database_url, twin, failed)  # held for another reason since
+    run(_fail(asked))
+    assert rows(_STATUSES) == [("asked", "failed"), ("failed long ago", "failed"), ("its twin", "near_duplicate")]
+
+
+def test_what_was_decided_about_a_twin_stays(
+    run: RunWithEngine, add_texts: AddTexts, rows: Rows, database_url: str
+) -> None:
+    [asked] = add_texts("asked")
+    [twin] = add_texts("twin", status="uploaded")
+    _link(database_url, twin, asked)
+    run(_fail(asked))
+    assert rows(_STATUSES) == [("asked", "failed"), ("twin", "uploaded")]
+
+
+def test_a_failure_waits_for_who_stores_twins_of_its_own_dataset_only(
+    run: RunWithEngine, add_texts: AddTexts, rows: Rows, database_url: str
+) -> None:
+    [asked] = add_texts("asked")
+    add_texts("elsewhere", dataset="spam")
+
+    async def work(engine: AsyncEngine) -> None:
+        with psycopg.connect(database_url) as storing:
+            storing.execute(f"select {lock_of('%s')}", ["spam"])
+            async with asyncio.timeout(60):
+                await _fail(asked)(engine)
+
+    run(work)
+    assert rows("select status from texts where text = 'asked'") == [("failed",)]
+
+
 def test_a_changed_setting_sets_free(run: RunWithEngine, add_texts: AddTexts, rows: Rows) -> None:
     add_texts("held", status="near_duplicate")
     add_texts("elsewhere", dataset="spam", status="near_duplicate")

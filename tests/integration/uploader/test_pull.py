@@ -214,12 +214,13 @@ async def _pull_one_without_values(side: Side, upload: AddTexts, model: ModelArg
     return given
 
 
-@pytest.mark.parametrize(("answered", "values"), [(200, {}), (403, None), (500, None)])
+@pytest.mark.parametrize(("answered", "values"), [(None, {}), (403, None), (500, None)])
 def test_a_response_without_values_is_given_some_so_that_its_record_can_be_put_again(
-    pull: Pulling, upload: AddTexts, model: ModelArgilla, rows: Rows, answered: int, values: object
+    pull: Pulling, upload: AddTexts, model: ModelArgilla, rows: Rows, answered: int | None, values: object
 ) -> None:
     async def work(side: Side) -> None:
-        model.response_status = answered
+        if answered:
+            model.statuses["PUT responses"] = answered
         given = await _pull_one_without_values(side, upload, model)
         assert (given["status"], given["values"]) == ("discarded", values)
 
@@ -233,7 +234,7 @@ def test_an_outage_while_a_response_is_given_values_keeps_the_note(
     pull: Pulling, upload: AddTexts, model: ModelArgilla, rows: Rows
 ) -> None:
     async def work(side: Side) -> None:
-        model.response_status = 503
+        model.statuses["PUT responses"] = 503
         with pytest.raises(Unreachable):
             await _pull_one_without_values(side, upload, model)
 

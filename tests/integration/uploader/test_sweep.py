@@ -1,6 +1,7 @@
 """Tests of uploader.sweep on a model of Argilla: when it sweeps, and what it takes over."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.integration.uploader.conftest import AddTexts, Rows, RunWithEngine
 from tests.integration.uploader.model_argilla import ModelArgilla
 from tests.integration.uploader.pulling import Side, pulling
-from uploader.argilla_errors import Unreachable
+from uploader.argilla_errors import Gone, Unreachable
 from uploader.deletions import DELETED
 from uploader.leadership import NotLeading
 
@@ -307,6 +308,47 @@ def test_one_that_was_frozen_ends_no_sweep_of_its_follower(
 
     pull(work)
     assert rows("select swept_at, sweep_position is null from datasets") == [(None, False)]
+
+
+@pytest.mark.parametrize(
+    ("shares", "full_sweep_seconds"), [((0.1, 1), 1e-9), ((1, 0.1), 1e9)], ids=["at leisure", "urgent"]
+)
+def test_a_sweep_leaves_argilla_the_rest_of_the_time(
+    pull: Pulling, uploaded: AddTexts, model: ModelArgilla, shares: tuple[float, float], full_sweep_seconds: float
+) -> None:
+    """Nine times as long as a page took, when a tenth is the share; a busy machine only makes it longer."""
+    ids = uploaded("a", "b")
+    pull(_look)  # the first sweep; the next one is due by time, or for its activity
+    if full_sweep_seconds > 1:
+        _answer(model, ids)
+    calls: list[float] = []
+
+    async def page() -> None:
+        calls.append(time.monotonic())
+        await asyncio.sleep(0.05)
+        calls.append(time.monotonic())
+
+    async def work(side: Side) -> None:
+        model.before[_SEARCH] = page
+        await side.look()
+        calls.append(time.monotonic())
+
+    settings = dict(zip(("sweep_share", "sweep_busy_share"), shares, strict=True))
+    pull(work, webhooks=False, full_sweep_seconds=full_sweep_seconds, **settings)
+    began, answered, ended = calls
+    assert ended - answered >= 9 * (answered - began)
+
+
+def test_a_dataset_that_is_gone_is_prepared_anew(pull: Pulling, uploaded: AddTexts, model: ModelArgilla) -> None:
+    uploaded("a")
+    model.statuses["GET dataset"] = 404
+
+    async def work(side: Side) -> None:
+        with pytest.raises(Gone):
+            await side.look()
+        assert side.lane.prepared is None
+
+    pull(work)
 
 
 def test_what_happens_during_a_sweep_makes_for_another_one(

@@ -127,11 +127,9 @@ def test_no_transaction_is_open_while_argilla_is_called(upload: Upload, add_text
 
     async def look() -> None:
         # Another batch's claim may be open for a moment.
-        for _ in range(500):
-            if rows(open_) == [(0,)]:
-                return
-            await asyncio.sleep(0.01)
-        raise AssertionError
+        async with asyncio.timeout(60):
+            while rows(open_) != [(0,)]:  # noqa: ASYNC110 - in Postgres
+                await asyncio.sleep(0.01)
 
     add_texts("a")
     upload(FakeArgilla(before_put=look))
@@ -196,16 +194,17 @@ def test_a_stopping_upload_claims_nothing(upload: Upload, add_texts: AddTexts, r
 def _puts_at_once(upload: Upload, connections: int) -> int:
     """Upload with so many connections; return how many PUTs were under way at once."""
     now = most = 0
+    all_here = asyncio.Event()
 
     async def meet() -> None:
         nonlocal now, most
         now += 1
         most = max(most, now)
-        for _ in range(200):  # until as many as may be are here
-            if now >= connections:
-                break
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.02)
+        if most == connections:
+            all_here.set()
+        async with asyncio.timeout(60):
+            await all_here.wait()
+        await asyncio.sleep(0.02)  # time for one too many to come
         now -= 1
 
     upload(FakeArgilla(before_put=meet), connections=connections)
@@ -224,11 +223,9 @@ def test_as_many_batches_are_put_at_once_as_there_are_connections(
 def test_a_batch_is_claimed_while_another_is_put(upload: Upload, add_texts: AddTexts, rows: Rows) -> None:
     async def until_two_are_claimed() -> None:
         left = rows("select count(*) from texts where status = 'pending'")[0][0]
-        for _ in range(500):
-            if left == 0 or rows("select count(distinct lease_owner) from texts") == [(2,)]:
-                return
-            await asyncio.sleep(0.01)
-        raise AssertionError
+        async with asyncio.timeout(60):
+            while left and rows("select count(distinct lease_owner) from texts") != [(2,)]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
 
     add_texts("a", "b", "c", "d")
     upload(FakeArgilla(before_put=until_two_are_claimed))
