@@ -78,7 +78,7 @@ def _try(code: str, chosen: list[str], module: Path, tests: list[str], minutes: 
         _say(Path(_OUTPUT).read_text())
         return None
     seconds = time.monotonic() - started
-    os.environ["TEST_WAIT_SECONDS"] = str(10 + seconds)
+    os.environ["TEST_WAIT_SECONDS"] = str(5 + seconds / 2)
     noticed: list[bool] = []
     ends_at = time.monotonic() + 60 * minutes
     for mutant in chosen:
