@@ -80,6 +80,7 @@ def _intake(database_url: str, folder: Path, wait_seconds: float) -> Iterator[In
         running("ingestion_api", env, folder / "log") as program,
     ):
         yield Intake(program.url, database, clients)
+    assert "Traceback" not in program.log.read_text()
 
 
 @pytest.fixture(scope="module")

@@ -124,6 +124,12 @@ def test_the_order_of_texts_decides_no_rounding() -> None:
         assert agreement(votes(texts[turn:] + texts[:turn])) == agreement(votes(texts))
 
 
+def test_what_rounds_to_zero_has_no_sign() -> None:
+    many = 10**9
+    measured = cohen_kappa({("a", "a"): many, ("b", "b"): many, ("a", "b"): many + 1, ("b", "a"): many})
+    assert str(measured.value) == "0.0"
+
+
 def test_nothing_to_compare_is_undefined() -> None:
     none = Estimate(None, 0, None, None)
     assert agreement({}) == agreement({(("a", 1),): 7}) == Agreement(none, none, none)
