@@ -68,13 +68,13 @@ class ImportQueue:
         self, function: Callable[Concatenate[AsyncEngine, P], Awaitable[T]], *args: P.args, **named: P.kwargs
     ) -> Future[T]:
         """Do as `call` in a thread of its own."""
-        return self._threads.submit(self.call, function, *args, **named)
+        return self._threads.submit(lambda: self.call(function, *args, **named))
 
     def begin_asking(
         self, function: Callable[Concatenate[AsyncConnection, P], Awaitable[T]], *args: P.args, **named: P.kwargs
     ) -> Future[T]:
         """Do as `ask` in a thread of its own."""
-        return self._threads.submit(self.ask, function, *args, **named)
+        return self._threads.submit(lambda: self.ask(function, *args, **named))
 
     def wait_until_blocked(self) -> None:
         """Wait until a transaction waits for a row that another one has changed."""

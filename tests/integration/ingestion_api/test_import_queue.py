@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from core.datasets import Dataset
+from core.models import ImportState
 from core.problems import Problem
 from ingestion_api.imports import repository
 from ingestion_api.imports.queue import (
@@ -20,7 +21,7 @@ from ingestion_api.imports.queue import (
     release_claim,
     renew_claim,
 )
-from ingestion_api.imports.run import Claim, ImportState, Outcome
+from ingestion_api.imports.run import Claim, Outcome
 from tests.integration.ingestion_api.import_queue import ImportQueue, lines, process_pool
 
 LEASE = 100.0

@@ -220,8 +220,8 @@ def test_the_identity_is_that_of_the_cluster_the_database_and_the_table(
         with feed.connect(url) as connection, feed.snapshot(connection) as one:
             return one.head(0).identity
 
-    with psycopg.connect(database.libpq_url) as connection:
-        row = connection.execute(
+    with psycopg.connect(database.libpq_url) as watching:
+        row = watching.execute(
             "select system_identifier, timeline_id, (select oid from pg_database where datname = "
             "current_database()) from pg_control_system(), pg_control_checkpoint()"
         ).fetchone()

@@ -152,5 +152,5 @@ def test_postgres_goes_and_comes_back(tmp_path: Path) -> None:
             assert httpx.get(f"{program.url}/readyz").status_code == 200
             stack.start_component("postgres")
             labeller.add_label("after")
-            wait_until(lambda: len(walk(program.url)) == 2, 30)
+            wait_until(lambda: len(walk(program.url)) == 2)
         engine.dispose()
