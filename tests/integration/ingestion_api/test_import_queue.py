@@ -473,9 +473,9 @@ def test_two_processes_clear_up_different_imports(queue: ImportQueue) -> None:
 def test_imports_are_deleted_so_long_after_their_end_with_their_rejects(queue: ImportQueue) -> None:
     old, young, deleted, with_body = [queue.add() for _ in range(4)]
     for id_, state, seconds, has_body in (
-        (old, "done", 101, "false"),
-        (young, "done", 40, "false"),
         (deleted, "deleted", 0, "false"),
+        (young, "done", 40, "false"),
+        (old, "done", 101, "false"),
         (with_body, "failed", 101, "true"),
     ):
         since = f"finished_at = now() - interval '{seconds} seconds'"
