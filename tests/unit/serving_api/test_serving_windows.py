@@ -191,8 +191,8 @@ def test_a_page_that_lies_further_apart_is_read_from_ranges_four_times_as_wide_e
     denser = Sample(sample.moments, sample.rows_each * 20)
     widths = [read.seconds for read in reads(monkeypatch, even, page, denser, ROWS * 20)]
     assert len(widths) == 4
-    assert widths[2] / widths[1] == pytest.approx(4, rel=0.25)
-    assert widths[3] / widths[2] == pytest.approx(4, rel=0.25)
+    assert widths[2] / widths[1] == pytest.approx(4, rel=0.1)
+    assert widths[3] / widths[2] == pytest.approx(4, rel=0.1)
 
 
 def test_a_page_ends_with_its_period(monkeypatch: pytest.MonkeyPatch, even: duckdb.DuckDBPyConnection) -> None:
