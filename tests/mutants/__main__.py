@@ -85,7 +85,7 @@ def _try(code: str, chosen: list[str], module: Path, tests: list[str], minutes: 
         if time.monotonic() > ends_at:
             break
         module.write_text(mutant)
-        noticed.append(_run_tests(tests, 10 + 5 * seconds) != 0)
+        noticed.append(_run_tests(tests, 30 + 3 * seconds) != 0)
         if not noticed[-1]:
             _say("".join(_diff(code, mutant)))
         sys.stderr.write(f"{len(noticed)} of {len(chosen)}, {noticed.count(False)} survive\n")

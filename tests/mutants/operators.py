@@ -187,4 +187,7 @@ def mutants(code: str) -> Iterator[str]:
 def _changes_no_rule(node: Any) -> bool:
     decorator = node if node.type == "decorator" else search_ancestor(node, "decorator")
     in_dataclass = decorator is not None and "dataclass" in decorator.get_code()  # frozen, slots
+    statement: Any = search_ancestor(node, "simple_stmt")
+    if statement is not None and statement.get_code(include_prefix=False).startswith(_NOT_RULES):
+        return True
     return in_dataclass or (node.parent is not None and node.parent.type == "parameters")  # a lone *

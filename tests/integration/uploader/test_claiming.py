@@ -173,6 +173,38 @@ def test_a_limit_and_what_is_owed_are_of_one_dataset(run: RunWithEngine, add_tex
     assert rows("select gold_owed, uncertain_owed from datasets where name = 'toxicity'") == [(2, 0)]
 
 
+def test_what_could_not_be_had_is_made_up_for_by_three_texts_at_most(
+    run: RunWithEngine, database_url: str, rows: Rows
+) -> None:
+    """No gold text is there, and none with a score: later they must not come in a row."""
+    _fill(database_url, [None] * 40)
+    run(lambda engine: _claim(engine, Pace(Order.MIXED, gold_share=0.5), 40))
+    assert rows("select gold_owed, uncertain_owed from datasets") == [(3, 3)]
+
+
+def test_what_is_owed_stays_while_the_settings_ask_for_no_share(
+    run: RunWithEngine, database_url: str, rows: Rows
+) -> None:
+    _fill(database_url, [0.5] * 2)
+
+    async def work(engine: AsyncEngine) -> None:
+        await _execute(engine, "update datasets set gold_owed = 2, uncertain_owed = 1")
+        await _claim(engine, Pace(), 2)
+
+    run(work)
+    assert rows("select gold_owed, uncertain_owed from datasets") == [(2, 1)]
+
+
+def test_a_text_that_is_larger_than_a_batch_may_be_goes_alone(run: RunWithEngine, database_url: str) -> None:
+    ids = _fill(database_url, [None] * 3)
+    assert [t.id for t in run(lambda engine: _claim(engine, Pace(), 3, bytes_=1))] == ids[:1]
+
+
+def test_only_a_limit_or_a_share_makes_claims_take_turns() -> None:
+    paces = [Pace(), Pace(Order.UNCERTAIN), Pace(Order.MIXED), Pace(gold_share=0.1), Pace(max_open_records=1)]
+    assert [pace.takes_turns for pace in paces] == [False, False, True, True, True]
+
+
 def test_what_is_owed_by_a_dataset_that_is_not_known_yet_is_nothing(
     run: RunWithEngine, add_texts: AddTexts
 ) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.integration.uploader.conftest import AddTexts, Rows, RunWithEngine
 from tests.integration.uploader.model_argilla import DATASET_ID, ModelArgilla, Record
 from tests.integration.uploader.pulling import Side, pulling
+from tests.waiting import until_blocked
 from uploader.argilla_errors import Gone, Unreachable
 from uploader.healing import heal, show_again
 from uploader.leadership import NotLeading
@@ -75,25 +76,38 @@ def test_what_was_in_the_lost_dataset_is_pending_again_and_nothing_else(
 def test_a_refill_is_of_one_dataset_and_sends_its_texts_at_once_and_in_their_places(
     work: Callable[[Work], None], add_texts: AddTexts, rows: Rows, database_url: str
 ) -> None:
+    with psycopg.connect(database_url) as connection:  # stored first, so that a look at any row finds it
+        connection.execute("insert into datasets (name, argilla_dataset_at) values ('spam', 'infinity')")
     work(_lose)
     add_texts("never confirmed", status="uploaded")
     add_texts("in its place", status="uploaded", uploaded_at="now", page_position=7, retry_at="now")
+    add_texts("in the new one", status="uploaded", uploaded_at="tomorrow")
     add_texts("elsewhere", dataset="spam", status="uploaded", uploaded_at="now")
-    with psycopg.connect(database_url) as connection:
-        connection.execute(
-            "insert into datasets (name, argilla_dataset_at, refill_position) values ('spam', now(), %s)",
-            [UUID(int=5)],
-        )
     work(_heal)
     assert rows("select status, page_position, retry_at from texts order by sequence") == [
         ("pending", 1, None),
         ("pending", 7, None),
         ("uploaded", None, None),
+        ("uploaded", None, None),
     ]
-    assert rows("select name, refill_position from datasets order by 1") == [
-        ("spam", UUID(int=5)),
-        ("toxicity", None),
-    ]
+    assert rows("select refill_position from datasets") == [(None,), (None,)]
+
+
+def test_a_text_that_is_forgotten_during_a_refill_stays_forgotten(
+    work: Callable[[Work], None], add_texts: AddTexts, rows: Rows, database_url: str
+) -> None:
+    work(_lose)
+    add_texts("a", status="uploaded", uploaded_at="now")
+
+    async def forget_meanwhile(side: Side) -> None:
+        with psycopg.connect(database_url) as forgetting:
+            forgetting.execute("update texts set status = 'forgotten'")
+            healing = asyncio.create_task(_heal(side))
+            await until_blocked(database_url)
+        await healing
+
+    work(forget_meanwhile)
+    assert rows(_STATUSES) == [("a", "forgotten")]
 
 
 def test_a_dataset_that_is_gone_is_prepared_anew(work: Callable[[Work], None], model: ModelArgilla) -> None:
@@ -169,14 +183,15 @@ def test_answers_given_while_a_lost_index_is_replaced_are_taken_over(
     assert rows(labelled) == [("t0", "toxic"), ("t1", "non_toxic"), ("t259", "toxic")]
 
 
+@pytest.mark.parametrize("page", [1, 2], ids=["amid the records", "at their end"])
 def test_one_that_leads_no_more_sets_no_dataset_aside(
-    run: RunWithEngine, add_texts: AddTexts, model: ModelArgilla
+    run: RunWithEngine, add_texts: AddTexts, model: ModelArgilla, page: int
 ) -> None:
     model.has_index = False
     now = [1000.0]
 
     async def lease_runs_out() -> None:
-        if model.calls["GET dataset/records"] == 2:  # the empty page, which ends the reading
+        if model.calls["GET dataset/records"] == page:
             now[0] += 60
 
     async def heal_slowly(engine: AsyncEngine) -> None:
@@ -188,6 +203,7 @@ def test_one_that_leads_no_more_sets_no_dataset_aside(
 
     run(heal_slowly)
     assert model.name == "toxicity"
+    assert model.calls["GET dataset/records"] == page
 
 
 def test_entries_that_the_index_lost_are_shown_again_if_they_are_of_the_present_dataset(

@@ -3,14 +3,16 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.integration.uploader.conftest import AddTexts, Rows, RunWithEngine
+from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
 from tests.integration.uploader.model_argilla import ModelArgilla
 from tests.integration.uploader.pulling import Side, pulling
 from uploader.argilla_errors import Gone, Unreachable
@@ -337,6 +339,26 @@ def test_a_sweep_leaves_argilla_the_rest_of_the_time(
     pull(work, webhooks=False, full_sweep_seconds=full_sweep_seconds, **settings)
     began, answered, ended = calls
     assert ended - answered >= 9 * (answered - began)
+
+
+@pytest.mark.parametrize(
+    ("webhooks", "seconds_ago", "lost"),
+    [(True, 60, 1), (True, 0, 0), (False, 60, 0)],
+    ids=["lost", "fresh", "off"],
+)
+def test_an_answer_that_no_event_told_for_ten_seconds_counts_as_a_lost_event(
+    pull: Pulling, uploaded: AddTexts, model: ModelArgilla, webhooks: bool, seconds_ago: float, lost: int
+) -> None:
+    [id_] = uploaded("a")
+    model.now = datetime.now(UTC) - timedelta(seconds=seconds_ago)
+    _answer(model, [id_])
+    before = _lost_events()
+    pull(_look, webhooks=webhooks)
+    assert _lost_events() - before == lost
+
+
+def _lost_events() -> float:
+    return REGISTRY.get_sample_value("uploader_lost_events_total", {"dataset": DATASET}) or 0
 
 
 def test_a_dataset_that_is_gone_is_prepared_anew(pull: Pulling, uploaded: AddTexts, model: ModelArgilla) -> None:
