@@ -14,7 +14,7 @@ from core.audit import Action
 from core.database import make_engine
 
 _WAIT_SECONDS = 60
-_LOOK_SECONDS = 0.5
+LOOK_SECONDS = 0.5
 # A snapshot is written anew in that time.
 _TIMEOUT_SECONDS = 600
 # The API takes 1 MiB.
@@ -66,7 +66,7 @@ def _wait_for(version: int) -> dict[str, Any]:
     while (seen := read_forgotten())["version"] < version:
         if time.monotonic() > deadline:
             fail("The replica does not know these texts yet. Run it again with --rewrite-snapshots alone.")
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(LOOK_SECONDS)
     return seen
 
 

@@ -27,7 +27,7 @@ _TEXTS = 10_000
 _RESULTS = Path(__file__).with_name("results") / "steps"
 
 
-class _Sample(NamedTuple):
+class Sample(NamedTuple):
     at: float
     # Processor seconds of each part up to now.
     seconds: dict[str, float]
@@ -42,7 +42,7 @@ def main() -> None:
         _add_labelled(stack)
         with _sampling(stack.pids) as samples:
             folder = _load(stack, given)
-    write_rows(folder / "processors.csv", _shares(samples, folder))
+    write_rows(folder / "processors.csv", shares(samples, folder))
 
 
 def _add_labelled(stack: RunningStack) -> None:
@@ -67,13 +67,13 @@ def _load(stack: RunningStack, given: argparse.Namespace) -> Path:
 
 
 @contextmanager
-def _sampling(pids: Mapping[str, int]) -> Iterator[list[_Sample]]:
-    samples: list[_Sample] = []
+def _sampling(pids: Mapping[str, int]) -> Iterator[list[Sample]]:
+    samples: list[Sample] = []
     done = threading.Event()
 
     def sample() -> None:
         while not done.wait(_INTERVAL_SECONDS):
-            samples.append(_Sample(time.time(), {name: _processor_seconds(pid) for name, pid in pids.items()}))
+            samples.append(Sample(time.time(), {name: _processor_seconds(pid) for name, pid in pids.items()}))
 
     thread = threading.Thread(target=sample)
     thread.start()
@@ -95,7 +95,7 @@ def _processor_seconds(pid: int) -> float:
     return total
 
 
-def _shares(samples: list[_Sample], folder: Path) -> list[Row]:
+def shares(samples: list[Sample], folder: Path) -> list[Row]:
     """Return how many cores each part took while requests were sent, the look-up after them left out."""
     run = json.loads((folder / "closed-1" / "run.json").read_text())["generator"]
     end = (folder / "closed-1" / "requests.csv").stat().st_mtime

@@ -18,12 +18,17 @@ def delete_data_dir(data_dir: Path) -> bool:
     data_dir = data_dir.resolve()
     if not data_dir.exists():
         return False
-    _check_is_data_dir(data_dir)
+    check_is_data_dir(data_dir)
     shutil.rmtree(data_dir)
     return True
 
 
-def _check_is_data_dir(data_dir: Path) -> None:
+def check_is_data_dir(data_dir: Path) -> None:
+    """Check that a directory holds the data of a stack, and nothing precious.
+
+    Raises:
+        StackError: it doesn't.
+    """
     if not data_dir.is_dir():
         raise StackError(f"DATA_DIR={data_dir} is not a directory; nothing was deleted.")
     here = Path.cwd().resolve()

@@ -24,7 +24,7 @@ RESAMPLES = 1000
 _SEED = 6
 _INTERVAL_PERCENT = (2.5, 97.5)
 # Beyond so many kinds their numbers are not drawn one by one. The sums of that many texts are as good as normal.
-_KINDS_MAX = 100
+KINDS_MAX = 100
 _DECIMALS = 6
 
 
@@ -165,7 +165,7 @@ def _estimate(value: float, n: int, resampled: Array) -> Estimate:
 def _resample(kinds: Array, numbers: NDArray[np.int64], n: int) -> Array:
     """Return the sums over `n` texts drawn with replacement, a row a sample."""
     random = np.random.default_rng(_SEED)
-    if len(numbers) <= _KINDS_MAX:
+    if len(numbers) <= KINDS_MAX:
         return random.multinomial(n, numbers / n, size=RESAMPLES) @ kinds
     mean = numbers @ kinds / n
     centred = kinds - mean

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 
-_PAGE_BATCH = 1000
+PAGE_BATCH = 1000
 _EVENTS_BATCH = 200
 _RETRY_SECONDS = 1.0
 _TRIES = 30
@@ -142,7 +142,7 @@ class Changes:
     async def _rest(self, query: ChangesQuery, batch: _Batch) -> AsyncIterator[bytes]:
         first = batch
         while batch.has_more:
-            batch = await self._read(query, _place_after(batch.changes[-1]), first.end, _PAGE_BATCH)
+            batch = await self._read(query, _place_after(batch.changes[-1]), first.end, PAGE_BATCH)
             if batch.point.identity != first.point.identity:
                 raise Unavailable("The database was replaced while a page was being sent.", code="feed_replaced")
             if batch.changes:
@@ -195,7 +195,7 @@ def _first_batch(cursor: duckdb.DuckDBPyConnection, point: Point, query: Changes
     end = find_page_end(cursor, query.dataset, query.since, query.limit)
     if end is None:
         return _Batch(point, [], has_more=False, end=query.since)
-    return _batch(cursor, point, query.dataset, after_version(query.since), end, _PAGE_BATCH)
+    return _batch(cursor, point, query.dataset, after_version(query.since), end, PAGE_BATCH)
 
 
 def _batch(

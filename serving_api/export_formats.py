@@ -16,7 +16,7 @@ Chunk = bytes | memoryview
 Encode = Callable[[pa.Schema, Iterable[pa.RecordBatch]], Iterator[Chunk]]
 
 # A Parquet row group, or an Arrow batch, ends with whichever comes first.
-_GROUP_ROWS = 65_536
+GROUP_ROWS = 65_536
 _GROUP_BYTES = 16 * 2**20
 
 # Columns of few values. To try the others costs a third of the time, and finds nothing.
@@ -119,7 +119,7 @@ def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     for batch in batches:
         held.append(batch)
         rows, size = rows + len(batch), size + batch.nbytes
-        if rows >= _GROUP_ROWS or size >= _GROUP_BYTES:
+        if rows >= GROUP_ROWS or size >= _GROUP_BYTES:
             yield pa.Table.from_batches(held)
             held, rows, size = [], 0, 0
     if held:

@@ -15,7 +15,7 @@ from serving_api.query import Condition, TextsQuery, conditions, ordering, page_
 # As many as DuckDB makes at a time.
 _BATCH_ROWS = 2048
 # About so many rows are sorted at a time.
-_SORTED_ROWS = 65_536
+SORTED_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def _parts(cursor: duckdb.DuckDBPyConnection, order: Order | None) -> Iterator[t
 
 def spans(cursor: duckdb.DuckDBPyConnection, order: Order) -> Iterator[Condition]:
     """Yield the conditions of spans of time that follow one another, each of few enough rows to be sorted."""
-    every = f"select distinct labelled_at from items where rowid % {_SORTED_ROWS} = 0 order by 1"  # noqa: S608
+    every = f"select distinct labelled_at from items where rowid % {SORTED_ROWS} = 0 order by 1"  # noqa: S608
     starts = [row[0] for row in cursor.execute(every).fetchall()]
     found = [*pairwise([None, *starts, None])]
     for span in found if order is Order.OLDEST else reversed(found):

@@ -7,14 +7,14 @@ takes a quarter of a millisecond to fetch one such row, whatever the index.
 import duckdb
 
 # A merge looks through all of them for what changes again.
-_ROWS_MAX = 200_000
-_ROWS_KEPT = 100_000
+ROWS_MAX = 200_000
+ROWS_KEPT = 100_000
 
 # `recent_items` holds each item whose version is higher than the one in `recent_from`.
 LOAD = (
     f"""
     insert into recent_from
-    select coalesce((select version from items order by version desc limit 1 offset {_ROWS_KEPT}), 0)
+    select coalesce((select version from items order by version desc limit 1 offset {ROWS_KEPT}), 0)
     """,  # noqa: S608 - a constant
     """
     insert into recent_items select * from items where version > (select version from recent_from)
@@ -30,13 +30,13 @@ MERGE = (
 
 def trim(cursor: duckdb.DuckDBPyConnection) -> None:
     """Let the older half go when there are many; goes with every merge."""
-    if cursor.execute("select count(*) from recent_items").fetchall()[0][0] <= _ROWS_MAX:
+    if cursor.execute("select count(*) from recent_items").fetchall()[0][0] <= ROWS_MAX:
         return
     cursor.execute(
         """
         update recent_from
         set version = (select version from recent_items order by version desc limit 1 offset ?)
         """,
-        [_ROWS_KEPT],
+        [ROWS_KEPT],
     )
     cursor.execute("delete from recent_items where version <= (select version from recent_from)")

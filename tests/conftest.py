@@ -1,5 +1,6 @@
 """Real servers for the tests: one stack a run, a database of its own for each test."""
 
+import inspect
 import os
 import uuid
 from collections.abc import Iterator
@@ -30,6 +31,16 @@ def _one_tls_context() -> Iterator[None]:
     """Let the clients of httpx share what none uses: reading all certificates would take each of them 25 ms."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("httpx._transports.default.create_ssl_context", cache(httpx.create_ssl_context))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _patient_clients() -> Iterator[None]:
+    """Let clients of httpx without a timeout wait for two minutes: a busy machine may need more than 5 s."""
+    default = inspect.signature(httpx.get).parameters["timeout"].default
+    with pytest.MonkeyPatch.context() as patch:
+        for phase in ("connect", "read", "write", "pool"):
+            patch.setattr(default, phase, 120.0)
         yield
 
 

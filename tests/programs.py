@@ -105,7 +105,7 @@ def running(
     finally:
         process.terminate()
         try:
-            process.wait(20)
+            process.wait(60)
         finally:
             process.kill()
             process.wait()
@@ -146,6 +146,8 @@ def _start(
 @cache
 def _forking() -> socket.socket:
     """Start what becomes the programs; it ends with this process."""
+    if shared := os.environ.get("TEST_FORKING_FD"):  # `make mutants` lets many runs share one
+        return socket.socket(fileno=os.dup(int(shared)))
     ours, theirs = socket.socketpair()
     with theirs:
         command = [sys.executable, "-m", "tests.forking", str(theirs.fileno())]

@@ -25,9 +25,9 @@ _PRIOR_ANSWERS = 1.0
 _LEAST = 1e-10
 # GLAD takes 2 to 4 ms an answer. So many texts tell the annotators' abilities well enough; ids are hashes, so the
 # first ones are a random sample.
-_GLAD_TEXTS = 10_000
+GLAD_TEXTS = 10_000
 # It has come to rest by then. Its own rule to stop compares a mean with a sum, and may stop after two steps.
-_GLAD_STEPS = 10
+GLAD_STEPS = 10
 
 
 class NoEstimate(Exception):
@@ -122,10 +122,10 @@ def _estimate_glad(answers: Answers, labels: list[str]) -> Abilities:
     if len(answers.labels) < 2:
         return Abilities(labels=tuple(labels), abilities={}, average=1, easiness=1)
     frame = _to_frame(answers)
-    frame = frame[frame["task"] < _GLAD_TEXTS]
+    frame = frame[frame["task"] < GLAD_TEXTS]
     size = len(labels)
     priors = pd.Series(np.full(size, 1 / size), index=range(size))
-    model = GLAD(n_iter=_GLAD_STEPS, tol=-np.inf, labels_priors=priors).fit(frame)
+    model = GLAD(n_iter=GLAD_STEPS, tol=-np.inf, labels_priors=priors).fit(frame)
     counts = frame["worker"].value_counts()
     return Abilities(
         labels=tuple(labels),

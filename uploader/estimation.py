@@ -27,7 +27,7 @@ from uploader.settings import RuleSettings
 log = structlog.get_logger()
 
 # 1000 would keep the event loop busy for half a second.
-_BATCH_TEXTS = 250
+BATCH_TEXTS = 250
 
 _STATE = text("""
 select rule, rule_estimated_at, rule_seen_xid is not null as is_marked, exists (
@@ -103,10 +103,10 @@ class Estimator:
             return
         if estimate.is_new:
             await self._store(estimate)
-        for first in range(0, len(estimate.to_rewrite), _BATCH_TEXTS):
+        for first in range(0, len(estimate.to_rewrite), BATCH_TEXTS):
             if stopping.is_set():
                 return
-            await self._rewrite(estimate.to_rewrite[first : first + _BATCH_TEXTS])
+            await self._rewrite(estimate.to_rewrite[first : first + BATCH_TEXTS])
             on_step()
         async with self._lane.engine.begin() as connection:
             await self._lane.leadership.confirm(connection, to_change=True)

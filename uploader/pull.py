@@ -63,7 +63,7 @@ async def pull_once(lane: Lane, collector: Collector, argilla_dataset_id: UUID) 
         notes = await pull_repository.list_notes(connection, lane.name, MAX_SEARCH_TERMS)
     if notes is None:
         return 0
-    await _read_again(lane, collector, argilla_dataset_id, notes)
+    await read_again(lane, collector, argilla_dataset_id, notes)
     async with lane.engine.begin() as connection:
         await pull_repository.finish_notes(connection, lane.name, notes.items)
     for note in notes.items:
@@ -72,7 +72,8 @@ async def pull_once(lane: Lane, collector: Collector, argilla_dataset_id: UUID) 
     return len(notes.items)
 
 
-async def _read_again(lane: Lane, collector: Collector, argilla_dataset_id: UUID, notes: Notes) -> None:
+async def read_again(lane: Lane, collector: Collector, argilla_dataset_id: UUID, notes: Notes) -> None:
+    """Make our annotations of the noted texts equal to what Argilla holds."""
     ids = [note.text_id for note in notes.items]
     collected = await collector.collect(argilla_dataset_id, ids, notes.read_at)
     unseen = await settle_missing(lane, argilla_dataset_id, collected.missing, notes.read_at)

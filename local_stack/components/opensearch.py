@@ -14,7 +14,7 @@ from local_stack.downloads import Pin, download_all, read_pins
 from local_stack.plan import Context, Service, Step
 from local_stack.process import Command
 
-_LOCK_FILE = Path(__file__).parents[1] / "opensearch.lock"
+LOCK_FILE = Path(__file__).parents[1] / "opensearch.lock"
 # Without CommonAnalysisPlugin: it wants Thai locale data, which the small Java runtime lacks.
 MODULES = (
     "org.opensearch.transport.Netty4Plugin",
@@ -51,7 +51,7 @@ def _jars(context: Context) -> Path:
 
 
 def _fetch(context: Context) -> None:
-    pins = read_pins(_LOCK_FILE)
+    pins = read_pins(LOCK_FILE)
     download_all(pins, _jars(context), context.stop_asked, lambda text: context.show("opensearch_files", text))
 
 
@@ -59,7 +59,7 @@ def _class_path(context: Context) -> str:
     libraries = context.directory("opensearch") / "lib"
     shutil.rmtree(libraries, ignore_errors=True)
     libraries.mkdir()
-    place_jars(read_pins(_LOCK_FILE), _jars(context), libraries)
+    place_jars(read_pins(LOCK_FILE), _jars(context), libraries)
     return f"{libraries}/*"
 
 

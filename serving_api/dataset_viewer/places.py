@@ -19,8 +19,8 @@ from serving_api.windows import Sample
 
 ORDER = ordering(Order.OLDEST)
 # So many rows are sorted to find a few.
-_SORTED_ROWS = 4096
-_MARGIN = 1024
+SORTED_ROWS = 4096
+MARGIN = 1024
 # Then halves: rows of another dataset, or bursts, lead guesses astray.
 _GUESSES = 4
 _DAY = timedelta(days=1)
@@ -67,7 +67,7 @@ def find_window(cursor: duckdb.DuckDBPyConnection, days: Days, sample: Sample, p
     low = datetime.combine(days.days[index], time())
     window = Window(low, low + _DAY, days.begin(index), days.ends[index])
     guesses = 0
-    while window.end - window.before > _SORTED_ROWS:
+    while window.end - window.before > SORTED_ROWS:
         moments = _between(sample, window)
         if not moments:  # all of one moment, or all new
             break
@@ -86,7 +86,7 @@ def _between(sample: Sample, window: Window) -> list[datetime]:
 def _edges(moments: list[datetime], window: Window, place: int) -> list[datetime]:
     """Return moments that are about a margin before and behind the place."""
     each = len(moments) / (window.end - window.before)
-    around = (place - window.before - _MARGIN, place - window.before + _MARGIN)
+    around = (place - window.before - MARGIN, place - window.before + MARGIN)
     return sorted({moments[min(max(int(rows * each), 0), len(moments) - 1)] for rows in around})
 
 

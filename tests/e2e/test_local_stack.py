@@ -384,7 +384,7 @@ def test_signal_stops_everything_cleanly(settings: StackSettings, number: signal
         running.wait_until_ready()
         everything = running.everything()
         running.process.send_signal(number)
-        assert running.process.wait(30) == 0
+        assert running.process.wait(60) == 0
         assert [process for process in everything if not is_gone(process)] == []
         assert not running.stack_json.exists()
         assert f"{number.name}: stopping." in running.output
@@ -397,7 +397,7 @@ def test_signal_while_starting_stops_everything(settings: StackSettings) -> None
         wait_until(lambda: len(running.everything()) > 2)
         everything = running.everything()
         running.process.terminate()
-        assert running.process.wait(30) == 0
+        assert running.process.wait(60) == 0
         assert [process for process in everything if not is_gone(process)] == []
 
 
@@ -480,7 +480,7 @@ def test_clean_stops_and_deletes(settings: StackSettings) -> None:
         running.wait_until_ready()
         assert local_stack(settings, "clean").returncode == 0
         assert not settings.data_dir.exists()
-        assert running.process.wait(10) == 0
+        assert running.process.wait(60) == 0
 
 
 def test_taken_port_is_named_before_anything_starts(settings: StackSettings) -> None:

@@ -1,7 +1,6 @@
 """One text's trace through all programs, on a real Postgres and a model of Argilla, as a collector gets it."""
 
 import asyncio
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -174,7 +173,6 @@ def test_a_collector_that_is_away_harms_nothing(database_url: str, tmp_path: Pat
     env = {"DATABASE_URL": database_url, "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}"}
     with running("ingestion_api", env, log) as program:
         assert httpx.post(f"{program.url}/texts", json={"text": "x"}).status_code == 201
-        stopped_at = time.monotonic()
-    assert time.monotonic() - stopped_at < 20  # running() would fail then, too
+    # `running` fails when the program doesn't end in time.
     assert program.process.wait() == 0
     assert "Traceback" not in log.read_text()

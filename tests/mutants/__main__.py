@@ -15,6 +15,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.mutants.operators import mutants
@@ -56,7 +58,8 @@ def main() -> int:
     # In random order, so that a part of them is a sample.
     random.Random(options.seed).shuffle(chosen)  # noqa: S311 - not a secret
     chosen = chosen[: options.sample]
-    with _copy() as copy, _postgres(any("integration" in test for test in tests)):
+    has_servers = any("integration" in test for test in tests)
+    with _copy() as copy, _postgres(has_servers), _forking(has_servers):
         noticed = _try(code, chosen, copy / path, tests, options.minutes)
     if noticed is None:
         return 1
@@ -75,6 +78,7 @@ def _try(code: str, chosen: list[str], module: Path, tests: list[str], minutes: 
         _say(Path(_OUTPUT).read_text())
         return None
     seconds = time.monotonic() - started
+    os.environ["TEST_WAIT_SECONDS"] = str(5 + seconds / 2)
     noticed: list[bool] = []
     ends_at = time.monotonic() + 60 * minutes
     for mutant in chosen:
@@ -155,6 +159,30 @@ def _postgres(needed: bool) -> Iterator[None]:
         server.stdin.close()
 
 
+@contextmanager
+def _forking(needed: bool) -> Iterator[None]:
+    """Let all runs share the process that becomes the programs: it has loaded the libraries."""
+    if not needed:
+        yield
+        return
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-m", "tests.forking", str(theirs.fileno())]
+    with ours, subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]) as process:
+        theirs.close()
+        os.environ["TEST_FORKING_FD"] = str(ours.fileno())
+        os.environ["TEST_FORKING_PID"] = str(process.pid)
+        yield
+        ours.close()
+
+
+def _end_programs() -> None:
+    """End the programs that a run has left because it was ended itself."""
+    with suppress(KeyError, psutil.NoSuchProcess):
+        for program in psutil.Process(int(os.environ["TEST_FORKING_PID"])).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                program.kill()
+
+
 def _run_tests(tests: list[str], seconds: float) -> int | None:
     """Return the exit code of pytest; None when it took too long."""
     process = _FORK.Process(target=_test, args=(tests,))
@@ -163,6 +191,7 @@ def _run_tests(tests: list[str], seconds: float) -> int | None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid or 0, signal.SIGKILL)
     process.join()
+    _end_programs()
     return process.exitcode if process.exitcode is None or process.exitcode >= 0 else None
 
 

@@ -117,7 +117,7 @@ def test_the_uploader_stops_cleanly_in_the_middle_of_a_batch(
     with start_uploader(UPLOADER_STOP_SECONDS="0") as uploader:
         wait_for(lambda: "uploading" in statuses(database_url))
         uploader.process.terminate()
-        assert uploader.process.wait(10) == 0
+        assert uploader.process.wait(60) == 0
     assert "uploading" not in statuses(database_url)
 
 

@@ -27,6 +27,7 @@ from core.text_identity import text_id
 from tests.integration.cli.test_commands import annotate
 from tests.integration.serving_api.labelling import Labeller
 from tests.programs import free_port, running
+from tests.waiting import wait_for_blocked
 
 _WORDS = "Zoë Quandt lives in 12 Elm Street, call 0171 5550100"
 _EXTERNAL = "crm-4711-quandt"
@@ -238,7 +239,7 @@ def test_gold_does_not_bring_it_back(
 
 
 def test_a_dispute_that_is_queued_meanwhile_leaves_no_copy(
-    connection: psycopg.Connection, labeller: Labeller, engine: Engine
+    connection: psycopg.Connection, labeller: Labeller, engine: Engine, database_url: str
 ) -> None:
     """Whoever puts a dispute before adjudicators waits for the row, and finds it empty."""
     id_ = labeller.add_text(_WORDS)
@@ -246,8 +247,8 @@ def test_a_dispute_that_is_queued_meanwhile_leaves_no_copy(
         forget_texts(forgetting, [id_], Traces(), "tester")
         thread = threading.Thread(target=labeller.annotate, args=({id_: {"ada": "yes", "bob": "no"}},))
         thread.start()
-        thread.join(0.5)
-    thread.join(10)
+        wait_for_blocked(database_url)
+    thread.join()
     assert _rows(connection, "select text, status from texts") == [("", "forgotten")]
     assert _rows(connection, "select count(*) from annotations") == [(0,)]
 

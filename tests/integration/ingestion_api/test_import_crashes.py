@@ -105,7 +105,7 @@ def test_an_import_goes_on_after_the_end_of_its_api(
         path = client.post(f"/imports{query}", content=body, headers=headers).headers["location"]
         _wait_for_rows(client, path)
         program.process.send_signal(number)
-        program.process.wait(20)
+        program.process.wait(60)
     assert _row(database_url)["crashes"] == 0
     if number == signal.SIGTERM:  # it was put back, and need not wait for its lease
         assert _row(database_url)["state"] == "waiting"

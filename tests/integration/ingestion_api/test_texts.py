@@ -96,12 +96,6 @@ def test_bad_input_is_refused_with_a_problem(
     assert client.get("/queue").json()["pending"] == 0
 
 
-def test_duplicate_keys_take_the_last_value(client: httpx.Client) -> None:
-    body = b'{"text": "first", "text": "second"}'
-    answer = client.post("/texts", content=body, headers={"Content-Type": "application/json"})
-    assert answer.json()["id"] == str(text_id("toxicity", "second"))
-
-
 @pytest.mark.parametrize("path", ["/texts/not-a-uuid", "/texts/%00", "/queue?dataset=none"])
 def test_a_wrong_parameter_is_named(client: httpx.Client, path: str) -> None:
     answer = client.get(path)

@@ -14,12 +14,11 @@ from core.datasets import Dataset, adjudication_of
 from core.models import AnnotationStatus, Text
 from core.text_identity import text_id
 from serving_api.replica import Replica
+from tests.waiting import wait_for
 
 _DATASETS = {name: Dataset(labels=("yes", "no"), guidelines="x", dispute_extra=2) for name in ("toxicity", "mood")}
 
 Said = Mapping[str, str | tuple[AnnotationStatus, str | None]]
-
-_WAIT_SECONDS = 180
 
 
 class Labeller:
@@ -94,12 +93,9 @@ class Labeller:
         return list(held.values())
 
 
-def wait_until(condition: Any, seconds: float = _WAIT_SECONDS) -> None:
+def wait_until(condition: Any) -> None:
     """Wait until `condition()` holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.01)
+    wait_for(lambda: bool(condition()))
 
 
 _HELD = """

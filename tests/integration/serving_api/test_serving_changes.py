@@ -26,9 +26,9 @@ DATASETS: Datasets = {
 @pytest.fixture
 def client(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     # So small that a few texts make pages of several batches, and that the replica forgets what is recent.
-    monkeypatch.setattr(changes_module, "_PAGE_BATCH", 3)
-    monkeypatch.setattr(recent_items, "_ROWS_MAX", 12)
-    monkeypatch.setattr(recent_items, "_ROWS_KEPT", 6)
+    monkeypatch.setattr(changes_module, "PAGE_BATCH", 3)
+    monkeypatch.setattr(recent_items, "ROWS_MAX", 12)
+    monkeypatch.setattr(recent_items, "ROWS_KEPT", 6)
     with serve(datasets=DATASETS) as client:
         yield client
 
@@ -97,7 +97,7 @@ def test_a_mirror_becomes_the_replica(
 def test_an_early_mirror_goes_on_after_a_restart(
     serve: Serve, labeller: Labeller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(changes_module, "_PAGE_BATCH", 2)
+    monkeypatch.setattr(changes_module, "PAGE_BATCH", 2)
     mirror = Mirror(limit=2)
     kept, withdrawn = labeller.add_label("kept"), labeller.add_label("withdrawn")
     with serve() as client:

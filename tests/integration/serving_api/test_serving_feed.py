@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
 from starlette.testclient import TestClient
@@ -108,6 +109,21 @@ def test_open_transaction_holds_back_what_came_later(
         assert client.get(f"/texts/{second}").status_code == 404
     labeller.wait_for(replica)
     assert {item["text"] for item in client.get("/texts").json()["items"]} == {"first", "second"}
+
+
+def test_how_long_a_transaction_holds_back_the_feed_is_measured(
+    client: TestClient, labeller: Labeller, replica: Replica, engine: Engine
+) -> None:
+    def held_seconds() -> float:
+        return REGISTRY.get_sample_value("serving_feed_held_seconds") or 0
+
+    labeller.add_label("a")
+    labeller.wait_for(replica)
+    with engine.begin() as slow:
+        slow.execute(text("select pg_current_xact_id()"))
+        labeller.add_label("b")
+        wait_until(lambda: held_seconds() > 0.2)
+    wait_until(lambda: held_seconds() == 0)
 
 
 def test_text_that_is_withdrawn_and_labelled_again_in_one_window(

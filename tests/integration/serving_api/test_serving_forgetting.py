@@ -150,7 +150,7 @@ def test_the_rewriting_command_takes_them_out_of_all_snapshots(
         for name in ("one", "two"):
             assert client.post("/snapshots", json={"name": name, "seed": len(name)}).status_code == 201
         forget(engine, id_)
-        monkeypatch.setattr(forget_snapshots, "_LOOK_SECONDS", 0.05)
+        monkeypatch.setattr(forget_snapshots, "LOOK_SECONDS", 0.05)
         monkeypatch.setattr(addresses, "serving_url", lambda: "")
         for verb in ("get", "post"):
             monkeypatch.setattr(httpx, verb, partial(_call, client, verb))

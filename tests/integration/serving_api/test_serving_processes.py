@@ -62,7 +62,7 @@ def several(
             labeller.add_label(f"text {number}")
         env = environment(url, folder) | {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
         with running("serving_api", env, folder / "log", "/readyz") as program:
-            wait_until(lambda: ready(program) == PROCESSES, 240)
+            wait_until(lambda: ready(program) == PROCESSES)
             yield Several(program, labeller, folder, collector)
         engine.dispose()
 
@@ -110,7 +110,7 @@ def test_one_builds_and_all_answer_the_same(several: Several) -> None:
 def test_each_process_sends_its_own_spans(several: Several) -> None:
     id_ = several.labeller.add_label("is traced")
     pids = {child.pid for child in children(several.program)}
-    wait_until(lambda: {span.pid for span in several.collector.of(id_) if span.name == "apply"} == pids, 240)
+    wait_until(lambda: {span.pid for span in several.collector.of(id_) if span.name == "apply"} == pids)
 
 
 @pytest.mark.soak
@@ -120,8 +120,8 @@ def test_a_dead_process_finds_its_replica_again(several: Several) -> None:
     before, connected = children(program), count(program, "feed.connected")
     before[0].kill()
     several.labeller.add_label("while it was dead")
-    wait_until(lambda: before[0] not in children(program) and len(children(program)) == PROCESSES, 240)
-    wait_until(lambda: count(program, "feed.connected") > connected, 240)
+    wait_until(lambda: before[0] not in children(program) and len(children(program)) == PROCESSES)
+    wait_until(lambda: count(program, "feed.connected") > connected)
     wait_until(lambda: shown(program) == {shown_before + 1})
     assert ready(program) == PROCESSES
 
@@ -137,11 +137,11 @@ def test_another_one_builds_when_the_builder_is_killed(
 
     env = environment(database_url, tmp_path)
     with builds_wait(database_url) as lock, running("serving_api", env, tmp_path / "log") as program:
-        wait_until(lambda: count(program, "replica.building") == PROCESSES and builders(program), 240)
+        wait_until(lambda: count(program, "replica.building") == PROCESSES and builders(program))
         (builder,) = builders(program)
         builder.kill()
-        wait_until(lambda: builders(program) not in ([], [builder]), 240)
+        wait_until(lambda: builders(program) not in ([], [builder]))
         lock.rollback()
-        wait_until(lambda: ready(program) == PROCESSES, 240)
+        wait_until(lambda: ready(program) == PROCESSES)
         assert count(program, "replica.built") == 1
         assert shown(program) == {1}

@@ -5,11 +5,11 @@ import itertools
 from typing import Any
 from uuid import UUID
 
+from prometheus_client import REGISTRY
 from pyarrow import parquet
 from sqlalchemy import Engine, text
 from starlette.testclient import TestClient
 
-from serving_api.metrics import SNAPSHOTS
 from serving_api.replica import Replica
 from tests.integration.serving_api.labelling import Labeller
 
@@ -47,8 +47,7 @@ def _link(connection: Any, later: UUID, earlier: UUID, similarity: float) -> Non
 
 def test_what_becomes_of_snapshots_is_counted(client: TestClient, labeller: Labeller, replica: Replica) -> None:
     def count(outcome: str) -> float:
-        value: float = SNAPSHOTS.labels(outcome)._value.get()
-        return value
+        return REGISTRY.get_sample_value("serving_snapshots_total", {"outcome": outcome}) or 0
 
     labeller.add_label("one")
     labeller.wait_for(replica)

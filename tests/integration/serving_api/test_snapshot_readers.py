@@ -113,7 +113,7 @@ def read(
         )
         recorder = Recorder(app)
         with served(recorder) as address:
-            wait_until(lambda: app.state.replica.state and app.state.replica.rows == TEXTS, 60)
+            wait_until(lambda: app.state.replica.state and app.state.replica.rows == TEXTS)
             yield run_readers(address, recorder, folder)
         engine.dispose()
 

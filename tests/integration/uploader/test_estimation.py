@@ -217,7 +217,7 @@ def test_what_interrupts_an_estimate_costs_nothing(
 ) -> None:
     ids = add_texts(*(f"text {n}" for n in range(TEXTS)))
     labels = Labels(rows)
-    monkeypatch.setattr("uploader.estimation._BATCH_TEXTS", 25)
+    monkeypatch.setattr("uploader.estimation.BATCH_TEXTS", 25)
     state = "select rule, rule_version, rule_seen_xid is not null from datasets"
 
     async def work(engine: AsyncEngine) -> None:

@@ -158,9 +158,9 @@ def test_measuring_survives_an_outage(run: RunWithEngine) -> None:
         await engine.dispose()
 
     _run_jobs(run, FakeArgilla(), work)
-    stopped = metrics.JOB_STOPPED.labels("", "database", "database")
-    assert stopped._value.get() == 1
-    stopped.set(0)
+    labels = {"dataset": "", "task": "database", "reason": "database"}
+    assert REGISTRY.get_sample_value("uploader_job_stopped", labels) == 1
+    metrics.JOB_STOPPED.labels(*labels.values()).set(0)
 
 
 def test_a_statement_that_postgres_refuses_is_an_alert_and_no_outage(

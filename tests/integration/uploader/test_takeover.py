@@ -79,7 +79,7 @@ def test_a_leader_that_stops_is_followed_before_its_lease_runs_out(start: Start,
     leader = start()
     wait_for(lambda: _leads(leader))
     leader.process.terminate()
-    assert leader.process.wait(20) == 0
+    assert leader.process.wait(60) == 0
     with psycopg.connect(database_url) as connection:
         assert connection.execute("select leader_id, leader_until from datasets").fetchall() == [(None, None)]
 

@@ -1,16 +1,20 @@
 """`annotate snapshot` says what is wrong with a copy."""
 
 import hashlib
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 from typer.testing import CliRunner
 
-from cli import snapshot
+from cli import addresses
 from cli.main import app
 from cli.snapshot_check import disjoint_complaints
 
@@ -28,7 +32,7 @@ def copy(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def manifest(copy: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def manifest(copy: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """What the service says of the snapshot."""
     splits = {}
     for name, ids in _SPLITS.items():
@@ -41,8 +45,34 @@ def manifest(copy: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             "labels": {"toxic": len(ids)},
         }
     manifest = {"name": "one", "splits": splits}
-    monkeypatch.setattr(snapshot, "_call", lambda *_, **__: httpx.Response(200, json=manifest))
-    return manifest
+    with serving({"/snapshots/one": manifest}) as url:
+        monkeypatch.setenv("SERVING_URL", url)
+        addresses.settings.cache_clear()
+        yield manifest
+    addresses.settings.cache_clear()
+
+
+@contextmanager
+def serving(answers: Mapping[str, Any]) -> Iterator[str]:
+    """Answer requests with JSON, by path."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps(answers[self.path]).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
 
 
 def verify(copy: Path) -> tuple[int, str]:

@@ -84,6 +84,53 @@ def test_blank_ndjson_lines_are_counted_but_not_yielded() -> None:
     assert list(read_ndjson([b'{"a": 1}\n\n \r\n{"a": 2}'])) == [(1, {"a": 1}), (4, {"a": 2})]
 
 
+def test_blank_csv_lines_are_no_rows() -> None:
+    body = b"a,b\r\n\r\n1,2\n\n\n3,4\n\n"
+    assert list(read_csv([body])) == [(1, {"a": "1", "b": "2"}), (2, {"a": "3", "b": "4"})]
+
+
+@pytest.mark.parametrize("chunk_bytes", [65_536, 5 * MIB])
+@pytest.mark.parametrize(
+    ("reader", "head", "row", "end"),
+    [
+        (read_csv, b"text,n\n", b'"a line\nand another ' + b"x" * 1000 + b'",1\n', b""),
+        (read_csv, b"text,n\n", b"x" * 1000 + b",1\n", b""),
+        (read_ndjson, b"", b'{"text": "' + b"x" * 1000 + b'"}\n', b""),
+        (read_json_array, b"[0", b',{"text": "' + b"x" * 1000 + b'"}', b"]"),
+    ],
+)
+def test_only_rows_are_limited_not_bodies(
+    reader: Callable[[Iterable[bytes]], Iterator[Row]], head: bytes, row: bytes, end: bytes, chunk_bytes: int
+) -> None:
+    rows = 4 * MIB // len(row)
+    read = list(reader(cut(head + row * rows + end, [chunk_bytes])))
+    assert not any(isinstance(fields, RowRefused) for _, fields in read)
+    assert read[-1][0] == len(read) == rows + (reader is read_json_array)
+
+
+@pytest.mark.parametrize("over", [0, 1])
+@pytest.mark.parametrize("chunk_bytes", [65_536, 5 * MIB])
+def test_a_row_may_have_one_mib(over: int, chunk_bytes: int) -> None:
+    line = b'"' + b"x" * (MIB + over - 2) + b'"'
+    first, second, third = read_ndjson(cut(b"1\n" + line + b"\n2\n", [chunk_bytes]))
+    assert (first, third) == ((1, 1), (3, 2))
+    assert isinstance(second[1], RowRefused) == bool(over)
+
+
+@pytest.mark.parametrize("row", [b"3,%s\n", b'3,"%s"\n', b'3,"x\n%s"\n'])
+@pytest.mark.parametrize("chunk_bytes", [65_536, 5 * MIB])
+def test_a_csv_row_may_have_one_mib(row: bytes, chunk_bytes: int) -> None:
+    for length, is_refused in ((MIB - len(row), False), (MIB + 1, True)):
+        body = b"a,b\n1,2\n" + row.replace(b"%s", b"x" * length) + b"4,5\n"
+        rows = read_csv(cut(body, [chunk_bytes]))
+        assert next(rows) == (1, {"a": "1", "b": "2"})
+        if is_refused:
+            with pytest.raises(TooLarge):
+                next(rows)
+        else:
+            assert [number for number, _ in rows] == [2, 3]
+
+
 @pytest.mark.parametrize(
     "line", [b"nope", b'{"a": NaN}', b'{"a": "\\ud800"}', b'{"a": "\xff"}', b'{"a": 1', b"[" * 100_000]
 )

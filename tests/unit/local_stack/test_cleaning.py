@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from local_stack.cleaning import delete_data_dir
+from local_stack.cleaning import check_is_data_dir, delete_data_dir
 from local_stack.errors import StackError
 
 
@@ -28,10 +28,8 @@ def test_directory_of_something_else_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("directory", [Path("/"), Path.home(), Path.cwd(), Path.cwd().parent])
 def test_precious_directory_is_refused(directory: Path) -> None:
     # Only looked at: a mistake here must not cost anything.
-    from local_stack.cleaning import _check_is_data_dir
-
     with pytest.raises(StackError, match="nothing was deleted"):
-        _check_is_data_dir(directory.resolve())
+        check_is_data_dir(directory.resolve())
 
 
 def test_home_with_a_stack_in_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,7 +126,7 @@ def test_leftover_of_a_killed_download_is_removed(repository: Repository, tmp_pa
 
 
 def test_opensearch_lock_pins_each_file_once() -> None:
-    pins = read_pins(opensearch._LOCK_FILE)
+    pins = read_pins(opensearch.LOCK_FILE)
     # One version of each: Java would load classes of both.
     assert len({(pin.group, pin.artifact) for pin in pins}) == len({pin.file_name for pin in pins}) == len(pins)
     assert all(len(pin.sha256) == 64 for pin in pins)

@@ -56,6 +56,7 @@ def test_values_are_bound_and_never_in_the_sql() -> None:
     [
         (None, [], "toxicity"),
         (None, ["happy"], "mood"),
+        (None, ["sad", "happy"], "mood"),
         (None, ["angry"], "other_mood"),
         ("other_mood", ["happy"], "other_mood"),
         (None, ["unknown"], "toxicity"),

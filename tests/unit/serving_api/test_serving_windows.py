@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import duckdb
@@ -11,11 +12,13 @@ from hypothesis import strategies as st
 
 from core.datasets import load_datasets
 from serving_api import cursor as cursors
+from serving_api import repository
 from serving_api.cursor import Position
 from serving_api.parameters import Order, TextsParameters
-from serving_api.query import PageQuery, page_query
+from serving_api.query import Condition, PageQuery, page_conditions, page_query
 from serving_api.replica_tables import TABLES
-from serving_api.windows import Sample, list_page, take_sample
+from serving_api.repository import Row, list_items
+from serving_api.windows import Sample, is_sparse, list_page, take_sample
 
 _START = datetime(2026, 1, 1)  # noqa: DTZ001 - the replica holds UTC without a zone
 _INSERT = """
@@ -103,3 +106,128 @@ def test_sample_of_few_texts_is_all_of_them(
 ) -> None:
     _fill(items_table, moments)
     assert sorted(take_sample(items_table, len(moments)).moments) == sorted(moments)
+
+
+# How much is read for a page
+
+ROWS = 20_000  # one a second
+LIMIT = 99
+
+
+@pytest.fixture(scope="module")
+def even() -> Iterator[duckdb.DuckDBPyConnection]:
+    """Texts that are labelled one a second; every third one is toxic."""
+    with duckdb.connect() as connection:
+        connection.execute(f"create table items ({TABLES['items']})")
+        connection.execute(
+            _INSERT.replace("?::uuid", "uuid()").replace("? %", "n %").replace("?::timestamp", "?::timestamp + s")  # noqa: S608
+            + f"from (select n, to_seconds(n) as s from range({ROWS}) as numbers (n))",  # noqa: S608
+            [_START, _START],
+        )
+        yield connection
+
+
+@dataclass
+class Read:
+    """One range of time that a page was read from."""
+
+    newest: datetime
+    oldest: datetime
+
+    @property
+    def seconds(self) -> float:
+        return (self.newest - self.oldest).total_seconds()
+
+
+def reads(
+    monkeypatch: pytest.MonkeyPatch,
+    connection: duckdb.DuckDBPyConnection,
+    page: PageQuery,
+    sample: Sample,
+    texts: int,
+) -> list[Read]:
+    """Read a page, check it, and return the ranges that it was read from."""
+    found: list[Read] = []
+
+    def noting(cursor: duckdb.DuckDBPyConnection, page: PageQuery, window: Condition, count: int) -> list[Row]:
+        where, values = page_conditions(page)
+        statement = f"select max(labelled_at), min(labelled_at) from items where {where} and {window[0]}"  # noqa: S608
+        [(newest, oldest)] = cursor.execute(statement, [*values, *window[1]]).fetchall()
+        found.append(Read(newest, oldest))
+        return list_items(cursor, page, window, count)
+
+    monkeypatch.setattr(repository, "list_items", noting)
+    rows = list_page(connection, page, sample, texts)
+    assert len({row["id"] for row in rows}) == LIMIT + 1
+    return found
+
+
+@pytest.mark.parametrize("order", [Order.NEWEST, Order.OLDEST])
+@pytest.mark.parametrize("middle", [False, True])
+@pytest.mark.parametrize("label", [None, "toxic"])
+def test_a_page_is_read_at_once_from_a_range_half_as_wide_again(
+    monkeypatch: pytest.MonkeyPatch,
+    even: duckdb.DuckDBPyConnection,
+    order: Order,
+    middle: bool,
+    label: str | None,
+) -> None:
+    page = page_query(TextsParameters(order=order, limit=LIMIT), [label] if label else [], load_datasets(None))
+    if middle:
+        at = cursors.microseconds(_START + timedelta(seconds=ROWS / 2))
+        page = PageQuery(page.texts, LIMIT, Position(at, uuid.UUID(int=0)))
+    sparseness = 3 if label else 1
+    [read] = reads(monkeypatch, even, page, take_sample(even, ROWS), ROWS // sparseness)
+    # A moment of the sample stands for four rows.
+    assert read.seconds == pytest.approx(1.5 * (LIMIT + 1) * sparseness, abs=6)
+
+
+def test_a_page_that_lies_further_apart_is_read_from_ranges_four_times_as_wide_each(
+    monkeypatch: pytest.MonkeyPatch, even: duckdb.DuckDBPyConnection
+) -> None:
+    page = page_query(TextsParameters(limit=LIMIT), ["toxic"], load_datasets(None))
+    sample = take_sample(even, ROWS)
+    # As if there were twenty times as many texts in the same time.
+    denser = Sample(sample.moments, sample.rows_each * 20)
+    widths = [read.seconds for read in reads(monkeypatch, even, page, denser, ROWS * 20)]
+    assert len(widths) == 4
+    assert widths[2] / widths[1] == pytest.approx(4, rel=0.1)
+    assert widths[3] / widths[2] == pytest.approx(4, rel=0.1)
+
+
+def test_a_page_ends_with_its_period(monkeypatch: pytest.MonkeyPatch, even: duckdb.DuckDBPyConnection) -> None:
+    after, before = _START + timedelta(seconds=5000), _START + timedelta(seconds=5101)
+    for order in (Order.NEWEST, Order.OLDEST):
+        parameters = TextsParameters(order=order, limit=LIMIT, labelled_after=after, labelled_before=before)
+        [read] = reads(
+            monkeypatch, even, page_query(parameters, [], load_datasets(None)), take_sample(even, ROWS), ROWS
+        )
+        assert (read.oldest, read.newest) == (after + timedelta(seconds=1), before - timedelta(seconds=1))
+
+
+@pytest.mark.parametrize(
+    ("limit", "rows", "texts", "sparse"),
+    [
+        (100, 1_000_000, 2000, False),
+        (100, 1_000_000, 1999, True),
+        (50, 1_000_000, 1000, False),
+        (50, 1_000_000, 999, True),
+        (1, 50_000, 0, False),
+        (1, 51_000, 0, True),
+    ],
+)
+def test_an_index_is_faster_where_a_page_spans_so_many_rows_for_each_text(
+    limit: int, rows: int, texts: int, sparse: bool
+) -> None:
+    page = page_query(TextsParameters(limit=limit), [], load_datasets(None))
+    assert is_sparse(page, Sample([_START] * (rows // 1000), 1000), texts) == sparse
+
+
+def test_a_sample_of_many_texts_is_about_4096_of_them(even: duckdb.DuckDBPyConnection) -> None:
+    sample = take_sample(even, ROWS)
+    assert sample.rows_each == 4
+    assert len(sample.moments) == ROWS / 4
+    assert sample.rows == ROWS
+    assert sample.moments == sorted(sample.moments)
+    assert take_sample(even, 4096 * 2).rows_each == 2
+    assert take_sample(even, 4096 * 2 - 1).rows_each == take_sample(even, 0).rows_each == 1

@@ -67,8 +67,8 @@ def test_any_span_is_that_of_a_plain_sort(
     items = _fill(replica, drawn)
     samples = [Sample(sorted(sampled), 3), Sample([moment for moment, _, _ in items[::3]], 3), Sample([], 1)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(places, "_SORTED_ROWS", 4)
-        patch.setattr(places, "_MARGIN", 2)
+        patch.setattr(places, "SORTED_ROWS", 4)
+        patch.setattr(places, "MARGIN", 2)
         for dataset in _DATASETS:
             of_dataset = [str(id_) for _, id_, of in items if of == dataset]
             for sample in samples:
@@ -114,4 +114,4 @@ def test_a_window_is_small_wherever_it_is(replica: duckdb.DuckDBPyConnection) ->
     for place in range(0, days.total, 1777):
         window = places.find_window(replica, days, sample, place)
         assert window.before <= place < window.end
-        assert window.end - window.before <= places._SORTED_ROWS
+        assert window.end - window.before <= places.SORTED_ROWS
