@@ -43,14 +43,20 @@ def test_a_held_text_is_not_claimed(run: RunWithEngine, add_texts: AddTexts, row
     assert rows(_STATUSES) == [("asked", "uploading"), ("held", "near_duplicate")]
 
 
-def test_a_twin_that_fails_sets_free(
+def test_a_twin_that_fails_sets_free_its_own_twins_only(
     run: RunWithEngine, add_texts: AddTexts, rows: Rows, database_url: str
 ) -> None:
-    [asked] = add_texts("asked")
-    [held] = add_texts("held", status="near_duplicate")
+    asked, other = add_texts("asked", "other")
+    held, others_twin = add_texts("held", "other's twin", status="near_duplicate")
     _link(database_url, held, asked)
+    _link(database_url, others_twin, other)
     assert run(_fail(asked)) == 1
-    assert rows(_STATUSES) == [("asked", "failed"), ("held", "pending")]
+    assert rows(_STATUSES) == [
+        ("asked", "failed"),
+        ("other", "uploading"),
+        ("held", "pending"),
+        ("other's twin", "near_duplicate"),
+    ]
 
 
 def test_another_asked_twin_keeps_it(
