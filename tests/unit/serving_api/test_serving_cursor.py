@@ -37,3 +37,10 @@ def test_cursor_of_another_query_is_refused() -> None:
     cursor = encode(Position(5, UUID(int=1)), b"one")
     with pytest.raises(ValueError, match="not a cursor of this list"):
         decode(cursor, b"other")
+
+
+def test_a_cursor_of_an_earlier_release_still_holds_its_place() -> None:
+    cursor = "AAZlFyiYgAAAAAAAAAAAAAAAAAAAAAAHmTVM2TzpUjY"
+    when = datetime(2027, 1, 15, 8)  # noqa: DTZ001 - UTC without a zone
+    assert decode(cursor, b"query") == Position(microseconds(when), UUID(int=7))
+    assert moment(0) == datetime(1970, 1, 1)  # noqa: DTZ001
