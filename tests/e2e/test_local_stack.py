@@ -191,7 +191,9 @@ def open_data(settings: StackSettings) -> dict[Path, str]:
     if (account := account_for_postgres()) is not None:
         assert found.pop(settings.data_dir) == oct(0o710)
         assert settings.data_dir.stat().st_gid == account.gid
-    return found
+    # Argilla copies its published web pages into a closed folder, with the modes that the package gives them.
+    pages = settings.data_dir / "argilla" / "argilla.tmp"
+    return {path: mode for path, mode in found.items() if not ("statics" in path.parts and pages in path.parents)}
 
 
 def test_only_the_owner_may_read_the_data(own_stack: RunningStack) -> None:
