@@ -191,8 +191,8 @@ def open_data(settings: StackSettings) -> dict[Path, str]:
     if (account := account_for_postgres()) is not None:
         assert found.pop(settings.data_dir) == oct(0o710)
         assert settings.data_dir.stat().st_gid == account.gid
-    # Argilla copies its published web pages into a closed folder, with the modes that the package gives them.
-    pages = settings.data_dir / "argilla" / "argilla.tmp"
+    # Argilla copies its published web pages into closed folders, with the modes that the package gives them.
+    pages = settings.data_dir / "argilla"
     return {path: mode for path, mode in found.items() if not ("statics" in path.parts and pages in path.parents)}
 
 

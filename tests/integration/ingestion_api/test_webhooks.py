@@ -149,7 +149,9 @@ def _begin(
     target = ("127.0.0.1", urlsplit(str(client.base_url)).port or 0)
     raw = socket.create_connection(target, timeout=60, source_address=(address, 0))
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    raw.sendall(f"POST /webhooks/argilla HTTP/1.1\r\nHost: x\r\n{lines}Content-Length: {length}\r\n\r\n".encode())
+    raw.sendall(
+        f"POST /webhooks/argilla HTTP/1.1\r\nHost: localhost\r\n{lines}Content-Length: {length}\r\n\r\n".encode()
+    )
     return raw
 
 

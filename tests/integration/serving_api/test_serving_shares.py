@@ -51,7 +51,7 @@ def _held(program: Program, path: str, accept: str = "*/*") -> Iterator[bytes]:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that it is not all sent at once
         client.settimeout(60)
         client.connect((target.hostname, target.port))
-        client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n".encode())
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n".encode())
         yield client.recv(1000)
 
 
