@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from core.datasets import Datasets
 from core.openapi import DATASET_NAME
 from core.problems import TooLarge, Unavailable, UnsupportedType
-from ingestion_api.schemas import ROW_BYTES
+from ingestion_api.texts.schemas import ROW_BYTES
 
 _DATABASE_SECONDS = 5.0
 

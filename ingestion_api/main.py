@@ -37,15 +37,14 @@ from core.settings import (
 )
 from core.tracing import tracing
 from core.web import NO_TELEMETRY, install_web
-from ingestion_api.endpoints import add_endpoints
-from ingestion_api.enrichment.fields import prepare
+from ingestion_api.enrichment.enrich import prepare
 from ingestion_api.imports.worker import importing
-from ingestion_api.intake import Intake
-from ingestion_api.schemas import TextCreate
 from ingestion_api.settings import IngestionSettings
-from ingestion_api.shortcut import Shortcut
-from ingestion_api.webhook_secrets import WebhookSecrets
-from ingestion_api.webhooks import make_turns
+from ingestion_api.texts.endpoints import add_endpoints
+from ingestion_api.texts.intake import Intake
+from ingestion_api.texts.schemas import TextCreate
+from ingestion_api.texts.shortcut import Shortcut
+from ingestion_api.webhooks import WebhookSecrets, make_turns
 
 log = structlog.get_logger()
 

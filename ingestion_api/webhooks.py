@@ -1,10 +1,9 @@
-"""POST /webhooks/argilla: takes Argilla's events, and notes which texts are to be read again.
-
-What an event says of an annotation is not used: events come late, twice and in the wrong order, or not at all.
-The uploader reads from Argilla what is true.
-"""
+"""`POST /webhooks/argilla`: verifies Argilla's events, and records which texts to read again."""
 
 import asyncio
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
@@ -13,14 +12,95 @@ from uuid import UUID
 import orjson
 from fastapi import Request, Response
 from pydantic import BaseModel, ValidationError
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
+from core import models
 from core.fair_shares import Turns, client_name
 from core.problems import BadSignature, Malformed, RequestTimeout, TooLarge, Unavailable, UnsupportedType
 from core.tracing import note_step, tracing
-from ingestion_api import metrics, repository
+from ingestion_api import metrics
 from ingestion_api.dependencies import read_body
-from ingestion_api.schemas import ROW_BYTES
-from ingestion_api.webhook_secrets import check_headers
+from ingestion_api.texts import repository
+from ingestion_api.texts.schemas import ROW_BYTES
+
+_HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
+_ID = re.compile(r"[\x21-\x7e]{1,200}")
+_TIMESTAMP = re.compile(r"[0-9]{1,15}")
+_SIGNATURES = re.compile(r"v1,[A-Za-z0-9+/]{43}=( [\x21-\x7e]{1,200}){0,9}")
+_TOLERANCE_SECONDS = 5 * 60  # as standardwebhooks has it
+
+# A stranger's events make us look for new secrets at most so often.
+_LOOK_SECONDS = 1.0
+# A secret that is not valid any more is forgotten after so long.
+_KEEP_SECONDS = 10.0
+
+
+def check_headers(given: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers of an event, if an event with such headers may be signed: a look at them costs nothing.
+
+    Raises:
+        BadSignature: one is missing, malformed, or too old.
+    """
+    headers = {name: given[name] for name in _HEADERS if name in given}
+    if len(headers) < len(_HEADERS):
+        raise BadSignature(f"Send {', '.join(_HEADERS)}.")
+    for name, pattern in zip(_HEADERS, (_ID, _TIMESTAMP, _SIGNATURES), strict=True):
+        if not pattern.fullmatch(headers[name]):
+            raise BadSignature(f"{name} is not as Argilla sends it.")
+    if abs(time.time() - int(headers["webhook-timestamp"])) > _TOLERANCE_SECONDS:
+        raise BadSignature("The event is over five minutes old, or one of the clocks is wrong.")
+    return headers
+
+
+class WebhookSecrets:
+    """The secrets as this process knows them."""
+
+    def __init__(self, engine: AsyncEngine, clock: Callable[[], float] = time.monotonic) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._webhooks: list[Webhook] = []
+        self._read_at: float | None = None
+
+    async def verify(self, body: bytes, headers: Mapping[str, str]) -> None:
+        """Let an event pass that Argilla signed within the last five minutes.
+
+        Raises:
+            BadSignature: it is not.
+            sqlalchemy.exc.SQLAlchemyError: the secrets cannot be read.
+        """
+        await self._refresh(_KEEP_SECONDS)
+        if is_signed(body, headers, self._webhooks):
+            return
+        # Its webhook may be a new one.
+        await self._refresh(_LOOK_SECONDS)
+        if not is_signed(body, headers, self._webhooks):
+            raise BadSignature("The event is not signed by a webhook of ours, or is over five minutes old.")
+
+    async def _refresh(self, seconds: float) -> None:
+        now = self._clock()
+        if self._read_at is not None and now - self._read_at < seconds:
+            return
+        async with self._engine.connect() as connection:
+            secrets = (await connection.scalars(select(models.Webhook.secret))).all()
+        self._webhooks = [Webhook(secret) for secret in secrets]
+        self._read_at = now
+
+
+def is_signed(body: bytes, headers: Mapping[str, str], webhooks: Sequence[Webhook]) -> bool:
+    """Whether one of the webhooks' secrets signed the body, at most five minutes ago."""
+    return any(_is_signed_by(webhook, body, dict(headers)) for webhook in webhooks)
+
+
+def _is_signed_by(webhook: Webhook, body: bytes, headers: dict[str, Any]) -> bool:
+    try:
+        webhook.verify(body, headers, json_parse=False)
+    except (WebhookVerificationError, ValueError):
+        # The library splits and decodes what is not in the form that it expects: that is a ValueError.
+        return False
+    return True
+
 
 # An event holds its record, so the text and its metadata, which came in a row. Argilla escapes what is not ASCII,
 # into at most three times as many bytes. Guidelines, questions and the annotator's answer have the rest.

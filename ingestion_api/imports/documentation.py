@@ -11,8 +11,8 @@ from core.openapi import (
     unavailable,
     wrong_parameter,
 )
-from ingestion_api.documentation import BULK_BODY
 from ingestion_api.imports.schemas import ImportRead
+from ingestion_api.texts.documentation import BULK_BODY
 
 _ID = "3f1c8b52-2f4e-4a57-9a53-0c1f6b7d2e90"
 _PROBLEM_TYPES = "https://iana.org/assignments/http-problem-types#"

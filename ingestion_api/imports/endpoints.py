@@ -5,7 +5,7 @@ from typing import Annotated
 from uuid import UUID
 
 import orjson
-from fastapi import Header, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy import RowMapping
 
@@ -14,11 +14,11 @@ from core.fair_shares import client_name
 from core.keys import allowed_datasets
 from core.problems import Problem
 from core.web import require_media_type
-from ingestion_api.bulk_parameters import READERS, BulkParameters, make_upload
-from ingestion_api.decoding import require_encoding
+from ingestion_api.bulk.decoding import require_encoding
+from ingestion_api.bulk.parameters import READERS, BulkParameters, make_upload
 from ingestion_api.dependencies import ConnectionDep, DatasetsDep
+from ingestion_api.imports import documentation as docs
 from ingestion_api.imports import repository
-from ingestion_api.imports.quotas import require_room
 from ingestion_api.imports.schemas import (
     AppendHeaders,
     Import,
@@ -33,6 +33,7 @@ from ingestion_api.imports.upload import (
     lend_connection,
     receive,
     require_open,
+    require_room,
     upload_headers,
 )
 from ingestion_api.settings import IngestionSettings
@@ -169,3 +170,73 @@ async def _rejects(request: Request, id_: UUID, page: Sequence[RowMapping]) -> A
 def _line(row: RowMapping) -> bytes:
     fields = None if row["fields"] is None else orjson.Fragment(row["fields"])
     return orjson.dumps(dict(row) | {"fields": fields}, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def add_import_endpoints(router: APIRouter) -> None:
+    """Add the paths of imports."""
+    add = router.add_api_route
+    add(
+        "/imports",
+        create_import,
+        methods=["POST"],
+        tags=["imports"],
+        status_code=202,
+        response_model=ImportRead,
+        summary="Hand in a long file",
+        openapi_extra={"requestBody": docs.IMPORT_BODY},
+        responses=docs.IMPORT_MADE,
+    )
+    add(
+        "/imports",
+        list_imports,
+        tags=["imports"],
+        summary="Imports, newest first",
+        responses=docs.IMPORTS_LISTED,
+    )
+    # Before GET, which answers HEAD as well.
+    add(
+        "/imports/{id}",
+        read_offset,
+        methods=["HEAD"],
+        tags=["imports"],
+        status_code=204,
+        response_class=Response,
+        summary="Where to go on with the upload",
+        responses=docs.OFFSET_READ,
+    )
+    add(
+        "/imports/{id}",
+        read_import,
+        tags=["imports"],
+        summary="How far it has come",
+        responses=docs.IMPORT_READ,
+    )
+    add(
+        "/imports/{id}",
+        continue_import,
+        methods=["PATCH"],
+        tags=["imports"],
+        status_code=202,
+        response_model=ImportRead,
+        summary="Go on with the upload",
+        openapi_extra={"requestBody": docs.PART_BODY},
+        responses=docs.IMPORT_CONTINUED,
+    )
+    add(
+        "/imports/{id}",
+        delete_import,
+        methods=["DELETE"],
+        tags=["imports"],
+        status_code=204,
+        response_class=Response,
+        summary="Stop it and forget it",
+        responses=docs.IMPORT_DELETED,
+    )
+    add(
+        "/imports/{id}/rejects",
+        read_rejects,
+        tags=["imports"],
+        response_class=StreamingResponse,
+        summary="The rows that were rejected, and why",
+        responses=docs.REJECTS_READ,
+    )

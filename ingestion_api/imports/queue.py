@@ -8,7 +8,7 @@ from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.problems import Problem
-from ingestion_api.bulk import Counts
+from ingestion_api.bulk.store import Counts
 from ingestion_api.imports.run import Claim
 
 _STEP_CHUNKS = 32

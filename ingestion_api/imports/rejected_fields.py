@@ -23,8 +23,8 @@ from typing import Any
 import msgspec
 import orjson
 
-from ingestion_api.quick_submission import QuickSubmission
-from ingestion_api.rows import RowRefused
+from ingestion_api.bulk.columns import RowRefused
+from ingestion_api.texts.quick_submission import QuickSubmission
 
 _FIELDS_BYTES = 64 * 1024
 

@@ -19,16 +19,16 @@ from core.datasets import Datasets
 from core.models import ImportState
 from core.problems import Problem
 from core.settings import DatabaseSettings
-from ingestion_api.batches import Batch
-from ingestion_api.bulk import Counts, Cursor, Journal, store_bulk
-from ingestion_api.bulk_parameters import BulkParameters, make_upload
-from ingestion_api.bulk_process import prepare_process, tracing_for
-from ingestion_api.decoding import decode
+from ingestion_api.bulk.batches import Batch
+from ingestion_api.bulk.decoding import decode
+from ingestion_api.bulk.parameters import BulkParameters, make_upload
+from ingestion_api.bulk.process import prepare_process, tracing_for
+from ingestion_api.bulk.store import Counts, Cursor, Journal, store_bulk
+from ingestion_api.bulk.watch import report_each, reporting_to, waiting_for_postgres
 from ingestion_api.imports import journal
 from ingestion_api.imports.kept_rejects import KeptRejects, StoredReject
 from ingestion_api.imports.rejected_fields import to_json
 from ingestion_api.settings import IngestionSettings
-from ingestion_api.watch import report_each, reporting_to, waiting_for_postgres
 
 # Postgres ends a long insert soon after the process that wanted it is gone.
 _OPTIONS = "-c client_connection_check_interval=5s"

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import RowMapping
 
 from core.openapi import IMPORT_BYTES
-from ingestion_api.schemas import RowError
+from ingestion_api.texts.schemas import RowError
 
 # What a structured integer of HTTP can hold (RFC 9651).
 _MOST_BYTES = 999_999_999_999_999

@@ -1,8 +1,4 @@
-"""Receives the body of an import, in one request or in several, after draft-ietf-httpbis-resumable-upload.
-
-Each piece is one transaction: whatever dies, the body in Postgres is a prefix of what was sent, and Upload-Offset
-its length.
-"""
+"""Resumable uploads: stores the body of an import piece by piece, and refuses what does not fit."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,24 +7,122 @@ from uuid import UUID
 
 from fastapi import Request
 from sqlalchemy import RowMapping
+from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import ClientDisconnect
 
 from core.models import ImportState
-from core.problems import FieldError, InvalidFields, TooLarge
+from core.problems import FieldError, InvalidFields, Problem, TooLarge
 from ingestion_api import metrics
-from ingestion_api.body_pipe import BodyTimeout
+from ingestion_api.bulk.body_pipe import BodyTimeout
 from ingestion_api.dependencies import get_connection
 from ingestion_api.imports import repository
-from ingestion_api.imports.problems import (
-    ImportEnded,
-    InconsistentLength,
-    OffsetMismatch,
-    UploadCompleted,
-    upload_state,
-)
-from ingestion_api.imports.quotas import require_room_for_piece
 from ingestion_api.imports.schemas import UploadHeaders
 from ingestion_api.settings import IngestionSettings
+
+_PROBLEM_TYPES = "https://iana.org/assignments/http-problem-types#"
+
+
+def upload_state(offset: int, complete: str) -> dict[str, str]:
+    """Return the headers that tell how much is stored, and whether (`?1`, `?0`) that is all."""
+    return {"Upload-Offset": str(offset), "Upload-Complete": complete}
+
+
+class OffsetMismatch(Problem):
+    """The request does not begin where the stored body ends."""
+
+    status = 409
+    code = "upload_offset_mismatch"
+
+    def __init__(self, expected: int, provided: int) -> None:
+        super().__init__(f"{expected} bytes are stored; send what follows.", headers=upload_state(expected, "?0"))
+        self.extra = {
+            "type": f"{_PROBLEM_TYPES}mismatching-upload-offset",
+            "expected-offset": expected,
+            "provided-offset": provided,
+        }
+
+
+class UploadCompleted(Problem):
+    """The whole body is there already."""
+
+    status = 409
+    code = "upload_completed"
+
+    def __init__(self, offset: int) -> None:
+        super().__init__("The upload is complete; nothing can be added.", headers=upload_state(offset, "?1"))
+        self.extra = {"type": f"{_PROBLEM_TYPES}completed-upload"}
+
+
+class ImportEnded(Problem):
+    """The import is over, so that it cannot be changed."""
+
+    status = 409
+    code = "import_ended"
+
+
+class InconsistentLength(Problem):
+    """The body's length is not what was announced."""
+
+    status = 400
+    code = "inconsistent_upload_length"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.extra = {"type": f"{_PROBLEM_TYPES}inconsistent-upload-length"}
+
+
+class TooManyImports(Problem):
+    """The client has as many unfinished imports as it may have."""
+
+    status = 429
+    code = "too_many_imports"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"You have {most} unfinished imports, and may have no more. Finish or delete one: "
+            "GET /imports lists them.",
+            headers={"Retry-After": "60"},
+        )
+
+
+class ImportBytesExceeded(Problem):
+    """The bodies of the client's imports are as long together as they may be."""
+
+    status = 413
+    code = "import_bytes_exceeded"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"The bodies of your unfinished imports may have {most} bytes together. "
+            "Wait until some have ended, or delete some; then go on with this one."
+        )
+
+
+async def require_room(
+    connection: AsyncConnection, settings: IngestionSettings, client: str, length: int | None
+) -> None:
+    """Check that a client may make another import, of `length` bytes if that is known, in this transaction.
+
+    Raises:
+        TooManyImports, ImportBytesExceeded: it may not.
+    """
+    await repository.lock_client(connection, client)
+    if await repository.count_unfinished(connection, client) >= settings.client_imports:
+        raise TooManyImports(settings.client_imports)
+    if await repository.sum_bytes(connection, client) + (length or 0) > settings.client_import_bytes:
+        raise ImportBytesExceeded(settings.client_import_bytes)
+
+
+async def require_room_for_piece(connection: AsyncConnection, settings: IngestionSettings, id_: UUID) -> None:
+    """Check, after a piece was added to an import's body in this transaction, that its client had room for it.
+
+    Raises:
+        ImportBytesExceeded: it had not.
+    """
+    client = await repository.get_client(connection, id_)
+    if client is not None and await repository.sum_bytes(connection, client) > settings.client_import_bytes:
+        raise ImportBytesExceeded(settings.client_import_bytes)
+
 
 _CHUNK_BYTES = 1024 * 1024
 

@@ -16,10 +16,10 @@ from core.datasets import Datasets
 from core.problems import Problem
 from core.settings import DatabaseSettings
 from ingestion_api import metrics
+from ingestion_api.bulk.watch import NoProgress, run_watched
 from ingestion_api.imports import queue
 from ingestion_api.imports.run import Claim, Outcome, run_import
 from ingestion_api.settings import IngestionSettings
-from ingestion_api.watch import NoProgress, run_watched
 
 log = structlog.get_logger()
 

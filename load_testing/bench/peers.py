@@ -14,8 +14,8 @@ from core.database import make_async_engine
 from core.datasets import load_datasets
 from core.settings import DatabaseSettings
 from ingestion_api.dependencies import read_body
-from ingestion_api.repository import insert_texts
-from ingestion_api.submissions import NewText, parse_submission
+from ingestion_api.texts.repository import insert_texts
+from ingestion_api.texts.submissions import NewText, parse_submission
 
 _DATASETS = load_datasets(None)
 

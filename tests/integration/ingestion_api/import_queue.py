@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from core.database import make_async_engine
 from core.datasets import Datasets, load_datasets
 from core.settings import DatabaseSettings
-from ingestion_api.body_pipe import open_pipe
+from ingestion_api.bulk.body_pipe import open_pipe
 from ingestion_api.imports import repository
 from ingestion_api.imports.run import Claim, Outcome, run_import
 from ingestion_api.settings import IngestionSettings

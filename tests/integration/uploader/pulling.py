@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.datasets import Dataset
-from ingestion_api.repository import note_reread
+from ingestion_api.texts.repository import note_reread
 from tests.integration.uploader.conftest import DATASET
 from tests.integration.uploader.model_argilla import DATASET_ID, Event, ModelArgilla
 from uploader.argilla_client import Argilla

@@ -11,10 +11,10 @@ from core.datasets import load_datasets
 from core.openapi import BLANK, NOT_BLANK
 from core.problems import InvalidFields
 from core.settings import AccessSettings, DatabaseSettings, DatasetsFileSettings
+from ingestion_api.bulk.mapping import LABEL_MAP, parse_label_map
 from ingestion_api.main import create_app
-from ingestion_api.mapping import LABEL_MAP, parse_label_map
-from ingestion_api.schemas import TextCreate
 from ingestion_api.settings import IngestionSettings
+from ingestion_api.texts.schemas import TextCreate
 
 BLANKS = [chr(n) for n in range(0x110000) if chr(n).isspace()]
 DATABASE = DatabaseSettings(url=SecretStr("postgresql://nobody@127.0.0.1:1/none"))

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from core.datasets import load_datasets
-from ingestion_api.batches import read_batches
-from ingestion_api.bulk_parameters import BulkParameters, make_upload
+from ingestion_api.bulk.batches import read_batches
+from ingestion_api.bulk.parameters import BulkParameters, make_upload
 
 UPLOAD = make_upload("application/x-ndjson", BulkParameters(), load_datasets(None), 5000)
 

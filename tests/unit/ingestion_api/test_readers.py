@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from core.problems import Malformed, TooLarge, Unavailable
-from ingestion_api.parquet_reader import read_parquet
-from ingestion_api.readers import read_csv, read_json_array, read_ndjson
-from ingestion_api.rows import Row, RowRefused
+from ingestion_api.bulk.columns import Row, RowRefused
+from ingestion_api.bulk.parquet_reader import read_parquet
+from ingestion_api.bulk.readers import read_csv, read_json_array, read_ndjson
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 OBJECTS = st.lists(st.dictionaries(TEXT, TEXT | st.integers(-(2**63), 2**63 - 1) | st.booleans(), max_size=4))

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingestion_api.bulk.columns import RowRefused
+from ingestion_api.bulk.mapping import map_object
 from ingestion_api.imports.rejected_fields import to_json
-from ingestion_api.mapping import map_object
-from ingestion_api.quick_submission import read_quickly
-from ingestion_api.rows import RowRefused
+from ingestion_api.texts.quick_submission import read_quickly
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from core.datasets import Datasets, load_datasets
 from core.problems import InvalidFields, Problem, TooLarge
 from core.text_identity import normalise, text_id
-from ingestion_api.submissions import NewText, check_fields, parse_submission
+from ingestion_api.texts.submissions import NewText, check_fields, parse_submission
 
 DATASETS = load_datasets(None)
 JSON = st.recursive(
@@ -134,8 +134,8 @@ Parse = Callable[[Any, Datasets], NewText]
 
 def _outcome_of_the_slow_way(parse: Parse, given: Any) -> Any:
     with (
-        patch("ingestion_api.submissions.read_quickly", lambda _: None),
-        patch("ingestion_api.submissions.convert_quickly", lambda _: None),
+        patch("ingestion_api.texts.submissions.read_quickly", lambda _: None),
+        patch("ingestion_api.texts.submissions.convert_quickly", lambda _: None),
     ):
         return _outcome(parse, given)
 

@@ -16,9 +16,9 @@ from core.datasets import Datasets
 from core.problems import Problem, ShareExceeded, Unavailable
 from core.settings import DatabaseSettings
 from ingestion_api import metrics
-from ingestion_api.repository import INTAKE, Stored, insert_texts
 from ingestion_api.settings import IngestionSettings
-from ingestion_api.submissions import NewText
+from ingestion_api.texts.repository import INTAKE, Stored, insert_texts
+from ingestion_api.texts.submissions import NewText
 
 log = structlog.get_logger()
 

@@ -14,8 +14,7 @@ from psycopg import AsyncConnection, Cursor
 
 from core.datasets import Datasets
 from core.near_duplicates import ASKED, lock_of
-from ingestion_api.enrichment.near_duplicates import shingles
-from ingestion_api.enrichment.twins import BAND_TEXTS, Known, NewKnown, decide, most_shared
+from ingestion_api.enrichment.near_duplicates import BAND_TEXTS, Known, NewKnown, decide, most_shared, shingles
 
 # Texts that are worked on at once: few enough for the memory, enough to share statements.
 _GROUP_TEXTS = 250

@@ -12,9 +12,9 @@ from pydantic_core import from_json
 from core.datasets import DEFAULT_DATASET, Dataset, Datasets
 from core.problems import ERRORS_SHOWN, FieldError, InvalidFields, Malformed, Problem, TooLarge, json_pointer
 from core.text_identity import TEXT_BYTES, normalise, text_key
-from ingestion_api.enrichment.fields import enrich
-from ingestion_api.quick_submission import QuickSubmission, convert_quickly, fits, read_quickly
-from ingestion_api.schemas import TextCreate
+from ingestion_api.enrichment.enrich import enrich
+from ingestion_api.texts.quick_submission import QuickSubmission, convert_quickly, fits, read_quickly
+from ingestion_api.texts.schemas import TextCreate
 
 # Of a submission, or of its metadata: a client that sends more is told that alone.
 _MOST_FIELDS = 1000

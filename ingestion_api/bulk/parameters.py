@@ -8,13 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from core.datasets import Datasets, require_dataset
 from core.keys import require_dataset_allowed
 from core.openapi import DATASET_NAME
-from ingestion_api.batches import BulkUpload
-from ingestion_api.columns import Columns
-from ingestion_api.mapping import LABEL_MAP, Mapping, map_columns, map_object, parse_label_map
-from ingestion_api.near_duplicate_links import linked_datasets
-from ingestion_api.parquet_reader import read_parquet
-from ingestion_api.readers import Reader, read_csv, read_json_array, read_ndjson
-from ingestion_api.schemas import Line
+from ingestion_api.bulk.batches import BulkUpload
+from ingestion_api.bulk.columns import Columns
+from ingestion_api.bulk.mapping import LABEL_MAP, Mapping, map_columns, map_object, parse_label_map
+from ingestion_api.bulk.parquet_reader import read_parquet
+from ingestion_api.bulk.readers import Reader, read_csv, read_json_array, read_ndjson
+from ingestion_api.enrichment.links import linked_datasets
+from ingestion_api.texts.schemas import Line
 
 _PARQUET = "application/vnd.apache.parquet"
 READERS: dict[str, Reader] = {

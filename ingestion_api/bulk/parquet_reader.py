@@ -17,10 +17,9 @@ import pyarrow.compute as pc
 from pyarrow import parquet
 
 from core.problems import Malformed, TooLarge, Unavailable
-from ingestion_api.columns import Columns, check_columns
-from ingestion_api.decoding import PlainBody, check_expansion
-from ingestion_api.rows import TOO_LONG, Row
-from ingestion_api.schemas import ROW_BYTES
+from ingestion_api.bulk.columns import TOO_LONG, Columns, Row, check_columns
+from ingestion_api.bulk.decoding import PlainBody, check_expansion
+from ingestion_api.texts.schemas import ROW_BYTES
 
 _BATCH_ROWS = 5000  # each batch repeats its columns' dictionaries
 _BUFFER_BYTES = 64 * 1024

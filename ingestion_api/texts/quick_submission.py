@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from core.datasets import DEFAULT_DATASET, Datasets
-from ingestion_api.schemas import METADATA_CHARACTERS
+from ingestion_api.texts.schemas import METADATA_CHARACTERS
 
 _Line = Annotated[str, Meta(min_length=1, max_length=1000)]
 _MetadataName = Annotated[str, Meta(min_length=1, max_length=200)]

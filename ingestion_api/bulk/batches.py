@@ -6,11 +6,11 @@ from typing import Any
 
 from core.datasets import Datasets
 from core.problems import DatasetNotAllowed, FieldError, InvalidFields, Problem, TooLarge
-from ingestion_api.mapping import Mapping
-from ingestion_api.readers import Reader
-from ingestion_api.rows import RowRefused
-from ingestion_api.submissions import NewText, check_fields
-from ingestion_api.watch import report_step
+from ingestion_api.bulk.columns import RowRefused
+from ingestion_api.bulk.mapping import Mapping
+from ingestion_api.bulk.readers import Reader
+from ingestion_api.bulk.watch import report_step
+from ingestion_api.texts.submissions import NewText, check_fields
 
 _BATCH_CHARACTERS = 16_000_000  # two batches are held at a time
 # What an element of a list or an object takes in memory beside its characters, about.

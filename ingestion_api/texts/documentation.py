@@ -14,7 +14,7 @@ from core.openapi import (
     wrong_field,
     wrong_parameter,
 )
-from ingestion_api.schemas import Receipt, TextCreate
+from ingestion_api.texts.schemas import Receipt, TextCreate
 
 _ID = "d4a7c5f0-7f0e-8c55-9a3e-0f3d6d9f1c2b"
 _TEXT = {"text": "You are all idiots.", "label": "toxic", "score": 0.93, "source": "forum"}

@@ -9,9 +9,8 @@ from msgspec import structs
 
 from core.openapi import BLANK
 from core.problems import FieldError, InvalidFields
-from ingestion_api.columns import FIELD_COLUMNS, Columns, UnknownColumn
-from ingestion_api.quick_submission import QuickSubmission
-from ingestion_api.rows import RowRefused
+from ingestion_api.bulk.columns import FIELD_COLUMNS, Columns, RowRefused, UnknownColumn
+from ingestion_api.texts.quick_submission import QuickSubmission
 
 Mapping = Callable[[Any], Any]
 

@@ -14,10 +14,10 @@ import psycopg
 
 from core.problems import Problem
 from core.tracing import tracing
-from ingestion_api.batches import Batch, BulkUpload, Reject, read_batches
-from ingestion_api.near_duplicate_links import linked_datasets
-from ingestion_api.repository import ReadyRows, copy_new, create_stage, encode, insert_staged, stage_texts
-from ingestion_api.watch import OutOfMemory, waiting_for_postgres
+from ingestion_api.bulk.batches import Batch, BulkUpload, Reject, read_batches
+from ingestion_api.bulk.watch import OutOfMemory, waiting_for_postgres
+from ingestion_api.enrichment.links import linked_datasets
+from ingestion_api.texts.repository import ReadyRows, copy_new, create_stage, encode, insert_staged, stage_texts
 
 _SHOWN_ERRORS = 100
 

@@ -1,8 +1,26 @@
-"""The columns of a table-like body, CSV or Parquet: which are read, and how many there may be."""
+"""The columns and rows of a table: which columns are wanted, and rows that are refused."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from core.problems import Problem, TooLarge
+from ingestion_api.texts.schemas import ROW_BYTES
+
+
+class RowRefused(Exception):
+    """One row cannot be read."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+# The row's number, from 1, and its fields; a RowRefused where that row alone cannot be read.
+Row = tuple[int, Any | RowRefused]
+
+TOO_LONG = RowRefused("row_too_large", f"longer than {ROW_BYTES} bytes")
+
 
 MOST_COLUMNS = 1000
 _HEADER_CHARACTERS = 100_000

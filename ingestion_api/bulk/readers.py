@@ -13,11 +13,10 @@ from typing import Any
 from pydantic_core import from_json
 
 from core.problems import Malformed, TooLarge
-from ingestion_api.columns import check_columns
-from ingestion_api.json_elements import split_elements
-from ingestion_api.quick_submission import QuickSubmission, read_quickly
-from ingestion_api.rows import TOO_LONG, Row, RowRefused
-from ingestion_api.schemas import ROW_BYTES
+from ingestion_api.bulk.columns import TOO_LONG, Row, RowRefused, check_columns
+from ingestion_api.bulk.json_elements import split_elements
+from ingestion_api.texts.quick_submission import QuickSubmission, read_quickly
+from ingestion_api.texts.schemas import ROW_BYTES
 
 Reader = Callable[[Iterable[bytes]], Iterator[Row]]
 

@@ -14,12 +14,12 @@ from core.database import connect_in_thread
 from core.datasets import Datasets
 from core.settings import DatabaseSettings, TracingSettings, read_settings
 from core.tracing import tracing
-from ingestion_api.body_pipe import receive_body
-from ingestion_api.bulk import Counts, store_bulk
-from ingestion_api.bulk_parameters import BulkParameters, make_upload
-from ingestion_api.decoding import decode
+from ingestion_api.bulk.body_pipe import receive_body
+from ingestion_api.bulk.decoding import decode
+from ingestion_api.bulk.parameters import BulkParameters, make_upload
+from ingestion_api.bulk.store import Counts, store_bulk
+from ingestion_api.bulk.watch import limit_memory, report_each, reporting_to
 from ingestion_api.settings import IngestionSettings
-from ingestion_api.watch import limit_memory, report_each, reporting_to
 
 # The thread that reads rows must not keep the one that stores them waiting for the interpreter: by default it does
 # for 5 ms at each step of the conversation with Postgres, which took a third of the speed.

@@ -6,7 +6,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.problems import Problem
 from core.responses import problem_response
-from ingestion_api.endpoints import create_text
+from ingestion_api.texts.endpoints import create_text
 
 _ROUTE = Route("/texts", create_text, methods=["POST"])
 

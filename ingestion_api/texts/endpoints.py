@@ -1,11 +1,13 @@
-"""The ingestion API's endpoints: parse, delegate, return."""
+"""The endpoints of single texts and of the queue: parse, delegate, return."""
 
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
 import orjson
 from anyio import to_thread
 from fastapi import Depends, FastAPI, Request, Response
+from sqlalchemy import RowMapping
 
 from core.datasets import Datasets, require_dataset
 from core.fair_shares import client_name
@@ -15,15 +17,33 @@ from core.negotiation import Router
 from core.problems import Conflict, NotFound
 from core.tracing import note_step, tracing
 from core.web import require_media_type
-from ingestion_api import documentation as docs
-from ingestion_api import repository
-from ingestion_api.bulk_endpoint import create_texts
+from ingestion_api.bulk.endpoints import create_texts
 from ingestion_api.dependencies import ConnectionDep, DatasetParameter, DatasetsDep, read_body
-from ingestion_api.imports.routes import add_import_endpoints
-from ingestion_api.schemas import BulkResult, Queue, Receipt, TextRead
-from ingestion_api.submissions import NewText, parse_submission
-from ingestion_api.trace import trace_steps
+from ingestion_api.imports.endpoints import add_import_endpoints
+from ingestion_api.texts import documentation as docs
+from ingestion_api.texts import repository
+from ingestion_api.texts.schemas import BulkResult, Queue, Receipt, TextRead, TraceStep
+from ingestion_api.texts.submissions import NewText, parse_submission
 from ingestion_api.webhooks import receive_event
+
+_STEPS = ("received", "uploaded", "labelled")
+
+
+def trace_steps(row: RowMapping | dict[str, Any]) -> list[TraceStep]:
+    """Return the steps that have happened, of a row with `received_at`, `uploaded_at`, `labelled_at` and `status`.
+
+    In the order of their times: a text that was labelled, and uploaded again since, has its upload last.
+    """
+    times = sorted((row[f"{step}_at"], step) for step in _STEPS if row[f"{step}_at"] is not None)
+    waits = [None, *((later - earlier).total_seconds() for (earlier, _), (later, _) in pairwise(times))]
+    steps = [
+        TraceStep(step=step, at=at, seconds_since_previous=wait)
+        for (at, step), wait in zip(times, waits, strict=True)
+    ]
+    if row["status"] == "failed":
+        steps.append(TraceStep(step="failed", at=None, seconds_since_previous=None))
+    return steps
+
 
 _SHORT_BYTES = 4096
 _FORGOTTEN = "text_forgotten"

@@ -22,8 +22,8 @@ from core.forget_progress import OVERDUE, UNFINISHED, read_unfinished
 from core.models import TextStatus
 from core.near_duplicates import lock_of
 from core.rereads import CHANNEL
-from ingestion_api.near_duplicate_links import StoredText, link, linked_datasets, lock, run, run_async
-from ingestion_api.submissions import NewText
+from ingestion_api.enrichment.links import StoredText, link, linked_datasets, lock, run, run_async
+from ingestion_api.texts.submissions import NewText
 
 # The name of the connection that stores single texts, in pg_stat_activity.
 INTAKE = "ingestion_api intake"

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from core.problems import Malformed, TooLarge
-from ingestion_api.schemas import ROW_BYTES
+from ingestion_api.texts.schemas import ROW_BYTES
 
 # Up to the next bracket, or, between elements, comma; strings are passed over.
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'

@@ -15,15 +15,15 @@ from core.problems import Problem, Unavailable
 from core.tracing import TRACEPARENT
 from core.web import require_media_type
 from ingestion_api import metrics
-from ingestion_api.body_pipe import open_pipe, send_body
-from ingestion_api.bulk import Counts
-from ingestion_api.bulk_parameters import READERS, BulkParameters, make_upload
-from ingestion_api.bulk_process import BulkRequest, store_body
-from ingestion_api.decoding import require_encoding
+from ingestion_api.bulk.body_pipe import open_pipe, send_body
+from ingestion_api.bulk.decoding import require_encoding
+from ingestion_api.bulk.parameters import READERS, BulkParameters, make_upload
+from ingestion_api.bulk.process import BulkRequest, store_body
+from ingestion_api.bulk.store import Counts
+from ingestion_api.bulk.watch import run_watched
 from ingestion_api.dependencies import DatasetsDep
-from ingestion_api.schemas import BulkResult
 from ingestion_api.settings import IngestionSettings
-from ingestion_api.watch import run_watched
+from ingestion_api.texts.schemas import BulkResult
 
 
 async def create_texts(

@@ -6,8 +6,8 @@ from typing import Any
 
 from core.datasets import Dataset, Datasets
 from core.problems import FieldError, InvalidFields
-from ingestion_api.quick_submission import QuickSubmission
-from ingestion_api.schemas import TextCreate
+from ingestion_api.texts.quick_submission import QuickSubmission
+from ingestion_api.texts.schemas import TextCreate
 
 # Shorter numbers are no cards.
 _LEAST_CARD = 10**12
