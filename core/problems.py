@@ -237,7 +237,9 @@ class InvalidFields(Problem):
     status = 422
     code = "invalid_fields"
 
-    def __init__(self, errors: list[FieldError]) -> None:
+    def __init__(self, errors: list[FieldError], count: int | None = None) -> None:
+        """`count`: how many fields are wrong, where `errors` holds only the first of them."""
+        self.count = count or len(errors)
         self.errors = errors[:ERRORS_SHOWN]
         wrong = ", ".join(dict.fromkeys(e.pointer or e.parameter or "body" for e in self.errors))
         super().__init__(f"Wrong: {wrong}. See errors.")

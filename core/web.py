@@ -92,7 +92,7 @@ async def _on_validation_error(_: Request, error: Exception) -> Response:
     if any(e["type"] == "json_invalid" for e in errors):
         return problem_response(Malformed("The body is not JSON.", code="malformed_json"))
     return problem_response(
-        InvalidFields([field_error(e["loc"], e["type"], e["msg"]) for e in errors[:ERRORS_SHOWN]])
+        InvalidFields([field_error(e["loc"], e["type"], e["msg"]) for e in errors[:ERRORS_SHOWN]], len(errors))
     )
 
 

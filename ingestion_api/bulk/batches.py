@@ -112,8 +112,8 @@ def _first(number: int, invalid: InvalidFields) -> Reject:
     """The code of the first wrong field, and the details of the first few."""
     errors: list[FieldError] = invalid.errors
     details = "; ".join(f"{error.pointer}: {error.detail}" for error in errors[:_TOLD_ERRORS])
-    if len(errors) > _TOLD_ERRORS:
-        details = f"{details[:_DETAIL_CHARACTERS]}; and {len(errors) - _TOLD_ERRORS} more"
+    if invalid.count > _TOLD_ERRORS:
+        details = f"{details[:_DETAIL_CHARACTERS]}; and {invalid.count - _TOLD_ERRORS} more"
     return Reject(number, errors[0].code, details[:_DETAIL_CHARACTERS])
 
 

@@ -136,5 +136,6 @@ def _refusal(error: ValidationError) -> Problem:
     if errors[0]["type"] == "json_invalid":
         return Malformed(f"{errors[0]['msg']}.", code="malformed_json")
     return InvalidFields(
-        [FieldError(e["type"], e["msg"], pointer=json_pointer(e["loc"])) for e in errors[:ERRORS_SHOWN]]
+        [FieldError(e["type"], e["msg"], pointer=json_pointer(e["loc"])) for e in errors[:ERRORS_SHOWN]],
+        len(errors),
     )
