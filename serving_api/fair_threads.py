@@ -1,4 +1,4 @@
-"""Threads for which clients take turns: hundreds of requests of one delay another one's by about two a thread."""
+"""Threads for which clients take turns: hundreds of requests of one delay another one's by about one a thread."""
 
 import asyncio
 import contextlib
@@ -21,8 +21,7 @@ class FairThreads:
     def __init__(self, what: str, threads: int, waiting: int = ANY_NUMBER, share: float = 1) -> None:
         """`what` names the work in problems; `share` is the part of `waiting` for one client."""
         self._threads = ThreadPoolExecutor(threads, what.replace(" ", "-"))
-        # As many again have their turn early, so that a thread finds its next job without the event loop.
-        self._turns = Turns(what, 2 * threads, waiting, share)
+        self._turns = Turns(what, threads, waiting, share)
 
     async def run(self, work: Callable[[], T]) -> T:
         """Return what `work` returns, in a thread; raises as `begin`."""

@@ -120,7 +120,7 @@ class Client(threading.Thread):
             answer = self._send(request)
             status = answer[9:12].decode("ascii", "replace") if answer else "none"
             self.statuses[status] += 1
-            self.recent = [*self.recent[-200:], (began, time.time() - began, request[:1000])]
+            self.recent = [*self.recent[-3000:], (began, time.time() - began, request[:1000])]
             if status == "500" or b"Traceback" in answer:
                 self.bad.append((request[:2000], answer[:2000]))
 
