@@ -56,7 +56,7 @@ class Intake:
                 sending it again is safe.
         """
         queued = self._queued.get(client, 0)
-        if queued >= self._most_queued:
+        if queued >= self._most_queued and not self._queue.full():
             raise ShareExceeded("single texts", self._most_queued)
         waiting = _Waiting(row, client, asyncio.get_running_loop().create_future())
         try:

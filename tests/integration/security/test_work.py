@@ -129,7 +129,7 @@ class Drip:
     def __init__(self, program: Program, head: str, drop: bytes, pause_seconds: float) -> None:
         self.answer = b""
         self._socket = socket.create_connection(("127.0.0.1", urlsplit(program.url).port or 0), timeout=60)
-        self._socket.sendall(f"{head}\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        self._socket.sendall(f"{head}\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._send, args=(drop, pause_seconds))
         self._thread.start()
