@@ -153,7 +153,7 @@ def test_locks_of_several_datasets_are_taken_in_one_order(
     run: RunWithEngine, add_texts: AddTexts, database_url: str
 ) -> None:
     """Else two that forget texts of the same datasets could wait for each other."""
-    first, *others = "abcdefgh"
+    first, *others = ("a", "b", "c", "d", "e", "f")
     ids = [id_ for name in (*others, first) for id_ in add_texts("a", dataset=name)]
 
     async def forget(engine: AsyncEngine) -> list[UUID]:
