@@ -13,7 +13,7 @@ from core.datasets import adjudication_of
 from core.models import Label, Text
 from core.text_identity import BEFORE_ALL, text_id
 from tests.integration.core.answering import DATASETS, START, TEXTS, answer, label_of, sweep
-from tests.waiting import wait_for_blocked
+from tests.waiting import PATIENCE_SECONDS, wait_for_blocked
 
 ADJUDICATION = adjudication_of("toxicity")
 
@@ -168,6 +168,15 @@ def test_a_text_that_is_forgotten_meanwhile_leaves_no_copy(engine: sa.Engine, da
         forgetting.commit()
         requesting.result()
     assert {copy["adjudicates"] for copy in copies(engine)} == set(TEXTS[1:])
+
+
+def test_a_request_does_not_wait_for_rows_that_refer_to_its_texts(engine: sa.Engine) -> None:
+    _dispute_all(engine)
+    with ThreadPoolExecutor(1) as thread, engine.begin() as storing:
+        # As a foreign key does.
+        storing.execute(sa.select(Text.id).with_for_update(read=True, key_share=True))
+        thread.submit(_request, engine).result(PATIENCE_SECONDS)
+    assert {copy["adjudicates"] for copy in copies(engine)} == set(TEXTS)
 
 
 def test_a_dispute_whose_text_adjudicators_have_already_is_no_error(engine: sa.Engine) -> None:

@@ -110,6 +110,25 @@ def test_a_text_that_is_forgotten_during_a_refill_stays_forgotten(
     assert rows(_STATUSES) == [("a", "forgotten")]
 
 
+def test_a_refill_takes_turns_with_others_that_confirm_the_leader_and_change_the_dataset(
+    work: Callable[[Work], None], add_texts: AddTexts, rows: Rows, database_url: str
+) -> None:
+    """Two that hold the row for share, and then change it, would wait for each other."""
+    work(_lose)
+    add_texts("a", status="uploaded", uploaded_at="now")
+
+    async def heal_meanwhile(side: Side) -> None:
+        with psycopg.connect(database_url) as other:
+            other.execute("select from datasets for share")
+            healing = asyncio.create_task(_heal(side))
+            await until_blocked(database_url)
+            other.execute("update datasets set sweep_position = sweep_position")
+        await healing
+
+    work(heal_meanwhile)
+    assert rows(_STATUSES) == [("a", "pending")]
+
+
 def test_a_dataset_that_is_gone_is_prepared_anew(work: Callable[[Work], None], model: ModelArgilla) -> None:
     model.statuses["GET dataset/progress"] = 404
 
@@ -166,7 +185,9 @@ def test_answers_given_while_a_lost_index_is_replaced_are_taken_over(
         ids = add_texts(*(f"t{n}" for n in range(260)), status="uploaded", uploaded_at="now")
         model.add_records(*ids)
         model.records["not one of ours"] = Record(uuid4())
-        for id_ in (ids[0], ids[-1]):
+        [elsewhere] = add_texts("of another dataset", dataset="spam", status="uploaded")
+        model.add_records(elsewhere)
+        for id_ in (ids[0], ids[-1], elsewhere):
             model.respond(id_, _ANN, "submitted", "toxic")
 
         async def answer_another_one() -> None:

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import psycopg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from core.forgetting import Traces, forget_texts
 from core.near_duplicates import lock_of
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
 from tests.waiting import wait_for
@@ -146,3 +147,30 @@ def test_a_twin_stored_while_it_fails_is_set_free(
 
     run(work)
     assert rows(_STATUSES) == [("asked", "failed"), ("held", "pending")]
+
+
+def test_locks_of_several_datasets_are_taken_in_one_order(
+    run: RunWithEngine, add_texts: AddTexts, database_url: str
+) -> None:
+    """Else two that forget texts of the same datasets could wait for each other."""
+    first, *others = ("a", "b", "c", "d", "e", "f")
+    ids = [id_ for name in (*others, first) for id_ in add_texts("a", dataset=name)]
+
+    async def forget(engine: AsyncEngine) -> list[UUID]:
+        async with engine.begin() as connection:
+            # A plan that Postgres may choose for many texts: it finds the datasets in no order.
+            await connection.exec_driver_sql("set local enable_sort = off")
+            return await connection.run_sync(lambda c: forget_texts(c, ids, Traces(), "a test"))
+
+    async def work(engine: AsyncEngine) -> list[UUID]:
+        with psycopg.connect(database_url) as storing:
+            storing.execute(f"select {lock_of('%s')}", [first])
+            forgetting = asyncio.create_task(forget(engine))
+            with psycopg.connect(database_url, autocommit=True) as watching:
+                await asyncio.to_thread(wait_for, lambda: watching.execute(_WAITING).fetchone() == (1,))
+                tried = lock_of("%s").replace("pg_advisory", "pg_try_advisory")
+                for name in others:
+                    assert watching.execute(f"select {tried}", [name]).fetchone() == (True,)
+        return await forgetting
+
+    assert set(run(work)) == set(ids)

@@ -1,9 +1,10 @@
 """Tests of uploader.sweep on a model of Argilla: when it sweeps, and what it takes over."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
 from tests.integration.uploader.model_argilla import ModelArgilla
 from tests.integration.uploader.pulling import Side, pulling
+from tests.waiting import until_blocked
 from uploader.argilla_errors import Gone, Unreachable
 from uploader.deletions import DELETED
 from uploader.leadership import NotLeading
@@ -249,6 +251,9 @@ def test_a_sweep_goes_on_where_it_was_when_its_process_ended(
 
     pull(work)
     assert rows("select count(*), (select swept_at is null from datasets) from labels") == [(250, True)]
+    assert rows("select sweep_position from datasets") == rows(
+        "select id from texts order by id limit 1 offset 249"
+    )
     pull(_look)
     assert rows("select count(*), (select swept_at is null from datasets) from labels") == [(600, False)]
     assert model.calls[_SEARCH] == 3
@@ -312,38 +317,153 @@ def test_one_that_was_frozen_ends_no_sweep_of_its_follower(
     assert rows("select swept_at, sweep_position is null from datasets") == [(None, False)]
 
 
+@pytest.mark.parametrize("during", ["begin", "advance", "end"])
+def test_a_sweep_takes_turns_with_others_that_confirm_the_leader_and_change_the_dataset(
+    pull: Pulling, uploaded: AddTexts, model: ModelArgilla, rows: Rows, database_url: str, during: str
+) -> None:
+    """Two that hold the row for share, and then change it, would wait for each other."""
+    uploaded("a")
+
+    async def work(side: Side) -> None:
+        with psycopg.connect(database_url) as other:
+            at = asyncio.Event()
+
+            def confirm() -> None:
+                if not at.is_set():
+                    other.execute("select from datasets for share")
+                    at.set()
+
+            async def confirm_before() -> None:
+                confirm()
+
+            if during != "end":
+                model.before["GET users" if during == "begin" else _SEARCH] = confirm_before
+            sweeping = asyncio.create_task(side.sweeper.run(asyncio.Event(), confirm))
+            await at.wait()
+            await until_blocked(database_url)
+            other.execute("update datasets set refill_position = null")
+        await sweeping
+
+    pull(work)
+    assert rows("select swept_at is not null from datasets") == [(True,)]
+
+
+@dataclass
+class _Clock:
+    """The sweep's clock, and how long it has paused by it."""
+
+    now: float = 0.0
+    pauses: list[float] = field(default_factory=list)
+
+    async def pause(self, _stopping: asyncio.Event, *, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+
+    def takes(self, seconds: float) -> Callable[[], Awaitable[None]]:
+        """Return what a call does that takes so long."""
+
+        async def take() -> None:
+            self.now += seconds
+
+        return take
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
+    """A clock that goes on by what a test says, and by pauses."""
+    clock = _Clock()
+    monkeypatch.setattr("uploader.sweep.time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr("uploader.sweep.wait_for_any", clock.pause)
+    return clock
+
+
 @pytest.mark.parametrize(
-    ("shares", "full_sweep_seconds"), [((0.1, 1), 1e-9), ((1, 0.1), 1e9)], ids=["at leisure", "urgent"]
+    ("shares", "full_sweep_seconds", "pause"),
+    [((0.1, 1), 1e-9, 4.5), ((1, 0.1), 1e9, 4.5), ((1, 0.1), 1e-9, 0), ((0.01, 1), 1e-9, 30)],
+    ids=["at leisure", "urgent", "all the time", "longest"],
 )
 def test_a_sweep_leaves_argilla_the_rest_of_the_time(
-    pull: Pulling, uploaded: AddTexts, model: ModelArgilla, shares: tuple[float, float], full_sweep_seconds: float
+    pull: Pulling,
+    uploaded: AddTexts,
+    model: ModelArgilla,
+    clock: _Clock,
+    shares: tuple[float, float],
+    full_sweep_seconds: float,
+    pause: float,
 ) -> None:
-    """Nine times as long as a page took, when a tenth is the share; a busy machine only makes it longer."""
+    """Nine times as long as a page took, when a tenth is the share; never longer than half a minute."""
     ids = uploaded("a", "b")
     pull(_look)  # the first sweep; the next one is due by time, or for its activity
     if full_sweep_seconds > 1:
         _answer(model, ids)
-    calls: list[float] = []
+    clock.now, clock.pauses = 1000.0, []
+    model.before[_SEARCH] = clock.takes(0.5)
+    settings = dict(zip(("sweep_share", "sweep_busy_share"), shares, strict=True))
+    pull(_look, webhooks=False, full_sweep_seconds=full_sweep_seconds, **settings)
+    assert clock.pauses == [pause]
 
-    async def page() -> None:
-        calls.append(time.monotonic())
-        await asyncio.sleep(0.05)
-        calls.append(time.monotonic())
+
+@pytest.mark.parametrize(("page_seconds", "texts"), [(10, 250), (9.5, 300)])
+def test_after_ten_seconds_a_sweep_looks_whether_to_go_faster(
+    pull: Pulling,
+    uploaded: AddTexts,
+    model: ModelArgilla,
+    rows: Rows,
+    clock: _Clock,
+    page_seconds: float,
+    texts: int,
+) -> None:
+    _answer(model, uploaded(*(f"t{i}" for i in range(300))))
+    model.before[_SEARCH] = clock.takes(page_seconds)
+    pull(_look)
+    assert rows("select count(*) from labels") == [(texts,)]
+
+
+@pytest.mark.parametrize(("interval", "rest"), [(5, 10), (20, 20)], ids=["by its share", "by the interval"])
+def test_counting_waits_for_its_interval_and_its_share_of_the_time(
+    pull: Pulling, uploaded: AddTexts, model: ModelArgilla, clock: _Clock, interval: float, rest: float
+) -> None:
+    uploaded("a")
+    pull(_look)
 
     async def work(side: Side) -> None:
-        model.before[_SEARCH] = page
-        await side.look()
-        calls.append(time.monotonic())
+        model.before["GET users"] = clock.takes(1)
+        for count in (1, 2, 3):
+            await side.look()
+            assert model.calls["GET dataset/users/progress"] == count
+            clock.now += rest - 0.25
+            await side.look()
+            assert model.calls["GET dataset/users/progress"] == count
+            clock.now += 0.25
 
-    settings = dict(zip(("sweep_share", "sweep_busy_share"), shares, strict=True))
-    pull(work, webhooks=False, full_sweep_seconds=full_sweep_seconds, **settings)
-    began, answered, ended = calls
-    assert ended - answered >= 9 * (answered - began)
+    clock.now = 0.0
+    pull(work, count_interval_seconds=interval, sweep_share=0.1)
+
+
+def test_a_missing_event_is_waited_for_as_long_as_a_sweep_takes(
+    pull: Pulling, uploaded: AddTexts, model: ModelArgilla, rows: Rows, clock: _Clock
+) -> None:
+    [id_] = uploaded("a")
+    clock.now = 1000.0
+
+    async def work(side: Side) -> None:
+        model.before[_SEARCH] = clock.takes(5)
+        await side.look()
+        _answer(model, [id_])
+        await side.look()
+        clock.now += 5
+        await side.look()
+        assert rows("select label from labels") == []
+        clock.now += 1
+        await side.look()
+
+    pull(work, grace_seconds=3600)
+    assert rows("select label from labels") == [("toxic",)]
 
 
 @pytest.mark.parametrize(
     ("webhooks", "seconds_ago", "lost"),
-    [(True, 60, 1), (True, 0, 0), (False, 60, 0)],
+    [(True, 11.5, 1), (True, 0, 0), (False, 60, 0)],
     ids=["lost", "fresh", "off"],
 )
 def test_an_answer_that_no_event_told_for_ten_seconds_counts_as_a_lost_event(

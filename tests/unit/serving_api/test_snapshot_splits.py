@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving_api.snapshots.splits import SPACE, hashed, place_of, thresholds
+from serving_api.snapshots.strata import bounds_of
 from tests.unit.serving_api.snapshot_world import Row, World, world
 
 _NAMES = st.from_regex(r"\A(?![Aa][Ll][Ll]\Z)[A-Za-z0-9][A-Za-z0-9_]{0,8}\Z")
@@ -53,6 +54,27 @@ def fresh(labelled: World) -> World:
     for manifest in labelled.snapshots.list():
         labelled.snapshots.storage.fs.rm(f"{labelled.snapshots.storage.root}/{manifest.name}", recursive=True)
     return labelled
+
+
+@pytest.mark.parametrize(
+    ("rows", "shares", "bounds"),
+    [
+        ({None: 10}, (0.5, 0.5), [10]),
+        ({None: 10}, (0.1, 0.9), [2]),
+        ({None: 1}, (0.3, 0.7), [1]),
+        ({None: 7}, (0.25, 0.25, 0.5), [4, 7]),
+        ({None: 10, 0: 10}, (0.5, 0.5), [0]),
+        ({None: 10, 0: 2}, (0.5, 0.5), [8]),
+        ({None: 2, 0: 9, 1: 1}, (0.25, 0.25, 0.5), [0, 1]),
+        ({0: 10}, (0.5, 0.5), [0]),
+        ({}, (0.5, 0.5), [0]),
+    ],
+)
+def test_texts_without_a_split_go_to_the_splits_in_proportion_to_what_these_lack(
+    rows: dict[int | None, int], shares: tuple[float, ...], bounds: list[int]
+) -> None:
+    """Bounds are in twice the rows, so that the middle of a text is a whole number."""
+    assert bounds_of(rows, shares) == bounds
 
 
 @given(
@@ -139,6 +161,15 @@ def test_each_label_has_its_shares_when_stratified(
     for label, count in counts.items():
         for name, share in shares.items():
             assert abs(manifest.splits[name].labels.get(label, 0) - share * count) <= 1
+
+
+@pytest.mark.parametrize(("shares", "split"), [((0.5, 0.5), "b"), ((0.51, 0.49), "a"), ((0.49, 0.51), "b")])
+def test_a_text_whose_middle_is_on_a_bound_belongs_to_the_later_split(
+    fresh: World, shares: tuple[float, float], split: str
+) -> None:
+    fresh.hold([row := Row(0, "toxic")])
+    manifest = fresh.create(splits=dict(zip("ab", shares, strict=True)), stratify=True).manifest
+    assert fresh.splits(manifest) == {row.id: split}
 
 
 def test_later_texts_fill_up_what_a_label_lacks(fresh: World) -> None:
