@@ -147,11 +147,13 @@ def test_an_endpoint_asks_the_applications_keys_for_its_scope(ring: KeyRing, rea
         asyncio.run(ask(Scope.INGEST))
 
 
-def test_a_key_is_read_with_its_limit() -> None:
-    key = ValidKey.from_row((b"hash", "id", "robot", ["read", "ingest"], 0.5, 7))
+def test_a_key_is_read_with_its_limits() -> None:
+    key = ValidKey.from_row((b"hash", "id", "robot", ["read", "ingest"], 0.5, 7, ["toxicity"]))
     assert (key.hash, key.id, key.name, key.scopes) == (b"hash", "id", "robot", frozenset({"read", "ingest"}))
     assert key.limit == Limit(0.5, 7)
-    assert ValidKey.from_row((b"hash", "id", "robot", ["read"], None, None)).limit is None
+    assert key.datasets == frozenset({"toxicity"})
+    unlimited = ValidKey.from_row((b"hash", "id", "robot", ["read"], None, None, None))
+    assert (unlimited.limit, unlimited.datasets) == (None, None)
 
 
 def test_a_limit_of_its_own_goes_before_the_settings(reader_key: str) -> None:
