@@ -16,17 +16,17 @@ from core.problems import ShareExceeded, Unavailable
 
 _request: ContextVar[Any] = ContextVar("request", default=None)
 
-# What a program does for itself, as a client of its own.
+# The client of work that a program does for itself.
 _PROGRAM = "program"
 
 
 def begin_request(scope: Any) -> None:
-    """Note for whom the current task works from now on, given the ASGI scope of the request."""
+    """Remember the request, given its ASGI scope, that the current task works for."""
     _request.set(scope)
 
 
 def current_client() -> str:
-    """Return for whom the current task works: a client's name, or the program's own."""
+    """Return the client that the current task works for, or the program itself."""
     scope = _request.get()
     return _PROGRAM if scope is None else client_name(scope)
 

@@ -13,8 +13,9 @@ STEPS = {
     "imports": "the body of an import may still hold it; let the import end, or delete it (`GET /imports`)",
     "argilla": "Argilla may still have it: no uploader works on the dataset, or Argilla keeps it "
     "(`annotate forget --list` shows why)",
-    "replica": "nobody has seen the replica's files without it (`annotate status` looks)",
-    "snapshots": "nobody has seen all snapshots without it (`annotate forget --rewrite-snapshots` takes it out)",
+    "replica": "it is not confirmed that the replica's files are free of it (`annotate status` checks)",
+    "snapshots": "it is not confirmed that all snapshots are free of it "
+    "(`annotate forget --rewrite-snapshots` removes it)",
 }
 
 # Whether a step is open, in `forget_requests`.

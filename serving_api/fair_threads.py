@@ -11,7 +11,7 @@ from core.fair_shares import Turns, current_client
 
 T = TypeVar("T")
 
-# For what connections bound anyway.
+# For work that the number of connections already bounds.
 ANY_NUMBER = 1_000_000
 
 
@@ -28,7 +28,7 @@ class FairThreads:
         return await (await self.begin(work))
 
     async def begin(self, work: Callable[[], T]) -> "asyncio.Future[T]":
-        """Wait for a turn and begin. The turn ends with the work, also when nobody waits for it any more.
+        """Wait for a turn and begin. The turn ends with the work, even when the client has gone.
 
         Raises:
             ShareExceeded: too many of this client's are waiting.

@@ -64,7 +64,7 @@ async def run_watched(run: Callable[[Path], Coroutine[Any, Any, Result]], second
         try:
             await asyncio.wait({running, stuck}, return_when=asyncio.FIRST_COMPLETED)
             if not running.done():
-                stuck.result()  # raises what has ended the watch, if that is it
+                stuck.result()  # raises the error, if one ended the watch
                 raise NoProgress(seconds)
             return await running
         finally:
