@@ -67,7 +67,7 @@ unit-apis: $(INSTALLED)
 unit-others: $(INSTALLED)
 	$(RUN) pytest tests/unit --ignore tests/unit/ingestion_api --ignore tests/unit/serving_api
 
-# make mutants MODULE=uploader/claiming.py SAMPLE=50 MINUTES=10 SEED=2 MATCH="lease_until"
+# make mutants MODULE=uploader/push/claiming.py SAMPLE=50 MINUTES=10 SEED=2 MATCH="lease_until"
 mutants: $(INSTALLED)  ## Plant small faults into a MODULE, and tell which ones its tests do not notice
 	@$(RUN) python -m tests.mutants --module $(MODULE) $(foreach name,SAMPLE MINUTES SEED,$(call as_option,$(name))) \
 		$(if $(MATCH),--match "$(MATCH)")

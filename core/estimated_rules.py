@@ -1,6 +1,6 @@
 """What an estimate tells of the annotators, and what some answers then say about the true label: pure functions.
 
-`uploader/crowd.py` makes the estimates. See docs/decisions/0023-label-rules.md.
+`uploader/rules/crowd.py` makes the estimates. See docs/decisions/0023-label-rules.md.
 """
 
 import math

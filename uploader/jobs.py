@@ -7,22 +7,21 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.forget_progress import Unfinished
 from core.readiness import NotReady
-from uploader import metrics, pull_repository, repository
-from uploader.alerts import store_alerts
-from uploader.backoff import Backoff
-from uploader.collector import Collector
-from uploader.estimation import Estimator
-from uploader.forget_repository import list_unfinished
-from uploader.forgetting import Forgetter
-from uploader.guard import Alert, Guard
-from uploader.healing import heal
-from uploader.lane import Lane
-from uploader.pull import follow_notes, listen
-from uploader.registration import Registration
+from uploader import metrics, repository
+from uploader.argilla.webhook import Registration
+from uploader.dataset import Lane
+from uploader.forgetting.repository import list_unfinished
+from uploader.forgetting.service import Forgetter
+from uploader.pull import repository as pull_repository
+from uploader.pull.collector import Collector
+from uploader.pull.listener import follow_notes, listen
+from uploader.pull.repair import heal
+from uploader.pull.sweep import Sweeper
+from uploader.push.upload import upload_backlog
+from uploader.rules.estimation import Estimator
+from uploader.runner import Alert, Backoff, Guard, store_alerts
 from uploader.schedule import wait_for_any
 from uploader.settings import PushSettings
-from uploader.sweep import Sweeper
-from uploader.upload import upload_backlog
 
 # One that stands by may have to take over soon.
 _STAND_BY_SECONDS = 1.0

@@ -29,14 +29,16 @@ from core.settings import (
 )
 from core.tracing import tracing
 from core.web import NO_TELEMETRY, install_web
-from uploader.argilla_client import Argilla, make_http_client
-from uploader.circuit import Circuit
-from uploader.collector import Collector
-from uploader.estimation import Estimator
+from uploader.argilla.circuit import Circuit
+from uploader.argilla.client import Argilla, make_http_client
+from uploader.argilla.webhook import Registration, Trust
+from uploader.dataset import Lane, Slots
 from uploader.jobs import DatabaseJobs, DatasetJobs, WebhookJobs
-from uploader.lane import Lane
 from uploader.leadership import Leadership, keep_leading
-from uploader.registration import Registration
+from uploader.pull.collector import Collector
+from uploader.pull.sweep import Sweeper
+from uploader.repository import warn_of_undefined
+from uploader.rules.estimation import Estimator
 from uploader.schedule import Schedule
 from uploader.settings import (
     PacingSettings,
@@ -46,10 +48,6 @@ from uploader.settings import (
     UploaderSettings,
     WebhookSettings,
 )
-from uploader.slots import Slots
-from uploader.sweep import Sweeper
-from uploader.trust import Trust
-from uploader.undefined import warn_of_undefined
 
 _TELL_SECONDS = 1
 _HEAL_SECONDS = 5

@@ -1,16 +1,16 @@
-"""Every query of the push but those of `claim_repository`. The caller holds the transaction.
+"""SQL about texts and datasets that several jobs use."""
 
-The rows of `texts` are the queue. A claim is a lease: a fresh id on the rows and a time. Whoever finishes a
-text names the claim, and finds nothing to finish when it was taken back in the meantime.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+import psycopg
+import structlog
 from sqlalchemy import CursorResult, TextClause, text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from core.datasets import adjudicated_by
 from core.near_duplicates import ASKED, LOCK_TWINS, RELEASE_TWINS
 
 # uploading -> pending: the lease of a claim ran out
@@ -183,3 +183,41 @@ async def measure_database(connection: AsyncConnection) -> int:
 async def count_open(connection: AsyncConnection, dataset: str) -> int:
     """Return the number of records before annotators, or on their way there, that want more answers."""
     return await connection.scalar(_OPEN, {"dataset": dataset}) or 0
+
+
+log = structlog.get_logger()
+
+_UNDEFINED = text("""
+select name, pending, uploaded from datasets
+cross join lateral (
+    select count(*) as pending from texts where texts.dataset = name and texts.status = 'pending'
+) as waiting
+cross join lateral (
+    select count(*) as uploaded from texts where texts.dataset = name and texts.status = 'uploaded'
+) as shown
+where name <> all(:names) and pending + uploaded > 0
+order by name
+""")
+
+_HINT = "texts, answers and labels stay; define it in DATASETS_FILE again to go on"
+_ADJUDICATION_HINT = (
+    "dispute_extra is 0 by now: what adjudicators decided stays; new answers of theirs do not come"
+)
+
+
+async def warn_of_undefined(engine: AsyncEngine, names: Collection[str]) -> None:
+    """Log each dataset with texts that is none of `names`; without Postgres, nothing is known of them."""
+    try:
+        async with engine.connect() as connection:
+            rows = (await connection.execute(_UNDEFINED, {"names": list(names)})).all()
+    except (SQLAlchemyError, psycopg.Error):
+        return
+    for row in rows:
+        is_adjudication = adjudicated_by(row.name) in names
+        log.warning(
+            "dataset.undefined",
+            dataset=row.name,
+            pending=row.pending,
+            uploaded=row.uploaded,
+            hint=_ADJUDICATION_HINT if is_adjudication else _HINT,
+        )

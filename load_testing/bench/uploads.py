@@ -28,9 +28,9 @@ from local_stack.components.argilla import server_command
 from local_stack.ports import reserved_ports
 from local_stack.process import Command, GuardedProcess
 from local_stack.testing import RunningStack
-from uploader.argilla_client import Argilla, make_http_client
-from uploader.argilla_setup import prepare
-from uploader.records import PendingText, to_record
+from uploader.argilla.client import Argilla, make_http_client
+from uploader.argilla.records import PendingText, to_record
+from uploader.argilla.setup import prepare
 from uploader.settings import MAX_SEARCH_TERMS
 
 _ROUNDS = 4

@@ -9,7 +9,7 @@ import psycopg
 
 from local_stack.components.postgres import argilla_database_url as url_of
 from tests.chaos.parts import Platform
-from uploader.push import UNREADABLE
+from uploader.push.deliver import UNREADABLE
 
 _RECORDS = "select id::text, external_id from records where dataset_id = %s"
 _THEIR_ANSWERS = """

@@ -22,10 +22,9 @@ from tests.integration.uploader.pulling import pulling
 from tests.otlp import Collector, SentSpan, collecting
 from tests.programs import free_port, running
 from tests.waiting import wait_for
-from uploader.backoff import Backoff
-from uploader.guard import Guard
+from uploader.push.upload import upload_backlog
+from uploader.runner import Backoff, Guard
 from uploader.settings import PushSettings
-from uploader.upload import upload_backlog
 
 SECRET_WORDS = "a text that must not be in any span"
 _ANN = UUID(int=21)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.estimated_rules import Answer
-from uploader.crowd import Answers
+from uploader.rules.crowd import Answers
 
 Floats = npt.NDArray[np.float64]
 

@@ -9,7 +9,7 @@ from local_stack.testing import RunningStack
 from tests.e2e.uploader.conftest import AddTexts, ArgillaSpace, StartUploader
 from tests.e2e.uploader.stored import statuses
 from tests.waiting import wait_for
-from uploader.argilla_client import Argilla
+from uploader.argilla.client import Argilla
 
 
 def test_argilla_names_the_records_that_it_has_and_stores_none(

@@ -1,5 +1,5 @@
 """What a real Argilla was seen to do with uploads, and the uploader is built for. A failure here means: read
-uploader/push.py, argilla_client.py and records.py again.
+uploader/push/deliver.py, argilla_client.py and records.py again.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ import pytest
 from core.datasets import Dataset
 from local_stack.testing import RunningStack
 from tests.e2e.uploader.conftest import ArgillaSpace
-from uploader.argilla_client import Argilla, parse_refusal
-from uploader.argilla_setup import prepare
+from uploader.argilla.client import Argilla, parse_refusal
+from uploader.argilla.setup import prepare
 
 pytestmark = pytest.mark.soak
 

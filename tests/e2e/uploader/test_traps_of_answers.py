@@ -1,5 +1,5 @@
 """What a real Argilla was seen to do with answers, and the way back is built for. A failure here means: read
-uploader/sweep.py, counts.py, trust.py and deletions.py again.
+uploader/pull/sweep.py, counts.py, trust.py and deletions.py again.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ import pytest
 from core.datasets import Dataset
 from local_stack.testing import RunningStack
 from tests.e2e.uploader.conftest import Annotator, ArgillaSpace, open_argilla
-from uploader.argilla_client import Argilla
-from uploader.argilla_setup import prepare
+from uploader.argilla.client import Argilla
+from uploader.argilla.setup import prepare
 
 pytestmark = pytest.mark.soak
 

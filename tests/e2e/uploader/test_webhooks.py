@@ -16,8 +16,8 @@ from tests.e2e.uploader.conftest import AddTexts, Annotator, ArgillaSpace, Start
 from tests.e2e.uploader.stored import fetch, statuses
 from tests.programs import running
 from tests.waiting import wait_for
-from uploader.deletions import DELETED
-from uploader.registration import EVENTS
+from uploader.argilla.webhook import EVENTS
+from uploader.pull.repair import DELETED
 
 # One look at the start, and no other one.
 _NO_SWEEP = {"SWEEP_INTERVAL_SECONDS": "86400"}

@@ -16,18 +16,16 @@ from core.datasets import Dataset
 from ingestion_api.texts.repository import note_reread
 from tests.integration.uploader.conftest import DATASET
 from tests.integration.uploader.model_argilla import DATASET_ID, Event, ModelArgilla
-from uploader.argilla_client import Argilla
-from uploader.argilla_setup import Prepared
-from uploader.collector import Collector
-from uploader.lane import Lane
+from uploader.argilla.client import Argilla
+from uploader.argilla.setup import Prepared
+from uploader.argilla.webhook import Registration, Trust
+from uploader.dataset import Lane, Slots
 from uploader.leadership import Leadership
-from uploader.pull import pull_once
-from uploader.registration import Registration
+from uploader.pull.collector import Collector
+from uploader.pull.listener import pull_once
+from uploader.pull.sweep import Sweeper
 from uploader.repository import remember_dataset
 from uploader.settings import SweepSettings
-from uploader.slots import Slots
-from uploader.sweep import Sweeper
-from uploader.trust import Trust
 
 _DATASETS = {DATASET: Dataset(labels=("toxic", "non_toxic"), guidelines="x")}
 _NEVER = 1e9

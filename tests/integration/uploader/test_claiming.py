@@ -1,4 +1,4 @@
-"""Tests of uploader.claiming: which texts go next, how many, and how Postgres finds them."""
+"""Tests of uploader.push.claiming: which texts go next, how many, and how Postgres finds them."""
 
 import asyncio
 from collections.abc import Iterator
@@ -18,9 +18,9 @@ from core.datasets import Order
 from core.settings import DatabaseSettings
 from core.text_identity import text_id
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
-from uploader import claim_repository
-from uploader.claiming import Pace, claim_texts
-from uploader.records import PendingText
+from uploader.argilla.records import PendingText
+from uploader.push import repository
+from uploader.push.claiming import Pace, claim_texts
 from uploader.repository import mark_failed
 
 Scores = list[float | None]
@@ -339,12 +339,12 @@ def test_gold_stands_among_the_others_in_argillas_page(
 
 
 _STATEMENTS: dict[str, tuple[TextClause, str]] = {
-    "returning": (claim_repository.RETURNING, "ix_texts_returning"),
-    "oldest": (claim_repository.OLDEST, "ix_texts_pending"),
-    "newest": (claim_repository.NEWEST, "ix_texts_pending"),
-    "uncertain": (claim_repository.UNCERTAIN, "ix_texts_uncertain"),
-    "unscored": (claim_repository.UNSCORED, "ix_texts_pending"),
-    "gold": (claim_repository.GOLD, "ix_texts_gold"),
+    "returning": (repository.RETURNING, "ix_texts_returning"),
+    "oldest": (repository.OLDEST, "ix_texts_pending"),
+    "newest": (repository.NEWEST, "ix_texts_pending"),
+    "uncertain": (repository.UNCERTAIN, "ix_texts_uncertain"),
+    "unscored": (repository.UNSCORED, "ix_texts_pending"),
+    "gold": (repository.GOLD, "ix_texts_gold"),
 }
 
 

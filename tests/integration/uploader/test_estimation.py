@@ -1,4 +1,4 @@
-"""Tests of uploader.estimation: labels follow the dataset's rule, with real processes on a real Postgres."""
+"""Tests of uploader.rules.estimation: labels follow the dataset's rule, with real processes on a real Postgres."""
 
 import asyncio
 import os
@@ -27,12 +27,11 @@ from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWith
 from tests.programs import free_port, running
 from tests.unit.crowds import LABELS, simulate
 from tests.waiting import wait_for
-from uploader.argilla_client import Argilla
-from uploader.estimation import Estimator
-from uploader.lane import Lane
+from uploader.argilla.client import Argilla
+from uploader.dataset import Lane, Slots
 from uploader.leadership import Leadership, NotLeading
+from uploader.rules.estimation import Estimator
 from uploader.settings import RuleSettings
-from uploader.slots import Slots
 
 TEXTS = 60
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -217,7 +216,7 @@ def test_what_interrupts_an_estimate_costs_nothing(
 ) -> None:
     ids = add_texts(*(f"text {n}" for n in range(TEXTS)))
     labels = Labels(rows)
-    monkeypatch.setattr("uploader.estimation.BATCH_TEXTS", 25)
+    monkeypatch.setattr("uploader.rules.estimation.BATCH_TEXTS", 25)
     state = "select rule, rule_version, rule_seen_xid is not null from datasets"
 
     async def work(engine: AsyncEngine) -> None:
@@ -226,7 +225,7 @@ def test_what_interrupts_an_estimate_costs_nothing(
             before, failures = labels(), _failures()
 
             with monkeypatch.context() as patched:
-                patched.setattr("uploader.estimation.estimate_dataset", _die)
+                patched.setattr("uploader.rules.estimation.estimate_dataset", _die)
                 await side.estimate()
             assert _failures() == failures + 1
             assert (labels(), rows(state)) == (before, [(None, 0, False)])

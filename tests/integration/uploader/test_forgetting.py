@@ -1,4 +1,4 @@
-"""Tests of uploader.forgetting on a model of Argilla: what was forgotten does not stay there."""
+"""Tests of uploader.forgetting.service on a model of Argilla: what was forgotten does not stay there."""
 
 import asyncio
 import json
@@ -17,12 +17,11 @@ from core.forgetting import Traces, forget_texts, lift
 from tests.integration.uploader.conftest import AddTexts, Rows, RunWithEngine
 from tests.integration.uploader.model_argilla import WORKSPACE_ID, ModelArgilla
 from tests.integration.uploader.pulling import Side, pulling
-from uploader.argilla_errors import ArgillaError, Fault, Gone, Unreachable
-from uploader.backoff import Backoff
-from uploader.forgetting import Forgetter
-from uploader.guard import Guard
+from uploader.argilla.errors import ArgillaError, Fault, Gone, Unreachable
+from uploader.forgetting.service import Forgetter
+from uploader.push.upload import upload_backlog
+from uploader.runner import Backoff, Guard
 from uploader.settings import PushSettings
-from uploader.upload import upload_backlog
 
 _ANN = UUID(int=21)
 _WORDS = "Jane Roe, 12 Elm Street"
@@ -251,7 +250,7 @@ def test_a_dataset_that_was_set_aside_is_named(
         asked.append(dataset_id)
         return {str(id_)}
 
-    monkeypatch.setattr("uploader.forgetting._take_out_unindexed", keep)
+    monkeypatch.setattr("uploader.forgetting.service._take_out_unindexed", keep)
 
     async def work(side: Side) -> None:
         await _upload(side)
@@ -432,7 +431,7 @@ def test_a_set_aside_dataset_that_fails_does_not_hold_up_the_others(
             raise Gone("it was deleted")
         return set()
 
-    monkeypatch.setattr("uploader.forgetting._take_out_unindexed", take_out)
+    monkeypatch.setattr("uploader.forgetting.service._take_out_unindexed", take_out)
 
     async def work(side: Side) -> None:
         await _upload_and_erase(side, [id_])

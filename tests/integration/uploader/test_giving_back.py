@@ -12,10 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
 from tests.integration.uploader.model_argilla import DATASET_ID, ModelArgilla
 from tests.integration.uploader.pulling import Side, pulling
-from uploader.backoff import Backoff
-from uploader.guard import Guard
+from uploader.push.upload import upload_backlog
+from uploader.runner import Backoff, Guard
 from uploader.settings import PushSettings
-from uploader.upload import upload_backlog
 
 _ANN, _BOB, _EVE = (UUID(int=n) for n in (21, 22, 23))
 _LOST = UUID(int=9)

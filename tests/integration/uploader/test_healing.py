@@ -1,4 +1,4 @@
-"""Tests of uploader.healing: what Argilla lost goes back into the queue, and nothing else does."""
+"""Tests of uploader.pull.repair: what Argilla lost goes back into the queue, and nothing else does."""
 
 import asyncio
 import re
@@ -13,9 +13,9 @@ from tests.integration.uploader.conftest import AddTexts, Rows, RunWithEngine
 from tests.integration.uploader.model_argilla import DATASET_ID, ModelArgilla, Record
 from tests.integration.uploader.pulling import Side, pulling
 from tests.waiting import until_blocked
-from uploader.argilla_errors import Gone, Unreachable
-from uploader.healing import heal, show_again
+from uploader.argilla.errors import Gone, Unreachable
 from uploader.leadership import NotLeading
+from uploader.pull.repair import heal, show_again
 
 _ANN = UUID(int=21)
 _STATUSES = "select text, status from texts order by sequence"

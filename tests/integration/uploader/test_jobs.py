@@ -15,18 +15,16 @@ from core.datasets import Dataset
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine, get_database
 from tests.integration.uploader.fake_argilla import DATASET_ID, QUESTION_ID, FakeArgilla
 from uploader import metrics
-from uploader.argilla_client import Argilla
-from uploader.argilla_setup import Prepared
-from uploader.collector import Collector
-from uploader.estimation import Estimator
+from uploader.argilla.client import Argilla
+from uploader.argilla.setup import Prepared
+from uploader.argilla.webhook import Registration, Trust
+from uploader.dataset import Lane, Slots
 from uploader.jobs import DatabaseJobs, DatasetJobs
-from uploader.lane import Lane
 from uploader.leadership import Leadership
-from uploader.registration import Registration
+from uploader.pull.collector import Collector
+from uploader.pull.sweep import Sweeper
+from uploader.rules.estimation import Estimator
 from uploader.settings import PushSettings, RuleSettings, SweepSettings
-from uploader.slots import Slots
-from uploader.sweep import Sweeper
-from uploader.trust import Trust
 
 _ALERTS = "select dataset, job, code from alerts order by job"
 

@@ -25,8 +25,8 @@ from core.database import make_async_engine
 from core.settings import DatabaseSettings
 from core.text_identity import text_id
 from uploader import repository
-from uploader.claiming import claim_texts
 from uploader.leadership import Leadership, NotLeading
+from uploader.push.claiming import claim_texts
 
 _DATASET = "toxicity"
 _UPLOADERS = 3

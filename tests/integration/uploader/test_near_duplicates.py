@@ -13,7 +13,7 @@ from core.near_duplicates import lock_of
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
 from tests.waiting import wait_for
 from uploader import repository
-from uploader.claiming import claim_texts
+from uploader.push.claiming import claim_texts
 
 _STATUSES = "select text, status from texts order by sequence"
 _WAITING = "select count(*) from pg_locks where locktype = 'advisory' and not granted"

@@ -16,17 +16,15 @@ from core.datasets import Dataset
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
 from tests.integration.uploader.fake_argilla import DATASET_ID, QUESTION_ID, FakeArgilla
 from tests.waiting import until_blocked
-from uploader.argilla_client import Argilla
-from uploader.argilla_errors import ArgillaError
-from uploader.argilla_setup import Prepared
-from uploader.backoff import Backoff
-from uploader.completion import settle_completion
-from uploader.guard import Guard
-from uploader.lane import Lane
+from uploader.argilla.client import Argilla
+from uploader.argilla.errors import ArgillaError
+from uploader.argilla.setup import Prepared
+from uploader.dataset import Lane, Slots
 from uploader.leadership import Leadership, NotLeading
+from uploader.pull.completion import settle_completion
+from uploader.push.upload import upload_backlog
+from uploader.runner import Backoff, Guard
 from uploader.settings import PushSettings
-from uploader.slots import Slots
-from uploader.upload import upload_backlog
 
 _LIMIT = 60
 _BURST = 50_000

@@ -1,4 +1,4 @@
-"""Tests of uploader.pull on a model of Argilla: what becomes of the notes."""
+"""Tests of uploader.pull.listener on a model of Argilla: what becomes of the notes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,11 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
 from tests.integration.uploader.model_argilla import DATASET_ID, ModelArgilla
 from tests.integration.uploader.pulling import Side, pulling
-from uploader.argilla_errors import Unreachable
-from uploader.backoff import Backoff
-from uploader.deletions import DELETED
-from uploader.guard import Guard
-from uploader.pull import follow_notes, listen, pull_once
+from uploader.argilla.errors import Unreachable
+from uploader.pull.listener import follow_notes, listen, pull_once
+from uploader.pull.repair import DELETED
+from uploader.runner import Backoff, Guard
 
 _ANN = UUID(int=21)
 _SEARCH = "POST dataset/records/search"

@@ -21,8 +21,8 @@ from core.text_identity import text_id
 from tests.integration.uploader.conftest import DATASET
 from tests.integration.uploader.model_argilla import DATASET_ID, Event, ModelArgilla
 from tests.integration.uploader.pulling import Side, pulling
-from uploader import pull_repository
-from uploader.pull import read_again
+from uploader.pull import repository
+from uploader.pull.listener import read_again
 
 _TEXTS = [text_id(DATASET, f"text {i}") for i in range(2)]
 _USERS = [UUID(int=21 + i) for i in range(2)]
@@ -140,7 +140,7 @@ class _Machine(RuleBasedStateMachine):
 
     async def _pull_without_end(self) -> None:
         async with self.engine.connect() as connection:
-            notes = await pull_repository.list_notes(connection, DATASET, 250)
+            notes = await repository.list_notes(connection, DATASET, 250)
         if notes is not None:
             await read_again(self.side.lane, self.side.collector, DATASET_ID, notes)
 

@@ -1,4 +1,4 @@
-"""Tests of uploader.registration on a model of Argilla's webhooks."""
+"""Tests of uploader.argilla.webhook on a model of Argilla's webhooks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,9 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.integration.uploader.conftest import Rows, RunWithEngine
 from tests.integration.uploader.model_argilla import ModelArgilla
-from uploader.argilla_client import Argilla
-from uploader.argilla_errors import Unreachable
-from uploader.registration import EVENTS, Registration
+from uploader.argilla.client import Argilla
+from uploader.argilla.errors import Unreachable
+from uploader.argilla.webhook import EVENTS, Registration
 
 _URL = "http://127.0.0.1:8080/webhooks/argilla"
 _SOMEBODY_ELSES: dict[str, Any] = {

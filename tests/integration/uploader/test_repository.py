@@ -8,9 +8,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
-from uploader import pull_repository, repository
-from uploader.claiming import claim_texts
-from uploader.records import PendingText
+from uploader import repository
+from uploader.argilla.records import PendingText
+from uploader.pull import repository as pull_repository
+from uploader.push.claiming import claim_texts
 
 
 async def _claim(engine: AsyncEngine, claim: UUID | None = None, **changes: Any) -> list[PendingText]:

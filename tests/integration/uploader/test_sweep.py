@@ -1,4 +1,4 @@
-"""Tests of uploader.sweep on a model of Argilla: when it sweeps, and what it takes over."""
+"""Tests of uploader.pull.sweep on a model of Argilla: when it sweeps, and what it takes over."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,9 +17,9 @@ from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWith
 from tests.integration.uploader.model_argilla import ModelArgilla
 from tests.integration.uploader.pulling import Side, pulling
 from tests.waiting import until_blocked
-from uploader.argilla_errors import Gone, Unreachable
-from uploader.deletions import DELETED
+from uploader.argilla.errors import Gone, Unreachable
 from uploader.leadership import NotLeading
+from uploader.pull.repair import DELETED
 
 _ANN, _BOB = UUID(int=21), UUID(int=22)
 _SEARCH = "POST dataset/records/search"
@@ -372,8 +372,8 @@ class _Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
     """A clock that goes on by what a test says, and by pauses."""
     clock = _Clock()
-    monkeypatch.setattr("uploader.sweep.time", SimpleNamespace(monotonic=lambda: clock.now))
-    monkeypatch.setattr("uploader.sweep.wait_for_any", clock.pause)
+    monkeypatch.setattr("uploader.pull.sweep.time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr("uploader.pull.sweep.wait_for_any", clock.pause)
     return clock
 
 

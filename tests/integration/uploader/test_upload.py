@@ -1,4 +1,4 @@
-"""Tests of uploader.upload: what becomes of the rows, whatever Argilla does."""
+"""Tests of uploader.push.upload: what becomes of the rows, whatever Argilla does."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,17 +14,15 @@ from core.datasets import Dataset
 from core.text_identity import text_id
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
 from tests.integration.uploader.fake_argilla import DATASET_ID, QUESTION_ID, FakeArgilla
-from uploader.argilla_client import Argilla
-from uploader.argilla_errors import ArgillaError, Gone, Stopped, Unreachable
-from uploader.argilla_setup import Prepared
-from uploader.backoff import Backoff
-from uploader.guard import Guard
-from uploader.lane import Lane
+from uploader.argilla.client import Argilla
+from uploader.argilla.errors import ArgillaError, Gone, Stopped, Unreachable
+from uploader.argilla.setup import Prepared
+from uploader.dataset import Lane, Slots
 from uploader.leadership import Leadership, NotLeading
-from uploader.push import UNREADABLE
+from uploader.push.deliver import UNREADABLE
+from uploader.push.upload import upload_backlog
+from uploader.runner import Backoff, Guard
 from uploader.settings import PushSettings
-from uploader.slots import Slots
-from uploader.upload import upload_backlog
 
 Upload = Callable[..., Any]
 

@@ -11,8 +11,7 @@ from sqlalchemy.dialects import postgresql
 from core.audit import Action, Actor, Entry, account, caller, noting, write_line
 from core.keys import KeyRing, Scope, ValidKey, hash_key
 from core.problems import ScopeMissing
-from uploader.argilla_changes import change
-from uploader.argilla_client import Argilla
+from uploader.argilla.client import Argilla, change
 
 
 def request(path: str = "/x") -> Request:

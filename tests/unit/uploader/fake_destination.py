@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from uploader.argilla_errors import Fault, Refused, Unreachable
-from uploader.push import Found, Record
+from uploader.argilla.errors import Fault, Refused, Unreachable
+from uploader.push.deliver import Found, Record
 
 
 class Flaw(StrEnum):

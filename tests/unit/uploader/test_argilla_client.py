@@ -1,4 +1,4 @@
-"""Tests of uploader.argilla_client: answers as the real server was seen to give them."""
+"""Tests of uploader.argilla.client: answers as the real server was seen to give them."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,8 +10,8 @@ import pytest
 from pydantic import SecretStr
 
 from core.settings import ArgillaSettings
-from uploader.argilla_client import Argilla, make_http_client
-from uploader.argilla_errors import AlreadyThere, ArgillaError, Fault, Gone, Refused, Stopped, Unreachable
+from uploader.argilla.client import Argilla, make_http_client
+from uploader.argilla.errors import AlreadyThere, ArgillaError, Fault, Gone, Refused, Stopped, Unreachable
 
 _ID = UUID(int=1)
 _AT_LOC = {

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from core.datasets import Dataset, Question
-from uploader.argilla_errors import Stopped
-from uploader.argilla_questions import check_questions, find_changes, to_questions
+from uploader.argilla.errors import Stopped
+from uploader.argilla.questions import check_questions, find_changes, to_questions
 
 _WHY = Question(name="why", title="Why?", type="text")
 _SEVERITY = Question(name="severity", title="How bad?", description="5 is worst", type="rating", ratings=(3, 1, 2))

@@ -1,4 +1,4 @@
-"""Tests of uploader.circuit, and of Argilla's client with one."""
+"""Tests of uploader.argilla.circuit, and of Argilla's client with one."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,9 +8,9 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
-from uploader.argilla_client import Argilla
-from uploader.argilla_errors import Fault, Stopped, Unreachable
-from uploader.circuit import Circuit, CircuitState
+from uploader.argilla.circuit import Circuit, CircuitState
+from uploader.argilla.client import Argilla
+from uploader.argilla.errors import Fault, Stopped, Unreachable
 
 _STATES = [CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN]
 

@@ -1,9 +1,9 @@
-"""Tests of uploader.claiming: the share of gold texts."""
+"""Tests of uploader.push.claiming: the share of gold texts."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uploader.claiming import count_gold
+from uploader.push.claiming import count_gold
 
 
 @given(

@@ -25,7 +25,7 @@ from tests.unit.crowds import (
     least_errors,
     simulate,
 )
-from uploader.crowd import Answers, NoEstimate, estimate
+from uploader.rules.crowd import Answers, NoEstimate, estimate
 
 ESTIMATED = [LabelRule.DAWID_SKENE, LabelRule.MACE, LabelRule.GLAD]
 # GLAD takes 100 times as long an answer.
@@ -177,8 +177,8 @@ def test_answers_weigh_as_with_crowd_kits_glad() -> None:
 
 
 def test_abilities_are_told_from_the_first_texts_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uploader.crowd.GLAD_TEXTS", 8)
-    monkeypatch.setattr("uploader.crowd.GLAD_STEPS", 1)
+    monkeypatch.setattr("uploader.rules.crowd.GLAD_TEXTS", 8)
+    monkeypatch.setattr("uploader.rules.crowd.GLAD_STEPS", 1)
     crowd = simulate(8, seed=4)
     alone = estimate(LabelRule.GLAD, crowd.answers, LABELS)
     crowd.texts.extend([[("late", "toxic"), (NAMES[0], "toxic")]] * 5)

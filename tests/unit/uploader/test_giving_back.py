@@ -1,4 +1,4 @@
-"""Tests of uploader.giving_back: whose answer goes back to whom, and never over one that is there."""
+"""Tests of uploader.push.restore: whose answer goes back to whom, and never over one that is there."""
 
 import asyncio
 import json
@@ -10,9 +10,9 @@ import pytest
 
 from core.datasets import Dataset, Question
 from core.models import AnnotationStatus
-from uploader.argilla_client import Argilla
-from uploader.argilla_errors import Refused
-from uploader.giving_back import Answer, add_responses, assign, put_with_responses
+from uploader.argilla.client import Argilla
+from uploader.argilla.errors import Refused
+from uploader.push.restore import Answer, add_responses, assign, put_with_responses
 
 _TEXT, _ANN, _BOB, _EVE = (UUID(int=n) for n in (1, 21, 22, 23))
 _LABELS = ("toxic", "non_toxic")

@@ -1,4 +1,4 @@
-"""Tests of uploader.push against a fake that is as moody as the real Argilla."""
+"""Tests of uploader.push.deliver against a fake that is as moody as the real Argilla."""
 
 import asyncio
 import math
@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.uploader.fake_destination import FakeDestination, Flaw
-from uploader.argilla_errors import Refused, Unreachable
-from uploader.push import BROKE_DOWN, NOT_VISIBLE, UNREADABLE, Outcome, Record, deliver
+from uploader.argilla.errors import Refused, Unreachable
+from uploader.push.deliver import BROKE_DOWN, NOT_VISIBLE, UNREADABLE, Outcome, Record, deliver
 
 _REFUSED = {Flaw.REFUSED_ALL, Flaw.REFUSED_FIRST, Flaw.REFUSED_NAMELESS}
 

@@ -1,4 +1,4 @@
-"""Tests of uploader.records."""
+"""Tests of uploader.argilla.records."""
 
 import json
 import re
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uploader.records import PendingText, to_agent, to_metadata, to_record
+from uploader.argilla.records import PendingText, to_agent, to_metadata, to_record
 
 _QUESTION = UUID(int=7)
 _LABELS = ("toxic", "non_toxic")

@@ -1,4 +1,4 @@
-"""Tests of uploader.responses and of reading them."""
+"""Tests of uploader.argilla.records and of reading them."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.models import AnnotationStatus
-from uploader.argilla_errors import Fault, Unreachable
-from uploader.collector import RawResponses, read_isolating
-from uploader.responses import blocks_record, to_response
+from uploader.argilla.errors import Fault, Unreachable
+from uploader.argilla.records import blocks_record, to_response
+from uploader.pull.collector import RawResponses, read_isolating
 
 _TEXT, _RESPONSE, _USER = UUID(int=1), UUID(int=2), UUID(int=3)
 

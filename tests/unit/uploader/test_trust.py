@@ -1,10 +1,10 @@
-"""Tests of uploader.trust: when events are missing."""
+"""Tests of uploader.argilla.webhook: when events are missing."""
 
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from uploader.trust import Trust
+from uploader.argilla.webhook import Trust
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -1,13 +1,12 @@
-"""Tests of uploader.backoff and uploader.guard: who waits, and for how long."""
+"""Tests of uploader.runner and uploader.runner: who waits, and for how long."""
 
 import asyncio
 
 import psycopg
 
-from uploader.argilla_errors import Stopped, Unreachable
-from uploader.backoff import Backoff
-from uploader.guard import Alert, Guard
+from uploader.argilla.errors import Stopped, Unreachable
 from uploader.leadership import NotLeading
+from uploader.runner import Alert, Backoff, Guard
 
 
 class _Clock:

@@ -1,0 +1,290 @@
+"""Calls of Argilla's HTTP API, with its errors sorted by what helps.
+
+Not through the SDK: its import takes over a second and loads pandas, its progress bars cannot be turned off,
+and of a failed batch it does not say which records are in.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import httpx
+
+from core.audit import Action, Actor, Entry, write_line
+from core.readiness import NotReady
+from core.settings import ArgillaSettings
+from uploader.argilla.circuit import Circuit
+from uploader.argilla.errors import (
+    AlreadyThere,
+    ArgillaError,
+    Fault,
+    Gone,
+    IndexLost,
+    Refused,
+    Stopped,
+    Unreachable,
+)
+from uploader.settings import MAX_SEARCH_TERMS
+
+_CONNECT_SECONDS = 5
+_PROBE_SECONDS = 5
+_NEW_KEY = (
+    "it does not know the key in ARGILLA_API_KEY. Set ARGILLA_API_KEY to the key of an owner, as Argilla shows it "
+    "under My settings, and restart the uploader."
+)
+_OWNERS_KEY = (
+    "the user of ARGILLA_API_KEY may not do this. Set ARGILLA_API_KEY to the key of an owner and restart the "
+    "uploader, or make that user an owner."
+)
+# The index is not there; or OpenSearch made one by itself for the next write, as Argilla would not have made it.
+_INDEX_LOST = ("index_not_found_exception", "Text fields are not optimised for operations")
+_STORED = "found records with same external ids: "
+_POSITION = re.compile(r"Record at position (\d+) is not valid because (.*)", re.DOTALL)
+
+
+def make_http_client(settings: ArgillaSettings, timeout_seconds: float) -> httpx.AsyncClient:
+    """Make the HTTP client of all calls; the caller closes it."""
+    return httpx.AsyncClient(
+        base_url=f"{settings.url.rstrip('/')}/api/v1/",
+        headers={"X-Argilla-Api-Key": settings.api_key.get_secret_value()},
+        timeout=httpx.Timeout(timeout_seconds, connect=_CONNECT_SECONDS),
+        # After a 500 Argilla drops the connection, a little later: a call that reused it would fail. A new
+        # connection for each call costs nothing beside the batch that it carries.
+        limits=httpx.Limits(max_keepalive_connections=0),
+    )
+
+
+class Argilla:
+    """Argilla's API, as far as the uploader needs it. Every call may raise any ArgillaError."""
+
+    def __init__(self, http: httpx.AsyncClient, circuit: Circuit | None = None) -> None:
+        self._http = http
+        self._circuit = circuit  # without one, every call is made
+
+    async def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
+        """Make a call, if the circuit lets it pass, and return what it answers.
+
+        Raises:
+            ArgillaError: see argilla_errors.
+        """
+        await self.wait_for_circuit()
+        try:
+            return await self._call(method, path, json=body, params=query or None)
+        except Fault:
+            if self._circuit:
+                self._circuit.doubt()
+            raise
+        except Unreachable as error:
+            if self._circuit:
+                self._circuit.fail(str(error))
+            raise
+
+    async def wait_for_circuit(self) -> None:
+        """See that calls are worth making; makes a small one when that is in doubt.
+
+        Raises:
+            Unreachable: Argilla does not answer.
+        """
+        if self._circuit:
+            await self._circuit.enter(lambda: self._call("GET", "me", timeout=_PROBE_SECONDS))
+
+    async def _call(self, method: str, path: str, **request: Any) -> Any:
+        try:
+            response = await self._http.request(method, path, **request)
+        except (httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise Unreachable(f"{method} {path}: no connection in time") from error
+        except httpx.TimeoutException as error:
+            raise Fault(f"{method} {path}: no answer in time") from error
+        except httpx.TransportError as error:
+            raise Unreachable(f"{method} {path}: {type(error).__name__}") from error
+        raise_for_status(response)
+        try:
+            return response.json() if response.content else None
+        except ValueError as error:
+            raise Unreachable(f"{method}: something else than Argilla answers at its address") from error
+
+    async def put_records(self, dataset_id: UUID, items: Sequence[dict[str, Any]]) -> None:
+        """Insert or update records by their `external_id`, all or none; success does not make them visible."""
+        await self.call("PUT", f"datasets/{dataset_id}/records/bulk", {"items": list(items)})
+
+    async def overwrite_records(self, dataset_id: UUID, items: Sequence[dict[str, Any]]) -> list[UUID]:
+        """Do the same; return the records' own ids."""
+        answer = await self.call("PUT", f"datasets/{dataset_id}/records/bulk", {"items": list(items)})
+        return [UUID(record["id"]) for record in answer["items"]]
+
+    async def delete_records(self, dataset_id: UUID, record_ids: Sequence[UUID]) -> None:
+        """Delete up to 100 records with all responses; those that are not there count as deleted."""
+        await self.call("DELETE", f"datasets/{dataset_id}/records", ids=",".join(map(str, record_ids)))
+
+    async def find_records(self, dataset_id: UUID, external_ids: Sequence[str]) -> set[str]:
+        """Return which of up to 250 records annotators can see."""
+        found = await self._search(dataset_id, external_ids)
+        return {record["external_id"] for record in _records(found)}
+
+    async def count_records(self, dataset_id: UUID, external_ids: Sequence[str]) -> int:
+        """Return how many entries the search index has for up to 250 records; costs a third of finding them.
+
+        An entry whose record was deleted counts, too, if Argilla failed to take it out of the index.
+        """
+        return int((await self._search(dataset_id, external_ids, limit=1))["total"])
+
+    async def read_responses(
+        self, dataset_id: UUID, external_ids: Sequence[str]
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Return all responses to each of up to 250 records that annotators can see."""
+        found = await self._search(dataset_id, external_ids, include="responses")
+        return {record["external_id"]: record["responses"] or [] for record in _records(found)}
+
+    async def _search(self, dataset_id: UUID, external_ids: Sequence[str], **query: Any) -> dict[str, Any]:
+        scope = {"entity": "record", "property": "external_id"}
+        terms = {"type": "terms", "scope": scope, "values": list(external_ids)}
+        path = f"datasets/{dataset_id}/records/search"
+        query = {"limit": MAX_SEARCH_TERMS} | query
+        found: dict[str, Any] = await self.call("POST", path, {"filters": {"and": [terms]}}, **query)
+        return found
+
+    async def find_stored(self, dataset_id: UUID, external_ids: Sequence[str]) -> set[str]:
+        """Return which of up to 500 records are in Argilla's database, whether annotators can see them or not.
+
+        No call lists that. But a POST names those that are there before it looks at anything else; the items are
+        such that it never stores them.
+
+        Raises:
+            ArgillaError: also when the answer is another one than expected.
+        """
+        items = [{"external_id": id_, "fields": {}} for id_ in external_ids]
+        try:
+            await self.call("POST", f"datasets/{dataset_id}/records/bulk", {"items": items})
+        except Refused as refusal:
+            return parse_stored(refusal)
+        raise Stopped("Argilla took records without a text")
+
+    async def get_record(self, record_id: UUID) -> dict[str, Any]:
+        """Return a record with its responses, from Argilla's database."""
+        record: dict[str, Any] = await self.call("GET", f"records/{record_id}")
+        return record
+
+    async def get_dataset(self, dataset_id: UUID) -> dict[str, Any]:
+        """Return a dataset; its `last_activity_at` moves when a response is made, changed or deleted."""
+        dataset: dict[str, Any] = await self.call("GET", f"datasets/{dataset_id}")
+        return dataset
+
+    async def list_stored_responses(
+        self, dataset_id: UUID, offset: int, limit: int
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Return the responses to some records, from Argilla's database; empty when there are no more records."""
+        query = {"include": "responses", "offset": offset, "limit": limit}
+        found = await self.call("GET", f"datasets/{dataset_id}/records", **query)
+        return {str(record["external_id"]): record["responses"] or [] for record in found["items"]}
+
+    async def list_records(self, dataset_id: UUID, offset: int, limit: int) -> list[tuple[str, str]]:
+        """Return ids and external ids of some records, from Argilla's database; none when there are no more."""
+        found = await self.call("GET", f"datasets/{dataset_id}/records", offset=offset, limit=limit)
+        return [(record["id"], str(record["external_id"])) for record in found["items"]]
+
+    async def list_datasets(self) -> list[dict[str, Any]]:
+        """Return all datasets that our key shows."""
+        found: list[dict[str, Any]] = (await self.call("GET", "me/datasets"))["items"]
+        return found
+
+    async def check_index(self, dataset_id: UUID) -> None:
+        """See that the dataset has its search index.
+
+        Raises:
+            IndexLost: it has not.
+        """
+        await self.call("GET", f"datasets/{dataset_id}/progress")
+
+    async def rename_dataset(self, dataset_id: UUID, name: str) -> None:
+        """Give a dataset another name."""
+        await self.call("PATCH", f"datasets/{dataset_id}", {"name": name})
+
+    async def list_usernames(self) -> dict[UUID, str]:
+        """Return the names of all users by id."""
+        users = await self.call("GET", "users")
+        return {UUID(user["id"]): user["username"] for user in users["items"]}
+
+    async def check(self) -> None:
+        """See that Argilla answers, and takes our key.
+
+        Raises:
+            NotReady: it does not; the message says why.
+        """
+        try:
+            await self.call("GET", "me")
+        except ArgillaError as error:
+            raise NotReady(str(error)) from error
+
+
+def _records(found: dict[str, Any]) -> list[dict[str, Any]]:
+    # A record that is in the search index only has lost its row: it counts as absent.
+    return [item["record"] for item in found["items"] if item is not None]
+
+
+def raise_for_status(response: httpx.Response) -> None:
+    """Raise the ArgillaError that an answer stands for, if it is none of success."""
+    status = response.status_code
+    where = f"{response.request.method} {response.request.url.path}: Argilla answered {status}"
+    match status:
+        case _ if response.is_success:
+            return
+        case 401:
+            raise Stopped(f"{where}: {_NEW_KEY}", "argilla_key_unknown")
+        case 403:
+            raise Stopped(f"{where}: {_OWNERS_KEY}", "argilla_key_forbidden")
+        case 404:
+            raise Gone(f"{where}: it was deleted. A deleted dataset is made again.", "argilla_dataset_gone")
+        case 409:
+            raise AlreadyThere(where)
+        case 422:
+            raise parse_refusal(response)
+        case 429 | 502 | 503 | 504:
+            raise Unreachable(where)
+        case _ if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+            if any(sign in response.text for sign in _INDEX_LOST):
+                raise IndexLost(f"{where}: its search index is lost")
+            raise Fault(where)
+        case _:
+            raise Stopped(where)
+
+
+def parse_refusal(response: httpx.Response) -> Refused:
+    """Read the words of a 422, and which items they are about, from either of its two shapes."""
+    try:
+        detail = response.json()["detail"]
+    except (ValueError, TypeError, KeyError):
+        return Refused(response.text)
+    if isinstance(detail, str):
+        # "Record at position 1 is not valid because …": the first one only
+        named = _POSITION.match(detail)
+        return Refused(detail, {int(named[1]): named[2]} if named else {})
+    errors = detail.get("params", {}).get("errors", []) if isinstance(detail, dict) else []
+    words: dict[int, str] = {}
+    for error in errors:
+        match error:
+            case {"loc": ["body", "items", int(position), *where], "msg": str(message)}:
+                said = f"{'.'.join(map(str, where))}: {message}"
+                words[position] = f"{words[position]}; {said}" if position in words else said
+    return Refused("; ".join(e["msg"] for e in errors) or str(detail), words)
+
+
+def parse_stored(refusal: Refused) -> set[str]:
+    """Return the external ids that the refusal of a POST names as taken; none if it is about the items.
+
+    Raises:
+        Stopped: it is about something else.
+    """
+    if refusal.words.startswith(_STORED):
+        return set(refusal.words.removeprefix(_STORED).split(", "))
+    if refusal.by_position:
+        return set()
+    raise Stopped(f"Argilla does not say which records it has: {refusal.words}")
+
+
+async def change(argilla: Argilla, method: str, path: str, body: Any = None) -> Any:
+    """Call Argilla to change what is no text and no answer, and note it; raises as `Argilla.call` does."""
+    answer = await argilla.call(method, path, body)
+    actor = Actor("program", "uploader")
+    write_line(Entry("uploader", actor, Action.ARGILLA_CHANGED, [path], details={"method": method}))
+    return answer

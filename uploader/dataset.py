@@ -1,0 +1,96 @@
+"""The state of one dataset in this process, and how much of Argilla its uploads may use."""
+
+import asyncio
+from uuid import UUID
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from core.adjudication import request_missing
+from core.datasets import Datasets, adjudicated_by, get_definition
+from core.text_identity import BEFORE_ALL
+from uploader import metrics, repository
+from uploader.argilla.client import Argilla
+from uploader.argilla.errors import AlreadyThere, Stopped
+from uploader.argilla.setup import Prepared, prepare
+from uploader.leadership import Leadership
+from uploader.push.claiming import Pace
+
+
+class Slots:
+    """As many PUTs at once as Argilla has server processes, and one batch more to be confirmed meanwhile.
+
+    Both are handed out in the order asked for, so that one dataset's backlog cannot starve another. A batch waits
+    for its PUT no longer than another PUT takes, so its claim does not run out over it.
+    """
+
+    def __init__(self, connections: int) -> None:
+        self.batch_count = connections + 1
+        self.batches = asyncio.Semaphore(self.batch_count)
+        self.puts = asyncio.Semaphore(connections)
+
+
+log = structlog.get_logger()
+
+
+class Lane:
+    """What the jobs of one dataset share."""
+
+    def __init__(
+        self,
+        name: str,
+        datasets: Datasets,
+        engine: AsyncEngine,
+        argilla: Argilla,
+        workspace: str,
+        leadership: Leadership,
+        slots: Slots,
+        max_open_records: int | None = None,
+    ) -> None:
+        metrics.begin(name)
+        self.name = name
+        self.engine = engine
+        self.argilla = argilla
+        self.datasets = datasets
+        self.definition = definition = get_definition(name, datasets)
+        self.labels = frozenset(definition.labels)
+        self.asks_once = definition.near_duplicates == "ask_once"
+        # Adjudicators see every dispute: an answer that is waited for holds nothing back.
+        is_paced = adjudicated_by(name) is None
+        most = (definition.max_open_records or max_open_records) if is_paced else None
+        self.pace = Pace(definition.order, most, definition.gold_share)
+        self.leadership = leadership
+        self.slots = slots
+        self.prepared: Prepared | None = None
+        self._workspace = workspace
+        self._preparing = asyncio.Lock()
+
+    async def prepare(self) -> Prepared:
+        """Return the dataset in Argilla, made ready when this has not been done since it was last found unfit.
+
+        Raises:
+            ArgillaError: it cannot be prepared.
+            NotLeading: another uploader leads by now.
+        """
+        async with self._preparing:
+            if self.prepared is None:
+                try:
+                    prepared = await prepare(self.argilla, self._workspace, self.name, self.definition)
+                except AlreadyThere as error:
+                    raise Stopped("somebody else changes the dataset in Argilla just now") from error
+                async with self.engine.begin() as connection:
+                    # A dataset that is not the one remembered means a refill: none but the leader may say so.
+                    await self.leadership.confirm(connection, to_change=True)
+                    await repository.remember_dataset(connection, self.name, prepared.dataset_id)
+                await self._queue_disputes()
+                self.prepared = prepared
+                log.info("dataset.prepared", dataset=self.name, argilla_dataset_id=str(prepared.dataset_id))
+            return self.prepared
+
+    async def _queue_disputes(self) -> None:
+        """Put texts before adjudicators that were disputed before the settings asked for that."""
+        after: UUID | None = BEFORE_ALL
+        while after is not None and self.definition.dispute_extra:
+            async with self.engine.begin() as connection:
+                await self.leadership.confirm(connection)
+                after = await connection.run_sync(request_missing, self.name, self.definition, after)

@@ -1,0 +1,253 @@
+"""Takes forgotten texts out of Argilla, and sees that they stay out. See docs/decisions/0034-forgetting.md.
+
+An upload of the text may be under way while it is forgotten, and may arrive late. So Argilla is looked at until no
+upload can arrive any more, and once more before each sweep: what a late one brings, the counts show.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Collection, Mapping, Sequence
+from uuid import UUID
+
+import structlog
+
+from core.import_traces import blank_problems, blank_rejects, find_rejects, forget_rejected_values
+from uploader import metrics
+from uploader.argilla.client import Argilla
+from uploader.argilla.errors import Fault, Gone, IndexLost, Refused, Stopped
+from uploader.argilla.records import TEXT_FIELD
+from uploader.dataset import Lane
+from uploader.forgetting import repository as repository
+
+log = structlog.get_logger()
+
+# What one call of Argilla deletes, and what one looks up.
+_STEP_TEXTS = 100
+_LOOKED_UP_TEXTS = 500
+
+# A text that Argilla kept is tried again after this time.
+_RETRY_SECONDS = 60
+# After so many texts that failed alone, and none that did not, the fault is Argilla's.
+_FAILURES_OF_ARGILLA = 3
+_WORDS_CHARACTERS = 500
+
+_BLANK = "[forgotten]"
+_REFUSED = "Argilla does not let go of it: {} It is tried again every minute."
+_ENTRY_LEFT = (
+    "Argilla's search index holds an entry of it, without its text, and breaks down over it. "
+    "Have the index made anew: python -m argilla_server search-engine reindex"
+)
+_SET_ASIDE_LEFT = "A dataset that was set aside in Argilla, {}, still holds it. Delete that dataset in Argilla."
+
+
+class Forgetter:
+    """Takes a dataset's forgotten texts out of Argilla; tries those that Argilla keeps once a minute."""
+
+    def __init__(self, lane: Lane, watch_seconds: float) -> None:
+        """Take the time after which an upload that began before a text was forgotten has ended, or arrived."""
+        self._lane = lane
+        self._watch_seconds = watch_seconds
+        self._not_before: dict[UUID, float] = {}
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Work on all open requests. What fails for one text, or in Postgres, does not hold up the others.
+
+        Raises:
+            NotLeading: another uploader leads by now.
+            ArgillaError: Argilla is away, or does not let us.
+            psycopg.Error, sqlalchemy.exc.SQLAlchemyError: Postgres is away.
+        """
+        parts = self._empty_argilla(stopping), _settle_imports(self._lane)
+        for failure in await asyncio.gather(*parts, return_exceptions=True):
+            if isinstance(failure, BaseException):
+                raise failure
+
+    async def _empty_argilla(self, stopping: asyncio.Event) -> None:
+        async with self._lane.engine.connect() as connection:
+            fresh, kept = await repository.list_open(connection, self._lane.name)
+        now = time.monotonic()
+        # A text that Argilla kept travels alone, behind the others.
+        queue = [[id_] for id_ in kept if self._not_before.get(id_, now) <= now]
+        queue += [fresh[first : first + _STEP_TEXTS] for first in range(0, len(fresh), _STEP_TEXTS)]
+        removed, failed = 0, 0
+        while queue and not stopping.is_set():
+            part = queue.pop()
+            try:
+                left = await _remove(self._lane, part)
+            except IndexLost:
+                raise
+            except (Refused, Fault) as error:
+                if len(part) > 1:
+                    middle = len(part) // 2
+                    queue += [part[middle:], part[:middle]]
+                    continue
+                failed += 1
+                await self._note(part, {part[0]: _say(error)})
+                if not removed and failed == _FAILURES_OF_ARGILLA and fresh:
+                    raise
+            else:
+                removed += len(part)
+                await self._note(part, left)
+
+    async def _note(self, ids: Sequence[UUID], left: Mapping[UUID, str]) -> None:
+        name = self._lane.name
+        async with self._lane.engine.begin() as connection:
+            done = await repository.note_removed(connection, ids, left, self._watch_seconds)
+        for id_ in done:
+            log.info("forget.removed_from_argilla", dataset=name, text_id=str(id_))
+        for id_ in left:
+            log.warning("forget.left_in_argilla", dataset=name, text_id=str(id_))
+        metrics.FORGOTTEN_TEXTS.labels(name).inc(len(done))
+        later = time.monotonic() + _RETRY_SECONDS
+        self._not_before = {id_: at for id_, at in self._not_before.items() if id_ not in ids}
+        self._not_before |= dict.fromkeys(left, later)
+
+
+def _say(error: Refused | Fault) -> str:
+    # Argilla's words may quote what was sent, and that was a record without a text.
+    words = error.words[:_WORDS_CHARACTERS] if isinstance(error, Refused) else str(error)
+    return _REFUSED.format(words.replace("\0", "\ufffd"))
+
+
+async def keep_out(lane: Lane) -> None:
+    """Take out again what a late upload may have brought back of any forgotten text; costs a call for 500 texts.
+
+    Raises:
+        As `Forgetter.run`.
+    """
+    async with lane.engine.connect() as connection:
+        ids = await repository.list_all(connection, lane.name)
+    for first in range(0, len(ids), _LOOKED_UP_TEXTS):
+        lane.leadership.check()
+        prepared = await lane.prepare()
+        part = [str(id_) for id_ in ids[first : first + _LOOKED_UP_TEXTS]]
+        stored = await lane.argilla.find_stored(prepared.dataset_id, part)
+        if stored:
+            await _take_out_again(lane, prepared.dataset_id, stored)
+
+
+async def _take_out_again(lane: Lane, dataset_id: UUID, stored: Collection[str]) -> None:
+    try:
+        await _take_out(lane.argilla, dataset_id, stored)
+    except IndexLost:
+        raise
+    except (Refused, Fault):
+        # The job that forgets finds out which text it is; the sweep goes on.
+        async with lane.engine.begin() as connection:
+            await repository.open_again(connection, [UUID(id_) for id_ in stored])
+        return
+    for id_ in stored:
+        log.warning("forget.removed_again", dataset=lane.name, text_id=id_)
+
+
+async def _settle_imports(lane: Lane) -> None:
+    """Note for which texts no body of an import is left; what these imports keep may have held them, too."""
+    async with lane.engine.begin() as connection:
+        ids = await repository.list_without_bodies(connection, lane.name)
+        if not ids:
+            return
+        keys = await connection.run_sync(find_rejects, dict.fromkeys(ids, lane.name))
+        await connection.run_sync(blank_rejects, keys)
+        await connection.run_sync(blank_problems)
+        await repository.note_imports(connection, ids)
+    if keys:
+        async with lane.engine.begin() as connection:
+            await connection.run_sync(forget_rejected_values)
+
+
+async def _remove(lane: Lane, ids: Sequence[UUID]) -> Mapping[UUID, str]:
+    """Take texts out of Argilla; return those of which something is left, with what it is."""
+    lane.leadership.check()
+    prepared = await lane.prepare()
+    external_ids = [str(id_) for id_ in ids]
+    try:
+        stored = await lane.argilla.find_stored(prepared.dataset_id, external_ids)
+        await _take_out(lane.argilla, prepared.dataset_id, stored)
+        left = dict.fromkeys(await _list_entries(lane.argilla, prepared.dataset_id, external_ids), _ENTRY_LEFT)
+        for dataset_id, name in await _list_set_aside(lane, prepared.dataset_id):
+            kept = await _take_out_set_aside(lane.argilla, dataset_id, external_ids)
+            left |= dict.fromkeys(kept, _SET_ASIDE_LEFT.format(name))
+    except Stopped:
+        lane.prepared = None  # somebody changed something there
+        raise
+    return {UUID(id_): words for id_, words in left.items()}
+
+
+async def _take_out(argilla: Argilla, dataset_id: UUID, external_ids: Collection[str]) -> None:
+    """Delete records. They are emptied before: whatever a deletion leaves, in the index say, holds no text."""
+    for part in _parts(external_ids):
+        record_ids = await argilla.overwrite_records(dataset_id, [_blank(id_) for id_ in part])
+        await argilla.delete_records(dataset_id, record_ids)
+
+
+def _blank(external_id: str) -> dict[str, object]:
+    return {"external_id": external_id, "fields": {TEXT_FIELD: _BLANK}, "metadata": None}
+
+
+def _parts(external_ids: Collection[str]) -> list[list[str]]:
+    ordered = sorted(external_ids)
+    return [ordered[first : first + _STEP_TEXTS] for first in range(0, len(ordered), _STEP_TEXTS)]
+
+
+async def _list_entries(argilla: Argilla, dataset_id: UUID, external_ids: Sequence[str]) -> list[str]:
+    """Return the texts that the search index still has entries of."""
+    if not await _has_entries(argilla, dataset_id, external_ids):
+        return []
+    return [id_ for id_ in external_ids if await _has_entries(argilla, dataset_id, [id_])]
+
+
+async def _has_entries(argilla: Argilla, dataset_id: UUID, external_ids: Sequence[str]) -> bool:
+    try:
+        return await argilla.count_records(dataset_id, external_ids) > 0
+    except Fault:
+        await argilla.count_records(dataset_id, ["none"])  # else it breaks down over every search
+        return True
+
+
+async def _list_set_aside(lane: Lane, dataset_id: UUID) -> list[tuple[UUID, str]]:
+    """Return the datasets that healing set aside because their search index was lost."""
+    workspace_id = (await lane.argilla.get_dataset(dataset_id))["workspace_id"]
+    aside = re.compile(rf"{re.escape(lane.name)}_lost_[0-9]+")
+    return [
+        (UUID(dataset["id"]), dataset["name"])
+        for dataset in await lane.argilla.list_datasets()
+        if dataset["workspace_id"] == workspace_id and aside.fullmatch(dataset["name"])
+    ]
+
+
+async def _take_out_set_aside(argilla: Argilla, dataset_id: UUID, external_ids: Sequence[str]) -> Collection[str]:
+    """Do what `_take_out_unindexed` does; a dataset that fails or is gone does not hold up the others."""
+    try:
+        return await _take_out_unindexed(argilla, dataset_id, external_ids)
+    except Gone:
+        return ()
+    except (Refused, Fault):
+        return external_ids
+
+
+async def _take_out_unindexed(argilla: Argilla, dataset_id: UUID, external_ids: Sequence[str]) -> set[str]:
+    """Delete records of a dataset without a search index, where calls end in errors; return what is left."""
+    stored = await argilla.find_stored(dataset_id, external_ids)
+    for part in _parts(stored):
+        try:
+            await _take_out(argilla, dataset_id, part)
+        except Fault:
+            await _delete_listed(argilla, dataset_id, set(part))
+    return await argilla.find_stored(dataset_id, external_ids) if stored else set()
+
+
+async def _delete_listed(argilla: Argilla, dataset_id: UUID, external_ids: set[str]) -> None:
+    """Delete records whose ids only the list of all records tells."""
+    missing = set(external_ids)
+    offset = 0
+    found: list[UUID] = []
+    while missing and (page := await argilla.list_records(dataset_id, offset, _STEP_TEXTS)):
+        found += [UUID(record_id) for record_id, external_id in page if external_id in missing]
+        missing -= {external_id for _, external_id in page}
+        offset += _STEP_TEXTS
+    if found:
+        try:
+            await argilla.delete_records(dataset_id, found)
+        except Fault:
+            return  # Argilla's database comes first, its index fails then; it is looked at again

@@ -1,0 +1,192 @@
+"""Which pending texts go before annotators next, and how many. See docs/decisions/0024-pacing-and-order.md."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, chain, zip_longest
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from core.datasets import Order
+from uploader.argilla.records import PendingText
+from uploader.push import repository as repository
+from uploader.push.repository import Owed, Pick
+
+# The distance of a score from 0.5 as a whole number, below all others.
+_DISTANCE_UNITS = 10**12
+# How far a gold text stands from its neighbour: a second, or a millionth of a score.
+_APART = 10**6
+# What could not be had is not made up for later: beyond what chance alone makes, nothing is owed.
+_MOST_OWED = 3.0
+# Sums of shares are not exact.
+_ROUNDING = 1e-9
+
+_random = random.SystemRandom()
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """In which order texts go before annotators, how many at a time, and which share of them is gold."""
+
+    order: Order = Order.OLDEST
+    max_open_records: int | None = None  # None: no limit
+    gold_share: float = 0
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether a claim depends on the one before: then the dataset's row must be locked for it."""
+        return self.max_open_records is not None or self.has_shares
+
+    @property
+    def has_shares(self) -> bool:
+        """Whether a claim makes up for what the ones before owe."""
+        return self.gold_share > 0 or self.order == Order.MIXED
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    pick: Pick
+    neighbour: Pick  # whose place in the order it has: its own, unless it is gold
+    is_gold: bool = False
+    is_uncertain: bool = False
+
+
+async def claim_texts(
+    connection: AsyncConnection,
+    dataset: str,
+    claim: UUID,
+    pace: Pace = Pace(),
+    *,
+    count: int,
+    bytes_: int,
+    lease_seconds: int,
+) -> list[PendingText]:
+    """Claim up to `count` pending texts that together have `bytes_` at most; a larger one alone.
+
+    Those that were sent before go first, and have their room already. When the pace takes turns, the caller holds
+    the lock on the dataset's row.
+    """
+    returning = await repository.pick(connection, repository.RETURNING, dataset, count)
+    if returning:
+        chosen = _fit([_Chosen(one, one) for one in returning], bytes_)
+    else:
+        chosen = await _choose_new(connection, dataset, pace, count, bytes_)
+    if not chosen:
+        return []
+    clock = await repository.get_clock(connection)
+    positions = [_position(one, pace.order, clock + place) for place, one in enumerate(chosen)]
+    return await repository.lease(connection, claim, [one.pick for one in chosen], positions, lease_seconds)
+
+
+async def _choose_new(
+    connection: AsyncConnection, dataset: str, pace: Pace, count: int, bytes_: int
+) -> list[_Chosen]:
+    if pace.max_open_records is not None:
+        taken = await repository.count_taken_room(connection, dataset, pace.max_open_records)
+        count = min(count, pace.max_open_records - taken)
+    if count <= 0:
+        return []
+    owed = await repository.get_owed(connection, dataset) if pace.has_shares else Owed()
+    ordinary = await _pick_ordinary(connection, dataset, pace.order, count, owed)
+    gold_count = count_gold(owed.gold, pace.gold_share, count, len(ordinary))
+    gold = await repository.pick(connection, repository.GOLD, dataset, gold_count)
+    chosen = _fit(_mix(ordinary, gold, count), bytes_)
+    if chosen and pace.has_shares:
+        await repository.store_owed(connection, dataset, _owed_after(owed, pace, chosen))
+    return chosen
+
+
+async def _pick_ordinary(
+    connection: AsyncConnection, dataset: str, order: Order, count: int, owed: Owed
+) -> list[_Chosen]:
+    match order:
+        case Order.OLDEST:
+            picks = await repository.pick(connection, repository.OLDEST, dataset, count)
+        case Order.NEWEST:
+            picks = await repository.pick(connection, repository.NEWEST, dataset, count)
+        case Order.UNCERTAIN:
+            picks = await repository.pick(connection, repository.UNCERTAIN, dataset, count)
+            picks += await repository.pick(connection, repository.UNSCORED, dataset, count - len(picks))
+        case Order.MIXED:
+            return await _pick_mixed(connection, dataset, count, owed)
+    return [_Chosen(one, one) for one in picks]
+
+
+async def _pick_mixed(connection: AsyncConnection, dataset: str, count: int, owed: Owed) -> list[_Chosen]:
+    wanted = min(count, max(0, int(owed.uncertain + count / 2 + _ROUNDING)))
+    uncertain = await repository.pick(connection, repository.UNCERTAIN, dataset, wanted)
+    oldest = await repository.pick(connection, repository.OLDEST, dataset, count - len(uncertain), uncertain)
+    pairs = zip_longest(
+        [_Chosen(one, one, is_uncertain=True) for one in uncertain], [_Chosen(one, one) for one in oldest]
+    )
+    return [one for one in chain.from_iterable(pairs) if one]
+
+
+def count_gold(owed: float, share: float, count: int, ordinary_count: int) -> int:
+    """Return how many of the next `count` texts are to be gold when so many others are pending.
+
+    What is owed decides, give or take half a text by chance: else each tenth record, say, would be known for gold.
+    """
+    if share <= 0:
+        return 0
+    # Gold texts alone would be known, too.
+    slack = _random.uniform(-0.5, 0.5) if ordinary_count else 0
+    gold = 0
+    while gold < count:
+        others = min(ordinary_count, count - gold - 1)
+        if gold + 1 > owed + others * _gold_by_other(share) + slack + _ROUNDING:
+            break
+        gold += 1
+    return gold
+
+
+def _gold_by_other(share: float) -> float:
+    return share / (1 - share)
+
+
+def _owed_after(owed: Owed, pace: Pace, chosen: Sequence[_Chosen]) -> Owed:
+    gold = sum(one.is_gold for one in chosen)
+    uncertain = sum(one.is_uncertain for one in chosen)
+    others = len(chosen) - gold
+    return Owed(
+        min(_MOST_OWED, owed.gold + others * _gold_by_other(pace.gold_share) - gold),
+        min(_MOST_OWED, owed.uncertain + others / 2 - uncertain) if pace.order == Order.MIXED else 0,
+    )
+
+
+def _mix(ordinary: Sequence[_Chosen], gold: Sequence[Pick], count: int) -> list[_Chosen]:
+    """Put gold texts in places taken by chance, each beside an ordinary one whose place in the order it shares."""
+    kept = ordinary[: count - len(gold)]
+    places = set(_random.sample(range(len(kept) + len(gold)), len(gold)))
+    mixed: list[_Chosen] = []
+    golds, others = iter(gold), iter(kept)
+    for place in range(len(kept) + len(gold)):
+        mixed.append(_as_gold(next(golds), mixed, ordinary) if place in places else next(others))
+    return mixed
+
+
+def _as_gold(pick: Pick, before: Sequence[_Chosen], ordinary: Sequence[_Chosen]) -> _Chosen:
+    neighbours = chain((one.neighbour for one in before[-1:]), (one.pick for one in ordinary[:1]), (pick,))
+    return _Chosen(pick, next(neighbours), is_gold=True)
+
+
+def _fit(chosen: Sequence[_Chosen], bytes_: int) -> list[_Chosen]:
+    totals = accumulate(one.pick.bytes for one in chosen)
+    fitting = sum(total <= bytes_ for total in totals)
+    return list(chosen[: max(1, fitting)])
+
+
+def _position(chosen: _Chosen, order: Order, upload_place: int) -> int:
+    """Return where a record stands in Argilla's page, which sorts them upwards."""
+    likeness = chosen.neighbour
+    apart = _random.randrange(_APART) if chosen.is_gold else 0
+    match order:
+        case Order.NEWEST:
+            return apart - int(likeness.received_at.timestamp() * 1_000_000)
+        case Order.UNCERTAIN if likeness.score is not None:
+            return apart + round(abs(likeness.score - 0.5) * _DISTANCE_UNITS)
+        case Order.UNCERTAIN:
+            return _DISTANCE_UNITS + upload_place
+        case _:
+            return upload_place

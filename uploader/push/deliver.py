@@ -1,0 +1,143 @@
+"""How a batch of records reaches the annotators: what is bad is found, and the rest goes through."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from uploader.argilla.errors import Fault, Refused, Unreachable
+
+Record = dict[str, Any]
+
+NOT_VISIBLE = "Argilla accepted the text twice, but does not show it to annotators."
+BROKE_DOWN = "Argilla breaks down over this text, and over no other."
+UNREADABLE = (
+    "Argilla has the text, but its search breaks down over it: most likely its index holds an entry of a record "
+    "that was deleted. Have the index made anew (python -m argilla_server search-engine reindex), then retry."
+)
+
+
+class Found(NamedTuple):
+    """What a search says of some records, by external id."""
+
+    visible: set[str]  # annotators can see them
+    unreadable: set[str]  # the search breaks down over them, and over no others
+
+
+class Destination(Protocol):
+    """Where records go: a dataset in Argilla. Every call may raise any ArgillaError."""
+
+    async def put(self, records: Sequence[Record]) -> None:
+        """Insert or update records by `external_id`; all of them, or none."""
+
+    async def find(self, external_ids: Sequence[str]) -> Found:
+        """Look for records as annotators do."""
+
+    async def takes_records(self) -> bool:
+        """Whether it just took a good record again; False when there was none to try with.
+
+        Raises:
+            Unreachable: it does not work at all.
+        """
+
+
+@dataclass
+class Outcome:
+    """What became of each record of a batch, by `external_id`."""
+
+    uploaded: set[str] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)  # with the reason
+
+
+def kind_of(reason: str) -> str:
+    """Return the kind of a failure's reason, for metrics."""
+    kinds = {BROKE_DOWN: "broke_down", NOT_VISIBLE: "not_visible", UNREADABLE: "unreadable"}
+    return kinds.get(reason, "refused")
+
+
+@dataclass
+class _Judged:
+    refused: dict[str, str] = field(default_factory=dict)
+    broke_down: set[str] = field(default_factory=set)
+
+
+async def deliver(destination: Destination, records: Sequence[Record]) -> Outcome:
+    """Bring records to the annotators; in O(k log n) calls when k of n are bad.
+
+    A record fails only when it is shown to be its own fault: Argilla refuses it, or handles others but not it.
+
+    Raises:
+        ArgillaError: Argilla could not work on the batch at all; some of it may be stored all the same.
+    """
+    judged = _Judged()
+    await _put_isolating(destination, records, judged)
+    accepted = [r for r in records if r["external_id"] not in judged.refused]
+    visible, unreadable = await _find(destination, accepted)
+    # Argilla stores first and indexes then; a second PUT heals what was cut in between.
+    unseen = [r for r in accepted if r["external_id"] not in visible | unreadable | judged.broke_down]
+    if unseen:
+        await _put_isolating(destination, unseen, judged)
+        again = await _find(destination, unseen)
+        visible, unreadable = visible | again.visible, unreadable | again.unreadable
+    doubtful = {r["external_id"] for r in accepted} - visible - unreadable - judged.refused.keys()
+    if doubtful and not visible:
+        await _blame_records(destination, doubtful - judged.broke_down)
+    reasons = {id_: BROKE_DOWN if id_ in judged.broke_down else NOT_VISIBLE for id_ in doubtful}
+    return Outcome(visible, judged.refused | reasons | dict.fromkeys(unreadable, UNREADABLE))
+
+
+async def _find(destination: Destination, records: Sequence[Record]) -> Found:
+    return await destination.find([r["external_id"] for r in records]) if records else Found(set(), set())
+
+
+async def _blame_records(destination: Destination, not_visible: set[str]) -> None:
+    """See that it is not Argilla's fault that nothing of a batch came through.
+
+    Raises:
+        Unreachable: it is, or nobody can tell.
+    """
+    # A record that was visible before stays so: taking it again does not show that new ones are indexed.
+    if not_visible:
+        raise Unreachable("Argilla accepts records, but shows none of them")
+    if not await destination.takes_records():
+        raise Unreachable("Argilla breaks down over every record")
+
+
+async def _put_isolating(destination: Destination, records: Sequence[Record], judged: _Judged) -> None:
+    """Put the records; those that cannot be put are added to `judged`."""
+    parts = [list(records)]
+    while parts:
+        part = parts.pop()
+        try:
+            await _put(destination, part)
+        except Refused as refusal:
+            parts += _without_refused(part, refusal, judged)
+        except Fault:
+            await destination.takes_records()
+            if len(part) == 1:
+                judged.broke_down.add(part[0]["external_id"])
+            else:
+                parts += _halves(part)
+
+
+async def _put(destination: Destination, part: list[Record]) -> None:
+    try:
+        await destination.put(part)
+    except Fault:
+        # Another uploader with the same records, or a restart: once more is often enough.
+        await destination.put(part)
+
+
+def _without_refused(part: list[Record], refusal: Refused, judged: _Judged) -> list[list[Record]]:
+    """Return what is still to be put of a part that was refused."""
+    named = {position: words for position, words in refusal.by_position.items() if position < len(part)}
+    if not named and len(part) > 1:
+        return _halves(part)
+    named = named or {0: refusal.words}
+    judged.refused |= {part[position]["external_id"]: words for position, words in named.items()}
+    rest = [record for position, record in enumerate(part) if position not in named]
+    return [rest] if rest else []
+
+
+def _halves(part: list[Record]) -> list[list[Record]]:
+    middle = len(part) // 2
+    return [part[middle:], part[:middle]]

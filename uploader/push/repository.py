@@ -1,0 +1,130 @@
+"""The queries of a claim. The caller holds the transaction.
+
+A text is *sent* from its first claim on: its `page_position` is set then. One that comes back to the queue
+(outage, lease run out, healing) is *returning*, and is told from one that is *new* by that.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from uploader.argilla.records import PendingText
+
+_DUE = "dataset = :dataset and status = 'pending' and (retry_at is null or retry_at <= now())"
+_NEW = f"{_DUE} and page_position is null and gold_label is null"
+
+
+def _picking(condition: str, order: str) -> TextClause:
+    # Those picked before in the same transaction are locked by it, which hides them from nobody but others.
+    return text(f"""
+select id, octet_length(text) + pg_column_size(metadata) as bytes, score, received_at, page_position
+from texts
+where {condition} and id <> all(cast(:picked as uuid[]))
+order by {order}
+limit :count
+for update skip locked
+""")  # noqa: S608 - constants only
+
+
+# Each has an index whose order is its own; what it skips there is little: gold, returning and retried texts.
+RETURNING = _picking(f"{_DUE} and page_position is not null", "page_position")
+OLDEST = _picking(_NEW, "sequence")
+NEWEST = _picking(_NEW, "sequence desc")
+UNCERTAIN = _picking(f"{_NEW} and score is not null", "abs(score - 0.5), sequence")
+UNSCORED = _picking(f"{_NEW} and score is null", "sequence")
+GOLD = _picking(f"{_DUE} and page_position is null and gold_label is not null", "sequence")
+
+# Those that return keep their room, so that nothing new takes it while they wait. Counted as far as it matters.
+_TAKEN_ROOM = text("""
+select count(*) from (
+    (select from texts
+     where dataset = :dataset and status in ('uploading', 'uploaded') and completed_at is null limit :most)
+    union all
+    (select from texts
+     where dataset = :dataset and status = 'pending' and page_position is not null and completed_at is null
+     limit :most)
+) as taken
+""")
+
+_OWED = text("select gold_owed, uncertain_owed from datasets where name = :dataset")
+
+_STORE_OWED = text("update datasets set gold_owed = :gold, uncertain_owed = :uncertain where name = :dataset")
+
+_CLOCK = text("select cast(extract(epoch from clock_timestamp()) * 1000000 as bigint)")
+
+# pending -> uploading: claimed
+_LEASE = text("""
+update texts
+set status = 'uploading', lease_owner = :claim, lease_until = now() + make_interval(secs => :lease_seconds),
+    page_position = coalesce(texts.page_position, new.page_position)
+from unnest(cast(:ids as uuid[]), cast(:positions as bigint[])) as new (id, page_position)
+where texts.id = new.id
+returning texts.id, text, claimed_label, score, source, external_id, metadata, enrichment, received_at, attempts,
+    texts.page_position
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """A pending text that was chosen and locked."""
+
+    id: UUID
+    bytes: int
+    score: float | None
+    received_at: datetime
+    page_position: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """By how many texts the claims so far are behind their shares; less than none: ahead."""
+
+    gold: float = 0
+    uncertain: float = 0
+
+
+async def pick(
+    connection: AsyncConnection, statement: TextClause, dataset: str, count: int, picked: Collection[Pick] = ()
+) -> list[Pick]:
+    """Choose and lock up to `count` texts beside those that are `picked` already."""
+    if count <= 0:
+        return []
+    values = {"dataset": dataset, "count": count, "picked": [one.id for one in picked]}
+    return [Pick(*row) for row in await connection.execute(statement, values)]
+
+
+async def count_taken_room(connection: AsyncConnection, dataset: str, most: int) -> int:
+    """Return how many sent texts want more answers; from `most` on it may be any number over that."""
+    return await connection.scalar(_TAKEN_ROOM, {"dataset": dataset, "most": most}) or 0
+
+
+async def get_owed(connection: AsyncConnection, dataset: str) -> Owed:
+    """Return what the claims so far owe."""
+    row = (await connection.execute(_OWED, {"dataset": dataset})).first()
+    return Owed(row.gold_owed, row.uncertain_owed) if row else Owed()
+
+
+async def store_owed(connection: AsyncConnection, dataset: str, owed: Owed) -> None:
+    """Remember what the claims so far owe."""
+    values = {"dataset": dataset, "gold": owed.gold, "uncertain": owed.uncertain}
+    await connection.execute(_STORE_OWED, values)
+
+
+async def get_clock(connection: AsyncConnection) -> int:
+    """Return Postgres' time in microseconds since 1970."""
+    clock: int = (await connection.execute(_CLOCK)).scalar_one()
+    return clock
+
+
+async def lease(
+    connection: AsyncConnection, claim: UUID, picks: Sequence[Pick], positions: Sequence[int], lease_seconds: int
+) -> list[PendingText]:
+    """Claim picked texts; return them in their order. A position that a text has already stays."""
+    ids = [one.id for one in picks]
+    values = {"ids": ids, "positions": list(positions), "claim": claim, "lease_seconds": lease_seconds}
+    texts = {row.id: PendingText(*row) for row in await connection.execute(_LEASE, values)}
+    return [texts[id_] for id_ in ids]

@@ -1,0 +1,166 @@
+"""Gives annotators their answers back with the records of a dataset that is new in Argilla.
+
+An upsert with responses overwrites what the annotator has there: so only records that Argilla does not have yet
+carry any. See docs/decisions/0020-healing.md.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import structlog
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from core.datasets import Dataset, Question
+from core.models import AnnotationStatus
+from uploader import metrics
+from uploader.argilla.client import Argilla
+from uploader.argilla.errors import Refused
+from uploader.argilla.records import LABEL_QUESTION, PendingText
+from uploader.dataset import Lane
+from uploader.push.deliver import Record
+
+log = structlog.get_logger()
+
+_CARRIED = text("""
+select text_id, response_id, annotator_id, annotator, status, value, answers from annotations
+where text_id = any(:ids) and withdrawn_at is null
+    and argilla_dataset_id is distinct from cast(:argilla_dataset_id as uuid)
+order by updated_at
+""")
+
+# From now on absent there means deleted there. `seen_at` stays: any later read may replace it.
+_ADOPT = text("""
+update annotations set argilla_dataset_id = :argilla_dataset_id
+from unnest(cast(:text_ids as uuid[]), cast(:response_ids as uuid[])) as given (text_id, response_id)
+where annotations.text_id = given.text_id and annotations.response_id = given.response_id
+    and withdrawn_at is null
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An annotation that is not in Argilla's present dataset."""
+
+    text_id: UUID
+    response_id: UUID
+    annotator_id: UUID
+    annotator: str
+    status: AnnotationStatus
+    value: str | None
+    answers: Mapping[str, Any]  # by question, the label's among them
+
+
+# The answers to give back to a text's annotators, by the present id of the user.
+Answers = Mapping[UUID, Answer]
+
+
+async def list_answers(
+    lane: Lane, argilla_dataset_id: UUID, texts: Sequence[PendingText]
+) -> dict[UUID, dict[UUID, Answer]]:
+    """Return the answers to give back with the records of these texts, by text and user.
+
+    Those of annotators whom Argilla does not know stay with us, and count.
+
+    Raises:
+        ArgillaError: Argilla cannot list its users.
+    """
+    ids = [text.id for text in texts if text.attempts]
+    if not ids:
+        return {}  # nobody saw them yet
+    async with lane.engine.connect() as connection:
+        rows = await connection.execute(_CARRIED, {"ids": ids, "argilla_dataset_id": argilla_dataset_id})
+        carried = [Answer(*row) for row in rows]
+    if not carried:
+        return {}
+    answers = assign(carried, await lane.argilla.list_usernames(), lane.labels)
+    kept = len(carried) - sum(map(len, answers.values()))
+    if kept:
+        log.warning("healing.answers_kept", dataset=lane.name, answers=kept, reason="annotator or label unknown")
+    metrics.KEPT_ANSWERS.labels(lane.name).inc(kept)
+    return answers
+
+
+def assign(
+    carried: Iterable[Answer], users: Mapping[UUID, str], labels: Collection[str]
+) -> dict[UUID, dict[UUID, Answer]]:
+    """Return the answers by text and present user: the one with the annotator's id, else with the name.
+
+    Of several answers of one user the last one is taken.
+    """
+    ids = {name: id_ for id_, name in users.items()}
+    answers: dict[UUID, dict[UUID, Answer]] = {}
+    for answer in carried:
+        user_id = answer.annotator_id if answer.annotator_id in users else ids.get(answer.annotator)
+        # Argilla takes a submitted answer with a label of its own only; an open one may be empty.
+        fits = answer.value in labels or answer.status != AnnotationStatus.SUBMITTED
+        if user_id is not None and fits:
+            answers.setdefault(answer.text_id, {})[user_id] = answer
+    return answers
+
+
+def add_responses(record: Record, answers: Answers, definition: Dataset) -> Record:
+    """Return the record with the answers, if there are any."""
+    if not answers:
+        return record
+    responses = [_to_response(user_id, answer, definition) for user_id, answer in answers.items()]
+    return record | {"responses": responses}
+
+
+def _to_response(user_id: UUID, answer: Answer, definition: Dataset) -> dict[str, Any]:
+    # Never null: that would make Argilla answer 500 for the record ever after.
+    values = {LABEL_QUESTION: {"value": answer.value}} if answer.value in definition.labels else {}
+    for question in definition.questions:
+        if _fits(answer.answers.get(question.name), question):
+            values[question.name] = {"value": answer.answers[question.name]}
+    return {"user_id": str(user_id), "status": answer.status, "values": values}
+
+
+def _fits(value: Any, question: Question) -> bool:
+    """Whether a question of the settings still takes this answer."""
+    match question.type:
+        case "text":
+            return isinstance(value, str)
+        case "rating":
+            return value in question.ratings
+        case "span":
+            return isinstance(value, list) and {span["label"] for span in value} <= set(question.labels)
+
+
+async def put_with_responses(argilla: Argilla, dataset_id: UUID, records: Sequence[Record]) -> set[str]:
+    """Upsert records; those that Argilla has already go without responses. Return the ids that went with them.
+
+    Raises:
+        ArgillaError: as of any upsert; a refusal is never about responses.
+    """
+    stored = await argilla.find_stored(dataset_id, [record["external_id"] for record in records])
+    sent = [_without_responses(r) if r["external_id"] in stored else r for r in records]
+    while True:
+        try:
+            await argilla.put_records(dataset_id, sent)
+        except Refused as refusal:
+            blamed = {i for i in refusal.by_position if i < len(sent) and "responses" in sent[i]}
+            if not blamed:
+                raise
+            # A user that was deleted just now, say: that must not set the text aside.
+            log.warning("healing.answers_refused", records=len(blamed))
+            sent = [_without_responses(r) if i in blamed else r for i, r in enumerate(sent)]
+            continue
+        return {record["external_id"] for record in sent if "responses" in record}
+
+
+def _without_responses(record: Record) -> Record:
+    return {name: value for name, value in record.items() if name != "responses"}
+
+
+async def adopt(connection: AsyncConnection, argilla_dataset_id: UUID, given_back: Iterable[Answer]) -> None:
+    """Store that answers are in Argilla's present dataset; the next read shows them with their new ids."""
+    answers = list(given_back)
+    if answers:
+        values = {
+            "text_ids": [answer.text_id for answer in answers],
+            "response_ids": [answer.response_id for answer in answers],
+        }
+        await connection.execute(_ADOPT, values | {"argilla_dataset_id": argilla_dataset_id})

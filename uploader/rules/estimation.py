@@ -1,0 +1,156 @@
+"""Estimates the label rule of a dataset when its answers changed, and rewrites the labels that follow otherwise.
+
+A look ends with a mark: labels that were changed before it are as the rule says. What dies in between is looked at
+again. See docs/decisions/0023-label-rules.md.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+import anyio
+import anyio.to_process
+import structlog
+from sqlalchemy import text
+
+from core.annotations import rewrite_labels
+from core.datasets import LabelRule
+from core.settings import DatabaseSettings
+from uploader import metrics
+from uploader.dataset import Lane
+from uploader.rules.crowd import NoEstimate
+from uploader.rules.process import Estimate, estimate_dataset
+from uploader.settings import RuleSettings
+
+log = structlog.get_logger()
+
+# 1000 would keep the event loop busy for half a second.
+BATCH_TEXTS = 250
+
+_STATE = text("""
+select rule, rule_estimated_at, rule_seen_xid is not null as is_marked, exists (
+    select from labels where labels.dataset = datasets.name and labels.changed_xid >= rule_seen_xid
+) as has_moved
+from datasets where name = :dataset
+""")
+
+# Without a mark until the labels are rewritten.
+_STORE = text("""
+update datasets set rule = :rule, rule_version = rule_version + 1, rule_parameters = cast(:parameters as jsonb),
+    rule_answers = :answers, rule_estimated_at = clock_timestamp(), rule_seen_xid = null
+where name = :dataset
+returning rule_version
+""")
+
+_MARK = text("""
+update datasets set rule_seen_xid = cast(cast(:seen_xid as text) as xid8) where name = :dataset
+""")
+
+
+class Estimator:
+    """Keeps the labels of one dataset as its rule says."""
+
+    def __init__(
+        self, lane: Lane, settings: RuleSettings, database: DatabaseSettings, limiter: anyio.CapacityLimiter
+    ) -> None:
+        self._lane = lane
+        self._settings = settings
+        self._database = database
+        self._limiter = limiter  # of the processes that estimate, all datasets together
+        self._rule = lane.definition.label_rule
+        self._not_before = 0.0  # by time.monotonic()
+
+    async def run(self, stopping: asyncio.Event, on_step: Callable[[], None]) -> None:
+        """Look whether answers changed, and if so, estimate; calls `on_step` after each batch of labels.
+
+        An estimate that fails is told in the log and in the metrics; the former one stays in force.
+
+        Raises:
+            NotLeading: another uploader leads by now.
+            psycopg.Error, sqlalchemy.exc.SQLAlchemyError: Postgres is away.
+        """
+        if time.monotonic() < self._not_before or not await self._is_due():
+            return
+        began_at = time.monotonic()
+        try:
+            await self._estimate(stopping, on_step)
+        except (NoEstimate, anyio.BrokenWorkerProcess) as error:
+            # Of the latter: ended from outside, for want of memory, say.
+            metrics.RULE_FAILURES.labels(self._lane.name).inc()
+            reason = str(error) or type(error).__name__
+            log.warning("rule.not_estimated", dataset=self._lane.name, rule=self._rule, reason=reason)
+        finally:
+            took_seconds = time.monotonic() - began_at
+            rest = max(self._settings.interval_seconds, took_seconds * (1 / self._settings.share - 1))
+            self._not_before = time.monotonic() + rest
+
+    async def _is_due(self) -> bool:
+        async with self._lane.engine.connect() as connection:
+            state = (await connection.execute(_STATE, {"dataset": self._lane.name})).one()
+        if state.rule_estimated_at is not None:
+            metrics.RULE_ESTIMATED.labels(self._lane.name).set(state.rule_estimated_at.timestamp())
+        if self._rule == LabelRule.MAJORITY:
+            # Nothing is estimated; only what another rule left behind is to be rewritten.
+            return state.rule is not None and not (state.rule == self._rule and state.is_marked)
+        return bool(state.rule != self._rule or not state.is_marked or state.has_moved)
+
+    async def _estimate(self, stopping: asyncio.Event, on_step: Callable[[], None]) -> None:
+        with metrics.RULE_SECONDS.labels(self._lane.name).time():
+            estimate = await self._run_process(stopping)
+        if estimate is None:
+            return
+        if estimate.is_new:
+            await self._store(estimate)
+        for first in range(0, len(estimate.to_rewrite), BATCH_TEXTS):
+            if stopping.is_set():
+                return
+            await self._rewrite(estimate.to_rewrite[first : first + BATCH_TEXTS])
+            on_step()
+        async with self._lane.engine.begin() as connection:
+            await self._lane.leadership.confirm(connection, to_change=True)
+            await connection.execute(_MARK, {"dataset": self._lane.name, "seen_xid": estimate.seen_xid})
+
+    async def _run_process(self, stopping: asyncio.Event) -> Estimate | None:
+        """Return the estimate; None when the uploader stops first, which ends the process."""
+        work = anyio.to_process.run_sync(
+            estimate_dataset,
+            self._lane.name,
+            self._lane.definition,
+            self._database,
+            cancellable=True,
+            limiter=self._limiter,
+        )
+        running, stop = asyncio.ensure_future(work), asyncio.create_task(stopping.wait())
+        try:
+            await asyncio.wait({running, stop}, return_when=asyncio.FIRST_COMPLETED)
+            return await running if running.done() else None
+        finally:
+            running.cancel()
+            stop.cancel()
+            await asyncio.wait({running, stop})
+
+    async def _store(self, estimate: Estimate) -> None:
+        parameters = None if estimate.parameters is None else json.dumps(estimate.parameters)
+        values = {"dataset": self._lane.name, "rule": self._rule, "parameters": parameters}
+        async with self._lane.engine.begin() as connection:
+            await self._lane.leadership.confirm(connection, to_change=True)
+            version = await connection.scalar(_STORE, values | {"answers": estimate.answers})
+        metrics.RULE_ESTIMATED.labels(self._lane.name).set_to_current_time()
+        metrics.RULE_ANNOTATORS.labels(self._lane.name).set(estimate.annotators)
+        log.info(
+            "rule.estimated",
+            dataset=self._lane.name,
+            rule=self._rule,
+            version=version,
+            annotators=estimate.annotators,
+            texts=estimate.texts,
+            labels_to_rewrite=len(estimate.to_rewrite),
+        )
+
+    async def _rewrite(self, ids: Sequence[UUID]) -> None:
+        async with self._lane.engine.begin() as connection:
+            await self._lane.leadership.confirm(connection)
+            await connection.run_sync(rewrite_labels, self._lane.datasets, self._lane.name, ids)
+        metrics.RULE_REWRITTEN_LABELS.labels(self._lane.name).inc(len(ids))

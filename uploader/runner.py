@@ -1,0 +1,158 @@
+"""Runs jobs: retries them with growing pauses, and raises an alert while one is blocked."""
+
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import NamedTuple
+
+import psycopg
+import structlog
+from sqlalchemy import text
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from uploader import metrics
+from uploader.argilla.errors import ArgillaError, Stopped
+from uploader.leadership import NotLeading
+
+
+class Backoff:
+    """The pause before the next attempt: twice as long after each failure, up to a cap, with jitter."""
+
+    def __init__(self, cap_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.failures = 0
+        self._cap_seconds = cap_seconds
+        self._clock = clock
+        self._until = 0.0
+
+    def fail(self) -> float:
+        """Begin the next pause; return its length in seconds."""
+        self.failures += 1
+        longest = min(self._cap_seconds, 2.0 ** min(self.failures - 1, 30))
+        seconds = longest * random.uniform(0.5, 1)  # noqa: S311 - spreads load, keeps no secret
+        self._until = self._clock() + seconds
+        return seconds
+
+    def succeed(self) -> None:
+        """Forget the failures."""
+        self.failures = 0
+        self._until = 0.0
+
+    def is_on(self) -> bool:
+        """Whether to wait still."""
+        return self._clock() < self._until
+
+
+log = structlog.get_logger()
+
+# Errors of Postgres that waiting helps with. Others come back each time, until somebody acts.
+_OUTAGES = (OperationalError, InterfaceError, PoolTimeout, psycopg.OperationalError, psycopg.InterfaceError)
+_REFUSED_HINT = (
+    "See that the schema and the role's rights are those of this release (python -m core.migrate); "
+    "otherwise it is a mistake in the uploader, and Postgres' log has the statement."
+)
+
+
+class Alert(NamedTuple):
+    """Why a job stands still until somebody does something."""
+
+    code: str
+    reason: str  # for people; says what to do
+
+
+class Guard:
+    """One job of one dataset: its pause during an outage, and the reason while it stands still."""
+
+    def __init__(self, dataset: str, job: str, backoff: Backoff) -> None:
+        self.job = job
+        self.reason: str | None = None
+        self.alert: Alert | None = None
+        self.has_run = False  # whether `alert` is known
+        self._dataset = dataset
+        self._backoff = backoff
+        self._pause_seconds = 0.0
+        self._kind: str | None = None
+
+    async def run(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do the work unless it pauses; when it fails, begin a pause."""
+        if self._backoff.is_on():
+            return
+        try:
+            await work()
+        except NotLeading:
+            self.stand_by()
+        except Stopped as error:
+            self._stand_still(type(error).__name__.lower(), error.reason, Alert(error.code, error.reason))
+        except ArgillaError as error:
+            self._stand_still(type(error).__name__.lower(), str(error))
+        # Not the messages of Postgres' errors: they may quote texts.
+        except _OUTAGES as error:
+            self._stand_still("database", f"Postgres: {type(error).__name__}")
+        except (SQLAlchemyError, psycopg.Error) as error:
+            reason = f"Postgres refuses a statement: {type(error).__name__}"
+            self._stand_still("database", reason, Alert("database_refused", f"{reason}. {_REFUSED_HINT}"))
+        except Exception as error:
+            log.exception("job.crashed", dataset=self._dataset, job=self.job)
+            reason = f"a mistake in the uploader: {type(error).__name__}"
+            self._stand_still("crash", reason, Alert("uploader_crash", f"{reason}. Its log has the traceback."))
+        else:
+            self.go_on()
+
+    def pause(self) -> float:
+        """Begin a pause unless one is on; return its length in seconds."""
+        if not self._backoff.is_on():
+            self._pause_seconds = self._backoff.fail()
+        return self._pause_seconds
+
+    def _stand_still(self, kind: str, reason: str, alert: Alert | None = None) -> None:
+        self.pause()  # the work may have begun it itself
+        if reason != self.reason:
+            log.warning("job.stopped", dataset=self._dataset, job=self.job, kind=kind, reason=reason)
+        self._show(kind)
+        self.reason, self.alert, self.has_run = reason, alert, True
+
+    def go_on(self) -> None:
+        """Note that the job gets ahead; long work calls this on its way, to be shown as running again."""
+        if self.reason is not None:
+            log.info("job.resumed", dataset=self._dataset, job=self.job)
+        self._forget()
+        self.has_run = True
+
+    def stand_by(self) -> None:
+        """Forget everything: the job is another uploader's."""
+        self._forget()
+        self.has_run = False
+
+    def _forget(self) -> None:
+        self._show(None)
+        self._backoff.succeed()
+        self.reason = self.alert = None
+
+    def _show(self, kind: str | None) -> None:
+        if self._kind not in {None, kind}:
+            metrics.JOB_STOPPED.labels(self._dataset, self.job, self._kind).set(0)
+        if kind is not None:
+            metrics.JOB_STOPPED.labels(self._dataset, self.job, kind).set(1)
+        self._kind = kind
+
+
+_CLEAR = text("delete from alerts where dataset = :dataset and job = :job")
+
+_RAISE = text("""
+insert into alerts (dataset, job, code, reason) values (:dataset, :job, :code, :reason)
+on conflict (dataset, job) do update set code = excluded.code, reason = excluded.reason,
+    since = case when alerts.code = excluded.code then alerts.since else now() end
+""")
+
+
+async def store_alerts(engine: AsyncEngine, dataset: str, alerts: Mapping[str, Alert | None]) -> None:
+    """Store what is known of some jobs of a dataset: the alert of each, or that it goes on."""
+    async with engine.begin() as connection:
+        for job, alert in sorted(alerts.items()):
+            values = {"dataset": dataset, "job": job}
+            if alert is None:
+                await connection.execute(_CLEAR, values)
+            else:
+                reason = alert.reason.replace("\0", "�")
+                await connection.execute(_RAISE, values | {"code": alert.code, "reason": reason})
