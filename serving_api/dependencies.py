@@ -9,9 +9,9 @@ from fastapi import Depends, Request
 from core.datasets import Datasets
 from core.keys import Scope, require_scope
 from core.problems import FieldError, InvalidFields, Malformed
-from serving_api.answers import Answers
-from serving_api.exports import Exports
-from serving_api.replica import Replica
+from serving_api.exports.service import Exports
+from serving_api.replica.replica import Replica
+from serving_api.texts.service import Answers
 
 _REPEATABLE = {
     ("/texts", "label"),

@@ -28,17 +28,10 @@ from core.settings import (
 )
 from core.tracing import tracing
 from core.web import NO_TELEMETRY, install_web
-from serving_api.answer_cache import AnswerCache
-from serving_api.answers import Answers
-from serving_api.changes import Changes
-from serving_api.changes_news import News
-from serving_api.dataset_viewer.endpoints import make_viewer_router
-from serving_api.dataset_viewer.viewer import Viewer
-from serving_api.endpoints import make_router
-from serving_api.export_endpoints import make_export_router
-from serving_api.exports import Exports
-from serving_api.follower import Follower
-from serving_api.forgotten import make_forgotten_router
+from serving_api.changes.notifier import News
+from serving_api.changes.service import Changes
+from serving_api.exports.endpoints import make_export_router
+from serving_api.exports.service import Exports
 from serving_api.key_watch import KeyWatch
 from serving_api.metrics import (
     DATA_FREE_BYTES,
@@ -46,15 +39,20 @@ from serving_api.metrics import (
     REPLICA_AGE_SECONDS,
     SEARCH_INDEX_BEHIND_SECONDS,
 )
-from serving_api.query_pool import QueryPool
-from serving_api.replica import Replica
-from serving_api.search_follower import Behind, SearchFollower
+from serving_api.replica.follower import Follower
+from serving_api.replica.query_pool import QueryPool
+from serving_api.replica.replica import Replica
+from serving_api.search.follower import Behind, SearchFollower
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
-from serving_api.shortcut import Shortcut
-from serving_api.snapshots.endpoints import make_snapshot_admin_router, make_snapshot_router
-from serving_api.snapshots.request import SnapshotCreate, SnapshotRewrite
-from serving_api.snapshots.snapshots import COMPARED_AT_ONCE, Snapshots
+from serving_api.snapshots.endpoints import make_forgotten_router, make_snapshot_admin_router, make_snapshot_router
+from serving_api.snapshots.schemas import SnapshotCreate, SnapshotRewrite
+from serving_api.snapshots.service import COMPARED_AT_ONCE, Snapshots
 from serving_api.snapshots.storage import STORAGE_SECONDS
+from serving_api.texts.endpoints import make_router
+from serving_api.texts.service import AnswerCache, Answers
+from serving_api.texts.shortcut import Shortcut
+from serving_api.viewer.endpoints import make_viewer_router
+from serving_api.viewer.service import Viewer
 from serving_api.watchdog import Watchdog
 
 # A window is applied faster; a build is cut off, and starts anew the next time.

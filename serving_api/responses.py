@@ -6,9 +6,9 @@ from urllib.parse import urlencode
 from fastapi import Request, Response
 from starlette.types import Receive
 
-from serving_api.answer_cache import Answer
-from serving_api.replica import Replica
-from serving_api.repository import Point
+from serving_api.replica.replica import Replica
+from serving_api.texts.repository import Point
+from serving_api.texts.service import Answer
 
 _HOST = re.compile(r"[A-Za-z0-9.\-_]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
 _ETAG = re.compile(r'(?:W/)?("[^"]*")')

@@ -12,8 +12,8 @@ import httpx
 from rich.table import Table
 
 from load_testing.bench.servers import Server, serving
-from serving_api import replica_tables as tables
-from serving_api.staging import apply
+from serving_api.replica import tables as tables
+from serving_api.replica.loading import apply
 
 _FEW = 10_000
 _LIMIT = 100

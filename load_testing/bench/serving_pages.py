@@ -14,8 +14,8 @@ from load_testing.bench.serving_load import CLIENTS, Measured, measure_gets
 from load_testing.bench.serving_requests import FRESH, REPEATED, REPEATED_STATS, paths
 from load_testing.bench.serving_rows import ROWS_KEY, make_replica
 from local_stack.settings import StackSettings
-from serving_api.replica import Replica
-from serving_api.search_follower import SearchFollower
+from serving_api.replica.replica import Replica
+from serving_api.search.follower import SearchFollower
 from serving_api.settings import ReplicaSettings
 
 FEW = 10_000

@@ -16,9 +16,9 @@ import pyarrow as pa
 from rich.table import Table
 
 from core.change_feed import WINDOW_END
-from serving_api import feed, staging
-from serving_api.replica import Replica
-from serving_api.replica_file import ReplicaFile
+from serving_api.replica import feed, loading
+from serving_api.replica.file import ReplicaFile
+from serving_api.replica.replica import Replica
 from serving_api.settings import ReplicaSettings
 
 _ANNOTATORS = 3
@@ -96,7 +96,7 @@ def _load(kept: _Kept) -> None:
         settings = ReplicaSettings()
         file = ReplicaFile(Path(folder) / "replica.duckdb", settings, locked=False)
         with file.cursor() as cursor:
-            staging.load(cursor, kept, 0, settings.build_threads)
+            loading.load(cursor, kept, 0, settings.build_threads)
         file.finish()
 
 

@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 
 from core.datasets import DEFAULT_DATASET, load_datasets
-from serving_api import cursor
-from serving_api.cursor import Position
-from serving_api.parameters import TextsParameters
-from serving_api.query import page_query
+from serving_api.texts import cursor
+from serving_api.texts.cursor import Position
+from serving_api.texts.parameters import TextsParameters
+from serving_api.texts.query import page_query
 
 LIMIT = 100
 

@@ -9,14 +9,14 @@ from typing import Any
 from rich.table import Table
 
 from core.datasets import load_datasets
-from serving_api import repository
-from serving_api.parameters import TextsParameters
-from serving_api.query import page_query
-from serving_api.replica import Replica
-from serving_api.replica_tables import derive
-from serving_api.search_follower import SearchFollower
-from serving_api.search_pages import list_hits
+from serving_api.replica.replica import Replica
+from serving_api.replica.tables import derive
+from serving_api.search.follower import SearchFollower
+from serving_api.search.pages import list_hits
 from serving_api.settings import ReplicaSettings
+from serving_api.texts import repository
+from serving_api.texts.parameters import TextsParameters
+from serving_api.texts.query import page_query
 
 _REPEATS = 15
 _SECONDS = 60.0

@@ -11,10 +11,10 @@ from rich.table import Table
 from core.datasets import load_datasets
 from load_testing.bench.memory import peak_memory
 from load_testing.bench.serving_rows import make_replica
-from serving_api.replica import Replica
+from serving_api.replica.replica import Replica
 from serving_api.settings import DataSettings, ReplicaSettings
-from serving_api.snapshots.request import parse_request
-from serving_api.snapshots.snapshots import Snapshots
+from serving_api.snapshots.schemas import parse_request
+from serving_api.snapshots.service import Snapshots
 
 _THREADS = 2
 _SAME_ROWS = """

@@ -1,12 +1,88 @@
-"""The dataset card of a snapshot: its README.md, in the format of the Hugging Face Hub."""
+"""The dataset card of a snapshot."""
+
+import json
+import re
+from typing import Any
+
+import yaml
 
 from core.datasets import LabelRule
-from serving_api.agreement import Estimate
 from serving_api.snapshots.columns import COLUMNS
 from serving_api.snapshots.facts import Facts
-from serving_api.snapshots.front_matter import make_front_matter
-from serving_api.snapshots.literals import fenced, literal
 from serving_api.snapshots.manifest import Manifest
+from serving_api.statistics.agreement import Estimate
+
+
+def literal(value: object) -> str:
+    """Return a value as JSON in one code span, on one line: no character of it means anything to Markdown.
+
+    What would end the span or a cell of a table, and what cannot be seen, is escaped as JSON does it.
+    """
+    shown = json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return f"`{''.join(c if c.isprintable() and c not in '`|' else _escape(c) for c in shown)}`"
+
+
+def fenced(markdown: str) -> str:
+    """Return a text in a fenced code block; the fence is longer than any row of backticks in it."""
+    longest = max((len(ticks) for ticks in re.findall("`+", markdown)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}markdown\n{markdown.strip()}\n{fence}"
+
+
+def _escape(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
+
+
+_MAGNITUDES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"))
+_LARGER = ((10**7, "1M<n<10M"), (10**8, "10M<n<100M"), (10**9, "100M<n<1B"))
+# The Hub takes codes of ISO 639; fewer texts than this share may be mistakes of the detector.
+_LANGUAGE = re.compile("[a-z]{2,3}")
+_UNKNOWN_LANGUAGE = "und"
+_LANGUAGE_SHARE = 0.01
+
+
+def make_front_matter(manifest: Manifest, facts: Facts) -> str:
+    """Return the YAML in front of the card, without the lines around it."""
+    files = [{"split": name, "path": split.path} for name, split in manifest.splits.items()]
+    splits = [
+        {"name": name, "num_bytes": split.memory_bytes, "num_examples": split.rows}
+        for name, split in manifest.splits.items()
+    ]
+    matter: dict[str, Any] = {
+        "pretty_name": manifest.dataset,
+        "license": facts.license,
+        "language": list_languages(facts),
+        "task_categories": ["text-classification"],
+        "size_categories": [_magnitude(manifest.rows)],
+        "tags": ["human-annotated", "croissant"],
+        "configs": [{"config_name": "default", "data_files": files}],
+        "dataset_info": {
+            "features": [{"name": name, "dtype": column.type} for name, column in COLUMNS.items()],
+            "splits": splits,
+            "download_size": sum(split.bytes for split in manifest.splits.values()),
+            "dataset_size": sum(split.memory_bytes for split in manifest.splits.values()),
+        },
+    }
+    # As ASCII on lines of any length: nothing in it can look like the end of the YAML.
+    dumped: str = yaml.safe_dump(
+        {key: value for key, value in matter.items() if value}, sort_keys=False, width=10**9
+    )
+    return dumped
+
+
+def list_languages(facts: Facts) -> list[str]:
+    """Return the codes of ISO 639 of the languages that a hundredth of the texts, or more, are in."""
+    return [
+        code
+        for code, texts in facts.languages.items()
+        if _LANGUAGE.fullmatch(code) and code != _UNKNOWN_LANGUAGE and texts >= _LANGUAGE_SHARE * facts.texts
+    ]
+
+
+def _magnitude(texts: int) -> str:
+    return next((name for end, name in (*_MAGNITUDES, *_LARGER) if texts < end), "n>1B")
+
 
 _DISPUTED = "null"  # as the manifest counts them
 _RULES = {

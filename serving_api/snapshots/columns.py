@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from serving_api.export_columns import COLUMNS as EXPORTED
+from serving_api.columns import COLUMNS as EXPORTED
 
 
 class Column(NamedTuple):

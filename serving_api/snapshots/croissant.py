@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from serving_api.snapshots.card import list_languages
 from serving_api.snapshots.columns import COLUMNS, MOMENT
 from serving_api.snapshots.facts import Facts
-from serving_api.snapshots.front_matter import list_languages
 from serving_api.snapshots.manifest import Manifest, SplitFile
 
 # The specification's own, in full: readers compare it.

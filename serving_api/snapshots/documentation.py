@@ -13,12 +13,12 @@ from core.openapi import (
     wrong_field,
     wrong_parameter,
 )
-from serving_api.documentation import EXAMPLE_ID
-from serving_api.parameters import EXAMPLE_CURSOR
-from serving_api.snapshots.lists import DiffPage, SnapshotPage
 from serving_api.snapshots.manifest import CARD, CROISSANT, Manifest
 from serving_api.snapshots.manifest import MANIFEST as MANIFEST_FILE
-from serving_api.snapshots.request import SnapshotCreate, SnapshotRewrite
+from serving_api.snapshots.pages import DiffPage, SnapshotPage
+from serving_api.snapshots.schemas import SnapshotCreate, SnapshotRewrite
+from serving_api.texts.documentation import EXAMPLE_ID
+from serving_api.texts.parameters import EXAMPLE_CURSOR
 
 _HASH = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _SPLITS = {

@@ -8,10 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from core.datasets import Dataset
 from core.models import AnnotationStatus
-from serving_api.agreement import Estimate, agreement
-from serving_api.query import Condition, TextsQuery, conditions
-from serving_api.replica_tables import Role
-from serving_api.statistics_queries import count_votes
+from serving_api.replica.tables import Role
+from serving_api.statistics.agreement import Estimate, agreement
+from serving_api.statistics.repository import count_votes
+from serving_api.texts.query import Condition, TextsQuery, conditions
 
 _SOURCES_SHOWN = 20
 

@@ -10,8 +10,8 @@ from pyarrow import compute as pc
 from pyarrow import parquet
 
 from core.problems import NotFound
-from serving_api.changes import feed_of
-from serving_api.replica import Replica
+from serving_api.changes.service import feed_of
+from serving_api.replica.replica import Replica
 from serving_api.snapshots.manifest import Manifest
 from serving_api.snapshots.storage import Storage, reaching_storage
 

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from core.datasets import Datasets, load_datasets
 from core.settings import AccessSettings, DatabaseSettings
 from serving_api.main import create_app
-from serving_api.replica import Replica
+from serving_api.replica.replica import Replica
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 from tests.conftest import fresh_database
 from tests.integration.serving_api.labelling import Labeller

@@ -13,7 +13,7 @@ from core.annotations import Response, replace_annotations
 from core.datasets import Dataset, adjudication_of
 from core.models import AnnotationStatus, Text
 from core.text_identity import text_id
-from serving_api.replica import Replica
+from serving_api.replica.replica import Replica
 from tests.waiting import wait_for
 
 _DATASETS = {name: Dataset(labels=("yes", "no"), guidelines="x", dispute_extra=2) for name in ("toxicity", "mood")}

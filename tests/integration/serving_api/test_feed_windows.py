@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from core.settings import DatabaseSettings
-from serving_api import feed
-from serving_api.feed import CHANGES, EVERYTHING, Snapshot, StampedAhead
+from serving_api.replica import feed
+from serving_api.replica.feed import CHANGES, EVERYTHING, Snapshot, StampedAhead
 from tests.integration.serving_api.labelling import Labeller
 
 START, END = 1000, 1002

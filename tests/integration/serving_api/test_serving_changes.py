@@ -10,9 +10,9 @@ from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from core.datasets import Dataset, Datasets
-from serving_api import changes as changes_module
-from serving_api import recent_items
-from serving_api.replica import Replica
+from serving_api.changes import service as changes_module
+from serving_api.replica import recent_items
+from serving_api.replica.replica import Replica
 from tests.integration.serving_api.conftest import Serve
 from tests.integration.serving_api.labelling import Labeller
 from tests.integration.serving_api.mirror import Mirror, all_texts

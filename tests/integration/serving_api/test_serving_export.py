@@ -220,7 +220,7 @@ def test_wrong_parameters_are_named(client: TestClient, items: list[Item]) -> No
 def test_an_order_holds_over_all_parts(
     serve: Serve, labeller: Labeller, order: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving_api.export_query.SORTED_ROWS", 7)
+    monkeypatch.setattr("serving_api.exports.repository.SORTED_ROWS", 7)
     for number in range(40):
         labeller.add_label(f"text {number}")
     with labeller.engine.begin() as connection:

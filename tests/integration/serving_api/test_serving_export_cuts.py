@@ -19,11 +19,11 @@ from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from core.datasets import load_datasets
-from serving_api import exports
-from serving_api.export_formats import NDJSON
-from serving_api.export_query import ExportQuery, export_query, read_batches
-from serving_api.parameters import ExportParameters
-from serving_api.replica import Replica
+from serving_api.exports import service
+from serving_api.exports.formats import NDJSON
+from serving_api.exports.repository import ExportQuery, export_query, read_batches
+from serving_api.replica.replica import Replica
+from serving_api.texts.parameters import ExportParameters
 from tests.integration.serving_api.exporting import READ
 from tests.integration.serving_api.labelling import Labeller, wait_until
 from tests.integration.serving_api.served import served
@@ -127,7 +127,7 @@ def test_a_version_stays_to_the_end_while_labels_and_the_replica_change(
     many = [labeller.add_text(f"{number} " + "x" * 30_000) for number in range(600)]
     labeller.annotate({id_: {"ada": "toxic"} for id_ in many})
     labeller.wait_for(replica)
-    slots: exports.Exports = client.app.state.exports  # type: ignore[attr-defined]
+    slots: service.Exports = client.app.state.exports  # type: ignore[attr-defined]
     old_version = replica.loaded().version
 
     async def scenario() -> bytes:
@@ -172,8 +172,8 @@ def test_what_fails_on_the_way_does_not_look_whole(
             yield from [batch] * 300  # more than a group of rows
         raise duckdb.IOException("the disk is gone")
 
-    monkeypatch.setattr("serving_api.export_formats.GROUP_ROWS", 100)
-    monkeypatch.setattr(exports, "read_batches", failing)
+    monkeypatch.setattr("serving_api.exports.formats.GROUP_ROWS", 100)
+    monkeypatch.setattr(service, "read_batches", failing)
     with served(client.app, lifespan="off") as url, httpx.stream("GET", f"{url}/export.{name}") as answer:
         assert answer.status_code == 200
         with pytest.raises(httpx.RemoteProtocolError):
@@ -189,7 +189,7 @@ def test_what_fails_at_once_is_a_problem(
     def failing(*_: Any) -> Iterator[Any]:
         raise duckdb.OutOfMemoryException("no memory")
 
-    monkeypatch.setattr(exports, "schema_of", failing)
+    monkeypatch.setattr(service, "schema_of", failing)
     for _ in range(5):  # more than there are slots
         answer = client.get(f"/export.{name}")
         assert (answer.status_code, answer.json()["code"]) == (503, "too_busy")

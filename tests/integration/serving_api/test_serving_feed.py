@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from core.problems import Unavailable
 from core.settings import DatabaseSettings
 from serving_api.metrics import APPLY_SECONDS, LABEL_LAG_SECONDS
-from serving_api.replica import Replica
+from serving_api.replica.replica import Replica
 from serving_api.settings import ReplicaSettings
 from tests.integration.serving_api.conftest import Serve, World, fresh_world, make_client
 from tests.integration.serving_api.labelling import Labeller, assert_same, wait_until

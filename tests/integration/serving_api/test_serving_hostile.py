@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from serving_api.parameters import TextsParameters
+from serving_api.texts.parameters import TextsParameters
 from tests.integration.serving_api.conftest import World
 
 WRONG = {

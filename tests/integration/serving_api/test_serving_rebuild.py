@@ -14,8 +14,8 @@ import pytest
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
-from serving_api.follower import Follower
-from serving_api.replica import Replica, State
+from serving_api.replica.follower import Follower
+from serving_api.replica.replica import Replica, State
 from tests.integration.serving_api.labelling import Labeller, assert_same, wait_until
 from tests.programs import Program, running
 

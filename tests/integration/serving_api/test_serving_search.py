@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
-from serving_api.search_follower import SearchFollower
+from serving_api.search.follower import SearchFollower
 from tests.integration.serving_api.conftest import World
 from tests.integration.serving_api.labelling import Labeller, wait_until
 from tests.programs import running

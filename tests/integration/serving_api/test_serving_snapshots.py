@@ -10,7 +10,7 @@ from pyarrow import parquet
 from sqlalchemy import Engine, text
 from starlette.testclient import TestClient
 
-from serving_api.replica import Replica
+from serving_api.replica.replica import Replica
 from tests.integration.serving_api.labelling import Labeller
 
 

@@ -12,8 +12,8 @@ from starlette.testclient import TestClient
 
 from core.models import AnnotationStatus
 from core.text_identity import text_id
-from serving_api.agreement import agreement, cohen_kappa
-from serving_api.replica import Replica
+from serving_api.replica.replica import Replica
+from serving_api.statistics.agreement import agreement, cohen_kappa
 from tests.integration.serving_api.conftest import Serve
 from tests.integration.serving_api.labelling import Labeller
 

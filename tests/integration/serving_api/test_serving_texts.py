@@ -4,7 +4,7 @@ from starlette.testclient import TestClient
 
 from core.datasets import Dataset, Datasets
 from core.models import AnnotationStatus
-from serving_api.replica import Replica
+from serving_api.replica.replica import Replica
 from tests.integration.serving_api.conftest import LOCAL, Serve
 from tests.integration.serving_api.labelling import Labeller, wait_until
 

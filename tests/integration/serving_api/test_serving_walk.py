@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from serving_api.replica import Replica
+from serving_api.replica.replica import Replica
 from tests.integration.serving_api.labelling import Labeller
 
 Change = tuple[str, int]

@@ -7,9 +7,9 @@ from sqlalchemy import insert
 from starlette.testclient import TestClient
 
 from core.models import NearDuplicate
-from serving_api.replica import Replica
+from serving_api.replica.replica import Replica
 from serving_api.snapshots.facts import Facts
-from serving_api.snapshots.snapshots import Snapshots
+from serving_api.snapshots.service import Snapshots
 from tests.integration.serving_api.labelling import Labeller
 
 FORGOTTEN = "said by one person alone"

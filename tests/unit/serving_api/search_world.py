@@ -10,9 +10,9 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
-from serving_api import replica_tables as tables
-from serving_api.replica import Replica
-from serving_api.search_match import Match
+from serving_api.replica import tables as tables
+from serving_api.replica.replica import Replica
+from serving_api.search.matching import Match
 from serving_api.settings import ReplicaSettings
 
 # Latin with accents, German, Turkish, Greek with a final sigma, Cyrillic, Arabic with and without marks, Hebrew,

@@ -14,12 +14,12 @@ from pyarrow import parquet
 
 from core.datasets import load_datasets
 from load_testing.bench.serving_rows import make_replica
-from serving_api.replica import Replica
-from serving_api.replica_tables import derive
+from serving_api.replica.replica import Replica
+from serving_api.replica.tables import derive
 from serving_api.settings import DataSettings, ReplicaSettings
 from serving_api.snapshots.manifest import Manifest
-from serving_api.snapshots.request import parse_request
-from serving_api.snapshots.snapshots import Created, Snapshots
+from serving_api.snapshots.schemas import parse_request
+from serving_api.snapshots.service import Created, Snapshots
 
 _START = datetime(2026, 11, 1)  # noqa: DTZ001 - the replica holds UTC without a zone
 _INCOMING = """

@@ -11,8 +11,8 @@ import anyio
 from starlette.types import Message
 
 from core.datasets import DEFAULT_DATASET
-from serving_api.changes import Changes, ChangesQuery
-from serving_api.changes_endpoint import ChangesStream
+from serving_api.changes.endpoints import ChangesStream
+from serving_api.changes.service import Changes, ChangesQuery
 from serving_api.settings import ServingSettings
 
 

@@ -6,8 +6,8 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from core.keys import KeyRing
-from serving_api.follower import Follower
-from serving_api.replica import Replica
+from serving_api.replica.follower import Follower
+from serving_api.replica.replica import Replica
 from serving_api.settings import ReplicaSettings
 from tests.programs import free_port
 from tests.waiting import wait_for

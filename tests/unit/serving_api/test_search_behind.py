@@ -1,6 +1,6 @@
 """How long the search index has been behind."""
 
-from serving_api.search_follower import Behind
+from serving_api.search.follower import Behind
 
 
 def test_the_age_of_the_first_version_that_is_lacking() -> None:

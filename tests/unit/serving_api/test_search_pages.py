@@ -15,13 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.datasets import load_datasets
-from serving_api import repository, search_index, search_source
-from serving_api.cursor import Position
-from serving_api.parameters import TextsParameters
-from serving_api.query import PageQuery, page_query
-from serving_api.search_follower import SearchFollower
-from serving_api.search_match import Match
-from serving_api.search_pages import list_hits
+from serving_api.search import follower as search_source
+from serving_api.search import index
+from serving_api.search.follower import SearchFollower
+from serving_api.search.matching import Match
+from serving_api.search.pages import list_hits
+from serving_api.texts import repository
+from serving_api.texts.cursor import Position
+from serving_api.texts.parameters import TextsParameters
+from serving_api.texts.query import PageQuery, page_query
 from tests.unit.serving_api.search_world import World, made_world, model_matches, searches, texts
 
 _MEMORY = "/dev/shm"  # noqa: S108
@@ -72,7 +74,7 @@ def searched(*, scans: bool = True) -> Iterator[Searched]:
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of a few texts: searches go through all their steps."""
-    monkeypatch.setattr(search_index, "BLOCK_TEXTS", 2)
+    monkeypatch.setattr(index, "BLOCK_TEXTS", 2)
     monkeypatch.setattr(search_source, "BLOCK_TEXTS", 2)
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score  # type: ignore[import-untyped]
 from statsmodels.stats.inter_rater import fleiss_kappa  # type: ignore[import-untyped]
 
-from serving_api import agreement as module
-from serving_api.agreement import Agreement, Estimate, Votes, agreement, cohen_kappa, votes_of_pair
+from serving_api.statistics import agreement as module
+from serving_api.statistics.agreement import Agreement, Estimate, Votes, agreement, cohen_kappa, votes_of_pair
 
 Texts = list[list[str]]  # the answers about each text
 

@@ -1,5 +1,5 @@
-from serving_api.answer_cache import Answer, AnswerCache
-from serving_api.repository import Point
+from serving_api.texts.repository import Point
+from serving_api.texts.service import Answer, AnswerCache
 
 POINT = Point("cluster", 1)
 

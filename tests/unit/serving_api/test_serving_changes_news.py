@@ -1,4 +1,4 @@
-"""Tests of serving_api.changes_news."""
+"""Tests of serving_api.changes.notifier."""
 
 import asyncio
 from types import SimpleNamespace
@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from core.fair_shares import Places
-from serving_api.changes_news import News
+from serving_api.changes.notifier import News
 
 
 def test_who_waited_before_anything_was_read_goes_on_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving_api.changes_queries.newest_versions", lambda *_: {})
+    monkeypatch.setattr("serving_api.changes.repository.newest_versions", lambda *_: {})
 
     async def scenario() -> None:
         may_read, has_read = asyncio.Event(), asyncio.Event()

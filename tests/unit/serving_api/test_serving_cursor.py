@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving_api.cursor import Position, decode, encode, microseconds, moment
+from serving_api.texts.cursor import Position, decode, encode, microseconds, moment
 
 POSITIONS = st.builds(Position, st.integers(-(2**63), 2**63 - 1), st.uuids(allow_nil=True))
 

@@ -8,10 +8,10 @@ from pydantic import SecretStr
 
 from core.datasets import load_datasets
 from core.settings import AccessSettings, DatabaseSettings
-from serving_api import documentation, schemas
-from serving_api.dataset_viewer.documentation import RESPONSES as VIEWER
 from serving_api.main import create_app
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
+from serving_api.texts import documentation, schemas
+from serving_api.viewer.documentation import RESPONSES as VIEWER
 
 DATA_PATHS = [
     "/texts",

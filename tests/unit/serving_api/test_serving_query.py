@@ -2,8 +2,8 @@ import pytest
 
 from core.datasets import Dataset, Datasets
 from core.problems import InvalidFields
-from serving_api.parameters import TextsParameters
-from serving_api.query import Mismatch, TextsQuery, choose_dataset, conditions, page_query
+from serving_api.texts.parameters import TextsParameters
+from serving_api.texts.query import Mismatch, TextsQuery, choose_dataset, conditions, page_query
 
 DATASETS: Datasets = {
     "mood": Dataset(labels=("happy", "sad"), guidelines="…"),

@@ -11,8 +11,8 @@ import structlog
 
 from core.fair_shares import begin_request
 from core.problems import ShareExceeded, Unavailable
-from serving_api.query_pool import Connect, QueryPool
-from serving_api.replica import Replica, State
+from serving_api.replica.query_pool import Connect, QueryPool
+from serving_api.replica.replica import Replica, State
 from serving_api.settings import ReplicaSettings
 from serving_api.watchdog import Crew
 

@@ -12,8 +12,9 @@ import pytest
 
 from core.datasets import Dataset, Datasets
 from core.problems import InvalidFields
-from serving_api.cursor import Position, encode, microseconds
-from serving_api.parameters import (
+from serving_api.replica.tables import SEPARATOR, TABLES
+from serving_api.texts.cursor import Position, encode, microseconds
+from serving_api.texts.parameters import (
     AgreementParameters,
     DisputedParameters,
     ExportParameters,
@@ -22,7 +23,7 @@ from serving_api.parameters import (
     SourceParameters,
     TextsParameters,
 )
-from serving_api.query import (
+from serving_api.texts.query import (
     Condition,
     Mismatch,
     agreement_query,
@@ -34,8 +35,7 @@ from serving_api.query import (
     page_query,
     texts_query,
 )
-from serving_api.replica_tables import SEPARATOR, TABLES
-from serving_api.repository import list_disputed, list_items
+from serving_api.texts.repository import list_disputed, list_items
 
 DATASETS: Datasets = {
     "mood": Dataset(labels=("happy", "sad"), guidelines="…"),

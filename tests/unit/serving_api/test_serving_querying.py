@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.problems import Unavailable
-from serving_api.replica_file import ReplicaFile
+from serving_api.replica.file import ReplicaFile
 from serving_api.settings import ReplicaSettings
 
 

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from serving_api.replica_file import ReplicaFile
-from serving_api.replica_folder import ReplicaFolder
+from serving_api.replica.file import ReplicaFile
+from serving_api.replica.folder import ReplicaFolder, building_turn, claim
 from serving_api.settings import ReplicaSettings
-from serving_api.slots import building_turn, claim
 
 
 @pytest.fixture

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.datasets import load_datasets
-from serving_api import cursor as cursors
-from serving_api import repository
-from serving_api.cursor import Position
-from serving_api.parameters import Order, TextsParameters
-from serving_api.query import Condition, PageQuery, page_conditions, page_query
-from serving_api.replica_tables import TABLES
-from serving_api.repository import Row, list_items
-from serving_api.windows import Sample, is_sparse, list_page, take_sample
+from serving_api.replica.tables import TABLES
+from serving_api.texts import cursor as cursors
+from serving_api.texts import repository
+from serving_api.texts.cursor import Position
+from serving_api.texts.paging import Sample, is_sparse, list_page, take_sample
+from serving_api.texts.parameters import Order, TextsParameters
+from serving_api.texts.query import Condition, PageQuery, page_conditions, page_query
+from serving_api.texts.repository import Row, list_items
 
 _START = datetime(2026, 1, 1)  # noqa: DTZ001 - the replica holds UTC without a zone
 _INSERT = """

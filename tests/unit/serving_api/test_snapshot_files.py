@@ -13,7 +13,7 @@ from core.problems import Conflict, InvalidFields, NotFound, Unavailable
 from serving_api.snapshots import storage, writer_lock
 from serving_api.snapshots.diff import Difference
 from serving_api.snapshots.manifest import MANIFEST, Manifest
-from serving_api.snapshots.parquet_files import SplitWriter
+from serving_api.snapshots.writer import SplitWriter
 from tests.unit.serving_api.snapshot_world import Row, World, world
 
 _ROWS = [Row(number, ["toxic", "non_toxic", None][number % 3], text=f"text {number}") for number in range(900)]

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from core.negotiation import Router
 from core.web import install_web
-from serving_api.fair_threads import FairThreads
-from serving_api.snapshots.file_response import ServedFile, pieces, send_file
-from serving_api.snapshots.ranges import Part
+from serving_api.replica.fair_threads import FairThreads
+from serving_api.snapshots.files import Part, ServedFile, pieces, send_file
 from serving_api.snapshots.storage import Storage
 
 _SIZE = 300_000  # more than one piece

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from core.problems import Unavailable
-from serving_api.dataset_viewer import live, rendering, snapshot
-from serving_api.dataset_viewer.columns import LIVE, columns_of, feature_types
-from serving_api.dataset_viewer.documentation import RESPONSES
-from serving_api.dataset_viewer.parquet_rows import SplitReader
-from serving_api.dataset_viewer.slices import NumberedRow, Slice, Span
-from serving_api.search_match import Match, Search
+from serving_api.search.matching import Match, Search
+from serving_api.viewer import live, rendering, snapshot
+from serving_api.viewer.columns import LIVE, columns_of, feature_types
+from serving_api.viewer.documentation import RESPONSES
+from serving_api.viewer.parquet_rows import SplitReader
+from serving_api.viewer.slices import NumberedRow, Slice, Span
 from tests.unit.serving_api.viewer_world import make_parquet, make_replica, make_rows
 
 ROWS = make_rows(50)

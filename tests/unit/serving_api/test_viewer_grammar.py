@@ -4,8 +4,8 @@ from datetime import datetime
 
 import pytest
 
-from serving_api.dataset_viewer.columns import LIVE
-from serving_api.dataset_viewer.where import (
+from serving_api.viewer.columns import LIVE
+from serving_api.viewer.where import (
     Among,
     Between,
     Comparison,

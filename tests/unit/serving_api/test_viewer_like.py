@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from serving_api.dataset_viewer.columns import LIVE
-from serving_api.dataset_viewer.like import (
+from serving_api.viewer.columns import LIVE
+from serving_api.viewer.like import (
     LENGTH_MAX,
     PERCENTS_MAX,
     PERCENTS_WITH_UNDERSCORES_MAX,
@@ -17,7 +17,7 @@ from serving_api.dataset_viewer.like import (
     canonical,
     like,
 )
-from serving_api.dataset_viewer.where import LIKES_MAX, NotUnderstood, parse_where
+from serving_api.viewer.where import LIKES_MAX, NotUnderstood, parse_where
 
 # Letters that fold in several ways, signs of regular expressions, ends of lines, and more than one byte.
 _LETTERS = "aAbẞßİiıΣσςéÉ😀\n\r\0 .*+?()[]{}|^$\\#-&~'\""

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving_api.dataset_viewer import live, places
-from serving_api.dataset_viewer.slices import Span
-from serving_api.replica_tables import TABLES
-from serving_api.totals import BUILD
-from serving_api.windows import Sample
+from serving_api.replica.tables import TABLES
+from serving_api.replica.totals import BUILD
+from serving_api.texts.paging import Sample
+from serving_api.viewer import live, offsets
+from serving_api.viewer.slices import Span
 from tests.unit.serving_api.viewer_world import FIRST
 
 _DATASETS = ["toxicity", "mood"]
@@ -67,8 +67,8 @@ def test_any_span_is_that_of_a_plain_sort(
     items = _fill(replica, drawn)
     samples = [Sample(sorted(sampled), 3), Sample([moment for moment, _, _ in items[::3]], 3), Sample([], 1)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(places, "SORTED_ROWS", 4)
-        patch.setattr(places, "MARGIN", 2)
+        patch.setattr(offsets, "SORTED_ROWS", 4)
+        patch.setattr(offsets, "MARGIN", 2)
         for dataset in _DATASETS:
             of_dataset = [str(id_) for _, id_, of in items if of == dataset]
             for sample in samples:
@@ -85,8 +85,8 @@ def test_a_row_is_at_its_place_of_a_plain_sort(
     items = _fill(replica, drawn)
     of_dataset = [(id_, moment) for moment, id_, dataset in items if dataset == "mood"]
     wanted = [place for place in chosen if place < len(of_dataset)]
-    days = places.get_days(replica, "mood")
-    assert places.get_places(replica, days, [of_dataset[place] for place in wanted]) == wanted
+    days = offsets.get_days(replica, "mood")
+    assert offsets.get_places(replica, days, [of_dataset[place] for place in wanted]) == wanted
 
 
 def test_a_window_is_small_wherever_it_is(replica: duckdb.DuckDBPyConnection) -> None:
@@ -109,9 +109,9 @@ def test_a_window_is_small_wherever_it_is(replica: duckdb.DuckDBPyConnection) ->
     )
     moments = replica.execute("select labelled_at from items where rowid % 30 = 0 order by 1").fetchall()
     sample = Sample([moment for (moment,) in moments], 30)
-    days = places.get_days(replica, "toxicity")
+    days = offsets.get_days(replica, "toxicity")
     assert days.total == 60000
     for place in range(0, days.total, 1777):
-        window = places.find_window(replica, days, sample, place)
+        window = offsets.find_window(replica, days, sample, place)
         assert window.before <= place < window.end
-        assert window.end - window.before <= places.SORTED_ROWS
+        assert window.end - window.before <= offsets.SORTED_ROWS

@@ -12,13 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.problems import InvalidFields
-from serving_api.dataset_viewer import live, snapshot
-from serving_api.dataset_viewer.asked import read_filter
-from serving_api.dataset_viewer.columns import LIVE
-from serving_api.dataset_viewer.conditions import LIVE_NAMES, condition_of
-from serving_api.dataset_viewer.parquet_rows import SplitReader
-from serving_api.dataset_viewer.slices import Slice, Span
-from serving_api.dataset_viewer.where import DEPTH_MAX, LENGTH_MAX, NotUnderstood, parse_orderby, parse_where
+from serving_api.viewer import live, snapshot
+from serving_api.viewer.columns import LIVE
+from serving_api.viewer.conditions import LIVE_NAMES, condition_of, read_filter
+from serving_api.viewer.parquet_rows import SplitReader
+from serving_api.viewer.slices import Slice, Span
+from serving_api.viewer.where import DEPTH_MAX, LENGTH_MAX, NotUnderstood, parse_orderby, parse_where
 from tests.unit.serving_api.viewer_world import Where, make_parquet, make_replica, make_rows, wheres
 
 ROWS = make_rows(50)

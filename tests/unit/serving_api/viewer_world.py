@@ -11,10 +11,10 @@ import duckdb
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from serving_api.export_columns import COLUMNS, typed
-from serving_api.export_formats import with_zone
-from serving_api.replica_tables import TABLES
-from serving_api.totals import BUILD
+from serving_api.columns import COLUMNS, typed
+from serving_api.exports.formats import with_zone
+from serving_api.replica.tables import TABLES
+from serving_api.replica.totals import BUILD
 
 Row = dict[str, Any]
 

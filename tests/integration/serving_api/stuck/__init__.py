@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from core.settings import read_settings
 from serving_api.main import make_app
-from serving_api.query_pool import QueryPool
+from serving_api.replica.query_pool import QueryPool
 from serving_api.settings import ServingSettings
 
 # A pattern that is no constant: DuckDB's own LIKE, which goes back and forth.

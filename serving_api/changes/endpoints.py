@@ -1,0 +1,129 @@
+"""GET /changes: parse, delegate, return; the same path as pages and as server-sent events."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from http import HTTPStatus
+from typing import Annotated, Any, cast
+
+import structlog
+from fastapi import Depends, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from sse_starlette.sse import EventSourceResponse, SendTimeoutError
+from starlette.types import Receive, Scope, Send
+
+from core.negotiation import choose_media_type
+from serving_api.changes.service import Changes, ChangesQuery, Page
+from serving_api.dependencies import DatasetsDep, ReplicaDep
+from serving_api.replica.replica import Replica
+from serving_api.responses import client_gone, respond
+from serving_api.settings import ServingSettings
+from serving_api.texts.parameters import ChangesParameters
+from serving_api.texts.query import choose_dataset
+
+log = structlog.get_logger()
+
+EVENTS = "text/event-stream"
+_SENT = ("application/json", EVENTS)
+_VERSION_MAX = 2**63 - 1
+
+
+async def _changes(request: Request) -> Changes:
+    return cast(Changes, request.app.state.changes)
+
+
+async def _settings(request: Request) -> ServingSettings:
+    return cast(ServingSettings, request.app.state.serving_settings)
+
+
+LastEventId = Annotated[
+    int | None,
+    Header(
+        alias="Last-Event-ID",
+        ge=0,
+        le=_VERSION_MAX,
+        description="Events only: the last `id` that was received; goes before `since`. Browsers send it.",
+        examples=[91342],
+    ),
+]
+
+
+async def get_changes(
+    request: Request,
+    parameters: Annotated[ChangesParameters, Query()],
+    changes: Annotated[Changes, Depends(_changes)],
+    settings: Annotated[ServingSettings, Depends(_settings)],
+    replica: ReplicaDep,
+    datasets: DatasetsDep,
+    last_event_id: LastEventId = None,
+) -> Response:
+    """Follow the labels: what was labelled, labelled anew or has lost its label, in the order of versions.
+
+    Pass `next` as `since`. Whoever applies page after page holds the same labels as this API. A text is on a page
+    once at most. A page ends with a version, so it may be longer than `limit`. `wait` makes it a long poll.
+
+    With `Accept: text/event-stream` the same comes as server-sent events, for as long as the client listens:
+    `upsert` and `delete`, and first of all `feed`. An `id` is the version up to which everything was sent.
+    """
+    dataset = choose_dataset(parameters.dataset, (), datasets)
+    changes.check_feed(parameters.feed)
+    query = ChangesQuery(dataset, parameters.since, parameters.limit, parameters.feed)
+    if choose_media_type(_SENT, ",".join(request.headers.getlist("accept"))) == EVENTS:
+        since = parameters.since if last_event_id is None else last_event_id
+        query = ChangesQuery(dataset, since, parameters.limit, parameters.feed)
+        return ChangesStream(changes, query, settings)
+    page = await changes.page(query)
+    if page.is_empty and parameters.wait:
+        with changes.news.waiting("poll"):
+            await _first_done(changes.wait(query, parameters.wait), client_gone(request.receive))
+        page = await changes.page(query)
+    return _respond(request, replica, page)
+
+
+class ChangesStream(EventSourceResponse):
+    """The changes as events; while it is sent, it counts as one client that waits."""
+
+    def __init__(self, changes: Changes, query: ChangesQuery, settings: ServingSettings) -> None:
+        super().__init__(
+            changes.events(query),
+            headers={"Vary": "Accept"},
+            ping=settings.changes_heartbeat_seconds,
+            send_timeout=settings.changes_send_seconds,
+        )
+        self._news = changes.news
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._news.waiting("stream"):
+            try:
+                await super().__call__(scope, receive, send)
+            # A heartbeat may run out of time with the event that it waits behind: then both come, in a group.
+            except* SendTimeoutError:
+                log.info("changes.client_stuck")
+
+
+def _respond(request: Request, replica: Replica, page: Page) -> Response:
+    response = respond(request, replica, page.answer)
+    response.headers["Vary"] = "Accept"
+    request.scope.pop("answer_key")  # the shortcut would send it without what is special here
+    if page.rest is None or response.status_code != HTTPStatus.OK:
+        return response
+    del response.headers["content-length"]
+    if request.method == "HEAD":
+        return Response(headers=response.headers)
+    return StreamingResponse(_joined(page.answer.body, page.rest), headers=response.headers)
+
+
+async def _joined(head: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield head
+    async for part in rest:
+        yield part
+
+
+async def _first_done(*waits: Coroutine[Any, Any, None]) -> None:
+    """Return when the first of them is done; the others are ended."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,212 @@
+"""The change feed as clients follow it: pages, long polls, events.
+
+No transaction, cursor or thread is held while a client reads or waits. A page of many batches reads each one by
+itself: an item that changes meanwhile has gone to a later version, and so to a later page.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import duckdb
+import orjson
+from sse_starlette.event import ServerSentEvent
+
+from core.fair_shares import Turns, current_client
+from core.problems import FieldError, ShareExceeded, Unavailable
+from serving_api.changes.notifier import News
+from serving_api.changes.repository import Change, Place, after_version, find_page_end, list_changes
+from serving_api.replica.fair_threads import ANY_NUMBER
+from serving_api.replica.query_pool import QueryPool
+from serving_api.replica.replica import Replica
+from serving_api.texts.query import Mismatch
+from serving_api.texts.repository import Point
+from serving_api.texts.service import Answer, AnswerCache, etag
+
+T = TypeVar("T")
+
+_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
+
+PAGE_BATCH = 1000
+_EVENTS_BATCH = 200
+_RETRY_SECONDS = 1.0
+_TRIES = 30
+# A version that is higher than what is known here comes from another serving process, which is ahead by as much.
+_AHEAD_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class ChangesQuery:
+    """Which changes are meant."""
+
+    dataset: str
+    since: int
+    limit: int
+    feed: str | None
+
+
+class Page(NamedTuple):
+    """A page; one that is too long for one answer in memory has `rest`, with which its body goes on."""
+
+    answer: Answer
+    is_empty: bool
+    rest: AsyncIterator[bytes] | None
+
+
+class _Batch(NamedTuple):
+    point: Point
+    changes: list[Change]
+    has_more: bool
+    end: int
+
+
+class Changes:
+    """Answers who follows the changes."""
+
+    def __init__(self, replica: Replica, pool: QueryPool, cache: AnswerCache, news: News, readers: int) -> None:
+        self.news = news
+        self._replica = replica
+        self._pool = pool
+        self._cache = cache
+        # When labels arrive, all who wait come at once: they leave room for others, and find what is cached.
+        self._turns = Turns("reads of changes", readers, ANY_NUMBER, 1)
+
+    def check_feed(self, feed: str | None) -> None:
+        """Refuse to go on with the versions of another database.
+
+        Raises:
+            Mismatch: the database is not the one of `feed`.
+            Unavailable: nothing is loaded yet.
+        """
+        if feed not in {None, feed_of(self._replica.loaded().identity)}:
+            detail = (
+                "The database is another one, and its versions too: begin anew, with an empty mirror and since=0."
+            )
+            raise Mismatch(FieldError("feed_replaced", detail, parameter="feed"))
+
+    async def page(self, query: ChangesQuery) -> Page:
+        """Return the changes after `query.since`."""
+        key = f"changes {query}".encode()
+        state = self._replica.loaded()
+        answer = self._cache.get_or_none(Point(state.identity, state.version), key)
+        if answer:
+            return Page(answer, is_empty=False, rest=None)
+        if query.since >= state.version:
+            point = Point(state.identity, state.version)
+            body = b'{"items":[' + _tail(query.since, point)
+            return Page(Answer(body, point, etag(point, key), key, query.dataset), is_empty=True, rest=None)
+        batch = await self._pool.run(lambda cursor, point: _first_batch(cursor, point, query))
+        head = b'{"items":[' + b",".join(map(render, batch.changes))
+        if batch.has_more:
+            return Page(
+                Answer(head, batch.point, etag(batch.point, key), key, query.dataset),
+                is_empty=False,
+                rest=self._rest(query, batch),
+            )
+        body = head + _tail(batch.end, batch.point)
+        answer = Answer(body, batch.point, etag(batch.point, key), key, query.dataset)
+        if batch.changes:
+            self._cache.put(key, answer)
+        return Page(answer, is_empty=not batch.changes, rest=None)
+
+    async def wait(self, query: ChangesQuery, seconds: float) -> None:
+        """Wait for a change after `query.since`, at most so many seconds."""
+        if query.since > self._replica.loaded().cursor:
+            seconds = min(seconds, _AHEAD_SECONDS)
+        await self.news.wait_beyond(query.dataset, query.since, seconds)
+
+    async def events(self, query: ChangesQuery) -> AsyncIterator[bytes]:
+        """Send the changes after `query.since`, and those to come.
+
+        Ends when the server stops, and when the database becomes another one.
+        """
+        state = self._replica.loaded()
+        place, heard = after_version(query.since), 0
+        about = {"feed": feed_of(state.identity), "version": state.version}
+        yield ServerSentEvent(
+            orjson.dumps(about).decode(), event="feed", retry=int(_RETRY_SECONDS * 1000)
+        ).encode()
+        while not self.news.is_stopping:
+            batch = await self._read(query, place, None, _EVENTS_BATCH)
+            if batch.point.identity != state.identity:
+                return
+            if batch.changes:
+                yield b"".join(map(_event, batch.changes))
+                place = _place_after(batch.changes[-1])
+            if not batch.has_more:
+                heard = await self.news.wait_beyond(query.dataset, max(place.version, heard))
+
+    async def _rest(self, query: ChangesQuery, batch: _Batch) -> AsyncIterator[bytes]:
+        first = batch
+        while batch.has_more:
+            batch = await self._read(query, _place_after(batch.changes[-1]), first.end, PAGE_BATCH)
+            if batch.point.identity != first.point.identity:
+                raise Unavailable("The database was replaced while a page was being sent.", code="feed_replaced")
+            if batch.changes:
+                yield b"," + b",".join(map(render, batch.changes))
+        yield _tail(first.end, first.point)
+
+    async def _read(self, query: ChangesQuery, after: Place, end: int | None, count: int) -> _Batch:
+        """Read one batch more; while there is no room, try again: the answer has begun."""
+        work = lambda cursor, point: _batch(cursor, point, query.dataset, after, end, count)  # noqa: E731
+        for _ in range(_TRIES):
+            try:
+                return await self._in_turn(work)
+            except (ShareExceeded, Unavailable):
+                await asyncio.sleep(_RETRY_SECONDS)
+        return await self._in_turn(work)
+
+    async def _in_turn(self, work: Callable[[duckdb.DuckDBPyConnection, Point], T]) -> T:
+        async with self._turns.turn(current_client()):
+            return await self._pool.run(work)
+
+
+def feed_of(identity: str) -> str:
+    """Return what clients see of a database's identity."""
+    return hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+def render(change: Change) -> bytes:
+    """Return a change as it travels."""
+    row = change.row
+    if change.is_delete:
+        return orjson.dumps(
+            {"op": "delete", "version": row["version"], "id": row["id"], "dataset": row["dataset"]}
+        )
+    return b'{"op":"upsert","version":%d,%b' % (row["version"], row["document"][1:].encode())
+
+
+def _event(change: Change) -> bytes:
+    # An id says that everything up to it was sent, so only the last change of a version has one.
+    version = str(change.place.version) if change.ends_version else None
+    kind = "delete" if change.is_delete else "upsert"
+    return ServerSentEvent(_on_one_line(render(change).decode()), event=kind, id=version).encode()
+
+
+def _on_one_line(json: str) -> str:
+    """Escape what many clients take for the end of a line, though in events it is none."""
+    return json if json.isascii() else json.translate(_LINE_ENDS)
+
+
+def _first_batch(cursor: duckdb.DuckDBPyConnection, point: Point, query: ChangesQuery) -> _Batch:
+    end = find_page_end(cursor, query.dataset, query.since, query.limit)
+    if end is None:
+        return _Batch(point, [], has_more=False, end=query.since)
+    return _batch(cursor, point, query.dataset, after_version(query.since), end, PAGE_BATCH)
+
+
+def _batch(
+    cursor: duckdb.DuckDBPyConnection, point: Point, dataset: str, after: Place, end: int | None, count: int
+) -> _Batch:
+    changes, has_more = list_changes(cursor, dataset, after, end, count)
+    return _Batch(point, changes, has_more, after.version if end is None else end)
+
+
+def _place_after(change: Change) -> Place:
+    return after_version(change.place.version) if change.ends_version else change.place
+
+
+def _tail(end: int, point: Point) -> bytes:
+    return b'],"next":%d,"feed":"%b"}' % (end, feed_of(point.identity).encode())

@@ -1,0 +1,85 @@
+"""Reads what is exported: batch by batch, and never more at once than a part of it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+
+import duckdb
+import pyarrow as pa
+
+from core.datasets import Datasets
+from serving_api.texts.parameters import ExportParameters, Order, TextsParameters
+from serving_api.texts.query import Condition, TextsQuery, conditions, ordering, page_query
+
+# As many as DuckDB makes at a time.
+_BATCH_ROWS = 2048
+# About so many rows are sorted at a time.
+SORTED_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class ExportQuery:
+    """Which labelled texts are exported."""
+
+    texts: TextsQuery
+    order: Order | None  # None: as they lie in the replica
+
+    @property
+    def key(self) -> bytes:
+        """The same for queries that ask for the same rows in the same order, and only for them."""
+        return f"{self.order} ".encode() + self.texts.fingerprint
+
+
+def export_query(parameters: ExportParameters, datasets: Datasets) -> ExportQuery:
+    """Return the query that the parameters ask for.
+
+    Raises:
+        InvalidFields: the dataset or a label is not known; each is named.
+        Mismatch: a label belongs to another dataset.
+    """
+    given = parameters.model_dump(include=set(TextsParameters.model_fields), exclude_unset=True)
+    page = page_query(TextsParameters.model_validate(given), parameters.label, datasets)
+    return ExportQuery(page.texts, Order(parameters.order) if parameters.order else None)
+
+
+def schema_of(cursor: duckdb.DuckDBPyConnection, columns: str) -> pa.Schema:
+    """Return how the batches of a select list look."""
+    return cursor.execute(f"select {columns} from items limit 0").to_arrow_reader(1).schema  # noqa: S608
+
+
+def read_batches(cursor: duckdb.DuckDBPyConnection, query: ExportQuery, columns: str) -> Iterator[pa.RecordBatch]:
+    """Yield the select list of all the rows; DuckDB goes on reading only while they are taken."""
+    where, values = conditions(query.texts)
+    for (of_part, bounds), order in _parts(cursor, query.order):
+        statement = f"select {columns} from items where {where} and {of_part} {order}"  # noqa: S608 - known columns
+        yield from cursor.execute(statement, [*values, *bounds]).to_arrow_reader(_BATCH_ROWS)
+
+
+def _parts(cursor: duckdb.DuckDBPyConnection, order: Order | None) -> Iterator[tuple[Condition, str]]:
+    """Yield the conditions of parts that follow one another, and the order within them.
+
+    Whoever asks for an order gets one span of time after the other: a sort of all rows would keep all of them. The
+    rows lie nearly in order of time, so that a span is found without reading the others.
+    """
+    if order is None:
+        yield ("true", []), ""
+        return
+    for span in spans(cursor, order):
+        yield span, f"order by {ordering(order)}"
+
+
+def spans(cursor: duckdb.DuckDBPyConnection, order: Order) -> Iterator[Condition]:
+    """Yield the conditions of spans of time that follow one another, each of few enough rows to be sorted."""
+    every = f"select distinct labelled_at from items where rowid % {SORTED_ROWS} = 0 order by 1"  # noqa: S608
+    starts = [row[0] for row in cursor.execute(every).fetchall()]
+    found = [*pairwise([None, *starts, None])]
+    for span in found if order is Order.OLDEST else reversed(found):
+        yield _within(span)
+
+
+def _within(span: Sequence[datetime | None]) -> Condition:
+    start, end = span
+    found = [("labelled_at >= ?", start)] if start else []
+    found += [("labelled_at < ?", end)] if end else []
+    return " and ".join(["true", *(sql for sql, _ in found)]), [value for _, value in found]

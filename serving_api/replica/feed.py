@@ -1,0 +1,190 @@
+"""Reads the change feed from Postgres as Arrow batches; see core.change_feed for how a window works."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from adbc_driver_postgresql import dbapi
+from sqlalchemy.dialects import postgresql
+
+from core.change_feed import WINDOW_END
+from core.database import connection_string
+from core.datasets import adjudication_of
+from core.keys import ValidKey, select_valid_keys
+from core.models import LabelStatus
+from serving_api.replica.tables import Role
+
+# Which history of transaction ids this is: a restored, promoted or recreated database counts anew. A restore into
+# the same database makes the table anew: labels of after the back-up are gone, and no tombstone tells.
+_IDENTITY = """
+    (select system_identifier from pg_control_system())::text
+    || '/' || (select timeline_id from pg_control_checkpoint())
+    || '/' || (select oid from pg_database where datname = current_database())
+    || '/' || 'labels'::regclass::oid
+"""
+
+_HEAD = f"""
+    select {_IDENTITY} as identity,
+           {WINDOW_END}::text::bigint as window_end,
+           pg_snapshot_xmax(pg_current_snapshot())::text::bigint as next_xid,
+           exists(select from labels where changed_xid >= pg_snapshot_xmax(pg_current_snapshot()))
+               as stamped_ahead,
+           exists(select from labels where changed_xid >= '{{start}}'::xid8 and changed_xid < {WINDOW_END})
+               as has_changes
+"""  # noqa: S608 - constants of this program
+
+# Copies of disputed texts, put before adjudicators, are no items. Told by the name: it costs no join.
+_WINDOW = f"""
+    l.changed_xid >= '{{start}}'::xid8 and l.changed_xid < '{{end}}'::xid8
+    and l.dataset not like '%{adjudication_of("")}'
+"""
+
+# DuckDB misreads ADBC's xid8, and has no time zones: bigint and UTC instead.
+_LABEL = """
+    l.label, l.status, l.agreement, l.votes, l.annotations, l.confidence, l.rule, l.rule_version, l.decided_by,
+    l.labelled_at at time zone 'utc' as labelled_at, l.changed_xid::text::bigint as version
+"""
+# The text that its near duplicates began with: each leads to the one that it is most like of those stored before.
+# These links are made with the text and stay, so that what is found here never changes.
+_ROOT = """
+    case when t.id in (select text_id from near_duplicates) then (
+        with recursive up (id, steps) as (
+            select t.id, 0
+            union all
+            select n.twin_id, up.steps + 1
+            from up cross join lateral (
+                select twin_id from near_duplicates where text_id = up.id order by similarity desc, twin_id limit 1
+            ) n
+            where up.steps < 10000
+        )
+        select id from up order by steps desc limit 1
+    ) end
+"""
+_TEXT = f"""
+    t.id, t.text, t.gold_label, t.source, t.external_id, t.claimed_label, t.score, t.metadata, t.enrichment,
+    t.enrichment -> 'language' ->> 'code' as language, t.received_at at time zone 'utc' as received_at,
+    {_ROOT} as near_duplicate_of
+"""
+_ANNOTATION = """
+    a.response_id as id, a.annotator, a.value, a.status, a.created_at at time zone 'utc' as created_at,
+    a.updated_at at time zone 'utc' as updated_at
+"""
+_LABELLED = f"l.status <> '{LabelStatus.WITHDRAWN}' and {_WINDOW}"
+
+_TOMBSTONES = f"""
+    select l.text_id as id, l.dataset, l.changed_xid::text::bigint as version,
+           exists(select from forget_requests f where f.text_id = l.text_id and f.lifted_at is null) as forgotten
+    from labels l
+    where l.status = '{LabelStatus.WITHDRAWN}' and {_WINDOW}
+"""  # noqa: S608
+
+_ITEMS = f"""
+    select {_TEXT}, l.dataset, {_LABEL} from labels l join texts t on t.id = l.text_id where {_LABELLED}
+"""  # noqa: S608
+
+# What adjudicators say about the copy is said about the disputed text.
+_ANNOTATIONS = f"""
+    select {_ANNOTATION}, l.text_id, l.dataset, '{Role.ANNOTATOR}' as role
+    from labels l join annotations a on a.text_id = l.text_id
+    where a.withdrawn_at is null and {_LABELLED}
+    union all
+    select {_ANNOTATION}, l.text_id, l.dataset, '{Role.ADJUDICATOR}' as role
+    from labels l join texts c on c.adjudicates = l.text_id join annotations a on a.text_id = c.id
+    where c.adjudicates is not null and a.withdrawn_at is null and {_LABELLED}
+"""  # noqa: S608
+
+_LABELS = f"select l.text_id as id, l.dataset, {_LABEL} from labels l where {_LABELLED}"  # noqa: S608
+_TEXTS = f"select {_TEXT} from texts t where t.id in (select text_id from labels)"  # noqa: S608
+_COPIES = "select c.id, c.adjudicates as text_id from texts c where c.adjudicates is not null"
+_ANSWERS = f"select {_ANNOTATION}, a.text_id from annotations a where a.withdrawn_at is null"  # noqa: S608
+
+# Statements by what they give. What changed in a window is joined by Postgres: few rows, found by indexes. To join
+# whole tables is what it is slow at: they come one after another, and DuckDB joins them.
+CHANGES = {"items": _ITEMS, "annotations": _ANNOTATIONS, "tombstones": _TOMBSTONES}
+EVERYTHING = {
+    "labels": _LABELS,
+    "texts": _TEXTS,
+    "copies": _COPIES,
+    "answers": _ANSWERS,
+    "tombstones": _TOMBSTONES,
+}
+
+_KEYS = str(select_valid_keys().compile(dialect=postgresql.dialect()))  # type: ignore[no-untyped-call]
+
+
+class StampedAhead(Exception):
+    """Labels carry transaction ids that Postgres has not given out yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where the feed stands in one snapshot of Postgres."""
+
+    identity: str
+    window_end: int  # every transaction below has ended
+    next_xid: int
+    has_changes: bool  # whether there are label rows from the asked start up to window_end
+
+
+@contextmanager
+def connect(url: str) -> Iterator[dbapi.Connection]:
+    """Connect to Postgres for `snapshot`.
+
+    Raises:
+        adbc_driver_manager.Error: Postgres is away or refuses.
+    """
+    with dbapi.connect(connection_string(url, "serving_api"), autocommit=True) as connection:
+        yield connection
+
+
+@contextmanager
+def snapshot(connection: dbapi.Connection) -> Iterator["Snapshot"]:
+    """Open one repeatable-read transaction: all that is read within fits together.
+
+    After an error the connection must be closed: ADBC crashes when it is used again in the middle of a stream.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("begin isolation level repeatable read read only")
+        yield Snapshot(connection)
+        cursor.execute("commit")
+
+
+class Snapshot:
+    """Postgres at one moment."""
+
+    def __init__(self, connection: dbapi.Connection) -> None:
+        self._connection = connection
+
+    def head(self, start: int) -> Head:
+        """Return where the feed stands, and whether it changed from `start` on.
+
+        Raises:
+            StampedAhead: the rows were restored from another cluster and must be stamped anew.
+        """
+        row = self._rows(_HEAD.format(start=start))[0]
+        if row.pop("stamped_ahead"):
+            raise StampedAhead(
+                "Labels carry transaction ids of another cluster, probably from a dump. Stamp them anew: "
+                "update labels set changed_xid = pg_current_xact_id();"
+            )
+        return Head(**row)
+
+    def keys(self) -> list[ValidKey]:
+        """Return every valid API key."""
+        return [ValidKey.from_row(row.values()) for row in self._rows(_KEYS)]
+
+    @contextmanager
+    def stream(self, statement: str, start: int, end: int) -> Iterator[pa.RecordBatchReader]:
+        """Stream one of CHANGES or EVERYTHING, of the labels that changed from `start` up to, not with, `end`."""
+        with self._connection.cursor() as cursor:
+            cursor.execute(statement.format(start=start, end=end))
+            with cursor.fetch_record_batch() as reader:
+                yield reader
+
+    def _rows(self, statement: str) -> list[dict[str, Any]]:
+        with self._connection.cursor() as cursor:
+            cursor.execute(statement)
+            rows: list[dict[str, Any]] = cursor.fetch_arrow_table().to_pylist()
+            return rows

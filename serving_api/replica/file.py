@@ -1,0 +1,231 @@
+"""One open file of a replica: who is reading it, whether it is damaged, and its end."""
+
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import structlog
+
+from core.problems import Unavailable
+from serving_api.replica.database import open_database
+from serving_api.replica.tables import LAYOUT, TABLES
+from serving_api.settings import ReplicaSettings
+from serving_api.texts.repository import Point, get_point
+
+log = structlog.get_logger()
+
+# What DuckDB says of a file that cannot be trusted any more. Other errors are about space, memory, time.
+_DAMAGE = (duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException)
+_DAMAGE_WORDS = ("corrupt", "checksum", "not a valid duckdb", "could not read enough bytes")
+
+_CLOSE_SECONDS = 5.0
+
+
+class OtherLayout(Exception):
+    """The file was written by another version of this program."""
+
+
+class ReplicaFile:
+    """A DuckDB file of the current layout, open in this process only; one thread writes, many read."""
+
+    def __init__(self, path: Path, settings: ReplicaSettings, *, locked: bool = True) -> None:
+        """Open the file; begin an empty one where there is none. If `locked`, DuckDB's settings stay as they are.
+
+        Raises:
+            duckdb.Error: it is damaged, or may not be opened.
+            OtherLayout: it was written by another version of this program.
+        """
+        self.path = path
+        self.damaged = False
+        self._retired = False
+        self._cursors: set[duckdb.DuckDBPyConnection] = set()
+        self._idle: list[duckdb.DuckDBPyConnection] = []  # to be used again; open ones keep the file open
+        self._points: dict[duckdb.DuckDBPyConnection, Point] = {}  # of those in a transaction that sees the newest
+        self._renewals = 0
+        self._changed = threading.Condition()
+        self._connection: duckdb.DuckDBPyConnection | None = _open(path, settings, locked)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it can no longer be read."""
+        return self._connection is None
+
+    def close(self) -> None:
+        """End what is under way, and close the file."""
+        with self._changed:
+            connection, self._connection = self._connection, None
+            while self._idle:
+                self._idle.pop().close()
+            deadline = time.monotonic() + _CLOSE_SECONDS
+            while self._cursors and time.monotonic() < deadline:
+                # Again and again: an interrupt between two statements is lost.
+                for cursor in self._cursors:
+                    cursor.interrupt()
+                self._changed.wait(0.1)
+        if connection:
+            connection.close()
+
+    def finish(self) -> None:
+        """Write everything into the file itself, and close it.
+
+        Raises:
+            duckdb.Error: there is no space for it.
+        """
+        if not self.closed:
+            with self.cursor() as cursor:
+                cursor.execute("checkpoint")
+            self.close()
+
+    def retire(self) -> None:
+        """Give the file up: the last one who is reading it closes and removes it."""
+        with self._changed:
+            self._retired = True
+            unread = not self._cursors
+        if unread:
+            self._remove()
+
+    @contextmanager
+    def transaction(self, mode: str = "") -> Iterator[duckdb.DuckDBPyConnection]:
+        """Give a cursor in a transaction, committed at the end; `mode` may be `read only`. Else as `cursor`."""
+        with self.cursor() as cursor:
+            cursor.execute(f"begin transaction {mode}")
+            yield cursor
+            cursor.commit()
+        if not mode:
+            self.renew()
+
+    @contextmanager
+    def querying(self) -> Iterator[tuple[duckdb.DuckDBPyConnection, Point]]:
+        """Give a cursor in a transaction that only reads, and the point of the change feed that it sees.
+
+        Both are used again until `renew`: new ones take as much processor time as half a page. Not for temporary
+        tables, nor for who may interrupt the cursor after its end. Else as `cursor`.
+        """
+        with self.cursor(again=True) as cursor:
+            point = self._points.get(cursor)
+            if point is None:
+                renewals = self._renewals
+                cursor.execute("begin transaction read only")
+                point = get_point(cursor)
+                with self._changed:
+                    if renewals == self._renewals:
+                        self._points[cursor] = point
+            yield cursor, point
+
+    def renew(self) -> None:
+        """Have those who query from now on see what is committed by now."""
+        with self._changed:
+            self._renewals += 1
+            for cursor in self._idle:
+                if cursor in self._points:
+                    cursor.rollback()
+            self._points.clear()
+
+    @contextmanager
+    def cursor(self, *, again: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Give a cursor, a connection of its own; closing it rolls back what is not committed.
+
+        With `again` it is one that was used before, if there is one, and is kept.
+
+        Raises:
+            Unavailable: the file is being closed, or it is damaged where it was read.
+        """
+        cursor = self._get_cursor(again)
+        keep = False
+        try:
+            yield cursor
+            keep = again
+        except duckdb.InterruptException as error:
+            raise being_built() from error
+        except duckdb.Error as error:
+            if not _is_damage(error):
+                raise
+            self.damaged = True
+            log.warning("replica.damaged", path=str(self.path), error=str(error))
+            raise being_built() from error
+        finally:
+            with self._changed:
+                if keep and self._connection:
+                    if cursor not in self._points:
+                        cursor.rollback()
+                    self._idle.append(cursor)
+                else:
+                    self._points.pop(cursor, None)
+                    cursor.close()
+                self._cursors.discard(cursor)
+                self._changed.notify_all()
+                was_last = self._retired and not self._cursors
+            if was_last:
+                self._remove()
+
+    def _get_cursor(self, again: bool) -> duckdb.DuckDBPyConnection:
+        with self._changed:
+            if self._connection is None:
+                raise being_built()
+            cursor = self._idle.pop() if again and self._idle else self._connection.cursor()
+            self._cursors.add(cursor)
+        return cursor
+
+    def _remove(self) -> None:
+        self.close()
+        if self.damaged:
+            put_aside(self.path)
+        else:
+            delete(self.path)
+        log.info("replica.removed", path=str(self.path), damaged=self.damaged)
+
+
+def being_built() -> Unavailable:
+    """Return the refusal of whoever asks for data while there is none."""
+    return Unavailable("The replica is being built.", code="replica_missing", retry_after_seconds=5)
+
+
+def delete(path: Path) -> None:
+    """Delete a file, with DuckDB's log and temporary files beside it."""
+    path.unlink(missing_ok=True)
+    path.with_name(f"{path.name}.wal").unlink(missing_ok=True)
+    shutil.rmtree(path.with_name(f"{path.name}.tmp"), ignore_errors=True)
+
+
+def put_aside(path: Path) -> None:
+    """Keep a damaged file for whoever looks into it: the last one only, under a name that is always the same."""
+    aside = path.with_name("replica.damaged")
+    delete(aside)
+    for suffix in ("", ".wal"):
+        file = path.with_name(f"{path.name}{suffix}")
+        if file.exists():
+            file.rename(aside.with_name(f"{aside.name}{suffix}"))
+    delete(path)
+
+
+def _open(path: Path, settings: ReplicaSettings, locked: bool) -> duckdb.DuckDBPyConnection:
+    connection = open_database(path, settings, locked=locked)
+    try:
+        layout = _layout(connection)
+    except duckdb.Error:
+        connection.close()
+        raise
+    if layout != LAYOUT:
+        connection.close()
+        raise OtherLayout(f"The file has layout {layout}, not {LAYOUT}.")
+    return connection
+
+
+def _layout(connection: duckdb.DuckDBPyConnection) -> int:
+    """Return the layout that the file has; an empty file gets the current one."""
+    connection.execute("begin")
+    if connection.execute("select count(*) from duckdb_tables()").fetchall() == [(0,)]:
+        for name, columns in TABLES.items():
+            connection.execute(f"create table {name} ({columns})")
+        connection.execute("insert into layout values (?)", [LAYOUT])
+    number: int = connection.execute("select max(number) from layout").fetchall()[0][0]
+    connection.commit()
+    return number
+
+
+def _is_damage(error: duckdb.Error) -> bool:
+    return isinstance(error, _DAMAGE) or any(word in str(error).lower() for word in _DAMAGE_WORDS)

@@ -1,0 +1,208 @@
+"""The replica's tables, and the statements that bring a window of the change feed into them."""
+
+from enum import StrEnum
+
+from core.models import AnnotationStatus
+from serving_api.columns import json_object
+from serving_api.replica import recent_items, totals
+
+# Goes up with every change of a table here: a file of another layout is built anew.
+LAYOUT = 9
+
+
+class Role(StrEnum):
+    """Whose annotation it is."""
+
+    ANNOTATOR = "annotator"
+    ADJUDICATOR = "adjudicator"  # asked about a dispute: decides it, and is not counted among its votes
+
+
+# `document` is not compressed: a page takes 100 of a vector's 2048, and DuckDB would unpack all of them.
+TABLES = {
+    "items": """
+        id uuid not null, dataset varchar not null, text varchar not null, label varchar, status varchar not null,
+        agreement double, votes varchar not null, annotations integer not null, confidence double,
+        rule varchar not null, rule_version integer not null, decided_by varchar not null, gold_label varchar,
+        source varchar, external_id varchar, claimed_label varchar, score double, metadata varchar not null,
+        enrichment varchar not null, language varchar, received_at timestamp not null,
+        near_duplicate_of uuid, labelled_at timestamp not null, version bigint not null,
+        annotators varchar not null, document varchar not null using compression uncompressed
+    """,
+    "annotations": """
+        id uuid not null, text_id uuid not null, dataset varchar not null, role varchar not null,
+        annotator varchar not null, value varchar, status varchar not null, created_at timestamp not null,
+        updated_at timestamp not null
+    """,
+    "tombstones": """
+        id uuid not null, dataset varchar not null, version bigint not null, forgotten boolean not null
+    """,
+    "api_keys": """
+        hash blob not null, id varchar not null, name varchar not null, scopes varchar[] not null,
+        requests_per_second double, burst integer, datasets varchar[]
+    """,
+    "layout": "number integer not null",
+    "state": """
+        identity varchar not null, cursor bigint not null, version bigint not null,
+        read_at timestamp not null, built bigint not null
+    """,
+    **totals.TABLES,
+}
+TABLES |= {"recent_items": TABLES["items"], "recent_from": "version bigint not null"}
+
+
+# Before, between and after the names in `annotators`: Postgres stores no text that holds it.
+SEPARATOR = "\0"
+
+
+def derive(items: str, annotations: str, order: str = "true") -> str:
+    """Return the query of items and what is stored ready of them: who has a submitted annotation, and their JSON.
+
+    To put a page of 100 together from its columns takes DuckDB and Python twice as long. `order` is how the items
+    are to lie; they are sorted before they have their JSON, which would be half of what is moved.
+    """
+    return f"""
+        select *, {json_object()} as document from (
+            select i.*, coalesce(annotators, '') as annotators
+            from {items} as i left join (
+                select text_id, chr(0) || string_agg(distinct annotator, chr(0)) || chr(0) as annotators
+                from {annotations} where status = '{AnnotationStatus.SUBMITTED}' and role = '{Role.ANNOTATOR}'
+                group by text_id
+            ) as said on said.text_id = i.id
+            order by {order}
+        )
+    """  # noqa: S608
+
+
+def stage(name: str) -> str:
+    """Return the statement that makes an empty temporary table with the columns of the Arrow table `incoming`."""
+    return f"create or replace temp table new_{name} as from incoming limit 0"
+
+
+def receive(name: str) -> str:
+    """Return the statement that adds the Arrow table `incoming` to a temporary table."""
+    return f"insert into new_{name} from incoming"
+
+
+# What follows when `items`, `annotations` and `tombstones` are filled.
+FINISH = (
+    # Not unique: DuckDB checks uniqueness too early to delete and insert a key in one transaction. That there is
+    # one row an id follows from the statements below.
+    "create index items_id on items (id)",
+    "create index annotations_text_id on annotations (text_id)",
+    *totals.BUILD,
+    *recent_items.LOAD,
+)
+
+# What fills an empty file; each one is a transaction of its own.
+LOAD = (
+    f"""
+    insert into annotations by name
+    select a.* replace (l.id as text_id), l.dataset,
+           case when c.id is null then '{Role.ANNOTATOR}' else '{Role.ADJUDICATOR}' end as role
+    from new_answers a left join new_copies c on c.id = a.text_id
+         join new_labels l on l.id = coalesce(c.text_id, a.text_id)
+    """,  # noqa: S608
+    # Pages and filters by time skip the row groups that hold other times.
+    f"""
+    insert into items by name
+    {derive("(select * from new_labels join new_texts using (id))", "annotations", "labelled_at, id desc")}
+    """,  # noqa: S608
+    "insert into tombstones by name from new_tombstones",
+    *FINISH,
+)
+
+# How many texts may change for the index to be used. DuckDB uses it for a list of values with up to 2048 rows, and
+# never for a join.
+FEW = 500
+CHANGED = "select id from new_items union select id from new_tombstones"
+
+# Rows that exist are updated in place: deleting from an index costs forty times as much, and a row that stays
+# where it is keeps the order by time. `{items}` and `{annotations}` keep to the texts that changed; see `merge`.
+_WITHDRAW = (
+    "delete from items using new_tombstones n where items.id = n.id and {items}",
+    "delete from annotations using new_tombstones n where annotations.text_id = n.id and {annotations}",
+)
+# Goes before `merge`.
+DERIVE = f"create or replace temp table new_items as {derive('new_items', 'new_annotations')}"
+_MERGE = (
+    # Withdrawn and labelled again, maybe within this window: it moves to its new time.
+    """
+    delete from items using new_items n where items.id = n.id and items.labelled_at <> n.labelled_at and {items}
+    """,
+    """
+    update items set label = n.label, status = n.status, agreement = n.agreement, votes = n.votes,
+        annotations = n.annotations, confidence = n.confidence, rule = n.rule, rule_version = n.rule_version,
+        decided_by = n.decided_by, gold_label = n.gold_label, version = n.version, annotators = n.annotators,
+        document = n.document
+    from new_items n where items.id = n.id and {items}
+    """,
+    """
+    insert into items by name
+    select * from new_items n where not exists (from items where items.id = n.id and {items})
+    order by labelled_at, id desc
+    """,
+    """
+    delete from annotations using new_items n
+    where annotations.text_id = n.id and annotations.id not in (select id from new_annotations) and {annotations}
+    """,
+    """
+    update annotations set annotator = n.annotator, value = n.value, status = n.status, updated_at = n.updated_at
+    from new_annotations n where annotations.id = n.id and {annotations}
+    """,
+    """
+    insert into annotations by name
+    select * from new_annotations n
+    where not exists (from annotations where annotations.id = n.id and {annotations})
+    """,
+    f"delete from tombstones where id in ({CHANGED})",  # noqa: S608
+    "insert into tombstones by name from new_tombstones",
+)
+
+
+def merge(changed: int, withdrawn: int) -> list[tuple[str, bool]]:
+    """Return the statements that apply a window in which so many texts changed, so many of them withdrawn.
+
+    Each comes with whether it takes the ids of all these texts as its values. Few texts are found by their index,
+    so that it matters little how large the tables are; for many, reading the indexed column in full is faster.
+    """
+    ids = ", ".join(f"${number}" for number in range(1, changed + 1))
+    few = changed <= FEW
+    items = f"items.id in ({ids})" if few else "true"
+    annotations = f"annotations.text_id in ({ids})" if few else "true"
+    statements = (
+        *totals.BEFORE_MERGE,
+        *(_WITHDRAW if withdrawn else ()),
+        *_MERGE,
+        *totals.AFTER_MERGE,
+        *recent_items.MERGE,
+    )
+    return [(one.format(items=items, annotations=annotations), few and "{" in one) for one in statements]
+
+
+def list_new_answers(changed: int) -> str | None:
+    """Return the query of when annotators last answered, for each text with a new answer; goes before `merge`.
+
+    It takes the ids of all texts that changed, and is None where they are too many to be found by their index.
+    """
+    if not 0 < changed <= FEW:
+        return None
+    ids = ", ".join(f"${number}" for number in range(1, changed + 1))
+    return f"""
+        select max(updated_at) from new_annotations n
+        where not exists (
+            from annotations a where a.id = n.id and a.updated_at >= n.updated_at and a.text_id in ({ids})
+        )
+        group by text_id
+    """  # noqa: S608
+
+
+# The highest stamp received. Unlike the end of the window it stands still while no label changes.
+VERSION = """
+    select coalesce(max(version), 0)
+    from (select version from new_items union all select version from new_tombstones)
+"""
+# What was deleted stays in the file, unreadable, until the file is built anew.
+FORGOTTEN = "select coalesce(max(version), 0) from tombstones where forgotten"
+BUILT_VERSION = """
+    select coalesce(max(version), 0) from (select version from items union all select version from tombstones)
+"""

@@ -1,0 +1,247 @@
+"""Candidates: which texts may match a search, the newest or the best first, as the index says."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import tantivy
+
+from serving_api.search.index import TIE_BITS, Meta, block_tag, guarded, ids_of, moment_number
+from serving_api.search.matching import Match, word_characters
+from serving_api.texts.parameters import FilterParameters, Order
+from serving_api.texts.query import TextsQuery
+from serving_api.texts.repository import Point
+
+# A list by relevance has so many items at most, the best of the newest so many matches or more.
+RANKED = 1_000
+COMPARED = 10_000
+
+# How many blocks are looked into: first one, then some, then all others together. Few texts are looked for in all
+# blocks at once: each search opens the columns of the index anew, which takes longer the more texts there are.
+_STEPS = (1, 8)
+_FEW = 65_536
+_GRAM = 3
+_GRAMS_LOOKED_AT = 64
+_GRAMS_USED = 6
+_TERMS_USED = 64
+_MUST = tantivy.Occur.Must
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The index at one point of the change feed; it stays as it is."""
+
+    searcher: tantivy.Searcher
+    schema: tantivy.Schema
+    meta: Meta
+
+    @property
+    def point(self) -> Point:
+        """What the index belongs to."""
+        return Point(self.meta.identity, self.meta.version)
+
+    def in_order(
+        self, query: TextsQuery, after: datetime | None, first: int
+    ) -> Iterator[tuple[list[UUID], int | None]]:
+        """Give the candidates in the order of the query, from `after` on: a list of `first` ids, then longer ones.
+
+        Each comes with the place of its last one, which the next may share; None: there are no more.
+        """
+        clauses = [tantivy.Query.const_score_query(clause, 0) for clause in self._clauses(query)]
+        newest = query.order is not Order.OLDEST
+        direction = tantivy.Order.Desc if newest else tantivy.Order.Asc
+        low, high = _period(query.filters)
+        if after:
+            low, high = (low, _least(high, after)) if newest else (_most(low, after), high)
+        spans = [self._between(low, high)] if self._are_few(query) else list(self._spans(low, high, newest))
+        for number, span in enumerate(spans):
+            looked, size = 0, first
+            asked = _all_of([*clauses, *span])
+            while True:
+                with guarded():
+                    found = self.searcher.search(
+                        asked, size, count=False, order_by_field="place", offset=looked, order=direction
+                    ).hits
+                    ids = ids_of(self.searcher, [address for _, address in found])
+                looked += len(ids)
+                ended = len(ids) < size
+                last = None if ended and number == len(spans) - 1 else found[-1][0] if found else -1
+                if ids or last is None:
+                    yield ids, last
+                if ended:
+                    break
+                size = min(size * 2, RANKED)
+
+    def best(self, query: TextsQuery) -> list[UUID]:
+        """Return the candidates that BM25 puts first, at most `RANKED`."""
+        low, high = _period(query.filters)
+        filters = [tantivy.Query.const_score_query(clause, 0) for clause in self._filters(query)]
+        found: list[UUID] = []
+        for blocks in (*_STEPS, None):
+            span = self._newest(low, high, blocks)
+            with guarded():
+                result = self.searcher.search(_all_of([*self._matching(query), *filters, *span]), RANKED)
+                found = ids_of(self.searcher, [address for _, address in result.hits])
+            matches: int = result.count  # type: ignore[attr-defined]  # tantivy's stubs forget it
+            if matches >= COMPARED:
+                break
+        return found
+
+    def _clauses(self, query: TextsQuery) -> list[tantivy.Query]:
+        return [*self._matching(query), *self._filters(query)]
+
+    def _filters(self, query: TextsQuery) -> list[tantivy.Query]:
+        filters = query.filters
+        found = [self._tag(tag) for tag in filter_tags(query)]
+        if query.labels:
+            tags = [f"label {label}" for label in query.labels]
+            found.append(tantivy.Query.term_set_query(self.schema, "tags", tags))
+        if filters.min_agreement is not None:
+            kind = tantivy.FieldType.Float
+            found.append(
+                tantivy.Query.range_query(self.schema, "agreement", kind, lower_bound=filters.min_agreement)
+            )
+        if filters.min_annotations is not None:
+            kind = tantivy.FieldType.Unsigned
+            found.append(
+                tantivy.Query.range_query(self.schema, "annotations", kind, lower_bound=filters.min_annotations)
+            )
+        return found
+
+    def _are_few(self, query: TextsQuery) -> bool:
+        with guarded():
+            return min(self.searcher.doc_freq("tags", tag) for tag in filter_tags(query)) <= _FEW
+
+    def _matching(self, query: TextsQuery) -> list[tantivy.Query]:
+        """Return what holds of every text that matches; others may pass too."""
+        if query.filters.q is None:
+            return []
+        search = query.search
+        if search.match is Match.SUBSTRING:
+            return self._grams(search.folded)
+        found = [clause for word in search.literals for clause in self._word(word, search.match)]
+        runs = _runs(" ".join(search.words))
+        if search.match is Match.PHRASE and len(runs) > 1:
+            found.append(tantivy.Query.phrase_query(self.schema, "words", list(runs)))
+        return found
+
+    def _word(self, word: str, match: Match) -> list[tantivy.Query]:
+        """Return what holds of a text with this word: its runs of letters are terms, the last may be cut short."""
+        runs = _runs(word)
+        is_open = match is Match.PREFIX and bool(runs) and word.endswith(runs[-1])
+        whole = runs[:-1] if is_open else runs
+        found = [self._term("words", run) for run in whole]
+        if is_open and len(runs[-1]) >= _GRAM:
+            found += self._beginning(runs[-1])
+        if is_open or not whole or "".join(whole) != word:
+            found += self._grams(word)
+        return found
+
+    def _beginning(self, prefix: str) -> list[tantivy.Query]:
+        """Return that a word begins so, where few different ones do; else trigrams say nearly as much."""
+        with guarded():
+            terms = self.searcher.terms_with_prefix("words", prefix, limit=_TERMS_USED + 1)
+        if len(terms) > _TERMS_USED:
+            return []
+        any_of = [(tantivy.Occur.Should, self._term("words", term)) for term, _ in terms]
+        return [tantivy.Query.boolean_query(any_of) if any_of else tantivy.Query.empty_query()]
+
+    def _grams(self, literal: str) -> list[tantivy.Query]:
+        """Return the rarest of the runs of three characters in a literal; a shorter one is a run by itself."""
+        starts = range(max(1, len(literal) - _GRAM + 1))
+        step = -(-len(starts) // _GRAMS_LOOKED_AT)
+        grams = {literal[start : start + _GRAM] for start in (*starts[::step], starts[-1])}
+        with guarded():
+            rarest = sorted(grams, key=lambda gram: (self.searcher.doc_freq("grams", gram), gram))
+        return [self._term("grams", gram) for gram in rarest[:_GRAMS_USED]]
+
+    def _spans(self, low: datetime | None, high: datetime | None, newest: bool) -> Iterator[list[tantivy.Query]]:
+        """Give what limits a search to blocks, in the order of the list: few first, then the rest."""
+        first, last = self._blocks(low, high)
+        bounds = self._between(low, high)
+        for step in _STEPS:
+            if last - first < step:
+                break
+            blocks = range(last - step + 1, last + 1) if newest else range(first, first + step)
+            yield [self._any_block(blocks), *bounds]
+            first, last = (first, last - step) if newest else (first + step, last)
+        starts = self.meta.starts
+        above = starts[first] if first else None
+        below = starts[last + 1] if last + 1 < len(starts) else None
+        yield [*bounds, *self._numbers(above, below)]
+
+    def _newest(self, low: datetime | None, high: datetime | None, blocks: int | None) -> list[tantivy.Query]:
+        first, last = self._blocks(low, high)
+        bounds = self._between(low, high)
+        if blocks is None or last - first < blocks:
+            return bounds
+        return [self._any_block(range(last - blocks + 1, last + 1)), *bounds]
+
+    def _blocks(self, low: datetime | None, high: datetime | None) -> tuple[int, int]:
+        first = self.meta.block_of(moment_number(low)) if low else 0
+        last = self.meta.block_of(moment_number(high)) if high else len(self.meta.starts) - 1
+        return first, max(first, last)
+
+    def _any_block(self, blocks: range) -> tantivy.Query:
+        if len(blocks) == 1:
+            return self._tag(block_tag(blocks[0]))
+        return tantivy.Query.term_set_query(self.schema, "tags", [block_tag(block) for block in blocks])
+
+    def _between(self, low: datetime | None, high: datetime | None) -> list[tantivy.Query]:
+        return self._numbers(moment_number(low) if low else None, moment_number(high) + 1 if high else None)
+
+    def _numbers(self, first: int | None, end: int | None) -> list[tantivy.Query]:
+        """Return what limits the moments, as numbers, to those from `first` up to, not including, `end`."""
+        if first is None and end is None:
+            return []
+        return [
+            tantivy.Query.range_query(
+                self.schema,
+                "place",
+                tantivy.FieldType.Unsigned,
+                None if first is None else first << TIE_BITS,
+                None if end is None else (end << TIE_BITS) - 1,
+            )
+        ]
+
+    def _tag(self, tag: str) -> tantivy.Query:
+        return self._term("tags", tag)
+
+    def _term(self, field: str, value: str) -> tantivy.Query:
+        return tantivy.Query.term_query(self.schema, field, value, "basic")
+
+
+def tags_of(dataset: str, **tags: str | None) -> tuple[str, ...]:
+    """Return the tags of a text: its dataset, and what else filters ask for, by name."""
+    return (f"dataset {dataset}", *(f"{name} {value}" for name, value in tags.items() if value is not None))
+
+
+def filter_tags(query: TextsQuery) -> tuple[str, ...]:
+    """Return the tags that every text of a query has."""
+    filters = query.filters
+    status = filters.status.value if filters.status else None
+    return tags_of(
+        query.dataset, source=filters.source, language=filters.language, status=status, annotator=filters.annotator
+    )
+
+
+def _runs(literal: str) -> list[str]:
+    return re.findall(f"[{word_characters()}]+", literal)
+
+
+def _all_of(clauses: list[tantivy.Query]) -> tantivy.Query:
+    return tantivy.Query.boolean_query([(_MUST, clause) for clause in clauses])
+
+
+def _period(filters: FilterParameters) -> tuple[datetime | None, datetime | None]:
+    return filters.labelled_after, filters.labelled_before
+
+
+def _least(one: datetime | None, other: datetime) -> datetime:
+    return min(one, other) if one else other
+
+
+def _most(one: datetime | None, other: datetime) -> datetime:
+    return max(one, other) if one else other

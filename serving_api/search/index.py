@@ -1,0 +1,291 @@
+"""The search index (tantivy): which texts may match, and the files that hold it."""
+
+import json
+import os
+import shutil
+import zlib
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+from uuid import UUID
+
+import tantivy
+
+from serving_api.search.matching import word_characters
+from serving_api.texts import cursor as cursors
+
+_CRC_BYTES = 2**20
+
+
+class Damaged(Exception):
+    """The folder cannot be used any more."""
+
+
+def check_files(path: Path) -> None:
+    """Compare each file that the last commit names with the checksum at its end.
+
+    Raises:
+        Damaged: one differs.
+    """
+    for file in _committed(path):
+        _check(file)
+
+
+def _committed(path: Path) -> Iterator[Path]:
+    """Give the files that the last commit names; others may be what a killed process left half written."""
+    try:
+        segments = json.loads((path / "meta.json").read_text())["segments"]
+        names = {segment["segment_id"].replace("-", ""): segment["deletes"] for segment in segments}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise Damaged("it names no segments") from error
+    for file in path.iterdir():
+        segment, *rest = file.name.split(".")
+        current = len(rest) == 1 or (names.get(segment) and rest[0] == str(names[segment]["opstamp"]))
+        if segment in names and current:
+            yield file
+
+
+def _check(file: Path) -> None:
+    try:
+        with file.open("rb") as content:
+            size = content.seek(-8, os.SEEK_END) + 8
+            length = int.from_bytes(content.read(4), "little")
+            content.seek(size - 8 - length)
+            expected = json.loads(content.read(length))["crc"]
+            content.seek(0)
+            left, found = size - 8 - length, 0
+            while left > 0 and (chunk := content.read(min(left, _CRC_BYTES))):
+                left, found = left - len(chunk), zlib.crc32(chunk, found)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise Damaged(f"{file.name} has no end") from error
+    if found != expected:
+        raise Damaged(f"{file.name} has another checksum")
+
+
+# Goes up with every change of what is indexed: an index of another layout is built anew.
+_LAYOUT = 2
+_HEAP_BYTES = 64_000_000
+# About so many texts that were labelled one after another are a block: what is common is found in the newest one.
+BLOCK_TEXTS = 65_536
+
+_META_ID = "meta"
+_TOKEN_CHARACTERS = 4_000
+TIE_BITS = 10
+_EARLIEST = 2**52
+
+
+class Place(NamedTuple):
+    """Where a text stands in the order of labels."""
+
+    labelled_at: datetime
+    id: UUID
+
+    @property
+    def number(self) -> int:
+        """The same order in 64 bits, but for texts of one microsecond whose ids begin alike."""
+        return (
+            (moment_number(self.labelled_at) << TIE_BITS) + (1 << TIE_BITS) - 1 - (self.id.int >> (128 - TIE_BITS))
+        )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is indexed of one text; `tags` are what filters ask for."""
+
+    place: Place
+    folded: str
+    tags: tuple[str, ...]
+    agreement: float
+    annotations: int
+
+
+@dataclass(frozen=True)
+class Meta:
+    """Which replica the index belongs to, and how its texts are divided. Stored with them, in the same commit."""
+
+    identity: str
+    version: int
+    starts: tuple[int, ...]  # of the blocks, as `moment_number`
+    newest: int  # texts in the last block
+    latest: int  # the last moment of all
+    built: int = 0  # the version that it was begun with: nothing that was forgotten until then was ever in it
+    layout: int = _LAYOUT
+
+    def block(self, place: Place) -> int:
+        """Return the block that a text belongs to."""
+        return self.block_of(moment_number(place.labelled_at))
+
+    def block_of(self, moment: int) -> int:
+        """Return the block of a moment."""
+        return max(0, bisect_right(self.starts, moment) - 1)
+
+    def with_entry(self, place: Place) -> "Meta":
+        """Return what it is with one text more; a full block is followed by another."""
+        moment = moment_number(place.labelled_at)
+        if self.newest >= BLOCK_TEXTS and moment > self.latest:
+            return replace(self, starts=(*self.starts, moment), newest=1, latest=moment)
+        in_newest = self.block_of(moment) == len(self.starts) - 1
+        return replace(self, newest=self.newest + in_newest, latest=max(self.latest, moment))
+
+
+def moment_number(moment: datetime) -> int:
+    """Return a moment, UTC without a zone, as a whole number that is never negative in 64 bits."""
+    return min(max(cursors.microseconds(moment) + _EARLIEST, 0), 2 * _EARLIEST - 1)
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Tell what tantivy says of a broken folder from everything else.
+
+    Raises:
+        Damaged: in place of any error within, a panic included, which is no `Exception`.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise Damaged(str(error)) from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise Damaged(str(error)) from error
+
+
+class SearchIndex:
+    """An index on disk; one thread writes."""
+
+    def __init__(self, path: Path) -> None:
+        with guarded():
+            self._index = tantivy.Index(_schema(), path=str(path))
+            grams = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.ngram(1, 3)).build()
+            words = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.regex(f"[{word_characters()}]+")).build()
+            self._index.register_tokenizer("grams", grams)
+            self._index.register_tokenizer("words", words)
+            # One thread and little memory: the texts are served meanwhile.
+            self._writer = self._index.writer(_HEAP_BYTES, 1)
+
+    @classmethod
+    def open(cls, path: Path) -> "SearchIndex":
+        """Open what is there.
+
+        Raises:
+            Damaged: it is missing, broken or of another layout.
+        """
+        if not path.is_dir():
+            raise Damaged("missing")
+        check_files(path)
+        index = cls(path)
+        if index.meta().layout != _LAYOUT:
+            raise Damaged("of another layout")
+        return index
+
+    @classmethod
+    def begin(cls, path: Path) -> "SearchIndex":
+        """Begin an empty one in place of what is there."""
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True)
+        return cls(path)
+
+    @property
+    def schema(self) -> tantivy.Schema:
+        """What an entry is made of."""
+        return self._index.schema
+
+    def meta(self) -> Meta:
+        """Return what was committed last.
+
+        Raises:
+            Damaged: nothing was.
+        """
+        with guarded():
+            searcher = self.searcher()
+            query = tantivy.Query.term_query(self._index.schema, "id", _META_ID, "basic")
+            hits = searcher.search(query, 2, count=False).hits
+            if len(hits) != 1:
+                raise Damaged("it was never completed")
+            stored = json.loads(str(searcher.doc(hits[0][1]).get_first("meta")))
+            return Meta(**{**stored, "starts": tuple(stored["starts"])})
+
+    def searcher(self) -> tantivy.Searcher:
+        """Return the index as it was committed last; it stays as it is."""
+        self._index.reload()
+        return self._index.searcher()
+
+    def put(self, entry: Entry, block: int) -> None:
+        """Add a text, or replace it."""
+        document = tantivy.Document()
+        document.add_text("id", entry.place.id.hex)
+        document.add_text("grams", entry.folded)
+        document.add_text("words", _cut(entry.folded))
+        for tag in (*entry.tags, block_tag(block)):
+            document.add_text("tags", tag)
+        document.add_unsigned("place", entry.place.number)
+        document.add_unsigned("id_high", entry.place.id.int >> 64)
+        document.add_unsigned("id_low", entry.place.id.int & (2**64 - 1))
+        document.add_float("agreement", entry.agreement)
+        document.add_unsigned("annotations", entry.annotations)
+        self.remove(entry.place.id)
+        with guarded():
+            self._writer.add_document(document)
+
+    def remove(self, id_: UUID) -> None:
+        """Remove a text, if it is in."""
+        with guarded():
+            self._writer.delete_documents_by_term("id", id_.hex)
+
+    def commit(self, meta: Meta) -> None:
+        """Make what was added and removed visible and lasting, all at once."""
+        document = tantivy.Document()
+        document.add_text("id", _META_ID)
+        document.add_text("meta", json.dumps(asdict(meta)))
+        with guarded():
+            self._writer.delete_documents_by_term("id", _META_ID)
+            self._writer.add_document(document)
+            self._writer.commit()
+
+    def undo(self) -> None:
+        """Forget what was not committed."""
+        with guarded():
+            self._writer.rollback()
+
+
+def block_tag(block: int) -> str:
+    """Return the tag of the texts of a block."""
+    return f"block {block}"
+
+
+def ids_of(searcher: tantivy.Searcher, addresses: Sequence[tantivy.DocAddress]) -> list[UUID]:
+    """Return the ids of hits."""
+    found = list(addresses)
+    high, low = (searcher.fast_field_values(name, found) for name in ("id_high", "id_low"))
+    return [UUID(int=(int(a or 0) << 64) | int(b or 0)) for a, b in zip(high, low, strict=True)]
+
+
+def _schema() -> tantivy.Schema:
+    builder = tantivy.SchemaBuilder()
+    builder.add_text_field("id", tokenizer_name="raw", index_option="basic")
+    builder.add_text_field("meta", stored=True, tokenizer_name="raw", index_option="basic")
+    builder.add_text_field("grams", tokenizer_name="grams", index_option="basic")
+    builder.add_text_field("words", tokenizer_name="words", index_option="position")
+    builder.add_text_field("tags", tokenizer_name="raw", index_option="basic")
+    for name in ("place", "id_high", "id_low", "annotations"):
+        builder.add_unsigned_field(name, fast=True)
+    builder.add_float_field("agreement", fast=True)
+    return builder.build()
+
+
+def _cut(folded: str) -> str:
+    """Cut what tantivy would drop for its length. No search is as long as the parts."""
+    if len(folded) <= _TOKEN_CHARACTERS:
+        return folded
+    parts, run = [], 0
+    for character in folded:
+        run = 0 if character.isspace() else run + 1
+        parts.append(character)
+        if run == _TOKEN_CHARACTERS:
+            parts.append(" ")
+            run = 0
+    return "".join(parts)

@@ -1,0 +1,320 @@
+"""Snapshots: creates, lists, rewrites and deletes them, within their quota."""
+
+import math
+import shutil
+import time
+from collections.abc import Iterator, Sequence, Set
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import duckdb
+import pyarrow as pa
+import structlog
+from pyarrow import parquet
+
+from core.datasets import Datasets
+from core.fair_shares import Places
+from core.keys import is_dataset_allowed
+from core.problems import Conflict, NotFound, Unavailable
+from serving_api.changes.service import feed_of
+from serving_api.metrics import SNAPSHOT_SECONDS, SNAPSHOTS
+from serving_api.replica.fair_threads import FairThreads
+from serving_api.replica.replica import Replica
+from serving_api.settings import DataSettings
+from serving_api.snapshots.diff import Differ
+from serving_api.snapshots.facts import Facts, read_facts
+from serving_api.snapshots.forgotten import Forgotten
+from serving_api.snapshots.manifest import FACTS, MANIFEST, Manifest, SplitFile
+from serving_api.snapshots.schemas import SnapshotCreate
+from serving_api.snapshots.splits import TWINS, Former, rewrite_twins
+from serving_api.snapshots.storage import Storage, no_snapshot, reaching_storage, storage_full
+from serving_api.snapshots.writer import Division, content_hash, make_documents, rewrite, write_splits
+from serving_api.snapshots.writer_lock import WriterLock
+from serving_api.texts import repository
+from serving_api.texts.query import TextsQuery
+from serving_api.texts.repository import Point
+from serving_api.watchdog import Crew
+
+
+def check_room(known: Sequence[Manifest], folder: Path, settings: DataSettings) -> None:
+    """Check that one more snapshot may be written, by way of `folder`.
+
+    Raises:
+        Conflict: there are as many as may be, or they are as large.
+        Unavailable: the disk is nearly full.
+    """
+    if len(known) >= settings.snapshots_max:
+        raise _refusal(
+            f"There are {len(known):,} snapshots, and SNAPSHOTS_MAX is {settings.snapshots_max:,}.", known
+        )
+    _check_bytes(known, 1, settings)
+    _check_disk(folder, settings)
+
+
+def check_size(
+    known: Sequence[Manifest], splits: Sequence[SplitFile], folder: Path, settings: DataSettings
+) -> None:
+    """Check that a snapshot with these files, which lie in `folder`, may be added; raises as `check_room` does."""
+    _check_bytes(known, sum(split.bytes for split in splits), settings)
+    _check_disk(folder, settings)
+
+
+def _check_bytes(known: Sequence[Manifest], more: int, settings: DataSettings) -> None:
+    held = sum(map(_size, known))
+    if held + more > settings.snapshots_max_bytes:
+        told = f"The {len(known):,} snapshots have {held:,} bytes, and SNAPSHOTS_MAX_BYTES is "
+        raise _refusal(f"{told}{settings.snapshots_max_bytes:,}.", known)
+
+
+def _check_disk(folder: Path, settings: DataSettings) -> None:
+    if shutil.disk_usage(folder).free < settings.snapshots_min_free_bytes:
+        raise storage_full()
+
+
+def _refusal(detail: str, known: Sequence[Manifest]) -> Conflict:
+    advice = "Delete some first, as an administrator: DELETE /snapshots/{name}, or annotate snapshot delete NAME."
+    if known:
+        oldest, largest = known[-1], max(known, key=_size)
+        advice += f" The oldest is {oldest.name}; the largest is {largest.name}, of {_size(largest):,} bytes."
+    return Conflict(f"{detail} {advice}", code="snapshot_quota")
+
+
+def _size(manifest: Manifest) -> int:
+    return sum(split.bytes for split in manifest.splits.values())
+
+
+log = structlog.get_logger()
+
+_IDS_AT_ONCE = 65_536
+COMPARED_AT_ONCE = 2
+_WAITING_WRITERS = 16
+_READING_THREADS = 8
+_DOWNLOADING_THREADS = 16
+
+
+class Created(NamedTuple):
+    """The snapshot that a request asked for."""
+
+    manifest: Manifest
+    is_new: bool
+
+
+class Snapshots:
+    """All snapshots of a storage; one is written at a time."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        settings: DataSettings,
+        datasets: Datasets,
+        *,
+        share: float = 1,
+        crew: Crew | None = None,
+        diff_seconds: float = 3600,
+    ) -> None:
+        """`share`: how much of what is bounded one client may have; `crew` notes comparisons that run."""
+        self._replica = replica
+        self._settings = settings
+        self._datasets = datasets
+        folder = settings.data_dir.absolute() / "snapshots"
+        self.storage = Storage(settings.snapshots_url or str(folder))
+        self.forgotten = Forgotten(replica, self.storage)
+        places = Places("comparisons of snapshots", COMPARED_AT_ONCE, share)
+        crew = crew or Crew("comparisons of snapshots", COMPARED_AT_ONCE, math.inf)
+        self.differ = Differ(self.storage, places, crew, diff_seconds)
+        self._writer_lock = WriterLock(Path(self.storage.root) if self.storage.is_local else folder)
+        # What waits for the storage: writing, one at a time, is finished also when nobody waits for it.
+        self.writing = FairThreads("snapshots", 1, _WAITING_WRITERS, share)
+        self.reading = FairThreads("requests for snapshots", _READING_THREADS)
+        self.downloading = FairThreads("downloads", _DOWNLOADING_THREADS)
+
+    def list(self) -> list[Manifest]:
+        """Return the manifests of all datasets that the request's key may use, the newest first.
+
+        Raises:
+            Unavailable: the storage does not answer.
+        """
+        return [one for one in self.storage.list() if is_dataset_allowed(one.dataset)]
+
+    def get(self, name: str) -> Manifest:
+        """Return a snapshot's manifest.
+
+        Raises:
+            NotFound: there is no such snapshot, or the request's key may not use its dataset.
+            Unavailable: the storage does not answer.
+        """
+        manifest = self.storage.get(name)
+        if not is_dataset_allowed(manifest.dataset):
+            raise no_snapshot()
+        return manifest
+
+    def open(self, name: str, path: str, **options: Any) -> BinaryIO:
+        """Open a file of a snapshot, as its manifest names it: seekable, read in parts; raises as `get` does."""
+        return self.storage.open(name, path, **options)
+
+    def close(self) -> None:
+        """Wait for what is under way to end; the replica's end, before, interrupts it."""
+        for threads in (self.writing, self.reading, self.downloading):
+            threads.close()
+
+    def create(self, request: SnapshotCreate, query: TextsQuery) -> Created:
+        """Write a snapshot of what the query finds, or return the one that the same request made of this version.
+
+        Raises:
+            Conflict: another one has this name, nothing is found, or there are as many snapshots as may be.
+            Unavailable: another snapshot is being written, the replica or the storage is not there, or space or
+                memory is short.
+        """
+        started = time.perf_counter()
+        try:
+            created = self._create_in_turn(request, query)
+        except Exception as error:
+            is_refused = isinstance(error, Conflict | NotFound) or getattr(error, "code", None) == "too_busy"
+            SNAPSHOTS.labels("refused" if is_refused else "failed").inc()
+            raise
+        SNAPSHOTS.labels("written" if created.is_new else "found").inc()
+        if created.is_new:
+            SNAPSHOT_SECONDS.observe(time.perf_counter() - started)
+        return created
+
+    def _create_in_turn(self, request: SnapshotCreate, query: TextsQuery) -> Created:
+        try:
+            with reaching_storage(), self._writer_lock.hold() as folder:
+                self.storage.clean()
+                return self._create(request, query, folder)
+        except duckdb.OutOfMemoryException as error:
+            raise Unavailable("Memory is short.", code="too_busy", retry_after_seconds=5) from error
+        except duckdb.IOException as error:
+            raise storage_full() from error
+
+    def _create(self, request: SnapshotCreate, query: TextsQuery, folder: Path) -> Created:
+        known = self.storage.list()
+        with self._replica.reading() as cursor:
+            point = repository.get_point(cursor)
+            found = _find(known, request, query.dataset, point)
+            if found:
+                return Created(found, False)
+            check_room(known, folder, self._settings)
+            follows = _followed(known, request, query.dataset)
+            former = _former(self.storage, follows) if request.stratify else None
+            splits = write_splits(cursor, query, Division(request.splits, request.seed, former), folder)
+            facts = read_facts(cursor, query, self._datasets[query.dataset])
+        if not any(split.rows for split in splits.values()):
+            raise Conflict("No labelled text fits these filters.", code="no_texts")
+        check_size(known, [*splits.values()], folder, self._settings)
+        manifest = _manifest(request, query.dataset, point, splits, [one.name for one in follows])
+        finish(folder, manifest, facts)
+        self.storage.publish(folder, manifest.name)
+        log.info("snapshot.written", name=manifest.name, rows=sum(split.rows for split in splits.values()))
+        return Created(manifest, True)
+
+    def rewrite(self, name: str, without: Set[str]) -> Manifest:
+        """Take the texts with these ids out of a snapshot, and return its manifest.
+
+        Where one was in it, the hashes of its splits and of its content become others.
+
+        Raises:
+            NotFound: there is no such snapshot.
+            Unavailable: as for `create`.
+        """
+        with reaching_storage(), self._writer_lock.hold() as folder:
+            old = self.get(name)
+            new = rewrite(self.storage, old, without, folder)
+            if new != old:
+                rewrite_twins(self.storage, old, without, folder)
+                facts = Facts.model_validate_json(self.storage.read(name, FACTS))
+                finish(folder, new, facts.without_sources())
+                self.storage.replace(folder, new)
+                log.info("snapshot.rewritten", name=name)
+            # Also what a rewriting that was killed has left.
+            self.storage.prune(new)
+            return new
+
+    def delete(self, name: str) -> None:
+        """Delete a snapshot, at once: who reads it meanwhile reads on, or finds nothing.
+
+        Others may follow it: they stay as they are, and texts that only it had placed may get other splits later.
+
+        Raises:
+            NotFound: there is no such snapshot.
+            Unavailable: another snapshot is being written, or the storage does not answer.
+        """
+        with reaching_storage(), self._writer_lock.hold() as folder:
+            self.storage.clean()
+            self.get(name)  # the key may be limited to other datasets
+            self.storage.delete(name, folder)
+            log.info("snapshot.deleted", name=name)
+
+
+def _former(storage: Storage, follows: list[Manifest]) -> Former:
+    return Former(_read_places(storage, follows), _read_twins(storage, follows))
+
+
+def _read_twins(storage: Storage, follows: list[Manifest]) -> Iterator[pa.RecordBatch]:
+    for manifest in follows:
+        with storage.open(manifest.name, TWINS) as file:
+            yield from parquet.ParquetFile(file).iter_batches(_IDS_AT_ONCE)
+
+
+def _read_places(storage: Storage, follows: list[Manifest]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yield what earlier snapshots placed: of each split its place among the names in order, and ids."""
+    for manifest in follows:
+        for place, name in enumerate(sorted(manifest.splits)):
+            with storage.open(manifest.name, manifest.splits[name].path) as file:
+                for batch in parquet.ParquetFile(file).iter_batches(_IDS_AT_ONCE, columns=["id"]):
+                    yield place, batch
+
+
+def _followed(known: list[Manifest], request: SnapshotCreate, dataset: str) -> list[Manifest]:
+    """Return the snapshots whose texts keep their splits in the one asked for, if it is stratified."""
+    asked = (dataset, request.splits, request.seed)
+    return [
+        one
+        for one in known
+        if request.stratify and one.stratified and (one.dataset, one.shares, one.seed) == asked
+    ]
+
+
+def _find(known: list[Manifest], request: SnapshotCreate, dataset: str, point: Point) -> Manifest | None:
+    """Return what the same request made of the same version."""
+    prefix = f"{dataset}-{point.version}-"
+    for one in known:
+        if request.name is None and not one.name.startswith(prefix):
+            continue
+        if request.name not in {None, one.name}:
+            continue
+        same_version = (one.version, one.feed) == (point.version, feed_of(point.identity))
+        if same_version and request.is_answered_by(one, dataset):
+            return one
+        if one.name == request.name:
+            detail = f"There is a snapshot {one.name} already, of version {one.version} or of another request."
+            raise Conflict(detail, code="snapshot_exists")
+    return None
+
+
+def _manifest(
+    request: SnapshotCreate, dataset: str, point: Point, splits: dict[str, SplitFile], follows: list[str]
+) -> Manifest:
+    digest = content_hash(splits)
+    return Manifest(
+        name=request.name or f"{dataset}-{point.version}-{digest[:12]}",
+        created_at=datetime.now(UTC),
+        dataset=dataset,
+        version=point.version,
+        feed=feed_of(point.identity),
+        content_hash=digest,
+        seed=request.seed,
+        shares=request.splits,
+        stratified=request.stratify,
+        filters=request.filters,
+        splits=splits,
+        follows=tuple(follows),
+    )
+
+
+def finish(folder: Path, manifest: Manifest, facts: Facts) -> None:
+    """Write what says of a snapshot what it is."""
+    for path, content in make_documents(manifest, facts).items():
+        (folder / path).write_bytes(content)
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2))

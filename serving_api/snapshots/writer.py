@@ -1,0 +1,273 @@
+"""Writes a snapshot's Parquet files from one version of the replica, and rewrites them without forgotten texts."""
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import duckdb
+import orjson
+import pyarrow as pa
+from pyarrow import compute as pc
+from pyarrow import parquet
+
+from serving_api import columns
+from serving_api.exports.formats import COMPARED, DICTIONARY, with_zone
+from serving_api.exports.repository import schema_of, spans
+from serving_api.snapshots.card import make_card
+from serving_api.snapshots.croissant import make_croissant
+from serving_api.snapshots.facts import Facts
+from serving_api.snapshots.manifest import CARD, CROISSANT, FACTS, Manifest, SplitFile
+from serving_api.snapshots.splits import Former, assign, hashed, place_of, write_twins
+from serving_api.snapshots.storage import Storage
+from serving_api.texts.parameters import Order
+from serving_api.texts.query import TextsQuery, conditions
+
+
+def make_documents(manifest: Manifest, facts: Facts) -> dict[str, bytes]:
+    """Return the documents by their paths.
+
+    Whoever rewrites a snapshot, of whose version nothing else is left, finds the facts in it.
+    """
+    return {
+        CARD: make_card(manifest, facts).encode(),
+        CROISSANT: orjson.dumps(make_croissant(manifest, facts), option=orjson.OPT_INDENT_2),
+        FACTS: facts.model_dump_json(indent=2).encode(),
+    }
+
+
+# A row group ends with whichever comes first; it grows by whole pieces.
+_GROUP_ROWS = 65_536
+_GROUP_BYTES = 16 * 2**20
+_PIECE_ROWS = 512
+# What rows are long by.
+_LONG = ("text", "metadata", "enrichment")
+_ORDER = [("labelled_at", "ascending"), ("id", "ascending")]
+_BLOOM_FALSE_POSITIVES = 0.05
+
+
+class _HashingFile(io.RawIOBase):
+    """Writes a file, and knows its hash and size."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.sha256 = hashlib.sha256()
+        self.size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, part: Any) -> int:
+        self.sha256.update(part)
+        self.size += len(part)
+        return self._file.write(part)
+
+    def tell(self) -> int:
+        return self.size
+
+
+class SplitWriter:
+    """Writes one split, row group by row group; holds the rows of one at most."""
+
+    def __init__(self, folder: Path, path: str, schema: pa.Schema) -> None:
+        self._path = path
+        self._schema = with_zone(schema)
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._file = target.open("xb")
+        self._hashing = _HashingFile(self._file)
+        self._writer: parquet.ParquetWriter | None = None
+        self._arrived: list[pa.RecordBatch] = []  # less than a piece
+        self._arrived_rows = 0
+        self._group: list[pa.Table] = []
+        self._group_rows = self._group_bytes = 0
+        self._rows = self._memory_bytes = 0
+        self._labels: Counter[str] = Counter()
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Take the next rows."""
+        self._arrived.append(batch)
+        self._arrived_rows += len(batch)
+        if self._arrived_rows < _PIECE_ROWS:
+            return
+        table = pa.Table.from_batches(self._arrived)
+        whole = self._arrived_rows // _PIECE_ROWS * _PIECE_ROWS
+        for start in range(0, whole, _PIECE_ROWS):
+            self._add_piece(table.slice(start, _PIECE_ROWS))
+        self._arrived = table.slice(whole).to_batches()
+        self._arrived_rows -= whole
+
+    def finish(self) -> SplitFile:
+        """Write what is left, and say what the file holds."""
+        if self._arrived_rows:
+            self._add_piece(pa.Table.from_batches(self._arrived))
+        if self._group_rows or self._writer is None:
+            self._write_group()
+        if self._writer:
+            self._writer.close()
+        self._file.close()
+        return SplitFile(
+            path=self._path,
+            rows=self._rows,
+            bytes=self._hashing.size,
+            memory_bytes=self._memory_bytes,
+            sha256=self._hashing.sha256.hexdigest(),
+            labels=dict(sorted(self._labels.items())),
+        )
+
+    def abandon(self) -> None:
+        """Let the file go."""
+        self._file.close()
+
+    def _add_piece(self, piece: pa.Table) -> None:
+        self._group.append(piece)
+        self._group_rows += len(piece)
+        self._group_bytes += sum(pc.sum(pc.binary_length(piece[name])).as_py() or 0 for name in _LONG)
+        if self._group_rows >= _GROUP_ROWS or self._group_bytes >= _GROUP_BYTES:
+            self._write_group()
+
+    def _write_group(self) -> None:
+        # In one piece: where the pieces end would decide where pages do.
+        rows = pa.concat_tables(self._group) if self._group else self._schema.empty_table()
+        table = rows.cast(self._schema).combine_chunks()
+        self._group, self._group_rows, self._group_bytes = [], 0, 0
+        self._writer = self._writer or self._open(len(table))
+        if len(table):
+            self._writer.write_table(table, row_group_size=len(table))
+        self._rows += len(table)
+        self._memory_bytes += table.nbytes
+        for one in pc.value_counts(table["label"]).to_pylist():
+            self._labels["null" if one["values"] is None else one["values"]] += one["counts"]
+
+    def _open(self, rows: int) -> parquet.ParquetWriter:
+        """Begin the file; its Bloom filters fit the first group, which is the largest, or the only one."""
+        return parquet.ParquetWriter(
+            self._hashing,
+            self._schema,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=DICTIONARY,
+            write_statistics=["id", *COMPARED],
+            write_page_index=True,
+            sorting_columns=parquet.SortingColumn.from_ordering(self._schema, _ORDER),
+            bloom_filter_options={"id": {"ndv": max(1, rows), "fpp": _BLOOM_FALSE_POSITIVES}},
+        )
+
+
+# As many as DuckDB makes at a time.
+_BATCH_ROWS = 2048
+
+
+@dataclass(frozen=True)
+class Division:
+    """How texts are divided into splits."""
+
+    shares: Mapping[str, float]
+    seed: int
+    former: Former | None  # stratified: what earlier snapshots have placed
+
+    @property
+    def names(self) -> list[str]:
+        """The splits by their places."""
+        return sorted(self.shares)
+
+
+def write_splits(
+    cursor: duckdb.DuckDBPyConnection, query: TextsQuery, division: Division, folder: Path
+) -> dict[str, SplitFile]:
+    """Write each split's file below `folder`, and return what they hold, in the order of the shares."""
+    if division.former is not None:
+        assign(cursor, query, division.shares, division.seed, division.former)
+        write_twins(cursor, query, folder)
+    schema = schema_of(cursor, columns.typed())
+    writers = [SplitWriter(folder, f"data/{name}.parquet", schema) for name in division.names]
+    try:
+        for batch in _read(cursor, query, division):
+            places, rows = batch.column("split"), batch.drop_columns(["split"])
+            for place, writer in enumerate(writers):
+                writer.add(rows.filter(pc.equal(places, place)))
+        written = dict(zip(division.names, [writer.finish() for writer in writers], strict=True))
+    finally:
+        for writer in writers:
+            writer.abandon()
+    return {name: written[name] for name in division.shares}
+
+
+def content_hash(splits: dict[str, SplitFile]) -> str:
+    """Return the hash of the splits' names and files."""
+    parts = "".join(f"{name} {split.sha256}\n" for name, split in sorted(splits.items()))
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def _read(cursor: duckdb.DuckDBPyConnection, query: TextsQuery, division: Division) -> Iterator[pa.RecordBatch]:
+    """Yield the rows, ordered by the times of their labels and by id, with the place of each one's split.
+
+    That order is total, so that every replica of this version gives the same; and it is that of the file nearly.
+    """
+    where, values = conditions(query)
+    for span, bounds in spans(cursor, Order.OLDEST):
+        if division.former is None:
+            place = place_of(division.shares)
+            source = f"select *, {hashed(division.seed)} as hash from items where {where} and {span}"  # noqa: S608
+            given = [*values, *bounds]
+        else:
+            place = "place"
+            source = f"""
+                select items.*, place from (from items where {span}) as items
+                join (select id, place from assigned where {span}) as assigned using (id)
+            """  # noqa: S608
+            given = [*bounds, *bounds]
+        statement = f"""
+            select {columns.typed()}, {place} as split from ({source}) as items
+            order by labelled_at, items.id
+        """  # noqa: S608 - known columns
+        yield from cursor.execute(statement, given).to_arrow_reader(_BATCH_ROWS)
+
+
+_ROWS_AT_ONCE = 2048
+
+
+def rewrite(storage: Storage, old: Manifest, without: Set[str], folder: Path) -> Manifest:
+    """Write into `folder` the files of those splits that hold any of the ids, without them.
+
+    Returns the manifest of what the snapshot is then; the old one, if it holds none of them.
+    """
+    splits = {name: _rewrite_split(storage, old, name, without, folder) for name in old.splits}
+    if splits == old.splits:
+        return old
+    changes = {
+        "splits": splits,
+        "content_hash": content_hash(splits),
+        "rewritten_at": datetime.now(UTC),
+        "forgotten": 0,
+    }
+    return old.model_copy(update=changes)
+
+
+def _rewrite_split(storage: Storage, old: Manifest, name: str, without: Set[str], folder: Path) -> SplitFile:
+    split = old.splits[name]
+    with storage.open(old.name, split.path) as file:
+        written = _write(file, without, folder, f"data/{name}.parquet")
+    if written.rows == split.rows:
+        (folder / written.path).unlink()
+        return split
+    # Another name: who reads the old one goes on with it, or fails, and never gets parts of both.
+    renamed = written.model_copy(update={"path": f"data/{name}-{written.sha256[:12]}.parquet"})
+    (folder / written.path).rename(folder / renamed.path)
+    return renamed
+
+
+def _write(file: BinaryIO, without: Set[str], folder: Path, path: str) -> SplitFile:
+    source = parquet.ParquetFile(file)
+    unwanted = pa.array(sorted(without), pa.string())
+    writer = SplitWriter(folder, path, source.schema_arrow.remove_metadata())
+    try:
+        for batch in source.iter_batches(_ROWS_AT_ONCE):
+            writer.add(batch.filter(pc.invert(pc.is_in(batch.column("id"), unwanted))))
+        return writer.finish()
+    finally:
+        writer.abandon()

@@ -1,0 +1,165 @@
+"""Reads pages from narrow ranges of time: a page then costs the same in a small and in a large replica.
+
+DuckDB skips row groups that hold other times, but orders all that a query leaves. So the query leaves little: a
+range that probably holds the page, and where that was too narrow, the next one, four times as wide.
+"""
+
+import threading
+import time
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import duckdb
+
+from serving_api.texts import cursor as cursors
+from serving_api.texts import repository
+from serving_api.texts.parameters import Order
+from serving_api.texts.query import Condition, PageQuery, TextsQuery, kind_conditions
+from serving_api.texts.repository import Point, Row
+
+# How many moments a sample has, about.
+SAMPLE_SIZE = 4096
+_WIDER = 4
+# The first range is this much wider than a page seems to need.
+_SLACK = 1.5
+# To read a row from its place costs as much as to look through some 500.
+_SPARSE_ROWS = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Moments of labels, in order, taken evenly from all. May be old: it only helps to guess a range's width."""
+
+    moments: list[datetime]
+    rows_each: int  # the rows that one moment stands for
+
+    @property
+    def rows(self) -> int:
+        """How many rows there were, about."""
+        return len(self.moments) * self.rows_each
+
+
+def take_sample(cursor: duckdb.DuckDBPyConnection, rows: int) -> Sample:
+    """Look at the replica's `rows` rows."""
+    rows_each = max(1, rows // SAMPLE_SIZE)
+    return Sample(repository.list_moments(cursor, rows_each), rows_each)
+
+
+def is_sparse(page: PageQuery, sample: Sample, texts: int) -> bool:
+    """Whether the page's texts lie so far apart that an index finds them faster; `texts` as in `list_page`."""
+    return page.limit * sample.rows > _SPARSE_ROWS * max(texts, 1)
+
+
+def list_page(cursor: duckdb.DuckDBPyConnection, page: PageQuery, sample: Sample, texts: int) -> list[Row]:
+    """Return the page's items, and one more if there are more.
+
+    `texts` is about how many texts fit, wherever they stand; more where that is not known.
+    """
+    wanted = page.limit + 1
+    newest_first = page.texts.order is Order.NEWEST
+    edge, last = _ends(page)
+    reach = wanted * _SLACK * max(1.0, sample.rows / max(texts, 1))
+    rows: list[Row] = []
+    begun = False
+    while len(rows) < wanted:
+        following = _move(sample, edge, reach, newest_first)
+        if following and last and (following <= last if newest_first else following >= last):
+            following = None
+        window = _window(edge if begun else None, following, newest_first)
+        rows += repository.list_items(cursor, page, window, wanted - len(rows))
+        if following is None:
+            break
+        edge, begun, reach = following, True, reach * _WIDER
+    return rows
+
+
+def _ends(page: PageQuery) -> tuple[datetime | None, datetime | None]:
+    """Return where the page begins at the earliest, and where it ends at the latest; None: nowhere."""
+    filters = page.texts.filters
+    first, last = filters.labelled_before, filters.labelled_after
+    if page.texts.order is Order.OLDEST:
+        first, last = last, first
+    return cursors.moment(page.after.place) if page.after else first, last
+
+
+def _move(sample: Sample, edge: datetime | None, reach: float, newest_first: bool) -> datetime | None:
+    """Return the moment that is about `reach` rows further than `edge`; None where none is so far."""
+    moments, steps = sample.moments, reach / sample.rows_each
+    if newest_first:
+        place = (len(moments) - 1 if edge is None else _place(moments, edge)) - steps
+    else:
+        place = (0 if edge is None else _place(moments, edge)) + steps
+    if not 0 <= place < len(moments) - 1:
+        return None
+    before = moments[int(place)]
+    return before + (moments[int(place) + 1] - before) * (place % 1)
+
+
+def _place(moments: list[datetime], moment: datetime) -> float:
+    """Return where in the sample a moment is; between two of its moments, a fraction."""
+    index = bisect_right(moments, moment) - 1
+    if not 0 <= index < len(moments) - 1:
+        return index
+    before, after = moments[index], moments[index + 1]
+    return index + (moment - before) / (after - before)
+
+
+def _window(begin: datetime | None, end: datetime | None, newest_first: bool) -> Condition:
+    """Return the WHERE clause of what comes after `begin`, up to `end`: each text is in one range only."""
+    found: list[tuple[str, datetime]] = []
+    if begin:
+        found.append(("labelled_at <= ?" if newest_first else "labelled_at >= ?", begin))
+    if end:
+        found.append(("labelled_at > ?" if newest_first else "labelled_at < ?", end))
+    values: list[Any] = [moment for _, moment in found]
+    return " and ".join(sql for sql, _ in found) or "true", values
+
+
+# Old samples make pages slower, not wrong.
+_SAMPLE_SECONDS = 60
+_KINDS_MAX = 10_000
+
+
+class Hints:
+    """Totals of the newest version, and a sample of times; shared by the threads that query."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._totals: tuple[Point | None, dict[str, int]] = (None, {})
+        self._sample: Sample | None = None
+        self._sampled_of: Point | None = None
+        self._sampled_at = 0.0
+
+    def count_texts(self, cursor: duckdb.DuckDBPyConnection, point: Point, query: TextsQuery) -> int:
+        """Return how many texts there are of the query's kind, without counting them."""
+        where, values = kind_conditions(query)
+        return self._total(point, f"{where} {values!r}", lambda: repository.sum_texts(cursor, where, values))
+
+    def count_likely(self, cursor: duckdb.DuckDBPyConnection, point: Point, query: TextsQuery) -> int:
+        """Return about how many texts a query finds, where that is known without counting; else more."""
+        texts, name = self.count_texts(cursor, point, query), query.filters.annotator
+        if name is None:
+            return texts
+        kind = f"{query.dataset} annotated by {name}"
+        return min(texts, self._total(point, kind, lambda: repository.count_answers(cursor, query.dataset, name)))
+
+    def _total(self, point: Point, kind: str, count: Callable[[], int]) -> int:
+        of, totals = self._totals
+        if of != point or len(totals) > _KINDS_MAX:
+            totals = {}
+            self._totals = point, totals
+        if kind not in totals:
+            totals[kind] = count()
+        return totals[kind]
+
+    def sample(self, cursor: duckdb.DuckDBPyConnection, point: Point) -> Sample:
+        """Return a sample of the moments at which texts were labelled, not much older than `point`."""
+        with self._lock:
+            is_old = self._sampled_of != point and time.monotonic() - self._sampled_at > _SAMPLE_SECONDS
+            if self._sample is None or is_old:
+                self._sample = take_sample(cursor, repository.sum_texts(cursor, "true", []))
+                self._sampled_of, self._sampled_at = point, time.monotonic()
+            return self._sample

@@ -1,0 +1,76 @@
+"""The columns of a split, and what the datasets library calls their types."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from serving_api.columns import COLUMNS, Kind
+
+_INTEGERS = {"annotations", "rule_version"}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a split."""
+
+    name: str
+    kind: Kind
+    dtype: str  # as the datasets library writes it
+
+    @property
+    def is_text(self) -> bool:
+        """Whether its values are strings; JSON is text, too."""
+        return self.kind in {Kind.TEXT, Kind.JSON}
+
+    @property
+    def quoted(self) -> str:
+        """Its name in SQL."""
+        return '"' + self.name.replace('"', '""') + '"'
+
+
+def _live(name: str, kind: Kind) -> Column:
+    if kind is Kind.NUMBER:
+        return Column(name, kind, "int32" if name in _INTEGERS else "float64")
+    return Column(name, kind, "timestamp[us, tz=UTC]" if kind is Kind.MOMENT else "string")
+
+
+# The same as in exports.
+LIVE = tuple(_live(name, kind) for name, kind in COLUMNS.items())
+
+
+def columns_of(schema: pa.Schema) -> tuple[Column, ...]:
+    """Return the columns of a Parquet file; those of a type that no export has are left out."""
+    found = (_of_field(field) for field in schema)
+    return tuple(column for column in found if column is not None)
+
+
+def features(columns: Sequence[Column]) -> list[dict[str, Any]]:
+    """Return the columns as the dataset viewer lists them."""
+    return [
+        {"feature_idx": index, "name": column.name, "type": _type(column)} for index, column in enumerate(columns)
+    ]
+
+
+def feature_types(columns: Sequence[Column]) -> dict[str, dict[str, str]]:
+    """Return the columns as `datasets.Features.from_dict` reads them."""
+    return {column.name: _type(column) for column in columns}
+
+
+def _type(column: Column) -> dict[str, str]:
+    return {"dtype": column.dtype, "_type": "Value"}
+
+
+def _of_field(field: pa.Field) -> Column | None:
+    kind = field.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return Column(field.name, COLUMNS.get(field.name, Kind.TEXT), str(kind))
+    if pa.types.is_integer(kind):
+        return Column(field.name, Kind.NUMBER, str(kind))
+    if pa.types.is_floating(kind):
+        # Arrow says double, the datasets library float64.
+        return Column(field.name, Kind.NUMBER, f"float{kind.bit_width}")
+    if pa.types.is_timestamp(kind):
+        return Column(field.name, Kind.MOMENT, str(kind))
+    return None

@@ -1,0 +1,125 @@
+"""What `/parquet`, `/size` and `/info` say of configs and their splits."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from serving_api.viewer.columns import Column, feature_types
+
+
+@dataclass(frozen=True, slots=True)
+class SplitFacts:
+    """What is known of a split without reading its rows."""
+
+    name: str
+    rows: int
+    memory_bytes: int
+    file_bytes: int  # of its Parquet file; 0 where there is none
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigFacts:
+    """The splits of a config, and their columns."""
+
+    dataset: str
+    name: str
+    columns: Sequence[Column]
+    splits: Sequence[SplitFacts]
+
+
+def splits(dataset: str, listed: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Return the body of `/splits` for the splits of each config."""
+    found = [
+        {"dataset": dataset, "config": config, "split": split}
+        for config, names in listed.items()
+        for split in names
+    ]
+    return {"splits": found, "pending": [], "failed": []}
+
+
+def parquet(configs: Sequence[ConfigFacts], base: str, columns: Sequence[Column] | None) -> dict[str, Any]:
+    """Return the body of `/parquet` for snapshots; their files are below the address `base`.
+
+    `columns` are those of the config that was asked for, if one was.
+    """
+    listed = [
+        {
+            "dataset": config.dataset,
+            "config": config.name,
+            "split": split.name,
+            "url": f"{base}/snapshots/{config.name}/{split.name}.parquet",
+            "filename": f"{split.name}.parquet",
+            "size": split.file_bytes,
+        }
+        for config in configs
+        for split in config.splits
+    ]
+    rest = {} if columns is None else {"features": feature_types(columns)}
+    return {"parquet_files": listed, "pending": [], "failed": [], "partial": False, **rest}
+
+
+def size(dataset: str, configs: Sequence[ConfigFacts], *, of_one: bool) -> dict[str, Any]:
+    """Return the body of `/size`."""
+    sizes = [
+        {"dataset": dataset, "config": one.name, **_sums(one.splits), "num_columns": len(one.columns)}
+        for one in configs
+    ]
+    of_splits = [
+        {"dataset": dataset, "config": one.name, "split": split.name, **_sums([split]), "num_columns": columns}
+        for one in configs
+        for columns in [len(one.columns)]
+        for split in one.splits
+    ]
+    if of_one:
+        return {"size": {"config": sizes[0], "splits": of_splits}, "partial": False}
+    every = {"dataset": dataset, **_sums([split for one in configs for split in one.splits])}
+    found = {"dataset": every, "configs": sizes, "splits": of_splits}
+    return {"size": found, "pending": [], "failed": [], "partial": False}
+
+
+def info(description: str, configs: Sequence[ConfigFacts], *, of_one: bool) -> dict[str, Any]:
+    """Return the body of `/info`."""
+    infos = {one.name: _info(description, one) for one in configs}
+    if of_one:
+        return {"dataset_info": infos[configs[0].name], "partial": False}
+    return {"dataset_info": infos, "pending": [], "failed": [], "partial": False}
+
+
+def _info(description: str, config: ConfigFacts) -> dict[str, Any]:
+    memory, files = _total(config.splits)
+    return {
+        "description": description,
+        "citation": "",
+        "homepage": "",
+        "license": "",
+        "features": feature_types(config.columns),
+        "builder_name": "parquet",
+        "dataset_name": config.dataset,
+        "config_name": config.name,
+        "version": {"version_str": "0.0.0", "major": 0, "minor": 0, "patch": 0},
+        "splits": {
+            one.name: {
+                "name": one.name,
+                "num_bytes": one.memory_bytes,
+                "num_examples": one.rows,
+                "dataset_name": config.dataset,
+            }
+            for one in config.splits
+        },
+        "download_size": files,
+        "dataset_size": memory,
+    }
+
+
+def _sums(found: Sequence[SplitFacts]) -> dict[str, Any]:
+    memory, files = _total(found)
+    return {
+        "num_bytes_parquet_files": files,
+        "num_bytes_memory": memory,
+        "num_rows": sum(one.rows for one in found),
+        "estimated_num_rows": None,
+    }
+
+
+def _total(found: Sequence[SplitFacts]) -> tuple[int, int]:
+    return sum(one.memory_bytes for one in found), sum(one.file_bytes for one in found)

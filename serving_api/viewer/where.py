@@ -1,0 +1,404 @@
+"""What `where` and `orderby` ask for: a small part of SQL, read into trees of known columns and values.
+
+    where     = and {OR and}
+    and       = not {AND not}
+    not       = {NOT} (predicate | "(" where ")")
+    predicate = operand (= | == | <> | != | < | <= | > | >=) operand
+              | column [NOT] IN "(" value {"," value} ")"
+              | column [NOT] BETWEEN value AND value
+              | column [NOT] (LIKE | ILIKE) string
+              | column IS [NOT] NULL
+    operand   = column | value                        at least one of the two is a column
+    column    = name | "name"
+    value     = 'string' | [+|-] number | TIMESTAMP 'string'
+    orderby   = column [ASC | DESC] [NULLS (FIRST | LAST)] {"," …}
+
+There is nothing else: no functions, no subqueries, no comments. A column is compared with its own kind only.
+A condition may have `LIKES_MAX` patterns; `like.py` bounds each of them.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NoReturn, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from serving_api.columns import Kind
+from serving_api.texts.parameters import Moment
+from serving_api.viewer import like
+from serving_api.viewer.columns import Column
+
+LENGTH_MAX = 4_000
+DEPTH_MAX = 50
+ORDERED_MAX = 8
+LIKES_MAX = 10
+
+T = TypeVar("T")
+Value = str | int | float | datetime
+
+_COMPARISONS = {"=": "=", "==": "=", "<>": "<>", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+_TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
+_TOKEN = re.compile(
+    r"""\s*(?:
+        (?P<number> (?:[0-9]+(?:\.[0-9]*)? | \.[0-9]+) (?:[eE][+-]?[0-9]+)? )
+      | (?P<string> '[^']*(?:''[^']*)*' )
+      | (?P<quoted> "[^"]*(?:""[^"]*)*" )
+      | (?P<word> [^\W\d]\w* )
+      | (?P<sign> <= | >= | <> | != | == | [=<>(),+-] )
+    )""",
+    re.VERBOSE,
+)
+_MOMENT = TypeAdapter(Moment)
+_INTEGER_MAX = 2**63
+
+
+class NotUnderstood(Exception):
+    """It is not what may be asked."""
+
+    def __init__(self, position: int, detail: str) -> None:
+        super().__init__(f"At character {position + 1}: {detail}")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """`column operator value`, or another column."""
+
+    column: Column
+    operator: str  # as in SQL
+    value: "Value | Column"
+
+
+@dataclass(frozen=True, slots=True)
+class Among:
+    """`column IN (…)`."""
+
+    column: Column
+    values: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """`column BETWEEN low AND high`, both included."""
+
+    column: Column
+    low: Value
+    high: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Like:
+    """`column LIKE pattern`, where `%` is anything and `_` is any one character; the pattern is canonical."""
+
+    column: Column
+    pattern: str
+    any_case: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IsNull:
+    """`column IS NULL`."""
+
+    column: Column
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """The opposite; unknown stays unknown."""
+
+    part: "Node"
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Parts joined by `and`, or by `or`."""
+
+    word: str
+    parts: tuple["Node", ...]
+
+
+Node = Comparison | Among | Between | Like | IsNull | Not | Joined
+
+
+@dataclass(frozen=True, slots=True)
+class Ordering:
+    """What rows are sorted by; null comes last unless `nulls_first`."""
+
+    column: Column
+    descending: bool
+    nulls_first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    kind: str
+    text: str
+    position: int
+
+
+def parse_where(text: str, columns: Sequence[Column]) -> Node:
+    """Return the tree of a condition.
+
+    Raises:
+        NotUnderstood: it is none, is too long or too deep, or asks for what is not there.
+    """
+    parser = _Parser(text, columns)
+    node = parser.disjunction(0)
+    parser.end()
+    return node
+
+
+def parse_orderby(text: str, columns: Sequence[Column]) -> tuple[Ordering, ...]:
+    """Return what rows are to be sorted by.
+
+    Raises:
+        NotUnderstood: it does not say so.
+    """
+    parser = _Parser(text, columns)
+    found = parser.list_of(parser.ordering)
+    parser.end()
+    if len(found) > ORDERED_MAX:
+        raise NotUnderstood(0, f"names {len(found)} columns; at most {ORDERED_MAX}.")
+    return tuple(found)
+
+
+def columns_in(node: Node) -> Iterator[Column]:
+    """Yield the columns that a condition looks at."""
+    match node:
+        case Joined(_, parts):
+            for part in parts:
+                yield from columns_in(part)
+        case Not(part):
+            yield from columns_in(part)
+        case Comparison(column, _, Column() as other):
+            yield from (column, other)
+        case _:
+            yield node.column
+
+
+class _Parser:
+    """Reads tokens from left to right; a method for each line of the grammar."""
+
+    def __init__(self, text: str, columns: Sequence[Column]) -> None:
+        self._tokens = _split(text)
+        self._next = 0
+        self._likes = 0
+        self._columns = {column.name: column for column in columns}
+
+    def end(self) -> None:
+        if self._token.kind != "end":
+            self._refuse("nothing more, AND, or OR")
+
+    def disjunction(self, depth: int) -> Node:
+        if depth > DEPTH_MAX:
+            raise NotUnderstood(self._token.position, f"nested more than {DEPTH_MAX} deep.")
+        return self._joined("or", lambda: self._joined("and", lambda: self._negation(depth)))
+
+    def ordering(self) -> Ordering:
+        column = self._column()
+        descending = self._takes("desc")
+        if not descending:
+            self._takes("asc")
+        nulls_first = False
+        if self._takes("nulls"):
+            nulls_first = self._takes("first")
+            if not nulls_first:
+                self._expect("last")
+        return Ordering(column, descending, nulls_first)
+
+    def list_of(self, one: Callable[[], T]) -> list[T]:
+        found = [one()]
+        while self._takes(","):
+            found.append(one())
+        return found
+
+    def _joined(self, word: str, one: Callable[[], Node]) -> Node:
+        parts = [one()]
+        while self._takes(word):
+            parts.append(one())
+        return parts[0] if len(parts) == 1 else Joined(word, tuple(parts))
+
+    def _negation(self, depth: int) -> Node:
+        negated = False
+        while self._takes("not"):
+            negated = not negated
+        if self._takes("("):
+            node = self.disjunction(depth + 1)
+            self._expect(")")
+        else:
+            node = self._predicate()
+        return Not(node) if negated else node
+
+    def _predicate(self) -> Node:
+        if not self._at_column():
+            return self._turned()
+        column = self._column()
+        operator = self._token.text if self._token.kind == "sign" else ""
+        if operator in _COMPARISONS:
+            self._advance()
+            return Comparison(column, _COMPARISONS[operator], self._operand(column))
+        if self._takes("is"):
+            negated = self._takes("not")
+            self._expect("null")
+            return Not(IsNull(column)) if negated else IsNull(column)
+        negated = self._takes("not")
+        node = self._named(column)
+        return Not(node) if negated else node
+
+    def _named(self, column: Column) -> Node:
+        """Read a predicate that begins with a word."""
+        if self._takes("in"):
+            self._expect("(")
+            values = self.list_of(lambda: self._value(column))
+            self._expect(")")
+            return Among(column, tuple(values))
+        if self._takes("between"):
+            low = self._value(column)
+            self._expect("and")
+            return Between(column, low, self._value(column))
+        for word in ("like", "ilike"):
+            at = self._token.position
+            if self._takes(word):
+                if not column.is_text:
+                    raise NotUnderstood(at, f"{column.name} holds no text: compare it by =, <, > or BETWEEN.")
+                return Like(column, self._pattern(), word == "ilike")
+        return self._refuse("a comparison, IN, BETWEEN, LIKE, ILIKE or IS")
+
+    def _pattern(self) -> str:
+        at = self._token.position
+        self._likes += 1
+        if self._likes > LIKES_MAX:
+            raise NotUnderstood(at, f"a condition may have {LIKES_MAX} LIKE and ILIKE.")
+        try:
+            return like.canonical(self._string())
+        except ValueError as error:
+            raise NotUnderstood(at, str(error)) from error
+
+    def _turned(self) -> Node:
+        """Read a comparison whose column is on the right."""
+        start = self._next
+        self._skip_value()
+        operator = self._token.text
+        if operator not in _COMPARISONS:
+            self._refuse("a comparison")
+        self._advance()
+        column = self._column()
+        after, self._next = self._next, start
+        value = self._value(column)
+        self._next = after
+        return Comparison(column, _TURNED.get(operator, _COMPARISONS[operator]), value)
+
+    def _skip_value(self) -> None:
+        if not self._takes("timestamp"):
+            while self._takes("+") or self._takes("-"):
+                pass
+        if self._token.kind not in {"number", "string"}:
+            self._refuse("a column or a value")
+        self._advance()
+
+    def _operand(self, column: Column) -> "Value | Column":
+        if not self._at_column():
+            return self._value(column)
+        at = self._token.position
+        other = self._column()
+        if other.kind is not column.kind and not (other.is_text and column.is_text):
+            raise NotUnderstood(at, f"{other.name} and {column.name} are of different kinds.")
+        return other
+
+    def _at_column(self) -> bool:
+        return self._token.kind == "quoted" or (self._token.kind == "word" and not self._at("timestamp"))
+
+    def _column(self) -> Column:
+        token = self._token
+        if token.kind not in {"word", "quoted"}:
+            self._refuse("a column")
+        name = token.text[1:-1].replace('""', '"') if token.kind == "quoted" else token.text
+        # Unquoted, as in SQL, upper and lower case are the same.
+        found = self._columns.get(name) or (self._columns.get(name.lower()) if token.kind == "word" else None)
+        if found is None:
+            known = ", ".join(self._columns)
+            raise NotUnderstood(token.position, f"there is no column {_short(name)}; there are: {known}.")
+        self._advance()
+        return found
+
+    def _value(self, column: Column) -> Value:
+        if column.kind is Kind.NUMBER:
+            return self._number(column)
+        if column.kind is Kind.MOMENT:
+            return self._moment()
+        return self._string(column)
+
+    def _number(self, column: Column) -> int | float:
+        sign = -1 if self._takes("-") else 1
+        if sign == 1:
+            self._takes("+")
+        token = self._token
+        if token.kind != "number":
+            self._refuse(f"a number, as {column.name} holds")
+        self._advance()
+        # No more digits than a number of 64 bits has: longer ones are as near as a float comes.
+        whole = int(token.text) if token.text.isdigit() and len(token.text) < 20 else None
+        if whole is not None and whole < _INTEGER_MAX:
+            return sign * whole
+        return sign * float(token.text)
+
+    def _moment(self) -> datetime:
+        self._takes("timestamp")
+        token = self._token
+        try:
+            moment: datetime = _MOMENT.validate_python(self._string())
+        except ValidationError as error:
+            raise NotUnderstood(
+                token.position, "not a time as RFC 3339 has it: '2026-11-24T08:30:00Z'."
+            ) from error
+        return moment
+
+    def _string(self, column: Column | None = None) -> str:
+        token = self._token
+        if token.kind != "string":
+            self._refuse("a string in single quotes" + (f", as {column.name} holds" if column else ""))
+        self._advance()
+        return token.text[1:-1].replace("''", "'")
+
+    @property
+    def _token(self) -> _Token:
+        return self._tokens[self._next]
+
+    def _advance(self) -> None:
+        self._next += 1
+
+    def _at(self, text: str) -> bool:
+        return self._token.kind in {"word", "sign"} and self._token.text.lower() == text
+
+    def _takes(self, text: str) -> bool:
+        if not self._at(text):
+            return False
+        self._advance()
+        return True
+
+    def _expect(self, text: str) -> None:
+        if not self._takes(text):
+            self._refuse(text.upper())
+
+    def _refuse(self, expected: str) -> NoReturn:
+        found = _short(self._token.text) if self._token.kind != "end" else "the end"
+        raise NotUnderstood(self._token.position, f"expected {expected}, found {found}.")
+
+
+def _split(text: str) -> list[_Token]:
+    if len(text) > LENGTH_MAX:
+        raise NotUnderstood(LENGTH_MAX, f"longer than {LENGTH_MAX} characters.")
+    tokens, position, end = [], 0, len(text.rstrip())
+    while position < end:
+        match = _TOKEN.match(text, position)
+        if match is None or match.lastgroup is None:
+            position += len(text[position:]) - len(text[position:].lstrip())
+            raise NotUnderstood(position, f"{_short(text[position:])} means nothing here.")
+        tokens.append(_Token(match.lastgroup, match[match.lastgroup], match.start(match.lastgroup)))
+        position = match.end()
+    return [*tokens, _Token("end", "", end)]
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 20 else text[:20] + "…")
