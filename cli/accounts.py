@@ -7,7 +7,7 @@ from uuid import UUID
 import httpx
 
 from cli.argilla import open_argilla
-from core.argilla_page import page_url
+from core.datasets import page_url
 from core.settings import ArgillaSettings
 
 _SECONDS = 30

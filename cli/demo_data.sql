@@ -70,7 +70,7 @@ cross join lateral (
 ) as answer
 on conflict do nothing;
 
--- As core.label_rule.majority.
+-- As core.labels.rules.majority.
 insert into labels (text_id, dataset, label, status, agreement, confidence, votes, annotations, labelled_at)
 select id, :dataset,
        case when 2 * toxic_votes > votes then 'toxic' when 2 * toxic_votes < votes then 'non_toxic' end,

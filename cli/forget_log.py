@@ -13,7 +13,7 @@ from sqlalchemy.types import Uuid
 
 from cli.console import err, out, plain
 from cli.forget_snapshots import read_forgotten
-from core.forget_progress import IS_OPEN, IS_UNFINISHED, name_steps
+from core.forgetting import IS_OPEN, IS_UNFINISHED, name_steps
 from core.settings import ForgetSettings, read_settings
 
 _IDS = bindparam("ids", type_=ARRAY(Uuid))

@@ -12,9 +12,9 @@ from cli.audit import note
 from cli.console import err, fail, out
 from core.audit import Action
 from core.database import make_engine
-from core.keys import Scope, hash_key, make_key
 from core.models import ApiKey
-from core.rate_limits import Limit
+from core.web.keys import Scope, hash_key, make_key
+from core.web.rate_limits import Limit
 
 app = typer.Typer(help="API keys: create, list, withdraw.", no_args_is_help=True)
 

@@ -17,7 +17,7 @@ from cli.forget_snapshots import rewrite
 from cli.ingest import ingest
 from cli.status import status
 from cli.verify import verify
-from core.file_access import keep_files_private
+from core.os_process import keep_files_private
 
 app = typer.Typer(
     help="Hand in texts, watch them being labelled, get the labels.",

@@ -1,4 +1,4 @@
-"""Datasets: label sets with their guidelines, defined in a TOML file."""
+"""The datasets that DATASETS_FILE defines."""
 
 import tomllib
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal
+from uuid import UUID
 
 from pydantic import (
     BaseModel,
@@ -18,8 +19,8 @@ from pydantic import (
     model_validator,
 )
 
-from core.problems import FieldError, InvalidFields
 from core.toml_errors import describe_encoding, describe_syntax, describe_values
+from core.web.problems import FieldError, InvalidFields
 
 DEFAULT_DATASET = "toxicity"
 
@@ -249,3 +250,17 @@ def require_dataset(name: str, datasets: Datasets) -> None:
     if name not in datasets:
         known = ", ".join(sorted(datasets))
         raise InvalidFields([FieldError("unknown_dataset", f"must be one of: {known}", parameter="dataset")])
+
+
+# The metadata by which the page is sorted, upwards.
+PAGE_POSITION = "position"
+
+
+def page_path(argilla_dataset_id: UUID) -> str:
+    """Return the path of a dataset's page. Without a sort it shows each user an order of their own, by chance."""
+    return f"/dataset/{argilla_dataset_id}/annotation-mode?status=pending&sort=metadata.{PAGE_POSITION}.asc"
+
+
+def page_url(argilla_url: str, argilla_dataset_id: UUID) -> str:
+    """Return the address of a dataset's page in the Argilla at `argilla_url`."""
+    return argilla_url.rstrip("/") + page_path(argilla_dataset_id)

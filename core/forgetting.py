@@ -1,21 +1,158 @@
-"""Forgets texts: Postgres' part of it, and the notes by which the other parts do theirs.
+"""How far forget requests have come, and which of them take too long."""
 
-The row of a forgotten text is emptied, and keeps its id: so the same text is not stored again, whoever sends it
-and in whatever way, also by what is under way at the moment. See docs/decisions/0034-forgetting.md.
-"""
-
-from collections.abc import Collection, Mapping, Sequence
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, Row, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Uuid
 
 from core.change_feed import STAMP, wake_readers
-from core.import_traces import blank_problems, blank_rejects, find_rejects, forget_rejected_values
 from core.near_duplicates import ASKED, LOCK_TWINS, RELEASE_TWINS
+from core.text_identity import normalise, text_id
+
+OVERDUE = "forgetting_overdue"
+
+# What is wrong while a step is open, and what to do.
+STEPS = {
+    "imports": "the body of an import may still hold it; let the import end, or delete it (`GET /imports`)",
+    "argilla": "Argilla may still have it: no uploader works on the dataset, or Argilla keeps it "
+    "(`annotate forget --list` shows why)",
+    "replica": "it is not confirmed that the replica's files are free of it (`annotate status` checks)",
+    "snapshots": "it is not confirmed that all snapshots are free of it "
+    "(`annotate forget --rewrite-snapshots` removes it)",
+}
+
+# Whether a step is open, in `forget_requests`.
+IS_OPEN = {
+    "imports": "imports_at is null",
+    "argilla": "(argilla_at is null or argilla_note is not null)",
+    "replica": "(was_labelled and replica_at is null)",
+    "snapshots": "(was_labelled and snapshots_at is null)",
+}
+
+IS_UNFINISHED = f"(lifted_at is null and ({' or '.join(IS_OPEN.values())}))"
+
+_COUNTS = ", ".join(f"count(*) filter (where {is_open}) as {step}" for step, is_open in IS_OPEN.items())
+
+# `older_than_seconds`: 0 for all that are not finished.
+UNFINISHED = text(f"""
+select dataset, count(*) as requests, min(requested_at) as since,
+    extract(epoch from now() - min(requested_at))::float8 as age_seconds, {_COUNTS}
+from forget_requests
+where {IS_UNFINISHED} and requested_at <= now() - make_interval(secs => :older_than_seconds)
+group by dataset order by dataset
+""")  # noqa: S608 - constants only
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """The forget requests of a dataset that are not finished."""
+
+    dataset: str
+    since: datetime  # when the oldest was made
+    age_seconds: float
+    reason: str  # for people: what is open, and what to do
+
+
+def read_unfinished(row: Row[Any]) -> Unfinished:
+    """Return what a row of `UNFINISHED` tells."""
+    is_one = row.requests == 1
+    requests = "A forget request is" if is_one else f"{row.requests:,} forget requests are"
+    reason = f"{requests} not finished: {name_steps(row)}."
+    return Unfinished(row.dataset, row.since, row.age_seconds, reason)
+
+
+def name_steps(row: Row[Any]) -> str:
+    """Return what is open, from a row with a column for each step."""
+    return "; ".join(words for step, words in STEPS.items() if getattr(row, step))
+
+
+_FETCHED = 100
+
+# No index helps. A row without fields is read where its detail may quote the names of its fields.
+#
+# The option belongs to the statement. On the connection it would turn later statements into cursors, too.
+_FIND_REJECTS = text("""
+select import_id, row, cast(fields as text) as fields from import_rejects
+where fields is not null or detail <> :blanked and (detail like '%/metadata/%' or code = 'extra_forbidden')
+""").execution_options(yield_per=_FETCHED)
+
+_BLANK_REJECT = text("""
+update import_rejects set fields = null, detail = :detail where import_id = :import_id and row = :row
+""")
+_REJECT_DETAIL = "The row held a text that was forgotten since."
+
+_FIND_PROBLEMS = text("select id, problem from imports where problem is not null order by id")
+_BLANK_PROBLEM = text("update imports set problem = cast(:problem as json) where id = :id")
+_PROBLEM_DETAIL = "A text was forgotten since. The details were deleted, because they may have quoted it."
+_PROBLEM_FIELDS = ("type", "title", "status", "code")
+# Problems that quote the file: its column names, for example. A CSV without a header has texts in their place.
+_QUOTING = {"unknown_column", "malformed_csv", "malformed_parquet"}
+
+# Older releases stored a rejected JSON row as the repr of an object, in which no text can be looked up.
+_OLD_REPR = "QuickSubmission("
+
+_FORGET_REJECT_VALUES = text("analyze import_rejects (detail, fields)")
+
+
+def find_rejects(
+    connection: Connection, datasets: Mapping[UUID, str], external_ids: Collection[str] = ()
+) -> list[tuple[UUID, int]]:
+    """Return the keys of rejected rows that hold one of these texts, given by id, or one of the external ids.
+
+    Reads the whole table. Rows in which texts cannot be looked up are returned, too.
+    """
+    names = set(datasets.values())
+
+    def holds(word: str) -> bool:
+        return word in external_ids or any(text_id(name, normalise(word)) in datasets for name in names)
+
+    return [
+        (row.import_id, row.row)
+        for row in connection.execute(_FIND_REJECTS, {"blanked": _REJECT_DETAIL})
+        if row.fields is None or row.fields.startswith(f'"{_OLD_REPR}') or any(map(holds, _words(row.fields)))
+    ]
+
+
+def _words(fields: str) -> Iterator[str]:
+    """Yield all strings within JSON, names included, and numbers as they were written."""
+    found = [json.loads(fields, parse_int=str, parse_float=str)]
+    while found:
+        match found.pop():
+            case dict() as value:
+                found += [*value, *value.values()]
+            case list() as value:
+                found += value
+            case str() as value:
+                # A lone surrogate has no bytes to compute an id from; no stored text holds one.
+                yield value.encode(errors="replace").decode()
+
+
+def blank_rejects(connection: Connection, keys: Sequence[tuple[UUID, int]]) -> None:
+    """Take the fields out of rejected rows; that they were rejected stays."""
+    if keys:
+        values = [{"import_id": import_id, "row": row, "detail": _REJECT_DETAIL} for import_id, row in keys]
+        connection.execute(_BLANK_REJECT, values)
+
+
+def blank_problems(connection: Connection) -> None:
+    """Delete the details of failed imports' problems that quote their files: they may quote a forgotten text."""
+    for row in connection.execute(_FIND_PROBLEMS).all():
+        if row.problem.get("code") in _QUOTING and row.problem.get("detail") != _PROBLEM_DETAIL:
+            kept = {name: row.problem[name] for name in _PROBLEM_FIELDS if name in row.problem}
+            problem = json.dumps(kept | {"detail": _PROBLEM_DETAIL})
+            connection.execute(_BLANK_PROBLEM, {"id": row.id, "problem": problem})
+
+
+def forget_rejected_values(connection: Connection) -> None:
+    """Have Postgres sample the rejected rows anew: its statistics hold values of rows that were blanked."""
+    connection.execute(_FORGET_REJECT_VALUES)
+
 
 _IDS = bindparam("ids", type_=ARRAY(Uuid))
 

@@ -12,8 +12,8 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.logs import configure_logging
-from core.readiness import NotReady
 from core.settings import DatabaseSettings, LogSettings, read_settings
+from core.web.health import NotReady
 
 # One migration at a time; the number is arbitrary but fixed.
 _LOCK = 7_305_118

@@ -308,6 +308,10 @@ class Label(Base):
     __table_args__ = (sa.Index("ix_labels_changed_xid", "changed_xid"),)
 
 
+# Wakes the uploader after an insert into `rereads`; the payload is the dataset.
+REREADS_CHANNEL = "rereads"
+
+
 class Reread(Base):
     """A text whose annotations changed in Argilla, as an event said: they are to be read again."""
 

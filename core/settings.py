@@ -7,7 +7,7 @@ from typing import Literal, TypeVar
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from core.rate_limits import Limit
+from core.web.rate_limits import Limit
 
 
 class SettingsGroup(BaseSettings):

@@ -17,14 +17,8 @@ from starlette.requests import ClientDisconnect
 
 from core.database import make_async_engine
 from core.datasets import load_datasets
-from core.fair_shares import Places
-from core.keys import KeyRing, ValidKey, select_valid_keys
 from core.logs import configure_logging
 from core.migrate import check_database
-from core.openapi import describe
-from core.problems import Unavailable
-from core.responses import problem_response
-from core.server import follow_parent, run, settle
 from core.settings import (
     AccessSettings,
     DatabaseSettings,
@@ -35,8 +29,13 @@ from core.settings import (
     read_settings,
     refuse_open_bind,
 )
-from core.tracing import tracing
-from core.web import NO_TELEMETRY, install_web
+from core.tracing.tracing import tracing
+from core.web.app import NO_TELEMETRY, install_web
+from core.web.keys import KeyRing, ValidKey, select_valid_keys
+from core.web.openapi import describe
+from core.web.problems import Unavailable, problem_response
+from core.web.rate_limits import Places
+from core.web.server import follow_parent, run, settle
 from ingestion_api.enrichment.enrich import prepare
 from ingestion_api.imports.worker import importing
 from ingestion_api.settings import IngestionSettings

@@ -17,9 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from core import models
-from core.fair_shares import Turns, client_name
-from core.problems import BadSignature, Malformed, RequestTimeout, TooLarge, Unavailable, UnsupportedType
-from core.tracing import note_step, tracing
+from core.tracing.tracing import note_step, tracing
+from core.web.problems import BadSignature, Malformed, RequestTimeout, TooLarge, Unavailable, UnsupportedType
+from core.web.rate_limits import Turns, client_name
 from ingestion_api import metrics
 from ingestion_api.dependencies import read_body
 from ingestion_api.texts import repository

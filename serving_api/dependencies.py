@@ -7,8 +7,8 @@ from urllib.parse import unquote_to_bytes
 from fastapi import Depends, Request
 
 from core.datasets import Datasets
-from core.keys import Scope, require_scope
-from core.problems import FieldError, InvalidFields, Malformed
+from core.web.keys import Scope, require_scope
+from core.web.problems import FieldError, InvalidFields, Malformed
 from serving_api.exports.service import Exports
 from serving_api.replica.replica import Replica
 from serving_api.texts.service import Answers

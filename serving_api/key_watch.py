@@ -5,8 +5,8 @@ import asyncio
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from core import keys
-from core.keys import KeyRing
+from core.web import keys
+from core.web.keys import KeyRing
 from serving_api.responses import cut
 
 log = structlog.get_logger()

@@ -10,13 +10,8 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from core.datasets import Datasets, load_datasets
-from core.fair_shares import Places
-from core.file_access import close_folder
-from core.keys import KeyRing
 from core.logs import configure_logging
-from core.openapi import describe
-from core.readiness import NotReady
-from core.server import follow_parent, run, settle
+from core.os_process import close_folder
 from core.settings import (
     AccessSettings,
     DatabaseSettings,
@@ -26,8 +21,13 @@ from core.settings import (
     read_settings,
     refuse_open_bind,
 )
-from core.tracing import tracing
-from core.web import NO_TELEMETRY, install_web
+from core.tracing.tracing import tracing
+from core.web.app import NO_TELEMETRY, install_web
+from core.web.health import NotReady
+from core.web.keys import KeyRing
+from core.web.openapi import describe
+from core.web.rate_limits import Places
+from core.web.server import follow_parent, run, settle
 from serving_api.changes.notifier import News
 from serving_api.changes.service import Changes
 from serving_api.exports.endpoints import make_export_router

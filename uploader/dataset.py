@@ -6,8 +6,8 @@ from uuid import UUID
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.adjudication import request_missing
 from core.datasets import Datasets, adjudicated_by, get_definition
+from core.labels.adjudication import request_missing
 from core.text_identity import BEFORE_ALL
 from uploader import metrics, repository
 from uploader.argilla.client import Argilla

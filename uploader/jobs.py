@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.forget_progress import Unfinished
-from core.readiness import NotReady
+from core.forgetting import Unfinished
+from core.web.health import NotReady
 from uploader import metrics, repository
 from uploader.argilla.webhook import Registration
 from uploader.dataset import Lane

@@ -11,11 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.database import make_async_engine
 from core.datasets import Datasets, list_adjudications, load_datasets
-from core.file_access import keep_files_private
-from core.health import Check
 from core.logs import configure_logging
 from core.migrate import check_database
-from core.server import serve
+from core.os_process import keep_files_private
 from core.settings import (
     AccessSettings,
     ArgillaSettings,
@@ -27,8 +25,10 @@ from core.settings import (
     read_settings,
     refuse_open_bind,
 )
-from core.tracing import tracing
-from core.web import NO_TELEMETRY, install_web
+from core.tracing.tracing import tracing
+from core.web.app import NO_TELEMETRY, install_web
+from core.web.health import Check
+from core.web.server import serve
 from uploader.argilla.circuit import Circuit
 from uploader.argilla.client import Argilla, make_http_client
 from uploader.argilla.webhook import Registration, Trust

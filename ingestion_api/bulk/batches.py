@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.datasets import Datasets
-from core.problems import DatasetNotAllowed, FieldError, InvalidFields, Problem, TooLarge
+from core.web.problems import DatasetNotAllowed, FieldError, InvalidFields, Problem, TooLarge
 from ingestion_api.bulk.columns import RowRefused
 from ingestion_api.bulk.mapping import Mapping
 from ingestion_api.bulk.readers import Reader

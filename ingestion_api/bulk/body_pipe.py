@@ -16,7 +16,7 @@ import anyio
 import structlog
 from starlette.requests import ClientDisconnect
 
-from core.problems import Problem
+from core.web.problems import Problem
 
 log = structlog.get_logger()
 

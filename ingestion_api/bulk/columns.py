@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from core.problems import Problem, TooLarge
+from core.web.problems import Problem, TooLarge
 from ingestion_api.texts.schemas import ROW_BYTES
 
 

@@ -8,7 +8,7 @@ from typing import BinaryIO, cast
 
 from backports import zstd
 
-from core.problems import Malformed, TooLarge, UnsupportedType
+from core.web.problems import Malformed, TooLarge, UnsupportedType
 
 _STEP_BYTES = 64 * 1024
 

@@ -9,11 +9,11 @@ import anyio.to_process
 from anyio import BrokenWorkerProcess
 from fastapi import Query, Request
 
-from core.fair_shares import Places, client_name
-from core.keys import allowed_datasets
-from core.problems import Problem, Unavailable
-from core.tracing import TRACEPARENT
-from core.web import require_media_type
+from core.tracing.tracing import TRACEPARENT
+from core.web.app import require_media_type
+from core.web.keys import allowed_datasets
+from core.web.problems import Problem, Unavailable
+from core.web.rate_limits import Places, client_name
 from ingestion_api import metrics
 from ingestion_api.bulk.body_pipe import open_pipe, send_body
 from ingestion_api.bulk.decoding import require_encoding

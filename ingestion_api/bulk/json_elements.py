@@ -8,7 +8,7 @@ import codecs
 import re
 from collections.abc import Iterable, Iterator
 
-from core.problems import Malformed, TooLarge
+from core.web.problems import Malformed, TooLarge
 from ingestion_api.texts.schemas import ROW_BYTES
 
 # Up to the next bracket, or, between elements, comma; strings are passed over.

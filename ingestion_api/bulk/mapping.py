@@ -7,8 +7,8 @@ from typing import Any
 
 from msgspec import structs
 
-from core.openapi import BLANK
-from core.problems import FieldError, InvalidFields
+from core.web.openapi import BLANK
+from core.web.problems import FieldError, InvalidFields
 from ingestion_api.bulk.columns import FIELD_COLUMNS, Columns, RowRefused, UnknownColumn
 from ingestion_api.texts.quick_submission import QuickSubmission
 

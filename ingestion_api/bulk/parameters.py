@@ -6,8 +6,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.datasets import Datasets, require_dataset
-from core.keys import require_dataset_allowed
-from core.openapi import DATASET_NAME
+from core.web.keys import require_dataset_allowed
+from core.web.openapi import DATASET_NAME
 from ingestion_api.bulk.batches import BulkUpload
 from ingestion_api.bulk.columns import Columns
 from ingestion_api.bulk.mapping import LABEL_MAP, Mapping, map_columns, map_object, parse_label_map

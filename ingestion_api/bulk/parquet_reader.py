@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
-from core.problems import Malformed, TooLarge, Unavailable
+from core.web.problems import Malformed, TooLarge, Unavailable
 from ingestion_api.bulk.columns import TOO_LONG, Columns, Row, check_columns
 from ingestion_api.bulk.decoding import PlainBody, check_expansion
 from ingestion_api.texts.schemas import ROW_BYTES

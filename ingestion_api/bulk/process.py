@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.background import step_back
 from core.database import connect_in_thread
 from core.datasets import Datasets
+from core.os_process import step_back
 from core.settings import DatabaseSettings, TracingSettings, read_settings
-from core.tracing import tracing
+from core.tracing.tracing import tracing
 from ingestion_api.bulk.body_pipe import receive_body
 from ingestion_api.bulk.decoding import decode
 from ingestion_api.bulk.parameters import BulkParameters, make_upload

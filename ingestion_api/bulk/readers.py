@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from core.problems import Malformed, TooLarge
+from core.web.problems import Malformed, TooLarge
 from ingestion_api.bulk.columns import TOO_LONG, Row, RowRefused, check_columns
 from ingestion_api.bulk.json_elements import split_elements
 from ingestion_api.texts.quick_submission import QuickSubmission, read_quickly

@@ -12,8 +12,8 @@ from typing import Any
 
 import psycopg
 
-from core.problems import Problem
-from core.tracing import tracing
+from core.tracing.tracing import tracing
+from core.web.problems import Problem
 from ingestion_api.bulk.batches import Batch, BulkUpload, Reject, read_batches
 from ingestion_api.bulk.watch import OutOfMemory, waiting_for_postgres
 from ingestion_api.enrichment.links import linked_datasets

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import anyio
 
-from core.problems import Problem
+from core.web.problems import Problem
 from ingestion_api.bulk.body_pipe import open_pipe
 
 _STEP, _WAIT_BEGINS, _WAIT_ENDS = b"s", b"(", b")"

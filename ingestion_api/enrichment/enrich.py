@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.datasets import Dataset, Datasets
-from core.problems import FieldError, InvalidFields
+from core.web.problems import FieldError, InvalidFields
 from ingestion_api.texts.quick_submission import QuickSubmission
 from ingestion_api.texts.schemas import TextCreate
 

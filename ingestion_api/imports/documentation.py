@@ -2,15 +2,7 @@
 
 from typing import Any
 
-from core.openapi import (
-    Responses,
-    answer,
-    header,
-    key_refusals,
-    problem,
-    unavailable,
-    wrong_parameter,
-)
+from core.web.openapi import Responses, answer, header, key_refusals, problem, unavailable, wrong_parameter
 from ingestion_api.imports.schemas import ImportRead
 from ingestion_api.texts.documentation import BULK_BODY
 

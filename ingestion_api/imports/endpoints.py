@@ -10,10 +10,10 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy import RowMapping
 
 from core.audit import Action, Entry, caller, noting, write_line
-from core.fair_shares import client_name
-from core.keys import allowed_datasets
-from core.problems import Problem
-from core.web import require_media_type
+from core.web.app import require_media_type
+from core.web.keys import allowed_datasets
+from core.web.problems import Problem
+from core.web.rate_limits import client_name
 from ingestion_api.bulk.decoding import require_encoding
 from ingestion_api.bulk.parameters import READERS, BulkParameters, make_upload
 from ingestion_api.dependencies import ConnectionDep, DatasetsDep

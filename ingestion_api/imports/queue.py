@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.problems import Problem
+from core.web.problems import Problem
 from ingestion_api.bulk.store import Counts
 from ingestion_api.imports.run import Claim
 

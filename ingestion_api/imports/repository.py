@@ -7,9 +7,9 @@ from uuid import UUID, uuid4
 from sqlalchemy import ColumnElement, CursorResult, RowMapping, Text, cast, func, insert, null, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from core.keys import allowed_datasets
 from core.models import Import, ImportChunk, ImportReject, ImportState
-from core.problems import NotFound
+from core.web.keys import allowed_datasets
+from core.web.problems import NotFound
 
 _UNFINISHED = (ImportState.RECEIVING, ImportState.WAITING, ImportState.RUNNING)
 

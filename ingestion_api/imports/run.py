@@ -17,8 +17,8 @@ import psycopg
 from core.database import connect_in_thread
 from core.datasets import Datasets
 from core.models import ImportState
-from core.problems import Problem
 from core.settings import DatabaseSettings
+from core.web.problems import Problem
 from ingestion_api.bulk.batches import Batch
 from ingestion_api.bulk.decoding import decode
 from ingestion_api.bulk.parameters import BulkParameters, make_upload

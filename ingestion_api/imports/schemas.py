@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 from sqlalchemy import RowMapping
 
-from core.openapi import IMPORT_BYTES
+from core.web.openapi import IMPORT_BYTES
 from ingestion_api.texts.schemas import RowError
 
 # What a structured integer of HTTP can hold (RFC 9651).

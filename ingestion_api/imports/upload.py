@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import ClientDisconnect
 
 from core.models import ImportState
-from core.problems import FieldError, InvalidFields, Problem, TooLarge
+from core.web.problems import FieldError, InvalidFields, Problem, TooLarge
 from ingestion_api import metrics
 from ingestion_api.bulk.body_pipe import BodyTimeout
 from ingestion_api.dependencies import get_connection

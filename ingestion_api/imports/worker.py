@@ -13,8 +13,8 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.datasets import Datasets
-from core.problems import Problem
 from core.settings import DatabaseSettings
+from core.web.problems import Problem
 from ingestion_api import metrics
 from ingestion_api.bulk.watch import NoProgress, run_watched
 from ingestion_api.imports import queue

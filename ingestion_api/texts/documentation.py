@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from core.openapi import (
+from core.web.openapi import (
     Responses,
     answer,
     header,

@@ -10,13 +10,13 @@ from fastapi import Depends, FastAPI, Request, Response
 from sqlalchemy import RowMapping
 
 from core.datasets import Datasets, require_dataset
-from core.fair_shares import client_name
-from core.keys import Scope, is_dataset_allowed, require_dataset_allowed, require_scope
 from core.models import TextStatus
-from core.negotiation import Router
-from core.problems import Conflict, NotFound
-from core.tracing import note_step, tracing
-from core.web import require_media_type
+from core.tracing.tracing import note_step, tracing
+from core.web.app import require_media_type
+from core.web.keys import Scope, is_dataset_allowed, require_dataset_allowed, require_scope
+from core.web.negotiation import Router
+from core.web.problems import Conflict, NotFound
+from core.web.rate_limits import client_name
 from ingestion_api.bulk.endpoints import create_texts
 from ingestion_api.dependencies import ConnectionDep, DatasetParameter, DatasetsDep, read_body
 from ingestion_api.imports.endpoints import add_import_endpoints

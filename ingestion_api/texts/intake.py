@@ -13,8 +13,8 @@ import structlog
 
 from core.database import connect
 from core.datasets import Datasets
-from core.problems import Problem, ShareExceeded, Unavailable
 from core.settings import DatabaseSettings
+from core.web.problems import Problem, ShareExceeded, Unavailable
 from ingestion_api import metrics
 from ingestion_api.settings import IngestionSettings
 from ingestion_api.texts.repository import INTAKE, Stored, insert_texts

@@ -18,10 +18,9 @@ from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection as EngineConnection
 
 from core.datasets import Datasets, list_adjudications
-from core.forget_progress import OVERDUE, UNFINISHED, read_unfinished
-from core.models import TextStatus
+from core.forgetting import OVERDUE, UNFINISHED, read_unfinished
+from core.models import REREADS_CHANNEL, TextStatus
 from core.near_duplicates import lock_of
-from core.rereads import CHANNEL
 from ingestion_api.enrichment.links import StoredText, link, linked_datasets, lock, run, run_async
 from ingestion_api.texts.submissions import NewText
 
@@ -432,6 +431,6 @@ async def note_reread(
         "argilla_record_id": argilla_record_id,
         "argilla_dataset_id": argilla_dataset_id,
         "event_at": event_at,
-        "channel": CHANNEL,
+        "channel": REREADS_CHANNEL,
     }
     return (await connection.execute(_NOTE_REREAD, values)).first() is not None

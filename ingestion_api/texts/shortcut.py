@@ -4,8 +4,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from core.problems import Problem
-from core.responses import problem_response
+from core.web.problems import Problem, problem_response
 from ingestion_api.texts.endpoints import create_text
 
 _ROUTE = Route("/texts", create_text, methods=["POST"])

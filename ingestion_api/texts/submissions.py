@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from core.datasets import DEFAULT_DATASET, Dataset, Datasets
-from core.problems import ERRORS_SHOWN, FieldError, InvalidFields, Malformed, Problem, TooLarge, json_pointer
 from core.text_identity import TEXT_BYTES, normalise, text_key
+from core.web.problems import ERRORS_SHOWN, FieldError, InvalidFields, Malformed, Problem, TooLarge, json_pointer
 from ingestion_api.enrichment.enrich import enrich
 from ingestion_api.texts.quick_submission import QuickSubmission, convert_quickly, fits, read_quickly
 from ingestion_api.texts.schemas import TextCreate

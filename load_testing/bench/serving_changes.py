@@ -12,7 +12,7 @@ import httpx
 from rich.table import Table
 
 from load_testing.bench.servers import Server, serving
-from serving_api.replica import tables as tables
+from serving_api.replica import tables
 from serving_api.replica.loading import apply
 
 _FEW = 10_000

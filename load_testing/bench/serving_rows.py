@@ -4,7 +4,7 @@ from pathlib import Path
 
 import duckdb
 
-from serving_api.replica import tables as tables
+from serving_api.replica import tables
 
 _VERSION = 1_000_000
 

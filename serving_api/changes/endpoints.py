@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from sse_starlette.sse import EventSourceResponse, SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
-from core.negotiation import choose_media_type
+from core.web.negotiation import choose_media_type
 from serving_api.changes.service import Changes, ChangesQuery, Page
 from serving_api.dependencies import DatasetsDep, ReplicaDep
 from serving_api.replica.replica import Replica

@@ -9,8 +9,8 @@ import duckdb
 import structlog
 from sse_starlette.sse import AppStatus
 
-from core.fair_shares import Places, current_client
-from core.problems import Unavailable
+from core.web.problems import Unavailable
+from core.web.rate_limits import Places, current_client
 from serving_api.changes import repository
 from serving_api.metrics import CHANGES_WAITING
 from serving_api.replica.query_pool import QueryPool

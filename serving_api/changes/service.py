@@ -14,8 +14,8 @@ import duckdb
 import orjson
 from sse_starlette.event import ServerSentEvent
 
-from core.fair_shares import Turns, current_client
-from core.problems import FieldError, ShareExceeded, Unavailable
+from core.web.problems import FieldError, ShareExceeded, Unavailable
+from core.web.rate_limits import Turns, current_client
 from serving_api.changes.notifier import News
 from serving_api.changes.repository import Change, Place, after_version, find_page_end, list_changes
 from serving_api.replica.fair_threads import ANY_NUMBER

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from core.openapi import Responses, header, key_refusals, problem, unavailable, wrong_parameter
+from core.web.openapi import Responses, header, key_refusals, problem, unavailable, wrong_parameter
 from serving_api.exports.formats import ARROW, CSV, NDJSON, PARQUET, Format
 from serving_api.texts.documentation import MALFORMED, NOT_MODIFIED, REPLICA_HEADERS
 

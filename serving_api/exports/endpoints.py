@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import Query, Request, Response
 
-from core.negotiation import Router
+from core.web.negotiation import Router
 from serving_api.dependencies import GUARDS, DatasetsDep, ExportsDep, ReplicaDep
 from serving_api.exports import documentation as docs
 from serving_api.exports.formats import ARROW, CSV, CSV_FOR_SPREADSHEETS, NDJSON, PARQUET, Format

@@ -9,7 +9,7 @@ import structlog
 from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
-from core.problems import Problem, Unavailable
+from core.web.problems import Problem, Unavailable
 from serving_api.exports.formats import Chunk, Format
 from serving_api.exports.repository import ExportQuery
 from serving_api.exports.service import Export

@@ -10,8 +10,8 @@ from contextvars import copy_context
 
 import duckdb
 
-from core.fair_shares import Places, current_client
-from core.problems import ShareExceeded, Unavailable
+from core.web.problems import ShareExceeded, Unavailable
+from core.web.rate_limits import Places, current_client
 from serving_api.exports.formats import Chunk, Format
 from serving_api.exports.repository import ExportQuery, read_batches, schema_of
 from serving_api.metrics import QUERIES_REFUSED

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import TypeVar
 
-from core.fair_shares import Turns, current_client
+from core.web.rate_limits import Turns, current_client
 
 T = TypeVar("T")
 

@@ -12,8 +12,8 @@ from sqlalchemy.dialects import postgresql
 from core.change_feed import WINDOW_END
 from core.database import connection_string
 from core.datasets import adjudication_of
-from core.keys import ValidKey, select_valid_keys
 from core.models import LabelStatus
+from core.web.keys import ValidKey, select_valid_keys
 from serving_api.replica.tables import Role
 
 # Which history of transaction ids this is: a restored, promoted or recreated database counts anew. A restore into

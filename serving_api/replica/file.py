@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 import structlog
 
-from core.problems import Unavailable
+from core.web.problems import Unavailable
 from serving_api.replica.database import open_database
 from serving_api.replica.tables import LAYOUT, TABLES
 from serving_api.settings import ReplicaSettings

@@ -14,8 +14,8 @@ from adbc_driver_postgresql import dbapi
 
 from core.change_feed import CHANNEL
 from core.database import connection_string
-from core.keys import KeyRing, ValidKey
-from core.tracing import tracing
+from core.tracing.tracing import tracing
+from core.web.keys import KeyRing, ValidKey
 from serving_api.metrics import (
     APPLY_SECONDS,
     FEED_ERRORS,

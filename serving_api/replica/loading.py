@@ -11,8 +11,7 @@ from uuid import UUID
 import duckdb
 import pyarrow as pa
 
-from serving_api.replica import recent_items
-from serving_api.replica import tables as tables
+from serving_api.replica import recent_items, tables
 from serving_api.replica.feed import EVERYTHING
 
 # Batches that are read ahead; ADBC makes them of 16 MB.

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import duckdb
 
-from core.problems import ShareExceeded, Unavailable
+from core.web.problems import ShareExceeded, Unavailable
 from serving_api.metrics import QUERIES_REFUSED
 from serving_api.replica.fair_threads import FairThreads
 from serving_api.replica.replica import Replica

@@ -10,11 +10,10 @@ from typing import TextIO
 
 import duckdb
 
-from core.keys import ValidKey
-from core.problems import Unavailable
-from serving_api.replica import feed
+from core.web.keys import ValidKey
+from core.web.problems import Unavailable
+from serving_api.replica import feed, tables
 from serving_api.replica import folder as slots
-from serving_api.replica import tables as tables
 from serving_api.replica.feed import Snapshot
 from serving_api.replica.file import ReplicaFile, being_built
 from serving_api.replica.folder import ReplicaFolder

@@ -14,7 +14,7 @@ from uuid import UUID
 import duckdb
 import structlog
 
-from core.problems import Unavailable
+from core.web.problems import Unavailable
 from serving_api.metrics import SEARCH_INDEX_VERSION
 from serving_api.replica.replica import Replica
 from serving_api.replica.tables import SEPARATOR

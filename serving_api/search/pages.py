@@ -5,7 +5,7 @@ from uuid import UUID
 
 import duckdb
 
-from core.problems import Unavailable
+from core.web.problems import Unavailable
 from serving_api.metrics import QUERIES_REFUSED
 from serving_api.search.candidates import RANKED, Snapshot
 from serving_api.search.index import Place

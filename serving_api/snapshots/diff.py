@@ -12,8 +12,8 @@ import duckdb
 import pyarrow as pa
 from pyarrow import parquet
 
-from core.fair_shares import Places, current_client
-from core.problems import Unavailable
+from core.web.problems import Unavailable
+from core.web.rate_limits import Places, current_client
 from serving_api.snapshots.manifest import Manifest
 from serving_api.snapshots.storage import Storage, reaching_storage
 from serving_api.watchdog import Crew

@@ -11,11 +11,11 @@ from fastapi import Depends, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from core.audit import Action, Entry, caller, write_line
-from core.keys import Scope, require_scope
-from core.negotiation import Router
-from core.openapi import Responses, answer, header, key_refusals, problem, unavailable, wrong_parameter
-from core.problems import NotFound, TooLarge
-from core.web import require_media_type
+from core.web.app import require_media_type
+from core.web.keys import Scope, require_scope
+from core.web.negotiation import Router
+from core.web.openapi import Responses, answer, header, key_refusals, problem, unavailable, wrong_parameter
+from core.web.problems import NotFound, TooLarge
 from serving_api.dependencies import GUARDS, DatasetsDep, ReplicaDep, check_query_string
 from serving_api.responses import is_held, next_url
 from serving_api.search.follower import SearchFollower

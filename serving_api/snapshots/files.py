@@ -12,7 +12,7 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from core.problems import Problem
+from core.web.problems import Problem
 from serving_api.replica.fair_threads import FairThreads
 from serving_api.responses import cut, is_held
 from serving_api.snapshots.storage import Storage, reaching_storage

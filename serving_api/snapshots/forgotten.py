@@ -9,7 +9,7 @@ import pyarrow as pa
 from pyarrow import compute as pc
 from pyarrow import parquet
 
-from core.problems import NotFound
+from core.web.problems import NotFound
 from serving_api.changes.service import feed_of
 from serving_api.replica.replica import Replica
 from serving_api.snapshots.manifest import Manifest

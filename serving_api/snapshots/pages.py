@@ -9,7 +9,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.problems import FieldError
+from core.web.problems import FieldError
 from serving_api.snapshots.manifest import Manifest
 from serving_api.snapshots.service import Snapshots
 from serving_api.texts import cursor

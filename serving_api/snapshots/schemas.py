@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from core.datasets import Datasets
-from core.problems import ERRORS_SHOWN, FieldError, InvalidFields, Malformed, Problem, json_pointer
+from core.web.problems import ERRORS_SHOWN, FieldError, InvalidFields, Malformed, Problem, json_pointer
 from serving_api.snapshots.manifest import NAME, Manifest
 from serving_api.texts.parameters import FilterParameters, LabelName, Order
 from serving_api.texts.query import Mismatch, TextsQuery, check_search, labelled_texts_query

@@ -14,9 +14,9 @@ import structlog
 from pyarrow import parquet
 
 from core.datasets import Datasets
-from core.fair_shares import Places
-from core.keys import is_dataset_allowed
-from core.problems import Conflict, NotFound, Unavailable
+from core.web.keys import is_dataset_allowed
+from core.web.problems import Conflict, NotFound, Unavailable
+from core.web.rate_limits import Places
 from serving_api.changes.service import feed_of
 from serving_api.metrics import SNAPSHOT_SECONDS, SNAPSHOTS
 from serving_api.replica.fair_threads import FairThreads

@@ -21,7 +21,7 @@ from botocore.exceptions import BotoCoreError
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import ValidationError
 
-from core.problems import Conflict, NotFound, Unavailable
+from core.web.problems import Conflict, NotFound, Unavailable
 from serving_api.snapshots.manifest import MANIFEST, NAME, Manifest
 
 log = structlog.get_logger()

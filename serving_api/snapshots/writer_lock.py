@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from core.problems import Unavailable
+from core.web.problems import Unavailable
 from serving_api.snapshots.storage import remove
 
 _LOCK = ".lock"

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from core.openapi import Responses, answer, header, key_refusals, problem, unavailable, wrong_parameter
+from core.web.openapi import Responses, answer, header, key_refusals, problem, unavailable, wrong_parameter
 from serving_api.texts.parameters import EXAMPLE_CURSOR, EXAMPLE_FEED
 from serving_api.texts.schemas import (
     AgreementStats,

@@ -6,8 +6,8 @@ from uuid import UUID
 from fastapi import Path, Query, Request, Response
 
 from core.datasets import Datasets
-from core.negotiation import Router
-from core.tracing import note_step, tracing
+from core.tracing.tracing import note_step, tracing
+from core.web.negotiation import Router
 from serving_api.changes.endpoints import get_changes
 from serving_api.dependencies import GUARDS, AnswersDep, DatasetsDep, ReplicaDep
 from serving_api.responses import replica_headers, respond

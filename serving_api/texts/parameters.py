@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from core.openapi import DATASET_NAME, LABEL_NAME, WITHOUT_NUL
+from core.web.openapi import DATASET_NAME, LABEL_NAME, WITHOUT_NUL
 from serving_api.search.matching import Match
 from serving_api.texts.cursor import CURSOR
 

@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import Any
 
 from core.datasets import DEFAULT_DATASET, Datasets
-from core.keys import require_dataset_allowed
 from core.models import Decider, LabelStatus
-from core.problems import Conflict, FieldError, InvalidFields
+from core.web.keys import require_dataset_allowed
+from core.web.problems import Conflict, FieldError, InvalidFields
 from serving_api.replica.tables import SEPARATOR, Role
 from serving_api.replica.totals import KINDS
 from serving_api.search.matching import MAX_WORDS, Match, Search

@@ -12,9 +12,9 @@ import msgspec
 import orjson
 
 from core.datasets import Dataset
-from core.keys import is_dataset_allowed
 from core.models import LabelStatus
-from core.problems import NotFound
+from core.web.keys import is_dataset_allowed
+from core.web.problems import NotFound
 from serving_api.metrics import CACHE_LOOKUPS, SEARCH_SCANS
 from serving_api.replica.query_pool import QueryPool
 from serving_api.replica.replica import Replica

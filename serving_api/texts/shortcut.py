@@ -5,11 +5,10 @@ from collections import OrderedDict
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from core import keys
-from core.keys import KeyRing
-from core.problems import Problem
-from core.responses import problem_response
-from core.tracing import STEP
+from core.tracing.tracing import STEP
+from core.web import keys
+from core.web.keys import KeyRing
+from core.web.problems import Problem, problem_response
 from serving_api.replica.replica import Replica
 from serving_api.responses import respond
 from serving_api.texts.service import Answers

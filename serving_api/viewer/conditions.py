@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import duckdb
 
-from core.problems import FieldError, InvalidFields
+from core.web.problems import FieldError, InvalidFields
 from serving_api.texts.query import Condition
 from serving_api.viewer.columns import Column
 from serving_api.viewer.like import like

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from core.openapi import Responses, answer, header, key_refusals, problem, unavailable, wrong_parameter
+from core.web.openapi import Responses, answer, header, key_refusals, problem, unavailable, wrong_parameter
 from serving_api.texts.documentation import EXAMPLE_ITEM, REPLICA_HEADERS
 from serving_api.viewer import schemas
 from serving_api.viewer.columns import LIVE, feature_types, features

@@ -4,7 +4,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Query, Request, Response
 
-from core.negotiation import Router
+from core.web.negotiation import Router
 from serving_api.dependencies import GUARDS, ReplicaDep
 from serving_api.replica.replica import Replica
 from serving_api.responses import base_url, is_held, replica_headers

@@ -25,6 +25,8 @@ def canonical(pattern: str) -> str:
     Raises:
         ValueError: it is longer than a pattern may be, or has too many wildcards; says so.
     """
+    if "\0" in pattern:
+        raise ValueError("a pattern may not contain NUL.")  # DuckDB's escape character where none is named
     if len(pattern) > LENGTH_MAX:
         raise ValueError(f"a pattern may have {LENGTH_MAX} characters.")
     short = _RUN.sub(lambda run: "_" * run[0].count("_") + "%", pattern)

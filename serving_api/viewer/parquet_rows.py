@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from core.problems import Unavailable
+from core.web.problems import Unavailable
 from serving_api.columns import Kind
 from serving_api.viewer.columns import Column, columns_of
 from serving_api.viewer.slices import NumberedRow, Span

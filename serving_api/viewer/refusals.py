@@ -6,8 +6,8 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
-from core.problems import InvalidFields, NotFound, Problem
-from core.web import field_error
+from core.web.app import field_error
+from core.web.problems import InvalidFields, NotFound, Problem
 
 # What the original calls them. A clients' library looks at these, and at `error`.
 _CODES = {

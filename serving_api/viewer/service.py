@@ -9,7 +9,7 @@ import duckdb
 import orjson
 
 from core.datasets import Datasets
-from core.problems import Unavailable
+from core.web.problems import Unavailable
 from serving_api.replica.database import open_memory
 from serving_api.replica.query_pool import QueryPool
 from serving_api.search.follower import SearchFollower

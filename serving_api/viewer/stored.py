@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 
-from core.problems import NotFound, Unavailable
+from core.web.problems import NotFound, Unavailable
 from serving_api.snapshots.manifest import Manifest, SplitFile
 from serving_api.snapshots.service import Snapshots
 from serving_api.snapshots.storage import reaching_storage

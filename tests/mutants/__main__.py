@@ -1,4 +1,4 @@
-"""Mutation testing of one module: `make mutants MODULE=core/rate_limits.py`.
+"""Mutation testing of one module: `make mutants MODULE=core/web/rate_limits.py`.
 
 Plants small faults into a copy of the project, one at a time, and runs the module's tests there (modules.toml). A
 fault that no test notices is printed as a diff: write a test, or list it in equivalent.toml with the reason why no

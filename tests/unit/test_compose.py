@@ -358,7 +358,7 @@ def test_the_health_checks_ask_where_the_programs_answer() -> None:
         ("serving", "SERVING_PORT"),
     ]:
         service = SERVICES[program]
-        asked = ["CMD", "python", "-m", "core.probe", service["environment"][variable], "/readyz"]
+        asked = ["CMD", "python", "-m", "core.web.probe", service["environment"][variable], "/readyz"]
         assert service["healthcheck"]["test"] == asked
 
 

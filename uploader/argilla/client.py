@@ -12,8 +12,8 @@ from uuid import UUID
 import httpx
 
 from core.audit import Action, Actor, Entry, write_line
-from core.readiness import NotReady
 from core.settings import ArgillaSettings
+from core.web.health import NotReady
 from uploader.argilla.circuit import Circuit
 from uploader.argilla.errors import (
     AlreadyThere,

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from core.annotations import Response
-from core.argilla_page import PAGE_POSITION
+from core.datasets import PAGE_POSITION
+from core.labels.annotations import Response
 from core.models import AnnotationStatus
 
 TEXT_FIELD = "text"

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from core.argilla_page import PAGE_POSITION, page_path
-from core.datasets import Dataset
+from core.datasets import PAGE_POSITION, Dataset, page_path
 from uploader.argilla.client import Argilla, change
 from uploader.argilla.errors import AlreadyThere, Refused, Stopped
 from uploader.argilla.questions import complete_questions, does_not_fit

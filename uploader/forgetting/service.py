@@ -12,13 +12,13 @@ from uuid import UUID
 
 import structlog
 
-from core.import_traces import blank_problems, blank_rejects, find_rejects, forget_rejected_values
+from core.forgetting import blank_problems, blank_rejects, find_rejects, forget_rejected_values
 from uploader import metrics
 from uploader.argilla.client import Argilla
 from uploader.argilla.errors import Fault, Gone, IndexLost, Refused, Stopped
 from uploader.argilla.records import TEXT_FIELD
 from uploader.dataset import Lane
-from uploader.forgetting import repository as repository
+from uploader.forgetting import repository
 
 log = structlog.get_logger()
 

@@ -9,9 +9,9 @@ from uuid import UUID
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.annotations import replace_annotations
 from core.datasets import Datasets
-from core.tracing import tracing
+from core.labels.annotations import replace_annotations
+from core.tracing.tracing import tracing
 from uploader import metrics
 from uploader.argilla.client import Argilla
 from uploader.argilla.errors import ArgillaError, Fault, Unreachable

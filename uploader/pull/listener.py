@@ -10,7 +10,7 @@ import psycopg
 import structlog
 
 from core.database import connection_string
-from core.rereads import CHANNEL
+from core.models import REREADS_CHANNEL
 from uploader import metrics
 from uploader.argilla.errors import Fault, Gone, Stopped
 from uploader.dataset import Lane
@@ -110,7 +110,7 @@ async def listen(
     """
     url = connection_string(libpq_url, "uploader listener")
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
-        await connection.execute(f"listen {CHANNEL}")
+        await connection.execute(f"listen {REREADS_CHANNEL}")
         guard.go_on()
         for wake in wakes.values():
             wake.set()

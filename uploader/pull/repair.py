@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from core.annotations import withdraw_annotations
+from core.labels.annotations import withdraw_annotations
 from uploader import metrics
 from uploader.argilla.errors import IndexLost, Stopped
 from uploader.argilla.setup import Prepared

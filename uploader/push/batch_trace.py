@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from core.tracing import Attributes, Interval, tracing
+from core.tracing.tracing import Attributes, Interval, tracing
 from uploader.argilla.records import PendingText
 from uploader.push.deliver import Outcome, kind_of
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.datasets import Order
 from uploader.argilla.records import PendingText
-from uploader.push import repository as repository
+from uploader.push import repository
 from uploader.push.repository import Owed, Pick
 
 # The distance of a score from 0.5 as a whole number, below all others.

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.tracing import Interval
+from core.tracing.tracing import Interval
 from uploader import metrics
 from uploader.argilla.client import Argilla
 from uploader.argilla.errors import Fault, Stopped, Unreachable

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from core.tracing import tracing
+from core.tracing.tracing import tracing
 from uploader import metrics, repository
 from uploader.argilla.errors import Gone, Stopped
 from uploader.argilla.records import PendingText, to_record

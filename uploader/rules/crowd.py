@@ -1,6 +1,6 @@
 """Estimates annotators from their answers with crowd-kit; only ever in a process of its own, since it is heavy.
 
-It returns what is needed to weigh answers, not labels: those follow from `core/estimated_rules.py`, for the
+It returns what is needed to weigh answers, not labels: those follow from `core/labels/estimated_rules.py`, for the
 answers estimated from and for later ones alike. See docs/decisions/0023-label-rules.md.
 """
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from core.datasets import LabelRule
-from core.estimated_rules import Abilities, Answer, Confusions, half_knowing
+from core.labels.estimated_rules import Abilities, Answer, Confusions, half_knowing
 
 Floats = npt.NDArray[np.float64]
 

@@ -15,8 +15,8 @@ import anyio.to_process
 import structlog
 from sqlalchemy import text
 
-from core.annotations import rewrite_labels
 from core.datasets import LabelRule
+from core.labels.annotations import rewrite_labels
 from core.settings import DatabaseSettings
 from uploader import metrics
 from uploader.dataset import Lane

@@ -12,12 +12,12 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import namedtuple_row
 
-from core.background import step_back
 from core.database import connect_in_thread
 from core.datasets import Dataset
-from core.estimated_rules import load_parameters
-from core.label_rule import TOLERANCE, Outcome, RuleInForce
+from core.labels.estimated_rules import load_parameters
+from core.labels.rules import TOLERANCE, Outcome, RuleInForce
 from core.models import Decider
+from core.os_process import step_back
 from core.settings import DatabaseSettings
 from uploader.rules.crowd import Answers, estimate
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import psycopg
 
-from core.argilla_page import page_path
+from core.datasets import page_path
 from tests.e2e.uploader.conftest import DATASET, AddTexts, Annotator, ArgillaSpace, StartUploader
 from tests.waiting import wait_for
 

@@ -7,7 +7,7 @@ from uuid import UUID
 import httpx
 import pytest
 
-from core.argilla_page import page_path
+from core.datasets import page_path
 from tests.e2e.uploader.conftest import AddTexts, ArgillaSpace, StartUploader
 from tests.e2e.uploader.stored import fetch, statuses
 from tests.programs import Program, free_port

@@ -18,9 +18,7 @@ from typer.testing import CliRunner
 from cli import addresses
 from cli.console import err, out
 from cli.main import app
-from core.forget_progress import STEPS
-from core.forgetting import Traces, forget_texts
-from core.import_traces import blank_rejects, find_rejects
+from core.forgetting import STEPS, Traces, blank_rejects, find_rejects, forget_texts
 from core.migrate import check_revision
 from core.settings import DatabaseSettings
 from core.text_identity import text_id

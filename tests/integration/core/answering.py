@@ -7,8 +7,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from hypothesis import strategies as st
 
-from core.annotations import Response, replace_annotations
 from core.datasets import Dataset
+from core.labels.annotations import Response, replace_annotations
 from core.models import AnnotationStatus, Label
 from core.text_identity import text_id
 

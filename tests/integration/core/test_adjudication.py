@@ -7,9 +7,9 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from core.adjudication import list_decisions, request_missing
-from core.annotations import replace_annotations
 from core.datasets import adjudication_of
+from core.labels.adjudication import list_decisions, request_missing
+from core.labels.annotations import replace_annotations
 from core.models import Label, Text
 from core.text_identity import BEFORE_ALL, text_id
 from tests.integration.core.answering import DATASETS, START, TEXTS, answer, label_of, sweep

@@ -4,8 +4,8 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from core.annotations import replace_annotations
 from core.change_feed import CHANNEL, STAMP, WINDOW_END, wake_readers
+from core.labels.annotations import replace_annotations
 from tests.integration.core.answering import DATASETS, START, TEXTS, answer, sweep
 
 _READ = sa.text(f"""

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from core.keys import ValidKey, select_valid_keys
 from core.models import ApiKey
+from core.web.keys import ValidKey, select_valid_keys
 
 
 def test_keys_that_are_not_withdrawn_are_read_in_the_order_of_their_hashes(engine: sa.Engine) -> None:

@@ -14,8 +14,8 @@ from pydantic import SecretStr
 
 from core.migrate import alembic_config, applied_revision, check_revision, migrate
 from core.models import Base
-from core.readiness import NotReady
 from core.settings import DatabaseSettings
+from core.web.health import NotReady
 
 
 # SQLAlchemy does not know xid8 when it reads it back.

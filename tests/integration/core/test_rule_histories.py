@@ -9,10 +9,10 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.annotations import Response, replace_annotations, rewrite_labels
 from core.datasets import LabelRule
-from core.estimated_rules import Abilities, Confusions
-from core.label_rule import RuleInForce
+from core.labels.annotations import Response, replace_annotations, rewrite_labels
+from core.labels.estimated_rules import Abilities, Confusions
+from core.labels.rules import RuleInForce
 from tests.integration.core.answering import (
     ANSWERS,
     DATASETS,

@@ -10,7 +10,7 @@ import pytest
 
 from core.datasets import Dataset
 from core.models import ImportState
-from core.problems import Problem
+from core.web.problems import Problem
 from ingestion_api.imports import repository
 from ingestion_api.imports.queue import (
     claim_import,

@@ -5,7 +5,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from core.keys import hash_key, make_key
+from core.web.keys import hash_key, make_key
 from tests.programs import Program, running
 from tests.schemathesis_run import PHASES, run_schemathesis
 

@@ -10,7 +10,7 @@ import httpx
 import psycopg
 import pytest
 
-from core.keys import hash_key, make_key
+from core.web.keys import hash_key, make_key
 from tests.conftest import fresh_database
 from tests.programs import Program, running
 from tests.waiting import wait_for

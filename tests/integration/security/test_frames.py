@@ -5,7 +5,7 @@ import re
 import httpx
 import pytest
 
-from core.documentation_pages import content_security_policy
+from core.web.app import content_security_policy
 from tests.integration.security.conftest import Guarded, exchange
 
 INNER = b"GET /healthz HTTP/1.1\r\nHost: smuggled\r\nConnection: close\r\n\r\n"

@@ -11,8 +11,8 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import create_engine, text
 
-from core.keys import hash_key
 from core.settings import DatabaseSettings
+from core.web.keys import hash_key
 from tests.integration.security.conftest import Guarded, add_key
 from tests.waiting import wait_for
 

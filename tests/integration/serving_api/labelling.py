@@ -9,8 +9,8 @@ from uuid import UUID, uuid5
 
 from sqlalchemy import Connection, Engine, insert, select, text
 
-from core.annotations import Response, replace_annotations
 from core.datasets import Dataset, adjudication_of
+from core.labels.annotations import Response, replace_annotations
 from core.models import AnnotationStatus, Text
 from core.text_identity import text_id
 from serving_api.replica.replica import Replica

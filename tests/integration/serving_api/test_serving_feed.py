@@ -15,8 +15,8 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, text
 from starlette.testclient import TestClient
 
-from core.problems import Unavailable
 from core.settings import DatabaseSettings
+from core.web.problems import Unavailable
 from serving_api.metrics import APPLY_SECONDS, LABEL_LAG_SECONDS
 from serving_api.replica.replica import Replica
 from serving_api.settings import ReplicaSettings

@@ -4,9 +4,9 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine, insert, text
 
-from core.keys import Scope, hash_key, make_key
 from core.models import ApiKey
 from core.settings import DatabaseSettings
+from core.web.keys import Scope, hash_key, make_key
 from tests.integration.serving_api.conftest import Serve
 from tests.integration.serving_api.labelling import Labeller, wait_until
 

@@ -11,7 +11,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from pyarrow import parquet
 
-from core.problems import Conflict, NotFound, Unavailable
+from core.web.problems import Conflict, NotFound, Unavailable
 from serving_api.snapshots.manifest import MANIFEST
 from tests.unit.serving_api.snapshot_world import Row, World, world
 

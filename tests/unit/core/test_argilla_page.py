@@ -1,8 +1,8 @@
-"""Tests of core.argilla_page."""
+"""Tests of core.datasets."""
 
 from uuid import UUID
 
-from core.argilla_page import page_url
+from core.datasets import page_url
 
 
 def test_the_page_is_sorted_and_shows_what_is_pending() -> None:

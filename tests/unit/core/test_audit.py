@@ -9,8 +9,8 @@ from fastapi import Request
 from sqlalchemy.dialects import postgresql
 
 from core.audit import Action, Actor, Entry, account, caller, noting, write_line
-from core.keys import KeyRing, Scope, ValidKey, hash_key
-from core.problems import ScopeMissing
+from core.web.keys import KeyRing, Scope, ValidKey, hash_key
+from core.web.problems import ScopeMissing
 from uploader.argilla.client import Argilla, change
 
 

@@ -6,9 +6,9 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from core.http_protocol import http_settings
 from core.settings import AccessSettings
-from core.web import install_web
+from core.web.app import install_web
+from core.web.http_protocol import http_settings
 
 ALLOWED = ["127.0.0.1", "127.0.0.1:80", "127.9.9.9", "localhost", "LOCALHOST:1", "localhost.", "[::1]", "[::1]:80"]
 CONFIGURED = ["annotate.example", "Annotate.Example:8443", "10.0.0.7"]
@@ -33,7 +33,7 @@ FOREIGN = [
 def make_client(monkeypatch: pytest.MonkeyPatch) -> Callable[..., TestClient]:
     monkeypatch.setenv("HTTP_HOSTS", " annotate.example,10.0.0.7 ")
     http_settings.cache_clear()
-    monkeypatch.setattr("core.web.http_settings", http_settings.__wrapped__)
+    monkeypatch.setattr("core.web.app.http_settings", http_settings.__wrapped__)
 
     def make(*, require_api_key: bool) -> TestClient:
         app = FastAPI()

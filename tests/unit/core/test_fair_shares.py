@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from core.fair_shares import Places, Turns, begin_request, client_name, current_client
-from core.problems import ShareExceeded, Unavailable
+from core.web.problems import ShareExceeded, Unavailable
+from core.web.rate_limits import Places, Turns, begin_request, client_name, current_client
 
 
 def test_a_client_is_its_key_or_its_address() -> None:

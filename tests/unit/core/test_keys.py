@@ -5,9 +5,9 @@ import asyncio
 import pytest
 from fastapi import FastAPI, Request
 
-from core.keys import KeyRing, Scope, ValidKey, hash_key, make_key, require_scope
-from core.problems import MissingKey, RateLimited, ScopeMissing, Unavailable
-from core.rate_limits import Limit
+from core.web.keys import KeyRing, Scope, ValidKey, hash_key, make_key, require_scope
+from core.web.problems import MissingKey, RateLimited, ScopeMissing, Unavailable
+from core.web.rate_limits import Limit
 
 
 def request(authorization: str | None) -> Request:

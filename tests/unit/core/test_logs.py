@@ -56,8 +56,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from core.logs import configure_logging
 from core.settings import LogSettings, TracingSettings
-from core.tracing import tracing
-from core.web import install_web
+from core.tracing.tracing import tracing
+from core.web.app import install_web
 
 configure_logging(LogSettings(format="json", level="DEBUG"), "some_program")
 tracing.configure(TracingSettings(exporter_otlp_endpoint={endpoint!r}, traces_sampler_arg={share}), "some_program")

@@ -8,8 +8,8 @@ from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.negotiation import Router, choose_media_type, is_acceptable
-from core.web import install_web
+from core.web.app import install_web
+from core.web.negotiation import Router, choose_media_type, is_acceptable
 
 JSON = ("application/json",)
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
 from core.datasets import load_datasets
-from core.openapi import BLANK, NOT_BLANK
-from core.problems import InvalidFields
 from core.settings import AccessSettings, DatabaseSettings, DatasetsFileSettings
+from core.web.openapi import BLANK, NOT_BLANK
+from core.web.problems import InvalidFields
 from ingestion_api.bulk.mapping import LABEL_MAP, parse_label_map
 from ingestion_api.main import create_app
 from ingestion_api.settings import IngestionSettings

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.toml_lines import Path, find_lines, line_of
+from core.toml_errors import Path, find_lines, line_of
 
 _KEYS = st.text(st.sampled_from("ab-_1. #[]{}=\",'é\n"), min_size=1, max_size=4)
 _STRINGS = st.text(st.sampled_from("a \n#[]{}=,\"'\\"), max_size=12)

@@ -8,11 +8,10 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from core.health import Check
-from core.problems import NotFound
-from core.readiness import NotReady
 from core.settings import AccessSettings
-from core.web import install_web
+from core.web.app import install_web
+from core.web.health import Check, NotReady
+from core.web.problems import NotFound
 
 
 async def _fails() -> None:

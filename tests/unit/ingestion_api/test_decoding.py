@@ -10,7 +10,7 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.problems import Malformed, TooLarge, UnsupportedType
+from core.web.problems import Malformed, TooLarge, UnsupportedType
 from ingestion_api.bulk.decoding import decode, require_encoding
 from tests.unit.ingestion_api.test_readers import CUTS, cut
 

@@ -8,8 +8,8 @@ import orjson
 import pytest
 
 from core.datasets import Dataset, Datasets
-from core.problems import InvalidFields, TooLarge
 from core.text_identity import TEXT_BYTES, text_id
+from core.web.problems import InvalidFields, TooLarge
 from ingestion_api.texts.submissions import NewText, check_fields
 
 

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from core.problems import InvalidFields
+from core.web.problems import InvalidFields
 from ingestion_api.bulk.columns import Columns, RowRefused, UnknownColumn
 from ingestion_api.bulk.mapping import map_columns, map_object, parse_label_map
 

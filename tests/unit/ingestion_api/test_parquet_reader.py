@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from core.problems import Malformed, TooLarge
+from core.web.problems import Malformed, TooLarge
 from ingestion_api.bulk.columns import Columns, RowRefused, UnknownColumn
 from ingestion_api.bulk.parquet_reader import read_parquet
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from core.problems import Malformed, TooLarge, Unavailable
+from core.web.problems import Malformed, TooLarge, Unavailable
 from ingestion_api.bulk.columns import Row, RowRefused
 from ingestion_api.bulk.parquet_reader import read_parquet
 from ingestion_api.bulk.readers import read_csv, read_json_array, read_ndjson

@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from core.datasets import Datasets, load_datasets
-from core.problems import InvalidFields, Problem, TooLarge
 from core.text_identity import normalise, text_id
+from core.web.problems import InvalidFields, Problem, TooLarge
 from ingestion_api.texts.submissions import NewText, check_fields, parse_submission
 
 DATASETS = load_datasets(None)

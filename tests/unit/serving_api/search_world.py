@@ -10,7 +10,7 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
-from serving_api.replica import tables as tables
+from serving_api.replica import tables
 from serving_api.replica.replica import Replica
 from serving_api.search.matching import Match
 from serving_api.settings import ReplicaSettings

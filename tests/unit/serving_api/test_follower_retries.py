@@ -5,7 +5,7 @@ from pathlib import Path
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from core.keys import KeyRing
+from core.web.keys import KeyRing
 from serving_api.replica.follower import Follower
 from serving_api.replica.replica import Replica
 from serving_api.settings import ReplicaSettings

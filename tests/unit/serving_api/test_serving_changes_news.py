@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from core.fair_shares import Places
+from core.web.rate_limits import Places
 from serving_api.changes.notifier import News
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from core.datasets import Dataset, Datasets
-from core.problems import InvalidFields
+from core.web.problems import InvalidFields
 from serving_api.texts.parameters import TextsParameters
 from serving_api.texts.query import Mismatch, TextsQuery, choose_dataset, conditions, page_query
 

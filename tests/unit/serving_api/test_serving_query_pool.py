@@ -9,8 +9,8 @@ import duckdb
 import pytest
 import structlog
 
-from core.fair_shares import begin_request
-from core.problems import ShareExceeded, Unavailable
+from core.web.problems import ShareExceeded, Unavailable
+from core.web.rate_limits import begin_request
 from serving_api.replica.query_pool import Connect, QueryPool
 from serving_api.replica.replica import Replica, State
 from serving_api.settings import ReplicaSettings

@@ -11,7 +11,7 @@ import duckdb
 import pytest
 
 from core.datasets import Dataset, Datasets
-from core.problems import InvalidFields
+from core.web.problems import InvalidFields
 from serving_api.replica.tables import SEPARATOR, TABLES
 from serving_api.texts.cursor import Position, encode, microseconds
 from serving_api.texts.parameters import (

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.problems import Unavailable
+from core.web.problems import Unavailable
 from serving_api.replica.file import ReplicaFile
 from serving_api.settings import ReplicaSettings
 

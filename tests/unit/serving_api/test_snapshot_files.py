@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
-from core.problems import Conflict, InvalidFields, NotFound, Unavailable
+from core.web.problems import Conflict, InvalidFields, NotFound, Unavailable
 from serving_api.snapshots import storage, writer_lock
 from serving_api.snapshots.diff import Difference
 from serving_api.snapshots.manifest import MANIFEST, Manifest

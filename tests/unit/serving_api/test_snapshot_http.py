@@ -15,8 +15,8 @@ from pydantic import SecretStr
 from starlette.testclient import TestClient
 
 from core.datasets import load_datasets
-from core.keys import ValidKey, hash_key
 from core.settings import AccessSettings, DatabaseSettings
+from core.web.keys import ValidKey, hash_key
 from load_testing.bench.serving_rows import make_replica
 from serving_api.main import create_app
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings

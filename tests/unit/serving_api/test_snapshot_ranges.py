@@ -11,8 +11,8 @@ from fastapi.testclient import TestClient
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from core.negotiation import Router
-from core.web import install_web
+from core.web.app import install_web
+from core.web.negotiation import Router
 from serving_api.replica.fair_threads import FairThreads
 from serving_api.snapshots.files import Part, ServedFile, pieces, send_file
 from serving_api.snapshots.storage import Storage

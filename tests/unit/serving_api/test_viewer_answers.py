@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from core.problems import Unavailable
+from core.web.problems import Unavailable
 from serving_api.search.matching import Match, Search
 from serving_api.viewer import live, rendering, snapshot
 from serving_api.viewer.columns import LIVE, columns_of, feature_types

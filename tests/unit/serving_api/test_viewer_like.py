@@ -35,6 +35,7 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
 @example(text="aba", pattern="ab%ba", any_case=False, turned=False)
 @example(text="a\nb", pattern="a_b", any_case=False, turned=False)
 @example(text="😀", pattern="_", any_case=False, turned=False)
+@example(text="a\0", pattern="a\0", any_case=False, turned=False)
 def test_a_pattern_finds_what_duckdb_s_own_like_finds(
     connection: duckdb.DuckDBPyConnection, text: str | None, pattern: str, any_case: bool, turned: bool
 ) -> None:

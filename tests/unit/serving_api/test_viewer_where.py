@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.problems import InvalidFields
+from core.web.problems import InvalidFields
 from serving_api.viewer import live, snapshot
 from serving_api.viewer.columns import LIVE
 from serving_api.viewer.conditions import LIVE_NAMES, condition_of, read_filter

@@ -1,5 +1,5 @@
-from core.server import run
 from core.settings import read_settings
+from core.web.server import run
 from serving_api.settings import ServingSettings
 from tests.integration.serving_api.stuck import make_sticky
 

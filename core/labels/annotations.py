@@ -14,11 +14,11 @@ from uuid import UUID
 from sqlalchemy import Connection, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert
 
-from core.adjudication import list_decisions, request_adjudication
 from core.change_feed import STAMP, wake_readers
 from core.datasets import Dataset, Datasets, LabelRule, adjudicated_by, get_definition
-from core.estimated_rules import load_parameters
-from core.label_rule import Outcome, RuleInForce, adjudicate
+from core.labels.adjudication import list_decisions, request_adjudication
+from core.labels.estimated_rules import load_parameters
+from core.labels.rules import Outcome, RuleInForce, adjudicate
 from core.models import Annotation, AnnotationStatus, Label, LabelStatus, Text, TextStatus
 from core.models import Dataset as DatasetRow
 

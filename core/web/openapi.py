@@ -9,10 +9,9 @@ from pydantic.config import JsonDict
 from pydantic.json_schema import models_json_schema
 
 from core.datasets import DEFAULT_DATASET, Datasets
+from core.web.problems import PROBLEM_TYPE
 
 Responses = dict[int | str, dict[str, Any]]
-
-PROBLEM_TYPE = "application/problem+json"
 
 # What Python's `str.strip` takes away: a JSON schema's own \s means something else.
 BLANK = r"\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"

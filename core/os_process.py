@@ -1,9 +1,7 @@
-"""File permissions: only the owner may read what the programs store.
-
-The files hold texts, labels and hashes of keys. Other users of the machine must not be able to copy them.
-"""
+"""Settings of this process in the operating system: private files, low priority."""
 
 import os
+import signal
 import stat
 from pathlib import Path
 
@@ -35,3 +33,12 @@ def close_folder(folder: Path) -> None:
     except PermissionError:
         # A mounted volume can belong to another user. The program can work there, but its owner has to close it.
         log.warning("files.open_to_others", folder=str(folder))
+
+
+_NICENESS = 19
+
+
+def step_back() -> None:
+    """Let what people wait for go first, and leave Ctrl-C to the process that serves them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(_NICENESS - os.nice(0))

@@ -12,8 +12,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from core.problems import MethodNotAllowed, NotAcceptable, Problem
-from core.responses import problem_response
+from core.web.problems import MethodNotAllowed, NotAcceptable, Problem, problem_response
 
 # Pages about the API itself, which its document does not list.
 _OWN_PAGES = {"/docs": "text/html", "/redoc": "text/html", "/openapi.json": "application/json"}

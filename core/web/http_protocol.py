@@ -13,9 +13,16 @@ import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from core.metrics import HTTP_CONNECTIONS_REFUSED
-from core.problems import BodyTooSlow, HeadTooLarge, Malformed, Problem, RequestTimeout, Unavailable
-from core.responses import problem_response
 from core.settings import HttpSettings, read_settings
+from core.web.problems import (
+    BodyTooSlow,
+    HeadTooLarge,
+    Malformed,
+    Problem,
+    RequestTimeout,
+    Unavailable,
+    problem_response,
+)
 
 log = structlog.get_logger()
 

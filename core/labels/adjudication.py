@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import aliased
 
 from core.datasets import Dataset, adjudication_of
-from core.label_rule import Outcome
+from core.labels.rules import Outcome
 from core.models import Annotation, AnnotationStatus, Label, LabelStatus, Text, TextStatus
 from core.text_identity import text_id
 

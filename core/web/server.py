@@ -19,13 +19,13 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import REGISTRY
 from uvicorn.supervisors import Multiprocess
 
-from core.file_access import keep_files_private
-from core.http_protocol import http_settings
+from core.os_process import keep_files_private
+from core.web.http_protocol import http_settings
 
 _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _PARENT_SECONDS = 0.5
 # By name: a new process imports it only after it has told its parent that it lives, which must not take long.
-_PROTOCOL = "core.http_protocol:BoundedProtocol"
+_PROTOCOL = "core.web.http_protocol:BoundedProtocol"
 # Of databases, logs, and files of the replica.
 _OTHER_FILES = 256
 

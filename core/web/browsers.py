@@ -10,9 +10,8 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from core.problems import HostNotAllowed, OriginNotAllowed, Problem
-from core.responses import problem_response
 from core.settings import is_loopback
+from core.web.problems import HostNotAllowed, OriginNotAllowed, Problem, problem_response
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 # The longest name of a host, and a port. Longer values are no names, and would fill the cache.

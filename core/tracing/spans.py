@@ -1,4 +1,4 @@
-"""Spans as OpenTelemetry makes and sends them. Loaded only by a process that traces: see core.tracing."""
+"""Spans as OpenTelemetry makes and sends them. Loaded only by a process that traces: see core.tracing.tracing."""
 
 import os
 import threading
@@ -22,8 +22,8 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from core.trace_ids import root_of
-from core.tracing import Attributes
+from core.tracing.trace_ids import root_of
+from core.tracing.tracing import Attributes
 
 # A collector that hangs is given up after so long, and so is what a stopping program still has for it.
 _EXPORT_SECONDS = 3

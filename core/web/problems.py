@@ -23,10 +23,15 @@ Problem
 └── Unavailable          503  with Retry-After
 """
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
+
+from fastapi import Response
+
+PROBLEM_TYPE = "application/problem+json"
 
 # A body of a megabyte can hold a hundred thousand wrong fields, and each would take a hundred bytes to tell.
 ERRORS_SHOWN = 100
@@ -290,3 +295,9 @@ class Unavailable(Problem):
 
     def __init__(self, detail: str, *, code: str | None = None, retry_after_seconds: int = 1) -> None:
         super().__init__(detail, code=code, headers={"Retry-After": str(retry_after_seconds)})
+
+
+def problem_response(problem: Problem) -> Response:
+    """Render a problem; its media type is the same whatever the client accepts."""
+    body = json.dumps(problem.as_dict(), ensure_ascii=False).encode("utf-8", "replace")
+    return Response(body, problem.status, problem.headers, PROBLEM_TYPE)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from core.datasets import LabelRule
-from core.estimated_rules import Abilities, Answer, Confusions
+from core.labels.estimated_rules import Abilities, Answer, Confusions
 from core.models import Decider, LabelStatus
 
 # Probabilities nearer than this are the same: the two likeliest labels of a text, or one label's by two estimates.

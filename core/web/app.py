@@ -1,5 +1,7 @@
-"""HTTP as the APIs share it: problems for every refusal, request ids."""
+"""The pages of the documentation in a browser: they load and run what is their own, and nothing else."""
 
+import base64
+import hashlib
 import re
 import secrets
 import time
@@ -16,14 +18,14 @@ from prometheus_client import Histogram
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.browsers import BrowserGuard
-from core.documentation_pages import with_policy
-from core.fair_shares import begin_request
-from core.health import Check, add_health
-from core.http_protocol import http_settings
 from core.metrics import HTTP_REQUEST_SECONDS, HTTP_UNHANDLED_ERRORS
-from core.negotiation import Endpoints, Negotiation
-from core.problems import (
+from core.settings import AccessSettings
+from core.tracing.tracing import tracing
+from core.web.browsers import BrowserGuard
+from core.web.health import Check, add_health
+from core.web.http_protocol import http_settings
+from core.web.negotiation import Endpoints, Negotiation
+from core.web.problems import (
     ERRORS_SHOWN,
     FieldError,
     InvalidFields,
@@ -31,10 +33,47 @@ from core.problems import (
     Problem,
     UnsupportedType,
     json_pointer,
+    problem_response,
 )
-from core.responses import problem_response
-from core.settings import AccessSettings
-from core.tracing import tracing
+from core.web.rate_limits import begin_request
+
+_INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
+
+# Swagger UI and ReDoc set styles themselves, and draw pictures that they hold as data; ReDoc searches in a worker.
+_POLICY = (
+    "default-src 'none'; script-src 'self'{scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "font-src 'self' data:; connect-src 'self'; worker-src blob:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+
+
+def with_policy(app: ASGIApp) -> ASGIApp:
+    """Wrap an application that answers with a page in one piece: add a Content-Security-Policy made for it."""
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        held: list[Message] = []
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                held.append(message)
+                return
+            if held:
+                start = held.pop()
+                policy = content_security_policy(message.get("body", b""))
+                more = (b"content-security-policy", policy.encode()), (b"referrer-policy", b"no-referrer")
+                await send({**start, "headers": [*start["headers"], *more]})
+            await send(message)
+
+        await app(scope, receive, send_guarded)
+
+    return guarded
+
+
+def content_security_policy(page: bytes) -> str:
+    """Return the policy that lets a page's own inline scripts run, each named by its hash, and no other."""
+    hashes = (hashlib.sha256(script).digest() for script in _INLINE_SCRIPT.findall(page))
+    return _POLICY.format(scripts="".join(f" 'sha256-{base64.b64encode(one).decode()}'" for one in hashes))
+
 
 log = structlog.get_logger()
 

@@ -20,10 +20,10 @@ from opentelemetry.trace import Span, SpanContext, SpanKind, StatusCode
 from starlette.types import Scope
 
 from core.settings import TracingSettings
-from core.trace_ids import read_traceparent, root_of, write_traceparent
+from core.tracing.trace_ids import read_traceparent, root_of, write_traceparent
 
 if TYPE_CHECKING:  # it loads what sends spans
-    from core.spans import Spans
+    from core.tracing.spans import Spans
 
 Attributes = Mapping[str, str | bool | int | float]
 
@@ -66,7 +66,7 @@ class Tracing:
         """Begin to send spans, if the settings say where to; in each process, once it is forked."""
         if settings.exporter_otlp_endpoint is None or self.on:
             return
-        from core.spans import Spans
+        from core.tracing.spans import Spans
 
         self._made = Spans(settings.exporter_otlp_endpoint, program)
         self._share = settings.traces_sampler_arg

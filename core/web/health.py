@@ -1,4 +1,4 @@
-"""/healthz, /readyz and /metrics: what every program tells about itself."""
+"""/healthz and /readyz, and why a program is not ready, in words that strangers may read."""
 
 import asyncio
 import secrets
@@ -10,16 +10,53 @@ from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field, SecretStr
 
-from core.negotiation import Router
-from core.openapi import Responses, answer, header, problem
-from core.problems import MissingKey
-from core.readiness import public_reason
-from core.server import metrics_registry
+from core.web.negotiation import Router
+from core.web.openapi import Responses, answer, header, problem
+from core.web.problems import MissingKey
+from core.web.server import metrics_registry
+
+# What errors of Postgres, of the network and of the name service say, in lower case, and what is shown instead.
+_REASONS = (
+    ("password authentication failed", "wrong password"),
+    ("pg_hba.conf", "the database does not let us in"),
+    ("does not exist", "the database, a role or a table does not exist"),
+    ("permission denied", "permission denied"),
+    ("connection refused", "connection refused"),
+    ("name resolution", "unknown host"),
+    ("name or service not known", "unknown host"),
+    ("resolve host", "unknown host"),
+    ("translate host name", "unknown host"),
+    ("starting up", "the database is starting up"),
+    ("shutting down", "the database is shutting down"),
+    ("too many", "too many connections"),
+    ("timeout", "timeout"),
+    ("timed out", "timeout"),
+    ("certificate", "the certificate is refused"),
+    ("network is unreachable", "no connection"),
+    ("no route to host", "no connection"),
+    ("connection", "no connection"),
+)
+
+
+class NotReady(Exception):
+    """Something that the program needs is not there. The message is shown to strangers: no addresses, no names."""
+
+
+def public_reason(error: BaseException) -> str:
+    """Return why a check failed, as strangers may read it."""
+    if isinstance(error, NotReady):
+        return str(error)
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    said = str(error).lower()
+    found = next((reason for words, reason in _REASONS if words in said), None)
+    return found or f"it failed ({type(error).__name__}): see the log"
+
 
 log = structlog.get_logger()
 
-# A need of a program: a check that raises when it is not met (`core.readiness` says what is shown of that). It may
-# return a note: what goes on although the need is met.
+# A check raises while a need of the program is not met; `public_reason` decides what is shown of the error. It may
+# return a note about a need that is met.
 Check = Callable[[], Awaitable[str | None]]
 
 _CHECK_SECONDS = 3.0

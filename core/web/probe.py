@@ -1,4 +1,4 @@
-"""Asks a program on this machine how it is: `python -m core.probe PORT PATH`, for the health checks of containers.
+"""Asks a program for its health: `python -m core.web.probe PORT PATH`, for the health checks of containers.
 
 Without the web client and its proxies: it runs every few seconds and has to be light.
 """
