@@ -1,6 +1,7 @@
 """Hostile requests for FUZZ_MINUTES: none keeps an API from answering others, none gets a 500.
 
-/healthz is asked all the while. FUZZ_SEED repeats the requests of a run.
+/healthz is asked all the while. FUZZ_SEED repeats the requests of a run. FUZZ_PAUSE_SECONDS makes each client wait
+between requests, so that a long run leaves the machine to others.
 """
 
 import json
@@ -29,6 +30,7 @@ CLIENTS = 3
 STALL_SECONDS = 1.0
 PROBE_SECONDS = 0.05
 ANSWER_SECONDS = 60
+PAUSE_SECONDS = float(os.environ.get("FUZZ_PAUSE_SECONDS", "0"))
 
 
 class _Peer(BaseHTTPRequestHandler):
@@ -123,6 +125,7 @@ class Client(threading.Thread):
             self.recent = [*self.recent[-3000:], (began, time.time() - began, request[:1000])]
             if status == "500" or b"Traceback" in answer:
                 self.bad.append((request[:2000], answer[:2000]))
+            time.sleep(PAUSE_SECONDS)
 
     def _send(self, request: bytes) -> bytes:
         answer = b""
