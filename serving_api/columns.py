@@ -67,6 +67,9 @@ class TextItem(BaseModel):
     annotations: Annotated[int, From("l.annotations", changes=True, repeats=True)] = Field(
         description="Number of submitted annotations.", examples=[4]
     )
+    complete: Annotated[bool, From("t.completed_at is not null", changes=True, repeats=True)] = Field(
+        description="Whether it has as many submitted annotations as its dataset wants.", examples=[True]
+    )
     confidence: Annotated[float | None, From("l.confidence", changes=True, repeats=True)] = Field(
         description="Probability of the label by `rule`; of a majority, its share; null where there is none.",
         examples=[0.75],

@@ -7,7 +7,7 @@ from serving_api.columns import STORED, json_object
 from serving_api.replica import recent_items, totals
 
 # Goes up with every change of a table here: a file of another layout is built anew.
-LAYOUT = 9
+LAYOUT = 10
 
 
 class Role(StrEnum):

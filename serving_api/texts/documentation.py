@@ -37,6 +37,7 @@ _ANNOTATION = {
 _STATS = {
     "dataset": "toxicity",
     "total": 3,
+    "complete": 2,
     "by_label": {"toxic": 1, "non_toxic": 1},
     "by_status": {"labelled": 2, "disputed": 1},
     "by_source": {"": 1, "forum": 2},

@@ -87,6 +87,7 @@ class Stats(BaseModel):
 
     dataset: str
     total: int
+    complete: int = Field(description="Texts that have as many submitted annotations as the dataset wants.")
     by_label: dict[str, int]
     by_status: dict[str, int]
     by_source: dict[str, int] = Field(description="Texts without a source are under the empty name.")

@@ -59,6 +59,8 @@ def _of_field(field: pa.Field) -> Column | None:
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         known = COLUMNS.get(field.name)
         return Column(field.name, known.kind if known else Kind.TEXT, str(kind))
+    if pa.types.is_boolean(kind):
+        return Column(field.name, Kind.FLAG, "bool")
     if pa.types.is_integer(kind):
         return Column(field.name, Kind.NUMBER, str(kind))
     if pa.types.is_floating(kind):

@@ -40,9 +40,10 @@ def _row(words: str, share: float | None, moment: datetime, **given: Any) -> dic
     """Return what the replica holds of a text."""
     known = dict.fromkeys(COLUMNS, words) | {
         "id": UUID(int=7),
-        "agreement": share,
+        "agreement": share or 0.0,
         "votes": orjson.dumps({words: 1}).decode(),
         "annotations": 1,
+        "complete": False,
         "confidence": None,
         "rule_version": 1,
         "claimed_label": None,
