@@ -23,6 +23,7 @@ from core.settings import (
 )
 from core.tracing.tracing import tracing
 from core.web.app import NO_TELEMETRY, install_web
+from core.web.compression import Compression
 from core.web.health import NotReady
 from core.web.keys import KeyRing
 from core.web.openapi import describe
@@ -85,7 +86,7 @@ def create_app(
         crew=watchdog.crew("comparisons of snapshots", COMPARED_AT_ONCE, STORAGE_SECONDS),
         diff_seconds=serving.diff_seconds,
     )
-    answers = Answers(replica, pool, cache, search)
+    answers = Answers(replica, pool, cache, search, serving.ingestion_url)
     # Where the storage of snapshots hangs, what waits for it is in nobody else's way.
     files_crew = watchdog.crew("queries of snapshots", threads, STORAGE_SECONDS)
     files_pool = QueryPool(replica, threads, queue, seconds, share=share, crew=files_crew)
@@ -170,6 +171,7 @@ def create_app(
     app.include_router(make_viewer_router())
     app.add_middleware(KeyWatch, key_ring=key_ring, seconds=serving.key_check_seconds)
     app.add_middleware(Shortcut, replica=replica, answers=answers, key_ring=key_ring)
+    app.add_middleware(Compression)
     install_web(app, {"replica": check_replica, "queries": check_queries}, access)
     describe(app, datasets, access.require_api_key, SnapshotCreate, SnapshotRewrite)
     return app

@@ -126,7 +126,7 @@ def check_search(filters: FilterParameters) -> None:
         Mismatch: they do not.
     """
     if filters.q is None:
-        if "match" in filters.model_fields_set:
+        if filters.match is not Match.SUBSTRING:  # the default says nothing
             raise Mismatch(FieldError("needs_q", "Says how to look for q: send q too.", parameter="match"))
     elif filters.match is not Match.SUBSTRING:
         words = len(filters.q.split())

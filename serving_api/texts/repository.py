@@ -94,11 +94,10 @@ def count_complete(cursor: duckdb.DuckDBPyConnection, dataset: str) -> int:
     return sum_texts(cursor, "dataset = ? and complete", [dataset])
 
 
-def count_by(cursor: duckdb.DuckDBPyConnection, dataset: str, kind: str) -> dict[str, int]:
-    """Return the number of a dataset's items by one of `totals.KINDS`; null counts as ''."""
+def count_by(cursor: duckdb.DuckDBPyConnection, dataset: str, kind: str) -> dict[str | None, int]:
+    """Return the number of a dataset's items by one of `totals.KINDS`."""
     statement = f"""
-        select coalesce({kind}, '') as value, sum(texts)::bigint from totals where dataset = ?
-        group by all order by all
+        select {kind}, sum(texts)::bigint from totals where dataset = ? group by all order by all nulls first
     """  # noqa: S608
     return dict(cursor.execute(statement, [dataset]).fetchall())
 
