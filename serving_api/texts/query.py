@@ -10,8 +10,7 @@ from core.datasets import DEFAULT_DATASET, Datasets
 from core.models import Decider, LabelStatus
 from core.web.keys import require_dataset_allowed
 from core.web.problems import Conflict, FieldError, InvalidFields
-from serving_api.replica.tables import SEPARATOR, Role
-from serving_api.replica.totals import KINDS
+from serving_api.replica.tables import KINDS, SEPARATOR, Role
 from serving_api.search.matching import MAX_WORDS, Match, Search
 from serving_api.texts import cursor
 from serving_api.texts.cursor import Position

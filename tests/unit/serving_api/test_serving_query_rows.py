@@ -12,8 +12,7 @@ import pytest
 
 from core.datasets import Dataset, Datasets
 from core.web.problems import InvalidFields
-from serving_api.replica.tables import SEPARATOR, TABLES
-from serving_api.replica.totals import KINDS
+from serving_api.replica.tables import KINDS, SEPARATOR, TABLES
 from serving_api.texts.cursor import Position, encode, microseconds
 from serving_api.texts.parameters import (
     AgreementParameters,
