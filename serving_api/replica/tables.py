@@ -8,8 +8,8 @@ from serving_api.columns import STORED, json_object
 # What can be filtered by without counting.
 KINDS = ("dataset", "label", "status", "complete", "source", "language")
 
-# Totals, so that nobody counts when asked. They change in the transaction that changes the items: a build counts, a
-# merge subtracts what its texts were and adds what they are now. Kinds without texts have no row.
+# Totals, so that nobody counts when asked. They change in the transaction that changes the items: a build counts,
+# a merge subtracts what its texts were and adds what they are now. Kinds without texts have no row.
 _TOTALS = {
     "totals": f"""
         {", ".join(STORED[kind].definition for kind in KINDS)}, texts bigint not null
@@ -54,9 +54,9 @@ TABLES = {
     """,
     **_TOTALS,
 }
-# Copies of the items that changed lately, in the order of their versions: each whose version is higher than the one in
-# `recent_from`. `items` is in the order of the labels' times: there the latest changes are scattered, and DuckDB takes
-# a quarter of a millisecond to fetch each row.
+# Copies of the items that changed lately, in the order of their versions: each whose version is higher than the one
+# in `recent_from`. `items` is in the order of the labels' times: there the latest changes are scattered, and DuckDB
+# takes a quarter of a millisecond to fetch each row.
 TABLES |= {"recent_items": TABLES["items"], "recent_from": "version bigint not null"}
 
 
