@@ -54,9 +54,9 @@ TABLES = {
     """,
     **_TOTALS,
 }
-# Copies of the items that changed lately, in the order of their versions: each whose version is higher than the one
-# in `recent_from`. `items` is in the order of the labels' times: there the latest changes are scattered, and DuckDB
-# takes a quarter of a millisecond to fetch each row.
+# Copies of the items that changed lately, in the order of their versions: each whose version is higher than the
+# one in `recent_from`. `items` is in the order of the labels' times: there the latest changes are scattered, and
+# DuckDB takes a quarter of a millisecond to fetch each row.
 TABLES |= {"recent_items": TABLES["items"], "recent_from": "version bigint not null"}
 
 
