@@ -17,13 +17,12 @@ import structlog
 from core.web.problems import Unavailable
 from serving_api.metrics import SEARCH_INDEX_VERSION
 from serving_api.replica.replica import Replica
+from serving_api.replica.repository import Point, get_point
 from serving_api.replica.tables import SEPARATOR
 from serving_api.search.candidates import Snapshot, tags_of
 from serving_api.search.index import BLOCK_TEXTS, Damaged, Entry, Meta, Place, SearchIndex, moment_number
 from serving_api.search.matching import FOLDED
-from serving_api.texts import repository
 from serving_api.texts.query import Condition
-from serving_api.texts.repository import Point
 
 _FETCHED = 1_000
 
@@ -216,7 +215,7 @@ class SearchFollower:
         index = SearchIndex.begin(self._path)
         self._broken.clear()
         with self._replica.reading() as cursor:
-            point, starts = repository.get_point(cursor), read_starts(cursor)
+            point, starts = get_point(cursor), read_starts(cursor)
         log.info("search.building", version=point.version)
         started = time.perf_counter()
         numbers = tuple(moment_number(start) for start in starts)
@@ -233,7 +232,7 @@ class SearchFollower:
         """Index anew what changed since the version of the index."""
         try:
             with self._replica.reading() as cursor:
-                point = repository.get_point(cursor)
+                point = get_point(cursor)
                 for id_ in read_gone(cursor, meta.version):
                     index.remove(id_)
                 meta = self._add(index, cursor, ("items.version > ?", [meta.version]), meta)

@@ -18,6 +18,7 @@ from core.web.problems import NotFound
 from serving_api.metrics import CACHE_LOOKUPS, SEARCH_SCANS
 from serving_api.replica.query_pool import QueryPool
 from serving_api.replica.replica import Replica
+from serving_api.replica.repository import Point
 from serving_api.replica.tables import LAYOUT
 from serving_api.search.follower import SearchFollower
 from serving_api.search.pages import check_time, list_hits, list_in_order
@@ -28,7 +29,7 @@ from serving_api.texts.cursor import Position
 from serving_api.texts.paging import Hints
 from serving_api.texts.parameters import to_text
 from serving_api.texts.query import AgreementQuery, DisputedQuery, PageQuery, TextsQuery, is_counted
-from serving_api.texts.repository import Point, Row
+from serving_api.texts.repository import Row
 
 # What an entry takes beside its body, roughly.
 _ENTRY_BYTES = 1024
