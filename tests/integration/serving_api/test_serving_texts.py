@@ -222,7 +222,8 @@ def test_etag_stands_until_a_label_changes(client: TestClient, labeller: Labelle
         for held in (first.headers["etag"], f'"x", W/{first.headers["etag"]}', "*"):
             again = client.get(path, headers={"If-None-Match": held})
             assert (again.status_code, again.content) == (304, b"")
-            assert again.headers["etag"] == first.headers["etag"]
+            # Named as the client does: weak if it holds a compressed body.
+            assert again.headers["etag"] == ("W/" if "W/" in held else "") + first.headers["etag"]
         assert client.get(path, headers={"If-None-Match": '"x"'}).status_code == 200
     held = client.get("/texts").headers["etag"]
     labeller.add_text("transactions without labels change nothing")
