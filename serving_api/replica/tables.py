@@ -3,11 +3,11 @@
 from enum import StrEnum
 
 from core.models import AnnotationStatus
-from serving_api.columns import json_object
+from serving_api.columns import STORED, json_object
 from serving_api.replica import recent_items, totals
 
 # Goes up with every change of a table here: a file of another layout is built anew.
-LAYOUT = 9
+LAYOUT = 10
 
 
 class Role(StrEnum):
@@ -19,13 +19,8 @@ class Role(StrEnum):
 
 # `document` is not compressed: a page takes 100 of a vector's 2048, and DuckDB would unpack all of them.
 TABLES = {
-    "items": """
-        id uuid not null, dataset varchar not null, text varchar not null, label varchar, status varchar not null,
-        agreement double, votes varchar not null, annotations integer not null, confidence double,
-        rule varchar not null, rule_version integer not null, decided_by varchar not null, gold_label varchar,
-        source varchar, external_id varchar, claimed_label varchar, score double, metadata varchar not null,
-        enrichment varchar not null, language varchar, received_at timestamp not null,
-        near_duplicate_of uuid, labelled_at timestamp not null, version bigint not null,
+    "items": f"""
+        {", ".join(column.definition for column in STORED.values())},
         annotators varchar not null, document varchar not null using compression uncompressed
     """,
     "annotations": """
@@ -122,6 +117,7 @@ _WITHDRAW = (
     "delete from items using new_tombstones n where items.id = n.id and {items}",
     "delete from annotations using new_tombstones n where annotations.text_id = n.id and {annotations}",
 )
+_CHANGING = [*(name for name, column in STORED.items() if column.origin.changes), "annotators", "document"]
 # Goes before `merge`.
 DERIVE = f"create or replace temp table new_items as {derive('new_items', 'new_annotations')}"
 _MERGE = (
@@ -129,13 +125,10 @@ _MERGE = (
     """
     delete from items using new_items n where items.id = n.id and items.labelled_at <> n.labelled_at and {items}
     """,
-    """
-    update items set label = n.label, status = n.status, agreement = n.agreement, votes = n.votes,
-        annotations = n.annotations, confidence = n.confidence, rule = n.rule, rule_version = n.rule_version,
-        decided_by = n.decided_by, gold_label = n.gold_label, version = n.version, annotators = n.annotators,
-        document = n.document
-    from new_items n where items.id = n.id and {items}
-    """,
+    f"""
+    update items set {", ".join(f"{name} = n.{name}" for name in _CHANGING)}
+    from new_items n where items.id = n.id and {{items}}
+    """,  # noqa: S608
     """
     insert into items by name
     select * from new_items n where not exists (from items where items.id = n.id and {items})

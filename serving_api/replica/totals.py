@@ -5,12 +5,12 @@ adds what they are now. Of a kind without texts there is no row. Uses the tempor
 """
 
 # What can be filtered by without counting.
-KINDS = ("dataset", "label", "status", "source", "language")
+KINDS = ("dataset", "label", "status", "complete", "source", "language")
 
 TABLES = {
     "totals": """
-        dataset varchar not null, label varchar, status varchar not null, source varchar, language varchar,
-        texts bigint not null
+        dataset varchar not null, label varchar, status varchar not null, complete boolean not null,
+        source varchar, language varchar, texts bigint not null
     """,
     "totals_by_day": "dataset varchar not null, day date not null, texts bigint not null",
     "totals_by_annotator": "dataset varchar not null, annotator varchar not null, answers bigint not null",

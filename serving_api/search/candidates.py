@@ -223,7 +223,12 @@ def filter_tags(query: TextsQuery) -> tuple[str, ...]:
     filters = query.filters
     status = filters.status.value if filters.status else None
     return tags_of(
-        query.dataset, source=filters.source, language=filters.language, status=status, annotator=filters.annotator
+        query.dataset,
+        source=filters.source,
+        language=filters.language,
+        status=status,
+        complete=None if filters.complete is None else str(filters.complete),
+        annotator=filters.annotator,
     )
 
 

@@ -42,8 +42,8 @@ def read_entries(cursor: duckdb.DuckDBPyConnection, condition: Condition) -> Ite
     """Stream what is to be indexed of the items that fit the condition, in the order of their labels."""
     where, values = condition
     statement = f"""
-        select id, dataset, {FOLDED}, label, status, source, language, agreement, annotations, labelled_at,
-               annotators
+        select id, dataset, {FOLDED}, label, status, complete, source, language, agreement, annotations,
+               labelled_at, annotators
         from items where {where} order by labelled_at
     """  # noqa: S608 - known columns only
     cursor.execute(statement, values)
@@ -58,8 +58,9 @@ def read_gone(cursor: duckdb.DuckDBPyConnection, version: int) -> list[UUID]:
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
-    id_, dataset, folded, label, status, source, language, agreement, annotations, labelled_at, annotators = row
-    tags = tags_of(dataset, label=label, status=status, source=source, language=language)
+    id_, dataset, folded, label, status, complete, source, language, *numbers, labelled_at, annotators = row
+    agreement, annotations = numbers
+    tags = tags_of(dataset, label=label, status=status, complete=str(complete), source=source, language=language)
     said = tuple(f"annotator {name}" for name in annotators.split(SEPARATOR) if name)
     return Entry(Place(labelled_at, id_), folded, (*tags, *said), agreement, annotations)
 

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from core.web.openapi import Responses, answer, header, key_refusals, problem, unavailable, wrong_parameter
+from serving_api.columns import EXAMPLE_ITEM
 from serving_api.texts.parameters import EXAMPLE_CURSOR, EXAMPLE_FEED
 from serving_api.texts.schemas import (
     AgreementStats,
@@ -15,30 +16,8 @@ from serving_api.texts.schemas import (
     TextPage,
 )
 
-EXAMPLE_ID = "5f0c6f5e-3c1b-8a43-9d8e-0b6a4b8f2d11"
+EXAMPLE_ID = EXAMPLE_ITEM["id"]
 
-EXAMPLE_ITEM = {
-    "id": EXAMPLE_ID,
-    "dataset": "toxicity",
-    "text": "you are an idiot",
-    "label": "toxic",
-    "status": "labelled",
-    "agreement": 0.75,
-    "votes": {"non_toxic": 1, "toxic": 3},
-    "annotations": 4,
-    "confidence": 0.75,
-    "rule": "majority",
-    "rule_version": 1,
-    "decided_by": "annotators",
-    "source": "forum",
-    "external_id": "post-17",
-    "claimed_label": "toxic",
-    "score": 0.91,
-    "metadata": {"thread": 4},
-    "enrichment": {"language": {"code": "en", "confidence": 0.91}},
-    "received_at": "2026-11-01T08:30:00.000000Z",
-    "labelled_at": "2026-11-02T09:12:44.120934Z",
-}
 _HIT = EXAMPLE_ITEM | {"highlights": [[0, 7]]}
 _DISPUTED_ITEM = EXAMPLE_ITEM | {
     "label": None,
@@ -58,6 +37,7 @@ _ANNOTATION = {
 _STATS = {
     "dataset": "toxicity",
     "total": 3,
+    "complete": 2,
     "by_label": {"toxic": 1, "non_toxic": 1},
     "by_status": {"labelled": 2, "disputed": 1},
     "by_source": {"": 1, "forum": 2},

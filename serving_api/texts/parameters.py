@@ -142,6 +142,11 @@ class FilterParameters(PeriodParameters):
     status: LabelStatusFilter | None = Field(
         None, description="Only texts with this status.", examples=["labelled"]
     )
+    complete: bool | None = Field(
+        None,
+        description="Only texts with as many submitted annotations as their dataset wants; false: the others.",
+        examples=[True],
+    )
     annotator: Word | None = Field(
         None, description="Only texts with a submitted annotation by this annotator.", examples=["ada"]
     )

@@ -51,7 +51,10 @@ class TextsQuery:
     @cached_property
     def fingerprint(self) -> bytes:
         """The same for queries that ask for the same list, and only for them."""
-        filters = self.filters.model_dump_json(include=set(FilterParameters.model_fields) - {"dataset"})
+        # Without those left out: cursors stay valid when there is a further filter.
+        filters = self.filters.model_dump_json(
+            include=set(FilterParameters.model_fields) - {"dataset"}, exclude_none=True
+        )
         parts = repr((self.dataset, self.labels, filters, self.order.value))
         return hashlib.sha256(parts.encode()).digest()
 
@@ -174,7 +177,7 @@ def _position(given: str | None, query: bytes) -> Position | None:
 
 
 def _disputed_fingerprint(texts: TextsQuery, confidence_below: float) -> bytes:
-    return hashlib.sha256(f"disputed {confidence_below} ".encode() + texts.fingerprint).digest()
+    return hashlib.sha256(f"disputed, complete first {confidence_below} ".encode() + texts.fingerprint).digest()
 
 
 def _check_labels(labels: Sequence[str], dataset: str, datasets: Datasets) -> None:
@@ -223,6 +226,7 @@ def conditions(query: TextsQuery) -> Condition:
         "source = ?": filters.source,
         "language = ?": filters.language,
         "status = ?": filters.status,
+        "complete = ?": filters.complete,
         "agreement >= ?": filters.min_agreement,
         "annotations >= ?": filters.min_annotations,
         "labelled_at > ?": filters.labelled_after,
@@ -239,7 +243,7 @@ def conditions(query: TextsQuery) -> Condition:
 
 def kind_conditions(query: TextsQuery) -> Condition:
     """Return the WHERE clause over `totals` of the texts that the query's kind holds, and its values."""
-    kinds = query.filters.model_dump(include={"source", "language", "status"})
+    kinds = query.filters.model_dump(include={"source", "language", "status", "complete"})
     return conditions(replace(query, filters=FilterParameters.model_construct(**kinds)))
 
 
@@ -260,11 +264,13 @@ def page_conditions(page: PageQuery) -> Condition:
     return all_of(found)
 
 
-# The place in the list of what wants a decision: disputes by their number of annotations, then labels by how far
-# they are from certain, in millionths. All disputes are above two millions.
+# The rank in the list of what wants a decision: complete texts above all others; among either, disputes by their
+# number of annotations, then labels by how far they are from certain, in millionths. All disputes are above two
+# millions, and all of this is below 10^16.
 URGENCY = f"""
-    case when status = '{LabelStatus.DISPUTED}' then (1 + annotations::bigint) * 1000000
-    else ((1 - confidence) * 1000000)::bigint end
+    (if(complete, 10000000000000000, 0) +
+     case when status = '{LabelStatus.DISPUTED}' then (1 + annotations::bigint) * 1000000
+     else ((1 - confidence) * 1000000)::bigint end)
 """
 
 

@@ -89,6 +89,11 @@ def list_annotations(cursor: duckdb.DuckDBPyConnection, text_id: UUID) -> list[R
     return sorted(rows, key=lambda row: (row["created_at"], row.pop("id")))
 
 
+def count_complete(cursor: duckdb.DuckDBPyConnection, dataset: str) -> int:
+    """Return the number of a dataset's items that have as many annotations as it wants."""
+    return sum_texts(cursor, "dataset = ? and complete", [dataset])
+
+
 def count_by(cursor: duckdb.DuckDBPyConnection, dataset: str, kind: str) -> dict[str, int]:
     """Return the number of a dataset's items by one of `totals.KINDS`; null counts as ''."""
     statement = f"""

@@ -263,6 +263,7 @@ def _stats(cursor: Connection, version: int, name: str, dataset: Dataset) -> Mad
     body = {
         "dataset": name,
         "total": sum(by_status.values()),
+        "complete": repository.count_complete(cursor, name),
         "by_label": by_label,
         "by_status": by_status,
         "by_source": repository.count_by(cursor, name, "source"),

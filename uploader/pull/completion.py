@@ -5,6 +5,7 @@ import asyncio
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from core.change_feed import STAMP, wake_readers
 from uploader.dataset import Lane
 
 _STEP_TEXTS = 1000
@@ -35,6 +36,9 @@ from labels
 where text_id = texts.id and texts.id = any(:ids) and (completed_at is not null) <> (annotations >= :wanted)
 """)
 
+# Readers of the change feed see whether a text is complete.
+_STAMP = text(f"update labels set changed_xid = {STAMP} where text_id = any(:ids) and status <> 'withdrawn'")  # noqa: S608
+
 _ADVANCE = text("update datasets set completion_position = :position where name = :dataset")
 
 
@@ -63,5 +67,7 @@ async def _step(connection: AsyncConnection, dataset: str, wanted: int) -> bool:
     ids = list((await connection.scalars(_PAGE, page)).all())
     if wrong := list((await connection.scalars(_LOCK, values | {"ids": ids})).all()):
         await connection.execute(_COMPLETE, values | {"ids": wrong})
+        await connection.execute(_STAMP, {"ids": wrong})
+        await connection.run_sync(wake_readers)
     await connection.execute(_ADVANCE, {"dataset": dataset, "position": ids[-1] if ids else None})
     return bool(ids)

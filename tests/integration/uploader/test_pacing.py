@@ -235,8 +235,14 @@ def test_completion_follows_the_answers_wanted(run: RunWithEngine, database_url:
             "insert into labels (text_id, dataset, label, status, agreement, votes, annotations, labelled_at)"
             " select id, dataset, 'a', 'labelled', 1, '{}', mod(text::int, 5), now() from texts"
         )
-    for wanted in (1, 3, 2):
+    stamps = "select text_id, changed_xid::text from labels"
+    for wanted, changed in ((1, {1, 2, 3, 4}), (3, {1, 2}), (2, {2})):
+        stamped = rows(stamps)
         run(_settle(wanted))
+        # Readers of the change feed are told which texts are complete now, or no longer.
+        told = {id_ for id_, _ in {*rows(stamps)} - {*stamped}}
+        assert {int(number) % 5 for id_, number in rows("select id, text from texts") if id_ in told} == changed
+        assert len(told) == 500 * len(changed)
         assert rows(
             "select completed_at is not null, min(text::int % 5), max(text::int % 5), count(*)"
             " from texts group by 1 order by 1"

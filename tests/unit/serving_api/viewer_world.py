@@ -42,6 +42,7 @@ def _make_row(n: int) -> Row:
         "agreement": [0.5, 1.0][n % 2],
         "votes": "{}",
         "annotations": n % 4,
+        "complete": n % 4 > 1,
         "confidence": SCORES[n % 5],
         "rule": "majority",
         "rule_version": 1,
