@@ -17,7 +17,7 @@ from uploader.leadership import Leadership
 from uploader.push.claiming import Pace
 
 
-class Slots:
+class ConcurrencyLimit:
     """As many PUTs at once as Argilla has server processes, and one batch more to be confirmed meanwhile.
 
     Both are handed out in the order asked for, so that one dataset's backlog cannot starve another. A batch waits
@@ -33,7 +33,7 @@ class Slots:
 log = structlog.get_logger()
 
 
-class Lane:
+class DatasetState:
     """What the jobs of one dataset share."""
 
     def __init__(
@@ -44,7 +44,7 @@ class Lane:
         argilla: Argilla,
         workspace: str,
         leadership: Leadership,
-        slots: Slots,
+        limit: ConcurrencyLimit,
         max_open_records: int | None = None,
     ) -> None:
         metrics.begin(name)
@@ -60,7 +60,7 @@ class Lane:
         most = (definition.max_open_records or max_open_records) if is_paced else None
         self.pace = Pace(definition.order, most, definition.gold_share)
         self.leadership = leadership
-        self.slots = slots
+        self.limit = limit
         self.prepared: Prepared | None = None
         self._workspace = workspace
         self._preparing = asyncio.Lock()

@@ -10,12 +10,14 @@ FAILURES = ("refused", "broke_down", "not_visible", "unreadable")
 
 PENDING_TEXTS = Gauge("uploader_pending_texts", "Texts that wait to be uploaded", ["dataset"])
 OLDEST_PENDING_SECONDS = Gauge("uploader_oldest_pending_seconds", "Age of the oldest pending text", ["dataset"])
-WAITING_NOTES = Gauge(
+WAITING_REFRESH_REQUESTS = Gauge(
     "uploader_waiting_notes",
     "Texts that events told of, and that are not yet read again from Argilla",
     ["dataset"],
 )
-OLDEST_NOTE_SECONDS = Gauge("uploader_oldest_note_seconds", "Age of the oldest waiting note", ["dataset"])
+OLDEST_REFRESH_REQUEST_SECONDS = Gauge(
+    "uploader_oldest_note_seconds", "Age of the oldest waiting note", ["dataset"]
+)
 DATABASE_BYTES = Gauge("uploader_database_bytes", "Size of the platform's database in Postgres")
 OPEN_RECORDS = Gauge(
     "uploader_open_records",
@@ -114,12 +116,12 @@ UNREADABLE_RECORDS = Counter(
 REFILLING = Gauge(
     "uploader_refilling", "1 while texts of a dataset that Argilla lost are put back into the queue", ["dataset"]
 )
-HEALED_TEXTS = Counter(
+REPAIRED_TEXTS = Counter(
     "uploader_healed_texts_total",
     "Texts that were put back into the queue because Argilla lost them: dataset_lost, unseen",
     ["dataset", "reason"],
 )
-GIVEN_BACK_ANSWERS = Counter(
+RESTORED_ANSWERS = Counter(
     "uploader_given_back_answers_total", "Annotators' answers that were written into a new dataset", ["dataset"]
 )
 KEPT_ANSWERS = Counter(
@@ -130,7 +132,7 @@ KEPT_ANSWERS = Counter(
 LOST_INDEXES = Counter(
     "uploader_lost_indexes_total", "Datasets that were set aside because their index was lost", ["dataset"]
 )
-HEALED_RESPONSES = Counter(
+REPAIRED_RESPONSES = Counter(
     "uploader_healed_responses_total", "Responses without values that would block their record", ["dataset"]
 )
 RULE_SECONDS = Histogram(

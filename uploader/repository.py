@@ -56,7 +56,7 @@ where id in (
 """)
 
 # uploading -> pending: nothing was decided about the text; that is no attempt
-_GIVE_BACK = text("""
+_RETURN_CLAIM = text("""
 update texts
 set status = 'pending', lease_owner = null, lease_until = null,
     retry_at = case when :wait_seconds > 0 then now() + make_interval(secs => :wait_seconds) end
@@ -147,9 +147,9 @@ def _storable(words: str) -> str:
     return words[:_LAST_ERROR_CHARACTERS].replace("\0", "�").encode("utf-8", "replace").decode()
 
 
-async def give_back(connection: AsyncConnection, claim: UUID, wait_seconds: float) -> int:
+async def return_claim(connection: AsyncConnection, claim: UUID, wait_seconds: float) -> int:
     """Make the texts that a claim still holds pending again, not to be claimed for a while."""
-    return await _change(connection, _GIVE_BACK, claim=claim, wait_seconds=wait_seconds)
+    return await _change(connection, _RETURN_CLAIM, claim=claim, wait_seconds=wait_seconds)
 
 
 async def list_uploaded_samples(connection: AsyncConnection, dataset: str, count: int) -> list[tuple[UUID, str]]:

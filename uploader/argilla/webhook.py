@@ -109,7 +109,7 @@ _SLACK = timedelta(seconds=1)
 _SHORTEST_PATIENCE_SECONDS = 0.25
 
 
-class Trust:
+class WebhookHealth:
     """Follows the activity of one dataset, and the events that explain it. Moments are Argilla's."""
 
     def __init__(self, grace_seconds: float) -> None:

@@ -1,6 +1,6 @@
 """Reads the responses to some texts from Argilla, and takes over what it holds."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,16 +14,12 @@ from core.labels.annotations import replace_annotations
 from core.tracing.tracing import tracing
 from uploader import metrics
 from uploader.argilla.client import Argilla
-from uploader.argilla.errors import ArgillaError, Fault, Unreachable
+from uploader.argilla.errors import ArgillaError, Unreachable
+from uploader.argilla.isolation import RawResponses, read_isolating
 from uploader.argilla.records import blocks_record, to_response
 from uploader.pull import repository
 
 log = structlog.get_logger()
-
-_NO_RECORD = "none"
-
-RawResponses = dict[str, list[dict[str, Any]]]
-Read = Callable[[Sequence[str]], Awaitable[RawResponses]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,35 +104,5 @@ class Collector:
         except ArgillaError as error:
             log.warning("pull.heal_failed", dataset=self._dataset, response_id=response_id, reason=str(error))
             return
-        metrics.HEALED_RESPONSES.labels(self._dataset).inc()
+        metrics.REPAIRED_RESPONSES.labels(self._dataset).inc()
         log.info("pull.response_healed", dataset=self._dataset, response_id=response_id)
-
-
-async def read_isolating(read: Read, external_ids: Sequence[str]) -> tuple[RawResponses, list[str]]:
-    """Read the responses to some records; return them, and the records over which Argilla breaks down.
-
-    Raises:
-        Unreachable: it is not about the records, Argilla cannot read any.
-    """
-    found: RawResponses = {}
-    unreadable: list[str] = []
-    parts = [list(external_ids)]
-    while parts:
-        part = parts.pop()
-        try:
-            found |= await read(part)
-        except Fault:
-            await _check_reading(read)
-            if len(part) == 1:
-                unreadable += part
-            else:
-                middle = len(part) // 2
-                parts += [part[middle:], part[:middle]]
-    return found, unreadable
-
-
-async def _check_reading(read: Read) -> None:
-    try:
-        await read([_NO_RECORD])
-    except Fault as fault:
-        raise Unreachable("Argilla breaks down over every search") from fault

@@ -141,7 +141,7 @@ def test_a_lost_claim_finishes_nothing(run: RunWithEngine, add_texts: AddTexts, 
             return (
                 await repository.mark_uploaded(connection, lost, [first]),
                 await repository.mark_failed(connection, lost, {second: "late"}),
-                await repository.give_back(connection, lost, 5),
+                await repository.return_claim(connection, lost, 5),
             )
 
     assert run(work) == (0, 0, 0)
@@ -169,7 +169,7 @@ def test_giving_back_is_no_attempt_and_waits(run: RunWithEngine, add_texts: AddT
         claim = uuid4()
         await _claim(engine, claim)
         async with engine.begin() as connection:
-            await repository.give_back(connection, claim, 60)
+            await repository.return_claim(connection, claim, 60)
         return await _claim(engine)
 
     assert run(work) == []
@@ -183,7 +183,7 @@ def test_what_a_stopping_uploader_gives_back_waits_for_nothing(run: RunWithEngin
         claim = uuid4()
         await _claim(engine, claim)
         async with engine.begin() as connection:
-            await repository.give_back(connection, claim, 0)
+            await repository.return_claim(connection, claim, 0)
         return await _claim(engine)
 
     assert len(run(work)) == 1

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from uploader.argilla.webhook import Trust
+from uploader.argilla.webhook import WebhookHealth
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -15,11 +15,11 @@ def _at(seconds: float) -> datetime:
 
 def _late(*looks: tuple[float, float | None, float | None, float]) -> bool:
     """Look at (activity, last sweep's activity, newest event, clock); return whether an event is missing."""
-    trust = Trust(10)
+    health = WebhookHealth(10)
     for activity, swept, applied, now in looks:
         swept_at, applied_at = (None if moment is None else _at(moment) for moment in (swept, applied))
-        trust.see(_at(activity), swept_at, applied_at, now)
-    return trust.is_late(looks[-1][3], None)
+        health.see(_at(activity), swept_at, applied_at, now)
+    return health.is_late(looks[-1][3], None)
 
 
 def test_activity_that_a_sweep_saw_needs_no_event() -> None:
@@ -64,6 +64,6 @@ def test_an_earlier_activity_than_the_last_one_is_explained() -> None:
 def test_an_event_is_waited_for_as_long_as_a_sweep_takes(
     sweep_seconds: float, waited: float, is_late: bool
 ) -> None:
-    trust = Trust(10)
-    trust.see(_at(5), _at(0), None, 100)
-    assert trust.is_late(100 + waited, sweep_seconds) is is_late
+    health = WebhookHealth(10)
+    health.see(_at(5), _at(0), None, 100)
+    assert health.is_late(100 + waited, sweep_seconds) is is_late

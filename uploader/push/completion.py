@@ -6,7 +6,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.change_feed import STAMP, wake_readers
-from uploader.dataset import Lane
+from uploader.dataset import DatasetState
 
 _STEP_TEXTS = 1000
 
@@ -42,7 +42,7 @@ _STAMP = text(f"update labels set changed_xid = {STAMP} where text_id = any(:ids
 _ADVANCE = text("update datasets set completion_position = :position where name = :dataset")
 
 
-async def settle_completion(lane: Lane, stopping: asyncio.Event) -> None:
+async def settle_completion(state: DatasetState, stopping: asyncio.Event) -> None:
     """See that `completed_at` follows the number of answers that the settings want; in steps that outlive us.
 
     Raises:
@@ -50,9 +50,9 @@ async def settle_completion(lane: Lane, stopping: asyncio.Event) -> None:
         psycopg.Error, sqlalchemy.exc.SQLAlchemyError: Postgres is away.
     """
     while not stopping.is_set():
-        async with lane.engine.begin() as connection:
-            await lane.leadership.confirm(connection, to_change=True)
-            if not await _step(connection, lane.name, lane.definition.answers_wanted):
+        async with state.engine.begin() as connection:
+            await state.leadership.confirm(connection, to_change=True)
+            if not await _step(connection, state.name, state.definition.answers_wanted):
                 return
 
 
