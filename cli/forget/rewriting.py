@@ -8,8 +8,8 @@ import typer
 from sqlalchemy import Engine, text
 
 from cli import addresses
-from cli.audit import noted
 from cli.console import fail, out, printable
+from cli.people.audit_log import noted
 from core.audit import Action
 from core.database import make_engine
 

@@ -9,8 +9,8 @@ from rich.table import Table
 from sqlalchemy import Connection, Engine, Row, bindparam, func, select, update
 
 from cli import addresses
-from cli.audit import note
 from cli.console import SHORT_CHARACTERS, err, fail, out, plain
+from cli.people.audit_log import note
 from core.audit import Action
 from core.database import make_engine
 from core.models import Annotation, Label, Text, TextStatus

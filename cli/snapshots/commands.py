@@ -9,10 +9,11 @@ import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from cli import addresses, imports, label_filters
-from cli.audit import noted
+from cli import addresses
 from cli.console import err, fail, out, print_json, printable
-from cli.snapshot_check import complaints, disjoint_complaints
+from cli.people.audit_log import noted
+from cli.snapshots.check import complaints, disjoint_complaints
+from cli.texts import imports, label_filters
 from core.audit import Action
 
 app = typer.Typer(help="Immutable, named exports of the labelled data.", no_args_is_help=True)

@@ -11,9 +11,9 @@ from rich.table import Table
 from sqlalchemy import func, select
 
 from cli import addresses
-from cli.accounts import Accounts, AccountsError, User
-from cli.audit import noted
 from cli.console import err, fail, out, plain, printable
+from cli.people.accounts import Accounts, AccountsError, User
+from cli.people.audit_log import noted
 from core.audit import Action
 from core.database import make_engine
 from core.models import Annotation, AnnotationStatus

@@ -8,8 +8,8 @@ from rich.table import Table
 from sqlalchemy import Engine, func, insert, select, update
 
 from cli import addresses
-from cli.audit import note
 from cli.console import err, fail, out
+from cli.people.audit_log import note
 from core.audit import Action
 from core.database import make_engine
 from core.models import ApiKey

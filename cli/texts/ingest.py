@@ -12,8 +12,9 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from cli import addresses, imports
+from cli import addresses
 from cli.console import err, fail, out, printable
+from cli.texts import imports
 
 _COUNTS = ("received", "accepted", "duplicates", "rejected")
 

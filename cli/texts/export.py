@@ -11,8 +11,9 @@ import httpx
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
-from cli import addresses, imports, label_filters
+from cli import addresses
 from cli.console import err, fail
+from cli.texts import imports, label_filters
 
 _FORMATS = {
     ".parquet": "parquet",

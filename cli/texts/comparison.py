@@ -8,8 +8,8 @@ from uuid import UUID
 from rich.progress import Progress
 from sqlalchemy import Connection, Engine, func, select, text
 
-from cli.argilla import PAGE, Answer, ArgillaReader
 from cli.console import err, printable
+from cli.texts.argilla_reader import PAGE, Answer, ArgillaReader
 from core.models import Annotation, Dataset, Text, TextStatus
 from core.text_identity import BEFORE_ALL
 

@@ -13,10 +13,10 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Uuid
 
 from cli import addresses
-from cli.audit import note
 from cli.console import SHORT_CHARACTERS, err, fail, out, plain
-from cli.forget_log import show_requests
-from cli.forget_snapshots import rewrite_marked
+from cli.forget.requests import show_requests
+from cli.forget.rewriting import rewrite_marked
+from cli.people.audit_log import note
 from core.audit import Action, account
 from core.database import make_engine
 from core.datasets import adjudication_of, load_datasets

@@ -11,9 +11,9 @@ from rich.table import Table
 from sqlalchemy import Connection, Engine, text
 
 from cli import addresses
-from cli.audit import note
 from cli.console import SHORT_CHARACTERS, fail, out, plain, printable
-from cli.gold_file import GoldRow, Rejects, read_gold
+from cli.people.audit_log import note
+from cli.people.gold_file import GoldRow, Rejects, read_gold
 from core.audit import Action
 from core.change_feed import STAMP, wake_readers
 from core.database import make_engine

@@ -9,9 +9,9 @@ import typer
 from rich.table import Table
 
 from cli import addresses
-from cli.argilla import ArgillaReader
-from cli.comparison import Report, compare, list_datasets
 from cli.console import fail, out, print_json, printable
+from cli.texts.argilla_reader import ArgillaReader
+from cli.texts.comparison import Report, compare, list_datasets
 from core.database import make_engine
 
 

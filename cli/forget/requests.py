@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Uuid
 
 from cli.console import err, out, plain
-from cli.forget_snapshots import read_forgotten
+from cli.forget.rewriting import read_forgotten
 from core.forgetting import IS_OPEN, IS_UNFINISHED, name_steps
 from core.settings import ForgetSettings, read_settings
 
