@@ -11,10 +11,10 @@ from pathlib import Path
 
 from uv import find_uv_bin
 
-from local_stack.errors import StackStopped
-from local_stack.pip_settings import environment_for_uv
+from local_stack import StackStopped
+from local_stack.packages.pip_settings import environment_for_uv
 from local_stack.plan import Context
-from local_stack.process import Command, run_to_end
+from local_stack.processes.guarded import Command, run_to_end
 
 _LOCK_FILE = Path(__file__).with_name("argilla_server.lock")
 STEP_NAME = "argilla_files"

@@ -5,10 +5,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from local_stack.errors import StackError, StackStopped
-from local_stack.logs import last_lines
+from local_stack import StackError, StackStopped
 from local_stack.plan import Context, Service
-from local_stack.process import GuardedProcess, describe_exit
+from local_stack.processes.guarded import GuardedProcess, describe_exit, last_lines
 
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30

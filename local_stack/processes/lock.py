@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psutil
 
-from local_stack.errors import StackError
-from local_stack.liveness import is_alive
+from local_stack import StackError
+from local_stack.processes.ancestors import is_alive
 
 _LEFTOVERS_SECONDS = 60
 # The kernel tells a start in ticks and the boot time may be corrected; a reused pid is much younger than this.

@@ -8,9 +8,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from local_stack.pip_settings import environment_for_uv
+from local_stack.packages.pip_settings import environment_for_uv
 
-_PROJECT = Path(__file__).parents[1]
+_PROJECT = Path(__file__).parents[2]
 
 
 def install(environment: Path) -> None:

@@ -13,7 +13,7 @@ import psutil
 from jgo.maven import MavenContext
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-from local_stack.errors import StackError, StackStopped
+from local_stack import StackError, StackStopped
 
 _AT_ONCE = 8
 
