@@ -6,17 +6,19 @@ import psycopg
 import typer
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from cli import annotators, gold, keys, snapshot, uploads
-from cli.audit import audit
 from cli.backup import commands as backup
 from cli.console import err, printable
 from cli.demo_data import demo_data
-from cli.export import export
-from cli.forget import forget
-from cli.forget_snapshots import rewrite
-from cli.ingest import ingest
+from cli.forget.commands import forget
+from cli.forget.rewriting import rewrite
+from cli.people import annotators, api_keys, gold
+from cli.people.audit_log import audit
+from cli.snapshots import commands as snapshots
 from cli.status import status
-from cli.verify import verify
+from cli.texts import uploads
+from cli.texts.export import export
+from cli.texts.ingest import ingest
+from cli.texts.verify import verify
 from core.os_process import keep_files_private
 
 app = typer.Typer(
@@ -34,10 +36,10 @@ app.command("demo-data")(demo_data)
 app.add_typer(annotators.app, name="annotators")
 app.add_typer(backup.app, name="backup")
 app.add_typer(gold.app, name="gold")
-app.add_typer(keys.app, name="keys")
-app.add_typer(snapshot.app, name="snapshot")
+app.add_typer(api_keys.app, name="keys")
+app.add_typer(snapshots.app, name="snapshot")
 app.add_typer(uploads.app, name="uploads")
-snapshot.app.command()(rewrite)
+snapshots.app.command()(rewrite)
 uploads.app.command()(verify)
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cli import addresses
 from cli.console import err, out, printable
-from cli.forget_log import list_stuck, look_if_waited_for
+from cli.forget.requests import list_stuck, look_if_waited_for
 from core.database import make_engine
 
 
