@@ -8,15 +8,16 @@ from pydantic import BaseModel
 from pydantic.config import JsonDict
 from pydantic.json_schema import models_json_schema
 
+from core import text_identity
 from core.datasets import DEFAULT_DATASET, Datasets
 from core.web.problems import PROBLEM_TYPE, MissingKey, Problem, RateLimited, ScopeMissing
 
 Responses = dict[int | str, dict[str, Any]]
 
-# What Python's `str.strip` takes away: a JSON schema's own \s means something else.
-BLANK = r"\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+BLANK = text_identity.BLANK
 WITHOUT_NUL = r"^[^\x00]*$"
 NOT_BLANK = rf"^[^\x00]*[^\x00{BLANK}][^\x00]*$"
+VISIBLE = rf"^[^\x00]*[^{text_identity.INVISIBLE}][^\x00]*$"
 
 # Marks of what names a dataset or a label of the settings; the document lists the names in their place.
 DATASET_NAME: JsonDict = {"format": "dataset"}
