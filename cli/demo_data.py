@@ -1,7 +1,10 @@
 """`annotate demo-data`: synthetic labelled texts straight into Postgres, for trying out and for benchmarks."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import track
@@ -14,6 +17,24 @@ from core.datasets import DEFAULT_DATASET
 
 SOURCE = "demo-data"
 _CHUNK_TEXTS = 50_000
+# Of an empty database: tables without indexes are read in full for each chunk, so that there are few.
+_FIRST_CHUNK_TEXTS = 2_000_000
+_TABLES = ("texts", "annotations", "labels")
+_IS_EMPTY = " and ".join(f"not exists (select from {table})" for table in _TABLES).join(("select ", ""))
+_CONSTRAINTS = f"""
+select conrelid::regclass::text, quote_ident(conname), pg_get_constraintdef(oid) from pg_constraint
+where conrelid::regclass::text in {_TABLES} and contype in ('p', 'u')
+"""  # noqa: S608 - constants
+_INDEXES = f"""
+select indexrelid::regclass::text, pg_get_indexdef(indexrelid) from pg_index
+where indrelid::regclass::text in {_TABLES}
+"""  # noqa: S608 - constants
+_SETTINGS = (
+    "set local statement_timeout = 0",
+    "set local synchronous_commit = off",
+    "set local work_mem = '128MB'",
+    "set local maintenance_work_mem = '256MB'",
+)
 _OTHERS = """
 select exists (select from texts where source is distinct from :source and status <> 'forgotten')
 """
@@ -25,21 +46,56 @@ def demo_data(
 ) -> None:
     """Fill an empty database with labelled texts; the same numbers make the same texts, votes and labels."""
     engine = make_engine(addresses.database(), "annotate demo-data")
+    values = {"annotators": annotators, "dataset": DEFAULT_DATASET, "source": SOURCE}
     with engine.begin() as connection:
         _refuse_other_texts(connection)
-    statements = _statements()
-    for first in track(range(1, texts + 1, _CHUNK_TEXTS), "Writing", console=err):
-        values = {
-            "first": first,
-            "last": min(first + _CHUNK_TEXTS - 1, texts),
-            "annotators": annotators,
-            "dataset": DEFAULT_DATASET,
-            "source": SOURCE,
-        }
-        with engine.begin() as connection:
-            for statement in statements:
-                connection.execute(text(statement), values)
+        is_empty = connection.execute(text(_IS_EMPTY)).scalar_one()
+        if is_empty:
+            _fill_empty(connection, texts, values)
+    if not is_empty:
+        for chunk in track(_chunks(texts, _CHUNK_TEXTS), "Writing", console=err):
+            with engine.begin() as connection:
+                for statement in _statements():
+                    connection.execute(text(statement), values | chunk)
     out.print(f"There are {texts:,} labelled texts with answers of {annotators} annotators.")
+
+
+def _chunks(texts: int, size: int) -> list[dict[str, int]]:
+    return [{"first": n, "last": min(n + size - 1, texts)} for n in range(1, texts + 1, size)]
+
+
+def _fill_empty(connection: Connection, texts: int, values: dict[str, Any]) -> None:
+    """Write into empty tables without indexes, which are built afterwards: that takes a fifth of the time.
+
+    All in one transaction: others wait until it ends, and see nothing of it if it fails.
+    """
+    for setting in _SETTINGS:
+        connection.execute(text(setting))
+    with _without_indexes(connection), err.status("Writing, then building the indexes"):
+        for chunk in _chunks(texts, _FIRST_CHUNK_TEXTS):
+            for statement in _statements():
+                # Nothing can conflict, and without an index nothing could be found to do so.
+                without_conflicts = re.sub(r"\non conflict.*", "", statement, flags=re.DOTALL)
+                connection.execute(text(without_conflicts), values | chunk)
+            connection.execute(text("drop table demo"))
+
+
+@contextmanager
+def _without_indexes(connection: Connection) -> Iterator[None]:
+    """Drop the indexes and primary keys of the filled tables, and create them again at the end."""
+    constraints = connection.execute(text(_CONSTRAINTS)).all()
+    for table, name, _ in constraints:
+        connection.execute(text(f"alter table {table} drop constraint {name}"))
+    indexes = connection.execute(text(_INDEXES)).all()
+    for name, _ in indexes:
+        connection.execute(text(f"drop index {name}"))
+    yield
+    for table, name, definition in constraints:
+        connection.execute(text(f"alter table {table} add constraint {name} {definition}"))
+    for _, definition in indexes:
+        connection.execute(text(definition))
+    for table in _TABLES:
+        connection.execute(text(f"analyze {table}"))
 
 
 def _refuse_other_texts(connection: Connection) -> None:

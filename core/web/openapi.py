@@ -110,7 +110,7 @@ def problem(status: int, code: str, detail: str, **extra: Any) -> dict[str, Any]
 def wrong_parameter(parameter: str, code: str, detail: str) -> dict[str, Any]:
     """Describe the refusal of a parameter."""
     errors = [{"parameter": parameter, "code": code, "detail": detail}]
-    return problem(422, "invalid_fields", f"Wrong: {parameter}. See errors.", errors=errors)
+    return problem(422, "invalid_fields", detail, errors=errors)
 
 
 def wrong_field(pointer: str, code: str, detail: str) -> dict[str, Any]:

@@ -29,12 +29,20 @@ def program_environment(context: Context) -> dict[str, str]:
         "INGESTION_PORT": str(settings.ingestion_port),
         "SERVING_HOST": "127.0.0.1",
         "SERVING_PORT": str(settings.serving_port),
+        "SERVING_INGESTION_URL": settings.ingestion_url,
+        "HTTP_CORS_ORIGINS": _cors_origins(settings.ingestion_port, settings.serving_port),
         "UPLOADER_HOST": "127.0.0.1",
         "UPLOADER_PORT": str(settings.uploader_port),
         "DATA_DIR": str(settings.data_dir),
         "REQUIRE_API_KEY": "false",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def _cors_origins(*ports: int) -> str:
+    """Let the pages of each API call the other, under each name of this machine that people type."""
+    own = [f"http://{host}:{port}" for host in ("127.0.0.1", "localhost") for port in ports]
+    return ",".join([*own, *filter(None, [os.environ.get("HTTP_CORS_ORIGINS")])])
 
 
 def _command(context: Context, module: str) -> Command:

@@ -52,7 +52,7 @@ def _responses(format_: Format, schema: dict[str, Any], example: str) -> Respons
         400: MALFORMED,
         **key_refusals("read"),
         409: problem(409, "unknown_label", "'spam' is not one of: toxic, non_toxic."),
-        422: wrong_parameter("min_agreement", "less_than_equal", "Input should be less than or equal to 1"),
+        422: wrong_parameter("min_agreement", "less_than_equal", "min_agreement must be between 0 and 1 (got 8)."),
         503: unavailable("too_busy", "Other exports are under way.", retry_after_seconds=5),
     }
 

@@ -8,11 +8,11 @@ from uuid import UUID
 
 import tantivy
 
+from serving_api.replica.repository import Point
 from serving_api.search.index import TIE_BITS, Meta, block_tag, guarded, ids_of, moment_number
 from serving_api.search.matching import Match, word_characters
 from serving_api.texts.parameters import FilterParameters, Order
 from serving_api.texts.query import TextsQuery
-from serving_api.texts.repository import Point
 
 # A list by relevance has so many items at most, the best of the newest so many matches or more.
 RANKED = 1_000

@@ -40,7 +40,8 @@ _STATS = {
     "complete": 2,
     "by_label": {"toxic": 1, "non_toxic": 1},
     "by_status": {"labelled": 2, "disputed": 1},
-    "by_source": {"": 1, "forum": 2},
+    "by_source": {"forum": 2},
+    "without_source": 1,
     "by_day": {"2026-11-02": 3},
     "by_annotator": {"ada": 3, "grace": 2},
     "version": 91342,
@@ -81,7 +82,7 @@ MALFORMED = problem(400, "malformed_query", "The query string is not UTF-8.")
 _REFUSALS: Responses = {
     400: MALFORMED,
     **key_refusals("read"),
-    422: wrong_parameter("limit", "less_than_equal", "Input should be less than or equal to 1000"),
+    422: wrong_parameter("limit", "less_than_equal", "limit must be between 1 and 1000 (got 5000)."),
     503: unavailable("replica_missing", "The replica is being built.", retry_after_seconds=5),
 }
 _CURSOR_ERROR = {"parameter": "cursor", "code": "invalid_cursor", "detail": "Not a cursor of this list: …"}
@@ -93,6 +94,11 @@ _NOT_MODIFIED: Responses = {304: NOT_MODIFIED}
 def _answer(model: type, example: dict[str, Any], headers: dict[str, Any]) -> dict[str, Any]:
     return answer("Successful Response", example, model=model, headers=REPLICA_HEADERS | headers)
 
+
+_NOT_FOUND = (
+    "No labelled text has this id: it is not labelled yet, or unknown. Ask the ingestion API which: "
+    f"GET http://127.0.0.1:8080/texts/{EXAMPLE_ID}"
+)
 
 PAGE: Responses = {
     200: _answer(
@@ -115,8 +121,8 @@ TEXT: Responses = {
     200: _answer(TextDetail, EXAMPLE_ITEM | {"annotations": [_ANNOTATION]}, _ETAG),
     **_NOT_MODIFIED,
     **_REFUSALS,
-    404: problem(404, "text_not_found", "There is no labelled text with this id."),
-    422: wrong_parameter("id", "uuid_parsing", "Input should be a valid UUID"),
+    404: problem(404, "text_not_found", _NOT_FOUND),
+    422: wrong_parameter("id", "uuid_parsing", "id must be a UUID (got 17)."),
 }
 STATS: Responses = {
     200: _answer(Stats, _STATS, {}),
@@ -127,7 +133,7 @@ AGREEMENT: Responses = {
     200: _answer(AgreementStats, _AGREEMENT, _ETAG),
     **_NOT_MODIFIED,
     **_REFUSALS,
-    422: wrong_parameter("annotator", "too_short", "List should have at least 2 items after validation, not 1"),
+    422: wrong_parameter("annotator", "too_short", "annotator must be sent at least 2 times (got 1)."),
 }
 ANNOTATORS: Responses = {
     200: _answer(AnnotatorsStats, _ANNOTATORS, _ETAG),
@@ -165,6 +171,6 @@ CHANGES: Responses = {
         "The database is another one, and its versions too: begin anew, with an empty mirror and since=0.",
         errors=[{"parameter": "feed", "code": "feed_replaced", "detail": "The database is another one, …"}],
     ),
-    422: wrong_parameter("wait", "less_than_equal", "Input should be less than or equal to 60"),
+    422: wrong_parameter("wait", "less_than_equal", "wait must be between 0 and 60 (got 90)."),
     503: unavailable("too_many_waiting", "Too many clients wait for changes.", retry_after_seconds=5),
 }

@@ -128,7 +128,7 @@ async def get_stats(
     replica: ReplicaDep,
     datasets: DatasetsDep,
 ) -> Response:
-    """Count the labelled and disputed texts of a dataset. Texts without a source are under the empty name."""
+    """Count the labelled and disputed texts of a dataset."""
     dataset = choose_dataset(parameters.dataset, (), datasets)
     answer = await answers.stats(dataset, datasets[dataset])
     # The totals are made once a version, their age is new in each answer.

@@ -10,8 +10,7 @@ from core.datasets import DEFAULT_DATASET, Datasets
 from core.models import Decider, LabelStatus
 from core.web.keys import require_dataset_allowed
 from core.web.problems import Conflict, FieldError, InvalidFields
-from serving_api.replica.tables import SEPARATOR, Role
-from serving_api.replica.totals import KINDS
+from serving_api.replica.tables import KINDS, SEPARATOR, Role
 from serving_api.search.matching import MAX_WORDS, Match, Search
 from serving_api.texts import cursor
 from serving_api.texts.cursor import Position
@@ -126,7 +125,7 @@ def check_search(filters: FilterParameters) -> None:
         Mismatch: they do not.
     """
     if filters.q is None:
-        if "match" in filters.model_fields_set:
+        if filters.match is not Match.SUBSTRING:  # the default says nothing
             raise Mismatch(FieldError("needs_q", "Says how to look for q: send q too.", parameter="match"))
     elif filters.match is not Match.SUBSTRING:
         words = len(filters.q.split())

@@ -90,7 +90,8 @@ class Stats(BaseModel):
     complete: int = Field(description="Texts that have as many submitted annotations as the dataset wants.")
     by_label: dict[str, int]
     by_status: dict[str, int]
-    by_source: dict[str, int] = Field(description="Texts without a source are under the empty name.")
+    by_source: dict[str, int]
+    without_source: int = Field(description="Texts that have no source.")
     by_day: dict[date, int] = Field(description="By the UTC day of `labelled_at`.")
     by_annotator: dict[str, int] = Field(description="Submitted annotations.")
     version: int

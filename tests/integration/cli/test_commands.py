@@ -166,10 +166,28 @@ def test_keys_open_the_api_until_they_are_withdrawn(database_url: str, tmp_path:
         wait_for(lambda: client.get("/queue", headers={"Authorization": f"Bearer {key}"}).status_code == 401)
 
 
+_SCHEMA = """
+    select indexdef from pg_indexes where schemaname = 'public'
+    union all select pg_get_constraintdef(oid) from pg_constraint order by 1
+"""
+# All but what tells when it was written.
+_WRITTEN = """
+    select t.id, text, score, external_id, t.metadata, label, l.votes, l.changed_xid::text, a.annotator, a.value
+    from texts t join labels l on l.text_id = t.id join annotations a using (text_id) order by t.id, a.annotator
+"""
+
+
 def test_demo_data_is_labelled_and_repeatable(database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        schema, written = connection.execute(_SCHEMA).fetchall(), []
     for _ in range(2):
+        # The first run fills empty tables without their indexes, the second one finds everything there.
         result = annotate("demo-data", "--texts", "2000", "--annotators", "4", DATABASE_URL=database_url)
         assert result.returncode == 0, result.stderr
+        with psycopg.connect(database_url) as connection:
+            assert connection.execute(_SCHEMA).fetchall() == schema
+            written.append(connection.execute(_WRITTEN).fetchall())
+    assert written[0] == written[1]
     with psycopg.connect(database_url) as connection:
         texts = connection.execute("select id, text from texts").fetchall()
         votes = connection.execute(

@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.datasets import load_datasets
-from serving_api.search import follower as search_source
 from serving_api.search import index
 from serving_api.search.follower import SearchFollower
 from serving_api.search.matching import Match
@@ -75,7 +74,6 @@ def searched(*, scans: bool = True) -> Iterator[Searched]:
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of a few texts: searches go through all their steps."""
     monkeypatch.setattr(index, "BLOCK_TEXTS", 2)
-    monkeypatch.setattr(search_source, "BLOCK_TEXTS", 2)
 
 
 def expected(world: World, parameters: dict[str, Any]) -> list[UUID]:

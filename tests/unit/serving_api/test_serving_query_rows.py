@@ -12,8 +12,7 @@ import pytest
 
 from core.datasets import Dataset, Datasets
 from core.web.problems import InvalidFields
-from serving_api.replica.tables import SEPARATOR, TABLES
-from serving_api.replica.totals import KINDS
+from serving_api.replica.tables import KINDS, SEPARATOR, TABLES
 from serving_api.texts.cursor import Position, encode, microseconds
 from serving_api.texts.parameters import (
     AgreementParameters,
@@ -215,7 +214,7 @@ def test_a_cursor_of_another_list_is_refused() -> None:
     [
         ({"order": "relevance"}, "needs_q", "order"),
         ({"match": "words"}, "needs_q", "match"),
-        ({"match": "substring"}, "needs_q", "match"),
+        ({"match": "phrase"}, "needs_q", "match"),
         ({"q": " ", "match": "words"}, "words", "q"),
         ({"q": " ".join("x" * 33), "match": "words"}, "words", "q"),
     ],
@@ -235,6 +234,7 @@ def test_parameters_that_do_not_go_together_are_refused(
         {},
         {"q": "a"},
         {"q": " "},
+        {"match": "substring"},  # Swagger UI sends default values
         {"q": "a", "order": "relevance"},
         {"q": "one", "match": "words"},
         {"q": " ".join("x" * 32), "match": "prefix"},

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving_api.replica.tables import TABLES
-from serving_api.replica.totals import BUILD
+from serving_api.replica.tables import COUNT, TABLES
 from serving_api.texts.paging import Sample
 from serving_api.viewer import live, offsets
 from serving_api.viewer.slices import Span
@@ -51,7 +50,7 @@ def _fill(connection: duckdb.DuckDBPyConnection, drawn: list[tuple[datetime, str
     if items:
         moments, ids, datasets = (list(part) for part in zip(*items, strict=True))
         connection.execute(_FILL, [ids, datasets, moments])
-    for statement in BUILD:
+    for statement in COUNT:
         connection.execute(statement)
     return sorted(sorted(items, key=lambda item: item[1], reverse=True), key=lambda item: item[0])
 

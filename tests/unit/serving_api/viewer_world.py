@@ -13,8 +13,7 @@ from pyarrow import parquet
 
 from serving_api.columns import COLUMNS, typed
 from serving_api.exports.formats import with_zone
-from serving_api.replica.tables import TABLES
-from serving_api.replica.totals import BUILD
+from serving_api.replica.tables import COUNT, TABLES
 
 Row = dict[str, Any]
 
@@ -70,7 +69,7 @@ def make_replica(rows: Sequence[Row]) -> duckdb.DuckDBPyConnection:
             f"insert into items ({names}, version, annotators, document) values ({marks}, 1, '', '{{}}')",  # noqa: S608
             [row[name] for name in COLUMNS],
         )
-    for statement in BUILD:
+    for statement in COUNT:
         connection.execute(statement)
     return connection
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from core.web.rate_limits import Places
-from serving_api.changes.notifier import News
+from serving_api.changes.notifier import ChangeNotifier
 
 
 def test_who_waited_before_anything_was_read_goes_on_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,9 +21,9 @@ def test_who_waited_before_anything_was_read_goes_on_waiting(monkeypatch: pytest
             work(None, SimpleNamespace(identity="cluster", version=1))
             has_read.set()
 
-        news = News(SimpleNamespace(run=run), Places("waits", 1, 1))  # type: ignore[arg-type]
-        async with asyncio.timeout(60), news.running():
-            waiting = asyncio.create_task(news.wait_beyond("toxicity", 0))
+        notifier = ChangeNotifier(SimpleNamespace(run=run), Places("waits", 1, 1))  # type: ignore[arg-type]
+        async with asyncio.timeout(60), notifier.running():
+            waiting = asyncio.create_task(notifier.wait_beyond("toxicity", 0))
             await asyncio.sleep(0)
             may_read.set()
             await has_read.wait()
