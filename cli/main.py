@@ -6,7 +6,7 @@ import psycopg
 import typer
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from cli import annotators, gold, keys, snapshot, uploads
+from cli import annotators, datasets, gold, keys, snapshot, uploads
 from cli.audit import audit
 from cli.backup import commands as backup
 from cli.console import err, printable
@@ -33,6 +33,7 @@ app.command()(backup.restore)
 app.command("demo-data")(demo_data)
 app.add_typer(annotators.app, name="annotators")
 app.add_typer(backup.app, name="backup")
+app.add_typer(datasets.app, name="datasets")
 app.add_typer(gold.app, name="gold")
 app.add_typer(keys.app, name="keys")
 app.add_typer(snapshot.app, name="snapshot")

@@ -101,6 +101,16 @@ class Dataset(BaseModel):
     guidelines: str = Field(
         min_length=1, max_length=_MAX_GUIDELINES, description="What annotators are told, as Markdown."
     )
+    question: str = Field(
+        "Which label fits the text?",
+        min_length=1,
+        max_length=500,
+        description="The question that the labels answer, as annotators read it.",
+    )
+    suggestions: Literal["shown", "hidden"] = Field(
+        "shown",
+        description="Whether annotators see the sender's label as a suggestion, which saves time and biases them.",
+    )
     answers_wanted: int = Field(1, ge=1, description="Submitted annotations that complete a text in Argilla.")
     questions: tuple[Question, ...] = Field((), description="What annotators are asked beside the label.")
     order: Order = Field(Order.OLDEST, description="Which pending texts annotators get first.")

@@ -30,6 +30,7 @@ def program_environment(context: Context) -> dict[str, str]:
         "INGESTION_PORT": str(settings.ingestion_port),
         "SERVING_HOST": "127.0.0.1",
         "SERVING_PORT": str(settings.serving_port),
+        "SERVING_URL": f"http://127.0.0.1:{settings.serving_port}",
         "UPLOADER_HOST": "127.0.0.1",
         "UPLOADER_PORT": str(settings.uploader_port),
         "DATA_DIR": str(settings.data_dir),
