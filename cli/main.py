@@ -6,6 +6,7 @@ import psycopg
 import typer
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
+from cli import datasets
 from cli.backup import commands as backup
 from cli.console import err, printable
 from cli.demo_data import demo_data
@@ -35,6 +36,7 @@ app.command()(backup.restore)
 app.command("demo-data")(demo_data)
 app.add_typer(annotators.app, name="annotators")
 app.add_typer(backup.app, name="backup")
+app.add_typer(datasets.app, name="datasets")
 app.add_typer(gold.app, name="gold")
 app.add_typer(api_keys.app, name="keys")
 app.add_typer(snapshots.app, name="snapshot")

@@ -11,6 +11,7 @@ from ingestion_api.settings import IngestionSettings
 from local_stack.settings import StackSettings
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 from uploader.settings import (
+    ForgottenFilesSettings,
     PacingSettings,
     PushSettings,
     RuleSettings,
@@ -41,6 +42,7 @@ GROUPS: dict[str, list[type[BaseSettings]]] = {
         SweepSettings,
         WebhookSettings,
         RuleSettings,
+        ForgottenFilesSettings,
     ],
     "Serving API": [ServingSettings, DataSettings, ReplicaSettings],
     "Command line": [CommandLineSettings],

@@ -10,6 +10,7 @@ from core.web.health import NotReady
 from uploader import metrics, repository
 from uploader.argilla.webhook import Registration
 from uploader.dataset import DatasetState
+from uploader.forgetting.files import FilesWatch
 from uploader.forgetting.repository import list_unfinished
 from uploader.forgetting.service import Forgetter
 from uploader.pull import repository as pull_repository
@@ -119,6 +120,8 @@ class DatasetJobs:
             self._told = {}
             return
         alerts = {runner.job: runner.alert for runner in self._shown if runner.has_run}
+        if self._state.prepared is not None:
+            alerts["settings"] = self._state.settings_alert
         if alerts != self._told:
             await store_alerts(self._state.engine, self._state.name, alerts)
             self._told = alerts
@@ -140,11 +143,14 @@ class DatasetJobs:
 class DatabaseJobs:
     """What is to be known of the database as a whole."""
 
-    def __init__(self, engine: AsyncEngine, retry_cap_seconds: float, forget_alert_seconds: float) -> None:
+    def __init__(
+        self, engine: AsyncEngine, files: FilesWatch, retry_cap_seconds: float, forget_alert_seconds: float
+    ) -> None:
         self._engine = engine
+        self._files_watch = files
         self._forget_alert_seconds = forget_alert_seconds
-        self._database, self._forget = (
-            JobRunner("", job, Backoff(retry_cap_seconds)) for job in ("database", "forget_watch")
+        self._database, self._forget, self._files = (
+            JobRunner("", job, Backoff(retry_cap_seconds)) for job in ("database", "forget_watch", "forget_files")
         )
         self._unfinished: dict[str, Unfinished] = {}
 
@@ -159,6 +165,10 @@ class DatabaseJobs:
     async def watch_forgetting(self, _stopping: asyncio.Event) -> None:
         """Show the age of unfinished forget requests, also of datasets on which no uploader works."""
         await self._forget.run(self._watch_forgetting)
+
+    async def watch_files(self, _stopping: asyncio.Event) -> None:
+        """Store which forgotten texts the serving API's files no longer hold."""
+        await self._files.run(self._files_watch.run)
 
     async def _watch_forgetting(self) -> None:
         async with self._engine.connect() as connection:

@@ -33,6 +33,7 @@ from uploader.argilla.circuit import Circuit
 from uploader.argilla.client import Argilla, make_http_client
 from uploader.argilla.webhook import Registration, WebhookHealth
 from uploader.dataset import ConcurrencyLimit, DatasetState
+from uploader.forgetting.files import FilesWatch
 from uploader.jobs import DatabaseJobs, DatasetJobs, WebhookJobs
 from uploader.leadership import Leadership, keep_leading
 from uploader.pull.collector import Collector
@@ -41,6 +42,7 @@ from uploader.repository import warn_of_undefined
 from uploader.rules.estimation import Estimator
 from uploader.schedule import Schedule
 from uploader.settings import (
+    ForgottenFilesSettings,
     PacingSettings,
     PushSettings,
     RuleSettings,
@@ -55,6 +57,7 @@ _MEASURE_SECONDS = 5
 _ESTIMATE_SECONDS = 5
 _FORGET_SECONDS = 2
 _DATABASE_SECONDS = 60
+_FILES_SECONDS = 10
 # Jobs that go on until they fail begin again after so long, and after the pause of their runner.
 _RESTART_SECONDS = 1
 
@@ -74,6 +77,7 @@ class Settings:
     datasets: Datasets
     access: AccessSettings | None = None
     forget: ForgetSettings = field(default_factory=ForgetSettings)
+    serving: ForgottenFilesSettings = field(default_factory=ForgottenFilesSettings)
 
 
 def read_all_settings() -> Settings:
@@ -94,6 +98,7 @@ def read_all_settings() -> Settings:
         load_datasets(read_settings(DatasetsFileSettings).datasets_file),
         read_settings(AccessSettings),
         read_settings(ForgetSettings),
+        read_settings(ForgottenFilesSettings),
     )
 
 
@@ -101,7 +106,7 @@ def create_app(settings: Settings) -> FastAPI:
     """Make the app; its lifespan runs the jobs."""
     engine = make_async_engine(settings.database, "uploader")
     http = make_http_client(settings.argilla, settings.uploader.argilla_timeout_seconds)
-    argilla = Argilla(http, Circuit(settings.uploader.retry_cap_seconds))
+    argilla = Argilla(http, Circuit(settings.uploader.retry_cap_seconds), engine)
     states = _make_states(settings, engine, argilla)
     registration = Registration(argilla, engine, settings.webhook.endpoint, settings.argilla.workspace)
     limiter = anyio.CapacityLimiter(1)
@@ -114,7 +119,8 @@ def create_app(settings: Settings) -> FastAPI:
         settings.uploader.retry_cap_seconds,
     )
 
-    database_jobs = DatabaseJobs(engine, settings.uploader.retry_cap_seconds, settings.forget.alert_seconds)
+    files = FilesWatch(engine, settings.serving)
+    database_jobs = DatabaseJobs(engine, files, settings.uploader.retry_cap_seconds, settings.forget.alert_seconds)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -123,6 +129,7 @@ def create_app(settings: Settings) -> FastAPI:
             schedule = _make_schedule(jobs.values(), webhook_jobs, settings)
             schedule.add(database_jobs.measure, _DATABASE_SECONDS)
             schedule.add(database_jobs.watch_forgetting, _MEASURE_SECONDS)
+            schedule.add(database_jobs.watch_files, _FILES_SECONDS)
             schedule.start()
             yield
             await schedule.stop(settings.uploader.stop_seconds)

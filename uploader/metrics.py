@@ -7,6 +7,8 @@ from core.metrics import LATENCY_BUCKETS, start_at_zero
 _LONG_BUCKETS = (*LATENCY_BUCKETS, 30, 60, 120, 300, 1800, 3600)
 
 FAILURES = ("refused", "broke_down", "not_visible", "unreadable")
+# Values for a response that has none, and answers that are restored in a new dataset.
+REPAIRS = ("response", "answers")
 
 PENDING_TEXTS = Gauge("uploader_pending_texts", "Texts that wait to be uploaded", ["dataset"])
 OLDEST_PENDING_SECONDS = Gauge("uploader_oldest_pending_seconds", "Age of the oldest pending text", ["dataset"])
@@ -135,6 +137,11 @@ LOST_INDEXES = Counter(
 REPAIRED_RESPONSES = Counter(
     "uploader_healed_responses_total", "Responses without values that would block their record", ["dataset"]
 )
+REFUSED_REPAIRS = Counter(
+    "uploader_refused_repairs_total",
+    f"Repairs that Argilla refused: {', '.join(REPAIRS)}",
+    ["dataset", "repair"],
+)
 RULE_SECONDS = Histogram(
     "uploader_rule_seconds",
     "Time to read a dataset's answers and to estimate its label rule",
@@ -162,3 +169,4 @@ def begin(dataset: str) -> None:
     """Show a dataset's counters before anything has happened to it."""
     start_at_zero(UPLOADED_TEXTS, dataset)
     start_at_zero(FAILED_TEXTS, *((dataset, reason) for reason in FAILURES))
+    start_at_zero(REFUSED_REPAIRS, *((dataset, repair) for repair in REPAIRS))

@@ -13,7 +13,7 @@ from sqlalchemy.types import Uuid
 
 from cli.console import err, out, plain
 from cli.forget.rewriting import read_forgotten
-from core.forgetting import IS_OPEN, IS_UNFINISHED, name_steps
+from core.forgetting import IS_OPEN, IS_UNFINISHED, name_steps, store_files_seen, waits_for_files
 from core.settings import ForgetSettings, read_settings
 
 _IDS = bindparam("ids", type_=ARRAY(Uuid))
@@ -22,28 +22,6 @@ _REQUESTS = text("""
 select * from forget_requests where text_id = any(:ids) or cardinality(cast(:ids as uuid[])) = 0
 order by requested_at, text_id
 """).bindparams(_IDS)
-
-# The label's row, a tombstone, tells the version in which the text was forgotten.
-_SEE_REPLICA = text("""
-update forget_requests set replica_at = now()
-from labels
-where labels.text_id = forget_requests.text_id and was_labelled and replica_at is null
-    and cast(cast(labels.changed_xid as text) as bigint) < :traceless_below
-""")
-_SEE_SNAPSHOTS = text("""
-update forget_requests
-set snapshots_at = case when coalesce(copy_of, forget_requests.text_id) = any(:ids) then null
-    else coalesce(snapshots_at, now()) end
-from labels
-where labels.text_id = forget_requests.text_id and was_labelled
-    and cast(cast(labels.changed_xid as text) as bigint) <= :version
-""").bindparams(_IDS)
-
-_WAITS_FOR_FILES = text(f"""
-select exists(
-    select from forget_requests where lifted_at is null and ({IS_OPEN["replica"]} or {IS_OPEN["snapshots"]})
-)
-""")  # noqa: S608 - constants only
 
 _OPEN_STEPS = ", ".join(f"{is_open} as {step}" for step, is_open in IS_OPEN.items())
 _STUCK = text(f"""
@@ -87,21 +65,18 @@ def list_stuck(connection: Connection) -> list[str]:
 
 
 def look_if_waited_for(connection: Connection) -> None:
-    """Note what the serving API says it holds no more, if a request waits for that."""
-    if connection.scalar(_WAITS_FOR_FILES):
+    """Store what the serving API says it holds no more, if a request waits for that."""
+    if waits_for_files(connection):
         _look(connection)
 
 
 def _look(connection: Connection) -> None:
-    """Note what the serving API says it holds no more."""
     try:
         seen = read_forgotten()
     except httpx.HTTPError as error:
         err.print(f"Replica and snapshots as last seen; the serving API: {error}")
         return
-    connection.execute(_SEE_REPLICA, {"traceless_below": seen["traceless_below"]})
-    ids = [UUID(id_) for snapshot in seen["snapshots"] for id_ in snapshot["ids"]]
-    connection.execute(_SEE_SNAPSHOTS, {"ids": ids, "version": seen["version"]})
+    store_files_seen(connection, seen)
 
 
 def _argilla(row: Any) -> str:

@@ -61,7 +61,7 @@ def add(
             _let_in(accounts, workspace_id, name, first_name, reset_password)
         err.print(f"{name} may answer in the workspace {workspace}. Log in at {accounts.url}")
         for dataset, page in accounts.list_pages(workspace_id).items():
-            err.print(f"{printable(dataset)}: {page}", soft_wrap=True)
+            err.print(f"Annotate {printable(dataset)} in the recommended order: {page}", soft_wrap=True)
 
 
 def _let_in(accounts: Accounts, workspace_id: UUID, name: str, first_name: str, reset: bool) -> None:

@@ -17,7 +17,7 @@ from core.models import Annotation, Label, Text, TextStatus
 
 app = typer.Typer(help="Texts on their way to Argilla: list, show, retry.", no_args_is_help=True)
 
-_DONE = {TextStatus.UPLOADED, TextStatus.FORGOTTEN}
+_DONE = {TextStatus.UPLOADED, TextStatus.FORGOTTEN, TextStatus.DEMO}
 
 DatasetOption = Annotated[str | None, typer.Option(help="Texts of this dataset only.")]
 

@@ -73,16 +73,18 @@ _COUNTS = text(
     " union all ".join(
         f"select '{status}' as status, count(*) from texts where dataset = any(:datasets) and status = '{status}'"  # noqa: S608
         for status in TextStatus
-        if status != TextStatus.FORGOTTEN
+        if status not in {TextStatus.FORGOTTEN, TextStatus.DEMO}
     )
 )
 
-# The order of sequence is nearly that of time: one look into the index for each dataset.
+# The order of sequence is nearly that of time: one look into the index for each dataset. Gold texts wait for their
+# share by design: their age says nothing about the backlog.
 _OLDEST_PENDING_SECONDS = text("""
     select max(seconds) from unnest(cast(:datasets as text[])) as names (name)
     cross join lateral (
         select extract(epoch from now() - received_at)::float8 as seconds from texts
-        where dataset = name and status = 'pending' order by sequence limit 1
+        where dataset = name and status = 'pending' and (gold_label is null or page_position is not null)
+        order by sequence limit 1
     ) as oldest
 """)
 

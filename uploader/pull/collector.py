@@ -79,7 +79,7 @@ class Collector:
                     "pull", id_, int(read_at.timestamp() * 1e9), attributes={"dataset": self._dataset}
                 )
         for raw in (raw for raws in found.values() for raw in raws if blocks_record(raw)):
-            await self._heal(raw)
+            await self._repair(raw)
         return changed
 
     async def _learn_usernames(self, found: RawResponses) -> None:
@@ -94,7 +94,7 @@ class Collector:
         # Kept also for those without a name, so that they are looked up once a sweep.
         self._usernames |= {user_id: held.get(user_id, str(user_id)) for user_id in unknown}
 
-    async def _heal(self, raw: dict[str, Any]) -> None:
+    async def _repair(self, raw: dict[str, Any]) -> None:
         """Give a response empty values; without any, Argilla breaks down over every upsert of its record."""
         response_id = raw["id"]
         try:
@@ -102,7 +102,8 @@ class Collector:
         except Unreachable:
             raise
         except ArgillaError as error:
-            log.warning("pull.heal_failed", dataset=self._dataset, response_id=response_id, reason=str(error))
+            metrics.REFUSED_REPAIRS.labels(self._dataset, "response").inc()
+            log.warning("repair.refused", dataset=self._dataset, response_id=response_id, reason=str(error))
             return
         metrics.REPAIRED_RESPONSES.labels(self._dataset).inc()
-        log.info("pull.response_healed", dataset=self._dataset, response_id=response_id)
+        log.info("repair.response_repaired", dataset=self._dataset, response_id=response_id)

@@ -51,7 +51,7 @@ class ArgillaDataset:
 
     async def _put(self, records: Sequence[Record]) -> None:
         if any("responses" in record for record in records):
-            self.restored |= await put_with_responses(self.argilla, self.dataset_id, records)
+            self.restored |= await put_with_responses(self.argilla, self.name, self.dataset_id, records)
         else:
             await self.argilla.put_records(self.dataset_id, records)
 

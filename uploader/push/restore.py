@@ -129,7 +129,9 @@ def _fits(value: Any, question: Question) -> bool:
             return isinstance(value, list) and {span["label"] for span in value} <= set(question.labels)
 
 
-async def put_with_responses(argilla: Argilla, dataset_id: UUID, records: Sequence[Record]) -> set[str]:
+async def put_with_responses(
+    argilla: Argilla, dataset: str, dataset_id: UUID, records: Sequence[Record]
+) -> set[str]:
     """Upsert records; those that Argilla has already go without responses. Return the ids that went with them.
 
     Raises:
@@ -145,7 +147,10 @@ async def put_with_responses(argilla: Argilla, dataset_id: UUID, records: Sequen
             if not blamed:
                 raise
             # A user that was deleted just now, say: that must not set the text aside.
-            log.warning("healing.answers_refused", records=len(blamed))
+            metrics.REFUSED_REPAIRS.labels(dataset, "answers").inc(len(blamed))
+            log.warning(
+                "repair.refused", dataset=dataset, records=len(blamed), reason="Argilla refuses the answers"
+            )
             sent = [_without_responses(r) if i in blamed else r for i, r in enumerate(sent)]
             continue
         return {record["external_id"] for record in sent if "responses" in record}

@@ -146,8 +146,9 @@ async def _deliver(
     state: DatasetState, prepared: Prepared, destination: ArgillaDataset, claim: UUID, texts: list[PendingText]
 ) -> Outcome:
     held = await list_answers(state, prepared.dataset_id, texts)
+    suggested = state.labels if state.definition.suggestions == "shown" else frozenset()
     records = [
-        add_responses(to_record(text, prepared.question_id, state.labels), held.get(text.id, {}), state.definition)
+        add_responses(to_record(text, prepared.question_id, suggested), held.get(text.id, {}), state.definition)
         for text in texts
     ]
     outcome = await deliver(destination, records)

@@ -19,12 +19,13 @@ from uploader.argilla.client import Argilla
 from uploader.argilla.setup import Prepared
 from uploader.argilla.webhook import Registration, WebhookHealth
 from uploader.dataset import ConcurrencyLimit, DatasetState
+from uploader.forgetting.files import FilesWatch
 from uploader.jobs import DatabaseJobs, DatasetJobs
 from uploader.leadership import Leadership
 from uploader.pull.collector import Collector
 from uploader.pull.sweep import Sweeper
 from uploader.rules.estimation import Estimator
-from uploader.settings import PushSettings, RuleSettings, SweepSettings
+from uploader.settings import ForgottenFilesSettings, PushSettings, RuleSettings, SweepSettings
 
 _ALERTS = "select dataset, job, code from alerts order by job"
 
@@ -140,7 +141,9 @@ def test_notes_and_the_database_are_measured(
 
     async def work(jobs: DatasetJobs, state: DatasetState, stopping: asyncio.Event) -> None:
         await jobs.measure(stopping)
-        await DatabaseJobs(state.engine, 0, 3600).measure(stopping)
+        await DatabaseJobs(state.engine, FilesWatch(state.engine, ForgottenFilesSettings()), 0, 3600).measure(
+            stopping
+        )
 
     _run_jobs(run, FakeArgilla(), work)
     shown = {sample.name: sample for metric in REGISTRY.collect() for sample in metric.samples}
@@ -152,7 +155,7 @@ def test_notes_and_the_database_are_measured(
 def test_measuring_survives_an_outage(run: RunWithEngine) -> None:
     async def work(_jobs: DatasetJobs, _state: DatasetState, stopping: asyncio.Event) -> None:
         engine = create_async_engine("postgresql+psycopg://nobody@127.0.0.1:1/none")
-        await DatabaseJobs(engine, 0, 3600).measure(stopping)
+        await DatabaseJobs(engine, FilesWatch(engine, ForgottenFilesSettings()), 0, 3600).measure(stopping)
         await engine.dispose()
 
     _run_jobs(run, FakeArgilla(), work)
@@ -199,7 +202,7 @@ def test_forget_requests_that_take_too_long_are_measured_and_noted(
         return REGISTRY.get_sample_value("uploader_forget_oldest_seconds", {"dataset": dataset})
 
     async def work(_jobs: DatasetJobs, state: DatasetState, stopping: asyncio.Event) -> None:
-        jobs = DatabaseJobs(state.engine, 0, 3600)
+        jobs = DatabaseJobs(state.engine, FilesWatch(state.engine, ForgottenFilesSettings()), 0, 3600)
         await jobs.watch_forgetting(stopping)
         notes.append(await jobs.check_forgetting())
         ages.extend([age_of(DATASET), age_of("gone")])

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
@@ -202,6 +203,11 @@ def test_a_note_is_read_as_soon_as_it_is_made(
     assert rows("select count(*) from rereads") == [(0,)]
 
 
+def _refused_repairs() -> float:
+    labels = {"dataset": DATASET, "repair": "response"}
+    return REGISTRY.get_sample_value("uploader_refused_repairs_total", labels) or 0
+
+
 async def _pull_one_without_values(side: Side, upload: AddTexts, model: ModelArgilla) -> dict[str, Any]:
     """Read a discarded response that has no values at all, as Argilla's API lets clients store it."""
     [id_] = upload("a")
@@ -217,6 +223,8 @@ async def _pull_one_without_values(side: Side, upload: AddTexts, model: ModelArg
 def test_a_response_without_values_is_given_some_so_that_its_record_can_be_put_again(
     pull: Pulling, upload: AddTexts, model: ModelArgilla, rows: Rows, answered: int | None, values: object
 ) -> None:
+    before = _refused_repairs()
+
     async def work(side: Side) -> None:
         if answered:
             model.statuses["PUT responses"] = answered
@@ -227,6 +235,7 @@ def test_a_response_without_values_is_given_some_so_that_its_record_can_be_put_a
     # What Argilla refuses is tried again when the text is read again; the answer counts as it is.
     assert rows("select status, value from annotations") == [("discarded", None)]
     assert rows("select count(*) from rereads") == [(0,)]
+    assert _refused_repairs() - before == (answered is not None)
 
 
 def test_an_outage_while_a_response_is_given_values_keeps_the_note(

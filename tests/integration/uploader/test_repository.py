@@ -129,6 +129,23 @@ def test_failed_texts_keep_argillas_words(run: RunWithEngine, add_texts: AddText
     assert found == [("failed", 1, "nul � and ?", None), ("failed", 1, "x" * 2000, None)]
 
 
+def test_gold_that_waits_for_its_share_is_not_the_oldest_pending_text(
+    run: RunWithEngine, add_texts: AddTexts, database_url: str
+) -> None:
+    """With gold_share = 0 it waits for ever."""
+    add_texts("gold", gold_label="toxic", received_at="2026-01-01")
+
+    async def measure(engine: AsyncEngine) -> tuple[int, float]:
+        async with engine.connect() as connection:
+            return await repository.measure_backlog(connection, DATASET)
+
+    assert run(measure) == (1, 0)
+    add_texts("new")
+    count, seconds = run(measure)
+    assert count == 2
+    assert 0 < seconds < 3600
+
+
 def test_a_lost_claim_finishes_nothing(run: RunWithEngine, add_texts: AddTexts, rows: Rows) -> None:
     first, second = add_texts("a", "b")
 
