@@ -1,6 +1,8 @@
 """The commands of `annotate`."""
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import psycopg
 import typer
@@ -8,7 +10,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from cli import datasets
 from cli.backup import commands as backup
-from cli.console import err, printable
+from cli.console import err, out, printable
 from cli.demo_data import demo_data
 from cli.forget.commands import forget
 from cli.forget.rewriting import rewrite
@@ -27,6 +29,23 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"annotate {version('annotation-platform')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 app.command()(ingest)
 app.command()(export)
 app.command()(forget)
@@ -54,7 +73,8 @@ def main() -> None:
     # Exports, rejects and back-ups hold texts.
     keep_files_private()
     try:
-        app()
+        # Also when it runs as `python -m cli`: usage and completion name the program that users call.
+        app(prog_name="annotate")
     except ProgrammingError as error:
         if not isinstance(error.orig, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
             raise
