@@ -26,6 +26,7 @@ from core.web.app import NO_TELEMETRY, install_web
 from core.web.health import NotReady
 from core.web.keys import KeyRing
 from core.web.openapi import describe
+from core.web.pages import PageSettings
 from core.web.rate_limits import Places
 from core.web.server import follow_parent, run, settle
 from serving_api.changes.notifier import News
@@ -39,6 +40,7 @@ from serving_api.metrics import (
     REPLICA_AGE_SECONDS,
     SEARCH_INDEX_BEHIND_SECONDS,
 )
+from serving_api.pages.endpoints import add_dashboard
 from serving_api.replica.follower import Follower
 from serving_api.replica.query_pool import QueryPool
 from serving_api.replica.replica import Replica
@@ -168,6 +170,7 @@ def create_app(
     app.include_router(make_snapshot_admin_router())
     app.include_router(make_forgotten_router())
     app.include_router(make_viewer_router())
+    add_dashboard(app, datasets, read_settings(PageSettings), key_is_required=access.require_api_key)
     app.add_middleware(KeyWatch, key_ring=key_ring, seconds=serving.key_check_seconds)
     app.add_middleware(Shortcut, replica=replica, answers=answers, key_ring=key_ring)
     install_web(app, {"replica": check_replica, "queries": check_queries}, access)
