@@ -49,9 +49,10 @@ export async function send(url, options = {}) {
   return response;
 }
 
-/** Get JSON. */
+/** Get JSON, or with `text` in the options a text. */
 export async function get(path, parameters, options = {}) {
-  return (await send(address(path, parameters, options.base), options)).json();
+  const response = await send(address(path, parameters, options.base), options);
+  return options.text ? response.text() : response.json();
 }
 
 /** Post JSON and return the JSON of the answer. */

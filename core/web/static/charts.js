@@ -137,7 +137,7 @@ function Legend({ series }) {
 function AsTable({ title, head, rows }) {
   return html`<details class="as-table">
     <summary>Numbers</summary>
-    <div class="table-box" tabindex="0" role="region" aria-label=${title}>
+    <div class="table-box" tabindex="0" role="region" aria-label=${`Numbers: ${title}`}>
       <table>
         <caption class="unseen">
           ${title}

@@ -63,7 +63,8 @@ function Frame({ meta, parameters, keyWanted, onKey, onForget }) {
   const datasets = Object.keys(meta.datasets);
   const asked = parameters.get("dataset");
   const dataset = datasets.includes(asked) ? asked : datasets.includes("toxicity") ? "toxicity" : datasets[0];
-  const name = parameters.get("view") in MODULES ? parameters.get("view") : "overview";
+  const view = parameters.get("view") || "";
+  const name = Object.hasOwn(MODULES, view) ? view : "overview";
   const [tick, setTick] = useState(0);
   const stats = useData(keyWanted ? null : "stats", { dataset }, tick);
   const live = useLive(dataset, stats.data && !stats.stale ? stats.data.version : null);
