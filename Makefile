@@ -11,7 +11,7 @@ export PATH := $(PATH):$(SCRIPTS):$(CURDIR)/.tools/bin
 INSTALLED := .venv/.installed
 PROJECT := core ingestion_api uploader serving_api cli local_stack load_testing deployment tests
 
-.PHONY: up down clean install bench loadtest soak test test-serving test-parts test-stack test-whole test-containers unit unit-apis unit-others mutants \
+.PHONY: up down clean install vendor bench loadtest soak test test-serving test-parts test-stack test-whole test-containers unit unit-apis unit-others mutants \
 	check lint types format lock audit sbom licences compose-env compare measure
 
 up: $(INSTALLED)  ## Start everything; Ctrl-C stops it
@@ -98,6 +98,9 @@ audit: $(INSTALLED) sbom  ## Check locks, licences and known vulnerabilities; ex
 sbom: $(INSTALLED)  ## List what the programs are made of as sbom.json (CycloneDX 1.6)
 	PYTHONWARNINGS=ignore $(RUN) cyclonedx-py pipenv --spec-version 1.6 --output-reproducible \
 		--pyproject pyproject.toml --output-file sbom.json .
+
+vendor: $(INSTALLED)  ## Copy the pages' JavaScript packages, as packages.json pins them, from the npm registry
+	$(RUN) python -m deployment.vendor
 
 licences: $(INSTALLED)  ## Write docs/licences.md from the installed packages
 	$(RUN) python -m tests.supply_chain.licences
