@@ -28,6 +28,7 @@ from core.web.compression import Compression
 from core.web.health import Check, NotReady
 from core.web.keys import KeyRing
 from core.web.openapi import describe
+from core.web.pages import PageSettings
 from core.web.rate_limits import Places
 from core.web.server import follow_parent, run, settle
 from serving_api.changes.notifier import ChangeNotifier
@@ -41,6 +42,7 @@ from serving_api.metrics import (
     REPLICA_AGE_SECONDS,
     SEARCH_INDEX_BEHIND_SECONDS,
 )
+from serving_api.pages.endpoints import add_dashboard
 from serving_api.replica.follower import Follower
 from serving_api.replica.query_pool import QueryPool
 from serving_api.replica.replica import Replica
@@ -112,6 +114,7 @@ def create_app(
         make_viewer_router(),
     ):
         app.include_router(router)
+    add_dashboard(app, datasets, read_settings(PageSettings), key_is_required=access.require_api_key)
     # The last one added sees a request first.
     app.add_middleware(KeyWatch, key_ring=parts.key_ring, seconds=serving.key_check_seconds)
     app.add_middleware(Shortcut, replica=parts.replica, answers=parts.answers, key_ring=parts.key_ring)
