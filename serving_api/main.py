@@ -108,6 +108,21 @@ def create_app(
     )
     for part in fields(parts):
         setattr(app.state, part.name, getattr(parts, part.name))
+    _add_paths(app, datasets, access)
+    # The last one added sees a request first.
+    app.add_middleware(KeyWatch, key_ring=parts.key_ring, seconds=serving.key_check_seconds)
+    app.add_middleware(Shortcut, replica=parts.replica, answers=parts.answers, key_ring=parts.key_ring)
+    app.add_middleware(Compression)
+    checks: dict[str, Check] = {
+        "replica": lambda: _check_replica(parts.replica, parts.follower),
+        "queries": lambda: _check_queries(parts.watchdog),
+    }
+    install_web(app, checks, access)
+    describe(app, datasets, access.require_api_key, SnapshotCreate, SnapshotRewrite)
+    return app
+
+
+def _add_paths(app: FastAPI, datasets: Datasets, access: AccessSettings) -> None:
     for router in (
         make_texts_router(datasets),
         make_changes_router(),
@@ -120,17 +135,6 @@ def create_app(
     ):
         app.include_router(router)
     add_dashboard(app, datasets, read_settings(PageSettings), key_is_required=access.require_api_key)
-    # The last one added sees a request first.
-    app.add_middleware(KeyWatch, key_ring=parts.key_ring, seconds=serving.key_check_seconds)
-    app.add_middleware(Shortcut, replica=parts.replica, answers=parts.answers, key_ring=parts.key_ring)
-    app.add_middleware(Compression)
-    checks: dict[str, Check] = {
-        "replica": lambda: _check_replica(parts.replica, parts.follower),
-        "queries": lambda: _check_queries(parts.watchdog),
-    }
-    install_web(app, checks, access)
-    describe(app, datasets, access.require_api_key, SnapshotCreate, SnapshotRewrite)
-    return app
 
 
 def _make_parts(

@@ -170,7 +170,7 @@ class Answers:
         if rows is None:
             SEARCH_SCANS.inc()
             rows = list_hits(cursor, page, page.limit + 1, None, until)
-        positions = [Position(row.pop("place"), row["id"]) for row in rows]
+        positions = [Position(row.pop("rank"), row["id"]) for row in rows]
         search, items = page.texts.search, []
         for row in rows:  # DuckDB's interrupt does not reach here
             check_time(until)
