@@ -1,4 +1,4 @@
-"""What the endpoints get from the application."""
+"""Dependencies of the endpoints: parts of the application, and checks of every request."""
 
 from collections import Counter
 from typing import Annotated, cast
@@ -47,7 +47,7 @@ DatasetsDep = Annotated[Datasets, Depends(_datasets)]
 
 
 async def check_query_string(request: Request) -> None:
-    """Refuse what would otherwise be repaired silently: bad UTF-8, and a parameter that is sent twice.
+    """Refuse bad UTF-8 and repeated parameters, which the framework would silently repair.
 
     Raises:
         Malformed: the query string is not UTF-8.
@@ -66,5 +66,5 @@ async def check_query_string(request: Request) -> None:
         )
 
 
-# What every path of data asks of a request.
+# Checks of every request for data.
 GUARDS = [Depends(require_scope(Scope.READ)), Depends(check_query_string)]

@@ -39,7 +39,7 @@ _AHEAD_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class ChangesQuery:
-    """Which changes are meant."""
+    """Selects changes."""
 
     dataset: str
     since: int
@@ -48,7 +48,7 @@ class ChangesQuery:
 
 
 class Page(NamedTuple):
-    """A page; one that is too long for one answer in memory has `rest`, with which its body goes on."""
+    """A page. If it is too long to be kept in memory, its body continues with `rest`."""
 
     answer: Answer
     is_empty: bool
@@ -63,7 +63,7 @@ class _Batch(NamedTuple):
 
 
 class Changes:
-    """Answers who follows the changes."""
+    """Serves clients that follow the changes."""
 
     def __init__(
         self, replica: Replica, pool: QueryPool, cache: AnswerCache, notifier: ChangeNotifier, readers: int
@@ -72,11 +72,12 @@ class Changes:
         self._replica = replica
         self._pool = pool
         self._cache = cache
-        # When labels arrive, all who wait come at once: they leave room for others, and find what is cached.
+        # New labels wake all waiting clients at the same time: leave threads for others, and let most of them find
+        # the response in the cache.
         self._turns = Turns("reads of changes", readers, ANY_NUMBER, 1)
 
     def check_feed(self, feed: str | None) -> None:
-        """Refuse to go on with the versions of another database.
+        """Refuse versions of another database.
 
         Raises:
             Mismatch: the database is not the one of `feed`.
@@ -151,7 +152,7 @@ class Changes:
         yield _tail(first.end, first.point)
 
     async def _read(self, query: ChangesQuery, after: ChangePosition, end: int | None, count: int) -> _Batch:
-        """Read one batch more; while there is no room, try again: the answer has begun."""
+        """Read another batch; retry while the pool is full, since the response has begun."""
         work = lambda cursor, point: _batch(cursor, point, query.dataset, after, end, count)  # noqa: E731
         for _ in range(_TRIES):
             try:
@@ -166,7 +167,7 @@ class Changes:
 
 
 def feed_of(identity: str) -> str:
-    """Return what clients see of a database's identity."""
+    """Return the public name of a database's identity."""
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
@@ -188,7 +189,7 @@ def _event(change: Change) -> bytes:
 
 
 def _on_one_line(json: str) -> str:
-    """Escape what many clients take for the end of a line, though in events it is none."""
+    """Escape characters that many clients take for line ends, although they are none in events."""
     return json if json.isascii() else json.translate(_LINE_ENDS)
 
 

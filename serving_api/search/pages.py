@@ -16,7 +16,7 @@ from serving_api.texts.parameters import Order
 from serving_api.texts.query import Condition, PageQuery, TextsQuery, all_of, conditions, ordering, page_conditions
 from serving_api.texts.repository import Row
 
-# Some candidates are none: so many more than asked for are looked at first.
+# Some candidates don't match: look at this many more than asked for.
 _SPARE = 10
 
 

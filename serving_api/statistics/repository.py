@@ -1,4 +1,4 @@
-"""The queries of the replica's tables that statistics of annotators are made from."""
+"""Queries for the statistics of annotators."""
 
 from datetime import datetime
 from typing import NamedTuple
@@ -10,14 +10,14 @@ from core.models import AnnotationStatus
 from serving_api.statistics.agreement import Cells, Votes
 from serving_api.texts.query import TextsQuery, annotator_conditions, conditions, said_by_annotators
 
-# Who answers nothing for longer than ten minutes has paused.
+# Longer than ten minutes without an answer is a pause.
 _PAUSE_MICROSECONDS = 600_000_000
 
 Pair = tuple[str, str]
 
 
 class Work(NamedTuple):
-    """What an annotator has done."""
+    """An annotator's work."""
 
     annotator: str
     answers: int
@@ -29,7 +29,7 @@ class Work(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """How often an annotator said something about texts of one outcome."""
+    """How often an annotator gave one answer to texts with one outcome."""
 
     annotator: str
     value: str

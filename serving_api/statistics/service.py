@@ -1,4 +1,4 @@
-"""What the statistics of annotators say: made from the counts, ready to be sent."""
+"""Statistics of annotators, computed from counts."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -42,7 +42,7 @@ def make_agreement(cursor: duckdb.DuckDBPyConnection, query: AgreementQuery) -> 
 
 
 def make_annotators(cursor: duckdb.DuckDBPyConnection, query: TextsQuery) -> dict[str, Any]:
-    """Return what each annotator has done, and how often what they said was the outcome."""
+    """Return each annotator's work, and how often their answers were the outcome."""
     said: dict[str, list[Answered]] = {}
     for answered in queries.list_answered(cursor, query):
         said.setdefault(answered.annotator, []).append(answered)
@@ -54,7 +54,7 @@ def make_annotators(cursor: duckdb.DuckDBPyConnection, query: TextsQuery) -> dic
 
 
 def _annotator(work: Work, said: list[Answered]) -> dict[str, Any]:
-    # Whoever alone has answered a text agrees with the outcome, whatever it is.
+    # A single answer always agrees with the outcome.
     shared = [answered for answered in said if answered.is_shared and answered.label is not None]
     gold = [answered for answered in said if answered.gold_label is not None]
     confusion: dict[str, Counter[str]] = {}
