@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from core.web.negotiation import Router, choose_media_type
 from serving_api.changes.schemas import CHANGES, ChangesPage
-from serving_api.changes.service import Changes, ChangesQuery, Page
+from serving_api.changes.service import Changes, ChangesQuery, ChangesResult
 from serving_api.dependencies import GUARDS, DatasetsDep, ReplicaDep
 from serving_api.replica.replica import Replica
 from serving_api.responses import client_gone, respond
@@ -111,7 +111,7 @@ class ChangesStream(EventSourceResponse):
                 log.info("changes.client_stuck")
 
 
-def _respond(request: Request, replica: Replica, page: Page) -> Response:
+def _respond(request: Request, replica: Replica, page: ChangesResult) -> Response:
     response = respond(request, replica, page.answer)
     response.headers["Vary"] = "Accept"
     request.scope.pop("answer_key")  # the shortcut would send it without what is special here

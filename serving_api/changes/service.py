@@ -47,7 +47,7 @@ class ChangesQuery:
     feed: str | None
 
 
-class Page(NamedTuple):
+class ChangesResult(NamedTuple):
     """A page. If it is too long to be kept in memory, its body continues with `rest`."""
 
     answer: Answer
@@ -89,21 +89,23 @@ class Changes:
             )
             raise Mismatch(FieldError("feed_replaced", detail, parameter="feed"))
 
-    async def page(self, query: ChangesQuery) -> Page:
+    async def page(self, query: ChangesQuery) -> ChangesResult:
         """Return the changes after `query.since`."""
         key = f"changes {query}".encode()
         state = self._replica.loaded()
         answer = self._cache.get_or_none(Point(state.identity, state.version), key)
         if answer:
-            return Page(answer, is_empty=False, rest=None)
+            return ChangesResult(answer, is_empty=False, rest=None)
         if query.since >= state.version:
             point = Point(state.identity, state.version)
             body = b'{"items":[' + _tail(query.since, point)
-            return Page(Answer(body, point, etag(point, key), key, query.dataset), is_empty=True, rest=None)
+            return ChangesResult(
+                Answer(body, point, etag(point, key), key, query.dataset), is_empty=True, rest=None
+            )
         batch = await self._pool.run(lambda cursor, point: _first_batch(cursor, point, query))
         head = b'{"items":[' + b",".join(map(render, batch.changes))
         if batch.has_more:
-            return Page(
+            return ChangesResult(
                 Answer(head, batch.point, etag(batch.point, key), key, query.dataset),
                 is_empty=False,
                 rest=self._rest(query, batch),
@@ -112,7 +114,7 @@ class Changes:
         answer = Answer(body, batch.point, etag(batch.point, key), key, query.dataset)
         if batch.changes:
             self._cache.put(key, answer)
-        return Page(answer, is_empty=not batch.changes, rest=None)
+        return ChangesResult(answer, is_empty=not batch.changes, rest=None)
 
     async def wait(self, query: ChangesQuery, seconds: float) -> None:
         """Wait for a change after `query.since`, at most so many seconds."""

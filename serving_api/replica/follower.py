@@ -146,7 +146,7 @@ class Follower:
         self._key_ring.replace(keys)
         self._replica.take_over_keys(keys)
 
-    def _bring_up(self, snapshot: feed.Snapshot, head: feed.Head) -> None:
+    def _bring_up(self, snapshot: feed.FeedSnapshot, head: feed.Head) -> None:
         if head.has_changes:
             self._merge(snapshot, head)
         else:
@@ -184,7 +184,7 @@ class Follower:
         APPLY_SECONDS.labels("build").observe(seconds)
         log.info("replica.built", rows=self._replica.rows, seconds=round(seconds, 3))
 
-    def _merge(self, snapshot: feed.Snapshot, head: feed.Head) -> None:
+    def _merge(self, snapshot: feed.FeedSnapshot, head: feed.Head) -> None:
         started_ns = time.time_ns()
         with APPLY_SECONDS.labels("merge").time():
             applied = self._replica.merge(snapshot, head.window_end)

@@ -19,7 +19,7 @@ _AHEAD = 2
 
 
 class Source(Protocol):
-    """Where rows come from: serving_api.replica.feed.Snapshot."""
+    """Where rows come from: serving_api.replica.feed.FeedSnapshot."""
 
     def stream(self, statement: str, start: int, end: int, /) -> AbstractContextManager[pa.RecordBatchReader]:
         """Stream what a statement gives."""

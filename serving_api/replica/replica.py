@@ -13,7 +13,7 @@ import duckdb
 from core.web.keys import ValidKey
 from core.web.problems import Unavailable
 from serving_api.replica import feed, folder, repository, tables
-from serving_api.replica.feed import Snapshot
+from serving_api.replica.feed import FeedSnapshot
 from serving_api.replica.file import ReplicaFile, being_built
 from serving_api.replica.folder import ReplicaFolder
 from serving_api.replica.loading import Applied, apply, load, stage
@@ -126,7 +126,7 @@ class Replica:
         """Wait until no other process of this machine builds; give false if `stopping` is set before that."""
         return folder.building_turn(self._shared, stopping)
 
-    def build(self, snapshot: Snapshot, identity: str, end: int) -> None:
+    def build(self, snapshot: FeedSnapshot, identity: str, end: int) -> None:
         """Make a new file of what `snapshot` shows, and use it; readers see the old one until it is done."""
         read_at = _now()
         with self._next(self.folder.begin()) as file:
@@ -153,7 +153,7 @@ class Replica:
             self._swap(file, state)
         return True
 
-    def merge(self, snapshot: Snapshot, end: int) -> Applied:
+    def merge(self, snapshot: FeedSnapshot, end: int) -> Applied:
         """Apply what changed since the cursor, and return what that was."""
         old = self.loaded()
         read_at = _now()

@@ -30,7 +30,7 @@ _MUST = tantivy.Occur.Must
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class IndexSnapshot:
     """The index at one point of the change feed; it stays as it is."""
 
     searcher: tantivy.Searcher

@@ -17,7 +17,7 @@ from core.web.problems import Unavailable
 from serving_api.metrics import SEARCH_INDEX_VERSION
 from serving_api.replica.replica import Replica
 from serving_api.replica.repository import Point, get_point
-from serving_api.search.candidates import Snapshot
+from serving_api.search.candidates import IndexSnapshot
 from serving_api.search.index import Damaged, Meta, SearchIndex, moment_number
 from serving_api.search.repository import list_starts, list_withdrawn, read_entries
 from serving_api.texts.query import Condition
@@ -59,7 +59,7 @@ class SearchFollower:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self._index: SearchIndex | None = None
-        self._snapshots: deque[Snapshot] = deque(maxlen=_KEPT)
+        self._snapshots: deque[IndexSnapshot] = deque(maxlen=_KEPT)
         self._broken = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="search", daemon=True)
@@ -90,7 +90,7 @@ class SearchFollower:
         snapshots = tuple(self._snapshots)
         return snapshots[-1].meta.built if snapshots else 0
 
-    def snapshot_or_none(self, point: Point) -> Snapshot | None:
+    def snapshot_or_none(self, point: Point) -> IndexSnapshot | None:
         """Return the newest index that is not later than `point`; None if there is none."""
         fitting = [
             snapshot
@@ -99,7 +99,7 @@ class SearchFollower:
         ]
         return fitting[-1] if fitting else None
 
-    def ask(self, point: Point, look: Callable[[Snapshot], T]) -> T | None:
+    def ask(self, point: Point, look: Callable[[IndexSnapshot], T]) -> T | None:
         """Return what `look` finds in the index as of `point`; None if no index can be used."""
         snapshot = self.snapshot_or_none(point)
         try:
@@ -211,7 +211,7 @@ class SearchFollower:
         return meta
 
     def _show(self, index: SearchIndex) -> None:
-        snapshot = Snapshot(index.searcher(), index.schema, index.meta())
+        snapshot = IndexSnapshot(index.searcher(), index.schema, index.meta())
         self._snapshots.append(snapshot)
         self._index = index
         SEARCH_INDEX_VERSION.set(snapshot.meta.version)

@@ -93,7 +93,7 @@ class LabelPosition(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Entry:
+class IndexEntry:
     """The indexed fields of a text; filters use `tags`."""
 
     position: LabelPosition
@@ -214,7 +214,7 @@ class SearchIndex:
         self._index.reload()
         return self._index.searcher()
 
-    def put(self, entry: Entry, block: int) -> None:
+    def put(self, entry: IndexEntry, block: int) -> None:
         """Add a text, or replace it."""
         document = tantivy.Document()
         document.add_text("id", entry.position.id.hex)
