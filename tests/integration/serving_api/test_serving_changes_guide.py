@@ -53,7 +53,8 @@ def test_the_script_in_the_guide_reports_each_change(
 ) -> None:
     scripts = GUIDE.read_text().split("```javascript\n")[1:]
     [script] = [one.partition("```")[0] for one in scripts if "async function follow" in one]
-    call = "follow(process.argv[2] + '/changes', 'a key', 0, (op, item) => console.log(JSON.stringify([op, item.id])))"
+    report = "(op, item) => console.log(JSON.stringify([op, item.id]))"
+    call = f"follow(process.argv[2] + '/changes', 'a key', 0, {report})"
     program = tmp_path / "follow.mjs"
     program.write_text(f"{script}\n{call}")
     one, two = str(labeller.add_label("one")), labeller.add_label("two", "non_toxic")
