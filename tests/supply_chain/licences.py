@@ -49,9 +49,9 @@ _READ_BY_US: dict[str, str] = {}
 
 _HEAD = """# Licences
 
-This page lists the packages that the programs need at run time, with the licences that their metadata names. `make licences`
-writes it. Packages for development and tests are not shipped and not listed. Argilla, OpenSearch, Postgres and Redis are
-separate programs.
+This page lists the packages that the programs need at run time, with the licences that their metadata names.
+`make licences` writes it. Packages for development and tests are not shipped and not listed. Argilla, OpenSearch,
+Postgres and Redis are separate programs.
 
 {allowed}
 `tests/unit/test_supply_chain.py` fails for any other or unknown licence.
