@@ -39,6 +39,7 @@ class Action(StrEnum):
     SNAPSHOT_REWRITTEN = "snapshot.rewritten"
     SNAPSHOT_DELETED = "snapshot.deleted"
     ARGILLA_CHANGED = "argilla.changed"  # a dataset, a workspace or a webhook there, as the settings have it
+    SETTINGS_APPROVED = "settings.approved"  # a definition that asks annotators for less
 
 
 @dataclass(frozen=True, slots=True)

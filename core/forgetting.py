@@ -297,9 +297,46 @@ def forget_values(connection: Connection) -> None:
 
 def _was_sent(row: Any) -> bool:
     """Whether Argilla may have the text: a claim sets its position, a failure takes it away again."""
+    if row.status == "demo":
+        return False
     return row.status not in {"pending", "near_duplicate"} or row.attempts > 0 or row.page_position is not None
 
 
 def lift(connection: Connection, ids: Sequence[UUID]) -> list[UUID]:
     """Let texts be sent again that were forgotten everywhere; returns which."""
     return list(connection.scalars(_LIFT, {"ids": list(ids)}))
+
+
+# The label's row, a tombstone, tells the version in which the text was forgotten.
+_SEE_REPLICA = text("""
+update forget_requests set replica_at = now()
+from labels
+where labels.text_id = forget_requests.text_id and was_labelled and replica_at is null
+    and cast(cast(labels.changed_xid as text) as bigint) < :traceless_below
+""")
+_SEE_SNAPSHOTS = text("""
+update forget_requests
+set snapshots_at = case when coalesce(copy_of, forget_requests.text_id) = any(:ids) then null
+    else coalesce(snapshots_at, now()) end
+from labels
+where labels.text_id = forget_requests.text_id and was_labelled
+    and cast(cast(labels.changed_xid as text) as bigint) <= :version
+""").bindparams(_IDS)
+
+_WAITS_FOR_FILES = text(f"""
+select exists(
+    select from forget_requests where lifted_at is null and ({IS_OPEN["replica"]} or {IS_OPEN["snapshots"]})
+)
+""")  # noqa: S608 - constants only
+
+
+def waits_for_files(connection: Connection) -> bool:
+    """Whether a request waits for the replica's files or for snapshots."""
+    return bool(connection.scalar(_WAITS_FOR_FILES))
+
+
+def store_files_seen(connection: Connection, seen: Mapping[str, Any]) -> None:
+    """Store which texts the serving API's files hold no more; `seen` is the answer of its GET /forgotten."""
+    connection.execute(_SEE_REPLICA, {"traceless_below": seen["traceless_below"]})
+    ids = [UUID(id_) for snapshot in seen["snapshots"] for id_ in snapshot["ids"]]
+    connection.execute(_SEE_SNAPSHOTS, {"ids": ids, "version": seen["version"]})

@@ -24,6 +24,7 @@ class TextStatus(StrEnum):
     # stored beside a near twin that annotators are asked for, in a dataset with near_duplicates = "ask_once";
     # pending again when that twin fails, or the setting changes
     NEAR_DUPLICATE = "near_duplicate"
+    DEMO = "demo"  # made by `annotate demo-data`, with answers; never in Argilla, so no uploader touches it
 
 
 class AnnotationStatus(StrEnum):
@@ -133,6 +134,12 @@ class Dataset(Base):
     uncertain_owed: Mapped[float] = mapped_column(
         sa.Float(53), server_default="0", comment="the same of uncertain texts, in mixed order"
     )
+    settings: Mapped[dict[str, Any] | None] = mapped_column(
+        comment="the definition that was last applied in Argilla"
+    )
+    settings_approved: Mapped[dict[str, Any] | None] = mapped_column(
+        comment="a definition that asks annotators for less, and that an operator allowed"
+    )
     rule: Mapped[str | None] = mapped_column(comment="the label rule that was estimated last")
     rule_version: Mapped[int] = mapped_column(server_default="0", comment="how often a label rule was estimated")
     rule_parameters: Mapped[dict[str, Any] | None] = mapped_column(comment="what was estimated, for new answers")
@@ -149,7 +156,7 @@ class Alert(Base):
     __tablename__ = "alerts"
 
     dataset: Mapped[str] = mapped_column(primary_key=True)
-    job: Mapped[str] = mapped_column(primary_key=True, comment="push, pull, sweep, heal, rule or forget")
+    job: Mapped[str] = mapped_column(primary_key=True, comment="push, pull, sweep, heal, rule, forget or settings")
     code: Mapped[str]
     reason: Mapped[str] = mapped_column(comment="for people; says what to do")
     since: Mapped[datetime] = mapped_column(server_default=sa.text("now()"))

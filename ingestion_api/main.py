@@ -42,7 +42,6 @@ from ingestion_api.settings import IngestionSettings
 from ingestion_api.texts.endpoints import add_endpoints
 from ingestion_api.texts.intake import Intake
 from ingestion_api.texts.schemas import TextCreate
-from ingestion_api.texts.shortcut import Shortcut
 from ingestion_api.webhooks import WebhookSecrets, make_turns
 
 log = structlog.get_logger()
@@ -99,7 +98,6 @@ def create_app(
     app.state.webhook_secrets = WebhookSecrets(engine)
     app.state.webhook_turns = make_turns()
     add_endpoints(app)
-    app.add_middleware(Shortcut)
     install_web(app, {"database": lambda: check_database(engine)}, access)
     describe(
         app, app.state.datasets, access.require_api_key, TextCreate, import_max_bytes=settings.import_max_bytes

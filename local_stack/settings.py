@@ -6,7 +6,7 @@ from typing import Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from local_stack.errors import StackError
+from local_stack import StackError
 
 # The OpenSearch runner refuses every HTTP port above this one.
 HIGHEST_OPENSEARCH_PORT = 9299

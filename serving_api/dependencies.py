@@ -20,6 +20,7 @@ _REPEATABLE = {
     ("/export.ndjson", "label"),
     ("/export.csv", "label"),
     ("/stats/agreement", "annotator"),
+    ("/stats/facets", "label"),
 }
 
 

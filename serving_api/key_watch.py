@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.web import keys
 from core.web.keys import KeyRing
-from serving_api.responses import cut
+from core.web.uvicorn_internals import abort_connection
 
 log = structlog.get_logger()
 
@@ -34,7 +34,7 @@ class KeyWatch:
             # A request without a key is refused, or is for what is open.
             if "api_key" in scope and not self._key_ring.still_admits(scope, keys.Scope.READ):
                 log.info("request.key_withdrawn", path=scope["path"])
-                cut(receive)
+                abort_connection(receive)
             else:
                 timer = loop.call_later(self._seconds, look)
 

@@ -7,7 +7,7 @@ from fastapi import Request, Response
 from starlette.types import Receive
 
 from serving_api.replica.replica import Replica
-from serving_api.texts.repository import Point
+from serving_api.replica.repository import Point
 from serving_api.texts.service import Answer
 
 _HOST = re.compile(r"[A-Za-z0-9.\-_]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
@@ -44,16 +44,6 @@ async def client_gone(receive: Receive) -> None:
     """Wait until the client is gone."""
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def cut(receive: Receive) -> None:
-    """Drop a request's connection, also where the client takes nothing.
-
-    ASGI has no word for it, and what the server does of itself waits until the client has taken all that was sent.
-    """
-    transport = getattr(getattr(receive, "__self__", None), "transport", None)
-    if transport is not None:
-        transport.abort()
 
 
 def next_url(request: Request, cursor: str) -> str:

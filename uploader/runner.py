@@ -61,7 +61,7 @@ class Alert(NamedTuple):
     reason: str  # for people; says what to do
 
 
-class Guard:
+class JobRunner:
     """One job of one dataset: its pause during an outage, and the reason while it stands still."""
 
     def __init__(self, dataset: str, job: str, backoff: Backoff) -> None:
@@ -113,7 +113,7 @@ class Guard:
         self.reason, self.alert, self.has_run = reason, alert, True
 
     def go_on(self) -> None:
-        """Note that the job gets ahead; long work calls this on its way, to be shown as running again."""
+        """Record progress. Long jobs call this on the way, so that they are shown as running again."""
         if self.reason is not None:
             log.info("job.resumed", dataset=self._dataset, job=self.job)
         self._forget()

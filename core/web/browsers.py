@@ -19,10 +19,14 @@ _MOST_CHARACTERS = 300
 
 
 class BrowserGuard:
-    """ASGI middleware: `Host` must name this machine or one of `hosts`; so must `Origin` in writing requests."""
+    """ASGI middleware: `Host` must name this machine or one of `hosts`; so must `Origin` in writing requests.
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
+    `Origin` may also be one of `origins`.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str], origins: Collection[str] = ()) -> None:
         self.app = app
+        self._origins = frozenset(origin.encode() for origin in origins)
         self._hosts = frozenset(host.lower() for host in hosts)
         self._allows_host = lru_cache(256)(lambda host: self._is_allowed(b"//" + host))
         self._allows_origin = lru_cache(256)(self._is_allowed)
@@ -38,7 +42,7 @@ class BrowserGuard:
                 if not self._allows_host(value[:_MOST_CHARACTERS]):
                     return HostNotAllowed()
             elif name == b"origin" and scope["method"] not in _SAFE:  # noqa: SIM102 - the same form as for Host
-                if not self._allows_origin(value[:_MOST_CHARACTERS]):
+                if value not in self._origins and not self._allows_origin(value[:_MOST_CHARACTERS]):
                     return OriginNotAllowed()
         return None  # browsers always send Host; without one, HTTP/1.0 or a script is talking
 

@@ -1,4 +1,4 @@
-"""The OpenAPI documents: each answer has a schema and an example, refusals included, and tells the truth."""
+"""OpenAPI documents: every response has a schema and an example, refusals included."""
 
 from http import HTTPStatus
 from typing import Any
@@ -8,15 +8,16 @@ from pydantic import BaseModel
 from pydantic.config import JsonDict
 from pydantic.json_schema import models_json_schema
 
+from core import text_identity
 from core.datasets import DEFAULT_DATASET, Datasets
-from core.web.problems import PROBLEM_TYPE
+from core.web.problems import PROBLEM_TYPE, MissingKey, Problem, RateLimited, ScopeMissing
 
 Responses = dict[int | str, dict[str, Any]]
 
-# What Python's `str.strip` takes away: a JSON schema's own \s means something else.
-BLANK = r"\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+BLANK = text_identity.BLANK
 WITHOUT_NUL = r"^[^\x00]*$"
 NOT_BLANK = rf"^[^\x00]*[^\x00{BLANK}][^\x00]*$"
+VISIBLE = rf"^[^\x00]*[^{text_identity.INVISIBLE}][^\x00]*$"
 
 # Marks of what names a dataset or a label of the settings; the document lists the names in their place.
 DATASET_NAME: JsonDict = {"format": "dataset"}
@@ -64,6 +65,40 @@ def reference(model: type[BaseModel]) -> dict[str, str]:
     return {"$ref": f"{_SCHEMAS}/{model.__name__}"}
 
 
+_HEADERS = {
+    "Retry-After": "Seconds after which to try again.",
+    "WWW-Authenticate": "How to authenticate.",
+    "Allow": "The methods of this path.",
+    "Location": "Where the resource is.",
+}
+
+
+def refusals(*problems: Problem, scope: str | None = None) -> Responses:
+    """Describe the problems that an endpoint raises, with the status, headers and body that it sends.
+
+    Pass one problem for each status; of two with the same status the later one is the example. `scope` is the
+    scope of the API key that the endpoint requires: it adds 401, 403 and 429.
+    """
+    keys: tuple[Problem, ...] = ()
+    if scope is not None:
+        keys = (
+            MissingKey("Send an API key: Authorization: Bearer KEY."),
+            ScopeMissing(f"This API key lacks the scope {scope}."),
+            RateLimited(50, 100, 1),
+        )
+    described = {each.status: _refusal(each) for each in (*keys, *problems)}
+    return {status: described[status] for status in sorted(described)}
+
+
+def _refusal(refused: Problem) -> dict[str, Any]:
+    content = {PROBLEM_TYPE: {"schema": reference(ProblemRead), "example": refused.as_dict()}}
+    headers = {name: header(_HEADERS.get(name, name), value) for name, value in refused.headers.items()}
+    if isinstance(refused, RateLimited):
+        headers = _LIMITED | headers
+    described = {"description": HTTPStatus(refused.status).phrase, "content": content}
+    return described | {"headers": headers} if headers else described
+
+
 def problem(status: int, code: str, detail: str, **extra: Any) -> dict[str, Any]:
     """Describe a refusal; `extra` are its further members."""
     title = HTTPStatus(status).phrase
@@ -75,7 +110,7 @@ def problem(status: int, code: str, detail: str, **extra: Any) -> dict[str, Any]
 def wrong_parameter(parameter: str, code: str, detail: str) -> dict[str, Any]:
     """Describe the refusal of a parameter."""
     errors = [{"parameter": parameter, "code": code, "detail": detail}]
-    return problem(422, "invalid_fields", f"Wrong: {parameter}. See errors.", errors=errors)
+    return problem(422, "invalid_fields", detail, errors=errors)
 
 
 def wrong_field(pointer: str, code: str, detail: str) -> dict[str, Any]:
@@ -155,6 +190,7 @@ def _complete(
     for operations in document["paths"].values():
         for operation in operations.values():
             _complete_operation(operation, key_is_required)
+            _show_examples(operation, components["schemas"])
 
 
 def _marked(datasets: Datasets, import_max_bytes: int) -> dict[str, JsonDict]:
@@ -178,8 +214,18 @@ def _complete_operation(operation: dict[str, Any], key_is_required: bool) -> Non
         _forbid_null(parameter["schema"])
 
 
+def _show_examples(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Show the first example of a body's model where the endpoint gives none: many tools look for it only here."""
+    for body in (operation.get("requestBody", {}), *operation["responses"].values()):
+        for content in body.get("content", {}).values():
+            name = content.get("schema", {}).get("$ref", "").removeprefix(f"{_SCHEMAS}/")
+            examples = schemas.get(name, {}).get("examples")
+            if examples and "example" not in content:
+                content["example"] = examples[0]
+
+
 def _forbid_null(schema: dict[str, Any]) -> None:
-    """A model's None says that a parameter is left out: a query knows no null."""
+    """Remove null: a None in the model means that the parameter may be left out."""
     kinds = [kind for kind in schema.pop("anyOf", []) if kind != {"type": "null"}]
     if len(kinds) == 1:
         schema |= kinds[0]
@@ -188,7 +234,7 @@ def _forbid_null(schema: dict[str, Any]) -> None:
 
 
 def _couple_labels(schema: dict[str, Any], datasets: Datasets) -> None:
-    """Say in a body's schema which labels go with which dataset, where there are several."""
+    """State in a body's schema which labels belong to which dataset, if there are several datasets."""
     if len(datasets) > 1 and schema["properties"].keys() >= {"dataset", "label"}:
         schema["anyOf"] = [_labels_of(name, list(dataset.labels)) for name, dataset in sorted(datasets.items())]
 
@@ -202,7 +248,7 @@ def _labels_of(name: str, labels: list[str]) -> dict[str, Any]:
 
 
 def _fill_in(node: Any, marked: dict[str, JsonDict]) -> None:
-    """Say what the settings allow wherever there is a mark: DATASET_NAME, LABEL_NAME, IMPORT_BYTES."""
+    """Replace the marks by what the settings allow: DATASET_NAME, LABEL_NAME, IMPORT_BYTES."""
     if isinstance(node, dict):
         if isinstance(node.get("format"), str) and node["format"] in marked:
             node |= marked[node.pop("format")]

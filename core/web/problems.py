@@ -160,11 +160,12 @@ class OriginNotAllowed(Problem):
     status = 403
     code = "origin_not_allowed"
 
-    def __init__(self) -> None:
-        super().__init__(
-            "Without API keys, web pages of other sites may not change anything here. "
-            "If the Origin of this request is right, add its host to HTTP_HOSTS."
-        )
+    def __init__(
+        self,
+        detail: str = "Without API keys, web pages of other sites may not change anything here. "
+        "If the Origin of this request is right, add its host to HTTP_HOSTS.",
+    ) -> None:
+        super().__init__(detail)
 
 
 class NotFound(Problem):

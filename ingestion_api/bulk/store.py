@@ -15,9 +15,9 @@ import psycopg
 from core.tracing.tracing import tracing
 from core.web.problems import Problem
 from ingestion_api.bulk.batches import Batch, BulkUpload, Reject, read_batches
+from ingestion_api.bulk.repository import ReadyRows, copy_new, create_stage, encode, insert_staged, stage_texts
 from ingestion_api.bulk.watch import OutOfMemory, waiting_for_postgres
 from ingestion_api.enrichment.links import linked_datasets
-from ingestion_api.texts.repository import ReadyRows, copy_new, create_stage, encode, insert_staged, stage_texts
 
 _SHOWN_ERRORS = 100
 

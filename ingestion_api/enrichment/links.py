@@ -6,7 +6,7 @@ asynchronous connection, bulk uploads on a plain one.
 
 import asyncio
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -125,10 +125,8 @@ def _groups(texts: Iterable[StoredText]) -> Iterator[list[StoredText]]:
 
 def _link_group(group: list[StoredText], datasets: Datasets) -> Statements:
     new = [NewKnown(*text) for text in group]
-    pairs = [(text.id, band) for text in new for band in text.bands]
-    columns = [[id_ for id_, _ in pairs], [band for _, band in pairs]]
     shared: dict[UUID, Counter[UUID]] = {text.id: Counter() for text in new}
-    for id_, stored, count in (yield _FIND, columns) or []:
+    for id_, stored, count in (yield _FIND, _columns(new, lambda text: text.sought)) or []:
         shared[id_][stored] = count
     candidates = {stored for counts in shared.values() for stored in most_shared(counts)}
     rows = (yield _READ, [list(ASKED), list(candidates)]) if candidates else []
@@ -138,5 +136,10 @@ def _link_group(group: list[StoredText], datasets: Datasets) -> Statements:
         yield _LINK, [list(column) for column in zip(*outcome.links, strict=True)]
     if outcome.held:
         yield _HOLD, [list(outcome.held)]
-    yield _REMEMBER, columns
+    yield _REMEMBER, _columns(new, lambda text: text.bands)
     return outcome.held
+
+
+def _columns(new: list[NewKnown], bands: Callable[[NewKnown], list[int]]) -> list[list[Any]]:
+    pairs = [(text.id, band) for text in new for band in bands(text)]
+    return [[id_ for id_, _ in pairs], [band for _, band in pairs]]

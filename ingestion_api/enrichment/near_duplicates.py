@@ -1,9 +1,11 @@
-"""Which texts are nearly the same: shingles, their Jaccard similarity, and MinHash bands to find candidates by.
+"""Near duplicates: shingles, their Jaccard similarity, and MinHash bands that find candidates.
 
-What is computed here is stored: another shingle, seed or number of bands, or another version of rensa's algorithm,
-makes texts that are stored from then on miss those stored before. A test holds fixed vectors against it.
+Bands are stored. With another fold, seed or number of bands, or another version of rensa's algorithm, new texts
+do not find those stored before: a test compares fixed vectors. The fold has changed once. Texts stored before have
+bands of the first fold, so a new text looks for its bands of both folds (`sought`).
 """
 
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -11,9 +13,11 @@ from hashlib import blake2b
 from typing import TypeVar
 from uuid import UUID
 
+import re2
 from rensa import RMinHash
 
 from core.datasets import Dataset
+from core.text_identity import IGNORABLE
 
 _SHINGLE_CHARACTERS = 5
 # 16 bands of 4: of pairs with Jaccard similarity 0.7 98.8 % share a band, with 0.8 99.98 %, with 0.2 2.5 %.
@@ -24,32 +28,71 @@ _SEED = 20260101
 _BASIC_PLANE = 0x10000
 
 
-class _Plain(dict[int, int]):
-    """For `str.translate`: a space for punctuation, white space and control characters; all else stays.
+# Combining classes of accents, overlays, and of Hebrew and Arabic points: a word is the same without them. The
+# other classes are parts of letters: vowel signs (0, 84 to 132), nukta (7), kana voicing (8) and virama (9).
+_ACCENTS = frozenset({1, *range(10, 37), *range(200, 241)})
+_IGNORABLE = re.compile(f"[{IGNORABLE}]")
+# A mark of another script on a Latin, Greek, Cyrillic or Armenian letter is decoration.
+_DECORATED = re2.compile(r"([\x{0}-\x{58f}])\pM+")
 
-    What stays is letters, marks, digits and symbols: emoji tell texts apart.
+
+class _Fold(dict[int, int | None]):
+    """For `str.translate`: removes accents, and puts a space for punctuation, white space and control characters.
+
+    Keeps letters, other marks, digits and symbols: emoji distinguish texts.
     """
 
-    def __missing__(self, code: int) -> int:
-        plain = ord(" ") if unicodedata.category(chr(code))[0] in "PZC" else code
+    def __missing__(self, code: int) -> int | None:
+        character = chr(code)
+        category = unicodedata.category(character)
+        folded: int | None = code
+        if category[0] in "PZC":
+            folded = ord(" ")
+        elif category == "Me" or unicodedata.combining(character) in _ACCENTS:
+            folded = None
         if code < _BASIC_PLANE:  # the rest is rare, and too many to remember
-            self[code] = plain
-        return plain
+            self[code] = folded
+        return folded
 
 
-_PLAIN = _Plain()
+class _FirstFold(dict[int, int]):
+    """The fold of the first version, which kept accents and split words at invisible characters."""
+
+    def __missing__(self, code: int) -> int:
+        return ord(" ") if unicodedata.category(chr(code))[0] in "PZC" else code
+
+
+_FOLD = _Fold()
+_FIRST_FOLD = _FirstFold()
 
 Shingles = frozenset[str]
 
 
 def shingles(text: str) -> Shingles:
-    """Return all runs of 5 characters of the text without case and punctuation; the whole, if it is shorter.
+    """Return all runs of 5 characters of the text without case, accents, punctuation and invisible characters.
 
-    Characters rather than words, since not every language puts spaces between them. Empty for a text of
-    punctuation only: such a text has no twins.
+    A shorter text is one shingle. Characters rather than words, since not every language puts spaces between them.
+    Empty for a text of punctuation only: such a text has no twins.
     """
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    plain = " ".join(folded.translate(_PLAIN).split())
+    return _runs(_fold(text))
+
+
+def _fold(text: str) -> str:
+    if text.isascii():
+        return text.casefold().translate(_FOLD)
+    parts = unicodedata.normalize("NFKD", _IGNORABLE.sub("", text)).casefold()
+    parts = _IGNORABLE.sub("", unicodedata.normalize("NFKD", parts))  # the Hangul filler is one only in this form
+    return unicodedata.normalize("NFC", _DECORATED.sub(r"\1", parts).translate(_FOLD))
+
+
+def first_shingles(text: str) -> Shingles | None:
+    """Return the shingles that the first version stored bands of; None if they are those of `shingles`."""
+    folded = unicodedata.normalize("NFKC", text).casefold().translate(_FIRST_FOLD)
+    return None if text.isascii() or folded == _fold(text) else _runs(folded)
+
+
+def _runs(folded: str) -> Shingles:
+    plain = " ".join(folded.split())
     count = max(len(plain) - _SHINGLE_CHARACTERS + 1, 1) if plain else 0
     return frozenset(plain[i : i + _SHINGLE_CHARACTERS] for i in range(count))
 
@@ -96,12 +139,15 @@ class Known:
 class NewKnown(Known):
     """One that was just stored."""
 
-    __slots__ = ("bands", "dataset")
+    __slots__ = ("bands", "dataset", "sought")
 
     def __init__(self, id_: UUID, dataset: str, text: str) -> None:
+        """`bands` are stored; candidates are found by those in `sought`."""
         super().__init__(id_, shingles(text), asked=True)
         self.dataset = dataset
         self.bands = bands(dataset, self.shingles)
+        first = first_shingles(text)
+        self.sought = self.bands if first is None else [*self.bands, *bands(dataset, first)]
 
 
 @dataclass(slots=True)

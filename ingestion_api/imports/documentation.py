@@ -42,7 +42,7 @@ _UPLOAD = _STATE | {"Upload-Length": _LENGTH, "Upload-Limit": _LIMIT}
 _LOCATION = {"Location": header("Where the import is.", f"/imports/{_ID}")}
 
 _NO_IMPORT = problem(404, "not_found", f"There is no import {_ID}.")
-_NO_ID = wrong_parameter("id", "uuid_parsing", "Input should be a valid UUID")
+_NO_ID = wrong_parameter("id", "uuid_parsing", "id must be a UUID (got 17).")
 _AWAY = unavailable("database_unavailable", "The database is away.")
 _ENDED = problem(409, "import_ended", "The import is done already.")
 _CUT = problem(408, "body_timeout", "Nothing came for 30 seconds.") | {"headers": _LOCATION}
@@ -100,7 +100,7 @@ IMPORTS_LISTED: Responses = {
         headers={"Link": header("The next page.", '</imports?cursor=41>; rel="next"')},
     ),
     **key_refusals("ingest"),
-    422: wrong_parameter("limit", "less_than_equal", "Input should be less than or equal to 1000"),
+    422: wrong_parameter("limit", "less_than_equal", "limit must be between 1 and 1000 (got 5000)."),
     503: _AWAY,
 }
 

@@ -104,7 +104,7 @@ TEXT_READ: Responses = {
     ),
     **key_refusals("ingest"),
     404: problem(404, "not_found", f"There is no text {_ID}."),
-    422: wrong_parameter("id", "uuid_parsing", "Input should be a valid UUID"),
+    422: wrong_parameter("id", "uuid_parsing", "id must be a UUID (got 17)."),
     503: _AWAY,
 }
 

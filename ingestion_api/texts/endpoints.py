@@ -12,7 +12,7 @@ from sqlalchemy import RowMapping
 from core.datasets import Datasets, require_dataset
 from core.models import TextStatus
 from core.tracing.tracing import note_step, tracing
-from core.web.app import require_media_type
+from core.web.app import add_plain_route, require_media_type
 from core.web.keys import Scope, is_dataset_allowed, require_dataset_allowed, require_scope
 from core.web.negotiation import Router
 from core.web.problems import Conflict, NotFound
@@ -50,8 +50,9 @@ _FORGOTTEN = "text_forgotten"
 
 
 def add_endpoints(app: FastAPI) -> None:
-    """Add all data paths. `POST /texts` comes first, without dependencies: each costs as much as the check."""
-    app.add_api_route(
+    """Add all data paths."""
+    add_plain_route(
+        app,
         "/texts",
         create_text,
         methods=["POST"],

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from core.datasets import DEFAULT_DATASET, Datasets
+from core.text_identity import is_visible
 from ingestion_api.texts.schemas import METADATA_CHARACTERS
 
 _Line = Annotated[str, Meta(min_length=1, max_length=1000)]
@@ -69,8 +70,8 @@ def _words(submission: QuickSubmission) -> Iterator[str]:
 
 
 def fits(submission: QuickSubmission, datasets: Datasets) -> bool:
-    """Check what the decoder cannot: the text is not blank, the dataset is known and has the label."""
+    """Check what the decoder cannot: the text is visible, the dataset is known and has the label."""
     dataset = datasets.get(DEFAULT_DATASET if submission.dataset is None else submission.dataset)
-    if dataset is None or not submission.text or submission.text.isspace():
+    if dataset is None or not is_visible(submission.text):
         return False
     return submission.label is None or submission.label in dataset.labels

@@ -20,7 +20,8 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 from core.datasets import DEFAULT_DATASET, Datasets, Redactable
-from core.web.openapi import DATASET_NAME, LABEL_NAME, NOT_BLANK, WITHOUT_NUL
+from core.text_identity import is_visible
+from core.web.openapi import DATASET_NAME, LABEL_NAME, VISIBLE, WITHOUT_NUL
 
 ROW_BYTES = 1024 * 1024
 METADATA_CHARACTERS = 8000
@@ -54,9 +55,9 @@ def _metadata_value(value: Any) -> bool | int | float | str:
     )
 
 
-def _not_blank(value: str) -> str:
-    if not value.strip():
-        raise PydanticCustomError("empty_text", "must hold more than white space")
+def _visible(value: str) -> str:
+    if not is_visible(value):
+        raise PydanticCustomError("empty_text", "must have at least one visible character")
     return value
 
 
@@ -123,8 +124,8 @@ class TextCreate(BaseModel):
         },
     )
 
-    text: Annotated[str, AfterValidator(_storable), AfterValidator(_not_blank)] = Field(
-        description="The text; at most 64 KiB in UTF-8.", json_schema_extra={"pattern": NOT_BLANK}
+    text: Annotated[str, AfterValidator(_storable), AfterValidator(_visible)] = Field(
+        description="The text; at most 64 KiB in UTF-8.", json_schema_extra={"pattern": VISIBLE}
     )
     # Before the label, whose check needs it; checked also where it is left out.
     dataset: Annotated[

@@ -28,6 +28,7 @@ _ITEMS = """
     select md5('text ' || n)::uuid as id, 'toxicity' as dataset,
            'I think this update is great, and you should be ashamed. (demo text ' || n || ')' as text,
            'toxic' as label, 'labelled' as status, 1.0 as agreement, '{"toxic":2}' as votes, 2 as annotations,
+           true as complete,
            1.0 as confidence, 'majority' as rule, 1 as rule_version, 'annotators' as decided_by, 'bench' as source,
            'demo-' || n as external_id, null as claimed_label, null as score, '{"number":' || n || '}' as metadata,
            '{}' as enrichment,

@@ -21,8 +21,8 @@ from load_testing.bench.serving_rows import make_replica
 # ROAPI holds its rows in memory.
 _ROWS_MAX = 1_000_000
 _COLUMNS = """
-    id::varchar as id, dataset, text, label, status, agreement, votes, annotations, confidence, rule, rule_version,
-    decided_by, source, external_id, claimed_label, score, metadata, enrichment,
+    id::varchar as id, dataset, text, label, status, agreement, votes, annotations, complete, confidence, rule,
+    rule_version, decided_by, source, external_id, claimed_label, score, metadata, enrichment,
     strftime(received_at, '%Y-%m-%dT%H:%M:%S.%fZ') as received_at,
     strftime(labelled_at, '%Y-%m-%dT%H:%M:%S.%fZ') as labelled_at
 """

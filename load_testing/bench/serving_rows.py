@@ -20,8 +20,8 @@ _ITEMS = """
            case when label is null then 'disputed' else 'labelled' end as status,
            case when label is null then 0.5 when hash(n, 3) % 10 = 0 then 0.75 else 1.0 end as agreement,
            case when label is null then '{"non_toxic":1,"toxic":1}' else '{"' || label || '":2}' end as votes,
-           2 as annotations, if(label is null, null, agreement) as confidence, 'majority' as rule,
-           1 as rule_version, 'annotators' as decided_by,
+           2 as annotations, true as complete, if(label is null, null, agreement) as confidence,
+           'majority' as rule, 1 as rule_version, 'annotators' as decided_by,
            case when hash(n, 4) % 10000 = 0 then 'rare' when hash(n, 5) % 3 = 0 then 'forum' else 'mail' end
            as source,
            'demo-' || n as external_id, label as claimed_label, n % 1000 / 1000 as score,

@@ -26,7 +26,7 @@ from core.text_identity import text_id
 from load_testing.waiting import holds_within, is_ok
 from local_stack.components.argilla import server_command
 from local_stack.ports import reserved_ports
-from local_stack.process import Command, GuardedProcess
+from local_stack.processes.guarded import Command, GuardedProcess
 from local_stack.testing import RunningStack
 from uploader.argilla.client import Argilla, make_http_client
 from uploader.argilla.records import PendingText, to_record

@@ -73,7 +73,7 @@ async def get_changes(
         return ChangesStream(changes, query, settings)
     page = await changes.page(query)
     if page.is_empty and parameters.wait:
-        with changes.news.waiting("poll"):
+        with changes.notifier.waiting("poll"):
             await _first_done(changes.wait(query, parameters.wait), client_gone(request.receive))
         page = await changes.page(query)
     return _respond(request, replica, page)
@@ -89,10 +89,10 @@ class ChangesStream(EventSourceResponse):
             ping=settings.changes_heartbeat_seconds,
             send_timeout=settings.changes_send_seconds,
         )
-        self._news = changes.news
+        self._notifier = changes.notifier
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._news.waiting("stream"):
+        with self._notifier.waiting("stream"):
             try:
                 await super().__call__(scope, receive, send)
             # A heartbeat may run out of time with the event that it waits behind: then both come, in a group.

@@ -16,13 +16,13 @@ from sse_starlette.event import ServerSentEvent
 
 from core.web.problems import FieldError, ShareExceeded, Unavailable
 from core.web.rate_limits import Turns, current_client
-from serving_api.changes.notifier import News
+from serving_api.changes.notifier import ChangeNotifier
 from serving_api.changes.repository import Change, Place, after_version, find_page_end, list_changes
 from serving_api.replica.fair_threads import ANY_NUMBER
 from serving_api.replica.query_pool import QueryPool
 from serving_api.replica.replica import Replica
+from serving_api.replica.repository import Point
 from serving_api.texts.query import Mismatch
-from serving_api.texts.repository import Point
 from serving_api.texts.service import Answer, AnswerCache, etag
 
 T = TypeVar("T")
@@ -65,8 +65,10 @@ class _Batch(NamedTuple):
 class Changes:
     """Answers who follows the changes."""
 
-    def __init__(self, replica: Replica, pool: QueryPool, cache: AnswerCache, news: News, readers: int) -> None:
-        self.news = news
+    def __init__(
+        self, replica: Replica, pool: QueryPool, cache: AnswerCache, notifier: ChangeNotifier, readers: int
+    ) -> None:
+        self.notifier = notifier
         self._replica = replica
         self._pool = pool
         self._cache = cache
@@ -115,7 +117,7 @@ class Changes:
         """Wait for a change after `query.since`, at most so many seconds."""
         if query.since > self._replica.loaded().cursor:
             seconds = min(seconds, _AHEAD_SECONDS)
-        await self.news.wait_beyond(query.dataset, query.since, seconds)
+        await self.notifier.wait_beyond(query.dataset, query.since, seconds)
 
     async def events(self, query: ChangesQuery) -> AsyncIterator[bytes]:
         """Send the changes after `query.since`, and those to come.
@@ -128,7 +130,7 @@ class Changes:
         yield ServerSentEvent(
             orjson.dumps(about).decode(), event="feed", retry=int(_RETRY_SECONDS * 1000)
         ).encode()
-        while not self.news.is_stopping:
+        while not self.notifier.is_stopping:
             batch = await self._read(query, place, None, _EVENTS_BATCH)
             if batch.point.identity != state.identity:
                 return
@@ -136,7 +138,7 @@ class Changes:
                 yield b"".join(map(_event, batch.changes))
                 place = _place_after(batch.changes[-1])
             if not batch.has_more:
-                heard = await self.news.wait_beyond(query.dataset, max(place.version, heard))
+                heard = await self.notifier.wait_beyond(query.dataset, max(place.version, heard))
 
     async def _rest(self, query: ChangesQuery, batch: _Batch) -> AsyncIterator[bytes]:
         first = batch

@@ -10,12 +10,13 @@ from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
 from core.web.problems import Problem, Unavailable
+from core.web.uvicorn_internals import abort_connection
 from serving_api.exports.formats import Chunk, Format
 from serving_api.exports.repository import ExportQuery
 from serving_api.exports.service import Export
 from serving_api.metrics import EXPORT_BYTES, EXPORTS
 from serving_api.replica.replica import Replica
-from serving_api.responses import client_gone, cut, replica_headers
+from serving_api.responses import client_gone, replica_headers
 from serving_api.texts.repository import Point
 from serving_api.texts.service import etag
 
@@ -91,7 +92,7 @@ class ExportResponse(Response):
         try:
             sending.result()
         except TimeoutError:
-            cut(receive)
+            abort_connection(receive)
             return "idle"
         except (Problem, duckdb.Error) as error:
             if not self._has_begun:

@@ -12,9 +12,9 @@ import structlog
 
 from core.web.problems import Unavailable
 from serving_api.replica.database import open_database
-from serving_api.replica.tables import LAYOUT, TABLES
+from serving_api.replica.repository import Point, get_layout, get_point
+from serving_api.replica.tables import LAYOUT
 from serving_api.settings import ReplicaSettings
-from serving_api.texts.repository import Point, get_point
 
 log = structlog.get_logger()
 
@@ -205,7 +205,7 @@ def put_aside(path: Path) -> None:
 def _open(path: Path, settings: ReplicaSettings, locked: bool) -> duckdb.DuckDBPyConnection:
     connection = open_database(path, settings, locked=locked)
     try:
-        layout = _layout(connection)
+        layout = get_layout(connection)
     except duckdb.Error:
         connection.close()
         raise
@@ -213,18 +213,6 @@ def _open(path: Path, settings: ReplicaSettings, locked: bool) -> duckdb.DuckDBP
         connection.close()
         raise OtherLayout(f"The file has layout {layout}, not {LAYOUT}.")
     return connection
-
-
-def _layout(connection: duckdb.DuckDBPyConnection) -> int:
-    """Return the layout that the file has; an empty file gets the current one."""
-    connection.execute("begin")
-    if connection.execute("select count(*) from duckdb_tables()").fetchall() == [(0,)]:
-        for name, columns in TABLES.items():
-            connection.execute(f"create table {name} ({columns})")
-        connection.execute("insert into layout values (?)", [LAYOUT])
-    number: int = connection.execute("select max(number) from layout").fetchall()[0][0]
-    connection.commit()
-    return number
 
 
 def _is_damage(error: duckdb.Error) -> bool:

@@ -25,7 +25,8 @@ from serving_api.metrics import (
     REPLICA_VERSION,
 )
 from serving_api.replica import feed
-from serving_api.replica.replica import Replica, State
+from serving_api.replica.replica import Replica
+from serving_api.replica.repository import State
 
 log = structlog.get_logger()
 

@@ -11,7 +11,7 @@ from uuid import UUID
 import duckdb
 import pyarrow as pa
 
-from serving_api.replica import recent_items, tables
+from serving_api.replica import tables
 from serving_api.replica.feed import EVERYTHING
 
 # Batches that are read ahead; ADBC makes them of 16 MB.
@@ -67,7 +67,9 @@ def apply(cursor: duckdb.DuckDBPyConnection) -> Applied:
     withdrawn: int = cursor.execute("select count(*) from new_tombstones").fetchall()[0][0]
     for statement, takes_ids in tables.merge(len(ids), withdrawn):
         cursor.execute(statement, ids if takes_ids else None)
-    recent_items.trim(cursor)
+    recent: int = cursor.execute("select count(*) from recent_items").fetchall()[0][0]
+    for statement in tables.trim_recent(recent):
+        cursor.execute(statement)
     return Applied(ids, answered_at)
 
 

@@ -15,7 +15,7 @@ from core.web.problems import ShareExceeded, Unavailable
 from serving_api.metrics import QUERIES_REFUSED
 from serving_api.replica.fair_threads import FairThreads
 from serving_api.replica.replica import Replica
-from serving_api.texts.repository import Point
+from serving_api.replica.repository import Point
 from serving_api.watchdog import Crew
 
 T = TypeVar("T")

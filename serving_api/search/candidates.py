@@ -8,11 +8,11 @@ from uuid import UUID
 
 import tantivy
 
+from serving_api.replica.repository import Point
 from serving_api.search.index import TIE_BITS, Meta, block_tag, guarded, ids_of, moment_number
 from serving_api.search.matching import Match, word_characters
 from serving_api.texts.parameters import FilterParameters, Order
 from serving_api.texts.query import TextsQuery
-from serving_api.texts.repository import Point
 
 # A list by relevance has so many items at most, the best of the newest so many matches or more.
 RANKED = 1_000
@@ -223,7 +223,12 @@ def filter_tags(query: TextsQuery) -> tuple[str, ...]:
     filters = query.filters
     status = filters.status.value if filters.status else None
     return tags_of(
-        query.dataset, source=filters.source, language=filters.language, status=status, annotator=filters.annotator
+        query.dataset,
+        source=filters.source,
+        language=filters.language,
+        status=status,
+        complete=None if filters.complete is None else str(filters.complete),
+        annotator=filters.annotator,
     )
 
 

@@ -8,8 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
-from uuid import UUID
+from typing import TypeVar
 
 import duckdb
 import structlog
@@ -17,52 +16,11 @@ import structlog
 from core.web.problems import Unavailable
 from serving_api.metrics import SEARCH_INDEX_VERSION
 from serving_api.replica.replica import Replica
-from serving_api.replica.tables import SEPARATOR
-from serving_api.search.candidates import Snapshot, tags_of
-from serving_api.search.index import BLOCK_TEXTS, Damaged, Entry, Meta, Place, SearchIndex, moment_number
-from serving_api.search.matching import FOLDED
-from serving_api.texts import repository
+from serving_api.replica.repository import Point, get_point
+from serving_api.search.candidates import Snapshot
+from serving_api.search.index import Damaged, Meta, SearchIndex, moment_number
+from serving_api.search.repository import list_starts, list_withdrawn, read_entries
 from serving_api.texts.query import Condition
-from serving_api.texts.repository import Point
-
-_FETCHED = 1_000
-
-
-def read_starts(cursor: duckdb.DuckDBPyConnection) -> list[datetime]:
-    """Return the moments that divide the texts into blocks; none where there are no texts."""
-    statement = """
-        select distinct labelled_at from
-            (select labelled_at, row_number() over (order by labelled_at) as number from items)
-        where number % ? = 1 order by 1
-    """
-    return [row[0] for row in cursor.execute(statement, [BLOCK_TEXTS]).fetchall()]
-
-
-def read_entries(cursor: duckdb.DuckDBPyConnection, condition: Condition) -> Iterator[Entry]:
-    """Stream what is to be indexed of the items that fit the condition, in the order of their labels."""
-    where, values = condition
-    statement = f"""
-        select id, dataset, {FOLDED}, label, status, source, language, agreement, annotations, labelled_at,
-               annotators
-        from items where {where} order by labelled_at
-    """  # noqa: S608 - known columns only
-    cursor.execute(statement, values)
-    while rows := cursor.fetchmany(_FETCHED):
-        yield from (_entry(row) for row in rows)
-
-
-def read_gone(cursor: duckdb.DuckDBPyConnection, version: int) -> list[UUID]:
-    """Return the texts that lost their label after a version."""
-    found = cursor.execute("select id from tombstones where version > ?", [version]).fetchall()
-    return [row[0] for row in found]
-
-
-def _entry(row: tuple[Any, ...]) -> Entry:
-    id_, dataset, folded, label, status, source, language, agreement, annotations, labelled_at, annotators = row
-    tags = tags_of(dataset, label=label, status=status, source=source, language=language)
-    said = tuple(f"annotator {name}" for name in annotators.split(SEPARATOR) if name)
-    return Entry(Place(labelled_at, id_), folded, (*tags, *said), agreement, annotations)
-
 
 T = TypeVar("T")
 
@@ -215,7 +173,7 @@ class SearchFollower:
         index = SearchIndex.begin(self._path)
         self._broken.clear()
         with self._replica.reading() as cursor:
-            point, starts = repository.get_point(cursor), read_starts(cursor)
+            point, starts = get_point(cursor), list_starts(cursor)
         log.info("search.building", version=point.version)
         started = time.perf_counter()
         numbers = tuple(moment_number(start) for start in starts)
@@ -232,8 +190,8 @@ class SearchFollower:
         """Index anew what changed since the version of the index."""
         try:
             with self._replica.reading() as cursor:
-                point = repository.get_point(cursor)
-                for id_ in read_gone(cursor, meta.version):
+                point = get_point(cursor)
+                for id_ in list_withdrawn(cursor, meta.version):
                     index.remove(id_)
                 meta = self._add(index, cursor, ("items.version > ?", [meta.version]), meta)
             index.commit(replace(meta, identity=point.identity, version=point.version))

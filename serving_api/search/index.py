@@ -67,7 +67,7 @@ def _check(file: Path) -> None:
 
 
 # Goes up with every change of what is indexed: an index of another layout is built anew.
-_LAYOUT = 2
+_LAYOUT = 3
 _HEAP_BYTES = 64_000_000
 # About so many texts that were labelled one after another are a block: what is common is found in the newest one.
 BLOCK_TEXTS = 65_536

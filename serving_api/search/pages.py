@@ -7,6 +7,7 @@ import duckdb
 
 from core.web.problems import Unavailable
 from serving_api.metrics import QUERIES_REFUSED
+from serving_api.replica.repository import get_point
 from serving_api.search.candidates import RANKED, Snapshot
 from serving_api.search.index import Place
 from serving_api.texts import repository
@@ -54,7 +55,7 @@ def list_ranked(
         whole = len(found) < RANKED
     else:
         found = []
-        if snapshot.point != repository.get_point(cursor):
+        if snapshot.point != get_point(cursor):
             found = repository.list_ranked(cursor, None, all_of([_newer(snapshot), asked]), relevance, RANKED)
         as_indexed = all_of([_known(snapshot), asked])
         ids = snapshot.best(query)
@@ -76,7 +77,7 @@ def list_in_order(
     texts, asked = page.texts, page_conditions(page)
     as_indexed = all_of([_known(snapshot), asked])
     found = []
-    if snapshot.point != repository.get_point(cursor):
+    if snapshot.point != get_point(cursor):
         found = repository.list_chosen(
             cursor, None, all_of([_newer(snapshot), asked]), ordering(texts.order), count
         )

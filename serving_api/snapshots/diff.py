@@ -14,6 +14,8 @@ from pyarrow import parquet
 
 from core.web.problems import Unavailable
 from core.web.rate_limits import Places, current_client
+from serving_api.replica.database import open_memory
+from serving_api.settings import ReplicaSettings
 from serving_api.snapshots.manifest import Manifest
 from serving_api.snapshots.storage import Storage, reaching_storage
 from serving_api.watchdog import Crew
@@ -121,13 +123,6 @@ def _interrupted(database: duckdb.DuckDBPyConnection, until: float) -> Iterator[
 @contextmanager
 def _database() -> Iterator[duckdb.DuckDBPyConnection]:
     """Give an empty database in memory, which may use a folder of its own where that does not suffice."""
-    with TemporaryDirectory(prefix="diff-") as folder:
-        config: dict[str, Any] = {
-            "enable_external_access": False,
-            "python_enable_replacements": False,
-            "memory_limit": _MEMORY_LIMIT,
-            "temp_directory": folder,
-            "threads": 1,
-        }
-        with duckdb.connect(":memory:", config=config) as database:
-            yield database
+    settings = ReplicaSettings(memory_limit=_MEMORY_LIMIT, threads=1)
+    with TemporaryDirectory(prefix="diff-") as folder, open_memory(settings, folder) as database:
+        yield database

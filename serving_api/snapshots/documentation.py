@@ -85,7 +85,7 @@ LIST: Responses = {
     304: _NOT_MODIFIED,
     **_REFUSALS,
     409: problem(409, "invalid_cursor", "Not a cursor of this list: pass next_cursor unchanged."),
-    422: wrong_parameter("limit", "less_than_equal", "Input should be less than or equal to 1000"),
+    422: wrong_parameter("limit", "less_than_equal", "limit must be between 1 and 1000 (got 5000)."),
 }
 ONE: Responses = {
     200: answer("The snapshot.", MANIFEST, model=Manifest, headers=_HEADERS),
@@ -174,7 +174,7 @@ DIFF: Responses = {
     **_REFUSALS,
     404: _NOT_FOUND,
     409: problem(409, "invalid_cursor", "Not a cursor of this list: pass next_cursor unchanged."),
-    422: wrong_parameter("limit", "less_than_equal", "Input should be less than or equal to 10000"),
+    422: wrong_parameter("limit", "less_than_equal", "limit must be between 1 and 10000 (got 50000)."),
 }
 
 DELETED: Responses = {

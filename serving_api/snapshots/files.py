@@ -13,8 +13,9 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from core.web.problems import Problem
+from core.web.uvicorn_internals import abort_connection
 from serving_api.replica.fair_threads import FairThreads
-from serving_api.responses import cut, is_held
+from serving_api.responses import is_held
 from serving_api.snapshots.storage import Storage, reaching_storage
 
 # Numbers longer than any file's are those of somebody who tries things out.
@@ -143,7 +144,7 @@ class _FileResponse(StreamingResponse):
             await super().__call__(scope, receive, send)
         except* (Problem, EOFError) as errors:
             log.warning("snapshot.download_cut", path=scope["path"], error=str(errors.exceptions[0]))
-            cut(receive)
+            abort_connection(receive)
         finally:
             self._source.close()
 

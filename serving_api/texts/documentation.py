@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from core.web.openapi import Responses, answer, header, key_refusals, problem, unavailable, wrong_parameter
+from serving_api.columns import EXAMPLE_ITEM
 from serving_api.texts.parameters import EXAMPLE_CURSOR, EXAMPLE_FEED
 from serving_api.texts.schemas import (
     AgreementStats,
@@ -15,30 +16,8 @@ from serving_api.texts.schemas import (
     TextPage,
 )
 
-EXAMPLE_ID = "5f0c6f5e-3c1b-8a43-9d8e-0b6a4b8f2d11"
+EXAMPLE_ID = EXAMPLE_ITEM["id"]
 
-EXAMPLE_ITEM = {
-    "id": EXAMPLE_ID,
-    "dataset": "toxicity",
-    "text": "you are an idiot",
-    "label": "toxic",
-    "status": "labelled",
-    "agreement": 0.75,
-    "votes": {"non_toxic": 1, "toxic": 3},
-    "annotations": 4,
-    "confidence": 0.75,
-    "rule": "majority",
-    "rule_version": 1,
-    "decided_by": "annotators",
-    "source": "forum",
-    "external_id": "post-17",
-    "claimed_label": "toxic",
-    "score": 0.91,
-    "metadata": {"thread": 4},
-    "enrichment": {"language": {"code": "en", "confidence": 0.91}},
-    "received_at": "2026-11-01T08:30:00.000000Z",
-    "labelled_at": "2026-11-02T09:12:44.120934Z",
-}
 _HIT = EXAMPLE_ITEM | {"highlights": [[0, 7]]}
 _DISPUTED_ITEM = EXAMPLE_ITEM | {
     "label": None,
@@ -58,9 +37,11 @@ _ANNOTATION = {
 _STATS = {
     "dataset": "toxicity",
     "total": 3,
+    "complete": 2,
     "by_label": {"toxic": 1, "non_toxic": 1},
     "by_status": {"labelled": 2, "disputed": 1},
-    "by_source": {"": 1, "forum": 2},
+    "by_source": {"forum": 2},
+    "without_source": 1,
     "by_day": {"2026-11-02": 3},
     "by_annotator": {"ada": 3, "grace": 2},
     "version": 91342,
@@ -101,7 +82,7 @@ MALFORMED = problem(400, "malformed_query", "The query string is not UTF-8.")
 _REFUSALS: Responses = {
     400: MALFORMED,
     **key_refusals("read"),
-    422: wrong_parameter("limit", "less_than_equal", "Input should be less than or equal to 1000"),
+    422: wrong_parameter("limit", "less_than_equal", "limit must be between 1 and 1000 (got 5000)."),
     503: unavailable("replica_missing", "The replica is being built.", retry_after_seconds=5),
 }
 _CURSOR_ERROR = {"parameter": "cursor", "code": "invalid_cursor", "detail": "Not a cursor of this list: …"}
@@ -113,6 +94,11 @@ _NOT_MODIFIED: Responses = {304: NOT_MODIFIED}
 def _answer(model: type, example: dict[str, Any], headers: dict[str, Any]) -> dict[str, Any]:
     return answer("Successful Response", example, model=model, headers=REPLICA_HEADERS | headers)
 
+
+_NOT_FOUND = (
+    "No labelled text has this id: it is not labelled yet, or unknown. Ask the ingestion API which: "
+    f"GET http://127.0.0.1:8080/texts/{EXAMPLE_ID}"
+)
 
 PAGE: Responses = {
     200: _answer(
@@ -135,8 +121,8 @@ TEXT: Responses = {
     200: _answer(TextDetail, EXAMPLE_ITEM | {"annotations": [_ANNOTATION]}, _ETAG),
     **_NOT_MODIFIED,
     **_REFUSALS,
-    404: problem(404, "text_not_found", "There is no labelled text with this id."),
-    422: wrong_parameter("id", "uuid_parsing", "Input should be a valid UUID"),
+    404: problem(404, "text_not_found", _NOT_FOUND),
+    422: wrong_parameter("id", "uuid_parsing", "id must be a UUID (got 17)."),
 }
 STATS: Responses = {
     200: _answer(Stats, _STATS, {}),
@@ -147,7 +133,7 @@ AGREEMENT: Responses = {
     200: _answer(AgreementStats, _AGREEMENT, _ETAG),
     **_NOT_MODIFIED,
     **_REFUSALS,
-    422: wrong_parameter("annotator", "too_short", "List should have at least 2 items after validation, not 1"),
+    422: wrong_parameter("annotator", "too_short", "annotator must be sent at least 2 times (got 1)."),
 }
 ANNOTATORS: Responses = {
     200: _answer(AnnotatorsStats, _ANNOTATORS, _ETAG),
@@ -185,6 +171,6 @@ CHANGES: Responses = {
         "The database is another one, and its versions too: begin anew, with an empty mirror and since=0.",
         errors=[{"parameter": "feed", "code": "feed_replaced", "detail": "The database is another one, …"}],
     ),
-    422: wrong_parameter("wait", "less_than_equal", "Input should be less than or equal to 60"),
+    422: wrong_parameter("wait", "less_than_equal", "wait must be between 0 and 60 (got 90)."),
     503: unavailable("too_many_waiting", "Too many clients wait for changes.", retry_after_seconds=5),
 }

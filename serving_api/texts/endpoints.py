@@ -82,8 +82,9 @@ async def list_disputed(
 ) -> Response:
     """List what wants a decision, the most urgent first.
 
-    These are the disputed texts, those with the most annotations first; then the texts whose label annotators
-    decided with little confidence, the lowest first. Follow `next_cursor`, or the `Link` header, to walk through
+    Complete texts come first: the others will get further annotations anyway. Among either, disputed texts come
+    first, those with the most annotations before others; then the texts whose label annotators decided with little
+    confidence, the lowest first. Follow `next_cursor`, or the `Link` header, to walk through
     all of them: each is shown once. A text whose annotations change meanwhile may move to another place.
     """
     query = disputed_query(parameters, datasets)
@@ -127,7 +128,7 @@ async def get_stats(
     replica: ReplicaDep,
     datasets: DatasetsDep,
 ) -> Response:
-    """Count the labelled and disputed texts of a dataset. Texts without a source are under the empty name."""
+    """Count the labelled and disputed texts of a dataset."""
     dataset = choose_dataset(parameters.dataset, (), datasets)
     answer = await answers.stats(dataset, datasets[dataset])
     # The totals are made once a version, their age is new in each answer.

@@ -14,11 +14,12 @@ from typing import Any
 
 import duckdb
 
+from serving_api.replica.repository import Point
 from serving_api.texts import cursor as cursors
 from serving_api.texts import repository
 from serving_api.texts.parameters import Order
 from serving_api.texts.query import Condition, PageQuery, TextsQuery, kind_conditions
-from serving_api.texts.repository import Point, Row
+from serving_api.texts.repository import Row
 
 # How many moments a sample has, about.
 SAMPLE_SIZE = 4096

@@ -10,8 +10,7 @@ from core.datasets import DEFAULT_DATASET, Datasets
 from core.models import Decider, LabelStatus
 from core.web.keys import require_dataset_allowed
 from core.web.problems import Conflict, FieldError, InvalidFields
-from serving_api.replica.tables import SEPARATOR, Role
-from serving_api.replica.totals import KINDS
+from serving_api.replica.tables import KINDS, SEPARATOR, Role
 from serving_api.search.matching import MAX_WORDS, Match, Search
 from serving_api.texts import cursor
 from serving_api.texts.cursor import Position
@@ -51,7 +50,10 @@ class TextsQuery:
     @cached_property
     def fingerprint(self) -> bytes:
         """The same for queries that ask for the same list, and only for them."""
-        filters = self.filters.model_dump_json(include=set(FilterParameters.model_fields) - {"dataset"})
+        # Without those left out: cursors stay valid when there is a further filter.
+        filters = self.filters.model_dump_json(
+            include=set(FilterParameters.model_fields) - {"dataset"}, exclude_none=True
+        )
         parts = repr((self.dataset, self.labels, filters, self.order.value))
         return hashlib.sha256(parts.encode()).digest()
 
@@ -123,7 +125,7 @@ def check_search(filters: FilterParameters) -> None:
         Mismatch: they do not.
     """
     if filters.q is None:
-        if "match" in filters.model_fields_set:
+        if filters.match is not Match.SUBSTRING:  # the default says nothing
             raise Mismatch(FieldError("needs_q", "Says how to look for q: send q too.", parameter="match"))
     elif filters.match is not Match.SUBSTRING:
         words = len(filters.q.split())
@@ -174,7 +176,7 @@ def _position(given: str | None, query: bytes) -> Position | None:
 
 
 def _disputed_fingerprint(texts: TextsQuery, confidence_below: float) -> bytes:
-    return hashlib.sha256(f"disputed {confidence_below} ".encode() + texts.fingerprint).digest()
+    return hashlib.sha256(f"disputed, complete first {confidence_below} ".encode() + texts.fingerprint).digest()
 
 
 def _check_labels(labels: Sequence[str], dataset: str, datasets: Datasets) -> None:
@@ -223,6 +225,7 @@ def conditions(query: TextsQuery) -> Condition:
         "source = ?": filters.source,
         "language = ?": filters.language,
         "status = ?": filters.status,
+        "complete = ?": filters.complete,
         "agreement >= ?": filters.min_agreement,
         "annotations >= ?": filters.min_annotations,
         "labelled_at > ?": filters.labelled_after,
@@ -239,7 +242,7 @@ def conditions(query: TextsQuery) -> Condition:
 
 def kind_conditions(query: TextsQuery) -> Condition:
     """Return the WHERE clause over `totals` of the texts that the query's kind holds, and its values."""
-    kinds = query.filters.model_dump(include={"source", "language", "status"})
+    kinds = query.filters.model_dump(include={"source", "language", "status", "complete"})
     return conditions(replace(query, filters=FilterParameters.model_construct(**kinds)))
 
 
@@ -260,11 +263,13 @@ def page_conditions(page: PageQuery) -> Condition:
     return all_of(found)
 
 
-# The place in the list of what wants a decision: disputes by their number of annotations, then labels by how far
-# they are from certain, in millionths. All disputes are above two millions.
+# The rank in the list of what wants a decision: complete texts above all others; among either, disputes by their
+# number of annotations, then labels by how far they are from certain, in millionths. All disputes are above two
+# millions, and all of this is below 10^16.
 URGENCY = f"""
-    case when status = '{LabelStatus.DISPUTED}' then (1 + annotations::bigint) * 1000000
-    else ((1 - confidence) * 1000000)::bigint end
+    (if(complete, 10000000000000000, 0) +
+     case when status = '{LabelStatus.DISPUTED}' then (1 + annotations::bigint) * 1000000
+     else ((1 - confidence) * 1000000)::bigint end)
 """
 
 

@@ -1,12 +1,14 @@
-"""Every query of the replica's tables."""
+"""Queries of labelled texts, their annotations and their totals."""
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 import duckdb
 
+from serving_api.replica.repository import Point as Point
+from serving_api.replica.repository import get_point as get_point
 from serving_api.texts.query import (
     URGENCY,
     Condition,
@@ -23,18 +25,6 @@ Row = dict[str, Any]
 READY = "id, labelled_at, document"
 _IDS_AT_ONCE = 100
 _ANNOTATION = "annotator, role, value, status, created_at, updated_at"
-
-
-class Point(NamedTuple):
-    """A version, of the change feed of one database."""
-
-    identity: str
-    version: int
-
-
-def get_point(cursor: duckdb.DuckDBPyConnection) -> Point:
-    """Return the point of the change feed that this transaction sees."""
-    return Point(*cursor.execute("select identity, version from state").fetchall()[0])
 
 
 def list_items(cursor: duckdb.DuckDBPyConnection, page: PageQuery, window: Condition, count: int) -> list[Row]:
@@ -89,11 +79,15 @@ def list_annotations(cursor: duckdb.DuckDBPyConnection, text_id: UUID) -> list[R
     return sorted(rows, key=lambda row: (row["created_at"], row.pop("id")))
 
 
-def count_by(cursor: duckdb.DuckDBPyConnection, dataset: str, kind: str) -> dict[str, int]:
-    """Return the number of a dataset's items by one of `totals.KINDS`; null counts as ''."""
+def count_complete(cursor: duckdb.DuckDBPyConnection, dataset: str) -> int:
+    """Return the number of a dataset's items that have as many annotations as it wants."""
+    return sum_texts(cursor, "dataset = ? and complete", [dataset])
+
+
+def count_by(cursor: duckdb.DuckDBPyConnection, dataset: str, kind: str) -> dict[str | None, int]:
+    """Return the number of a dataset's items by one of `totals.KINDS`."""
     statement = f"""
-        select coalesce({kind}, '') as value, sum(texts)::bigint from totals where dataset = ?
-        group by all order by all
+        select {kind}, sum(texts)::bigint from totals where dataset = ? group by all order by all nulls first
     """  # noqa: S608
     return dict(cursor.execute(statement, [dataset]).fetchall())
 

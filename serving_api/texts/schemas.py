@@ -1,41 +1,13 @@
 """What travels on the wire. For the documentation: answers are rendered without models, for speed."""
 
 from datetime import date, datetime
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from core.datasets import LabelRule
-from core.models import Decider
+from serving_api.columns import TextItem
 from serving_api.replica.tables import Role
-
-
-class TextItem(BaseModel):
-    """A labelled text."""
-
-    id: UUID
-    dataset: str
-    text: str
-    label: str | None = Field(description="What the annotations add up to, by `rule`; null for a tie.")
-    status: Literal["labelled", "disputed"]
-    agreement: float = Field(description="Share of the label, or of the most frequent one, among the votes.")
-    votes: dict[str, int] = Field(description="Submitted annotations by label.")
-    annotations: int = Field(description="Submitted annotations.")
-    confidence: float | None = Field(
-        description="Probability of the label by `rule`: of a majority, its share; null where there is none."
-    )
-    rule: LabelRule = Field(description="How the annotations were added up.")
-    rule_version: int = Field(description="Counts up with each estimate of the rule.")
-    decided_by: Decider = Field(description="Whose answers the label follows from.")
-    source: str | None
-    external_id: str | None
-    claimed_label: str | None = Field(description="What the sender said.")
-    score: float | None = Field(description="How sure the sender was.")
-    metadata: dict[str, str | float | bool]
-    enrichment: dict[str, Any] = Field(description="What was found at intake: `language`, `redacted`.")
-    received_at: datetime
-    labelled_at: datetime = Field(description="When the first label was known; edits keep it.")
 
 
 class TextPage(BaseModel):
@@ -115,9 +87,11 @@ class Stats(BaseModel):
 
     dataset: str
     total: int
+    complete: int = Field(description="Texts that have as many submitted annotations as the dataset wants.")
     by_label: dict[str, int]
     by_status: dict[str, int]
-    by_source: dict[str, int] = Field(description="Texts without a source are under the empty name.")
+    by_source: dict[str, int]
+    without_source: int = Field(description="Texts that have no source.")
     by_day: dict[date, int] = Field(description="By the UTC day of `labelled_at`.")
     by_annotator: dict[str, int] = Field(description="Submitted annotations.")
     version: int

@@ -18,6 +18,7 @@ from core.web.problems import NotFound
 from serving_api.metrics import CACHE_LOOKUPS, SEARCH_SCANS
 from serving_api.replica.query_pool import QueryPool
 from serving_api.replica.replica import Replica
+from serving_api.replica.repository import Point
 from serving_api.replica.tables import LAYOUT
 from serving_api.search.follower import SearchFollower
 from serving_api.search.pages import check_time, list_hits, list_in_order
@@ -28,7 +29,7 @@ from serving_api.texts.cursor import Position
 from serving_api.texts.paging import Hints
 from serving_api.texts.parameters import to_text
 from serving_api.texts.query import AgreementQuery, DisputedQuery, PageQuery, TextsQuery, is_counted
-from serving_api.texts.repository import Point, Row
+from serving_api.texts.repository import Row
 
 # What an entry takes beside its body, roughly.
 _ENTRY_BYTES = 1024
@@ -95,7 +96,16 @@ class Made(NamedTuple):
 class Answers:
     """The answers of the serving API, as bytes."""
 
-    def __init__(self, replica: Replica, pool: QueryPool, cache: AnswerCache, search: SearchFollower) -> None:
+    def __init__(
+        self,
+        replica: Replica,
+        pool: QueryPool,
+        cache: AnswerCache,
+        search: SearchFollower,
+        ingestion_url: str | None = None,
+    ) -> None:
+        """`ingestion_url`: where clients ask for texts that are not labelled yet."""
+        self._ingestion_url = ingestion_url.rstrip("/") if ingestion_url else None
         self._replica = replica
         self._pool = pool
         self._cache = cache
@@ -124,9 +134,9 @@ class Answers:
         Raises:
             NotFound: there is no such text, it has no label yet, or the request's key may not use its dataset.
         """
-        answer = await self._cached(b"text" + id_.bytes, lambda c, _: _text(c, id_))
+        answer = await self._cached(b"text" + id_.bytes, lambda c, _: self._text(c, id_))
         if not is_dataset_allowed(answer.dataset):
-            raise _no_text()
+            raise self._no_text(id_)
         return answer
 
     async def stats(self, name: str, dataset: Dataset) -> Answer:
@@ -170,6 +180,22 @@ class Answers:
             items.append(_with(row["document"], {"highlights": search.highlights(row["text"])}))
         rest = {"total": None, "version": point.version}
         return _list(items, positions, page.limit, page.texts, page.texts.fingerprint, rest)
+
+    def _text(self, cursor: Connection, id_: UUID) -> Made:
+        row = repository.get_item_or_none(cursor, id_)
+        if row is None:
+            raise self._no_text(id_)
+        return _detail(row, repository.list_annotations(cursor, id_))
+
+    def _no_text(self, id_: UUID) -> NotFound:
+        # Postgres may be away: only the ingestion API can tell.
+        address = f"{self._ingestion_url or ''}/texts/{id_}"
+        return NotFound(
+            "No labelled text has this id: it is not labelled yet, or unknown. Ask the ingestion API which: "
+            f"GET {address}",
+            code="text_not_found",
+            headers={"Link": f'<{address}>; rel="related"'} if self._ingestion_url else None,
+        )
 
     def ready_or_none(self, key: bytes) -> Answer | None:
         """Return an answer that was made before and is still the newest."""
@@ -233,21 +259,14 @@ def _document(body: dict[str, Any], dataset: str, version: int) -> Made:
     return Made(orjson.dumps(body | {"version": version}), dataset)
 
 
-def _no_text() -> NotFound:
-    return NotFound("There is no labelled text with this id.", code="text_not_found")
-
-
-def _text(cursor: Connection, id_: UUID) -> Made:
-    row = repository.get_item_or_none(cursor, id_)
-    if row is None:
-        raise _no_text()
+def _detail(row: Row, said: list[Row]) -> Made:
     annotations = [
         {
             **annotation,
             "created_at": to_text(annotation["created_at"]),
             "updated_at": to_text(annotation["updated_at"]),
         }
-        for annotation in repository.list_annotations(cursor, id_)
+        for annotation in said
     ]
     # Members stay as they are written: read as numbers, long ones would change.
     members = msgspec.json.decode(row["document"], type=dict[str, msgspec.Raw])
@@ -257,15 +276,19 @@ def _text(cursor: Connection, id_: UUID) -> Made:
 
 def _stats(cursor: Connection, version: int, name: str, dataset: Dataset) -> Made:
     by_label = dict.fromkeys(dataset.labels, 0) | repository.count_by(cursor, name, "label")
-    by_label.pop("", None)  # the disputed ones; they are in by_status
+    by_label.pop(None, None)  # the disputed ones; they are in by_status
     shown = (LabelStatus.LABELLED.value, LabelStatus.DISPUTED.value)
     by_status = dict.fromkeys(shown, 0) | repository.count_by(cursor, name, "status")
+    by_source = repository.count_by(cursor, name, "source")
+    without_source = by_source.pop(None, 0)
     body = {
         "dataset": name,
         "total": sum(by_status.values()),
+        "complete": repository.count_complete(cursor, name),
         "by_label": by_label,
         "by_status": by_status,
-        "by_source": repository.count_by(cursor, name, "source"),
+        "by_source": by_source,
+        "without_source": without_source,
         "by_day": repository.count_by_day(cursor, name),
         "by_annotator": repository.count_by_annotator(cursor, name),
     }

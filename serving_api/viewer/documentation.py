@@ -3,7 +3,8 @@
 from typing import Any
 
 from core.web.openapi import Responses, answer, header, key_refusals, problem, unavailable, wrong_parameter
-from serving_api.texts.documentation import EXAMPLE_ITEM, REPLICA_HEADERS
+from serving_api.columns import EXAMPLE_ITEM
+from serving_api.texts.documentation import REPLICA_HEADERS
 from serving_api.viewer import schemas
 from serving_api.viewer.columns import LIVE, feature_types, features
 
@@ -121,7 +122,7 @@ def _wrong(parameter: str, code: str, detail: str) -> dict[str, Any]:
 
 _NO_CONFIG = "There is no config 'x' of toxicity: it is live, or the name of a snapshot."
 _TOO_BUSY = "Too many queries are waiting."
-_LENGTH = _wrong("length", "less_than_equal", "Input should be less than or equal to 100")
+_LENGTH = _wrong("length", "less_than_equal", "length must be between 1 and 100 (got 500).")
 _UNKNOWN = _wrong("x", "extra_forbidden", "Extra inputs are not permitted")
 _WHERE = _wrong(
     "where", "invalid_where", "At character 1: there is no column 'lable'; there are: id, dataset, text, label, …"

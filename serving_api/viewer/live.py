@@ -7,7 +7,7 @@ from uuid import UUID
 
 import duckdb
 
-from serving_api.columns import typed
+from serving_api.columns import Kind, typed
 from serving_api.search.candidates import Snapshot
 from serving_api.search.pages import list_ranked
 from serving_api.texts.paging import Sample
@@ -74,6 +74,8 @@ def _bytes_of(column: Column) -> str:
         # Where each string begins takes four bytes, and the end of the last one does.
         name = LIVE_NAMES.get(column.name, column.quoted)
         return f"coalesce(sum(strlen({name})), 0)::bigint + 4 * (count(*) + 1)"
+    if column.kind is Kind.FLAG:
+        return "(count(*) + 7) // 8"
     return f"{4 if column.dtype == 'int32' else 8} * count(*)"
 
 

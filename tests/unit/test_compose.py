@@ -21,6 +21,7 @@ from deployment import compose_env
 from tests import settings_table
 
 ROOT = Path(__file__).parents[2]
+PINS = ROOT / "local_stack" / "packages"
 TEXT = (ROOT / "docker-compose.yml").read_text()
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
@@ -372,9 +373,9 @@ def test_argilla_and_its_set_up_agree() -> None:
         SERVICES["argilla"]["image"] == SERVICES["argilla-worker"]["image"] == SERVICES["argilla-setup"]["image"]
     )
     release = SERVICES["argilla"]["image"].partition(":v")[2]
-    assert f"argilla-server=={release}" in (ROOT / "local_stack" / "argilla_server.lock").read_text()
+    assert f"argilla-server=={release}" in (PINS / "argilla_server.lock").read_text()
 
 
 def test_the_search_engine_is_the_one_that_the_tests_run_on() -> None:
     release = SERVICES["search"]["image"].partition(":")[2]
-    assert f"  org.opensearch:opensearch:{release}:jar\n" in (ROOT / "local_stack" / "opensearch.lock").read_text()
+    assert f"  org.opensearch:opensearch:{release}:jar\n" in (PINS / "opensearch.lock").read_text()

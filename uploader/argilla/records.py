@@ -42,7 +42,10 @@ class PendingText:
 
 
 def to_record(text: PendingText, question_id: UUID, labels: Collection[str]) -> dict[str, Any]:
-    """Return the record of a text. Never with responses: they would overwrite the annotators' own."""
+    """Return the record of a text; a claimed label that is one of `labels` becomes a suggestion.
+
+    Never with responses: they would overwrite the annotators' own.
+    """
     return {
         "external_id": str(text.id),
         "fields": {TEXT_FIELD: text.text},

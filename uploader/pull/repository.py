@@ -1,4 +1,4 @@
-"""Every query of the way back: notes of what is to be read again, sweeps, counts.
+"""The queries of the way back: refresh requests, sweeps, counts.
 
 The caller holds the transaction.
 """
@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.text_identity import BEFORE_ALL
 
-_NOTES = text("""
+_REFRESH_REQUESTS = text("""
 select text_id, argilla_record_id, received_at, stamp, clock_timestamp() as read_at from rereads
 where dataset = :dataset
 order by received_at
@@ -26,8 +26,8 @@ select count(*), cast(coalesce(extract(epoch from clock_timestamp() - min(receiv
 from rereads where dataset = :dataset
 """)
 
-# A note that was renewed since it was read has another stamp, and stays.
-_FINISH_NOTES = text("""
+# A request that was renewed since it was listed has another stamp, and stays.
+_FINISH_REFRESH_REQUESTS = text("""
 with done as (
     delete from rereads using unnest(cast(:ids as uuid[]), cast(:stamps as uuid[])) as done (id, stamp)
     where rereads.text_id = done.id and rereads.stamp = done.stamp
@@ -117,8 +117,8 @@ Counts = dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
-    """A text that is to be read again."""
+class RefreshRequest:
+    """A text whose responses are to be read from Argilla again."""
 
     text_id: UUID
     argilla_record_id: UUID
@@ -127,10 +127,10 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
-class Notes:
-    """Some notes, and Postgres' clock when they were listed."""
+class RefreshRequests:
+    """Some refresh requests, and Postgres' clock when they were listed."""
 
-    items: Sequence[Note]
+    items: Sequence[RefreshRequest]
     read_at: datetime
 
 
@@ -154,23 +154,25 @@ class SweepState:
     refill_position: UUID | None  # None: no refill is under way
 
 
-async def list_notes(connection: AsyncConnection, dataset: str, count: int) -> Notes | None:
-    """Return the oldest notes of a dataset; None when there are none."""
-    rows = (await connection.execute(_NOTES, {"dataset": dataset, "count": count})).all()
-    notes = [Note(row.text_id, row.argilla_record_id, row.received_at, row.stamp) for row in rows]
-    return Notes(notes, rows[0].read_at) if rows else None
+async def list_refresh_requests(connection: AsyncConnection, dataset: str, count: int) -> RefreshRequests | None:
+    """Return a dataset's oldest refresh requests; None when there are none."""
+    rows = (await connection.execute(_REFRESH_REQUESTS, {"dataset": dataset, "count": count})).all()
+    requests = [RefreshRequest(row.text_id, row.argilla_record_id, row.received_at, row.stamp) for row in rows]
+    return RefreshRequests(requests, rows[0].read_at) if rows else None
 
 
-async def measure_notes(connection: AsyncConnection, dataset: str) -> tuple[int, float]:
-    """Return the number of notes, and the age of the oldest in seconds."""
+async def measure_refresh_requests(connection: AsyncConnection, dataset: str) -> tuple[int, float]:
+    """Return the number of refresh requests, and the age of the oldest in seconds."""
     row = (await connection.execute(_WAITING, {"dataset": dataset})).one()
     return row[0], row[1]
 
 
-async def finish_notes(connection: AsyncConnection, dataset: str, notes: Sequence[Note]) -> None:
-    """Drop notes, but for those that were renewed meanwhile."""
-    values = {"ids": [note.text_id for note in notes], "stamps": [note.stamp for note in notes]}
-    await connection.execute(_FINISH_NOTES, {"dataset": dataset, **values})
+async def finish_refresh_requests(
+    connection: AsyncConnection, dataset: str, requests: Sequence[RefreshRequest]
+) -> None:
+    """Delete refresh requests, except those that were renewed since they were listed."""
+    values = {"ids": [one.text_id for one in requests], "stamps": [one.stamp for one in requests]}
+    await connection.execute(_FINISH_REFRESH_REQUESTS, {"dataset": dataset, **values})
 
 
 async def lock_deleted(

@@ -147,6 +147,38 @@ def test_status_shows_the_queue_and_what_is_missing(ingestion: Program) -> None:
     assert result.returncode == 1
 
 
+def test_status_tells_each_outage_once_and_programs_as_json(ingestion: Program, database_url: str) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    gone = f"postgresql://nobody:x@127.0.0.1:{free_port()}/none"
+    result = annotate("status", "--json", INGESTION_URL=ingestion.url, SERVING_URL=nowhere, DATABASE_URL=gone)
+    assert result.returncode == 1
+    report = json.loads(result.stdout)
+    assert report["queue"]["pending"] == 0
+    [serving, database] = report["problems"]
+    assert serving.startswith(f"serving API at {nowhere} does not answer")
+    assert database.startswith("database: Postgres does not answer")
+
+
+def test_status_estimates_the_time_left_at_the_current_pace(
+    ingestion: Program, database_url: str, tmp_path: Path
+) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "insert into labels (text_id, dataset, label, status, votes, annotations, labelled_at)"
+            " select gen_random_uuid(), 'toxicity', 'toxic', 'labelled', '{}', 1, now() - interval '30 minutes'"
+            " from generate_series(1, 50)"
+        )
+    for n in range(200):
+        httpx.post(f"{ingestion.url}/texts", json={"text": f"text {n}"})
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    env = {"INGESTION_URL": ingestion.url, "SERVING_URL": nowhere, "DATABASE_URL": database_url}
+    report = json.loads(annotate("status", "--json", **env).stdout)
+    # 50 labels in half an hour are 100 an hour; 200 texts wait.
+    assert report["labels_per_hour"] == pytest.approx(100, rel=0.05)
+    assert report["seconds_left"] == pytest.approx(7200, rel=0.05)
+    assert "2 h 0 min" in annotate("status", **env).stdout
+
+
 def test_keys_open_the_api_until_they_are_withdrawn(database_url: str, tmp_path: Path) -> None:
     key = annotate("keys", "create", "ci", "--scope", "ingest", DATABASE_URL=database_url).stdout.strip()
     reader = annotate("keys", "create", "reader", "--scope", "read", DATABASE_URL=database_url).stdout.strip()
@@ -166,11 +198,31 @@ def test_keys_open_the_api_until_they_are_withdrawn(database_url: str, tmp_path:
         wait_for(lambda: client.get("/queue", headers={"Authorization": f"Bearer {key}"}).status_code == 401)
 
 
+_SCHEMA = """
+    select indexdef from pg_indexes where schemaname = 'public'
+    union all select pg_get_constraintdef(oid) from pg_constraint order by 1
+"""
+# All but what tells when it was written.
+_WRITTEN = """
+    select t.id, text, score, external_id, t.metadata, label, l.votes, l.changed_xid::text, a.annotator, a.value
+    from texts t join labels l on l.text_id = t.id join annotations a using (text_id) order by t.id, a.annotator
+"""
+
+
 def test_demo_data_is_labelled_and_repeatable(database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        schema, written = connection.execute(_SCHEMA).fetchall(), []
     for _ in range(2):
+        # The first run fills empty tables without their indexes, the second one finds everything there.
         result = annotate("demo-data", "--texts", "2000", "--annotators", "4", DATABASE_URL=database_url)
         assert result.returncode == 0, result.stderr
+        assert "Argilla stays empty" in result.stdout
+        with psycopg.connect(database_url) as connection:
+            assert connection.execute(_SCHEMA).fetchall() == schema
+            written.append(connection.execute(_WRITTEN).fetchall())
+    assert written[0] == written[1]
     with psycopg.connect(database_url) as connection:
+        assert connection.execute("select distinct status from texts").fetchall() == [("demo",)]
         texts = connection.execute("select id, text from texts").fetchall()
         votes = connection.execute(
             "select l.label, l.status, l.votes, l.annotations, array_agg(a.value)"

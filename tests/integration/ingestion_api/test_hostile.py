@@ -51,6 +51,7 @@ BAD_OBJECTS = {
     "score above one": (b'{"text": "a", "score": 1.0000001}', "less_than_equal"),
     "text of a number": (b'{"text": 1}', "string_type"),
     "text of white space": ('{"text": "\u3000\\t\u2028"}'.encode(), "empty_text"),
+    "text of invisible characters": ('{"text": "\u200b\ufeff\u3164\u2800"}'.encode(), "empty_text"),
     "an array": (b'["a"]', None),
     "a string": (b'"a"', None),
     "null": (b"null", None),

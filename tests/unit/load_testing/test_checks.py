@@ -44,7 +44,8 @@ STATS = {
     "total": 3,
     "by_label": {"toxic": 2},
     "by_status": {"labelled": 2, "disputed": 1},
-    "by_source": {"": 3},
+    "by_source": {"forum": 1},
+    "without_source": 2,
     "by_day": {"2026-11-28": 3},
 }
 EXPORT = b"".join(json.dumps(item(number)).encode() + b"\n" for number in (1, 2))

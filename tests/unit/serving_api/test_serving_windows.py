@@ -25,7 +25,8 @@ _INSERT = """
     insert into items by name
     select ?::uuid as id, 'toxicity' as dataset, 'a text' as text, if(? % 3 = 0, 'toxic', 'non_toxic') as label,
            'labelled' as status, 1.0 as agreement, '{}' as votes, 1 as annotations, 'majority' as rule,
-           1 as rule_version, 'annotators' as decided_by, '{}' as metadata, '{}' as enrichment, '' as annotators,
+           1 as rule_version,
+           true as complete, 'annotators' as decided_by, '{}' as metadata, '{}' as enrichment, '' as annotators,
            '{}' as document, ?::timestamp as received_at, ?::timestamp as labelled_at, 1 as version
 """
 
