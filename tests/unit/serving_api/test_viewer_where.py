@@ -130,6 +130,7 @@ WRONG = {
     "score = 1 limit 5": "At character 11: expected nothing more, AND, or OR, found 'limit'.",
     "1 = 1": "At character 5: expected a column, found '1'.",
     "true": "At character 5: expected a comparison, found the end.",
+    "complete = 1": "At character 12: expected true or false, as complete holds, found '1'.",
     "read_text('/etc/passwd') = 'x'": "At character 1: there is no column 'read_text'",
     "length(text) > 5": "At character 1: there is no column 'length'",
     "text = lower('A')": "At character 8: there is no column 'lower'",
