@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from core.toml_errors import describe_encoding, describe_syntax, describe_values
-from core.web.problems import FieldError, InvalidFields
+from core.web.problems import FieldError, InvalidFields, quoted
 
 DEFAULT_DATASET = "toxicity"
 
@@ -249,7 +249,8 @@ def require_dataset(name: str, datasets: Datasets) -> None:
     """
     if name not in datasets:
         known = ", ".join(sorted(datasets))
-        raise InvalidFields([FieldError("unknown_dataset", f"must be one of: {known}", parameter="dataset")])
+        detail = f"dataset {quoted(name)} is not one of {known}"
+        raise InvalidFields([FieldError("unknown_dataset", detail, parameter="dataset")])
 
 
 # The metadata by which the page is sorted, upwards.
