@@ -8,10 +8,9 @@ import getpass
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
-from fastapi import Request
 from sqlalchemy import Insert, insert
 
 from core.models import AuditEntry
@@ -62,6 +61,13 @@ class Entry:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
+class HasScope(Protocol):
+    """A request with its ASGI scope, as Starlette makes it."""
+
+    @property
+    def scope(self) -> Mapping[str, Any]: ...
+
+
 def account() -> Actor:
     """Return the operating system's account that runs this process."""
     try:
@@ -70,8 +76,8 @@ def account() -> Actor:
         return Actor("account", "unknown")
 
 
-def caller(request: Request) -> Actor:
-    """Return whose key a request has; nobody where none is required."""
+def caller(request: HasScope) -> Actor:
+    """Return the API key of a request as an actor; `nobody` if no key is required."""
     key = request.scope.get("api_key")
     return Actor("key", f"{key.id} {key.name}") if key else Actor("nobody", "")
 

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from core.web.problems import FieldError, InvalidFields
+from core.web.problems import FieldError, InvalidFields, quoted
 
 DEFAULT_DATASET = "toxicity"
 
@@ -280,7 +280,8 @@ def require_dataset(name: str, datasets: Datasets) -> None:
     """
     if name not in datasets:
         known = ", ".join(sorted(datasets))
-        raise InvalidFields([FieldError("unknown_dataset", f"must be one of: {known}", parameter="dataset")])
+        detail = f"dataset {quoted(name)} is not one of {known}"
+        raise InvalidFields([FieldError("unknown_dataset", detail, parameter="dataset")])
 
 
 # The metadata by which the page is sorted, upwards.

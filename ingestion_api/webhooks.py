@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from fastapi import Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ValidationError
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -18,12 +18,21 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from core import models
 from core.tracing.tracing import note_step, tracing
-from core.web.problems import BadSignature, Malformed, RequestTimeout, TooLarge, Unavailable, UnsupportedType
+from core.web.openapi import refusals
+from core.web.problems import (
+    BadSignature,
+    Malformed,
+    RequestTimeout,
+    ShareExceeded,
+    TooLarge,
+    Unavailable,
+    UnsupportedType,
+)
 from core.web.rate_limits import Turns, client_name
 from ingestion_api import metrics
-from ingestion_api.dependencies import read_body
+from ingestion_api.dependencies import read_body, require_length
 from ingestion_api.texts import repository
-from ingestion_api.texts.schemas import ROW_BYTES
+from ingestion_api.texts.schemas import ROW_BYTES, TEXT_ID
 
 _HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
 _ID = re.compile(r"[\x21-\x7e]{1,200}")
@@ -105,7 +114,6 @@ def _is_signed_by(webhook: Webhook, body: bytes, headers: dict[str, Any]) -> boo
 # An event holds its record, so the text and its metadata, which came in a row. Argilla escapes what is not ASCII,
 # into at most three times as many bytes. Guidelines, questions and the annotator's answer have the rest.
 EVENT_BYTES = 4 * ROW_BYTES
-_LENGTH_DIGITS = 15
 # Nobody knows who sends a body before it is read: a few are read at once, and each must come soon.
 _READ_AT_ONCE, _WAITING, _WAITING_SHARE = 4, 64, 0.5
 _BODY_SECONDS = 5.0
@@ -135,6 +143,55 @@ def make_turns() -> Turns:
     return Turns("events", _READ_AT_ONCE, _WAITING, _WAITING_SHARE)
 
 
+_EVENT_EXAMPLE = {
+    "type": "response.created",
+    "version": 1,
+    "timestamp": "2026-11-02T09:12:44.120934Z",
+    "data": {
+        "id": "b1f1c9a2-1f2b-4d6e-9f60-9f2b8f0f7a11",
+        "status": "submitted",
+        "record": {
+            "id": "0d9f5d3e-4f0a-4a51-8f47-3a9f0f4f6f2e",
+            "external_id": TEXT_ID,
+            "dataset": {"id": "5f0c8f6d-6d2b-4c36-9d0f-0b8f2c5d7e3a"},
+        },
+    },
+}
+_HEADER_EXAMPLES = (
+    "msg_p5jXN8AQM9LWM0D4loKWxJek",
+    "1793610764",
+    "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+)
+
+router = APIRouter(tags=["operations"])
+
+
+# Needs no API key: the signature authenticates.
+@router.post(
+    "/webhooks/argilla",
+    status_code=204,
+    response_class=Response,
+    summary="Take an event of Argilla's",
+    openapi_extra={
+        "parameters": [
+            {"name": name, "in": "header", "required": True, "schema": {"type": "string"}, "example": example}
+            for name, example in zip(_HEADERS, _HEADER_EXAMPLES, strict=True)
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"type": "object"}, "example": _EVENT_EXAMPLE}},
+        },
+    },
+    response_description="The event is stored, or is not about our texts.",
+    responses=refusals(
+        Malformed("The body is not an event of Argilla's.", code="malformed_event"),
+        BadSignature("Send webhook-id, webhook-timestamp, webhook-signature."),
+        RequestTimeout(_BODY_SECONDS),
+        TooLarge(f"The body is longer than {EVENT_BYTES} bytes."),
+        ShareExceeded("events", int(_WAITING * _WAITING_SHARE)),
+        Unavailable("The database is away.", code="database_unavailable"),
+    ),
+)
 async def receive_event(request: Request) -> Response:
     """Note the text that an event is about. Events of other kinds, and of others' records, change nothing."""
     event, record = await _read_signed(request)
@@ -156,9 +213,7 @@ async def receive_event(request: Request) -> Response:
 async def _read_signed(request: Request) -> tuple[_Event, _Record | None]:
     try:
         headers = check_headers(request.headers)
-        length = request.headers.get("content-length", "0")
-        if len(length) > _LENGTH_DIGITS or int(length) > EVENT_BYTES:  # the server lets nothing but digits pass
-            raise TooLarge(f"The body is longer than {EVENT_BYTES} bytes.")
+        require_length(request, EVENT_BYTES)
         return parse_event(await _read_and_verify(request, headers))
     except BadSignature:
         metrics.WEBHOOK_EVENTS.labels("forged").inc()
@@ -203,7 +258,7 @@ def parse_event(body: bytes) -> tuple[_Event, _Record | None]:
             case _:
                 return event, None
     except (orjson.JSONDecodeError, ValidationError) as error:
-        raise Malformed("The body is no event of Argilla's.", code="malformed_event") from error
+        raise Malformed("The body is not an event of Argilla's.", code="malformed_event") from error
 
 
 def _to_uuid(external_id: str | None) -> UUID | None:

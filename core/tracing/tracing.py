@@ -11,16 +11,17 @@ docs/decisions/0038-observability.md.
 
 import random
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 import structlog
 from opentelemetry.trace import Span, SpanContext, SpanKind, StatusCode
-from starlette.types import Scope
 
 from core.settings import TracingSettings
 from core.tracing.trace_ids import read_traceparent, root_of, write_traceparent
+
+Scope = MutableMapping[str, Any]  # of ASGI; core imports the web framework in core.web only
 
 if TYPE_CHECKING:  # it loads what sends spans
     from core.tracing.spans import Spans

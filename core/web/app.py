@@ -3,13 +3,14 @@
 import base64
 import hashlib
 import re
-import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from functools import cache
 from http import HTTPStatus
 from typing import Any, cast
+from urllib.parse import unquote_to_bytes
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -18,7 +19,6 @@ from fastapi.routing import APIRoute
 from fastapi.telemetry import TelemetryConfig
 from prometheus_client import Histogram
 from starlette.exceptions import HTTPException
-from starlette.routing import request_response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.metrics import HTTP_REQUEST_SECONDS, HTTP_UNHANDLED_ERRORS
@@ -28,7 +28,7 @@ from core.web.browsers import BrowserGuard
 from core.web.cors import Cors
 from core.web.field_errors import explain_parameter
 from core.web.health import Check, add_health
-from core.web.http_protocol import http_settings
+from core.web.http_protocol import close_unless_read, http_settings, read_request_id
 from core.web.negotiation import Endpoints, Negotiation
 from core.web.problems import (
     ERRORS_SHOWN,
@@ -87,7 +87,6 @@ _NOSNIFF = (b"x-content-type-options", b"nosniff")
 # FastAPI's own spans and logs, which the environment may turn on, quote exceptions, and these may quote texts.
 NO_TELEMETRY: TelemetryConfig = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
 
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 # Others are counted as one: a client may invent as many as it likes.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -122,9 +121,14 @@ def add_plain_route(
     FastAPI's handler resolves dependencies and opens two exit stacks for each request, and routes are tried in
     order. `make bench ONLY=single`: without both, POST /texts takes a third less CPU time before its commit.
     """
+
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        response = await endpoint(Request(scope, receive))
+        await response(scope, receive, send)
+
     app.add_api_route(path, endpoint, **options)
     route = cast(APIRoute, app.router.routes.pop())
-    route.app = request_response(endpoint)
+    route.app = call
     app.router.routes.insert(0, route)
 
 
@@ -142,6 +146,35 @@ def require_media_type(request: Request, *accepted: str) -> str:
     if charset and charset[1].lower() not in {"utf-8", "utf8", "us-ascii"}:
         raise UnsupportedType(f"Send the body in UTF-8, not in {charset[1]}.")
     return media_type
+
+
+def check_query_string(request: Request, repeatable: Collection[str] = ()) -> None:
+    """Refuse what a framework would repair silently: bad UTF-8, and a parameter that is sent twice.
+
+    Parameters in `repeatable` may be sent several times.
+
+    Raises:
+        Malformed: the query string is not UTF-8.
+        InvalidFields: other parameters are repeated.
+    """
+    query = request.scope["query_string"]
+    if not query:
+        return
+    try:
+        unquote_to_bytes(query).decode()
+    except UnicodeDecodeError as error:
+        raise Malformed("The query string is not UTF-8.", code="malformed_query") from error
+    counts = Counter(name for name, _ in request.query_params.multi_items())
+    repeated = [name for name, count in counts.items() if count > 1 and name not in repeatable]
+    if repeated:
+        raise InvalidFields(
+            [FieldError("repeated", "May be sent only once.", parameter=name) for name in repeated]
+        )
+
+
+async def query_is_checked(request: Request) -> None:
+    """Check the query string of an endpoint without repeatable parameters: a dependency."""
+    check_query_string(request)
 
 
 async def _on_problem(_: Request, error: Exception) -> Response:
@@ -209,6 +242,8 @@ class RequestContext:
             return
         request_id = _read_headers(scope)
         status = 0
+        if any(name == b"expect" for name, _ in scope["headers"]):
+            receive, send = close_unless_read(receive, send)
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -247,17 +282,10 @@ def _read_headers(scope: Scope) -> str:
     No program uses cookies, but FastAPI reads them for each request, before it checks keys, and Python's parser
     takes time that grows with the square of their length.
     """
-    request_id = ""
-    has_cookies = False
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and not request_id:
-            given: str = value.decode("latin-1")
-            request_id = given if _REQUEST_ID.fullmatch(given) else ""
-        elif name == b"cookie":
-            has_cookies = True
-    if has_cookies:
-        scope["headers"] = [header for header in scope["headers"] if header[0] != b"cookie"]
-    return request_id or secrets.token_hex(16)
+    headers = scope["headers"]
+    if any(name == b"cookie" for name, _ in headers):
+        scope["headers"] = [header for header in headers if header[0] != b"cookie"]
+    return read_request_id(headers)
 
 
 @cache

@@ -6,10 +6,14 @@ they open.
 """
 
 import asyncio
+import re
+import secrets
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
 import structlog
+from starlette.types import Message, Receive, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from core.metrics import HTTP_CONNECTIONS_REFUSED
@@ -32,6 +36,39 @@ _LINGER_SECONDS = 2.0
 # A connection looks at its clock so many times in the shortest time that it may take for something: to set a timer
 # for each request costs more.
 _LOOKS = 4
+# Enough of a request line to see what is wrong with its address.
+_LINE_BYTES = 2048
+_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+_RAW_TARGET = re.compile(rb"[A-Z]+ [\x21-\x7e]*[\x80-\xff]")
+
+
+def read_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return the request id that a client sent, or a new one if it sent none or one that is unfit for logs."""
+    for name, value in headers:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            return value.decode()
+    return secrets.token_hex(16)
+
+
+def close_unless_read(receive: Receive, send: Send) -> tuple[Receive, Send]:
+    """Wrap a request whose client waits for `100 Continue`: reading its body sends that.
+
+    If the final answer comes first, the client may leave out the body, and the server could not distinguish the
+    next request from it. So the connection is closed (RFC 9110, section 10.1.1).
+    """
+    is_read = False
+
+    async def receive_noting() -> Message:
+        nonlocal is_read
+        is_read = True
+        return await receive()
+
+    async def send_closing(message: Message) -> None:
+        if message["type"] == "http.response.start" and not is_read:
+            message["headers"] = [*message["headers"], (b"connection", b"close")]
+        await send(message)
+
+    return receive_noting, send_closing
 
 
 @cache
@@ -48,6 +85,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._bounds = http_settings()
         times = self._bounds.head_seconds, self._bounds.body_seconds, self._bounds.body_rate_seconds
         self._look_seconds = min(times) / _LOOKS
+        self._head = b""  # the first bytes of the head that is being read
         self._unread = 0  # bytes received since the parser last gave a head or a part of a body out
         self._in_body = False
         # Of the body, since its speed was last judged: what came, and how long we were ready to read it.
@@ -64,7 +102,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.connections) > self._bounds.connections:
             self._refused = True
             HTTP_CONNECTIONS_REFUSED.labels("connections").inc()
-            transport.write(_render(Unavailable("Too many connections.", code="too_many_connections")))
+            problem = Unavailable("Too many connections.", code="too_many_connections")
+            transport.write(_render(problem, read_request_id([])))
             transport.close()  # without lingering: it is one too many
             return
         self._due = self.loop.time() + self._bounds.head_seconds
@@ -80,6 +119,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """Feed the parser, and see that it does not gather something endless."""
         if self._refused:
             return
+        if not self._in_body and (self._unread == 0 or len(self._head) < _LINE_BYTES):
+            self._head = (data if self._unread == 0 else self._head + data)[:_LINE_BYTES]
         self._unread += len(data)
         if self._due is None:  # a request on a connection that was idle
             self._due = self.loop.time() + self._bounds.head_seconds
@@ -120,7 +161,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP."""
-        self._refuse("malformed", Malformed("This is not HTTP as RFC 9112 has it.", code="malformed_http"))
+        detail = "The request is not valid HTTP/1.1 (RFC 9112)."
+        if not self._in_body and _RAW_TARGET.match(self._head):
+            detail = "The address has characters that are not ASCII. Percent-encode the address: ä is %C3%A4."
+        self._refuse("malformed", Malformed(detail, code="malformed_http"))
 
     def _head_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
@@ -162,7 +206,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refused = True
         self._unset_keepalive_if_required()
         HTTP_CONNECTIONS_REFUSED.labels(reason).inc()
-        log.info("connection.refused", reason=reason, client=self.client[0] if self.client else None)
+        request_id = read_request_id(self.scope["headers"] if self.scope else [])
+        client = self.client[0] if self.client else None
+        log.info("connection.refused", reason=reason, client=client, request_id=request_id)
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             if not cycle.more_body and not self.pipeline:
@@ -174,13 +220,14 @@ class BoundedProtocol(HttpToolsProtocol):
             cycle.disconnected = True
             cycle.message_event.set()
         if not self._in_body or cycle is None or not cycle.response_complete:  # else it has its answer
-            self.transport.write(_render(problem))
+            self.transport.write(_render(problem, request_id))
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._timer = self.loop.call_later(_LINGER_SECONDS, self.transport.abort)
 
 
-def _render(problem: Problem) -> bytes:
+def _render(problem: Problem, request_id: str) -> bytes:
     response = problem_response(problem)
+    response.headers["X-Request-ID"] = request_id
     lines = [b"%b: %b\r\n" % header for header in response.raw_headers]
     return b"".join([STATUS_LINE[problem.status], *lines, b"connection: close\r\n\r\n", bytes(response.body)])

@@ -151,6 +151,7 @@ def key_refusals(scope: str) -> Responses:
     }
 
 
+_MALFORMED_QUERY = problem(400, "malformed_query", "The query string is not UTF-8.")
 _NOT_ACCEPTABLE = problem(406, "not_acceptable", "Accept rules out what is sent here: application/json.")
 _REQUEST_ID = header("The request's own id, or a new one.", "5f0c6f5e3c1b8a43")
 
@@ -205,6 +206,8 @@ def _marked(datasets: Datasets, import_max_bytes: int) -> dict[str, JsonDict]:
 def _complete_operation(operation: dict[str, Any], key_is_required: bool) -> None:
     responses = operation["responses"]
     responses.setdefault("406", _NOT_ACCEPTABLE)
+    if "422" in responses:  # the endpoint checks its query string
+        responses.setdefault("400", _MALFORMED_QUERY)
     for status, response in responses.items():
         headers = {"X-Request-ID": _REQUEST_ID} | response.get("headers", {})
         responses[status] = response | {"headers": headers}

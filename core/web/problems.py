@@ -33,8 +33,9 @@ from fastapi import Response
 
 PROBLEM_TYPE = "application/problem+json"
 
-# A body of a megabyte can hold a hundred thousand wrong fields, and each would take a hundred bytes to tell.
+# A body of a megabyte may have a hundred thousand wrong fields, and each takes a hundred bytes to report.
 ERRORS_SHOWN = 100
+_QUOTED_CHARACTERS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,12 @@ class FieldError:
             "detail": self.detail,
         }
         return {key: value for key, value in parts.items() if value is not None}
+
+
+def quoted(value: str) -> str:
+    """Return a value that a client sent in quotes, as JSON writes it, for use in `detail`; a long one is cut."""
+    shown = value if len(value) <= _QUOTED_CHARACTERS else f"{value[:_QUOTED_CHARACTERS]}…"
+    return json.dumps(shown.encode("utf-8", "replace").decode(), ensure_ascii=False)
 
 
 def json_pointer(path: Sequence[int | str]) -> str:

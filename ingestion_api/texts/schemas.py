@@ -2,6 +2,7 @@
 
 import math
 from datetime import datetime
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -16,25 +17,76 @@ from pydantic import (
     ValidationInfo,
     WithJsonSchema,
 )
+from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
+from sqlalchemy import RowMapping
 from typing_extensions import TypedDict
 
 from core.datasets import DEFAULT_DATASET, Datasets, Redactable
 from core.text_identity import is_visible
 from core.web.openapi import DATASET_NAME, LABEL_NAME, VISIBLE, WITHOUT_NUL
+from core.web.problems import quoted
 
 ROW_BYTES = 1024 * 1024
 METADATA_CHARACTERS = 8000
 
 
+TEXT_ID = "d4a7c5f0-7f0e-8c55-9a3e-0f3d6d9f1c2b"
+_TEXT_READ: JsonDict = {
+    "id": TEXT_ID,
+    "dataset": "toxicity",
+    "text": "You are all idiots.",
+    "claimed_label": "toxic",
+    "score": 0.93,
+    "source": "forum",
+    "external_id": "post-17",
+    "metadata": {"thread": 4},
+    "enrichment": {"language": {"code": "en", "confidence": 0.91}},
+    "status": "labelled",
+    "received_at": "2026-11-01T08:30:00.000000Z",
+    "uploaded_at": "2026-11-01T08:30:02.501200Z",
+    "labelled_at": "2026-11-02T09:12:44.120934Z",
+    "attempts": 1,
+    "last_error": None,
+    "near_duplicates": [{"id": "0c5a6e1b-9a43-8d1c-8f52-7d2b1e9a4c10", "similarity": 0.86}],
+    "trace": [
+        {"step": "received", "at": "2026-11-01T08:30:00.000000Z", "seconds_since_previous": None},
+        {"step": "uploaded", "at": "2026-11-01T08:30:02.501200Z", "seconds_since_previous": 2.5012},
+        {"step": "labelled", "at": "2026-11-02T09:12:44.120934Z", "seconds_since_previous": 88961.619734},
+    ],
+}
+_QUEUE: JsonDict = {
+    "pending": 120,
+    "uploading": 250,
+    "uploaded": 4100,
+    "failed": 2,
+    "near_duplicates": 0,
+    "oldest_pending_seconds": 1.25,
+    "open_records": 900,
+    "alerts": [
+        {
+            "dataset": "toxicity",
+            "code": "argilla_key_unknown",
+            "reason": "PUT /api/v1/datasets/…/records/bulk: Argilla answered 401: it does not know the "
+            "key in ARGILLA_API_KEY. Set ARGILLA_API_KEY to the key of an owner, …",
+            "since": "2026-11-01T08:30:00.000000Z",
+        }
+    ],
+}
+
+
+def _shown_as(example: JsonDict) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [example]})
+
+
 def _storable(value: str) -> str:
     """Refuse what Postgres cannot store."""
     if "\0" in value:
-        raise PydanticCustomError("nul_character", "must not hold NUL characters")
+        raise PydanticCustomError("nul_character", "must not have NUL characters")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise PydanticCustomError("lone_surrogate", "must not hold lone surrogates") from None
+        raise PydanticCustomError("lone_surrogate", "must not have lone surrogates") from None
     return value
 
 
@@ -63,7 +115,8 @@ def _visible(value: str) -> str:
 
 def _known_dataset(value: str, info: ValidationInfo[Datasets]) -> str:
     if value not in info.context:
-        raise PydanticCustomError("unknown_dataset", f"must be one of: {', '.join(info.context)}")
+        known = ", ".join(info.context)
+        raise PydanticCustomError("unknown_dataset", f"dataset {quoted(value)} is not one of {known}")
     return value
 
 
@@ -80,7 +133,8 @@ def _known_label(value: str, info: ValidationInfo[Datasets]) -> str:
     # Where the dataset itself is wrong there is nothing to hold the label against.
     dataset = info.context.get(info.data.get("dataset", ""))
     if dataset and value not in dataset.labels:
-        raise PydanticCustomError("unknown_label", f"must be one of: {', '.join(dataset.labels)}")
+        known = ", ".join(dataset.labels)
+        raise PydanticCustomError("unknown_label", f"label {quoted(value)} is not one of {known}")
     return value
 
 
@@ -145,11 +199,14 @@ class TextCreate(BaseModel):
 
 
 # `near_duplicate`: not shown to annotators, who are asked for its near twin; see "Enrichment" in the guide.
+_STEPS = ("received", "uploaded", "labelled")
 ShownStatus = Literal["pending", "uploaded", "labelled", "failed", "near_duplicate"]
 
 
 class Receipt(BaseModel):
     """The answer to a submission: the text is stored."""
+
+    model_config = _shown_as({"id": TEXT_ID, "status": "pending", "duplicate": False})
 
     id: UUID
     status: ShownStatus
@@ -164,6 +221,22 @@ class TraceStep(BaseModel):
     seconds_since_previous: float | None = Field(
         description="Null for the first step, and where a time is not kept."
     )
+
+
+def trace_steps(row: RowMapping | dict[str, Any]) -> list[TraceStep]:
+    """Return the steps that have happened, of a row with `received_at`, `uploaded_at`, `labelled_at` and `status`.
+
+    In the order of their times: a text that was labelled, and uploaded again since, has its upload last.
+    """
+    times = sorted((row[f"{step}_at"], step) for step in _STEPS if row[f"{step}_at"] is not None)
+    waits = [None, *((later - earlier).total_seconds() for (earlier, _), (later, _) in pairwise(times))]
+    steps = [
+        TraceStep(step=step, at=at, seconds_since_previous=wait)
+        for (at, step), wait in zip(times, waits, strict=True)
+    ]
+    if row["status"] == "failed":
+        steps.append(TraceStep(step="failed", at=None, seconds_since_previous=None))
+    return steps
 
 
 class Language(BaseModel):
@@ -190,7 +263,9 @@ class NearTwin(BaseModel):
 
 
 class TextRead(BaseModel):
-    """A text, and how far it has come."""
+    """A text with its status and times."""
+
+    model_config = _shown_as(_TEXT_READ)
 
     id: UUID
     dataset: str
@@ -221,7 +296,9 @@ class Alert(BaseModel):
 
 
 class Queue(BaseModel):
-    """How much waits where."""
+    """How many texts wait, and what blocks them."""
+
+    model_config = _shown_as(_QUEUE)
 
     pending: int = Field(description="Texts that wait for their upload.")
     uploading: int = Field(description="Texts claimed by an uploader just now.")

@@ -50,7 +50,7 @@ def test_rejected_rows_are_told_and_fail_the_run(ingestion: Program, tmp_path: P
     file.write_text("text,label\ngood,toxic\nbad,toxc\n")
     result = annotate("ingest", str(file), INGESTION_URL=ingestion.url)
     assert result.returncode == 1
-    assert "bad.csv, row 2: /label: must be one of: toxic, non_toxic" in result.stderr
+    assert 'bad.csv, row 2: /label: label "toxc" is not one of toxic, non_toxic' in result.stderr
     assert httpx.get(f"{ingestion.url}/queue").json()["pending"] == 1
 
 

@@ -166,7 +166,9 @@ def test_statistics_are_those_of_plain_python(replica: duckdb.DuckDBPyConnection
         held = [row[name] for row in ROWS if row[name] is not None]
         assert one["nan_count"] == len(ROWS) - len(held)
         assert one["nan_proportion"] == round(1 - len(held) / len(ROWS), 5)
-        if one["type"] == "string_label":
+        if one["type"] == "bool":
+            assert one["frequencies"] == Counter(map(str, held))
+        elif one["type"] == "string_label":
             assert one["frequencies"] == Counter(held)
             assert one["n_unique"] == len(set(held))
         elif one["type"] == "bool":
