@@ -90,13 +90,13 @@ def _move(sample: Sample, edge: datetime | None, reach: float, newest_first: boo
     """Return the timestamp about `reach` rows beyond `edge`; None if there are fewer rows."""
     moments, steps = sample.moments, reach / sample.rows_each
     if newest_first:
-        index = (len(moments) - 1 if edge is None else _index(moments, edge)) - steps
+        target = (len(moments) - 1 if edge is None else _index(moments, edge)) - steps
     else:
-        index = (0 if edge is None else _index(moments, edge)) + steps
-    if not 0 <= index < len(moments) - 1:
+        target = (0 if edge is None else _index(moments, edge)) + steps
+    if not 0 <= target < len(moments) - 1:
         return None
-    before = moments[int(index)]
-    return before + (moments[int(index) + 1] - before) * (index % 1)
+    before = moments[int(target)]
+    return before + (moments[int(target) + 1] - before) * (target % 1)
 
 
 def _index(moments: list[datetime], timestamp: datetime) -> float:
