@@ -28,12 +28,18 @@ _ANNOTATION = "annotator, role, value, status, created_at, updated_at"
 
 
 def list_items(cursor: duckdb.DuckDBPyConnection, page: PageQuery, window: Condition, count: int) -> list[Row]:
-    """Return the first `count` items of what comes after the page's position and is in the window."""
+    """Return the first `count` items of what comes after the page's position and is in the window.
+
+    Their ids are texts: to make a UUID of each takes Python a tenth of a page's time.
+    """
     where, values = page_conditions(page)
     within, more_values = window
     order = ordering(page.texts.order)
-    statement = f"select {READY} from items where {where} and {within} order by {order} limit ?"  # noqa: S608
-    return list_rows(cursor, statement, [*values, *more_values, count])
+    statement = f"""
+        select id::varchar, labelled_at, document from items where {where} and {within} order by {order} limit ?
+    """  # noqa: S608 - known columns only
+    found = cursor.execute(statement, [*values, *more_values, count]).fetchall()
+    return [{"id": id_, "labelled_at": labelled_at, "document": text} for id_, labelled_at, text in found]
 
 
 def list_timestamps(cursor: duckdb.DuckDBPyConnection, each: int) -> list[datetime]:

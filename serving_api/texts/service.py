@@ -165,22 +165,22 @@ class Answers:
             rows = self._search.ask(point, lambda index: list_in_order(cursor, page, page.limit + 1, index, until))
         if rows is None:
             rows = paging.list_page(cursor, page, sample, likely)
-        positions = [Position(cursors.microseconds(row["labelled_at"]), row["id"]) for row in rows]
+        following = _cursor_after(rows, page.limit, _time_rank, page.texts.fingerprint)
         rest = {"total": likely if is_counted(page.texts) else None, "version": point.version}
-        return _list(_documents(rows), positions, page.limit, page.texts, page.texts.fingerprint, rest)
+        return _list(_documents(rows), page.limit, following, page.texts.dataset, rest)
 
     def _hits(self, cursor: Connection, point: Point, page: PageQuery, until: float) -> Made:
         rows = self._search.ask(point, lambda index: list_hits(cursor, page, page.limit + 1, index, until))
         if rows is None:
             SEARCH_SCANS.inc()
             rows = list_hits(cursor, page, page.limit + 1, None, until)
-        positions = [Position(row.pop("rank"), row["id"]) for row in rows]
+        following = _cursor_after(rows, page.limit, lambda row: row["rank"], page.texts.fingerprint)
         search, items = page.texts.search, []
         for row in rows:  # DuckDB's interrupt does not reach here
             check_time(until)
             items.append(_with(row["document"], {"highlights": search.highlights(row["text"])}))
         rest = {"total": None, "version": point.version}
-        return _list(items, positions, page.limit, page.texts, page.texts.fingerprint, rest)
+        return _list(items, page.limit, following, page.texts.dataset, rest)
 
     def ready_or_none(self, key: bytes) -> Answer | None:
         """Return a cached response, if it is of the newest version."""
@@ -204,8 +204,8 @@ class Answers:
 
 def _disputed(cursor: Connection, version: int, query: DisputedQuery) -> Made:
     rows = repository.list_disputed(cursor, query, query.limit + 1)
-    positions = [Position(row.pop("urgency"), row["id"]) for row in rows]
-    return _list(_documents(rows), positions, query.limit, query.texts, query.fingerprint, {"version": version})
+    following = _cursor_after(rows, query.limit, lambda row: row["urgency"], query.fingerprint)
+    return _list(_documents(rows), query.limit, following, query.texts.dataset, {"version": version})
 
 
 def _agreement(cursor: Connection, version: int, query: AgreementQuery) -> Made:
@@ -216,19 +216,23 @@ def _annotators(cursor: Connection, version: int, query: TextsQuery) -> Made:
     return _document(service.make_annotators(cursor, query), query.dataset, version)
 
 
-def _list(
-    items: list[str],
-    positions: list[Position],
-    limit: int,
-    texts: TextsQuery,
-    fingerprint: bytes,
-    rest: dict[str, int | None],
-) -> Made:
-    """Make a page of the first `limit` items and the other members; a further item means that a page follows."""
-    following = cursors.encode(positions[limit - 1], fingerprint) if len(items) > limit else None
+def _cursor_after(rows: list[Row], limit: int, rank: Callable[[Row], int], fingerprint: bytes) -> str | None:
+    """Return the cursor after the first `limit` rows; None if no more rows follow."""
+    if len(rows) <= limit:
+        return None
+    last = rows[limit - 1]
+    return cursors.encode(Position(rank(last), UUID(str(last["id"]))), fingerprint)
+
+
+def _time_rank(row: Row) -> int:
+    return cursors.microseconds(row["labelled_at"])
+
+
+def _list(items: list[str], limit: int, following: str | None, dataset: str, rest: dict[str, int | None]) -> Made:
+    """Make a page of the first `limit` items and the other members."""
     tail = orjson.dumps({"next_cursor": following} | rest)
     body = b'{"items":[%b],%b' % (",".join(items[:limit]).encode(), tail[1:])
-    return Made(body, texts.dataset, following)
+    return Made(body, dataset, following)
 
 
 def _documents(rows: list[Row]) -> list[str]:

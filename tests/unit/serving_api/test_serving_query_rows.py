@@ -126,7 +126,7 @@ def found(replica: duckdb.DuckDBPyConnection, **parameters: Any) -> set[str]:
     """The names of the rows that GET /texts with these parameters leaves."""
     checked = TextsParameters.model_validate(parameters)
     page = page_query(checked, checked.label, DATASETS)
-    ids = {row["id"] for row in list_items(replica, page, ALL, 100)}
+    ids = {UUID(row["id"]) for row in list_items(replica, page, ALL, 100)}
     return {name for name in ROWS if id_of(name) in ids}
 
 
@@ -183,8 +183,8 @@ def test_pages_go_on_behind_their_cursor_and_ids_decide_between_equal_times(
         if not rows:
             break
         [row] = rows
-        walked.append(row["id"])
-        position = Position(microseconds(row["labelled_at"]), row["id"])
+        walked.append(UUID(row["id"]))
+        position = Position(microseconds(row["labelled_at"]), UUID(row["id"]))
         parameters["cursor"] = encode(position, page.texts.fingerprint)
     same_time = [name for name in TOXICITY if name not in {"earlier", "later"}]
     newest = ["later", *same_time, "earlier"]

@@ -98,7 +98,7 @@ def test_page_is_that_of_a_plain_sort(
         page = PageQuery(page.texts, limit, Position(cursors.microseconds(moment), id_))
     sample = Sample(sorted(sampled), rows_each)
     found = list_page(items_table, page, sample, texts)
-    assert [row["id"] for row in found] == _expected(items, page)
+    assert [uuid.UUID(row["id"]) for row in found] == _expected(items, page)
 
 
 @given(MOMENTS)
