@@ -6,7 +6,7 @@ import psycopg
 import typer
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from cli import annotators, gold, keys, snapshot, uploads
+from cli import annotators, gold, import_jobs, keys, snapshot, uploads
 from cli.audit import audit
 from cli.backup import commands as backup
 from cli.console import err, printable
@@ -34,6 +34,7 @@ app.command("demo-data")(demo_data)
 app.add_typer(annotators.app, name="annotators")
 app.add_typer(backup.app, name="backup")
 app.add_typer(gold.app, name="gold")
+app.add_typer(import_jobs.app, name="imports")
 app.add_typer(keys.app, name="keys")
 app.add_typer(snapshot.app, name="snapshot")
 app.add_typer(uploads.app, name="uploads")

@@ -17,13 +17,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from core import models
+from core.tables.rows import ROW_BYTES
 from core.tracing.tracing import note_step, tracing
 from core.web.problems import BadSignature, Malformed, RequestTimeout, TooLarge, Unavailable, UnsupportedType
 from core.web.rate_limits import Turns, client_name
 from ingestion_api import metrics
 from ingestion_api.dependencies import read_body
 from ingestion_api.texts import repository
-from ingestion_api.texts.schemas import ROW_BYTES
 
 _HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
 _ID = re.compile(r"[\x21-\x7e]{1,200}")

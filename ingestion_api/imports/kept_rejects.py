@@ -2,6 +2,20 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
+
+
+def to_storable(value: Any) -> Any:
+    """Return what a refusal says, without characters that Postgres or JSON cannot hold: it may quote the body."""
+    match value:
+        case str():
+            return value.replace("\0", "\ufffd").encode(errors="replace").decode()
+        case dict():
+            return {to_storable(name): to_storable(part) for name, part in value.items()}
+        case list():
+            return [to_storable(part) for part in value]
+    return value
+
 
 StoredReject = tuple[int, str, str, str | None]  # row, code, detail, fields as JSON
 

@@ -1,30 +1,13 @@
 """A rejected row as JSON: to be corrected and sent again, and for forgetting to find texts in it.
 
-The row is kept as it was read, before columns are mapped. What JSON has no type for is written like this:
-
-| value | JSON |
-|---|---|
-| bytes that are UTF-8 | their text |
-| other bytes | `{"base64": "…"}` |
-| a date, a time, both | text as in ISO 8601 |
-| a duration | text as in ISO 8601, in days and seconds: `P1DT2.5S` |
-| a decimal, a large integer | a number with all its digits |
-| not a number, infinity | `"NaN"`, `"Infinity"`, `"-Infinity"` |
-
-Anything else is not kept: a text could hide in its string form.
+The row is kept as it was read, before columns are mapped (`bulk.exact_json`). What has no JSON is not kept: a text
+could hide in its string form.
 """
 
-from base64 import b64encode
-from datetime import date, time, timedelta
-from decimal import Decimal
-from math import isfinite, isnan
 from typing import Any
 
-import msgspec
-import orjson
-
-from ingestion_api.bulk.columns import RowRefused
-from ingestion_api.texts.quick_submission import QuickSubmission
+from core.tables.rows import RowRefused
+from ingestion_api.bulk.exact_json import to_exact_json
 
 _FIELDS_BYTES = 64 * 1024
 
@@ -34,45 +17,7 @@ def to_json(fields: Any) -> str | None:
     if isinstance(fields, RowRefused):
         return None
     try:
-        encoded = orjson.dumps(_plain(fields))
-    except (
-        TypeError,
-        ValueError,
-        RecursionError,
-    ):  # lone surrogates, integers of thousands of digits, deep nesting
+        encoded = to_exact_json(fields)
+    except (TypeError, ValueError, RecursionError):  # lone surrogates, integers of many digits, deep nesting
         return None
-    return encoded.decode() if len(encoded) <= _FIELDS_BYTES else None
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, QuickSubmission):
-        value = {name: field for name, field in msgspec.structs.asdict(value).items() if field is not None}
-    if isinstance(value, dict):
-        return {name: _plain(field) for name, field in value.items()}
-    if isinstance(value, list | tuple):  # a map in Parquet is a list of pairs
-        return [_plain(element) for element in value]
-    return value if value is None or isinstance(value, str | bool) else _scalar(value)
-
-
-def _scalar(value: Any) -> Any:
-    match value:
-        case float() | Decimal() if not isfinite(value):
-            return "NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity"
-        case float():
-            return value
-        case int() | Decimal():
-            return orjson.Fragment(str(value))
-        case date() | time():  # a datetime is a date
-            return value.isoformat()
-        case timedelta():
-            return msgspec.to_builtins(value)
-        case bytes():
-            return _text_of(value)
-    raise TypeError(f"JSON has no {type(value).__name__}")
-
-
-def _text_of(value: bytes) -> str | dict[str, str]:
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return {"base64": b64encode(value).decode()}
+    return encoded if len(encoded.encode()) <= _FIELDS_BYTES else None

@@ -18,9 +18,9 @@ from core.database import connect_in_thread
 from core.datasets import Datasets
 from core.models import ImportState
 from core.settings import DatabaseSettings
+from core.tables.decoding import decode
 from core.web.problems import Problem
 from ingestion_api.bulk.batches import Batch
-from ingestion_api.bulk.decoding import decode
 from ingestion_api.bulk.parameters import BulkParameters, make_upload
 from ingestion_api.bulk.process import prepare_process, tracing_for
 from ingestion_api.bulk.store import Counts, Cursor, Journal, store_bulk

@@ -42,11 +42,17 @@ TEXT_CREATED: Responses = {
 _ROWS = [{"text": "You are all idiots.", "label": "toxic"}, {"text": "Thanks!"}]
 _TEXT_ROWS = {
     "application/x-ndjson": '{"text": "You are all idiots.", "label": "toxic"}\n{"text": "Thanks!"}\n',
+    "application/jsonl": '{"text": "You are all idiots.", "label": "toxic"}\n{"text": "Thanks!"}\n',
     "text/csv": "text,label\nYou are all idiots.,toxic\nThanks!,\n",
+    "text/tab-separated-values": "text\tlabel\nYou are all idiots.\ttoxic\nThanks!\t\n",
 }
 # The second kind of row says what is true: whatever a row is, a bad one costs only itself.
 _ARRAY = {"type": "array", "items": {"anyOf": [reference(TextCreate), {"description": "Rejected, alone."}]}}
-_ROW_ERROR = {"row": 3, "code": "unknown_label", "detail": "/label: must be one of: toxic, non_toxic"}
+_ROW_ERROR = {
+    "row": 3,
+    "code": "unknown_label",
+    "detail": 'label "1" is not one of toxic, non_toxic; map it with label_map=1:toxic',
+}
 _COUNTS = {"received": 3, "accepted": 1, "duplicates": 1, "rejected": 1}
 _NOTHING_STORED = {"received": 3, "accepted": 0, "duplicates": 0, "rejected": 1}
 
@@ -55,7 +61,14 @@ BULK_BODY: dict[str, Any] = {
     "content": {
         "application/json": {"schema": _ARRAY, "example": _ROWS},
         **{kind: {"schema": {"type": "string"}, "example": rows} for kind, rows in _TEXT_ROWS.items()},
-        "application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}},
+        **{
+            kind: {"schema": {"type": "string", "format": "binary"}}
+            for kind in (
+                "application/vnd.apache.parquet",
+                "application/parquet",
+                "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+            )
+        },
     },
 }
 BULK_STORED: Responses = {

@@ -22,7 +22,6 @@ from typing_extensions import TypedDict
 from core.datasets import DEFAULT_DATASET, Datasets, Redactable
 from core.web.openapi import DATASET_NAME, LABEL_NAME, NOT_BLANK, WITHOUT_NUL
 
-ROW_BYTES = 1024 * 1024
 METADATA_CHARACTERS = 8000
 
 

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestion_api.bulk.columns import RowRefused
-from ingestion_api.bulk.mapping import map_object
+from core.datasets import load_datasets
+from core.tables.rows import RowRefused
+from ingestion_api.bulk.mapping import ObjectMapping
+from ingestion_api.bulk.parameters import BulkParameters
 from ingestion_api.imports.rejected_fields import to_json
-from ingestion_api.texts.quick_submission import read_quickly
+from ingestion_api.texts.quick_submission import QuickSubmission, read_quickly
 
 
 @pytest.mark.parametrize(
@@ -67,6 +69,8 @@ def test_json_comes_back_as_it_was(value: Any) -> None:
 
 def test_a_quick_submission_is_kept_as_it_was_sent() -> None:
     row = read_quickly(b'{"text": "a", "label": "Toxic", "metadata": {"n": 1}, "source": null}')
-    mapped = map_object({"source": "file", "dataset": "toxicity"}, {"Toxic": "toxic"})(row)
+    wanted = BulkParameters(source="file", dataset="toxicity", label_map="Toxic:toxic").wanted()
+    mapped = ObjectMapping(wanted, load_datasets(None))(row)
+    assert isinstance(mapped, QuickSubmission)
     assert (mapped.source, mapped.dataset, mapped.label) == ("file", "toxicity", "toxic")
     assert to_json(row) == '{"text":"a","label":"Toxic","metadata":{"n":1}}'
