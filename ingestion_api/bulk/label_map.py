@@ -102,6 +102,11 @@ class LabelMap:
         found = ((_COMPARISON.fullmatch(theirs), ours) for theirs, ours in pairs.items())
         self._comparisons = [Threshold(_COMPARE[m[1]], float(m[2]), ours) for m, ours in found if m]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether labels stay as they are."""
+        return not self._pairs
+
     def find(self, value: Any) -> str | None:
         """Return our label for theirs, or theirs where the map says nothing about it; None for none.
 
