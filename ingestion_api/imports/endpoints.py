@@ -16,6 +16,7 @@ from core.audit import Action, Entry, caller, noting, write_line
 from core.tables.decoding import require_encoding
 from core.tables.opening import MEDIA_TYPES
 from core.web.keys import allowed_datasets
+from core.web.negotiation import Router
 from core.web.problems import Problem, Unavailable
 from core.web.rate_limits import client_name
 from ingestion_api.bulk.parameters import BulkParameters, check_parameters, read_content_type
@@ -45,10 +46,20 @@ from ingestion_api.imports.upload import (
 )
 from ingestion_api.settings import IngestionSettings
 
+router = Router(tags=["imports"])
+
 _SHOWN_ERRORS = 100
 _PAGE_REJECTS = 1000
 
 
+@router.post(
+    "/imports",
+    status_code=202,
+    response_model=ImportRead,
+    summary="Hand in a long file",
+    openapi_extra={"requestBody": docs.IMPORT_BODY},
+    responses=docs.IMPORT_MADE,
+)
 async def create_import(
     request: Request,
     datasets: DatasetsDep,
@@ -80,6 +91,12 @@ async def create_import(
     return await _answer(request, id_)
 
 
+@router.post(
+    "/imports/preview",
+    summary="See how a file would be read",
+    openapi_extra={"requestBody": docs.IMPORT_BODY},
+    responses=docs.IMPORT_PREVIEWED,
+)
 async def preview_import(
     request: Request, datasets: DatasetsDep, parameters: Annotated[BulkParameters, Query()]
 ) -> Preview:
@@ -124,6 +141,14 @@ async def _preview_in_process(request: Request, preview: PreviewRequest) -> dict
         raise Unavailable("The process that read the body is gone. Send it again.", code="bulk_crashed") from None
 
 
+@router.patch(
+    "/imports/{id}",
+    status_code=202,
+    response_model=ImportRead,
+    summary="Go on with the upload",
+    openapi_extra={"requestBody": docs.PART_BODY},
+    responses=docs.IMPORT_CONTINUED,
+)
 async def continue_import(
     id: UUID,  # noqa: A002 - the path's own word
     request: Request,
@@ -162,6 +187,13 @@ def _import_read(row: RowMapping, errors: Sequence[RowMapping]) -> ImportRead:
     return ImportRead.model_validate(import_fields(row) | {"errors": [dict(error) for error in errors]})
 
 
+@router.head(
+    "/imports/{id}",
+    status_code=204,
+    response_class=Response,
+    summary="Where to go on with the upload",
+    responses=docs.OFFSET_READ,
+)
 async def read_offset(id: UUID, request: Request, connection: ConnectionDep) -> Response:  # noqa: A002
     """Tell how much of the body is stored."""
     row = await repository.get_import(connection, id)
@@ -169,12 +201,22 @@ async def read_offset(id: UUID, request: Request, connection: ConnectionDep) -> 
     return Response(status_code=204, headers=headers)
 
 
+@router.get(
+    "/imports/{id}",
+    summary="How far it has come",
+    responses=docs.IMPORT_READ,
+)
 async def read_import(id: UUID, connection: ConnectionDep) -> ImportRead:  # noqa: A002
     """Return an import with its progress, its counts and its first errors."""
     row = await repository.get_import(connection, id)
     return _import_read(row, await repository.list_rejects(connection, id, 0, _SHOWN_ERRORS))
 
 
+@router.get(
+    "/imports",
+    summary="Imports, newest first",
+    responses=docs.IMPORTS_LISTED,
+)
 async def list_imports(
     request: Request,
     response: Response,
@@ -193,6 +235,13 @@ async def list_imports(
     return ImportList(items=items, next_cursor=next_cursor)
 
 
+@router.delete(
+    "/imports/{id}",
+    status_code=204,
+    response_class=Response,
+    summary="Stop it and forget it",
+    responses=docs.IMPORT_DELETED,
+)
 async def delete_import(id: UUID, request: Request, connection: ConnectionDep) -> Response:  # noqa: A002
     """Stop an import and forget it. Rows that are stored stay."""
     entry = Entry("ingestion_api", caller(request), Action.IMPORT_DELETED, [str(id)])
@@ -203,6 +252,12 @@ async def delete_import(id: UUID, request: Request, connection: ConnectionDep) -
     return Response(status_code=204)
 
 
+@router.get(
+    "/imports/{id}/rejects",
+    response_class=StreamingResponse,
+    summary="The rows that were rejected, and why",
+    responses=docs.REJECTS_READ,
+)
 async def read_rejects(id: UUID, request: Request) -> StreamingResponse:  # noqa: A002
     """Stream the rejected rows so far as NDJSON, in their order."""
     async with lend_connection(request) as connection:
@@ -223,80 +278,6 @@ def _line(row: RowMapping) -> bytes:
     return orjson.dumps(dict(row) | {"fields": fields}, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def add_import_endpoints(router: APIRouter) -> None:
+def add_import_endpoints(guarded: APIRouter) -> None:
     """Add the paths of imports."""
-    add = router.add_api_route
-    add(
-        "/imports",
-        create_import,
-        methods=["POST"],
-        tags=["imports"],
-        status_code=202,
-        response_model=ImportRead,
-        summary="Hand in a long file",
-        openapi_extra={"requestBody": docs.IMPORT_BODY},
-        responses=docs.IMPORT_MADE,
-    )
-    add(
-        "/imports/preview",
-        preview_import,
-        methods=["POST"],
-        tags=["imports"],
-        summary="See how a file would be read",
-        openapi_extra={"requestBody": docs.IMPORT_BODY},
-        responses=docs.IMPORT_PREVIEWED,
-    )
-    add(
-        "/imports",
-        list_imports,
-        tags=["imports"],
-        summary="Imports, newest first",
-        responses=docs.IMPORTS_LISTED,
-    )
-    # Before GET, which answers HEAD as well.
-    add(
-        "/imports/{id}",
-        read_offset,
-        methods=["HEAD"],
-        tags=["imports"],
-        status_code=204,
-        response_class=Response,
-        summary="Where to go on with the upload",
-        responses=docs.OFFSET_READ,
-    )
-    add(
-        "/imports/{id}",
-        read_import,
-        tags=["imports"],
-        summary="How far it has come",
-        responses=docs.IMPORT_READ,
-    )
-    add(
-        "/imports/{id}",
-        continue_import,
-        methods=["PATCH"],
-        tags=["imports"],
-        status_code=202,
-        response_model=ImportRead,
-        summary="Go on with the upload",
-        openapi_extra={"requestBody": docs.PART_BODY},
-        responses=docs.IMPORT_CONTINUED,
-    )
-    add(
-        "/imports/{id}",
-        delete_import,
-        methods=["DELETE"],
-        tags=["imports"],
-        status_code=204,
-        response_class=Response,
-        summary="Stop it and forget it",
-        responses=docs.IMPORT_DELETED,
-    )
-    add(
-        "/imports/{id}/rejects",
-        read_rejects,
-        tags=["imports"],
-        response_class=StreamingResponse,
-        summary="The rows that were rejected, and why",
-        responses=docs.REJECTS_READ,
-    )
+    guarded.include_router(router)
