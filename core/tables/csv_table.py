@@ -12,6 +12,7 @@ from core.web.problems import Malformed, TooLarge
 
 DELIMITERS = {",": ",", ";": ";", "|": "|", "tab": "\t"}
 _NEWLINE = re.compile("[\r\n]")
+_EXCEL_DELIMITER = re.compile('"?sep=([,;|\t])"?\r?\n')  # a first line that Excel reads, and some programs write
 
 # Each row that has to be read again costs as much as it is long. More than this, and the body is not CSV.
 _REREAD_CHARACTERS = 64 * ROW_BYTES
@@ -39,6 +40,9 @@ def open_csv(chunks: Iterable[bytes], charset: str | None, delimiter: str | None
     lines = _Lines(characters)
     try:
         first = _first_line(lines)
+        if told := _EXCEL_DELIMITER.fullmatch(first):
+            delimiter = delimiter or told[1]
+            next(lines)
         delimiter = delimiter or _find_delimiter(first)
         # `strict` refuses what other programs would read in another way.
         rows = csv.reader(lines, strict=True, delimiter=delimiter)

@@ -1,6 +1,7 @@
 """Bodies of characters: their encoding, and their lines."""
 
 import codecs
+import re
 from collections.abc import Iterable, Iterator
 from typing import AnyStr
 
@@ -49,6 +50,10 @@ _WITHOUT_BYTES = ("utf-16", "utf-32")  # in which a wrong byte has no place of i
 _LIKELY = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "koi8_r", "shift_jis", "gb18030", "big5", "euc_kr"]
 
 
+_NOT_ASCII = re.compile(rb"[\x80-\xff]")
+_GUESSED_BYTES = 16 * 1024
+
+
 def require_charset(name: str) -> str:
     """Return Python's name of an encoding.
 
@@ -68,6 +73,9 @@ def require_charset(name: str) -> str:
 
 def guess_charset(sample: bytes) -> str | None:
     """Return what the web calls the encoding that these bytes are most likely in; None if there is no telling."""
+    first = _NOT_ASCII.search(sample)
+    start = max(0, first.start() - _GUESSED_BYTES // 2) if first else 0
+    sample = sample[start : start + _GUESSED_BYTES]
     best = charset_normalizer.from_bytes(sample, cp_isolation=_LIKELY).best()
     if best is None:
         return None

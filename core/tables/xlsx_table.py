@@ -17,8 +17,8 @@ from core.tables.rows import ROW_BYTES, TOO_LONG, Row, RowRefused, Table, TableC
 from core.tables.spool import spooled
 from core.web.problems import Malformed, TooLarge
 
-_MOST_BYTES = 256 * 1024 * 1024  # of all parts, unpacked
-_MOST_CELLS = 8_000_000
+_MOST_BYTES = 128 * 1024 * 1024  # of all parts, unpacked
+_MOST_CELLS = 4_000_000
 _STEP_BYTES = 1024 * 1024
 _OVERLAP_BYTES = 64
 _CELL = re.compile(rb"""\sr\s*=\s*["']([A-Za-z]{1,4})?([0-9]{1,9})["']""")

@@ -17,7 +17,10 @@ _ELEMENT_CHARACTERS = 50
 # A row of 1 MiB may have a hundred thousand wrong fields with long names.
 _TOLD_ERRORS = 10
 _DETAIL_CHARACTERS = 2000
-_REMEDIES = {"extra_forbidden": "unknown field; metadata=all keeps other fields, metadata=none leaves them out"}
+_REMEDIES = {
+    "extra_forbidden": "unknown field; metadata=all keeps other fields, metadata=none leaves them out",
+    "missing": "is missing; name the field that holds it with text=FIELD",
+}
 
 
 @dataclass(frozen=True, slots=True)

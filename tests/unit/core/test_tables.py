@@ -451,3 +451,7 @@ def test_rows_before_junk_are_read_the_last_one_too(compress: Callable[[bytes], 
 
 def test_zeros_behind_gzip_are_padding() -> None:
     assert list(read("ndjson", [gzip.compress(b'{"a": 1}') + bytes(1000)])) == [(1, {"a": 1})]
+
+
+def test_a_first_line_that_tells_excel_the_delimiter_is_no_header() -> None:
+    assert list(read("csv", [b"sep=;\r\na,b;c\r\n1;2\r\n"])) == [(1, {"a,b": "1", "c": "2"})]
