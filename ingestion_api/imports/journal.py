@@ -7,7 +7,7 @@ from uuid import UUID
 
 import psycopg
 
-from ingestion_api.imports.kept_rejects import StoredReject, to_storable
+from ingestion_api.imports.rejects import StoredReject, to_storable
 
 _CHUNK = 'select data from import_chunks where import_id = %s and "offset" = %s'
 

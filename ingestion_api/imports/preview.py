@@ -21,7 +21,7 @@ from ingestion_api.bulk.parameters import BulkParameters, make_upload, open_body
 from ingestion_api.bulk.process import prepare_process
 from ingestion_api.bulk.proposal import Profile, profile_rows, propose
 from ingestion_api.bulk.watch import reporting_to
-from ingestion_api.imports.kept_rejects import to_storable
+from ingestion_api.imports.rejects import to_storable
 from ingestion_api.imports.schemas import (
     ErrorGroup,
     Preview,

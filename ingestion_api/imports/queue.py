@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.web.problems import Problem
 from ingestion_api.bulk.store import Counts
-from ingestion_api.imports.kept_rejects import to_storable
+from ingestion_api.imports.rejects import to_storable
 from ingestion_api.imports.run import Claim
 
 _STEP_CHUNKS = 32

@@ -26,8 +26,7 @@ from ingestion_api.bulk.process import prepare_process, tracing_for
 from ingestion_api.bulk.store import Counts, Cursor, Journal, store_bulk
 from ingestion_api.bulk.watch import report_each, reporting_to, waiting_for_postgres
 from ingestion_api.imports import journal
-from ingestion_api.imports.kept_rejects import KeptRejects, StoredReject
-from ingestion_api.imports.rejected_fields import to_json
+from ingestion_api.imports.rejects import KeptRejects, StoredReject, to_json
 from ingestion_api.settings import IngestionSettings
 
 # Postgres ends a long insert soon after the process that wanted it is gone.

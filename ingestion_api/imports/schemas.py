@@ -9,7 +9,7 @@ from sqlalchemy import RowMapping
 
 from core.web.openapi import IMPORT_BYTES
 from core.web.problems import Problem
-from ingestion_api.imports.kept_rejects import to_storable
+from ingestion_api.imports.rejects import to_storable
 from ingestion_api.texts.schemas import RowError
 
 # What a structured integer of HTTP can hold (RFC 9651).
