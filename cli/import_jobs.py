@@ -63,7 +63,7 @@ def show(id_: Annotated[UUID, typer.Argument(metavar="ID")]) -> None:
     ):
         table.add_row(name, printable(value))
     out.print(table)
-    for line in imports.group_errors(found["errors"]):
+    for line in imports.describe_groups(found["error_groups"]):
         err.print(printable(line), soft_wrap=True)
     if found["problem"]:
         err.print(imports.explain(found["problem"]), style="red", soft_wrap=True)

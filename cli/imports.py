@@ -142,20 +142,16 @@ def reason(answer: httpx.Response) -> str:
 
 def explain(problem: dict[str, Any]) -> str:
     """Return what a problem says, with its first errors, where it does not say them itself."""
-    errors = problem.get("errors", [])
-    of_rows = group_errors([error for error in errors if "row" in error])
-    others = [e["detail"] for e in errors if "row" not in e and e["detail"] not in problem["detail"]]
+    of_rows = describe_groups(problem.get("error_groups", []))
+    errors = (error for error in problem.get("errors", []) if "row" not in error)
+    others = [error["detail"] for error in errors if error["detail"] not in problem["detail"]]
     return "\n  ".join(map(printable, [problem["detail"], *of_rows, *others[:_SHOWN_REASONS]]))
 
 
-def group_errors(errors: list[dict[str, Any]]) -> list[str]:
+def describe_groups(groups: list[dict[str, Any]]) -> list[str]:
     """Return a line for each reason why rows were rejected, with their number and the first of them."""
-    rows: dict[tuple[str, str], list[int]] = {}
-    for error in errors:
-        rows.setdefault((error["detail"], error["code"]), []).append(error["row"])
-    lines = [f"{name_rows(len(found), found)}: {detail} ({code})" for (detail, code), found in rows.items()]
-    more = [f"and {len(lines) - _SHOWN_REASONS} other reasons"] if len(lines) > _SHOWN_REASONS else []
-    return [*lines[:_SHOWN_REASONS], *more]
+    shown = [f"{name_rows(g['count'], g['rows'])}: {g['detail']} ({g['code']})" for g in groups[:_SHOWN_REASONS]]
+    return [*shown, "and other reasons"] if len(groups) > _SHOWN_REASONS else shown
 
 
 def name_rows(count: int, numbers: list[int]) -> str:

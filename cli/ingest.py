@@ -170,11 +170,11 @@ def _report(results: dict[Path, dict[str, Any]]) -> None:
     for file, result in results.items():
         if result["state"] != "done":
             problem = result["problem"] or {"detail": f"the import was {result['state']}."}
-            fail(f"{file}: {imports.explain(problem | {'errors': result['errors']})}")
+            fail(f"{file}: {imports.explain(problem | {'error_groups': result['error_groups']})}")
         kept = result.get("rejects_kept", result["rejected"])
         if kept < result["rejected"]:
             err.print(f"{file.name}: only the first {kept} rejected rows are kept.", markup=False)
-        for line in imports.group_errors(result["errors"]):
+        for line in imports.describe_groups(result["error_groups"]):
             err.print(printable(f"{file.name}, {line}"), soft_wrap=True)
     if any(result["rejected"] for result in results.values()):
         raise typer.Exit(1)

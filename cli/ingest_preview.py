@@ -71,9 +71,8 @@ def _show(file: Path, preview: dict[str, Any]) -> None:
     out.print(rows)
     extent = "all rows" if preview["complete"] else "the first rows"
     out.print(f"Of {extent}, {preview['received']:,}, {preview['rejected']:,} would be rejected.")
-    for group in preview["errors"]:
-        found = imports.name_rows(group["count"], group["rows"])
-        err.print(printable(f"{found}: {group['detail']} ({group['code']})"), soft_wrap=True)
+    for line in imports.describe_groups(preview["errors"]):
+        err.print(printable(line), soft_wrap=True)
     if preview["problem"] is not None:
         err.print(f"{file.name}: {imports.explain(preview['problem'])}", style="red", soft_wrap=True)
         return

@@ -17,6 +17,9 @@ _ELEMENT_CHARACTERS = 50
 # A row of 1 MiB may have a hundred thousand wrong fields with long names.
 _TOLD_ERRORS = 10
 _DETAIL_CHARACTERS = 2000
+_MOST_REASONS = 100
+_SHOWN_REASONS = 20
+_GROUP_ROWS = 5
 _REMEDIES = {
     "extra_forbidden": "unknown field; metadata=all keeps other fields, metadata=none leaves them out",
     "missing": "is missing; name the field that holds it with text=FIELD",
@@ -138,3 +141,34 @@ def _count_characters(fields: object) -> int:
             return sum(_ELEMENT_CHARACTERS + _count_characters(value) for value in fields)
         case _:
             return _ELEMENT_CHARACTERS
+
+
+@dataclass(slots=True)
+class Reasons:
+    """Why rows were rejected: each reason once, with its number of rows and the first of them."""
+
+    _groups: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+
+    def add(self, rejects: Iterable[Reject]) -> None:
+        """Count rejected rows; of very many reasons the first are kept."""
+        for reject in rejects:
+            group = self._groups.get((reject.code, reject.detail))
+            if group is None:
+                if len(self._groups) == _MOST_REASONS:
+                    continue
+                group = {"code": reject.code, "detail": reject.detail, "count": 0, "rows": []}
+                self._groups[reject.code, reject.detail] = group
+            group["count"] += 1
+            if len(group["rows"]) < _GROUP_ROWS:
+                group["rows"].append(reject.row)
+
+    def as_list(self) -> list[dict[str, Any]]:
+        """Return the commonest, as they travel on the wire."""
+        return sorted(self._groups.values(), key=lambda group: -int(group["count"]))[:_SHOWN_REASONS]
+
+
+def group_rejects(rejects: Iterable[Reject]) -> list[dict[str, Any]]:
+    """Return the commonest reasons, as they travel on the wire."""
+    reasons = Reasons()
+    reasons.add(rejects)
+    return reasons.as_list()

@@ -33,7 +33,8 @@ _LISTED: dict[str, Any] = {
     "rejects_kept": 1,
     "problem": None,
 }
-_IMPORT = _LISTED | {"errors": [_ROW_ERROR]}
+_ERROR_GROUP = {"code": _ROW_ERROR["code"], "detail": _ROW_ERROR["detail"], "count": 1, "rows": [3]}
+_IMPORT = _LISTED | {"errors": [_ROW_ERROR], "error_groups": [_ERROR_GROUP]}
 
 _OFFSET = header("Bytes of the body that are stored.", "16777216")
 _COMPLETE = header("`?1`: the whole body is stored.", "?0")

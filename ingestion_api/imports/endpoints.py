@@ -11,6 +11,7 @@ from anyio import BrokenWorkerProcess
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy import RowMapping
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.audit import Action, Entry, caller, noting, write_line
 from core.tables.decoding import require_encoding
@@ -176,15 +177,18 @@ async def _answer(request: Request, id_: UUID) -> Response:
     settings: IngestionSettings = request.app.state.settings
     async with lend_connection(request) as connection:
         row = await repository.get_import(connection, id_)
-        errors = await repository.list_rejects(connection, id_, 0, _SHOWN_ERRORS)
+        found = await _read(connection, row)
     headers = upload_headers(row, settings) | {"Location": f"/imports/{id_}"}
     if request.method == "PATCH" and row["received_at"] is None:
         return Response(status_code=204, headers=headers)
-    return Response(_import_read(row, errors).model_dump_json(), 202, headers, "application/json")
+    return Response(found.model_dump_json(), 202, headers, "application/json")
 
 
-def _import_read(row: RowMapping, errors: Sequence[RowMapping]) -> ImportRead:
-    return ImportRead.model_validate(import_fields(row) | {"errors": [dict(error) for error in errors]})
+async def _read(connection: AsyncConnection, row: RowMapping) -> ImportRead:
+    errors = await repository.list_rejects(connection, row["id"], 0, _SHOWN_ERRORS)
+    reasons = await repository.list_reasons(connection, row["id"])
+    found = {"errors": list(map(dict, errors)), "error_groups": list(map(dict, reasons))}
+    return ImportRead.model_validate(import_fields(row) | found)
 
 
 @router.head(
@@ -209,7 +213,7 @@ async def read_offset(id: UUID, request: Request, connection: ConnectionDep) -> 
 async def read_import(id: UUID, connection: ConnectionDep) -> ImportRead:  # noqa: A002
     """Return an import with its progress, its counts and its first errors."""
     row = await repository.get_import(connection, id)
-    return _import_read(row, await repository.list_rejects(connection, id, 0, _SHOWN_ERRORS))
+    return await _read(connection, row)
 
 
 @router.get(

@@ -1,6 +1,5 @@
 """Reads the beginning of a body as an import would, and stores nothing. In a process of its own."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,7 +14,7 @@ from core.tables.opening import MEDIA_TYPES
 from core.tables.rows import ColumnsRefused, RowRefused, Table
 from core.tables.text_lines import guess_charset
 from core.web.problems import Problem
-from ingestion_api.bulk.batches import Batch, Reject, check_row
+from ingestion_api.bulk.batches import Batch, check_row, group_rejects
 from ingestion_api.bulk.mapping import find_metadata, find_roles
 from ingestion_api.bulk.parameters import BulkParameters, make_upload, open_body
 from ingestion_api.bulk.process import prepare_process
@@ -23,7 +22,6 @@ from ingestion_api.bulk.proposal import Profile, profile_rows, propose
 from ingestion_api.bulk.watch import reporting_to
 from ingestion_api.imports.rejects import to_storable
 from ingestion_api.imports.schemas import (
-    ErrorGroup,
     Preview,
     PreviewColumn,
     PreviewRow,
@@ -31,6 +29,7 @@ from ingestion_api.imports.schemas import (
     PreviewValue,
 )
 from ingestion_api.settings import IngestionSettings
+from ingestion_api.texts.schemas import ErrorGroup
 from ingestion_api.texts.submissions import NewText
 
 # Of most formats the beginning is read; the index of Parquet and .xlsx is at the end.
@@ -39,8 +38,6 @@ WHOLE_BYTES = 16 * FIRST_BYTES
 
 _ROWS = 2000
 _SHOWN_ROWS = 20
-_SHOWN_ERRORS = 20
-_GROUP_ROWS = 5
 _PROFILED_ROWS = 1000
 
 
@@ -115,7 +112,7 @@ def _preview(request: PreviewRequest) -> Preview:
         rejected=len(checked.batch.rejects),
         complete=checked.is_complete,
         rows=[PreviewRow(row=n, submission=_submission(row)) for n, row in checked.first()],
-        errors=group_errors(checked.batch.rejects),
+        errors=[ErrorGroup.model_validate(group) for group in group_rejects(checked.batch.rejects)],
         problem=None if checked.problem is None else checked.problem.as_dict(),
     )
 
@@ -246,16 +243,3 @@ def _submission(row: NewText) -> dict[str, Any]:
         "metadata": orjson.loads(row.metadata) or None,
     }
     return {name: value for name, value in fields.items() if value is not None}
-
-
-def group_errors(rejects: Iterable[Reject]) -> list[ErrorGroup]:
-    """Return each reason once, with its number of rows and the first of them."""
-    counts: Counter[tuple[str, str]] = Counter()
-    rows: dict[tuple[str, str], list[int]] = {}
-    for reject in rejects:
-        reason = (reject.code, reject.detail)
-        counts[reason] += 1
-        if len(first := rows.setdefault(reason, [])) < _GROUP_ROWS:
-            first.append(reject.row)
-    reasons = counts.most_common(_SHOWN_ERRORS)
-    return [ErrorGroup(code=r[0], detail=r[1], count=count, rows=rows[r]) for r, count in reasons]

@@ -10,7 +10,7 @@ from sqlalchemy import RowMapping
 from core.web.openapi import IMPORT_BYTES
 from core.web.problems import Problem
 from ingestion_api.imports.rejects import to_storable
-from ingestion_api.texts.schemas import RowError
+from ingestion_api.texts.schemas import ErrorGroup, RowError
 
 # What a structured integer of HTTP can hold (RFC 9651).
 _MOST_BYTES = 999_999_999_999_999
@@ -85,6 +85,9 @@ class ImportRead(Import):
     """An import with the first rows that were rejected."""
 
     errors: list[RowError] = Field(description="The first 100; more are at /imports/{id}/rejects.")
+    error_groups: list[ErrorGroup] = Field(
+        description="Of the rejects that are kept: each reason once, the commonest first; 20 at most."
+    )
 
 
 class ImportList(BaseModel):
@@ -192,15 +195,6 @@ class PreviewRow(BaseModel):
 
     row: int
     submission: dict[str, Any] = Field(description="As in the body of `POST /texts`.")
-
-
-class ErrorGroup(BaseModel):
-    """Rows that would be rejected for the same reason."""
-
-    code: str
-    detail: str
-    count: int
-    rows: list[int] = Field(description="The first 5.")
 
 
 class Preview(BaseModel):

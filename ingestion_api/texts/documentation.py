@@ -53,6 +53,7 @@ _ROW_ERROR = {
     "code": "unknown_label",
     "detail": 'label "1" is not one of toxic, non_toxic; map it with label_map=1:toxic',
 }
+_ERROR_GROUP = {"code": _ROW_ERROR["code"], "detail": _ROW_ERROR["detail"], "count": 1, "rows": [3]}
 _COUNTS = {"received": 3, "accepted": 1, "duplicates": 1, "rejected": 1}
 _NOTHING_STORED = {"received": 3, "accepted": 0, "duplicates": 0, "rejected": 1}
 
@@ -72,7 +73,7 @@ BULK_BODY: dict[str, Any] = {
     },
 }
 BULK_STORED: Responses = {
-    200: answer("What became of the rows.", _COUNTS | {"errors": [_ROW_ERROR]}),
+    200: answer("What became of the rows.", _COUNTS | {"errors": [_ROW_ERROR], "error_groups": [_ERROR_GROUP]}),
     400: problem(400, "malformed_json", "The body ends before its array does.", **_COUNTS, errors=[_ROW_ERROR]),
     **key_refusals("ingest"),
     408: problem(408, "body_timeout", "Nothing came for 30 seconds.", **_COUNTS, errors=[_ROW_ERROR]),

@@ -241,6 +241,15 @@ class RowError(BaseModel):
     detail: str
 
 
+class ErrorGroup(BaseModel):
+    """Rows that were rejected for the same reason."""
+
+    code: str
+    detail: str
+    count: int
+    rows: list[int] = Field(description="The first 5.")
+
+
 class BulkResult(BaseModel):
     """What became of a bulk upload: accepted + duplicates + rejected = received."""
 
@@ -249,3 +258,4 @@ class BulkResult(BaseModel):
     duplicates: int
     rejected: int
     errors: list[RowError] = Field(description="The first 100.")
+    error_groups: list[ErrorGroup] = Field(description="Each reason once, the commonest first; 20 at most.")

@@ -27,7 +27,8 @@ SHARED_CSV = Path(__file__).parents[4] / "shared" / "data" / "toxicity_en.csv"
 def test_a_bad_row_costs_only_itself(client: httpx.Client, connection: psycopg.Connection) -> None:
     lines = ['{"text": "one"}', "", '{"text": "two", "label": "toxc"}', "nope", "[1]", '{"text": " one "}']
     result = client.post("/texts/bulk", content="\n".join(lines), headers=NDJSON).json()
-    errors = result.pop("errors")
+    errors, groups = result.pop("errors"), result.pop("error_groups")
+    assert [(group["count"], group["rows"]) for group in groups] == [(1, [3]), (1, [4]), (1, [5])]
     assert result == {"received": 5, "accepted": 1, "duplicates": 1, "rejected": 3}
     assert [(e["row"], e["code"]) for e in errors] == [
         (3, "unknown_label"),
@@ -40,6 +41,8 @@ def test_a_bad_row_costs_only_itself(client: httpx.Client, connection: psycopg.C
 def test_only_the_first_hundred_errors_are_listed(client: httpx.Client) -> None:
     result = client.post("/texts/bulk", content="x\n" * 1000, headers=NDJSON).json()
     assert (result["rejected"], len(result["errors"])) == (1000, 100)
+    [group] = result["error_groups"]
+    assert (group["count"], group["rows"]) == (1000, [1, 2, 3, 4, 5])
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,7 @@ def test_the_first_of_many_rejects_are_streamed_in_order(client: httpx.Client) -
     path = client.post("/imports", content="x\n" * 12_345, headers=NDJSON).headers["location"]
     result = ended(client, path)
     assert (result["rejected"], result["rejects_kept"], len(result["errors"])) == (12_345, 10_000, 100)
+    assert [(group["count"], group["rows"]) for group in result["error_groups"]] == [(10_000, [1, 2, 3, 4, 5])]
     with client.stream("GET", f"{path}/rejects") as answer:
         rows = [json.loads(line)["row"] for line in answer.iter_lines()]
     assert rows == list(range(1, 10_001))
