@@ -20,6 +20,14 @@ from ingestion_api.texts.quick_submission import QuickSubmission
 
 # Columns that are fields when they have a field's name.
 FIELD_COLUMNS = ("label", "score", "source", "external_id", "dataset")
+# The likeliest first. Compared without case, spaces and hyphens.
+LIKELY_NAMES = {
+    "text": "text comment_text comment tweet tweet_text full_text content body message sentence post review",
+    "label": "label labels class is_toxic toxic toxicity target category annotation gold_label is_hate hate y",
+    "score": "score toxicity target probability prob confidence",
+    "external_id": "external_id id _id comment_id tweet_id post_id message_id uid uuid",
+}
+
 _NESTED = {"list", "struct", "map"}
 _TYPES = {
     "text": {"string", "binary"},
@@ -96,6 +104,11 @@ def map_table(table: Table, wanted: Wanted, datasets: Datasets) -> Rows:
     return Rows(table.read(read), mapping, lambda row: dict(zip(names, row, strict=True)), roles)
 
 
+def plain_name(name: str) -> str:
+    """Return a name as `LIKELY_NAMES` has it."""
+    return re.sub(r"[\s\-.]+", "_", name.strip().lower())
+
+
 def find_roles(columns: Sequence[TableColumn], wanted: Wanted) -> dict[str, int]:
     """Return the position of the column of each field.
 
@@ -120,7 +133,8 @@ def find_column(columns: Sequence[TableColumn], role: str, name: str) -> int:
     """
     found = [position for position, column in enumerate(columns) if column.name == name]
     if not found:
-        hint = " Name the column of the texts: text=COLUMN." if role == "text" else ""
+        likely = (c.name for c in columns if plain_name(c.name) in LIKELY_NAMES.get(role, "").split())
+        hint = f" Name the column of the {role}: {role}={next(likely, 'COLUMN')}."
         raise ColumnsRefused(role, f'There is no column "{name}".{hint}', columns)
     if len(found) > 1:
         detail = f'There are {len(found)} columns "{name}". Rename all but one.'

@@ -10,20 +10,13 @@ from typing import Any
 from core.datasets import DEFAULT_DATASET, Datasets
 from core.tables.cells import as_word
 from core.tables.rows import RowRefused, TableColumn
-from ingestion_api.bulk.mapping import FIELD_COLUMNS, is_unnamed
+from ingestion_api.bulk.mapping import FIELD_COLUMNS, LIKELY_NAMES, is_unnamed, plain_name
 from ingestion_api.bulk.parameters import BulkParameters
 
 _SAMPLES = 5
 _SAMPLE_CHARACTERS = 200
 _MOST_VALUES = 50  # a column with more of them holds no labels
 
-# The likeliest first. Compared without case, spaces and hyphens.
-_NAMES = {
-    "text": "text comment_text comment tweet tweet_text full_text content body message sentence post review",
-    "label": "label labels class is_toxic toxic toxicity target category annotation gold_label is_hate hate y",
-    "score": "score toxicity target probability prob confidence",
-    "external_id": "external_id id _id comment_id tweet_id post_id message_id uid uuid",
-}
 _POSITIVE = {"1", "true", "yes", "y", "t"}
 _NEGATIVE = {"0", "false", "no", "n", "f"}
 _NEGATION = re.compile("^(?:non|not|no)_")
@@ -124,7 +117,7 @@ def propose(
     found = given.model_copy()
     taken: set[str] = set()
     labels = datasets[given.dataset or DEFAULT_DATASET].labels
-    for role in _NAMES:
+    for role in LIKELY_NAMES:
         name = getattr(given, role) or next(iter(_find(role, named, taken, labels)), None)
         if name is not None:
             taken.add(name)
@@ -144,8 +137,8 @@ def _find(role: str, named: dict[str, Profile], taken: set[str], labels: Sequenc
     if role in named:
         yield role
     # What the label is made of may be the score as well.
-    plain = {_plain(name): name for name in reversed(named) if name not in taken or role == "score"}
-    for likely in _NAMES[role].split():
+    plain = {plain_name(name): name for name in reversed(named) if name not in taken or role == "score"}
+    for likely in LIKELY_NAMES[role].split():
         if likely in plain and _fits(role, named[plain[likely]]):
             yield plain[likely]
     if role == "label":
@@ -162,13 +155,9 @@ def _names_labels(profile: Profile, labels: Sequence[str]) -> bool:
 
 
 def _same_label(value: str, labels: Sequence[str]) -> str | None:
-    plain = _plain(value)
+    plain = plain_name(value)
     same = [label for label in labels if plain == label or _stem(plain) == _stem(label)]
     return same[0] if len(same) == 1 else None
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\s\-.]+", "_", name.strip().lower())
 
 
 def _fits(role: str, profile: Profile) -> bool:

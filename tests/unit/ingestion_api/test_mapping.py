@@ -170,7 +170,13 @@ def test_an_index_without_a_name_is_no_column() -> None:
 @pytest.mark.parametrize(
     ("columns", "parameters", "code", "words"),
     [
-        ({"comment": ["x"]}, {}, "unknown_column", 'There is no column "text".'),
+        ({"n": ["1"], "Comment": ["x"]}, {}, "unknown_column", 'There is no column "text". Name the column'),
+        (
+            {"n": ["1"], "Comment": ["x"]},
+            {},
+            "unknown_column",
+            "text=Comment. The columns are: n (string), Comment",
+        ),
         ({"text": ["x"]}, {"label": "verdict"}, "unknown_column", 'There is no column "verdict".'),
         ({"text": [1]}, {}, "wrong_column_type", 'The column "text" is of type integer'),
         ({"text": [["x"]]}, {}, "wrong_column_type", "The columns are: text (list)."),
