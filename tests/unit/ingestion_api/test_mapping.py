@@ -175,7 +175,7 @@ def test_an_index_without_a_name_is_no_column() -> None:
             {"n": ["1"], "Comment": ["x"]},
             {},
             "unknown_column",
-            "text=Comment. The columns are: n (string), Comment",
+            "text=Comment. The columns are: n (string)",
         ),
         ({"text": ["x"]}, {"label": "verdict"}, "unknown_column", 'There is no column "verdict".'),
         ({"text": [1]}, {}, "wrong_column_type", 'The column "text" is of type integer'),
