@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from core import models
+from core.tables.rows import ROW_BYTES
 from core.tracing.tracing import note_step, tracing
 from core.web.openapi import refusals
 from core.web.problems import (
@@ -32,7 +33,7 @@ from core.web.rate_limits import Turns, client_name
 from ingestion_api import metrics
 from ingestion_api.dependencies import read_body, require_length
 from ingestion_api.texts import repository
-from ingestion_api.texts.schemas import ROW_BYTES, TEXT_ID
+from ingestion_api.texts.schemas import TEXT_ID
 
 _HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
 _ID = re.compile(r"[\x21-\x7e]{1,200}")

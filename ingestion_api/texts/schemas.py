@@ -27,7 +27,6 @@ from core.text_identity import is_visible
 from core.web.openapi import DATASET_NAME, LABEL_NAME, VISIBLE, WITHOUT_NUL
 from core.web.problems import quoted
 
-ROW_BYTES = 1024 * 1024
 METADATA_CHARACTERS = 8000
 
 
@@ -320,6 +319,15 @@ class RowError(BaseModel):
     detail: str
 
 
+class ErrorGroup(BaseModel):
+    """Rows that were rejected for the same reason."""
+
+    code: str
+    detail: str
+    count: int
+    rows: list[int] = Field(description="The first 5.")
+
+
 class BulkResult(BaseModel):
     """What became of a bulk upload: accepted + duplicates + rejected = received."""
 
@@ -328,3 +336,4 @@ class BulkResult(BaseModel):
     duplicates: int
     rejected: int
     errors: list[RowError] = Field(description="The first 100.")
+    error_groups: list[ErrorGroup] = Field(description="Each reason once, the commonest first; 20 at most.")

@@ -115,18 +115,20 @@ def _spread(connection: psycopg.Connection, labeller: Labeller) -> UUID:
     return id_
 
 
-@pytest.mark.parametrize("named", ["id", "external id", "id of the copy", "file"])
+@pytest.mark.parametrize("named", ["id", "external id", "id of the copy", "file", "table"])
 def test_the_whole_database_holds_nothing_of_it(
     named: str, connection: psycopg.Connection, labeller: Labeller, database_url: str, tmp_path: Path
 ) -> None:
     id_ = _spread(connection, labeller)
     copy = text_id("toxicity-adjudication", _WORDS)
     (tmp_path / "ids").write_text(f"\n{id_}\n")
+    (tmp_path / "ids.csv").write_text(f"n;id\n1;{id_}\n")
     arguments = {
         "id": (id_,),
         "external id": ("--external-id", _EXTERNAL),
         "id of the copy": (copy,),
         "file": ("--file", tmp_path / "ids"),
+        "table": ("--file", tmp_path / "ids.csv"),
     }
     connection.execute("analyze")
     assert ("pg_stats", "Quandt") in traces(connection)

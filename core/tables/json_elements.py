@@ -8,8 +8,8 @@ import codecs
 import re
 from collections.abc import Iterable, Iterator
 
+from core.tables.rows import ROW_BYTES
 from core.web.problems import Malformed, TooLarge
-from ingestion_api.texts.schemas import ROW_BYTES
 
 # Up to the next bracket, or, between elements, comma; strings are passed over.
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'
@@ -59,7 +59,9 @@ def _open(source: Iterator[bytes]) -> bytes:
             return content[1:]
         if content and not codecs.BOM_UTF8.startswith(content):  # the mark may come in pieces
             break
-    raise Malformed("The body is not a JSON array.", code="malformed_json")
+    raise Malformed(
+        "The body is not a JSON array. Send one object a line as application/x-ndjson.", code="malformed_json"
+    )
 
 
 def _read_on(source: Iterator[bytes], held_bytes: int) -> bytes:

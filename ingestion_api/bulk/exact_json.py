@@ -1,18 +1,4 @@
-"""A rejected row as JSON: to be corrected and sent again, and for forgetting to find texts in it.
-
-The row is kept as it was read, before columns are mapped. What JSON has no type for is written like this:
-
-| value | JSON |
-|---|---|
-| bytes that are UTF-8 | their text |
-| other bytes | `{"base64": "…"}` |
-| a date, a time, both | text as in ISO 8601 |
-| a duration | text as in ISO 8601, in days and seconds: `P1DT2.5S` |
-| a decimal, a large integer | a number with all its digits |
-| not a number, infinity | `"NaN"`, `"Infinity"`, `"-Infinity"` |
-
-Anything else is not kept: a text could hide in its string form.
-"""
+"""Values of any format as JSON, exactly: what JSON has no type for becomes text."""
 
 from base64 import b64encode
 from datetime import date, time, timedelta
@@ -23,25 +9,25 @@ from typing import Any
 import msgspec
 import orjson
 
-from ingestion_api.bulk.columns import RowRefused
 from ingestion_api.texts.quick_submission import QuickSubmission
 
-_FIELDS_BYTES = 64 * 1024
 
+def to_exact_json(value: Any) -> str:
+    """Return a value as JSON.
 
-def to_json(fields: Any) -> str | None:
-    """Return the row as JSON; None if it could not be read, is over 64 KiB, or holds what JSON cannot say."""
-    if isinstance(fields, RowRefused):
-        return None
-    try:
-        encoded = orjson.dumps(_plain(fields))
-    except (
-        TypeError,
-        ValueError,
-        RecursionError,
-    ):  # lone surrogates, integers of thousands of digits, deep nesting
-        return None
-    return encoded.decode() if len(encoded) <= _FIELDS_BYTES else None
+    | value | JSON |
+    |---|---|
+    | bytes that are UTF-8 | their text |
+    | other bytes | `{"base64": "…"}` |
+    | a date, a time, both | text as in ISO 8601 |
+    | a duration | text as in ISO 8601, in days and seconds: `P1DT2.5S` |
+    | a decimal, a large integer | a number with all its digits |
+    | not a number, infinity | `"NaN"`, `"Infinity"`, `"-Infinity"` |
+
+    Raises:
+        TypeError, ValueError, RecursionError: it holds anything else, lone surrogates, or too much.
+    """
+    return orjson.dumps(_plain(value)).decode()
 
 
 def _plain(value: Any) -> Any:

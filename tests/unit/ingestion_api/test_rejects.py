@@ -1,4 +1,4 @@
-"""Tests of ingestion_api.imports.rejected_fields: a rejected row as exactly as JSON can say it."""
+"""Rejected rows of an import: as exactly as JSON can say them; of many, the first are kept."""
 
 import json
 import math
@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestion_api.bulk.columns import RowRefused
-from ingestion_api.bulk.mapping import map_object
-from ingestion_api.imports.rejected_fields import to_json
-from ingestion_api.texts.quick_submission import read_quickly
+from core.datasets import load_datasets
+from core.tables.rows import RowRefused
+from ingestion_api.bulk.mapping import ObjectMapping
+from ingestion_api.bulk.parameters import BulkParameters
+from ingestion_api.imports.rejects import KeptRejects, to_json
+from ingestion_api.texts.quick_submission import QuickSubmission, read_quickly
 
 
 @pytest.mark.parametrize(
@@ -67,6 +69,26 @@ def test_json_comes_back_as_it_was(value: Any) -> None:
 
 def test_a_quick_submission_is_kept_as_it_was_sent() -> None:
     row = read_quickly(b'{"text": "a", "label": "Toxic", "metadata": {"n": 1}, "source": null}')
-    mapped = map_object({"source": "file", "dataset": "toxicity"}, {"Toxic": "toxic"})(row)
+    wanted = BulkParameters(source="file", dataset="toxicity", label_map="Toxic:toxic").wanted()
+    mapped = ObjectMapping(wanted, load_datasets(None))(row)
+    assert isinstance(mapped, QuickSubmission)
     assert (mapped.source, mapped.dataset, mapped.label) == ("file", "toxicity", "toxic")
     assert to_json(row) == '{"text":"a","label":"Toxic","metadata":{"n":1}}'
+
+
+@given(st.lists(st.integers(0, 40), max_size=30), st.lists(st.integers(1, 29), max_size=3), st.integers(1, 20))
+def test_the_first_are_kept_without_gaps(lengths: list[int], cuts: list[int], most_rows: int) -> None:
+    rejects = [(n, "code", "", "x" * length) for n, length in enumerate(lengths)]
+    ends = sorted({*(cut for cut in cuts if cut < len(rejects)), len(rejects)})
+    kept: list[int] = []
+    rows = size = start = 0
+    for end in ends:  # each run goes on where the one before was cut off
+        keeping = KeptRejects(0, 0, most_rows, 100)
+        keeping.go_on(rows, size, start)
+        kept += [reject[0] for reject in keeping.keep(rejects[start:end])]
+        rows, size, start = keeping.rows, keeping.bytes, end
+    assert kept == list(range(len(kept)))
+    assert rows == len(kept) <= most_rows
+    assert size == sum(4 + lengths[n] for n in kept) <= 100
+    if len(kept) < min(len(rejects), most_rows):
+        assert size + 4 + lengths[len(kept)] > 100

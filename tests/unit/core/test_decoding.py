@@ -10,9 +10,9 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.tables.decoding import decode, require_encoding
 from core.web.problems import Malformed, TooLarge, UnsupportedType
-from ingestion_api.bulk.decoding import decode, require_encoding
-from tests.unit.ingestion_api.test_readers import CUTS, cut
+from tests.unit.core.test_tables import CUTS, cut
 
 Compress = Callable[[bytes], bytes]
 ENCODINGS = [("gzip", gzip.compress), ("zstd", zstd.compress), ("identity", bytes)]
