@@ -73,11 +73,9 @@ class Collector:
             changed = await connection.run_sync(
                 replace_annotations, self._datasets, self._dataset, read_at, responses, argilla_dataset_id
             )
-        if tracing.on:
-            for id_ in changed:
-                tracing.add_step(
-                    "pull", id_, int(read_at.timestamp() * 1e9), attributes={"dataset": self._dataset}
-                )
+        read_ns = int(read_at.timestamp() * 1e9)
+        for id_ in changed:
+            tracing.add_step("pull", id_, read_ns, attributes={"dataset": self._dataset})
         for raw in (raw for raws in found.values() for raw in raws if blocks_record(raw)):
             await self._repair(raw)
         return changed

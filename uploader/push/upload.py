@@ -8,7 +8,6 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from core.tracing.tracing import tracing
 from uploader import metrics, repository
 from uploader.argilla.errors import Gone, Stopped
 from uploader.argilla.records import PendingText, to_record
@@ -135,8 +134,7 @@ async def _upload_batch(
     try:
         outcome = await _deliver(state, prepared, destination, claim, texts)
     finally:
-        if tracing.on:
-            trace_batch(state.name, claimed_ns, destination.steps, texts, outcome)
+        trace_batch(state.name, claimed_ns, destination.steps, texts, outcome)
     metrics.BATCH_EXTRA_PUTS.labels(state.name).inc(destination.put_count - 1)
     metrics.BATCH_SECONDS.labels(state.name).observe(time.monotonic() - started)
     metrics.BATCH_TEXTS.labels(state.name).observe(len(texts))
