@@ -20,7 +20,7 @@ from core.database import make_async_engine
 from core.datasets import DEFAULT_DATASET
 from core.settings import DatabaseSettings
 from uploader import repository
-from uploader.push.claiming import claim_texts
+from uploader.push.claiming import QueueStart, claim_texts
 
 _ROUNDS = 2
 _CLAIM_TEXTS = 250
@@ -92,20 +92,30 @@ async def _claim_for(engine: AsyncEngine, database_url: str, seconds: float) -> 
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("vacuum analyze texts")
     began_at = time.monotonic()
-    counted, counted_from = 0, began_at + seconds * 2 / 3
+    counted, counted_from, stale_at = 0, began_at + seconds * 2 / 3, began_at
+    start = QueueStart()
     while (now := time.monotonic()) < began_at + seconds:
-        count = await _claim_and_finish(engine)
+        if now >= stale_at:
+            stale_at = now + 1
+            async with engine.begin() as transaction:
+                await repository.return_stale_claims(transaction, DEFAULT_DATASET)
+        count = await _claim_and_finish(engine, start)
         if now >= counted_from:
             counted += count
     return counted / (time.monotonic() - counted_from)
 
 
-async def _claim_and_finish(engine: AsyncEngine) -> int:
+async def _claim_and_finish(engine: AsyncEngine, start: QueueStart) -> int:
     claim = uuid4()
     async with engine.begin() as connection:
-        await repository.return_stale_claims(connection, DEFAULT_DATASET)
         texts = await claim_texts(
-            connection, DEFAULT_DATASET, claim, count=_CLAIM_TEXTS, bytes_=_BYTES, lease_seconds=_LEASE_SECONDS
+            connection,
+            DEFAULT_DATASET,
+            claim,
+            count=_CLAIM_TEXTS,
+            bytes_=_BYTES,
+            lease_seconds=_LEASE_SECONDS,
+            start=start,
         )
     async with engine.begin() as connection:
         return await repository.mark_uploaded(connection, claim, [text.id for text in texts])

@@ -19,9 +19,9 @@ _NEW = f"{_DUE} and page_position is null and gold_label is null"
 
 
 def _picking(condition: str, order: str) -> TextClause:
-    # Those picked before in the same transaction are locked by it, which hides them from nobody but others.
+    # Rows that this transaction picked before are locked by us, so `skip locked` does not hide them.
     return text(f"""
-select id, octet_length(text) + pg_column_size(metadata) as bytes, score, received_at, page_position
+select id, octet_length(text) + pg_column_size(metadata) as bytes, score, received_at, page_position, sequence
 from texts
 where {condition} and id <> all(cast(:picked as uuid[]))
 order by {order}
@@ -32,10 +32,10 @@ for update skip locked
 
 # Each has an index whose order is its own; what it skips there is little: gold, returning and retried texts.
 RETURNING = _picking(f"{_DUE} and page_position is not null", "page_position")
-OLDEST = _picking(_NEW, "sequence")
+OLDEST = _picking(f"{_NEW} and sequence > :after", "sequence")
 NEWEST = _picking(_NEW, "sequence desc")
 UNCERTAIN = _picking(f"{_NEW} and score is not null", "abs(score - 0.5), sequence")
-UNSCORED = _picking(f"{_NEW} and score is null", "sequence")
+UNSCORED = _picking(f"{_NEW} and score is null and sequence > :after", "sequence")
 GOLD = _picking(f"{_DUE} and page_position is null and gold_label is not null", "sequence")
 
 # Those that return keep their room, so that nothing new takes it while they wait. Counted as far as it matters.
@@ -77,6 +77,7 @@ class Pick:
     score: float | None
     received_at: datetime
     page_position: int | None
+    sequence: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +89,17 @@ class Owed:
 
 
 async def pick(
-    connection: AsyncConnection, statement: TextClause, dataset: str, count: int, picked: Collection[Pick] = ()
+    connection: AsyncConnection,
+    statement: TextClause,
+    dataset: str,
+    count: int,
+    picked: Collection[Pick] = (),
+    **more: int,
 ) -> list[Pick]:
-    """Choose and lock up to `count` texts beside those that are `picked` already."""
+    """Choose and lock up to `count` texts beside those that are `picked` already; `more` goes to the statement."""
     if count <= 0:
         return []
-    values = {"dataset": dataset, "count": count, "picked": [one.id for one in picked]}
+    values = {"dataset": dataset, "count": count, "picked": [one.id for one in picked], **more}
     return [Pick(*row) for row in await connection.execute(statement, values)]
 
 

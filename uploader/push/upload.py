@@ -103,7 +103,9 @@ async def _claim(state: DatasetState, claim: UUID, settings: PushSettings) -> li
             await state.leadership.confirm(connection, to_change=state.pace.takes_turns)
             if not state.asks_once:
                 await repository.release_held(connection, state.name)
-            stale = await repository.return_stale_claims(connection, state.name)
+            stale = 0
+            if state.is_time_for_stale_claims():
+                stale = await repository.return_stale_claims(connection, state.name)
             texts = await claim_texts(
                 connection,
                 state.name,
@@ -112,6 +114,7 @@ async def _claim(state: DatasetState, claim: UUID, settings: PushSettings) -> li
                 count=settings.batch_size,
                 bytes_=settings.batch_bytes,
                 lease_seconds=settings.lease_seconds,
+                start=state.queue_start,
             )
     metrics.RETRIED_TEXTS.labels(state.name, "lease_ran_out").inc(stale)
     return texts
