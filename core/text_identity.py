@@ -1,4 +1,4 @@
-"""What makes two texts the same: normalisation, and the id that follows from it; what a text may be."""
+"""Text identity: normalisation, the id that follows from it, and the size limit."""
 
 import hashlib
 import unicodedata

@@ -65,7 +65,7 @@ class Dataset(Base):
 
 
 class Alert(Base):
-    """A job that stands still until somebody does something. The uploader that leads the dataset writes it."""
+    """A job that is blocked until an operator acts. The uploader that leads the dataset writes it."""
 
     __tablename__ = "alerts"
 

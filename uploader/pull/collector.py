@@ -1,4 +1,4 @@
-"""Reads the responses to some texts from Argilla, and takes over what it holds."""
+"""Reads the responses to some texts from Argilla, and makes our annotations equal to them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Collected:
 
 
 class Collector:
-    """Takes over the responses to texts of one dataset; its callers share what it knows of the users' names."""
+    """Stores the responses to texts of one dataset; keeps the users' names for its callers."""
 
     def __init__(self, argilla: Argilla, engine: AsyncEngine, dataset: str, datasets: Datasets) -> None:
         self._argilla = argilla

@@ -1,4 +1,4 @@
-"""Which pending texts go before annotators next, and how many. See docs/decisions/0024-pacing-and-order.md."""
+"""Chooses which pending texts annotators get next, and how many. See docs/decisions/0024-pacing-and-order.md."""
 
 import random
 import time
@@ -19,7 +19,7 @@ from uploader.push.repository import Owed, Pick
 _DISTANCE_UNITS = 10**12
 # How far a gold text stands from its neighbour: a second, or a millionth of a score.
 _APART = 10**6
-# What could not be had is not made up for later: beyond what chance alone makes, nothing is owed.
+# Limits the debt to what randomness causes: a lack of gold texts is not made up for later.
 _MOST_OWED = 3.0
 # Sums of shares are not exact.
 _ROUNDING = 1e-9
@@ -170,9 +170,9 @@ async def _pick_mixed(
 
 
 def count_gold(owed: float, share: float, count: int, ordinary_count: int) -> int:
-    """Return how many of the next `count` texts are to be gold when so many others are pending.
+    """Return how many of the next `count` texts should be gold when `ordinary_count` others are pending.
 
-    What is owed decides, give or take half a text by chance: else each tenth record, say, would be known for gold.
+    The debt decides, plus or minus half a text at random: otherwise every tenth record, say, would be gold.
     """
     if share <= 0:
         return 0
@@ -202,7 +202,7 @@ def _owed_after(owed: Owed, pace: Pace, chosen: Sequence[_Chosen]) -> Owed:
 
 
 def _mix(ordinary: Sequence[_Chosen], gold: Sequence[Pick], count: int) -> list[_Chosen]:
-    """Put gold texts in places taken by chance, each beside an ordinary one whose place in the order it shares."""
+    """Put gold texts at random positions, each next to an ordinary text whose rank in the order it takes."""
     kept = ordinary[: count - len(gold)]
     places = set(_random.sample(range(len(kept) + len(gold)), len(gold)))
     mixed: list[_Chosen] = []

@@ -1,7 +1,7 @@
 """The queries of a claim. The caller holds the transaction.
 
 A text is *sent* from its first claim on: its `page_position` is set then. One that comes back to the queue
-(outage, lease run out, healing) is *returning*, and is told from one that is *new* by that.
+(outage, lease run out, repair) is *returning*; one without it is *new*.
 """
 
 from collections.abc import Collection, Sequence
@@ -30,7 +30,7 @@ for update skip locked
 """)  # noqa: S608 - constants only
 
 
-# Each has an index whose order is its own; what it skips there is little: gold, returning and retried texts.
+# Each has an index in its order, and skips few entries there: gold, returning and retried texts.
 RETURNING = _picking(f"{_DUE} and page_position is not null", "page_position")
 OLDEST = _picking(f"{_NEW} and sequence > :after", "sequence")
 NEWEST = _picking(_NEW, "sequence desc")
@@ -96,7 +96,7 @@ async def pick(
     picked: Collection[Pick] = (),
     **more: int,
 ) -> list[Pick]:
-    """Choose and lock up to `count` texts beside those that are `picked` already; `more` goes to the statement."""
+    """Choose and lock up to `count` texts that are not `picked` yet; `more` goes to the statement."""
     if count <= 0:
         return []
     values = {"dataset": dataset, "count": count, "picked": [one.id for one in picked], **more}
@@ -104,7 +104,7 @@ async def pick(
 
 
 async def count_taken_room(connection: AsyncConnection, dataset: str, most: int) -> int:
-    """Return how many sent texts want more answers; from `most` on it may be any number over that."""
+    """Return how many sent texts need more answers; counts up to about `most`."""
     return await connection.scalar(_TAKEN_ROOM, {"dataset": dataset, "most": most}) or 0
 
 

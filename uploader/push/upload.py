@@ -46,17 +46,17 @@ async def upload_backlog(
 ) -> None:
     """Upload until nothing is pending, or annotators have enough, while this process leads the dataset.
 
-    Some batches are under way at once, so that one can be claimed or confirmed during the PUT of another.
+    Several batches run concurrently, so that one can be claimed or confirmed during the PUT of another.
 
     Raises:
         NotLeading: another uploader leads by now.
-        ArgillaError: Argilla is away, or does not let us; the claimed texts were given back.
-        psycopg.Error, sqlalchemy.exc.SQLAlchemyError: Postgres is away; the claim runs out by itself.
+        ArgillaError: Argilla is away, or does not let us; the claimed texts are pending again.
+        psycopg.Error, sqlalchemy.exc.SQLAlchemyError: Postgres is away; the claim's lease runs out.
     """
     await settle_completion(state, stopping)
     run = _Run(state, settings, runner, stopping)
     workers = [_upload_batches(run) for _ in range(state.limit.batch_count)]
-    # When one fails, the others end their present batch: its PUT may be half done.
+    # When one fails, the others finish their current batch: its PUT may be half done.
     for result in await asyncio.gather(*workers, return_exceptions=True):
         if isinstance(result, BaseException):
             raise result
@@ -90,7 +90,7 @@ async def _upload_next(run: _Run) -> bool:
         raise
     except Exception as error:
         if isinstance(error, Stopped):
-            state.prepared = None  # somebody changed something there
+            state.prepared = None  # an administrator changed it
         wait_seconds = _TEXTS_WAIT_FACTOR * run.runner.pause()
         await _return_claim(state, claim, wait_seconds, "outage")
         raise
