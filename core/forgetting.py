@@ -1,4 +1,4 @@
-"""How far forget requests have come, and which of them take too long."""
+"""Forgets texts, and keeps track of which steps of a request are open and which take too long."""
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -194,7 +194,7 @@ _DELETE = (
 
 _DELETE_BAND = text("delete from near_duplicate_bands where band = :band and place = :place")
 
-# Stamped anew also where the label was withdrawn before: the change feed tells the replicas that it is forgotten.
+# Stamped even if the label was withdrawn before: so the change feed reports to the replicas that it is forgotten.
 _WITHDRAW = text(f"""
 update labels
 set label = null, status = 'withdrawn', agreement = null, votes = '{{}}', annotations = 0, confidence = null,
@@ -226,7 +226,7 @@ set requested_at = excluded.requested_at, requested_by = excluded.requested_by,
     replica_at = null, snapshots_at = null, lifted_at = null
 """)
 
-# Only where nothing more is to be done: what is on its way might be taken for the new one's.
+# Only when no upload is in flight: a late response could be attributed to the new record.
 _LIFT = text("""
 with lifted as (
     update forget_requests set lifted_at = now()
