@@ -1,4 +1,4 @@
-"""What the endpoints get from the application."""
+"""Dependencies of the endpoints: parts of the application, and checks of every request."""
 
 from typing import Annotated, cast
 
@@ -45,9 +45,9 @@ DatasetsDep = Annotated[Datasets, Depends(_datasets)]
 
 
 async def check_query_string(request: Request) -> None:
-    """Check the query string; some parameters may be repeated. Raises what `core.web.app` raises."""
+    """Refuse bad UTF-8 and repeated parameters; raises as `core.web.app.check_query_string`."""
     app.check_query_string(request, _REPEATABLE.get(request.scope["route"].path, ()))
 
 
-# What every path of data asks of a request.
+# Checks of every request for data.
 GUARDS = [Depends(require_scope(Scope.READ)), Depends(check_query_string)]

@@ -1,4 +1,4 @@
-"""Cuts answers that go on after their key was withdrawn: events, long polls, exports, downloads."""
+"""Closes long responses (events, long polls, exports, downloads) when their key is withdrawn."""
 
 import asyncio
 
@@ -13,10 +13,10 @@ log = structlog.get_logger()
 
 
 class KeyWatch:
-    """ASGI middleware that looks at the key again and again while an answer takes its time."""
+    """ASGI middleware: checks the key again at intervals while a response is sent."""
 
     def __init__(self, app: ASGIApp, key_ring: KeyRing, seconds: float) -> None:
-        """`seconds`: how often it looks."""
+        """`seconds`: the interval."""
         self.app = app
         self._key_ring = key_ring
         self._seconds = seconds
@@ -31,7 +31,7 @@ class KeyWatch:
 
         def look() -> None:
             nonlocal timer
-            # A request without a key is refused, or is for what is open.
+            # A request without a key was refused, or needs none.
             if "api_key" in scope and not self._key_ring.still_admits(scope, keys.Scope.READ):
                 log.info("request.key_withdrawn", path=scope["path"])
                 abort_connection(receive)

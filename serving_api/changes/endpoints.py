@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from core.web.negotiation import Router, choose_media_type
 from serving_api.changes.schemas import CHANGES, ChangesPage
-from serving_api.changes.service import Changes, ChangesQuery, Page
+from serving_api.changes.service import Changes, ChangesQuery, ChangesResult
 from serving_api.dependencies import GUARDS, DatasetsDep, ReplicaDep
 from serving_api.replica.replica import Replica
 from serving_api.responses import client_gone, respond
@@ -66,13 +66,14 @@ async def get_changes(
     datasets: DatasetsDep,
     last_event_id: LastEventId = None,
 ) -> Response:
-    """Follow the labels: what was labelled, labelled anew or has lost its label, in the order of versions.
+    """List texts that were labelled, relabelled or lost their label, in the order of versions.
 
-    Pass `next` as `since`. Whoever applies page after page holds the same labels as this API. A text is on a page
-    once at most. A page ends with a version, so it may be longer than `limit`. `wait` makes it a long poll.
+    Pass `next` as the following `since`. A client that applies page after page has the same labels as this API. A
+    text appears on a page at most once. A page ends with a version, so it may be longer than `limit`. `wait` makes
+    it a long poll.
 
-    With `Accept: text/event-stream` the same comes as server-sent events, for as long as the client listens:
-    `upsert` and `delete`, and first of all `feed`. An `id` is the version up to which everything was sent.
+    With `Accept: text/event-stream` the changes come as server-sent events, as long as the client listens: first
+    `feed`, then `upsert` and `delete`. An `id` is the version up to which everything was sent.
     """
     dataset = choose_dataset(parameters.dataset, (), datasets)
     changes.check_feed(parameters.feed)
@@ -90,7 +91,7 @@ async def get_changes(
 
 
 class ChangesStream(EventSourceResponse):
-    """The changes as events; while it is sent, it counts as one client that waits."""
+    """The changes as events. As long as it is sent, it takes one of the places for waiting clients."""
 
     def __init__(self, changes: Changes, query: ChangesQuery, settings: ServingSettings) -> None:
         super().__init__(
@@ -110,7 +111,7 @@ class ChangesStream(EventSourceResponse):
                 log.info("changes.client_stuck")
 
 
-def _respond(request: Request, replica: Replica, page: Page) -> Response:
+def _respond(request: Request, replica: Replica, page: ChangesResult) -> Response:
     response = respond(request, replica, page.answer)
     response.headers["Vary"] = "Accept"
     request.scope.pop("answer_key")  # the shortcut would send it without what is special here
@@ -129,7 +130,7 @@ async def _joined(head: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byte
 
 
 async def _first_done(*waits: Coroutine[Any, Any, None]) -> None:
-    """Return when the first of them is done; the others are ended."""
+    """Return when the first of them is done, and cancel the others."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""Queries of what changed: items and tombstones in the order of their versions."""
+"""Queries of changes: items and tombstones in the order of their versions."""
 
 from datetime import datetime
 from itertools import pairwise

@@ -39,7 +39,7 @@ _AHEAD_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class ChangesQuery:
-    """Which changes are meant."""
+    """Selects changes."""
 
     dataset: str
     since: int
@@ -47,8 +47,8 @@ class ChangesQuery:
     feed: str | None
 
 
-class Page(NamedTuple):
-    """A page; one that is too long for one answer in memory has `rest`, with which its body goes on."""
+class ChangesResult(NamedTuple):
+    """A page. If it is too long to be kept in memory, its body continues with `rest`."""
 
     answer: Answer
     is_empty: bool
@@ -63,7 +63,7 @@ class _Batch(NamedTuple):
 
 
 class Changes:
-    """Answers who follows the changes."""
+    """Serves clients that follow the changes."""
 
     def __init__(
         self, replica: Replica, pool: QueryPool, cache: AnswerCache, notifier: ChangeNotifier, readers: int
@@ -72,11 +72,12 @@ class Changes:
         self._replica = replica
         self._pool = pool
         self._cache = cache
-        # When labels arrive, all who wait come at once: they leave room for others, and find what is cached.
+        # New labels wake all waiting clients at the same time: leave threads for others, and let most of them find
+        # the response in the cache.
         self._turns = Turns("reads of changes", readers, ANY_NUMBER, 1)
 
     def check_feed(self, feed: str | None) -> None:
-        """Refuse to go on with the versions of another database.
+        """Refuse versions of another database.
 
         Raises:
             Mismatch: the database is not the one of `feed`.
@@ -88,21 +89,23 @@ class Changes:
             )
             raise Mismatch(FieldError("feed_replaced", detail, parameter="feed"))
 
-    async def page(self, query: ChangesQuery) -> Page:
+    async def page(self, query: ChangesQuery) -> ChangesResult:
         """Return the changes after `query.since`."""
         key = f"changes {query}".encode()
         state = self._replica.loaded()
         answer = self._cache.get_or_none(Point(state.identity, state.version), key)
         if answer:
-            return Page(answer, is_empty=False, rest=None)
+            return ChangesResult(answer, is_empty=False, rest=None)
         if query.since >= state.version:
             point = Point(state.identity, state.version)
             body = b'{"items":[' + _tail(query.since, point)
-            return Page(Answer(body, point, etag(point, key), key, query.dataset), is_empty=True, rest=None)
+            return ChangesResult(
+                Answer(body, point, etag(point, key), key, query.dataset), is_empty=True, rest=None
+            )
         batch = await self._pool.run(lambda cursor, point: _first_batch(cursor, point, query))
         head = b'{"items":[' + b",".join(map(render, batch.changes))
         if batch.has_more:
-            return Page(
+            return ChangesResult(
                 Answer(head, batch.point, etag(batch.point, key), key, query.dataset),
                 is_empty=False,
                 rest=self._rest(query, batch),
@@ -111,7 +114,7 @@ class Changes:
         answer = Answer(body, batch.point, etag(batch.point, key), key, query.dataset)
         if batch.changes:
             self._cache.put(key, answer)
-        return Page(answer, is_empty=not batch.changes, rest=None)
+        return ChangesResult(answer, is_empty=not batch.changes, rest=None)
 
     async def wait(self, query: ChangesQuery, seconds: float) -> None:
         """Wait for a change after `query.since`, at most so many seconds."""
@@ -151,7 +154,7 @@ class Changes:
         yield _tail(first.end, first.point)
 
     async def _read(self, query: ChangesQuery, after: ChangePosition, end: int | None, count: int) -> _Batch:
-        """Read one batch more; while there is no room, try again: the answer has begun."""
+        """Read another batch; retry while the pool is full, since the response has begun."""
         work = lambda cursor, point: _batch(cursor, point, query.dataset, after, end, count)  # noqa: E731
         for _ in range(_TRIES):
             try:
@@ -166,7 +169,7 @@ class Changes:
 
 
 def feed_of(identity: str) -> str:
-    """Return what clients see of a database's identity."""
+    """Return the public name of a database's identity."""
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
@@ -188,7 +191,7 @@ def _event(change: Change) -> bytes:
 
 
 def _on_one_line(json: str) -> str:
-    """Escape what many clients take for the end of a line, though in events it is none."""
+    """Escape characters that many clients take for line ends, although they are none in events."""
     return json if json.isascii() else json.translate(_LINE_ENDS)
 
 

@@ -143,18 +143,18 @@ def connect(url: str) -> Iterator[dbapi.Connection]:
 
 
 @contextmanager
-def snapshot(connection: dbapi.Connection) -> Iterator["Snapshot"]:
+def snapshot(connection: dbapi.Connection) -> Iterator["FeedSnapshot"]:
     """Open one repeatable-read transaction: all that is read within fits together.
 
     After an error the connection must be closed: ADBC crashes when it is used again in the middle of a stream.
     """
     with connection.cursor() as cursor:
         cursor.execute("begin isolation level repeatable read read only")
-        yield Snapshot(connection)
+        yield FeedSnapshot(connection)
         cursor.execute("commit")
 
 
-class Snapshot:
+class FeedSnapshot:
     """Postgres at one moment."""
 
     def __init__(self, connection: dbapi.Connection) -> None:

@@ -1,4 +1,4 @@
-"""The replica: what Postgres says about labels, up to one point of the change feed."""
+"""The replica: a DuckDB copy of Postgres' labels, up to one point of the change feed."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -13,25 +13,25 @@ import duckdb
 from core.web.keys import ValidKey
 from core.web.problems import Unavailable
 from serving_api.replica import feed, folder, repository, tables
-from serving_api.replica.feed import Snapshot
+from serving_api.replica.feed import FeedSnapshot
 from serving_api.replica.file import ReplicaFile, being_built
 from serving_api.replica.folder import ReplicaFolder
 from serving_api.replica.loading import Applied, apply, load, stage
 from serving_api.replica.repository import Point, State
 from serving_api.settings import ReplicaSettings
 
-# An idle replica notes that it is up to date: rarely, for a file that does not change costs nothing.
+# How often an idle replica stores that it is up to date: rarely, since each time writes to the file.
 _NOTE_SECONDS = 60
 
 
 class Replica:
-    """What the serving API answers from. One thread writes: the follower."""
+    """The data that the serving API answers from. One thread writes: the follower."""
 
     file: ReplicaFile
     folder: ReplicaFolder
 
     def __init__(self, path: Path, settings: ReplicaSettings, processes: int = 1) -> None:
-        """Make a replica in the folder of `path`; of several processes, each in a folder of its own."""
+        """Make a replica in the folder of `path`; each of several processes gets its own folder in it."""
         self.state: State | None = None
         self.keys: list[ValidKey] = []
         self.rows = 0
@@ -47,7 +47,7 @@ class Replica:
         self._closing = False
 
     def open(self) -> None:
-        """Open the file and take over what it holds.
+        """Open the file and load its state.
 
         Raises:
             SystemExit: another process uses it, or it may not be written.
@@ -67,7 +67,7 @@ class Replica:
             raise SystemExit(f"The replica in {self._shared} cannot be used: {error}") from error
 
     def close(self) -> None:
-        """End what is under way, and close the files."""
+        """Interrupt running queries, and close the files."""
         self._closing = True
         for file in list(self._files):
             file.close()
@@ -81,9 +81,9 @@ class Replica:
 
     @contextmanager
     def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Give a cursor in a transaction of its own: all that is read within is of one version.
+        """Give a cursor in its own transaction: everything that is read within is of one version.
 
-        It stays readable however long it takes, also when the replica is built anew meanwhile.
+        It stays readable for any time, also if the replica is rebuilt meanwhile.
 
         Raises:
             Unavailable: nothing is loaded yet, or the file is damaged where it was read.
@@ -119,14 +119,14 @@ class Replica:
         return self.state is not None and self.forgotten >= self.state.built > 0
 
     def on_change(self, listener: Callable[[State], None]) -> None:
-        """Have `listener` called, in the follower's thread, whenever another version is there to be read."""
+        """Call `listener`, in the follower's thread, whenever there is a new version."""
         self._listeners.append(listener)
 
     def turn_to_build(self, stopping: threading.Event) -> AbstractContextManager[bool]:
-        """Wait until no other process of this machine builds; false when `stopping` came first."""
+        """Wait until no other process of this machine builds; give false if `stopping` is set before that."""
         return folder.building_turn(self._shared, stopping)
 
-    def build(self, snapshot: Snapshot, identity: str, end: int) -> None:
+    def build(self, snapshot: FeedSnapshot, identity: str, end: int) -> None:
         """Make a new file of what `snapshot` shows, and use it; readers see the old one until it is done."""
         read_at = _now()
         with self._next(self.folder.begin()) as file:
@@ -153,7 +153,7 @@ class Replica:
             self._swap(file, state)
         return True
 
-    def merge(self, snapshot: Snapshot, end: int) -> Applied:
+    def merge(self, snapshot: FeedSnapshot, end: int) -> Applied:
         """Apply what changed since the cursor, and return what that was."""
         old = self.loaded()
         read_at = _now()
@@ -171,7 +171,7 @@ class Replica:
         return applied
 
     def advance(self, end: int) -> None:
-        """Note that Postgres was read and that nothing had changed below `end`."""
+        """Record that Postgres was read and that nothing had changed below `end`."""
         self.state = replace(self.loaded(), cursor=end, read_at=_now())
         if self._noted_at is None or (self.state.read_at - self._noted_at).total_seconds() > _NOTE_SECONDS:
             with self.file.transaction() as cursor:

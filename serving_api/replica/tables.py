@@ -18,7 +18,7 @@ _TOTALS = {
     "totals_by_annotator": "dataset varchar not null, annotator varchar not null, answers bigint not null",
 }
 
-# Goes up with every change of a table here: a file of another layout is built anew.
+# Raise it with each change of a table here: a file of another layout is rebuilt.
 LAYOUT = 10
 
 
@@ -95,7 +95,7 @@ def receive(name: str) -> str:
 
 CHANGED = "select id from new_items union select id from new_tombstones"
 
-# Of each table: what it counts by, of the items or of what is made of them.
+# For each table of totals: the columns that it counts by, and the relation that it counts.
 _COUNTED = {
     "totals": (", ".join(KINDS), "{0}"),
     "totals_by_day": ("dataset, labelled_at::date as day", "{0}"),
@@ -285,7 +285,7 @@ VERSION = """
     select coalesce(max(version), 0)
     from (select version from new_items union all select version from new_tombstones)
 """
-# What was deleted stays in the file, unreadable, until the file is built anew.
+# Deleted rows stay in the file, unreadable, until the file is rebuilt.
 FORGOTTEN = "select coalesce(max(version), 0) from tombstones where forgotten"
 BUILT_VERSION = """
     select coalesce(max(version), 0) from (select version from items union all select version from tombstones)

@@ -8,7 +8,7 @@ import duckdb
 from core.web.problems import Unavailable
 from serving_api.metrics import QUERIES_REFUSED
 from serving_api.replica.repository import get_point
-from serving_api.search.candidates import RANKED, Snapshot
+from serving_api.search.candidates import RANKED, IndexSnapshot
 from serving_api.search.index import LabelPosition
 from serving_api.texts import repository
 from serving_api.texts.cursor import microseconds, timestamp
@@ -16,12 +16,12 @@ from serving_api.texts.parameters import Order
 from serving_api.texts.query import Condition, PageQuery, TextsQuery, all_of, conditions, ordering, page_conditions
 from serving_api.texts.repository import Row
 
-# Some candidates are none: so many more than asked for are looked at first.
+# Some candidates don't match: look at this many more than asked for.
 _SPARE = 10
 
 
 def list_hits(
-    cursor: duckdb.DuckDBPyConnection, page: PageQuery, count: int, snapshot: Snapshot | None, until: float
+    cursor: duckdb.DuckDBPyConnection, page: PageQuery, count: int, snapshot: IndexSnapshot | None, until: float
 ) -> list[Row]:
     """Return the first `count` items of what comes after the page's position, each with its `rank`.
 
@@ -40,7 +40,7 @@ def list_hits(
 
 
 def list_ranked(
-    cursor: duckdb.DuckDBPyConnection, query: TextsQuery, snapshot: Snapshot | None, until: float
+    cursor: duckdb.DuckDBPyConnection, query: TextsQuery, snapshot: IndexSnapshot | None, until: float
 ) -> tuple[list[tuple[int, UUID]], bool]:
     """Return the best matches, at most `RANKED`, and whether these are all: (relevance, negative; id), in order.
 
@@ -67,7 +67,7 @@ def list_ranked(
 
 
 def list_in_order(
-    cursor: duckdb.DuckDBPyConnection, page: PageQuery, count: int, snapshot: Snapshot, until: float
+    cursor: duckdb.DuckDBPyConnection, page: PageQuery, count: int, snapshot: IndexSnapshot, until: float
 ) -> list[Row]:
     """Return the first `count` items of what comes after the page's position, by time.
 
@@ -92,7 +92,7 @@ def list_in_order(
 
 
 def _ranked(
-    cursor: duckdb.DuckDBPyConnection, page: PageQuery, count: int, snapshot: Snapshot | None, until: float
+    cursor: duckdb.DuckDBPyConnection, page: PageQuery, count: int, snapshot: IndexSnapshot | None, until: float
 ) -> list[Row]:
     ranked, _ = list_ranked(cursor, page.texts, snapshot, until)
     after = (-page.after.rank, page.after.id) if page.after else None
@@ -109,11 +109,11 @@ def check_time(until: float) -> None:
         raise Unavailable("The query took too long.", code="query_timeout", retry_after_seconds=5)
 
 
-def _newer(snapshot: Snapshot) -> Condition:
+def _newer(snapshot: IndexSnapshot) -> Condition:
     return "version > ?", [snapshot.point.version]
 
 
-def _known(snapshot: Snapshot) -> Condition:
+def _known(snapshot: IndexSnapshot) -> Condition:
     return "version <= ?", [snapshot.point.version]
 
 

@@ -10,7 +10,7 @@ import duckdb
 from serving_api.replica.tables import SEPARATOR
 from serving_api.search import index
 from serving_api.search.candidates import tags_of
-from serving_api.search.index import Entry, LabelPosition
+from serving_api.search.index import IndexEntry, LabelPosition
 from serving_api.search.matching import FOLDED
 from serving_api.texts.query import Condition
 
@@ -27,7 +27,7 @@ def list_starts(cursor: duckdb.DuckDBPyConnection) -> list[datetime]:
     return [row[0] for row in cursor.execute(statement, [index.BLOCK_TEXTS]).fetchall()]
 
 
-def read_entries(cursor: duckdb.DuckDBPyConnection, condition: Condition) -> Iterator[Entry]:
+def read_entries(cursor: duckdb.DuckDBPyConnection, condition: Condition) -> Iterator[IndexEntry]:
     """Stream what is to be indexed of the items that fit the condition, in the order of their labels."""
     where, values = condition
     statement = f"""
@@ -46,9 +46,9 @@ def list_withdrawn(cursor: duckdb.DuckDBPyConnection, version: int) -> list[UUID
     return [row[0] for row in found]
 
 
-def _entry(row: tuple[Any, ...]) -> Entry:
+def _entry(row: tuple[Any, ...]) -> IndexEntry:
     id_, dataset, folded, label, status, complete, source, language, *numbers, labelled_at, annotators = row
     agreement, annotations = numbers
     tags = tags_of(dataset, label=label, status=status, complete=str(complete), source=source, language=language)
     said = tuple(f"annotator {name}" for name in annotators.split(SEPARATOR) if name)
-    return Entry(LabelPosition(labelled_at, id_), folded, (*tags, *said), agreement, annotations)
+    return IndexEntry(LabelPosition(labelled_at, id_), folded, (*tags, *said), agreement, annotations)

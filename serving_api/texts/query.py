@@ -35,7 +35,7 @@ class Mismatch(Conflict):
 
 @dataclass(frozen=True)
 class TextsQuery:
-    """Which labelled texts are meant, and in which order."""
+    """Selects labelled texts, and their order."""
 
     dataset: str
     labels: tuple[str, ...]  # none: all of them, disputed texts too
@@ -69,7 +69,7 @@ class PageQuery:
 
 @dataclass(frozen=True)
 class AgreementQuery:
-    """Whose agreement is asked for, and on which texts."""
+    """Selects annotators whose agreement is measured, and the texts."""
 
     texts: TextsQuery
     pair: tuple[str, str] | None  # in the order of their names; None: all annotators
@@ -77,7 +77,7 @@ class AgreementQuery:
 
 @dataclass(frozen=True)
 class DisputedQuery:
-    """One page of the list of what wants a decision."""
+    """One page of the texts that need a decision."""
 
     texts: TextsQuery
     confidence_below: float
@@ -145,7 +145,7 @@ def agreement_query(parameters: AgreementParameters, datasets: Datasets) -> Agre
 
 
 def disputed_query(parameters: DisputedParameters, datasets: Datasets) -> DisputedQuery:
-    """Return the query for the list of what wants a decision.
+    """Return the query for the texts that need a decision.
 
     Raises:
         InvalidFields: the dataset is not known.
@@ -211,7 +211,7 @@ def _unknown(parameter: str, value: str, known: Sequence[str]) -> FieldError:
 
 Condition = tuple[str, list[Any]]
 
-# Filters that no kept total knows of.
+# Filters without totals.
 _UNCOUNTED = set(FilterParameters.model_fields) - {"dataset", "match", *KINDS}
 
 
@@ -263,7 +263,7 @@ def page_conditions(page: PageQuery) -> Condition:
     return all_of(found)
 
 
-# The rank in the list of what wants a decision: complete texts above all others; among either, disputes by their
+# The rank of a text that needs a decision: complete texts above all others; among either, disputes by their
 # number of annotations, then labels by how far they are from certain, in millionths. All disputes are above two
 # millions, and all of this is below 10^16.
 URGENCY = f"""
@@ -274,7 +274,7 @@ URGENCY = f"""
 
 
 def disputed_conditions(query: DisputedQuery) -> Condition:
-    """Return the WHERE clause of what wants a decision and comes after the query's position."""
+    """Return the WHERE clause of texts that need a decision and come after the query's position."""
     found = [conditions(query.texts)]
     undecided = "status = ? or (decided_by = ? and confidence < ?)"
     found.append(

@@ -21,7 +21,7 @@ from serving_api.texts.query import (
 
 Row = dict[str, Any]
 
-# What pages need of an item: its place, and its JSON object, ready to be sent.
+# The columns that pages need: the rank of an item, and its JSON object, ready to be sent.
 READY = "id, labelled_at, document"
 _IDS_AT_ONCE = 100
 _ANNOTATION = "annotator, role, value, status, created_at, updated_at"
@@ -50,9 +50,9 @@ def sum_texts(cursor: duckdb.DuckDBPyConnection, where: str, values: list[Any]) 
 
 
 def list_disputed(cursor: duckdb.DuckDBPyConnection, query: DisputedQuery, count: int) -> list[Row]:
-    """Return the first `count` items that want a decision and come after the query's position.
+    """Return the first `count` items that need a decision and come after the query's position.
 
-    Each has its place in the list beside: `urgency`.
+    Each has its rank in the list: `urgency`.
     """
     where, values = disputed_conditions(query)
     order = "urgency desc, id"
@@ -140,7 +140,7 @@ def list_ranked(
 def _among(ids: Sequence[UUID] | None) -> tuple[str, str]:
     """Return a WITH clause for the items with these ids, and its name; for all items none and their table.
 
-    DuckDB looks into its index only for few ids at once, and where nothing else is asked: thirty times as fast.
+    DuckDB uses its index only for a few ids, and without further conditions: thirty times as fast.
     """
     if ids is None:
         return "", "items"

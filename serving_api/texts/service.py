@@ -1,4 +1,4 @@
-"""Answers of `GET /texts` and its kin, and the cache of answers that are ready to send."""
+"""Responses about texts, disputes and statistics, and the cache of responses that are ready to send."""
 
 import hashlib
 from collections import OrderedDict
@@ -31,13 +31,13 @@ from serving_api.texts.parameters import to_text
 from serving_api.texts.query import AgreementQuery, DisputedQuery, PageQuery, TextsQuery, is_counted
 from serving_api.texts.repository import Row
 
-# What an entry takes beside its body, roughly.
+# Memory of an entry besides its body, roughly.
 _ENTRY_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The body of an answer, and the point of the change feed it was made from."""
+    """The body of a response, and the point of the change feed that it shows."""
 
     body: bytes
     point: Point
@@ -48,7 +48,11 @@ class Answer:
 
 
 class AnswerCache:
-    """The most recently used answers of the newest point, up to so many bytes. For one thread."""
+    """The most recently used responses of the newest version, up to a number of bytes. For one thread.
+
+    `make bench ONLY=serving`: a page from here takes a twentieth of the processor time of one that DuckDB makes
+    ("newest page, repeated" and "newest page, fresh").
+    """
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
@@ -86,7 +90,7 @@ Connection = duckdb.DuckDBPyConnection
 
 
 class Made(NamedTuple):
-    """What an answer is made of."""
+    """A new response, before it has an ETag."""
 
     body: bytes
     dataset: str
@@ -120,7 +124,7 @@ class Answers:
         return await self._cached(key, lambda c, p: self._page(c, p, page, until))
 
     async def disputed(self, query: DisputedQuery) -> Answer:
-        """Return one page of the list of what wants a decision."""
+        """Return one page of the texts that need a decision."""
         position = f"{query.limit} {query.after}".encode()
         key = b"disputed" + query.fingerprint + position
         return await self._cached(key, lambda c, p: _disputed(c, p.version, query))
@@ -179,7 +183,7 @@ class Answers:
         return _list(items, positions, page.limit, page.texts, page.texts.fingerprint, rest)
 
     def ready_or_none(self, key: bytes) -> Answer | None:
-        """Return an answer that was made before and is still the newest."""
+        """Return a cached response, if it is of the newest version."""
         state = self._replica.state
         if state is None or not self._cache.holds(point := Point(state.identity, state.version), key):
             return None
@@ -220,7 +224,7 @@ def _list(
     fingerprint: bytes,
     rest: dict[str, int | None],
 ) -> Made:
-    """Make a page of the first `limit` items, and the rest; one more tells that another page follows."""
+    """Make a page of the first `limit` items and the other members; a further item means that a page follows."""
     following = cursors.encode(positions[limit - 1], fingerprint) if len(items) > limit else None
     tail = orjson.dumps({"next_cursor": following} | rest)
     body = b'{"items":[%b],%b' % (",".join(items[:limit]).encode(), tail[1:])

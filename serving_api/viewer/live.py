@@ -8,7 +8,7 @@ from uuid import UUID
 import duckdb
 
 from serving_api.columns import Kind, typed
-from serving_api.search.candidates import Snapshot
+from serving_api.search.candidates import IndexSnapshot
 from serving_api.search.pages import list_ranked
 from serving_api.texts.paging import Sample
 from serving_api.texts.query import Condition, TextsQuery, all_of
@@ -44,7 +44,7 @@ def filter_rows(cursor: Connection, dataset: str, asked: Filter, span: Span) -> 
 
 
 def search_rows(
-    cursor: Connection, query: TextsQuery, span: Span, snapshot: Snapshot | None, until: float
+    cursor: Connection, query: TextsQuery, span: Span, snapshot: IndexSnapshot | None, until: float
 ) -> Slice:
     """Return rows that match, the best first; where there are more than can be ranked, the best of them."""
     ranked, whole = list_ranked(cursor, query, snapshot, until)
