@@ -31,6 +31,7 @@ from core.web.openapi import describe
 from core.web.pages import PageSettings
 from core.web.rate_limits import Places
 from core.web.server import follow_parent, run, settle
+from serving_api.changes.endpoints import make_changes_router
 from serving_api.changes.notifier import ChangeNotifier
 from serving_api.changes.service import Changes
 from serving_api.exports.endpoints import make_export_router
@@ -52,7 +53,8 @@ from serving_api.snapshots.endpoints import make_forgotten_router, make_snapshot
 from serving_api.snapshots.schemas import SnapshotCreate, SnapshotRewrite
 from serving_api.snapshots.service import COMPARED_AT_ONCE, Snapshots
 from serving_api.snapshots.storage import STORAGE_SECONDS
-from serving_api.texts.endpoints import make_router
+from serving_api.statistics.endpoints import make_statistics_router
+from serving_api.texts.endpoints import make_texts_router
 from serving_api.texts.service import AnswerCache, Answers
 from serving_api.texts.shortcut import Shortcut
 from serving_api.viewer.endpoints import make_viewer_router
@@ -102,19 +104,11 @@ def create_app(
         lifespan=lambda app: _running(app, parts, data),
         redirect_slashes=False,
         telemetry=NO_TELEMETRY,
+        generate_unique_id_function=lambda route: route.name,
     )
     for part in fields(parts):
         setattr(app.state, part.name, getattr(parts, part.name))
-    for router in (
-        make_router(datasets),
-        make_export_router(),
-        make_snapshot_router(),
-        make_snapshot_admin_router(),
-        make_forgotten_router(),
-        make_viewer_router(),
-    ):
-        app.include_router(router)
-    add_dashboard(app, datasets, read_settings(PageSettings), key_is_required=access.require_api_key)
+    _add_paths(app, datasets, access)
     # The last one added sees a request first.
     app.add_middleware(KeyWatch, key_ring=parts.key_ring, seconds=serving.key_check_seconds)
     app.add_middleware(Shortcut, replica=parts.replica, answers=parts.answers, key_ring=parts.key_ring)
@@ -126,6 +120,21 @@ def create_app(
     install_web(app, checks, access)
     describe(app, datasets, access.require_api_key, SnapshotCreate, SnapshotRewrite)
     return app
+
+
+def _add_paths(app: FastAPI, datasets: Datasets, access: AccessSettings) -> None:
+    for router in (
+        make_texts_router(datasets),
+        make_changes_router(),
+        make_statistics_router(),
+        make_export_router(),
+        make_snapshot_router(),
+        make_snapshot_admin_router(),
+        make_forgotten_router(),
+        make_viewer_router(),
+    ):
+        app.include_router(router)
+    add_dashboard(app, datasets, read_settings(PageSettings), key_is_required=access.require_api_key)
 
 
 def _make_parts(
@@ -145,7 +154,7 @@ def _make_parts(
     notifier = ChangeNotifier(query_pool, Places("requests that wait for changes", serving.changes_clients, share))
     replica.on_change(lambda _: notifier.notify())
     search, cache = SearchFollower(replica), AnswerCache(serving.cache_bytes)
-    answers = Answers(replica, query_pool, cache, search, serving.ingestion_url)
+    answers = Answers(replica, query_pool, cache, search)
     snapshots = _make_snapshots(replica, serving, data, datasets, watchdog, share)
     key_ring = KeyRing(access.require_api_key, access.limit)
     return Parts(

@@ -51,12 +51,6 @@ class ServingSettings(SettingsGroup):
         ge=1,
         description="Processes that share the port; each has its own replica on disk, and the limits below.",
     )
-    ingestion_url: str | None = Field(
-        None,
-        pattern=r"^https?://",
-        description="Address of the ingestion API as clients reach it; the answer about a text that is not "
-        "labelled yet links there.",
-    )
     query_threads: int = Field(
         4, ge=1, description="Queries that run at once, and as many of snapshots' files; more wait."
     )

@@ -29,7 +29,6 @@ def program_environment(context: Context) -> dict[str, str]:
         "INGESTION_PORT": str(settings.ingestion_port),
         "SERVING_HOST": "127.0.0.1",
         "SERVING_PORT": str(settings.serving_port),
-        "SERVING_INGESTION_URL": settings.ingestion_url,
         "SERVING_URL": settings.serving_url,
         "HTTP_CORS_ORIGINS": _cors_origins(settings.ingestion_port, settings.serving_port),
         "UPLOADER_HOST": "127.0.0.1",

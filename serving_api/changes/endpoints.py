@@ -11,9 +11,10 @@ from fastapi.responses import StreamingResponse
 from sse_starlette.sse import EventSourceResponse, SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
-from core.web.negotiation import choose_media_type
+from core.web.negotiation import Router, choose_media_type
+from serving_api.changes.schemas import CHANGES, ChangesPage
 from serving_api.changes.service import Changes, ChangesQuery, Page
-from serving_api.dependencies import DatasetsDep, ReplicaDep
+from serving_api.dependencies import GUARDS, DatasetsDep, ReplicaDep
 from serving_api.replica.replica import Replica
 from serving_api.responses import client_gone, respond
 from serving_api.settings import ServingSettings
@@ -25,6 +26,15 @@ log = structlog.get_logger()
 EVENTS = "text/event-stream"
 _SENT = ("application/json", EVENTS)
 _VERSION_MAX = 2**63 - 1
+
+
+def make_changes_router() -> Router:
+    """Return the path of changes."""
+    router = Router(dependencies=GUARDS, tags=["texts"])
+    router.add_api_route(
+        "/changes", get_changes, summary="What changed", response_model=ChangesPage, responses=CHANGES
+    )
+    return router
 
 
 async def _changes(request: Request) -> Changes:

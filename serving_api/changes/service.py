@@ -17,7 +17,7 @@ from sse_starlette.event import ServerSentEvent
 from core.web.problems import FieldError, ShareExceeded, Unavailable
 from core.web.rate_limits import Turns, current_client
 from serving_api.changes.notifier import ChangeNotifier
-from serving_api.changes.repository import Change, Place, after_version, find_page_end, list_changes
+from serving_api.changes.repository import Change, ChangePosition, after_version, find_page_end, list_changes
 from serving_api.replica.fair_threads import ANY_NUMBER
 from serving_api.replica.query_pool import QueryPool
 from serving_api.replica.replica import Replica
@@ -125,32 +125,32 @@ class Changes:
         Ends when the server stops, and when the database becomes another one.
         """
         state = self._replica.loaded()
-        place, heard = after_version(query.since), 0
+        position, heard = after_version(query.since), 0
         about = {"feed": feed_of(state.identity), "version": state.version}
         yield ServerSentEvent(
             orjson.dumps(about).decode(), event="feed", retry=int(_RETRY_SECONDS * 1000)
         ).encode()
         while not self.notifier.is_stopping:
-            batch = await self._read(query, place, None, _EVENTS_BATCH)
+            batch = await self._read(query, position, None, _EVENTS_BATCH)
             if batch.point.identity != state.identity:
                 return
             if batch.changes:
                 yield b"".join(map(_event, batch.changes))
-                place = _place_after(batch.changes[-1])
+                position = _position_after(batch.changes[-1])
             if not batch.has_more:
-                heard = await self.notifier.wait_beyond(query.dataset, max(place.version, heard))
+                heard = await self.notifier.wait_beyond(query.dataset, max(position.version, heard))
 
     async def _rest(self, query: ChangesQuery, batch: _Batch) -> AsyncIterator[bytes]:
         first = batch
         while batch.has_more:
-            batch = await self._read(query, _place_after(batch.changes[-1]), first.end, PAGE_BATCH)
+            batch = await self._read(query, _position_after(batch.changes[-1]), first.end, PAGE_BATCH)
             if batch.point.identity != first.point.identity:
                 raise Unavailable("The database was replaced while a page was being sent.", code="feed_replaced")
             if batch.changes:
                 yield b"," + b",".join(map(render, batch.changes))
         yield _tail(first.end, first.point)
 
-    async def _read(self, query: ChangesQuery, after: Place, end: int | None, count: int) -> _Batch:
+    async def _read(self, query: ChangesQuery, after: ChangePosition, end: int | None, count: int) -> _Batch:
         """Read one batch more; while there is no room, try again: the answer has begun."""
         work = lambda cursor, point: _batch(cursor, point, query.dataset, after, end, count)  # noqa: E731
         for _ in range(_TRIES):
@@ -182,7 +182,7 @@ def render(change: Change) -> bytes:
 
 def _event(change: Change) -> bytes:
     # An id says that everything up to it was sent, so only the last change of a version has one.
-    version = str(change.place.version) if change.ends_version else None
+    version = str(change.position.version) if change.ends_version else None
     kind = "delete" if change.is_delete else "upsert"
     return ServerSentEvent(_on_one_line(render(change).decode()), event=kind, id=version).encode()
 
@@ -200,14 +200,19 @@ def _first_batch(cursor: duckdb.DuckDBPyConnection, point: Point, query: Changes
 
 
 def _batch(
-    cursor: duckdb.DuckDBPyConnection, point: Point, dataset: str, after: Place, end: int | None, count: int
+    cursor: duckdb.DuckDBPyConnection,
+    point: Point,
+    dataset: str,
+    after: ChangePosition,
+    end: int | None,
+    count: int,
 ) -> _Batch:
     changes, has_more = list_changes(cursor, dataset, after, end, count)
     return _Batch(point, changes, has_more, after.version if end is None else end)
 
 
-def _place_after(change: Change) -> Place:
-    return after_version(change.place.version) if change.ends_version else change.place
+def _position_after(change: Change) -> ChangePosition:
+    return after_version(change.position.version) if change.ends_version else change.position
 
 
 def _tail(end: int, point: Point) -> bytes:

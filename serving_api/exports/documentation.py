@@ -7,7 +7,7 @@ import orjson
 from core.web.openapi import Responses, header, key_refusals, problem, unavailable, wrong_parameter
 from serving_api.columns import COLUMNS, EXAMPLE_ITEM, Kind, csv_header
 from serving_api.exports.formats import ARROW, CSV, NDJSON, PARQUET, Format
-from serving_api.texts.documentation import MALFORMED, NOT_MODIFIED, REPLICA_HEADERS
+from serving_api.texts.schemas import MALFORMED, NOT_MODIFIED, REPLICA_HEADERS
 
 TITLES = {"parquet": "Parquet", "arrow": "an Arrow stream", "ndjson": "NDJSON"}
 

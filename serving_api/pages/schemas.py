@@ -5,8 +5,8 @@ from datetime import date
 from pydantic import BaseModel, Field
 
 from core.web.openapi import Responses, answer, key_refusals, unavailable, wrong_parameter
-from serving_api.texts.documentation import MALFORMED, NOT_MODIFIED, REPLICA_HEADERS
 from serving_api.texts.parameters import FilterParameters, LabelName, PeriodParameters
+from serving_api.texts.schemas import MALFORMED, NOT_MODIFIED, REPLICA_HEADERS
 
 
 class FacetParameters(FilterParameters):

@@ -206,8 +206,8 @@ class SearchFollower:
         for entry in read_entries(cursor, condition):
             if self._stop.is_set():
                 raise _Stopped
-            meta = meta.with_entry(entry.place)
-            index.put(entry, meta.block(entry.place))
+            meta = meta.with_entry(entry.position)
+            index.put(entry, meta.block(entry.position))
         return meta
 
     def _show(self, index: SearchIndex) -> None:

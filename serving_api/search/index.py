@@ -78,8 +78,8 @@ TIE_BITS = 10
 _EARLIEST = 2**52
 
 
-class Place(NamedTuple):
-    """Where a text stands in the order of labels."""
+class LabelPosition(NamedTuple):
+    """The position of a text in the order of labels."""
 
     labelled_at: datetime
     id: UUID
@@ -96,7 +96,7 @@ class Place(NamedTuple):
 class Entry:
     """What is indexed of one text; `tags` are what filters ask for."""
 
-    place: Place
+    position: LabelPosition
     folded: str
     tags: tuple[str, ...]
     agreement: float
@@ -115,17 +115,17 @@ class Meta:
     built: int = 0  # the version that it was begun with: nothing that was forgotten until then was ever in it
     layout: int = _LAYOUT
 
-    def block(self, place: Place) -> int:
+    def block(self, position: LabelPosition) -> int:
         """Return the block that a text belongs to."""
-        return self.block_of(moment_number(place.labelled_at))
+        return self.block_of(moment_number(position.labelled_at))
 
     def block_of(self, moment: int) -> int:
         """Return the block of a moment."""
         return max(0, bisect_right(self.starts, moment) - 1)
 
-    def with_entry(self, place: Place) -> "Meta":
+    def with_entry(self, position: LabelPosition) -> "Meta":
         """Return what it is with one text more; a full block is followed by another."""
-        moment = moment_number(place.labelled_at)
+        moment = moment_number(position.labelled_at)
         if self.newest >= BLOCK_TEXTS and moment > self.latest:
             return replace(self, starts=(*self.starts, moment), newest=1, latest=moment)
         in_newest = self.block_of(moment) == len(self.starts) - 1
@@ -217,17 +217,17 @@ class SearchIndex:
     def put(self, entry: Entry, block: int) -> None:
         """Add a text, or replace it."""
         document = tantivy.Document()
-        document.add_text("id", entry.place.id.hex)
+        document.add_text("id", entry.position.id.hex)
         document.add_text("grams", entry.folded)
         document.add_text("words", _cut(entry.folded))
         for tag in (*entry.tags, block_tag(block)):
             document.add_text("tags", tag)
-        document.add_unsigned("place", entry.place.number)
-        document.add_unsigned("id_high", entry.place.id.int >> 64)
-        document.add_unsigned("id_low", entry.place.id.int & (2**64 - 1))
+        document.add_unsigned("place", entry.position.number)
+        document.add_unsigned("id_high", entry.position.id.int >> 64)
+        document.add_unsigned("id_low", entry.position.id.int & (2**64 - 1))
         document.add_float("agreement", entry.agreement)
         document.add_unsigned("annotations", entry.annotations)
-        self.remove(entry.place.id)
+        self.remove(entry.position.id)
         with guarded():
             self._writer.add_document(document)
 

@@ -9,9 +9,9 @@ from core.web.problems import Unavailable
 from serving_api.metrics import QUERIES_REFUSED
 from serving_api.replica.repository import get_point
 from serving_api.search.candidates import RANKED, Snapshot
-from serving_api.search.index import Place
+from serving_api.search.index import LabelPosition
 from serving_api.texts import repository
-from serving_api.texts.cursor import microseconds, moment
+from serving_api.texts.cursor import microseconds, timestamp
 from serving_api.texts.parameters import Order
 from serving_api.texts.query import Condition, PageQuery, TextsQuery, all_of, conditions, ordering, page_conditions
 from serving_api.texts.repository import Row
@@ -23,7 +23,7 @@ _SPARE = 10
 def list_hits(
     cursor: duckdb.DuckDBPyConnection, page: PageQuery, count: int, snapshot: Snapshot | None, until: float
 ) -> list[Row]:
-    """Return the first `count` items of what comes after the page's position, with its place beside: `place`.
+    """Return the first `count` items of what comes after the page's position, each with its `rank`.
 
     Without an index all texts are read.
 
@@ -36,7 +36,7 @@ def list_hits(
         rows = repository.list_chosen(cursor, None, page_conditions(page), ordering(page.texts.order), count)
     else:
         rows = list_in_order(cursor, page, count, snapshot, until)
-    return [row | {"place": microseconds(row["labelled_at"])} for row in rows]
+    return [row | {"rank": microseconds(row["labelled_at"])} for row in rows]
 
 
 def list_ranked(
@@ -62,7 +62,7 @@ def list_ranked(
         check_time(until)
         whole = max(len(ids), len(found)) < RANKED
         found += repository.list_ranked(cursor, ids, as_indexed, relevance, RANKED)
-    ranked = sorted((-place, id_) for place, id_ in found)
+    ranked = sorted((-rank, id_) for rank, id_ in found)
     return ranked[:RANKED], whole and len(ranked) <= RANKED
 
 
@@ -81,11 +81,11 @@ def list_in_order(
         found = repository.list_chosen(
             cursor, None, all_of([_newer(snapshot), asked]), ordering(texts.order), count
         )
-    after = moment(page.after.place) if page.after else None
+    after = timestamp(page.after.rank) if page.after else None
     for ids, last in snapshot.in_order(texts, after, min(count + _SPARE, RANKED)):
         check_time(until)
         found += repository.list_chosen(cursor, ids, as_indexed, ordering(texts.order), len(ids))
-        # What shares the last place may come before it, and be in the next list.
+        # What shares the last position may come before it, and be in the next list.
         if last is not None and sum(_is_before(row, last, texts.order) for row in found) >= count:
             break
     return sorted(found, key=lambda row: _sort_key(row, texts.order))[:count]
@@ -95,11 +95,11 @@ def _ranked(
     cursor: duckdb.DuckDBPyConnection, page: PageQuery, count: int, snapshot: Snapshot | None, until: float
 ) -> list[Row]:
     ranked, _ = list_ranked(cursor, page.texts, snapshot, until)
-    after = (-page.after.place, page.after.id) if page.after else None
+    after = (-page.after.rank, page.after.id) if page.after else None
     shown = [entry for entry in ranked if after is None or entry > after][:count]
     wanted = [id_ for _, id_ in shown]
     rows = {row["id"]: row for row in repository.list_chosen(cursor, wanted, all_of([]), "id", len(wanted))}
-    return [rows[id_] | {"place": -place} for place, id_ in shown]
+    return [rows[id_] | {"rank": -rank} for rank, id_ in shown]
 
 
 def check_time(until: float) -> None:
@@ -118,10 +118,10 @@ def _known(snapshot: Snapshot) -> Condition:
 
 
 def _sort_key(row: Row, order: Order) -> tuple[int, int]:
-    place, id_ = microseconds(row["labelled_at"]), row["id"].int
-    return (-place, id_) if order is Order.NEWEST else (place, -id_)
+    rank, id_ = microseconds(row["labelled_at"]), row["id"].int
+    return (-rank, id_) if order is Order.NEWEST else (rank, -id_)
 
 
 def _is_before(row: Row, last: int, order: Order) -> bool:
-    number = Place(row["labelled_at"], row["id"]).number
+    number = LabelPosition(row["labelled_at"], row["id"]).number
     return number > last if order is Order.NEWEST else number < last

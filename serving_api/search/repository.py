@@ -10,7 +10,7 @@ import duckdb
 from serving_api.replica.tables import SEPARATOR
 from serving_api.search import index
 from serving_api.search.candidates import tags_of
-from serving_api.search.index import Entry, Place
+from serving_api.search.index import Entry, LabelPosition
 from serving_api.search.matching import FOLDED
 from serving_api.texts.query import Condition
 
@@ -51,4 +51,4 @@ def _entry(row: tuple[Any, ...]) -> Entry:
     agreement, annotations = numbers
     tags = tags_of(dataset, label=label, status=status, complete=str(complete), source=source, language=language)
     said = tuple(f"annotator {name}" for name in annotators.split(SEPARATOR) if name)
-    return Entry(Place(labelled_at, id_), folded, (*tags, *said), agreement, annotations)
+    return Entry(LabelPosition(labelled_at, id_), folded, (*tags, *said), agreement, annotations)

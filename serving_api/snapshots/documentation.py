@@ -17,8 +17,8 @@ from serving_api.snapshots.manifest import CARD, CROISSANT, Manifest
 from serving_api.snapshots.manifest import MANIFEST as MANIFEST_FILE
 from serving_api.snapshots.pages import DiffPage, SnapshotPage
 from serving_api.snapshots.schemas import SnapshotCreate, SnapshotRewrite
-from serving_api.texts.documentation import EXAMPLE_ID
 from serving_api.texts.parameters import EXAMPLE_CURSOR
+from serving_api.texts.schemas import EXAMPLE_ID
 
 _HASH = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _SPLITS = {

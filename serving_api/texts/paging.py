@@ -46,7 +46,7 @@ class Sample:
 def take_sample(cursor: duckdb.DuckDBPyConnection, rows: int) -> Sample:
     """Look at the replica's `rows` rows."""
     rows_each = max(1, rows // SAMPLE_SIZE)
-    return Sample(repository.list_moments(cursor, rows_each), rows_each)
+    return Sample(repository.list_timestamps(cursor, rows_each), rows_each)
 
 
 def is_sparse(page: PageQuery, sample: Sample, texts: int) -> bool:
@@ -83,7 +83,7 @@ def _ends(page: PageQuery) -> tuple[datetime | None, datetime | None]:
     first, last = filters.labelled_before, filters.labelled_after
     if page.texts.order is Order.OLDEST:
         first, last = last, first
-    return cursors.moment(page.after.place) if page.after else first, last
+    return cursors.timestamp(page.after.rank) if page.after else first, last
 
 
 def _move(sample: Sample, edge: datetime | None, reach: float, newest_first: bool) -> datetime | None:

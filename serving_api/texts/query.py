@@ -258,7 +258,7 @@ def page_conditions(page: PageQuery) -> Condition:
         before, behind = ("<", ">") if page.texts.order is Order.NEWEST else (">", "<")
         # The first half says nothing new, but DuckDB skips row groups by it.
         sql = f"labelled_at {before}= ? and (labelled_at {before} ? or id {behind} ?)"
-        labelled_at = cursor.moment(page.after.place)
+        labelled_at = cursor.timestamp(page.after.rank)
         found.append((sql, [labelled_at, labelled_at, page.after.id]))
     return all_of(found)
 
@@ -284,7 +284,7 @@ def disputed_conditions(query: DisputedQuery) -> Condition:
         found.append(
             (
                 f"({URGENCY} < ? or ({URGENCY} = ? and id > ?))",
-                [query.after.place, query.after.place, query.after.id],
+                [query.after.rank, query.after.rank, query.after.id],
             )
         )
     return all_of(found)

@@ -36,10 +36,10 @@ def list_items(cursor: duckdb.DuckDBPyConnection, page: PageQuery, window: Condi
     return list_rows(cursor, statement, [*values, *more_values, count])
 
 
-def list_moments(cursor: duckdb.DuckDBPyConnection, each: int) -> list[datetime]:
+def list_timestamps(cursor: duckdb.DuckDBPyConnection, each: int) -> list[datetime]:
     """Return the `labelled_at` of one row in `each`, in order."""
     statement = "select labelled_at from items where rowid % ? = 0 order by labelled_at"
-    return [moment for (moment,) in cursor.execute(statement, [each]).fetchall()]
+    return [timestamp for (timestamp,) in cursor.execute(statement, [each]).fetchall()]
 
 
 def sum_texts(cursor: duckdb.DuckDBPyConnection, where: str, values: list[Any]) -> int:

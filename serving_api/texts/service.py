@@ -102,10 +102,7 @@ class Answers:
         pool: QueryPool,
         cache: AnswerCache,
         search: SearchFollower,
-        ingestion_url: str | None = None,
     ) -> None:
-        """`ingestion_url`: where clients ask for texts that are not labelled yet."""
-        self._ingestion_url = ingestion_url.rstrip("/") if ingestion_url else None
         self._replica = replica
         self._pool = pool
         self._cache = cache
@@ -134,9 +131,9 @@ class Answers:
         Raises:
             NotFound: there is no such text, it has no label yet, or the request's key may not use its dataset.
         """
-        answer = await self._cached(b"text" + id_.bytes, lambda c, _: self._text(c, id_))
+        answer = await self._cached(b"text" + id_.bytes, lambda c, _: _text(c, id_))
         if not is_dataset_allowed(answer.dataset):
-            raise self._no_text(id_)
+            raise _no_text()
         return answer
 
     async def stats(self, name: str, dataset: Dataset) -> Answer:
@@ -173,29 +170,13 @@ class Answers:
         if rows is None:
             SEARCH_SCANS.inc()
             rows = list_hits(cursor, page, page.limit + 1, None, until)
-        positions = [Position(row.pop("place"), row["id"]) for row in rows]
+        positions = [Position(row.pop("rank"), row["id"]) for row in rows]
         search, items = page.texts.search, []
         for row in rows:  # DuckDB's interrupt does not reach here
             check_time(until)
             items.append(_with(row["document"], {"highlights": search.highlights(row["text"])}))
         rest = {"total": None, "version": point.version}
         return _list(items, positions, page.limit, page.texts, page.texts.fingerprint, rest)
-
-    def _text(self, cursor: Connection, id_: UUID) -> Made:
-        row = repository.get_item_or_none(cursor, id_)
-        if row is None:
-            raise self._no_text(id_)
-        return _detail(row, repository.list_annotations(cursor, id_))
-
-    def _no_text(self, id_: UUID) -> NotFound:
-        # Postgres may be away: only the ingestion API can tell.
-        address = f"{self._ingestion_url or ''}/texts/{id_}"
-        return NotFound(
-            "No labelled text has this id: it is not labelled yet, or unknown. Ask the ingestion API which: "
-            f"GET {address}",
-            code="text_not_found",
-            headers={"Link": f'<{address}>; rel="related"'} if self._ingestion_url else None,
-        )
 
     def ready_or_none(self, key: bytes) -> Answer | None:
         """Return an answer that was made before and is still the newest."""
@@ -257,6 +238,17 @@ def _with(document: str, more: dict[str, Any]) -> str:
 
 def _document(body: dict[str, Any], dataset: str, version: int) -> Made:
     return Made(orjson.dumps(body | {"version": version}), dataset)
+
+
+def _no_text() -> NotFound:
+    return NotFound("No labelled text has this id.", code="text_not_found")
+
+
+def _text(cursor: Connection, id_: UUID) -> Made:
+    row = repository.get_item_or_none(cursor, id_)
+    if row is None:
+        raise _no_text()
+    return _detail(row, repository.list_annotations(cursor, id_))
 
 
 def _detail(row: Row, said: list[Row]) -> Made:

@@ -4,7 +4,7 @@ from typing import Any
 
 from core.web.openapi import Responses, answer, header, key_refusals, problem, unavailable, wrong_parameter
 from serving_api.columns import EXAMPLE_ITEM
-from serving_api.texts.documentation import REPLICA_HEADERS
+from serving_api.texts.schemas import REPLICA_HEADERS
 from serving_api.viewer import schemas
 from serving_api.viewer.columns import LIVE, feature_types, features
 

@@ -184,6 +184,9 @@ def test_every_variable_is_documented_with_its_default() -> None:
     page = settings_table.PAGE.read_text()
     section = page.partition("\n## Containers\n")[2].partition("\n## ")[0]
     for name, default in re.findall(r"(?<!\$)\$\{(\w+):-([^}]*)\}", TEXT):
+        if "${" in default:  # made of others, and described in words
+            assert f"| `{name}` | " in section, name
+            continue
         shown = f"`{default}`" if default else "none"
         assert f"| `{name}` | {shown} |" in section, name
     for name in compose_env.SECRETS:

@@ -178,7 +178,8 @@ function ByLabel({ totals, labels }) {
 }
 
 function BySource({ totals }) {
-  const sources = Object.entries(totals.by_source).sort((a, b) => b[1] - a[1]);
+  const all = [...Object.entries(totals.by_source), ["", totals.without_source]];
+  const sources = all.filter(([, texts]) => texts).sort((a, b) => b[1] - a[1]);
   if (!sources.length) return html`<${NoLabels} />`;
   const items = sources.slice(0, 8).map(([name, value]) => ({ name, value, title: name || "without a source" }));
   const pick = (one) => linkTo({ view: "texts", source: one.name });

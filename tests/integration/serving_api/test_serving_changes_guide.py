@@ -11,7 +11,7 @@ GUIDE = Path(__file__).parents[3] / "docs" / "guide.md"
 
 
 def test_the_program_in_the_guide_holds_all_labels(database_url: str, labeller: Labeller, tmp_path: Path) -> None:
-    section = GUIDE.read_text().partition("\n### Following the labels\n")[2]
+    section = GUIDE.read_text().partition("\n### Follow changes\n")[2]
     program = section.partition("```python\n")[2].partition("```")[0]
     withdrawn = labeller.add_label("one")
     labeller.add_label("two")

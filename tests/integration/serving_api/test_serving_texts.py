@@ -6,7 +6,6 @@ from starlette.testclient import TestClient
 from core.datasets import Dataset, Datasets
 from core.models import AnnotationStatus
 from serving_api.replica.replica import Replica
-from serving_api.settings import ServingSettings
 from tests.integration.serving_api.conftest import LOCAL, Serve
 from tests.integration.serving_api.labelling import Labeller, wait_until
 
@@ -101,8 +100,7 @@ def test_unknown_unlabelled_and_withdrawn_texts_are_not_found(
 
 def test_an_unlabelled_text_is_to_be_asked_for_elsewhere(serve: Serve, labeller: Labeller) -> None:
     unlabelled = labeller.add_text("nobody said anything")
-    settings = ServingSettings(ingestion_url="http://127.0.0.1:8080/")
-    with serve(serving=settings) as client:
+    with serve() as client:
         wait_until(lambda: client.get("/stats").status_code == 200)
         answer = client.get(f"/texts/{unlabelled}")
         assert answer.status_code == 404
@@ -222,7 +220,8 @@ def test_etag_stands_until_a_label_changes(client: TestClient, labeller: Labelle
         for held in (first.headers["etag"], f'"x", W/{first.headers["etag"]}', "*"):
             again = client.get(path, headers={"If-None-Match": held})
             assert (again.status_code, again.content) == (304, b"")
-            assert again.headers["etag"] == first.headers["etag"]
+            # Named as the client does: weak if it holds a compressed body.
+            assert again.headers["etag"] == ("W/" if "W/" in held else "") + first.headers["etag"]
         assert client.get(path, headers={"If-None-Match": '"x"'}).status_code == 200
     held = client.get("/texts").headers["etag"]
     labeller.add_text("transactions without labels change nothing")

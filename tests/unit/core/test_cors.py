@@ -28,7 +28,8 @@ def make_client(monkeypatch: pytest.MonkeyPatch) -> Callable[..., TestClient]:
         async def things() -> str:
             return "done"
 
-        app.add_api_route("/things", things, methods=["GET", "POST"])
+        for method in ("GET", "POST"):
+            app.add_api_route("/things", things, methods=[method], name=method)
         install_web(app, {}, AccessSettings(require_api_key=require_api_key))
         return TestClient(app)
 

@@ -56,7 +56,7 @@ class Searched:
         page = page_query(TextsParameters(**parameters), parameters.get("label", []), load_datasets(None))
         while found := self.page(page):
             yield found
-            page = PageQuery(page.texts, page.limit, Position(found[-1]["place"], found[-1]["id"]))
+            page = PageQuery(page.texts, page.limit, Position(found[-1]["rank"], found[-1]["id"]))
 
 
 @contextmanager
@@ -149,7 +149,7 @@ def test_every_order_lists_what_the_model_lists(items: list[Any], data: st.DataO
             wanted = expected(it.world, parameters)
             if parameters["order"] == "relevance":
                 assert sorted(row["id"] for row in found) == sorted(wanted)
-                places = [(-row["place"], row["id"]) for row in found]
+                places = [(-row["rank"], row["id"]) for row in found]
                 assert places == sorted(places)
             else:
                 assert [row["id"] for row in found] == wanted

@@ -61,7 +61,7 @@ def _expected(items: list[Item], page: PageQuery) -> list[uuid.UUID]:
     ordered = sorted(by_id, key=lambda item: item[0], reverse=page.texts.order is Order.NEWEST)
     chosen = [item for item in ordered if not page.texts.labels or item[2] % 3 == 0]
     if page.after:
-        after = cursors.moment(page.after.place), page.after.id
+        after = cursors.timestamp(page.after.rank), page.after.id
         chosen = chosen[[(moment, id_) for moment, id_, _ in chosen].index(after) + 1 :]
     return [id_ for _, id_, _ in chosen[: page.limit + 1]]
 
