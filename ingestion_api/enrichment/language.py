@@ -23,24 +23,24 @@ _IDEOGRAPH = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _CODES = {"als": "gsw", "eml": "egl", "bh": "bho"}
 
 
-class Language(NamedTuple):
+class DetectedLanguage(NamedTuple):
     """A language and the model's confidence, 0 to 1."""
 
     code: str  # BCP 47: ISO 639-1 where there is such a code
     confidence: float
 
 
-def tell_language(text: str) -> Language:
+def tell_language(text: str) -> DetectedLanguage:
     """Return the language of a text; `und` if the text is too short or the model too uncertain."""
     words = _NO_LANGUAGE.sub(" ", text[: 4 * _CHARACTERS])[:_CHARACTERS]
     if len(_LETTER.findall(words)) < _LEAST_LETTERS and not _IDEOGRAPH.search(words):
-        return Language(UNDETERMINED, 0.0)
+        return DetectedLanguage(UNDETERMINED, 0.0)
     best = _detector().detect(words)[0]
     confidence = round(min(float(best["score"]), 1.0), 3)
     if confidence < _LEAST_CONFIDENCE:
-        return Language(UNDETERMINED, confidence)
+        return DetectedLanguage(UNDETERMINED, confidence)
     code = str(best["lang"])
-    return Language(_CODES.get(code, code), confidence)
+    return DetectedLanguage(_CODES.get(code, code), confidence)
 
 
 @cache

@@ -14,7 +14,7 @@ from psycopg import AsyncConnection, Cursor
 
 from core.datasets import Datasets
 from core.near_duplicates import ASKED, lock_of
-from ingestion_api.enrichment.near_duplicates import BAND_TEXTS, Known, NewKnown, decide, most_shared, shingles
+from ingestion_api.enrichment.similarity import BAND_TEXTS, Known, NewKnown, decide, most_shared, shingles
 
 # A group is small enough for the memory, and large enough to share statements.
 _GROUP_TEXTS = 250

@@ -17,7 +17,7 @@ from core.settings import DatabaseSettings
 from core.web.problems import Problem, ShareExceeded, Unavailable
 from ingestion_api import metrics
 from ingestion_api.settings import IngestionSettings
-from ingestion_api.texts.repository import INTAKE, Stored, insert_texts
+from ingestion_api.texts.repository import INTAKE, StoreResult, insert_texts
 from ingestion_api.texts.submissions import NewText
 
 log = structlog.get_logger()
@@ -27,7 +27,7 @@ log = structlog.get_logger()
 class _Waiting:
     row: NewText
     client: str
-    stored: asyncio.Future[Stored]
+    stored: asyncio.Future[StoreResult]
 
 
 class Intake:
@@ -47,7 +47,7 @@ class Intake:
         metrics.WAITING_LIMIT.set(settings.waiting_limit)
         self._task = asyncio.create_task(self._commit_batches())
 
-    async def store(self, row: NewText, client: str) -> Stored:
+    async def store(self, row: NewText, client: str) -> StoreResult:
         """Store one text that a client sent; returns once it is committed.
 
         Raises:
@@ -121,7 +121,7 @@ class Intake:
             else:
                 del self._queued[waiting.client]
 
-    async def _commit(self, rows: list[NewText]) -> list[Stored]:
+    async def _commit(self, rows: list[NewText]) -> list[StoreResult]:
         metrics.COMMIT_TEXTS.observe(len(rows))
         if self._connection is not None:
             try:
@@ -140,7 +140,7 @@ class Intake:
             await connection.close()
 
 
-def _acknowledge(batch: list[_Waiting], stored: list[Stored]) -> None:
+def _acknowledge(batch: list[_Waiting], stored: list[StoreResult]) -> None:
     for waiting, outcome in zip(batch, stored, strict=True):
         metrics.SUBMISSIONS.labels("duplicate" if outcome.duplicate else "accepted").inc()
         if not waiting.stored.done():

@@ -105,14 +105,16 @@ _OPEN = text("""
 """)
 
 
-class Stored(NamedTuple):
+class StoreResult(NamedTuple):
     """The result of storing one submission."""
 
     status: str
     duplicate: bool
 
 
-async def insert_texts(connection: AsyncConnection, rows: Sequence[NewText], datasets: Datasets) -> list[Stored]:
+async def insert_texts(
+    connection: AsyncConnection, rows: Sequence[NewText], datasets: Datasets
+) -> list[StoreResult]:
     """Insert the rows that are not stored yet, in one transaction; return each row's result, in order."""
     names = {row.dataset for row in rows} & linked_datasets(datasets)
     if not names:
@@ -126,11 +128,12 @@ async def insert_texts(connection: AsyncConnection, rows: Sequence[NewText], dat
         ]
         held = await run_async(link(fresh, datasets), connection)
     return [
-        Stored("near_duplicate", s.duplicate) if row.id in held else s for row, s in zip(rows, stored, strict=True)
+        StoreResult("near_duplicate", s.duplicate) if row.id in held else s
+        for row, s in zip(rows, stored, strict=True)
     ]
 
 
-async def _insert_texts(connection: AsyncConnection, rows: Sequence[NewText]) -> list[Stored]:
+async def _insert_texts(connection: AsyncConnection, rows: Sequence[NewText]) -> list[StoreResult]:
     # In order of id: two transactions with the same texts cannot deadlock.
     unique = sorted({row.key: row for row in reversed(rows)}.values(), key=lambda row: row.key)
     cursor = connection.cursor(binary=True)
@@ -145,7 +148,7 @@ async def _insert_texts(connection: AsyncConnection, rows: Sequence[NewText]) ->
     for row in rows:
         is_new = row.id in new
         new.discard(row.id)  # a repetition within the batch is a duplicate
-        stored.append(Stored(statuses.get(row.id, "pending"), duplicate=not is_new))
+        stored.append(StoreResult(statuses.get(row.id, "pending"), duplicate=not is_new))
     return stored
 
 

@@ -151,7 +151,7 @@ class NewKnown(Known):
 
 
 @dataclass(slots=True)
-class Outcome:
+class LinkDecision:
     """The links found, and the texts held back."""
 
     links: list[Link] = field(default_factory=list)
@@ -168,12 +168,12 @@ def decide(
     shared: dict[UUID, Counter[UUID]],
     known: dict[UUID, Known],
     datasets: dict[str, Dataset],
-) -> Outcome:
+) -> LinkDecision:
     """Compare each new text with stored ones and with those before it in the group.
 
     `shared` counts the bands that a new text shares with stored ones; `known` has the best candidates.
     """
-    outcome = Outcome()
+    outcome = LinkDecision()
     before: defaultdict[int, list[int]] = defaultdict(list)  # places in the group by band
     for place, text in enumerate(group):
         here = Counter(other for band in text.bands for other in before[band])
