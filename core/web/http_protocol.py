@@ -160,7 +160,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP."""
-        detail = "The request is not valid HTTP/1.1 (RFC 9112)."
+        detail = "The request is not valid HTTP (RFC 9112)."
         if not self._in_body and _RAW_TARGET.match(self._head):
             detail = "The address has characters that are not ASCII. Percent-encode the address: ä is %C3%A4."
         self._refuse("malformed", Malformed(detail, code="malformed_http"))
