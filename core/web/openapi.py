@@ -126,13 +126,6 @@ def unavailable(code: str, detail: str, retry_after_seconds: int = 1) -> dict[st
     return problem(503, code, detail) | {"headers": headers}
 
 
-def share_exceeded(what: str, places: int) -> dict[str, Any]:
-    """Describe the refusal of a client that has used up its share."""
-    detail = f"One client may have {places} {what} under way or waiting. Try again when one has ended."
-    headers = {"Retry-After": header("Seconds after which to ask again.", "5")}
-    return problem(429, "share_exceeded", detail) | {"headers": headers}
-
-
 _LIMITED = {
     "Retry-After": header("Seconds after which to ask again.", "1"),
     "RateLimit-Policy": header("Requests (q) in a window of w seconds.", '"key";q=100;w=2'),
