@@ -1,4 +1,4 @@
-"""What endpoints get from the application."""
+"""Dependencies of the endpoints: datasets, a database connection, and the body."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -50,7 +50,7 @@ class _Fold(dict[int, int | None]):
             folded = ord(" ")
         elif category == "Me" or unicodedata.combining(character) in _ACCENTS:
             folded = None
-        if code < _BASIC_PLANE:  # the rest is rare, and too many to remember
+        if code < _BASIC_PLANE:  # the others are rare, and too many to cache
             self[code] = folded
         return folded
 
@@ -118,7 +118,7 @@ def _number(dataset: str, place: int, rows: list[int]) -> int:
     return int.from_bytes(digest, signed=True)
 
 
-# Of a million texts with the same beginning, each is compared with the first ones only.
+# A band that a million texts share names only the first of them.
 BAND_TEXTS = 20
 CANDIDATES = 20
 _LINKS = 10
@@ -129,7 +129,7 @@ Link = tuple[UUID, UUID, float]  # the later text, its twin, their similarity
 
 @dataclass(slots=True)
 class Known:
-    """A text that may be a twin; `asked`: annotators are, or will be, asked for it."""
+    """A candidate; `asked`: annotators see it, or will."""
 
     id: UUID
     shingles: Shingles
@@ -137,7 +137,7 @@ class Known:
 
 
 class NewKnown(Known):
-    """One that was just stored."""
+    """A text that was just stored."""
 
     __slots__ = ("bands", "dataset", "sought")
 
@@ -151,15 +151,15 @@ class NewKnown(Known):
 
 
 @dataclass(slots=True)
-class Outcome:
-    """The links that were found, and the texts that are held."""
+class LinkDecision:
+    """The links found, and the texts held back."""
 
     links: list[Link] = field(default_factory=list)
     held: set[UUID] = field(default_factory=set)
 
 
 def most_shared(counts: Counter[Key]) -> list[Key]:
-    """Return the candidates that share most bands."""
+    """Return the candidates that share the most bands."""
     return [candidate for candidate, _ in counts.most_common(CANDIDATES)]
 
 
@@ -168,12 +168,12 @@ def decide(
     shared: dict[UUID, Counter[UUID]],
     known: dict[UUID, Known],
     datasets: dict[str, Dataset],
-) -> Outcome:
-    """Go through new texts in their order; each is compared with stored ones and with those before it.
+) -> LinkDecision:
+    """Compare each new text with stored ones and with those before it in the group.
 
-    `shared` counts the bands that a new text shares with stored ones, `known` has those that share most.
+    `shared` counts the bands that a new text shares with stored ones; `known` has the best candidates.
     """
-    outcome = Outcome()
+    outcome = LinkDecision()
     before: defaultdict[int, list[int]] = defaultdict(list)  # places in the group by band
     for place, text in enumerate(group):
         here = Counter(other for band in text.bands for other in before[band])
@@ -191,7 +191,7 @@ def decide(
 
 
 def _twins(text: Known, candidates: list[Known], least: float) -> list[tuple[Known, float]]:
-    """Return the twins among the candidates; those that are asked, then the most similar, come first."""
+    """Return the near duplicates among the candidates: first those with `asked`, then the most similar."""
     alike = [(candidate, similarity(text.shingles, candidate.shingles)) for candidate in candidates]
     twins = [(candidate, alike) for candidate, alike in alike if alike >= least]
     return sorted(twins, key=lambda twin: (not twin[0].asked, -twin[1]))[:_LINKS]
