@@ -9,11 +9,9 @@ from rich.table import Table
 
 from core.migrate import migrate
 from core.settings import DatabaseSettings
-from load_testing.bench import (
-    behind_nginx,
-    beside_bulk,
-    bulk_uploads,
-    label_lag,
+from load_testing.bench import label_lag, shards, upload_rates
+from load_testing.bench.ingestion import behind_nginx, beside_bulk, bulk_uploads, single_texts, table_sizes
+from load_testing.bench.serving import (
     row_bytes,
     serving_changes,
     serving_exports,
@@ -22,10 +20,6 @@ from load_testing.bench import (
     serving_replica,
     serving_search,
     serving_snapshots,
-    shards,
-    single_texts,
-    table_sizes,
-    uploads,
 )
 from local_stack.testing import running_stack
 
@@ -76,7 +70,7 @@ def main() -> None:
     if "uploads" in chosen:
         with running_stack(_ARGILLA) as stack:
             migrate(DatabaseSettings(url=SecretStr(stack.database_url)))
-            console.print(uploads.measure(stack))
+            console.print(upload_rates.measure(stack))
     if "lag" in chosen:
         with running_stack() as stack:
             console.print(label_lag.measure(stack))
