@@ -77,8 +77,8 @@ _COUNTS = text(
     )
 )
 
-# `sequence` is nearly in order of time: one index lookup for each dataset. Gold texts wait by design: their age says
-# nothing about the backlog.
+# `sequence` is nearly in order of time: one index lookup for each dataset. Gold texts wait by design, so their age
+# says nothing about the backlog.
 _OLDEST_PENDING_SECONDS = text("""
     select max(seconds) from unnest(cast(:datasets as text[])) as names (name)
     cross join lateral (

@@ -10,12 +10,16 @@ from rich.table import Table
 
 from core.migrate import migrate
 from core.settings import DatabaseSettings
-from load_testing.bench import (
+from load_testing.bench import label_lag, shards, upload_rates
+from load_testing.bench.ingestion import (
     behind_nginx,
     beside_bulk,
     bulk_uploads,
     held_queue,
-    label_lag,
+    single_texts,
+    table_sizes,
+)
+from load_testing.bench.serving import (
     row_bytes,
     serving_changes,
     serving_exports,
@@ -24,10 +28,6 @@ from load_testing.bench import (
     serving_replica,
     serving_search,
     serving_snapshots,
-    shards,
-    single_texts,
-    table_sizes,
-    uploads,
 )
 from local_stack.testing import running_stack
 
@@ -82,7 +82,7 @@ def main() -> None:
     if "uploads" in chosen:
         with running_stack(_ARGILLA) as stack:
             migrate(DatabaseSettings(url=SecretStr(stack.database_url)))
-            console.print(uploads.measure(stack))
+            console.print(upload_rates.measure(stack))
     if "lag" in chosen:
         with running_stack() as stack:
             console.print(label_lag.measure(stack))

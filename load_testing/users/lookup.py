@@ -7,9 +7,9 @@ import orjson
 from gevent.pool import Pool
 from geventhttpclient import HTTPClient
 
-from load_testing.comment_texts import submission
-from load_testing.ingestion_checks import id_of
-from load_testing.verdict import Lookup
+from load_testing.reports.verdict import Lookup
+from load_testing.users.comment_texts import submission
+from load_testing.users.ingestion_checks import id_of
 
 _AT_ONCE = 16
 _ATTEMPTS = 10

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import psycopg
 from rich.table import Table
 
-from load_testing.bench.bulk_bodies import FORMATS
-from load_testing.bench.bulk_load import copy_ready, read_ready, upload
 from load_testing.bench.comments import make_submissions
+from load_testing.bench.ingestion.bulk_bodies import FORMATS
+from load_testing.bench.ingestion.bulk_load import copy_ready, read_ready, upload
 from load_testing.bench.memory import peak_memory
 from load_testing.bench.servers import Server, api_environment, serving
 

@@ -23,7 +23,7 @@ from rich.table import Table
 from core.datasets import DEFAULT_DATASET, load_datasets
 from core.settings import ArgillaSettings
 from core.text_identity import text_id
-from load_testing.waiting import holds_within, is_ok
+from load_testing.targets import holds_within, is_ok
 from local_stack.components.argilla import server_command
 from local_stack.ports import reserved_ports
 from local_stack.processes.guarded import Command, GuardedProcess

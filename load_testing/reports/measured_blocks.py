@@ -7,7 +7,7 @@ from typing import Any
 
 from load_testing.compare import report
 from load_testing.compare.results import Row, read_rows
-from load_testing.knee import find_knee
+from load_testing.reports.percentiles import find_knee
 
 _SIZES = (100_000, 1_000_000, 10_000_000)
 _PAUSE_OF_AN_ANNOTATOR_SECONDS = 5

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from core.datasets import load_datasets
 from load_testing.bench.memory import peak_memory
-from load_testing.bench.serving_rows import make_replica
+from load_testing.bench.serving.serving_rows import make_replica
 from serving_api.replica.replica import Replica
 from serving_api.settings import DataSettings, ReplicaSettings
 from serving_api.snapshots.schemas import parse_request

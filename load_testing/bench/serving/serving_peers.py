@@ -13,10 +13,10 @@ from rich.table import Table
 
 from load_testing.bench.peer_environment import install_peer
 from load_testing.bench.servers import Server, running_server
-from load_testing.bench.serving_load import CLIENTS, Measured, measure_gets
-from load_testing.bench.serving_pages import data_directory, replica_path, serving_replica
-from load_testing.bench.serving_requests import FRESH, LIMIT, REPEATED, paths
-from load_testing.bench.serving_rows import make_replica
+from load_testing.bench.serving.serving_load import CLIENTS, Measured, measure_gets
+from load_testing.bench.serving.serving_pages import data_directory, replica_path, serving_replica
+from load_testing.bench.serving.serving_requests import FRESH, LIMIT, REPEATED, paths
+from load_testing.bench.serving.serving_rows import make_replica
 
 # ROAPI holds its rows in memory.
 _ROWS_MAX = 1_000_000

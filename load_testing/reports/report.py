@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from load_testing import plots, tables
-from load_testing.knee import find_knee
-from load_testing.percentiles import SHARES, percentiles
-from load_testing.requests_file import Request, read_requests
-from load_testing.tables import Row
+from load_testing.reports import plots, summaries
+from load_testing.reports.percentiles import SHARES, find_knee, percentiles
+from load_testing.reports.summaries import Request, Row, read_requests
 
 # The generator does its work in one thread: beyond this share of a core its own delays are in the figures.
 BUSY_SHARE = 0.8
@@ -32,7 +30,9 @@ class Run:
     @property
     def per_second(self) -> float:
         """Requests a second over the whole run."""
-        found: float = _rows_by_name(tables.by_name(self.requests))["all"]["per_second"] if self.requests else 0.0
+        found: float = (
+            _rows_by_name(summaries.by_name(self.requests))["all"]["per_second"] if self.requests else 0.0
+        )
         return found
 
 
@@ -50,10 +50,10 @@ def write_report(folder: Path, settings: dict[str, Any], runs: Sequence[Run]) ->
     """Write everything into the folder, and return what `report.json` holds."""
     models = {model: [run for run in runs if run.model == model] for model in ("closed", "open")}
     pooled = {model: _one_after_the_other(group) for model, group in models.items() if group}
-    served = {model: tables.without_refused(requests) for model, requests in pooled.items()}
-    names = [{"model": r.model, "repeat": r.repeat, **row} for r in runs for row in tables.by_name(r.requests)]
-    seconds = {model: tables.by_second(requests) for model, requests in pooled.items()}
-    users = tables.by_users(pooled.get("closed", []))
+    served = {model: summaries.without_refused(requests) for model, requests in pooled.items()}
+    names = [{"model": r.model, "repeat": r.repeat, **row} for r in runs for row in summaries.by_name(r.requests)]
+    seconds = {model: summaries.by_second(requests) for model, requests in pooled.items()}
+    users = summaries.by_users(pooled.get("closed", []))
     _write_csv(folder / "by_name.csv", names)
     _write_csv(folder / "by_users.csv", users)
     _write_csv(folder / "by_second.csv", [{"model": m, **row} for m, rows in seconds.items() for row in rows])
@@ -101,7 +101,7 @@ def _told(run: Run) -> dict[str, Any]:
         **{name: value for name, value in run.said.items() if name != "generator"},
         "generator": run.said["generator"] | {"too_busy": busy},
         "late_ms": lateness if run.model == "open" else None,
-        "by_name": tables.by_name(run.requests),
+        "by_name": summaries.by_name(run.requests),
         "failures_by_reason": _reasons(run.requests),
     }
 
@@ -120,7 +120,7 @@ def _rows_by_name(rows: Sequence[Row]) -> dict[str, Row]:
 
 def _spread(runs: Sequence[Run]) -> dict[str, dict[str, dict[str, float]]]:
     """Return the median, the least and the greatest of the repeats, for each kind of request."""
-    found = [_rows_by_name(tables.by_name(run.requests)) for run in runs]
+    found = [_rows_by_name(summaries.by_name(run.requests)) for run in runs]
     names = {name for rows in found for name in rows}
     return {
         name: {column: _range([rows[name][column] for rows in found if name in rows]) for column in _SPREAD_OF}

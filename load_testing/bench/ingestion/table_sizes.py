@@ -7,11 +7,11 @@ import orjson
 import psycopg
 from rich.table import Table
 
-from load_testing.bench.bulk_bodies import FORMATS
-from load_testing.bench.bulk_load import copy_ready, read_ready, upload
 from load_testing.bench.comments import make_submissions
-from load_testing.bench.full_table import fill
 from load_testing.bench.http_load import Load, post_all
+from load_testing.bench.ingestion.bulk_bodies import FORMATS
+from load_testing.bench.ingestion.bulk_load import copy_ready, read_ready, upload
+from load_testing.bench.ingestion.full_table import fill
 from load_testing.bench.servers import api_environment, serving
 
 _SIZES = (0, 10_000, 1_000_000, 10_000_000)

@@ -8,9 +8,10 @@ from locust import events, log
 from locust.env import Environment
 from locust.runners import STATE_INIT, STATE_STOPPED, DistributedRunner, Runner
 
-from load_testing import checked_user, ingestion_users, options, verdict
-from load_testing.journal import begin, journal
-from load_testing.lookup import look_up
+from load_testing.reports import verdict
+from load_testing.users import checked_user, ingestion_users, options
+from load_testing.users.lookup import look_up
+from load_testing.users.run_journal import begin, journal
 
 _COUNTS = ("requests", "refused", "failures", "arrivals", "late", "dropped")
 logger = logging.getLogger("load_testing")

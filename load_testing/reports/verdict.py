@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from load_testing.journal import Journal
-from load_testing.percentiles import SHARES, percentile
+from load_testing.reports.percentiles import SHARES, percentile
+from load_testing.users.run_journal import Journal
 
 
 class Lookup(NamedTuple):

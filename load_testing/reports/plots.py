@@ -3,9 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from load_testing.percentiles import percentile
-from load_testing.svg import Axis, Points, plot
-from load_testing.tables import Row
+from load_testing.reports.percentiles import percentile
+from load_testing.reports.summaries import Row
+from load_testing.reports.svg import Axis, Points, plot
 
 _LATENCY = Axis("milliseconds", logarithmic=True)
 _SHOWN = ("p50_ms", "p95_ms", "p99_ms")

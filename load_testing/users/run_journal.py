@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
 
-from load_testing.answers import REFUSED
+from load_testing.users.answers import REFUSED
 
 # A request that is sent later after its intended time than this is called late.
 LATE_MS = 10.0

@@ -6,10 +6,10 @@ import random
 import orjson
 from locust import task
 
-from load_testing import ingestion_checks
-from load_testing.checked_user import CheckedUser
-from load_testing.comment_texts import bulk_body, submission
-from load_testing.journal import journal
+from load_testing.users import ingestion_checks
+from load_testing.users.checked_user import CheckedUser
+from load_testing.users.comment_texts import bulk_body, submission
+from load_testing.users.run_journal import journal
 
 _BULK_ROWS = (20, 100)
 _REPEATED_ROWS = 3

@@ -12,8 +12,8 @@ import psycopg
 from rich.table import Table
 
 from load_testing.bench.servers import Server, api_environment, serving
-from load_testing.bench.serving_pages import build_index
-from load_testing.waiting import holds_within
+from load_testing.bench.serving.serving_pages import build_index
+from load_testing.targets import holds_within
 
 _ANNOTATORS = 3
 _BUILD_SECONDS = 1800

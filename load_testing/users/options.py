@@ -10,7 +10,7 @@ from locust import events
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
-from load_testing.shape_plans import PLANS
+from load_testing.users.shape_plans import PLANS
 
 _SEED = re.compile(r"[A-Za-z0-9._-]{1,40}")
 

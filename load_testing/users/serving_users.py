@@ -10,9 +10,9 @@ from locust import task
 from locust.env import Environment
 
 from core.datasets import DEFAULT_DATASET, load_datasets
-from load_testing import serving_checks
-from load_testing.checked_user import Check, CheckedUser
-from load_testing.serving_checks import Holds, Item
+from load_testing.users import serving_checks
+from load_testing.users.checked_user import Check, CheckedUser
+from load_testing.users.serving_checks import Holds, Item
 
 _LIMITS = (10, 50, 100)
 _LABELS = load_datasets(None)[DEFAULT_DATASET].labels

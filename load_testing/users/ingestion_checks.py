@@ -2,7 +2,7 @@
 
 from core.datasets import DEFAULT_DATASET
 from core.text_identity import normalise, text_id
-from load_testing.answers import Answer, expect
+from load_testing.users.answers import Answer, expect
 
 _STATUSES = {"pending", "uploaded", "labelled", "failed", "near_duplicate"}
 

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from core.text_identity import text_id
-from load_testing.answers import Answer, WrongAnswer, expect
+from load_testing.users.answers import Answer, WrongAnswer, expect
 
 Item = dict[str, Any]
 Holds = Callable[[Item], bool]

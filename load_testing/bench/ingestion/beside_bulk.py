@@ -8,10 +8,10 @@ from itertools import chain, repeat
 import orjson
 from rich.table import Table
 
-from load_testing.bench.bulk_bodies import FORMATS
-from load_testing.bench.bulk_load import upload
 from load_testing.bench.comments import make_submissions
 from load_testing.bench.http_load import Load, post_all
+from load_testing.bench.ingestion.bulk_bodies import FORMATS
+from load_testing.bench.ingestion.bulk_load import upload
 from load_testing.bench.servers import api_environment, serving
 
 _CLIENTS = (1, 16)

@@ -10,9 +10,9 @@ import httpx
 from rich.table import Table
 
 from load_testing.bench.servers import Server, serving
-from load_testing.bench.serving_load import CLIENTS, Measured, measure_gets
-from load_testing.bench.serving_requests import FRESH, REPEATED, REPEATED_STATS, paths
-from load_testing.bench.serving_rows import ROWS_KEY, make_replica
+from load_testing.bench.serving.serving_load import CLIENTS, Measured, measure_gets
+from load_testing.bench.serving.serving_requests import FRESH, REPEATED, REPEATED_STATS, paths
+from load_testing.bench.serving.serving_rows import ROWS_KEY, make_replica
 from local_stack.settings import StackSettings
 from serving_api.replica.replica import Replica
 from serving_api.search.follower import SearchFollower

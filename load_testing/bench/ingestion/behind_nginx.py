@@ -19,7 +19,7 @@ from rich.table import Table
 from load_testing.bench.comments import make_submissions
 from load_testing.bench.http_load import Load, get_all, post_all
 from load_testing.bench.servers import Server, api_environment, free_port, serving
-from load_testing.waiting import holds_within, is_ok
+from load_testing.targets import holds_within, is_ok
 
 _COUNTS = (1, 2, 4)
 _CLIENTS = 64

@@ -7,9 +7,9 @@ from typing import Any
 
 from locust import FastHttpUser
 
-from load_testing.answers import REFUSED, WrongAnswer, is_refused, refusal
-from load_testing.journal import journal
-from load_testing.options import given_to, headers
+from load_testing.users.answers import REFUSED, WrongAnswer, is_refused, refusal
+from load_testing.users.options import given_to, headers
+from load_testing.users.run_journal import journal
 
 # Gets the status code and the body of a 2xx.
 Check = Callable[[int, bytes], None]

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import orjson
 import psycopg
 
-from load_testing.bench.bulk_bodies import Body
+from load_testing.bench.ingestion.bulk_bodies import Body
 
 _ROWS_A_COMMIT = 5000  # as the setting INGESTION_BULK_CHUNK_ROWS
 _UPLOAD_SECONDS = 600

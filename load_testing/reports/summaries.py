@@ -1,12 +1,37 @@
-"""What the requests of a run add up to: by kind, by number of users, by second."""
+"""Reads the requests that a run recorded, and sums them up by kind, by number of users and by second."""
 
+import csv
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from load_testing.answers import REFUSED
-from load_testing.percentiles import percentiles
-from load_testing.requests_file import Request
+from load_testing.reports.percentiles import percentiles
+from load_testing.users.answers import REFUSED
+
+
+class Request(NamedTuple):
+    """One request; `at_s` is when it was sent, or to be sent in the open model, in seconds after the start."""
+
+    at_s: float
+    method: str
+    name: str
+    latency_ms: float
+    late_ms: float
+    users: int
+    failure: str
+
+
+def read_requests(folder: Path) -> list[Request]:
+    """Return the requests of the run that was recorded in this folder."""
+    with (folder / "requests.csv").open(newline="") as file:
+        rows = csv.reader(file)
+        next(rows)
+        return [
+            Request(float(at), method, name, float(latency), float(late), int(users), failure)
+            for at, method, name, latency, late, users, failure in rows
+        ]
+
 
 _LEVELS = 10
 
