@@ -33,11 +33,13 @@ from core.tracing.tracing import tracing
 from core.web.app import NO_TELEMETRY, install_web
 from core.web.keys import KeyRing, ValidKey, select_valid_keys
 from core.web.openapi import describe
+from core.web.pages import PageSettings
 from core.web.problems import Unavailable, problem_response
 from core.web.rate_limits import Places
 from core.web.server import follow_parent, run, settle
 from ingestion_api.enrichment.enrich import prepare
 from ingestion_api.imports.worker import importing
+from ingestion_api.pages.endpoints import add_upload_page
 from ingestion_api.settings import IngestionSettings
 from ingestion_api.texts.endpoints import add_endpoints
 from ingestion_api.texts.intake import Intake
@@ -99,6 +101,7 @@ def create_app(
     app.state.webhook_secrets = WebhookSecrets(engine)
     app.state.webhook_turns = make_turns()
     add_endpoints(app)
+    add_upload_page(app, app.state.datasets, read_settings(PageSettings), key_is_required=access.require_api_key)
     app.add_middleware(Shortcut)
     install_web(app, {"database": lambda: check_database(engine)}, access)
     describe(
