@@ -141,7 +141,7 @@ function Rejects({ job }) {
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
   };
-  return html`<${Card} id="rejects" title="Rejected rows" hint=${`${plural(job.rejects_kept, "row is", "rows are")} kept`}>
+  return html`<${Card} id="rejects" title="Rejected rows" hint=${keptHint(job)}>
     <div class="stack">
       <${Reasons} groups=${groupErrors(job.errors)} />
       <div class="row">
@@ -153,6 +153,9 @@ function Rejects({ job }) {
     </div>
   <//>`;
 }
+
+const keptHint = (job) =>
+  `${plural(job.rejects_kept, "row is", "rows are")} kept${job.rejected > job.errors.length ? `; reasons of the first ${job.errors.length}` : ""}`;
 
 function Facts({ job }) {
   const parameters = Object.entries(job.parameters).map(([name, value]) => `${name}=${value}`);

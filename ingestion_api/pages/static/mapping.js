@@ -1,5 +1,5 @@
 // How a file is read: format, what each column becomes, what the labels mean. Each change asks for a new preview.
-import { html } from "./shared/html.js";
+import { html, useState } from "./shared/html.js";
 import { count } from "./shared/format.js";
 import { Card } from "./shared/parts.js";
 
@@ -12,6 +12,7 @@ const ROLES = [
   ["external_id", "external id"],
   ["metadata", "metadata"],
 ];
+const SINGLE = new Set(["text", "label", "score", "source", "external_id"]);
 const DELIMITERS = { ",": "comma", ";": "semicolon", "|": "bar", tab: "tab" };
 const CHARSETS = ["utf-8", "windows-1252", "iso-8859-15", "utf-16", "windows-1251", "gb18030", "shift_jis"];
 
@@ -76,8 +77,21 @@ function Format({ preview, datasets, onChange }) {
   </div>`;
 }
 
+/** Return [chosen, choose]: what was chosen since the last preview, which does not show it yet. */
+function useChosen(preview) {
+  const [chosen, set] = useState({ of: preview, values: new Map() });
+  const values = chosen.of === preview ? chosen.values : new Map();
+  const choose = (name, value) => {
+    const next = new Map(values).set(name, value);
+    set({ of: preview, values: next });
+    return next;
+  };
+  return [values, choose];
+}
+
 function Columns({ preview, onChange }) {
-  const pick = (column) => (event) => onChange(changeOf(preview, column.name, event.target.value));
+  const [chosen, choose] = useChosen(preview);
+  const pick = (column) => (event) => onChange(changesOf(preview, choose(column.name, event.target.value)));
   return html`<div class="table-box" tabindex="0" role="region" aria-label="Table of columns">
     <table>
       <caption class="unseen">
@@ -98,7 +112,7 @@ function Columns({ preview, onChange }) {
             <td>
               <select
                 aria-label=${`What the column ${column.name} becomes`}
-                value=${column.roles[0] || ""}
+                value=${chosen.get(column.name) ?? column.roles[0] ?? ""}
                 disabled=${!column.name}
                 onChange=${pick(column)}
               >
@@ -114,26 +128,28 @@ function Columns({ preview, onChange }) {
   </div>`;
 }
 
-/** Return the parameters that give a column another role. */
-function changeOf(preview, name, role) {
+/** Return the parameters that give columns other roles: `chosen` are roles by the names of columns. */
+function changesOf(preview, chosen) {
+  const before = (column) => column.roles[0] || "";
+  const now = (column) => chosen.get(column.name) ?? before(column);
+  const changed = preview.columns.filter((column) => now(column) !== before(column));
   const changes = {};
-  const before = preview.columns.find((one) => one.name === name)?.roles || [];
-  for (const one of before) if (one !== "metadata" && one !== "dataset") changes[one] = "";
-  const metadata = preview.columns
-    .filter((one) => (one.name === name ? role === "metadata" : one.roles.includes("metadata")))
-    .map((one) => escaped(one.name));
-  if (role === "metadata" || before.includes("metadata")) changes.metadata = metadata.join(",") || "none";
-  if (role && role !== "metadata") changes[role] = name;
-  if (before.includes("label") || role === "label") changes.label_map = "";
+  for (const column of changed) if (SINGLE.has(before(column))) changes[before(column)] = "";
+  for (const column of changed) if (SINGLE.has(now(column))) changes[now(column)] = column.name;
+  if (changed.some((column) => now(column) === "metadata" || before(column) === "metadata")) {
+    const names = preview.columns.filter((column) => now(column) === "metadata").map((column) => escaped(column.name));
+    changes.metadata = names.join(",") || "none";
+  }
+  if ("label" in changes) changes.label_map = "";
   return changes;
 }
 
 function LabelValues({ preview, onChange }) {
+  const [chosen, choose] = useChosen(preview);
   const pick = (value) => (event) => {
-    const chosen = preview.label_values
-      .map((one) => [one.value, one.value === value ? event.target.value : one.label])
-      .filter(([, label]) => label);
-    onChange({ label_map: chosen.map(([theirs, ours]) => `${escaped(theirs)}:${ours}`).join(",") });
+    const next = choose(value, event.target.value);
+    const pairs = preview.label_values.map((one) => [one.value, next.get(one.value) ?? one.label]).filter(([, label]) => label);
+    onChange({ label_map: pairs.map(([theirs, ours]) => `${escaped(theirs)}:${ours}`).join(",") });
   };
   return html`<div class="table-box" tabindex="0" role="region" aria-label="Table of label values">
     <table class="narrow-table">
@@ -153,7 +169,7 @@ function LabelValues({ preview, onChange }) {
             <th scope="row" class="name-cell">${one.value}</th>
             <td class="number">${count(one.rows)}</td>
             <td>
-              <select aria-label=${`Label of the value ${one.value}`} value=${one.label || ""} onChange=${pick(one.value)}>
+              <select aria-label=${`Label of the value ${one.value}`} value=${chosen.get(one.value) ?? one.label ?? ""} onChange=${pick(one.value)}>
                 <option value="">none: reject these rows</option>
                 ${preview.labels.map((label) => html`<option key=${label} value=${label}>${label}</option>`)}
               </select>

@@ -49,7 +49,9 @@ class Visit:
     def settled(self) -> Page:
         """Wait until nothing is being loaded."""
         self.page.wait_for_selector("main h1, main h2")
-        self.page.wait_for_function("!document.querySelector('.loading, [aria-busy=true], .facet-list.stale')")
+        self.page.wait_for_function(
+            "() => !document.querySelector('.loading, [aria-busy=true], .facet-list.stale')"
+        )
         return self.page
 
     def violations(self) -> list[str]:

@@ -75,12 +75,12 @@ def test_the_state_is_in_the_address(visit: VisitMaker, shown: Program) -> None:
     assert page.locator("tbody tr").count() == _TEXTS
     page.get_by_label("news").check()
     tab.settled()
-    page.wait_for_function(f"document.querySelectorAll('tbody tr').length === {_TEXTS // 2}")
+    page.wait_for_function(f"() => document.querySelectorAll('tbody tr').length === {_TEXTS // 2}")
     assert "source=news" in page.url
     page.reload()
     assert tab.settled().locator("tbody tr").count() == _TEXTS // 2
     page.go_back()
-    page.wait_for_function(f"document.querySelectorAll('tbody tr').length === {_TEXTS}")
+    page.wait_for_function(f"() => document.querySelectorAll('tbody tr').length === {_TEXTS}")
     assert "source" not in page.url
 
 
@@ -88,7 +88,7 @@ def test_a_search_marks_what_it_finds(visit: VisitMaker, shown: Program) -> None
     tab = visit(shown)
     page = tab.open("?view=texts")
     page.get_by_label("Search in the texts").press_sequentially("TEXT 7")
-    page.wait_for_function("document.querySelectorAll('tbody tr').length === 1")
+    page.wait_for_function("() => document.querySelectorAll('tbody tr').length === 1")
     assert page.locator("mark").all_inner_texts() == ["text 7"]
     page.locator("td.text-cell a").click()
     page.wait_for_selector(".full-text")
@@ -141,7 +141,7 @@ def test_a_snapshot_is_made_and_compared(visit: VisitMaker, shown: Program) -> N
     inside = httpx.get(f"{shown.url}/snapshots/first").json()["splits"].values()
     added = labelled - sum(split["rows"] for split in inside)
     assert page.locator(".figure", has_text="Added").inner_text().split("\n")[1] == str(added)
-    assert "pretty_name: toxicity" in page.get_by_label("Dataset card", exact=True).inner_text()
+    assert "pretty_name: toxicity" in page.get_by_label("Text of the dataset card").inner_text()
     assert _errors(tab) == []
     assert tab.accessibility() == []
 
