@@ -3,6 +3,7 @@
 import json
 import signal
 import threading
+import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -23,7 +24,7 @@ from local_stack.plan import Context
 from local_stack.progress import display_for
 from local_stack.settings import StackSettings, load_settings
 from local_stack.stack import Stack
-from local_stack.summary import summary
+from local_stack.summary import page_addresses, summary
 
 _STOP_SECONDS = 90
 _LOG_CHECK_SECONDS = 30
@@ -79,6 +80,9 @@ def _start_or_stop(stack: Stack, reasons: list[str]) -> None:
             return
         raise
     _say(summary(stack))
+    if stack.settings.open:
+        for address in page_addresses(stack).values():
+            webbrowser.open(address)
     while not stack.stop_asked.wait(_LOG_CHECK_SECONDS):
         stack.bound_logs()
     _say(f"{reasons[0]}: stopping.")

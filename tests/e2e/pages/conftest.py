@@ -73,7 +73,7 @@ class Visit:
         return wider
 
 
-def _chromium() -> str | None:
+def find_chromium() -> str | None:
     """Return the path of a Chromium; the continuous integration may install one."""
     found = next(filter(None, map(shutil.which, _NAMES)), None)
     if found is None and os.environ.get("CI") and os.geteuid() == 0 and shutil.which("apt-get"):
@@ -83,16 +83,19 @@ def _chromium() -> str | None:
     return found
 
 
+def chromium_arguments() -> list[str]:
+    """Return the arguments of Chromium: as root, which containers often are, it has no sandbox."""
+    return ["--no-sandbox"] if os.geteuid() == 0 else []
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """A headless Chromium."""
-    path = _chromium()
+    path = find_chromium()
     if path is None:
         pytest.skip("There is no Chromium: apt-get install chromium")
     with sync_playwright() as playwright:
-        # As root, which containers often are, Chromium has no sandbox.
-        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = playwright.chromium.launch(executable_path=path, args=arguments)
+        browser = playwright.chromium.launch(executable_path=path, args=chromium_arguments())
         yield browser
         browser.close()
 
