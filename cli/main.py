@@ -18,7 +18,7 @@ from cli.people import annotators, api_keys, gold
 from cli.people.audit_log import audit
 from cli.snapshots import commands as snapshots
 from cli.status import status
-from cli.texts import uploads
+from cli.texts import import_jobs, uploads
 from cli.texts.export import export
 from cli.texts.ingest import ingest
 from cli.texts.verify import verify
@@ -57,6 +57,7 @@ app.add_typer(annotators.app, name="annotators")
 app.add_typer(backup.app, name="backup")
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(gold.app, name="gold")
+app.add_typer(import_jobs.app, name="imports")
 app.add_typer(api_keys.app, name="keys")
 app.add_typer(snapshots.app, name="snapshot")
 app.add_typer(uploads.app, name="uploads")

@@ -1,7 +1,7 @@
-"""Who did what to what: a line for each thing that an administrator does, never with a text or a secret in it.
+"""The audit log: who did what to which object. No entry holds a text or a secret.
 
-What changes Postgres is noted in the same transaction, in the table `audit_log`. What the serving API does to
-files, where no Postgres may be, is a log line `audit` only; the other APIs' entries are such a line, too.
+A change in Postgres is logged in the same transaction, in the table `audit_log`. The serving API works without
+Postgres, so its changes of files are log lines `audit` only. The other programs write such a line, too.
 """
 
 import getpass
@@ -83,7 +83,7 @@ def caller(request: HasScope) -> Actor:
 
 
 def noting(entry: Entry) -> Insert:
-    """Return the statement that notes an entry, for the transaction that does what it tells."""
+    """Return the INSERT of an entry, for the transaction that makes the change."""
     ids = sorted(map(str, entry.ids))
     return insert(AuditEntry).values(
         program=entry.program,

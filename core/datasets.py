@@ -90,7 +90,7 @@ class Question(BaseModel):
 
 
 class Dataset(BaseModel):
-    """One label set with what annotators are told about it, and what is done with its texts at intake."""
+    """A label set, its guidelines and questions, and how its texts are processed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

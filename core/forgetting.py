@@ -1,4 +1,4 @@
-"""How far forget requests have come, and which of them take too long."""
+"""Forgets texts, and keeps track of which steps of a request are open and which take too long."""
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -74,12 +74,13 @@ def name_steps(row: Row[Any]) -> str:
 
 _FETCHED = 100
 
-# No index helps. A row without fields is read where its detail may quote the names of its fields.
+# No index helps. A row without fields is read where its detail may quote a label or the names of its fields.
 #
 # The option belongs to the statement. On the connection it would turn later statements into cursors, too.
 _FIND_REJECTS = text("""
 select import_id, row, cast(fields as text) as fields from import_rejects
-where fields is not null or detail <> :blanked and (detail like '%/metadata/%' or code = 'extra_forbidden')
+where fields is not null
+    or detail <> :blanked and (detail like '%/metadata/%' or code in ('extra_forbidden', 'unknown_label'))
 """).execution_options(yield_per=_FETCHED)
 
 _BLANK_REJECT = text("""
@@ -92,7 +93,15 @@ _BLANK_PROBLEM = text("update imports set problem = cast(:problem as json) where
 _PROBLEM_DETAIL = "A text was forgotten since. The details were deleted, because they may have quoted it."
 _PROBLEM_FIELDS = ("type", "title", "status", "code")
 # Problems that quote the file: its column names, for example. A CSV without a header has texts in their place.
-_QUOTING = {"unknown_column", "malformed_csv", "malformed_parquet"}
+_QUOTING = {
+    "unknown_column",
+    "duplicate_column",
+    "wrong_column_type",
+    "too_much_metadata",
+    "malformed_csv",
+    "malformed_parquet",
+    "malformed_xlsx",
+}
 
 # Older releases stored a rejected JSON row as the repr of an object, in which no text can be looked up.
 _OLD_REPR = "QuickSubmission("
@@ -185,7 +194,7 @@ _DELETE = (
 
 _DELETE_BAND = text("delete from near_duplicate_bands where band = :band and place = :place")
 
-# Stamped anew also where the label was withdrawn before: the change feed tells the replicas that it is forgotten.
+# Stamped even if the label was withdrawn before: so the change feed reports to the replicas that it is forgotten.
 _WITHDRAW = text(f"""
 update labels
 set label = null, status = 'withdrawn', agreement = null, votes = '{{}}', annotations = 0, confidence = null,
@@ -217,7 +226,7 @@ set requested_at = excluded.requested_at, requested_by = excluded.requested_by,
     replica_at = null, snapshots_at = null, lifted_at = null
 """)
 
-# Only where nothing more is to be done: what is on its way might be taken for the new one's.
+# Only when no upload is in flight: a late response could be attributed to the new record.
 _LIFT = text("""
 with lifted as (
     update forget_requests set lifted_at = now()

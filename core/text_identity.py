@@ -1,4 +1,4 @@
-"""Normalisation of texts, the id that follows from it, and which characters are invisible."""
+"""Text identity: normalisation, the id that follows from it, the size limit, and invisible characters."""
 
 import hashlib
 import re

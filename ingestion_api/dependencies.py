@@ -1,4 +1,4 @@
-"""What endpoints get from the application."""
+"""Dependencies of the endpoints: datasets, a database connection, and the body."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,9 +8,9 @@ from fastapi import Depends, Query, Request
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.datasets import Datasets
+from core.tables.rows import ROW_BYTES
 from core.web.openapi import DATASET_NAME
 from core.web.problems import TooLarge, Unavailable, UnsupportedType
-from ingestion_api.texts.schemas import ROW_BYTES
 
 _DATABASE_SECONDS = 5.0
 _LENGTH_DIGITS = 15

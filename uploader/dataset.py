@@ -1,6 +1,7 @@
 """The state of one dataset in this process, and how much of Argilla its uploads may use."""
 
 import asyncio
+import time
 from uuid import UUID
 
 import structlog
@@ -14,7 +15,7 @@ from uploader.argilla.client import Argilla
 from uploader.argilla.errors import AlreadyThere, Stopped
 from uploader.argilla.setup import Prepared, prepare
 from uploader.leadership import Leadership
-from uploader.push.claiming import Pace
+from uploader.push.claiming import Pace, QueueStart
 from uploader.runner import Alert
 
 
@@ -32,6 +33,8 @@ class ConcurrencyLimit:
 
 
 log = structlog.get_logger()
+
+_STALE_SECONDS = 1
 
 _LOWERED = (
     "DATASETS_FILE asks for {} answers to a text of {}, Argilla for {}. The former settings stay in force. If the "
@@ -67,12 +70,22 @@ class DatasetState:
         is_paced = adjudicated_by(name) is None
         most = (definition.max_open_records or max_open_records) if is_paced else None
         self.pace = Pace(definition.order, most, definition.gold_share)
+        self.queue_start = QueueStart()
         self.leadership = leadership
         self.limit = limit
         self.prepared: Prepared | None = None
         self.settings_alert: Alert | None = None  # the definition asks for less than Argilla: it is held back
         self._workspace = workspace
         self._preparing = asyncio.Lock()
+        self._stale_due_at = 0.0  # by time.monotonic()
+
+    def is_time_for_stale_claims(self) -> bool:
+        """Whether to look for claims that ran out: once a second, however many batches are claimed."""
+        now = time.monotonic()
+        is_due = now >= self._stale_due_at
+        if is_due:
+            self._stale_due_at = now + _STALE_SECONDS
+        return is_due
 
     async def prepare(self) -> Prepared:
         """Return the dataset in Argilla, made ready when this has not been done since it was last found unfit.

@@ -1,4 +1,4 @@
-"""The scheduled jobs: thin entries that call the work."""
+"""The scheduled jobs: thin wrappers that call the work."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,7 +16,7 @@ from uploader.forgetting.service import Forgetter
 from uploader.pull import repository as pull_repository
 from uploader.pull.collector import Collector
 from uploader.pull.listener import follow_refresh_requests, listen
-from uploader.pull.repair import heal
+from uploader.pull.repair import repair_losses
 from uploader.pull.sweep import Sweeper
 from uploader.push.upload import upload_backlog
 from uploader.rules.estimation import Estimator
@@ -48,11 +48,11 @@ class DatasetJobs:
         self._collector = collector
         self._estimator = estimator
         self._forgetter = Forgetter(state, watch_seconds)
-        self._push, self._pull, self._sweep, self._heal, self._rule, self._forget, self._measure, self._tell = (
+        self._push, self._pull, self._sweep, self._repair, self._rule, self._forget, self._measure, self._tell = (
             JobRunner(state.name, job, Backoff(retry_cap_seconds))
             for job in ("push", "pull", "sweep", "heal", "rule", "forget", "measure", "tell")
         )
-        self._shown = (self._push, self._pull, self._sweep, self._heal, self._rule, self._forget)
+        self._shown = (self._push, self._pull, self._sweep, self._repair, self._rule, self._forget)
         self._told: dict[str, Alert | None] = {}
 
     async def push(self, stopping: asyncio.Event) -> None:
@@ -62,17 +62,19 @@ class DatasetJobs:
         )
 
     async def pull(self, stopping: asyncio.Event) -> None:
-        """Bring the annotations home that events told of; goes on until the uploader stops."""
+        """Read the texts again that events were about; runs until the uploader stops."""
         work = lambda: follow_refresh_requests(self._state, self._collector, self.wake, stopping, self._pull)  # noqa: E731
         await self._lead(self._pull, work)
 
     async def sweep(self, stopping: asyncio.Event) -> None:
-        """Bring all annotations home, when there is a reason to."""
+        """Read all texts again, when there is a reason to."""
         await self._lead(self._sweep, lambda: self._sweeper.run(stopping, self._sweep.go_on))
 
-    async def heal(self, stopping: asyncio.Event) -> None:
-        """Bring back to Argilla what it lost."""
-        await self._lead(self._heal, lambda: heal(self._state, self._collector, stopping, self._heal.go_on))
+    async def repair(self, stopping: asyncio.Event) -> None:
+        """Restore what Argilla lost."""
+        await self._lead(
+            self._repair, lambda: repair_losses(self._state, self._collector, stopping, self._repair.go_on)
+        )
 
     async def estimate(self, stopping: asyncio.Event) -> None:
         """Keep the labels as the dataset's rule says."""
@@ -88,7 +90,7 @@ class DatasetJobs:
         return self._state.leadership.leads
 
     async def tell(self, _stopping: asyncio.Event) -> None:
-        """Store what stands still until somebody does something."""
+        """Store the alerts: jobs that are blocked until an operator acts."""
         await self._tell.run(self._tell_alerts)
 
     async def measure(self, _stopping: asyncio.Event) -> None:
@@ -96,10 +98,10 @@ class DatasetJobs:
         await self._measure.run(self._show_backlog)
 
     async def check(self) -> None:
-        """See that the work on the dataset goes on; standing by is fine.
+        """Check that the dataset's jobs are not blocked; standing by is fine.
 
         Raises:
-            NotReady: it stands still; the message says why.
+            NotReady: a job is blocked; the message says why.
         """
         reason = next((g.reason for g in self._shown if g.reason is not None), None)
         if reason is None and not self._state.leadership.is_known:
@@ -186,7 +188,7 @@ class DatabaseJobs:
 
 
 class WebhookJobs:
-    """The jobs of the way on which events come, which all datasets share. They go on until the uploader stops."""
+    """The jobs around events, shared by all datasets. They run until the uploader stops."""
 
     def __init__(
         self,
@@ -205,7 +207,7 @@ class WebhookJobs:
         )
 
     async def renew(self, stopping: asyncio.Event) -> None:
-        """See to our webhook in Argilla now and then, unless this process only stands by."""
+        """Check our webhook in Argilla regularly, unless this process only stands by."""
         await self._renew.run(lambda: self._keep_renewing(stopping))
 
     async def _keep_renewing(self, stopping: asyncio.Event) -> None:

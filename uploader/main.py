@@ -118,7 +118,6 @@ def create_app(settings: Settings) -> FastAPI:
         jobs,
         settings.uploader.retry_cap_seconds,
     )
-
     files = FilesWatch(engine, settings.serving)
     database_jobs = DatabaseJobs(engine, files, settings.uploader.retry_cap_seconds, settings.forget.alert_seconds)
 
@@ -193,7 +192,7 @@ def _make_schedule(all_jobs: Iterable[DatasetJobs], webhook_jobs: WebhookJobs, s
         schedule.add(jobs.push, settings.push.interval_seconds)
         schedule.add(jobs.pull, _RESTART_SECONDS)
         schedule.add(jobs.sweep, settings.sweep.sweep_interval_seconds)
-        schedule.add(jobs.heal, _REPAIR_SECONDS)
+        schedule.add(jobs.repair, _REPAIR_SECONDS)
         schedule.add(jobs.estimate, _ESTIMATE_SECONDS)
         schedule.add(jobs.forget, _FORGET_SECONDS)
         schedule.add(jobs.tell, _TELL_SECONDS)

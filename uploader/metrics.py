@@ -40,7 +40,7 @@ BATCH_TEXTS = Histogram(
 )
 BATCH_EXTRA_PUTS = Counter(
     "uploader_batch_extra_puts_total",
-    "PUTs beyond the first of a batch, to find or heal what is bad",
+    "PUTs beyond the first of a batch, to isolate bad records or repair",
     ["dataset"],
 )
 UPLOADED_TEXTS = Counter("uploader_uploaded_texts_total", "Texts that annotators can see", ["dataset"])

@@ -34,7 +34,7 @@ set status = 'uploaded', uploaded_at = clock_timestamp(), attempts = attempts + 
 where id = any(:ids) and lease_owner = :claim and status = 'uploading'
 """)
 
-# uploading -> failed: Argilla cannot take the text, for what it is
+# uploading -> failed: Argilla cannot take the text because of its content
 _MARK_FAILED = text("""
 update texts
 set status = 'failed', last_error = reasons.words, attempts = attempts + 1, page_position = null,
@@ -43,12 +43,12 @@ from unnest(cast(:ids as uuid[]), cast(:words as text[])) as reasons (id, words)
 where texts.id = reasons.id and lease_owner = :claim and status = 'uploading'
 """)
 
-# Texts that are being stored beside one that fails wait, and see that it did.
+# Texts that are being stored meanwhile wait for this lock, and then see that their twin failed.
 _LOCK_TWINS = text(LOCK_TWINS)
 
 _RELEASE_TWINS = text(RELEASE_TWINS)
 
-# near_duplicate -> pending: the setting has changed; not all at once, for they may be millions
+# near_duplicate -> pending: the setting has changed; in steps, because there may be millions
 _RELEASE_HELD = text("""
 update texts set status = 'pending'
 where id in (
@@ -64,7 +64,7 @@ set status = 'pending', lease_owner = null, lease_until = null,
 where lease_owner = :claim and status = 'uploading'
 """)
 
-# Of the present dataset only: a sample would make a record of another one anew, without its answers.
+# Of the present dataset only: putting a sample of another one would create its record without its answers.
 _SAMPLE = text("""
 select texts.id, text from texts join datasets on datasets.name = texts.dataset
 where dataset = :dataset and status = 'uploaded' and refill_position is null
@@ -96,7 +96,7 @@ update datasets set settings = coalesce(settings, :settings) where name = :name
 """).bindparams(bindparam("settings", type_=JSONB))
 
 # The order of sequence is nearly that of time: one look into the index instead of a sort. Gold texts wait for
-# their share by design, for ever when that is 0: their age says nothing about the backlog.
+# their share by design, indefinitely when that is 0: their age says nothing about the backlog.
 _BACKLOG = text("""
 select
     (select count(*) from texts where dataset = :dataset and status = 'pending'),
@@ -156,12 +156,12 @@ async def mark_failed(connection: AsyncConnection, claim: UUID, reasons: Mapping
 
 
 def _storable(words: str) -> str:
-    # Argilla quotes what it refuses, and Postgres takes neither NUL nor lone surrogates.
+    # Argilla quotes the refused text, and Postgres takes neither NUL nor lone surrogates.
     return words[:_LAST_ERROR_CHARACTERS].replace("\0", "�").encode("utf-8", "replace").decode()
 
 
 async def return_claim(connection: AsyncConnection, claim: UUID, wait_seconds: float) -> int:
-    """Make the texts that a claim still holds pending again, not to be claimed for a while."""
+    """Return the texts that a claim still holds to the queue; they are not claimed for `wait_seconds`."""
     return await _change(connection, _RETURN_CLAIM, claim=claim, wait_seconds=wait_seconds)
 
 
@@ -207,7 +207,7 @@ async def measure_database(connection: AsyncConnection) -> int:
 
 
 async def count_open(connection: AsyncConnection, dataset: str) -> int:
-    """Return the number of records before annotators, or on their way there, that want more answers."""
+    """Return the number of uploaded or claimed texts that need more answers."""
     return await connection.scalar(_OPEN, {"dataset": dataset}) or 0
 
 

@@ -137,7 +137,7 @@ class ForgottenFilesSettings(SettingsGroup):
 
 
 class WebhookSettings(SettingsGroup):
-    """How Argilla tells what its annotators do."""
+    """How Argilla reports what its annotators do."""
 
     model_config = SettingsConfigDict(env_prefix="WEBHOOK_")
 

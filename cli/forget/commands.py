@@ -1,5 +1,6 @@
 """`annotate forget`: takes texts out of everything, for good; straight in Postgres, which tells the others."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Uuid
 
 from cli import addresses
-from cli.console import SHORT_CHARACTERS, err, fail, out, plain
+from cli.console import SHORT_CHARACTERS, err, fail, out, plain, printable
 from cli.forget.requests import show_requests
 from cli.forget.rewriting import rewrite_marked
 from cli.people.audit_log import note
@@ -22,7 +23,10 @@ from core.database import make_engine
 from core.datasets import adjudication_of, load_datasets
 from core.forgetting import find_traces, forget_texts, forget_values, lift
 from core.settings import DatasetsFileSettings, read_settings
+from core.tables.local_files import open_file, read_columns
+from core.tables.opening import kind_of_file
 from core.text_identity import text_id
+from core.web.problems import Problem
 
 _IDS = bindparam("ids", type_=ARRAY(Uuid))
 
@@ -55,6 +59,9 @@ _TAKE_TIME = text("set local statement_timeout = 0")
 
 _SHOWN_TEXTS = 20
 
+_FIRST_BYTES = 4096
+_ID_LINE = re.compile(rb"\s*[0-9a-fA-F-]{32,36}\s*(?:[\r\n]|$)")
+
 
 def forget(
     ids: Annotated[list[UUID] | None, typer.Argument(metavar="[ID]...", help="Texts to forget.")] = None,
@@ -62,7 +69,12 @@ def forget(
         list[str] | None, typer.Option(help="All texts with this external id; may be given more than once.")
     ] = None,
     file: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="A file with one id of a text in each line.")
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="One id of a text in each line, or a table with a column id.",
+        ),
     ] = None,
     dataset: Annotated[
         str | None, typer.Option(help="In this dataset only; else in all that hold the text.")
@@ -111,14 +123,31 @@ def _engine() -> Iterator[Engine]:
 
 
 def _read_ids(file: Path) -> list[UUID]:
+    """Return the ids in a file: one in each line, or the column `id` of a table."""
     found = []
-    for number, line in enumerate(file.read_text().splitlines(), 1):
-        if line.strip():
+    for number, word in _read_words(file):
+        if word:
             try:
-                found.append(UUID(line.strip()))
+                found.append(UUID(word))
             except ValueError:
                 fail(f"{file}:{number}: not the id of a text")
     return found
+
+
+def _read_words(file: Path) -> Iterator[tuple[int, str]]:
+    with file.open("rb") as lines:
+        first = lines.read(_FIRST_BYTES)
+    if kind_of_file(file) is None or _ID_LINE.match(first):
+        lines_of_ids = first.decode(errors="replace") if len(first) < _FIRST_BYTES else file.read_text()
+        yield from ((number, line.strip()) for number, line in enumerate(lines_of_ids.splitlines(), 1))
+        return
+    try:
+        with open_file(file) as table:
+            for number, row in read_columns(table, required=["id"]):
+                cell = row.get("id") if isinstance(row, dict) else None
+                yield number, str(cell or "not an id")
+    except Problem as problem:
+        fail(f"{file}: {printable(problem.detail)}")
 
 
 def _forget(

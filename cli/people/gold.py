@@ -1,6 +1,5 @@
 """`annotate gold`: texts with a known answer, by which annotators are measured; straight in Postgres."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +19,7 @@ from core.database import make_engine
 from core.datasets import DEFAULT_DATASET, Dataset, load_datasets
 from core.models import TextStatus
 from core.settings import DatasetsFileSettings, read_settings
+from core.web.problems import Problem
 
 app = typer.Typer(help="Texts with a known answer: add, list, remove.", no_args_is_help=True)
 
@@ -73,7 +73,7 @@ def _engine() -> Engine:
 
 @app.command()
 def add(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV (.csv) or NDJSON.")],
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV, NDJSON, Parquet, .xlsx …")],
     dataset: Annotated[str, typer.Option(help="The dataset of these texts.")] = DEFAULT_DATASET,
 ) -> None:
     """Make texts gold: fields text (or id, of a stored one), label, and source, external_id, claimed_label, score.
@@ -85,7 +85,7 @@ def add(
         fail(f"DATASETS_FILE defines no dataset {dataset}.")
     try:
         rows, rejects = read_gold(file, definition.labels)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, Problem) as error:
         fail(f"{file} cannot be read: {error}")
     engine = _engine()
     lines = sorted(rows)
@@ -99,7 +99,7 @@ def add(
         rejects += refused
     out.print(f"{len(rows.keys() - {line for line, _ in rejects}):,} texts are gold.")
     if rejects:
-        fail("\n".join(f"line {line}: {printable(reason)}" for line, reason in sorted(rejects)))
+        fail("\n".join(f"row {line}: {printable(reason)}" for line, reason in sorted(rejects)))
 
 
 def _store(connection: Connection, dataset: str, definition: Dataset, rows: Mapping[int, GoldRow]) -> Rejects:

@@ -1,6 +1,5 @@
-"""Reads gold texts from CSV and NDJSON files, each row checked by itself."""
+"""Reads gold texts from a table, each row checked by itself."""
 
-import csv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +7,9 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from core.tables.cells import as_word
+from core.tables.local_files import open_file, read_columns
+from core.tables.rows import RowRefused
 from core.text_identity import TEXT_BYTES, normalise, text_id
 
 
@@ -57,44 +59,40 @@ Rejects = list[tuple[int, str]]
 
 
 def read_gold(path: Path, labels: tuple[str, ...]) -> tuple[dict[int, GoldRow], Rejects]:
-    """Return the good rows by the number of the line on which they end, and what is wrong with the others.
+    """Return the good rows by their number, and what is wrong with the others.
 
     Raises:
-        OSError, UnicodeDecodeError, csv.Error: the file cannot be read.
+        OSError, Problem: the file cannot be read, or has other columns.
     """
     rows: dict[int, GoldRow] = {}
     rejects: Rejects = []
-    for line, fields in _read_csv(path) if path.suffix == ".csv" else _read_ndjson(path):
+    for number, fields in _read(path):
         try:
-            rows[line] = _check(fields, labels)
-        except ValueError as error:
-            rejects.append((line, _reasons(error)))
+            rows[number] = _check(fields, labels)
+        except (ValueError, RowRefused) as error:
+            rejects.append((number, _reasons(error)))
     return rows, rejects
 
 
-def _read_csv(path: Path) -> Iterator[tuple[int, str | Mapping[Any, Any]]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, strict=True, restkey="(too many)")
-        for fields in reader:
-            yield reader.line_num, {name: value for name, value in fields.items() if value not in ("", None)}
+def _read(path: Path) -> Iterator[tuple[int, Any]]:
+    with open_file(path) as table:
+        yield from read_columns(table, GoldRow.model_fields, required=["label"])
 
 
-def _read_ndjson(path: Path) -> Iterator[tuple[int, str | Mapping[Any, Any]]]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield number, line
-
-
-def _check(fields: str | Mapping[Any, Any], labels: tuple[str, ...]) -> GoldRow:
-    row = GoldRow.model_validate_json(fields) if isinstance(fields, str) else GoldRow.model_validate(fields)
-    for name, label in (("label", row.label), ("claimed_label", row.claimed_label)):
+def _check(row: Any, labels: tuple[str, ...]) -> GoldRow:
+    if isinstance(row, RowRefused):
+        raise row
+    if not isinstance(row, Mapping):
+        raise RowRefused("not_an_object", "must be an object")
+    fields = {name: cell if name == "score" else as_word(cell, name) for name, cell in row.items()}
+    gold = GoldRow.model_validate({name: cell for name, cell in fields.items() if cell not in ("", None)})
+    for name, label in (("label", gold.label), ("claimed_label", gold.claimed_label)):
         if label not in {None, *labels}:
-            raise ValueError(f"{name}: must be one of {', '.join(labels)}")
-    return row
+            raise ValueError(f'{name} "{label}" is not one of {", ".join(labels)}')
+    return gold
 
 
-def _reasons(error: ValueError) -> str:
+def _reasons(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
     found = [(".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")) for e in error.errors()]

@@ -10,20 +10,16 @@ import httpx
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from cli.console import err, printable
+from core.tables.opening import ENCODINGS, SUFFIXES, kind_of_file
 
-_MEDIA_TYPES = {
-    ".csv": "text/csv",
-    ".ndjson": "application/x-ndjson",
-    ".jsonl": "application/x-ndjson",
-    ".json": "application/json",
-    ".parquet": "application/vnd.apache.parquet",
-}
-_ENCODINGS = {".gz": "gzip", ".zst": "zstd"}
-KNOWN_SUFFIXES = f"{', '.join(_MEDIA_TYPES)}, also with {' or '.join(_ENCODINGS)}"
+KNOWN_SUFFIXES = f"{', '.join(SUFFIXES)}, also with {' or '.join(ENCODINGS)}"
 
 _PIECE_BYTES = 8 * 1024 * 1024
 _RETRY_SECONDS = 300
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 1.0
+
+_SHOWN_REASONS = 10
+_SHOWN_ROWS = 5
 
 _ENDED = {"done", "failed"}
 
@@ -65,13 +61,13 @@ class Api:
             raise Refused(reason(error.response)) from None
 
 
-def kind_of_file(file: Path) -> dict[str, str] | None:
+def headers_of_file(file: Path) -> dict[str, str] | None:
     """Return the headers that say how a file is to be read, by its suffixes; None for an unknown kind."""
-    encoding = _ENCODINGS.get(file.suffix.lower())
-    media_type = _MEDIA_TYPES.get((file.with_suffix("") if encoding else file).suffix.lower())
-    if media_type is None:
+    kind = kind_of_file(file)
+    if kind is None:
         return None
-    return {"Content-Type": media_type} | ({"Content-Encoding": encoding} if encoding else {})
+    media_type, encoding = kind
+    return {"Content-Type": media_type} | ({} if encoding == "identity" else {"Content-Encoding": encoding})
 
 
 def create_import(api: Api, file: Path, kind: dict[str, str], parameters: dict[str, str]) -> str:
@@ -119,6 +115,14 @@ def follow(api: Api, path: str) -> Iterator[dict[str, Any]]:
         pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
 
 
+def preview(api: Api, body: bytes, kind: dict[str, str], parameters: dict[str, str]) -> dict[str, Any]:
+    """Return how the beginning of a file would be read."""
+    result: dict[str, Any] = api.request(
+        "POST", "/imports/preview", params=parameters, headers=kind, content=body
+    ).json()
+    return result
+
+
 def rejected_rows(api: Api, path: str) -> Iterator[str]:
     """Yield the rejected rows, a line of JSON each."""
     with api.client.stream("GET", f"{path}/rejects") as answer:
@@ -137,10 +141,25 @@ def reason(answer: httpx.Response) -> str:
 
 
 def explain(problem: dict[str, Any]) -> str:
-    """Return what a problem says, with its first ten errors."""
-    errors = problem.get("errors", [])[:10]
-    lines = [f"row {e['row']}: {e['detail']}" if "row" in e else e["detail"] for e in errors]
-    return "\n  ".join(map(printable, [problem["detail"], *lines]))
+    """Return what a problem says, with its first errors, where it does not say them itself."""
+    of_rows = describe_groups(problem.get("error_groups", []))
+    errors = (error for error in problem.get("errors", []) if "row" not in error)
+    others = [error["detail"] for error in errors if error["detail"] not in problem["detail"]]
+    return "\n  ".join(map(printable, [problem["detail"], *of_rows, *others[:_SHOWN_REASONS]]))
+
+
+def describe_groups(groups: list[dict[str, Any]]) -> list[str]:
+    """Return a line for each reason why rows were rejected, with their number and the first of them."""
+    shown = [f"{name_rows(g['count'], g['rows'])}: {g['detail']} ({g['code']})" for g in groups[:_SHOWN_REASONS]]
+    return [*shown, "and other reasons"] if len(groups) > _SHOWN_REASONS else shown
+
+
+def name_rows(count: int, numbers: list[int]) -> str:
+    """Return `row 7`, or `20 rows (1, 2, 3, 4, 5, …)`."""
+    if count == 1:
+        return f"row {numbers[0]}"
+    first = ", ".join(map(str, numbers[:_SHOWN_ROWS]))
+    return f"{count:,} rows ({first}{', …' if count > _SHOWN_ROWS else ''})"
 
 
 def _send(client: httpx.Client, method: str, path: str, **more: Any) -> httpx.Response:

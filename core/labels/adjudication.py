@@ -1,4 +1,4 @@
-"""Puts disputed texts before adjudicators: as texts of a dataset of its own, in a workspace of its own.
+"""Puts disputed texts before adjudicators: as texts of a second dataset, in a separate workspace.
 
 See docs/decisions/0021-adjudication.md.
 """

@@ -1,4 +1,4 @@
-"""The pages of the documentation in a browser: they load and run what is their own, and nothing else."""
+"""What both APIs share over HTTP: problems, request ids, metrics, checks of requests, and documentation pages."""
 
 import base64
 import hashlib
@@ -44,7 +44,7 @@ from core.web.rate_limits import begin_request
 
 _INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 
-# Swagger UI and ReDoc set styles themselves, and draw pictures that they hold as data; ReDoc searches in a worker.
+# Swagger UI and ReDoc set inline styles and use data: images; ReDoc searches in a worker.
 _POLICY = (
     "default-src 'none'; script-src 'self'{scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "font-src 'self' data:; connect-src 'self'; worker-src blob:; base-uri 'none'; form-action 'none'; "
@@ -53,7 +53,7 @@ _POLICY = (
 
 
 def with_policy(app: ASGIApp) -> ASGIApp:
-    """Wrap an application that answers with a page in one piece: add a Content-Security-Policy made for it."""
+    """Wrap an application that sends a page in one piece: add a Content-Security-Policy for this page."""
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         held: list[Message] = []
@@ -75,33 +75,33 @@ def with_policy(app: ASGIApp) -> ASGIApp:
 
 
 def content_security_policy(page: bytes) -> str:
-    """Return the policy that lets a page's own inline scripts run, each named by its hash, and no other."""
+    """Return the policy that allows only a page's own inline scripts, each by its hash."""
     hashes = (hashlib.sha256(script).digest() for script in _INLINE_SCRIPT.findall(page))
     return _POLICY.format(scripts="".join(f" 'sha256-{base64.b64encode(one).decode()}'" for one in hashes))
 
 
 log = structlog.get_logger()
 
-# Labels, texts and errors hold what strangers wrote: no browser is to take them for a page.
+# Texts and errors quote strangers: no browser may interpret them as a page.
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
-# FastAPI's own spans and logs, which the environment may turn on, quote exceptions, and these may quote texts.
+# FastAPI's own telemetry, which the environment may switch on, quotes exceptions, and these may quote texts.
 NO_TELEMETRY: TelemetryConfig = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
 
-# Others are counted as one: a client may invent as many as it likes.
+# Other methods are counted as one, since clients may invent any number.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 def install_web(app: FastAPI, checks: dict[str, Check], access: AccessSettings | None = None) -> None:
     """Add problems, negotiation, request ids, metrics and traces, /healthz, /readyz and /metrics to `app`.
 
-    Where `access` requires no keys, other sites' web pages are kept out.
+    If `access` requires no keys, requests from other sites' web pages are refused.
     """
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     for route in app.routes:
         if isinstance(route, APIRoute) and route.methods and not route.include_in_schema:
-            route.methods.add("HEAD")  # the pages of the documentation, which FastAPI adds by itself
+            route.methods.add("HEAD")  # FastAPI's documentation pages
             route.app = with_policy(route.app)
     http = http_settings()
     app.add_middleware(Negotiation, endpoints=Endpoints(app))
@@ -210,7 +210,7 @@ def _explained(error: dict[str, Any], schemas: dict[str, dict[str, Any]]) -> Fie
 
 
 async def _on_http_exception(_: Request, error: Exception) -> Response:
-    """Starlette's own refusals: 404, and 405 of what is not documented."""
+    """Render Starlette's own refusals: 404, and 405 of undocumented paths."""
     http_error = cast(HTTPException, error)
     status = HTTPStatus(http_error.status_code)
     problem = Problem(
@@ -223,7 +223,7 @@ async def _on_http_exception(_: Request, error: Exception) -> Response:
 
 
 def field_error(location: tuple[int | str, ...], code: str, message: str) -> FieldError:
-    """Translate pydantic's location, whose first part says whether it is in the body or the query."""
+    """Translate a pydantic location, whose first part is `body`, `query`, `path` or `header`."""
     where, *path = location
     if where == "body":
         return FieldError(code, message, pointer=json_pointer(path))
@@ -231,7 +231,7 @@ def field_error(location: tuple[int | str, ...], code: str, message: str) -> Fie
 
 
 class RequestContext:
-    """ASGI middleware: request id in and out, one log line and one observation a request, no stack trace out."""
+    """ASGI middleware: request ids, and one log line and one observation for each request."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -254,7 +254,7 @@ class RequestContext:
             await send(message)
 
         started = time.perf_counter()
-        # The server gives each request a task, and so a context, of its own: nothing is to be set back.
+        # The server gives each request its own task and context: no reset is needed.
         structlog.contextvars.bind_contextvars(request_id=request_id)
         begin_request(scope)
         trace = tracing.begin_request(scope, request_id) if tracing.on else None
@@ -264,12 +264,12 @@ class RequestContext:
             HTTP_UNHANDLED_ERRORS.inc()
             log.exception("request.crashed", path=scope["path"])
             if status:
-                raise  # the answer has begun: all that is left is to cut the connection
-            await problem_response(Problem("Something went wrong here; it is logged."))(
+                raise  # the response has begun: only closing the connection is left
+            await problem_response(Problem("Internal error. Quote the X-Request-ID when you report it."))(
                 scope, receive, send_with_id
             )
         finally:
-            # The route's template, not the path: paths hold ids and would make a metric each.
+            # The route's template, since each path with an id would be a series of its own.
             route = getattr(scope.get("route"), "path", "other")
             _observe(scope, route, status, time.perf_counter() - started)
             if trace is not None:
@@ -277,10 +277,9 @@ class RequestContext:
 
 
 def _read_headers(scope: Scope) -> str:
-    """Return the request's id, its client's or a new one, and drop cookies.
+    """Return the id of a request, and remove its cookies.
 
-    No program uses cookies, but FastAPI reads them for each request, before it checks keys, and Python's parser
-    takes time that grows with the square of their length.
+    No program uses cookies. FastAPI would parse them before it checks keys, in quadratic time.
     """
     headers = scope["headers"]
     if any(name == b"cookie" for name, _ in headers):
@@ -290,7 +289,7 @@ def _read_headers(scope: Scope) -> str:
 
 @cache
 def _request_seconds(method: str, route: str, status: int) -> Histogram:
-    """Return one series; to look it up by its labels takes longer than to observe."""
+    """Return one series, cached: looking it up by labels takes longer than observing."""
     return HTTP_REQUEST_SECONDS.labels(method, route, str(status or "cut"))
 
 

@@ -1,7 +1,7 @@
-"""Refuses requests that a web page of another site makes a browser send, where no API key would stop them.
+"""Refuses requests from web pages of other sites, if no API keys are required.
 
-A service without keys listens on this machine only, but browsers run there: any web page can send requests to it.
-Under a name of its own that it has pointed at 127.0.0.1 (DNS rebinding), a page could read the answers, too.
+A service without keys listens on this machine only, but any web page in a browser there can send requests to it.
+With a host name that resolves to 127.0.0.1 (DNS rebinding) a page could also read the responses.
 """
 
 from collections.abc import Collection
@@ -14,7 +14,7 @@ from core.settings import is_loopback
 from core.web.problems import HostNotAllowed, OriginNotAllowed, Problem, problem_response
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-# The longest name of a host, and a port. Longer values are no names, and would fill the cache.
+# The longest host name with a port. Longer values are not host names, and would fill the cache.
 _MOST_CHARACTERS = 300
 
 
@@ -44,7 +44,7 @@ class BrowserGuard:
             elif name == b"origin" and scope["method"] not in _SAFE:  # noqa: SIM102 - the same form as for Host
                 if value not in self._origins and not self._allows_origin(value[:_MOST_CHARACTERS]):
                     return OriginNotAllowed()
-        return None  # browsers always send Host; without one, HTTP/1.0 or a script is talking
+        return None  # browsers always send Host: this is a script, or HTTP/1.0
 
     def _is_allowed(self, url: bytes) -> bool:
         """Whether an address, with any port, is on this machine or on one of the hosts that the settings name."""

@@ -1,6 +1,6 @@
-"""What an endpoint sends, and which methods it takes, held against what a client asks for.
+"""Content negotiation: refuses wrong methods (405), and an Accept that no response satisfies (406).
 
-Both are read from the OpenAPI document, so that an endpoint which is documented is also negotiated.
+Methods and media types come from the OpenAPI document, so every documented endpoint is negotiated.
 """
 
 import re
@@ -14,21 +14,20 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.web.problems import MethodNotAllowed, NotAcceptable, Problem, problem_response
 
-# Pages about the API itself, which its document does not list.
+# Pages that the OpenAPI document does not list.
 _OWN_PAGES = {"/docs": "text/html", "/redoc": "text/html", "/openapi.json": "application/json"}
 
-# Browsers send a few hundred bytes. The cache keeps a thousand of these.
+# Browsers send a few hundred bytes. The cache has a thousand entries.
 _ACCEPT_MAX = 4096
 _NAME = r"[!#$%&'*+.^_`|~0-9a-z-]+"
 _MEDIA_RANGE = re.compile(rf"{_NAME}/{_NAME}|\*")
 _QUALITY = re.compile(r"q=(0(?:\.[0-9]*)?|1(?:\.0*)?)")
-# Text up to `,`, `;` or the end; within quotes both are text. Possessive, so that it never backtracks and its time
-# grows with the length alone.
+# Text up to `,`, `;` or the end; within quotes both are text. Possessive, so that it takes linear time.
 _PART = re.compile(r'((?:[^",;]++|"(?:[^"\\]|\\.)*+"?)*+)([,;]?)', re.DOTALL)
 
 
 class Router(APIRouter):
-    """A router whose GET endpoints answer HEAD too, undocumented: the server leaves out the body."""
+    """A router whose GET endpoints also respond to HEAD, undocumented: the server omits the body."""
 
     def add_api_route(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         """Add an endpoint."""
@@ -43,13 +42,13 @@ MediaTypes = dict[str, tuple[str, ...]]  # of successful answers, by method
 
 
 class Endpoints:
-    """The endpoints of an application, as its OpenAPI document lists them."""
+    """The endpoints of an application in its OpenAPI document."""
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
 
     def find(self, path: str) -> MediaTypes | None:
-        """Return what a path sends by method; HEAD is there wherever GET is."""
+        """Return the media types of a path by method; HEAD is included with GET."""
         fixed, templates = self._all
         if path in fixed:
             return fixed[path]
@@ -74,7 +73,7 @@ def _sent(responses: dict[str, dict[str, Any]]) -> tuple[str, ...]:
 
 
 class Negotiation:
-    """ASGI middleware: refuses, before anything else, a wrong method, or an Accept that rules out all answers."""
+    """ASGI middleware: refuses a wrong method, or an Accept that no response satisfies."""
 
     def __init__(self, app: ASGIApp, endpoints: Endpoints) -> None:
         self.app = app
@@ -90,7 +89,7 @@ class Negotiation:
         if found is None:
             return None  # 404, or the files of the documentation
         if scope["method"] not in found:
-            # Starlette names the methods of one route only, and takes a fixed path for a template's.
+            # Starlette's own 405 lists the methods of one route only, and confuses fixed paths with templates.
             return MethodNotAllowed(sorted(found))
         sent, accept = found[scope["method"]], _accept(scope)
         if sent and accept and not is_acceptable(sent, accept):
@@ -99,7 +98,7 @@ class Negotiation:
 
 
 def _accept(scope: Scope) -> str:
-    """Return the header, joined if it was sent in parts; empty where anything will do."""
+    """Return the header, joined if it was sent several times; empty if any type is accepted."""
     parts = [value for name, value in scope["headers"] if name == b"accept"]
     return "" if not parts or parts == [b"*/*"] else b",".join(parts).decode("latin-1")
 
@@ -110,7 +109,7 @@ def is_acceptable(media_types: tuple[str, ...], accept: str) -> bool:
 
 
 def choose_media_type(media_types: tuple[str, ...], accept: str) -> str:
-    """Return the media type that the client prefers; the first one without a preference, "" if it takes none."""
+    """Return the media type that the client prefers: without a preference the first one, "" if none will do."""
     return media_types[0] if len(accept) > _ACCEPT_MAX else _choose(media_types, accept.lower())
 
 
@@ -120,7 +119,7 @@ def _choose(media_types: tuple[str, ...], accept: str) -> str:
     if not ranges:
         return media_types[0]
     ranked = [(*_rank(media_type, ranges), media_type) for media_type in media_types]
-    best = max(ranked, key=lambda one: one[:2])  # the first of equals
+    best = max(ranked, key=lambda one: one[:2])  # the first of equally good ones
     return best[2] if best[0] else ""
 
 
@@ -131,7 +130,7 @@ class _MediaRange(NamedTuple):
 
 
 def _read_accept(accept: str) -> list[_MediaRange]:
-    """Read the media ranges of an Accept in lower case; none if one of them cannot be read."""
+    """Parse an Accept in lower case; return no ranges if one of them is malformed."""
     ranges: list[_MediaRange] = []
     parts: list[str] = []
     for found in _PART.finditer(accept):
@@ -151,9 +150,9 @@ def _read_accept(accept: str) -> list[_MediaRange]:
 
 
 def _rank(media_type: str, ranges: list[_MediaRange]) -> tuple[float, int]:
-    """Return the quality that the most specific fitting range gives a media type, and how specific that one is.
+    """Return the quality of a media type by the most specific matching range, and how specific that range is.
 
-    None of our media types has parameters, so a range with parameters counts only where no other one fits as well.
+    Our media types have no parameters, so a range with parameters counts only if no other one matches.
     """
     by_specificity = {"*/*": 0, media_type.partition("/")[0] + "/*": 2, media_type: 4}
     fitting = [

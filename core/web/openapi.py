@@ -19,10 +19,10 @@ WITHOUT_NUL = r"^[^\x00]*$"
 NOT_BLANK = rf"^[^\x00]*[^\x00{BLANK}][^\x00]*$"
 VISIBLE = rf"^[^\x00]*[^{text_identity.INVISIBLE}][^\x00]*$"
 
-# Marks of what names a dataset or a label of the settings; the document lists the names in their place.
+# Marks of datasets' and labels' names: `describe` replaces them by the names in the settings.
 DATASET_NAME: JsonDict = {"format": "dataset"}
 LABEL_NAME: JsonDict = {"format": "label"}
-# A mark of a number of bytes that may not be over INGESTION_IMPORT_MAX_BYTES.
+# Marks a number of bytes that INGESTION_IMPORT_MAX_BYTES limits.
 IMPORT_BYTES: JsonDict = {"format": "import-bytes"}
 
 _KEY = "ApiKey"
@@ -40,7 +40,7 @@ class ProblemError(BaseModel):
 
 
 class ProblemRead(BaseModel):
-    """A refusal, as RFC 9457 has it."""
+    """A refusal: a problem of RFC 9457."""
 
     type: str
     title: str
@@ -51,7 +51,7 @@ class ProblemRead(BaseModel):
 
 
 def answer(description: str, example: Any, media_type: str = "application/json", **more: Any) -> dict[str, Any]:
-    """Describe an answer of success; `model` among `more` is its schema, if the endpoint does not tell it."""
+    """Describe a successful response; pass `model` if the endpoint's return type is not its schema."""
     return {"description": description, "content": {media_type: {"example": example}}, **more}
 
 
@@ -61,7 +61,7 @@ def header(description: str, example: str) -> dict[str, Any]:
 
 
 def reference(model: type[BaseModel]) -> dict[str, str]:
-    """Refer to the schema of a model; `describe` must be given the model, if no endpoint returns it."""
+    """Refer to the schema of a model; pass the model to `describe` if no endpoint returns it."""
     return {"$ref": f"{_SCHEMAS}/{model.__name__}"}
 
 
@@ -120,28 +120,21 @@ def wrong_field(pointer: str, code: str, detail: str) -> dict[str, Any]:
 
 
 def unavailable(code: str, detail: str, retry_after_seconds: int = 1) -> dict[str, Any]:
-    """Describe a refusal that passes."""
+    """Describe a temporary refusal."""
     example = str(retry_after_seconds)
     headers = {"Retry-After": header("Seconds after which to ask again.", example)}
     return problem(503, code, detail) | {"headers": headers}
 
 
-def share_exceeded(what: str, places: int) -> dict[str, Any]:
-    """Describe the refusal of a client that holds its share."""
-    detail = f"One client may have {places} {what} under way or waiting. Try again when one has ended."
-    headers = {"Retry-After": header("Seconds after which to ask again.", "5")}
-    return problem(429, "share_exceeded", detail) | {"headers": headers}
-
-
 _LIMITED = {
     "Retry-After": header("Seconds after which to ask again.", "1"),
-    "RateLimit-Policy": header("Requests (q) in a window of so many seconds (w).", '"key";q=100;w=2'),
-    "RateLimit": header("Requests left (r), and seconds until all are there again (t).", '"key";r=0;t=2'),
+    "RateLimit-Policy": header("Requests (q) in a window of w seconds.", '"key";q=100;w=2'),
+    "RateLimit": header("Requests left (r), and seconds until all are available again (t).", '"key";r=0;t=2'),
 }
 
 
 def key_refusals(scope: str) -> Responses:
-    """Describe the refusals of whoever lacks a key. An endpoint that has them is one that needs a key."""
+    """Describe the refusals of requests without a valid key. An endpoint with 401 requires a key."""
     challenge = {"WWW-Authenticate": header("How to send a key.", "Bearer")}
     return {
         401: problem(401, "missing_key", "Send an API key: Authorization: Bearer KEY.") | {"headers": challenge},
@@ -163,9 +156,9 @@ def describe(
     *request_models: type[BaseModel],
     import_max_bytes: int = 0,
 ) -> None:
-    """Complete the document with what holds for every endpoint, and with what the settings decide.
+    """Complete the document: responses of all endpoints, and names and limits from the settings.
 
-    `request_models` are bodies that endpoints read by themselves, so that FastAPI does not know of them.
+    `request_models` are bodies that endpoints read themselves, without FastAPI.
     """
     generate = app.openapi
 
@@ -175,7 +168,7 @@ def describe(
             _fill_in(app.openapi_schema, _marked(datasets, import_max_bytes))
         return generate()
 
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend the document
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
 
 
 def _complete(
@@ -243,7 +236,7 @@ def _couple_labels(schema: dict[str, Any], datasets: Datasets) -> None:
 
 
 def _labels_of(name: str, labels: list[str]) -> dict[str, Any]:
-    without = [None] if name == DEFAULT_DATASET else []  # who names no dataset means the default one
+    without = [None] if name == DEFAULT_DATASET else []  # no dataset means the default one
     return {
         "properties": {"dataset": {"enum": [name, *without]}, "label": {"enum": [*labels, None]}},
         "required": [] if without else ["dataset"],

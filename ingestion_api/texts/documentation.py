@@ -8,11 +8,18 @@ from ingestion_api.texts.schemas import TextCreate
 _ROWS = [{"text": "You are all idiots.", "label": "toxic"}, {"text": "Thanks!"}]
 _TEXT_ROWS = {
     "application/x-ndjson": '{"text": "You are all idiots.", "label": "toxic"}\n{"text": "Thanks!"}\n',
+    "application/jsonl": '{"text": "You are all idiots.", "label": "toxic"}\n{"text": "Thanks!"}\n',
     "text/csv": "text,label\nYou are all idiots.,toxic\nThanks!,\n",
+    "text/tab-separated-values": "text\tlabel\nYou are all idiots.\ttoxic\nThanks!\t\n",
 }
 # The second kind of row says what is true: whatever a row is, a bad one costs only itself.
 _ARRAY = {"type": "array", "items": {"anyOf": [reference(TextCreate), {"description": "Rejected, alone."}]}}
-_ROW_ERROR = {"row": 3, "code": "unknown_label", "detail": '/label: label "1" is not one of toxic, non_toxic'}
+_ROW_ERROR = {
+    "row": 3,
+    "code": "unknown_label",
+    "detail": 'label "1" is not one of toxic, non_toxic; map it with label_map=1:toxic',
+}
+_ERROR_GROUP = {"code": _ROW_ERROR["code"], "detail": _ROW_ERROR["detail"], "count": 1, "rows": [3]}
 _COUNTS = {"received": 3, "accepted": 1, "duplicates": 1, "rejected": 1}
 _NOTHING_STORED = {"received": 3, "accepted": 0, "duplicates": 0, "rejected": 1}
 
@@ -21,11 +28,18 @@ BULK_BODY: dict[str, Any] = {
     "content": {
         "application/json": {"schema": _ARRAY, "example": _ROWS},
         **{kind: {"schema": {"type": "string"}, "example": rows} for kind, rows in _TEXT_ROWS.items()},
-        "application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}},
+        **{
+            kind: {"schema": {"type": "string", "format": "binary"}}
+            for kind in (
+                "application/vnd.apache.parquet",
+                "application/parquet",
+                "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+            )
+        },
     },
 }
 BULK_STORED: Responses = {
-    200: answer("What became of the rows.", _COUNTS | {"errors": [_ROW_ERROR]}),
+    200: answer("What became of the rows.", _COUNTS | {"errors": [_ROW_ERROR], "error_groups": [_ERROR_GROUP]}),
     400: problem(400, "malformed_json", "The body ends before its array does.", **_COUNTS, errors=[_ROW_ERROR]),
     **key_refusals("ingest"),
     408: problem(408, "body_timeout", "Nothing came for 30 seconds.", **_COUNTS, errors=[_ROW_ERROR]),

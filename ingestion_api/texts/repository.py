@@ -1,4 +1,4 @@
-"""Every query of the ingestion API."""
+"""Queries of single texts, of the queue, and of webhooks."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -22,9 +22,9 @@ INTAKE = "ingestion_api intake"
 
 COLUMNS = "id, dataset, text, claimed_label, score, source, external_id, metadata, enrichment"
 CAST_COLUMNS = COLUMNS.replace("metadata, enrichment", "cast(metadata as jsonb), cast(enrichment as jsonb)")
-# JSON travels as text and is cast on arrival: psycopg would make a JSON string of it.
+# JSON is sent as text and cast in Postgres: psycopg would encode it as a JSON string.
 COLUMN_TYPES = ("uuid", "text", "text", "text", "float8", "text", "text", "text", "text")
-# A label that was withdrawn leaves the text uploaded again; a claimed text is still pending to its sender.
+# A text whose label was withdrawn is shown as uploaded, a claimed one (`uploading`) as pending.
 _STATUS = """case
     when labels.status in ('labelled', 'disputed') then 'labelled'
     when texts.status = 'uploading' then 'pending'
@@ -32,7 +32,7 @@ _STATUS = """case
 
 _TYPED_COLUMNS = ", ".join(map(" ".join, zip(COLUMNS.split(", "), COLUMN_TYPES, strict=True)))
 
-# -> pending: a new text waits for its upload. What is there already stays as it is.
+# -> pending: a new text waits for its upload. Existing rows are not changed.
 _INSERT = f"""
     insert into texts ({COLUMNS})
     select {CAST_COLUMNS}
@@ -55,7 +55,7 @@ _TEXT = text(f"""
     where texts.id = :id
 """)  # noqa: S608 - constants only
 
-# Links point from the later text to the earlier one; twins are so in both directions.
+# Links point from the later text to the earlier one; both directions are read.
 _TWINS = text("""
     select id, similarity from (
         (select twin_id as id, similarity from near_duplicates where text_id = :id
@@ -68,7 +68,7 @@ _TWINS = text("""
 """)
 _SHOWN_TWINS = 20
 
-# Each has an index of its own, which is counted without the table.
+# Each status has its own index, which is counted without reading the table.
 _COUNTS = text(
     " union all ".join(
         f"select '{status}' as status, count(*) from texts where dataset = any(:datasets) and status = '{status}'"  # noqa: S608
@@ -77,8 +77,8 @@ _COUNTS = text(
     )
 )
 
-# The order of sequence is nearly that of time: one look into the index for each dataset. Gold texts wait for their
-# share by design: their age says nothing about the backlog.
+# `sequence` is nearly in order of time: one index lookup for each dataset. Gold texts wait by design, so their age
+# says nothing about the backlog.
 _OLDEST_PENDING_SECONDS = text("""
     select max(seconds) from unnest(cast(:datasets as text[])) as names (name)
     cross join lateral (
@@ -88,7 +88,7 @@ _OLDEST_PENDING_SECONDS = text("""
     ) as oldest
 """)
 
-# Several jobs of a dataset may stand still for the same reason.
+# Several jobs of a dataset may be blocked for the same reason.
 _ALERTS = text("""
     select dataset, code, reason, min(since) as since
     from alerts where dataset = any(:datasets)
@@ -96,7 +96,7 @@ _ALERTS = text("""
     order by since, dataset, code
 """)
 
-# Those that are uploaded: the index that has them without the table also has those on their way, which are few.
+# The index that counts uploaded texts also has the few that are being uploaded: these are subtracted.
 _OPEN = text("""
     select (select count(*) from texts
             where dataset = any(:datasets) and status in ('uploading', 'uploaded') and completed_at is null)
@@ -105,15 +105,17 @@ _OPEN = text("""
 """)
 
 
-class Stored(NamedTuple):
-    """What became of one submission."""
+class StoreResult(NamedTuple):
+    """The result of storing one submission."""
 
     status: str
     duplicate: bool
 
 
-async def insert_texts(connection: AsyncConnection, rows: Sequence[NewText], datasets: Datasets) -> list[Stored]:
-    """Insert what is not there yet, in one transaction; returns what became of each row, in their order."""
+async def insert_texts(
+    connection: AsyncConnection, rows: Sequence[NewText], datasets: Datasets
+) -> list[StoreResult]:
+    """Insert the rows that are not stored yet, in one transaction; return each row's result, in order."""
     names = {row.dataset for row in rows} & linked_datasets(datasets)
     if not names:
         return await _insert_texts(connection, rows)
@@ -126,15 +128,16 @@ async def insert_texts(connection: AsyncConnection, rows: Sequence[NewText], dat
         ]
         held = await run_async(link(fresh, datasets), connection)
     return [
-        Stored("near_duplicate", s.duplicate) if row.id in held else s for row, s in zip(rows, stored, strict=True)
+        StoreResult("near_duplicate", s.duplicate) if row.id in held else s
+        for row, s in zip(rows, stored, strict=True)
     ]
 
 
-async def _insert_texts(connection: AsyncConnection, rows: Sequence[NewText]) -> list[Stored]:
-    # In order of id, so that two transactions with the same texts cannot block each other.
+async def _insert_texts(connection: AsyncConnection, rows: Sequence[NewText]) -> list[StoreResult]:
+    # In order of id: two transactions with the same texts cannot deadlock.
     unique = sorted({row.key: row for row in reversed(rows)}.values(), key=lambda row: row.key)
     cursor = connection.cursor(binary=True)
-    # As one JSON value: to write eight arrays takes the client twice as long, and Postgres no less.
+    # As one JSON value: writing nine arrays takes the client twice as long, and Postgres as long.
     await cursor.execute(_INSERT, [orjson.dumps(unique, default=_as_columns).decode()])
     new = {id_ for (id_,) in await cursor.fetchall()}
     statuses: dict[UUID, str] = {}
@@ -144,8 +147,8 @@ async def _insert_texts(connection: AsyncConnection, rows: Sequence[NewText]) ->
     stored = []
     for row in rows:
         is_new = row.id in new
-        new.discard(row.id)  # the same text again in this batch is a duplicate
-        stored.append(Stored(statuses.get(row.id, "pending"), duplicate=not is_new))
+        new.discard(row.id)  # a repetition within the batch is a duplicate
+        stored.append(StoreResult(statuses.get(row.id, "pending"), duplicate=not is_new))
     return stored
 
 
@@ -154,12 +157,12 @@ def _as_columns(row: NewText) -> dict[str, Any]:
 
 
 async def list_twins(connection: EngineConnection, id_: UUID) -> Sequence[RowMapping]:
-    """Return the near twins of a text, the most similar first; 20 at most."""
+    """Return the near duplicates of a text, the most similar first; 20 at most."""
     return (await connection.execute(_TWINS, {"id": id_, "count": _SHOWN_TWINS})).mappings().all()
 
 
 async def get_text_or_none(connection: EngineConnection, id_: UUID) -> RowMapping | None:
-    """Return one text with its status and times; what was forgotten has `status` `forgotten`, and nothing else."""
+    """Return a text with its status and times; of a forgotten text only the status is left."""
     return (await connection.execute(_TEXT, {"id": id_})).mappings().one_or_none()
 
 
@@ -191,7 +194,7 @@ async def list_alerts(
     return alerts
 
 
-# A text of ours, in the dataset in Argilla where it is now; else the event is about something else.
+# Only for our texts, in their present Argilla dataset: other events change nothing.
 _NOTE_REREAD = text("""
 with noted as (
     insert into rereads (text_id, dataset, argilla_record_id, event_at, received_at, stamp)
@@ -214,7 +217,7 @@ async def note_reread(
     argilla_dataset_id: UUID,
     event_at: datetime,
 ) -> bool:
-    """Note that a text's annotations are to be read again; False when it is not one of ours."""
+    """Request a refresh of a text's annotations; return False if the text is not ours."""
     values = {
         "text_id": text_id,
         "argilla_record_id": argilla_record_id,

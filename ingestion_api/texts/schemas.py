@@ -1,4 +1,4 @@
-"""What travels on the wire."""
+"""Request and response models, with their examples."""
 
 import math
 from datetime import datetime
@@ -27,7 +27,6 @@ from core.text_identity import is_visible
 from core.web.openapi import DATASET_NAME, LABEL_NAME, VISIBLE, WITHOUT_NUL
 from core.web.problems import quoted
 
-ROW_BYTES = 1024 * 1024
 METADATA_CHARACTERS = 8000
 
 
@@ -80,7 +79,7 @@ def _shown_as(example: JsonDict) -> ConfigDict:
 
 
 def _storable(value: str) -> str:
-    """Refuse what Postgres cannot store."""
+    """Refuse text that Postgres cannot store."""
     if "\0" in value:
         raise PydanticCustomError("nul_character", "must not have NUL characters")
     try:
@@ -91,7 +90,7 @@ def _storable(value: str) -> str:
 
 
 def _metadata_value(value: Any) -> bool | int | float | str:
-    """Refuse what Argilla would take but never index, so that no annotator would see the record."""
+    """Refuse values that Argilla would accept but not index: annotators would never see the record."""
     match value:
         case bool():
             return value
@@ -120,7 +119,7 @@ def _known_dataset(value: str, info: ValidationInfo[Datasets]) -> str:
     return value
 
 
-# Many clients write null for what they leave out.
+# Many clients send null for a missing value.
 def _null_is_default_dataset(value: Any) -> Any:
     return DEFAULT_DATASET if value is None else value
 
@@ -130,7 +129,7 @@ def _null_is_empty(value: Any) -> Any:
 
 
 def _known_label(value: str, info: ValidationInfo[Datasets]) -> str:
-    # Where the dataset itself is wrong there is nothing to hold the label against.
+    # An unknown dataset has no labels to compare with.
     dataset = info.context.get(info.data.get("dataset", ""))
     if dataset and value not in dataset.labels:
         known = ", ".join(dataset.labels)
@@ -148,7 +147,7 @@ MetadataValue = Annotated[
     bool | int | float | str,
     PlainValidator(_metadata_value, json_schema_input_type=bool | _Integer | _Number | _Words),
 ]
-# As JSON schema pydantic would let a pattern of names say which values are checked, not which names are allowed.
+# Written out: in pydantic's own schema a pattern of names chooses the values to check, and allows other names.
 _METADATA_SCHEMA = {
     "type": "object",
     "maxProperties": 100,
@@ -181,7 +180,7 @@ class TextCreate(BaseModel):
     text: Annotated[str, AfterValidator(_storable), AfterValidator(_visible)] = Field(
         description="The text; at most 64 KiB in UTF-8.", json_schema_extra={"pattern": VISIBLE}
     )
-    # Before the label, whose check needs it; checked also where it is left out.
+    # Before `label`, whose check needs it. Validated also if it is missing.
     dataset: Annotated[
         str,
         AfterValidator(_known_dataset),
@@ -191,14 +190,14 @@ class TextCreate(BaseModel):
         None, description="The sender's claim: one of the dataset's labels."
     )
     score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
-        None, description="How sure the sender is of the claim."
+        None, description="The sender's confidence in the claim."
     )
     source: Line | None = Field(None, description="Where the text comes from.")
     external_id: Line | None = Field(None, description="The sender's own name for the text.")
     metadata: Metadata = Field(default_factory=dict, description="Shown to annotators beside the text.")
 
 
-# `near_duplicate`: not shown to annotators, who are asked for its near twin; see "Enrichment" in the guide.
+# `near_duplicate`: not shown to annotators, who get its near duplicate; see "Enrichment" in the guide.
 _STEPS = ("received", "uploaded", "labelled")
 ShownStatus = Literal["pending", "uploaded", "labelled", "failed", "near_duplicate"]
 
@@ -210,23 +209,21 @@ class Receipt(BaseModel):
 
     id: UUID
     status: ShownStatus
-    duplicate: bool = Field(description="Whether the text was there before.")
+    duplicate: bool = Field(description="Whether the text was already stored.")
 
 
 class TraceStep(BaseModel):
-    """One step of a text's way."""
+    """One step of a text from its receipt to its label."""
 
     step: Literal["received", "uploaded", "labelled", "failed"]
-    at: datetime | None = Field(description="Null for `failed`, whose time is not kept.")
-    seconds_since_previous: float | None = Field(
-        description="Null for the first step, and where a time is not kept."
-    )
+    at: datetime | None = Field(description="Null for `failed`: its time is not stored.")
+    seconds_since_previous: float | None = Field(description="Null for the first step, and for `failed`.")
 
 
 def trace_steps(row: RowMapping | dict[str, Any]) -> list[TraceStep]:
-    """Return the steps that have happened, of a row with `received_at`, `uploaded_at`, `labelled_at` and `status`.
+    """Return the steps so far, in the order of their times, of a row with the columns of `TextRead`.
 
-    In the order of their times: a text that was labelled, and uploaded again since, has its upload last.
+    A text that was labelled and then uploaded again has its upload last.
     """
     times = sorted((row[f"{step}_at"], step) for step in _STEPS if row[f"{step}_at"] is not None)
     waits = [None, *((later - earlier).total_seconds() for (earlier, _), (later, _) in pairwise(times))]
@@ -240,19 +237,17 @@ def trace_steps(row: RowMapping | dict[str, Any]) -> list[TraceStep]:
 
 
 class Language(BaseModel):
-    """The language of a text, as a detector sees it."""
+    """The detected language of a text."""
 
-    code: str = Field(description="BCP 47, like `en`; `und` where the text is too short or nobody can tell.")
-    confidence: float = Field(description="How sure the detector is, 0 to 1.")
+    code: str = Field(description="BCP 47, like `en`; `und` if the text is too short or its language uncertain.")
+    confidence: float = Field(description="Confidence of the detector, 0 to 1.")
 
 
 class Enrichment(TypedDict, total=False):
-    """What was found at intake, as far as the dataset asks for it."""
+    """Results of the enrichment steps that the dataset has switched on."""
 
     language: Language
-    redacted: Annotated[
-        dict[Redactable, int], Field(description="What was taken out before storing: numbers by kind.")
-    ]
+    redacted: Annotated[dict[Redactable, int], Field(description="Number of redacted items by kind.")]
 
 
 class NearTwin(BaseModel):
@@ -287,7 +282,7 @@ class TextRead(BaseModel):
 
 
 class Alert(BaseModel):
-    """What an operator has to do, so that the work on a dataset goes on."""
+    """A problem that blocks work on a dataset until an operator acts."""
 
     dataset: str
     code: str
@@ -301,12 +296,12 @@ class Queue(BaseModel):
     model_config = _shown_as(_QUEUE)
 
     pending: int = Field(description="Texts that wait for their upload.")
-    uploading: int = Field(description="Texts claimed by an uploader just now.")
+    uploading: int = Field(description="Texts that an uploader has claimed.")
     uploaded: int = Field(description="Texts that annotators can see, or have answered.")
     failed: int = Field(description="Texts that Argilla refused.")
-    near_duplicates: int = Field(description="Texts that are held, since annotators are asked for a near twin.")
+    near_duplicates: int = Field(description="Texts held back because annotators get a near duplicate.")
     oldest_pending_seconds: float | None = Field(description="Age of the oldest pending text; null without one.")
-    open_records: int = Field(description="Uploaded texts that want more answers.")
+    open_records: int = Field(description="Uploaded texts that need more answers.")
     alerts: list[Alert] = Field(
         description="Jobs and forget requests that are blocked until an operator acts; normally empty."
     )
@@ -320,11 +315,21 @@ class RowError(BaseModel):
     detail: str
 
 
+class ErrorGroup(BaseModel):
+    """Rows that were rejected for the same reason."""
+
+    code: str
+    detail: str
+    count: int
+    rows: list[int] = Field(description="The first 5.")
+
+
 class BulkResult(BaseModel):
-    """What became of a bulk upload: accepted + duplicates + rejected = received."""
+    """The result of a bulk upload: accepted + duplicates + rejected = received."""
 
     received: int
     accepted: int
     duplicates: int
     rejected: int
     errors: list[RowError] = Field(description="The first 100.")
+    error_groups: list[ErrorGroup] = Field(description="Each reason once, the commonest first; 20 at most.")

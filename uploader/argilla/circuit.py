@@ -1,4 +1,4 @@
-"""Argilla is one for all datasets: when it does not answer, nobody calls it for a while."""
+"""A circuit breaker for all datasets: while Argilla does not answer, calls fail without being made."""
 
 import asyncio
 import time

@@ -169,7 +169,7 @@ async def _remove(state: DatasetState, ids: Sequence[UUID]) -> Mapping[UUID, str
             kept = await _take_out_set_aside(state.argilla, dataset_id, external_ids)
             left |= dict.fromkeys(kept, _SET_ASIDE_LEFT.format(name))
     except Stopped:
-        state.prepared = None  # somebody changed something there
+        state.prepared = None  # an administrator changed it
         raise
     return {UUID(id_): words for id_, words in left.items()}
 

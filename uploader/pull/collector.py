@@ -1,4 +1,4 @@
-"""Reads the responses to some texts from Argilla, and takes over what it holds."""
+"""Reads the responses to some texts from Argilla, and makes our annotations equal to them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Collected:
 
 
 class Collector:
-    """Takes over the responses to texts of one dataset; its callers share what it knows of the users' names."""
+    """Stores the responses to texts of one dataset; keeps the users' names for its callers."""
 
     def __init__(self, argilla: Argilla, engine: AsyncEngine, dataset: str, datasets: Datasets) -> None:
         self._argilla = argilla
@@ -73,11 +73,9 @@ class Collector:
             changed = await connection.run_sync(
                 replace_annotations, self._datasets, self._dataset, read_at, responses, argilla_dataset_id
             )
-        if tracing.on:
-            for id_ in changed:
-                tracing.add_step(
-                    "pull", id_, int(read_at.timestamp() * 1e9), attributes={"dataset": self._dataset}
-                )
+        read_ns = int(read_at.timestamp() * 1e9)
+        for id_ in changed:
+            tracing.add_step("pull", id_, read_ns, attributes={"dataset": self._dataset})
         for raw in (raw for raws in found.values() for raw in raws if blocks_record(raw)):
             await self._repair(raw)
         return changed

@@ -17,7 +17,8 @@ from uploader.pull.repository import Counts
 async def find_difference(state: DatasetState, argilla_dataset_id: UUID, activity: datetime) -> Counts | None:
     """Return by how much Argilla's counts are over ours, where they differ.
 
-    None when nobody can tell, because something moved; `activity` is Argilla's last_activity_at before this call.
+    None when something changed meanwhile, so that it cannot be decided. `activity` is Argilla's last_activity_at
+    before this call.
     """
     held = await _count_held(state)
     if held is None:

@@ -1,4 +1,4 @@
-"""Reads the texts again whose annotations changed, as Argilla's events say: the fast way, beside the sweep."""
+"""Reads the texts again that Argilla's events were about: the fast way; the sweep is the complete one."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -25,14 +25,14 @@ from uploader.settings import MAX_SEARCH_TERMS
 
 log = structlog.get_logger()
 
-# Beside being woken.
+# In addition to being woken.
 _POLL_SECONDS = 2.0
 
 
 async def follow_refresh_requests(
     state: DatasetState, collector: Collector, wake: asyncio.Event, stopping: asyncio.Event, runner: JobRunner
 ) -> None:
-    """Read noted texts again as soon as they are noted, until the uploader stops.
+    """Read texts again as soon as there is a refresh request, until the uploader stops.
 
     Raises:
         NotLeading: another uploader leads by now.
@@ -44,7 +44,7 @@ async def follow_refresh_requests(
         try:
             await _pull_all(state, collector, stopping, runner)
         except Stopped:
-            state.prepared = None  # somebody changed something there
+            state.prepared = None  # an administrator changed it
             raise
         runner.go_on()
         await wait_for_any(wake, stopping, seconds=_POLL_SECONDS)

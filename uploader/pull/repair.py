@@ -66,7 +66,7 @@ where texts.id = any(:ids) and texts.status = 'uploaded' and datasets.name = tex
 
 _ADVANCE = text("update datasets set refill_position = :position where name = :dataset")
 
-# uploaded -> pending: the record is in Argilla's database, but not in its index; a second PUT heals that
+# uploaded -> pending: the record is in Argilla's database, but not in its index; a second PUT indexes it
 _SHOW_AGAIN = text("""
 update texts set status = 'pending', retry_at = null, page_position = coalesce(page_position, sequence)
 from datasets
@@ -79,10 +79,10 @@ _OURS = text("select id from texts where dataset = :dataset and id = any(:ids)")
 _NOW = text("select clock_timestamp()")
 
 
-async def heal(
+async def repair_losses(
     state: DatasetState, collector: Collector, stopping: asyncio.Event, on_step: Callable[[], None]
 ) -> None:
-    """Look whether Argilla lost something, and put the texts concerned back into the queue.
+    """Check whether Argilla lost something, and put the texts concerned back into the queue.
 
     Raises:
         NotLeading: another uploader leads by now.
@@ -96,7 +96,7 @@ async def heal(
         await _set_aside(state, collector, prepared)
         await state.prepare()
     except Stopped:
-        state.prepared = None  # somebody changed something there
+        state.prepared = None  # an administrator changed it
         raise
     await _refill(state, stopping, on_step)
 
@@ -141,7 +141,7 @@ async def show_again(state: DatasetState, argilla_dataset_id: UUID, ids: Sequenc
 async def _set_aside(state: DatasetState, collector: Collector, prepared: Prepared) -> None:
     """Give a dataset without an index another name, so that a new one is made; nothing of it is deleted.
 
-    Argilla makes an index only when a dataset is published, and cannot be told to by its API. Its database still
+    Argilla creates an index only when a dataset is published; no call of its API does. Its database still
     has all answers: they are taken over before, and those that came meanwhile after.
     """
     await _take_over_stored(state, collector, prepared.dataset_id)

@@ -37,11 +37,11 @@ update datasets set events_applied_at = greatest(events_applied_at, (select max(
 where name = :dataset
 """)
 
-# Those that were in this dataset before the read; what is on its way, or was in another dataset, is not deleted.
+# Texts that were in this dataset before the read; one in flight, or of another dataset, is not deleted.
 _LOCK_DELETED = text("""
 select texts.id from texts join datasets on datasets.name = texts.dataset
 where texts.id = any(:ids) and texts.uploaded_at < :read_at
-    -- A pending one without an error waits to be shown again: see healing.show_again.
+    -- A pending one without an error waits to be shown again: see repair.show_again.
     and (texts.status = 'uploaded' or (texts.status = 'pending' and texts.last_error is null))
     and datasets.argilla_dataset_id = :argilla_dataset_id
     and texts.uploaded_at >= coalesce(datasets.argilla_dataset_at, '-infinity')
@@ -104,7 +104,7 @@ select exists (select from rereads where dataset = :dataset)
     or exists (select from forget_requests where dataset = :dataset and removed_at is null)
 """)
 
-# A text without any annotation left cannot be told from one whose last one was deleted just now.
+# A text without annotations looks like one whose last annotation was just deleted, so it does not count.
 _OLDER = text("""
 select count(*) from (
     select from annotations where text_id = any(:ids) group by text_id
@@ -118,7 +118,7 @@ Counts = dict[str, int]
 
 @dataclass(frozen=True, slots=True)
 class RefreshRequest:
-    """A text whose responses are to be read from Argilla again."""
+    """A text whose responses must be read from Argilla again."""
 
     text_id: UUID
     argilla_record_id: UUID
@@ -144,7 +144,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class SweepState:
-    """What is known of a dataset's sweeps."""
+    """The state of a dataset's sweeps."""
 
     activity_seen_at: datetime | None  # Argilla's last_activity_at when the last complete sweep began
     events_applied_at: datetime | None  # Argilla's time of the newest event that was applied
@@ -201,7 +201,7 @@ async def list_held_usernames(connection: AsyncConnection, user_ids: Sequence[UU
 
 
 async def get_sweep_state(connection: AsyncConnection, dataset: str) -> SweepState:
-    """Return what is known of the sweeps of a dataset that was prepared."""
+    """Return the state of the sweeps of a dataset; it must be prepared."""
     row = (await connection.execute(_SWEEP_STATE, {"name": dataset})).one()
     return SweepState(**row._mapping)
 
@@ -209,7 +209,7 @@ async def get_sweep_state(connection: AsyncConnection, dataset: str) -> SweepSta
 async def begin_sweep(
     connection: AsyncConnection, dataset: str, activity: datetime, difference: Counts | None
 ) -> None:
-    """Store that a sweep begins, and what was seen before it."""
+    """Store the start of a sweep, and Argilla's state before it."""
     values = {"position": BEFORE_ALL, "activity": activity, "difference": difference}
     await connection.execute(_BEGIN_SWEEP, {"name": dataset, **values})
 
@@ -230,7 +230,7 @@ async def count_older(connection: AsyncConnection, ids: Sequence[UUID], moment: 
 
 
 async def count_held(connection: AsyncConnection, dataset: str) -> Counts | None:
-    """Count what we hold; None while texts are on their way, also out of Argilla, or are to be read again."""
+    """Count our annotations and texts; None while texts are in flight to or from Argilla."""
     values = {"dataset": dataset}
     if await connection.scalar(_MOVING, values):
         return None

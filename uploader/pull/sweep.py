@@ -1,7 +1,6 @@
-"""The sweep: goes through every uploaded text, and takes over what Argilla holds. It makes labels complete.
+"""The sweep reads every uploaded text of a dataset again, and finds what no event reported.
 
-A sweep under way is kept in `datasets`, so that it goes on after a restart. It has a reason, and its pace follows
-from that: see Reason.
+Its position is stored in `datasets`, so it continues after a restart. Its reason decides its pace: see Reason.
 """
 
 import asyncio
@@ -71,14 +70,14 @@ class Sweeper:
 
         Raises:
             NotLeading: another uploader leads by now.
-            ArgillaError: Argilla is away, or does not let us; what was read until then is taken over.
+            ArgillaError: Argilla is away, or does not let us; pages read until then are stored.
             psycopg.Error, sqlalchemy.exc.SQLAlchemyError: Postgres is away.
         """
         prepared = await self._state.prepare()
         try:
             await self._run(prepared.dataset_id, stopping, on_page)
         except Stopped:
-            self._state.prepared = None  # somebody changed something there
+            self._state.prepared = None  # an administrator changed it
             raise
 
     async def _run(self, argilla_dataset_id: UUID, stopping: asyncio.Event, on_page: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""Puts `texts.completed_at` right when the settings want another number of answers than before."""
+"""Corrects `texts.completed_at` when the settings ask for another number of answers."""
 
 import asyncio
 
@@ -43,7 +43,7 @@ _ADVANCE = text("update datasets set completion_position = :position where name 
 
 
 async def settle_completion(state: DatasetState, stopping: asyncio.Event) -> None:
-    """See that `completed_at` follows the number of answers that the settings want; in steps that outlive us.
+    """Make `completed_at` follow the number of answers that the settings ask for, in steps that survive a restart.
 
     Raises:
         NotLeading: another uploader leads by now.

@@ -19,7 +19,7 @@ from uploader.push.deliver import Found, Record
 from uploader.push.restore import put_with_responses
 from uploader.repository import list_uploaded_samples
 
-# One may have been spoilt in Argilla meanwhile; three hardly.
+# One record may have been damaged in Argilla; three hardly.
 _SAMPLES = 3
 
 
@@ -33,7 +33,7 @@ class ArgillaDataset:
     dataset_id: UUID
     puts: asyncio.Semaphore
     may_put: Callable[[], None]
-    # What was never uploaded has no old entry in the index, so that counting its entries is enough.
+    # Texts that were never uploaded have no old index entries, so counting is enough to confirm them.
     is_new: bool = False
     put_count: int = 0
     # External ids of the records that went in with their annotators' answers.
@@ -80,7 +80,7 @@ class ArgillaDataset:
         """Whether Argilla just took a text again that it has; False when it has none yet.
 
         Raises:
-            Unreachable: it cannot search, or takes none of them.
+            Unreachable: it cannot search, or refuses all of them.
             Stopped: the dataset is not published.
         """
         await self._check_searching()

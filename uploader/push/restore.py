@@ -1,4 +1,4 @@
-"""Gives annotators their answers back with the records of a dataset that is new in Argilla.
+"""Restores annotators' answers with the records of a dataset that is new in Argilla.
 
 An upsert with responses overwrites what the annotator has there: so only records that Argilla does not have yet
 carry any. See docs/decisions/0020-healing.md.
@@ -53,14 +53,14 @@ class Answer:
     answers: Mapping[str, Any]  # by question, the label's among them
 
 
-# The answers to give back to a text's annotators, by the present id of the user.
+# The answers to restore for one text, by the present id of the user.
 Answers = Mapping[UUID, Answer]
 
 
 async def list_answers(
     state: DatasetState, argilla_dataset_id: UUID, texts: Sequence[PendingText]
 ) -> dict[UUID, dict[UUID, Answer]]:
-    """Return the answers to give back with the records of these texts, by text and user.
+    """Return the answers to restore with the records of these texts, by text and user.
 
     Those of annotators whom Argilla does not know stay with us, and count.
 
@@ -69,7 +69,7 @@ async def list_answers(
     """
     ids = [text.id for text in texts if text.attempts]
     if not ids:
-        return {}  # nobody saw them yet
+        return {}  # they were never uploaded
     async with state.engine.connect() as connection:
         rows = await connection.execute(_CARRIED, {"ids": ids, "argilla_dataset_id": argilla_dataset_id})
         carried = [Answer(*row) for row in rows]
@@ -94,7 +94,7 @@ def assign(
     answers: dict[UUID, dict[UUID, Answer]] = {}
     for answer in carried:
         user_id = answer.annotator_id if answer.annotator_id in users else ids.get(answer.annotator)
-        # Argilla takes a submitted answer with a label of its own only; an open one may be empty.
+        # Argilla takes a submitted answer only with one of the dataset's labels; drafts may be empty.
         fits = answer.value in labels or answer.status != AnnotationStatus.SUBMITTED
         if user_id is not None and fits:
             answers.setdefault(answer.text_id, {})[user_id] = answer

@@ -8,7 +8,6 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from core.tracing.tracing import tracing
 from uploader import metrics, repository
 from uploader.argilla.errors import Gone, Stopped
 from uploader.argilla.records import PendingText, to_record
@@ -47,17 +46,17 @@ async def upload_backlog(
 ) -> None:
     """Upload until nothing is pending, or annotators have enough, while this process leads the dataset.
 
-    Some batches are under way at once, so that one can be claimed or confirmed during the PUT of another.
+    Several batches run concurrently, so that one can be claimed or confirmed during the PUT of another.
 
     Raises:
         NotLeading: another uploader leads by now.
-        ArgillaError: Argilla is away, or does not let us; the claimed texts were given back.
-        psycopg.Error, sqlalchemy.exc.SQLAlchemyError: Postgres is away; the claim runs out by itself.
+        ArgillaError: Argilla is away, or does not let us; the claimed texts are pending again.
+        psycopg.Error, sqlalchemy.exc.SQLAlchemyError: Postgres is away; the claim's lease runs out.
     """
     await settle_completion(state, stopping)
     run = _Run(state, settings, runner, stopping)
     workers = [_upload_batches(run) for _ in range(state.limit.batch_count)]
-    # When one fails, the others end their present batch: its PUT may be half done.
+    # When one fails, the others finish their current batch: its PUT may be half done.
     for result in await asyncio.gather(*workers, return_exceptions=True):
         if isinstance(result, BaseException):
             raise result
@@ -91,7 +90,7 @@ async def _upload_next(run: _Run) -> bool:
         raise
     except Exception as error:
         if isinstance(error, Stopped):
-            state.prepared = None  # somebody changed something there
+            state.prepared = None  # an administrator changed it
         wait_seconds = _TEXTS_WAIT_FACTOR * run.runner.pause()
         await _return_claim(state, claim, wait_seconds, "outage")
         raise
@@ -104,7 +103,9 @@ async def _claim(state: DatasetState, claim: UUID, settings: PushSettings) -> li
             await state.leadership.confirm(connection, to_change=state.pace.takes_turns)
             if not state.asks_once:
                 await repository.release_held(connection, state.name)
-            stale = await repository.return_stale_claims(connection, state.name)
+            stale = 0
+            if state.is_time_for_stale_claims():
+                stale = await repository.return_stale_claims(connection, state.name)
             texts = await claim_texts(
                 connection,
                 state.name,
@@ -113,6 +114,7 @@ async def _claim(state: DatasetState, claim: UUID, settings: PushSettings) -> li
                 count=settings.batch_size,
                 bytes_=settings.batch_bytes,
                 lease_seconds=settings.lease_seconds,
+                start=state.queue_start,
             )
     metrics.RETRIED_TEXTS.labels(state.name, "lease_ran_out").inc(stale)
     return texts
@@ -135,8 +137,7 @@ async def _upload_batch(
     try:
         outcome = await _deliver(state, prepared, destination, claim, texts)
     finally:
-        if tracing.on:
-            trace_batch(state.name, claimed_ns, destination.steps, texts, outcome)
+        trace_batch(state.name, claimed_ns, destination.steps, texts, outcome)
     metrics.BATCH_EXTRA_PUTS.labels(state.name).inc(destination.put_count - 1)
     metrics.BATCH_SECONDS.labels(state.name).observe(time.monotonic() - started)
     metrics.BATCH_TEXTS.labels(state.name).observe(len(texts))

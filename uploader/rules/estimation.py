@@ -69,7 +69,7 @@ class Estimator:
     async def run(self, stopping: asyncio.Event, on_step: Callable[[], None]) -> None:
         """Look whether answers changed, and if so, estimate; calls `on_step` after each batch of labels.
 
-        An estimate that fails is told in the log and in the metrics; the former one stays in force.
+        An estimate that fails is logged and counted; the former one stays in force.
 
         Raises:
             NotLeading: another uploader leads by now.
@@ -81,7 +81,7 @@ class Estimator:
         try:
             await self._estimate(stopping, on_step)
         except (NoEstimate, anyio.BrokenWorkerProcess) as error:
-            # Of the latter: ended from outside, for want of memory, say.
+            # The latter: the process was killed, for example for lack of memory.
             metrics.RULE_FAILURES.labels(self._state.name).inc()
             reason = str(error) or type(error).__name__
             log.warning("rule.not_estimated", dataset=self._state.name, rule=self._rule, reason=reason)
@@ -96,7 +96,7 @@ class Estimator:
         if state.rule_estimated_at is not None:
             metrics.RULE_ESTIMATED.labels(self._state.name).set(state.rule_estimated_at.timestamp())
         if self._rule == LabelRule.MAJORITY:
-            # Nothing is estimated; only what another rule left behind is to be rewritten.
+            # Nothing is estimated; only labels of a former rule must be rewritten.
             return state.rule is not None and not (state.rule == self._rule and state.is_marked)
         return bool(state.rule != self._rule or not state.is_marked or state.has_moved)
 

@@ -50,7 +50,7 @@ def test_rejected_rows_are_told_and_fail_the_run(ingestion: Program, tmp_path: P
     file.write_text("text,label\ngood,toxic\nbad,toxc\n")
     result = annotate("ingest", str(file), INGESTION_URL=ingestion.url)
     assert result.returncode == 1
-    assert 'bad.csv, row 2: /label: label "toxc" is not one of toxic, non_toxic' in result.stderr
+    assert 'label "toxc" is not one of toxic, non_toxic; map it with label_map=toxc:toxic' in result.stderr
     assert httpx.get(f"{ingestion.url}/queue").json()["pending"] == 1
 
 
@@ -59,7 +59,7 @@ def test_a_file_that_cannot_be_read_is_told_why(ingestion: Program, tmp_path: Pa
     file.write_text("comment\nx\n")
     result = annotate("ingest", str(file), INGESTION_URL=ingestion.url)
     assert result.returncode == 1
-    assert "There is no column 'text'; there are: comment." in result.stderr
+    assert 'There is no column "text".' in result.stderr
 
 
 def test_compressed_files_and_their_rejected_rows(ingestion: Program, tmp_path: Path) -> None:
@@ -75,6 +75,53 @@ def test_compressed_files_and_their_rejected_rows(ingestion: Program, tmp_path: 
         ("b.ndjson.zst", 2, None),
     ]
     assert httpx.get(f"{ingestion.url}/queue").json()["pending"] == 2
+
+
+def test_rows_that_are_rejected_for_one_reason_are_told_once(ingestion: Program, tmp_path: Path) -> None:
+    file = tmp_path / "bad.csv"
+    file.write_text("text,label\n" + "".join(f"{n},1\n" for n in range(20)))
+    result = annotate("ingest", str(file), INGESTION_URL=ingestion.url)
+    assert result.returncode == 1
+    words = 'label "1" is not one of toxic, non_toxic; map it with label_map=1:toxic (unknown_label)'
+    assert result.stderr.count("label_map") == 1
+    assert f"bad.csv, 20 rows (1, 2, 3, 4, 5, …): {words}" in result.stderr
+
+
+def test_imports_are_listed_shown_and_cancelled(ingestion: Program, tmp_path: Path) -> None:
+    file = tmp_path / "bad.csv"
+    file.write_text("text,label\ngood,toxic\nbad,toxc\n")
+    annotate("ingest", str(file), INGESTION_URL=ingestion.url)
+    (job,) = _imports(ingestion)
+    listed = annotate("imports", "list", INGESTION_URL=ingestion.url).stdout
+    assert job["id"] in listed
+    assert "done" in listed
+    assert job["id"] not in annotate("imports", "list", "--state", "failed", INGESTION_URL=ingestion.url).stdout
+    shown = annotate("imports", "show", job["id"], INGESTION_URL=ingestion.url)
+    assert "text/csv" in shown.stdout
+    assert 'row 2: label "toxc" is not one of' in shown.stderr
+    cancelled = annotate("imports", "cancel", job["id"], INGESTION_URL=ingestion.url)
+    assert cancelled.returncode == 0, cancelled.stderr
+    assert _imports(ingestion) == []
+    again = annotate("imports", "cancel", job["id"], INGESTION_URL=ingestion.url)
+    assert (again.returncode, "There is no import" in again.stderr) == (1, True)
+
+
+def test_after_an_interrupt_it_is_told_what_goes_on(ingestion: Program, database_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("text\none\n")
+    command = [sys.executable, "-m", "cli", "ingest", str(file)]
+    env = os.environ | {"INGESTION_URL": ingestion.url, "COLUMNS": "200"}
+    with psycopg.connect(database_url) as connection:
+        connection.execute("lock table texts")  # the import waits for it
+        with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
+            wait_for(lambda: any(job["state"] == "running" for job in _imports(ingestion)))
+            time.sleep(1.5)  # until the command has seen it, too
+            process.send_signal(signal.SIGINT)
+            _, messages = process.communicate(timeout=60)
+    (job,) = _imports(ingestion)
+    assert "The import goes on at the server." in messages
+    assert f"annotate imports cancel {job['id']}" in messages
+    wait_for(lambda: _imports(ingestion)[0]["state"] == "done")
 
 
 @pytest.mark.soak

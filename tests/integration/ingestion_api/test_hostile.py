@@ -7,6 +7,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
+from http.client import HTTPResponse
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -42,7 +43,6 @@ BAD_OBJECTS = {
     "65 bits": (b'{"text": "a", "metadata": {"k": 18446744073709551616}}', "metadata_value"),
     "deep nesting": (f'{{"text": "a", "metadata": {{"k": {DEEP}}}}}'.encode(), "malformed_json"),
     "nested metadata": (b'{"text": "a", "metadata": {"k": {"l": 1}}}', "metadata_value"),
-    "metadata of null": (b'{"text": "a", "metadata": {"k": null}}', "metadata_value"),
     "unknown field": (b'{"text": "a", "lable": "toxic"}', "extra_forbidden"),
     "field in another case": (b'{"Text": "a"}', "missing"),
     "misspelt label": (b'{"text": "a", "label": "toxc"}', "unknown_label"),
@@ -343,14 +343,21 @@ def test_what_is_refused_by_its_head_gets_no_100(client: httpx.Client, head: byt
     assert b"\r\nconnection: close\r\n" in answer
 
 
+def _read_status(raw: socket.socket) -> int:
+    response = HTTPResponse(raw)
+    response.begin()
+    response.read()
+    return response.status
+
+
 def test_a_client_that_expects_100_gets_it(client: httpx.Client, stored: set[str]) -> None:
     with socket.create_connection(("127.0.0.1", urlsplit(str(client.base_url)).port or 0), timeout=30) as raw:
         raw.sendall(EXPECTING + b"Content-Length: 15\r\n\r\n")
         assert raw.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
         raw.sendall(b'{"text": "abc"}')
-        assert raw.recv(65536).startswith(b"HTTP/1.1 201")
+        assert _read_status(raw) == 201
         raw.sendall(b"GET /queue HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        assert raw.recv(65536).startswith(b"HTTP/1.1 200")
+        assert _read_status(raw) == 200
     stored.add("abc")
 
 

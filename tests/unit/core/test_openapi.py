@@ -13,7 +13,7 @@ from core.datasets import load_datasets
 from core.settings import AccessSettings, DatabaseSettings, DatasetsFileSettings
 from core.web.openapi import BLANK, VISIBLE, describe, refusals
 from core.web.problems import FieldError, InvalidFields, Unavailable, problem_response
-from ingestion_api.bulk.mapping import LABEL_MAP, parse_label_map
+from ingestion_api.bulk.label_map import LABEL_MAP, parse_label_map
 from ingestion_api.main import create_app
 from ingestion_api.settings import IngestionSettings
 from ingestion_api.texts.schemas import TextCreate
@@ -39,7 +39,7 @@ def test_the_pattern_of_a_text_is_what_is_checked(text: str) -> None:
         assert re.search(VISIBLE, text)
 
 
-@given(st.text(st.sampled_from([":", ",", "a", " ", "\u3000"])))
+@given(st.text(st.sampled_from([":", ",", "a", " ", "\u3000", "\\"])))
 def test_the_pattern_of_a_label_map_is_what_is_checked(parameter: str) -> None:
     try:
         parse_label_map(parameter)

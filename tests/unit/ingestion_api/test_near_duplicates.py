@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.datasets import Dataset
-from ingestion_api.enrichment.near_duplicates import (
+from ingestion_api.enrichment.similarity import (
     CANDIDATES,
     Known,
+    LinkDecision,
     NewKnown,
-    Outcome,
     bands,
     decide,
     shingles,
@@ -106,7 +106,7 @@ def _new(*texts: str) -> list[NewKnown]:
     return [NewKnown(UUID(int=number), "d", text) for number, text in enumerate(texts, 1)]
 
 
-def _decide(new: list[NewKnown], datasets: dict[str, Dataset], *stored: Known) -> Outcome:
+def _decide(new: list[NewKnown], datasets: dict[str, Dataset], *stored: Known) -> LinkDecision:
     shared = {text.id: Counter({known.id: 1 for known in stored}) for text in new}
     return decide(new, shared, {known.id: known for known in stored}, datasets)
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from load_testing import ingestion_checks, serving_checks
-from load_testing.answers import WrongAnswer
-from load_testing.ingestion_checks import id_of
+from load_testing.users import ingestion_checks, serving_checks
+from load_testing.users.answers import WrongAnswer
+from load_testing.users.ingestion_checks import id_of
 
 TEXT = "You are a clown. #seed/1"
 STORED = {"id": id_of(TEXT), "status": "pending", "duplicate": False}
