@@ -1,6 +1,6 @@
 """Copies the JavaScript packages that the pages use from the npm registry: `make vendor`.
 
-`core/web/static/vendor/packages.json` pins each package by version and by the SHA-512 of its archive, as npm
+In each folder of `FOLDERS`, packages.json pins packages by version and by the SHA-512 of their archives, as npm
 states it. `npm pack` downloads the archives; npm's own configuration names the registry. The files are committed,
 so that the pages work without internet access and without a build step.
 """
@@ -15,8 +15,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parents[1] / "core" / "web" / "static" / "vendor"
-PACKAGES = FOLDER / "packages.json"
+_PROJECT = Path(__file__).parents[1]
+FOLDERS = (_PROJECT / "core" / "web" / "static" / "vendor", _PROJECT / "tests" / "e2e" / "pages" / "vendor")
+PACKAGES = "packages.json"
+_MODULES = (".mjs", ".module.js")
 
 # Browsers need a path where the packages name each other; an import map would have to be inline.
 _IMPORT = re.compile(rb'(from|import)"([a-z@/-]+)"')
@@ -29,14 +31,24 @@ def main() -> None:
     Raises:
         SystemExit: an archive is not the one that packages.json pins.
     """
-    for name, package in json.loads(PACKAGES.read_text()).items():
-        with tempfile.TemporaryDirectory() as folder:
-            archive = _download(f"{name}@{package['version']}", Path(folder))
-            found = integrity(archive.read_bytes())
-            if found != package["integrity"]:
-                raise SystemExit(f"{name}: the archive is {found}, but packages.json pins {package['integrity']}.")
-            _copy(archive, package)
-        print(f"{name} {package['version']}")  # noqa: T201
+    for folder in FOLDERS:
+        for name, package in json.loads((folder / PACKAGES).read_text()).items():
+            with tempfile.TemporaryDirectory() as download:
+                archive = _download(f"{name}@{package['version']}", Path(download))
+                check(name, archive.read_bytes(), package["integrity"])
+                _copy(archive, package, folder)
+            print(f"{name} {package['version']}")  # noqa: T201
+
+
+def check(name: str, archive: bytes, pinned: str) -> None:
+    """Check that an archive is the one that is pinned.
+
+    Raises:
+        SystemExit: it is another one.
+    """
+    found = integrity(archive)
+    if found != pinned:
+        raise SystemExit(f"{name}: the archive has {found}, but {PACKAGES} pins {pinned}.")
 
 
 def integrity(content: bytes) -> str:
@@ -55,14 +67,14 @@ def _download(package: str, folder: Path) -> Path:
     return next(folder.glob("*.tgz"))
 
 
-def _copy(archive: Path, package: dict[str, Any]) -> None:
+def _copy(archive: Path, package: dict[str, Any], folder: Path) -> None:
     with tarfile.open(archive) as files:
         for target, source in package["files"].items():
             member = files.extractfile(f"package/{source}")
             if member is None:
                 raise SystemExit(f"{archive.name} has no file {source}.")
             content = member.read()
-            (FOLDER / target).write_bytes(for_browsers(content) if target.endswith(".js") else content)
+            (folder / target).write_bytes(for_browsers(content) if source.endswith(_MODULES) else content)
 
 
 if __name__ == "__main__":

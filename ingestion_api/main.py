@@ -34,12 +34,14 @@ from core.web.app import NO_TELEMETRY, install_web, query_is_checked
 from core.web.keys import KeyRing, Scope, ValidKey, require_scope, select_valid_keys
 from core.web.negotiation import Router
 from core.web.openapi import describe
+from core.web.pages import PageSettings
 from core.web.problems import Unavailable, problem_response
 from core.web.rate_limits import Places
 from core.web.server import follow_parent, run, settle
 from ingestion_api.enrichment.enrich import prepare
 from ingestion_api.imports.endpoints import add_import_endpoints
 from ingestion_api.imports.worker import importing
+from ingestion_api.pages.endpoints import add_upload_page
 from ingestion_api.settings import IngestionSettings
 from ingestion_api.texts.endpoints import add_create_text
 from ingestion_api.texts.endpoints import router as texts
@@ -84,6 +86,7 @@ def create_app(
     app.state.webhook_turns = make_turns()
     prepare(app.state.datasets)
     _add_endpoints(app)
+    add_upload_page(app, app.state.datasets, read_settings(PageSettings), key_is_required=access.require_api_key)
     install_web(app, {"database": lambda: check_database(engine)}, access)
     describe(
         app, app.state.datasets, access.require_api_key, TextCreate, import_max_bytes=settings.import_max_bytes

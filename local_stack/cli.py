@@ -3,6 +3,7 @@
 import json
 import signal
 import threading
+import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -75,6 +76,9 @@ def _start_or_stop(stack: Stack, reasons: list[str]) -> None:
             return
         raise
     _say(summary(stack))
+    if stack.settings.open:
+        for address in page_addresses(stack).values():
+            webbrowser.open(address)
     while not stack.stop_asked.wait(_LOG_CHECK_SECONDS):
         stack.bound_logs()
     _say(f"{reasons[0]}: stopping.")
@@ -189,10 +193,19 @@ Read labelled texts:
   curl -s {url}/texts"""
 
 
+def page_addresses(stack: Stack) -> dict[str, str]:
+    """Return the addresses of the web pages that run, by what they are called."""
+    pages = {"Dashboard": "serving_api", "Upload": "ingestion_api"}
+    urls = {"serving_api": stack.settings.serving_url, "ingestion_api": stack.settings.ingestion_url}
+    return {name: f"{urls[program]}/" for name, program in pages.items() if program in stack.pids}
+
+
 def summary(stack: Stack) -> str:
     """Return addresses, Argilla's login and a command to try for each API that runs."""
     settings, credentials = stack.settings, stack.context.credentials
     lines = ["", "Ready.", ""]
+    if page_addresses(stack):
+        lines += [*(f"{name:<14} {address}" for name, address in page_addresses(stack).items()), ""]
     if "ingestion_api" in stack.pids:
         lines += [f"Ingestion API  {settings.ingestion_url}/docs"]
     if "serving_api" in stack.pids:

@@ -25,7 +25,7 @@ export function useData(path, parameters = {}, tick = 0, options = {}) {
         if (stop.signal.aborted) return;
         const { data, asked: had } = latest.current;
         set({ asked: had, data: had === asked ? data : null, error, loading: false });
-        if (error.status === 401) dispatchEvent(new Event("key-required"));
+        if (error.status === 401 && !options.base) dispatchEvent(new Event("key-required"));
       }
     }, options.delay || 0);
     return () => {

@@ -25,6 +25,19 @@ export function Marked({ text, highlights, most = Infinity }) {
   return html`${from > 0 ? "…" : ""}${parts}${to < characters.length ? "…" : ""}`;
 }
 
+/** Return the address in Argilla at which a text is shown; null where that is not known. */
+export function argillaUrl(places, item) {
+  const place = places?.items.find((one) => one.name === item.dataset);
+  const page = (item.status === "disputed" && place?.adjudication_url) || place?.argilla_url;
+  return page ? `${page}&search=${encodeURIComponent([...item.text].slice(0, 120).join(""))}` : null;
+}
+
+/** A link that opens a text's record in Argilla. */
+export function ArgillaLink({ places, item, title }) {
+  const href = argillaUrl(places, item);
+  return href && html`<a href=${href} target="_blank" rel="noopener noreferrer">${title}</a>`;
+}
+
 export function TextTable({ items, labels }) {
   return html`<div class="table-box" tabindex="0" role="region" aria-label="Table of texts">
     <table class="texts">

@@ -5,11 +5,13 @@ import { count, decimal, duration, moment, percent, plural } from "./shared/form
 import { Card, Copyable, Label, Loaded, Notice, Votes } from "./shared/parts.js";
 import { useParameters } from "./shared/state.js";
 import { address } from "./shared/api.js";
+import { ArgillaLink } from "./items.js";
 
 export default function Text({ labels, tick, meta }) {
   const id = useParameters().get("id") || "";
   const text = useData(`texts/${encodeURIComponent(id)}`, {}, tick);
   const trace = useData(`texts/${encodeURIComponent(id)}`, {}, tick, { base: meta.ingestion, seconds: 8 });
+  const places = useData("datasets", {}, 0, { base: meta.ingestion, seconds: 8 });
   return html`<div class="view narrow">
     <div class="view-head">
       <p>
@@ -18,7 +20,7 @@ export default function Text({ labels, tick, meta }) {
       <h1 class="unseen">Text</h1>
     </div>
     <${Loaded} of=${text} lines=${8}>
-      ${(item) => html`<${Item} item=${item} labels=${labels} trace=${trace} />`}
+      ${(item) => html`<${Item} item=${item} labels=${labels} trace=${trace} places=${places.data} />`}
     <//>
   </div>`;
 }
@@ -29,7 +31,7 @@ function back(event) {
   history.back();
 }
 
-function Item({ item, labels, trace }) {
+function Item({ item, labels, trace, places }) {
   const submitted = item.annotations.filter((one) => one.status === "submitted").length;
   const cells = [
     ["Label", html`<${Label} name=${item.label} labels=${labels} />`],
@@ -46,7 +48,10 @@ function Item({ item, labels, trace }) {
     ["Labelled", moment(item.labelled_at)],
   ];
   return html`<div class="stack">
-    <section class="card"><p class="prose full-text">${item.text}</p></section>
+    <section class="card">
+      <p class="prose full-text">${item.text}</p>
+      <p class="open"><${ArgillaLink} places=${places} item=${item} title="Open its record in Argilla" /></p>
+    </section>
     <${Card} id="facts" title="Label">
       <dl class="facts">
         ${cells.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}

@@ -179,6 +179,6 @@ function DatasetCard({ name }) {
     text: true,
   });
   return html`<${Loaded} of=${card} lines=${6}>
-    ${(text) => html`<pre class="prose card-text" tabindex="0" aria-label="Dataset card">${text}</pre>`}
+    ${(text) => html`<pre class="prose card-text" tabindex="0" aria-label="Text of the dataset card">${text}</pre>`}
   <//>`;
 }

@@ -4,6 +4,7 @@ import { useData, useDebounced } from "./shared/data.js";
 import { count, moment, percent, plural } from "./shared/format.js";
 import { Card, Empty, Loaded, Notice } from "./shared/parts.js";
 import { change, linkTo, useParameters } from "./shared/state.js";
+import { ArgillaLink } from "./items.js";
 
 const PAGE = 50;
 const DEFAULT_BELOW = 0.7;
@@ -15,6 +16,7 @@ export default function Work({ dataset, labels, tick, stats, meta }) {
   const cursor = parameters.get("cursor");
   const asked = { dataset, source, confidence_below: useDebounced(below, 250), limit: PAGE, cursor };
   const page = useData("disputed", asked, tick);
+  const places = useData("datasets", {}, 0, { base: meta.ingestion, seconds: 8 });
   useEffect(() => {
     if (cursor && page.error?.code === "invalid_cursor") change({ cursor: null }, true);
   }, [page.error]);
@@ -50,7 +52,7 @@ export default function Work({ dataset, labels, tick, stats, meta }) {
       <${Loaded} of=${page} lines=${8}>
         ${(data) =>
           data.items.length
-            ? html`<${WorkTable} items=${data.items} labels=${labels} /><${Pager} page=${data} cursor=${cursor} />`
+            ? html`<${WorkTable} items=${data.items} labels=${labels} places=${places.data} /><${Pager} page=${data} cursor=${cursor} />`
             : html`<${Empty} title="Nothing wants a decision">
                 <p>Annotators agree on every text, and every label rests on more confidence than this.</p>
               <//>`}
@@ -71,7 +73,7 @@ function SourcePicker({ stats, source }) {
   </label>`;
 }
 
-function WorkTable({ items, labels }) {
+function WorkTable({ items, labels, places }) {
   return html`<div class="table-box" tabindex="0" role="region" aria-label="Table of texts">
     <table class="texts">
       <caption class="unseen">
@@ -109,6 +111,7 @@ function WorkTable({ items, labels }) {
               ${item.status === "disputed"
                 ? html`<strong>Tie</strong>`
                 : html`${item.label}, confidence ${percent(item.confidence)}`}
+              <span class="open"><${ArgillaLink} places=${places} item=${item} title="Open in Argilla" /></span>
             </td>
             <td class="origin">
               <span title=${item.source}>${item.source || "no source"}</span>
