@@ -1,4 +1,4 @@
-"""How a bulk body is to be read: its media type and the parameters of the request."""
+"""The parameters of bulk bodies, imports and previews, and the Content-Type of their bodies."""
 
 import re
 from typing import Any, Literal
