@@ -68,7 +68,7 @@ def require_charset(name: str) -> str:
         raise UnsupportedType(
             f"The charset {name[:50]!r} is not read here; use one of: {', '.join(CHARSETS.values())}."
         )
-    return found
+    return "utf-8" if found == "ascii" else found
 
 
 def guess_charset(sample: bytes) -> str | None:
