@@ -1,4 +1,4 @@
-"""Reads CSV and what is like it: a header, then rows of cells between delimiters."""
+"""Reads CSV: a header, then rows of cells between delimiters."""
 
 import csv
 import re
@@ -14,7 +14,7 @@ DELIMITERS = {",": ",", ";": ";", "|": "|", "tab": "\t"}
 _NEWLINE = re.compile("[\r\n]")
 _EXCEL_DELIMITER = re.compile('"?sep=([,;|\t])"?\r?\n')  # a first line that Excel reads, and some programs write
 
-# Each row that has to be read again costs as much as it is long. More than this, and the body is not CSV.
+# The most characters that are read again after quotes that never close: hostile lines could each cost 1 MiB.
 _REREAD_CHARACTERS = 64 * ROW_BYTES
 
 _FAULTS = {

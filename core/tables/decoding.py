@@ -25,7 +25,7 @@ _PART_BYTES = 16 * 1024
 
 
 class TrailingJunk(Malformed):
-    """Something follows the compressed data: what came before is whole."""
+    """Other bytes follow the compressed data, which is complete."""
 
 
 def require_encoding(header: str | None) -> str:
@@ -52,7 +52,7 @@ def decode(chunks: Iterable[bytes], encoding: str) -> "PlainBody":
 
 
 def recognise_encoding(body: "PlainBody") -> "PlainBody":
-    """Undo the compression of a body that was sent without a Content-Encoding, if its first bytes tell of one."""
+    """Decompress a body without Content-Encoding if its first bytes are those of gzip or zstd."""
     if body.encoding != "identity":
         return body
     start, chunks = peek(body, _MAGIC_BYTES)
@@ -61,9 +61,9 @@ def recognise_encoding(body: "PlainBody") -> "PlainBody":
 
 
 def peek(chunks: Iterable[bytes], count: int) -> tuple[bytes, Iterator[bytes]]:
-    """Return at least the first `count` bytes, if there are so many, and an iterator over all chunks.
+    """Return the first `count` bytes or more (fewer if the body is shorter), and an iterator over the whole body.
 
-    What the chunks raise meanwhile is raised by the iterator, behind what came before.
+    If reading these bytes fails, the iterator yields what was read and then raises the error.
     """
     source, held, failed = iter(chunks), list[bytes](), list[Exception]()
     try:
@@ -149,7 +149,7 @@ def _decode_members(chunks: Iterator[bytes], make: Callable[[], Any]) -> Iterato
 
 
 def _cut(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Cut chunks into short parts: what is left of a part is copied once for each member in it."""
+    """Cut chunks into short parts, since each member copies the rest of its part."""
     for chunk in chunks:
         for start in range(0, len(chunk), _PART_BYTES):
             yield chunk[start : start + _PART_BYTES]

@@ -1,4 +1,4 @@
-"""Opens a body as a table: what it is said to be, held against its first bytes."""
+"""Opens a body as a table, by its declared format and its first bytes."""
 
 from collections.abc import Iterable
 from pathlib import PurePath
@@ -50,10 +50,10 @@ def open_table(
     delimiter: str | None = None,
     parse: Parse = read_value,
 ) -> Table:
-    """Read the header or schema of a body that is said to be of a format, a value of `MEDIA_TYPES`.
+    """Read the header or schema of a body. `format_` is a value of `MEDIA_TYPES`.
 
-    Compressed bodies, Parquet and .xlsx are told by their first bytes, whatever they are said to be. `charset` is
-    one that `require_charset` gave, `parse` reads a row of JSON.
+    The first bytes of compressed bodies, Parquet and .xlsx override the declared format. `charset` comes from
+    `require_charset`; `parse` reads a row of JSON.
 
     Raises:
         Malformed, TooLarge: it cannot be read.

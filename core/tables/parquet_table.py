@@ -1,12 +1,12 @@
-"""Reads Parquet bodies, in memory that depends neither on the file nor on what it expands to.
+"""Reads Parquet bodies in constant memory.
 
-A column of strings is read as Arrow's dictionary: each value once, and a number a row. So a value that a thousand
-rows share is held once, and the length of each row is known before the row is made. Arrow cannot read the strings
-of lists and structs so; the limit of the process' memory bounds them.
+Arrow reads each column of strings as a dictionary: each value once, and a number a row. So a value that a thousand
+rows share is held once, and the length of each row is known before the row is made. Arrow cannot do that for the
+strings of lists and structs; the memory limit of the process bounds those.
 
 Only the columns that are wanted are read. Cells become None, str, bytes, bool, int, float, Decimal, and lists
-and dicts of these; dates and times become text as in ISO 8601. Where a batch cannot be converted at once, its
-cells are converted one by one, so that a bad one costs only its row.
+and dicts of these; dates and times become ISO 8601 text. If a batch cannot be converted, its cells are
+converted one by one, so that a bad cell rejects only its row.
 """
 
 import os
@@ -26,7 +26,7 @@ from core.web.problems import Malformed, TooLarge
 
 _BATCH_ROWS = 5000  # each batch repeats its columns' dictionaries
 _BUFFER_BYTES = 64 * 1024
-# Rows of so many bytes together are made at once.
+# The most bytes of rows that are converted at once.
 _PART_BYTES = 16 * 1024 * 1024
 
 # Strings that repeat are stored once in a file.
@@ -46,7 +46,7 @@ Convert = Callable[[pa.Array], list[Any]]
 def open_parquet(chunks: Iterable[bytes], body: PlainBody) -> Table:
     """Read the schema. The index of a Parquet file is at its end, so the body passes through a file.
 
-    `body` is where the chunks come from; it tells how long they were as they were sent.
+    `chunks` are those of `body`, whose `sent_bytes` is needed to recognise bombs.
 
     Reading the rows raises:
         Malformed: the file is damaged; rows before the fault have been yielded.
@@ -73,7 +73,7 @@ def open_parquet(chunks: Iterable[bytes], body: PlainBody) -> Table:
 def _hold_open(chunks: Iterable[bytes], body: PlainBody) -> Generator[Any, Sequence[int], None]:
     """Yield the metadata and the schema; then take the positions that are wanted, and yield the rows.
 
-    A generator, so that the file is closed when nobody reads on.
+    A generator, so that the file is closed when the reader stops early.
     """
     with spooled(chunks) as (file, _):
         try:
@@ -134,7 +134,7 @@ _TYPES: dict[str, Callable[[pa.DataType], bool]] = {
 
 
 def _check_footer(file: IO[bytes]) -> None:
-    """Refuse a footer that would take much memory, before Arrow reads it; Arrow refuses what is no footer."""
+    """Refuse a footer that would take too much memory, before Arrow reads it."""
     if file.seek(0, os.SEEK_END) >= _TAIL.size:
         file.seek(-_TAIL.size, os.SEEK_END)
         length, magic = _TAIL.unpack(file.read(_TAIL.size))
@@ -202,7 +202,7 @@ def _announced_bytes(metadata: parquet.FileMetaData, leaves: Sequence[int]) -> i
 
 
 def _string_paths(metadata: parquet.FileMetaData, leaves: Sequence[int]) -> list[str]:
-    """Return the columns of strings, without what is within lists and structs."""
+    """Return the top-level columns of strings."""
     columns = (metadata.schema.column(n) for n in leaves)
     return [c.path for c in columns if c.physical_type == "BYTE_ARRAY" and c.name == c.path]
 

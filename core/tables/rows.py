@@ -1,4 +1,4 @@
-"""What the tables of all formats share: columns, rows, their limits, and why they are refused."""
+"""Columns and rows of a table, their limits, and refusals."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ def list_columns(columns: Sequence[TableColumn]) -> str:
 
 
 class ColumnsRefused(Problem):
-    """The columns of the body are not those that the parameters ask for."""
+    """A column that is needed is missing, ambiguous, or of the wrong type."""
 
     status = 422
     code = "unknown_column"

@@ -19,7 +19,7 @@ _MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 
-# By Python's name, what it is called on the web.
+# Python's name of each encoding, and its name on the web.
 CHARSETS = {
     "utf-8": "utf-8",
     "utf-16": "utf-16",
@@ -46,7 +46,7 @@ CHARSETS = {
     "cp949": "windows-949",
 }
 _WITHOUT_BYTES = ("utf-16", "utf-32")  # in which a wrong byte has no place of its own
-# Tried in this order; those that nearly every file could be in come last.
+# Candidates for a guess, the commonest first.
 _LIKELY = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "koi8_r", "shift_jis", "gb18030", "big5", "euc_kr"]
 
 
@@ -68,7 +68,7 @@ def require_charset(name: str) -> str:
         raise UnsupportedType(
             f"The charset {name[:50]!r} is not read here; use one of: {', '.join(CHARSETS.values())}."
         )
-    return found
+    return "utf-8" if found == "ascii" else found
 
 
 def guess_charset(sample: bytes) -> str | None:
@@ -128,7 +128,7 @@ class Characters:
 
 
 def as_utf8(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield a body of JSON in UTF-8: a byte order mark may tell that it is in UTF-16 or UTF-32."""
+    """Yield a JSON body in UTF-8, without its byte order mark; the mark may say UTF-16 or UTF-32."""
     start, chunks = peek(chunks, 4)
     if start.startswith(codecs.BOM_UTF8):
         return _without_mark(chunks)

@@ -70,9 +70,10 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A table's rows, and what turns each into fields, and into what is kept of it when it is rejected.
+    """A table's rows, and how to map one.
 
-    `to_fields` raises RowRefused for a row that cannot be mapped. `roles`: the column of each field, by position.
+    `to_fields` returns the fields of a submission, or raises RowRefused. `as_sent` returns what is kept of a
+    rejected row. `roles`: the position of each field's column.
     """
 
     rows: Iterator[Row]
@@ -126,7 +127,7 @@ def find_roles(columns: Sequence[TableColumn], wanted: Wanted) -> dict[str, int]
 
 
 def find_column(columns: Sequence[TableColumn], role: str, name: str) -> int:
-    """Return the position of the column of this name, which must fit what it is for.
+    """Return the position of the column with this name.
 
     Raises:
         ColumnsRefused: see `map_table`.
@@ -169,7 +170,7 @@ def find_metadata(columns: Sequence[TableColumn], wanted: Wanted, taken: set[int
 
 
 def is_unnamed(name: str) -> bool:
-    """Whether a column has no name of its own, as the index that pandas writes."""
+    """Whether a column is unnamed, or an index that pandas wrote."""
     return not name.strip() or _NO_NAME.fullmatch(name) is not None
 
 
@@ -183,7 +184,7 @@ class _Labels:
         self._quote = not any(dataset.redact for dataset in datasets.values())
 
     def check(self, label: str, dataset: str | None) -> None:
-        """Check a mapped label; an unknown dataset is told by others.
+        """Check a mapped label. An unknown dataset is left to the check of the fields.
 
         Raises:
             RowRefused: it is none of the dataset's.

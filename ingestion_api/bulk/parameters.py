@@ -1,4 +1,4 @@
-"""How a bulk body is to be read: its media type and the parameters of the request."""
+"""The parameters of bulk bodies, imports and previews, and the Content-Type of their bodies."""
 
 import re
 from typing import Any, Literal
@@ -117,13 +117,12 @@ def read_content_type(request: Request, parameters: BulkParameters) -> str:
     media_type = header.partition(";")[0].strip().lower()
     if media_type not in MEDIA_TYPES:
         raise UnsupportedType(f"Send the body as Content-Type: {' or '.join(MEDIA_TYPES)}.")
-    charset = _CHARSET.search(header)
-    if charset and parameters.charset is None:
-        parameters.charset = charset[1]
-    if parameters.charset is not None:
-        is_utf8 = require_charset(parameters.charset) in {"utf-8", "ascii"}
+    if charset := _CHARSET.search(header):
+        is_utf8 = require_charset(charset[1]) == "utf-8"
         if not is_utf8 and MEDIA_TYPES[media_type] not in CHARACTER_FORMATS:
-            raise UnsupportedType(f"Send the body in UTF-8, not in {parameters.charset[:50]}.")
+            raise UnsupportedType(f"Send the body in UTF-8, not in {charset[1][:50]}.")
+        if not is_utf8 and parameters.charset is None:
+            parameters.charset = charset[1]
     return media_type
 
 
@@ -160,6 +159,11 @@ def check_parameters(parameters: BulkParameters, datasets: Datasets) -> None:
     if parameters.dataset is not None:
         require_dataset(parameters.dataset, datasets)
         require_dataset_allowed(parameters.dataset)
+    if parameters.charset is not None:
+        try:
+            require_charset(parameters.charset)
+        except UnsupportedType as error:
+            raise InvalidFields([FieldError("unknown_charset", error.detail, parameter="charset")]) from None
     check_targets(parse_label_map(parameters.label_map), datasets, parameters.dataset)
     if parameters.metadata is not None and not split_names(parameters.metadata):
         raise InvalidFields(

@@ -26,7 +26,7 @@ _BOOLEANS = {"true", "false"}
 
 @dataclass(slots=True)
 class Profile:
-    """What is seen of a column: its first values, and how often each was there."""
+    """Statistics of a column's first rows."""
 
     column: TableColumn
     samples: list[str] = field(default_factory=list)

@@ -20,10 +20,11 @@ from ingestion_api.bulk.parameters import BulkParameters, make_upload, open_body
 from ingestion_api.bulk.process import prepare_process
 from ingestion_api.bulk.proposal import Profile, profile_rows, propose
 from ingestion_api.bulk.watch import reporting_to
-from ingestion_api.imports.rejects import to_storable
+from ingestion_api.imports.rejects import to_json, to_storable
 from ingestion_api.imports.schemas import (
     Preview,
     PreviewColumn,
+    PreviewReject,
     PreviewRow,
     PreviewTooLarge,
     PreviewValue,
@@ -112,6 +113,7 @@ def _preview(request: PreviewRequest) -> Preview:
         rejected=len(checked.batch.rejects),
         complete=checked.is_complete,
         rows=[PreviewRow(row=n, submission=_submission(row)) for n, row in checked.first()],
+        rejects=list(_rejects(checked.batch)),
         errors=[ErrorGroup.model_validate(group) for group in group_rejects(checked.batch.rejects)],
         problem=None if checked.problem is None else checked.problem.as_dict(),
     )
@@ -230,6 +232,13 @@ def _label_values(
     find = parameters.wanted().label_map.find
     found = ((value, rows, find(value)) for value, rows in sorted(profile.values.items()))
     return [PreviewValue(value=v, rows=n, label=label if label in labels else None) for v, n, label in found]
+
+
+def _rejects(batch: Batch) -> Iterator[PreviewReject]:
+    for reject, fields in islice(zip(batch.rejects, batch.rejected_fields, strict=True), _SHOWN_ROWS):
+        as_json = to_json(fields)
+        sent = None if as_json is None else orjson.loads(as_json)
+        yield PreviewReject(row=reject.row, code=reject.code, detail=reject.detail, fields=sent)
 
 
 def _submission(row: NewText) -> dict[str, Any]:

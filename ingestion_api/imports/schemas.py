@@ -160,6 +160,14 @@ PREVIEW_EXAMPLE: dict[str, Any] = {
         {"row": 1, "submission": {"text": "You are all idiots.", "label": "toxic"}},
         {"row": 2, "submission": {"text": "Schönen Dank!", "label": "non_toxic"}},
     ],
+    "rejects": [
+        {
+            "row": 3,
+            "code": "wrong_cell_count",
+            "detail": "3 cells, but the header has 2; see line 4",
+            "fields": None,
+        }
+    ],
     "errors": [
         {
             "code": "wrong_cell_count",
@@ -197,6 +205,15 @@ class PreviewRow(BaseModel):
     submission: dict[str, Any] = Field(description="As in the body of `POST /texts`.")
 
 
+class PreviewReject(BaseModel):
+    """A row that would be rejected."""
+
+    row: int
+    code: str
+    detail: str
+    fields: Any = Field(description="The row as it was read; null if it could not be read, or is over 64 KiB.")
+
+
 class Preview(BaseModel):
     """How a body would be read."""
 
@@ -215,7 +232,8 @@ class Preview(BaseModel):
     rejected: int = Field(description="Those of them that would be rejected.")
     complete: bool = Field(description="Whether these were all rows.")
     rows: list[PreviewRow] = Field(description="The first 20 that would be stored.")
-    errors: list[ErrorGroup] = Field(description="Why rows would be rejected; the first 20 reasons.")
+    rejects: list[PreviewReject] = Field(description="The first 20 that would be rejected.")
+    errors: list[ErrorGroup] = Field(description="Each reason once, the commonest first; 20 at most.")
     problem: dict[str, Any] | None = Field(description="Why the import would fail, as it would say so.")
 
 

@@ -101,7 +101,7 @@ def test_csv_with_mapping_and_metadata(client: httpx.Client, connection: psycopg
         ("/texts/bulk?dataset=none", CSV, "text\nx\n", 422, "invalid_fields"),
         ("/texts/bulk", CSV, 'text,"x\n', 400, "malformed_csv"),
         ("/texts/bulk?label_map=1:toxc", CSV, "text\nx\n", 422, "invalid_fields"),
-        ("/texts/bulk?charset=klingon", CSV, "text\nx\n", 415, "unsupported_media_type"),
+        ("/texts/bulk?charset=klingon", CSV, "text\nx\n", 422, "invalid_fields"),
         ("/texts/bulk?delimiter=x", CSV, "text\nx\n", 422, "invalid_fields"),
         ("/texts/bulk", CSV, "comment\n", 422, "unknown_column"),
         ("/texts/bulk", ARRAY, "{}", 400, "malformed_json"),

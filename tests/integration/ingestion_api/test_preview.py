@@ -44,6 +44,8 @@ def test_what_is_proposed_can_be_imported_as_it_is(client: httpx.Client, connect
         {"text": "Schöne Grüße an alle Bürger", "label": "non_toxic"},
         {"text": "Du Depp, du blöder", "label": "toxic"},
     ]
+    [reject] = found["rejects"]
+    assert (reject["row"], reject["fields"]) == (3, {"Kommentar": "x", "is_toxic": "7", "Nr": "3"})
     [group] = found["errors"]
     assert (group["code"], group["count"], group["rows"]) == ("unknown_label", 1, [3])
     assert (found["received"], found["rejected"], found["complete"], found["problem"]) == (3, 1, True, None)
