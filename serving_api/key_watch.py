@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.web import keys
 from core.web.keys import KeyRing
-from core.web.uvicorn_internals import abort_connection
+from core.web.server import abort_connection
 
 log = structlog.get_logger()
 

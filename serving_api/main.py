@@ -24,9 +24,9 @@ from core.settings import (
 )
 from core.tracing.tracing import tracing
 from core.web.app import NO_TELEMETRY, install_web
-from core.web.compression import Compression
 from core.web.health import Check, NotReady
 from core.web.keys import KeyRing
+from core.web.negotiation import Compression
 from core.web.openapi import describe
 from core.web.pages import PageSettings
 from core.web.rate_limits import Places

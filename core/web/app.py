@@ -24,12 +24,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from core.metrics import HTTP_REQUEST_SECONDS, HTTP_UNHANDLED_ERRORS
 from core.settings import AccessSettings
 from core.tracing.tracing import tracing
-from core.web.browsers import BrowserGuard
-from core.web.cors import Cors
-from core.web.field_errors import explain_parameter
+from core.web.browsers import BrowserGuard, Cors
 from core.web.health import Check, add_health
 from core.web.http_protocol import close_unless_read, http_settings, read_request_id
 from core.web.negotiation import Endpoints, Negotiation
+from core.web.openapi import explain_parameter
 from core.web.problems import (
     ERRORS_SHOWN,
     FieldError,

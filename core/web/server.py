@@ -1,4 +1,7 @@
-"""Runs an application under uvicorn, in this process or in several that share a port."""
+"""Runs an application under uvicorn, in this process or in several that share a port.
+
+`abort_connection` and `server_is_stopping` use uvicorn's internals, since ASGI has no way.
+"""
 
 import asyncio
 import gc
@@ -17,6 +20,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import REGISTRY
+from starlette.types import Receive
 from uvicorn.supervisors import Multiprocess
 
 from core.os_process import keep_files_private
@@ -123,3 +127,24 @@ def _is_running(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def abort_connection(receive: Receive) -> None:
+    """Close a request's connection at once, also while the client reads nothing.
+
+    Uvicorn itself would wait until the client has read all that was sent.
+    """
+    transport = getattr(getattr(receive, "__self__", None), "transport", None)
+    if transport is not None:
+        transport.abort()
+
+
+def server_is_stopping() -> bool:
+    """Whether uvicorn was told to stop, which it tells the application only after all responses have ended.
+
+    sse-starlette notes it when it has replaced the signal handler; else the handler is a method of the server.
+    """
+    from sse_starlette.sse import AppStatus  # here: importing it replaces uvicorn's signal handler
+
+    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return AppStatus.should_exit or bool(getattr(server, "should_exit", False))

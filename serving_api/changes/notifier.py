@@ -9,7 +9,7 @@ import structlog
 
 from core.web.problems import Unavailable
 from core.web.rate_limits import Places, current_client
-from core.web.uvicorn_internals import server_is_stopping
+from core.web.server import server_is_stopping
 from serving_api.changes import repository
 from serving_api.metrics import CHANGES_WAITING
 from serving_api.replica.query_pool import QueryPool

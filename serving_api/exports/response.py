@@ -10,7 +10,7 @@ from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
 from core.web.problems import Problem, Unavailable
-from core.web.uvicorn_internals import abort_connection
+from core.web.server import abort_connection
 from serving_api.exports.formats import Chunk, Format
 from serving_api.exports.repository import ExportQuery
 from serving_api.exports.service import Export

@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from core.web.problems import Problem
-from core.web.uvicorn_internals import abort_connection
+from core.web.server import abort_connection
 from serving_api.replica.fair_threads import FairThreads
 from serving_api.responses import is_held
 from serving_api.snapshots.storage import Storage, reaching_storage

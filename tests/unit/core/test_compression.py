@@ -11,8 +11,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.testclient import TestClient
 from starlette.responses import StreamingResponse
 
-from core.web.compression import LEAST_BYTES, Compression, choose_coding
-from core.web.negotiation import Router
+from core.web.negotiation import LEAST_BYTES, Compression, Router, choose_coding
 
 BIG = json.dumps({"items": ["a labelled text"] * 200}).encode()
 HUGE = json.dumps({"items": ["a labelled text"] * 20_000}).encode()
