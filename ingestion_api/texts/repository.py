@@ -39,6 +39,7 @@ _JSONB_VERSION = "\1"  # in binary, jsonb is a text behind this mark
 _STATUS = """case
     when labels.status in ('labelled', 'disputed') then 'labelled'
     when texts.status = 'uploading' then 'pending'
+    when texts.status = 'demo' then 'uploaded'
     else texts.status end"""
 
 _TYPED_COLUMNS = ", ".join(map(" ".join, zip(_COLUMNS.split(", "), _COLUMN_TYPES, strict=True)))
