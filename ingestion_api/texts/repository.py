@@ -28,6 +28,7 @@ COLUMN_TYPES = ("uuid", "text", "text", "text", "float8", "text", "text", "text"
 _STATUS = """case
     when labels.status in ('labelled', 'disputed') then 'labelled'
     when texts.status = 'uploading' then 'pending'
+    when texts.status = 'demo' then 'uploaded'
     else texts.status end"""
 
 _TYPED_COLUMNS = ", ".join(map(" ".join, zip(COLUMNS.split(", "), COLUMN_TYPES, strict=True)))

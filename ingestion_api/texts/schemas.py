@@ -300,7 +300,9 @@ class Queue(BaseModel):
     uploaded: int = Field(description="Texts that annotators can see, or have answered.")
     failed: int = Field(description="Texts that Argilla refused.")
     near_duplicates: int = Field(description="Texts held back because annotators get a near duplicate.")
-    oldest_pending_seconds: float | None = Field(description="Age of the oldest pending text; null without one.")
+    oldest_pending_seconds: float | None = Field(
+        description="Age of the oldest pending text, without gold texts that wait for their share; null without one."
+    )
     open_records: int = Field(description="Uploaded texts that need more answers.")
     alerts: list[Alert] = Field(
         description="Jobs and forget requests that are blocked until an operator acts; normally empty."
