@@ -8,28 +8,25 @@ import duckdb
 import orjson
 
 from serving_api.pages import repository
-from serving_api.pages.repository import KINDS, Counted
+from serving_api.pages.repository import FACETS, Counted
 from serving_api.texts.query import TextsQuery
 from serving_api.texts.repository import Point
 
-# The filter by which each kind's own value is chosen, where its name is another one.
+# The filter by which a facet's own value is chosen, where its name is another one.
 _FILTERS = {"agreement": "min_agreement"}
 
 
 def make_facets(cursor: duckdb.DuckDBPyConnection, point: Point, query: TextsQuery) -> bytes:
     """Return the counts of each filter's values among the texts that the other filters leave."""
-    filtered = [kind for kind in KINDS if _without(query, kind) != query]
-    free = [kind for kind in KINDS if kind not in filtered]
-    found = repository.count_kinds(cursor, query, free) if free else {}
-    for kind in filtered:
-        found |= repository.count_kinds(cursor, _without(query, kind), [kind])
-    agreement = [one for one in found["agreement"] if one[0] is not None]
-    found["agreement"] = [(float(value), texts) for value, texts in agreement]
+    filtered = [facet for facet in FACETS if _without(query, facet) != query]
+    found = repository.count_values(cursor, query, [facet for facet in FACETS if facet not in filtered])
+    for facet in filtered:
+        found |= repository.count_values(cursor, _without(query, facet), [facet])
+    found["agreement"] = [(float(value), texts) for value, texts in found["agreement"] if value is not None]
     body = {
         "dataset": query.dataset,
         "total": repository.count_texts(cursor, query),
-        **{kind: _values(found[kind]) for kind in KINDS},
-        "annotator": _values(repository.count_annotators(cursor, _without(query, "annotator"))),
+        **{facet: _values(found[facet]) for facet in FACETS},
         "version": point.version,
     }
     return orjson.dumps(body)
@@ -54,11 +51,11 @@ def make_days(cursor: duckdb.DuckDBPyConnection, point: Point, query: TextsQuery
     return orjson.dumps(body)
 
 
-def _without(query: TextsQuery, kind: str) -> TextsQuery:
-    """Return the query without the filter by values of a kind."""
-    if kind == "label":
+def _without(query: TextsQuery, facet: str) -> TextsQuery:
+    """Return the query without the filter by values of a facet."""
+    if facet == "label":
         return replace(query, labels=())
-    name = _FILTERS.get(kind, kind)
+    name = _FILTERS.get(facet, facet)
     if getattr(query.filters, name) is None:
         return query
     return replace(query, filters=query.filters.model_copy(update={name: None}))
