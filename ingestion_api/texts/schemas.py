@@ -301,7 +301,7 @@ class Queue(BaseModel):
     failed: int = Field(description="Texts that Argilla refused.")
     near_duplicates: int = Field(description="Texts held back because annotators get a near duplicate.")
     oldest_pending_seconds: float | None = Field(
-        description="Age of the oldest pending text, without gold texts that wait for their share; null without one."
+        description="Age of the oldest pending text, without gold texts; null if none waits."
     )
     open_records: int = Field(description="Uploaded texts that need more answers.")
     alerts: list[Alert] = Field(
