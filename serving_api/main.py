@@ -30,7 +30,7 @@ from core.web.rate_limits import Places
 from core.web.server import follow_parent, run, settle
 from serving_api.changes.notifier import News
 from serving_api.changes.service import Changes
-from serving_api.exports.endpoints import make_export_router
+from serving_api.exports import endpoints as export_endpoints
 from serving_api.exports.service import Exports
 from serving_api.key_watch import KeyWatch
 from serving_api.metrics import (
@@ -86,6 +86,15 @@ def create_app(
         diff_seconds=serving.diff_seconds,
     )
     answers = Answers(replica, pool, cache, search)
+    exports = Exports(
+        replica,
+        Places("exports", serving.exports, share),
+        watchdog.crew("exports", serving.exports),
+        data.replica_path.parent / "exports",
+        max_bytes=serving.export_bytes,
+        idle_seconds=serving.export_idle_seconds,
+        write_seconds=serving.export_chunk_seconds,
+    )
     # Where the storage of snapshots hangs, what waits for it is in nobody else's way.
     files_crew = watchdog.crew("queries of snapshots", threads, STORAGE_SECONDS)
     files_pool = QueryPool(replica, threads, queue, seconds, share=share, crew=files_crew)
@@ -109,6 +118,7 @@ def create_app(
             search.start()
         async with news.running():
             yield
+        await exports.close()
         await anyio.to_thread.run_sync(search.stop, _STOP_SECONDS)
         for task in tasks:
             task.cancel()
@@ -147,13 +157,7 @@ def create_app(
     app.state.replica = replica
     app.state.query_pool = pool
     app.state.answers = answers
-    app.state.exports = Exports(
-        replica,
-        Places("exports", serving.exports, share),
-        watchdog.crew("exports", serving.exports),
-        idle_seconds=serving.export_idle_seconds,
-        chunk_seconds=serving.export_chunk_seconds,
-    )
+    app.state.exports = exports
     app.state.snapshots = snapshots
     app.state.viewer = viewer
     app.state.changes = Changes(replica, pool, cache, news, max(1, serving.query_threads // 2))
@@ -163,7 +167,7 @@ def create_app(
     app.state.follower = follower
     app.state.search = search
     app.include_router(make_router(datasets))
-    app.include_router(make_export_router())
+    app.include_router(export_endpoints.router)
     app.include_router(make_snapshot_router())
     app.include_router(make_snapshot_admin_router())
     app.include_router(make_forgotten_router())

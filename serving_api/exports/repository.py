@@ -38,7 +38,8 @@ def export_query(parameters: ExportParameters, datasets: Datasets) -> ExportQuer
         InvalidFields: the dataset or a label is not known; each is named.
         Mismatch: a label belongs to another dataset.
     """
-    given = parameters.model_dump(include=set(TextsParameters.model_fields), exclude_unset=True)
+    # A default is no request: Swagger sends all of them, `match` without `q` among them.
+    given = parameters.model_dump(include=set(TextsParameters.model_fields), exclude_defaults=True)
     page = page_query(TextsParameters.model_validate(given), parameters.label, datasets)
     return ExportQuery(page.texts, Order(parameters.order) if parameters.order else None)
 

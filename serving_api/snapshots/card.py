@@ -174,9 +174,19 @@ def _agreement(facts: Facts) -> str:
     return f"""## Agreement
 
 How far annotators agree on the texts with two or more answers. Intervals are percentiles of 1,000 bootstrap
-samples of the texts; "undefined" is where there are no such texts, or all answers name one label.
+samples of the texts; "undefined" is where there are no such texts, or all answers name one label.{_base(facts)}
 
 {table}"""
+
+
+def _base(facts: Facts) -> str:
+    if not facts.agreement_without:
+        return ""
+    names = ", ".join(f"`{name}`" for name in facts.agreement_without)
+    return f"""
+
+Measured before these filters, so on more texts than the snapshot holds: {names}. They choose texts by what
+annotators said; among the chosen texts alone, agreement would look higher or lower than it is."""
 
 
 def _figure(value: float | None) -> str:

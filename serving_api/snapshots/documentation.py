@@ -119,6 +119,7 @@ def _file(media_type: str, schema: dict[str, Any], example: str, cached: str) ->
         304: {"description": "The client holds it already.", "headers": _FILE_HEADERS | caching},
         **_REFUSALS,
         404: _NOT_FOUND,
+        412: problem(412, "precondition_failed", 'If-Match names another version of the file; its ETag is "…".'),
         416: problem(416, "range_not_satisfiable", "The file has 131072 bytes.") | {"headers": behind},
         422: _NO_PARAMETERS,
     }

@@ -4,6 +4,8 @@ import asyncio
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC
+from email.utils import format_datetime
 from typing import Annotated, cast
 
 from anyio import to_thread
@@ -17,16 +19,21 @@ from core.web.negotiation import Router
 from core.web.openapi import Responses, answer, header, key_refusals, problem, unavailable, wrong_parameter
 from core.web.problems import NotFound, TooLarge
 from serving_api.dependencies import GUARDS, DatasetsDep, ReplicaDep, check_query_string
+from serving_api.exports.service import Exports
+from serving_api.file_response import LOCAL_PIECE_BYTES, REMOTE_PIECE_BYTES, Sending, ServedFile, send_file
 from serving_api.responses import is_held, next_url
 from serving_api.search.follower import SearchFollower
 from serving_api.snapshots import documentation as docs
-from serving_api.snapshots.files import ServedFile, send_file
-from serving_api.snapshots.manifest import CARD, CROISSANT, MANIFEST, Manifest, SplitFile
+from serving_api.snapshots.manifest import CARD, CROISSANT, MANIFEST, Manifest
 from serving_api.snapshots.pages import DiffParameters, SnapshotsParameters, diff_page, page_of
 from serving_api.snapshots.schemas import BODY_BYTES, REWRITE_BYTES, parse_request, parse_rewrite
 from serving_api.snapshots.service import Snapshots
+from serving_api.snapshots.storage import reaching_storage
 from serving_api.texts.parameters import NoParameters
 
+# A year, the longest that HTTP knows. Private: the file needs a key.
+_FOR_EVER = "private, max-age=31536000, immutable"
+_ASK_AGAIN = "private, no-cache"
 _PARQUET = "application/vnd.apache.parquet"
 
 
@@ -145,7 +152,14 @@ async def get_split(
     file = manifest.splits.get(split)
     if file is None:
         raise NotFound(f"The snapshot's splits are: {', '.join(manifest.splits)}.", code="split_not_found")
-    return await send_file(request, snapshots.storage, snapshots.downloading, _split_file(manifest, split, file))
+    served = ServedFile(
+        file.bytes,
+        f'"{file.sha256}"',
+        _PARQUET,
+        f'attachment; filename="{manifest.name}-{split}.parquet"',
+        _file_headers(manifest, _FOR_EVER),
+    )
+    return await _send(request, snapshots, served, manifest.name, file.path)
 
 
 async def diff_snapshots(
@@ -204,10 +218,13 @@ def _add_document(router: Router, file: str, media_type: str) -> None:
         manifest, content = await snapshots.reading.run(
             lambda: (snapshots.get(name), snapshots.storage.read(name, file))
         )
-        digest = hashlib.sha256(content).hexdigest()
-        changed_at = manifest.rewritten_at or manifest.created_at
-        described = ServedFile(name, file, len(content), digest, media_type, file, changed_at, is_for_ever=False)
-        return await send_file(request, snapshots.storage, snapshots.downloading, described)
+        served = ServedFile(
+            len(content),
+            f'"{hashlib.sha256(content).hexdigest()}"',
+            *_shown(request, file, media_type),
+            _file_headers(manifest, _ASK_AGAIN) | {"Vary": "Accept"},
+        )
+        return await _send(request, snapshots, served, name, file)
 
     router.add_api_route(
         f"/snapshots/{{name}}/{file}",
@@ -219,17 +236,29 @@ def _add_document(router: Router, file: str, media_type: str) -> None:
     )
 
 
-def _split_file(manifest: Manifest, name: str, split: SplitFile) -> ServedFile:
-    return ServedFile(
-        manifest.name,
-        split.path,
-        split.bytes,
-        split.sha256,
-        _PARQUET,
-        f"{manifest.name}-{name}.parquet",
-        manifest.rewritten_at or manifest.created_at,
-        is_for_ever=True,
-    )
+def _shown(request: Request, file: str, media_type: str) -> tuple[str, str]:
+    """Return media type and disposition: the card is shown. Browsers show plain text, and download Markdown."""
+    if file != CARD:
+        return media_type, f'attachment; filename="{file}"'
+    kind = "text/plain" if "text/html" in request.headers.get("accept", "") else media_type
+    return f"{kind}; charset=utf-8", f'inline; filename="{file}"'
+
+
+def _file_headers(manifest: Manifest, caching: str) -> dict[str, str]:
+    changed_at = manifest.rewritten_at or manifest.created_at
+    return {
+        "Last-Modified": format_datetime(changed_at.astimezone(UTC), usegmt=True),
+        "Cache-Control": caching,
+    }
+
+
+async def _send(request: Request, snapshots: Snapshots, served: ServedFile, name: str, path: str) -> Response:
+    storage = snapshots.storage
+    # Pieces are large and follow one another: fsspec's read-ahead would only copy them.
+    options = {} if storage.is_local else {"cache_type": "none"}
+    piece_bytes = LOCAL_PIECE_BYTES if storage.is_local else REMOTE_PIECE_BYTES
+    sending = Sending(snapshots.downloading, piece_bytes, reading=reaching_storage)
+    return await send_file(request, served, lambda: storage.open(name, path, **options), sending)
 
 
 def _respond(request: Request, answer: BaseModel, next_cursor: str | None = None) -> Response:
@@ -263,7 +292,7 @@ class ForgottenRead(BaseModel):
 
     version: int = Field(description="The replica's version: no query finds what was forgotten up to it.")
     traceless_below: int = Field(
-        description="What was forgotten in versions below is not in the files of replica and search index, either."
+        description="No file of replica, search index or exports holds what was forgotten in versions below."
     )
     snapshots: list[ForgottenFrom] = Field(description="Those that are to be rewritten.")
 
@@ -296,18 +325,19 @@ def make_forgotten_router() -> Router:
 
 
 async def read_forgotten(request: Request, replica: ReplicaDep, _: Annotated[NoParameters, Query()]) -> Response:
-    """Tell from what is gone: queries, the replica's and the search index's files, snapshots.
+    """Tell from what is gone: queries, the files of the replica, the search index and exports, snapshots.
 
     Of several processes each has files of its own; the one that answers speaks of its own.
     """
     snapshots = cast(Snapshots, request.app.state.snapshots)
     search = cast(SearchFollower, request.app.state.search)
+    exports = cast(Exports, request.app.state.exports)
 
     def read() -> ForgottenRead:
         state = replica.loaded()
         return ForgottenRead(
             version=state.version,
-            traceless_below=min(state.built, search.built + 1),
+            traceless_below=exports.traceless_below(min(state.built, search.built + 1)),
             snapshots=[
                 ForgottenFrom(name=manifest.name, ids=sorted(map(str, found)))
                 for manifest, found in snapshots.forgotten.find_in(snapshots.list())

@@ -1,6 +1,7 @@
 """What a snapshot's card tells beside its manifest: counts and agreement, read with the rows themselves."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import duckdb
@@ -55,6 +56,9 @@ class Facts(BaseModel):
     rules: tuple[Rule, ...] = Field(description="By name.")
     answers: Answers
     agreement: dict[str, Estimate] = Field(description="Coefficients with their 95 % intervals, by name.")
+    agreement_without: tuple[str, ...] = Field(
+        (), description="Filters that agreement is measured without, for they choose texts by their answers."
+    )
     sources: dict[str, int] = Field(description="Texts by source, the 20 that most are from.")
     sources_total: int = Field(description="How many sources there are.")
     languages: dict[str, int] = Field(description="Texts by language where it is known, the most frequent first.")
@@ -70,7 +74,8 @@ def read_facts(cursor: duckdb.DuckDBPyConnection, query: TextsQuery, dataset: Da
 
     `cursor` is in the transaction that the rows are read in. Agreement is as in `GET /stats/agreement`.
     """
-    measured = agreement(count_votes(cursor, query))
+    unselected, left_out = _without_selection(query)
+    measured = agreement(count_votes(cursor, unselected))
     sources = _count_by(cursor, query, "source")
     where, values = conditions(query)
     statement = f"""
@@ -102,11 +107,23 @@ def read_facts(cursor: duckdb.DuckDBPyConnection, query: TextsQuery, dataset: Da
             "fleiss_kappa": measured.fleiss_kappa,
             "observed_agreement": measured.observed_agreement,
         },
+        agreement_without=left_out,
         sources=dict([*sources.items()][:_SOURCES_SHOWN]),
         sources_total=len(sources),
         languages=_count_by(cursor, query, "language"),
         near_twins=twins,
     )
+
+
+def _without_selection(query: TextsQuery) -> tuple[TextsQuery, tuple[str, ...]]:
+    """Return the query without the filters that choose texts by what annotators said, and the names of these.
+
+    Among the texts with `min_agreement=1` every coefficient is 1, however little annotators agree.
+    """
+    given = query.filters.model_dump(include={"status", "min_agreement"}, exclude_none=True)
+    names = sorted([*given, *(["label"] if query.labels else [])])
+    filters = query.filters.model_copy(update=dict.fromkeys(given))
+    return replace(query, labels=(), filters=filters), tuple(names)
 
 
 def _count_by(cursor: duckdb.DuckDBPyConnection, query: TextsQuery, column: str) -> dict[str, int]:

@@ -95,6 +95,16 @@ _PARQUET = {
     "partial": False,
 }
 
+_CROISSANT = {
+    "@context": {"@vocab": "https://schema.org/", "cr": "http://mlcommons.org/croissant/"},
+    "@type": "sc:Dataset",
+    "conformsTo": "http://mlcommons.org/croissant/1.1",
+    "name": "toxicity-2026-11",
+    "description": "800 texts of the dataset toxicity, labelled by people.",
+    "distribution": [{"@type": "cr:FileObject", "@id": "train.parquet", "contentUrl": _URL}],
+    "recordSet": [{"@type": "cr:RecordSet", "@id": "split-train", "name": "split-train"}],
+}
+
 _ETAG = {"ETag": header("For If-None-Match.", '"9f86d081884c7d659a2feaa0c55ad015"')}
 _OF_LIVE = {
     name: described | {"description": f"{described['description']} Of live labels only."}
@@ -154,6 +164,7 @@ RESPONSES: dict[str, Responses] = {
     "/search": _responses(schemas.RowsPage, _PAGE, _LENGTH),
     "/filter": _responses(schemas.RowsPage, _PAGE, _WHERE),
     "/parquet": _responses(schemas.ParquetFiles, _PARQUET, headers=_WITHOUT_REPLICA),
+    "/croissant": _responses(schemas.Croissant, _CROISSANT, headers=_WITHOUT_REPLICA),
     "/size": _responses(schemas.Size, _SIZE, headers=_WITHOUT_REPLICA),
     "/info": _responses(schemas.Info, {"dataset_info": _INFO, "partial": False}, headers=_WITHOUT_REPLICA),
     "/statistics": _responses(schemas.Statistics, _STATISTICS),

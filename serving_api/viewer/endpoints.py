@@ -34,6 +34,7 @@ def make_viewer_router() -> Router:
         ("/search", search_rows, "Rows that hold words"),
         ("/filter", filter_rows, "Rows that fit a condition"),
         ("/parquet", get_parquet, "Parquet files"),
+        ("/croissant", get_croissant, "Croissant description"),
         ("/size", get_size, "Rows and bytes"),
         ("/info", get_info, "Metadata"),
         ("/statistics", get_statistics, "Statistics of columns"),
@@ -119,6 +120,13 @@ async def get_parquet(
     `live` has none, for nobody knows its size before it is written: `GET /export.parquet` writes it.
     """
     return _send(request, replica, await viewer.parquet(parameters, base_url(request)))
+
+
+async def get_croissant(
+    request: Request, parameters: ConfigQuery, viewer: ViewerDep, replica: ReplicaDep
+) -> Response:
+    """Describe a config as Croissant 1.1, with the addresses of its files; without `config` the live labels."""
+    return _send(request, replica, await viewer.croissant(parameters, base_url(request)))
 
 
 async def get_size(request: Request, parameters: ConfigQuery, viewer: ViewerDep, replica: ReplicaDep) -> Response:

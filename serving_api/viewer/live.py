@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from datetime import date
 from typing import Any
 from uuid import UUID
 
@@ -53,6 +54,12 @@ def search_rows(
     statement = f"select id, labelled_at from items where {where}"  # noqa: S608
     moments = dict(cursor.execute(statement, wanted).fetchall())
     return Slice(_numbered(cursor, query.dataset, [(id_, moments[id_]) for id_ in wanted]), len(ranked), whole)
+
+
+def newest_day(cursor: Connection, dataset: str) -> date | None:
+    """Return the day of the newest label; None without labels."""
+    days = offsets.get_days(cursor, dataset).days
+    return max(days, default=None)
 
 
 def facts(cursor: Connection, dataset: str) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 Cell = str | int | float | None
 
@@ -99,6 +99,18 @@ class ParquetFiles(BaseModel):
     pending: list[Job]
     failed: list[Job]
     partial: bool
+
+
+class Croissant(BaseModel):
+    """JSON-LD by http://mlcommons.org/croissant/1.1; further members are the specification's."""
+
+    model_config = ConfigDict(extra="allow")
+
+    conformsTo: str  # noqa: N815 - the specification's name
+    name: str
+    description: str
+    distribution: list[dict[str, object]]
+    recordSet: list[dict[str, object]]  # noqa: N815
 
 
 class _Size(BaseModel):

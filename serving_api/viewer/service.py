@@ -15,6 +15,7 @@ from serving_api.replica.query_pool import QueryPool
 from serving_api.search.follower import SearchFollower
 from serving_api.search.matching import Match, Search
 from serving_api.settings import ReplicaSettings
+from serving_api.snapshots.croissant import make_croissant, make_live_croissant
 from serving_api.snapshots.service import Snapshots
 from serving_api.texts.parameters import DatasetParameters, FilterParameters, Order
 from serving_api.texts.query import TextsQuery, choose_dataset
@@ -171,6 +172,26 @@ class Viewer:
         configs = await self._snapshot_facts(dataset, config)
         columns = COLUMNS if config == LIVE else configs[0].columns if config else None
         return _document(descriptions.parquet(configs, base, columns))
+
+    async def croissant(self, parameters: asked.ConfigParameters, base: str) -> Answered:
+        """Return the Croissant description of a config, of live labels by default; files are below `base`."""
+        dataset, config = self._dataset(parameters), parameters.config
+        if config in {LIVE, None}:
+
+            def of_live(cursor: Connection, point: Point) -> bytes:
+                newest = live.newest_day(cursor, dataset)
+                license_ = self._datasets[dataset].license
+                return orjson.dumps(make_live_croissant(dataset, point.version, newest, license_, base))
+
+            key = f"viewer {dataset} croissant {base}".encode()
+            answer = await self._answers.document(key, dataset, of_live)
+            return Answered(answer.body, answer.etag, answer.point)
+
+        def work(_: Connection) -> dict[str, Any]:
+            manifest, facts = self._stored.get_facts(dataset, config)
+            return make_croissant(manifest, facts, base)
+
+        return _document(await self._pool.run_beside(self._beside, work))
 
     async def size(self, parameters: asked.ConfigParameters) -> Answered:
         """Return how many rows and bytes there are."""

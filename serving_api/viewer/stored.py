@@ -7,7 +7,8 @@ from contextlib import contextmanager
 import pyarrow as pa
 
 from core.web.problems import NotFound, Unavailable
-from serving_api.snapshots.manifest import Manifest, SplitFile
+from serving_api.snapshots.facts import Facts
+from serving_api.snapshots.manifest import FACTS, Manifest, SplitFile
 from serving_api.snapshots.service import Snapshots
 from serving_api.snapshots.storage import reaching_storage
 from serving_api.viewer.cache import Kept
@@ -50,6 +51,11 @@ class Stored:
         if manifest.dataset != dataset:
             raise no_config(config, dataset)
         return manifest
+
+    def get_facts(self, dataset: str, config: str) -> tuple[Manifest, Facts]:
+        """Return a snapshot and its facts; raises as `get` does."""
+        manifest = self.get(dataset, config)
+        return manifest, Facts.model_validate_json(self._snapshots.storage.read(config, FACTS))
 
     def get_split(self, dataset: str, config: str, split: str) -> tuple[Manifest, SplitFile]:
         """Return a snapshot and one of its splits; raises as `get` does, also where it has no such split."""

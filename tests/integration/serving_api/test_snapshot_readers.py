@@ -207,6 +207,14 @@ def test_datasets_loads_its_folder_as_it_is(read: Read) -> None:
     assert read.found["datasets_folder"]["features"] == types
 
 
+def test_mlcroissant_reads_what_the_viewer_says(read: Read) -> None:
+    found = read.found["croissant_served"]
+    assert found["split-train"]["ids"] == read.ids["train"]
+    assert set(found["live"]["ids"]) >= {id_ for ids in read.ids.values() for id_ in ids}
+    for one in found.values():
+        assert (one["conforms"], one["issues"]) == ("http://mlcommons.org/croissant/1.1", [])
+
+
 def test_mlcroissant_reads_it(read: Read) -> None:
     found = read.found["croissant"]
     assert found["ids"] == read.ids

@@ -3,21 +3,8 @@
 from typing import Any
 
 from core.web.openapi import Responses, header, key_refusals, problem, unavailable, wrong_parameter
-from serving_api.exports.formats import ARROW, CSV, NDJSON, PARQUET, Format
+from serving_api.exports.formats import ARROW, ARROW_STREAM, CSV, NDJSON, PARQUET, Format
 from serving_api.texts.documentation import MALFORMED, NOT_MODIFIED, REPLICA_HEADERS
-
-TITLES = {"parquet": "Parquet", "arrow": "an Arrow stream", "ndjson": "NDJSON"}
-
-_COMMON = """Stream the chosen texts, all of one version, from the first row to the last.
-
-Without `order` they come as they lie in the replica, roughly the oldest first. An export that is cut short ends
-without the last chunk of its transfer encoding, which HTTP clients report as an error."""
-
-DESCRIPTIONS = {
-    "parquet": f"{_COMMON} `votes`, `metadata` and `enrichment` are JSON texts, times are UTC; zstd.",
-    "arrow": f"{_COMMON} `votes`, `metadata` and `enrichment` are JSON texts, times are UTC.",
-    "ndjson": f"{_COMMON} Each line is an item of `GET /texts`, without `highlights`.",
-}
 
 _ITEM_LINE = (
     '{"id":"5f0c6f5e-3c1b-8a43-9d8e-0b6a4b8f2d11","dataset":"toxicity","text":"you are an idiot","label":"toxic",'
@@ -33,34 +20,37 @@ _CSV_LINES = (
     '"{""toxic"": 3, ""non_toxic"": 1}",4,0.75,"majority",1,"annotators","forum","post-17","toxic",0.91,'
     '"{""thread"": 4}","{}",2026-11-01T08:30:00.000000Z,2026-11-02T09:12:44.120934Z\r\n'
 )
+_ETAG = '"9f86d081884c7d659a2feaa0c55ad015-5d41402abc4b2a76"'
+_HEADERS = REPLICA_HEADERS | {
+    "ETag": header("For If-None-Match, If-Match and If-Range.", _ETAG),
+    "Accept-Ranges": header("Parts of the file may be asked for.", "bytes"),
+    "Content-Disposition": header("A name for the file.", 'attachment; filename="toxicity-91342.parquet"'),
+}
+_PART_HEADERS = _HEADERS | {"Content-Range": header("Which part it is.", "bytes 0-65535/131072")}
 _TEXT: dict[str, Any] = {"type": "string"}
 _BINARY: dict[str, Any] = {"type": "string", "format": "binary"}
 
-_HEADERS = REPLICA_HEADERS | {
-    "ETag": header("For If-None-Match.", 'W/"9f86d081884c7d659a2feaa0c55ad015"'),
-    "Content-Disposition": header("A name for the file.", 'attachment; filename="toxicity-91342.parquet"'),
-}
-
 
 def _responses(format_: Format, schema: dict[str, Any], example: str) -> Responses:
+    content = {format_.media_type: {"schema": schema, "example": example}}
     return {
-        200: {
-            "description": "The file.",
-            "content": {format_.media_type: {"schema": schema, "example": example}},
-            "headers": _HEADERS,
-        },
+        200: {"description": "The file.", "content": content, "headers": _HEADERS},
+        206: {"description": "The part that `Range` asks for.", "content": content, "headers": _PART_HEADERS},
         304: NOT_MODIFIED,
         400: MALFORMED,
         **key_refusals("read"),
         409: problem(409, "unknown_label", "'spam' is not one of: toxic, non_toxic."),
+        412: problem(
+            412, "precondition_failed", f"If-Match names another version of the file; its ETag is {_ETAG}."
+        ),
+        416: problem(416, "range_not_satisfiable", "The file has 131072 bytes."),
         422: wrong_parameter("min_agreement", "less_than_equal", "Input should be less than or equal to 1"),
-        503: unavailable("too_busy", "Other exports are under way.", retry_after_seconds=5),
+        503: unavailable("too_busy", "Too many exports are under way.", retry_after_seconds=5),
     }
 
 
-EXPORTS = {
-    "parquet": _responses(PARQUET, _BINARY, "PAR1…PAR1"),
-    "arrow": _responses(ARROW, _BINARY, "\u00ff\u00ff\u00ff\u00ff…"),
-    "ndjson": _responses(NDJSON, _TEXT, _ITEM_LINE),
-    "csv": _responses(CSV, _TEXT, _CSV_LINES),
-}
+PARQUET_RESPONSES = _responses(PARQUET, _BINARY, "PAR1…PAR1")
+ARROW_RESPONSES = _responses(ARROW, _BINARY, "ARROW1…ARROW1")
+STREAM_RESPONSES = _responses(ARROW_STREAM, _BINARY, "\u00ff\u00ff\u00ff\u00ff…")
+NDJSON_RESPONSES = _responses(NDJSON, _TEXT, _ITEM_LINE)
+CSV_RESPONSES = _responses(CSV, _TEXT, _CSV_LINES)
