@@ -7,9 +7,8 @@ from typing import Any
 import yaml
 
 from core.datasets import LabelRule
-from serving_api.snapshots.columns import COLUMNS
 from serving_api.snapshots.facts import Facts
-from serving_api.snapshots.manifest import Manifest
+from serving_api.snapshots.manifest import COLUMNS, Manifest
 from serving_api.statistics.agreement import Estimate
 
 

@@ -8,9 +8,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from serving_api.snapshots.card import list_languages
-from serving_api.snapshots.columns import COLUMNS, MOMENT
 from serving_api.snapshots.facts import Facts
-from serving_api.snapshots.manifest import Manifest, SplitFile
+from serving_api.snapshots.manifest import COLUMNS, MOMENT, Manifest, SplitFile
 
 # The specification's own, in full: readers compare it.
 _CONTEXT = {

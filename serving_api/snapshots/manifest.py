@@ -1,8 +1,14 @@
-"""What a snapshot says of itself: `snapshot.json`, written last, so that a folder with it is whole."""
+"""The manifest of a snapshot, and the columns of its files.
+
+`snapshot.json` is written last: with it, the snapshot is complete.
+"""
 
 from datetime import datetime
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from serving_api.columns import COLUMNS as EXPORTED
 
 MANIFEST = "snapshot.json"
 CARD = "README.md"
@@ -62,3 +68,40 @@ class Manifest(BaseModel):
     def rows(self) -> int:
         """Texts in all splits."""
         return sum(split.rows for split in self.splits.values())
+
+
+class Column(NamedTuple):
+    """A column of every split."""
+
+    type: str  # as Apache Arrow, and Hugging Face's `datasets`, name it
+    meaning: str
+
+
+MOMENT = "timestamp[us, tz=UTC]"
+
+_DESCRIBED = {
+    "id": Column("string", "UUID; a function of dataset and text alone."),
+    "dataset": Column("string", "Dataset that the text belongs to."),
+    "text": Column("string", "The text, after Unicode NFC and stripping outer white space."),
+    "label": Column("string", "What the annotations add up to, by `rule`; null where they are disputed."),
+    "status": Column("string", "`labelled` or `disputed`."),
+    "agreement": Column("float64", "Share of the label, or of the most frequent one, among the votes."),
+    "votes": Column("string", "JSON object: submitted annotations by label."),
+    "annotations": Column("int32", "Number of submitted annotations."),
+    "confidence": Column(
+        "float64", "Probability of the label by `rule`; of a majority, its share; null where there is none."
+    ),
+    "rule": Column("string", "How the annotations were added up."),
+    "rule_version": Column("int32", "Counts up with each estimate of the rule."),
+    "decided_by": Column("string", "`annotators` or `adjudicators`: whose answers the label follows from."),
+    "source": Column("string", "Where the text came from, as its sender said."),
+    "external_id": Column("string", "The sender's own id of the text."),
+    "claimed_label": Column("string", "The sender's claim; it counts for nothing."),
+    "score": Column("float64", "How sure the sender was of it, 0 to 1."),
+    "metadata": Column("string", "JSON object: what else the sender said."),
+    "enrichment": Column("string", "JSON object: what was found at intake, as `language` and `redacted`."),
+    "received_at": Column(MOMENT, "When the text was received."),
+    "labelled_at": Column(MOMENT, "When the first label was known; edits keep it."),
+}
+
+COLUMNS = {name: _DESCRIBED[name] for name in EXPORTED}

@@ -29,8 +29,7 @@ from serving_api.snapshots.manifest import FACTS, MANIFEST, Manifest, SplitFile
 from serving_api.snapshots.schemas import SnapshotCreate
 from serving_api.snapshots.splits import TWINS, Former, rewrite_twins
 from serving_api.snapshots.storage import Storage, no_snapshot, reaching_storage, storage_full
-from serving_api.snapshots.writer import Division, content_hash, make_documents, rewrite, write_splits
-from serving_api.snapshots.writer_lock import WriterLock
+from serving_api.snapshots.writer import Division, WriterLock, content_hash, make_documents, rewrite, write_splits
 from serving_api.texts import repository
 from serving_api.texts.query import TextsQuery
 from serving_api.texts.repository import Point

@@ -1,9 +1,13 @@
-"""Writes a snapshot's Parquet files from one version of the replica, and rewrites them without forgotten texts."""
+"""Writes a snapshot's Parquet files from one version of the replica, one snapshot at a time."""
 
+import fcntl
 import hashlib
 import io
+import secrets
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +19,7 @@ import pyarrow as pa
 from pyarrow import compute as pc
 from pyarrow import parquet
 
+from core.web.problems import Unavailable
 from serving_api import columns
 from serving_api.exports.formats import COMPARED, DICTIONARY, with_zone
 from serving_api.exports.repository import schema_of, spans
@@ -23,9 +28,55 @@ from serving_api.snapshots.croissant import make_croissant
 from serving_api.snapshots.facts import Facts
 from serving_api.snapshots.manifest import CARD, CROISSANT, FACTS, Manifest, SplitFile
 from serving_api.snapshots.splits import Former, assign, hashed, place_of, write_twins
-from serving_api.snapshots.storage import Storage
+from serving_api.snapshots.storage import Storage, remove
 from serving_api.texts.parameters import Order
 from serving_api.texts.query import TextsQuery, conditions
+
+_LOCK = ".lock"
+_WRITING = ".writing-"
+
+
+class WriterLock:
+    """Lets one writer in, with a folder to write into."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._thread = threading.Lock()
+
+    @contextmanager
+    def hold(self) -> Iterator[Path]:
+        """Give a new empty folder, removed at the end unless it was moved; removes those of dead writers.
+
+        Raises:
+            Unavailable: another snapshot is being written.
+            OSError: the folder may not be written.
+        """
+        if not self._thread.acquire(blocking=False):
+            raise _taken()
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with (self._folder / _LOCK).open("w") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a process that dies lets go of it
+                except BlockingIOError as error:
+                    raise _taken() from error
+                yield from self._new_folder()
+        finally:
+            self._thread.release()
+
+    def _new_folder(self) -> Iterator[Path]:
+        for left in self._folder.glob(f"{_WRITING}*"):
+            remove(left)
+        folder = self._folder / f"{_WRITING}{secrets.token_hex(8)}"
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            remove(folder)
+
+
+def _taken() -> Unavailable:
+    return Unavailable("Another snapshot is being written.", code="too_busy", retry_after_seconds=5)
 
 
 def make_documents(manifest: Manifest, facts: Facts) -> dict[str, bytes]:

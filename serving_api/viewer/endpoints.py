@@ -8,8 +8,8 @@ from core.web.negotiation import Router
 from serving_api.dependencies import GUARDS, ReplicaDep
 from serving_api.replica.replica import Replica
 from serving_api.responses import base_url, is_held, replica_headers
-from serving_api.viewer import documentation as docs
 from serving_api.viewer import parameters as asked
+from serving_api.viewer import schemas
 from serving_api.viewer.refusals import ViewerRoute
 from serving_api.viewer.service import Answered, Viewer
 
@@ -39,7 +39,7 @@ def make_viewer_router() -> Router:
         ("/info", get_info, "Metadata"),
         ("/statistics", get_statistics, "Statistics of columns"),
     ):
-        router.add_api_route(path, endpoint, summary=summary, responses=docs.RESPONSES[path])
+        router.add_api_route(path, endpoint, summary=summary, responses=schemas.RESPONSES[path])
     return router
 
 

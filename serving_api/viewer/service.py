@@ -21,16 +21,15 @@ from serving_api.texts.parameters import DatasetParameters, FilterParameters, Or
 from serving_api.texts.query import TextsQuery, choose_dataset
 from serving_api.texts.repository import Point
 from serving_api.texts.service import Answers
-from serving_api.viewer import descriptions, live, rendering, snapshot
+from serving_api.viewer import descriptions, live, stored
+from serving_api.viewer import descriptions as rendering
 from serving_api.viewer import parameters as asked
-from serving_api.viewer.cache import Kept
 from serving_api.viewer.columns import LIVE as COLUMNS
-from serving_api.viewer.conditions import read_filter
+from serving_api.viewer.conditions import Slice, Span
 from serving_api.viewer.descriptions import ConfigFacts, SplitFacts
-from serving_api.viewer.parquet_rows import SplitReader
 from serving_api.viewer.refusals import no_dataset, no_split
-from serving_api.viewer.slices import Slice, Span
-from serving_api.viewer.stored import LIVE, LIVE_SPLIT, Stored
+from serving_api.viewer.stored import LIVE, LIVE_SPLIT, Kept, SplitReader, Stored
+from serving_api.viewer.where import read_filter
 
 Connection = duckdb.DuckDBPyConnection
 OfLive = Callable[[Connection, Point], bytes]
@@ -116,7 +115,7 @@ class Viewer:
 
         def of_snapshot(cursor: Connection, reader: SplitReader) -> bytes:
             wanted = read_filter(parameters.where, parameters.orderby, reader.columns)
-            return rendering.page(reader.columns, snapshot.filter_rows(cursor, reader, wanted, span))
+            return rendering.page(reader.columns, stored.filter_rows(cursor, reader, wanted, span))
 
         key = f"filter {span} {parameters.where!r} {parameters.orderby!r}"
         return await self._answer(split, key, of_live, of_snapshot)
@@ -133,7 +132,7 @@ class Viewer:
 
         def of_snapshot(cursor: Connection, reader: SplitReader) -> bytes:
             search = Search(parameters.query, Match.WORDS)
-            return rendering.page(reader.columns, snapshot.search_rows(cursor, reader, search, span))
+            return rendering.page(reader.columns, stored.search_rows(cursor, reader, search, span))
 
         return await self._answer(split, f"search {span} {parameters.query!r}", of_live, of_snapshot)
 
@@ -144,7 +143,7 @@ class Viewer:
             split,
             "statistics",
             lambda cursor, _: orjson.dumps(live.statistics(cursor, split.dataset)),
-            lambda cursor, reader: orjson.dumps(snapshot.statistics(cursor, reader)),
+            lambda cursor, reader: orjson.dumps(stored.statistics(cursor, reader)),
             keep=True,
         )
 

@@ -24,7 +24,7 @@ from core.datasets import Dataset
 from core.settings import AccessSettings, DatabaseSettings
 from serving_api.main import create_app
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
-from serving_api.snapshots.columns import COLUMNS
+from serving_api.snapshots.manifest import COLUMNS
 from tests.conftest import fresh_database
 from tests.integration.serving_api.labelling import Labeller, wait_until
 from tests.integration.serving_api.served import served

@@ -11,7 +11,7 @@ from core.settings import AccessSettings, DatabaseSettings
 from serving_api.main import create_app
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 from serving_api.texts import documentation, schemas
-from serving_api.viewer.documentation import RESPONSES as VIEWER
+from serving_api.viewer.schemas import RESPONSES as VIEWER
 
 DATA_PATHS = [
     "/texts",

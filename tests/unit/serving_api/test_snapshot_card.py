@@ -13,10 +13,9 @@ from markdown_it.token import Token
 
 from core.datasets import Dataset, LabelRule
 from serving_api.snapshots.card import list_languages, literal, make_card
-from serving_api.snapshots.columns import COLUMNS
 from serving_api.snapshots.croissant import make_croissant
 from serving_api.snapshots.facts import Answers, Facts, Rule
-from serving_api.snapshots.manifest import Manifest, SplitFile
+from serving_api.snapshots.manifest import COLUMNS, Manifest, SplitFile
 from serving_api.statistics.agreement import Estimate
 
 HASH = "0" * 64

@@ -10,7 +10,7 @@ import pytest
 from pyarrow import parquet
 
 from core.web.problems import Conflict, InvalidFields, NotFound, Unavailable
-from serving_api.snapshots import storage, writer_lock
+from serving_api.snapshots import storage, writer
 from serving_api.snapshots.diff import Difference
 from serving_api.snapshots.manifest import MANIFEST, Manifest
 from serving_api.snapshots.writer import SplitWriter
@@ -247,7 +247,7 @@ def test_a_deletion_that_dies_leaves_all_or_nothing(labelled: World, monkeypatch
             labelled.snapshots.delete("one")
     assert labelled.snapshots.list() == [manifest]
     with monkeypatch.context() as patch:
-        patch.setattr(writer_lock, "remove", lambda _: None)  # killed before it removes the files
+        patch.setattr(writer, "remove", lambda _: None)  # killed before it removes the files
         labelled.snapshots.delete("one")
     assert labelled.snapshots.list() == []
     assert list(root.glob(".writing-*/one/data/train.parquet"))
