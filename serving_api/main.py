@@ -45,7 +45,7 @@ from serving_api.replica.replica import Replica
 from serving_api.search.follower import Behind, SearchFollower
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 from serving_api.snapshots.endpoints import make_forgotten_router, make_snapshot_admin_router, make_snapshot_router
-from serving_api.snapshots.schemas import SnapshotCreate, SnapshotRewrite
+from serving_api.snapshots.parameters import SnapshotCreate, SnapshotRewrite
 from serving_api.snapshots.service import COMPARED_AT_ONCE, Snapshots
 from serving_api.snapshots.storage import STORAGE_SECONDS
 from serving_api.texts.endpoints import make_router

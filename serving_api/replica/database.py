@@ -20,9 +20,9 @@ def open_database(path: Path, settings: ReplicaSettings, *, locked: bool = True)
     return duckdb.connect(path, config=_config(settings) | {"lock_configuration": locked})
 
 
-def open_memory(settings: ReplicaSettings) -> duckdb.DuckDBPyConnection:
-    """Open an empty database in memory, under the same rules; where that is short, it writes no file either."""
-    more: _Config = {"lock_configuration": True, "temp_directory": ""}
+def open_memory(settings: ReplicaSettings, temp_folder: str = "") -> duckdb.DuckDBPyConnection:
+    """Open an empty database in memory, under the same rules; it writes no file, or only below `temp_folder`."""
+    more: _Config = {"lock_configuration": True, "temp_directory": temp_folder}
     return duckdb.connect(":memory:", config=_config(settings) | more)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 
 from core.datasets import LabelRule
-from serving_api.snapshots.facts import Facts
-from serving_api.snapshots.manifest import COLUMNS, Manifest
+from serving_api.snapshots.manifest import COLUMNS, SnapshotManifest
+from serving_api.snapshots.repository import Facts
 from serving_api.statistics.agreement import Estimate
 
 
@@ -41,7 +41,7 @@ _UNKNOWN_LANGUAGE = "und"
 _LANGUAGE_SHARE = 0.01
 
 
-def make_front_matter(manifest: Manifest, facts: Facts) -> str:
+def make_front_matter(manifest: SnapshotManifest, facts: Facts) -> str:
     """Return the YAML in front of the card, without the lines around it."""
     files = [{"split": name, "path": split.path} for name, split in manifest.splits.items()]
     splits = [
@@ -103,7 +103,7 @@ _NEAR_DUPLICATES = {
 _ORDINARY_COLUMNS = ("text", "label")
 
 
-def make_card(manifest: Manifest, facts: Facts) -> str:
+def make_card(manifest: SnapshotManifest, facts: Facts) -> str:
     """Return README.md. Of the manifest's times it shows none."""
     sections = [
         _head(manifest, facts),
@@ -122,7 +122,7 @@ def make_card(manifest: Manifest, facts: Facts) -> str:
     return f"---\n{make_front_matter(manifest, facts)}---\n\n" + "\n\n".join(sections) + "\n"
 
 
-def _head(manifest: Manifest, facts: Facts) -> str:
+def _head(manifest: SnapshotManifest, facts: Facts) -> str:
     filters = [f"- `{name}`: {_filter(name, value)}" for name, value in sorted(manifest.filters.items())]
     chosen = "\n".join(["Only texts that these filters leave are in it:\n", *filters]) if filters else ""
     return f"""# {manifest.dataset}
@@ -134,7 +134,7 @@ splits: `{manifest.content_hash}`.
 {chosen or "All texts that were labelled or disputed are in it."}{_rewritten(manifest, facts)}"""
 
 
-def _rewritten(manifest: Manifest, facts: Facts) -> str:
+def _rewritten(manifest: SnapshotManifest, facts: Facts) -> str:
     if manifest.rewritten_at is None:
         return ""
     gone = _number(facts.texts - manifest.rows, "text was", "texts were")
@@ -149,7 +149,7 @@ def _filter(name: str, value: object) -> str:
     return "one annotator" if name == "annotator" else literal(value)
 
 
-def _labels(manifest: Manifest, facts: Facts) -> str:
+def _labels(manifest: SnapshotManifest, facts: Facts) -> str:
     counted = {label for split in manifest.splits.values() for label in split.labels} - {_DISPUTED}
     labels = [*facts.labels, *sorted(counted - {*facts.labels})]
     rows = [_label_row(manifest, label, f"`{label}`") for label in labels]
@@ -158,7 +158,7 @@ def _labels(manifest: Manifest, facts: Facts) -> str:
     return "## Labels\n\n" + _table(["label", *(f"`{name}`" for name in manifest.splits), "all"], rows)
 
 
-def _label_row(manifest: Manifest, label: str, shown: str) -> list[str]:
+def _label_row(manifest: SnapshotManifest, label: str, shown: str) -> list[str]:
     counts = [split.labels.get(label, 0) for split in manifest.splits.values()]
     return [shown, *(f"{count:,}" for count in counts), f"{sum(counts):,}"]
 
@@ -233,7 +233,7 @@ def _languages(facts: Facts) -> str:
     return f"## Languages\n\n{told if rows else 'They were not told.'}"
 
 
-def _splits(manifest: Manifest, facts: Facts) -> str:
+def _splits(manifest: SnapshotManifest, facts: Facts) -> str:
     rows = [
         [f"`{name}`", f"{manifest.shares[name]:.6g}", f"{split.rows:,}", f"`{split.path}`", f"`{split.sha256}`"]
         for name, split in manifest.splits.items()
@@ -251,7 +251,7 @@ seed and shares. {stratified}
 {_table(["split", "share", "texts", "file", "SHA-256"], rows)}"""
 
 
-def _loading(manifest: Manifest) -> str:
+def _loading(manifest: SnapshotManifest) -> str:
     split = next(iter(manifest.splits))
     path = manifest.splits[split].path
     columns = ", ".join(_ORDINARY_COLUMNS)

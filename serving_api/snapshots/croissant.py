@@ -8,8 +8,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from serving_api.snapshots.card import list_languages
-from serving_api.snapshots.facts import Facts
-from serving_api.snapshots.manifest import COLUMNS, MOMENT, Manifest, SplitFile
+from serving_api.snapshots.manifest import COLUMNS, MOMENT, SnapshotManifest, SplitFile
+from serving_api.snapshots.repository import Facts
 
 # The specification's own, in full: readers compare it.
 _CONTEXT = {
@@ -56,7 +56,7 @@ _SPLITS = "splits"
 _VERSION = "http://mlcommons.org/croissant/1.1"
 
 
-def make_croissant(manifest: Manifest, facts: Facts, base: str | None = None) -> dict[str, Any]:
+def make_croissant(manifest: SnapshotManifest, facts: Facts, base: str | None = None) -> dict[str, Any]:
     """Return the JSON-LD of a snapshot: a file and a record set for each split, and the list of the splits.
 
     The files are below the address `base`, or without one in the snapshot's folder.
@@ -123,7 +123,7 @@ def _file(name: str, split: SplitFile, url: str) -> dict[str, Any]:
     }
 
 
-def _split_list(manifest: Manifest) -> dict[str, Any]:
+def _split_list(manifest: SnapshotManifest) -> dict[str, Any]:
     fields = [("name", "sc:Text"), ("use", "sc:URL")]
     rows = [{f"{_SPLITS}/name": name, f"{_SPLITS}/use": _USES.get(name, "cr:Split")} for name in manifest.splits]
     return {

@@ -10,23 +10,30 @@ from typing import Annotated, cast
 
 from anyio import to_thread
 from fastapi import Depends, Path, Query, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from core.audit import Action, Entry, caller, write_line
 from core.web.app import require_media_type
 from core.web.keys import Scope, require_scope
 from core.web.negotiation import Router
-from core.web.openapi import Responses, answer, header, key_refusals, problem, unavailable, wrong_parameter
 from core.web.problems import NotFound, TooLarge
 from serving_api.dependencies import GUARDS, DatasetsDep, ReplicaDep, check_query_string
 from serving_api.exports.service import Exports
 from serving_api.file_response import LOCAL_PIECE_BYTES, REMOTE_PIECE_BYTES, Sending, ServedFile, send_file
 from serving_api.responses import is_held, next_url
 from serving_api.search.follower import SearchFollower
-from serving_api.snapshots import documentation as docs
-from serving_api.snapshots.manifest import CARD, CROISSANT, MANIFEST, Manifest
-from serving_api.snapshots.pages import DiffParameters, SnapshotsParameters, diff_page, page_of
-from serving_api.snapshots.schemas import BODY_BYTES, REWRITE_BYTES, parse_request, parse_rewrite
+from serving_api.snapshots import schemas as docs
+from serving_api.snapshots.diff import diff_page, page_of
+from serving_api.snapshots.manifest import CARD, CROISSANT, MANIFEST, SnapshotManifest
+from serving_api.snapshots.parameters import (
+    BODY_BYTES,
+    REWRITE_BYTES,
+    DiffParameters,
+    SnapshotsParameters,
+    parse_request,
+    parse_rewrite,
+)
+from serving_api.snapshots.schemas import ForgottenFrom, ForgottenRead
 from serving_api.snapshots.service import Snapshots
 from serving_api.snapshots.storage import reaching_storage
 from serving_api.texts.parameters import NoParameters
@@ -173,7 +180,9 @@ async def diff_snapshots(
 
     The texts that differ come in the order of their ids, page by page; the numbers count all of them.
     """
-    page = await snapshots.reading.run(lambda: diff_page(snapshots, a, b, parameters))
+    page = await snapshots.reading.run(
+        lambda: diff_page(snapshots.differ, snapshots.get(a), snapshots.get(b), parameters)
+    )
     return _respond(request, page, page.next_cursor)
 
 
@@ -244,7 +253,7 @@ def _shown(request: Request, file: str, media_type: str) -> tuple[str, str]:
     return f"{kind}; charset=utf-8", f'inline; filename="{file}"'
 
 
-def _file_headers(manifest: Manifest, caching: str) -> dict[str, str]:
+def _file_headers(manifest: SnapshotManifest, caching: str) -> dict[str, str]:
     changed_at = manifest.rewritten_at or manifest.created_at
     return {
         "Last-Modified": format_datetime(changed_at.astimezone(UTC), usegmt=True),
@@ -280,47 +289,13 @@ async def _read_body(request: Request, most: int) -> bytes:
     return bytes(body)
 
 
-class ForgottenFrom(BaseModel):
-    """A snapshot that holds texts which were forgotten since."""
-
-    name: str = Field(description="The snapshot.")
-    ids: list[str] = Field(description="These texts, for `POST /snapshots/{name}/rewrite`.")
-
-
-class ForgottenRead(BaseModel):
-    """How far forgetting has come; of the process that answers."""
-
-    version: int = Field(description="The replica's version: no query finds what was forgotten up to it.")
-    traceless_below: int = Field(
-        description="No file of replica, search index or exports holds what was forgotten in versions below."
-    )
-    snapshots: list[ForgottenFrom] = Field(description="Those that are to be rewritten.")
-
-
-_EXAMPLE = {
-    "version": 91350,
-    "traceless_below": 91351,
-    "snapshots": [{"name": "toxicity-2026-11", "ids": ["5f3c1f7e-8a6f-8c15-9d3e-0b1f6a4f2d11"]}],
-}
-_READ: Responses = {
-    200: answer(
-        "How far it has come.",
-        _EXAMPLE,
-        model=ForgottenRead,
-        headers={"Cache-Control": header("It may change at any moment.", "no-store")},
-    ),
-    400: problem(400, "malformed_query", "The query string is not UTF-8."),
-    **key_refusals("admin"),
-    422: wrong_parameter("x", "extra_forbidden", "Extra inputs are not permitted"),
-    503: unavailable("replica_missing", "The replica is being built.", 5),
-}
-
-
 def make_forgotten_router() -> Router:
     """Return the path that tells how far forgetting has come."""
     guards = [Depends(require_scope(Scope.ADMIN)), Depends(check_query_string)]
     router = Router(dependencies=guards, tags=["operations"], default_response_class=Response)
-    router.add_api_route("/forgotten", read_forgotten, summary="How far texts are forgotten here", responses=_READ)
+    router.add_api_route(
+        "/forgotten", read_forgotten, summary="How far texts are forgotten here", responses=docs.FORGOTTEN
+    )
     return router
 
 

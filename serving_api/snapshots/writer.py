@@ -25,8 +25,8 @@ from serving_api.exports.formats import COMPARED, DICTIONARY, with_zone
 from serving_api.exports.repository import schema_of, spans
 from serving_api.snapshots.card import make_card
 from serving_api.snapshots.croissant import make_croissant
-from serving_api.snapshots.facts import Facts
-from serving_api.snapshots.manifest import CARD, CROISSANT, FACTS, Manifest, SplitFile
+from serving_api.snapshots.manifest import CARD, CROISSANT, FACTS, SnapshotManifest, SplitFile
+from serving_api.snapshots.repository import Facts
 from serving_api.snapshots.splits import Former, assign, hashed, place_of, write_twins
 from serving_api.snapshots.storage import Storage, remove
 from serving_api.texts.parameters import Order
@@ -79,7 +79,7 @@ def _taken() -> Unavailable:
     return Unavailable("Another snapshot is being written.", code="too_busy", retry_after_seconds=5)
 
 
-def make_documents(manifest: Manifest, facts: Facts) -> dict[str, bytes]:
+def make_documents(manifest: SnapshotManifest, facts: Facts) -> dict[str, bytes]:
     """Return the documents by their paths.
 
     Whoever rewrites a snapshot, of whose version nothing else is left, finds the facts in it.
@@ -282,7 +282,7 @@ def _read(cursor: duckdb.DuckDBPyConnection, query: TextsQuery, division: Divisi
 _ROWS_AT_ONCE = 2048
 
 
-def rewrite(storage: Storage, old: Manifest, without: Set[str], folder: Path) -> Manifest:
+def rewrite(storage: Storage, old: SnapshotManifest, without: Set[str], folder: Path) -> SnapshotManifest:
     """Write into `folder` the files of those splits that hold any of the ids, without them.
 
     Returns the manifest of what the snapshot is then; the old one, if it holds none of them.
@@ -299,7 +299,9 @@ def rewrite(storage: Storage, old: Manifest, without: Set[str], folder: Path) ->
     return old.model_copy(update=changes)
 
 
-def _rewrite_split(storage: Storage, old: Manifest, name: str, without: Set[str], folder: Path) -> SplitFile:
+def _rewrite_split(
+    storage: Storage, old: SnapshotManifest, name: str, without: Set[str], folder: Path
+) -> SplitFile:
     split = old.splits[name]
     with storage.open(old.name, split.path) as file:
         written = _write(file, without, folder, f"data/{name}.parquet")

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import duckdb
 
 from serving_api.texts.query import Condition
-from serving_api.viewer.columns import Column
+from serving_api.viewer.features import Column
 
 Value = str | int | float | datetime
 

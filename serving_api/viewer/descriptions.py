@@ -8,8 +8,8 @@ import orjson
 
 from serving_api.columns import Kind
 from serving_api.texts.parameters import to_text
-from serving_api.viewer.columns import Column, feature_types, features
 from serving_api.viewer.conditions import NumberedRow, Slice
+from serving_api.viewer.features import Column, feature_types, features
 from serving_api.viewer.parameters import LENGTH
 
 

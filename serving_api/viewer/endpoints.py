@@ -11,7 +11,7 @@ from serving_api.responses import base_url, is_held, replica_headers
 from serving_api.viewer import parameters as asked
 from serving_api.viewer import schemas
 from serving_api.viewer.refusals import ViewerRoute
-from serving_api.viewer.service import Answered, Viewer
+from serving_api.viewer.service import Viewer, ViewerAnswer
 
 
 async def _viewer(request: Request) -> Viewer:
@@ -100,7 +100,7 @@ async def search_rows(
 
 async def filter_rows(
     request: Request,
-    parameters: Annotated[asked.FilterParameters, Query()],
+    parameters: Annotated[asked.RowFilterParameters, Query()],
     viewer: ViewerDep,
     replica: ReplicaDep,
 ) -> Response:
@@ -154,7 +154,7 @@ async def get_statistics(
     return _send(request, replica, await viewer.statistics(parameters))
 
 
-def _send(request: Request, replica: Replica, answered: Answered) -> Response:
+def _send(request: Request, replica: Replica, answered: ViewerAnswer) -> Response:
     """Send an answer, or 304 to a client that holds it already."""
     headers = {"Cache-Control": "private, no-cache"}
     if answered.point:

@@ -17,7 +17,6 @@ from serving_api.search.pages import list_ranked
 from serving_api.texts.paging import Sample
 from serving_api.texts.parameters import Order
 from serving_api.texts.query import Condition, TextsQuery, all_of, ordering
-from serving_api.viewer.columns import LIVE, Column
 from serving_api.viewer.conditions import (
     LIVE_NAMES,
     Filter,
@@ -28,6 +27,7 @@ from serving_api.viewer.conditions import (
     keys_of,
     list_page,
 )
+from serving_api.viewer.features import LIVE, Column
 from serving_api.viewer.statistics import make_statistics
 
 ORDER = ordering(Order.OLDEST)

@@ -73,7 +73,7 @@ class SearchParameters(RowsParameters):
     )
 
 
-class FilterParameters(RowsParameters):
+class RowFilterParameters(RowsParameters):
     """Which rows are listed, and in which order."""
 
     where: Sql | None = Field(

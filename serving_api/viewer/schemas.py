@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from core.web.openapi import Responses, answer, header, key_refusals, problem, unavailable
 from serving_api.texts.documentation import EXAMPLE_ITEM, REPLICA_HEADERS
-from serving_api.viewer.columns import LIVE, feature_types, features
+from serving_api.viewer.features import LIVE, feature_types, features
 from serving_api.viewer.refusals import NO_CONFIG, TOO_BUSY, documented, documented_wrong
 from serving_api.viewer.statistics import STATISTICS_EXAMPLE, Statistics
 
@@ -31,7 +31,7 @@ class SplitItem(BaseModel):
     split: str
 
 
-class Job(BaseModel):
+class UnfinishedJob(BaseModel):
     """Something that is not ready: here nothing ever is."""
 
     dataset: str
@@ -44,8 +44,8 @@ class Splits(BaseModel):
     """Configs and their splits."""
 
     splits: list[SplitItem]
-    pending: list[Job]
-    failed: list[Job]
+    pending: list[UnfinishedJob]
+    failed: list[UnfinishedJob]
 
 
 class FeatureType(BaseModel):
@@ -102,8 +102,8 @@ class ParquetFiles(BaseModel):
 
     parquet_files: list[ParquetFile]
     features: dict[str, FeatureType] | None = None
-    pending: list[Job]
-    failed: list[Job]
+    pending: list[UnfinishedJob]
+    failed: list[UnfinishedJob]
     partial: bool
 
 
@@ -164,8 +164,8 @@ class Size(BaseModel):
     """How many rows and bytes there are; `pending` and `failed` only of a whole dataset."""
 
     size: SizesOfDataset | SizesOfConfig
-    pending: list[Job] = []
-    failed: list[Job] = []
+    pending: list[UnfinishedJob] = []
+    failed: list[UnfinishedJob] = []
     partial: bool
 
 
@@ -178,7 +178,7 @@ class SplitInfo(BaseModel):
     dataset_name: str
 
 
-class Version(BaseModel):
+class DatasetVersion(BaseModel):
     """A version as `datasets.Version` has it; it says nothing here."""
 
     version_str: str
@@ -198,7 +198,7 @@ class DatasetInfo(BaseModel):
     builder_name: str
     dataset_name: str
     config_name: str
-    version: Version
+    version: DatasetVersion
     splits: dict[str, SplitInfo]
     download_size: int
     dataset_size: int
@@ -208,8 +208,8 @@ class Info(BaseModel):
     """Metadata of a config, or of all of them by name."""
 
     dataset_info: DatasetInfo | dict[str, DatasetInfo]
-    pending: list[Job] = []
-    failed: list[Job] = []
+    pending: list[UnfinishedJob] = []
+    failed: list[UnfinishedJob] = []
     partial: bool
 
 

@@ -17,8 +17,8 @@ from pydantic import BaseModel, Field
 from serving_api.columns import Kind
 from serving_api.texts.parameters import to_text
 from serving_api.texts.query import Condition
-from serving_api.viewer.columns import Column
 from serving_api.viewer.conditions import Names
+from serving_api.viewer.features import Column
 
 # Strings are labels where there are at most so many, and each of them comes five times on average.
 _LABELS_MAX = 30

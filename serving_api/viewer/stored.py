@@ -15,12 +15,11 @@ from pyarrow import parquet
 from core.web.problems import NotFound, Unavailable
 from serving_api.columns import Kind
 from serving_api.search.matching import Search
-from serving_api.snapshots.facts import Facts
-from serving_api.snapshots.manifest import FACTS, Manifest, SplitFile
+from serving_api.snapshots.manifest import FACTS, SnapshotManifest, SplitFile
+from serving_api.snapshots.repository import Facts
 from serving_api.snapshots.service import Snapshots
 from serving_api.snapshots.storage import reaching_storage
 from serving_api.texts.query import Condition
-from serving_api.viewer.columns import Column, columns_of
 from serving_api.viewer.conditions import (
     Filter,
     Key,
@@ -33,13 +32,14 @@ from serving_api.viewer.conditions import (
     list_page,
 )
 from serving_api.viewer.descriptions import ConfigFacts, SplitFacts
+from serving_api.viewer.features import Column, columns_of
 from serving_api.viewer.refusals import no_config, no_split
 from serving_api.viewer.statistics import make_statistics
 
 _MOST = 1000
 
 
-class Kept:
+class FileResults:
     """So many things, by what they were made of; the oldest goes first."""
 
     def __init__(self) -> None:
@@ -182,20 +182,20 @@ LIVE_SPLIT = "train"
 Footer = tuple[tuple[Column, ...], int]  # columns, and bytes before compression
 
 
-class Stored:
+class StoredSnapshots:
     """The snapshots; every method waits for the storage."""
 
-    def __init__(self, snapshots: Snapshots, kept: Kept) -> None:
+    def __init__(self, snapshots: Snapshots, kept: FileResults) -> None:
         self._snapshots = snapshots
         self._kept = kept
 
-    def find(self, dataset: str, config: str | None) -> list[Manifest]:
+    def find(self, dataset: str, config: str | None) -> list[SnapshotManifest]:
         """Return a dataset's snapshot of this name, or all of them, the newest first; raises as `get` does."""
         if config is not None:
             return [self.get(dataset, config)]
         return [one for one in self._snapshots.list() if one.dataset == dataset]
 
-    def get(self, dataset: str, config: str) -> Manifest:
+    def get(self, dataset: str, config: str) -> SnapshotManifest:
         """Return a snapshot of a dataset.
 
         Raises:
@@ -210,12 +210,12 @@ class Stored:
             raise no_config(config, dataset)
         return manifest
 
-    def get_facts(self, dataset: str, config: str) -> tuple[Manifest, Facts]:
+    def get_facts(self, dataset: str, config: str) -> tuple[SnapshotManifest, Facts]:
         """Return a snapshot and its facts; raises as `get` does."""
         manifest = self.get(dataset, config)
         return manifest, Facts.model_validate_json(self._snapshots.storage.read(config, FACTS))
 
-    def get_split(self, dataset: str, config: str, split: str) -> tuple[Manifest, SplitFile]:
+    def get_split(self, dataset: str, config: str, split: str) -> tuple[SnapshotManifest, SplitFile]:
         """Return a snapshot and one of its splits; raises as `get` does, also where it has no such split."""
         manifest = self.get(dataset, config)
         if split not in manifest.splits:
@@ -223,7 +223,7 @@ class Stored:
         return manifest, manifest.splits[split]
 
     @contextmanager
-    def opened(self, manifest: Manifest, split: SplitFile, until: float) -> Iterator[SplitReader]:
+    def opened(self, manifest: SnapshotManifest, split: SplitFile, until: float) -> Iterator[SplitReader]:
         """Give the open file of a split, to be read `until` then, by the monotonic clock.
 
         Raises:
@@ -232,7 +232,7 @@ class Stored:
         with reaching_storage(), self._snapshots.open(manifest.name, split.path) as file, _reading(manifest):
             yield SplitReader(file, until)
 
-    def facts(self, manifest: Manifest, until: float) -> ConfigFacts:
+    def facts(self, manifest: SnapshotManifest, until: float) -> ConfigFacts:
         """Return what is known of a snapshot from its manifest and its files' ends."""
         columns: tuple[Column, ...] = ()
         splits = []
@@ -241,7 +241,7 @@ class Stored:
             splits.append(SplitFacts(name, split.rows, memory, split.bytes))
         return ConfigFacts(manifest.dataset, manifest.name, columns, splits)
 
-    def _footer(self, manifest: Manifest, split: SplitFile, until: float) -> Footer:
+    def _footer(self, manifest: SnapshotManifest, split: SplitFile, until: float) -> Footer:
         def read() -> Footer:
             if time.monotonic() > until:
                 raise Unavailable("The query took too long.", code="query_timeout", retry_after_seconds=5)
@@ -253,7 +253,7 @@ class Stored:
 
 
 @contextmanager
-def _reading(manifest: Manifest) -> Iterator[None]:
+def _reading(manifest: SnapshotManifest) -> Iterator[None]:
     """Tell a damaged file from a storage that does not answer: of the former Arrow says so, without a number."""
     try:
         yield

@@ -27,7 +27,6 @@ from pydantic import TypeAdapter, ValidationError
 from core.web.problems import FieldError, InvalidFields
 from serving_api.columns import Kind
 from serving_api.texts.parameters import Moment
-from serving_api.viewer.columns import Column
 from serving_api.viewer.conditions import (
     Among,
     Between,
@@ -42,6 +41,7 @@ from serving_api.viewer.conditions import (
     Value,
     canonical,
 )
+from serving_api.viewer.features import Column
 
 LENGTH_MAX, DEPTH_MAX = 4_000, 50  # characters, and levels of parentheses
 ORDERED_MAX, LIKES_MAX = 8, 10

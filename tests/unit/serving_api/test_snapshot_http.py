@@ -21,7 +21,7 @@ from load_testing.bench.serving_rows import make_replica
 from serving_api.main import create_app
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 from serving_api.snapshots.manifest import SplitFile
-from serving_api.snapshots.schemas import parse_request
+from serving_api.snapshots.parameters import parse_request
 from serving_api.snapshots.service import Snapshots
 from serving_api.snapshots.writer import SplitWriter
 from tests.unit.serving_api.snapshot_world import Row, hold

@@ -21,8 +21,8 @@ from pyarrow import parquet
 from core.web.problems import Unavailable
 from serving_api.search.matching import Match, Search
 from serving_api.viewer import descriptions, live, stored
-from serving_api.viewer.columns import LIVE, columns_of, feature_types
 from serving_api.viewer.conditions import NumberedRow, Slice, Span
+from serving_api.viewer.features import LIVE, columns_of, feature_types
 from serving_api.viewer.schemas import RESPONSES
 from serving_api.viewer.stored import SplitReader
 from tests.unit.serving_api.viewer_world import make_parquet, make_replica, make_rows

@@ -4,7 +4,6 @@ from datetime import datetime
 
 import pytest
 
-from serving_api.viewer.columns import LIVE
 from serving_api.viewer.conditions import (
     Among,
     Between,
@@ -17,6 +16,7 @@ from serving_api.viewer.conditions import (
     Ordering,
     columns_in,
 )
+from serving_api.viewer.features import LIVE
 from serving_api.viewer.where import NotUnderstood, parse_orderby, parse_where
 
 _NAMED = {column.name: column for column in LIVE}

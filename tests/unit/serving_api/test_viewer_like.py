@@ -8,7 +8,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from serving_api.viewer.columns import LIVE
 from serving_api.viewer.conditions import (
     PATTERN_MAX,
     PERCENTS_MAX,
@@ -17,6 +16,7 @@ from serving_api.viewer.conditions import (
     canonical,
     like,
 )
+from serving_api.viewer.features import LIVE
 from serving_api.viewer.where import LIKES_MAX, NotUnderstood, parse_where
 
 # Letters that fold in several ways, signs of regular expressions, ends of lines, and more than one byte.

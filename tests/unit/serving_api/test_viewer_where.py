@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from core.web.problems import InvalidFields
 from serving_api.viewer import live, stored
-from serving_api.viewer.columns import LIVE
 from serving_api.viewer.conditions import LIVE_NAMES, Slice, Span, condition_of
+from serving_api.viewer.features import LIVE
 from serving_api.viewer.stored import SplitReader
 from serving_api.viewer.where import DEPTH_MAX, LENGTH_MAX, NotUnderstood, parse_orderby, parse_where, read_filter
 from tests.unit.serving_api.viewer_world import Where, make_parquet, make_replica, make_rows, wheres
