@@ -118,7 +118,7 @@ async def send_file(
 ) -> Response:
     """Return the response: the whole file, the requested range, 304, or the headers for HEAD.
 
-    A `source` that is to be called is opened before the status is sent: what it raises becomes a problem.
+    A callable `source` is opened before the status is sent, so its errors become problem responses.
 
     Raises:
         PreconditionFailed: If-Match names other versions.

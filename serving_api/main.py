@@ -44,14 +44,14 @@ from serving_api.replica.query_pool import QueryPool
 from serving_api.replica.replica import Replica
 from serving_api.search.follower import Behind, SearchFollower
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
-from serving_api.snapshots.endpoints import make_forgotten_router, make_snapshot_admin_router, make_snapshot_router
+from serving_api.snapshots import endpoints as snapshot_endpoints
 from serving_api.snapshots.parameters import SnapshotCreate, SnapshotRewrite
 from serving_api.snapshots.service import COMPARED_AT_ONCE, Snapshots
 from serving_api.snapshots.storage import STORAGE_SECONDS
 from serving_api.texts.endpoints import make_router
 from serving_api.texts.service import AnswerCache, Answers
 from serving_api.texts.shortcut import Shortcut
-from serving_api.viewer.endpoints import make_viewer_router
+from serving_api.viewer import endpoints as viewer_endpoints
 from serving_api.viewer.service import Viewer
 from serving_api.watchdog import Watchdog
 
@@ -168,10 +168,10 @@ def create_app(
     app.state.search = search
     app.include_router(make_router(datasets))
     app.include_router(export_endpoints.router)
-    app.include_router(make_snapshot_router())
-    app.include_router(make_snapshot_admin_router())
-    app.include_router(make_forgotten_router())
-    app.include_router(make_viewer_router())
+    app.include_router(snapshot_endpoints.router)
+    app.include_router(snapshot_endpoints.admin_router)
+    app.include_router(snapshot_endpoints.forgotten_router)
+    app.include_router(viewer_endpoints.router)
     app.add_middleware(KeyWatch, key_ring=key_ring, seconds=serving.key_check_seconds)
     app.add_middleware(Shortcut, replica=replica, answers=answers, key_ring=key_ring)
     install_web(app, {"replica": check_replica, "queries": check_queries}, access)

@@ -137,7 +137,7 @@ class Exports:
             return min([version, *(begun + 1 for begun in self._begun_versions.values())])
 
     async def close(self) -> None:
-        """End what is under way; the replica's end interrupts what is being written."""
+        """Cancel the jobs. Closing the replica interrupts their queries."""
         for job in self._jobs.values():
             job.cancel()
         await asyncio.gather(*self._jobs.values(), return_exceptions=True)

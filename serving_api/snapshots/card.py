@@ -124,14 +124,14 @@ def make_card(manifest: SnapshotManifest, facts: Facts) -> str:
 
 def _head(manifest: SnapshotManifest, facts: Facts) -> str:
     filters = [f"- `{name}`: {_filter(name, value)}" for name, value in sorted(manifest.filters.items())]
-    chosen = "\n".join(["Only texts that these filters leave are in it:\n", *filters]) if filters else ""
+    chosen = "\n".join(["It contains the texts that these filters choose:\n", *filters]) if filters else ""
     return f"""# {manifest.dataset}
 
 {_number(manifest.rows, "text", "texts")}, labelled by people. This is the snapshot
 {literal(manifest.name)} of version {manifest.version} of the labels: its files never change. SHA-256 over its
 splits: `{manifest.content_hash}`.
 
-{chosen or "All texts that were labelled or disputed are in it."}{_rewritten(manifest, facts)}"""
+{chosen or "It contains all texts that were labelled or disputed."}{_rewritten(manifest, facts)}"""
 
 
 def _rewritten(manifest: SnapshotManifest, facts: Facts) -> str:

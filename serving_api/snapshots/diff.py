@@ -59,7 +59,7 @@ class Difference(NamedTuple):
 
 
 class Differ:
-    """Compares snapshots: so many at once, each within its time."""
+    """Compares a bounded number of snapshots at once, each within a time limit."""
 
     def __init__(self, storage: Storage, places: Places, crew: Crew, seconds: float) -> None:
         self._storage = storage

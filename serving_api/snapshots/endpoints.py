@@ -57,58 +57,20 @@ Name = Annotated[str, _name()]
 Nothing = Annotated[NoParameters, Query()]
 
 
-def make_snapshot_router() -> Router:
-    """Return the paths of snapshots."""
-    router = Router(dependencies=GUARDS, tags=["snapshots"], default_response_class=Response)
-    router.add_api_route(
-        "/snapshots",
-        create_snapshot,
-        methods=["POST"],
-        status_code=201,
-        summary="Make a snapshot",
-        openapi_extra={"requestBody": docs.BODY},
-        responses=docs.CREATED,
-    )
-    router.add_api_route("/snapshots", list_snapshots, summary="Snapshots", responses=docs.LIST)
-    router.add_api_route("/snapshots/{name}", get_snapshot, summary="One snapshot", responses=docs.ONE)
-    for file, media_type in (
-        (CARD, "text/markdown"),
-        (CROISSANT, "application/json"),
-        (MANIFEST, "application/json"),
-    ):
-        _add_document(router, file, media_type)
-    router.add_api_route(
-        "/snapshots/{name}/{split}.parquet", get_split, summary="One split as Parquet", responses=docs.SPLIT
-    )
-    router.add_api_route(
-        "/snapshots/{a}/diff/{b}", diff_snapshots, summary="What two snapshots differ in", responses=docs.DIFF
-    )
-    return router
+_ADMIN_GUARDS = [Depends(require_scope(Scope.ADMIN)), Depends(check_query_string)]
+
+router = Router(dependencies=GUARDS, tags=["snapshots"], default_response_class=Response)
+admin_router = Router(dependencies=_ADMIN_GUARDS, tags=["snapshots"], default_response_class=Response)
+forgotten_router = Router(dependencies=_ADMIN_GUARDS, tags=["operations"], default_response_class=Response)
 
 
-def make_snapshot_admin_router() -> Router:
-    """Return the paths that change snapshots."""
-    guards = [Depends(require_scope(Scope.ADMIN)), Depends(check_query_string)]
-    router = Router(dependencies=guards, tags=["snapshots"], default_response_class=Response)
-    router.add_api_route(
-        "/snapshots/{name}/rewrite",
-        rewrite_snapshot,
-        methods=["POST"],
-        summary="Take texts out of a snapshot",
-        openapi_extra={"requestBody": docs.REWRITE_BODY},
-        responses=docs.REWRITTEN,
-    )
-    router.add_api_route(
-        "/snapshots/{name}",
-        delete_snapshot,
-        methods=["DELETE"],
-        status_code=204,
-        summary="Delete a snapshot",
-        responses=docs.DELETED,
-    )
-    return router
-
-
+@router.post(
+    "/snapshots",
+    status_code=201,
+    summary="Make a snapshot",
+    openapi_extra={"requestBody": docs.BODY},
+    responses=docs.CREATED,
+)
 async def create_snapshot(
     request: Request, snapshots: SnapshotsDep, datasets: DatasetsDep, _: Nothing
 ) -> Response:
@@ -128,6 +90,7 @@ async def create_snapshot(
     return Response(created.manifest.model_dump_json(), status, headers, "application/json")
 
 
+@router.get("/snapshots", summary="Snapshots", responses=docs.LIST)
 async def list_snapshots(
     request: Request, parameters: Annotated[SnapshotsParameters, Query()], snapshots: SnapshotsDep
 ) -> Response:
@@ -138,11 +101,13 @@ async def list_snapshots(
     return _respond(request, page, page.next_cursor)
 
 
+@router.get("/snapshots/{name}", summary="One snapshot", responses=docs.ONE)
 async def get_snapshot(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
     """Get what a snapshot says of itself: its splits with their hashes, and what it was made of."""
     return _respond(request, await snapshots.reading.run(lambda: snapshots.forgotten.mark(snapshots.get(name))))
 
 
+@router.get("/snapshots/{name}/{split}.parquet", summary="One split as Parquet", responses=docs.SPLIT)
 async def get_split(
     request: Request,
     name: Name,
@@ -169,6 +134,7 @@ async def get_split(
     return await _send(request, snapshots, served, manifest.name, file.path)
 
 
+@router.get("/snapshots/{a}/diff/{b}", summary="What two snapshots differ in", responses=docs.DIFF)
 async def diff_snapshots(
     request: Request,
     a: Annotated[str, Path(description="The earlier snapshot.", examples=["toxicity-2026-10"])],
@@ -186,6 +152,12 @@ async def diff_snapshots(
     return _respond(request, page, page.next_cursor)
 
 
+@admin_router.post(
+    "/snapshots/{name}/rewrite",
+    summary="Take texts out of a snapshot",
+    openapi_extra={"requestBody": docs.REWRITE_BODY},
+    responses=docs.REWRITTEN,
+)
 async def rewrite_snapshot(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
     """Take texts out of a snapshot, for they must be forgotten. Nothing else changes one.
 
@@ -199,10 +171,11 @@ async def rewrite_snapshot(request: Request, name: Name, snapshots: SnapshotsDep
     return _respond(request, rewritten)
 
 
+@admin_router.delete("/snapshots/{name}", status_code=204, summary="Delete a snapshot", responses=docs.DELETED)
 async def delete_snapshot(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
     """Delete a snapshot with all its files, for ever.
 
-    It goes at once: whoever is reading a file reads on if the storage is a folder, and is cut off otherwise.
+    It is deleted at once: a download under way continues if the storage is a folder, and is cut off otherwise.
     Snapshots that `follow` it stay as they are; texts that only it had placed may get other splits in later ones.
     Give a new snapshot another name: caches may keep the files of the old one for a year.
     """
@@ -222,27 +195,45 @@ def _audited(request: Request, action: Action, name: str, **details: int) -> Ite
         write_line(Entry("serving_api", caller(request), action, [name], outcome, details))
 
 
-def _add_document(router: Router, file: str, media_type: str) -> None:
-    async def get_document(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
-        manifest, content = await snapshots.reading.run(
-            lambda: (snapshots.get(name), snapshots.storage.read(name, file))
-        )
-        served = ServedFile(
-            len(content),
-            f'"{hashlib.sha256(content).hexdigest()}"',
-            *_shown(request, file, media_type),
-            _file_headers(manifest, _ASK_AGAIN) | {"Vary": "Accept"},
-        )
-        return await _send(request, snapshots, served, name, file)
+@router.get(
+    "/snapshots/{name}/README.md", summary="A snapshot's card", responses=docs.document(CARD, "text/markdown")
+)
+async def get_card(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
+    """Get the dataset card, as the Hugging Face Hub shows it. Browsers show it as plain text."""
+    return await _document(request, snapshots, name, CARD, "text/markdown")
 
-    router.add_api_route(
-        f"/snapshots/{{name}}/{file}",
-        get_document,
-        name=f"get_{file.lower()}",
-        summary=docs.DOCUMENT_SUMMARIES[file],
-        description=docs.DOCUMENT_DESCRIPTIONS[file],
-        responses=docs.document(file, media_type),
+
+@router.get(
+    "/snapshots/{name}/croissant.json",
+    summary="A snapshot in Croissant's words",
+    responses=docs.document(CROISSANT, "application/json"),
+)
+async def get_croissant_file(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
+    """Get the snapshot's metadata in the Croissant format."""
+    return await _document(request, snapshots, name, CROISSANT, "application/json")
+
+
+@router.get(
+    "/snapshots/{name}/snapshot.json",
+    summary="A snapshot's manifest as a file",
+    responses=docs.document(MANIFEST, "application/json"),
+)
+async def get_manifest(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
+    """Get the same as `GET /snapshots/{name}`, as the file that lies beside the data."""
+    return await _document(request, snapshots, name, MANIFEST, "application/json")
+
+
+async def _document(request: Request, snapshots: Snapshots, name: str, file: str, media_type: str) -> Response:
+    manifest, content = await snapshots.reading.run(
+        lambda: (snapshots.get(name), snapshots.storage.read(name, file))
     )
+    served = ServedFile(
+        len(content),
+        f'"{hashlib.sha256(content).hexdigest()}"',
+        *_shown(request, file, media_type),
+        _file_headers(manifest, _ASK_AGAIN) | {"Vary": "Accept"},
+    )
+    return await _send(request, snapshots, served, name, file)
 
 
 def _shown(request: Request, file: str, media_type: str) -> tuple[str, str]:
@@ -289,20 +280,11 @@ async def _read_body(request: Request, most: int) -> bytes:
     return bytes(body)
 
 
-def make_forgotten_router() -> Router:
-    """Return the path that tells how far forgetting has come."""
-    guards = [Depends(require_scope(Scope.ADMIN)), Depends(check_query_string)]
-    router = Router(dependencies=guards, tags=["operations"], default_response_class=Response)
-    router.add_api_route(
-        "/forgotten", read_forgotten, summary="How far texts are forgotten here", responses=docs.FORGOTTEN
-    )
-    return router
-
-
+@forgotten_router.get("/forgotten", summary="How far texts are forgotten here", responses=docs.FORGOTTEN)
 async def read_forgotten(request: Request, replica: ReplicaDep, _: Annotated[NoParameters, Query()]) -> Response:
-    """Tell from what is gone: queries, the files of the replica, the search index and exports, snapshots.
+    """Report which queries, files and snapshots no longer contain forgotten texts.
 
-    Of several processes each has files of its own; the one that answers speaks of its own.
+    Each process has its own files of replica and index; the process that answers reports on its own.
     """
     snapshots = cast(Snapshots, request.app.state.snapshots)
     search = cast(SearchFollower, request.app.state.search)

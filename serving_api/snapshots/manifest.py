@@ -15,7 +15,7 @@ CARD = "README.md"
 CROISSANT = "croissant.json"
 FACTS = "facts.json"
 
-# What a snapshot may be called: no path, and no hidden file.
+# Names of snapshots: no paths and no hidden files.
 NAME = r"^(?!live$)(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 

@@ -178,16 +178,6 @@ SPLIT = _file(
     "private, max-age=31536000, immutable",
 )
 
-DOCUMENT_SUMMARIES = {
-    CARD: "A snapshot's card",
-    CROISSANT: "A snapshot in Croissant's words",
-    MANIFEST_FILE: "A snapshot's manifest as a file",
-}
-DOCUMENT_DESCRIPTIONS = {
-    CARD: "Get the dataset card, as the Hugging Face Hub shows it.",
-    CROISSANT: "Get the snapshot's metadata in the Croissant format.",
-    MANIFEST_FILE: "Get the same as `GET /snapshots/{name}`, as the file that lies beside the data.",
-}
 _DOCUMENT_EXAMPLES = {
     CARD: "# toxicity-2026-11\n",
     CROISSANT: {"name": "toxicity-2026-11"},

@@ -273,7 +273,7 @@ def reaching_storage() -> Iterator[None]:
 
 
 def storage_full() -> Unavailable:
-    """Return the refusal of whoever wants a snapshot for which there is no space."""
+    """Return the refusal of a snapshot for which there is no disk space."""
     return Unavailable("There is no space for the snapshot.", code="storage_full", retry_after_seconds=60)
 
 

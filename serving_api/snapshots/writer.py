@@ -37,7 +37,7 @@ _WRITING = ".writing-"
 
 
 class WriterLock:
-    """Lets one writer in, with a folder to write into."""
+    """Admits one writer of snapshots among all threads and processes that share a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -95,7 +95,7 @@ def make_documents(manifest: SnapshotManifest, facts: Facts) -> dict[str, bytes]
 _GROUP_ROWS = 65_536
 _GROUP_BYTES = 16 * 2**20
 _PIECE_ROWS = 512
-# What rows are long by.
+# The columns that can make a row long.
 _LONG = ("text", "metadata", "enrichment")
 _ORDER = [("labelled_at", "ascending"), ("id", "ascending")]
 _BLOOM_FALSE_POSITIVES = 0.05
@@ -195,7 +195,7 @@ class SplitWriter:
             self._labels["null" if one["values"] is None else one["values"]] += one["counts"]
 
     def _open(self, rows: int) -> parquet.ParquetWriter:
-        """Begin the file; its Bloom filters fit the first group, which is the largest, or the only one."""
+        """Begin the file; its Bloom filters are sized for the first row group, the largest one."""
         return parquet.ParquetWriter(
             self._hashing,
             self._schema,
@@ -209,7 +209,7 @@ class SplitWriter:
         )
 
 
-# As many as DuckDB makes at a time.
+# The size of DuckDB's own batches.
 _BATCH_ROWS = 2048
 
 

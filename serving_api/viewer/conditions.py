@@ -1,8 +1,8 @@
 """Conditions on a split's rows: the trees that `where` and `orderby` are read into, and their SQL.
 
 The cost of LIKE is linear in the length of a text. DuckDB's general LIKE backtracks: with `%_%_…` one long text
-keeps a thread busy for ever, and nothing interrupts it. DuckDB's LIKE is linear for patterns without `_` that are
-known when the query is planned, and so are regular expressions (RE2).
+keeps a thread busy for hours, and DuckDB does not look for interrupts there. Its LIKE is linear for patterns
+without `_` that are known when the query is planned, and so are regular expressions (RE2).
 """
 
 import re
@@ -98,7 +98,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which rows are listed, in which order; what is left out keeps the split's own."""
+    """Which rows to list, and in which order; by default all of them, in the split's own order."""
 
     where: Node | None
     orderby: tuple[Ordering, ...]

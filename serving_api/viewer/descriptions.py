@@ -15,7 +15,7 @@ from serving_api.viewer.parameters import LENGTH
 
 @dataclass(frozen=True, slots=True)
 class SplitFacts:
-    """What is known of a split without reading its rows."""
+    """A split's counts, known without reading its rows."""
 
     name: str
     rows: int
@@ -131,7 +131,7 @@ def _total(found: Sequence[SplitFacts]) -> tuple[int, int]:
     return sum(one.memory_bytes for one in found), sum(one.file_bytes for one in found)
 
 
-# Of the first rows, as in the original: so many bytes, of rows that are cut to so many bytes a cell if need be.
+# Limits of `/first-rows`, as in the original: bytes of the body, rows that are kept anyway, bytes of a cut cell.
 _FIRST_BYTES = 1_000_000
 _FIRST_ROWS_KEPT = 10
 _CELL_BYTES = 100
@@ -150,7 +150,7 @@ def page(columns: Sequence[Column], found: Slice) -> bytes:
 
 
 def first_rows(split: dict[str, str], columns: Sequence[Column], found: Slice) -> bytes:
-    """Return the body of `/first-rows`: as large as a browser's page may be; it says what it left out."""
+    """Return the body of `/first-rows`, within its limits; `truncated` says whether anything is left out."""
     kept, left = _fitting([_item(columns, row) for row in found.rows])
     _cut(kept, left, columns)
     shortened = any(item["truncated_cells"] for item in kept)

@@ -31,7 +31,7 @@ from serving_api.viewer.features import LIVE, Column
 from serving_api.viewer.statistics import make_statistics
 
 ORDER = ordering(Order.OLDEST)
-# So many rows are sorted to find a few.
+# Rows that are sorted at a time to find a few.
 SORTED_ROWS = 4096
 MARGIN = 1024
 # Then halves: rows of another dataset, or bursts, lead guesses astray.

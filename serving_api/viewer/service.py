@@ -229,7 +229,7 @@ class Viewer:
         return _answered(await self._pool.run_beside(self._beside, work))
 
     async def _configs(self, parameters: asked.ConfigParameters) -> list[ConfigFacts]:
-        """Return what is known of a config, or of all of a dataset, live labels first."""
+        """Return the counts of a config, or of all configs of a dataset, live labels first."""
         dataset, config = self._dataset(parameters), parameters.config
         of_live = [await self._live_facts(dataset)] if config in {LIVE, None} else []
         return of_live + await self._snapshot_facts(dataset, config)

@@ -20,7 +20,7 @@ from serving_api.texts.query import Condition
 from serving_api.viewer.conditions import Names
 from serving_api.viewer.features import Column
 
-# Strings are labels where there are at most so many, and each of them comes five times on average.
+# A string column counts as labels with at most 30 different values, each occurring five times on average.
 _LABELS_MAX = 30
 _TIMES_MIN = 5
 
@@ -34,7 +34,7 @@ Rows = Callable[[Sequence[Column]], AbstractContextManager[tuple[str, Condition]
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """What is known of a column after the first aggregation: of numbers, lengths, or microseconds since 1970."""
+    """A column after the first aggregation: its numbers, lengths of strings, or microseconds since 1970."""
 
     column: Column
     total: int
@@ -116,7 +116,7 @@ def _measures(column: Column, names: Names) -> list[str]:
 
 
 def _value(column: Column, names: Names) -> str:
-    """Return what is measured of a column."""
+    """Return the SQL expression that is measured for a column."""
     name = names.get(column.name, column.quoted)
     if column.is_text:
         return f"length({name})"

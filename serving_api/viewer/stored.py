@@ -40,14 +40,17 @@ _MOST = 1000
 
 
 class FileResults:
-    """So many things, by what they were made of; the oldest goes first."""
+    """A cache of results of immutable files, by their hashes. The oldest is dropped first.
+
+    Spares a request to the storage for a Parquet footer, and reading all rows for statistics.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._things: dict[tuple[str, str], Any] = {}
 
     def get(self, kind: str, sha256: str, make: Callable[[], Any]) -> Any:
-        """Return what was made of the file with this hash, or make it."""
+        """Return the result for the file with this hash; `make` it if it is not cached."""
         key = kind, sha256
         with self._lock:
             if key in self._things:
@@ -111,7 +114,7 @@ class SplitReader:
         return [found[place] for place in places]
 
     def batches(self, names: Sequence[str]) -> pa.RecordBatchReader:
-        """Stream these columns of all rows, with the row's place beside; moments are UTC without a zone.
+        """Stream these columns of all rows, with the row's place beside; times are UTC without a zone.
 
         Raises:
             Unavailable: on the way, when it took too long.
@@ -233,7 +236,7 @@ class StoredSnapshots:
             yield SplitReader(file, until)
 
     def facts(self, manifest: SnapshotManifest, until: float) -> ConfigFacts:
-        """Return what is known of a snapshot from its manifest and its files' ends."""
+        """Return a snapshot's counts, from its manifest and the footers of its files."""
         columns: tuple[Column, ...] = ()
         splits = []
         for name, split in manifest.splits.items():
@@ -254,7 +257,7 @@ class StoredSnapshots:
 
 @contextmanager
 def _reading(manifest: SnapshotManifest) -> Iterator[None]:
-    """Tell a damaged file from a storage that does not answer: of the former Arrow says so, without a number."""
+    """Tell a damaged file from a storage that does not answer: for a damaged one Arrow sets no `errno`."""
     try:
         yield
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:

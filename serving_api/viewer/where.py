@@ -1,4 +1,4 @@
-"""What `where` and `orderby` ask for: a small part of SQL, read into trees of known columns and values.
+"""Parser of `where` and `orderby`: a small part of SQL, read into trees of known columns and values.
 
     where     = and {OR and}
     and       = not {AND not}
@@ -14,7 +14,7 @@
     orderby   = column [ASC | DESC] [NULLS (FIRST | LAST)] {"," …}
 
 There are no functions, subqueries or comments. A column is compared with its own kind only. `conditions.py` bounds
-each LIKE pattern. Kept by hand: errors name the character and what was expected there, also for unknown columns.
+each LIKE pattern. Kept by hand: errors name the character, and say which word or column was expected there.
 """
 
 import re
@@ -78,7 +78,7 @@ class _Token(NamedTuple):
 
 
 def read_filter(where: str | None, orderby: str | None, columns: Sequence[Column]) -> Filter:
-    """Return what is asked of a split with these columns.
+    """Return the filter for a split with these columns.
 
     Raises:
         InvalidFields: either cannot be understood; both are named if both are wrong.
@@ -103,7 +103,7 @@ def parse_where(text: str, columns: Sequence[Column]) -> Node:
     """Return the tree of a condition.
 
     Raises:
-        NotUnderstood: it is none, is too long or too deep, or asks for what is not there.
+        NotUnderstood: the text is no condition, is too long or too deep, or names an unknown column.
     """
     parser = _Parser(text, columns)
     node = parser.disjunction(0)
@@ -112,10 +112,10 @@ def parse_where(text: str, columns: Sequence[Column]) -> Node:
 
 
 def parse_orderby(text: str, columns: Sequence[Column]) -> tuple[Ordering, ...]:
-    """Return what rows are to be sorted by.
+    """Return the columns to sort by.
 
     Raises:
-        NotUnderstood: it does not say so.
+        NotUnderstood: the text is no list of columns.
     """
     parser = _Parser(text, columns)
     found = parser.list_of(parser.ordering)

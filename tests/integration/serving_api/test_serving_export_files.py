@@ -178,3 +178,23 @@ def test_what_was_left_of_an_earlier_process_is_removed(serve: Serve, labeller: 
         state = client.app.state  # type: ignore[attr-defined]
         labeller.wait_for(state.replica)
         wait_until(lambda: files_with(exports, _NAME) == [])
+
+
+def test_values_of_metadata_have_one_type_in_all_formats(
+    client: TestClient, labeller: Labeller, replica: Replica
+) -> None:
+    sent = {"text": "3", "number": 3, "decimal": 3.0, "flag": True, "long": 12345678901234567890123}
+    labeller.annotate({labeller.add_text("one", metadata_=sent): {"ada": "toxic"}})
+    labeller.wait_for(replica)
+    found = {name: read(client.get(f"/export.{name}").content)[0]["metadata"] for name, read in READ.items()}
+    found["list"] = client.get("/texts").json()["items"][0]["metadata"]
+    split = {"config": "live", "split": "train"}
+    found["viewer"] = json.loads(client.get("/rows", params=split).json()["rows"][0]["row"]["metadata"])
+    made = client.post("/snapshots", json={"splits": {"whole": 1}}).json()
+    snapshot = client.get(f"/snapshots/{made['name']}/whole.parquet").content
+    found["snapshot"] = READ["parquet"](snapshot)[0]["metadata"]
+    for name, metadata in found.items():
+        assert metadata == sent, name
+        assert {key: type(value) for key, value in metadata.items()} == {
+            key: type(value) for key, value in found["ndjson"].items()
+        }, name
