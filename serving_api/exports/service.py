@@ -231,7 +231,7 @@ class Exports:
                 kept = self._spool.keep(
                     path, request.key, request.rows_at(point), feed_of(point.identity), point.version
                 )
-            if point.version <= self._replica.forgotten:
+            if point.version < self._replica.forgotten:
                 self.purge()
             return kept
         finally:

@@ -171,7 +171,7 @@ class Spool:
         Files of another database are removed as well: its versions cannot be compared.
         """
         for file in self._files(""):
-            if file.feed != feed or file.version <= forgotten:
+            if file.feed != feed or file.version < forgotten:
                 file.path.unlink(missing_ok=True)
         for path in self._folder.glob(f"{_UNFINISHED}*"):
             with suppress(FileNotFoundError):

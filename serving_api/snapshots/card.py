@@ -1,4 +1,8 @@
-"""The dataset card of a snapshot."""
+"""The dataset card of a snapshot: Markdown with YAML in front.
+
+Written by hand: huggingface_hub's DatasetCard would replace the dump of the YAML only. The sections, and the
+escaping of values that people wrote, would stay, in a template that mypy and ruff do not check.
+"""
 
 import json
 import re

@@ -76,7 +76,10 @@ def make_croissant(manifest: SnapshotManifest, facts: Facts, base: str | None = 
             _file(name, split, f"{base}/snapshots/{manifest.name}/{name}.parquet" if base else split.path)
             for name, split in manifest.splits.items()
         ],
-        "recordSet": [_split_list(manifest), *(_split_records(name) for name in manifest.splits)],
+        "recordSet": [
+            _split_list(manifest),
+            *(_split_records(name, in_folder=base is None) for name in manifest.splits),
+        ],
     }
     return {key: value for key, value in document.items() if value}
 
@@ -141,9 +144,10 @@ def _split_list(manifest: SnapshotManifest) -> dict[str, Any]:
     }
 
 
-def _split_records(name: str) -> dict[str, Any]:
+def _split_records(name: str, *, in_folder: bool) -> dict[str, Any]:
     records = _records(f"split-{name}", _file_id(name))
-    records["field"].insert(0, _split_field(name))
+    if in_folder:  # readers give a file that they download another name
+        records["field"].insert(0, _split_field(name))
     return records | {"description": f"The texts of the split {name}."}
 
 

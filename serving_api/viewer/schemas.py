@@ -112,6 +112,8 @@ class Croissant(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
+    context: dict[str, object] = Field(alias="@context")
+    type_: str = Field(alias="@type")
     conformsTo: str  # noqa: N815 - the specification's name
     name: str
     description: str

@@ -197,7 +197,10 @@ def asks_of_serving(world: World) -> dict[str, list[Ask]]:
         "GET /splits": [Ask("/splits", 403, hidden)],
         "GET /parquet": [Ask("/parquet", 403, hidden)],
         "GET /size": [Ask("/size", 403, hidden)],
-        "GET /croissant": [Ask("/croissant", 403, hidden), Ask("/croissant", 403, hidden | {"config": SNAPSHOT})],
+        "GET /croissant": [
+            Ask("/croissant", 403, hidden, shows=False),
+            Ask("/croissant", 403, hidden | {"config": SNAPSHOT}, shows=False),
+        ],
         "GET /info": [Ask("/info", 403, hidden)],
         "GET /is-valid": [Ask("/is-valid", 403, hidden, shows=False)],
     }

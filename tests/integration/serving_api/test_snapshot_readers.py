@@ -128,6 +128,7 @@ def run_readers(address: str, recorder: Recorder, folder: Path) -> Read:
     quiet = {
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
         "HF_HOME": str(folder / "hub"),
+        "TQDM_DISABLE": "1",
         "HOME": str(folder),
         "NO_PROXY": "127.0.0.1",
     }
