@@ -15,6 +15,7 @@ _REPEATABLE = {
     "/texts": ("label",),
     "/export.parquet": ("label",),
     "/export.arrow": ("label",),
+    "/export.arrows": ("label",),
     "/export.ndjson": ("label",),
     "/export.csv": ("label",),
     "/stats/agreement": ("annotator",),

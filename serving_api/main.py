@@ -34,7 +34,7 @@ from core.web.server import follow_parent, run, settle
 from serving_api.changes.endpoints import make_changes_router
 from serving_api.changes.notifier import ChangeNotifier
 from serving_api.changes.service import Changes
-from serving_api.exports.endpoints import make_export_router
+from serving_api.exports import endpoints as export_endpoints
 from serving_api.exports.service import Exports
 from serving_api.key_watch import KeyWatch
 from serving_api.metrics import (
@@ -49,15 +49,15 @@ from serving_api.replica.query_pool import QueryPool
 from serving_api.replica.replica import Replica
 from serving_api.search.follower import Behind, SearchFollower
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
-from serving_api.snapshots.endpoints import make_forgotten_router, make_snapshot_admin_router, make_snapshot_router
-from serving_api.snapshots.schemas import SnapshotCreate, SnapshotRewrite
+from serving_api.snapshots import endpoints as snapshot_endpoints
+from serving_api.snapshots.parameters import SnapshotCreate, SnapshotRewrite
 from serving_api.snapshots.service import COMPARED_AT_ONCE, Snapshots
 from serving_api.snapshots.storage import STORAGE_SECONDS
 from serving_api.statistics.endpoints import make_statistics_router
 from serving_api.texts.endpoints import make_texts_router
 from serving_api.texts.service import AnswerCache, Answers
 from serving_api.texts.shortcut import Shortcut
-from serving_api.viewer.endpoints import make_viewer_router
+from serving_api.viewer import endpoints as viewer_endpoints
 from serving_api.viewer.service import Viewer
 from serving_api.watchdog import Crew, Watchdog
 
@@ -127,11 +127,11 @@ def _add_paths(app: FastAPI, datasets: Datasets, access: AccessSettings) -> None
         make_texts_router(datasets),
         make_changes_router(),
         make_statistics_router(),
-        make_export_router(),
-        make_snapshot_router(),
-        make_snapshot_admin_router(),
-        make_forgotten_router(),
-        make_viewer_router(),
+        export_endpoints.router,
+        snapshot_endpoints.router,
+        snapshot_endpoints.admin_router,
+        snapshot_endpoints.forgotten_router,
+        viewer_endpoints.router,
     ):
         app.include_router(router)
     add_dashboard(app, datasets, read_settings(PageSettings), key_is_required=access.require_api_key)
@@ -170,7 +170,7 @@ def _make_parts(
         notifier=notifier,
         answers=answers,
         changes=Changes(replica, query_pool, cache, notifier, max(1, serving.query_threads // 2)),
-        exports=_make_exports(replica, serving, watchdog, share),
+        exports=_make_exports(replica, serving, data, watchdog, share),
         snapshots=snapshots,
         viewer=Viewer(files_pool, answers, search, snapshots, datasets, replica_settings),
         serving_settings=serving,
@@ -195,13 +195,17 @@ def _make_snapshots(
     return Snapshots(replica, data, datasets, share=share, crew=crew, diff_seconds=serving.diff_seconds)
 
 
-def _make_exports(replica: Replica, serving: ServingSettings, watchdog: Watchdog, share: float) -> Exports:
+def _make_exports(
+    replica: Replica, serving: ServingSettings, data: DataSettings, watchdog: Watchdog, share: float
+) -> Exports:
     return Exports(
         replica,
         Places("exports", serving.exports, share),
         watchdog.crew("exports", serving.exports),
+        data.replica_path.parent / "exports",
+        max_bytes=serving.export_bytes,
         idle_seconds=serving.export_idle_seconds,
-        chunk_seconds=serving.export_chunk_seconds,
+        write_seconds=serving.export_chunk_seconds,
     )
 
 
@@ -221,6 +225,7 @@ async def _running(app: FastAPI, parts: Parts, data: DataSettings) -> AsyncItera
         parts.search.start()
     async with parts.notifier.running():
         yield
+    await parts.exports.close()
     await anyio.to_thread.run_sync(parts.search.stop, _STOP_SECONDS)
     for task in tasks:
         task.cancel()

@@ -62,9 +62,14 @@ class ServingSettings(SettingsGroup):
         description="When all threads of a kind are so long over their time limit, `/readyz` says so, and the "
         "process ends, to be started again by what supervises it.",
     )
-    exports: int = Field(4, ge=1, description="Exports that run at once; further ones get 503.")
+    exports: int = Field(4, ge=1, description="Exports that are written at once; further ones get 503.")
+    export_bytes: int = Field(
+        16 * 2**30,
+        ge=1,
+        description="Disk for the files of exports, which are kept to be read in parts; the oldest is removed.",
+    )
     export_chunk_seconds: float = Field(
-        300, gt=0, description="An export that needs longer to find its next rows is ended."
+        300, gt=0, description="An export that needs longer to find its next rows gets 503."
     )
     export_idle_seconds: float = Field(
         30, gt=0, description="A client that takes nothing of its export for so long is cut off."

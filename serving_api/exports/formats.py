@@ -1,10 +1,9 @@
-"""The kinds of files that are exported, and how batches of rows become their bytes."""
+"""The file formats of exports: how batches of rows become a file."""
 
-import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import BinaryIO
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -12,16 +11,16 @@ from pyarrow import parquet
 from serving_api import columns as export_columns
 from serving_api.columns import COLUMNS, Kind
 
-Chunk = bytes | memoryview
-Encode = Callable[[pa.Schema, Iterable[pa.RecordBatch]], Iterator[Chunk]]
+Batches = Iterable[pa.RecordBatch]
+Write = Callable[[BinaryIO, pa.Schema, Batches], None]
 
 # A Parquet row group, or an Arrow batch, ends with whichever comes first.
 GROUP_ROWS = 65_536
 _GROUP_BYTES = 16 * 2**20
 
-# To try a dictionary for the other columns costs a third of the time, and finds nothing.
+# Columns with few values. Trying the others costs a third of the time and gains nothing.
 DICTIONARY = [name for name, column in COLUMNS.items() if column.origin.repeats]
-# What readers filter by. To find the least and the greatest text costs time as well.
+# Columns that readers filter by. Statistics of the texts themselves would cost time as well.
 COMPARED = [
     name for name, c in COLUMNS.items() if c.origin.repeats or c.kind in {Kind.NUMBER, Kind.FLAG, Kind.MOMENT}
 ]
@@ -29,77 +28,58 @@ COMPARED = [
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A kind of file."""
+    """A file format."""
 
-    name: str  # the ending of the path, and of the file
+    name: str  # extension of the path, and of the file
     media_type: str
     columns: str  # select list
-    encode: Encode
+    write: Write
 
 
-class _Sink(io.RawIOBase):
-    """Keeps what a writer writes until it is taken."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, part: Any) -> int:
-        self._parts.append(bytes(part))
-        return len(part)
-
-    def take(self) -> bytes:
-        parts, self._parts = self._parts, []
-        return b"".join(parts)
-
-
-def _lines(head: bytes, _: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[Chunk]:
-    """Yield texts that are whole lines already: Arrow keeps those of a batch one behind the other."""
-    if head:
-        yield head
+def _write_lines(head: bytes, file: BinaryIO, _: pa.Schema, batches: Batches) -> None:
+    """Write the one text column, whose values are whole lines: Arrow keeps those of a batch side by side."""
+    file.write(head)
     for batch in batches:
         column = batch.column(0)
         _, offsets, data = column.buffers()
         bounds = memoryview(offsets).cast("b").cast("i")
-        yield memoryview(data).cast("B")[bounds[column.offset] : bounds[column.offset + len(column)]]
+        file.write(memoryview(data).cast("B")[bounds[column.offset] : bounds[column.offset + len(column)]])
 
 
-def _arrow_stream(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[Chunk]:
-    sink, schema = _Sink(), with_zone(schema)
-    with pa.ipc.new_stream(sink, schema) as writer:
-        yield sink.take()
+def _write_arrow(
+    new_writer: Callable[[BinaryIO, pa.Schema], pa.ipc.RecordBatchStreamWriter],
+    file: BinaryIO,
+    schema: pa.Schema,
+    batches: Batches,
+) -> None:
+    schema = with_zone(schema)
+    with new_writer(file, schema) as writer:
         for table in _groups(batches):
             writer.write_table(table.cast(schema).combine_chunks())
-            yield sink.take()
-    yield sink.take()
 
 
-def _parquet(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[Chunk]:
-    sink, schema = _Sink(), with_zone(schema)
+def _write_parquet(file: BinaryIO, schema: pa.Schema, batches: Batches) -> None:
+    schema = with_zone(schema)
     options = {
         "compression": "zstd",
         "compression_level": 1,
         "use_dictionary": DICTIONARY,
         "write_statistics": COMPARED,
     }
-    with parquet.ParquetWriter(sink, schema, **options) as writer:
+    with parquet.ParquetWriter(file, schema, **options) as writer:
         for table in _groups(batches):
             writer.write_table(table.cast(schema), row_group_size=len(table))
-            yield sink.take()
-    yield sink.take()
 
 
 def with_zone(schema: pa.Schema) -> pa.Schema:
-    """Say that the moments are UTC: DuckDB holds them without a zone."""
+    """Return the schema with UTC as the zone of its timestamps: DuckDB holds them without a zone."""
     for name, column in COLUMNS.items():
         if column.kind is Kind.MOMENT:
             schema = schema.set(schema.get_field_index(name), pa.field(name, pa.timestamp("us", "UTC")))
     return schema
 
 
-def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+def _groups(batches: Batches) -> Iterable[pa.Table]:
     held: list[pa.RecordBatch] = []
     rows = size = 0
     for batch in batches:
@@ -113,12 +93,19 @@ def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
 
 
 _HEADER = export_columns.csv_header().encode()
-_BYTE_ORDER_MARK = "\ufeff".encode()  # spreadsheets take a file without it for another encoding
+_BYTE_ORDER_MARK = "\ufeff".encode()  # without it spreadsheets assume another encoding
+_TYPED = export_columns.typed()
 
-PARQUET = Format("parquet", "application/vnd.apache.parquet", export_columns.typed(), _parquet)
-ARROW = Format("arrow", "application/vnd.apache.arrow.stream", export_columns.typed(), _arrow_stream)
-NDJSON = Format("ndjson", "application/x-ndjson", export_columns.json_line(), partial(_lines, b""))
-CSV = Format("csv", "text/csv", export_columns.csv_line(for_spreadsheet=False), partial(_lines, _HEADER))
+PARQUET = Format("parquet", "application/vnd.apache.parquet", _TYPED, _write_parquet)
+ARROW = Format("arrow", "application/vnd.apache.arrow.file", _TYPED, partial(_write_arrow, pa.ipc.new_file))
+ARROW_STREAM = Format(
+    "arrows", "application/vnd.apache.arrow.stream", _TYPED, partial(_write_arrow, pa.ipc.new_stream)
+)
+NDJSON = Format("ndjson", "application/x-ndjson", export_columns.json_line(), partial(_write_lines, b""))
+CSV = Format("csv", "text/csv", export_columns.csv_line(for_spreadsheet=False), partial(_write_lines, _HEADER))
 CSV_FOR_SPREADSHEETS = Format(
-    "csv", "text/csv", export_columns.csv_line(for_spreadsheet=True), partial(_lines, _BYTE_ORDER_MARK + _HEADER)
+    "csv",
+    "text/csv",
+    export_columns.csv_line(for_spreadsheet=True),
+    partial(_write_lines, _BYTE_ORDER_MARK + _HEADER),
 )

@@ -1,4 +1,4 @@
-"""Reads what is exported: batch by batch, and never more at once than a part of it."""
+"""Queries of exports: they read the rows batch by batch."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from core.datasets import Datasets
 from serving_api.texts.parameters import ExportParameters, Order, TextsParameters
 from serving_api.texts.query import Condition, TextsQuery, conditions, ordering, page_query
 
-# As many as DuckDB makes at a time.
+# The size of DuckDB's own batches.
 _BATCH_ROWS = 2048
-# About so many rows are sorted at a time.
+# Rows that are sorted at a time, roughly.
 SORTED_ROWS = 65_536
 
 
@@ -38,18 +38,19 @@ def export_query(parameters: ExportParameters, datasets: Datasets) -> ExportQuer
         InvalidFields: the dataset or a label is not known; each is named.
         Mismatch: a label belongs to another dataset.
     """
-    given = parameters.model_dump(include=set(TextsParameters.model_fields), exclude_unset=True)
+    # A default is no request: Swagger sends all of them, `match` without `q` among them.
+    given = parameters.model_dump(include=set(TextsParameters.model_fields), exclude_defaults=True)
     page = page_query(TextsParameters.model_validate(given), parameters.label, datasets)
     return ExportQuery(page.texts, Order(parameters.order) if parameters.order else None)
 
 
 def schema_of(cursor: duckdb.DuckDBPyConnection, columns: str) -> pa.Schema:
-    """Return how the batches of a select list look."""
+    """Return the schema of a select list."""
     return cursor.execute(f"select {columns} from items limit 0").to_arrow_reader(1).schema  # noqa: S608
 
 
 def read_batches(cursor: duckdb.DuckDBPyConnection, query: ExportQuery, columns: str) -> Iterator[pa.RecordBatch]:
-    """Yield the select list of all the rows; DuckDB goes on reading only while they are taken."""
+    """Yield batches of the select list; DuckDB reads on only as they are taken."""
     where, values = conditions(query.texts)
     for (of_part, bounds), order in _parts(cursor, query.order):
         statement = f"select {columns} from items where {where} and {of_part} {order}"  # noqa: S608 - known columns
@@ -57,10 +58,10 @@ def read_batches(cursor: duckdb.DuckDBPyConnection, query: ExportQuery, columns:
 
 
 def _parts(cursor: duckdb.DuckDBPyConnection, order: Order | None) -> Iterator[tuple[Condition, str]]:
-    """Yield the conditions of parts that follow one another, and the order within them.
+    """Yield the condition of each part, and the order within it.
 
-    Whoever asks for an order gets one span of time after the other: a sort of all rows would keep all of them. The
-    rows lie nearly in order of time, so that a span is found without reading the others.
+    With an order, the parts are spans of time that follow one another: sorting all rows at once would keep all of
+    them in memory. The rows lie nearly in order of time, so a span is found without reading the others.
     """
     if order is None:
         yield ("true", []), ""

@@ -1,106 +1,287 @@
-"""Exports under way: so many at once, each with a thread and a read transaction of its own."""
+"""Exports: writes each one to disk once for each version and query, and gives the file to all who ask for it.
+
+Readers such as polars and fsspec ask for the length first and then for ranges, so the whole file must be there.
+It also frees the read transaction early: a slow client holds an open file, and no version of the replica.
+"""
 
 import asyncio
-import contextlib
+import hashlib
 import math
+import threading
 import time
-from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, cast
 
 import duckdb
+import structlog
 
-from core.web.problems import ShareExceeded, Unavailable
+from core.web.problems import Problem, ShareExceeded, Unavailable
 from core.web.rate_limits import Places, current_client
-from serving_api.exports.formats import Chunk, Format
+from serving_api.changes.service import feed_of
+from serving_api.exports.formats import Batches, Format
 from serving_api.exports.repository import ExportQuery, read_batches, schema_of
-from serving_api.metrics import QUERIES_REFUSED
+from serving_api.exports.spool import ExportFile, Growing, Spool, open_file
+from serving_api.metrics import EXPORTS, QUERIES_REFUSED
+from serving_api.replica.fair_threads import FairThreads
 from serving_api.replica.replica import Replica
 from serving_api.texts import repository
 from serving_api.texts.repository import Point
+from serving_api.texts.service import etag
 from serving_api.watchdog import Crew, Job
 
+log = structlog.get_logger()
+
 _INTERRUPT_SECONDS = 0.05
+_READING_THREADS = 16
+_ATTEMPTS = 3
+_FILES_KNOWN = 256
+_MIN_FREE_BYTES = 2**30  # left on the disk, which the replica needs as well
+
+
+class ExportRequest(NamedTuple):
+    """Which export a client asks for, and of which version."""
+
+    query: ExportQuery
+    format: Format
+    etags: list[str]  # any version with one of these is wanted, if it is still there
+    continues: bool  # the client goes on reading the version that it has begun with
+
+    @property
+    def key(self) -> str:
+        """The same for the same format, rows and order, whatever the version."""
+        parts = f"export {self.format.columns} {self.format.name} ".encode() + self.query.key
+        return hashlib.sha256(parts).hexdigest()[:32]
+
+    def rows_at(self, point: Point) -> str:
+        """Return the hash of the rows in this version: the part of the ETag that all processes agree on."""
+        return etag(point, self.key.encode()).strip('"')
+
+
+class OpenExport(NamedTuple):
+    """A finished export, open: it can be read even when the file is removed meanwhile."""
+
+    file: ExportFile
+    source: BinaryIO
+    size: int
 
 
 class Exports:
-    """A bounded number of exports, of which one client has a share."""
+    """Writes a bounded number of exports at once, of which one client has a share; serves any number."""
 
     def __init__(
-        self, replica: Replica, places: Places, crew: Crew, *, idle_seconds: float, chunk_seconds: float
+        self,
+        replica: Replica,
+        places: Places,
+        crew: Crew,
+        folder: Path,
+        *,
+        max_bytes: int,
+        idle_seconds: float,
+        write_seconds: float,
     ) -> None:
+        """`write_seconds`: the time limit to find the next rows while a file is written."""
         self.idle_seconds = idle_seconds
-        self.chunk_seconds = chunk_seconds
+        self.threads = FairThreads("downloads of exports", _READING_THREADS)
         self._replica = replica
         self._places = places
         self._crew = crew
+        self._write_seconds = write_seconds
+        self._spool = Spool(folder, max_bytes, _MIN_FREE_BYTES)
+        self._lock = threading.Lock()
+        self._is_open = False
+        self._jobs: dict[tuple[str, str], asyncio.Task[ExportFile]] = {}  # by key and rows, here and below
+        self._written: dict[str, ExportFile] = {}  # by this process: the last one by key
+        self._begun_versions: dict[object, int] = {}  # of the files being written
+        replica.on_change(lambda _: self.purge())
 
-    def begin(self, query: ExportQuery, format_: Format) -> "Export":
-        """Take a place; `end` gives it back.
+    async def get(self, request: ExportRequest) -> OpenExport:
+        """Return an export as an open file; writes it if there is none yet.
 
         Raises:
-            ShareExceeded: the client has its share of them.
-            Unavailable: all are taken.
+            ShareExceeded: the client has as many exports written at once as one may.
+            Unavailable: nothing is loaded yet, too many exports are being written, it takes too long, or memory or
+                disk is short.
         """
+        client = current_client()
+        for _ in range(_ATTEMPTS):
+            state = self._replica.loaded()
+            rows = request.rows_at(Point(state.identity, state.version))
+            file = await self._begun(request, client) or self._known(request, rows)
+            if file is None:
+                file = await asyncio.shield(self._write(request, rows))
+            with suppress(FileNotFoundError):  # removed meanwhile: a text was forgotten, or space is short
+                return await self.threads.run(partial(self._open, request, file, client))
+            self._written.pop(request.key, None)
+            request = request._replace(etags=[], continues=False)
+        raise Unavailable("The export was removed meanwhile.", code="too_busy", retry_after_seconds=5)
+
+    def purge(self) -> None:
+        """Remove the files that may hold a forgotten text."""
+        state = self._replica.state
+        if state is None:
+            return
+        with self._lock:
+            if not self._is_open:
+                self._spool.open(self._owner)
+                self._is_open = True
+        self._spool.purge(feed_of(state.identity), self._replica.forgotten)
+
+    def traceless_below(self, version: int) -> int:
+        """Return the version below which no file holds a forgotten text; `version` is the replica's own."""
+        self.purge()
+        with self._lock:
+            return min([version, *(begun + 1 for begun in self._begun_versions.values())])
+
+    async def close(self) -> None:
+        """Cancel the jobs. Closing the replica interrupts their queries."""
+        for job in self._jobs.values():
+            job.cancel()
+        await asyncio.gather(*self._jobs.values(), return_exceptions=True)
+        self.threads.close(wait_for_all=False)
+
+    @property
+    def _owner(self) -> str:
+        return self._replica.folder.path.name
+
+    async def _begun(self, request: ExportRequest, client: str) -> ExportFile | None:
+        """Return the file that the client has read parts of, which another process may have written."""
+        if request.etags:
+            return await self.threads.run(lambda: self._spool.find_tagged(request.key, request.etags))
+        if request.continues:
+            return await self.threads.run(lambda: self._spool.followed(request.key, client))
+        return None
+
+    def _known(self, request: ExportRequest, rows: str) -> ExportFile | None:
+        file = self._written.get(request.key)
+        return file if file and file.rows == rows else None
+
+    def _open(self, request: ExportRequest, file: ExportFile, client: str) -> OpenExport:
+        source, size = open_file(file)
+        self._spool.follow(request.key, client, file)
+        return OpenExport(file, source, size)
+
+    def _write(self, request: ExportRequest, rows: str) -> "asyncio.Task[ExportFile]":
+        """Return the job that writes this file; requests for the same one share it."""
+        job = self._jobs.get((request.key, rows))
+        if job is None:
+            job = asyncio.create_task(self._write_in_place(request))
+            self._jobs[request.key, rows] = job
+            job.add_done_callback(partial(self._end_job, (request.key, rows)))
+        return job
+
+    def _end_job(self, of: tuple[str, str], job: "asyncio.Task[ExportFile]") -> None:
+        del self._jobs[of]
+        # Asking for the exception marks it as seen: all clients may have left.
+        if not job.cancelled() and job.exception() is None and job.result().rows == of[1]:
+            if len(self._written) >= _FILES_KNOWN:
+                self._written.clear()
+            self._written[of[0]] = job.result()
+
+    async def _write_in_place(self, request: ExportRequest) -> ExportFile:
         client = current_client()
         try:
             self._places.take(client)
         except (ShareExceeded, Unavailable):
             QUERIES_REFUSED.labels("exports").inc()
             raise
-        return Export(self._replica, query, format_, self._crew, lambda: self._places.give_back(client))
+        thread = ThreadPoolExecutor(1, "export")
+        writing = _Writing(request, self._replica, self._crew, time.monotonic() + self._write_seconds)
+        try:
+            work = thread.submit(copy_context().run, self._write_file, writing)
+            work.add_done_callback(lambda _: self._places.give_back(client))
+            thread.shutdown(wait=False)
+            try:
+                return await self._in_time(writing, asyncio.wrap_future(work))
+            finally:
+                while not work.done():  # again and again: an interrupt between two statements is lost
+                    writing.stop()
+                    await asyncio.sleep(_INTERRUPT_SECONDS)
+        except Exception as error:
+            EXPORTS.labels(request.format.name, "failed").inc()
+            log.warning("export.failed", format=request.format.name, error=str(error))
+            if isinstance(error, Problem):
+                raise
+            raise Unavailable("The export failed.", code="export_failed", retry_after_seconds=5) from error
+
+    async def _in_time(self, writing: "_Writing", work: "asyncio.Future[ExportFile]") -> ExportFile:
+        while True:
+            left = writing.until - time.monotonic()
+            await asyncio.wait({work}, timeout=max(left, 0))
+            if work.done():
+                return work.result()
+            if left <= 0:
+                detail = f"The next rows were not found within {self._write_seconds:g} s."
+                raise Unavailable(detail, code="query_timeout", retry_after_seconds=5)
+
+    def _write_file(self, writing: "_Writing") -> ExportFile:
+        """Write one version into a new file. Keep none that may hold a text forgotten meanwhile."""
+        request, token = writing.request, object()
+        if not self._is_open:
+            self.purge()
+        with self._lock:
+            self._begun_versions[token] = self._replica.loaded().version
+        try:
+            with self._spool.writing(self._owner) as (path, file):
+                point = writing.write_to(file)
+                file.finish()
+                kept = self._spool.keep(
+                    path, request.key, request.rows_at(point), feed_of(point.identity), point.version
+                )
+            if point.version < self._replica.forgotten:
+                self.purge()
+            return kept
+        finally:
+            with self._lock:
+                del self._begun_versions[token]
 
 
-class Export:
-    """One version of the replica, as the chunks of a file; made only when they are asked for."""
+class _Writing:
+    """One export being written, in a thread of its own."""
 
-    def __init__(
-        self, replica: Replica, query: ExportQuery, format_: Format, crew: Crew, on_end: Callable[[], None]
-    ) -> None:
-        self.point: Point | None = None  # known with the first chunk
-        self.query = query
-        self.format = format_
+    def __init__(self, request: ExportRequest, replica: Replica, crew: Crew, until: float) -> None:
+        self.request = request
+        self.until = until  # by the monotonic clock; moves on with each batch of rows
+        self._seconds = until - time.monotonic()
         self._replica = replica
         self._crew = crew
         self._job: Job | None = None
-        self._on_end = on_end
-        self._thread = ThreadPoolExecutor(1, "export")
-        self._chunks = self._make()
-        self._running: list[duckdb.DuckDBPyConnection] = []
+        self._cursor: duckdb.DuckDBPyConnection | None = None
 
-    def next(self) -> "asyncio.Future[Chunk | None]":
-        """Begin to make the next chunk; None after the last one.
+    def write_to(self, file: Growing) -> Point:
+        """Write all rows, and return their version.
 
-        Raises (when awaited):
-            Unavailable: nothing is loaded yet, the replica is being closed or was found damaged, or DuckDB lacks
-                memory.
+        Raises:
+            Unavailable: the replica is being closed or is damaged, or DuckDB lacks memory.
         """
-        return asyncio.wrap_future(self._thread.submit(copy_context().run, lambda: next(self._chunks, None)))
-
-    def end(self) -> None:
-        """Stop what is under way and give the place back, soon; must be called on the event loop."""
-        if self._job:
-            self._job.until = time.monotonic()
-        closing = self._thread.submit(self._chunks.close)  # after the chunk that is being made
-        closing.add_done_callback(lambda _: self._on_end())
-        self._thread.shutdown(wait=False)
-        self._interrupt(closing)
-
-    def _make(self) -> Generator[Chunk]:
+        format_ = self.request.format
         try:
-            with self._crew.working(math.inf) as self._job, self._replica.reading() as cursor:
-                self._running.append(cursor)
-                self.point = repository.get_point(cursor)
-                schema = schema_of(cursor, self.format.columns)
-                yield from self.format.encode(schema, read_batches(cursor, self.query, self.format.columns))
+            with self._crew.working(math.inf) as self._job, self._replica.reading() as self._cursor:
+                point = repository.get_point(self._cursor)
+                schema = schema_of(self._cursor, format_.columns)
+                format_.write(
+                    cast(BinaryIO, file),
+                    schema,
+                    self._watched(read_batches(self._cursor, self.request.query, format_.columns)),
+                )
         except duckdb.OutOfMemoryException as error:
             raise Unavailable("Memory is short.", code="too_busy", retry_after_seconds=5) from error
+        finally:
+            self._cursor = None
+        return point
 
-    def _interrupt(self, closing: "Future[None]") -> None:
-        # Again and again: an interrupt between two statements is lost.
-        if closing.done():
-            return
-        for cursor in self._running:
-            with contextlib.suppress(duckdb.ConnectionException):  # it was closed just now
+    def stop(self) -> None:
+        """Interrupt the query; the watchdog counts the thread as overdue from now on."""
+        if self._job:
+            self._job.until = min(self._job.until, time.monotonic())
+        if cursor := self._cursor:
+            with suppress(duckdb.ConnectionException):  # closed just now
                 cursor.interrupt()
-        asyncio.get_running_loop().call_later(_INTERRUPT_SECONDS, self._interrupt, closing)
+
+    def _watched(self, batches: Batches) -> Batches:
+        for batch in batches:
+            yield batch
+            self.until = time.monotonic() + self._seconds

@@ -7,7 +7,7 @@ from typing import Any
 import duckdb
 
 from core.models import AnnotationStatus
-from serving_api.replica.totals import KINDS
+from serving_api.replica.tables import KINDS
 from serving_api.texts.query import TextsQuery, annotator_conditions, conditions, is_counted, kind_conditions
 from serving_api.texts.repository import sum_texts
 

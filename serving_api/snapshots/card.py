@@ -1,4 +1,8 @@
-"""The dataset card of a snapshot."""
+"""The dataset card of a snapshot: Markdown with YAML in front.
+
+Written by hand: huggingface_hub's DatasetCard would replace the dump of the YAML only. The sections, and the
+escaping of values that people wrote, would stay, in a template that mypy and ruff do not check.
+"""
 
 import json
 import re
@@ -7,9 +11,8 @@ from typing import Any
 import yaml
 
 from core.datasets import LabelRule
-from serving_api.snapshots.columns import COLUMNS
-from serving_api.snapshots.facts import Facts
-from serving_api.snapshots.manifest import Manifest
+from serving_api.snapshots.manifest import COLUMNS, SnapshotManifest
+from serving_api.snapshots.repository import Facts
 from serving_api.statistics.agreement import Estimate
 
 
@@ -42,7 +45,7 @@ _UNKNOWN_LANGUAGE = "und"
 _LANGUAGE_SHARE = 0.01
 
 
-def make_front_matter(manifest: Manifest, facts: Facts) -> str:
+def make_front_matter(manifest: SnapshotManifest, facts: Facts) -> str:
     """Return the YAML in front of the card, without the lines around it."""
     files = [{"split": name, "path": split.path} for name, split in manifest.splits.items()]
     splits = [
@@ -104,7 +107,7 @@ _NEAR_DUPLICATES = {
 _ORDINARY_COLUMNS = ("text", "label")
 
 
-def make_card(manifest: Manifest, facts: Facts) -> str:
+def make_card(manifest: SnapshotManifest, facts: Facts) -> str:
     """Return README.md. Of the manifest's times it shows none."""
     sections = [
         _head(manifest, facts),
@@ -123,19 +126,19 @@ def make_card(manifest: Manifest, facts: Facts) -> str:
     return f"---\n{make_front_matter(manifest, facts)}---\n\n" + "\n\n".join(sections) + "\n"
 
 
-def _head(manifest: Manifest, facts: Facts) -> str:
+def _head(manifest: SnapshotManifest, facts: Facts) -> str:
     filters = [f"- `{name}`: {_filter(name, value)}" for name, value in sorted(manifest.filters.items())]
-    chosen = "\n".join(["Only texts that these filters leave are in it:\n", *filters]) if filters else ""
+    chosen = "\n".join(["It contains the texts that these filters choose:\n", *filters]) if filters else ""
     return f"""# {manifest.dataset}
 
 {_number(manifest.rows, "text", "texts")}, labelled by people. This is the snapshot
 {literal(manifest.name)} of version {manifest.version} of the labels: its files never change. SHA-256 over its
 splits: `{manifest.content_hash}`.
 
-{chosen or "All texts that were labelled or disputed are in it."}{_rewritten(manifest, facts)}"""
+{chosen or "It contains all texts that were labelled or disputed."}{_rewritten(manifest, facts)}"""
 
 
-def _rewritten(manifest: Manifest, facts: Facts) -> str:
+def _rewritten(manifest: SnapshotManifest, facts: Facts) -> str:
     if manifest.rewritten_at is None:
         return ""
     gone = _number(facts.texts - manifest.rows, "text was", "texts were")
@@ -150,7 +153,7 @@ def _filter(name: str, value: object) -> str:
     return "one annotator" if name == "annotator" else literal(value)
 
 
-def _labels(manifest: Manifest, facts: Facts) -> str:
+def _labels(manifest: SnapshotManifest, facts: Facts) -> str:
     counted = {label for split in manifest.splits.values() for label in split.labels} - {_DISPUTED}
     labels = [*facts.labels, *sorted(counted - {*facts.labels})]
     rows = [_label_row(manifest, label, f"`{label}`") for label in labels]
@@ -159,7 +162,7 @@ def _labels(manifest: Manifest, facts: Facts) -> str:
     return "## Labels\n\n" + _table(["label", *(f"`{name}`" for name in manifest.splits), "all"], rows)
 
 
-def _label_row(manifest: Manifest, label: str, shown: str) -> list[str]:
+def _label_row(manifest: SnapshotManifest, label: str, shown: str) -> list[str]:
     counts = [split.labels.get(label, 0) for split in manifest.splits.values()]
     return [shown, *(f"{count:,}" for count in counts), f"{sum(counts):,}"]
 
@@ -174,9 +177,19 @@ def _agreement(facts: Facts) -> str:
     return f"""## Agreement
 
 How far annotators agree on the texts with two or more answers. Intervals are percentiles of 1,000 bootstrap
-samples of the texts; "undefined" is where there are no such texts, or all answers name one label.
+samples of the texts; "undefined" is where there are no such texts, or all answers name one label.{_base(facts)}
 
 {table}"""
+
+
+def _base(facts: Facts) -> str:
+    if not facts.agreement_without:
+        return ""
+    names = ", ".join(f"`{name}`" for name in facts.agreement_without)
+    return f"""
+
+Measured before these filters, so on more texts than the snapshot holds: {names}. They choose texts by what
+annotators said; among the chosen texts alone, agreement would look higher or lower than it is."""
 
 
 def _figure(value: float | None) -> str:
@@ -224,7 +237,7 @@ def _languages(facts: Facts) -> str:
     return f"## Languages\n\n{told if rows else 'They were not told.'}"
 
 
-def _splits(manifest: Manifest, facts: Facts) -> str:
+def _splits(manifest: SnapshotManifest, facts: Facts) -> str:
     rows = [
         [f"`{name}`", f"{manifest.shares[name]:.6g}", f"{split.rows:,}", f"`{split.path}`", f"`{split.sha256}`"]
         for name, split in manifest.splits.items()
@@ -242,7 +255,7 @@ seed and shares. {stratified}
 {_table(["split", "share", "texts", "file", "SHA-256"], rows)}"""
 
 
-def _loading(manifest: Manifest) -> str:
+def _loading(manifest: SnapshotManifest) -> str:
     split = next(iter(manifest.splits))
     path = manifest.splits[split].path
     columns = ", ".join(_ORDINARY_COLUMNS)

@@ -1,11 +1,15 @@
-"""The Croissant description of a snapshot: croissant.json, by http://mlcommons.org/croissant/1.0."""
+"""Croissant descriptions of snapshots and of live labels: JSON-LD by http://mlcommons.org/croissant/1.1.
 
+Built by hand: importing mlcroissant takes seconds and loads pandas. Tests read the result with it.
+"""
+
+from datetime import date
 from typing import Any
+from urllib.parse import urlencode
 
 from serving_api.snapshots.card import list_languages
-from serving_api.snapshots.columns import COLUMNS, MOMENT
-from serving_api.snapshots.facts import Facts
-from serving_api.snapshots.manifest import Manifest, SplitFile
+from serving_api.snapshots.manifest import COLUMNS, MOMENT, SnapshotManifest, SplitFile
+from serving_api.snapshots.repository import Facts
 
 # The specification's own, in full: readers compare it.
 _CONTEXT = {
@@ -55,14 +59,18 @@ _TYPES = {
 }
 _USES = {"train": "cr:TrainingSplit", "validation": "cr:ValidationSplit", "test": "cr:TestSplit"}
 _SPLITS = "splits"
+_VERSION = "http://mlcommons.org/croissant/1.1"
 
 
-def make_croissant(manifest: Manifest, facts: Facts) -> dict[str, Any]:
-    """Return the JSON-LD: a file and a record set for each split, and the list of the splits."""
+def make_croissant(manifest: SnapshotManifest, facts: Facts, base: str | None = None) -> dict[str, Any]:
+    """Return the JSON-LD of a snapshot: a file and a record set for each split, and the list of the splits.
+
+    The files are below the address `base`, or without one in the snapshot's folder.
+    """
     document = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
-        "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "conformsTo": _VERSION,
         "name": manifest.name,
         "description": f"{manifest.rows} texts of the dataset {manifest.dataset}, labelled by people.",
         "version": f"{manifest.version}.0.0",  # any number of labels may have changed since the one before
@@ -70,25 +78,61 @@ def make_croissant(manifest: Manifest, facts: Facts) -> dict[str, Any]:
         "citeAs": f"{manifest.dataset}, snapshot {manifest.name}, SHA-256 {manifest.content_hash}",
         "license": facts.license,
         "inLanguage": list_languages(facts),
-        "distribution": [_file(name, split) for name, split in manifest.splits.items()],
-        "recordSet": [_split_list(manifest), *(_records(name) for name in manifest.splits)],
+        "distribution": [
+            _file(name, split, f"{base}/snapshots/{manifest.name}/{name}.parquet" if base else split.path)
+            for name, split in manifest.splits.items()
+        ],
+        "recordSet": [
+            _split_list(manifest),
+            *(_split_records(name, in_folder=base is None) for name in manifest.splits),
+        ],
     }
     return {key: value for key, value in document.items() if value}
 
 
-def _file(name: str, split: SplitFile) -> dict[str, Any]:
+def make_live_croissant(
+    dataset: str, version: int, newest: date | None, license_: str | None, base: str
+) -> dict[str, Any]:
+    """Return the JSON-LD of live labels: the export, which changes with each label, and its records."""
+    name = "labels.parquet"
+    document = {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": _VERSION,
+        "name": dataset,
+        "description": f"The texts of the dataset {dataset} that are labelled by now. It changes with each label.",
+        "isLiveDataset": True,
+        "version": f"{version}.0.0",
+        "datePublished": newest.isoformat() if newest else None,  # the day of the newest label
+        "citeAs": f"{dataset}, live labels of version {version}",
+        "license": license_,
+        "distribution": [
+            {
+                "@type": "cr:FileObject",
+                "@id": name,
+                "name": name,
+                "contentUrl": f"{base}/export.parquet?{urlencode({'dataset': dataset})}",
+                "encodingFormat": "application/x-parquet",
+            }
+        ],
+        "recordSet": [_records("live", name)],
+    }
+    return {key: value for key, value in document.items() if value}
+
+
+def _file(name: str, split: SplitFile, url: str) -> dict[str, Any]:
     return {
         "@type": "cr:FileObject",
         "@id": _file_id(name),
         "name": _file_id(name),
-        "contentUrl": split.path,
+        "contentUrl": url,
         "contentSize": f"{split.bytes} B",
         "encodingFormat": "application/x-parquet",
         "sha256": split.sha256,
     }
 
 
-def _split_list(manifest: Manifest) -> dict[str, Any]:
+def _split_list(manifest: SnapshotManifest) -> dict[str, Any]:
     fields = [("name", "sc:Text"), ("use", "sc:URL")]
     rows = [{f"{_SPLITS}/name": name, f"{_SPLITS}/use": _USES.get(name, "cr:Split")} for name in manifest.splits]
     return {
@@ -106,26 +150,33 @@ def _split_list(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _records(name: str) -> dict[str, Any]:
+def _split_records(name: str, *, in_folder: bool) -> dict[str, Any]:
+    records = _records(f"split-{name}", _file_id(name))
+    if in_folder:  # readers give a file that they download another name
+        records["field"].insert(0, _split_field(name))
+    return records | {"description": f"The texts of the split {name}."}
+
+
+def _records(name: str, file: str) -> dict[str, Any]:
     return {
         "@type": "cr:RecordSet",
-        "@id": f"split-{name}",
-        "name": f"split-{name}",
-        "description": f"The texts of the split {name}.",
-        "key": {"@id": f"split-{name}/id"},
-        "field": [_split_field(name), *(_field(name, column) for column in COLUMNS)],
+        "@id": name,
+        "name": name,
+        "description": "The texts.",
+        "key": {"@id": f"{name}/id"},
+        "field": [_field(name, file, column) for column in COLUMNS],
     }
 
 
-def _field(split: str, column: str) -> dict[str, Any]:
-    id_ = f"split-{split}/{column}"
+def _field(records: str, file: str, column: str) -> dict[str, Any]:
+    id_ = f"{records}/{column}"
     return {
         "@type": "cr:Field",
         "@id": id_,
         "name": id_,
         "description": COLUMNS[column].meaning,
         "dataType": _TYPES[COLUMNS[column].type],
-        "source": {"fileObject": {"@id": _file_id(split)}, "extract": {"column": column}},
+        "source": {"fileObject": {"@id": file}, "extract": {"column": column}},
     }
 
 

@@ -1,23 +1,30 @@
-"""What two snapshots differ in: texts that one lacks, that have another label, or another split."""
+"""Compares two snapshots, and cuts lists of snapshots and of differences into pages."""
 
+import hashlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
-from uuid import UUID
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 import duckdb
 import pyarrow as pa
 from pyarrow import parquet
 
-from core.web.problems import Unavailable
+from core.web.problems import FieldError, Unavailable
 from core.web.rate_limits import Places, current_client
 from serving_api.replica.database import open_memory
 from serving_api.settings import ReplicaSettings
-from serving_api.snapshots.manifest import Manifest
+from serving_api.snapshots.manifest import SnapshotManifest
+from serving_api.snapshots.parameters import DiffParameters
+from serving_api.snapshots.schemas import DiffItem, DiffKind, DiffPage, SnapshotPage
 from serving_api.snapshots.storage import Storage, reaching_storage
+from serving_api.texts import cursor
+from serving_api.texts.cursor import Position
+from serving_api.texts.query import Mismatch
 from serving_api.watchdog import Crew
 
 _ROWS_AT_ONCE = 65_536
@@ -52,7 +59,7 @@ class Difference(NamedTuple):
 
 
 class Differ:
-    """Compares snapshots: so many at once, each within its time."""
+    """Compares a bounded number of snapshots at once, each within a time limit."""
 
     def __init__(self, storage: Storage, places: Places, crew: Crew, seconds: float) -> None:
         self._storage = storage
@@ -60,7 +67,9 @@ class Differ:
         self._crew = crew
         self._seconds = seconds
 
-    def compare(self, before: Manifest, after: Manifest, last: UUID | None, limit: int) -> Difference:
+    def compare(
+        self, before: SnapshotManifest, after: SnapshotManifest, last: UUID | None, limit: int
+    ) -> Difference:
         """Return what is other in `after` than in `before`: the first `limit` texts behind the id `last`.
 
         Raises:
@@ -79,7 +88,11 @@ class Differ:
                 ) from error
 
     def _compare(
-        self, database: duckdb.DuckDBPyConnection, compared: tuple[Manifest, Manifest], last: UUID, limit: int
+        self,
+        database: duckdb.DuckDBPyConnection,
+        compared: tuple[SnapshotManifest, SnapshotManifest],
+        last: UUID,
+        limit: int,
     ) -> Difference:
         for table, manifest in zip(("before", "after"), compared, strict=True):
             self._load(database, table, manifest)
@@ -87,7 +100,7 @@ class Differ:
         rows = database.execute(_ITEMS, [last, limit]).to_arrow_table().to_pylist()
         return Difference(added, removed, relabelled, moved, rows)
 
-    def _load(self, database: duckdb.DuckDBPyConnection, table: str, manifest: Manifest) -> None:
+    def _load(self, database: duckdb.DuckDBPyConnection, table: str, manifest: SnapshotManifest) -> None:
         database.execute(f"create table {table} (id uuid, label varchar, split varchar)")
         for name, split in manifest.splits.items():
             with self._storage.open(manifest.name, split.path) as file:
@@ -123,6 +136,67 @@ def _interrupted(database: duckdb.DuckDBPyConnection, until: float) -> Iterator[
 @contextmanager
 def _database() -> Iterator[duckdb.DuckDBPyConnection]:
     """Give an empty database in memory, which may use a folder of its own where that does not suffice."""
-    settings = ReplicaSettings(memory_limit=_MEMORY_LIMIT, threads=1)
-    with TemporaryDirectory(prefix="diff-") as folder, open_memory(settings, folder) as database:
-        yield database
+    with TemporaryDirectory(prefix="diff-") as folder:
+        settings = ReplicaSettings(memory_limit=_MEMORY_LIMIT, threads=1)
+        with open_memory(settings, folder) as database:
+            yield database
+
+
+_LIST = b"snapshots"
+
+
+def page_of(manifests: Sequence[SnapshotManifest], limit: int, after: str | None) -> SnapshotPage:
+    """Return the first `limit` after the cursor's place, the newest first.
+
+    Raises:
+        Mismatch: it is not a cursor of this list.
+    """
+    found = sorted(manifests, key=_place, reverse=True)
+    if after is not None:
+        last = _position(after, _LIST)
+        found = [one for one in found if _place(one) < (last.rank, last.id)]
+    more = cursor.encode(Position(*_place(found[limit - 1])), _LIST) if len(found) > limit else None
+    return SnapshotPage(items=found[:limit], next_cursor=more)
+
+
+def diff_page(
+    differ: Differ, before: SnapshotManifest, after: SnapshotManifest, parameters: DiffParameters
+) -> DiffPage:
+    """Compare two snapshots.
+
+    Raises:
+        NotFound: a file of one is gone.
+        Mismatch: it is not a cursor of this list.
+        Unavailable: others are being compared, or the storage does not answer.
+    """
+    list_ = hashlib.sha256(f"diff {before.content_hash} {after.content_hash}".encode()).digest()
+    last = _position(parameters.cursor, list_).id if parameters.cursor else None
+    found = differ.compare(before, after, last, parameters.limit + 1)
+    shown = [_item(row) for row in found.items[: parameters.limit]]
+    more = cursor.encode(Position(0, shown[-1].id), list_) if len(found.items) > parameters.limit else None
+    return DiffPage(**found._asdict() | {"items": shown, "next_cursor": more})
+
+
+def _item(row: dict[str, Any]) -> DiffItem:
+    if row["split_before"] is None:
+        change = DiffKind.ADDED
+    elif row["split_after"] is None:
+        change = DiffKind.REMOVED
+    elif row["label_before"] != row["label_after"]:
+        change = DiffKind.RELABELLED
+    else:
+        change = DiffKind.MOVED
+    return DiffItem(change=change, **row)
+
+
+def _position(given: str, list_: bytes) -> Position:
+    try:
+        return cursor.decode(given, list_)
+    except ValueError as error:
+        detail = "Not a cursor of this list: pass next_cursor unchanged."
+        raise Mismatch(FieldError("invalid_cursor", detail, parameter="cursor")) from error
+
+
+def _place(manifest: SnapshotManifest) -> tuple[int, UUID]:
+    created_at = manifest.created_at.astimezone(UTC).replace(tzinfo=None)
+    return cursor.microseconds(created_at), uuid5(NAMESPACE_URL, manifest.name)

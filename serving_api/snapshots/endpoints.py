@@ -4,29 +4,43 @@ import asyncio
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC
+from email.utils import format_datetime
 from typing import Annotated, cast
 
 from anyio import to_thread
 from fastapi import Depends, Path, Query, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from core.audit import Action, Entry, caller, write_line
 from core.web.app import require_media_type
 from core.web.keys import Scope, require_scope
 from core.web.negotiation import Router
-from core.web.openapi import Responses, answer, header, key_refusals, problem, unavailable, wrong_parameter
 from core.web.problems import NotFound, TooLarge
 from serving_api.dependencies import GUARDS, DatasetsDep, ReplicaDep, check_query_string
+from serving_api.exports.service import Exports
+from serving_api.file_response import LOCAL_PIECE_BYTES, REMOTE_PIECE_BYTES, Sending, ServedFile, send_file
 from serving_api.responses import is_held, next_url
 from serving_api.search.follower import SearchFollower
-from serving_api.snapshots import documentation as docs
-from serving_api.snapshots.files import ServedFile, send_file
-from serving_api.snapshots.manifest import CARD, CROISSANT, MANIFEST, Manifest, SplitFile
-from serving_api.snapshots.pages import DiffParameters, SnapshotsParameters, diff_page, page_of
-from serving_api.snapshots.schemas import BODY_BYTES, REWRITE_BYTES, parse_request, parse_rewrite
+from serving_api.snapshots import schemas as docs
+from serving_api.snapshots.diff import diff_page, page_of
+from serving_api.snapshots.manifest import CARD, CROISSANT, MANIFEST, SnapshotManifest
+from serving_api.snapshots.parameters import (
+    BODY_BYTES,
+    REWRITE_BYTES,
+    DiffParameters,
+    SnapshotsParameters,
+    parse_request,
+    parse_rewrite,
+)
+from serving_api.snapshots.schemas import ForgottenFrom, ForgottenRead
 from serving_api.snapshots.service import Snapshots
+from serving_api.snapshots.storage import reaching_storage
 from serving_api.texts.parameters import NoParameters
 
+# A year, the longest that HTTP knows. Private: the file needs a key.
+_FOR_EVER = "private, max-age=31536000, immutable"
+_ASK_AGAIN = "private, no-cache"
 _PARQUET = "application/vnd.apache.parquet"
 
 
@@ -43,58 +57,20 @@ Name = Annotated[str, _name()]
 Nothing = Annotated[NoParameters, Query()]
 
 
-def make_snapshot_router() -> Router:
-    """Return the paths of snapshots."""
-    router = Router(dependencies=GUARDS, tags=["snapshots"], default_response_class=Response)
-    router.add_api_route(
-        "/snapshots",
-        create_snapshot,
-        methods=["POST"],
-        status_code=201,
-        summary="Make a snapshot",
-        openapi_extra={"requestBody": docs.BODY},
-        responses=docs.CREATED,
-    )
-    router.add_api_route("/snapshots", list_snapshots, summary="Snapshots", responses=docs.LIST)
-    router.add_api_route("/snapshots/{name}", get_snapshot, summary="One snapshot", responses=docs.ONE)
-    for file, media_type in (
-        (CARD, "text/markdown"),
-        (CROISSANT, "application/json"),
-        (MANIFEST, "application/json"),
-    ):
-        _add_document(router, file, media_type)
-    router.add_api_route(
-        "/snapshots/{name}/{split}.parquet", get_split, summary="One split as Parquet", responses=docs.SPLIT
-    )
-    router.add_api_route(
-        "/snapshots/{a}/diff/{b}", diff_snapshots, summary="What two snapshots differ in", responses=docs.DIFF
-    )
-    return router
+_ADMIN_GUARDS = [Depends(require_scope(Scope.ADMIN)), Depends(check_query_string)]
+
+router = Router(dependencies=GUARDS, tags=["snapshots"], default_response_class=Response)
+admin_router = Router(dependencies=_ADMIN_GUARDS, tags=["snapshots"], default_response_class=Response)
+forgotten_router = Router(dependencies=_ADMIN_GUARDS, tags=["operations"], default_response_class=Response)
 
 
-def make_snapshot_admin_router() -> Router:
-    """Return the paths that change snapshots."""
-    guards = [Depends(require_scope(Scope.ADMIN)), Depends(check_query_string)]
-    router = Router(dependencies=guards, tags=["snapshots"], default_response_class=Response)
-    router.add_api_route(
-        "/snapshots/{name}/rewrite",
-        rewrite_snapshot,
-        methods=["POST"],
-        summary="Take texts out of a snapshot",
-        openapi_extra={"requestBody": docs.REWRITE_BODY},
-        responses=docs.REWRITTEN,
-    )
-    router.add_api_route(
-        "/snapshots/{name}",
-        delete_snapshot,
-        methods=["DELETE"],
-        status_code=204,
-        summary="Delete a snapshot",
-        responses=docs.DELETED,
-    )
-    return router
-
-
+@router.post(
+    "/snapshots",
+    status_code=201,
+    summary="Make a snapshot",
+    openapi_extra={"requestBody": docs.BODY},
+    responses=docs.CREATED,
+)
 async def create_snapshot(
     request: Request, snapshots: SnapshotsDep, datasets: DatasetsDep, _: Nothing
 ) -> Response:
@@ -114,6 +90,7 @@ async def create_snapshot(
     return Response(created.manifest.model_dump_json(), status, headers, "application/json")
 
 
+@router.get("/snapshots", summary="Snapshots", responses=docs.LIST)
 async def list_snapshots(
     request: Request, parameters: Annotated[SnapshotsParameters, Query()], snapshots: SnapshotsDep
 ) -> Response:
@@ -124,11 +101,13 @@ async def list_snapshots(
     return _respond(request, page, page.next_cursor)
 
 
+@router.get("/snapshots/{name}", summary="One snapshot", responses=docs.ONE)
 async def get_snapshot(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
     """Get what a snapshot says of itself: its splits with their hashes, and what it was made of."""
     return _respond(request, await snapshots.reading.run(lambda: snapshots.forgotten.mark(snapshots.get(name))))
 
 
+@router.get("/snapshots/{name}/{split}.parquet", summary="One split as Parquet", responses=docs.SPLIT)
 async def get_split(
     request: Request,
     name: Name,
@@ -145,9 +124,17 @@ async def get_split(
     file = manifest.splits.get(split)
     if file is None:
         raise NotFound(f"The snapshot's splits are: {', '.join(manifest.splits)}.", code="split_not_found")
-    return await send_file(request, snapshots.storage, snapshots.downloading, _split_file(manifest, split, file))
+    served = ServedFile(
+        file.bytes,
+        f'"{file.sha256}"',
+        _PARQUET,
+        f'attachment; filename="{manifest.name}-{split}.parquet"',
+        _file_headers(manifest, _FOR_EVER),
+    )
+    return await _send(request, snapshots, served, manifest.name, file.path)
 
 
+@router.get("/snapshots/{a}/diff/{b}", summary="What two snapshots differ in", responses=docs.DIFF)
 async def diff_snapshots(
     request: Request,
     a: Annotated[str, Path(description="The earlier snapshot.", examples=["toxicity-2026-10"])],
@@ -159,10 +146,18 @@ async def diff_snapshots(
 
     The texts that differ come in the order of their ids, page by page; the numbers count all of them.
     """
-    page = await snapshots.reading.run(lambda: diff_page(snapshots, a, b, parameters))
+    page = await snapshots.reading.run(
+        lambda: diff_page(snapshots.differ, snapshots.get(a), snapshots.get(b), parameters)
+    )
     return _respond(request, page, page.next_cursor)
 
 
+@admin_router.post(
+    "/snapshots/{name}/rewrite",
+    summary="Take texts out of a snapshot",
+    openapi_extra={"requestBody": docs.REWRITE_BODY},
+    responses=docs.REWRITTEN,
+)
 async def rewrite_snapshot(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
     """Take texts out of a snapshot, for they must be forgotten. Nothing else changes one.
 
@@ -176,10 +171,11 @@ async def rewrite_snapshot(request: Request, name: Name, snapshots: SnapshotsDep
     return _respond(request, rewritten)
 
 
+@admin_router.delete("/snapshots/{name}", status_code=204, summary="Delete a snapshot", responses=docs.DELETED)
 async def delete_snapshot(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
     """Delete a snapshot with all its files, for ever.
 
-    It goes at once: whoever is reading a file reads on if the storage is a folder, and is cut off otherwise.
+    It is deleted at once: a download under way continues if the storage is a folder, and is cut off otherwise.
     Snapshots that `follow` it stay as they are; texts that only it had placed may get other splits in later ones.
     Give a new snapshot another name: caches may keep the files of the old one for a year.
     """
@@ -199,37 +195,70 @@ def _audited(request: Request, action: Action, name: str, **details: int) -> Ite
         write_line(Entry("serving_api", caller(request), action, [name], outcome, details))
 
 
-def _add_document(router: Router, file: str, media_type: str) -> None:
-    async def get_document(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
-        manifest, content = await snapshots.reading.run(
-            lambda: (snapshots.get(name), snapshots.storage.read(name, file))
-        )
-        digest = hashlib.sha256(content).hexdigest()
-        changed_at = manifest.rewritten_at or manifest.created_at
-        described = ServedFile(name, file, len(content), digest, media_type, file, changed_at, is_for_ever=False)
-        return await send_file(request, snapshots.storage, snapshots.downloading, described)
+@router.get(
+    "/snapshots/{name}/README.md", summary="A snapshot's card", responses=docs.document(CARD, "text/markdown")
+)
+async def get_card(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
+    """Get the dataset card, as the Hugging Face Hub shows it. Browsers show it as plain text."""
+    return await _document(request, snapshots, name, CARD, "text/markdown")
 
-    router.add_api_route(
-        f"/snapshots/{{name}}/{file}",
-        get_document,
-        name=f"get_{file.lower()}",
-        summary=docs.DOCUMENT_SUMMARIES[file],
-        description=docs.DOCUMENT_DESCRIPTIONS[file],
-        responses=docs.document(file, media_type),
+
+@router.get(
+    "/snapshots/{name}/croissant.json",
+    summary="A snapshot in Croissant's words",
+    responses=docs.document(CROISSANT, "application/json"),
+)
+async def get_croissant_file(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
+    """Get the snapshot's metadata in the Croissant format."""
+    return await _document(request, snapshots, name, CROISSANT, "application/json")
+
+
+@router.get(
+    "/snapshots/{name}/snapshot.json",
+    summary="A snapshot's manifest as a file",
+    responses=docs.document(MANIFEST, "application/json"),
+)
+async def get_manifest(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
+    """Get the same as `GET /snapshots/{name}`, as the file that lies beside the data."""
+    return await _document(request, snapshots, name, MANIFEST, "application/json")
+
+
+async def _document(request: Request, snapshots: Snapshots, name: str, file: str, media_type: str) -> Response:
+    manifest, content = await snapshots.reading.run(
+        lambda: (snapshots.get(name), snapshots.storage.read(name, file))
     )
-
-
-def _split_file(manifest: Manifest, name: str, split: SplitFile) -> ServedFile:
-    return ServedFile(
-        manifest.name,
-        split.path,
-        split.bytes,
-        split.sha256,
-        _PARQUET,
-        f"{manifest.name}-{name}.parquet",
-        manifest.rewritten_at or manifest.created_at,
-        is_for_ever=True,
+    served = ServedFile(
+        len(content),
+        f'"{hashlib.sha256(content).hexdigest()}"',
+        *_shown(request, file, media_type),
+        _file_headers(manifest, _ASK_AGAIN) | {"Vary": "Accept"},
     )
+    return await _send(request, snapshots, served, name, file)
+
+
+def _shown(request: Request, file: str, media_type: str) -> tuple[str, str]:
+    """Return media type and disposition: the card is shown. Browsers show plain text, and download Markdown."""
+    if file != CARD:
+        return media_type, f'attachment; filename="{file}"'
+    kind = "text/plain" if "text/html" in request.headers.get("accept", "") else media_type
+    return f"{kind}; charset=utf-8", f'inline; filename="{file}"'
+
+
+def _file_headers(manifest: SnapshotManifest, caching: str) -> dict[str, str]:
+    changed_at = manifest.rewritten_at or manifest.created_at
+    return {
+        "Last-Modified": format_datetime(changed_at.astimezone(UTC), usegmt=True),
+        "Cache-Control": caching,
+    }
+
+
+async def _send(request: Request, snapshots: Snapshots, served: ServedFile, name: str, path: str) -> Response:
+    storage = snapshots.storage
+    # Pieces are large and follow one another: fsspec's read-ahead would only copy them.
+    options = {} if storage.is_local else {"cache_type": "none"}
+    piece_bytes = LOCAL_PIECE_BYTES if storage.is_local else REMOTE_PIECE_BYTES
+    sending = Sending(snapshots.downloading, piece_bytes, reading=reaching_storage)
+    return await send_file(request, served, lambda: storage.open(name, path, **options), sending)
 
 
 def _respond(request: Request, answer: BaseModel, next_cursor: str | None = None) -> Response:
@@ -251,63 +280,21 @@ async def _read_body(request: Request, most: int) -> bytes:
     return bytes(body)
 
 
-class ForgottenFrom(BaseModel):
-    """A snapshot that holds texts which were forgotten since."""
-
-    name: str = Field(description="The snapshot.")
-    ids: list[str] = Field(description="These texts, for `POST /snapshots/{name}/rewrite`.")
-
-
-class ForgottenRead(BaseModel):
-    """How far forgetting has come; of the process that answers."""
-
-    version: int = Field(description="The replica's version: no query finds what was forgotten up to it.")
-    traceless_below: int = Field(
-        description="What was forgotten in versions below is not in the files of replica and search index, either."
-    )
-    snapshots: list[ForgottenFrom] = Field(description="Those that are to be rewritten.")
-
-
-_EXAMPLE = {
-    "version": 91350,
-    "traceless_below": 91351,
-    "snapshots": [{"name": "toxicity-2026-11", "ids": ["5f3c1f7e-8a6f-8c15-9d3e-0b1f6a4f2d11"]}],
-}
-_READ: Responses = {
-    200: answer(
-        "How far it has come.",
-        _EXAMPLE,
-        model=ForgottenRead,
-        headers={"Cache-Control": header("It may change at any moment.", "no-store")},
-    ),
-    400: problem(400, "malformed_query", "The query string is not UTF-8."),
-    **key_refusals("admin"),
-    422: wrong_parameter("x", "extra_forbidden", "Extra inputs are not permitted"),
-    503: unavailable("replica_missing", "The replica is being built.", 5),
-}
-
-
-def make_forgotten_router() -> Router:
-    """Return the path that tells how far forgetting has come."""
-    guards = [Depends(require_scope(Scope.ADMIN)), Depends(check_query_string)]
-    router = Router(dependencies=guards, tags=["operations"], default_response_class=Response)
-    router.add_api_route("/forgotten", read_forgotten, summary="How far texts are forgotten here", responses=_READ)
-    return router
-
-
+@forgotten_router.get("/forgotten", summary="How far texts are forgotten here", responses=docs.FORGOTTEN)
 async def read_forgotten(request: Request, replica: ReplicaDep, _: Annotated[NoParameters, Query()]) -> Response:
-    """Tell from what is gone: queries, the replica's and the search index's files, snapshots.
+    """Report which queries, files and snapshots no longer contain forgotten texts.
 
-    Of several processes each has files of its own; the one that answers speaks of its own.
+    Each process has its own files of replica and index; the process that answers reports on its own.
     """
     snapshots = cast(Snapshots, request.app.state.snapshots)
     search = cast(SearchFollower, request.app.state.search)
+    exports = cast(Exports, request.app.state.exports)
 
     def read() -> ForgottenRead:
         state = replica.loaded()
         return ForgottenRead(
             version=state.version,
-            traceless_below=min(state.built, search.built + 1),
+            traceless_below=exports.traceless_below(min(state.built, search.built + 1)),
             snapshots=[
                 ForgottenFrom(name=manifest.name, ids=sorted(map(str, found)))
                 for manifest, found in snapshots.forgotten.find_in(snapshots.list())

@@ -1,15 +1,22 @@
-"""What a snapshot says of itself: `snapshot.json`, written last, so that a folder with it is whole."""
+"""The manifest of a snapshot, and the columns of its files.
+
+`snapshot.json` is written last: with it, the snapshot is complete.
+"""
 
 from datetime import datetime
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from serving_api.columns import COLUMNS as EXPORTED
+from serving_api.columns import Column, Kind
 
 MANIFEST = "snapshot.json"
 CARD = "README.md"
 CROISSANT = "croissant.json"
 FACTS = "facts.json"
 
-# What a snapshot may be called: no path, and no hidden file.
+# Names of snapshots: no paths and no hidden files.
 NAME = r"^(?!live$)(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 
@@ -32,7 +39,7 @@ class SplitFile(BaseModel):
     labels: dict[str, int] = Field(description="Texts by label; disputed ones under `null`.")
 
 
-class Manifest(BaseModel):
+class SnapshotManifest(BaseModel):
     """A snapshot. All but its name and time follows from the replica's version and what was asked for."""
 
     model_config = ConfigDict(frozen=True)
@@ -62,3 +69,23 @@ class Manifest(BaseModel):
     def rows(self) -> int:
         """Texts in all splits."""
         return sum(split.rows for split in self.splits.values())
+
+
+class DescribedColumn(NamedTuple):
+    """A column of every split."""
+
+    type: str  # as Apache Arrow, and Hugging Face's `datasets`, name it
+    meaning: str
+
+
+MOMENT = EXPORTED["labelled_at"].arrow_type
+
+
+def _describe(column: Column) -> DescribedColumn:
+    meaning = column.meaning[:1].lower() + column.meaning[1:]
+    return DescribedColumn(
+        column.arrow_type, f"JSON object: {meaning}" if column.kind is Kind.JSON else column.meaning
+    )
+
+
+COLUMNS = {name: _describe(column) for name, column in EXPORTED.items()}

@@ -1,183 +1,280 @@
-"""What `POST /snapshots` asks for."""
+"""What answers about snapshots hold, and what OpenAPI says of them."""
 
-import math
+from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    field_validator,
+from pydantic import BaseModel, Field
+
+from core.web.openapi import (
+    Responses,
+    answer,
+    header,
+    key_refusals,
+    problem,
+    reference,
+    unavailable,
+    wrong_field,
+    wrong_parameter,
+)
+from serving_api.snapshots.manifest import CARD, CROISSANT, SnapshotManifest
+from serving_api.snapshots.manifest import MANIFEST as MANIFEST_FILE
+from serving_api.snapshots.parameters import SnapshotCreate, SnapshotRewrite
+from serving_api.texts.parameters import EXAMPLE_CURSOR
+from serving_api.texts.schemas import EXAMPLE_ID
+
+NextCursor = Annotated[str | None, Field(description="For the next page; null on the last one.")]
+
+
+class SnapshotPage(BaseModel):
+    """A page of snapshots."""
+
+    items: list[SnapshotManifest]
+    next_cursor: NextCursor
+
+
+class DiffKind(StrEnum):
+    """How a text differs; of two ways the first one here."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    RELABELLED = "relabelled"
+    MOVED = "moved"
+
+
+class DiffItem(BaseModel):
+    """A text that is not the same in both snapshots. Where it is not in one, its split there is null."""
+
+    id: UUID
+    change: DiffKind
+    label_before: str | None
+    label_after: str | None
+    split_before: str | None
+    split_after: str | None
+
+
+class DiffPage(BaseModel):
+    """What two snapshots differ in, and a page of the texts that do."""
+
+    added: int = Field(description="Texts that only `b` has.")
+    removed: int = Field(description="Texts that only `a` has.")
+    relabelled: int = Field(description="Texts with another label in `b`.")
+    moved: int = Field(description="Texts in another split in `b`; none, if seed and shares are the same.")
+    items: list[DiffItem]
+    next_cursor: NextCursor
+
+
+_HASH = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+_SPLITS = {
+    name: {
+        "path": f"data/{name}.parquet",
+        "rows": rows,
+        "bytes": rows * 160,
+        "sha256": _HASH,
+        "labels": {"non_toxic": rows - rows // 3, "toxic": rows // 3},
+    }
+    for name, rows in (("train", 800), ("validation", 100), ("test", 100))
+}
+MANIFEST: dict[str, Any] = {
+    "name": "toxicity-2026-11",
+    "created_at": "2026-11-28T14:00:00.120934Z",
+    "dataset": "toxicity",
+    "version": 91342,
+    "content_hash": _HASH,
+    "seed": 0,
+    "shares": {"train": 0.8, "validation": 0.1, "test": 0.1},
+    "stratified": False,
+    "filters": {"min_agreement": 0.8},
+    "splits": _SPLITS,
+    "feed": "9f86d081884c7d65",
+    "follows": [],
+    "rewritten_at": None,
+    "forgotten": 0,
+}
+_BODY_EXAMPLE = {"name": "toxicity-2026-11", "splits": {"train": 0.8, "validation": 0.1, "test": 0.1}}
+BODY: dict[str, Any] = {
+    "required": True,
+    "content": {"application/json": {"schema": reference(SnapshotCreate), "example": _BODY_EXAMPLE}},
+}
+_LOCATION = {"Location": header("Where it is.", "/snapshots/toxicity-2026-11")}
+
+_NOT_FOUND = problem(404, "snapshot_not_found", "There is no such snapshot, or file of it.")
+_STORAGE_AWAY = unavailable("storage_unavailable", "The storage of the snapshots does not answer.", 5)
+_ETAG = header("For If-None-Match.", f'"{_HASH[:32]}"')
+_ASK_AGAIN = header("Caches must ask again.", "private, no-cache")
+_HEADERS = {"ETag": _ETAG, "Cache-Control": _ASK_AGAIN}
+_NOT_MODIFIED = {"description": "The client holds this answer already.", "headers": _HEADERS}
+_BAD_QUERY = problem(400, "malformed_query", "The query string is not UTF-8.")
+_NO_PARAMETERS = wrong_parameter("x", "extra_forbidden", "Extra inputs are not permitted")
+
+CREATED: Responses = {
+    200: answer(
+        "The same request made it of this version before.", MANIFEST, model=SnapshotManifest, headers=_LOCATION
+    ),
+    201: answer("The snapshot is written.", MANIFEST, model=SnapshotManifest, headers=_LOCATION),
+    400: problem(400, "malformed_json", "Invalid JSON: EOF while parsing a string at line 1 column 11."),
+    **key_refusals("read"),
+    409: problem(409, "snapshot_exists", "There is a snapshot toxicity-2026-11 already, of version 91342 or …"),
+    413: problem(413, "body_too_large", "The body is over 65536 bytes."),
+    415: problem(415, "unsupported_media_type", "Send the body as Content-Type: application/json."),
+    422: wrong_field("/splits", "value_error", "Value error, the shares add up to 0.9, not to 1"),
+    503: unavailable("too_busy", "Another snapshot is being written.", retry_after_seconds=5),
+}
+_REFUSALS: Responses = {400: _BAD_QUERY, **key_refusals("read"), 503: _STORAGE_AWAY}
+LIST: Responses = {
+    200: answer(
+        "The newest first.",
+        {"items": [MANIFEST], "next_cursor": EXAMPLE_CURSOR},
+        model=SnapshotPage,
+        headers=_HEADERS | {"Link": header("Where the next page is.", f"</snapshots?cursor={EXAMPLE_CURSOR}>; …")},
+    ),
+    304: _NOT_MODIFIED,
+    **_REFUSALS,
+    409: problem(409, "invalid_cursor", "Not a cursor of this list: pass next_cursor unchanged."),
+    422: wrong_parameter("limit", "less_than_equal", "limit must be between 1 and 1000 (got 5000)."),
+}
+ONE: Responses = {
+    200: answer("The snapshot.", MANIFEST, model=SnapshotManifest, headers=_HEADERS),
+    304: _NOT_MODIFIED,
+    **_REFUSALS,
+    404: _NOT_FOUND,
+    422: _NO_PARAMETERS,
+}
+
+_FILE_HEADERS = {
+    "ETag": header("SHA-256 of the file.", f'"{_HASH}"'),
+    "Last-Modified": header("When the snapshot was made, or rewritten.", "Sat, 28 Nov 2026 14:00:00 GMT"),
+    "Accept-Ranges": header("Parts of it can be asked for.", "bytes"),
+}
+_CONTENT_HEADERS = _FILE_HEADERS | {"Content-Disposition": header("A name for the file.", "attachment; …")}
+
+
+def _file(media_type: str, schema: dict[str, Any], example: str, cached: str) -> Responses:
+    """Describe a file that is sent whole or in part."""
+    content = {media_type: {"schema": schema, "example": example}}
+    caching = {"Cache-Control": header("How long caches may keep it.", cached)}
+    content_range = {"Content-Range": header("Which part it is, of how much.", "bytes 0-1023/131072")}
+    behind = {"Content-Range": header("How long the file is.", "bytes */131072")}
+    return {
+        200: {"description": "The file.", "content": content, "headers": _CONTENT_HEADERS | caching},
+        206: {
+            "description": "The part that Range asks for.",
+            "content": content,
+            "headers": _CONTENT_HEADERS | caching | content_range,
+        },
+        304: {"description": "The client holds it already.", "headers": _FILE_HEADERS | caching},
+        **_REFUSALS,
+        404: _NOT_FOUND,
+        412: problem(412, "precondition_failed", 'If-Match names another version of the file; its ETag is "…".'),
+        416: problem(416, "range_not_satisfiable", "The file has 131072 bytes.") | {"headers": behind},
+        422: _NO_PARAMETERS,
+    }
+
+
+SPLIT = _file(
+    "application/vnd.apache.parquet",
+    {"type": "string", "format": "binary"},
+    "PAR1…PAR1",
+    "private, max-age=31536000, immutable",
 )
 
-from core.datasets import Datasets
-from core.web.problems import ERRORS_SHOWN, FieldError, InvalidFields, Malformed, Problem, json_pointer
-from serving_api.snapshots.manifest import NAME, Manifest
-from serving_api.texts.parameters import FilterParameters, LabelName, Order
-from serving_api.texts.query import Mismatch, TextsQuery, check_search, labelled_texts_query
-
-BODY_BYTES = 64 * 2**10
-REWRITE_BYTES = 2**20
-_MOST_IDS = 10_000
-
-_SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
-_MOST_SPLITS = 20
-# By how much the sum of the shares may miss 1: decimal fractions are not exact.
-_TOLERANCE = 1e-9
+_DOCUMENT_EXAMPLES = {
+    CARD: "# toxicity-2026-11\n",
+    CROISSANT: {"name": "toxicity-2026-11"},
+    MANIFEST_FILE: MANIFEST,
+}
 
 
-def _name(name: str) -> str:
-    if ".." in name:
-        raise ValueError("holds two dots side by side")
-    if name == "live":
-        raise ValueError("means the live labels to the dataset viewer")
-    return name
+def document(file: str, media_type: str) -> Responses:
+    """Describe one of the documents beside the data."""
+    example: Any = _DOCUMENT_EXAMPLES[file]
+    schema = {"type": "string" if isinstance(example, str) else "object"}
+    return _file(media_type, schema, example, "private, no-cache")
 
 
-SnapshotName = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"), AfterValidator(_name)
-]
+_DIFF_ITEM = {
+    "id": EXAMPLE_ID,
+    "change": "relabelled",
+    "label_before": "toxic",
+    "label_after": "non_toxic",
+    "split_before": "train",
+    "split_after": "train",
+}
+DIFF: Responses = {
+    200: answer(
+        "What they differ in.",
+        {"added": 120, "removed": 2, "relabelled": 7, "moved": 0, "items": [_DIFF_ITEM], "next_cursor": None},
+        model=DiffPage,
+        headers=_HEADERS | {"Link": header("Where the next page is.", "<…>; …")},
+    ),
+    304: _NOT_MODIFIED,
+    **_REFUSALS,
+    404: _NOT_FOUND,
+    409: problem(409, "invalid_cursor", "Not a cursor of this list: pass next_cursor unchanged."),
+    422: wrong_parameter("limit", "less_than_equal", "limit must be between 1 and 10000 (got 50000)."),
+}
+
+DELETED: Responses = {
+    204: {"description": "The snapshot is gone."},
+    400: _BAD_QUERY,
+    **key_refusals("admin"),
+    404: _NOT_FOUND,
+    422: _NO_PARAMETERS,
+    503: unavailable("too_busy", "Another snapshot is being written.", retry_after_seconds=5),
+}
+
+REWRITE_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {"application/json": {"schema": reference(SnapshotRewrite), "example": {"without": [EXAMPLE_ID]}}},
+}
+REWRITTEN: Responses = {
+    200: answer(
+        "The snapshot as it is now.",
+        MANIFEST | {"rewritten_at": "2026-11-28T15:00:00.120934Z"},
+        model=SnapshotManifest,
+        headers=_HEADERS,
+    ),
+    400: problem(400, "malformed_json", "Invalid JSON: EOF while parsing a string at line 1 column 11."),
+    **key_refusals("admin"),
+    404: _NOT_FOUND,
+    413: problem(413, "body_too_large", "The body is over 1048576 bytes."),
+    415: problem(415, "unsupported_media_type", "Send the body as Content-Type: application/json."),
+    422: wrong_field("/without/0", "uuid_parsing", "Input should be a valid UUID"),
+    503: unavailable("too_busy", "Another snapshot is being written.", retry_after_seconds=5),
+}
 
 
-def _of_one_split(name: str) -> str:
-    if name.lower() == "all":
-        raise ValueError("means all splits together to those who read them")
-    return name
+class ForgottenFrom(BaseModel):
+    """A snapshot that holds texts which were forgotten since."""
+
+    name: str = Field(description="The snapshot.")
+    ids: list[str] = Field(description="These texts, for `POST /snapshots/{name}/rewrite`.")
 
 
-# What `datasets` takes as one.
-SplitName = Annotated[
-    str,
-    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]{0,49}$"),
-    AfterValidator(_of_one_split),
-    Field(json_schema_extra={"pattern": r"^(?![Aa][Ll][Ll]$)[A-Za-z0-9][A-Za-z0-9_]{0,49}$"}),
-]
-Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+class ForgottenRead(BaseModel):
+    """How far forgetting has come; of the process that answers."""
 
-
-class SnapshotCreate(FilterParameters):
-    """Which labelled texts a snapshot holds, and how they are split. Filters as in `GET /texts`."""
-
-    name: SnapshotName | None = Field(
-        None,
-        description="Name, unique; else made of dataset, version and content.",
-        examples=["toxicity-2026-11"],
-        json_schema_extra={"pattern": NAME},
+    version: int = Field(description="The replica's version: no query finds what was forgotten up to it.")
+    traceless_below: int = Field(
+        description="No file of replica, search index or exports holds what was forgotten in versions below."
     )
-    splits: dict[SplitName, Share] = Field(
-        _SHARES,
-        min_length=1,
-        max_length=_MOST_SPLITS,
-        description="Share of each split; together 1.",
-        examples=[_SHARES],
-    )
-    seed: int = Field(
-        0, ge=0, le=2**63 - 1, description="Decides, with the text's id, its split: for ever.", examples=[0]
-    )
-    stratify: bool = Field(
-        False, description="Each label has these shares by itself, as nearly as texts that stay can be divided."
-    )
-    label: list[LabelName] = Field(
-        [], max_length=100, description="Only texts with one of these labels.", examples=[["toxic", "non_toxic"]]
-    )
-
-    @field_validator("splits")
-    @classmethod
-    def _add_up(cls, splits: dict[str, float]) -> dict[str, float]:
-        if abs(math.fsum(splits.values()) - 1) > _TOLERANCE:
-            raise ValueError(f"the shares add up to {math.fsum(splits.values())}, not to 1")
-        return splits
-
-    @field_validator("labelled_after", "labelled_before", mode="before")
-    @classmethod
-    def _is_text(cls, moment: object) -> object:
-        # pydantic would take a number as seconds since 1970
-        if moment is not None and not isinstance(moment, str):
-            raise ValueError("is not a time as RFC 3339 has it, like 2026-11-24T08:30:00Z")
-        return moment
-
-    @property
-    def filters(self) -> dict[str, Any]:
-        """The filters that were sent, as JSON has them, without the dataset."""
-        names = {*FilterParameters.model_fields, "label"} - {"dataset"}
-        given = self.model_dump(mode="json", include=names, exclude_unset=True, exclude_none=True)
-        if "label" in given:
-            given["label"] = sorted(set(given["label"]))
-        return {name: given[name] for name in sorted(given) if given[name] != []}
-
-    def is_answered_by(self, manifest: Manifest, dataset: str) -> bool:
-        """Whether a snapshot was made for the same request."""
-        return (manifest.dataset, manifest.shares, manifest.seed, manifest.stratified, manifest.filters) == (
-            dataset,
-            self.splits,
-            self.seed,
-            self.stratify,
-            self.filters,
-        )
+    snapshots: list[ForgottenFrom] = Field(description="Those that are to be rewritten.")
 
 
-class SnapshotRewrite(BaseModel):
-    """Which texts are taken out of a snapshot."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    without: list[UUID] = Field(
-        min_length=1,
-        max_length=_MOST_IDS,
-        description="Ids of the texts.",
-        examples=[["5f0c6f5e-3c1b-8a43-9d8e-0b6a4b8f2d11"]],
-    )
-
-
-def parse_rewrite(body: bytes) -> frozenset[str]:
-    """Read the ids of the texts that are to be taken out.
-
-    Raises:
-        Malformed: it is not JSON.
-        InvalidFields: fields are wrong; each is named by its JSON pointer.
-    """
-    try:
-        return frozenset(str(id_) for id_ in SnapshotRewrite.model_validate_json(body).without)
-    except ValidationError as error:
-        raise _refusal(error) from None
-
-
-def parse_request(body: bytes, datasets: Datasets) -> tuple[SnapshotCreate, TextsQuery]:
-    """Read a request, and which texts it means.
-
-    Raises:
-        Malformed: it is not JSON.
-        InvalidFields: fields are wrong; each is named by its JSON pointer.
-        Mismatch: they do not go together.
-    """
-    try:
-        request = SnapshotCreate.model_validate_json(body or b"{}")
-    except ValidationError as error:
-        raise _refusal(error) from None
-    try:
-        check_search(request)
-        return request, labelled_texts_query(request, request.label, datasets, Order.OLDEST)
-    except (InvalidFields, Mismatch) as problem:
-        for one in problem.extra["errors"]:
-            one["pointer"] = json_pointer([one.pop("parameter")])
-        if isinstance(problem, InvalidFields):
-            raise InvalidFields([FieldError(**one) for one in problem.extra["errors"]]) from None
-        raise
-
-
-def _refusal(error: ValidationError) -> Problem:
-    errors = error.errors(include_url=False, include_context=False, include_input=False)
-    if errors[0]["type"] == "json_invalid":
-        return Malformed(f"{errors[0]['msg']}.", code="malformed_json")
-    return InvalidFields(
-        [FieldError(e["type"], e["msg"], pointer=_pointer(e["loc"])) for e in errors[:ERRORS_SHOWN]]
-    )
-
-
-def _pointer(path: tuple[int | str, ...]) -> str:
-    """Return the JSON pointer of pydantic's location; of a member's name, which has none, its member's."""
-    return json_pointer([part for part in path if part != "[key]"])
+_FORGOTTEN_EXAMPLE = {
+    "version": 91350,
+    "traceless_below": 91351,
+    "snapshots": [{"name": "toxicity-2026-11", "ids": ["5f3c1f7e-8a6f-8c15-9d3e-0b1f6a4f2d11"]}],
+}
+FORGOTTEN: Responses = {
+    200: answer(
+        "How far it has come.",
+        _FORGOTTEN_EXAMPLE,
+        model=ForgottenRead,
+        headers={"Cache-Control": header("It may change at any moment.", "no-store")},
+    ),
+    400: problem(400, "malformed_query", "The query string is not UTF-8."),
+    **key_refusals("admin"),
+    422: wrong_parameter("x", "extra_forbidden", "Extra inputs are not permitted"),
+    503: unavailable("replica_missing", "The replica is being built.", 5),
+}

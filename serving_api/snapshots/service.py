@@ -23,21 +23,19 @@ from serving_api.replica.fair_threads import FairThreads
 from serving_api.replica.replica import Replica
 from serving_api.settings import DataSettings
 from serving_api.snapshots.diff import Differ
-from serving_api.snapshots.facts import Facts, read_facts
-from serving_api.snapshots.forgotten import Forgotten
-from serving_api.snapshots.manifest import FACTS, MANIFEST, Manifest, SplitFile
-from serving_api.snapshots.schemas import SnapshotCreate
+from serving_api.snapshots.manifest import FACTS, MANIFEST, SnapshotManifest, SplitFile
+from serving_api.snapshots.parameters import SnapshotCreate
+from serving_api.snapshots.repository import Facts, Forgotten, read_facts
 from serving_api.snapshots.splits import TWINS, Former, rewrite_twins
 from serving_api.snapshots.storage import Storage, no_snapshot, reaching_storage, storage_full
-from serving_api.snapshots.writer import Division, content_hash, make_documents, rewrite, write_splits
-from serving_api.snapshots.writer_lock import WriterLock
+from serving_api.snapshots.writer import Division, WriterLock, content_hash, make_documents, rewrite, write_splits
 from serving_api.texts import repository
 from serving_api.texts.query import TextsQuery
 from serving_api.texts.repository import Point
 from serving_api.watchdog import Crew
 
 
-def check_room(known: Sequence[Manifest], folder: Path, settings: DataSettings) -> None:
+def check_room(known: Sequence[SnapshotManifest], folder: Path, settings: DataSettings) -> None:
     """Check that one more snapshot may be written, by way of `folder`.
 
     Raises:
@@ -53,14 +51,14 @@ def check_room(known: Sequence[Manifest], folder: Path, settings: DataSettings) 
 
 
 def check_size(
-    known: Sequence[Manifest], splits: Sequence[SplitFile], folder: Path, settings: DataSettings
+    known: Sequence[SnapshotManifest], splits: Sequence[SplitFile], folder: Path, settings: DataSettings
 ) -> None:
     """Check that a snapshot with these files, which lie in `folder`, may be added; raises as `check_room` does."""
     _check_bytes(known, sum(split.bytes for split in splits), settings)
     _check_disk(folder, settings)
 
 
-def _check_bytes(known: Sequence[Manifest], more: int, settings: DataSettings) -> None:
+def _check_bytes(known: Sequence[SnapshotManifest], more: int, settings: DataSettings) -> None:
     held = sum(map(_size, known))
     if held + more > settings.snapshots_max_bytes:
         told = f"The {len(known):,} snapshots have {held:,} bytes, and SNAPSHOTS_MAX_BYTES is "
@@ -72,7 +70,7 @@ def _check_disk(folder: Path, settings: DataSettings) -> None:
         raise storage_full()
 
 
-def _refusal(detail: str, known: Sequence[Manifest]) -> Conflict:
+def _refusal(detail: str, known: Sequence[SnapshotManifest]) -> Conflict:
     advice = "Delete some first, as an administrator: DELETE /snapshots/{name}, or annotate snapshot delete NAME."
     if known:
         oldest, largest = known[-1], max(known, key=_size)
@@ -80,7 +78,7 @@ def _refusal(detail: str, known: Sequence[Manifest]) -> Conflict:
     return Conflict(f"{detail} {advice}", code="snapshot_quota")
 
 
-def _size(manifest: Manifest) -> int:
+def _size(manifest: SnapshotManifest) -> int:
     return sum(split.bytes for split in manifest.splits.values())
 
 
@@ -96,7 +94,7 @@ _DOWNLOADING_THREADS = 16
 class Created(NamedTuple):
     """The snapshot that a request asked for."""
 
-    manifest: Manifest
+    manifest: SnapshotManifest
     is_new: bool
 
 
@@ -129,7 +127,7 @@ class Snapshots:
         self.reading = FairThreads("requests for snapshots", _READING_THREADS)
         self.downloading = FairThreads("downloads", _DOWNLOADING_THREADS)
 
-    def list(self) -> list[Manifest]:
+    def list(self) -> list[SnapshotManifest]:
         """Return the manifests of all datasets that the request's key may use, the newest first.
 
         Raises:
@@ -137,7 +135,7 @@ class Snapshots:
         """
         return [one for one in self.storage.list() if is_dataset_allowed(one.dataset)]
 
-    def get(self, name: str) -> Manifest:
+    def get(self, name: str) -> SnapshotManifest:
         """Return a snapshot's manifest.
 
         Raises:
@@ -209,7 +207,7 @@ class Snapshots:
         log.info("snapshot.written", name=manifest.name, rows=sum(split.rows for split in splits.values()))
         return Created(manifest, True)
 
-    def rewrite(self, name: str, without: Set[str]) -> Manifest:
+    def rewrite(self, name: str, without: Set[str]) -> SnapshotManifest:
         """Take the texts with these ids out of a snapshot, and return its manifest.
 
         Where one was in it, the hashes of its splits and of its content become others.
@@ -247,17 +245,17 @@ class Snapshots:
             log.info("snapshot.deleted", name=name)
 
 
-def _former(storage: Storage, follows: list[Manifest]) -> Former:
+def _former(storage: Storage, follows: list[SnapshotManifest]) -> Former:
     return Former(_read_places(storage, follows), _read_twins(storage, follows))
 
 
-def _read_twins(storage: Storage, follows: list[Manifest]) -> Iterator[pa.RecordBatch]:
+def _read_twins(storage: Storage, follows: list[SnapshotManifest]) -> Iterator[pa.RecordBatch]:
     for manifest in follows:
         with storage.open(manifest.name, TWINS) as file:
             yield from parquet.ParquetFile(file).iter_batches(_IDS_AT_ONCE)
 
 
-def _read_places(storage: Storage, follows: list[Manifest]) -> Iterator[tuple[int, pa.RecordBatch]]:
+def _read_places(storage: Storage, follows: list[SnapshotManifest]) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yield what earlier snapshots placed: of each split its place among the names in order, and ids."""
     for manifest in follows:
         for place, name in enumerate(sorted(manifest.splits)):
@@ -266,7 +264,7 @@ def _read_places(storage: Storage, follows: list[Manifest]) -> Iterator[tuple[in
                     yield place, batch
 
 
-def _followed(known: list[Manifest], request: SnapshotCreate, dataset: str) -> list[Manifest]:
+def _followed(known: list[SnapshotManifest], request: SnapshotCreate, dataset: str) -> list[SnapshotManifest]:
     """Return the snapshots whose texts keep their splits in the one asked for, if it is stratified."""
     asked = (dataset, request.splits, request.seed)
     return [
@@ -276,7 +274,9 @@ def _followed(known: list[Manifest], request: SnapshotCreate, dataset: str) -> l
     ]
 
 
-def _find(known: list[Manifest], request: SnapshotCreate, dataset: str, point: Point) -> Manifest | None:
+def _find(
+    known: list[SnapshotManifest], request: SnapshotCreate, dataset: str, point: Point
+) -> SnapshotManifest | None:
     """Return what the same request made of the same version."""
     prefix = f"{dataset}-{point.version}-"
     for one in known:
@@ -295,9 +295,9 @@ def _find(known: list[Manifest], request: SnapshotCreate, dataset: str, point: P
 
 def _manifest(
     request: SnapshotCreate, dataset: str, point: Point, splits: dict[str, SplitFile], follows: list[str]
-) -> Manifest:
+) -> SnapshotManifest:
     digest = content_hash(splits)
-    return Manifest(
+    return SnapshotManifest(
         name=request.name or f"{dataset}-{point.version}-{digest[:12]}",
         created_at=datetime.now(UTC),
         dataset=dataset,
@@ -313,7 +313,7 @@ def _manifest(
     )
 
 
-def finish(folder: Path, manifest: Manifest, facts: Facts) -> None:
+def finish(folder: Path, manifest: SnapshotManifest, facts: Facts) -> None:
     """Write what says of a snapshot what it is."""
     for path, content in make_documents(manifest, facts).items():
         (folder / path).write_bytes(content)

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pyarrow import compute as pc
 from pyarrow import parquet
 
-from serving_api.snapshots.manifest import Manifest
+from serving_api.snapshots.manifest import SnapshotManifest
 from serving_api.snapshots.storage import Storage
 from serving_api.texts.query import TextsQuery, conditions
 
@@ -63,7 +63,7 @@ def write_twins(cursor: duckdb.DuckDBPyConnection, query: TextsQuery, folder: Pa
     _write(cursor.execute(statement, values).to_arrow_reader(_ROWS_AT_ONCE), folder)
 
 
-def rewrite_twins(storage: Storage, manifest: Manifest, without: Set[str], folder: Path) -> None:
+def rewrite_twins(storage: Storage, manifest: SnapshotManifest, without: Set[str], folder: Path) -> None:
     """Write them again without what must be forgotten, texts and roots."""
     if manifest.stratified:
         unwanted = pa.array(sorted(without), pa.string())

@@ -22,7 +22,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pydantic import ValidationError
 
 from core.web.problems import Conflict, NotFound, Unavailable
-from serving_api.snapshots.manifest import MANIFEST, NAME, Manifest
+from serving_api.snapshots.manifest import MANIFEST, NAME, SnapshotManifest
 
 log = structlog.get_logger()
 
@@ -49,9 +49,11 @@ class Storage:
         protocol = url.split("://", 1)[0] if "://" in url else "file"
         self.fs, self.root = fsspec.core.url_to_fs(url, **_OPTIONS.get(protocol, {}))
         self.is_local = isinstance(self.fs, LocalFileSystem)
-        self._manifests: dict[str, tuple[str, Manifest]] = {}  # by name: what the listing says of it, and it
+        self._manifests: dict[
+            str, tuple[str, SnapshotManifest]
+        ] = {}  # by name: what the listing says of it, and it
 
-    def list(self) -> list[Manifest]:
+    def list(self) -> list[SnapshotManifest]:
         """Return all manifests, the newest first.
 
         Raises:
@@ -73,7 +75,7 @@ class Storage:
         newest = sorted((manifest for _, manifest in held.values()), key=lambda one: one.name)
         return sorted(newest, key=lambda one: one.created_at, reverse=True)
 
-    def get(self, name: str) -> Manifest:
+    def get(self, name: str) -> SnapshotManifest:
         """Return a snapshot's manifest.
 
         Raises:
@@ -82,7 +84,7 @@ class Storage:
         """
         content = self.read(name, MANIFEST)
         try:
-            return Manifest.model_validate_json(content)
+            return SnapshotManifest.model_validate_json(content)
         except ValidationError as error:
             log.warning("snapshot.unreadable", name=name, error=str(error))
             raise NotFound("The snapshot's manifest cannot be read.", code="snapshot_not_found") from error
@@ -112,7 +114,7 @@ class Storage:
             else:
                 self._upload(folder, name)
 
-    def replace(self, folder: Path, manifest: Manifest) -> None:
+    def replace(self, folder: Path, manifest: SnapshotManifest) -> None:
         """Put another version of a snapshot in the place of its old one, at once, from a local folder.
 
         The new one's Parquet files have other names. `prune` removes the old ones.
@@ -140,7 +142,7 @@ class Storage:
             else:
                 self._delete_from_bucket(target)
 
-    def prune(self, manifest: Manifest) -> None:
+    def prune(self, manifest: SnapshotManifest) -> None:
         """Remove the Parquet files in a snapshot's folder that are not its own any more."""
         kept = {split.path for split in manifest.splits.values()}
         with reaching_storage():
@@ -271,7 +273,7 @@ def reaching_storage() -> Iterator[None]:
 
 
 def storage_full() -> Unavailable:
-    """Return the refusal of whoever wants a snapshot for which there is no space."""
+    """Return the refusal of a snapshot for which there is no disk space."""
     return Unavailable("There is no space for the snapshot.", code="storage_full", retry_after_seconds=60)
 
 

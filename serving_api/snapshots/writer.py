@@ -1,9 +1,13 @@
-"""Writes a snapshot's Parquet files from one version of the replica, and rewrites them without forgotten texts."""
+"""Writes a snapshot's Parquet files from one version of the replica, one snapshot at a time."""
 
+import fcntl
 import hashlib
 import io
+import secrets
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,20 +19,67 @@ import pyarrow as pa
 from pyarrow import compute as pc
 from pyarrow import parquet
 
+from core.web.problems import Unavailable
 from serving_api import columns
 from serving_api.exports.formats import COMPARED, DICTIONARY, with_zone
 from serving_api.exports.repository import schema_of, spans
 from serving_api.snapshots.card import make_card
 from serving_api.snapshots.croissant import make_croissant
-from serving_api.snapshots.facts import Facts
-from serving_api.snapshots.manifest import CARD, CROISSANT, FACTS, Manifest, SplitFile
+from serving_api.snapshots.manifest import CARD, CROISSANT, FACTS, SnapshotManifest, SplitFile
+from serving_api.snapshots.repository import Facts
 from serving_api.snapshots.splits import Former, assign, hashed, place_of, write_twins
-from serving_api.snapshots.storage import Storage
+from serving_api.snapshots.storage import Storage, remove
 from serving_api.texts.parameters import Order
 from serving_api.texts.query import TextsQuery, conditions
 
+_LOCK = ".lock"
+_WRITING = ".writing-"
 
-def make_documents(manifest: Manifest, facts: Facts) -> dict[str, bytes]:
+
+class WriterLock:
+    """Admits one writer of snapshots among all threads and processes that share a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._thread = threading.Lock()
+
+    @contextmanager
+    def hold(self) -> Iterator[Path]:
+        """Give a new empty folder, removed at the end unless it was moved; removes those of dead writers.
+
+        Raises:
+            Unavailable: another snapshot is being written.
+            OSError: the folder may not be written.
+        """
+        if not self._thread.acquire(blocking=False):
+            raise _taken()
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with (self._folder / _LOCK).open("w") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a process that dies lets go of it
+                except BlockingIOError as error:
+                    raise _taken() from error
+                yield from self._new_folder()
+        finally:
+            self._thread.release()
+
+    def _new_folder(self) -> Iterator[Path]:
+        for left in self._folder.glob(f"{_WRITING}*"):
+            remove(left)
+        folder = self._folder / f"{_WRITING}{secrets.token_hex(8)}"
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            remove(folder)
+
+
+def _taken() -> Unavailable:
+    return Unavailable("Another snapshot is being written.", code="too_busy", retry_after_seconds=5)
+
+
+def make_documents(manifest: SnapshotManifest, facts: Facts) -> dict[str, bytes]:
     """Return the documents by their paths.
 
     Whoever rewrites a snapshot, of whose version nothing else is left, finds the facts in it.
@@ -44,7 +95,7 @@ def make_documents(manifest: Manifest, facts: Facts) -> dict[str, bytes]:
 _GROUP_ROWS = 65_536
 _GROUP_BYTES = 16 * 2**20
 _PIECE_ROWS = 512
-# What rows are long by.
+# The columns that can make a row long.
 _LONG = ("text", "metadata", "enrichment")
 _ORDER = [("labelled_at", "ascending"), ("id", "ascending")]
 _BLOOM_FALSE_POSITIVES = 0.05
@@ -144,7 +195,7 @@ class SplitWriter:
             self._labels["null" if one["values"] is None else one["values"]] += one["counts"]
 
     def _open(self, rows: int) -> parquet.ParquetWriter:
-        """Begin the file; its Bloom filters fit the first group, which is the largest, or the only one."""
+        """Begin the file; its Bloom filters are sized for the first row group, the largest one."""
         return parquet.ParquetWriter(
             self._hashing,
             self._schema,
@@ -158,7 +209,7 @@ class SplitWriter:
         )
 
 
-# As many as DuckDB makes at a time.
+# The size of DuckDB's own batches.
 _BATCH_ROWS = 2048
 
 
@@ -231,7 +282,7 @@ def _read(cursor: duckdb.DuckDBPyConnection, query: TextsQuery, division: Divisi
 _ROWS_AT_ONCE = 2048
 
 
-def rewrite(storage: Storage, old: Manifest, without: Set[str], folder: Path) -> Manifest:
+def rewrite(storage: Storage, old: SnapshotManifest, without: Set[str], folder: Path) -> SnapshotManifest:
     """Write into `folder` the files of those splits that hold any of the ids, without them.
 
     Returns the manifest of what the snapshot is then; the old one, if it holds none of them.
@@ -248,7 +299,9 @@ def rewrite(storage: Storage, old: Manifest, without: Set[str], folder: Path) ->
     return old.model_copy(update=changes)
 
 
-def _rewrite_split(storage: Storage, old: Manifest, name: str, without: Set[str], folder: Path) -> SplitFile:
+def _rewrite_split(
+    storage: Storage, old: SnapshotManifest, name: str, without: Set[str], folder: Path
+) -> SplitFile:
     split = old.splits[name]
     with storage.open(old.name, split.path) as file:
         written = _write(file, without, folder, f"data/{name}.parquet")

@@ -8,10 +8,10 @@ from core.web.negotiation import Router
 from serving_api.dependencies import GUARDS, ReplicaDep
 from serving_api.replica.replica import Replica
 from serving_api.responses import base_url, is_held, replica_headers
-from serving_api.viewer import documentation as docs
 from serving_api.viewer import parameters as asked
+from serving_api.viewer import schemas
 from serving_api.viewer.refusals import ViewerRoute
-from serving_api.viewer.service import Answered, Viewer
+from serving_api.viewer.service import Viewer, ViewerAnswer
 
 
 async def _viewer(request: Request) -> Viewer:
@@ -23,25 +23,10 @@ ConfigQuery = Annotated[asked.ConfigParameters, Query()]
 SplitQuery = Annotated[asked.SplitParameters, Query()]
 
 
-def make_viewer_router() -> Router:
-    """Return the paths of the dataset viewer."""
-    router = Router(dependencies=GUARDS, tags=["dataset viewer"], route_class=ViewerRoute)
-    for path, endpoint, summary in (
-        ("/is-valid", get_validity, "What the viewer can do"),
-        ("/splits", get_splits, "Configs and splits"),
-        ("/first-rows", get_first_rows, "The first rows of a split"),
-        ("/rows", get_rows, "Rows of a split"),
-        ("/search", search_rows, "Rows that hold words"),
-        ("/filter", filter_rows, "Rows that fit a condition"),
-        ("/parquet", get_parquet, "Parquet files"),
-        ("/size", get_size, "Rows and bytes"),
-        ("/info", get_info, "Metadata"),
-        ("/statistics", get_statistics, "Statistics of columns"),
-    ):
-        router.add_api_route(path, endpoint, summary=summary, responses=docs.RESPONSES[path])
-    return router
+router = Router(dependencies=GUARDS, tags=["dataset viewer"], route_class=ViewerRoute)
 
 
+@router.get("/is-valid", summary="What the viewer can do", responses=schemas.RESPONSES["/is-valid"])
 async def get_validity(
     request: Request,
     parameters: Annotated[asked.ValidityParameters, Query()],
@@ -52,6 +37,7 @@ async def get_validity(
     return _send(request, replica, await viewer.validity(parameters))
 
 
+@router.get("/splits", summary="Configs and splits", responses=schemas.RESPONSES["/splits"])
 async def get_splits(
     request: Request, parameters: ConfigQuery, viewer: ViewerDep, replica: ReplicaDep
 ) -> Response:
@@ -59,6 +45,7 @@ async def get_splits(
     return _send(request, replica, await viewer.splits(parameters))
 
 
+@router.get("/first-rows", summary="The first rows of a split", responses=schemas.RESPONSES["/first-rows"])
 async def get_first_rows(
     request: Request, parameters: SplitQuery, viewer: ViewerDep, replica: ReplicaDep
 ) -> Response:
@@ -70,6 +57,7 @@ async def get_first_rows(
     return _send(request, replica, await viewer.first_rows(parameters))
 
 
+@router.get("/rows", summary="Rows of a split", responses=schemas.RESPONSES["/rows"])
 async def get_rows(
     request: Request,
     parameters: Annotated[asked.RowsParameters, Query()],
@@ -78,12 +66,13 @@ async def get_rows(
 ) -> Response:
     """Get rows of a split.
 
-    Live ones are in the order of their labels, the oldest first, so that what is labelled comes at the end; only
-    a label that is withdrawn moves those behind it. To see the same rows again and again, ask for a snapshot.
+    Live rows are in the order of their labels, oldest first: new labels come at the end, and only a withdrawn
+    label moves the rows behind it. Use a snapshot if rows must keep their places.
     """
     return _send(request, replica, await viewer.rows(parameters))
 
 
+@router.get("/search", summary="Rows that hold words", responses=schemas.RESPONSES["/search"])
 async def search_rows(
     request: Request,
     parameters: Annotated[asked.SearchParameters, Query()],
@@ -97,9 +86,10 @@ async def search_rows(
     return _send(request, replica, await viewer.search(parameters))
 
 
+@router.get("/filter", summary="Rows that fit a condition", responses=schemas.RESPONSES["/filter"])
 async def filter_rows(
     request: Request,
-    parameters: Annotated[asked.FilterParameters, Query()],
+    parameters: Annotated[asked.RowFilterParameters, Query()],
     viewer: ViewerDep,
     replica: ReplicaDep,
 ) -> Response:
@@ -111,30 +101,42 @@ async def filter_rows(
     return _send(request, replica, await viewer.filter(parameters))
 
 
+@router.get("/parquet", summary="Parquet files", responses=schemas.RESPONSES["/parquet"])
 async def get_parquet(
     request: Request, parameters: ConfigQuery, viewer: ViewerDep, replica: ReplicaDep
 ) -> Response:
     """List the Parquet files of snapshots.
 
-    `live` has none, for nobody knows its size before it is written: `GET /export.parquet` writes it.
+    `live` has none here: use `GET /export.parquet`.
     """
     return _send(request, replica, await viewer.parquet(parameters, base_url(request)))
 
 
+@router.get("/croissant", summary="Croissant description", responses=schemas.RESPONSES["/croissant"])
+async def get_croissant(
+    request: Request, parameters: ConfigQuery, viewer: ViewerDep, replica: ReplicaDep
+) -> Response:
+    """Describe a config as Croissant 1.1, with the addresses of its files; without `config` the live labels."""
+    return _send(request, replica, await viewer.croissant(parameters, base_url(request)))
+
+
+@router.get("/size", summary="Rows and bytes", responses=schemas.RESPONSES["/size"])
 async def get_size(request: Request, parameters: ConfigQuery, viewer: ViewerDep, replica: ReplicaDep) -> Response:
     """Count rows and bytes.
 
-    `num_bytes_memory` is what Arrow takes for live rows, without marks of what is null; of snapshots, what their
-    files' columns take before compression. `live` has no Parquet file: 0 bytes.
+    `num_bytes_memory` of live rows is their size in Arrow, without validity bitmaps; of snapshots, the size of the
+    files' columns before compression. `live` has no Parquet file: 0 bytes.
     """
     return _send(request, replica, await viewer.size(parameters))
 
 
+@router.get("/info", summary="Metadata", responses=schemas.RESPONSES["/info"])
 async def get_info(request: Request, parameters: ConfigQuery, viewer: ViewerDep, replica: ReplicaDep) -> Response:
-    """Get the metadata that `datasets.DatasetInfo` holds; the description is what annotators are told."""
+    """Get the metadata that `datasets.DatasetInfo` holds; the description is the annotators' guidelines."""
     return _send(request, replica, await viewer.info(parameters))
 
 
+@router.get("/statistics", summary="Statistics of columns", responses=schemas.RESPONSES["/statistics"])
 async def get_statistics(
     request: Request, parameters: SplitQuery, viewer: ViewerDep, replica: ReplicaDep
 ) -> Response:
@@ -146,7 +148,7 @@ async def get_statistics(
     return _send(request, replica, await viewer.statistics(parameters))
 
 
-def _send(request: Request, replica: Replica, answered: Answered) -> Response:
+def _send(request: Request, replica: Replica, answered: ViewerAnswer) -> Response:
     """Send an answer, or 304 to a client that holds it already."""
     headers = {"Cache-Control": "private, no-cache"}
     if answered.point:

@@ -42,7 +42,7 @@ class ConfigParameters(DatasetParameters):
 
 
 class ValidityParameters(ConfigParameters):
-    """What is to be looked at."""
+    """Which dataset, config and split to look at."""
 
     split: Word | None = Field(None, description="Split; `live` has one, `train`.", examples=["train"])
 
@@ -64,7 +64,7 @@ class RowsParameters(SplitParameters):
 
 
 class SearchParameters(RowsParameters):
-    """What is searched for."""
+    """Words to search for, and the page."""
 
     query: Query = Field(
         description="Words that the text holds, whole, in any order; upper and lower case are the same. "
@@ -73,7 +73,7 @@ class SearchParameters(RowsParameters):
     )
 
 
-class FilterParameters(RowsParameters):
+class RowFilterParameters(RowsParameters):
     """Which rows are listed, and in which order."""
 
     where: Sql | None = Field(

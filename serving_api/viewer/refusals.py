@@ -1,12 +1,14 @@
 """Refusals that clients of either kind can read: problems, with what the original sends in them."""
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
 from core.web.app import field_error
+from core.web.openapi import header, wrong_parameter
 from core.web.problems import InvalidFields, NotFound, Problem
 
 # What the original calls them. A clients' library looks at these, and at `error`.
@@ -66,3 +68,22 @@ def no_split(name: str, config: str, known: list[str]) -> NotFound:
     return NotFound(
         f"There is no split {name!r} of {config}; there are: {', '.join(known)}.", code="split_not_found"
     )
+
+
+def documented(described: dict[str, Any], error: str, code: str) -> dict[str, Any]:
+    """Add what the original sends in a refusal."""
+    content = {
+        kind: media | {"example": media["example"] | {"error": error}}
+        for kind, media in described["content"].items()
+    }
+    more = {"X-Error-Code": header("The original's name of it.", code)}
+    return described | {"content": content, "headers": described.get("headers", {}) | more}
+
+
+def documented_wrong(parameter: str, code: str, detail: str) -> dict[str, Any]:
+    wrong = wrong_parameter(parameter, code, detail)
+    return documented(wrong, f"Parameter '{parameter}': {detail}", "InvalidParameter")
+
+
+NO_CONFIG = "There is no config 'x' of toxicity: it is live, or the name of a snapshot."
+TOO_BUSY = "Too many queries are waiting."

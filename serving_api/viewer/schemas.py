@@ -1,8 +1,15 @@
-"""What the dataset viewer sends; shapes and names are the original's."""
+"""What the dataset viewer sends, and what OpenAPI says of it; shapes and names are the original's."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
+
+from core.web.openapi import Responses, answer, header, key_refusals, problem, unavailable
+from serving_api.columns import EXAMPLE_ITEM
+from serving_api.texts.schemas import REPLICA_HEADERS
+from serving_api.viewer.features import LIVE, feature_types, features
+from serving_api.viewer.refusals import NO_CONFIG, TOO_BUSY, documented, documented_wrong
+from serving_api.viewer.statistics import STATISTICS_EXAMPLE, Statistics
 
 Cell = str | int | float | None
 
@@ -25,7 +32,7 @@ class SplitItem(BaseModel):
     split: str
 
 
-class Job(BaseModel):
+class UnfinishedJob(BaseModel):
     """Something that is not ready: here nothing ever is."""
 
     dataset: str
@@ -38,8 +45,8 @@ class Splits(BaseModel):
     """Configs and their splits."""
 
     splits: list[SplitItem]
-    pending: list[Job]
-    failed: list[Job]
+    pending: list[UnfinishedJob]
+    failed: list[UnfinishedJob]
 
 
 class FeatureType(BaseModel):
@@ -96,9 +103,23 @@ class ParquetFiles(BaseModel):
 
     parquet_files: list[ParquetFile]
     features: dict[str, FeatureType] | None = None
-    pending: list[Job]
-    failed: list[Job]
+    pending: list[UnfinishedJob]
+    failed: list[UnfinishedJob]
     partial: bool
+
+
+class Croissant(BaseModel):
+    """JSON-LD by http://mlcommons.org/croissant/1.1; further members are the specification's."""
+
+    model_config = ConfigDict(extra="allow")
+
+    context: dict[str, object] = Field(alias="@context")
+    type_: str = Field(alias="@type")
+    conformsTo: str  # noqa: N815 - the specification's name
+    name: str
+    description: str
+    distribution: list[dict[str, object]]
+    recordSet: list[dict[str, object]]  # noqa: N815
 
 
 class _Size(BaseModel):
@@ -146,8 +167,8 @@ class Size(BaseModel):
     """How many rows and bytes there are; `pending` and `failed` only of a whole dataset."""
 
     size: SizesOfDataset | SizesOfConfig
-    pending: list[Job] = []
-    failed: list[Job] = []
+    pending: list[UnfinishedJob] = []
+    failed: list[UnfinishedJob] = []
     partial: bool
 
 
@@ -160,7 +181,7 @@ class SplitInfo(BaseModel):
     dataset_name: str
 
 
-class Version(BaseModel):
+class DatasetVersion(BaseModel):
     """A version as `datasets.Version` has it; it says nothing here."""
 
     version_str: str
@@ -180,7 +201,7 @@ class DatasetInfo(BaseModel):
     builder_name: str
     dataset_name: str
     config_name: str
-    version: Version
+    version: DatasetVersion
     splits: dict[str, SplitInfo]
     download_size: int
     dataset_size: int
@@ -190,54 +211,121 @@ class Info(BaseModel):
     """Metadata of a config, or of all of them by name."""
 
     dataset_info: DatasetInfo | dict[str, DatasetInfo]
-    pending: list[Job] = []
-    failed: list[Job] = []
+    pending: list[UnfinishedJob] = []
+    failed: list[UnfinishedJob] = []
     partial: bool
 
 
-class Histogram(BaseModel):
-    """How many values lie between one edge and the next."""
+_SPLIT = {"dataset": "toxicity", "config": "toxicity-2026-11", "split": "train"}
+_LIVE = {"dataset": "toxicity", "config": "live", "split": "train"}
+_ROW = EXAMPLE_ITEM | {
+    "votes": '{"toxic": 3, "non_toxic": 1}',
+    "metadata": '{"thread": 4}',
+    "enrichment": "{}",
+}
+_ROWS = [{"row_idx": 234, "row": _ROW, "truncated_cells": []}]
+_NOTHING: dict[str, Any] = {"pending": [], "failed": []}
+_PAGE = {
+    "features": features(LIVE),
+    "rows": _ROWS,
+    "num_rows_total": 4711,
+    "num_rows_per_page": 100,
+    "partial": False,
+}
+_BYTES = {
+    "num_bytes_parquet_files": 128000,
+    "num_bytes_memory": 402112,
+    "num_rows": 800,
+    "estimated_num_rows": None,
+}
+_NAME = {"dataset": "toxicity", "config": "toxicity-2026-11"}
+_CONFIG_SIZE = _NAME | _BYTES | {"num_columns": len(LIVE)}
+_SIZE = {
+    "size": {
+        "dataset": {"dataset": "toxicity"} | _BYTES,
+        "configs": [_CONFIG_SIZE],
+        "splits": [_CONFIG_SIZE | {"split": "train"}],
+    },
+    **_NOTHING,
+    "partial": False,
+}
+_INFO = {
+    "description": "Decide whether the text is **toxic**.",
+    "citation": "",
+    "homepage": "",
+    "license": "",
+    "features": feature_types(LIVE),
+    "builder_name": "parquet",
+    "dataset_name": "toxicity",
+    "config_name": "toxicity-2026-11",
+    "version": {"version_str": "0.0.0", "major": 0, "minor": 0, "patch": 0},
+    "splits": {
+        "train": {"name": "train", "num_bytes": 402112, "num_examples": 800, "dataset_name": "toxicity"},
+    },
+    "download_size": 128000,
+    "dataset_size": 402112,
+}
+_URL = "http://127.0.0.1:9000/snapshots/toxicity-2026-11/train.parquet"
+_PARQUET = {
+    "parquet_files": [_SPLIT | {"url": _URL, "filename": "train.parquet", "size": 128000}],
+    **_NOTHING,
+    "partial": False,
+}
 
-    hist: list[int]
-    bin_edges: list[float | str]
+_CROISSANT = {
+    "@context": {"@vocab": "https://schema.org/", "cr": "http://mlcommons.org/croissant/"},
+    "@type": "sc:Dataset",
+    "conformsTo": "http://mlcommons.org/croissant/1.1",
+    "name": "toxicity-2026-11",
+    "description": "800 texts of the dataset toxicity, labelled by people.",
+    "distribution": [{"@type": "cr:FileObject", "@id": "train.parquet", "contentUrl": _URL}],
+    "recordSet": [{"@type": "cr:RecordSet", "@id": "split-train", "name": "split-train"}],
+}
+
+_ETAG = {"ETag": header("For If-None-Match.", '"9f86d081884c7d659a2feaa0c55ad015"')}
+_OF_LIVE = {
+    name: described | {"description": f"{described['description']} Of live labels only."}
+    for name, described in REPLICA_HEADERS.items()
+    if name.startswith("X-")
+}
+_HEADERS = {"Cache-Control": REPLICA_HEADERS["Cache-Control"]} | _OF_LIVE | _ETAG
 
 
-class _Counts(BaseModel):
-    nan_count: int = Field(description="Nulls.")
-    nan_proportion: float
+_LENGTH = documented_wrong("length", "less_than_equal", "length must be between 1 and 100 (got 500).")
+_UNKNOWN = documented_wrong("x", "extra_forbidden", "Extra inputs are not permitted")
+_WHERE = documented_wrong(
+    "where", "invalid_where", "At character 1: there is no column 'lable'; there are: id, dataset, text, label, …"
+)
 
 
-class Distribution(_Counts):
-    """Of numbers, of times, or of the lengths of texts."""
-
-    min: float | str | None
-    max: float | str | None
-    mean: float | str | None
-    median: float | str | None = Field(description="Of numbers and times an estimate.")
-    std: float | str | None
-    histogram: Histogram | None
-
-
-class Frequencies(_Counts):
-    """Of labels."""
-
-    no_label_count: int
-    no_label_proportion: float
-    n_unique: int
-    frequencies: dict[str, int]
+def _responses(
+    model: type, example: Any, wrong: dict[str, Any] = _UNKNOWN, headers: dict[str, Any] | None = None
+) -> Responses:
+    return {
+        200: answer("Successful Response", example, model=model, headers=headers or _HEADERS),
+        304: {"description": "The client holds this answer already.", "headers": headers or _HEADERS},
+        400: problem(400, "malformed_query", "The query string is not UTF-8."),
+        **key_refusals("read"),
+        404: documented(problem(404, "config_not_found", NO_CONFIG), NO_CONFIG, "ResponseNotFound"),
+        422: wrong,
+        503: documented(unavailable("too_busy", TOO_BUSY), TOO_BUSY, "ResponseNotReady"),
+    }
 
 
-class ColumnStatistics(BaseModel):
-    """Of one column."""
+_WITHOUT_REPLICA = {name: described for name, described in _HEADERS.items() if not name.startswith("X-")}
+_EVERYTHING = dict.fromkeys(("preview", "viewer", "search", "filter", "statistics"), True)
+_FIRST = _LIVE | {"features": features(LIVE), "rows": _ROWS, "truncated": True}
 
-    column_name: str
-    column_type: Literal["string_label", "string_text", "int", "float", "datetime"]
-    column_statistics: Distribution | Frequencies
-
-
-class Statistics(BaseModel):
-    """Of each column."""
-
-    num_examples: int
-    statistics: list[ColumnStatistics]
-    partial: bool
+RESPONSES: dict[str, Responses] = {
+    "/is-valid": _responses(Validity, _EVERYTHING, headers=_WITHOUT_REPLICA),
+    "/splits": _responses(Splits, {"splits": [_LIVE, _SPLIT], **_NOTHING}, headers=_WITHOUT_REPLICA),
+    "/first-rows": _responses(FirstRows, _FIRST),
+    "/rows": _responses(RowsPage, _PAGE, _LENGTH),
+    "/search": _responses(RowsPage, _PAGE, _LENGTH),
+    "/filter": _responses(RowsPage, _PAGE, _WHERE),
+    "/parquet": _responses(ParquetFiles, _PARQUET, headers=_WITHOUT_REPLICA),
+    "/croissant": _responses(Croissant, _CROISSANT, headers=_WITHOUT_REPLICA),
+    "/size": _responses(Size, _SIZE, headers=_WITHOUT_REPLICA),
+    "/info": _responses(Info, {"dataset_info": _INFO, "partial": False}, headers=_WITHOUT_REPLICA),
+    "/statistics": _responses(Statistics, STATISTICS_EXAMPLE),
+}

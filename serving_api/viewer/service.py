@@ -15,21 +15,21 @@ from serving_api.replica.query_pool import QueryPool
 from serving_api.search.follower import SearchFollower
 from serving_api.search.matching import Match, Search
 from serving_api.settings import ReplicaSettings
+from serving_api.snapshots.croissant import make_croissant, make_live_croissant
 from serving_api.snapshots.service import Snapshots
 from serving_api.texts.parameters import DatasetParameters, FilterParameters, Order
 from serving_api.texts.query import TextsQuery, choose_dataset
 from serving_api.texts.repository import Point
 from serving_api.texts.service import Answers
-from serving_api.viewer import descriptions, live, rendering, snapshot
+from serving_api.viewer import descriptions, live, stored
+from serving_api.viewer import descriptions as rendering
 from serving_api.viewer import parameters as asked
-from serving_api.viewer.cache import Kept
-from serving_api.viewer.columns import LIVE as COLUMNS
-from serving_api.viewer.conditions import read_filter
+from serving_api.viewer.conditions import Slice, Span
 from serving_api.viewer.descriptions import ConfigFacts, SplitFacts
-from serving_api.viewer.parquet_rows import SplitReader
+from serving_api.viewer.features import LIVE as COLUMNS
 from serving_api.viewer.refusals import no_dataset, no_split
-from serving_api.viewer.slices import Slice, Span
-from serving_api.viewer.stored import LIVE, LIVE_SPLIT, Stored
+from serving_api.viewer.stored import LIVE, LIVE_SPLIT, FileResults, SplitReader, StoredSnapshots
+from serving_api.viewer.where import read_filter
 
 Connection = duckdb.DuckDBPyConnection
 OfLive = Callable[[Connection, Point], bytes]
@@ -44,7 +44,7 @@ class Split(NamedTuple):
     split: str
 
 
-class Answered(NamedTuple):
+class ViewerAnswer(NamedTuple):
     """The body of an answer and its validator."""
 
     body: bytes
@@ -68,15 +68,15 @@ class Viewer:
         self._answers = answers
         self._search = search
         self._datasets = datasets
-        self._kept = Kept()
-        self._stored = Stored(snapshots, self._kept)
+        self._kept = FileResults()
+        self._stored = StoredSnapshots(snapshots, self._kept)
         self._memory = open_memory(settings)  # what snapshots are queried in
 
     def close(self) -> None:
         """Let the memory go; the pool of files must have ended before."""
         self._memory.close()
 
-    async def rows(self, parameters: asked.RowsParameters) -> Answered:
+    async def rows(self, parameters: asked.RowsParameters) -> ViewerAnswer:
         """Return rows of a split."""
         split, span = self._split(parameters), _span(parameters)
         return await self._answer(
@@ -86,7 +86,7 @@ class Viewer:
             lambda _, reader: rendering.page(reader.columns, Slice(reader.read_span(span), reader.rows)),
         )
 
-    async def first_rows(self, parameters: asked.SplitParameters) -> Answered:
+    async def first_rows(self, parameters: asked.SplitParameters) -> ViewerAnswer:
         """Return the first rows of a split, shortened if they are long."""
         split, span = self._split(parameters), Span(0, asked.LENGTH)
         named = split._asdict()
@@ -101,7 +101,7 @@ class Viewer:
             ),
         )
 
-    async def filter(self, parameters: asked.FilterParameters) -> Answered:
+    async def filter(self, parameters: asked.RowFilterParameters) -> ViewerAnswer:
         """Return rows of a split that fit a condition.
 
         Raises:
@@ -115,12 +115,12 @@ class Viewer:
 
         def of_snapshot(cursor: Connection, reader: SplitReader) -> bytes:
             wanted = read_filter(parameters.where, parameters.orderby, reader.columns)
-            return rendering.page(reader.columns, snapshot.filter_rows(cursor, reader, wanted, span))
+            return rendering.page(reader.columns, stored.filter_rows(cursor, reader, wanted, span))
 
         key = f"filter {span} {parameters.where!r} {parameters.orderby!r}"
         return await self._answer(split, key, of_live, of_snapshot)
 
-    async def search(self, parameters: asked.SearchParameters) -> Answered:
+    async def search(self, parameters: asked.SearchParameters) -> ViewerAnswer:
         """Return rows of a split that hold the words of a search, the best first."""
         split, span = self._split(parameters), _span(parameters)
         until = self._pool.until()
@@ -132,27 +132,27 @@ class Viewer:
 
         def of_snapshot(cursor: Connection, reader: SplitReader) -> bytes:
             search = Search(parameters.query, Match.WORDS)
-            return rendering.page(reader.columns, snapshot.search_rows(cursor, reader, search, span))
+            return rendering.page(reader.columns, stored.search_rows(cursor, reader, search, span))
 
         return await self._answer(split, f"search {span} {parameters.query!r}", of_live, of_snapshot)
 
-    async def statistics(self, parameters: asked.SplitParameters) -> Answered:
+    async def statistics(self, parameters: asked.SplitParameters) -> ViewerAnswer:
         """Return the statistics of a split's columns."""
         split = self._split(parameters)
         return await self._answer(
             split,
             "statistics",
             lambda cursor, _: orjson.dumps(live.statistics(cursor, split.dataset)),
-            lambda cursor, reader: orjson.dumps(snapshot.statistics(cursor, reader)),
+            lambda cursor, reader: orjson.dumps(stored.statistics(cursor, reader)),
             keep=True,
         )
 
-    async def splits(self, parameters: asked.ConfigParameters) -> Answered:
+    async def splits(self, parameters: asked.ConfigParameters) -> ViewerAnswer:
         """Return the splits of a dataset, or of one of its configs."""
         dataset, config = self._dataset(parameters), parameters.config
         return _document(descriptions.splits(dataset, await self._listed(dataset, config)))
 
-    async def validity(self, parameters: asked.ValidityParameters) -> Answered:
+    async def validity(self, parameters: asked.ValidityParameters) -> ViewerAnswer:
         """Return what can be done with a split, a config or a dataset: all, if there is one.
 
         Raises:
@@ -165,20 +165,40 @@ class Viewer:
             raise no_split(split, parameters.config or dataset, list(dict.fromkeys(known)))
         return _document(dict.fromkeys(("preview", "viewer", "search", "filter", "statistics"), True))
 
-    async def parquet(self, parameters: asked.ConfigParameters, base: str) -> Answered:
+    async def parquet(self, parameters: asked.ConfigParameters, base: str) -> ViewerAnswer:
         """Return the Parquet files of snapshots, below the address `base`."""
         dataset, config = self._dataset(parameters), parameters.config
         configs = await self._snapshot_facts(dataset, config)
         columns = COLUMNS if config == LIVE else configs[0].columns if config else None
         return _document(descriptions.parquet(configs, base, columns))
 
-    async def size(self, parameters: asked.ConfigParameters) -> Answered:
+    async def croissant(self, parameters: asked.ConfigParameters, base: str) -> ViewerAnswer:
+        """Return the Croissant description of a config, of live labels by default; files are below `base`."""
+        dataset, config = self._dataset(parameters), parameters.config
+        if config in {LIVE, None}:
+
+            def of_live(cursor: Connection, point: Point) -> bytes:
+                newest = live.newest_day(cursor, dataset)
+                license_ = self._datasets[dataset].license
+                return orjson.dumps(make_live_croissant(dataset, point.version, newest, license_, base))
+
+            key = f"viewer {dataset} croissant {base}".encode()
+            answer = await self._answers.document(key, dataset, of_live)
+            return ViewerAnswer(answer.body, answer.etag, answer.point)
+
+        def work(_: Connection) -> dict[str, Any]:
+            manifest, facts = self._stored.get_facts(dataset, config)
+            return make_croissant(manifest, facts, base)
+
+        return _document(await self._pool.run_beside(self._beside, work))
+
+    async def size(self, parameters: asked.ConfigParameters) -> ViewerAnswer:
         """Return how many rows and bytes there are."""
         configs = await self._configs(parameters)
         dataset = self._dataset(parameters)
         return _document(descriptions.size(dataset, configs, of_one=parameters.config is not None))
 
-    async def info(self, parameters: asked.ConfigParameters) -> Answered:
+    async def info(self, parameters: asked.ConfigParameters) -> ViewerAnswer:
         """Return the metadata as the datasets library holds them."""
         configs = await self._configs(parameters)
         guidelines = self._datasets[self._dataset(parameters)].guidelines.strip()
@@ -186,7 +206,7 @@ class Viewer:
 
     async def _answer(
         self, split: Split, key: str, of_live: OfLive, of_snapshot: OfSnapshot, *, keep: bool = False
-    ) -> Answered:
+    ) -> ViewerAnswer:
         """Make an answer of live labels or of a snapshot's file; `keep` it as long as the file is the same."""
         if split.config == LIVE:
             if split.split != LIVE_SPLIT:
@@ -194,7 +214,7 @@ class Viewer:
             answer = await self._answers.document(
                 f"viewer {split.dataset} {key}".encode(), split.dataset, _in_memory(of_live)
             )
-            return Answered(answer.body, answer.etag, answer.point)
+            return ViewerAnswer(answer.body, answer.etag, answer.point)
         until = self._pool.until()
 
         def work(cursor: Connection) -> bytes:
@@ -209,7 +229,7 @@ class Viewer:
         return _answered(await self._pool.run_beside(self._beside, work))
 
     async def _configs(self, parameters: asked.ConfigParameters) -> list[ConfigFacts]:
-        """Return what is known of a config, or of all of a dataset, live labels first."""
+        """Return the counts of a config, or of all configs of a dataset, live labels first."""
         dataset, config = self._dataset(parameters), parameters.config
         of_live = [await self._live_facts(dataset)] if config in {LIVE, None} else []
         return of_live + await self._snapshot_facts(dataset, config)
@@ -280,9 +300,9 @@ def _span(parameters: asked.RowsParameters) -> Span:
     return Span(parameters.offset, parameters.length)
 
 
-def _document(body: dict[str, Any]) -> Answered:
+def _document(body: dict[str, Any]) -> ViewerAnswer:
     return _answered(orjson.dumps(body))
 
 
-def _answered(body: bytes) -> Answered:
-    return Answered(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"', None)
+def _answered(body: bytes) -> ViewerAnswer:
+    return ViewerAnswer(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"', None)

@@ -9,17 +9,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import duckdb
+from pydantic import BaseModel, Field
 
 from serving_api.columns import Kind
 from serving_api.texts.parameters import to_text
 from serving_api.texts.query import Condition
-from serving_api.viewer.columns import Column
 from serving_api.viewer.conditions import Names
+from serving_api.viewer.features import Column
 
-# Strings are labels where there are at most so many, and each of them comes five times on average.
+# A string column counts as labels with at most 30 different values, each occurring five times on average.
 _LABELS_MAX = 30
 _TIMES_MIN = 5
 
@@ -33,7 +34,7 @@ Rows = Callable[[Sequence[Column]], AbstractContextManager[tuple[str, Condition]
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """What is known of a column after the first aggregation: of numbers, lengths, or microseconds since 1970."""
+    """A column after the first aggregation: its numbers, lengths of strings, or microseconds since 1970."""
 
     column: Column
     total: int
@@ -117,7 +118,7 @@ def _measures(column: Column, names: Names) -> list[str]:
 
 
 def _value(column: Column, names: Names) -> str:
-    """Return what is measured of a column."""
+    """Return the SQL expression that is measured for a column."""
     name = names.get(column.name, column.quoted)
     if column.is_text:
         return f"length({name})"
@@ -227,3 +228,85 @@ def _moment(microseconds: float) -> str:
 
 def _duration(microseconds: float) -> str:
     return str(timedelta(microseconds=round(microseconds)))
+
+
+class Histogram(BaseModel):
+    """How many values lie between one edge and the next."""
+
+    hist: list[int]
+    bin_edges: list[float | str]
+
+
+class _Counts(BaseModel):
+    nan_count: int = Field(description="Nulls.")
+    nan_proportion: float
+
+
+class Distribution(_Counts):
+    """Of numbers, of times, or of the lengths of texts."""
+
+    min: float | str | None
+    max: float | str | None
+    mean: float | str | None
+    median: float | str | None = Field(description="Of numbers and times an estimate.")
+    std: float | str | None
+    histogram: Histogram | None
+
+
+class Frequencies(_Counts):
+    """Of labels."""
+
+    no_label_count: int
+    no_label_proportion: float
+    n_unique: int
+    frequencies: dict[str, int]
+
+
+class ColumnStatistics(BaseModel):
+    """Of one column."""
+
+    column_name: str
+    column_type: Literal["string_label", "string_text", "int", "float", "datetime"]
+    column_statistics: Distribution | Frequencies
+
+
+class Statistics(BaseModel):
+    """Of each column."""
+
+    num_examples: int
+    statistics: list[ColumnStatistics]
+    partial: bool
+
+
+STATISTICS_EXAMPLE = {
+    "num_examples": 800,
+    "statistics": [
+        {
+            "column_name": "label",
+            "column_type": "string_label",
+            "column_statistics": {
+                "nan_count": 3,
+                "nan_proportion": 0.00375,
+                "no_label_count": 0,
+                "no_label_proportion": 0.0,
+                "n_unique": 2,
+                "frequencies": {"non_toxic": 531, "toxic": 266},
+            },
+        },
+        {
+            "column_name": "annotations",
+            "column_type": "int",
+            "column_statistics": {
+                "nan_count": 0,
+                "nan_proportion": 0.0,
+                "min": 1,
+                "max": 3,
+                "mean": 2.0125,
+                "median": 2.0,
+                "std": 0.81201,
+                "histogram": {"hist": [251, 288, 261], "bin_edges": [1, 2, 3, 3]},
+            },
+        },
+    ],
+    "partial": False,
+}

@@ -1,4 +1,4 @@
-"""What `where` and `orderby` ask for: a small part of SQL, read into trees of known columns and values.
+"""Parser of `where` and `orderby`: a small part of SQL, read into trees of known columns and values.
 
     where     = and {OR and}
     and       = not {AND not}
@@ -13,30 +13,40 @@
     value     = 'string' | [+|-] number | TIMESTAMP 'string'
     orderby   = column [ASC | DESC] [NULLS (FIRST | LAST)] {"," …}
 
-There is nothing else: no functions, no subqueries, no comments. A column is compared with its own kind only.
-A condition may have `LIKES_MAX` patterns; `like.py` bounds each of them.
+There are no functions, subqueries or comments. A column is compared with its own kind only. `conditions.py` bounds
+each LIKE pattern. Kept by hand: errors name the character, and say which word or column was expected there.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import NoReturn, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from core.web.problems import FieldError, InvalidFields
 from serving_api.columns import Kind
 from serving_api.texts.parameters import Moment
-from serving_api.viewer import like
-from serving_api.viewer.columns import Column
+from serving_api.viewer.conditions import (
+    Among,
+    Between,
+    Comparison,
+    Filter,
+    IsNull,
+    Joined,
+    Like,
+    Node,
+    Not,
+    Ordering,
+    Value,
+    canonical,
+)
+from serving_api.viewer.features import Column
 
-LENGTH_MAX = 4_000
-DEPTH_MAX = 50
-ORDERED_MAX = 8
-LIKES_MAX = 10
+LENGTH_MAX, DEPTH_MAX = 4_000, 50  # characters, and levels of parentheses
+ORDERED_MAX, LIKES_MAX = 8, 10
 
 T = TypeVar("T")
-Value = str | int | float | bool | datetime
 
 _COMPARISONS = {"=": "=", "==": "=", "<>": "<>", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 _TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
@@ -55,93 +65,45 @@ _INTEGER_MAX = 2**63
 
 
 class NotUnderstood(Exception):
-    """It is not what may be asked."""
+    """A condition or an order is wrong at a position, counted from 0."""
 
     def __init__(self, position: int, detail: str) -> None:
         super().__init__(f"At character {position + 1}: {detail}")
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """`column operator value`, or another column."""
-
-    column: Column
-    operator: str  # as in SQL
-    value: "Value | Column"
-
-
-@dataclass(frozen=True, slots=True)
-class Among:
-    """`column IN (…)`."""
-
-    column: Column
-    values: tuple[Value, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Between:
-    """`column BETWEEN low AND high`, both included."""
-
-    column: Column
-    low: Value
-    high: Value
-
-
-@dataclass(frozen=True, slots=True)
-class Like:
-    """`column LIKE pattern`, where `%` is anything and `_` is any one character; the pattern is canonical."""
-
-    column: Column
-    pattern: str
-    any_case: bool
-
-
-@dataclass(frozen=True, slots=True)
-class IsNull:
-    """`column IS NULL`."""
-
-    column: Column
-
-
-@dataclass(frozen=True, slots=True)
-class Not:
-    """The opposite; unknown stays unknown."""
-
-    part: "Node"
-
-
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """Parts joined by `and`, or by `or`."""
-
-    word: str
-    parts: tuple["Node", ...]
-
-
-Node = Comparison | Among | Between | Like | IsNull | Not | Joined
-
-
-@dataclass(frozen=True, slots=True)
-class Ordering:
-    """What rows are sorted by; null comes last unless `nulls_first`."""
-
-    column: Column
-    descending: bool
-    nulls_first: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Token:
+class _Token(NamedTuple):
     kind: str
     text: str
     position: int
+
+
+def read_filter(where: str | None, orderby: str | None, columns: Sequence[Column]) -> Filter:
+    """Return the filter for a split with these columns.
+
+    Raises:
+        InvalidFields: either cannot be understood; both are named if both are wrong.
+    """
+    errors: list[FieldError] = []
+    node: Node | None = None
+    orderings: tuple[Ordering, ...] = ()
+    try:
+        node = None if where is None else parse_where(where, columns)
+    except NotUnderstood as error:
+        errors.append(FieldError("invalid_where", str(error), parameter="where"))
+    try:
+        orderings = () if orderby is None else parse_orderby(orderby, columns)
+    except NotUnderstood as error:
+        errors.append(FieldError("invalid_orderby", str(error), parameter="orderby"))
+    if not errors:
+        return Filter(node, orderings)
+    raise InvalidFields(errors)
 
 
 def parse_where(text: str, columns: Sequence[Column]) -> Node:
     """Return the tree of a condition.
 
     Raises:
-        NotUnderstood: it is none, is too long or too deep, or asks for what is not there.
+        NotUnderstood: the text is no condition, is too long or too deep, or names an unknown column.
     """
     parser = _Parser(text, columns)
     node = parser.disjunction(0)
@@ -150,10 +112,10 @@ def parse_where(text: str, columns: Sequence[Column]) -> Node:
 
 
 def parse_orderby(text: str, columns: Sequence[Column]) -> tuple[Ordering, ...]:
-    """Return what rows are to be sorted by.
+    """Return the columns to sort by.
 
     Raises:
-        NotUnderstood: it does not say so.
+        NotUnderstood: the text is no list of columns.
     """
     parser = _Parser(text, columns)
     found = parser.list_of(parser.ordering)
@@ -161,20 +123,6 @@ def parse_orderby(text: str, columns: Sequence[Column]) -> tuple[Ordering, ...]:
     if len(found) > ORDERED_MAX:
         raise NotUnderstood(0, f"names {len(found)} columns; at most {ORDERED_MAX}.")
     return tuple(found)
-
-
-def columns_in(node: Node) -> Iterator[Column]:
-    """Yield the columns that a condition looks at."""
-    match node:
-        case Joined(_, parts):
-            for part in parts:
-                yield from columns_in(part)
-        case Not(part):
-            yield from columns_in(part)
-        case Comparison(column, _, Column() as other):
-            yield from (column, other)
-        case _:
-            yield node.column
 
 
 class _Parser:
@@ -196,8 +144,7 @@ class _Parser:
         return self._joined("or", lambda: self._joined("and", lambda: self._negation(depth)))
 
     def ordering(self) -> Ordering:
-        column = self._column()
-        descending = self._takes("desc")
+        column, descending = self._column(), self._takes("desc")
         if not descending:
             self._takes("asc")
         nulls_first = False
@@ -271,7 +218,7 @@ class _Parser:
         if self._likes > LIKES_MAX:
             raise NotUnderstood(at, f"a condition may have {LIKES_MAX} LIKE and ILIKE.")
         try:
-            return like.canonical(self._string())
+            return canonical(self._string())
         except ValueError as error:
             raise NotUnderstood(at, str(error)) from error
 
@@ -285,8 +232,7 @@ class _Parser:
         self._advance()
         column = self._column()
         after, self._next = self._next, start
-        value = self._value(column)
-        self._next = after
+        value, self._next = self._value(column), after
         return Comparison(column, _TURNED.get(operator, _COMPARISONS[operator]), value)
 
     def _skip_value(self) -> None:

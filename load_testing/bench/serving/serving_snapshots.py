@@ -13,7 +13,7 @@ from load_testing.bench.memory import peak_memory
 from load_testing.bench.serving.serving_rows import make_replica
 from serving_api.replica.replica import Replica
 from serving_api.settings import DataSettings, ReplicaSettings
-from serving_api.snapshots.schemas import parse_request
+from serving_api.snapshots.parameters import parse_request
 from serving_api.snapshots.service import Snapshots
 
 _THREADS = 2

@@ -171,6 +171,7 @@ def asks_of_serving(world: World) -> dict[str, list[Ask]]:
         "GET /non_toxic_texts": [Ask("/non_toxic_texts", 403, hidden, shows=False)],
         "GET /export.parquet": [Ask("/export.parquet", 403, hidden)],
         "GET /export.arrow": [Ask("/export.arrow", 403, hidden)],
+        "GET /export.arrows": [Ask("/export.arrows", 403, hidden)],
         "GET /export.ndjson": [Ask("/export.ndjson", 403, hidden), Ask("/export.ndjson", 403, {"label": "yes"})],
         "GET /export.csv": [Ask("/export.csv", 403, hidden)],
         "POST /snapshots": [Ask("/snapshots", 403, body=hidden)],
@@ -196,6 +197,10 @@ def asks_of_serving(world: World) -> dict[str, list[Ask]]:
         "GET /splits": [Ask("/splits", 403, hidden)],
         "GET /parquet": [Ask("/parquet", 403, hidden)],
         "GET /size": [Ask("/size", 403, hidden)],
+        "GET /croissant": [
+            Ask("/croissant", 403, hidden, shows=False),
+            Ask("/croissant", 403, hidden | {"config": SNAPSHOT}, shows=False),
+        ],
         "GET /info": [Ask("/info", 403, hidden)],
         "GET /is-valid": [Ask("/is-valid", 403, hidden, shows=False)],
     }

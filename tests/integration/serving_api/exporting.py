@@ -42,7 +42,8 @@ def _table(table: pa.Table) -> list[Item]:
 
 READ: dict[str, Callable[[bytes], list[Item]]] = {
     "parquet": lambda body: _table(parquet.read_table(io.BytesIO(body))),
-    "arrow": lambda body: _table(pa.ipc.open_stream(body).read_all()),
+    "arrow": lambda body: _table(pa.ipc.open_file(body).read_all()),
+    "arrows": lambda body: _table(pa.ipc.open_stream(body).read_all()),
     "ndjson": _ndjson,
     "csv": read_csv,
 }

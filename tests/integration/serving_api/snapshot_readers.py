@@ -111,6 +111,24 @@ def croissant(_: str, folder: str) -> Any:
     }
 
 
+def croissant_served(url: str, _: str) -> Any:
+    """Read the viewer's Croissant descriptions, of the snapshot and of live labels, and the records of both."""
+    import mlcroissant
+
+    server, name = url.split("/snapshots/")
+    found = {}
+    for config, records in ((name, "split-train"), ("live", "live")):
+        described = httpx.get(f"{server}/croissant", params={"config": config}, timeout=30).json()
+        dataset = mlcroissant.Dataset(jsonld=described)
+        issues = dataset.metadata.ctx.issues
+        found[records] = {
+            "conforms": described["conformsTo"],
+            "ids": sorted(one[f"{records}/id"].decode() for one in dataset.records(records)),
+            "issues": [*issues.errors, *issues.warnings],
+        }
+    return found
+
+
 READERS: list[Callable[[str, str], Any]] = [
     pandas,
     polars,
@@ -122,6 +140,7 @@ READERS: list[Callable[[str, str], Any]] = [
     datasets_folder,
     card,
     croissant,
+    croissant_served,
 ]
 
 

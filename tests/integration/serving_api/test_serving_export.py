@@ -125,7 +125,7 @@ def test_every_filter_is_that_of_the_list(client: TestClient, items: list[Item])
     )
 
     @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(filters, st.sampled_from(["parquet", "arrow", "ndjson"]))
+    @given(filters, st.sampled_from(["parquet", "arrow", "arrows", "ndjson"]))
     def check(chosen: dict[str, Any], name: str) -> None:
         found = [item | {"highlights": None} for item in listed(client, **chosen)]
         assert [item | {"highlights": None} for item in exported(client, name, **chosen)] == found
@@ -144,7 +144,8 @@ def test_no_row_is_a_file_all_the_same(client: TestClient, items: list[Item]) ->
 
 MEDIA_TYPES = {
     "parquet": "application/vnd.apache.parquet",
-    "arrow": "application/vnd.apache.arrow.stream",
+    "arrow": "application/vnd.apache.arrow.file",
+    "arrows": "application/vnd.apache.arrow.stream",
     "ndjson": "application/x-ndjson",
     "csv": "text/csv; charset=utf-8",
 }
@@ -161,7 +162,8 @@ def test_headers_tell_the_version_and_validate(client: TestClient, items: list[I
         assert answer.headers["content-disposition"] == f'attachment; filename="toxicity-{version}.{name}"'
         head = client.head(f"/export.{name}")
         assert (head.status_code, head.content) == (200, b"")
-        ages = ("x-replica-age", "x-request-id", "transfer-encoding")
+        assert int(head.headers["content-length"]) == len(answer.content)
+        ages = ("x-replica-age", "x-request-id")
         assert {k: v for k, v in head.headers.items() if k not in ages} == {
             k: v for k, v in answer.headers.items() if k not in ages
         }
@@ -185,6 +187,14 @@ def test_etag_changes_with_the_version(serve: Serve, labeller: Labeller) -> None
         second = client.get("/export.ndjson", headers={"If-None-Match": first.headers["etag"]})
     assert second.status_code == 200
     assert [json.loads(line)["text"] for line in second.text.splitlines()] == ["one", "two"]
+
+
+def test_a_default_is_no_request(client: TestClient, items: list[Item]) -> None:
+    """Swagger sends all of them."""
+    assert items
+    for name in READ:
+        assert client.get(f"/export.{name}?match=substring").status_code == 200
+    assert client.get("/export.csv?match=words").json()["code"] == "needs_q"
 
 
 WRONG = {

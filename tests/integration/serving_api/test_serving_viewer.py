@@ -300,7 +300,7 @@ def test_what_is_not_there_is_told_to_clients_of_both_kinds(viewer: TestClient, 
     assert answer.json()["error"] == answer.json()["detail"]
 
 
-@pytest.mark.parametrize("path", ["/splits", "/parquet", "/size", "/info"])
+@pytest.mark.parametrize("path", ["/splits", "/parquet", "/croissant", "/size", "/info"])
 def test_an_unknown_config_is_not_found(viewer: TestClient, path: str) -> None:
     for parameters in ({"config": "x"}, {"dataset": "x"}):
         answer = viewer.get(path, params=parameters)
@@ -344,7 +344,9 @@ def test_wrong_parameters_are_named(viewer: TestClient, case: str, split: dict[s
 
 
 def test_nothing_a_client_sends_is_a_500(viewer: TestClient) -> None:
-    paths = st.sampled_from([*OF_A_SPLIT, "/search", "/splits", "/parquet", "/size", "/info", "/is-valid"])
+    paths = st.sampled_from(
+        [*OF_A_SPLIT, "/search", "/splits", "/parquet", "/croissant", "/size", "/info", "/is-valid"]
+    )
     names = st.sampled_from(["dataset", "config", "split", "offset", "length", "query", "where", "orderby"])
     pieces = st.sampled_from(
         ["label", "=", "'a'", "(", ")", "not", "in", "1e400", "--", "score", "and", "desc", ","]
@@ -364,7 +366,14 @@ def test_nothing_a_client_sends_is_a_500(viewer: TestClient) -> None:
 
 def test_unchanged_answers_are_not_sent_again(viewer: TestClient) -> None:
     asked = [(path, split) for path in OF_A_SPLIT for split in (LIVE_SPLIT, SNAPSHOT_SPLIT)]
-    for path, parameters in [*asked, ("/splits", {}), ("/parquet", {}), ("/size", {}), ("/info", {})]:
+    for path, parameters in [
+        *asked,
+        ("/splits", {}),
+        ("/parquet", {}),
+        ("/croissant", {}),
+        ("/size", {}),
+        ("/info", {}),
+    ]:
         etag = viewer.get(path, params=parameters).headers["ETag"]
         again = viewer.get(path, params=parameters, headers={"If-None-Match": etag})
         assert (again.status_code, again.content, again.headers["ETag"]) == (304, b"", etag)

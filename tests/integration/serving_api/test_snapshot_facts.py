@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 
 from core.models import NearDuplicate
 from serving_api.replica.replica import Replica
-from serving_api.snapshots.facts import Facts
+from serving_api.snapshots.repository import Facts
 from serving_api.snapshots.service import Snapshots
 from tests.integration.serving_api.labelling import Labeller
 
@@ -55,3 +55,25 @@ def test_facts_are_of_the_texts_in_it(
     assert "1 text was taken out" in (everything / "README.md").read_text()
     for document in ("README.md", "croissant.json", "facts.json", "snapshot.json"):
         assert FORGOTTEN not in (everything / document).read_text(), document
+
+
+def test_agreement_does_not_depend_on_filters_that_choose_by_agreement(
+    client: TestClient, labeller: Labeller, replica: Replica, tmp_path: Path
+) -> None:
+    for number in range(12):
+        bob = "toxic" if number % 3 else "non_toxic"
+        labeller.annotate({labeller.add_text(f"text {number}", source="forum"): {"ada": "toxic", "bob": bob}})
+    labeller.annotate({labeller.add_text("other"): {"ada": "toxic", "bob": "non_toxic"}})
+    labeller.wait_for(replica)
+    measured = client.get("/stats/agreement", params={"source": "forum"}).json()
+    chosen = {"source": "forum", "min_agreement": 1, "label": ["toxic"], "status": "labelled"}
+    client.post("/snapshots", json={"name": "agreed"} | chosen).raise_for_status()
+    facts = facts_of(tmp_path / "snapshots" / "agreed")
+    assert facts.texts == 8
+    assert json.loads(facts.model_dump_json())["agreement"]["krippendorff_alpha"] == measured["krippendorff_alpha"]
+    assert facts.agreement["krippendorff_alpha"].value != 1
+    assert facts.agreement_without == ("label", "min_agreement", "status")
+    card = client.get("/snapshots/agreed/README.md").text
+    assert "Measured before these filters" in card
+    client.post("/snapshots", json={"name": "all", "source": "forum"}).raise_for_status()
+    assert "Measured before" not in client.get("/snapshots/all/README.md").text

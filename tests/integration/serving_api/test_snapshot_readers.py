@@ -24,7 +24,7 @@ from core.datasets import Dataset
 from core.settings import AccessSettings, DatabaseSettings
 from serving_api.main import create_app
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
-from serving_api.snapshots.columns import COLUMNS
+from serving_api.snapshots.manifest import COLUMNS
 from tests.conftest import fresh_database
 from tests.integration.serving_api.labelling import Labeller, wait_until
 from tests.integration.serving_api.served import served
@@ -128,6 +128,7 @@ def run_readers(address: str, recorder: Recorder, folder: Path) -> Read:
     quiet = {
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
         "HF_HOME": str(folder / "hub"),
+        "TQDM_DISABLE": "1",
         "HOME": str(folder),
         "NO_PROXY": "127.0.0.1",
     }
@@ -205,6 +206,14 @@ def test_datasets_loads_its_folder_as_it_is(read: Read) -> None:
     assert read.found["datasets_folder"]["ids"] == read.ids
     types = {name: column.type for name, column in COLUMNS.items()}
     assert read.found["datasets_folder"]["features"] == types
+
+
+def test_mlcroissant_reads_what_the_viewer_says(read: Read) -> None:
+    found = read.found["croissant_served"]
+    assert found["split-train"]["ids"] == read.ids["train"]
+    assert set(found["live"]["ids"]) >= {id_ for ids in read.ids.values() for id_ in ids}
+    for one in found.values():
+        assert (one["conforms"], one["issues"]) == ("http://mlcommons.org/croissant/1.1", [])
 
 
 def test_mlcroissant_reads_it(read: Read) -> None:

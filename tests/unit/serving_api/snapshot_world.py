@@ -17,8 +17,8 @@ from load_testing.bench.serving.serving_rows import make_replica
 from serving_api.replica.replica import Replica
 from serving_api.replica.tables import derive
 from serving_api.settings import DataSettings, ReplicaSettings
-from serving_api.snapshots.manifest import Manifest
-from serving_api.snapshots.schemas import parse_request
+from serving_api.snapshots.manifest import SnapshotManifest
+from serving_api.snapshots.parameters import parse_request
 from serving_api.snapshots.service import Created, Snapshots
 
 _START = datetime(2026, 11, 1)  # noqa: DTZ001 - the replica holds UTC without a zone
@@ -86,7 +86,7 @@ class World:
         request, query = parse_request(json.dumps(body).encode(), load_datasets(None))
         return self.snapshots.create(request, query)
 
-    def splits(self, manifest: Manifest) -> dict[UUID, str]:
+    def splits(self, manifest: SnapshotManifest) -> dict[UUID, str]:
         """Return the split of each id, and check that no id is in two."""
         found: dict[UUID, str] = {}
         for name in manifest.splits:
@@ -95,7 +95,7 @@ class World:
                 found[UUID(row["id"])] = name
         return found
 
-    def rows(self, manifest: Manifest, split: str) -> list[dict[str, Any]]:
+    def rows(self, manifest: SnapshotManifest, split: str) -> list[dict[str, Any]]:
         with self.snapshots.open(manifest.name, manifest.splits[split].path) as file:
             rows: list[dict[str, Any]] = parquet.read_table(file).to_pylist()
         return rows

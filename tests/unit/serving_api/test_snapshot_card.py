@@ -13,10 +13,9 @@ from markdown_it.token import Token
 
 from core.datasets import Dataset, LabelRule
 from serving_api.snapshots.card import list_languages, literal, make_card
-from serving_api.snapshots.columns import COLUMNS
 from serving_api.snapshots.croissant import make_croissant
-from serving_api.snapshots.facts import Answers, Facts, Rule
-from serving_api.snapshots.manifest import Manifest, SplitFile
+from serving_api.snapshots.manifest import COLUMNS, SnapshotManifest, SplitFile
+from serving_api.snapshots.repository import AnswerCounts, Facts, Rule
 from serving_api.statistics.agreement import Estimate
 
 HASH = "0" * 64
@@ -27,8 +26,8 @@ def split(name: str, rows: int, **more: Any) -> SplitFile:
     return SplitFile(path=f"data/{name}.parquet", rows=rows, bytes=rows * 100, sha256=HASH, labels=labels, **more)
 
 
-def a_manifest(**changes: Any) -> Manifest:
-    manifest = Manifest(
+def a_manifest(**changes: Any) -> SnapshotManifest:
+    manifest = SnapshotManifest(
         name="toxicity-7",
         created_at=datetime(2026, 11, 28, 14, tzinfo=UTC),
         dataset="toxicity",
@@ -55,7 +54,7 @@ def some_facts(**changes: Any) -> Facts:
         statuses={"labelled": 98, "disputed": 2},
         decided_by={"annotators": 95, "adjudicators": 5},
         rules=(Rule(name="majority", texts=100, first_version=1, last_version=1),),
-        answers=Answers(total=270, fewest=1, most=4, annotators=5, adjudicators=1),
+        answers=AnswerCounts(total=270, fewest=1, most=4, annotators=5, adjudicators=1),
         agreement={
             "krippendorff_alpha": estimate,
             "fleiss_kappa": replace(estimate, value=None, low=None, high=None),

@@ -10,9 +10,9 @@ import pytest
 from pyarrow import parquet
 
 from core.web.problems import Conflict, InvalidFields, NotFound, Unavailable
-from serving_api.snapshots import storage, writer_lock
+from serving_api.snapshots import storage, writer
 from serving_api.snapshots.diff import Difference
-from serving_api.snapshots.manifest import MANIFEST, Manifest
+from serving_api.snapshots.manifest import MANIFEST, SnapshotManifest
 from serving_api.snapshots.writer import SplitWriter
 from tests.unit.serving_api.snapshot_world import Row, World, world
 
@@ -147,12 +147,12 @@ def _model(before: dict[str, Any], after: dict[str, Any]) -> tuple[int, int, int
     )
 
 
-def _contents(labelled: World, manifest: Manifest) -> dict[str, Any]:
+def _contents(labelled: World, manifest: SnapshotManifest) -> dict[str, Any]:
     rows = ((row, name) for name in manifest.splits for row in labelled.rows(manifest, name))
     return {row["id"]: (row["label"], name) for row, name in rows}
 
 
-def _all_pages(labelled: World, before: Manifest, after: Manifest) -> Difference:
+def _all_pages(labelled: World, before: SnapshotManifest, after: SnapshotManifest) -> Difference:
     found = labelled.snapshots.differ.compare(before, after, None, 100)
     page = found
     while len(page.items) == 100:
@@ -247,7 +247,7 @@ def test_a_deletion_that_dies_leaves_all_or_nothing(labelled: World, monkeypatch
             labelled.snapshots.delete("one")
     assert labelled.snapshots.list() == [manifest]
     with monkeypatch.context() as patch:
-        patch.setattr(writer_lock, "remove", lambda _: None)  # killed before it removes the files
+        patch.setattr(writer, "remove", lambda _: None)  # killed before it removes the files
         labelled.snapshots.delete("one")
     assert labelled.snapshots.list() == []
     assert list(root.glob(".writing-*/one/data/train.parquet"))
@@ -255,7 +255,7 @@ def test_a_deletion_that_dies_leaves_all_or_nothing(labelled: World, monkeypatch
     assert sorted(path.name for path in root.iterdir()) == [".lock", "two"]
 
 
-def _size(manifest: Manifest) -> int:
+def _size(manifest: SnapshotManifest) -> int:
     return sum(split.bytes for split in manifest.splits.values())
 
 

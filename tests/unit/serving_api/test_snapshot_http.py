@@ -21,7 +21,7 @@ from load_testing.bench.serving.serving_rows import make_replica
 from serving_api.main import create_app
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 from serving_api.snapshots.manifest import SplitFile
-from serving_api.snapshots.schemas import parse_request
+from serving_api.snapshots.parameters import parse_request
 from serving_api.snapshots.service import Snapshots
 from serving_api.snapshots.writer import SplitWriter
 from tests.unit.serving_api.snapshot_world import Row, hold
@@ -270,3 +270,28 @@ def test_writers_wait_for_each_other(labelled: TestClient) -> None:
         names = [f"s{number}" for number in range(4)]
         answers = threads.map(lambda name: labelled.post("/snapshots", json={"name": name, "seed": 5}), names)
     assert {answer.status_code for answer in answers} == {201}
+
+
+def test_the_card_is_shown_and_not_downloaded(labelled: TestClient) -> None:
+    make(labelled, name="one")
+    markdown = labelled.get("/snapshots/one/README.md", headers={"Accept": "text/markdown"})
+    assert markdown.headers["content-type"] == "text/markdown; charset=utf-8"
+    browser = labelled.get(
+        "/snapshots/one/README.md", headers={"Accept": "text/html,application/xml;q=0.9,*/*;q=0.8"}
+    )
+    assert browser.headers["content-type"] == "text/plain; charset=utf-8"
+    for answer in (markdown, browser):
+        assert answer.headers["content-disposition"] == 'inline; filename="README.md"'
+        assert answer.headers["vary"] == "Accept"
+        assert answer.text.startswith("---")
+    data = labelled.get("/snapshots/one/snapshot.json")
+    assert data.headers["content-disposition"] == 'attachment; filename="snapshot.json"'
+
+
+def test_files_are_sent_only_if_they_match(labelled: TestClient) -> None:
+    make(labelled, name="one")
+    for file in ("train.parquet", "README.md", "croissant.json"):
+        etag = labelled.get(f"/snapshots/one/{file}").headers["etag"]
+        assert labelled.get(f"/snapshots/one/{file}", headers={"If-Match": etag}).status_code == 200
+        refused = labelled.get(f"/snapshots/one/{file}", headers={"If-Match": '"other"'})
+        assert (refused.status_code, refused.json()["code"]) == (412, "precondition_failed")

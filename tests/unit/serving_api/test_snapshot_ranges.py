@@ -3,7 +3,7 @@
 import asyncio
 import io
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from typing import BinaryIO
 
 import pytest
 from fastapi import FastAPI, Request, Response
@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from core.web.app import install_web
 from core.web.negotiation import Router
+from serving_api.file_response import ByteRange, Sending, ServedFile, pieces, send_file
 from serving_api.replica.fair_threads import FairThreads
-from serving_api.snapshots.files import Part, ServedFile, pieces, send_file
-from serving_api.snapshots.storage import Storage
+from serving_api.snapshots.storage import no_snapshot
 
 _SIZE = 300_000  # more than one piece
 _CONTENT = bytes(number * 7 % 251 for number in range(_SIZE))
@@ -24,15 +24,21 @@ _ETAG = "ab" * 32
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    root = tmp_path_factory.mktemp("snapshots")
-    (root / "one").mkdir()
-    (root / "one" / "file").write_bytes(_CONTENT)
-    storage = Storage(str(root))
+    root = tmp_path_factory.mktemp("files")
+    (root / "file").write_bytes(_CONTENT)
     threads = FairThreads("downloads", 2)
     app = FastAPI()
 
     async def get_file(request: Request, name: str) -> Response:
-        return await send_file(request, storage, threads, _file(name))
+        def open_file() -> BinaryIO:
+            try:
+                return (root / name).open("rb")
+            except FileNotFoundError as error:
+                raise no_snapshot() from error
+
+        headers = {"Cache-Control": "private, no-cache"}
+        file = ServedFile(_SIZE, f'"{_ETAG}"', "application/x", "attachment", headers)
+        return await send_file(request, file, open_file, Sending(threads))
 
     router = Router(default_response_class=Response)
     router.add_api_route("/{name}", get_file)
@@ -41,11 +47,6 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     with TestClient(app) as client:
         yield client
     threads.close()
-
-
-def _file(name: str) -> ServedFile:
-    moment = datetime(2026, 11, 28, 14, tzinfo=UTC)
-    return ServedFile("one", name, _SIZE, _ETAG, "application/x", "name", moment, is_for_ever=True)
 
 
 def model(range_: str) -> tuple[int, bytes]:
@@ -98,9 +99,28 @@ def test_what_is_no_range_is_disregarded(client: TestClient, range_: str) -> Non
 def test_a_file_says_how_to_keep_it(client: TestClient) -> None:
     headers = client.get("/file").headers
     assert headers["etag"] == f'"{_ETAG}"'
-    assert headers["cache-control"] == "private, max-age=31536000, immutable"
+    assert headers["cache-control"] == "private, no-cache"
     assert headers["accept-ranges"] == "bytes"
-    assert headers["last-modified"] == "Sat, 28 Nov 2026 14:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("condition", "status"),
+    [
+        (f'"{_ETAG}"', 200),
+        (f'"other", "{_ETAG}"', 200),
+        ("*", 200),
+        ('"other"', 412),
+        (f'W/"{_ETAG}"', 412),  # a weak validator never matches
+        ("", 412),
+    ],
+)
+def test_if_match_refuses_another_version(client: TestClient, condition: str, status: int) -> None:
+    for method in ("GET", "HEAD"):
+        answer = client.request(method, "/file", headers={"If-Match": condition, "Range": "bytes=0-9"})
+        assert answer.status_code == (206 if (status, method) == (200, "GET") else status)
+        assert answer.headers["etag"] == f'"{_ETAG}"'
+    if status == 412:
+        assert client.get("/file", headers={"If-Match": condition}).json()["code"] == "precondition_failed"
 
 
 @pytest.mark.parametrize(
@@ -137,7 +157,7 @@ def test_a_file_that_was_cut_is_no_whole_answer() -> None:
     threads = FairThreads("downloads", 1)
 
     async def take() -> list[bytes]:
-        return [piece async for piece in pieces(io.BytesIO(b"short"), Part(0, 10), 4, threads)]
+        return [piece async for piece in pieces(io.BytesIO(b"short"), ByteRange(0, 10), Sending(threads, 4))]
 
     with pytest.raises(EOFError):
         asyncio.run(take())

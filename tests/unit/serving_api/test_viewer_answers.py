@@ -20,12 +20,12 @@ from pyarrow import parquet
 
 from core.web.problems import Unavailable
 from serving_api.search.matching import Match, Search
-from serving_api.viewer import live, rendering, snapshot
-from serving_api.viewer.columns import LIVE, columns_of, feature_types
-from serving_api.viewer.conditions import read_filter
-from serving_api.viewer.documentation import RESPONSES
-from serving_api.viewer.parquet_rows import SplitReader
-from serving_api.viewer.slices import NumberedRow, Slice, Span
+from serving_api.viewer import descriptions, live, stored
+from serving_api.viewer.conditions import NumberedRow, Slice, Span
+from serving_api.viewer.features import LIVE, columns_of, feature_types
+from serving_api.viewer.schemas import RESPONSES
+from serving_api.viewer.stored import SplitReader
+from serving_api.viewer.where import read_filter
 from tests.unit.serving_api.viewer_world import make_parquet, make_replica, make_rows
 
 ROWS = make_rows(50)
@@ -93,12 +93,12 @@ def test_reading_ends_with_its_time(file: io.BytesIO) -> None:
     with pytest.raises(Unavailable):
         late.read_span(Span(0, 1))
     with pytest.raises(Unavailable), duckdb.connect() as beside:
-        snapshot.statistics(beside, late)
+        stored.statistics(beside, late)
 
 
 def test_a_search_in_a_file_finds_words_the_best_first(reader: SplitReader) -> None:
     with duckdb.connect() as beside:
-        found = snapshot.search_rows(beside, reader, Search("a", Match.WORDS), Span(0, 100))
+        found = stored.search_rows(beside, reader, Search("a", Match.WORDS), Span(0, 100))
     texts = [row.values[_NAMES.index("text")] for row in found.rows]
     assert found.total == len(texts)
     # One of two letters is as good as whole, as long as it is a word by itself.
@@ -115,7 +115,7 @@ def _rows(texts: list[str]) -> list[NumberedRow]:
 
 
 def _first(texts: list[str], total: int) -> dict[str, Any]:
-    body = rendering.first_rows(_SPLIT, LIVE, Slice(_rows(texts), total))
+    body = descriptions.first_rows(_SPLIT, LIVE, Slice(_rows(texts), total))
     assert len(body) < 1_010_000
     found: dict[str, Any] = orjson.loads(body)
     return found
@@ -152,7 +152,7 @@ def _statistics(replica: duckdb.DuckDBPyConnection, reader: SplitReader) -> dict
     """Return the statistics of each column, which are the same of the replica and of a file."""
     found = live.statistics(replica, "toxicity")
     with duckdb.connect() as beside:
-        assert snapshot.statistics(beside, reader) == found
+        assert stored.statistics(beside, reader) == found
     assert found["num_examples"] == len(ROWS)
     return {
         one["column_name"]: {"type": one["column_type"], **one["column_statistics"]} for one in found["statistics"]
@@ -221,7 +221,7 @@ def test_flags_are_compared_with_true_and_false(
     assert 0 < expected < len(ROWS)
     assert live.filter_rows(replica, "toxicity", wanted, Span(0, 100)).total == expected
     with duckdb.connect() as beside:
-        assert snapshot.filter_rows(beside, reader, wanted, Span(0, 100)).total == expected
+        assert stored.filter_rows(beside, reader, wanted, Span(0, 100)).total == expected
 
 
 def test_a_split_without_rows_has_statistics() -> None:

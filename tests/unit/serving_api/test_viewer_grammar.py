@@ -4,8 +4,7 @@ from datetime import datetime
 
 import pytest
 
-from serving_api.viewer.columns import LIVE
-from serving_api.viewer.where import (
+from serving_api.viewer.conditions import (
     Among,
     Between,
     Comparison,
@@ -14,12 +13,11 @@ from serving_api.viewer.where import (
     Like,
     Node,
     Not,
-    NotUnderstood,
     Ordering,
     columns_in,
-    parse_orderby,
-    parse_where,
 )
+from serving_api.viewer.features import LIVE
+from serving_api.viewer.where import NotUnderstood, parse_orderby, parse_where
 
 _NAMED = {column.name: column for column in LIVE}
 SCORE, CONFIDENCE, TEXT, LABEL = (_NAMED[name] for name in ("score", "confidence", "text", "label"))

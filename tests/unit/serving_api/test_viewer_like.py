@@ -8,15 +8,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from serving_api.viewer.columns import LIVE
-from serving_api.viewer.like import (
-    LENGTH_MAX,
+from serving_api.viewer.conditions import (
+    PATTERN_MAX,
     PERCENTS_MAX,
     PERCENTS_WITH_UNDERSCORES_MAX,
     UNDERSCORES_MAX,
     canonical,
     like,
 )
+from serving_api.viewer.features import LIVE
 from serving_api.viewer.where import LIKES_MAX, NotUnderstood, parse_where
 
 # Letters that fold in several ways, signs of regular expressions, ends of lines, and more than one byte.
@@ -72,7 +72,7 @@ def test_runs_of_wildcards_become_one(pattern: str, expected: str) -> None:
 @pytest.mark.parametrize(
     "pattern",
     [
-        "a" * (LENGTH_MAX + 1),
+        "a" * (PATTERN_MAX + 1),
         "%a" * (PERCENTS_MAX + 1),
         "_" * (UNDERSCORES_MAX + 1),
         "a%b%_" + "c%" * (PERCENTS_WITH_UNDERSCORES_MAX - 1),
@@ -98,7 +98,7 @@ _HOSTILE = [
     "%a________~",
     "%a_a_a_a_a_a_a_a_%~",
     "%" + "a" * 400 + "_" * 8 + "~",
-    "%" + "a" * (LENGTH_MAX - 3) + "~%",
+    "%" + "a" * (PATTERN_MAX - 3) + "~%",
 ]
 
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from serving_api.replica.tables import COUNT, TABLES
 from serving_api.texts.paging import Sample
-from serving_api.viewer import live, offsets
-from serving_api.viewer.slices import Span
+from serving_api.viewer import live
+from serving_api.viewer import live as offsets
+from serving_api.viewer.conditions import Span
 from tests.unit.serving_api.viewer_world import FIRST
 
 _DATASETS = ["toxicity", "mood"]

@@ -12,12 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.web.problems import InvalidFields
-from serving_api.viewer import live, snapshot
-from serving_api.viewer.columns import LIVE
-from serving_api.viewer.conditions import LIVE_NAMES, condition_of, read_filter
-from serving_api.viewer.parquet_rows import SplitReader
-from serving_api.viewer.slices import Slice, Span
-from serving_api.viewer.where import DEPTH_MAX, LENGTH_MAX, NotUnderstood, parse_orderby, parse_where
+from serving_api.viewer import live, stored
+from serving_api.viewer.conditions import LIVE_NAMES, Slice, Span, condition_of
+from serving_api.viewer.features import LIVE
+from serving_api.viewer.stored import SplitReader
+from serving_api.viewer.where import DEPTH_MAX, LENGTH_MAX, NotUnderstood, parse_orderby, parse_where, read_filter
 from tests.unit.serving_api.viewer_world import Where, make_parquet, make_replica, make_rows, wheres
 
 ROWS = make_rows(50)
@@ -60,7 +59,7 @@ def test_a_condition_means_the_same_in_the_replica_in_a_file_and_in_plain_python
     expected = [place for place, row in enumerate(ROWS) if model(row)]
     asked = read_filter(sql, None, LIVE)
     assert _places(live.filter_rows(replica, "toxicity", asked, EVERY)) == expected
-    assert _places(snapshot.filter_rows(beside, _reader(file), asked, EVERY)) == expected
+    assert _places(stored.filter_rows(beside, _reader(file), asked, EVERY)) == expected
 
 
 _KEYS = st.lists(
@@ -95,7 +94,7 @@ def test_an_order_is_that_of_a_plain_sort(
     asked = read_filter(None, written, LIVE)
     for found in (
         live.filter_rows(replica, "toxicity", asked, Span(offset, length)),
-        snapshot.filter_rows(beside, _reader(file), asked, Span(offset, length)),
+        stored.filter_rows(beside, _reader(file), asked, Span(offset, length)),
     ):
         assert [row.place for row in found.rows] == order[offset : offset + length]
         assert found.total == len(ROWS)

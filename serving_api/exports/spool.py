@@ -1,0 +1,232 @@
+"""The folder of finished export files: each is written once, served many times, and the oldest is removed first.
+
+A file's name holds all that is known of it, so the processes of one machine share the folder without a database:
+`KEY.ROWS.FEED.VERSION.TOKEN`. KEY is the hash of format and query, ROWS adds the version, and TOKEN is random: two
+files of the same rows may hold them in another order, so that only the token makes a strong ETag.
+"""
+
+import errno
+import io
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from core.web.problems import Unavailable
+from serving_api.file_response import LOCAL_PIECE_BYTES
+
+_MOST_FILES = 256
+# The limits are checked each time that so many files were begun, or one has grown by so much.
+_CHECK_FILES = 32
+CHECK_BYTES = 16 * 2**20
+# An unfinished file of another process that has not grown for so long belongs to a process that died.
+_ABANDONED_SECONDS = 3600
+# How long a client's ranges are read from the version that it saw first; each request begins it anew.
+_FOLLOWED_SECONDS = 60
+
+_UNFINISHED = "unfinished-"
+_FOLLOWED = "followed-"
+
+
+class ExportFile(NamedTuple):
+    """A finished file."""
+
+    path: Path
+    rows: str  # the same for the same rows, format and order
+    feed: str
+    version: int
+    token: str
+
+    @property
+    def etag(self) -> str:
+        """The strong validator, in quotes."""
+        return f'"{self.rows}-{self.token}"'
+
+
+class Growing:
+    """An unfinished file: counts its bytes and keeps the folder within its limits while it grows."""
+
+    def __init__(self, file: BinaryIO, spool: "Spool") -> None:
+        self._file = file
+        self._spool = spool
+        self._unchecked = 0
+        self.closed = False
+
+    def write(self, part: Any) -> int:
+        """Write all of it; raises as `Spool.make_room`."""
+        size = memoryview(part).nbytes
+        self._file.write(part)
+        self._unchecked += size
+        if self._unchecked >= CHECK_BYTES:
+            self._unchecked = 0
+            self._file.flush()  # so that the folder's listing has the size
+            self._spool.make_room()
+        return size
+
+    def tell(self) -> int:
+        """Return the number of bytes written."""
+        return self._file.tell()
+
+    def flush(self) -> None:
+        """Do nothing: `finish` flushes."""
+
+    def finish(self) -> None:
+        """Write what is buffered."""
+        self._file.close()
+
+    def writable(self) -> bool:
+        """Return true."""
+        return True
+
+
+class Spool:
+    """The folder, within limits on bytes and files; a private one."""
+
+    def __init__(self, folder: Path, max_bytes: int, min_free_bytes: int) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._min_free_bytes = min_free_bytes
+        self._begun_files = 0  # since the folder was looked through last
+
+    def open(self, owner: str) -> None:
+        """Make the folder where it is missing, and remove what `owner`, an earlier process, left unfinished."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for left in self._folder.glob(f"{_UNFINISHED}{owner}-*"):
+            left.unlink(missing_ok=True)
+
+    def find_tagged(self, key: str, etags: list[str]) -> ExportFile | None:
+        """Return the file of this query, of whichever version, that has one of these ETags."""
+        return next((file for file in self._files(f"{key}.") if file.etag in etags), None)
+
+    def follow(self, key: str, client: str, file: ExportFile) -> None:
+        """Note that this client reads this file: `followed` returns it for a while."""
+        link = self._link(key, client)
+        made = link.with_name(f"{_FOLLOWED}{secrets.token_hex(8)}")
+        made.symlink_to(file.path.name)
+        made.replace(link)
+
+    def followed(self, key: str, client: str) -> ExportFile | None:
+        """Return the file that the client has begun to read; ranges of two versions would not fit together."""
+        link = self._link(key, client)
+        with suppress(OSError):
+            if time.time() - link.lstat().st_mtime < _FOLLOWED_SECONDS:
+                return _parse(link.readlink().name, self._folder)
+        return None
+
+    @contextmanager
+    def writing(self, owner: str) -> Iterator[tuple[Path, Growing]]:
+        """Give a new unfinished file; it is removed at the end unless it was kept.
+
+        Raises:
+            Unavailable: the disk is full.
+        """
+        path = self._folder / f"{_UNFINISHED}{owner}-{secrets.token_hex(8)}"
+        try:
+            self._begun_files += 1
+            if self._begun_files >= _CHECK_FILES or not self._has_space():
+                self.make_room()
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                yield path, Growing(file, self)
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise _no_space() from error
+            raise
+        finally:
+            path.unlink(missing_ok=True)
+
+    def keep(self, path: Path, key: str, rows: str, feed: str, version: int) -> ExportFile:
+        """Put a finished file in place."""
+        file = ExportFile(path, rows, feed, version, secrets.token_hex(8))
+        kept = path.with_name(f"{key}.{rows}.{feed}.{version}.{file.token}")
+        path.rename(kept)
+        return file._replace(path=kept)
+
+    def make_room(self) -> None:
+        """Remove the files used least recently until the folder is within its limits.
+
+        Raises:
+            Unavailable: unfinished files alone are over the limit, or the disk is nearly full.
+        """
+        self._begun_files = 0
+        sizes = self._sizes()
+        total = sum(size for _, size in sizes.values())
+        for path in sorted((path for path in sizes if "." in path.name), key=lambda path: sizes[path][0]):
+            if total <= self._max_bytes and len(sizes) <= _MOST_FILES and self._has_space():
+                return
+            path.unlink(missing_ok=True)
+            total -= sizes.pop(path)[1]
+        if total > self._max_bytes:
+            detail = f"The export takes more than SERVING_EXPORT_BYTES ({self._max_bytes:,}) on disk: add filters."
+            raise Unavailable(detail, code="export_too_large", retry_after_seconds=60)
+        if not self._has_space():
+            raise _no_space()
+
+    def purge(self, feed: str, forgotten: int) -> None:
+        """Remove the files that may hold a forgotten text, `forgotten` being the version of the last one.
+
+        Files of another database are removed as well: its versions cannot be compared.
+        """
+        for file in self._files(""):
+            if file.feed != feed or file.version < forgotten:
+                file.path.unlink(missing_ok=True)
+        for path in self._folder.glob(f"{_UNFINISHED}*"):
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                    path.unlink()
+        for link in self._folder.glob(f"{_FOLLOWED}*"):
+            if not link.exists():  # its file is gone
+                link.unlink(missing_ok=True)
+
+    def _files(self, prefix: str) -> list[ExportFile]:
+        # Not iterdir, which makes a Path of each: a third of the time of a small export.
+        names = [name for name in os.listdir(self._folder) if name.startswith(prefix)]  # noqa: PTH208
+        return [file for file in (_parse(name, self._folder) for name in names) if file is not None]
+
+    def _sizes(self) -> dict[Path, tuple[float, int]]:
+        """Return when each file was used last, and its size."""
+        found = {}
+        for entry in os.scandir(self._folder):
+            with suppress(FileNotFoundError):
+                info = entry.stat(follow_symlinks=False)
+                if not entry.is_symlink():
+                    found[Path(entry.path)] = (info.st_mtime, info.st_size)
+        return found
+
+    def _has_space(self) -> bool:
+        return shutil.disk_usage(self._folder).free >= self._min_free_bytes
+
+    def _link(self, key: str, client: str) -> Path:
+        return self._folder / f"{_FOLLOWED}{key}-{client.encode().hex()[:100]}"
+
+
+def open_file(file: ExportFile) -> tuple[BinaryIO, int]:
+    """Open a file to be read, note that it was used, and return it with its size; a small one is in memory.
+
+    Raises:
+        FileNotFoundError: it was removed.
+    """
+    source = file.path.open("rb")
+    size = os.fstat(source.fileno()).st_size
+    with suppress(OSError):
+        os.utime(file.path)
+    if size > LOCAL_PIECE_BYTES:
+        return source, size
+    with source:
+        return io.BytesIO(source.read()), size
+
+
+def _parse(name: str, folder: Path) -> ExportFile | None:
+    parts = name.split(".")
+    if len(parts) != 5 or not parts[3].isdigit():
+        return None
+    _, rows, feed, version, token = parts
+    return ExportFile(folder / name, rows, feed, int(version), token)
+
+
+def _no_space() -> Unavailable:
+    detail = "There is no disk space for the export."
+    return Unavailable(detail, code="storage_full", retry_after_seconds=60)
