@@ -30,6 +30,7 @@ def program_environment(context: Context) -> dict[str, str]:
         "INGESTION_PORT": str(settings.ingestion_port),
         "SERVING_HOST": "127.0.0.1",
         "SERVING_PORT": str(settings.serving_port),
+        "HTTP_CORS_ORIGINS": f"{settings.serving_url},http://localhost:{settings.serving_port}",
         "PAGE_INGESTION_URL": settings.ingestion_url,
         "PAGE_SERVING_URL": settings.serving_url,
         "PAGE_ARGILLA_URL": settings.argilla_url,
