@@ -33,10 +33,10 @@ from core.tracing.tracing import tracing
 from core.web.app import NO_TELEMETRY, install_web
 from core.web.keys import KeyRing, ValidKey, select_valid_keys
 from core.web.openapi import describe
-from core.web.pages import PageSettings
 from core.web.problems import Unavailable, problem_response
 from core.web.rate_limits import Places
 from core.web.server import follow_parent, run, settle
+from core.web.static_pages import PageSettings
 from ingestion_api.enrichment.enrich import prepare
 from ingestion_api.imports.worker import importing
 from ingestion_api.pages.endpoints import add_upload_page

@@ -26,9 +26,9 @@ from core.web.app import NO_TELEMETRY, install_web
 from core.web.health import NotReady
 from core.web.keys import KeyRing
 from core.web.openapi import describe
-from core.web.pages import PageSettings
 from core.web.rate_limits import Places
 from core.web.server import follow_parent, run, settle
+from core.web.static_pages import PageSettings
 from serving_api.changes.notifier import News
 from serving_api.changes.service import Changes
 from serving_api.exports.endpoints import make_export_router
