@@ -11,7 +11,7 @@ export PATH := $(PATH):$(SCRIPTS):$(CURDIR)/.tools/bin
 INSTALLED := .venv/.installed
 PROJECT := core ingestion_api uploader serving_api cli local_stack load_testing deployment tests
 
-.PHONY: up down clean install bench loadtest soak test test-serving test-parts test-stack test-whole test-containers unit unit-apis unit-others mutants \
+.PHONY: up down clean install vendor bench loadtest soak test test-serving test-parts test-stack test-whole test-containers unit unit-apis unit-others mutants \
 	check lint types format lock audit sbom licences compose-env compare measure
 
 up: $(INSTALLED)  ## Start everything; Ctrl-C stops it
@@ -89,7 +89,7 @@ format: $(INSTALLED)  ## Put the code into its canonical form
 
 lock:  ## Pin the newest versions that Pipfile allows, without the address of a package index
 	pipenv lock
-	$(PYTHON) -m local_stack.strip_lock Pipfile.lock
+	$(PYTHON) -m local_stack.packages.strip_lock Pipfile.lock
 
 audit: $(INSTALLED) sbom  ## Check locks, licences and known vulnerabilities; exit code 2: nobody could be asked
 	$(RUN) pytest --quiet -m "soak or not soak" tests/unit/test_supply_chain.py
@@ -99,6 +99,9 @@ sbom: $(INSTALLED)  ## List what the programs are made of as sbom.json (CycloneD
 	PYTHONWARNINGS=ignore $(RUN) cyclonedx-py pipenv --spec-version 1.6 --output-reproducible \
 		--pyproject pyproject.toml --output-file sbom.json .
 
+vendor: $(INSTALLED)  ## Copy the pages' JavaScript packages, as packages.json pins them, from the npm registry
+	$(RUN) python -m deployment.vendor
+
 licences: $(INSTALLED)  ## Write docs/licences.md from the installed packages
 	$(RUN) python -m tests.supply_chain.licences
 
@@ -107,7 +110,7 @@ $(INSTALLED): Pipfile.lock
 		$(PYTHON) -m venv .tools && .tools/bin/pip install --quiet pipenv && \
 		echo "The system manages this Python, so pipenv is in .tools/bin: put that folder on your PATH."; }
 	@echo "Installing the packages of Pipfile.lock into .venv."
-	@$(PYTHON) -m local_stack.install_packages || pipenv sync --dev
+	@$(PYTHON) -m local_stack.packages.install_packages || pipenv sync --dev
 	@touch $@
 
 # Needs nothing installed. COMPOSE_ENV=FILE: into another file.

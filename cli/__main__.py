@@ -1,4 +1,4 @@
-"""`python -m cli`."""
+"""`annotate`, where its console script is not installed: `python -m cli`."""
 
 from cli.main import main
 

@@ -40,14 +40,16 @@ from (
 -- Without statistics the joins below may compare each row with each.
 analyze demo;
 
--- -> uploaded: demo texts count as seen by annotators; no uploader will claim them
+-- -> demo: no uploader touches these texts. -> pending, with --argilla: the uploader brings them to Argilla, and
+-- restores the answers to their annotators.
 insert into texts (id, dataset, text, claimed_label, score, source, external_id, metadata, received_at, status,
                    attempts, uploaded_at, completed_at)
 select id, :dataset, dataset_text, case when toxic then 'toxic' else 'non_toxic' end, chance / 1000.0, :source,
-       'demo-' || number, jsonb_build_object('number', number), happened_at - interval '2 hours', 'uploaded',
-       1, happened_at - interval '1 hour', happened_at
+       'demo-' || number, jsonb_build_object('number', number), happened_at - interval '2 hours', cast(:status as varchar),
+       1, case when cast(:status as varchar) = 'demo' then happened_at - interval '1 hour' end, happened_at
 from demo
-on conflict (id) do nothing;
+on conflict (id) do update set status = excluded.status, uploaded_at = null
+where texts.status = 'demo' and excluded.status = 'pending';
 
 delete from demo using texts where texts.id = demo.id and texts.status = 'forgotten';
 
@@ -60,7 +62,7 @@ select id,
        format('annotator_%s', k),
        'submitted',
        value,
-       jsonb_build_object('label', jsonb_build_object('value', value)),
+       jsonb_build_object('label', value),
        happened_at, happened_at, happened_at
 from demo
 cross join generate_series(1, cast(:annotators as int)) as k

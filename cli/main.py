@@ -1,22 +1,27 @@
 """The commands of `annotate`."""
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import psycopg
 import typer
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from cli import annotators, gold, keys, snapshot, uploads
-from cli.audit import audit
+from cli import datasets
 from cli.backup import commands as backup
-from cli.console import err, printable
+from cli.console import err, out, printable
 from cli.demo_data import demo_data
-from cli.export import export
-from cli.forget import forget
-from cli.forget_snapshots import rewrite
-from cli.ingest import ingest
+from cli.forget.commands import forget
+from cli.forget.rewriting import rewrite
+from cli.people import annotators, api_keys, gold
+from cli.people.audit_log import audit
+from cli.snapshots import commands as snapshots
 from cli.status import status
-from cli.verify import verify
+from cli.texts import import_jobs, uploads
+from cli.texts.export import export
+from cli.texts.ingest import ingest
+from cli.texts.verify import verify
 from core.os_process import keep_files_private
 
 app = typer.Typer(
@@ -24,6 +29,23 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"annotate {version('annotation-platform')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 app.command()(ingest)
 app.command()(export)
 app.command()(forget)
@@ -33,11 +55,13 @@ app.command()(backup.restore)
 app.command("demo-data")(demo_data)
 app.add_typer(annotators.app, name="annotators")
 app.add_typer(backup.app, name="backup")
+app.add_typer(datasets.app, name="datasets")
 app.add_typer(gold.app, name="gold")
-app.add_typer(keys.app, name="keys")
-app.add_typer(snapshot.app, name="snapshot")
+app.add_typer(import_jobs.app, name="imports")
+app.add_typer(api_keys.app, name="keys")
+app.add_typer(snapshots.app, name="snapshot")
 app.add_typer(uploads.app, name="uploads")
-snapshot.app.command()(rewrite)
+snapshots.app.command()(rewrite)
 uploads.app.command()(verify)
 
 
@@ -50,7 +74,8 @@ def main() -> None:
     # Exports, rejects and back-ups hold texts.
     keep_files_private()
     try:
-        app()
+        # Also when it runs as `python -m cli`: usage and completion name the program that users call.
+        app(prog_name="annotate")
     except ProgrammingError as error:
         if not isinstance(error.orig, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
             raise

@@ -1,81 +1,162 @@
-"""`annotate status`: how much waits where, and how fresh the labels are."""
+"""`annotate status`: how much waits where, how fresh the labels are, and what is missing or blocked."""
 
-from typing import Any
+import time
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 import httpx
 import typer
 from rich.table import Table
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from cli import addresses
-from cli.console import err, out, printable
-from cli.forget_log import list_stuck, look_if_waited_for
+from cli.console import err, out, print_json, printable
+from cli.forget.requests import list_stuck, look_if_waited_for
 from core.database import make_engine
 
+# The newest labels: the index of the change feed finds them, however many there are.
+_PACE = text("""
+select count(*) filter (where labelled_at > now() - interval '1 hour'),
+    least(3600, extract(epoch from now() - min(labelled_at)))::float8
+from (
+    select labelled_at from labels where status <> 'withdrawn' order by changed_xid desc limit 1000
+) as newest
+""")
 
-def status() -> None:
-    """Show the queue, the labels, and what is missing or blocked. Exit code 1: something is."""
-    late = _forgetting()
-    ingestion, serving = addresses.ingestion_url(), addresses.serving_url()
-    missing = [*_missing("ingestion API", ingestion), *_missing("serving API", serving)]
-    queue = _get(f"{ingestion}/queue")
-    missing += [
-        f"dataset {alert['dataset']}, since {alert['since']}: {alert['reason']} ({alert['code']})"
-        for alert in queue.pop("alerts", [])
-    ]
-    missing += late
-    table = Table("what", "how much", title="Annotation platform")
-    for name, value in (_numbers(queue) | _labels(f"{serving}/stats")).items():
-        table.add_row(name, value)
-    out.print(table)
-    for line in map(printable, missing):
-        err.print(line, style="red")
-    if missing:
+
+@dataclass
+class _Report:
+    """What one look found out."""
+
+    queue: dict[str, Any] = field(default_factory=dict)
+    stats: dict[str, Any] = field(default_factory=dict)
+    labels_per_hour: float | None = None
+    seconds_left: float | None = None  # until all texts have the answers that they want, at this pace
+    problems: list[str] = field(default_factory=list)  # each outage once
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for programs."""
+        labels = {name: self.stats.get(name) for name in ("by_label", "by_status", "replica_age_seconds")}
+        pace = {"labels_per_hour": self.labels_per_hour, "seconds_left": self.seconds_left}
+        return {"queue": self.queue, "labels": labels, **pace, "problems": self.problems}
+
+
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, for programs.")] = False,
+    watch: Annotated[float | None, typer.Option(min=0.1, help="Show it again every so many seconds.")] = None,
+) -> None:
+    """Show the queue, the labels, the time left, and what is missing or blocked. Exit code 1: something is."""
+    while True:
+        report = _look()
+        if as_json:
+            print_json(report.as_json(), indent=2 if watch is None else None)
+        else:
+            _show(report)
+        if watch is None:
+            break
+        time.sleep(watch)
+    if report.problems:
         raise typer.Exit(1)
 
 
-def _forgetting() -> list[str]:
-    """Return which texts are not forgotten everywhere although they should be, after a look at the serving API."""
+def _look() -> _Report:
+    report = _Report()
+    outages: dict[str, tuple[str, list[str]]] = {}
+    ingestion, serving = addresses.ingestion_url(), addresses.serving_url()
+    if _is_there("ingestion API", ingestion, outages, report.problems):
+        report.queue = _get(f"{ingestion}/queue", outages, report.problems)
+    if _is_there("serving API", serving, outages, report.problems):
+        report.stats = _get(f"{serving}/stats", outages, report.problems)
+    late = _read_database(report, outages)
+    report.problems += [f"{need}: {reason} ({', '.join(seen)})" for need, (reason, seen) in outages.items()]
+    for alert in report.queue.pop("alerts", []):
+        report.problems.append(
+            f"dataset {alert['dataset']}, since {alert['since']}: {alert['reason']} ({alert['code']})"
+        )
+    report.problems += late
+    if report.labels_per_hour and report.queue:
+        left: int = sum(report.queue[name] for name in ("pending", "uploading", "open_records"))
+        report.seconds_left = 3600 * left / report.labels_per_hour
+    return report
+
+
+def _is_there(name: str, url: str, outages: dict[str, tuple[str, list[str]]], problems: list[str]) -> bool:
+    """Ask a program what it misses; several that miss the same make one outage."""
+    try:
+        answer = httpx.get(f"{url}/readyz", timeout=5)
+    except httpx.TransportError as error:
+        problems.append(f"{name} at {url} does not answer: {error}")
+        return False
+    for need, reason in answer.json()["missing"].items():
+        outages.setdefault(need, (reason, []))[1].append(name)
+    return True
+
+
+def _get(url: str, outages: dict[str, tuple[str, list[str]]], problems: list[str]) -> dict[str, Any]:
+    try:
+        answer = httpx.get(url, headers=addresses.headers(), timeout=10)
+        answer.raise_for_status()
+    except httpx.HTTPError as error:
+        if not outages:  # else it fails for what is missing
+            problems.append(f"{url}: {error}")
+        return {}
+    values: dict[str, Any] = answer.json()
+    return values
+
+
+def _read_database(report: _Report, outages: dict[str, tuple[str, list[str]]]) -> list[str]:
+    """Read the pace; return which texts are not forgotten everywhere although they should be."""
     if not addresses.knows_database():
         return []
     engine = make_engine(addresses.database(), "annotate status")
     try:
         with engine.begin() as connection:
+            report.labels_per_hour = _measure_pace(connection)
             look_if_waited_for(connection)
             return list_stuck(connection)
     except SQLAlchemyError as error:  # without its words, which hold the statement
-        return [f"Postgres cannot tell what is being forgotten: {type(error).__name__}"]
+        outages.setdefault("database", (f"Postgres does not answer: {type(error).__name__}", []))[1].append(
+            "annotate"
+        )
+        return []
     finally:
         engine.dispose()
 
 
-def _missing(name: str, url: str) -> list[str]:
-    try:
-        answer = httpx.get(f"{url}/readyz", timeout=5)
-    except httpx.TransportError as error:
-        return [f"{name} at {url} does not answer: {error}"]
-    return [f"{name}: {need}: {reason}" for need, reason in answer.json()["missing"].items()]
+def _measure_pace(connection: Connection) -> float:
+    """Return how many texts were labelled per hour, over the last hour or the last 1,000 labels."""
+    count, seconds = connection.execute(_PACE).one()
+    return 3600 * count / max(seconds, 1.0) if count else 0.0
 
 
-def _get(url: str) -> dict[str, Any]:
-    try:
-        answer = httpx.get(url, headers=addresses.headers(), timeout=10)
-        answer.raise_for_status()
-    except httpx.HTTPError as error:
-        err.print(f"{url}: {error}", style="red")
-        return {}
-    values: dict[str, Any] = answer.json()
-    return values
+def _show(report: _Report) -> None:
+    table = Table("what", "how much", title="Annotation platform")
+    for name, value in (_numbers(report.queue) | _labels(report)).items():
+        table.add_row(name, value)
+    out.print(table)
+    for line in map(printable, report.problems):
+        err.print(line, style="red")
 
 
 def _numbers(queue: dict[str, Any]) -> dict[str, str]:
     return {name.replace("_", " "): "-" if n is None else f"{n:,g}" for name, n in queue.items()}
 
 
-def _labels(url: str) -> dict[str, str]:
-    stats = _get(url)
+def _labels(report: _Report) -> dict[str, str]:
+    stats = report.stats
     rows = {f"label {name}": f"{count:,}" for name, count in stats.get("by_label", {}).items()}
     rows |= {f"status {name}": f"{count:,}" for name, count in stats.get("by_status", {}).items()}
     if (age := stats.get("replica_age_seconds")) is not None:
         rows["replica age seconds"] = f"{age:.1f}"
+    if report.labels_per_hour is not None:
+        rows["labelled per hour"] = f"{report.labels_per_hour:,.0f}"
+    if report.seconds_left is not None:
+        rows["time left at this pace"] = _written(report.seconds_left)
     return rows
+
+
+def _written(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds / 60), 60)
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h" if days else f"{hours} h {minutes} min"

@@ -1,17 +1,16 @@
-"""Who did what to what: a line for each thing that an administrator does, never with a text or a secret in it.
+"""The audit log: who did what to which object. No entry holds a text or a secret.
 
-What changes Postgres is noted in the same transaction, in the table `audit_log`. What the serving API does to
-files, where no Postgres may be, is a log line `audit` only; the other APIs' entries are such a line, too.
+A change in Postgres is logged in the same transaction, in the table `audit_log`. The serving API works without
+Postgres, so its changes of files are log lines `audit` only. The other programs write such a line, too.
 """
 
 import getpass
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
-from fastapi import Request
 from sqlalchemy import Insert, insert
 
 from core.models import AuditEntry
@@ -39,6 +38,7 @@ class Action(StrEnum):
     SNAPSHOT_REWRITTEN = "snapshot.rewritten"
     SNAPSHOT_DELETED = "snapshot.deleted"
     ARGILLA_CHANGED = "argilla.changed"  # a dataset, a workspace or a webhook there, as the settings have it
+    SETTINGS_APPROVED = "settings.approved"  # a definition that asks annotators for less
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,13 @@ class Entry:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
+class HasScope(Protocol):
+    """A request with its ASGI scope, as Starlette makes it."""
+
+    @property
+    def scope(self) -> Mapping[str, Any]: ...
+
+
 def account() -> Actor:
     """Return the operating system's account that runs this process."""
     try:
@@ -69,14 +76,14 @@ def account() -> Actor:
         return Actor("account", "unknown")
 
 
-def caller(request: Request) -> Actor:
-    """Return whose key a request has; nobody where none is required."""
+def caller(request: HasScope) -> Actor:
+    """Return the API key of a request as an actor; `nobody` if no key is required."""
     key = request.scope.get("api_key")
     return Actor("key", f"{key.id} {key.name}") if key else Actor("nobody", "")
 
 
 def noting(entry: Entry) -> Insert:
-    """Return the statement that notes an entry, for the transaction that does what it tells."""
+    """Return the INSERT of an entry, for the transaction that makes the change."""
     ids = sorted(map(str, entry.ids))
     return insert(AuditEntry).values(
         program=entry.program,

@@ -1,11 +1,11 @@
 """The datasets that DATASETS_FILE defines."""
 
 import tomllib
-from collections.abc import Sequence
+from difflib import get_close_matches
 from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import (
@@ -19,8 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from core.toml_errors import describe_encoding, describe_syntax, describe_values
-from core.web.problems import FieldError, InvalidFields
+from core.web.problems import FieldError, InvalidFields, quoted
 
 DEFAULT_DATASET = "toxicity"
 
@@ -91,7 +90,7 @@ class Question(BaseModel):
 
 
 class Dataset(BaseModel):
-    """One label set with what annotators are told about it, and what is done with its texts at intake."""
+    """A label set, its guidelines and questions, and how its texts are processed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -100,6 +99,16 @@ class Dataset(BaseModel):
     )
     guidelines: str = Field(
         min_length=1, max_length=_MAX_GUIDELINES, description="What annotators are told, as Markdown."
+    )
+    question: str = Field(
+        "Which label fits the text?",
+        min_length=1,
+        max_length=500,
+        description="The question that the labels answer, as annotators read it.",
+    )
+    suggestions: Literal["shown", "hidden"] = Field(
+        "shown",
+        description="Whether annotators see the sender's label as a suggestion, which saves time and biases them.",
     )
     answers_wanted: int = Field(1, ge=1, description="Submitted annotations that complete a text in Argilla.")
     questions: tuple[Question, ...] = Field((), description="What annotators are asked beside the label.")
@@ -213,7 +222,7 @@ def load_datasets(path: Path | None) -> Datasets:
     """Read the datasets that `path` defines, or the shipped default.
 
     Raises:
-        SystemExit: the file is missing, is not TOML, or defines something wrong; says it all, with its lines.
+        SystemExit: the file is missing, is not TOML, or defines something wrong; names every wrong key.
     """
     file = path or files("core").joinpath("default_datasets.toml")
     try:
@@ -221,7 +230,7 @@ def load_datasets(path: Path | None) -> Datasets:
     except OSError as error:
         raise SystemExit(f"{file}: cannot be read: {error.strerror}; set DATASETS_FILE.") from error
     except UnicodeDecodeError as error:
-        raise SystemExit(describe_encoding(str(file), error)) from error
+        raise SystemExit(f"{file}: is not TOML: it is not UTF-8 ({error.reason} at byte {error.start})") from error
     return _parse(str(file), content)
 
 
@@ -229,16 +238,38 @@ def _parse(file: str, content: str) -> Datasets:
     try:
         datasets = TypeAdapter(Datasets).validate_python(tomllib.loads(content))
     except tomllib.TOMLDecodeError as error:
-        raise SystemExit(describe_syntax(file, content, error)) from error
+        raise SystemExit(f"{file}: is not TOML: {error}") from error
     except ValidationError as error:
-        raise SystemExit(describe_values(file, content, error, _known_keys)) from error
+        raise SystemExit("\n".join(f"{file}: {_describe(wrong)}" for wrong in error.errors())) from error
     if not datasets:
-        raise SystemExit(f"{file}:1: defines no dataset")
+        raise SystemExit(f"{file}: defines no dataset")
     return datasets
 
 
-def _known_keys(path: Sequence[str | int]) -> list[str]:
-    return list((Question if "questions" in path[1:-1] else Dataset).model_fields)
+_KEY = "[key]"  # Pydantic's word for an error about a name, not about what it names
+
+
+def _describe(wrong: Any) -> str:
+    """Return the path of the key that is wrong, and why."""
+    path = ".".join(str(part) for part in wrong["loc"] if part != _KEY)
+    match wrong["type"]:
+        case "extra_forbidden":
+            return f"{path}: {_describe_unknown(wrong['loc'])}"
+        case "missing":
+            return f"{path}: is required"
+        case "string_pattern_mismatch":
+            return f"{path}: must be like {wrong['ctx']['pattern']}"
+        case "model_type":
+            return f"{path}: must be a table"
+        case _:
+            return f"{path}: {str(wrong['msg']).removeprefix('Value error, ')}"
+
+
+def _describe_unknown(path: tuple[str | int, ...]) -> str:
+    known = sorted((Question if "questions" in path[1:-1] else Dataset).model_fields)
+    close = get_close_matches(str(path[-1]), known, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"there is no such key; {hint}Known are: {', '.join(known)}"
 
 
 def require_dataset(name: str, datasets: Datasets) -> None:
@@ -249,7 +280,8 @@ def require_dataset(name: str, datasets: Datasets) -> None:
     """
     if name not in datasets:
         known = ", ".join(sorted(datasets))
-        raise InvalidFields([FieldError("unknown_dataset", f"must be one of: {known}", parameter="dataset")])
+        detail = f"dataset {quoted(name)} is not one of {known}"
+        raise InvalidFields([FieldError("unknown_dataset", detail, parameter="dataset")])
 
 
 # The metadata by which the page is sorted, upwards.

@@ -1,4 +1,4 @@
-"""How far forget requests have come, and which of them take too long."""
+"""Forgets texts, and keeps track of which steps of a request are open and which take too long."""
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -74,12 +74,13 @@ def name_steps(row: Row[Any]) -> str:
 
 _FETCHED = 100
 
-# No index helps. A row without fields is read where its detail may quote the names of its fields.
+# No index helps. A row without fields is read where its detail may quote a label or the names of its fields.
 #
 # The option belongs to the statement. On the connection it would turn later statements into cursors, too.
 _FIND_REJECTS = text("""
 select import_id, row, cast(fields as text) as fields from import_rejects
-where fields is not null or detail <> :blanked and (detail like '%/metadata/%' or code = 'extra_forbidden')
+where fields is not null
+    or detail <> :blanked and (detail like '%/metadata/%' or code in ('extra_forbidden', 'unknown_label'))
 """).execution_options(yield_per=_FETCHED)
 
 _BLANK_REJECT = text("""
@@ -92,7 +93,15 @@ _BLANK_PROBLEM = text("update imports set problem = cast(:problem as json) where
 _PROBLEM_DETAIL = "A text was forgotten since. The details were deleted, because they may have quoted it."
 _PROBLEM_FIELDS = ("type", "title", "status", "code")
 # Problems that quote the file: its column names, for example. A CSV without a header has texts in their place.
-_QUOTING = {"unknown_column", "malformed_csv", "malformed_parquet"}
+_QUOTING = {
+    "unknown_column",
+    "duplicate_column",
+    "wrong_column_type",
+    "too_much_metadata",
+    "malformed_csv",
+    "malformed_parquet",
+    "malformed_xlsx",
+}
 
 # Older releases stored a rejected JSON row as the repr of an object, in which no text can be looked up.
 _OLD_REPR = "QuickSubmission("
@@ -185,7 +194,7 @@ _DELETE = (
 
 _DELETE_BAND = text("delete from near_duplicate_bands where band = :band and place = :place")
 
-# Stamped anew also where the label was withdrawn before: the change feed tells the replicas that it is forgotten.
+# Stamped even if the label was withdrawn before: so the change feed reports to the replicas that it is forgotten.
 _WITHDRAW = text(f"""
 update labels
 set label = null, status = 'withdrawn', agreement = null, votes = '{{}}', annotations = 0, confidence = null,
@@ -217,7 +226,7 @@ set requested_at = excluded.requested_at, requested_by = excluded.requested_by,
     replica_at = null, snapshots_at = null, lifted_at = null
 """)
 
-# Only where nothing more is to be done: what is on its way might be taken for the new one's.
+# Only when no upload is in flight: a late response could be attributed to the new record.
 _LIFT = text("""
 with lifted as (
     update forget_requests set lifted_at = now()
@@ -297,9 +306,46 @@ def forget_values(connection: Connection) -> None:
 
 def _was_sent(row: Any) -> bool:
     """Whether Argilla may have the text: a claim sets its position, a failure takes it away again."""
+    if row.status == "demo":
+        return False
     return row.status not in {"pending", "near_duplicate"} or row.attempts > 0 or row.page_position is not None
 
 
 def lift(connection: Connection, ids: Sequence[UUID]) -> list[UUID]:
     """Let texts be sent again that were forgotten everywhere; returns which."""
     return list(connection.scalars(_LIFT, {"ids": list(ids)}))
+
+
+# The label's row, a tombstone, tells the version in which the text was forgotten.
+_SEE_REPLICA = text("""
+update forget_requests set replica_at = now()
+from labels
+where labels.text_id = forget_requests.text_id and was_labelled and replica_at is null
+    and cast(cast(labels.changed_xid as text) as bigint) < :traceless_below
+""")
+_SEE_SNAPSHOTS = text("""
+update forget_requests
+set snapshots_at = case when coalesce(copy_of, forget_requests.text_id) = any(:ids) then null
+    else coalesce(snapshots_at, now()) end
+from labels
+where labels.text_id = forget_requests.text_id and was_labelled
+    and cast(cast(labels.changed_xid as text) as bigint) <= :version
+""").bindparams(_IDS)
+
+_WAITS_FOR_FILES = text(f"""
+select exists(
+    select from forget_requests where lifted_at is null and ({IS_OPEN["replica"]} or {IS_OPEN["snapshots"]})
+)
+""")  # noqa: S608 - constants only
+
+
+def waits_for_files(connection: Connection) -> bool:
+    """Whether a request waits for the replica's files or for snapshots."""
+    return bool(connection.scalar(_WAITS_FOR_FILES))
+
+
+def store_files_seen(connection: Connection, seen: Mapping[str, Any]) -> None:
+    """Store which texts the serving API's files hold no more; `seen` is the answer of its GET /forgotten."""
+    connection.execute(_SEE_REPLICA, {"traceless_below": seen["traceless_below"]})
+    ids = [UUID(id_) for snapshot in seen["snapshots"] for id_ in snapshot["ids"]]
+    connection.execute(_SEE_SNAPSHOTS, {"ids": ids, "version": seen["version"]})

@@ -1,4 +1,4 @@
-"""What those who store texts, and those who take them out again, agree on about near duplicates."""
+"""SQL about near duplicates that storing, failing and forgetting texts share."""
 
 # The status of a text that annotators are asked for, or soon will be.
 ASKED = ("pending", "uploading", "uploaded")
@@ -7,9 +7,9 @@ ASKED = ("pending", "uploading", "uploaded")
 def lock_of(dataset: str) -> str:
     """Return the SQL that locks a dataset's near duplicates until the transaction ends; `dataset` is SQL, too.
 
-    Whoever stores texts holds it from before it looks for their twins, and whoever lets a text fail: so no twin is
-    overlooked because it is being stored at the same time, and none waits for a text that has just failed. Take it
-    by a statement of its own: the next one sees what was stored before.
+    Take it before looking for the twins of texts to be stored, and before letting a text fail. Then no twin is
+    overlooked because it is stored at the same time, and none waits for a text that has just failed. Take it with
+    a separate statement: only the next one sees what was stored before.
     """
     return f"pg_advisory_xact_lock(hashtextextended('near_duplicates ' || {dataset}, 0))"
 

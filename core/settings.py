@@ -1,5 +1,6 @@
 """Settings that two or more programs share, in small immutable groups read from the environment."""
 
+import re
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -146,6 +147,13 @@ class AccessSettings(SettingsGroup):
         return Limit.of(self.rate_limit_requests_per_second, self.rate_limit_burst)
 
 
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?|https?://\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
+
+
+def _split(listed: str | None) -> list[str]:
+    return [one.strip() for one in (listed or "").split(",") if one.strip()]
+
+
 class HttpSettings(SettingsGroup):
     """What a client may ask of a server before its request is known."""
 
@@ -179,10 +187,31 @@ class HttpSettings(SettingsGroup):
         "`Origin`, get 403. Services that require keys do not check this.",
     )
 
+    cors_origins: str | None = Field(
+        None,
+        description="Origins, separated by commas, as `https://annotate.example`, whose web pages may call the "
+        "API (CORS). Without it: none. Keys are needed all the same.",
+    )
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: str | None) -> str | None:
+        for origin in _split(origins):
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is no origin: scheme, host and port only, as https://annotate.example"
+                )
+        return origins
+
+    @property
+    def allowed_origins(self) -> list[str]:
+        """The origins in `cors_origins`."""
+        return _split(self.cors_origins)
+
     @property
     def allowed_hosts(self) -> list[str]:
         """The names in `hosts`."""
-        return [host.strip() for host in (self.hosts or "").split(",") if host.strip()]
+        return _split(self.hosts)
 
 
 class DatasetsFileSettings(SettingsGroup):

@@ -1,4 +1,4 @@
-"""What endpoints get from the application."""
+"""Dependencies of the endpoints: datasets, a database connection, and the body."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,11 +8,12 @@ from fastapi import Depends, Query, Request
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.datasets import Datasets
+from core.tables.rows import ROW_BYTES
 from core.web.openapi import DATASET_NAME
 from core.web.problems import TooLarge, Unavailable, UnsupportedType
-from ingestion_api.texts.schemas import ROW_BYTES
 
 _DATABASE_SECONDS = 5.0
+_LENGTH_DIGITS = 15
 
 
 async def get_datasets(request: Request) -> Datasets:
@@ -34,13 +35,25 @@ async def get_connection(request: Request) -> AsyncIterator[AsyncConnection]:
         raise Unavailable("The database is slow.", code="database_slow") from None
 
 
+def require_length(request: Request, limit_bytes: int) -> None:
+    """Check the announced length of a body, before its client is asked to send it.
+
+    Raises:
+        TooLarge: Content-Length is over the limit.
+    """
+    length = request.headers.get("content-length", "0")  # the server lets only digits pass
+    if len(length) > _LENGTH_DIGITS or int(length) > limit_bytes:
+        raise TooLarge(f"The body is longer than {limit_bytes} bytes.")
+
+
 async def read_body(request: Request, limit_bytes: int = ROW_BYTES) -> bytes:
-    """Return the body of a request that is read as a whole: by default of a single text's.
+    """Return the whole body of a request; the default limit is that of a single text.
 
     Raises:
         UnsupportedType: it is compressed.
-        TooLarge: it is over the limit, whatever Content-Length says.
+        TooLarge: it is over the limit, whether or not Content-Length says so.
     """
+    require_length(request, limit_bytes)
     if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise UnsupportedType("This body must come without Content-Encoding.")
     parts: list[bytes] = []

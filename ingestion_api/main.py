@@ -1,4 +1,4 @@
-"""The ingestion API: takes texts and writes them durably to Postgres."""
+"""The ingestion API: takes texts and stores them in Postgres."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 import anyio
 import psycopg
 import structlog
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
@@ -30,20 +30,25 @@ from core.settings import (
     refuse_open_bind,
 )
 from core.tracing.tracing import tracing
-from core.web.app import NO_TELEMETRY, install_web
-from core.web.keys import KeyRing, ValidKey, select_valid_keys
+from core.web.app import NO_TELEMETRY, install_web, query_is_checked
+from core.web.keys import KeyRing, Scope, ValidKey, require_scope, select_valid_keys
+from core.web.negotiation import Router
 from core.web.openapi import describe
+from core.web.pages import PageSettings
 from core.web.problems import Unavailable, problem_response
 from core.web.rate_limits import Places
 from core.web.server import follow_parent, run, settle
 from ingestion_api.enrichment.enrich import prepare
+from ingestion_api.imports.endpoints import add_import_endpoints
 from ingestion_api.imports.worker import importing
+from ingestion_api.pages.endpoints import add_upload_page
 from ingestion_api.settings import IngestionSettings
-from ingestion_api.texts.endpoints import add_endpoints
+from ingestion_api.texts.endpoints import add_create_text
+from ingestion_api.texts.endpoints import router as texts
 from ingestion_api.texts.intake import Intake
 from ingestion_api.texts.schemas import TextCreate
-from ingestion_api.texts.shortcut import Shortcut
 from ingestion_api.webhooks import WebhookSecrets, make_turns
+from ingestion_api.webhooks import router as webhooks
 
 log = structlog.get_logger()
 
@@ -59,47 +64,29 @@ def create_app(
 ) -> FastAPI:
     """Wire the service together."""
     engine = make_async_engine(database, "ingestion_api")
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.intake = Intake(database, settings, app.state.datasets, access.client_share)
-        tasks = [
-            asyncio.create_task(_follow_keys(engine, app.state.key_ring)),
-            asyncio.create_task(follow_parent()),
-        ]
-        settle(app)
-        async with importing(engine, database, settings, app.state.datasets) as app.state.import_completed:
-            yield
-        for task in tasks:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-        await app.state.intake.close()
-        await engine.dispose()
-        await anyio.to_thread.run_sync(tracing.stop)
-
     app = FastAPIOffline(
         title="Ingestion API",
         summary="Takes texts, to be labelled in Argilla.",
         version="2.0.0",
-        lifespan=lifespan,
+        lifespan=_lifespan,
         redirect_slashes=False,
         telemetry=NO_TELEMETRY,
         generate_unique_id_function=_operation_id,
     )
     app.state.settings = settings
-    app.state.forget = forget or ForgetSettings()
-    app.state.datasets = load_datasets(datasets_file.datasets_file)
-    prepare(app.state.datasets)
-    app.state.engine = engine
     app.state.database = database
+    app.state.access = access
+    app.state.forget = forget or ForgetSettings()
+    app.state.engine = engine
+    app.state.datasets = load_datasets(datasets_file.datasets_file)
     app.state.bulk_places = Places("bulk uploads", settings.bulk_uploads, access.client_share, code="bulk_busy")
     app.state.bulk_limiter = anyio.CapacityLimiter(settings.bulk_uploads)
     app.state.key_ring = KeyRing(access.require_api_key, access.limit)
     app.state.webhook_secrets = WebhookSecrets(engine)
     app.state.webhook_turns = make_turns()
-    add_endpoints(app)
-    app.add_middleware(Shortcut)
+    prepare(app.state.datasets)
+    _add_endpoints(app)
+    add_upload_page(app, app.state.datasets, read_settings(PageSettings), key_is_required=access.require_api_key)
     install_web(app, {"database": lambda: check_database(engine)}, access)
     describe(
         app, app.state.datasets, access.require_api_key, TextCreate, import_max_bytes=settings.import_max_bytes
@@ -108,6 +95,35 @@ def create_app(
         app.add_exception_handler(error, _on_outage)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
     return app
+
+
+def _add_endpoints(app: FastAPI) -> None:
+    add_create_text(app)
+    app.include_router(texts)
+    imports = Router(dependencies=[Depends(require_scope(Scope.INGEST)), Depends(query_is_checked)])
+    add_import_endpoints(imports)
+    app.include_router(imports)
+    app.include_router(webhooks)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    state = app.state
+    state.intake = Intake(state.database, state.settings, state.datasets, state.access.client_share)
+    tasks = [
+        asyncio.create_task(_follow_keys(state.engine, state.key_ring)),
+        asyncio.create_task(follow_parent()),
+    ]
+    settle(app)
+    async with importing(state.engine, state.database, state.settings, state.datasets) as state.import_completed:
+        yield
+    for task in tasks:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    await state.intake.close()
+    await state.engine.dispose()
+    await anyio.to_thread.run_sync(tracing.stop)
 
 
 def _operation_id(route: APIRoute) -> str:
@@ -121,11 +137,11 @@ async def _on_outage(_: Request, error: Exception) -> Response:
 
 async def _on_disconnect(request: Request, _: Exception) -> Response:
     log.info("request.cut", path=request.url.path)
-    return Response(status_code=499)  # nobody reads it
+    return Response(status_code=499)  # for the metrics: the client is gone
 
 
 async def _follow_keys(engine: AsyncEngine, key_ring: KeyRing) -> None:
-    """Keep the valid keys in memory up to date, while keys are required."""
+    """Refresh the copy of the valid keys in memory, while keys are required."""
     while key_ring.required:
         try:
             async with engine.connect() as connection:

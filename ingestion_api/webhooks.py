@@ -10,35 +10,45 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from fastapi import Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ValidationError
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from core import models
+from core.tables.rows import ROW_BYTES
 from core.tracing.tracing import note_step, tracing
-from core.web.problems import BadSignature, Malformed, RequestTimeout, TooLarge, Unavailable, UnsupportedType
+from core.web.openapi import refusals
+from core.web.problems import (
+    BadSignature,
+    Malformed,
+    RequestTimeout,
+    ShareExceeded,
+    TooLarge,
+    Unavailable,
+    UnsupportedType,
+)
 from core.web.rate_limits import Turns, client_name
 from ingestion_api import metrics
-from ingestion_api.dependencies import read_body
+from ingestion_api.dependencies import read_body, require_length
 from ingestion_api.texts import repository
-from ingestion_api.texts.schemas import ROW_BYTES
+from ingestion_api.texts.schemas import TEXT_ID
 
 _HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
 _ID = re.compile(r"[\x21-\x7e]{1,200}")
 _TIMESTAMP = re.compile(r"[0-9]{1,15}")
 _SIGNATURES = re.compile(r"v1,[A-Za-z0-9+/]{43}=( [\x21-\x7e]{1,200}){0,9}")
-_TOLERANCE_SECONDS = 5 * 60  # as standardwebhooks has it
+_TOLERANCE_SECONDS = 5 * 60  # that of standardwebhooks
 
-# A stranger's events make us look for new secrets at most so often.
+# Events with unknown signatures make us reload the secrets at most this often.
 _LOOK_SECONDS = 1.0
-# A secret that is not valid any more is forgotten after so long.
+# A withdrawn secret is forgotten after this time.
 _KEEP_SECONDS = 10.0
 
 
 def check_headers(given: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers of an event, if an event with such headers may be signed: a look at them costs nothing.
+    """Check the form and age of an event's headers, before its body is read, and return them.
 
     Raises:
         BadSignature: one is missing, malformed, or too old.
@@ -55,7 +65,7 @@ def check_headers(given: Mapping[str, str]) -> dict[str, str]:
 
 
 class WebhookSecrets:
-    """The secrets as this process knows them."""
+    """This process's copy of the webhooks' secrets."""
 
     def __init__(self, engine: AsyncEngine, clock: Callable[[], float] = time.monotonic) -> None:
         self._engine = engine
@@ -64,16 +74,16 @@ class WebhookSecrets:
         self._read_at: float | None = None
 
     async def verify(self, body: bytes, headers: Mapping[str, str]) -> None:
-        """Let an event pass that Argilla signed within the last five minutes.
+        """Check that Argilla signed an event within the last five minutes.
 
         Raises:
-            BadSignature: it is not.
+            BadSignature: it did not.
             sqlalchemy.exc.SQLAlchemyError: the secrets cannot be read.
         """
         await self._refresh(_KEEP_SECONDS)
         if is_signed(body, headers, self._webhooks):
             return
-        # Its webhook may be a new one.
+        # The webhook may be new.
         await self._refresh(_LOOK_SECONDS)
         if not is_signed(body, headers, self._webhooks):
             raise BadSignature("The event is not signed by a webhook of ours, or is over five minutes old.")
@@ -102,14 +112,13 @@ def _is_signed_by(webhook: Webhook, body: bytes, headers: dict[str, Any]) -> boo
     return True
 
 
-# An event holds its record, so the text and its metadata, which came in a row. Argilla escapes what is not ASCII,
-# into at most three times as many bytes. Guidelines, questions and the annotator's answer have the rest.
+# An event contains its record with text and metadata, which came in one row. Argilla escapes characters outside
+# ASCII, into at most three times the bytes. The rest is for guidelines, questions and the annotator's answer.
 EVENT_BYTES = 4 * ROW_BYTES
-_LENGTH_DIGITS = 15
-# Nobody knows who sends a body before it is read: a few are read at once, and each must come soon.
+# The sender is unknown until a body is read and verified: few are read at a time, and each has a time limit.
 _READ_AT_ONCE, _WAITING, _WAITING_SHARE = 4, 64, 0.5
 _BODY_SECONDS = 5.0
-# Argilla waits 20 seconds for its answer, and sends again after 10, 60 and 180 seconds.
+# Argilla waits 20 seconds for a response, and retries after 10, 60 and 180 seconds.
 _WAIT_SECONDS = 10.0
 _RETRY_SECONDS = 10
 
@@ -131,12 +140,61 @@ class _Event(BaseModel):
 
 
 def make_turns() -> Turns:
-    """Return the turns that events take to be read."""
+    """Return the queue that limits how many events are read at a time."""
     return Turns("events", _READ_AT_ONCE, _WAITING, _WAITING_SHARE)
 
 
+_EVENT_EXAMPLE = {
+    "type": "response.created",
+    "version": 1,
+    "timestamp": "2026-11-02T09:12:44.120934Z",
+    "data": {
+        "id": "b1f1c9a2-1f2b-4d6e-9f60-9f2b8f0f7a11",
+        "status": "submitted",
+        "record": {
+            "id": "0d9f5d3e-4f0a-4a51-8f47-3a9f0f4f6f2e",
+            "external_id": TEXT_ID,
+            "dataset": {"id": "5f0c8f6d-6d2b-4c36-9d0f-0b8f2c5d7e3a"},
+        },
+    },
+}
+_HEADER_EXAMPLES = (
+    "msg_p5jXN8AQM9LWM0D4loKWxJek",
+    "1793610764",
+    "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+)
+
+router = APIRouter(tags=["operations"])
+
+
+# Needs no API key: the signature authenticates.
+@router.post(
+    "/webhooks/argilla",
+    status_code=204,
+    response_class=Response,
+    summary="Take an event of Argilla's",
+    openapi_extra={
+        "parameters": [
+            {"name": name, "in": "header", "required": True, "schema": {"type": "string"}, "example": example}
+            for name, example in zip(_HEADERS, _HEADER_EXAMPLES, strict=True)
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"type": "object"}, "example": _EVENT_EXAMPLE}},
+        },
+    },
+    response_description="The event is stored, or is not about our texts.",
+    responses=refusals(
+        Malformed("The body is not an event of Argilla's.", code="malformed_event"),
+        BadSignature("Send webhook-id, webhook-timestamp, webhook-signature."),
+        RequestTimeout(_BODY_SECONDS),
+        TooLarge(f"The body is longer than {EVENT_BYTES} bytes."),
+        ShareExceeded("events", int(_WAITING * _WAITING_SHARE)),
+        Unavailable("The database is away.", code="database_unavailable"),
+    ),
+)
 async def receive_event(request: Request) -> Response:
-    """Note the text that an event is about. Events of other kinds, and of others' records, change nothing."""
+    """Request a refresh of the text's annotations. Events of other kinds, or of other records, change nothing."""
     event, record = await _read_signed(request)
     noted = False
     text_id = _to_uuid(record.external_id) if record else None
@@ -156,9 +214,7 @@ async def receive_event(request: Request) -> Response:
 async def _read_signed(request: Request) -> tuple[_Event, _Record | None]:
     try:
         headers = check_headers(request.headers)
-        length = request.headers.get("content-length", "0")
-        if len(length) > _LENGTH_DIGITS or int(length) > EVENT_BYTES:  # the server lets nothing but digits pass
-            raise TooLarge(f"The body is longer than {EVENT_BYTES} bytes.")
+        require_length(request, EVENT_BYTES)
         return parse_event(await _read_and_verify(request, headers))
     except BadSignature:
         metrics.WEBHOOK_EVENTS.labels("forged").inc()
@@ -188,10 +244,10 @@ async def _read_and_verify(request: Request, headers: dict[str, str]) -> bytes:
 
 
 def parse_event(body: bytes) -> tuple[_Event, _Record | None]:
-    """Read an event; the record is the one whose annotations changed, None when it is about something else.
+    """Read an event and the record whose annotations changed; None if it is of another kind.
 
     Raises:
-        Malformed: it is no event.
+        Malformed: it is not an event of Argilla's.
     """
     try:
         event = _Event.model_validate(orjson.loads(body))
@@ -203,11 +259,11 @@ def parse_event(body: bytes) -> tuple[_Event, _Record | None]:
             case _:
                 return event, None
     except (orjson.JSONDecodeError, ValidationError) as error:
-        raise Malformed("The body is no event of Argilla's.", code="malformed_event") from error
+        raise Malformed("The body is not an event of Argilla's.", code="malformed_event") from error
 
 
 def _to_uuid(external_id: str | None) -> UUID | None:
-    """Return the id of a text; None for a record that somebody else made."""
+    """Return the id of a text; None for a record that is not ours."""
     try:
         return UUID(external_id or "")
     except ValueError:

@@ -12,9 +12,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from load_testing.report import BUSY_SHARE, Run, read_run, write_report
-from load_testing.shape_plans import PLANS
+from load_testing.reports.report import BUSY_SHARE, Run, read_run, write_report
 from load_testing.targets import Target, find_target, labelled_texts
+from load_testing.users.shape_plans import PLANS
 
 _HERE = Path(__file__).parent
 _FILES = {"closed": _HERE / "locustfile.py", "open": _HERE / "open_model.py"}

@@ -3,12 +3,37 @@
 import sys
 from pathlib import Path
 
+from locust import LoadTestShape
+
 # Locust puts this folder on the path, not the project's.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from load_testing import run_listeners  # noqa: F401 - listens
-from load_testing.ingestion_users import IngestionUser
-from load_testing.serving_users import ServingUser
-from load_testing.shapes import Plan
+from load_testing.users import run_listeners  # noqa: F401 - listens
+from load_testing.users.ingestion_users import IngestionUser
+from load_testing.users.options import given_to
+from load_testing.users.serving_users import ServingUser
+from load_testing.users.shape_plans import PLANS
 
 __all__ = ["IngestionUser", "Plan", "ServingUser"]
+
+_SECONDS = 100
+# The plan decides how fast users come; Locust warns of a higher rate than this.
+_SPAWN_RATE = 100
+
+
+class Plan(LoadTestShape):
+    """Follows the option `--shape`, up to the number of users and for the run time that Locust was given."""
+
+    use_common_options = True
+    abstract = False
+
+    def tick(self) -> tuple[int, float] | None:
+        """Return the number of users for now and how fast they may come; None when the run is over."""
+        if self.runner is None:
+            return None
+        options = given_to(self.runner.environment)
+        seconds = options.run_time or _SECONDS
+        passed = self.get_run_time() / seconds
+        if passed >= 1:
+            return None
+        return PLANS[options.shape](passed, options.num_users or 1), _SPAWN_RATE

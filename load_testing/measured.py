@@ -8,10 +8,10 @@ import re
 import shutil
 from pathlib import Path
 
-from load_testing import plots
 from load_testing.compare import report
 from load_testing.compare.results import read_rows
-from load_testing.measured_blocks import BLOCKS, steps_rows
+from load_testing.reports import plots
+from load_testing.reports.measured_blocks import BLOCKS, steps_rows
 
 HERE = Path(__file__).parent
 MEASURED = HERE / "measured"

@@ -16,10 +16,10 @@ from locust.log import greenlet_exception_logger
 # Locust puts this folder on the path, not the project's.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from load_testing import ingestion_users, run_listeners, serving_users  # noqa: F401 - one listens
-from load_testing.checked_user import CheckedUser
-from load_testing.journal import journal
-from load_testing.options import given_to
+from load_testing.users import ingestion_users, run_listeners, serving_users  # noqa: F401 - one listens
+from load_testing.users.checked_user import CheckedUser
+from load_testing.users.options import given_to
+from load_testing.users.run_journal import journal
 
 _KINDS: tuple[type[CheckedUser], ...] = (ingestion_users.IngestionUser, serving_users.ServingUser)
 _log_error = greenlet_exception_logger(logging.getLogger("load_testing"))

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -85,3 +85,24 @@ def _check_ready(url: str) -> None:
         raise SystemExit(f"{url} does not answer: {error}. Start it with `make up`.") from None
     if answer.is_error:
         raise SystemExit(f"{url} is not ready: {answer.text:.500}")
+
+
+_PAUSE_SECONDS = 0.2
+
+
+def holds_within(seconds: float, condition: Callable[[], bool]) -> bool:
+    """Wait until the condition holds, for so many seconds at most; return whether it did."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_PAUSE_SECONDS)
+    return True
+
+
+def is_ok(url: str, headers: Mapping[str, str] | None = None) -> bool:
+    """Whether something listens there, and answers with a 2xx."""
+    try:
+        return httpx.get(url, headers=headers).is_success
+    except httpx.TransportError:
+        return False

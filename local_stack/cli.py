@@ -3,6 +3,7 @@
 import json
 import signal
 import threading
+import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -11,19 +12,15 @@ import psutil
 import typer
 from rich.console import Console
 
-from local_stack.ancestors import MakeWatch
-from local_stack.cleaning import delete_data_dir
+from local_stack import StackError
 from local_stack.components.argilla import reindex as make_index_anew
-from local_stack.components.catalogue import EVERYTHING
-from local_stack.credentials import load_or_create_credentials
-from local_stack.errors import StackError
-from local_stack.liveness import wait_until_ended
-from local_stack.lock import StackLock
+from local_stack.data_dir import delete_data_dir, load_or_create_credentials
 from local_stack.plan import Context
+from local_stack.processes.ancestors import MakeWatch, wait_until_ended
+from local_stack.processes.lock import StackLock
 from local_stack.progress import display_for
 from local_stack.settings import StackSettings, load_settings
-from local_stack.stack import Stack
-from local_stack.summary import summary
+from local_stack.stack import EVERYTHING, Stack
 
 _STOP_SECONDS = 90
 _LOG_CHECK_SECONDS = 30
@@ -79,6 +76,9 @@ def _start_or_stop(stack: Stack, reasons: list[str]) -> None:
             return
         raise
     _say(summary(stack))
+    if stack.settings.open:
+        for address in page_addresses(stack).values():
+            webbrowser.open(address)
     while not stack.stop_asked.wait(_LOG_CHECK_SECONDS):
         stack.bound_logs()
     _say(f"{reasons[0]}: stopping.")
@@ -183,3 +183,44 @@ def reindex() -> None:
 
 def _say(text: str) -> None:
     _console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+_INGEST = """\
+Send a text:
+  curl -s {url}/texts -H 'Content-Type: application/json' -d '{{"text": "You are an idiot", "label": "toxic"}}'"""
+_READ = """\
+Read labelled texts:
+  curl -s {url}/texts"""
+
+
+def page_addresses(stack: Stack) -> dict[str, str]:
+    """Return the addresses of the web pages that run, by what they are called."""
+    pages = {"Dashboard": "serving_api", "Upload": "ingestion_api"}
+    urls = {"serving_api": stack.settings.serving_url, "ingestion_api": stack.settings.ingestion_url}
+    return {name: f"{urls[program]}/" for name, program in pages.items() if program in stack.pids}
+
+
+def summary(stack: Stack) -> str:
+    """Return addresses, Argilla's login and a command to try for each API that runs."""
+    settings, credentials = stack.settings, stack.context.credentials
+    lines = ["", "Ready.", ""]
+    if page_addresses(stack):
+        lines += [*(f"{name:<14} {address}" for name, address in page_addresses(stack).items()), ""]
+    if "ingestion_api" in stack.pids:
+        lines += [f"Ingestion API  {settings.ingestion_url}/docs"]
+    if "serving_api" in stack.pids:
+        lines += [f"Serving API    {settings.serving_url}/docs"]
+    if "argilla" in stack.pids:
+        lines += [
+            f"Argilla        {settings.argilla_url}",
+            f"               log in as {credentials.argilla_username} with {credentials.argilla_password}",
+        ]
+    if "ingestion_api" in stack.pids:
+        lines += ["", _INGEST.format(url=settings.ingestion_url)]
+    if "serving_api" in stack.pids:
+        lines += ["", _READ.format(url=settings.serving_url)]
+    lines += [
+        "",
+        f"Data in {settings.data_dir}, logs in {settings.logs_dir}. Ctrl-C stops everything.",
+    ]
+    return "\n".join(lines)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from local_stack.errors import StackError
+from local_stack import StackError
 
 # Below the range from which the kernel takes ports for outgoing connections, so those cannot get in between.
 _FREE_PORT_RANGE = range(10_000, 30_000)

@@ -6,7 +6,7 @@ from typing import Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from local_stack.errors import StackError
+from local_stack import StackError
 
 # The OpenSearch runner refuses every HTTP port above this one.
 HIGHEST_OPENSEARCH_PORT = 9299
@@ -36,6 +36,9 @@ class StackSettings(BaseSettings):
         9319, ge=1, le=65535, description="Port on which OpenSearch nodes would talk to each other."
     )
     opensearch_heap_mb: int = Field(512, ge=256, description="Java heap of OpenSearch, in MiB.")
+    open: bool = Field(
+        False, description="Whether `make up` opens the dashboard and the upload page in a browser."
+    )
     min_free_disk_mb: int = Field(
         1024, ge=0, description="The stack does not start with less free disk than this, in MiB."
     )

@@ -1,4 +1,4 @@
-"""A running stack: starts its parts side by side, keeps them running, and stops them in reverse order."""
+"""A running stack: starts its parts in parallel, restarts those that die, and stops them in reverse order."""
 
 import os
 import threading
@@ -7,22 +7,43 @@ from collections.abc import Mapping, Set
 from functools import partial
 from pathlib import Path
 
-from local_stack.argilla_environment import is_argilla_installed
-from local_stack.components.catalogue import ALL_PARTS, EVERYTHING
+from local_stack import StackError
+from local_stack.components import argilla, opensearch, postgres, programs, redis
 from local_stack.components.postgres import argilla_database_url, database_url
 from local_stack.components.programs import program_environment
-from local_stack.credentials import load_or_create_credentials
-from local_stack.disk import check_free_disk, is_disk_full
-from local_stack.errors import StackError
-from local_stack.graph import run_side_by_side, stop_order, with_needs
-from local_stack.lock import StackLock
-from local_stack.logs import bound_log
-from local_stack.plan import Context, Service, Step
+from local_stack.data_dir import (
+    check_free_disk,
+    close_directory,
+    is_disk_full,
+    load_or_create_credentials,
+    write_private_json,
+)
+from local_stack.packages.environments import is_argilla_installed
+from local_stack.plan import Context, Service, Step, run_side_by_side, stop_order, with_needs
 from local_stack.ports import check_ports_free
-from local_stack.private_files import close_directory, write_private_json
+from local_stack.processes.guarded import bound_log
+from local_stack.processes.lock import StackLock
+from local_stack.processes.supervisor import ServiceRunner
 from local_stack.progress import Display
-from local_stack.runner import ServiceRunner
 from local_stack.settings import StackSettings
+
+STEPS: dict[str, Step] = {
+    step.name: step for step in (*postgres.STEPS, opensearch.STEP, *argilla.STEPS, programs.STEP)
+}
+SERVICES: dict[str, Service] = {
+    service.name: service
+    for service in (
+        postgres.SERVICE,
+        redis.SERVICE,
+        opensearch.SERVICE,
+        *argilla.SERVICES,
+        *programs.SERVICES,
+    )
+}
+ALL_PARTS: dict[str, Step | Service] = {**STEPS, **SERVICES}
+INFRASTRUCTURE = frozenset({"postgres", "redis", "opensearch", "argilla", "argilla_worker"})
+EVERYTHING = frozenset(SERVICES)
+
 
 # What a build of Argilla's environment takes, packages and all.
 _INSTALLATION_MB = 1500

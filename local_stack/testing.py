@@ -15,13 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from local_stack.components.catalogue import EVERYTHING
 from local_stack.components.opensearch import opensearch_url
 from local_stack.components.postgres import admin_database_url, database_url
 from local_stack.ports import reserved_ports
 from local_stack.progress import Display, NoDisplay
 from local_stack.settings import HIGHEST_OPENSEARCH_PORT, StackSettings
-from local_stack.stack import Stack
+from local_stack.stack import EVERYTHING, Stack
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,25 @@
-"""What the endpoints get from the application."""
+"""Dependencies of the endpoints: parts of the application, and checks of every request."""
 
-from collections import Counter
 from typing import Annotated, cast
-from urllib.parse import unquote_to_bytes
 
 from fastapi import Depends, Request
 
 from core.datasets import Datasets
+from core.web import app
 from core.web.keys import Scope, require_scope
-from core.web.problems import FieldError, InvalidFields, Malformed
 from serving_api.exports.service import Exports
 from serving_api.replica.replica import Replica
 from serving_api.texts.service import Answers
 
 _REPEATABLE = {
-    ("/texts", "label"),
-    ("/export.parquet", "label"),
-    ("/export.arrow", "label"),
-    ("/export.arrows", "label"),
-    ("/export.ndjson", "label"),
-    ("/export.csv", "label"),
-    ("/stats/agreement", "annotator"),
+    "/texts": ("label",),
+    "/export.parquet": ("label",),
+    "/export.arrow": ("label",),
+    "/export.arrows": ("label",),
+    "/export.ndjson": ("label",),
+    "/export.csv": ("label",),
+    "/stats/agreement": ("annotator",),
+    "/stats/facets": ("label",),
 }
 
 
@@ -47,24 +46,9 @@ DatasetsDep = Annotated[Datasets, Depends(_datasets)]
 
 
 async def check_query_string(request: Request) -> None:
-    """Refuse what would otherwise be repaired silently: bad UTF-8, and a parameter that is sent twice.
-
-    Raises:
-        Malformed: the query string is not UTF-8.
-        InvalidFields: parameters that have one value are repeated.
-    """
-    try:
-        unquote_to_bytes(request.scope["query_string"]).decode()
-    except UnicodeDecodeError as error:
-        raise Malformed("The query string is not UTF-8.", code="malformed_query") from error
-    counts = Counter(name for name, _ in request.query_params.multi_items())
-    path = request.scope["route"].path
-    repeated = [name for name, count in counts.items() if count > 1 and (path, name) not in _REPEATABLE]
-    if repeated:
-        raise InvalidFields(
-            [FieldError("repeated", "May be sent only once.", parameter=name) for name in repeated]
-        )
+    """Refuse bad UTF-8 and repeated parameters; raises as `core.web.app.check_query_string`."""
+    app.check_query_string(request, _REPEATABLE.get(request.scope["route"].path, ()))
 
 
-# What every path of data asks of a request.
+# Checks of every request for data.
 GUARDS = [Depends(require_scope(Scope.READ)), Depends(check_query_string)]

@@ -17,8 +17,9 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from core.web.problems import Problem
+from core.web.server import abort_connection
 from serving_api.replica.fair_threads import FairThreads
-from serving_api.responses import cut, is_held
+from serving_api.responses import is_held
 
 log = structlog.get_logger()
 
@@ -174,11 +175,11 @@ class _OpenFileResponse(StreamingResponse):
                 result = "whole"
         except* TimeoutError:
             result = "idle"
-            cut(receive)
+            abort_connection(receive)
         except* (Problem, EOFError) as errors:
             result = "failed"
             log.warning("file.download_cut", path=scope["path"], error=str(errors.exceptions[0]))
-            cut(receive)
+            abort_connection(receive)
         finally:
             self._source.close()
             self._sending.on_end(result, self._bytes - self._left_bytes)

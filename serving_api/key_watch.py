@@ -1,4 +1,4 @@
-"""Cuts answers that go on after their key was withdrawn: events, long polls, exports, downloads."""
+"""Closes long responses (events, long polls, exports, downloads) when their key is withdrawn."""
 
 import asyncio
 
@@ -7,16 +7,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.web import keys
 from core.web.keys import KeyRing
-from serving_api.responses import cut
+from core.web.server import abort_connection
 
 log = structlog.get_logger()
 
 
 class KeyWatch:
-    """ASGI middleware that looks at the key again and again while an answer takes its time."""
+    """ASGI middleware: checks the key again at intervals while a response is sent."""
 
     def __init__(self, app: ASGIApp, key_ring: KeyRing, seconds: float) -> None:
-        """`seconds`: how often it looks."""
+        """`seconds`: the interval."""
         self.app = app
         self._key_ring = key_ring
         self._seconds = seconds
@@ -31,10 +31,10 @@ class KeyWatch:
 
         def look() -> None:
             nonlocal timer
-            # A request without a key is refused, or is for what is open.
+            # A request without a key was refused, or needs none.
             if "api_key" in scope and not self._key_ring.still_admits(scope, keys.Scope.READ):
                 log.info("request.key_withdrawn", path=scope["path"])
-                cut(receive)
+                abort_connection(receive)
             else:
                 timer = loop.call_later(self._seconds, look)
 

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, fields
 
 import anyio
 from fastapi import FastAPI
@@ -23,12 +24,15 @@ from core.settings import (
 )
 from core.tracing.tracing import tracing
 from core.web.app import NO_TELEMETRY, install_web
-from core.web.health import NotReady
+from core.web.health import Check, NotReady
 from core.web.keys import KeyRing
+from core.web.negotiation import Compression
 from core.web.openapi import describe
+from core.web.pages import PageSettings
 from core.web.rate_limits import Places
 from core.web.server import follow_parent, run, settle
-from serving_api.changes.notifier import News
+from serving_api.changes.endpoints import make_changes_router
+from serving_api.changes.notifier import ChangeNotifier
 from serving_api.changes.service import Changes
 from serving_api.exports import endpoints as export_endpoints
 from serving_api.exports.service import Exports
@@ -39,6 +43,7 @@ from serving_api.metrics import (
     REPLICA_AGE_SECONDS,
     SEARCH_INDEX_BEHIND_SECONDS,
 )
+from serving_api.pages.endpoints import add_dashboard
 from serving_api.replica.follower import Follower
 from serving_api.replica.query_pool import QueryPool
 from serving_api.replica.replica import Replica
@@ -48,16 +53,38 @@ from serving_api.snapshots import endpoints as snapshot_endpoints
 from serving_api.snapshots.parameters import SnapshotCreate, SnapshotRewrite
 from serving_api.snapshots.service import COMPARED_AT_ONCE, Snapshots
 from serving_api.snapshots.storage import STORAGE_SECONDS
-from serving_api.texts.endpoints import make_router
+from serving_api.statistics.endpoints import make_statistics_router
+from serving_api.texts.endpoints import make_texts_router
 from serving_api.texts.service import AnswerCache, Answers
 from serving_api.texts.shortcut import Shortcut
 from serving_api.viewer import endpoints as viewer_endpoints
 from serving_api.viewer.service import Viewer
-from serving_api.watchdog import Watchdog
+from serving_api.watchdog import Crew, Watchdog
 
 # A window is applied faster; a build is cut off, and starts anew the next time.
 _STOP_SECONDS = 2.0
 _STATE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the application is made of. The endpoints find each part in `app.state`, under its name here."""
+
+    replica: Replica
+    follower: Follower
+    search: SearchFollower
+    key_ring: KeyRing
+    watchdog: Watchdog
+    query_pool: QueryPool
+    files_pool: QueryPool
+    notifier: ChangeNotifier
+    answers: Answers
+    changes: Changes
+    exports: Exports
+    snapshots: Snapshots
+    viewer: Viewer
+    serving_settings: ServingSettings
+    datasets: Datasets
 
 
 def create_app(
@@ -69,24 +96,109 @@ def create_app(
     datasets: Datasets,
 ) -> FastAPI:
     """Make the application. Its lifespan opens the replica's file and follows Postgres."""
+    parts = _make_parts(serving, replica_settings, data, database, access, datasets)
+    app = FastAPIOffline(
+        title="Serving API",
+        description="Labelled texts, from a replica that follows Postgres.",
+        version="2.0.0",
+        lifespan=lambda app: _running(app, parts, data),
+        redirect_slashes=False,
+        telemetry=NO_TELEMETRY,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    for part in fields(parts):
+        setattr(app.state, part.name, getattr(parts, part.name))
+    _add_paths(app, datasets, access)
+    # The last one added sees a request first.
+    app.add_middleware(KeyWatch, key_ring=parts.key_ring, seconds=serving.key_check_seconds)
+    app.add_middleware(Shortcut, replica=parts.replica, answers=parts.answers, key_ring=parts.key_ring)
+    app.add_middleware(Compression)
+    checks: dict[str, Check] = {
+        "replica": lambda: _check_replica(parts.replica, parts.follower),
+        "queries": lambda: _check_queries(parts.watchdog),
+    }
+    install_web(app, checks, access)
+    describe(app, datasets, access.require_api_key, SnapshotCreate, SnapshotRewrite)
+    return app
+
+
+def _add_paths(app: FastAPI, datasets: Datasets, access: AccessSettings) -> None:
+    for router in (
+        make_texts_router(datasets),
+        make_changes_router(),
+        make_statistics_router(),
+        export_endpoints.router,
+        snapshot_endpoints.router,
+        snapshot_endpoints.admin_router,
+        snapshot_endpoints.forgotten_router,
+        viewer_endpoints.router,
+    ):
+        app.include_router(router)
+    add_dashboard(app, datasets, read_settings(PageSettings), key_is_required=access.require_api_key)
+
+
+def _make_parts(
+    serving: ServingSettings,
+    replica_settings: ReplicaSettings,
+    data: DataSettings,
+    database: DatabaseSettings,
+    access: AccessSettings,
+    datasets: Datasets,
+) -> Parts:
     replica = Replica(data.replica_path, replica_settings, serving.processes)
     watchdog, share = Watchdog(serving.stuck_seconds), access.client_share
-    threads, queue, seconds = serving.query_threads, serving.query_queue, serving.query_seconds
-    pool = QueryPool(replica, threads, queue, seconds, share=share, crew=watchdog.crew("queries", threads))
-    cache = AnswerCache(serving.cache_bytes)
-    news = News(pool, Places("requests that wait for changes", serving.changes_clients, share))
-    replica.on_change(lambda _: news.ring())
-    search = SearchFollower(replica)
-    snapshots = Snapshots(
-        replica,
-        data,
-        datasets,
-        share=share,
-        crew=watchdog.crew("comparisons of snapshots", COMPARED_AT_ONCE, STORAGE_SECONDS),
-        diff_seconds=serving.diff_seconds,
+    query_pool = _make_pool(replica, serving, share, watchdog.crew("queries", serving.query_threads))
+    # Storage of snapshots that hangs delays only what reads snapshots.
+    files_crew = watchdog.crew("queries of snapshots", serving.query_threads, STORAGE_SECONDS)
+    files_pool = _make_pool(replica, serving, share, files_crew)
+    notifier = ChangeNotifier(query_pool, Places("requests that wait for changes", serving.changes_clients, share))
+    replica.on_change(lambda _: notifier.notify())
+    search, cache = SearchFollower(replica), AnswerCache(serving.cache_bytes)
+    answers = Answers(replica, query_pool, cache, search)
+    snapshots = _make_snapshots(replica, serving, data, datasets, watchdog, share)
+    key_ring = KeyRing(access.require_api_key, access.limit)
+    return Parts(
+        replica=replica,
+        follower=Follower(
+            replica, database.libpq_url, replica_settings.poll_seconds, key_ring, replica_settings.forget_seconds
+        ),
+        search=search,
+        key_ring=key_ring,
+        watchdog=watchdog,
+        query_pool=query_pool,
+        files_pool=files_pool,
+        notifier=notifier,
+        answers=answers,
+        changes=Changes(replica, query_pool, cache, notifier, max(1, serving.query_threads // 2)),
+        exports=_make_exports(replica, serving, data, watchdog, share),
+        snapshots=snapshots,
+        viewer=Viewer(files_pool, answers, search, snapshots, datasets, replica_settings),
+        serving_settings=serving,
+        datasets=datasets,
     )
-    answers = Answers(replica, pool, cache, search)
-    exports = Exports(
+
+
+def _make_pool(replica: Replica, serving: ServingSettings, share: float, crew: Crew) -> QueryPool:
+    threads, queue, seconds = serving.query_threads, serving.query_queue, serving.query_seconds
+    return QueryPool(replica, threads, queue, seconds, share=share, crew=crew)
+
+
+def _make_snapshots(
+    replica: Replica,
+    serving: ServingSettings,
+    data: DataSettings,
+    datasets: Datasets,
+    watchdog: Watchdog,
+    share: float,
+) -> Snapshots:
+    crew = watchdog.crew("comparisons of snapshots", COMPARED_AT_ONCE, STORAGE_SECONDS)
+    return Snapshots(replica, data, datasets, share=share, crew=crew, diff_seconds=serving.diff_seconds)
+
+
+def _make_exports(
+    replica: Replica, serving: ServingSettings, data: DataSettings, watchdog: Watchdog, share: float
+) -> Exports:
+    return Exports(
         replica,
         Places("exports", serving.exports, share),
         watchdog.crew("exports", serving.exports),
@@ -95,88 +207,51 @@ def create_app(
         idle_seconds=serving.export_idle_seconds,
         write_seconds=serving.export_chunk_seconds,
     )
-    # Where the storage of snapshots hangs, what waits for it is in nobody else's way.
-    files_crew = watchdog.crew("queries of snapshots", threads, STORAGE_SECONDS)
-    files_pool = QueryPool(replica, threads, queue, seconds, share=share, crew=files_crew)
-    viewer = Viewer(files_pool, answers, search, snapshots, datasets, replica_settings)
-    key_ring = KeyRing(access.require_api_key, access.limit)
-    follower = Follower(
-        replica, database.libpq_url, replica_settings.poll_seconds, key_ring, replica_settings.forget_seconds
-    )
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        watchdog.start()
-        await anyio.to_thread.run_sync(replica.open)
-        follower.start()
-        tasks = [
-            asyncio.create_task(_show_state(replica, search if serving.search_index else None, data)),
-            asyncio.create_task(follow_parent()),
-        ]
-        settle(app)
-        if serving.search_index:
-            search.start()
-        async with news.running():
-            yield
-        await exports.close()
-        await anyio.to_thread.run_sync(search.stop, _STOP_SECONDS)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await anyio.to_thread.run_sync(follower.stop, _STOP_SECONDS)
-        pool.close()
-        await anyio.to_thread.run_sync(files_pool.close)
-        viewer.close()
-        await anyio.to_thread.run_sync(replica.close)
-        await anyio.to_thread.run_sync(snapshots.close)
-        watchdog.stop()
-        await anyio.to_thread.run_sync(tracing.stop)
 
-    async def check_replica() -> str | None:
-        if replica.state is None:
-            raise NotReady(f"not built yet; Postgres: {follower.error or 'being read'}")
-        if follower.rebuilding is None:
-            return None
-        return (
-            f"is being rebuilt: {follower.rebuilding}; the old one serves on; Postgres: {follower.error or 'fine'}"
-        )
+@asynccontextmanager
+async def _running(app: FastAPI, parts: Parts, data: DataSettings) -> AsyncIterator[None]:
+    """Run everything that works beside the requests."""
+    searches = parts.serving_settings.search_index
+    parts.watchdog.start()
+    await anyio.to_thread.run_sync(parts.replica.open)
+    parts.follower.start()
+    tasks = [
+        asyncio.create_task(_show_state(parts.replica, parts.search if searches else None, data)),
+        asyncio.create_task(follow_parent()),
+    ]
+    settle(app)
+    if searches:
+        parts.search.start()
+    async with parts.notifier.running():
+        yield
+    await parts.exports.close()
+    await anyio.to_thread.run_sync(parts.search.stop, _STOP_SECONDS)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await anyio.to_thread.run_sync(parts.follower.stop, _STOP_SECONDS)
+    parts.query_pool.close()
+    await anyio.to_thread.run_sync(parts.files_pool.close)
+    parts.viewer.close()
+    await anyio.to_thread.run_sync(parts.replica.close)
+    await anyio.to_thread.run_sync(parts.snapshots.close)
+    parts.watchdog.stop()
+    await anyio.to_thread.run_sync(tracing.stop)
 
-    async def check_queries() -> str | None:
-        if stuck := watchdog.stuck():
-            raise NotReady(stuck)
+
+async def _check_replica(replica: Replica, follower: Follower) -> str | None:
+    if replica.state is None:
+        raise NotReady(f"not built yet; Postgres: {follower.error or 'being read'}")
+    if follower.rebuilding is None:
         return None
+    return f"is being rebuilt: {follower.rebuilding}; the old one serves on; Postgres: {follower.error or 'fine'}"
 
-    app = FastAPIOffline(
-        title="Serving API",
-        description="Labelled texts, from a replica that follows Postgres.",
-        version="2.0.0",
-        lifespan=lifespan,
-        redirect_slashes=False,
-        telemetry=NO_TELEMETRY,
-    )
-    app.state.replica = replica
-    app.state.query_pool = pool
-    app.state.answers = answers
-    app.state.exports = exports
-    app.state.snapshots = snapshots
-    app.state.viewer = viewer
-    app.state.changes = Changes(replica, pool, cache, news, max(1, serving.query_threads // 2))
-    app.state.serving_settings = serving
-    app.state.datasets = datasets
-    app.state.key_ring = key_ring
-    app.state.follower = follower
-    app.state.search = search
-    app.include_router(make_router(datasets))
-    app.include_router(export_endpoints.router)
-    app.include_router(snapshot_endpoints.router)
-    app.include_router(snapshot_endpoints.admin_router)
-    app.include_router(snapshot_endpoints.forgotten_router)
-    app.include_router(viewer_endpoints.router)
-    app.add_middleware(KeyWatch, key_ring=key_ring, seconds=serving.key_check_seconds)
-    app.add_middleware(Shortcut, replica=replica, answers=answers, key_ring=key_ring)
-    install_web(app, {"replica": check_replica, "queries": check_queries}, access)
-    describe(app, datasets, access.require_api_key, SnapshotCreate, SnapshotRewrite)
-    return app
+
+async def _check_queries(watchdog: Watchdog) -> str | None:
+    if stuck := watchdog.stuck():
+        raise NotReady(stuck)
+    return None
 
 
 async def _show_state(replica: Replica, search: SearchFollower | None, data: DataSettings) -> None:

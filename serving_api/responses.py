@@ -1,4 +1,4 @@
-"""Turns answers into HTTP: validators, links, and what replica they come from."""
+"""HTTP responses: ETag, Link, and headers about the replica."""
 
 import re
 from urllib.parse import urlencode
@@ -7,7 +7,7 @@ from fastapi import Request, Response
 from starlette.types import Receive
 
 from serving_api.replica.replica import Replica
-from serving_api.texts.repository import Point
+from serving_api.replica.repository import Point
 from serving_api.texts.service import Answer
 
 _HOST = re.compile(r"[A-Za-z0-9.\-_]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
@@ -15,7 +15,7 @@ _ETAG = re.compile(r'(?:W/)?("[^"]*")')
 
 
 def respond(request: Request, replica: Replica, answer: Answer) -> Response:
-    """Send an answer, or 304 to a client that holds it already."""
+    """Send a response, or 304 to a client that has it already."""
     request.scope["answer_key"] = answer.key
     headers = replica_headers(replica, answer.point) | {"ETag": answer.etag}
     if answer.next_cursor:
@@ -26,7 +26,7 @@ def respond(request: Request, replica: Replica, answer: Answer) -> Response:
 
 
 def replica_headers(replica: Replica, point: Point) -> dict[str, str]:
-    """Return the headers that say which replica this is, and that caches must ask again."""
+    """Return the headers about the replica's version and age; caches must revalidate."""
     return {
         "X-Replica-Version": str(point.version),
         "X-Replica-Age": f"{replica.age_seconds:.3f}",
@@ -35,25 +35,15 @@ def replica_headers(replica: Replica, point: Point) -> dict[str, str]:
 
 
 def is_held(request: Request, etag: str) -> bool:
-    """Whether the client holds this answer; `etag` is in quotes, and weak ones are the same."""
+    """Whether the client has this response; `etag` is in quotes, and weak ones match."""
     held = ", ".join(request.headers.getlist("if-none-match"))
     return held.strip() == "*" or etag in _ETAG.findall(held)
 
 
 async def client_gone(receive: Receive) -> None:
-    """Wait until the client is gone."""
+    """Wait until the client disconnects."""
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def cut(receive: Receive) -> None:
-    """Drop a request's connection, also where the client takes nothing.
-
-    ASGI has no word for it, and what the server does of itself waits until the client has taken all that was sent.
-    """
-    transport = getattr(getattr(receive, "__self__", None), "transport", None)
-    if transport is not None:
-        transport.abort()
 
 
 def next_url(request: Request, cursor: str) -> str:

@@ -1,4 +1,4 @@
-"""Notices work that goes on after its time is over, and ends the process when no thread of a kind is left.
+"""Notices work that runs beyond its time limit, and ends the process when all threads of a kind are stuck.
 
 DuckDB does not look for an interrupt everywhere, and a thread cannot be killed: only a new process helps. Whatever
 supervises this one starts it (docker, the local stack, or the process that started several).
@@ -71,7 +71,7 @@ class Crew:
 
 
 class Watchdog:
-    """Looks after all crews, in a thread of its own."""
+    """Watches all crews, in its own thread."""
 
     def __init__(self, stuck_seconds: float) -> None:
         self._stuck_seconds = stuck_seconds
@@ -85,7 +85,7 @@ class Watchdog:
         return crew
 
     def stuck(self) -> str | None:
-        """Return what is stuck, in words; None if nothing is."""
+        """Return a sentence about stuck work; None if there is none."""
         kinds = [crew.kind for crew in self._crews if crew.is_stuck]
         return f"{', '.join(kinds)} are stuck; this process ends soon, to be started again" if kinds else None
 
@@ -119,7 +119,7 @@ class Watchdog:
         log.error("queries.stuck", reason=what, ends_in_seconds=_NOTICE_SECONDS)
 
     def _end(self) -> None:
-        """Stop as an operator would have it stop; then at once: threads that are stuck would hold it for ever."""
+        """Stop as an operator would; if stuck threads prevent that, exit without waiting for them."""
         os.kill(os.getpid(), signal.SIGTERM)
         self._stop.wait(_STOP_SECONDS)
         os._exit(_EXIT_CODE)

@@ -7,7 +7,15 @@ import schemathesis
 from schemathesis import SerializationContext
 
 
-@schemathesis.serializer("application/x-ndjson", "application/vnd.apache.parquet", "application/partial-upload")
+@schemathesis.serializer(
+    "application/x-ndjson",
+    "application/jsonl",
+    "text/tab-separated-values",
+    "application/vnd.apache.parquet",
+    "application/parquet",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    "application/partial-upload",
+)
 def as_it_is(_: SerializationContext, value: Any) -> bytes:
     """Send text and bytes as they are, and what breaks the schema as JSON."""
     if isinstance(value, str):

@@ -7,10 +7,12 @@ from pydantic_settings import BaseSettings
 
 import core.settings
 from cli.addresses import CommandLineSettings
+from core.web.pages import PageSettings
 from ingestion_api.settings import IngestionSettings
 from local_stack.settings import StackSettings
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 from uploader.settings import (
+    ForgottenFilesSettings,
     PacingSettings,
     PushSettings,
     RuleSettings,
@@ -41,8 +43,10 @@ GROUPS: dict[str, list[type[BaseSettings]]] = {
         SweepSettings,
         WebhookSettings,
         RuleSettings,
+        ForgottenFilesSettings,
     ],
     "Serving API": [ServingSettings, DataSettings, ReplicaSettings],
+    "Pages (ingestion API, serving API)": [PageSettings],
     "Command line": [CommandLineSettings],
     "Local stack (`make up`)": [StackSettings],
 }

@@ -1,6 +1,7 @@
 """The state of one dataset in this process, and how much of Argilla its uploads may use."""
 
 import asyncio
+import time
 from uuid import UUID
 
 import structlog
@@ -14,10 +15,11 @@ from uploader.argilla.client import Argilla
 from uploader.argilla.errors import AlreadyThere, Stopped
 from uploader.argilla.setup import Prepared, prepare
 from uploader.leadership import Leadership
-from uploader.push.claiming import Pace
+from uploader.push.claiming import Pace, QueueStart
+from uploader.runner import Alert
 
 
-class Slots:
+class ConcurrencyLimit:
     """As many PUTs at once as Argilla has server processes, and one batch more to be confirmed meanwhile.
 
     Both are handed out in the order asked for, so that one dataset's backlog cannot starve another. A batch waits
@@ -32,8 +34,16 @@ class Slots:
 
 log = structlog.get_logger()
 
+_STALE_SECONDS = 1
 
-class Lane:
+_LOWERED = (
+    "DATASETS_FILE asks for {} answers to a text of {}, Argilla for {}. The former settings stay in force. If the "
+    "file is the wrong one, set DATASETS_FILE and restart the uploader. `annotate datasets diff` shows what would "
+    "change; `annotate datasets apply {}` applies it."
+)
+
+
+class DatasetState:
     """What the jobs of one dataset share."""
 
     def __init__(
@@ -44,14 +54,15 @@ class Lane:
         argilla: Argilla,
         workspace: str,
         leadership: Leadership,
-        slots: Slots,
+        limit: ConcurrencyLimit,
         max_open_records: int | None = None,
     ) -> None:
         metrics.begin(name)
         self.name = name
         self.engine = engine
         self.argilla = argilla
-        self.datasets = datasets
+        self._defined = datasets
+        self.datasets = dict(datasets)  # as they are in force
         self.definition = definition = get_definition(name, datasets)
         self.labels = frozenset(definition.labels)
         self.asks_once = definition.near_duplicates == "ask_once"
@@ -59,11 +70,22 @@ class Lane:
         is_paced = adjudicated_by(name) is None
         most = (definition.max_open_records or max_open_records) if is_paced else None
         self.pace = Pace(definition.order, most, definition.gold_share)
+        self.queue_start = QueueStart()
         self.leadership = leadership
-        self.slots = slots
+        self.limit = limit
         self.prepared: Prepared | None = None
+        self.settings_alert: Alert | None = None  # the definition asks for less than Argilla: it is held back
         self._workspace = workspace
         self._preparing = asyncio.Lock()
+        self._stale_due_at = 0.0  # by time.monotonic()
+
+    def is_time_for_stale_claims(self) -> bool:
+        """Whether to look for claims that ran out: once a second, however many batches are claimed."""
+        now = time.monotonic()
+        is_due = now >= self._stale_due_at
+        if is_due:
+            self._stale_due_at = now + _STALE_SECONDS
+        return is_due
 
     async def prepare(self) -> Prepared:
         """Return the dataset in Argilla, made ready when this has not been done since it was last found unfit.
@@ -73,19 +95,52 @@ class Lane:
             NotLeading: another uploader leads by now.
         """
         async with self._preparing:
+            if self.settings_alert is not None and await self._is_approved():
+                self.prepared = None
             if self.prepared is None:
-                try:
-                    prepared = await prepare(self.argilla, self._workspace, self.name, self.definition)
-                except AlreadyThere as error:
-                    raise Stopped("somebody else changes the dataset in Argilla just now") from error
-                async with self.engine.begin() as connection:
-                    # A dataset that is not the one remembered means a refill: none but the leader may say so.
-                    await self.leadership.confirm(connection, to_change=True)
-                    await repository.remember_dataset(connection, self.name, prepared.dataset_id)
-                await self._queue_disputes()
-                self.prepared = prepared
-                log.info("dataset.prepared", dataset=self.name, argilla_dataset_id=str(prepared.dataset_id))
+                self.prepared = await self._prepare()
             return self.prepared
+
+    async def _prepare(self) -> Prepared:
+        defined = get_definition(self.name, self._defined)
+        may_lower = await self._is_approved()
+        try:
+            prepared = await prepare(self.argilla, self._workspace, self.name, defined, may_lower=may_lower)
+        except AlreadyThere as error:
+            raise Stopped("another program changes the dataset in Argilla at the moment") from error
+        self._put_in_force(prepared.former_answers_wanted or defined.answers_wanted)
+        async with self.engine.begin() as connection:
+            # A dataset that is not the one remembered means a refill: none but the leader may say so.
+            await self.leadership.confirm(connection, to_change=True)
+            await repository.remember_dataset(connection, self.name, prepared.dataset_id)
+            settings = self.definition.model_dump(mode="json")
+            await repository.store_settings(
+                connection, self.name, settings, is_held=self.settings_alert is not None
+            )
+        await self._queue_disputes()
+        log.info("dataset.prepared", dataset=self.name, argilla_dataset_id=str(prepared.dataset_id))
+        return prepared
+
+    async def _is_approved(self) -> bool:
+        """Whether an operator allowed this definition although it asks annotators for less."""
+        defined = get_definition(self.name, self._defined).model_dump(mode="json")
+        async with self.engine.connect() as connection:
+            return await repository.get_approved_settings(connection, self.name) == defined
+
+    def _put_in_force(self, answers_wanted: int) -> None:
+        """Work with this number of answers, which is the one that Argilla asks for."""
+        disputed_in = adjudicated_by(self.name)
+        name, key = (self.name, "answers_wanted") if disputed_in is None else (disputed_in, "dispute_extra")
+        self.datasets[name] = self._defined[name].model_copy(update={key: answers_wanted})
+        self.definition = get_definition(self.name, self.datasets)
+        defined = get_definition(self.name, self._defined).answers_wanted
+        if defined == answers_wanted:
+            self.settings_alert = None
+            return
+        self.settings_alert = Alert(
+            "settings_lowered", _LOWERED.format(self.name, defined, answers_wanted, self.name)
+        )
+        log.warning("settings.held_back", dataset=self.name, defined=defined, in_force=answers_wanted)
 
     async def _queue_disputes(self) -> None:
         """Put texts before adjudicators that were disputed before the settings asked for that."""

@@ -1,4 +1,4 @@
-"""The scheduled jobs: thin entries that call the work."""
+"""The scheduled jobs: thin wrappers that call the work."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -9,17 +9,18 @@ from core.forgetting import Unfinished
 from core.web.health import NotReady
 from uploader import metrics, repository
 from uploader.argilla.webhook import Registration
-from uploader.dataset import Lane
+from uploader.dataset import DatasetState
+from uploader.forgetting.files import FilesWatch
 from uploader.forgetting.repository import list_unfinished
 from uploader.forgetting.service import Forgetter
 from uploader.pull import repository as pull_repository
 from uploader.pull.collector import Collector
-from uploader.pull.listener import follow_notes, listen
-from uploader.pull.repair import heal
+from uploader.pull.listener import follow_refresh_requests, listen
+from uploader.pull.repair import repair_losses
 from uploader.pull.sweep import Sweeper
 from uploader.push.upload import upload_backlog
 from uploader.rules.estimation import Estimator
-from uploader.runner import Alert, Backoff, Guard, store_alerts
+from uploader.runner import Alert, Backoff, JobRunner, store_alerts
 from uploader.schedule import wait_for_any
 from uploader.settings import PushSettings
 
@@ -32,7 +33,7 @@ class DatasetJobs:
 
     def __init__(
         self,
-        lane: Lane,
+        state: DatasetState,
         push: PushSettings,
         sweeper: Sweeper,
         collector: Collector,
@@ -41,35 +42,39 @@ class DatasetJobs:
         watch_seconds: float,
     ) -> None:
         self.wake = asyncio.Event()  # set when a text is noted to be read again
-        self._lane = lane
+        self._state = state
         self._push_settings = push
         self._sweeper = sweeper
         self._collector = collector
         self._estimator = estimator
-        self._forgetter = Forgetter(lane, watch_seconds)
-        self._push, self._pull, self._sweep, self._heal, self._rule, self._forget, self._measure, self._tell = (
-            Guard(lane.name, job, Backoff(retry_cap_seconds))
+        self._forgetter = Forgetter(state, watch_seconds)
+        self._push, self._pull, self._sweep, self._repair, self._rule, self._forget, self._measure, self._tell = (
+            JobRunner(state.name, job, Backoff(retry_cap_seconds))
             for job in ("push", "pull", "sweep", "heal", "rule", "forget", "measure", "tell")
         )
-        self._shown = (self._push, self._pull, self._sweep, self._heal, self._rule, self._forget)
+        self._shown = (self._push, self._pull, self._sweep, self._repair, self._rule, self._forget)
         self._told: dict[str, Alert | None] = {}
 
     async def push(self, stopping: asyncio.Event) -> None:
         """Upload what is pending."""
-        await self._lead(self._push, lambda: upload_backlog(self._lane, self._push_settings, self._push, stopping))
+        await self._lead(
+            self._push, lambda: upload_backlog(self._state, self._push_settings, self._push, stopping)
+        )
 
     async def pull(self, stopping: asyncio.Event) -> None:
-        """Bring the annotations home that events told of; goes on until the uploader stops."""
-        work = lambda: follow_notes(self._lane, self._collector, self.wake, stopping, self._pull)  # noqa: E731
+        """Read the texts again that events were about; runs until the uploader stops."""
+        work = lambda: follow_refresh_requests(self._state, self._collector, self.wake, stopping, self._pull)  # noqa: E731
         await self._lead(self._pull, work)
 
     async def sweep(self, stopping: asyncio.Event) -> None:
-        """Bring all annotations home, when there is a reason to."""
+        """Read all texts again, when there is a reason to."""
         await self._lead(self._sweep, lambda: self._sweeper.run(stopping, self._sweep.go_on))
 
-    async def heal(self, stopping: asyncio.Event) -> None:
-        """Bring back to Argilla what it lost."""
-        await self._lead(self._heal, lambda: heal(self._lane, self._collector, stopping, self._heal.go_on))
+    async def repair(self, stopping: asyncio.Event) -> None:
+        """Restore what Argilla lost."""
+        await self._lead(
+            self._repair, lambda: repair_losses(self._state, self._collector, stopping, self._repair.go_on)
+        )
 
     async def estimate(self, stopping: asyncio.Event) -> None:
         """Keep the labels as the dataset's rule says."""
@@ -82,10 +87,10 @@ class DatasetJobs:
     @property
     def leads(self) -> bool:
         """Whether this process leads the work on the dataset."""
-        return self._lane.leadership.leads
+        return self._state.leadership.leads
 
     async def tell(self, _stopping: asyncio.Event) -> None:
-        """Store what stands still until somebody does something."""
+        """Store the alerts: jobs that are blocked until an operator acts."""
         await self._tell.run(self._tell_alerts)
 
     async def measure(self, _stopping: asyncio.Event) -> None:
@@ -93,54 +98,61 @@ class DatasetJobs:
         await self._measure.run(self._show_backlog)
 
     async def check(self) -> None:
-        """See that the work on the dataset goes on; standing by is fine.
+        """Check that the dataset's jobs are not blocked; standing by is fine.
 
         Raises:
-            NotReady: it stands still; the message says why.
+            NotReady: a job is blocked; the message says why.
         """
         reason = next((g.reason for g in self._shown if g.reason is not None), None)
-        if reason is None and not self._lane.leadership.is_known:
+        if reason is None and not self._state.leadership.is_known:
             reason = "it is not known yet who leads"
-        if reason is None and self._lane.leadership.leads and self._lane.prepared is None:
+        if reason is None and self._state.leadership.leads and self._state.prepared is None:
             reason = "not prepared yet"
         if reason is not None:
             raise NotReady(reason)
 
-    async def _lead(self, guard: Guard, work: Callable[[], Awaitable[None]]) -> None:
-        if self._lane.leadership.leads:
-            await guard.run(work)
+    async def _lead(self, runner: JobRunner, work: Callable[[], Awaitable[None]]) -> None:
+        if self._state.leadership.leads:
+            await runner.run(work)
         else:
-            guard.stand_by()
+            runner.stand_by()
 
     async def _tell_alerts(self) -> None:
-        if not self._lane.leadership.leads:
+        if not self._state.leadership.leads:
             self._told = {}
             return
-        alerts = {guard.job: guard.alert for guard in self._shown if guard.has_run}
+        alerts = {runner.job: runner.alert for runner in self._shown if runner.has_run}
+        if self._state.prepared is not None:
+            alerts["settings"] = self._state.settings_alert
         if alerts != self._told:
-            await store_alerts(self._lane.engine, self._lane.name, alerts)
+            await store_alerts(self._state.engine, self._state.name, alerts)
             self._told = alerts
 
     async def _show_backlog(self) -> None:
-        async with self._lane.engine.connect() as connection:
-            count, oldest_seconds = await repository.measure_backlog(connection, self._lane.name)
-            open_count = await repository.count_open(connection, self._lane.name)
-            notes, oldest_note_seconds = await pull_repository.measure_notes(connection, self._lane.name)
-        metrics.PENDING_TEXTS.labels(self._lane.name).set(count)
-        metrics.OLDEST_PENDING_SECONDS.labels(self._lane.name).set(oldest_seconds)
-        metrics.OPEN_RECORDS.labels(self._lane.name).set(open_count)
-        metrics.WAITING_NOTES.labels(self._lane.name).set(notes)
-        metrics.OLDEST_NOTE_SECONDS.labels(self._lane.name).set(oldest_note_seconds)
+        async with self._state.engine.connect() as connection:
+            count, oldest_seconds = await repository.measure_backlog(connection, self._state.name)
+            open_count = await repository.count_open(connection, self._state.name)
+            requests, oldest_request_seconds = await pull_repository.measure_refresh_requests(
+                connection, self._state.name
+            )
+        metrics.PENDING_TEXTS.labels(self._state.name).set(count)
+        metrics.OLDEST_PENDING_SECONDS.labels(self._state.name).set(oldest_seconds)
+        metrics.OPEN_RECORDS.labels(self._state.name).set(open_count)
+        metrics.WAITING_REFRESH_REQUESTS.labels(self._state.name).set(requests)
+        metrics.OLDEST_REFRESH_REQUEST_SECONDS.labels(self._state.name).set(oldest_request_seconds)
 
 
 class DatabaseJobs:
     """What is to be known of the database as a whole."""
 
-    def __init__(self, engine: AsyncEngine, retry_cap_seconds: float, forget_alert_seconds: float) -> None:
+    def __init__(
+        self, engine: AsyncEngine, files: FilesWatch, retry_cap_seconds: float, forget_alert_seconds: float
+    ) -> None:
         self._engine = engine
+        self._files_watch = files
         self._forget_alert_seconds = forget_alert_seconds
-        self._database, self._forget = (
-            Guard("", job, Backoff(retry_cap_seconds)) for job in ("database", "forget_watch")
+        self._database, self._forget, self._files = (
+            JobRunner("", job, Backoff(retry_cap_seconds)) for job in ("database", "forget_watch", "forget_files")
         )
         self._unfinished: dict[str, Unfinished] = {}
 
@@ -155,6 +167,10 @@ class DatabaseJobs:
     async def watch_forgetting(self, _stopping: asyncio.Event) -> None:
         """Show the age of unfinished forget requests, also of datasets on which no uploader works."""
         await self._forget.run(self._watch_forgetting)
+
+    async def watch_files(self, _stopping: asyncio.Event) -> None:
+        """Store which forgotten texts the serving API's files no longer hold."""
+        await self._files.run(self._files_watch.run)
 
     async def _watch_forgetting(self) -> None:
         async with self._engine.connect() as connection:
@@ -172,7 +188,7 @@ class DatabaseJobs:
 
 
 class WebhookJobs:
-    """The jobs of the way on which events come, which all datasets share. They go on until the uploader stops."""
+    """The jobs around events, shared by all datasets. They run until the uploader stops."""
 
     def __init__(
         self,
@@ -186,10 +202,12 @@ class WebhookJobs:
         self._check_seconds = check_seconds
         self._url = libpq_url
         self._jobs = jobs
-        self._renew, self._listen = (Guard("", job, Backoff(retry_cap_seconds)) for job in ("webhook", "listen"))
+        self._renew, self._listen = (
+            JobRunner("", job, Backoff(retry_cap_seconds)) for job in ("webhook", "listen")
+        )
 
     async def renew(self, stopping: asyncio.Event) -> None:
-        """See to our webhook in Argilla now and then, unless this process only stands by."""
+        """Check our webhook in Argilla regularly, unless this process only stands by."""
         await self._renew.run(lambda: self._keep_renewing(stopping))
 
     async def _keep_renewing(self, stopping: asyncio.Event) -> None:

@@ -168,7 +168,7 @@ class Leadership:
 async def keep_leading(leaderships: Iterable[Leadership]) -> AsyncIterator[None]:
     """Hold leaderships until the block ends, then let others lead."""
     held = list(leaderships)
-    # Before the jobs begin: one that runs seldom should not stand by the first time.
+    # Before the jobs start: a job with a long interval should not skip its first run.
     await asyncio.gather(*(leadership.look() for leadership in held))
     tasks = [asyncio.create_task(leadership.keep()) for leadership in held]
     try:

@@ -31,8 +31,9 @@ from core.web.health import Check
 from core.web.server import serve
 from uploader.argilla.circuit import Circuit
 from uploader.argilla.client import Argilla, make_http_client
-from uploader.argilla.webhook import Registration, Trust
-from uploader.dataset import Lane, Slots
+from uploader.argilla.webhook import Registration, WebhookHealth
+from uploader.dataset import ConcurrencyLimit, DatasetState
+from uploader.forgetting.files import FilesWatch
 from uploader.jobs import DatabaseJobs, DatasetJobs, WebhookJobs
 from uploader.leadership import Leadership, keep_leading
 from uploader.pull.collector import Collector
@@ -41,6 +42,7 @@ from uploader.repository import warn_of_undefined
 from uploader.rules.estimation import Estimator
 from uploader.schedule import Schedule
 from uploader.settings import (
+    ForgottenFilesSettings,
     PacingSettings,
     PushSettings,
     RuleSettings,
@@ -50,12 +52,13 @@ from uploader.settings import (
 )
 
 _TELL_SECONDS = 1
-_HEAL_SECONDS = 5
+_REPAIR_SECONDS = 5
 _MEASURE_SECONDS = 5
 _ESTIMATE_SECONDS = 5
 _FORGET_SECONDS = 2
 _DATABASE_SECONDS = 60
-# Jobs that go on until they fail begin again after so long, and after the pause of their guard.
+_FILES_SECONDS = 10
+# Jobs that go on until they fail begin again after so long, and after the pause of their runner.
 _RESTART_SECONDS = 1
 
 
@@ -74,6 +77,7 @@ class Settings:
     datasets: Datasets
     access: AccessSettings | None = None
     forget: ForgetSettings = field(default_factory=ForgetSettings)
+    serving: ForgottenFilesSettings = field(default_factory=ForgottenFilesSettings)
 
 
 def read_all_settings() -> Settings:
@@ -94,6 +98,7 @@ def read_all_settings() -> Settings:
         load_datasets(read_settings(DatasetsFileSettings).datasets_file),
         read_settings(AccessSettings),
         read_settings(ForgetSettings),
+        read_settings(ForgottenFilesSettings),
     )
 
 
@@ -101,11 +106,11 @@ def create_app(settings: Settings) -> FastAPI:
     """Make the app; its lifespan runs the jobs."""
     engine = make_async_engine(settings.database, "uploader")
     http = make_http_client(settings.argilla, settings.uploader.argilla_timeout_seconds)
-    argilla = Argilla(http, Circuit(settings.uploader.retry_cap_seconds))
-    lanes = _make_lanes(settings, engine, argilla)
+    argilla = Argilla(http, Circuit(settings.uploader.retry_cap_seconds), engine)
+    states = _make_states(settings, engine, argilla)
     registration = Registration(argilla, engine, settings.webhook.endpoint, settings.argilla.workspace)
     limiter = anyio.CapacityLimiter(1)
-    jobs = {lane.name: _make_jobs(lane, registration, limiter, settings) for lane in lanes}
+    jobs = {state.name: _make_jobs(state, registration, limiter, settings) for state in states}
     webhook_jobs = WebhookJobs(
         registration,
         settings.webhook.check_seconds,
@@ -113,16 +118,17 @@ def create_app(settings: Settings) -> FastAPI:
         jobs,
         settings.uploader.retry_cap_seconds,
     )
-
-    database_jobs = DatabaseJobs(engine, settings.uploader.retry_cap_seconds, settings.forget.alert_seconds)
+    files = FilesWatch(engine, settings.serving)
+    database_jobs = DatabaseJobs(engine, files, settings.uploader.retry_cap_seconds, settings.forget.alert_seconds)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await warn_of_undefined(engine, jobs)
-        async with keep_leading(lane.leadership for lane in lanes):
+        async with keep_leading(state.leadership for state in states):
             schedule = _make_schedule(jobs.values(), webhook_jobs, settings)
             schedule.add(database_jobs.measure, _DATABASE_SECONDS)
             schedule.add(database_jobs.watch_forgetting, _MEASURE_SECONDS)
+            schedule.add(database_jobs.watch_files, _FILES_SECONDS)
             schedule.start()
             yield
             await schedule.stop(settings.uploader.stop_seconds)
@@ -138,20 +144,20 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def _make_lanes(settings: Settings, engine: AsyncEngine, argilla: Argilla) -> list[Lane]:
-    slots = Slots(settings.push.connections)
+def _make_states(settings: Settings, engine: AsyncEngine, argilla: Argilla) -> list[DatasetState]:
+    limit = ConcurrencyLimit(settings.push.connections)
     lease_seconds = settings.uploader.leader_lease_seconds
     workspaces = dict.fromkeys(settings.datasets, settings.argilla.workspace)
     workspaces |= dict.fromkeys(list_adjudications(settings.datasets), settings.argilla.adjudication_workspace)
     return [
-        Lane(
+        DatasetState(
             name,
             settings.datasets,
             engine,
             argilla,
             workspace,
             Leadership(engine, name, lease_seconds),
-            slots,
+            limit,
             settings.pacing.max_open_records,
         )
         for name, workspace in workspaces.items()
@@ -159,16 +165,16 @@ def _make_lanes(settings: Settings, engine: AsyncEngine, argilla: Argilla) -> li
 
 
 def _make_jobs(
-    lane: Lane, registration: Registration, limiter: anyio.CapacityLimiter, settings: Settings
+    state: DatasetState, registration: Registration, limiter: anyio.CapacityLimiter, settings: Settings
 ) -> DatasetJobs:
-    collector = Collector(lane.argilla, lane.engine, lane.name, lane.datasets)
-    trust = Trust(settings.webhook.grace_seconds)
-    sweeper = Sweeper(lane, collector, settings.sweep, registration, trust)
-    estimator = Estimator(lane, settings.rule, settings.database, limiter)
+    collector = Collector(state.argilla, state.engine, state.name, state.datasets)
+    health = WebhookHealth(settings.webhook.grace_seconds)
+    sweeper = Sweeper(state, collector, settings.sweep, registration, health)
+    estimator = Estimator(state, settings.rule, settings.database, limiter)
     # As long as a call may take that a claim allows: no upload begins later, and none is under way longer.
     watch_seconds = settings.uploader.argilla_timeout_seconds + settings.push.lease_seconds
     return DatasetJobs(
-        lane,
+        state,
         settings.push,
         sweeper,
         collector,
@@ -186,7 +192,7 @@ def _make_schedule(all_jobs: Iterable[DatasetJobs], webhook_jobs: WebhookJobs, s
         schedule.add(jobs.push, settings.push.interval_seconds)
         schedule.add(jobs.pull, _RESTART_SECONDS)
         schedule.add(jobs.sweep, settings.sweep.sweep_interval_seconds)
-        schedule.add(jobs.heal, _HEAL_SECONDS)
+        schedule.add(jobs.repair, _REPAIR_SECONDS)
         schedule.add(jobs.estimate, _ESTIMATE_SECONDS)
         schedule.add(jobs.forget, _FORGET_SECONDS)
         schedule.add(jobs.tell, _TELL_SECONDS)

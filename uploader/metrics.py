@@ -7,15 +7,19 @@ from core.metrics import LATENCY_BUCKETS, start_at_zero
 _LONG_BUCKETS = (*LATENCY_BUCKETS, 30, 60, 120, 300, 1800, 3600)
 
 FAILURES = ("refused", "broke_down", "not_visible", "unreadable")
+# Values for a response that has none, and answers that are restored in a new dataset.
+REPAIRS = ("response", "answers")
 
 PENDING_TEXTS = Gauge("uploader_pending_texts", "Texts that wait to be uploaded", ["dataset"])
 OLDEST_PENDING_SECONDS = Gauge("uploader_oldest_pending_seconds", "Age of the oldest pending text", ["dataset"])
-WAITING_NOTES = Gauge(
+WAITING_REFRESH_REQUESTS = Gauge(
     "uploader_waiting_notes",
     "Texts that events told of, and that are not yet read again from Argilla",
     ["dataset"],
 )
-OLDEST_NOTE_SECONDS = Gauge("uploader_oldest_note_seconds", "Age of the oldest waiting note", ["dataset"])
+OLDEST_REFRESH_REQUEST_SECONDS = Gauge(
+    "uploader_oldest_note_seconds", "Age of the oldest waiting note", ["dataset"]
+)
 DATABASE_BYTES = Gauge("uploader_database_bytes", "Size of the platform's database in Postgres")
 OPEN_RECORDS = Gauge(
     "uploader_open_records",
@@ -36,7 +40,7 @@ BATCH_TEXTS = Histogram(
 )
 BATCH_EXTRA_PUTS = Counter(
     "uploader_batch_extra_puts_total",
-    "PUTs beyond the first of a batch, to find or heal what is bad",
+    "PUTs beyond the first of a batch, to isolate bad records or repair",
     ["dataset"],
 )
 UPLOADED_TEXTS = Counter("uploader_uploaded_texts_total", "Texts that annotators can see", ["dataset"])
@@ -114,12 +118,12 @@ UNREADABLE_RECORDS = Counter(
 REFILLING = Gauge(
     "uploader_refilling", "1 while texts of a dataset that Argilla lost are put back into the queue", ["dataset"]
 )
-HEALED_TEXTS = Counter(
+REPAIRED_TEXTS = Counter(
     "uploader_healed_texts_total",
     "Texts that were put back into the queue because Argilla lost them: dataset_lost, unseen",
     ["dataset", "reason"],
 )
-GIVEN_BACK_ANSWERS = Counter(
+RESTORED_ANSWERS = Counter(
     "uploader_given_back_answers_total", "Annotators' answers that were written into a new dataset", ["dataset"]
 )
 KEPT_ANSWERS = Counter(
@@ -130,8 +134,13 @@ KEPT_ANSWERS = Counter(
 LOST_INDEXES = Counter(
     "uploader_lost_indexes_total", "Datasets that were set aside because their index was lost", ["dataset"]
 )
-HEALED_RESPONSES = Counter(
+REPAIRED_RESPONSES = Counter(
     "uploader_healed_responses_total", "Responses without values that would block their record", ["dataset"]
+)
+REFUSED_REPAIRS = Counter(
+    "uploader_refused_repairs_total",
+    f"Repairs that Argilla refused: {', '.join(REPAIRS)}",
+    ["dataset", "repair"],
 )
 RULE_SECONDS = Histogram(
     "uploader_rule_seconds",
@@ -160,3 +169,4 @@ def begin(dataset: str) -> None:
     """Show a dataset's counters before anything has happened to it."""
     start_at_zero(UPLOADED_TEXTS, dataset)
     start_at_zero(FAILED_TEXTS, *((dataset, reason) for reason in FAILURES))
+    start_at_zero(REFUSED_REPAIRS, *((dataset, repair) for repair in REPAIRS))

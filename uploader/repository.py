@@ -6,7 +6,8 @@ from uuid import UUID
 
 import psycopg
 import structlog
-from sqlalchemy import CursorResult, TextClause, text
+from sqlalchemy import CursorResult, TextClause, bindparam, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -33,7 +34,7 @@ set status = 'uploaded', uploaded_at = clock_timestamp(), attempts = attempts + 
 where id = any(:ids) and lease_owner = :claim and status = 'uploading'
 """)
 
-# uploading -> failed: Argilla cannot take the text, for what it is
+# uploading -> failed: Argilla cannot take the text because of its content
 _MARK_FAILED = text("""
 update texts
 set status = 'failed', last_error = reasons.words, attempts = attempts + 1, page_position = null,
@@ -42,12 +43,12 @@ from unnest(cast(:ids as uuid[]), cast(:words as text[])) as reasons (id, words)
 where texts.id = reasons.id and lease_owner = :claim and status = 'uploading'
 """)
 
-# Texts that are being stored beside one that fails wait, and see that it did.
+# Texts that are being stored meanwhile wait for this lock, and then see that their twin failed.
 _LOCK_TWINS = text(LOCK_TWINS)
 
 _RELEASE_TWINS = text(RELEASE_TWINS)
 
-# near_duplicate -> pending: the setting has changed; not all at once, for they may be millions
+# near_duplicate -> pending: the setting has changed; in steps, because there may be millions
 _RELEASE_HELD = text("""
 update texts set status = 'pending'
 where id in (
@@ -56,14 +57,14 @@ where id in (
 """)
 
 # uploading -> pending: nothing was decided about the text; that is no attempt
-_GIVE_BACK = text("""
+_RETURN_CLAIM = text("""
 update texts
 set status = 'pending', lease_owner = null, lease_until = null,
     retry_at = case when :wait_seconds > 0 then now() + make_interval(secs => :wait_seconds) end
 where lease_owner = :claim and status = 'uploading'
 """)
 
-# Of the present dataset only: a sample would make a record of another one anew, without its answers.
+# Of the present dataset only: putting a sample of another one would create its record without its answers.
 _SAMPLE = text("""
 select texts.id, text from texts join datasets on datasets.name = texts.dataset
 where dataset = :dataset and status = 'uploaded' and refill_position is null
@@ -84,12 +85,24 @@ set argilla_dataset_id = excluded.argilla_dataset_id,
 where datasets.argilla_dataset_id is distinct from excluded.argilla_dataset_id
 """)
 
-# The order of sequence is nearly that of time: one look into the index instead of a sort.
+_APPROVED = text("select settings_approved from datasets where name = :name")
+
+_STORE_SETTINGS = text("""
+update datasets set settings = :settings, settings_approved = null where name = :name
+""").bindparams(bindparam("settings", type_=JSONB))
+
+_KEEP_SETTINGS = text("""
+update datasets set settings = coalesce(settings, :settings) where name = :name
+""").bindparams(bindparam("settings", type_=JSONB))
+
+# The order of sequence is nearly that of time: one look into the index instead of a sort. Gold texts wait for
+# their share by design, indefinitely when that is 0: their age says nothing about the backlog.
 _BACKLOG = text("""
 select
     (select count(*) from texts where dataset = :dataset and status = 'pending'),
     (select extract(epoch from clock_timestamp() - received_at) from texts
-     where dataset = :dataset and status = 'pending' order by sequence limit 1)
+     where dataset = :dataset and status = 'pending' and (gold_label is null or page_position is not null)
+     order by sequence limit 1)
 """)
 
 # Held until the transaction ends, so that no text is finished for a dataset that another one has replaced.
@@ -143,13 +156,13 @@ async def mark_failed(connection: AsyncConnection, claim: UUID, reasons: Mapping
 
 
 def _storable(words: str) -> str:
-    # Argilla quotes what it refuses, and Postgres takes neither NUL nor lone surrogates.
+    # Argilla quotes the refused text, and Postgres takes neither NUL nor lone surrogates.
     return words[:_LAST_ERROR_CHARACTERS].replace("\0", "�").encode("utf-8", "replace").decode()
 
 
-async def give_back(connection: AsyncConnection, claim: UUID, wait_seconds: float) -> int:
-    """Make the texts that a claim still holds pending again, not to be claimed for a while."""
-    return await _change(connection, _GIVE_BACK, claim=claim, wait_seconds=wait_seconds)
+async def return_claim(connection: AsyncConnection, claim: UUID, wait_seconds: float) -> int:
+    """Return the texts that a claim still holds to the queue; they are not claimed for `wait_seconds`."""
+    return await _change(connection, _RETURN_CLAIM, claim=claim, wait_seconds=wait_seconds)
 
 
 async def list_uploaded_samples(connection: AsyncConnection, dataset: str, count: int) -> list[tuple[UUID, str]]:
@@ -163,6 +176,19 @@ async def remember_dataset(connection: AsyncConnection, name: str, argilla_datas
     await connection.execute(_REMEMBER, {"name": name, "id": argilla_dataset_id})
 
 
+async def get_approved_settings(connection: AsyncConnection, name: str) -> dict[str, Any] | None:
+    """Return the definition that an operator allowed although it asks annotators for less."""
+    approved: dict[str, Any] | None = await connection.scalar(_APPROVED, {"name": name})
+    return approved
+
+
+async def store_settings(
+    connection: AsyncConnection, name: str, settings: dict[str, Any], *, is_held: bool
+) -> None:
+    """Store the definition that is in force; one of which a part is held back only where none is known yet."""
+    await connection.execute(_KEEP_SETTINGS if is_held else _STORE_SETTINGS, {"name": name, "settings": settings})
+
+
 async def is_present_dataset(connection: AsyncConnection, name: str, argilla_dataset_id: UUID) -> bool:
     """Whether this is still the dataset in Argilla; it stays so until the transaction ends."""
     values = {"dataset": name, "id": argilla_dataset_id}
@@ -170,7 +196,7 @@ async def is_present_dataset(connection: AsyncConnection, name: str, argilla_dat
 
 
 async def measure_backlog(connection: AsyncConnection, dataset: str) -> tuple[int, float]:
-    """Return the number of pending texts, and the age of the oldest in seconds."""
+    """Return the number of pending texts, and the age in seconds of the oldest one that isn't unsent gold."""
     row = (await connection.execute(_BACKLOG, {"dataset": dataset})).one()
     return row[0], float(row[1] or 0)
 
@@ -181,7 +207,7 @@ async def measure_database(connection: AsyncConnection) -> int:
 
 
 async def count_open(connection: AsyncConnection, dataset: str) -> int:
-    """Return the number of records before annotators, or on their way there, that want more answers."""
+    """Return the number of uploaded or claimed texts that need more answers."""
     return await connection.scalar(_OPEN, {"dataset": dataset}) or 0
 
 

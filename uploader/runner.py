@@ -46,7 +46,7 @@ class Backoff:
 
 log = structlog.get_logger()
 
-# Errors of Postgres that waiting helps with. Others come back each time, until somebody acts.
+# Errors of Postgres that end by waiting. Others return until an operator acts.
 _OUTAGES = (OperationalError, InterfaceError, PoolTimeout, psycopg.OperationalError, psycopg.InterfaceError)
 _REFUSED_HINT = (
     "See that the schema and the role's rights are those of this release (python -m core.migrate); "
@@ -55,14 +55,14 @@ _REFUSED_HINT = (
 
 
 class Alert(NamedTuple):
-    """Why a job stands still until somebody does something."""
+    """Why a job is blocked until an operator acts."""
 
     code: str
     reason: str  # for people; says what to do
 
 
-class Guard:
-    """One job of one dataset: its pause during an outage, and the reason while it stands still."""
+class JobRunner:
+    """Runs one job of one dataset: pauses it during an outage, and keeps the reason while it is blocked."""
 
     def __init__(self, dataset: str, job: str, backoff: Backoff) -> None:
         self.job = job
@@ -113,7 +113,7 @@ class Guard:
         self.reason, self.alert, self.has_run = reason, alert, True
 
     def go_on(self) -> None:
-        """Note that the job gets ahead; long work calls this on its way, to be shown as running again."""
+        """Record progress. Long jobs call this on the way, so that they are shown as running again."""
         if self.reason is not None:
             log.info("job.resumed", dataset=self._dataset, job=self.job)
         self._forget()
@@ -147,7 +147,7 @@ on conflict (dataset, job) do update set code = excluded.code, reason = excluded
 
 
 async def store_alerts(engine: AsyncEngine, dataset: str, alerts: Mapping[str, Alert | None]) -> None:
-    """Store what is known of some jobs of a dataset: the alert of each, or that it goes on."""
+    """Store the alert of each job of a dataset, or that it has none."""
     async with engine.begin() as connection:
         for job, alert in sorted(alerts.items()):
             values = {"dataset": dataset, "job": job}

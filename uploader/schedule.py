@@ -27,7 +27,7 @@ class Schedule:
         logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
 
     def add(self, job: Job, seconds: float) -> None:
-        """Run a job every so many seconds, a little more or less; it should end soon once the event is set."""
+        """Run a job every `seconds`, with jitter; it should end soon after the event is set."""
         self._scheduler.add_job(
             self._run,
             IntervalTrigger(seconds=seconds, jitter=_JITTER_SHARE * seconds, timezone=UTC),
@@ -56,7 +56,7 @@ class Schedule:
         try:
             await job(self._stopping)
         except asyncio.CancelledError:
-            # Ours, from stop(): the job has given back what it held.
+            # From stop(): the job has returned its claims.
             if not self._stopping.is_set():
                 raise
         finally:
@@ -69,7 +69,7 @@ async def _wait(tasks: set[asyncio.Task[None]], seconds: float) -> None:
 
 
 async def wait_for_any(*events: asyncio.Event, seconds: float) -> None:
-    """Wait until one of the events is set, at most so many seconds."""
+    """Wait until one of the events is set, for at most `seconds`."""
     tasks = [asyncio.ensure_future(event.wait()) for event in events]
     try:
         await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, HttpUrl
+from pydantic import BeforeValidator, Field, HttpUrl, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from core.settings import SettingsGroup
@@ -115,8 +115,29 @@ class RuleSettings(SettingsGroup):
     )
 
 
+class ForgottenFilesSettings(SettingsGroup):
+    """Where the serving API is: the uploader asks it which forgotten texts its files no longer hold."""
+
+    model_config = SettingsConfigDict(env_prefix="SERVING_")
+
+    url: Annotated[HttpUrl | None, _EMPTY_IS_NONE] = Field(
+        None,
+        description="Address of the serving API. Empty: forget requests of labelled texts stay open until "
+        "`annotate status` or `annotate forget --list` is run.",
+    )
+    api_key: Annotated[SecretStr | None, _EMPTY_IS_NONE] = Field(
+        None,
+        description="Key with the scope `admin` for the serving API; not needed where REQUIRE_API_KEY=false.",
+    )
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of each request. They hold the key: never log them."""
+        return {"Authorization": f"Bearer {self.api_key.get_secret_value()}"} if self.api_key else {}
+
+
 class WebhookSettings(SettingsGroup):
-    """How Argilla tells what its annotators do."""
+    """How Argilla reports what its annotators do."""
 
     model_config = SettingsConfigDict(env_prefix="WEBHOOK_")
 

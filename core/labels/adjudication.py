@@ -1,4 +1,4 @@
-"""Puts disputed texts before adjudicators: as texts of a dataset of its own, in a workspace of its own.
+"""Puts disputed texts before adjudicators: as texts of a second dataset, in a separate workspace.
 
 See docs/decisions/0021-adjudication.md.
 """
@@ -17,6 +17,8 @@ from core.models import Annotation, AnnotationStatus, Label, LabelStatus, Text, 
 from core.text_identity import text_id
 
 _MISSING_TEXTS = 500
+# No annotator is asked about these.
+_NOT_ASKED = (TextStatus.FORGOTTEN, TextStatus.DEMO)
 
 
 def list_decisions(connection: Connection, text_ids: Sequence[UUID]) -> dict[UUID, list[str]]:
@@ -52,7 +54,7 @@ def request_adjudication(
     if not disputed:
         return
     # Locked, if it is not yet: one that is forgotten meanwhile must leave no copy.
-    query = select(Text.__table__).where(Text.id.in_(disputed), Text.status != TextStatus.FORGOTTEN)
+    query = select(Text.__table__).where(Text.id.in_(disputed), Text.status.not_in(_NOT_ASKED))
     rows = connection.execute(query.order_by(Text.id).with_for_update(key_share=True)).all()
     if not rows:
         return

@@ -4,23 +4,21 @@ A text's id has as many bits as a trace's. So the id of its trace is its own: ea
 takes, and nothing about it is stored or handed on. Which texts are traced is decided by their ids, too, so that
 all programs agree. Spans hold ids, counts and names of datasets, and no texts. See
 docs/decisions/0038-observability.md.
-
-    if tracing.on:
-        tracing.add_step("pull", text_id, started_ns)
 """
 
 import random
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 import structlog
-from opentelemetry.trace import Span, SpanContext, SpanKind, StatusCode
-from starlette.types import Scope
+from opentelemetry.trace import INVALID_SPAN, INVALID_SPAN_CONTEXT, Span, SpanContext, SpanKind, StatusCode
 
 from core.settings import TracingSettings
 from core.tracing.trace_ids import read_traceparent, root_of, write_traceparent
+
+Scope = MutableMapping[str, Any]  # of ASGI; core imports the web framework in core.web only
 
 if TYPE_CHECKING:  # it loads what sends spans
     from core.tracing.spans import Spans
@@ -53,7 +51,10 @@ class _Step(NamedTuple):
 
 
 class Tracing:
-    """What this process does about traces. Ask `on` before anything else: all but `configure` needs it."""
+    """What this process does about traces. While tracing is off, every method does nothing.
+
+    Hot paths ask `on` first and save the call.
+    """
 
     def __init__(self) -> None:
         self.on = False
@@ -84,12 +85,6 @@ class Tracing:
         if self._made is not None:
             self._made.flush()
 
-    @property
-    def _spans(self) -> "Spans":
-        if self._made is None:
-            raise RuntimeError("ask `on` before")
-        return self._made
-
     def traces(self, text_id: UUID) -> bool:
         """Whether this text's life is traced: each process says the same."""
         return text_id.int % _RANDOM_BITS < self._limit
@@ -105,15 +100,15 @@ class Tracing:
         link: SpanContext | None = None,
     ) -> None:
         """Add a step in a text's life that ends now, by default; `link` is what it was a part of."""
-        if self.traces(text_id):
+        if self._made is not None and self.traces(text_id):
             ended_ns = ended_ns or time.time_ns()
             links = [link] if link else []
-            self._spans.add(name, root_of(text_id), started_ns, ended_ns, attributes=attributes, links=links)
+            self._made.add(name, root_of(text_id), started_ns, ended_ns, attributes=attributes, links=links)
 
     def add_life(self, text_id: UUID, started_ns: int, attributes: Attributes) -> None:
         """Add the span of which all steps are parts, once in a text's life."""
-        if self.traces(text_id):
-            self._spans.add_root(text_id, "text", started_ns, time.time_ns(), attributes)
+        if self._made is not None and self.traces(text_id):
+            self._made.add_root(text_id, "text", started_ns, time.time_ns(), attributes)
 
     def add_batch(
         self,
@@ -128,13 +123,15 @@ class Tracing:
 
         It is a part of the request that `work_for` named, or else a trace of its own.
         """
+        if self._made is None:
+            return INVALID_SPAN_CONTEXT
         links = [root_of(id_) for id_ in text_ids if self.traces(id_)]
         now = time.time_ns()
-        batch = self._spans.add(
+        batch = self._made.add(
             name, self._request, started_ns, now, attributes=attributes, links=links, error=error
         )
         for part in parts:
-            self._spans.add(part.name, batch, part.started_ns, part.ended_ns)
+            self._made.add(part.name, batch, part.started_ns, part.ended_ns)
         return batch
 
     def work_for(self, traceparent: str | None) -> None:
@@ -148,7 +145,9 @@ class Tracing:
         parent = read_traceparent(next(headers, None))
         # Not for secrets.
         is_recorded = parent.trace_flags.sampled if parent else random.random() < self._share  # noqa: S311
-        span = self._spans.begin("request", parent, SpanKind.SERVER, record=is_recorded)
+        if self._made is None:
+            return RequestTrace(self, INVALID_SPAN, time.time_ns())
+        span = self._made.begin("request", parent, SpanKind.SERVER, record=is_recorded)
         span.set_attributes({"http.request.method": scope["method"], "request.id": request_id})
         context = span.get_span_context()
         structlog.contextvars.bind_contextvars(

@@ -1,28 +1,36 @@
-"""Refuses requests that a web page of another site makes a browser send, where no API key would stop them.
+"""Web pages of other sites: which of their requests are refused, and who may read responses (CORS).
 
-A service without keys listens on this machine only, but browsers run there: any web page can send requests to it.
-Under a name of its own that it has pointed at 127.0.0.1 (DNS rebinding), a page could read the answers, too.
+A service without keys listens on this machine only, but any web page in a browser there can send requests to it.
+With a host name that resolves to 127.0.0.1 (DNS rebinding) a page could also read the responses.
 """
 
 from collections.abc import Collection
 from functools import lru_cache
+from http import HTTPStatus
 from urllib.parse import urlsplit
 
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.settings import is_loopback
-from core.web.problems import HostNotAllowed, OriginNotAllowed, Problem, problem_response
+from core.web.problems import HostNotAllowed, Malformed, OriginNotAllowed, Problem, problem_response
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-# The longest name of a host, and a port. Longer values are no names, and would fill the cache.
+# The longest host name with a port. Longer values are not host names, and would fill the cache.
 _MOST_CHARACTERS = 300
 
 
 class BrowserGuard:
-    """ASGI middleware: `Host` must name this machine or one of `hosts`; so must `Origin` in writing requests."""
+    """ASGI middleware: `Host` must name this machine or one of `hosts`; so must `Origin` in writing requests.
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
+    `Origin` may also be one of `origins`.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str], origins: Collection[str] = ()) -> None:
         self.app = app
+        self._origins = frozenset(origin.encode() for origin in origins)
         self._hosts = frozenset(host.lower() for host in hosts)
         self._allows_host = lru_cache(256)(lambda host: self._is_allowed(b"//" + host))
         self._allows_origin = lru_cache(256)(self._is_allowed)
@@ -38,9 +46,9 @@ class BrowserGuard:
                 if not self._allows_host(value[:_MOST_CHARACTERS]):
                     return HostNotAllowed()
             elif name == b"origin" and scope["method"] not in _SAFE:  # noqa: SIM102 - the same form as for Host
-                if not self._allows_origin(value[:_MOST_CHARACTERS]):
+                if value not in self._origins and not self._allows_origin(value[:_MOST_CHARACTERS]):
                     return OriginNotAllowed()
-        return None  # browsers always send Host; without one, HTTP/1.0 or a script is talking
+        return None  # browsers always send Host: this is a script, or HTTP/1.0
 
     def _is_allowed(self, url: bytes) -> bool:
         """Whether an address, with any port, is on this machine or on one of the hosts that the settings name."""
@@ -49,3 +57,62 @@ class BrowserGuard:
         except ValueError:
             return False
         return is_loopback(host) or host in self._hosts
+
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+# What scripts may send beside what each of them may.
+_SENT = (
+    "Authorization",
+    "Content-Encoding",
+    "Content-Type",
+    "If-Match",
+    "If-None-Match",
+    "If-Range",
+    "Last-Event-ID",
+    "Range",
+    "X-Request-ID",
+)
+# What scripts may read beside what each of them may.
+_EXPOSED = (
+    "Accept-Ranges",
+    "Content-Disposition",
+    "Content-Range",
+    "ETag",
+    "Link",
+    "Location",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "X-Replica-Age",
+    "X-Replica-Version",
+    "X-Request-ID",
+)
+_SECONDS = 600  # that a browser remembers a permission
+
+
+class Cors(CORSMiddleware):
+    """Starlette's middleware with our headers; pages of other origins get a problem in place of a permission.
+
+    Permission to read replaces no API key: a browser sends none by itself.
+    """
+
+    def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
+        super().__init__(
+            app,
+            allow_origins=tuple(origins),
+            allow_methods=_METHODS,
+            allow_headers=_SENT,
+            expose_headers=_EXPOSED,
+            max_age=_SECONDS,
+        )
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Answer the question whether a page may send a request."""
+        if not self.is_allowed_origin(request_headers["origin"]):
+            detail = "Web pages of this origin may not call this API. If they should, add it to HTTP_CORS_ORIGINS."
+            return problem_response(OriginNotAllowed(detail))
+        response = super().preflight_response(request_headers)
+        if response.status_code == HTTPStatus.OK:
+            return response
+        detail = f"{bytes(response.body).decode()}: this API takes no such method or header from web pages."
+        return problem_response(Malformed(detail, code="cors_refused"))

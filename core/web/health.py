@@ -1,4 +1,4 @@
-"""/healthz and /readyz, and why a program is not ready, in words that strangers may read."""
+"""/healthz, /readyz and /metrics. Reasons shown by /readyz contain no addresses and names."""
 
 import asyncio
 import secrets
@@ -15,7 +15,7 @@ from core.web.openapi import Responses, answer, header, problem
 from core.web.problems import MissingKey
 from core.web.server import metrics_registry
 
-# What errors of Postgres, of the network and of the name service say, in lower case, and what is shown instead.
+# Parts of error messages of Postgres, the network and name resolution, in lower case, and what is shown instead.
 _REASONS = (
     ("password authentication failed", "wrong password"),
     ("pg_hba.conf", "the database does not let us in"),
@@ -39,11 +39,11 @@ _REASONS = (
 
 
 class NotReady(Exception):
-    """Something that the program needs is not there. The message is shown to strangers: no addresses, no names."""
+    """A need of the program is not met. The message is public: no addresses, no names."""
 
 
 def public_reason(error: BaseException) -> str:
-    """Return why a check failed, as strangers may read it."""
+    """Return why a check failed, without addresses and names."""
     if isinstance(error, NotReady):
         return str(error)
     if isinstance(error, TimeoutError):
@@ -55,8 +55,8 @@ def public_reason(error: BaseException) -> str:
 
 log = structlog.get_logger()
 
-# A check raises while a need of the program is not met; `public_reason` decides what is shown of the error. It may
-# return a note about a need that is met.
+# A check raises if a need of the program is not met; `public_reason` decides what is shown of the error. It may
+# return a note if the need is met.
 Check = Callable[[], Awaitable[str | None]]
 
 _CHECK_SECONDS = 3.0
@@ -82,11 +82,11 @@ class Alive(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether a program's needs are there."""
+    """Whether the needs of a program are met."""
 
     status: Literal["ok", "missing"]
     missing: dict[str, str] = Field(description="What is missing, and why.")
-    notes: dict[str, str] | None = Field(None, description="What is going on, though nothing is missing by it.")
+    notes: dict[str, str] | None = Field(None, description="What is in progress although nothing is missing.")
 
 
 def add_health(app: FastAPI, checks: dict[str, Check], metrics_token: SecretStr | None = None) -> None:
@@ -131,9 +131,9 @@ def _require_token(request: Request, token: SecretStr) -> None:
 
 
 async def run_checks(checks: dict[str, Check], logged: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Run the checks side by side; return why some fail or take over three seconds, and the others' notes.
+    """Run the checks concurrently; return why some fail or exceed three seconds, and the others' notes.
 
-    `logged` holds the reason that the log has of each unmet need.
+    `logged` has the reason last logged for each unmet need.
     """
 
     async def run(name: str, check: Check) -> tuple[str | None, str | None]:
@@ -143,9 +143,9 @@ async def run_checks(checks: dict[str, Check], logged: dict[str, str]) -> tuple[
             return None, note
         except TimeoutError:
             return f"no answer within {_CHECK_SECONDS:g} s", None
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is why the service is not ready
+        except Exception as error:  # noqa: BLE001 - any error is a reason not to be ready
             reason = public_reason(error)
-            if logged.get(name) != reason:  # probes come every few seconds
+            if logged.get(name) != reason:  # not again at each probe
                 log.warning("readiness.missing", need=name, reason=reason, error=str(error))
             logged[name] = reason
             return reason, None

@@ -1,15 +1,19 @@
-"""uvicorn's HTTP protocol with bounds on what a client may send before its request is known, and on its time.
+"""uvicorn's HTTP protocol with limits on the size and time of requests, and on the number of connections.
 
-uvicorn's parser takes a head of any length, and waits for ever for the rest of one. Here a head has a size and a
-time, a body may pause only so long and has a lowest speed, and connections beyond a number are turned away when
+uvicorn's parser accepts a head of any length and waits for the rest of it without a time limit. Here a head has
+a maximum size and time, a body a longest pause and a lowest speed, and connections over a limit are refused when
 they open.
 """
 
 import asyncio
+import re
+import secrets
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
 import structlog
+from starlette.types import Message, Receive, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from core.metrics import HTTP_CONNECTIONS_REFUSED
@@ -26,17 +30,49 @@ from core.web.problems import (
 
 log = structlog.get_logger()
 
-# A client that is still sending would lose the answer if the connection closed on it: what it sends is thrown away
-# for this long.
+# A client that is still sending would lose the response if the connection closed at once: discard its data for
+# this long.
 _LINGER_SECONDS = 2.0
-# A connection looks at its clock so many times in the shortest time that it may take for something: to set a timer
-# for each request costs more.
+# A connection checks its clock this many times in the shortest time limit: one timer for each request costs more.
 _LOOKS = 4
+# Enough of a request line to see what is wrong with its address.
+_LINE_BYTES = 2048
+_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+_RAW_TARGET = re.compile(rb"[A-Z]+ [\x21-\x7e]*[\x80-\xff]")
+
+
+def read_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return the request id that a client sent, or a new one if it sent none or one that is unfit for logs."""
+    for name, value in headers:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            return value.decode()
+    return secrets.token_hex(16)
+
+
+def close_unless_read(receive: Receive, send: Send) -> tuple[Receive, Send]:
+    """Wrap a request whose client waits for `100 Continue`: reading its body sends that.
+
+    If the final answer comes first, the client may leave out the body, and the server could not distinguish the
+    next request from it. So the connection is closed (RFC 9110, section 10.1.1).
+    """
+    is_read = False
+
+    async def receive_noting() -> Message:
+        nonlocal is_read
+        is_read = True
+        return await receive()
+
+    async def send_closing(message: Message) -> None:
+        if message["type"] == "http.response.start" and not is_read:
+            message["headers"] = [*message["headers"], (b"connection", b"close")]
+        await send(message)
+
+    return receive_noting, send_closing
 
 
 @cache
 def http_settings() -> HttpSettings:
-    """Return the bounds of this program."""
+    """Return the limits of this program, read once."""
     return read_settings(HttpSettings)
 
 
@@ -48,38 +84,42 @@ class BoundedProtocol(HttpToolsProtocol):
         self._bounds = http_settings()
         times = self._bounds.head_seconds, self._bounds.body_seconds, self._bounds.body_rate_seconds
         self._look_seconds = min(times) / _LOOKS
-        self._unread = 0  # bytes received since the parser last gave a head or a part of a body out
+        self._head = b""  # the first bytes of the head that is being read
+        self._unread = 0  # bytes received since the parser last returned a head or a part of a body
         self._in_body = False
-        # Of the body, since its speed was last judged: what came, and how long we were ready to read it.
+        # Of the body, since its speed was last checked: bytes received, and the time we were ready to read.
         self._body_bytes = 0
         self._ready_seconds = 0.0
         self._looked_at = 0.0
         self._refused = False
-        self._due: float | None = None  # by when the client must have gone on, by the loop's clock
+        self._due: float | None = None  # deadline for the client's next data, by the loop's clock
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for a request, or turn the connection away."""
+        """Start to wait for a request, or refuse the connection."""
         super().connection_made(transport)
         if len(self.connections) > self._bounds.connections:
             self._refused = True
             HTTP_CONNECTIONS_REFUSED.labels("connections").inc()
-            transport.write(_render(Unavailable("Too many connections.", code="too_many_connections")))
-            transport.close()  # without lingering: it is one too many
+            problem = Unavailable("Too many connections.", code="too_many_connections")
+            transport.write(_render(problem, read_request_id([])))
+            transport.close()  # without lingering: it must not take a place
             return
         self._due = self.loop.time() + self._bounds.head_seconds
         self._timer = self.loop.call_later(self._look_seconds, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Stop the timer."""
         if self._timer is not None:
             self._timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, and see that it does not gather something endless."""
+        """Feed the parser, and limit what it buffers."""
         if self._refused:
             return
+        if not self._in_body and (self._unread == 0 or len(self._head) < _LINE_BYTES):
+            self._head = (data if self._unread == 0 else self._head + data)[:_LINE_BYTES]
         self._unread += len(data)
         if self._due is None:  # a request on a connection that was idle
             self._due = self.loop.time() + self._bounds.head_seconds
@@ -88,14 +128,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse("head_bytes", HeadTooLarge(self._bounds.head_bytes))
 
     def on_headers_complete(self) -> None:
-        """Start the request, unless its head is over the bound."""
+        """Start the request, unless its head is over the limit."""
         if self._refused:
             return
         if self._unread > self._bounds.head_bytes and self._head_bytes() > self._bounds.head_bytes:
             self._refuse("head_bytes", HeadTooLarge(self._bounds.head_bytes))
             return
         super().on_headers_complete()
-        # What comes behind a body as a header is none: it would be taken for one if it came at once.
+        # Ignore trailers. uvicorn would add them to the headers if they arrived in the same read.
         self.headers = []
         self._in_body, self._unread = True, 0
         self._body_bytes, self._ready_seconds = 0, 0.0
@@ -112,7 +152,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._due = self.loop.time() + self._bounds.body_seconds
 
     def on_message_complete(self) -> None:
-        """Be at rest: until something is sent, the time for idle connections counts."""
+        """Switch to the time limit of idle connections."""
         if self._refused:
             return
         super().on_message_complete()
@@ -120,13 +160,16 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP."""
-        self._refuse("malformed", Malformed("This is not HTTP as RFC 9112 has it.", code="malformed_http"))
+        detail = "The request is not valid HTTP (RFC 9112)."
+        if not self._in_body and _RAW_TARGET.match(self._head):
+            detail = "The address has characters that are not ASCII. Percent-encode the address: ä is %C3%A4."
+        self._refuse("malformed", Malformed(detail, code="malformed_http"))
 
     def _head_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def _look(self) -> None:
-        """End the connection if the client is late; not while it is us who do not read."""
+        """Close the connection if the client is late, unless we have paused reading."""
         self._timer = None
         if self._refused or self.transport.is_closing():
             return
@@ -144,9 +187,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._timer = self.loop.call_later(self._look_seconds, self._look)
 
     def _is_slow(self, now: float) -> bool:
-        """Judge the speed of a body when it was awaited for long enough; not while it is us who do not read."""
+        """Whether the body is too slow, over each full interval in which we were ready to read."""
         if not self.flow.read_paused and not self.cycle.waiting_for_100_continue:
-            # A longer time means that this process stood still.
+            # A longer time means that this process was paused.
             self._ready_seconds += min(now - self._looked_at, 2 * self._look_seconds)
         self._looked_at = now
         if self._ready_seconds < self._bounds.body_rate_seconds:
@@ -156,31 +199,34 @@ class BoundedProtocol(HttpToolsProtocol):
         return slow
 
     def _refuse(self, reason: str, problem: Problem) -> None:
-        """Answer with a problem if the client waits for nothing else, and end the connection."""
+        """Send a problem, unless another response comes first, and close the connection."""
         if self._refused or self.transport.is_closing():
             return
         self._refused = True
         self._unset_keepalive_if_required()
         HTTP_CONNECTIONS_REFUSED.labels(reason).inc()
-        log.info("connection.refused", reason=reason, client=self.client[0] if self.client else None)
+        request_id = read_request_id(self.scope["headers"] if self.scope else [])
+        client = self.client[0] if self.client else None
+        log.info("connection.refused", reason=reason, client=client, request_id=request_id)
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             if not cycle.more_body and not self.pipeline:
-                cycle.keep_alive = False  # the request before was whole: it is answered first
+                cycle.keep_alive = False  # the previous request is complete: respond to it first
                 return
             if cycle.response_started or self.pipeline:
                 self.transport.abort()
                 return
             cycle.disconnected = True
             cycle.message_event.set()
-        if not self._in_body or cycle is None or not cycle.response_complete:  # else it has its answer
-            self.transport.write(_render(problem))
+        if not self._in_body or cycle is None or not cycle.response_complete:  # else it has its response
+            self.transport.write(_render(problem, request_id))
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._timer = self.loop.call_later(_LINGER_SECONDS, self.transport.abort)
 
 
-def _render(problem: Problem) -> bytes:
+def _render(problem: Problem, request_id: str) -> bytes:
     response = problem_response(problem)
+    response.headers["X-Request-ID"] = request_id
     lines = [b"%b: %b\r\n" % header for header in response.raw_headers]
     return b"".join([STATUS_LINE[problem.status], *lines, b"connection: close\r\n\r\n", bytes(response.body)])

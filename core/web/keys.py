@@ -1,8 +1,8 @@
-"""API keys: made once, kept as hashes, checked on every request against a copy in memory.
+"""API keys: only hashes are stored; each request is checked against a copy in memory.
 
-A key may be limited to datasets. `KeyRing.admit` notes the limit of the request's key for as long as the request
-lasts; `require_dataset_allowed` and `is_dataset_allowed` check it. It follows the request into threads that copy
-its context, as anyio's do, but not into other threads and processes.
+A key may be limited to datasets. `KeyRing.admit` stores the limit in a context variable of the request;
+`require_dataset_allowed` and `is_dataset_allowed` check it. Threads that copy the context, as anyio's do, see it;
+other threads and processes do not.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ValidKey:
-    """A key as the programs know it: without the key itself."""
+    """A valid key without the key itself: its hash, scopes and limits."""
 
     hash: bytes
     id: str
@@ -76,7 +76,7 @@ def require_dataset_allowed(dataset: str) -> None:
     """Check that the key of the current request may use a dataset.
 
     Raises:
-        DatasetNotAllowed: it may not.
+        DatasetNotAllowed: it may use other datasets only.
     """
     allowed = _allowed_datasets.get()
     if allowed is not None and dataset not in allowed:
@@ -84,17 +84,17 @@ def require_dataset_allowed(dataset: str) -> None:
 
 
 def make_key() -> str:
-    """Return a new key: 256 random bits behind a prefix that secret scanners can find."""
+    """Return a new key: a prefix that secret scanners find, and 256 random bits."""
     return f"ap_{secrets.token_urlsafe(32)}"
 
 
 def hash_key(key: str) -> bytes:
-    """Return what is stored of a key. Keys are random, so a fast hash is safe."""
+    """Return the hash that is stored of a key. Keys are random, so a fast hash is safe."""
     return hashlib.sha256(key.encode()).digest()
 
 
 def select_valid_keys() -> Select[bytes, str, str, list[str], float | None, int | None, list[str] | None]:
-    """Return the query of all keys that are not withdrawn, in the order of ValidKey's fields."""
+    """Return the query of all keys that are not withdrawn; its columns are ValidKey's fields."""
     id_ = cast(ApiKey.id, String).label("id")
     limits = (ApiKey.requests_per_second, ApiKey.burst, ApiKey.datasets)
     query = select(ApiKey.hash, id_, ApiKey.name, ApiKey.scopes, *limits)
@@ -102,18 +102,18 @@ def select_valid_keys() -> Select[bytes, str, str, list[str], float | None, int 
 
 
 class KeyRing:
-    """The valid keys as this process knows them. `replace` is called whenever they may have changed.
+    """This process's copy of the valid keys. Call `replace` whenever they may have changed.
 
-    A key is looked up by its hash, so the time that takes tells nothing about how much of a wrong key is right.
+    A key is looked up by its hash, so the lookup time reveals nothing about how much of a wrong key is right.
     """
 
     def __init__(self, required: bool, default_limit: Limit | None = None) -> None:
         self.required = required
-        self._default_limit = default_limit  # of keys without one of their own
+        self._default_limit = default_limit  # of keys that have none
         self._keys: dict[bytes, tuple[ValidKey, Bucket | None]] | None = None
 
     def replace(self, keys: Iterable[ValidKey]) -> None:
-        """Take over the keys that are valid now. What one has used up stays used up, unless its limit changed."""
+        """Replace the copy. The used part of a key's limit is kept, unless the limit has changed."""
         known = self._keys or {}
         self._keys = {key.hash: (key, self._bucket(key, known.get(key.hash))) for key in keys}
 
@@ -125,15 +125,13 @@ class KeyRing:
         return Bucket(limit)
 
     def admit(self, request: Request, scope: Scope) -> None:
-        """Let a request pass; note in its ASGI scope whose it is (`api_key`) and what is left (`rate_limit`).
-
-        Notes also to which datasets its key is limited.
+        """Check a request's key; store it (`api_key`) and the rest of its limit (`rate_limit`) in the ASGI scope.
 
         Raises:
-            MissingKey: no key, or one that is not valid.
-            ScopeMissing: the key is valid for other things.
-            RateLimited: the key has sent more than it may.
-            Unavailable: no keys could be read since this process started.
+            MissingKey: the request has no valid key.
+            ScopeMissing: the key has other scopes.
+            RateLimited: the key is over its limit.
+            Unavailable: this process has not read the keys yet.
         """
         if not self.required:
             return
@@ -149,7 +147,7 @@ class KeyRing:
             _take(bucket, request)
 
     def still_admits(self, asgi_scope: Any, scope: Scope) -> bool:
-        """Return whether the key of a request that was let pass is still valid for this."""
+        """Return whether the key of an admitted request is still valid for this scope."""
         if not self.required:
             return True
         key, _ = (self._keys or {}).get(asgi_scope["api_key"].hash, (None, None))

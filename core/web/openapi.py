@@ -1,5 +1,9 @@
-"""The OpenAPI documents: each answer has a schema and an example, refusals included, and tells the truth."""
+"""OpenAPI documents: every response has a schema and an example, refusals included.
 
+`explain_parameter` explains a refused parameter by its schema in the document.
+"""
+
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -8,20 +12,21 @@ from pydantic import BaseModel
 from pydantic.config import JsonDict
 from pydantic.json_schema import models_json_schema
 
+from core import text_identity
 from core.datasets import DEFAULT_DATASET, Datasets
-from core.web.problems import PROBLEM_TYPE
+from core.web.problems import PROBLEM_TYPE, MissingKey, Problem, RateLimited, ScopeMissing
 
 Responses = dict[int | str, dict[str, Any]]
 
-# What Python's `str.strip` takes away: a JSON schema's own \s means something else.
-BLANK = r"\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+BLANK = text_identity.BLANK
 WITHOUT_NUL = r"^[^\x00]*$"
 NOT_BLANK = rf"^[^\x00]*[^\x00{BLANK}][^\x00]*$"
+VISIBLE = rf"^[^\x00]*[^{text_identity.INVISIBLE}][^\x00]*$"
 
-# Marks of what names a dataset or a label of the settings; the document lists the names in their place.
+# Marks of datasets' and labels' names: `describe` replaces them by the names in the settings.
 DATASET_NAME: JsonDict = {"format": "dataset"}
 LABEL_NAME: JsonDict = {"format": "label"}
-# A mark of a number of bytes that may not be over INGESTION_IMPORT_MAX_BYTES.
+# Marks a number of bytes that INGESTION_IMPORT_MAX_BYTES limits.
 IMPORT_BYTES: JsonDict = {"format": "import-bytes"}
 
 _KEY = "ApiKey"
@@ -39,7 +44,7 @@ class ProblemError(BaseModel):
 
 
 class ProblemRead(BaseModel):
-    """A refusal, as RFC 9457 has it."""
+    """A refusal: a problem of RFC 9457."""
 
     type: str
     title: str
@@ -50,7 +55,7 @@ class ProblemRead(BaseModel):
 
 
 def answer(description: str, example: Any, media_type: str = "application/json", **more: Any) -> dict[str, Any]:
-    """Describe an answer of success; `model` among `more` is its schema, if the endpoint does not tell it."""
+    """Describe a successful response; pass `model` if the endpoint's return type is not its schema."""
     return {"description": description, "content": {media_type: {"example": example}}, **more}
 
 
@@ -60,8 +65,42 @@ def header(description: str, example: str) -> dict[str, Any]:
 
 
 def reference(model: type[BaseModel]) -> dict[str, str]:
-    """Refer to the schema of a model; `describe` must be given the model, if no endpoint returns it."""
+    """Refer to the schema of a model; pass the model to `describe` if no endpoint returns it."""
     return {"$ref": f"{_SCHEMAS}/{model.__name__}"}
+
+
+_HEADERS = {
+    "Retry-After": "Seconds after which to try again.",
+    "WWW-Authenticate": "How to authenticate.",
+    "Allow": "The methods of this path.",
+    "Location": "Where the resource is.",
+}
+
+
+def refusals(*problems: Problem, scope: str | None = None) -> Responses:
+    """Describe the problems that an endpoint raises, with the status, headers and body that it sends.
+
+    Pass one problem for each status; of two with the same status the later one is the example. `scope` is the
+    scope of the API key that the endpoint requires: it adds 401, 403 and 429.
+    """
+    keys: tuple[Problem, ...] = ()
+    if scope is not None:
+        keys = (
+            MissingKey("Send an API key: Authorization: Bearer KEY."),
+            ScopeMissing(f"This API key lacks the scope {scope}."),
+            RateLimited(50, 100, 1),
+        )
+    described = {each.status: _refusal(each) for each in (*keys, *problems)}
+    return {status: described[status] for status in sorted(described)}
+
+
+def _refusal(refused: Problem) -> dict[str, Any]:
+    content = {PROBLEM_TYPE: {"schema": reference(ProblemRead), "example": refused.as_dict()}}
+    headers = {name: header(_HEADERS.get(name, name), value) for name, value in refused.headers.items()}
+    if isinstance(refused, RateLimited):
+        headers = _LIMITED | headers
+    described = {"description": HTTPStatus(refused.status).phrase, "content": content}
+    return described | {"headers": headers} if headers else described
 
 
 def problem(status: int, code: str, detail: str, **extra: Any) -> dict[str, Any]:
@@ -75,7 +114,7 @@ def problem(status: int, code: str, detail: str, **extra: Any) -> dict[str, Any]
 def wrong_parameter(parameter: str, code: str, detail: str) -> dict[str, Any]:
     """Describe the refusal of a parameter."""
     errors = [{"parameter": parameter, "code": code, "detail": detail}]
-    return problem(422, "invalid_fields", f"Wrong: {parameter}. See errors.", errors=errors)
+    return problem(422, "invalid_fields", detail, errors=errors)
 
 
 def wrong_field(pointer: str, code: str, detail: str) -> dict[str, Any]:
@@ -85,28 +124,21 @@ def wrong_field(pointer: str, code: str, detail: str) -> dict[str, Any]:
 
 
 def unavailable(code: str, detail: str, retry_after_seconds: int = 1) -> dict[str, Any]:
-    """Describe a refusal that passes."""
+    """Describe a temporary refusal."""
     example = str(retry_after_seconds)
     headers = {"Retry-After": header("Seconds after which to ask again.", example)}
     return problem(503, code, detail) | {"headers": headers}
 
 
-def share_exceeded(what: str, places: int) -> dict[str, Any]:
-    """Describe the refusal of a client that holds its share."""
-    detail = f"One client may have {places} {what} under way or waiting. Try again when one has ended."
-    headers = {"Retry-After": header("Seconds after which to ask again.", "5")}
-    return problem(429, "share_exceeded", detail) | {"headers": headers}
-
-
 _LIMITED = {
     "Retry-After": header("Seconds after which to ask again.", "1"),
-    "RateLimit-Policy": header("Requests (q) in a window of so many seconds (w).", '"key";q=100;w=2'),
-    "RateLimit": header("Requests left (r), and seconds until all are there again (t).", '"key";r=0;t=2'),
+    "RateLimit-Policy": header("Requests (q) in a window of w seconds.", '"key";q=100;w=2'),
+    "RateLimit": header("Requests left (r), and seconds until all are available again (t).", '"key";r=0;t=2'),
 }
 
 
 def key_refusals(scope: str) -> Responses:
-    """Describe the refusals of whoever lacks a key. An endpoint that has them is one that needs a key."""
+    """Describe the refusals of requests without a valid key. An endpoint with 401 requires a key."""
     challenge = {"WWW-Authenticate": header("How to send a key.", "Bearer")}
     return {
         401: problem(401, "missing_key", "Send an API key: Authorization: Bearer KEY.") | {"headers": challenge},
@@ -116,6 +148,7 @@ def key_refusals(scope: str) -> Responses:
     }
 
 
+_MALFORMED_QUERY = problem(400, "malformed_query", "The query string is not UTF-8.")
 _NOT_ACCEPTABLE = problem(406, "not_acceptable", "Accept rules out what is sent here: application/json.")
 _REQUEST_ID = header("The request's own id, or a new one.", "5f0c6f5e3c1b8a43")
 
@@ -127,9 +160,9 @@ def describe(
     *request_models: type[BaseModel],
     import_max_bytes: int = 0,
 ) -> None:
-    """Complete the document with what holds for every endpoint, and with what the settings decide.
+    """Complete the document: responses of all endpoints, and names and limits from the settings.
 
-    `request_models` are bodies that endpoints read by themselves, so that FastAPI does not know of them.
+    `request_models` are bodies that endpoints read themselves, without FastAPI.
     """
     generate = app.openapi
 
@@ -139,7 +172,7 @@ def describe(
             _fill_in(app.openapi_schema, _marked(datasets, import_max_bytes))
         return generate()
 
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend the document
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
 
 
 def _complete(
@@ -155,6 +188,7 @@ def _complete(
     for operations in document["paths"].values():
         for operation in operations.values():
             _complete_operation(operation, key_is_required)
+            _show_examples(operation, components["schemas"])
 
 
 def _marked(datasets: Datasets, import_max_bytes: int) -> dict[str, JsonDict]:
@@ -169,6 +203,8 @@ def _marked(datasets: Datasets, import_max_bytes: int) -> dict[str, JsonDict]:
 def _complete_operation(operation: dict[str, Any], key_is_required: bool) -> None:
     responses = operation["responses"]
     responses.setdefault("406", _NOT_ACCEPTABLE)
+    if "422" in responses:  # the endpoint checks its query string
+        responses.setdefault("400", _MALFORMED_QUERY)
     for status, response in responses.items():
         headers = {"X-Request-ID": _REQUEST_ID} | response.get("headers", {})
         responses[status] = response | {"headers": headers}
@@ -178,8 +214,18 @@ def _complete_operation(operation: dict[str, Any], key_is_required: bool) -> Non
         _forbid_null(parameter["schema"])
 
 
+def _show_examples(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Show the first example of a body's model where the endpoint gives none: many tools look for it only here."""
+    for body in (operation.get("requestBody", {}), *operation["responses"].values()):
+        for content in body.get("content", {}).values():
+            name = content.get("schema", {}).get("$ref", "").removeprefix(f"{_SCHEMAS}/")
+            examples = schemas.get(name, {}).get("examples")
+            if examples and "example" not in content:
+                content["example"] = examples[0]
+
+
 def _forbid_null(schema: dict[str, Any]) -> None:
-    """A model's None says that a parameter is left out: a query knows no null."""
+    """Remove null: a None in the model means that the parameter may be left out."""
     kinds = [kind for kind in schema.pop("anyOf", []) if kind != {"type": "null"}]
     if len(kinds) == 1:
         schema |= kinds[0]
@@ -188,13 +234,13 @@ def _forbid_null(schema: dict[str, Any]) -> None:
 
 
 def _couple_labels(schema: dict[str, Any], datasets: Datasets) -> None:
-    """Say in a body's schema which labels go with which dataset, where there are several."""
+    """State in a body's schema which labels belong to which dataset, if there are several datasets."""
     if len(datasets) > 1 and schema["properties"].keys() >= {"dataset", "label"}:
         schema["anyOf"] = [_labels_of(name, list(dataset.labels)) for name, dataset in sorted(datasets.items())]
 
 
 def _labels_of(name: str, labels: list[str]) -> dict[str, Any]:
-    without = [None] if name == DEFAULT_DATASET else []  # who names no dataset means the default one
+    without = [None] if name == DEFAULT_DATASET else []  # no dataset means the default one
     return {
         "properties": {"dataset": {"enum": [name, *without]}, "label": {"enum": [*labels, None]}},
         "required": [] if without else ["dataset"],
@@ -202,7 +248,7 @@ def _labels_of(name: str, labels: list[str]) -> dict[str, Any]:
 
 
 def _fill_in(node: Any, marked: dict[str, JsonDict]) -> None:
-    """Say what the settings allow wherever there is a mark: DATASET_NAME, LABEL_NAME, IMPORT_BYTES."""
+    """Replace the marks by what the settings allow: DATASET_NAME, LABEL_NAME, IMPORT_BYTES."""
     if isinstance(node, dict):
         if isinstance(node.get("format"), str) and node["format"] in marked:
             node |= marked[node.pop("format")]
@@ -211,3 +257,80 @@ def _fill_in(node: Any, marked: dict[str, JsonDict]) -> None:
     elif isinstance(node, list):
         for part in node:
             _fill_in(part, marked)
+
+
+_SHOWN_CHARACTERS = 50
+
+Schema = Mapping[str, Any]  # of the parameter, in the OpenAPI document
+
+_KINDS = {
+    "bool_parsing": "true or false",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number",
+    "uuid_parsing": "a UUID",
+    "uuid_type": "a UUID",
+}
+_FORMS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "string_too_short": lambda context: f"have at least {context['min_length']} characters",
+    "string_too_long": lambda context: f"have at most {context['max_length']} characters",
+    "too_short": lambda context: f"be sent at least {context['min_length']} times",
+    "too_long": lambda context: f"be sent at most {context['max_length']} times",
+    "enum": lambda context: f"be {context['expected'].replace(chr(39), '')}",
+    "literal_error": lambda context: f"be {context['expected'].replace(chr(39), '')}",
+}
+_BOUNDS = {"greater_than_equal", "less_than_equal", "greater_than", "less_than"}
+
+
+def explain_parameter(name: str, error: Mapping[str, Any], schema: Schema) -> str:
+    """Return a sentence about one of pydantic's errors."""
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "missing":
+        return f"{name} is required."
+    if kind == "extra_forbidden":
+        return f"{name} is not a parameter of this path."
+    if kind == "value_error":
+        return f"{name} {str(error['msg']).removeprefix('Value error, ')}."
+    if kind in _BOUNDS:
+        need = f"be {_bounds(schema, kind, context)}"
+    elif kind in _KINDS:
+        need = f"be {_KINDS[kind]}"
+    elif kind in _FORMS:
+        need = _FORMS[kind](context)
+    elif kind == "string_pattern_mismatch":
+        need = f"look like {_example(schema)}"
+    else:
+        return f"{name}: {error['msg']}."
+    return f"{name} must {need} (got {_shown(error.get('input'))})."
+
+
+def _bounds(schema: Schema, kind: str, context: Mapping[str, Any]) -> str:
+    least, most = schema.get("minimum"), schema.get("maximum")
+    if least is not None and most is not None:
+        return f"between {_number(least)} and {_number(most)}"
+    words = {
+        "greater_than_equal": ("at least", "ge"),
+        "less_than_equal": ("at most", "le"),
+        "greater_than": ("more than", "gt"),
+        "less_than": ("less than", "lt"),
+    }
+    word, bound = words[kind]
+    return f"{word} {_number(context[bound])}"
+
+
+def _number(bound: float) -> str:
+    return str(int(bound)) if float(bound).is_integer() else f"{bound:g}"
+
+
+def _example(schema: Schema) -> str:
+    examples = schema.get("examples") or [schema.get("example", "the documentation's example")]
+    return str(examples[0])
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        value = len(value)
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"

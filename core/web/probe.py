@@ -1,6 +1,6 @@
-"""Asks a program for its health: `python -m core.web.probe PORT PATH`, for the health checks of containers.
+"""Health check of containers: `python -m core.web.probe PORT PATH` exits with 0 if the path returns 200.
 
-Without the web client and its proxies: it runs every few seconds and has to be light.
+It runs every few seconds, so it imports the standard library only.
 """
 
 import http.client
@@ -10,7 +10,7 @@ _SECONDS = 5
 
 
 def probe(port: int, path: str) -> tuple[bool, str]:
-    """Return whether a GET is answered with 200, and what was answered or why nothing was."""
+    """Return whether a GET returns 200, and the body or the error."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_SECONDS)
     try:
         connection.request("GET", path)
@@ -23,7 +23,7 @@ def probe(port: int, path: str) -> tuple[bool, str]:
 
 
 def main() -> int:
-    """Ask, and print the answer; return the exit code."""
+    """Print the response; return the exit code."""
     is_well, said = probe(int(sys.argv[1]), sys.argv[2])
     print(said)  # noqa: T201
     return 0 if is_well else 1

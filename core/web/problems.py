@@ -33,13 +33,14 @@ from fastapi import Response
 
 PROBLEM_TYPE = "application/problem+json"
 
-# A body of a megabyte can hold a hundred thousand wrong fields, and each would take a hundred bytes to tell.
+# A body of a megabyte may have a hundred thousand wrong fields, and each takes a hundred bytes to report.
 ERRORS_SHOWN = 100
+_QUOTED_CHARACTERS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """What is wrong with one field of the body (`pointer`) or one parameter of the query (`parameter`)."""
+    """An error in one field of the body (`pointer`) or one parameter (`parameter`)."""
 
     code: str
     detail: str
@@ -47,7 +48,7 @@ class FieldError:
     parameter: str | None = None
 
     def as_dict(self) -> dict[str, str]:
-        """Return what travels on the wire."""
+        """Return the JSON object of the response."""
         parts = {
             "pointer": self.pointer,
             "parameter": self.parameter,
@@ -55,6 +56,12 @@ class FieldError:
             "detail": self.detail,
         }
         return {key: value for key, value in parts.items() if value is not None}
+
+
+def quoted(value: str) -> str:
+    """Return a value that a client sent in quotes, as JSON writes it, for use in `detail`; a long one is cut."""
+    shown = value if len(value) <= _QUOTED_CHARACTERS else f"{value[:_QUOTED_CHARACTERS]}…"
+    return json.dumps(shown.encode("utf-8", "replace").decode(), ensure_ascii=False)
 
 
 def json_pointer(path: Sequence[int | str]) -> str:
@@ -76,11 +83,11 @@ class Problem(Exception):
         self.extra: dict[str, Any] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel between processes, whatever arguments the kind of problem takes."""
+        """Pickle without calling `__init__`, whose arguments differ between the kinds."""
         return _rebuild, (type(self), self.args, self.__dict__)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the body of the answer."""
+        """Return the body of the response."""
         return {
             "type": f"urn:problem:{self.code}",
             "title": HTTPStatus(self.status).phrase,
@@ -98,14 +105,14 @@ def _rebuild(kind: type[Problem], arguments: tuple[Any, ...], state: dict[str, A
 
 
 class Malformed(Problem):
-    """The request cannot be read at all."""
+    """The request cannot be parsed."""
 
     status = 400
     code = "malformed"
 
 
 class MissingKey(Problem):
-    """There is no valid API key in the request."""
+    """The request has no valid API key."""
 
     status = 401
     code = "missing_key"
@@ -115,7 +122,7 @@ class MissingKey(Problem):
 
 
 class BadSignature(Problem):
-    """The request is not signed by whom it should be, or was signed too long ago."""
+    """The signature is wrong or too old."""
 
     status = 401
     code = "bad_signature"
@@ -125,7 +132,7 @@ class BadSignature(Problem):
 
 
 class ScopeMissing(Problem):
-    """The API key does not allow this."""
+    """The API key lacks a scope."""
 
     status = 403
     code = "scope_missing"
@@ -142,7 +149,7 @@ class DatasetNotAllowed(Problem):
 
 
 class HostNotAllowed(Problem):
-    """The request names a host that this service does not serve without keys."""
+    """Without keys, this service does not serve this host."""
 
     status = 403
     code = "host_not_allowed"
@@ -155,27 +162,28 @@ class HostNotAllowed(Problem):
 
 
 class OriginNotAllowed(Problem):
-    """A web page of another site sends the request."""
+    """The request comes from a web page of another site."""
 
     status = 403
     code = "origin_not_allowed"
 
-    def __init__(self) -> None:
-        super().__init__(
-            "Without API keys, web pages of other sites may not change anything here. "
-            "If the Origin of this request is right, add its host to HTTP_HOSTS."
-        )
+    def __init__(
+        self,
+        detail: str = "Without API keys, web pages of other sites may not change anything here. "
+        "If the Origin of this request is right, add its host to HTTP_HOSTS.",
+    ) -> None:
+        super().__init__(detail)
 
 
 class NotFound(Problem):
-    """There is no such thing."""
+    """The resource does not exist."""
 
     status = 404
     code = "not_found"
 
 
 class MethodNotAllowed(Problem):
-    """The path does not take this method; `Allow` lists those that it takes."""
+    """The path does not have this method; `Allow` lists its methods."""
 
     status = 405
     code = "method_not_allowed"
@@ -186,14 +194,14 @@ class MethodNotAllowed(Problem):
 
 
 class NotAcceptable(Problem):
-    """The client's Accept rules out everything that the endpoint sends."""
+    """No response of the endpoint satisfies Accept."""
 
     status = 406
     code = "not_acceptable"
 
 
 class RequestTimeout(Problem):
-    """The client did not go on with its request in time."""
+    """The client did not continue its request in time."""
 
     status = 408
     code = "request_timeout"
@@ -203,7 +211,7 @@ class RequestTimeout(Problem):
 
 
 class BodyTooSlow(Problem):
-    """The client sends the body of its request more slowly than it may."""
+    """The client sends the body too slowly."""
 
     status = 408
     code = "body_too_slow"
@@ -216,34 +224,34 @@ class BodyTooSlow(Problem):
 
 
 class Conflict(Problem):
-    """The request is well formed, but does not go with what it refers to."""
+    """The request conflicts with the state of the resource."""
 
     status = 409
     code = "conflict"
 
 
 class TooLarge(Problem):
-    """The body, or a part of it, is over its limit."""
+    """The body, or a part of it, is over a limit."""
 
     status = 413
     code = "body_too_large"
 
 
 class UnsupportedType(Problem):
-    """The body's media type or encoding is not one that this endpoint reads."""
+    """The endpoint does not read the body's media type or encoding."""
 
     status = 415
     code = "unsupported_media_type"
 
 
 class InvalidFields(Problem):
-    """Fields or parameters are wrong; `errors` names every one, up to a hundred."""
+    """Fields or parameters are wrong; `errors` lists them, up to a hundred."""
 
     status = 422
     code = "invalid_fields"
 
     def __init__(self, errors: list[FieldError], count: int | None = None) -> None:
-        """`count`: how many fields are wrong, where `errors` holds only the first of them."""
+        """`count`: the number of wrong fields, if `errors` has only the first of them."""
         self.count = count or len(errors)
         self.errors = errors[:ERRORS_SHOWN]
         wrong = ", ".join(dict.fromkeys(e.pointer or e.parameter or "body" for e in self.errors))
@@ -252,7 +260,7 @@ class InvalidFields(Problem):
 
 
 class RateLimited(Problem):
-    """The key has sent more requests than it may."""
+    """The key is over its rate limit."""
 
     status = 429
     code = "rate_limited"
@@ -265,7 +273,7 @@ class RateLimited(Problem):
 
 
 class ShareExceeded(Problem):
-    """The client has as much work under way as one client may have."""
+    """The client has used up its share of a resource."""
 
     status = 429
     code = "share_exceeded"
@@ -278,7 +286,7 @@ class ShareExceeded(Problem):
 
 
 class HeadTooLarge(Problem):
-    """Address and headers together are over their limit."""
+    """Address and headers are over their limit."""
 
     status = 431
     code = "head_too_large"
@@ -288,7 +296,7 @@ class HeadTooLarge(Problem):
 
 
 class Unavailable(Problem):
-    """Something that the answer needs is not there for now; asking again later helps."""
+    """A dependency is temporarily unavailable; retrying later helps."""
 
     status = 503
     code = "unavailable"
@@ -298,6 +306,6 @@ class Unavailable(Problem):
 
 
 def problem_response(problem: Problem) -> Response:
-    """Render a problem; its media type is the same whatever the client accepts."""
+    """Render a problem; its media type does not depend on Accept."""
     body = json.dumps(problem.as_dict(), ensure_ascii=False).encode("utf-8", "replace")
     return Response(body, problem.status, problem.headers, PROBLEM_TYPE)

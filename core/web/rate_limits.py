@@ -20,21 +20,21 @@ _POLICY = "key"  # the name of the only policy
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """So many requests a second in the long run, and so many at once."""
+    """Requests a second in the long run, and requests at once."""
 
     requests_per_second: float
     burst: int
 
     @classmethod
     def of(cls, requests_per_second: float | None, burst: int | None) -> "Limit | None":
-        """Make a limit of what is stored or set; no rate means no limit, no burst one second's requests."""
+        """Make a limit of stored or configured values: no rate, no limit. Default burst: one second's."""
         if requests_per_second is None:
             return None
         return cls(requests_per_second, burst or math.ceil(requests_per_second))
 
 
 class Bucket:
-    """What is left of a limit. One number is kept: the moment at which the bucket will be full again."""
+    """The rest of a limit (a token bucket). Its only state is the time at which it will be full again."""
 
     __slots__ = ("_capacity_seconds", "_full_at", "_policy", "_seconds_each", "limit")
 
@@ -47,13 +47,13 @@ class Bucket:
         self._policy = b'"%b";q=%d;w=%d' % (_POLICY.encode(), limit.burst, window)
 
     def take(self, now: float | None = None) -> float:
-        """Take one request and return 0; or return the seconds to wait for it, and take nothing.
+        """Take one request and return 0; or take nothing, and return the seconds to wait.
 
         `now`: seconds of the monotonic clock.
         """
         now = time.monotonic() if now is None else now
         full_at = max(self._full_at, now) + self._seconds_each
-        # A billionth of a second more or less is not the client's fault: floats are not exact.
+        # Floats are not exact: ignore a billionth of a second.
         wait = full_at - now - self._capacity_seconds
         if wait > 1e-9:
             return wait
@@ -71,12 +71,12 @@ class Bucket:
 
 _request: ContextVar[Any] = ContextVar("request", default=None)
 
-# The client of work that a program does for itself.
+# The client of a program's own work.
 _PROGRAM = "program"
 
 
 def begin_request(scope: Any) -> None:
-    """Remember the request, given its ASGI scope, that the current task works for."""
+    """Set the request, by its ASGI scope, that the current task works for."""
     _request.set(scope)
 
 
@@ -87,7 +87,7 @@ def current_client() -> str:
 
 
 def client_name(scope: Any) -> str:
-    """Return who sent a request, given its ASGI scope: the id of its key, or its address."""
+    """Return the client of a request, by its ASGI scope: the id of its key, or its address."""
     key = scope.get("api_key")
     if key is not None:
         return str(key.id)
@@ -96,12 +96,12 @@ def client_name(scope: Any) -> str:
 
 
 class Places:
-    """A bounded number of places, of which one client holds at most a share. May be used from any thread."""
+    """A limit of concurrent work, of which one client gets at most a share. May be used from any thread."""
 
     def __init__(self, what: str, places: int, share: float, code: str = "too_busy") -> None:
         """`what` names the work in problems, as "exports"; `share` is the part of all places for one client.
 
-        `code` is the problem's where all places are taken.
+        `code` is that of the problem if all places are taken.
         """
         self._what = what
         self._code = code
@@ -142,7 +142,7 @@ class Places:
 
 
 class Turns:
-    """Turns for short work: some run at once, others wait. Clients take turns, however many requests each sent.
+    """A queue of short work: some requests run, others wait. Clients take turns, however many requests each sent.
 
     For one event loop. The queue is round-robin over clients and first-in, first-out within one client.
     """
@@ -186,19 +186,19 @@ class Turns:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self.leave()  # the turn came as the client went
+                self.leave()  # the turn came as the client left
             else:
                 self._forget(client, turn)
             raise
 
     def leave(self) -> None:
-        """End a turn: it passes on to the client whose last turn is the longest ago."""
+        """End a turn; the next one is that of the client whose last turn is the longest ago."""
         while self._queues:
             client, queue = self._queues.popitem(last=False)
             turn = queue.popleft()
             if queue:
                 self._queues[client] = queue
-            if not turn.done():  # else it was cancelled, and its task has not run since
+            if not turn.done():  # else it was cancelled, and its task has not run yet
                 turn.set_result(None)
                 return
         self._free += 1

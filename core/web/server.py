@@ -1,4 +1,7 @@
-"""Runs an application under uvicorn, in this process or in several that share a port."""
+"""Runs an application under uvicorn, in this process or in several that share a port.
+
+`abort_connection` and `server_is_stopping` use uvicorn's internals, since ASGI has no way.
+"""
 
 import asyncio
 import gc
@@ -17,6 +20,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import REGISTRY
+from starlette.types import Receive
 from uvicorn.supervisors import Multiprocess
 
 from core.os_process import keep_files_private
@@ -24,16 +28,16 @@ from core.web.http_protocol import http_settings
 
 _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _PARENT_SECONDS = 0.5
-# By name: a new process imports it only after it has told its parent that it lives, which must not take long.
+# By name: a new process imports it only after its first heartbeat, which must come soon.
 _PROTOCOL = "core.web.http_protocol:BoundedProtocol"
-# Of databases, logs, and files of the replica.
+# For databases, logs, and files of the replica.
 _OTHER_FILES = 256
 
 
 def run(factory: Callable[[], FastAPI], host: str, port: int, processes: int) -> None:
-    """Run the application that a function of a module makes, in this process or in several that share the port."""
+    """Run the application that a module's function makes, in this process or in several that share the port."""
     keep_files_private()
-    app = factory()  # also where other processes serve: what is wrong with the settings is said once
+    app = factory()  # also if other processes serve: errors in the settings are reported once
     if processes == 1:
         serve(app, host, port)
     else:
@@ -41,18 +45,17 @@ def run(factory: Callable[[], FastAPI], host: str, port: int, processes: int) ->
 
 
 def serve(app: FastAPI, host: str, port: int) -> None:
-    """Run `app` until SIGTERM or Ctrl-C; requests under way get ten seconds to end."""
-    # uvicorn raises the signal again once it has shut down; a wanted end is no failure.
+    """Run `app` until SIGTERM or Ctrl-C; running requests get ten seconds to end."""
+    # uvicorn raises the signal again after its shutdown: exit with 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     uvicorn.Server(_config(app, host, port)).run()
 
 
 def serve_in_processes(factory: str, host: str, port: int, processes: int) -> None:
-    """Run the application that `factory` ("module:function") makes, in so many processes; a dead one is replaced.
+    """Run the application that `factory` ("module:function") makes in several processes; dead ones are replaced.
 
-    Each process calls `follow_parent` while it serves. Their metrics are kept in files, so that any of them can
-    answer for all.
+    Each process calls `follow_parent` while it serves. Metrics are in files, so that each process can report all.
     """
     with tempfile.TemporaryDirectory(prefix="metrics-") as folder:
         os.environ[_METRICS_FOLDER] = folder
@@ -78,7 +81,7 @@ def _config(app: FastAPI | str, host: str, port: int, **more: Any) -> uvicorn.Co
 
 
 def _allow_files(number: int) -> None:
-    """Raise the limit of open files, as far as the system lets us: each connection is one."""
+    """Raise the limit of open files as far as the system allows: each connection is one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = number if hard == resource.RLIM_INFINITY else min(number, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -86,7 +89,7 @@ def _allow_files(number: int) -> None:
 
 
 def settle(app: FastAPI) -> None:
-    """Make what the first request would wait for, and keep the garbage collector from walking what stays for ever.
+    """Prepare what the first request would wait for, and exclude all objects so far from garbage collection.
 
     A full collection of a whole program stops all requests for 0.1 s.
     """
@@ -96,17 +99,17 @@ def settle(app: FastAPI) -> None:
 
 
 async def follow_parent() -> None:
-    """End this process when the one that started it is gone; returns at once if none did."""
+    """End this process when its parent is gone; return at once without a parent."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return
-    while parent.is_alive():  # noqa: ASYNC110 - nobody tells
+    while parent.is_alive():  # noqa: ASYNC110 - there is no event to wait for
         await asyncio.sleep(_PARENT_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def metrics_registry() -> CollectorRegistry:
-    """Return the metrics of the program, of all its processes."""
+    """Return the metrics of all processes of the program."""
     if _METRICS_FOLDER not in os.environ:
         return REGISTRY
     for file in Path(os.environ[_METRICS_FOLDER]).glob("gauge_live*.db"):
@@ -124,3 +127,24 @@ def _is_running(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def abort_connection(receive: Receive) -> None:
+    """Close a request's connection at once, also while the client reads nothing.
+
+    Uvicorn itself would wait until the client has read all that was sent.
+    """
+    transport = getattr(getattr(receive, "__self__", None), "transport", None)
+    if transport is not None:
+        transport.abort()
+
+
+def server_is_stopping() -> bool:
+    """Whether uvicorn was told to stop, which it tells the application only after all responses have ended.
+
+    sse-starlette notes it when it has replaced the signal handler; else the handler is a method of the server.
+    """
+    from sse_starlette.sse import AppStatus  # here: importing it replaces uvicorn's signal handler
+
+    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return AppStatus.should_exit or bool(getattr(server, "should_exit", False))

@@ -1,14 +1,13 @@
 """From a bulk body to batches of checked rows, in constant memory."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from core.datasets import Datasets
+from core.tables.rows import RowRefused
 from core.web.problems import DatasetNotAllowed, FieldError, InvalidFields, Problem, TooLarge
-from ingestion_api.bulk.columns import RowRefused
-from ingestion_api.bulk.mapping import Mapping
-from ingestion_api.bulk.readers import Reader
+from ingestion_api.bulk.mapping import Rows
 from ingestion_api.bulk.watch import report_step
 from ingestion_api.texts.submissions import NewText, check_fields
 
@@ -18,14 +17,20 @@ _ELEMENT_CHARACTERS = 50
 # A row of 1 MiB may have a hundred thousand wrong fields with long names.
 _TOLD_ERRORS = 10
 _DETAIL_CHARACTERS = 2000
+_MOST_REASONS = 100
+_SHOWN_REASONS = 20
+_GROUP_ROWS = 5
+_REMEDIES = {
+    "extra_forbidden": "unknown field; metadata=all keeps other fields, metadata=none leaves them out",
+    "missing": "is missing; name the field that holds it with text=FIELD",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class BulkUpload:
     """How a body is to be read and stored."""
 
-    reader: Reader
-    mapping: Mapping
+    open: Callable[[Iterable[bytes]], Rows]
     datasets: Datasets
     abort_on_error: bool
     chunk_rows: int
@@ -71,14 +76,15 @@ def read_batches(upload: BulkUpload, chunks: Iterable[bytes], after_row: int = 0
     Raises:
         Problem: the body cannot be read on.
     """
+    table = upload.open(chunks)
     batch = Batch()
     try:
-        for number, fields in upload.reader(chunks):
+        for number, row in table.rows:
             if number % upload.chunk_rows == 0:
                 report_step()
             if number <= after_row:
                 continue
-            _check(batch, number, fields, upload)
+            check_row(batch, number, row, table, upload)
             if batch.received == upload.chunk_rows or batch.characters > _BATCH_CHARACTERS:
                 yield batch
                 batch = Batch()
@@ -90,28 +96,35 @@ def read_batches(upload: BulkUpload, chunks: Iterable[bytes], after_row: int = 0
         yield batch
 
 
-def _check(batch: Batch, number: int, fields: object, upload: BulkUpload) -> None:
+def check_row(batch: Batch, number: int, row: Any, table: Rows, upload: BulkUpload) -> None:
+    """Add a row of the table to a batch, or why it is rejected."""
     batch.last_row = number
     try:
-        if isinstance(fields, RowRefused):
-            raise fields
-        row = check_fields(upload.mapping(fields), upload.datasets)
-        if upload.allowed is not None and row.dataset not in upload.allowed:
-            raise DatasetNotAllowed(row.dataset, upload.allowed)
-        batch.rows.append(row)
-        batch.characters += len(row.text) + len(row.metadata)
+        if isinstance(row, RowRefused):
+            raise row
+        checked = check_fields(table.to_fields(row), upload.datasets)
+        if upload.allowed is not None and checked.dataset not in upload.allowed:
+            raise DatasetNotAllowed(checked.dataset, upload.allowed)
+        batch.rows.append(checked)
+        batch.characters += len(checked.text) + len(checked.metadata)
     except RowRefused as refused:
-        batch.reject(fields, Reject(number, refused.code, refused.detail))
+        batch.reject(_as_sent(row, table), Reject(number, refused.code, refused.detail))
     except InvalidFields as invalid:
-        batch.reject(fields, _first(number, invalid))
+        batch.reject(_as_sent(row, table), _first(number, invalid))
     except (TooLarge, DatasetNotAllowed) as problem:
-        batch.reject(fields, Reject(number, problem.code, problem.detail))
+        batch.reject(_as_sent(row, table), Reject(number, problem.code, problem.detail))
+
+
+def _as_sent(row: Any, table: Rows) -> Any:
+    return row if isinstance(row, RowRefused) else table.as_sent(row)
 
 
 def _first(number: int, invalid: InvalidFields) -> Reject:
     """The code of the first wrong field, and the details of the first few."""
     errors: list[FieldError] = invalid.errors
-    details = "; ".join(f"{error.pointer}: {error.detail}" for error in errors[:_TOLD_ERRORS])
+    details = "; ".join(
+        f"{error.pointer}: {_REMEDIES.get(error.code, error.detail)}" for error in errors[:_TOLD_ERRORS]
+    )
     if invalid.count > _TOLD_ERRORS:
         details = f"{details[:_DETAIL_CHARACTERS]}; and {invalid.count - _TOLD_ERRORS} more"
     return Reject(number, errors[0].code, details[:_DETAIL_CHARACTERS])
@@ -128,3 +141,34 @@ def _count_characters(fields: object) -> int:
             return sum(_ELEMENT_CHARACTERS + _count_characters(value) for value in fields)
         case _:
             return _ELEMENT_CHARACTERS
+
+
+@dataclass(slots=True)
+class Reasons:
+    """Why rows were rejected: each reason once, with its number of rows and the first of them."""
+
+    _groups: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+
+    def add(self, rejects: Iterable[Reject]) -> None:
+        """Count rejected rows; of very many reasons the first are kept."""
+        for reject in rejects:
+            group = self._groups.get((reject.code, reject.detail))
+            if group is None:
+                if len(self._groups) == _MOST_REASONS:
+                    continue
+                group = {"code": reject.code, "detail": reject.detail, "count": 0, "rows": []}
+                self._groups[reject.code, reject.detail] = group
+            group["count"] += 1
+            if len(group["rows"]) < _GROUP_ROWS:
+                group["rows"].append(reject.row)
+
+    def as_list(self) -> list[dict[str, Any]]:
+        """Return the commonest, as they travel on the wire."""
+        return sorted(self._groups.values(), key=lambda group: -int(group["count"]))[:_SHOWN_REASONS]
+
+
+def group_rejects(rejects: Iterable[Reject]) -> list[dict[str, Any]]:
+    """Return the commonest reasons, as they travel on the wire."""
+    reasons = Reasons()
+    reasons.add(rejects)
+    return reasons.as_list()

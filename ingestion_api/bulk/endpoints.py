@@ -9,15 +9,14 @@ import anyio.to_process
 from anyio import BrokenWorkerProcess
 from fastapi import Query, Request
 
+from core.tables.decoding import require_encoding
 from core.tracing.tracing import TRACEPARENT
-from core.web.app import require_media_type
 from core.web.keys import allowed_datasets
 from core.web.problems import Problem, Unavailable
 from core.web.rate_limits import Places, client_name
 from ingestion_api import metrics
 from ingestion_api.bulk.body_pipe import open_pipe, send_body
-from ingestion_api.bulk.decoding import require_encoding
-from ingestion_api.bulk.parameters import READERS, BulkParameters, make_upload
+from ingestion_api.bulk.parameters import BulkParameters, check_parameters, read_content_type
 from ingestion_api.bulk.process import BulkRequest, store_body
 from ingestion_api.bulk.store import Counts
 from ingestion_api.bulk.watch import run_watched
@@ -30,9 +29,9 @@ async def create_texts(
     request: Request, datasets: DatasetsDep, parameters: Annotated[BulkParameters, Query()]
 ) -> BulkResult:
     """Store a body of any length, in constant memory. A bad row costs only itself, unless `on_error=abort`."""
-    media_type = require_media_type(request, *READERS)
+    media_type = read_content_type(request, parameters)
     encoding = require_encoding(request.headers.get("content-encoding"))
-    make_upload(media_type, parameters, datasets, 1)  # says what is wrong before the body is sent
+    check_parameters(parameters, datasets)
     traceparent = request.scope.get(TRACEPARENT)
     bulk = BulkRequest(media_type, encoding, parameters, datasets, allowed_datasets(), traceparent)
     counts = await _store(request, bulk)

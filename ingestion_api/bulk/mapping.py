@@ -1,109 +1,303 @@
-"""Column and label mapping: from the sender's names to a submission's fields."""
+"""From rows as they are in a body to the fields of submissions.
 
-from collections.abc import Callable
-from datetime import date, time
-from decimal import Decimal
+What each column is for is decided once, from the table's columns and the request's parameters, before the first
+row.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from msgspec import structs
 
-from core.web.openapi import BLANK
-from core.web.problems import FieldError, InvalidFields
-from ingestion_api.bulk.columns import FIELD_COLUMNS, Columns, RowRefused, UnknownColumn
+from core.datasets import DEFAULT_DATASET, Datasets
+from core.tables.cells import as_number, as_word
+from core.tables.rows import ColumnsRefused, Row, RowRefused, Table, TableColumn
+from ingestion_api.bulk.label_map import LabelMap, require_label
+from ingestion_api.bulk.values import as_metadata
 from ingestion_api.texts.quick_submission import QuickSubmission
 
-Mapping = Callable[[Any], Any]
+# Columns that are fields when they have a field's name.
+FIELD_COLUMNS = ("label", "score", "source", "external_id", "dataset")
+# The likeliest first. Compared without case, spaces and hyphens.
+LIKELY_NAMES = {
+    "text": "text comment_text comment tweet tweet_text full_text content body message sentence post review",
+    "label": "label labels class is_toxic toxic toxicity target category annotation gold_label is_hate hate y",
+    "score": "score toxicity target probability prob confidence",
+    "external_id": "external_id id _id comment_id tweet_id post_id message_id uid uuid",
+}
+
+_NESTED = {"list", "struct", "map"}
+_TYPES = {
+    "text": {"string", "binary"},
+    "score": {"string", "binary", "integer", "number", "decimal", "boolean", "null"},
+}
+_MOST_METADATA = 100
+_NAME_CHARACTERS = 200
+# What pandas calls an index, and a column that has no name.
+_NO_NAME = re.compile(r"|__index_level_\d+__|Unnamed: \d+")
+
+# A row of our own export: its other fields are facts about the text, not parts of a submission.
+_EXPORTED = {"id", "text", "status", "votes", "agreement", "annotations", "claimed_label", "labelled_at"}
 
 
-_BLANKS = f"[{BLANK}]*"
-_ENTRY = f"[^,]*[^,{BLANK}][^,]*:[^,:]*[^,:{BLANK}][^,:]*"
-# For the documentation: what `parse_label_map` takes.
-LABEL_MAP = f"^(?:{_ENTRY}|{_BLANKS})(?:,(?:{_ENTRY}|{_BLANKS}))*$"
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the request's parameters say about columns. `metadata`: names, `all`, or None."""
+
+    text: str | None = None
+    label: str | None = None
+    score: str | None = None
+    external_id: str | None = None
+    source: str | None = None  # a column, if there is one of that name; else the source of all rows
+    dataset: str | None = None  # of rows that name none
+    metadata: Sequence[str] | None = None
+    label_map: LabelMap = LabelMap({})  # noqa: RUF009 - never changed
+    chooses: bool = False  # whether a parameter names columns: then other fields of JSON rows are not errors
+
+    @property
+    def defaults(self) -> dict[str, str]:
+        """Return the fields of rows that do not have them."""
+        given = {"dataset": self.dataset, "source": self.source}
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def all_metadata(self) -> bool:
+        """Whether every other column is metadata."""
+        return self.metadata == "all"
 
 
-def parse_label_map(parameter: str | None) -> dict[str, str]:
-    """Read `Toxic:toxic,Not Toxic:non_toxic`.
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A table's rows, and how to map one.
+
+    `to_fields` returns the fields of a submission, or raises RowRefused. `as_sent` returns what is kept of a
+    rejected row. `roles`: the position of each field's column.
+    """
+
+    rows: Iterator[Row]
+    to_fields: Callable[[Any], Any]
+    as_sent: Callable[[Any], Any]
+    roles: dict[str, int]
+
+
+def map_table(table: Table, wanted: Wanted, datasets: Datasets) -> Rows:
+    """Decide which column holds what.
 
     Raises:
-        InvalidFields: an entry has no colon.
+        ColumnsRefused: a column is not there, is there twice, or has a type that does not fit.
     """
-    pairs = [entry.rpartition(":") for entry in (parameter or "").split(",") if entry.strip()]
-    if any(not colon or not theirs.strip() or not ours.strip() for theirs, colon, ours in pairs):
-        detail = "must look like THEIRS:OURS,THEIRS:OURS"
-        raise InvalidFields([FieldError("malformed", detail, parameter="label_map")])
-    return {theirs.strip(): ours.strip() for theirs, _, ours in pairs}
+    if table.columns is None:
+        return Rows(table.read(()), ObjectMapping(wanted, datasets), lambda row: row, {})
+    roles = find_roles(table.columns, wanted)
+    metadata = find_metadata(table.columns, wanted, set(roles.values()))
+    read = [*roles.values(), *metadata]
+    cells = range(len(table.columns)) if table.whole_rows else read
+    places = {position: place for place, position in enumerate(cells)}
+    names = [table.columns[position].name for position in cells]
+    mapping = RowMapping(
+        {role: places[position] for role, position in roles.items()},
+        {table.columns[position].name: places[position] for position in metadata},
+        wanted,
+        datasets,
+    )
+    return Rows(table.read(read), mapping, lambda row: dict(zip(names, row, strict=True)), roles)
 
 
-def map_object(defaults: dict[str, str], label_map: dict[str, str]) -> Mapping:
-    """Return the mapping of a JSON object, whose fields have our names already."""
+def plain_name(name: str) -> str:
+    """Return a name as `LIKELY_NAMES` has it."""
+    return re.sub(r"[\s\-.]+", "_", name.strip().lower())
 
-    def to_fields(row: Any) -> QuickSubmission | dict[str, Any]:
+
+def find_roles(columns: Sequence[TableColumn], wanted: Wanted) -> dict[str, int]:
+    """Return the position of the column of each field.
+
+    Raises:
+        ColumnsRefused: see `map_table`.
+    """
+    names = [column.name for column in columns]
+    named = {"text": wanted.text or "text"}
+    named |= {role: name for role in ("label", "score", "external_id") if (name := getattr(wanted, role))}
+    if wanted.source in names:
+        named["source"] = wanted.source or ""
+    taken = set(named.values())
+    named |= {role: role for role in FIELD_COLUMNS if role not in named and role in names and role not in taken}
+    return {role: find_column(columns, role, name) for role, name in named.items()}
+
+
+def find_column(columns: Sequence[TableColumn], role: str, name: str) -> int:
+    """Return the position of the column with this name.
+
+    Raises:
+        ColumnsRefused: see `map_table`.
+    """
+    found = [position for position, column in enumerate(columns) if column.name == name]
+    if not found:
+        likely = (c.name for c in columns if plain_name(c.name) in LIKELY_NAMES.get(role, "").split())
+        hint = f" Name the column of the {role}: {role}={next(likely, 'COLUMN')}."
+        raise ColumnsRefused(role, f'There is no column "{name}".{hint}', columns)
+    if len(found) > 1:
+        detail = f'There are {len(found)} columns "{name}". Rename all but one.'
+        raise ColumnsRefused(role, detail, columns, "duplicate_column")
+    kind = columns[found[0]].type
+    if kind not in _TYPES.get(role, {kind}) or (role != "metadata" and kind in _NESTED):
+        detail = (
+            f'The column "{name}" is of type {kind}, which cannot be the {role}. Choose another: {role}=COLUMN.'
+        )
+        raise ColumnsRefused(role, detail, columns, "wrong_column_type")
+    return found[0]
+
+
+def find_metadata(columns: Sequence[TableColumn], wanted: Wanted, taken: set[int]) -> list[int]:
+    """Return the positions of the columns that become metadata: no index, and none without a name.
+
+    Raises:
+        ColumnsRefused: they are too many, or see `map_table`.
+    """
+    if wanted.metadata is None:
+        return []
+    names = wanted.metadata
+    if wanted.all_metadata:
+        others = (c for position, c in enumerate(columns) if position not in taken)
+        names = [column.name for column in others if not is_unnamed(column.name)]
+    found = [find_column(columns, "metadata", name) for name in names]
+    too_long = [name for name in names if len(name) > _NAME_CHARACTERS]
+    if len(found) > _MOST_METADATA or too_long:
+        detail = f"Metadata may have {_MOST_METADATA} columns, with names of up to {_NAME_CHARACTERS} characters. "
+        raise ColumnsRefused("metadata", f"{detail}Choose some: metadata=a,b.", columns, "too_much_metadata")
+    return found
+
+
+def is_unnamed(name: str) -> bool:
+    """Whether a column is unnamed, or an index that pandas wrote."""
+    return not name.strip() or _NO_NAME.fullmatch(name) is not None
+
+
+class _Labels:
+    """Maps and checks labels."""
+
+    def __init__(self, wanted: Wanted, datasets: Datasets) -> None:
+        self.find = wanted.label_map.find
+        self._datasets = datasets
+        # What a dataset redacts must not be quoted.
+        self._quote = not any(dataset.redact for dataset in datasets.values())
+
+    def check(self, label: str, dataset: str | None) -> None:
+        """Check a mapped label. An unknown dataset is left to the check of the fields.
+
+        Raises:
+            RowRefused: it is none of the dataset's.
+        """
+        definition = self._datasets.get(DEFAULT_DATASET if dataset is None else dataset)
+        if definition is not None:
+            require_label(label, definition.labels, quote=self._quote)
+
+
+class RowMapping:
+    """Maps the cells of a row. An empty cell is an absent field, except for the text."""
+
+    def __init__(
+        self, roles: dict[str, int], metadata: dict[str, int], wanted: Wanted, datasets: Datasets
+    ) -> None:
+        self._text = roles["text"]
+        self._label = roles.get("label")
+        self._score = roles.get("score")
+        words = ("source", "external_id", "dataset")
+        self._words = [(role, roles[role]) for role in words if role in roles]
+        self._metadata = list(metadata.items())
+        self._cut = wanted.all_metadata
+        self._defaults = wanted.defaults
+        if "source" in roles and wanted.source is not None:
+            del self._defaults["source"]
+        self._labels = _Labels(wanted, datasets)
+
+    def __call__(self, cells: Sequence[Any]) -> dict[str, Any]:
+        """Return the fields of a row.
+
+        Raises:
+            RowRefused: a cell has no exact value for its field, or the label is unknown.
+        """
+        fields: dict[str, Any] = {**self._defaults, "text": as_word(cells[self._text], "text") or ""}
+        for role, place in self._words:
+            if word := as_word(cells[place], role):
+                fields[role] = word
+        if self._label is not None and (label := self._labels.find(cells[self._label])):
+            self._labels.check(label, fields.get("dataset"))
+            fields["label"] = label
+        if self._score is not None and (score := as_number(cells[self._score], "score")) is not None:
+            fields["score"] = score
+        if self._metadata:
+            values = ((name, as_metadata(cells[place], name, cut=self._cut)) for name, place in self._metadata)
+            fields["metadata"] = {name: value for name, value in values if value is not None}
+        return fields
+
+
+class ObjectMapping:
+    """Maps JSON values, whose fields have our names unless the parameters say otherwise."""
+
+    def __init__(self, wanted: Wanted, datasets: Datasets) -> None:
+        self._wanted = wanted
+        self._defaults = wanted.defaults
+        self._labels = _Labels(wanted, datasets)
+        self._names = {role: getattr(wanted, role) or role for role in ("text", "label", "score", "external_id")}
+        # Most rows need nothing: to find that out row by row would take a sixth of the time of reading NDJSON.
+        self._is_plain = not self._defaults and wanted.label_map.is_empty
+        self._plain_labels = datasets[DEFAULT_DATASET].labels if DEFAULT_DATASET in datasets else ()
+
+    def __call__(self, row: Any) -> QuickSubmission | dict[str, Any]:
+        """Return the fields of a row.
+
+        Raises:
+            RowRefused: it is no object, or see `RowMapping`.
+        """
         if isinstance(row, QuickSubmission):
-            return _fill_in(row, defaults, label_map)
+            return self._fill_in(row)
         if not isinstance(row, dict):
             raise RowRefused("not_an_object", "must be a JSON object")
-        fields = defaults | {name: value for name, value in row.items() if value is not None}
-        if isinstance(label := fields.get("label"), str):
-            fields["label"] = label_map.get(label, label)
+        fields = self._choose(row) if self._wanted.chooses or row.keys() >= _EXPORTED else dict(row)
+        fields = {name: value for name, value in fields.items() if value is not None}
+        if isinstance(metadata := fields.get("metadata"), dict):
+            fields["metadata"] = {name: value for name, value in metadata.items() if value is not None}
+        fields = self._defaults | fields
+        if not isinstance(label := fields.pop("label", None), dict | list):
+            label = self._labels.find(label)
+        if label is not None:
+            dataset = fields.get("dataset")
+            if isinstance(label, str) and (dataset is None or isinstance(dataset, str)):
+                self._labels.check(label, dataset)
+            fields["label"] = label
         return fields
 
-    return to_fields
+    def _fill_in(self, row: QuickSubmission) -> QuickSubmission:
+        if self._is_plain and (row.label is None or (row.dataset is None and row.label in self._plain_labels)):
+            return row
+        changes = {name: value for name, value in self._defaults.items() if getattr(row, name) is None}
+        if row.label is not None:
+            changes["label"] = self._labels.find(row.label) or row.label
+            self._labels.check(changes["label"], changes.get("dataset", row.dataset))
+        # A copy: the row is kept as it was sent if it is rejected.
+        return structs.replace(row, **changes) if changes else row
 
-
-def _fill_in(row: QuickSubmission, defaults: dict[str, str], label_map: dict[str, str]) -> QuickSubmission:
-    changes = {name: value for name, value in defaults.items() if getattr(row, name) is None}
-    if row.label is not None and row.label in label_map:
-        changes["label"] = label_map[row.label]
-    # A copy: the row is kept as it was sent if it is rejected.
-    return structs.replace(row, **changes) if changes else row
-
-
-def map_columns(
-    columns: Columns, defaults: dict[str, str], label_map: dict[str, str]
-) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Return the mapping of a row of CSV or Parquet; an empty cell is an absent field, except for the text.
-
-    The mapping raises UnknownColumn where the file lacks a column that is named.
-    """
-
-    def to_fields(row: dict[str, Any]) -> dict[str, Any]:
-        _require(row, "text", columns.text)
-        cells = {name: cell for name, cell in row.items() if cell is not None and cell != ""}
-        fields: dict[str, Any] = defaults | {"text": cells.pop(columns.text, "")}
-        if label := _take_label(row, cells, columns.label):
-            fields["label"] = label_map.get(label, label)
-        if columns.source in row:
-            fields["source"] = str(cells.pop(columns.source, "")) or None
-        fields |= {name: str(cells.pop(name)) for name in FIELD_COLUMNS if name in cells}
-        if (score := cells.pop("score", None)) is not None:
-            fields["score"] = _number(score)
-        if columns.all_metadata:
-            fields["metadata"] = {name: _plain(cell) for name, cell in cells.items()}
+    def _choose(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields that are wanted of a row with others."""
+        fields: dict[str, Any] = {role: row.get(name) for role, name in self._names.items()}
+        if "score" in fields and isinstance(fields["score"], str):
+            fields["score"] = as_number(fields["score"], "score")
+        fields["external_id"] = as_word(fields["external_id"], "external_id")
+        fields |= {role: as_word(row.get(role), role) for role in ("source", "dataset")}
+        if self._wanted.source is not None and self._wanted.source in row:
+            fields["source"] = as_word(row[self._wanted.source], "source")
+        fields["metadata"] = self._find_metadata(row)
         return fields
 
-    return to_fields
-
-
-def _take_label(row: dict[str, Any], cells: dict[str, Any], column: str | None) -> str:
-    if column is not None:
-        _require(row, "label", column)
-    return str(cells.pop(column or "label", "")).strip()
-
-
-def _require(row: dict[str, Any], parameter: str, column: str) -> None:
-    if column not in row:
-        raise UnknownColumn(parameter, column, list(row))
-
-
-def _number(cell: Any) -> float:
-    try:
-        return float(cell)
-    except (TypeError, ValueError):
-        raise RowRefused("float_parsing", "/score: must be a number") from None
-
-
-def _plain(cell: Any) -> Any:
-    """Return what JSON has no type for as what comes nearest."""
-    if isinstance(cell, date | time):  # a datetime is a date
-        return cell.isoformat()
-    return float(cell) if isinstance(cell, Decimal) else cell
+    def _find_metadata(self, row: dict[str, Any]) -> Any:
+        own = row.get("metadata")
+        if self._wanted.metadata is None:
+            return own
+        names: Sequence[str] = self._wanted.metadata
+        if self._wanted.all_metadata:
+            taken = {*self._names.values(), self._wanted.source, "source", "dataset", "metadata"}
+            names = [name for name in row if name not in taken]
+        found = {name: as_metadata(row.get(name), name, cut=self._wanted.all_metadata) for name in names}
+        return (own if isinstance(own, dict) else {}) | found

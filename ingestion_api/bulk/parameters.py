@@ -1,31 +1,32 @@
-"""How a bulk body is to be read: its media type and the parameters of the request."""
+"""The parameters of bulk bodies, imports and previews, and the Content-Type of their bodies."""
 
-from functools import partial
-from typing import Literal
+import re
+from typing import Any, Literal
 
+from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import from_json
 
 from core.datasets import Datasets, require_dataset
+from core.tables.csv_table import DELIMITERS
+from core.tables.opening import CHARACTER_FORMATS, MEDIA_TYPES, open_table
+from core.tables.rows import Table
+from core.tables.text_lines import require_charset
 from core.web.keys import require_dataset_allowed
 from core.web.openapi import DATASET_NAME
+from core.web.problems import FieldError, InvalidFields, UnsupportedType
 from ingestion_api.bulk.batches import BulkUpload
-from ingestion_api.bulk.columns import Columns
-from ingestion_api.bulk.mapping import LABEL_MAP, Mapping, map_columns, map_object, parse_label_map
-from ingestion_api.bulk.parquet_reader import read_parquet
-from ingestion_api.bulk.readers import Reader, read_csv, read_json_array, read_ndjson
+from ingestion_api.bulk.label_map import LABEL_MAP, LabelMap, check_targets, parse_label_map, split_names
+from ingestion_api.bulk.mapping import Rows, Wanted, map_table
 from ingestion_api.enrichment.links import linked_datasets
+from ingestion_api.texts.quick_submission import read_quickly
 from ingestion_api.texts.schemas import Line
-
-_PARQUET = "application/vnd.apache.parquet"
-READERS: dict[str, Reader] = {
-    "application/x-ndjson": read_ndjson,
-    "application/json": read_json_array,
-    "text/csv": read_csv,
-    _PARQUET: read_parquet,
-}
 
 # Twins are looked for under a lock that the dataset's single texts wait for: a third of a second for so many rows.
 _LINKED_CHUNK_ROWS = 500
+
+_CHARSET = re.compile(r";\s*charset\s*=\s*\"?([\w.:-]+)", re.IGNORECASE)
+_COLUMNS = ("text", "label", "score", "external_id", "metadata")
 
 
 class BulkParameters(BaseModel):
@@ -44,24 +45,85 @@ class BulkParameters(BaseModel):
     )
     source: Line | None = Field(
         None,
-        description="The rows' source; in CSV and Parquet a column, if there is one of that name.",
+        description="The column of the source; where there is none of that name, the source of all rows.",
         examples=["forum"],
     )
-    text: str = Field("text", description="CSV, Parquet: the column of the text.", examples=["text"])
-    label: str | None = Field(
-        None,
-        description="CSV, Parquet: the column of the claimed label; else `label`, if any.",
-        examples=["label"],
+    text: Line | None = Field(None, description="The column of the text; else `text`.", examples=["comment_text"])
+    label: Line | None = Field(
+        None, description="The column of the claimed label; else `label`, if there is one.", examples=["is_toxic"]
     )
     label_map: str | None = Field(
         None,
-        description="THEIRS:OURS,… where labels have other names.",
+        description="THEIRS:OURS,… where labels have other names. A backslash makes the next character an "
+        "ordinary one. A number may be compared: `>=0.5:toxic,<0.5:non_toxic`.",
         examples=["Toxic:toxic,Not Toxic:non_toxic"],
         json_schema_extra={"pattern": LABEL_MAP},
     )
-    metadata: Literal["none", "all"] = Field(
-        "none", description="CSV, Parquet: whether other columns become metadata.", examples=["all"]
+    score: Line | None = Field(
+        None, description="The column of the score, 0 to 1; else `score`, if there is one.", examples=["toxicity"]
     )
+    external_id: Line | None = Field(
+        None,
+        description="The column of the sender's own id; else `external_id`, if there is one.",
+        examples=["id"],
+    )
+    metadata: str | None = Field(
+        None,
+        min_length=1,
+        max_length=20_000,
+        description="The columns that become metadata: `all` others, `none`, or names with commas between them.",
+        examples=["all"],
+    )
+    delimiter: Literal[",", ";", "|", "tab"] | None = Field(
+        None, description="Of CSV; else it is found out from the header.", examples=[";"]
+    )
+    charset: str | None = Field(
+        None,
+        description="Of CSV; else the Content-Type's, else UTF-8, or UTF-16 where a byte order mark tells so.",
+        examples=["windows-1252"],
+    )
+
+    def wanted(self) -> Wanted:
+        """Return what the parameters say about columns.
+
+        Raises:
+            InvalidFields: the label map cannot be read.
+        """
+        return Wanted(
+            self.text,
+            self.label,
+            self.score,
+            self.external_id,
+            self.source,
+            self.dataset,
+            self._metadata(),
+            LabelMap(parse_label_map(self.label_map)),
+            chooses=any(getattr(self, name) is not None for name in _COLUMNS),
+        )
+
+    def _metadata(self) -> list[str] | str | None:
+        if self.metadata in {None, "none", "all"}:
+            return "all" if self.metadata == "all" else None
+        return split_names(self.metadata or "")
+
+
+def read_content_type(request: Request, parameters: BulkParameters) -> str:
+    """Return the format of a body; its charset goes to the parameters, unless these name one.
+
+    Raises:
+        UnsupportedType: the media type is none that is read here, or is not written in this charset.
+    """
+    header = request.headers.get("content-type", "")
+    media_type = header.partition(";")[0].strip().lower()
+    if media_type not in MEDIA_TYPES:
+        raise UnsupportedType(f"Send the body as Content-Type: {' or '.join(MEDIA_TYPES)}.")
+    if charset := _CHARSET.search(header):
+        is_utf8 = require_charset(charset[1]) == "utf-8"
+        if not is_utf8 and MEDIA_TYPES[media_type] not in CHARACTER_FORMATS:
+            raise UnsupportedType(f"Send the body in UTF-8, not in {charset[1][:50]}.")
+        if not is_utf8 and parameters.charset is None:
+            parameters.charset = charset[1]
+    return media_type
 
 
 def make_upload(
@@ -78,26 +140,52 @@ def make_upload(
     Raises:
         InvalidFields: a parameter is wrong.
     """
-    mapping = _mapping(media_type, parameters, datasets)
-    reader = READERS[media_type]
-    if media_type == _PARQUET:
-        reader = partial(read_parquet, columns=_columns(parameters))
+    check_parameters(parameters, datasets)
     if linked_datasets(datasets):
         chunk_rows = min(chunk_rows, _LINKED_CHUNK_ROWS)
-    return BulkUpload(reader, mapping, datasets, parameters.on_error == "abort", chunk_rows, allowed)
+
+    def open_rows(chunks: Any) -> Rows:
+        return map_table(open_body(chunks, media_type, parameters), parameters.wanted(), datasets)
+
+    return BulkUpload(open_rows, datasets, parameters.on_error == "abort", chunk_rows, allowed)
 
 
-def _mapping(media_type: str, parameters: BulkParameters, datasets: Datasets) -> Mapping:
+def check_parameters(parameters: BulkParameters, datasets: Datasets) -> None:
+    """Check what can be checked before the body comes.
+
+    Raises:
+        InvalidFields: a parameter is wrong.
+    """
     if parameters.dataset is not None:
         require_dataset(parameters.dataset, datasets)
         require_dataset_allowed(parameters.dataset)
-    given = {"dataset": parameters.dataset, "source": parameters.source}
-    defaults = {name: value for name, value in given.items() if value is not None}
-    label_map = parse_label_map(parameters.label_map)
-    if media_type in {"application/x-ndjson", "application/json"}:
-        return map_object(defaults, label_map)
-    return map_columns(_columns(parameters), defaults, label_map)
+    if parameters.charset is not None:
+        try:
+            require_charset(parameters.charset)
+        except UnsupportedType as error:
+            raise InvalidFields([FieldError("unknown_charset", error.detail, parameter="charset")]) from None
+    check_targets(parse_label_map(parameters.label_map), datasets, parameters.dataset)
+    if parameters.metadata is not None and not split_names(parameters.metadata):
+        raise InvalidFields(
+            [FieldError("malformed", "must be all, none, or names of columns", parameter="metadata")]
+        )
 
 
-def _columns(parameters: BulkParameters) -> Columns:
-    return Columns(parameters.text, parameters.label, parameters.source, parameters.metadata == "all")
+def open_body(chunks: Any, media_type: str, parameters: BulkParameters) -> Table:
+    """Read the header or schema of a body; raises as `open_table` does."""
+    chooses = parameters.wanted().chooses
+    return open_table(
+        chunks,
+        MEDIA_TYPES[media_type],
+        charset=require_charset(parameters.charset) if parameters.charset else None,
+        delimiter=DELIMITERS[parameters.delimiter] if parameters.delimiter else None,
+        parse=_read_object if chooses else _read_submission,
+    )
+
+
+def _read_submission(value: bytes) -> Any:
+    return read_quickly(value) or _read_object(value)
+
+
+def _read_object(value: bytes) -> Any:
+    return from_json(value, allow_inf_nan=False)

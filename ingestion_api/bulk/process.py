@@ -13,9 +13,9 @@ from core.database import connect_in_thread
 from core.datasets import Datasets
 from core.os_process import step_back
 from core.settings import DatabaseSettings, TracingSettings, read_settings
+from core.tables.decoding import decode
 from core.tracing.tracing import tracing
 from ingestion_api.bulk.body_pipe import receive_body
-from ingestion_api.bulk.decoding import decode
 from ingestion_api.bulk.parameters import BulkParameters, make_upload
 from ingestion_api.bulk.store import Counts, store_bulk
 from ingestion_api.bulk.watch import limit_memory, report_each, reporting_to

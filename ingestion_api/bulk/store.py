@@ -14,12 +14,13 @@ import psycopg
 
 from core.tracing.tracing import tracing
 from core.web.problems import Problem
-from ingestion_api.bulk.batches import Batch, BulkUpload, Reject, read_batches
+from ingestion_api.bulk.batches import Batch, BulkUpload, Reasons, Reject, read_batches
+from ingestion_api.bulk.repository import ReadyRows, copy_new, create_stage, encode, insert_staged, stage_texts
 from ingestion_api.bulk.watch import OutOfMemory, waiting_for_postgres
 from ingestion_api.enrichment.links import linked_datasets
-from ingestion_api.texts.repository import ReadyRows, copy_new, create_stage, encode, insert_staged, stage_texts
 
 _SHOWN_ERRORS = 100
+COUNTED = ("received", "accepted", "duplicates", "rejected")
 
 Cursor = psycopg.Cursor[Any]
 
@@ -33,12 +34,14 @@ class Counts:
     duplicates: int = 0
     rejected: int = 0
     errors: list[Reject] = field(default_factory=list)
+    reasons: Reasons = field(default_factory=Reasons)
 
     def add(self, batch: Batch) -> None:
         """Count the rows of a batch, and keep the reasons of rejects while there are few."""
         self.received += batch.received
         self.rejected += len(batch.rejects)
         self.errors += batch.rejects[: _SHOWN_ERRORS - len(self.errors)]
+        self.reasons.add(batch.rejects)
 
     def stored(self, rows: int, accepted: int) -> None:
         """Count what became of rows that could be stored."""
@@ -47,7 +50,8 @@ class Counts:
 
     def as_dict(self) -> dict[str, Any]:
         """Return what travels on the wire."""
-        return asdict(self)
+        numbers = {name: getattr(self, name) for name in COUNTED}
+        return numbers | {"errors": list(map(asdict, self.errors)), "error_groups": self.reasons.as_list()}
 
 
 class Aborted(Problem):

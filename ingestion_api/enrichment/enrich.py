@@ -1,4 +1,4 @@
-"""What is done with a submission before it is stored, as its dataset's settings say."""
+"""Redacts a submission and detects its language before it is stored, as its dataset's settings say."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from core.web.problems import FieldError, InvalidFields
 from ingestion_api.texts.quick_submission import QuickSubmission
 from ingestion_api.texts.schemas import TextCreate
 
-# Shorter numbers are no cards.
+# Card numbers have at least 13 digits.
 _LEAST_CARD = 10**12
 
 
 @dataclass(frozen=True, slots=True)
 class Enriched:
-    """The fields to be stored, and what was found out about them."""
+    """The fields to store, and the results of the enrichment."""
 
     text: str
     source: str | None
@@ -25,7 +25,7 @@ class Enriched:
 
 
 def enrich(submission: TextCreate | QuickSubmission, text: str, dataset: Dataset) -> Enriched:
-    """Redact the submission, whose normalised text is `text`, and tell its language.
+    """Redact a submission, whose normalised text is `text`, and detect its language.
 
     Raises:
         InvalidFields: a field cannot be redacted.
@@ -41,7 +41,7 @@ def enrich(submission: TextCreate | QuickSubmission, text: str, dataset: Dataset
 
 
 def prepare(datasets: Datasets) -> None:
-    """Load what these datasets ask for, so that no text waits for it; nothing else is ever loaded."""
+    """Load the libraries and models that these datasets need, so that no text waits for them."""
     if any(dataset.redact for dataset in datasets.values()):
         from ingestion_api.enrichment import redaction  # noqa: F401
     if any(dataset.language for dataset in datasets.values()):
@@ -76,5 +76,5 @@ def _redact(fields: Enriched, dataset: Dataset) -> Enriched:
 
 
 def _may_hold(value: Any) -> bool:
-    """Whether something could have to be redacted: in any string, and a card may come as a number."""
+    """Whether a value may need redaction: any string, and an integer as long as a card number."""
     return isinstance(value, str) or (isinstance(value, int) and value >= _LEAST_CARD)

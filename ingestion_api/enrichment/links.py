@@ -1,12 +1,12 @@
-"""Links texts that were just stored with their near twins, and holds those that annotators need not be asked for.
+"""Links new texts with their near duplicates, and holds back those that annotators need not see.
 
-What needs the database is a generator of statements, which is sent the rows of each: single POSTs run it on an
-asynchronous connection, bulk uploads on a plain one.
+The database work is a generator that yields statements and is sent their rows: single POSTs run it on an
+asynchronous connection, bulk uploads on a synchronous one.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -14,9 +14,9 @@ from psycopg import AsyncConnection, Cursor
 
 from core.datasets import Datasets
 from core.near_duplicates import ASKED, lock_of
-from ingestion_api.enrichment.near_duplicates import BAND_TEXTS, Known, NewKnown, decide, most_shared, shingles
+from ingestion_api.enrichment.similarity import BAND_TEXTS, Known, NewKnown, decide, most_shared, shingles
 
-# Texts that are worked on at once: few enough for the memory, enough to share statements.
+# A group is small enough for the memory, and large enough to share statements.
 _GROUP_TEXTS = 250
 _GROUP_CHARACTERS = 262_144
 
@@ -39,7 +39,7 @@ _LINK = """
     select * from unnest(%s::uuid[], %s::uuid[], %s::float8[])
 """
 
-# pending -> near_duplicate: annotators are asked for its twin
+# pending -> near_duplicate: annotators get its near duplicate
 _HOLD = "update texts set status = 'near_duplicate' where id = any(%s)"
 
 _REMEMBER = """
@@ -60,19 +60,19 @@ class StoredText(NamedTuple):
 
 
 def linked_datasets(datasets: Datasets) -> frozenset[str]:
-    """Return the names of the datasets whose near twins are linked."""
+    """Return the names of the datasets whose near duplicates are linked."""
     return frozenset(name for name, dataset in datasets.items() if dataset.near_duplicates != "off")
 
 
 def lock(names: Iterable[str]) -> Statements:
-    """Keep others from storing texts of these datasets until the transaction ends."""
-    # In order of name, so that two transactions cannot block each other.
+    """Lock these datasets until the transaction ends: no other transaction stores texts of them."""
+    # In order of name: two transactions cannot deadlock.
     yield _LOCK, [sorted(names)]
     return set()
 
 
 def link(texts: Iterable[StoredText], datasets: Datasets) -> Statements:
-    """Link new texts with their twins, also those among themselves; returns which of them are held.
+    """Link new texts with stored ones and with each other; return the ids of those held back.
 
     The transaction must hold the lock of their datasets, and have inserted them.
     """
@@ -92,8 +92,8 @@ def run(statements: Statements, cursor: Cursor[Any]) -> set[UUID]:
 
 
 async def run_async(statements: Statements, connection: AsyncConnection) -> set[UUID]:
-    """Run the statements on an asynchronous connection; returns what they return."""
-    # In a thread: what happens between the statements may take a second when the texts are long.
+    """Run the statements on an asynchronous connection; return the result of the generator."""
+    # In a thread: comparing long texts between two statements may take a second.
     statement, held = await asyncio.to_thread(_advance, statements, None)
     while statement:
         cursor = await connection.execute(*statement, binary=True)
@@ -103,7 +103,7 @@ async def run_async(statements: Statements, connection: AsyncConnection) -> set[
 
 
 def _advance(statements: Statements, rows: list[Any] | None) -> tuple[Statement | None, set[UUID]]:
-    """Return the next statement, or none and what the generator has returned."""
+    """Return the next statement, or None and the result of the generator."""
     try:
         return statements.send(rows), set()
     except StopIteration as end:
@@ -125,10 +125,8 @@ def _groups(texts: Iterable[StoredText]) -> Iterator[list[StoredText]]:
 
 def _link_group(group: list[StoredText], datasets: Datasets) -> Statements:
     new = [NewKnown(*text) for text in group]
-    pairs = [(text.id, band) for text in new for band in text.bands]
-    columns = [[id_ for id_, _ in pairs], [band for _, band in pairs]]
     shared: dict[UUID, Counter[UUID]] = {text.id: Counter() for text in new}
-    for id_, stored, count in (yield _FIND, columns) or []:
+    for id_, stored, count in (yield _FIND, _columns(new, lambda text: text.sought)) or []:
         shared[id_][stored] = count
     candidates = {stored for counts in shared.values() for stored in most_shared(counts)}
     rows = (yield _READ, [list(ASKED), list(candidates)]) if candidates else []
@@ -138,5 +136,10 @@ def _link_group(group: list[StoredText], datasets: Datasets) -> Statements:
         yield _LINK, [list(column) for column in zip(*outcome.links, strict=True)]
     if outcome.held:
         yield _HOLD, [list(outcome.held)]
-    yield _REMEMBER, columns
+    yield _REMEMBER, _columns(new, lambda text: text.bands)
     return outcome.held
+
+
+def _columns(new: list[NewKnown], bands: Callable[[NewKnown], list[int]]) -> list[list[Any]]:
+    pairs = [(text.id, band) for text in new for band in bands(text)]
+    return [[id_ for id_, _ in pairs], [band for _, band in pairs]]

@@ -40,13 +40,13 @@ _PRIVATE_KEY = (
     r"(?:-----END [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----)?"
 )
 
-# A shape begins a word: "task-force-…" holds "sk-", but is none.
+# A token begins at a word boundary: "task-force-…" contains "sk-", but is not one.
 TOKENS = re2.compile(rf"\b(?:{'|'.join(_SHAPES)})|{_PRIVATE_KEY}")
 
 # The password of scheme://user:password@host
 CREDENTIALS = re2.compile(r"://[^\s/:@]*:([^\s/@\[\]]+)@")
 
-# The value of key=value, key: value, "key": "value", Bearer value; whoever uses it looks for digits and letters.
+# The value of key=value, key: value, "key": "value", Bearer value; the caller checks for digits and letters.
 ASSIGNED = re2.compile(
     r"(?i)(?:\b(?:[a-z0-9]+[_-])*(?:api[_-]?key|access[_-]?key|secret|token|passw(?:or)?d|pwd)[\"']?\s{0,3}[:=]\s{0,3}"
     r"[\"']?|\bbearer\s{1,3})([a-z0-9_\-.+/=~]{16,})"
@@ -77,7 +77,7 @@ _ISSUED = re.compile(
 _DIGIT = re.compile(r"\d")
 _LEAST_PHONE_DIGITS = 7
 
-# One pass is enough but for texts made to need more: what is taken out may make its neighbour readable.
+# One pass is enough, except for texts made to need more: a placeholder may complete a pattern beside it.
 _PASSES = 5
 
 
@@ -86,12 +86,12 @@ class Unstable(Exception):
 
 
 def redact(text: str, kinds: Sequence[Redactable], regions: Sequence[str]) -> tuple[str, Counter[str]]:
-    """Return the text with `[email]`, `[phone]`, `[card]`, `[token]` in place of each, and their numbers by kind.
+    """Return the text with `[email]`, `[phone]`, `[card]`, `[token]` in place of each, and counts by kind.
 
     Redacting the result again changes nothing.
 
     Raises:
-        Unstable: the text was made to have no end of it.
+        Unstable: each of five passes found something.
     """
     counts: Counter[str] = Counter()
     for _ in range(_PASSES):
@@ -104,7 +104,7 @@ def redact(text: str, kinds: Sequence[Redactable], regions: Sequence[str]) -> tu
 
 def _pass(text: str, kinds: Sequence[Redactable], regions: Sequence[str]) -> tuple[Counter[str], str]:
     counts: Counter[str] = Counter()
-    # Tokens first: parts of them may look like the rest.
+    # Tokens first: parts of them may look like other kinds.
     for kind in ("token", "email", "card", "phone"):
         if kind in kinds:
             for find in _phone_finders(regions) if kind == "phone" else _FINDERS[kind]:
@@ -132,7 +132,7 @@ def _find_cards(text: str) -> Iterator[Span]:
             yield match.span()
             position = match.end()
         else:
-            # The number may begin with the next group: in "2024 4111 1111 1111 1111" the year is none of it.
+            # The number may begin with the next group: in "2024 4111 1111 1111 1111" the year is not part of it.
             group = _FIRST_GROUP.match(text, match.start())
             position = group.end() if group else match.end()
 
@@ -171,7 +171,7 @@ def _find_credentials(text: str) -> Iterator[Span]:
 
 def _find_assigned(text: str) -> Iterator[Span]:
     for match in ASSIGNED.finditer(text):
-        # Words are no secrets.
+        # Plain words are not secrets.
         if any(map(str.isdigit, match[1])) and any(map(str.isalpha, match[1])):
             yield match.span(1)
 

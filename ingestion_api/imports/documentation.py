@@ -3,19 +3,23 @@
 from typing import Any
 
 from core.web.openapi import Responses, answer, header, key_refusals, problem, unavailable, wrong_parameter
-from ingestion_api.imports.schemas import ImportRead
+from ingestion_api.imports.schemas import PREVIEW_EXAMPLE, ImportRead
 from ingestion_api.texts.documentation import BULK_BODY
 
 _ID = "3f1c8b52-2f4e-4a57-9a53-0c1f6b7d2e90"
 _PROBLEM_TYPES = "https://iana.org/assignments/http-problem-types#"
-_ROW_ERROR = {"row": 3, "code": "unknown_label", "detail": "/label: must be one of: toxic, non_toxic"}
+_ROW_ERROR = {
+    "row": 3,
+    "code": "unknown_label",
+    "detail": 'label "1" is not one of toxic, non_toxic; map it with label_map=1:toxic',
+}
 
 _LISTED: dict[str, Any] = {
     "id": _ID,
     "state": "running",
     "media_type": "application/x-ndjson",
     "encoding": "gzip",
-    "parameters": {"on_error": "skip", "text": "text", "metadata": "none"},
+    "parameters": {"on_error": "skip", "text": "comment_text", "metadata": "all"},
     "created_at": "2026-11-01T08:30:00.000000Z",
     "received_at": "2026-11-01T08:30:12.501200Z",
     "started_at": "2026-11-01T08:30:12.610400Z",
@@ -29,7 +33,8 @@ _LISTED: dict[str, Any] = {
     "rejects_kept": 1,
     "problem": None,
 }
-_IMPORT = _LISTED | {"errors": [_ROW_ERROR]}
+_ERROR_GROUP = {"code": _ROW_ERROR["code"], "detail": _ROW_ERROR["detail"], "count": 1, "rows": [3]}
+_IMPORT = _LISTED | {"errors": [_ROW_ERROR], "error_groups": [_ERROR_GROUP]}
 
 _OFFSET = header("Bytes of the body that are stored.", "16777216")
 _COMPLETE = header("`?1`: the whole body is stored.", "?0")
@@ -42,7 +47,7 @@ _UPLOAD = _STATE | {"Upload-Length": _LENGTH, "Upload-Limit": _LIMIT}
 _LOCATION = {"Location": header("Where the import is.", f"/imports/{_ID}")}
 
 _NO_IMPORT = problem(404, "not_found", f"There is no import {_ID}.")
-_NO_ID = wrong_parameter("id", "uuid_parsing", "Input should be a valid UUID")
+_NO_ID = wrong_parameter("id", "uuid_parsing", "id must be a UUID (got 17).")
 _AWAY = unavailable("database_unavailable", "The database is away.")
 _ENDED = problem(409, "import_ended", "The import is done already.")
 _CUT = problem(408, "body_timeout", "Nothing came for 30 seconds.") | {"headers": _LOCATION}
@@ -73,6 +78,17 @@ IMPORT_MADE: Responses = {
     503: _AWAY,
 }
 
+IMPORT_PREVIEWED: Responses = {
+    200: answer("How the body would be read.", PREVIEW_EXAMPLE),
+    400: problem(400, "malformed_json", "The body is not a JSON array. Send one object a line …"),
+    **key_refusals("ingest"),
+    408: problem(408, "body_timeout", "Nothing came for 30 seconds."),
+    413: problem(413, "preview_too_large", "To read Parquet or .xlsx takes the whole file …"),
+    415: problem(415, "unsupported_media_type", "Send the body as Content-Type: application/x-ndjson or …"),
+    422: wrong_parameter("dataset", "unknown_dataset", "must be one of: toxicity"),
+    503: unavailable("bulk_busy", "Too many bulk uploads are under way.", 5),
+}
+
 IMPORT_CONTINUED: Responses = {
     202: answer("The upload is complete.", _IMPORT, model=ImportRead, headers=_UPLOAD | _LOCATION),
     204: {"description": "It is stored; more is to come.", "headers": _UPLOAD | _LOCATION},
@@ -100,7 +116,7 @@ IMPORTS_LISTED: Responses = {
         headers={"Link": header("The next page.", '</imports?cursor=41>; rel="next"')},
     ),
     **key_refusals("ingest"),
-    422: wrong_parameter("limit", "less_than_equal", "Input should be less than or equal to 1000"),
+    422: wrong_parameter("limit", "less_than_equal", "limit must be between 1 and 1000 (got 5000)."),
     503: _AWAY,
 }
 
@@ -129,7 +145,8 @@ IMPORT_DELETED: Responses = {
 }
 
 _REJECT = (
-    '{"row":3,"code":"unknown_label","detail":"/label: must be one of: …","fields":{"text":"a","label":"toxc"}}\n'
+    '{"row":3,"code":"unknown_label","detail":"label \\"toxc\\" is not one of …",'
+    '"fields":{"text":"a","label":"toxc"}}\n'
 )
 REJECTS_READ: Responses = {
     200: {

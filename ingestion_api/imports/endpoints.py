@@ -1,29 +1,37 @@
 """`/imports`: long files as jobs, whose upload may be continued."""
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 from uuid import UUID
 
+import anyio.to_process
 import orjson
+from anyio import BrokenWorkerProcess
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy import RowMapping
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.audit import Action, Entry, caller, noting, write_line
-from core.web.app import require_media_type
+from core.tables.decoding import require_encoding
+from core.tables.opening import MEDIA_TYPES
 from core.web.keys import allowed_datasets
-from core.web.problems import Problem
+from core.web.negotiation import Router
+from core.web.problems import Problem, Unavailable
 from core.web.rate_limits import client_name
-from ingestion_api.bulk.decoding import require_encoding
-from ingestion_api.bulk.parameters import READERS, BulkParameters, make_upload
+from ingestion_api.bulk.parameters import BulkParameters, check_parameters, read_content_type
+from ingestion_api.bulk.watch import run_watched
 from ingestion_api.dependencies import ConnectionDep, DatasetsDep
 from ingestion_api.imports import documentation as docs
 from ingestion_api.imports import repository
+from ingestion_api.imports.preview import FIRST_BYTES, WHOLE_BYTES, PreviewRequest, preview_body
 from ingestion_api.imports.schemas import (
     AppendHeaders,
     Import,
     ImportList,
     ImportRead,
+    Preview,
     UploadHeaders,
     VisibleState,
     import_fields,
@@ -32,16 +40,27 @@ from ingestion_api.imports.upload import (
     expected_length,
     lend_connection,
     receive,
+    receive_parts,
     require_open,
     require_room,
     upload_headers,
 )
 from ingestion_api.settings import IngestionSettings
 
+router = Router(tags=["imports"])
+
 _SHOWN_ERRORS = 100
 _PAGE_REJECTS = 1000
 
 
+@router.post(
+    "/imports",
+    status_code=202,
+    response_model=ImportRead,
+    summary="Hand in a long file",
+    openapi_extra={"requestBody": docs.IMPORT_BODY},
+    responses=docs.IMPORT_MADE,
+)
 async def create_import(
     request: Request,
     datasets: DatasetsDep,
@@ -54,9 +73,9 @@ async def create_import(
     client that was cut off.
     """
     settings: IngestionSettings = request.app.state.settings
-    media_type = require_media_type(request, *READERS)
+    media_type = read_content_type(request, parameters)
     encoding = require_encoding(request.headers.get("content-encoding"))
-    make_upload(media_type, parameters, datasets, settings.bulk_chunk_rows)  # says what is wrong with them
+    check_parameters(parameters, datasets)
     length = expected_length(request, headers, 0, None, settings.import_max_bytes)
     given = parameters.model_dump(exclude_none=True)
     allowed = allowed_datasets()
@@ -73,6 +92,64 @@ async def create_import(
     return await _answer(request, id_)
 
 
+@router.post(
+    "/imports/preview",
+    summary="See how a file would be read",
+    openapi_extra={"requestBody": docs.IMPORT_BODY},
+    responses=docs.IMPORT_PREVIEWED,
+)
+async def preview_import(
+    request: Request, datasets: DatasetsDep, parameters: Annotated[BulkParameters, Query()]
+) -> Preview:
+    """Read the first MiB of a body as an import would, and propose what its columns are. Nothing is stored.
+
+    Takes what `POST /imports` takes, with the same parameters; what follows the first MiB is ignored. Of Parquet
+    and .xlsx the whole file is needed, up to 16 MiB.
+    """
+    media_type = read_content_type(request, parameters)
+    encoding = require_encoding(request.headers.get("content-encoding"))
+    check_parameters(parameters, datasets)
+    with request.app.state.bulk_places.hold(client_name(request.scope)):
+        body, is_whole = await _read_start(request, MEDIA_TYPES[media_type] in {"parquet", "xlsx"})
+        preview = PreviewRequest(body, is_whole, media_type, encoding, parameters, datasets, allowed_datasets())
+        return Preview.model_validate(await _preview_in_process(request, preview))
+
+
+async def _read_start(request: Request, is_indexed: bool) -> tuple[bytes, bool]:
+    """Return the beginning of the body, and whether that is all of it."""
+    settings: IngestionSettings = request.app.state.settings
+    start = bytearray()
+    async for part in receive_parts(request, settings.idle_seconds):
+        start += part
+        is_indexed = is_indexed or start.startswith((b"PAR1", b"PK\x03\x04"))
+        most = WHOLE_BYTES if is_indexed else FIRST_BYTES
+        if len(start) > most:
+            return bytes(start[:most]), False
+    return bytes(start), True
+
+
+async def _preview_in_process(request: Request, preview: PreviewRequest) -> dict[str, Any]:
+    state = request.app.state
+
+    async def run(reports: Path) -> dict[str, Any]:
+        return await anyio.to_process.run_sync(
+            preview_body, preview, state.settings, reports, cancellable=True, limiter=state.bulk_limiter
+        )
+
+    try:
+        return await run_watched(run, state.settings.worker_seconds)
+    except BrokenWorkerProcess:
+        raise Unavailable("The process that read the body is gone. Send it again.", code="bulk_crashed") from None
+
+
+@router.patch(
+    "/imports/{id}",
+    status_code=202,
+    response_model=ImportRead,
+    summary="Go on with the upload",
+    openapi_extra={"requestBody": docs.PART_BODY},
+    responses=docs.IMPORT_CONTINUED,
+)
 async def continue_import(
     id: UUID,  # noqa: A002 - the path's own word
     request: Request,
@@ -100,17 +177,27 @@ async def _answer(request: Request, id_: UUID) -> Response:
     settings: IngestionSettings = request.app.state.settings
     async with lend_connection(request) as connection:
         row = await repository.get_import(connection, id_)
-        errors = await repository.list_rejects(connection, id_, 0, _SHOWN_ERRORS)
+        found = await _read(connection, row)
     headers = upload_headers(row, settings) | {"Location": f"/imports/{id_}"}
     if request.method == "PATCH" and row["received_at"] is None:
         return Response(status_code=204, headers=headers)
-    return Response(_import_read(row, errors).model_dump_json(), 202, headers, "application/json")
+    return Response(found.model_dump_json(), 202, headers, "application/json")
 
 
-def _import_read(row: RowMapping, errors: Sequence[RowMapping]) -> ImportRead:
-    return ImportRead.model_validate(import_fields(row) | {"errors": [dict(error) for error in errors]})
+async def _read(connection: AsyncConnection, row: RowMapping) -> ImportRead:
+    errors = await repository.list_rejects(connection, row["id"], 0, _SHOWN_ERRORS)
+    reasons = await repository.list_reasons(connection, row["id"])
+    found = {"errors": list(map(dict, errors)), "error_groups": list(map(dict, reasons))}
+    return ImportRead.model_validate(import_fields(row) | found)
 
 
+@router.head(
+    "/imports/{id}",
+    status_code=204,
+    response_class=Response,
+    summary="Where to go on with the upload",
+    responses=docs.OFFSET_READ,
+)
 async def read_offset(id: UUID, request: Request, connection: ConnectionDep) -> Response:  # noqa: A002
     """Tell how much of the body is stored."""
     row = await repository.get_import(connection, id)
@@ -118,12 +205,22 @@ async def read_offset(id: UUID, request: Request, connection: ConnectionDep) -> 
     return Response(status_code=204, headers=headers)
 
 
+@router.get(
+    "/imports/{id}",
+    summary="How far it has come",
+    responses=docs.IMPORT_READ,
+)
 async def read_import(id: UUID, connection: ConnectionDep) -> ImportRead:  # noqa: A002
     """Return an import with its progress, its counts and its first errors."""
     row = await repository.get_import(connection, id)
-    return _import_read(row, await repository.list_rejects(connection, id, 0, _SHOWN_ERRORS))
+    return await _read(connection, row)
 
 
+@router.get(
+    "/imports",
+    summary="Imports, newest first",
+    responses=docs.IMPORTS_LISTED,
+)
 async def list_imports(
     request: Request,
     response: Response,
@@ -142,6 +239,13 @@ async def list_imports(
     return ImportList(items=items, next_cursor=next_cursor)
 
 
+@router.delete(
+    "/imports/{id}",
+    status_code=204,
+    response_class=Response,
+    summary="Stop it and forget it",
+    responses=docs.IMPORT_DELETED,
+)
 async def delete_import(id: UUID, request: Request, connection: ConnectionDep) -> Response:  # noqa: A002
     """Stop an import and forget it. Rows that are stored stay."""
     entry = Entry("ingestion_api", caller(request), Action.IMPORT_DELETED, [str(id)])
@@ -152,6 +256,12 @@ async def delete_import(id: UUID, request: Request, connection: ConnectionDep) -
     return Response(status_code=204)
 
 
+@router.get(
+    "/imports/{id}/rejects",
+    response_class=StreamingResponse,
+    summary="The rows that were rejected, and why",
+    responses=docs.REJECTS_READ,
+)
 async def read_rejects(id: UUID, request: Request) -> StreamingResponse:  # noqa: A002
     """Stream the rejected rows so far as NDJSON, in their order."""
     async with lend_connection(request) as connection:
@@ -172,71 +282,6 @@ def _line(row: RowMapping) -> bytes:
     return orjson.dumps(dict(row) | {"fields": fields}, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def add_import_endpoints(router: APIRouter) -> None:
+def add_import_endpoints(guarded: APIRouter) -> None:
     """Add the paths of imports."""
-    add = router.add_api_route
-    add(
-        "/imports",
-        create_import,
-        methods=["POST"],
-        tags=["imports"],
-        status_code=202,
-        response_model=ImportRead,
-        summary="Hand in a long file",
-        openapi_extra={"requestBody": docs.IMPORT_BODY},
-        responses=docs.IMPORT_MADE,
-    )
-    add(
-        "/imports",
-        list_imports,
-        tags=["imports"],
-        summary="Imports, newest first",
-        responses=docs.IMPORTS_LISTED,
-    )
-    # Before GET, which answers HEAD as well.
-    add(
-        "/imports/{id}",
-        read_offset,
-        methods=["HEAD"],
-        tags=["imports"],
-        status_code=204,
-        response_class=Response,
-        summary="Where to go on with the upload",
-        responses=docs.OFFSET_READ,
-    )
-    add(
-        "/imports/{id}",
-        read_import,
-        tags=["imports"],
-        summary="How far it has come",
-        responses=docs.IMPORT_READ,
-    )
-    add(
-        "/imports/{id}",
-        continue_import,
-        methods=["PATCH"],
-        tags=["imports"],
-        status_code=202,
-        response_model=ImportRead,
-        summary="Go on with the upload",
-        openapi_extra={"requestBody": docs.PART_BODY},
-        responses=docs.IMPORT_CONTINUED,
-    )
-    add(
-        "/imports/{id}",
-        delete_import,
-        methods=["DELETE"],
-        tags=["imports"],
-        status_code=204,
-        response_class=Response,
-        summary="Stop it and forget it",
-        responses=docs.IMPORT_DELETED,
-    )
-    add(
-        "/imports/{id}/rejects",
-        read_rejects,
-        tags=["imports"],
-        response_class=StreamingResponse,
-        summary="The rows that were rejected, and why",
-        responses=docs.REJECTS_READ,
-    )
+    guarded.include_router(router)

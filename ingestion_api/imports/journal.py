@@ -7,7 +7,7 @@ from uuid import UUID
 
 import psycopg
 
-from ingestion_api.imports.kept_rejects import StoredReject
+from ingestion_api.imports.rejects import StoredReject, to_storable
 
 _CHUNK = 'select data from import_chunks where import_id = %s and "offset" = %s'
 
@@ -53,7 +53,7 @@ def add_rejects(cursor: psycopg.Cursor[Any], id_: UUID, rejects: Iterable[Stored
     """Store rejected rows."""
     with cursor.copy(_REJECTS) as copy:
         for row, code, detail, fields in rejects:
-            copy.write_row((id_, row, _storable(code), _storable(detail), fields))
+            copy.write_row((id_, row, to_storable(code), to_storable(detail), fields))
 
 
 def start_anew(connection: psycopg.Connection, id_: UUID, owner: UUID) -> None:
@@ -70,9 +70,5 @@ def finish(cursor: psycopg.Cursor[Any], id_: UUID, owner: UUID) -> None:
 
 def fail(connection: psycopg.Connection, id_: UUID, owner: UUID, problem: dict[str, Any]) -> None:
     """Say why the import cannot go on."""
-    connection.execute(_END, ["failed", json.dumps(problem), id_, owner])
+    connection.execute(_END, ["failed", json.dumps(to_storable(problem)), id_, owner])
     connection.commit()
-
-
-def _storable(value: str) -> str:
-    return value.replace("\0", "\ufffd").encode(errors="replace").decode()

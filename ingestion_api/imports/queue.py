@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.web.problems import Problem
 from ingestion_api.bulk.store import Counts
+from ingestion_api.imports.rejects import to_storable
 from ingestion_api.imports.run import Claim
 
 _STEP_CHUNKS = 32
@@ -128,7 +129,7 @@ async def release_claim(engine: AsyncEngine, claim: Claim, *, crashed: bool) -> 
 
 async def give_up(engine: AsyncEngine, claim: Claim, problem: Problem) -> None:
     """End an import that cannot be run."""
-    values = {"id": claim.id, "owner": claim.owner, "problem": json.dumps(problem.as_dict())}
+    values = {"id": claim.id, "owner": claim.owner, "problem": json.dumps(to_storable(problem.as_dict()))}
     async with engine.begin() as connection:
         await connection.execute(_GIVE_UP, values)
 
@@ -136,7 +137,7 @@ async def give_up(engine: AsyncEngine, claim: Claim, problem: Problem) -> None:
 async def expire_uploads(engine: AsyncEngine, seconds: float, problem: Problem) -> int:
     """End the imports whose body has not grown for `seconds`; returns how many."""
     async with engine.begin() as connection:
-        values = {"seconds": seconds, "problem": json.dumps(problem.as_dict())}
+        values = {"seconds": seconds, "problem": json.dumps(to_storable(problem.as_dict()))}
         return (await connection.execute(_EXPIRE, values)).rowcount
 
 

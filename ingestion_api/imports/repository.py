@@ -4,12 +4,31 @@ from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, CursorResult, RowMapping, Text, cast, func, insert, null, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    CursorResult,
+    RowMapping,
+    Text,
+    cast,
+    func,
+    insert,
+    null,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.models import Import, ImportChunk, ImportReject, ImportState
 from core.web.keys import allowed_datasets
 from core.web.problems import NotFound
+
+_REASONS = text("""
+    select code, detail, count(*) as count, (array_agg("row" order by "row"))[1:5] as rows
+    from import_rejects where import_id = :id
+    group by code, detail order by count(*) desc, min("row") limit 20
+""")
 
 _UNFINISHED = (ImportState.RECEIVING, ImportState.WAITING, ImportState.RUNNING)
 
@@ -153,6 +172,11 @@ async def list_rejects(connection: AsyncConnection, id_: UUID, after_row: int, l
     query = select(ImportReject.row, ImportReject.code, ImportReject.detail, fields)
     query = query.where(ImportReject.import_id == id_, ImportReject.row > after_row)
     return (await connection.execute(query.order_by(ImportReject.row).limit(limit))).mappings().all()
+
+
+async def list_reasons(connection: AsyncConnection, id_: UUID) -> Sequence[RowMapping]:
+    """Return why the rows that are kept were rejected: each reason once, the commonest first; 20 at most."""
+    return (await connection.execute(_REASONS, {"id": id_})).mappings().all()
 
 
 def _changed(result: CursorResult[Any]) -> bool:

@@ -7,7 +7,7 @@ nothing twice.
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -18,22 +18,19 @@ from core.database import connect_in_thread
 from core.datasets import Datasets
 from core.models import ImportState
 from core.settings import DatabaseSettings
+from core.tables.decoding import decode
 from core.web.problems import Problem
 from ingestion_api.bulk.batches import Batch
-from ingestion_api.bulk.decoding import decode
 from ingestion_api.bulk.parameters import BulkParameters, make_upload
 from ingestion_api.bulk.process import prepare_process, tracing_for
-from ingestion_api.bulk.store import Counts, Cursor, Journal, store_bulk
+from ingestion_api.bulk.store import COUNTED, Counts, Cursor, Journal, store_bulk
 from ingestion_api.bulk.watch import report_each, reporting_to, waiting_for_postgres
 from ingestion_api.imports import journal
-from ingestion_api.imports.kept_rejects import KeptRejects, StoredReject
-from ingestion_api.imports.rejected_fields import to_json
+from ingestion_api.imports.rejects import KeptRejects, StoredReject, to_json
 from ingestion_api.settings import IngestionSettings
 
 # Postgres ends a long insert soon after the process that wanted it is gone.
 _OPTIONS = "-c client_connection_check_interval=5s"
-
-_COUNTED = ("received", "accepted", "duplicates", "rejected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +73,7 @@ def run_import(
     """
     prepare_process(settings)
     counts = Counts() if claim.parameters["on_error"] == "abort" else claim.counts
-    before = asdict(counts)
+    before = {name: getattr(counts, name) for name in COUNTED}
     state = None
     with (
         tracing_for(None),
@@ -86,7 +83,7 @@ def run_import(
         reporting_to(reports),
     ):
         state = _run(claim, datasets, settings, counts, connection, reader)
-    return Outcome(state, {name: getattr(counts, name) - before[name] for name in _COUNTED})
+    return Outcome(state, {name: getattr(counts, name) - before[name] for name in COUNTED})
 
 
 def _run(
@@ -147,7 +144,7 @@ def _make_journal(
         if os.getppid() != parent:
             raise ClaimLost
         rejects = list(kept.keep(_rejects(batch, keep_fields)))
-        values = asdict(counts) | {
+        values = {name: getattr(counts, name) for name in COUNTED} | {
             "id": claim.id,
             "owner": claim.owner,
             "last_row": batch.last_row,
@@ -174,7 +171,7 @@ def _rejects(batch: Batch, keep_fields: bool) -> Iterator[StoredReject]:
 
 def _without_counts(problem: Problem) -> dict[str, Any]:
     """The import has the counts and the rejected rows in other places."""
-    counted = {*_COUNTED, "errors"}
+    counted = {*COUNTED, "errors", "error_groups"}
     return {name: value for name, value in problem.as_dict().items() if name not in counted}
 
 

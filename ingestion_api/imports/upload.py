@@ -213,7 +213,7 @@ async def _pieces(request: Request, idle_seconds: float) -> AsyncIterator[bytes]
     """Yield the body in pieces of 1 MiB; also what is left of one that is cut short, before that is raised."""
     gathered = bytearray()
     try:
-        async for part in _parts(request, idle_seconds):
+        async for part in receive_parts(request, idle_seconds):
             gathered += part
             while len(gathered) >= _CHUNK_BYTES:
                 yield bytes(gathered[:_CHUNK_BYTES])
@@ -226,7 +226,13 @@ async def _pieces(request: Request, idle_seconds: float) -> AsyncIterator[bytes]
         yield bytes(gathered)
 
 
-async def _parts(request: Request, idle_seconds: float) -> AsyncIterator[bytes]:
+async def receive_parts(request: Request, idle_seconds: float) -> AsyncIterator[bytes]:
+    """Yield the body as it comes.
+
+    Raises:
+        BodyTimeout: nothing came for so long.
+        ClientDisconnect: the client is gone.
+    """
     stream = request.stream()
     while True:
         try:

@@ -1,118 +1,101 @@
 """The endpoints of single texts and of the queue: parse, delegate, return."""
 
-from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
 import orjson
 from anyio import to_thread
 from fastapi import Depends, FastAPI, Request, Response
-from sqlalchemy import RowMapping
 
 from core.datasets import Datasets, require_dataset
 from core.models import TextStatus
 from core.tracing.tracing import note_step, tracing
-from core.web.app import require_media_type
+from core.web.app import add_plain_route, check_query_string, query_is_checked, require_media_type
 from core.web.keys import Scope, is_dataset_allowed, require_dataset_allowed, require_scope
 from core.web.negotiation import Router
-from core.web.problems import Conflict, NotFound
+from core.web.openapi import Responses, answer, header, reference, refusals
+from core.web.problems import (
+    Conflict,
+    FieldError,
+    InvalidFields,
+    Malformed,
+    NotFound,
+    TooLarge,
+    Unavailable,
+    UnsupportedType,
+)
 from core.web.rate_limits import client_name
 from ingestion_api.bulk.endpoints import create_texts
 from ingestion_api.dependencies import ConnectionDep, DatasetParameter, DatasetsDep, read_body
-from ingestion_api.imports.endpoints import add_import_endpoints
 from ingestion_api.texts import documentation as docs
 from ingestion_api.texts import repository
-from ingestion_api.texts.schemas import BulkResult, Queue, Receipt, TextRead, TraceStep
+from ingestion_api.texts.schemas import TEXT_ID, BulkResult, Queue, Receipt, TextCreate, TextRead, trace_steps
 from ingestion_api.texts.submissions import NewText, parse_submission
-from ingestion_api.webhooks import receive_event
-
-_STEPS = ("received", "uploaded", "labelled")
-
-
-def trace_steps(row: RowMapping | dict[str, Any]) -> list[TraceStep]:
-    """Return the steps that have happened, of a row with `received_at`, `uploaded_at`, `labelled_at` and `status`.
-
-    In the order of their times: a text that was labelled, and uploaded again since, has its upload last.
-    """
-    times = sorted((row[f"{step}_at"], step) for step in _STEPS if row[f"{step}_at"] is not None)
-    waits = [None, *((later - earlier).total_seconds() for (earlier, _), (later, _) in pairwise(times))]
-    steps = [
-        TraceStep(step=step, at=at, seconds_since_previous=wait)
-        for (at, step), wait in zip(times, waits, strict=True)
-    ]
-    if row["status"] == "failed":
-        steps.append(TraceStep(step="failed", at=None, seconds_since_previous=None))
-    return steps
-
 
 _SHORT_BYTES = 4096
 _FORGOTTEN = "text_forgotten"
+_AWAY = Unavailable("The database is away.", code="database_unavailable")
+_UNKNOWN_LABEL = FieldError("unknown_label", 'label "1" is not one of toxic, non_toxic', pointer="/label")
+_UNKNOWN_DATASET = FieldError("unknown_dataset", 'dataset "spam" is not one of toxicity', parameter="dataset")
+_NO_UUID = FieldError("uuid_parsing", "Input should be a valid UUID", parameter="id")
+_DUPLICATE = {"id": TEXT_ID, "status": "pending", "duplicate": True}
+_LOCATION = {"Location": header("Where the text is.", f"/texts/{TEXT_ID}")}
+_STORED: Responses = {
+    200: answer("The text was already stored.", _DUPLICATE, model=Receipt, headers=_LOCATION),
+    201: {"description": "The text is stored.", "headers": _LOCATION},
+}
+
+router = Router(dependencies=[Depends(require_scope(Scope.INGEST)), Depends(query_is_checked)])
+router.add_api_route(
+    "/texts/bulk",
+    create_texts,
+    methods=["POST"],
+    tags=["texts"],
+    response_model=BulkResult,
+    summary="Send many texts",
+    openapi_extra={"requestBody": docs.BULK_BODY},
+    responses=docs.BULK_STORED,
+)
 
 
-def add_endpoints(app: FastAPI) -> None:
-    """Add all data paths. `POST /texts` comes first, without dependencies: each costs as much as the check."""
-    app.add_api_route(
+def add_create_text(app: FastAPI) -> None:
+    """Add `POST /texts`, without FastAPI's dependencies."""
+    add_plain_route(
+        app,
         "/texts",
         create_text,
         methods=["POST"],
         tags=["texts"],
         status_code=201,
         response_model=Receipt,
-        summary="Hand in a text",
-        openapi_extra={"requestBody": docs.TEXT_BODY},
-        responses=docs.TEXT_CREATED,
-    )
-    guarded = Router(dependencies=[Depends(require_scope(Scope.INGEST))])
-    guarded.add_api_route(
-        "/texts/bulk",
-        create_texts,
-        methods=["POST"],
-        tags=["texts"],
-        response_model=BulkResult,
-        summary="Hand in many texts",
-        openapi_extra={"requestBody": docs.BULK_BODY},
-        responses=docs.BULK_STORED,
-    )
-    guarded.add_api_route(
-        "/texts/{id}",
-        read_text,
-        tags=["texts"],
-        summary="How far a text has come",
-        responses=docs.TEXT_READ,
-    )
-    guarded.add_api_route(
-        "/queue",
-        read_queue,
-        tags=["operations"],
-        summary="How much waits where",
-        responses=docs.QUEUE_READ,
-    )
-    add_import_endpoints(guarded)
-    app.include_router(guarded)
-    # Without a key: the signature is one.
-    app.add_api_route(
-        "/webhooks/argilla",
-        receive_event,
-        methods=["POST"],
-        tags=["operations"],
-        status_code=204,
-        response_class=Response,
-        summary="Take an event of Argilla's",
-        openapi_extra=docs.EVENT,
-        responses=docs.EVENT_TAKEN,
+        summary="Send a text",
+        openapi_extra={
+            "requestBody": {"required": True, "content": {"application/json": {"schema": reference(TextCreate)}}}
+        },
+        responses=_STORED
+        | refusals(
+            Malformed("Invalid JSON: EOF while parsing a string at line 1 column 11.", code="malformed_json"),
+            Conflict("This text was forgotten on request. It cannot be stored again.", code=_FORGOTTEN),
+            TooLarge("The text is longer than 65536 bytes of UTF-8.", code="text_too_large"),
+            UnsupportedType("Send the body as Content-Type: application/json."),
+            InvalidFields([_UNKNOWN_LABEL]),
+            Unavailable("The intake is full. Send the text again.", code="intake_full"),
+            scope="ingest",
+        ),
     )
 
 
 async def create_text(request: Request) -> Response:
-    """Answer once the text is stored. The same text again answers 200 with the first one's id: send it at will."""
+    """Respond after the text is committed. Repeating a request is safe: it returns 200 and the same id."""
     state = request.app.state
     state.key_ring.admit(request, Scope.INGEST)
+    check_query_string(request)
     require_media_type(request, "application/json")
     row = await _parse(await read_body(request), state.datasets)
     require_dataset_allowed(row.dataset)
     stored = await state.intake.store(row, client_name(request.scope))
     if stored.status == TextStatus.FORGOTTEN:
-        raise Conflict("This text was forgotten on request, and is not taken again.", code=_FORGOTTEN)
+        raise Conflict("This text was forgotten on request. It cannot be stored again.", code=_FORGOTTEN)
     if tracing.on:
         note_step(request.scope, "receive", row.id, dataset=row.dataset, duplicate=stored.duplicate)
     receipt = {"id": row.id, "status": stored.status, "duplicate": stored.duplicate}
@@ -125,14 +108,21 @@ async def create_text(request: Request) -> Response:
 
 
 async def _parse(body: bytes, datasets: Datasets) -> NewText:
-    # To enrich a long text may take a second; others go on meanwhile.
+    # Enriching a long text may take a second: do not block other requests.
     if len(body) > _SHORT_BYTES and any(dataset.enriches for dataset in datasets.values()):
         return await to_thread.run_sync(parse_submission, body, datasets)
     return parse_submission(body, datasets)
 
 
+@router.get(
+    "/texts/{id}",
+    tags=["texts"],
+    summary="Show a text and its status",
+    response_description="The text with its status and times.",
+    responses=refusals(NotFound(f"There is no text {TEXT_ID}."), InvalidFields([_NO_UUID]), _AWAY, scope="ingest"),
+)
 async def read_text(id: UUID, connection: ConnectionDep) -> TextRead:  # noqa: A002 - the path's own word
-    """Return a text with its status, times and near twins."""
+    """Return a text with its status, times and near duplicates."""
     row = await repository.get_text_or_none(connection, id)
     if row is None or not is_dataset_allowed(row["dataset"]):
         raise NotFound(f"There is no text {id}.")
@@ -143,10 +133,17 @@ async def read_text(id: UUID, connection: ConnectionDep) -> TextRead:  # noqa: A
     return TextRead.model_validate({**row, "trace": trace_steps(row), "near_duplicates": near_duplicates})
 
 
+@router.get(
+    "/queue",
+    tags=["operations"],
+    summary="Show how many texts wait",
+    response_description="Counts of texts by status, and alerts.",
+    responses=refusals(InvalidFields([_UNKNOWN_DATASET]), _AWAY, scope="ingest"),
+)
 async def read_queue(
     request: Request, connection: ConnectionDep, datasets: DatasetsDep, dataset: DatasetParameter = None
 ) -> Queue:
-    """Count texts by status, and list alerts (blocked jobs): of one dataset, or of all that the key may use."""
+    """Count the texts by status, and list alerts: of one dataset, or of all datasets that the key may use."""
     if dataset is not None:
         require_dataset(dataset, datasets)
         require_dataset_allowed(dataset)

@@ -1,6 +1,6 @@
 """Group commit: submissions that arrive together are stored by one transaction, and acknowledged when it commits.
 
-Nobody waits for a timer: a batch is what has gathered while the one before was being committed.
+There is no timer: a batch is what has arrived while the previous one was committed.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from core.settings import DatabaseSettings
 from core.web.problems import Problem, ShareExceeded, Unavailable
 from ingestion_api import metrics
 from ingestion_api.settings import IngestionSettings
-from ingestion_api.texts.repository import INTAKE, Stored, insert_texts
+from ingestion_api.texts.repository import INTAKE, StoreResult, insert_texts
 from ingestion_api.texts.submissions import NewText
 
 log = structlog.get_logger()
@@ -27,7 +27,7 @@ log = structlog.get_logger()
 class _Waiting:
     row: NewText
     client: str
-    stored: asyncio.Future[Stored]
+    stored: asyncio.Future[StoreResult]
 
 
 class Intake:
@@ -45,9 +45,9 @@ class Intake:
         self._queued: dict[str, int] = {}  # texts in the queue by client
         self._most_queued = max(1, math.ceil(settings.waiting_limit * client_share))
         metrics.WAITING_LIMIT.set(settings.waiting_limit)
-        self._task = asyncio.create_task(self._commit_for_ever())
+        self._task = asyncio.create_task(self._commit_batches())
 
-    async def store(self, row: NewText, client: str) -> Stored:
+    async def store(self, row: NewText, client: str) -> StoreResult:
         """Store one text that a client sent; returns once it is committed.
 
         Raises:
@@ -72,7 +72,7 @@ class Intake:
             raise Unavailable("Storing took too long. Send the text again.", code="database_slow") from None
 
     async def close(self) -> None:
-        """Stop; requests that still wait are told to come again."""
+        """Stop; waiting requests get 503."""
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
@@ -80,7 +80,7 @@ class Intake:
         while not self._queue.empty():
             _fail([self._queue.get_nowait()], Unavailable("The service is stopping.", code="stopping"))
 
-    async def _commit_for_ever(self) -> None:
+    async def _commit_batches(self) -> None:
         while True:
             batch = await self._gather()
             try:
@@ -95,14 +95,14 @@ class Intake:
                 _fail(batch, Unavailable("The database is away.", code="database_unavailable"))
             except Exception:
                 await self._disconnect()
-                # Whatever it was, these requests must be answered and the next batch must go on.
+                # Respond to these requests whatever has failed, and continue with the next batch.
                 log.exception("intake.commit_crashed", texts=len(batch))
                 _fail(batch, Problem("Storing failed for a reason that is logged here."))
             else:
                 _acknowledge(batch, stored)
 
     async def _gather(self) -> list[_Waiting]:
-        """Wait for a submission; take all that have gathered, without those whose client has given up."""
+        """Wait for a submission; return all that have arrived, without those whose client has given up."""
         batch: list[_Waiting] = []
         while not batch:
             candidates = [await self._queue.get()]
@@ -121,7 +121,7 @@ class Intake:
             else:
                 del self._queued[waiting.client]
 
-    async def _commit(self, rows: list[NewText]) -> list[Stored]:
+    async def _commit(self, rows: list[NewText]) -> list[StoreResult]:
         metrics.COMMIT_TEXTS.observe(len(rows))
         if self._connection is not None:
             try:
@@ -129,7 +129,7 @@ class Intake:
             except psycopg.OperationalError:
                 if not self._connection.broken:
                     raise
-                # Postgres was restarted since the last batch, maybe. Storing twice changes nothing.
+                # Postgres may have been restarted since the last batch. Storing twice changes nothing.
                 await self._disconnect()
         self._connection = await connect(self._database, INTAKE)
         return await insert_texts(self._connection, rows, self._datasets)
@@ -140,7 +140,7 @@ class Intake:
             await connection.close()
 
 
-def _acknowledge(batch: list[_Waiting], stored: list[Stored]) -> None:
+def _acknowledge(batch: list[_Waiting], stored: list[StoreResult]) -> None:
     for waiting, outcome in zip(batch, stored, strict=True):
         metrics.SUBMISSIONS.labels("duplicate" if outcome.duplicate else "accepted").inc()
         if not waiting.stored.done():

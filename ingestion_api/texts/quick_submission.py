@@ -1,7 +1,7 @@
-"""A submission as most are, read and checked in one go: four times as fast as `schemas.TextCreate`.
+"""Fast path for typical submissions: msgspec reads and checks them four times as fast as `schemas.TextCreate`.
 
-What is unusual in any way is left to `TextCreate`, which takes it or says what is wrong. So this may refuse
-anything, but must not take what `TextCreate` refuses.
+Anything unusual is left to `TextCreate`, which accepts it or reports the errors. So this may refuse anything, but
+must not accept what `TextCreate` refuses.
 """
 
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from core.datasets import DEFAULT_DATASET, Datasets
+from core.text_identity import is_visible
 from ingestion_api.texts.schemas import METADATA_CHARACTERS
 
 _Line = Annotated[str, Meta(min_length=1, max_length=1000)]
@@ -22,7 +23,7 @@ _Metadata = Annotated[dict[_MetadataName, _MetadataValue], Meta(max_length=100)]
 
 
 class QuickSubmission(Struct, forbid_unknown_fields=True, gc=False):
-    """The fields of `TextCreate`; whether the dataset has the label is still to be checked."""
+    """The fields of `TextCreate`; `fits` checks whether the dataset has the label."""
 
     text: str
     dataset: str | None = None
@@ -37,8 +38,8 @@ _decode = msgspec.json.Decoder(QuickSubmission).decode
 
 
 def read_quickly(body: bytes) -> QuickSubmission | None:
-    """Return the submission, or None where it has to be looked at more closely."""
-    if rb"\u0000" in body:  # the only way in which JSON can hold a NUL character
+    """Return the submission, or None if `TextCreate` has to decide."""
+    if rb"\u0000" in body:  # the only form of a NUL character in JSON
         return None
     try:
         return _decode(body)
@@ -47,7 +48,7 @@ def read_quickly(body: bytes) -> QuickSubmission | None:
 
 
 def convert_quickly(fields: dict[str, Any]) -> QuickSubmission | None:
-    """Return the submission that these values are, or None where it has to be looked at more closely."""
+    """Return the submission with these values, or None if `TextCreate` has to decide."""
     try:
         submission = msgspec.convert(fields, QuickSubmission)
         words = "\n".join(_words(submission))
@@ -69,8 +70,8 @@ def _words(submission: QuickSubmission) -> Iterator[str]:
 
 
 def fits(submission: QuickSubmission, datasets: Datasets) -> bool:
-    """Check what the decoder cannot: the text is not blank, the dataset is known and has the label."""
+    """Check what the decoder cannot: the text is visible, the dataset is known and has the label."""
     dataset = datasets.get(DEFAULT_DATASET if submission.dataset is None else submission.dataset)
-    if dataset is None or not submission.text or submission.text.isspace():
+    if dataset is None or not is_visible(submission.text):
         return False
     return submission.label is None or submission.label in dataset.labels

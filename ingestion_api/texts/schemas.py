@@ -1,7 +1,8 @@
-"""What travels on the wire."""
+"""Request and response models, with their examples."""
 
 import math
 from datetime import datetime
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -16,29 +17,80 @@ from pydantic import (
     ValidationInfo,
     WithJsonSchema,
 )
+from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
+from sqlalchemy import RowMapping
 from typing_extensions import TypedDict
 
 from core.datasets import DEFAULT_DATASET, Datasets, Redactable
-from core.web.openapi import DATASET_NAME, LABEL_NAME, NOT_BLANK, WITHOUT_NUL
+from core.text_identity import is_visible
+from core.web.openapi import DATASET_NAME, LABEL_NAME, VISIBLE, WITHOUT_NUL
+from core.web.problems import quoted
 
-ROW_BYTES = 1024 * 1024
 METADATA_CHARACTERS = 8000
 
 
+TEXT_ID = "d4a7c5f0-7f0e-8c55-9a3e-0f3d6d9f1c2b"
+_TEXT_READ: JsonDict = {
+    "id": TEXT_ID,
+    "dataset": "toxicity",
+    "text": "You are all idiots.",
+    "claimed_label": "toxic",
+    "score": 0.93,
+    "source": "forum",
+    "external_id": "post-17",
+    "metadata": {"thread": 4},
+    "enrichment": {"language": {"code": "en", "confidence": 0.91}},
+    "status": "labelled",
+    "received_at": "2026-11-01T08:30:00.000000Z",
+    "uploaded_at": "2026-11-01T08:30:02.501200Z",
+    "labelled_at": "2026-11-02T09:12:44.120934Z",
+    "attempts": 1,
+    "last_error": None,
+    "near_duplicates": [{"id": "0c5a6e1b-9a43-8d1c-8f52-7d2b1e9a4c10", "similarity": 0.86}],
+    "trace": [
+        {"step": "received", "at": "2026-11-01T08:30:00.000000Z", "seconds_since_previous": None},
+        {"step": "uploaded", "at": "2026-11-01T08:30:02.501200Z", "seconds_since_previous": 2.5012},
+        {"step": "labelled", "at": "2026-11-02T09:12:44.120934Z", "seconds_since_previous": 88961.619734},
+    ],
+}
+_QUEUE: JsonDict = {
+    "pending": 120,
+    "uploading": 250,
+    "uploaded": 4100,
+    "failed": 2,
+    "near_duplicates": 0,
+    "oldest_pending_seconds": 1.25,
+    "open_records": 900,
+    "alerts": [
+        {
+            "dataset": "toxicity",
+            "code": "argilla_key_unknown",
+            "reason": "PUT /api/v1/datasets/…/records/bulk: Argilla answered 401: it does not know the "
+            "key in ARGILLA_API_KEY. Set ARGILLA_API_KEY to the key of an owner, …",
+            "since": "2026-11-01T08:30:00.000000Z",
+        }
+    ],
+}
+
+
+def _shown_as(example: JsonDict) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [example]})
+
+
 def _storable(value: str) -> str:
-    """Refuse what Postgres cannot store."""
+    """Refuse text that Postgres cannot store."""
     if "\0" in value:
-        raise PydanticCustomError("nul_character", "must not hold NUL characters")
+        raise PydanticCustomError("nul_character", "must not have NUL characters")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise PydanticCustomError("lone_surrogate", "must not hold lone surrogates") from None
+        raise PydanticCustomError("lone_surrogate", "must not have lone surrogates") from None
     return value
 
 
 def _metadata_value(value: Any) -> bool | int | float | str:
-    """Refuse what Argilla would take but never index, so that no annotator would see the record."""
+    """Refuse values that Argilla would accept but not index: annotators would never see the record."""
     match value:
         case bool():
             return value
@@ -54,19 +106,20 @@ def _metadata_value(value: Any) -> bool | int | float | str:
     )
 
 
-def _not_blank(value: str) -> str:
-    if not value.strip():
-        raise PydanticCustomError("empty_text", "must hold more than white space")
+def _visible(value: str) -> str:
+    if not is_visible(value):
+        raise PydanticCustomError("empty_text", "must have at least one visible character")
     return value
 
 
 def _known_dataset(value: str, info: ValidationInfo[Datasets]) -> str:
     if value not in info.context:
-        raise PydanticCustomError("unknown_dataset", f"must be one of: {', '.join(info.context)}")
+        known = ", ".join(info.context)
+        raise PydanticCustomError("unknown_dataset", f"dataset {quoted(value)} is not one of {known}")
     return value
 
 
-# Many clients write null for what they leave out.
+# Many clients send null for a missing value.
 def _null_is_default_dataset(value: Any) -> Any:
     return DEFAULT_DATASET if value is None else value
 
@@ -76,10 +129,11 @@ def _null_is_empty(value: Any) -> Any:
 
 
 def _known_label(value: str, info: ValidationInfo[Datasets]) -> str:
-    # Where the dataset itself is wrong there is nothing to hold the label against.
+    # An unknown dataset has no labels to compare with.
     dataset = info.context.get(info.data.get("dataset", ""))
     if dataset and value not in dataset.labels:
-        raise PydanticCustomError("unknown_label", f"must be one of: {', '.join(dataset.labels)}")
+        known = ", ".join(dataset.labels)
+        raise PydanticCustomError("unknown_label", f"label {quoted(value)} is not one of {known}")
     return value
 
 
@@ -93,7 +147,7 @@ MetadataValue = Annotated[
     bool | int | float | str,
     PlainValidator(_metadata_value, json_schema_input_type=bool | _Integer | _Number | _Words),
 ]
-# As JSON schema pydantic would let a pattern of names say which values are checked, not which names are allowed.
+# Written out: in pydantic's own schema a pattern of names chooses the values to check, and allows other names.
 _METADATA_SCHEMA = {
     "type": "object",
     "maxProperties": 100,
@@ -123,10 +177,10 @@ class TextCreate(BaseModel):
         },
     )
 
-    text: Annotated[str, AfterValidator(_storable), AfterValidator(_not_blank)] = Field(
-        description="The text; at most 64 KiB in UTF-8.", json_schema_extra={"pattern": NOT_BLANK}
+    text: Annotated[str, AfterValidator(_storable), AfterValidator(_visible)] = Field(
+        description="The text; at most 64 KiB in UTF-8.", json_schema_extra={"pattern": VISIBLE}
     )
-    # Before the label, whose check needs it; checked also where it is left out.
+    # Before `label`, whose check needs it. Validated also if it is missing.
     dataset: Annotated[
         str,
         AfterValidator(_known_dataset),
@@ -136,49 +190,64 @@ class TextCreate(BaseModel):
         None, description="The sender's claim: one of the dataset's labels."
     )
     score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
-        None, description="How sure the sender is of the claim."
+        None, description="The sender's confidence in the claim."
     )
     source: Line | None = Field(None, description="Where the text comes from.")
     external_id: Line | None = Field(None, description="The sender's own name for the text.")
     metadata: Metadata = Field(default_factory=dict, description="Shown to annotators beside the text.")
 
 
-# `near_duplicate`: not shown to annotators, who are asked for its near twin; see "Enrichment" in the guide.
+# `near_duplicate`: not shown to annotators, who get its near duplicate; see "Enrichment" in the guide.
+_STEPS = ("received", "uploaded", "labelled")
 ShownStatus = Literal["pending", "uploaded", "labelled", "failed", "near_duplicate"]
 
 
 class Receipt(BaseModel):
     """The answer to a submission: the text is stored."""
 
+    model_config = _shown_as({"id": TEXT_ID, "status": "pending", "duplicate": False})
+
     id: UUID
     status: ShownStatus
-    duplicate: bool = Field(description="Whether the text was there before.")
+    duplicate: bool = Field(description="Whether the text was already stored.")
 
 
 class TraceStep(BaseModel):
-    """One step of a text's way."""
+    """One step of a text from its receipt to its label."""
 
     step: Literal["received", "uploaded", "labelled", "failed"]
-    at: datetime | None = Field(description="Null for `failed`, whose time is not kept.")
-    seconds_since_previous: float | None = Field(
-        description="Null for the first step, and where a time is not kept."
-    )
+    at: datetime | None = Field(description="Null for `failed`: its time is not stored.")
+    seconds_since_previous: float | None = Field(description="Null for the first step, and for `failed`.")
+
+
+def trace_steps(row: RowMapping | dict[str, Any]) -> list[TraceStep]:
+    """Return the steps so far, in the order of their times, of a row with the columns of `TextRead`.
+
+    A text that was labelled and then uploaded again has its upload last.
+    """
+    times = sorted((row[f"{step}_at"], step) for step in _STEPS if row[f"{step}_at"] is not None)
+    waits = [None, *((later - earlier).total_seconds() for (earlier, _), (later, _) in pairwise(times))]
+    steps = [
+        TraceStep(step=step, at=at, seconds_since_previous=wait)
+        for (at, step), wait in zip(times, waits, strict=True)
+    ]
+    if row["status"] == "failed":
+        steps.append(TraceStep(step="failed", at=None, seconds_since_previous=None))
+    return steps
 
 
 class Language(BaseModel):
-    """The language of a text, as a detector sees it."""
+    """The detected language of a text."""
 
-    code: str = Field(description="BCP 47, like `en`; `und` where the text is too short or nobody can tell.")
-    confidence: float = Field(description="How sure the detector is, 0 to 1.")
+    code: str = Field(description="BCP 47, like `en`; `und` if the text is too short or its language uncertain.")
+    confidence: float = Field(description="Confidence of the detector, 0 to 1.")
 
 
 class Enrichment(TypedDict, total=False):
-    """What was found at intake, as far as the dataset asks for it."""
+    """Results of the enrichment steps that the dataset has switched on."""
 
     language: Language
-    redacted: Annotated[
-        dict[Redactable, int], Field(description="What was taken out before storing: numbers by kind.")
-    ]
+    redacted: Annotated[dict[Redactable, int], Field(description="Number of redacted items by kind.")]
 
 
 class NearTwin(BaseModel):
@@ -189,7 +258,9 @@ class NearTwin(BaseModel):
 
 
 class TextRead(BaseModel):
-    """A text, and how far it has come."""
+    """A text with its status and times."""
+
+    model_config = _shown_as(_TEXT_READ)
 
     id: UUID
     dataset: str
@@ -211,7 +282,7 @@ class TextRead(BaseModel):
 
 
 class Alert(BaseModel):
-    """What an operator has to do, so that the work on a dataset goes on."""
+    """A problem that blocks work on a dataset until an operator acts."""
 
     dataset: str
     code: str
@@ -220,15 +291,19 @@ class Alert(BaseModel):
 
 
 class Queue(BaseModel):
-    """How much waits where."""
+    """How many texts wait, and what blocks them."""
+
+    model_config = _shown_as(_QUEUE)
 
     pending: int = Field(description="Texts that wait for their upload.")
-    uploading: int = Field(description="Texts claimed by an uploader just now.")
+    uploading: int = Field(description="Texts that an uploader has claimed.")
     uploaded: int = Field(description="Texts that annotators can see, or have answered.")
     failed: int = Field(description="Texts that Argilla refused.")
-    near_duplicates: int = Field(description="Texts that are held, since annotators are asked for a near twin.")
-    oldest_pending_seconds: float | None = Field(description="Age of the oldest pending text; null without one.")
-    open_records: int = Field(description="Uploaded texts that want more answers.")
+    near_duplicates: int = Field(description="Texts held back because annotators get a near duplicate.")
+    oldest_pending_seconds: float | None = Field(
+        description="Age of the oldest pending text, without gold texts; null if none waits."
+    )
+    open_records: int = Field(description="Uploaded texts that need more answers.")
     alerts: list[Alert] = Field(
         description="Jobs and forget requests that are blocked until an operator acts; normally empty."
     )
@@ -242,11 +317,21 @@ class RowError(BaseModel):
     detail: str
 
 
+class ErrorGroup(BaseModel):
+    """Rows that were rejected for the same reason."""
+
+    code: str
+    detail: str
+    count: int
+    rows: list[int] = Field(description="The first 5.")
+
+
 class BulkResult(BaseModel):
-    """What became of a bulk upload: accepted + duplicates + rejected = received."""
+    """The result of a bulk upload: accepted + duplicates + rejected = received."""
 
     received: int
     accepted: int
     duplicates: int
     rejected: int
     errors: list[RowError] = Field(description="The first 100.")
+    error_groups: list[ErrorGroup] = Field(description="Each reason once, the commonest first; 20 at most.")

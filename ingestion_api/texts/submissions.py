@@ -1,4 +1,4 @@
-"""From what a client sent to a row that can be stored, or every reason why not."""
+"""Turns a submission into a row that can be stored, or reports everything that is wrong with it."""
 
 from typing import Any
 from uuid import UUID
@@ -16,7 +16,7 @@ from ingestion_api.enrichment.enrich import enrich
 from ingestion_api.texts.quick_submission import QuickSubmission, convert_quickly, fits, read_quickly
 from ingestion_api.texts.schemas import TextCreate
 
-# Of a submission, or of its metadata: a client that sends more is told that alone.
+# A submission, or metadata, with more fields gets this one error instead of one for each field.
 _MOST_FIELDS = 1000
 
 
@@ -35,7 +35,7 @@ class NewText(Struct, frozen=True, gc=False):
 
     @property
     def id(self) -> UUID:
-        """The key as it is shown."""
+        """The key as a UUID."""
         return UUID(bytes=self.key)
 
 
@@ -58,7 +58,7 @@ def parse_submission(body: bytes, datasets: Datasets) -> NewText:
 
 
 def check_fields(fields: Any, datasets: Datasets) -> NewText:
-    """Read a submission from values that are decoded already; raises as `parse_submission` does."""
+    """Read a submission from decoded values; raises the same errors as `parse_submission`."""
     quick = fields if isinstance(fields, QuickSubmission) else convert_quickly(fields)
     if quick and fits(quick, datasets):
         return _to_row(quick, datasets)
@@ -76,11 +76,11 @@ def _read_or_none(body: bytes) -> Any:
     try:
         return from_json(body)
     except ValueError:
-        return None  # the model tells what is wrong
+        return None  # the model reports the error
 
 
 def _refuse_very_many_fields(fields: Any) -> None:
-    """Refuse what would take pydantic seconds: it makes an error of each of a hundred thousand wrong fields."""
+    """Refuse very many fields: pydantic would take seconds to report each of them."""
     if not isinstance(fields, dict):
         return
     for value, pointer in ((fields, ""), (fields.get("metadata"), "/metadata")):
@@ -111,9 +111,9 @@ def _to_row(submission: TextCreate | QuickSubmission, datasets: Datasets) -> New
 
 def _to_enriched_row(submission: TextCreate | QuickSubmission, text: str, name: str, dataset: Dataset) -> NewText:
     fields = enrich(submission, text, dataset)
-    _check_length(fields.text)  # a placeholder may be longer than what it stands for
+    _check_length(fields.text)  # a placeholder may be longer than what it replaces
     return NewText(
-        # Of what is stored: the id tells nothing about what was taken out.
+        # Of the redacted text, so that the id reveals nothing about what was redacted.
         text_key(name, fields.text),
         name,
         fields.text,

@@ -19,7 +19,7 @@ from load_testing.compare.losses import fate_of
 from load_testing.compare.platforms import Platform, running
 from load_testing.compare.results import Row, Step, failure_rows, step_row, write_rows
 from load_testing.compare.trials import send_again, take_argilla_away, warm_up
-from local_stack.errors import StackError
+from local_stack import StackError
 
 _HERE = Path(__file__).parent
 _KINDS = {"serving": "LabelReader", "ingestion": "TextSender"}

@@ -3,7 +3,7 @@
 from collections import Counter
 from functools import cache
 
-from load_testing.comment_texts import submission
+from load_testing.users.comment_texts import submission
 
 EACH = 100
 LABELS = ("toxic", "non_toxic")

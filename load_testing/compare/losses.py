@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from load_testing.comment_texts import submission
+from load_testing.users.comment_texts import submission
 
 
 class Sent(NamedTuple):

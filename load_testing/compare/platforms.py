@@ -9,8 +9,8 @@ import psycopg
 from rich.console import Console
 
 from load_testing.compare.labelled_texts import labelled_texts
+from load_testing.targets import holds_within
 from load_testing.version_1.running import put_labelled, running_version_1, stored_texts
-from load_testing.waiting import holds_within
 from local_stack.components.postgres import argilla_database_url
 from local_stack.progress import display_for
 from local_stack.stack import Stack

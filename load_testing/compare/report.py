@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from load_testing.compare.results import Row
-from load_testing.svg import Axis, plot
+from load_testing.reports.svg import Axis, plot
 
 KINDS = {"ingestion": "POST of single texts", "serving": "GET of 100 or 200 labelled texts"}
 _VERSIONS = ("1", "2")

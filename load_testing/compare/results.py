@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from load_testing.compare.losses import Sent
-from load_testing.percentiles import percentiles
-from load_testing.requests_file import Request, read_requests
+from load_testing.reports.percentiles import percentiles
+from load_testing.reports.summaries import Request, read_requests
 
 Row = dict[str, Any]
 _MOST_REASONS = 5

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from load_testing.comment_texts import submission
 from load_testing.compare.losses import Sent
 from load_testing.compare.platforms import Platform
 from load_testing.compare.versions import VERSIONS
+from load_testing.users.comment_texts import submission
 
 TEXTS = 20
 _OUTAGE_SEED = "outage"

@@ -17,13 +17,13 @@ from locust.env import Environment
 # Locust puts this folder on the path, not the project's.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from load_testing import options
-from load_testing.answers import expect
-from load_testing.checked_user import CheckedUser, note_request
-from load_testing.comment_texts import submission
 from load_testing.compare.labelled_texts import labelled_texts
 from load_testing.compare.versions import VERSIONS
-from load_testing.journal import begin, journal
+from load_testing.users import options
+from load_testing.users.answers import expect
+from load_testing.users.checked_user import CheckedUser, note_request
+from load_testing.users.comment_texts import submission
+from load_testing.users.run_journal import begin, journal
 
 _VERSION = VERSIONS[os.environ.get("VERSION") or "2"]
 _EXPECTED = {what: {row for row in labelled_texts() if what in ("all", row[1])} for what in _VERSION.reads}

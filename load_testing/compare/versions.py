@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from load_testing.answers import Answer, expect
 from load_testing.compare.labelled_texts import EACH, LABELS
-from load_testing.ingestion_checks import check_stored
+from load_testing.users.answers import Answer, expect
+from load_testing.users.ingestion_checks import check_stored
 
 Rows = list[dict[str, Any]]
 

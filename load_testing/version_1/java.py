@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-from local_stack.errors import StackError
+from local_stack import StackError
 
 OLDEST = 17
 # Java's word boundaries in Thai; a runtime that was made small lacks them, and the plugin does not load.

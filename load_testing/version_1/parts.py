@@ -8,13 +8,12 @@ from pathlib import Path
 
 from load_testing.bench.peer_environment import install
 from load_testing.version_1.java import find_java
-from local_stack.components.environment import server_environment, without_proxy_for_loopback
+from local_stack import StackError
 from local_stack.components.opensearch import STEP as OPENSEARCH_FILES
 from local_stack.components.opensearch import is_opensearch_ready, opensearch_command, opensearch_url
-from local_stack.components.probe import answers_ok
-from local_stack.errors import StackError
+from local_stack.components.server_tools import answers_ok, server_environment, without_proxy_for_loopback
 from local_stack.plan import Context, Service, Step
-from local_stack.process import Command, run_to_end
+from local_stack.processes.guarded import Command, run_to_end
 
 SERVICES_FOLDER = Path(__file__).with_name("services")
 WORKSPACE = "annotation"

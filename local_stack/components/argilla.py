@@ -9,14 +9,13 @@ import psutil
 import psycopg
 from psycopg import sql
 
-from local_stack.argilla_environment import STEP_NAME, argilla_python, environment_key, install_argilla
-from local_stack.components.environment import server_environment
 from local_stack.components.opensearch import opensearch_url
 from local_stack.components.postgres import ARGILLA_DATABASE, argilla_database_url
-from local_stack.components.probe import answers_ok
 from local_stack.components.redis import redis_url
+from local_stack.components.server_tools import answers_ok, server_environment
+from local_stack.packages.environments import STEP_NAME, argilla_python, environment_key, install_argilla
 from local_stack.plan import Context, Service, Step
-from local_stack.process import Command, run_to_end
+from local_stack.processes.guarded import Command, run_to_end
 
 WORKSPACE = "annotation"
 _SETUP = Path(__file__).with_name("argilla_setup.py")

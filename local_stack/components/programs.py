@@ -5,11 +5,10 @@ import sys
 from pathlib import Path
 
 from local_stack.components.argilla import WORKSPACE
-from local_stack.components.environment import without_proxy_for_loopback
 from local_stack.components.postgres import database_url
-from local_stack.components.probe import answers_ok
+from local_stack.components.server_tools import answers_ok, without_proxy_for_loopback
 from local_stack.plan import Context, Service, Step
-from local_stack.process import Command, run_to_end
+from local_stack.processes.guarded import Command, run_to_end
 
 _MIGRATION = "platform_database"
 _PROJECT = Path(__file__).parents[2]
@@ -30,12 +29,23 @@ def program_environment(context: Context) -> dict[str, str]:
         "INGESTION_PORT": str(settings.ingestion_port),
         "SERVING_HOST": "127.0.0.1",
         "SERVING_PORT": str(settings.serving_port),
+        "SERVING_URL": settings.serving_url,
+        "HTTP_CORS_ORIGINS": _cors_origins(settings.ingestion_port, settings.serving_port),
+        "PAGE_INGESTION_URL": settings.ingestion_url,
+        "PAGE_SERVING_URL": settings.serving_url,
+        "PAGE_ARGILLA_URL": settings.argilla_url,
         "UPLOADER_HOST": "127.0.0.1",
         "UPLOADER_PORT": str(settings.uploader_port),
         "DATA_DIR": str(settings.data_dir),
         "REQUIRE_API_KEY": "false",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def _cors_origins(*ports: int) -> str:
+    """Let the pages of each API call the other, under each name of this machine that people type."""
+    own = [f"http://{host}:{port}" for host in ("127.0.0.1", "localhost") for port in ports]
+    return ",".join([*own, *filter(None, [os.environ.get("HTTP_CORS_ORIGINS")])])
 
 
 def _command(context: Context, module: str) -> Command:

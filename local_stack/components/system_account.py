@@ -8,8 +8,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from local_stack.errors import StackError
-from local_stack.process import Account
+from local_stack import StackError
+from local_stack.processes.guarded import Account
 
 _ACCOUNT = "annotation-pg"
 

@@ -11,9 +11,10 @@ from fastapi.responses import StreamingResponse
 from sse_starlette.sse import EventSourceResponse, SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
-from core.web.negotiation import choose_media_type
-from serving_api.changes.service import Changes, ChangesQuery, Page
-from serving_api.dependencies import DatasetsDep, ReplicaDep
+from core.web.negotiation import Router, choose_media_type
+from serving_api.changes.schemas import CHANGES, ChangesPage
+from serving_api.changes.service import Changes, ChangesQuery, ChangesResult
+from serving_api.dependencies import GUARDS, DatasetsDep, ReplicaDep
 from serving_api.replica.replica import Replica
 from serving_api.responses import client_gone, respond
 from serving_api.settings import ServingSettings
@@ -25,6 +26,15 @@ log = structlog.get_logger()
 EVENTS = "text/event-stream"
 _SENT = ("application/json", EVENTS)
 _VERSION_MAX = 2**63 - 1
+
+
+def make_changes_router() -> Router:
+    """Return the path of changes."""
+    router = Router(dependencies=GUARDS, tags=["texts"])
+    router.add_api_route(
+        "/changes", get_changes, summary="What changed", response_model=ChangesPage, responses=CHANGES
+    )
+    return router
 
 
 async def _changes(request: Request) -> Changes:
@@ -56,13 +66,14 @@ async def get_changes(
     datasets: DatasetsDep,
     last_event_id: LastEventId = None,
 ) -> Response:
-    """Follow the labels: what was labelled, labelled anew or has lost its label, in the order of versions.
+    """List texts that were labelled, relabelled or lost their label, in the order of versions.
 
-    Pass `next` as `since`. Whoever applies page after page holds the same labels as this API. A text is on a page
-    once at most. A page ends with a version, so it may be longer than `limit`. `wait` makes it a long poll.
+    Pass `next` as the following `since`. A client that applies page after page has the same labels as this API. A
+    text appears on a page at most once. A page ends with a version, so it may be longer than `limit`. `wait` makes
+    it a long poll.
 
-    With `Accept: text/event-stream` the same comes as server-sent events, for as long as the client listens:
-    `upsert` and `delete`, and first of all `feed`. An `id` is the version up to which everything was sent.
+    With `Accept: text/event-stream` the changes come as server-sent events, as long as the client listens: first
+    `feed`, then `upsert` and `delete`. An `id` is the version up to which everything was sent.
     """
     dataset = choose_dataset(parameters.dataset, (), datasets)
     changes.check_feed(parameters.feed)
@@ -73,14 +84,14 @@ async def get_changes(
         return ChangesStream(changes, query, settings)
     page = await changes.page(query)
     if page.is_empty and parameters.wait:
-        with changes.news.waiting("poll"):
+        with changes.notifier.waiting("poll"):
             await _first_done(changes.wait(query, parameters.wait), client_gone(request.receive))
         page = await changes.page(query)
     return _respond(request, replica, page)
 
 
 class ChangesStream(EventSourceResponse):
-    """The changes as events; while it is sent, it counts as one client that waits."""
+    """The changes as events. As long as it is sent, it takes one of the places for waiting clients."""
 
     def __init__(self, changes: Changes, query: ChangesQuery, settings: ServingSettings) -> None:
         super().__init__(
@@ -89,10 +100,10 @@ class ChangesStream(EventSourceResponse):
             ping=settings.changes_heartbeat_seconds,
             send_timeout=settings.changes_send_seconds,
         )
-        self._news = changes.news
+        self._notifier = changes.notifier
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._news.waiting("stream"):
+        with self._notifier.waiting("stream"):
             try:
                 await super().__call__(scope, receive, send)
             # A heartbeat may run out of time with the event that it waits behind: then both come, in a group.
@@ -100,7 +111,7 @@ class ChangesStream(EventSourceResponse):
                 log.info("changes.client_stuck")
 
 
-def _respond(request: Request, replica: Replica, page: Page) -> Response:
+def _respond(request: Request, replica: Replica, page: ChangesResult) -> Response:
     response = respond(request, replica, page.answer)
     response.headers["Vary"] = "Accept"
     request.scope.pop("answer_key")  # the shortcut would send it without what is special here
@@ -119,7 +130,7 @@ async def _joined(head: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byte
 
 
 async def _first_done(*waits: Coroutine[Any, Any, None]) -> None:
-    """Return when the first of them is done; the others are ended."""
+    """Return when the first of them is done, and cancel the others."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

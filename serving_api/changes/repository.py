@@ -1,4 +1,4 @@
-"""Queries of what changed: items and tombstones in the order of their versions."""
+"""Queries of changes: items and tombstones in the order of their versions."""
 
 from datetime import datetime
 from itertools import pairwise
@@ -21,8 +21,8 @@ _VERSIONS_AFTER = "version > $version and version <= $end"
 _ORDER = "version, labelled_at, id"
 
 
-class Place(NamedTuple):
-    """The last change that was read. The order of changes is the order of their places."""
+class ChangePosition(NamedTuple):
+    """The last change that was read. Positions are ordered as changes are."""
 
     version: int
     labelled_at: datetime
@@ -32,15 +32,15 @@ class Place(NamedTuple):
 class Change(NamedTuple):
     """An item as it is now, or the tombstone of one."""
 
-    place: Place
+    position: ChangePosition
     row: Row
     is_delete: bool
     ends_version: bool  # nothing else has this version
 
 
-def after_version(version: int) -> Place:
-    """Return the place after everything of a version."""
-    return Place(version, *_VERSION_WHOLE)
+def after_version(version: int) -> ChangePosition:
+    """Return the position after everything of a version."""
+    return ChangePosition(version, *_VERSION_WHOLE)
 
 
 def find_page_end(cursor: duckdb.DuckDBPyConnection, dataset: str, since: int, limit: int) -> int | None:
@@ -61,9 +61,9 @@ def find_page_end(cursor: duckdb.DuckDBPyConnection, dataset: str, since: int, l
 
 
 def list_changes(
-    cursor: duckdb.DuckDBPyConnection, dataset: str, after: Place, end: int | None, count: int
+    cursor: duckdb.DuckDBPyConnection, dataset: str, after: ChangePosition, end: int | None, count: int
 ) -> tuple[list[Change], bool]:
-    """Return the first `count` changes after a place, of versions up to `end`, and whether more follow."""
+    """Return the first `count` changes after a position, of versions up to `end`, and whether more follow."""
     is_within = after[1:] != _VERSION_WHOLE
     table = _table(cursor, after.version - 1 if is_within else after.version)
     values = {"dataset": dataset, "version": after.version}
@@ -75,7 +75,7 @@ def list_changes(
     if len(found) <= count:
         end = _VERSION_MAX if end is None else end
         found += _list(cursor, table, _VERSIONS_AFTER, values | {"end": end}, count + 1 - len(found))
-    ends = [change.place.version != following.place.version for change, following in pairwise(found)]
+    ends = [change.position.version != following.position.version for change, following in pairwise(found)]
     marked = [change._replace(ends_version=ends) for change, ends in zip(found, [*ends, True], strict=False)]
     return marked[:count], len(found) > count
 
@@ -108,11 +108,13 @@ def _list(
     found += [
         _change(row, is_delete=True) for row in list_rows(cursor, tombstones, values | {"no_time": _NO_TIME})
     ]
-    return sorted(found, key=lambda change: change.place)[:count]
+    return sorted(found, key=lambda change: change.position)[:count]
 
 
 def _change(row: Row, *, is_delete: bool) -> Change:
-    return Change(Place(row["version"], row["labelled_at"], row["id"]), row, is_delete, ends_version=False)
+    return Change(
+        ChangePosition(row["version"], row["labelled_at"], row["id"]), row, is_delete, ends_version=False
+    )
 
 
 def _table(cursor: duckdb.DuckDBPyConnection, since: int) -> str:

@@ -16,13 +16,13 @@ from sse_starlette.event import ServerSentEvent
 
 from core.web.problems import FieldError, ShareExceeded, Unavailable
 from core.web.rate_limits import Turns, current_client
-from serving_api.changes.notifier import News
-from serving_api.changes.repository import Change, Place, after_version, find_page_end, list_changes
+from serving_api.changes.notifier import ChangeNotifier
+from serving_api.changes.repository import Change, ChangePosition, after_version, find_page_end, list_changes
 from serving_api.replica.fair_threads import ANY_NUMBER
 from serving_api.replica.query_pool import QueryPool
 from serving_api.replica.replica import Replica
+from serving_api.replica.repository import Point
 from serving_api.texts.query import Mismatch
-from serving_api.texts.repository import Point
 from serving_api.texts.service import Answer, AnswerCache, etag
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ _AHEAD_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class ChangesQuery:
-    """Which changes are meant."""
+    """Selects changes."""
 
     dataset: str
     since: int
@@ -47,8 +47,8 @@ class ChangesQuery:
     feed: str | None
 
 
-class Page(NamedTuple):
-    """A page; one that is too long for one answer in memory has `rest`, with which its body goes on."""
+class ChangesResult(NamedTuple):
+    """A page. If it is too long to be kept in memory, its body continues with `rest`."""
 
     answer: Answer
     is_empty: bool
@@ -63,18 +63,21 @@ class _Batch(NamedTuple):
 
 
 class Changes:
-    """Answers who follows the changes."""
+    """Serves clients that follow the changes."""
 
-    def __init__(self, replica: Replica, pool: QueryPool, cache: AnswerCache, news: News, readers: int) -> None:
-        self.news = news
+    def __init__(
+        self, replica: Replica, pool: QueryPool, cache: AnswerCache, notifier: ChangeNotifier, readers: int
+    ) -> None:
+        self.notifier = notifier
         self._replica = replica
         self._pool = pool
         self._cache = cache
-        # When labels arrive, all who wait come at once: they leave room for others, and find what is cached.
+        # New labels wake all waiting clients at the same time: leave threads for others, and let most of them find
+        # the response in the cache.
         self._turns = Turns("reads of changes", readers, ANY_NUMBER, 1)
 
     def check_feed(self, feed: str | None) -> None:
-        """Refuse to go on with the versions of another database.
+        """Refuse versions of another database.
 
         Raises:
             Mismatch: the database is not the one of `feed`.
@@ -86,21 +89,23 @@ class Changes:
             )
             raise Mismatch(FieldError("feed_replaced", detail, parameter="feed"))
 
-    async def page(self, query: ChangesQuery) -> Page:
+    async def page(self, query: ChangesQuery) -> ChangesResult:
         """Return the changes after `query.since`."""
         key = f"changes {query}".encode()
         state = self._replica.loaded()
         answer = self._cache.get_or_none(Point(state.identity, state.version), key)
         if answer:
-            return Page(answer, is_empty=False, rest=None)
+            return ChangesResult(answer, is_empty=False, rest=None)
         if query.since >= state.version:
             point = Point(state.identity, state.version)
             body = b'{"items":[' + _tail(query.since, point)
-            return Page(Answer(body, point, etag(point, key), key, query.dataset), is_empty=True, rest=None)
+            return ChangesResult(
+                Answer(body, point, etag(point, key), key, query.dataset), is_empty=True, rest=None
+            )
         batch = await self._pool.run(lambda cursor, point: _first_batch(cursor, point, query))
         head = b'{"items":[' + b",".join(map(render, batch.changes))
         if batch.has_more:
-            return Page(
+            return ChangesResult(
                 Answer(head, batch.point, etag(batch.point, key), key, query.dataset),
                 is_empty=False,
                 rest=self._rest(query, batch),
@@ -109,13 +114,13 @@ class Changes:
         answer = Answer(body, batch.point, etag(batch.point, key), key, query.dataset)
         if batch.changes:
             self._cache.put(key, answer)
-        return Page(answer, is_empty=not batch.changes, rest=None)
+        return ChangesResult(answer, is_empty=not batch.changes, rest=None)
 
     async def wait(self, query: ChangesQuery, seconds: float) -> None:
         """Wait for a change after `query.since`, at most so many seconds."""
         if query.since > self._replica.loaded().cursor:
             seconds = min(seconds, _AHEAD_SECONDS)
-        await self.news.wait_beyond(query.dataset, query.since, seconds)
+        await self.notifier.wait_beyond(query.dataset, query.since, seconds)
 
     async def events(self, query: ChangesQuery) -> AsyncIterator[bytes]:
         """Send the changes after `query.since`, and those to come.
@@ -123,33 +128,33 @@ class Changes:
         Ends when the server stops, and when the database becomes another one.
         """
         state = self._replica.loaded()
-        place, heard = after_version(query.since), 0
+        position, heard = after_version(query.since), 0
         about = {"feed": feed_of(state.identity), "version": state.version}
         yield ServerSentEvent(
             orjson.dumps(about).decode(), event="feed", retry=int(_RETRY_SECONDS * 1000)
         ).encode()
-        while not self.news.is_stopping:
-            batch = await self._read(query, place, None, _EVENTS_BATCH)
+        while not self.notifier.is_stopping:
+            batch = await self._read(query, position, None, _EVENTS_BATCH)
             if batch.point.identity != state.identity:
                 return
             if batch.changes:
                 yield b"".join(map(_event, batch.changes))
-                place = _place_after(batch.changes[-1])
+                position = _position_after(batch.changes[-1])
             if not batch.has_more:
-                heard = await self.news.wait_beyond(query.dataset, max(place.version, heard))
+                heard = await self.notifier.wait_beyond(query.dataset, max(position.version, heard))
 
     async def _rest(self, query: ChangesQuery, batch: _Batch) -> AsyncIterator[bytes]:
         first = batch
         while batch.has_more:
-            batch = await self._read(query, _place_after(batch.changes[-1]), first.end, PAGE_BATCH)
+            batch = await self._read(query, _position_after(batch.changes[-1]), first.end, PAGE_BATCH)
             if batch.point.identity != first.point.identity:
                 raise Unavailable("The database was replaced while a page was being sent.", code="feed_replaced")
             if batch.changes:
                 yield b"," + b",".join(map(render, batch.changes))
         yield _tail(first.end, first.point)
 
-    async def _read(self, query: ChangesQuery, after: Place, end: int | None, count: int) -> _Batch:
-        """Read one batch more; while there is no room, try again: the answer has begun."""
+    async def _read(self, query: ChangesQuery, after: ChangePosition, end: int | None, count: int) -> _Batch:
+        """Read another batch; retry while the pool is full, since the response has begun."""
         work = lambda cursor, point: _batch(cursor, point, query.dataset, after, end, count)  # noqa: E731
         for _ in range(_TRIES):
             try:
@@ -164,7 +169,7 @@ class Changes:
 
 
 def feed_of(identity: str) -> str:
-    """Return what clients see of a database's identity."""
+    """Return the public name of a database's identity."""
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
@@ -180,13 +185,13 @@ def render(change: Change) -> bytes:
 
 def _event(change: Change) -> bytes:
     # An id says that everything up to it was sent, so only the last change of a version has one.
-    version = str(change.place.version) if change.ends_version else None
+    version = str(change.position.version) if change.ends_version else None
     kind = "delete" if change.is_delete else "upsert"
     return ServerSentEvent(_on_one_line(render(change).decode()), event=kind, id=version).encode()
 
 
 def _on_one_line(json: str) -> str:
-    """Escape what many clients take for the end of a line, though in events it is none."""
+    """Escape characters that many clients take for line ends, although they are none in events."""
     return json if json.isascii() else json.translate(_LINE_ENDS)
 
 
@@ -198,14 +203,19 @@ def _first_batch(cursor: duckdb.DuckDBPyConnection, point: Point, query: Changes
 
 
 def _batch(
-    cursor: duckdb.DuckDBPyConnection, point: Point, dataset: str, after: Place, end: int | None, count: int
+    cursor: duckdb.DuckDBPyConnection,
+    point: Point,
+    dataset: str,
+    after: ChangePosition,
+    end: int | None,
+    count: int,
 ) -> _Batch:
     changes, has_more = list_changes(cursor, dataset, after, end, count)
     return _Batch(point, changes, has_more, after.version if end is None else end)
 
 
-def _place_after(change: Change) -> Place:
-    return after_version(change.place.version) if change.ends_version else change.place
+def _position_after(change: Change) -> ChangePosition:
+    return after_version(change.position.version) if change.ends_version else change.position
 
 
 def _tail(end: int, point: Point) -> bytes:

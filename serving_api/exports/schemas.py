@@ -2,24 +2,23 @@
 
 from typing import Any
 
-from core.web.openapi import Responses, header, key_refusals, problem, unavailable, wrong_parameter
-from serving_api.exports.formats import ARROW, ARROW_STREAM, CSV, NDJSON, PARQUET, Format
-from serving_api.texts.documentation import MALFORMED, NOT_MODIFIED, REPLICA_HEADERS
+import orjson
 
-_ITEM_LINE = (
-    '{"id":"5f0c6f5e-3c1b-8a43-9d8e-0b6a4b8f2d11","dataset":"toxicity","text":"you are an idiot","label":"toxic",'
-    '"status":"labelled","agreement":0.75,"votes":{"toxic": 3, "non_toxic": 1},"annotations":4,"confidence":0.75,'
-    '"rule":"majority","rule_version":1,"decided_by":"annotators","source":"forum","external_id":"post-17",'
-    '"claimed_label":"toxic","score":0.91,"metadata":{"thread": 4},"enrichment":{},'
-    '"received_at":"2026-11-01T08:30:00.000000Z","labelled_at":"2026-11-02T09:12:44.120934Z"}\n'
-)
-_CSV_LINES = (
-    "id,dataset,text,label,status,agreement,votes,annotations,confidence,rule,rule_version,decided_by,source,"
-    "external_id,claimed_label,score,metadata,enrichment,received_at,labelled_at\r\n"
-    '"5f0c6f5e-3c1b-8a43-9d8e-0b6a4b8f2d11","toxicity","you are an idiot","toxic","labelled",0.75,'
-    '"{""toxic"": 3, ""non_toxic"": 1}",4,0.75,"majority",1,"annotators","forum","post-17","toxic",0.91,'
-    '"{""thread"": 4}","{}",2026-11-01T08:30:00.000000Z,2026-11-02T09:12:44.120934Z\r\n'
-)
+from core.web.openapi import Responses, header, key_refusals, problem, unavailable, wrong_parameter
+from serving_api.columns import COLUMNS, EXAMPLE_ITEM, Kind, csv_header
+from serving_api.exports.formats import ARROW, ARROW_STREAM, CSV, NDJSON, PARQUET, Format
+from serving_api.texts.schemas import MALFORMED, NOT_MODIFIED, REPLICA_HEADERS
+
+_ITEM_LINE = orjson.dumps(EXAMPLE_ITEM, option=orjson.OPT_APPEND_NEWLINE).decode()
+
+
+def _csv_cell(name: str) -> str:
+    value, kind = COLUMNS[name].example, COLUMNS[name].kind
+    text = value if isinstance(value, str) else orjson.dumps(value).decode()
+    return '"' + text.replace('"', '""') + '"' if kind in {Kind.TEXT, Kind.JSON} else text
+
+
+_CSV_LINES = f"{csv_header()}{','.join(map(_csv_cell, COLUMNS))}\r\n"
 _ETAG = '"9f86d081884c7d659a2feaa0c55ad015-5d41402abc4b2a76"'
 _HEADERS = REPLICA_HEADERS | {
     "ETag": header("For If-None-Match, If-Match and If-Range.", _ETAG),
@@ -44,7 +43,7 @@ def _responses(format_: Format, schema: dict[str, Any], example: str) -> Respons
             412, "precondition_failed", f"If-Match names another version of the file; its ETag is {_ETAG}."
         ),
         416: problem(416, "range_not_satisfiable", "The file has 131072 bytes."),
-        422: wrong_parameter("min_agreement", "less_than_equal", "Input should be less than or equal to 1"),
+        422: wrong_parameter("min_agreement", "less_than_equal", "min_agreement must be between 0 and 1 (got 8)."),
         503: unavailable("too_busy", "Too many exports are under way.", retry_after_seconds=5),
     }
 

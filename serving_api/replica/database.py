@@ -1,4 +1,4 @@
-"""The one place where DuckDB is opened."""
+"""The one place where DuckDB is opened: without other files, extensions or Python variables."""
 
 from pathlib import Path
 
@@ -6,30 +6,34 @@ import duckdb
 
 from serving_api.settings import ReplicaSettings
 
-_Config = dict[str, str | bool | int | float | list[str]]
-
 
 def open_database(path: Path, settings: ReplicaSettings, *, locked: bool = True) -> duckdb.DuckDBPyConnection:
-    """Open the database at `path`, without other files, extensions or Python variables.
+    """Open the database at `path`.
 
-    If it is `locked`, settings cannot be changed: so is every database that is queried.
+    If it is `locked`, its settings cannot be changed: so is every database that is queried.
 
     Raises:
         duckdb.Error: the file is damaged, locked by another process, or not accessible.
     """
-    return duckdb.connect(path, config=_config(settings) | {"lock_configuration": locked})
+    return _connect(path, settings, locked=locked)
 
 
-def open_memory(settings: ReplicaSettings, temp_folder: str = "") -> duckdb.DuckDBPyConnection:
-    """Open an empty database in memory, under the same rules; it writes no file, or only below `temp_folder`."""
-    more: _Config = {"lock_configuration": True, "temp_directory": temp_folder}
-    return duckdb.connect(":memory:", config=_config(settings) | more)
+def open_memory(settings: ReplicaSettings, spill_folder: str = "") -> duckdb.DuckDBPyConnection:
+    """Open an empty database in memory.
+
+    Where memory is short, it writes files into `spill_folder`; without one, it fails.
+    """
+    return _connect(":memory:", settings, locked=True, temp_directory=spill_folder)
 
 
-def _config(settings: ReplicaSettings) -> _Config:
-    return {
+def _connect(
+    path: Path | str, settings: ReplicaSettings, *, locked: bool, **more: str
+) -> duckdb.DuckDBPyConnection:
+    config: dict[str, str | bool | int | float | list[str]] = {
         "enable_external_access": False,
         "python_enable_replacements": False,
         "memory_limit": settings.memory_limit,
         "threads": settings.threads,
+        "lock_configuration": locked,
     }
+    return duckdb.connect(path, config=config | more)

@@ -1,4 +1,4 @@
-"""Threads for which clients take turns: hundreds of requests of one delay another one's by about one a thread."""
+"""Threads that clients share fairly: a request waits for about one request per thread of any other client."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from core.web.rate_limits import Turns, current_client
 
 T = TypeVar("T")
 
-# For work that the number of connections already bounds.
+# The number of connections already bounds this work.
 ANY_NUMBER = 1_000_000
 
 
@@ -28,11 +28,11 @@ class FairThreads:
         return await (await self.begin(work))
 
     async def begin(self, work: Callable[[], T]) -> "asyncio.Future[T]":
-        """Wait for a turn and begin. The turn ends with the work, even when the client has gone.
+        """Wait for a turn and begin. The turn ends with the work, also if the client disconnects.
 
         Raises:
-            ShareExceeded: too many of this client's are waiting.
-            Unavailable: too many are waiting.
+            ShareExceeded: this client has too many requests in the queue.
+            Unavailable: the queue is full.
         """
         await self._turns.enter(current_client())
         try:
@@ -45,7 +45,7 @@ class FairThreads:
         return asyncio.wrap_future(job)
 
     def close(self, *, wait_for_all: bool = True) -> None:
-        """End the threads. What runs is waited for, and what is begun too unless `wait_for_all` is false."""
+        """Stop the threads after the running work, and after the queued work too if `wait_for_all`."""
         self._threads.shutdown(cancel_futures=not wait_for_all)
 
     def _leave(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -14,6 +14,7 @@ from core.database import connection_string
 from core.datasets import adjudication_of
 from core.models import LabelStatus
 from core.web.keys import ValidKey, select_valid_keys
+from serving_api.columns import STORED
 from serving_api.replica.tables import Role
 
 # Which history of transaction ids this is: a restored, promoted or recreated database counts anew. A restore into
@@ -41,15 +42,22 @@ _WINDOW = f"""
     and l.dataset not like '%{adjudication_of("")}'
 """
 
-# DuckDB misreads ADBC's xid8, and has no time zones: bigint and UTC instead.
-_LABEL = """
-    l.label, l.status, l.agreement, l.votes, l.annotations, l.confidence, l.rule, l.rule_version, l.decided_by,
-    l.labelled_at at time zone 'utc' as labelled_at, l.changed_xid::text::bigint as version
-"""
-# The text that its near duplicates began with: each leads to the one that it is most like of those stored before.
-# These links are made with the text and stay, so that what is found here never changes.
-_ROOT = """
-    case when t.id in (select text_id from near_duplicates) then (
+
+def _select(is_of_label: bool) -> str:
+    """Return the select list of the columns that come from a label, or of those that come from its text.
+
+    DuckDB misreads ADBC's xid8, and has no time zones: these columns are bigint and UTC instead.
+    """
+    columns = [c for c in STORED.values() if c.origin.sql.startswith("l.") == is_of_label]
+    return ", ".join(f"{column.origin.sql} as {column.name}" for column in columns)
+
+
+_LABEL, _TEXT = _select(is_of_label=True), _select(is_of_label=False)
+
+# `first_twin.id` is the text that its near duplicates began with: each leads to the most similar one of those
+# stored before. These links are made with the text and stay, so the result never changes.
+_FIRST_TWIN = """
+    cross join lateral (select case when t.id in (select text_id from near_duplicates) then (
         with recursive up (id, steps) as (
             select t.id, 0
             union all
@@ -60,12 +68,7 @@ _ROOT = """
             where up.steps < 10000
         )
         select id from up order by steps desc limit 1
-    ) end
-"""
-_TEXT = f"""
-    t.id, t.text, t.gold_label, t.source, t.external_id, t.claimed_label, t.score, t.metadata, t.enrichment,
-    t.enrichment -> 'language' ->> 'code' as language, t.received_at at time zone 'utc' as received_at,
-    {_ROOT} as near_duplicate_of
+    ) end as id) as first_twin
 """
 _ANNOTATION = """
     a.response_id as id, a.annotator, a.value, a.status, a.created_at at time zone 'utc' as created_at,
@@ -81,7 +84,7 @@ _TOMBSTONES = f"""
 """  # noqa: S608
 
 _ITEMS = f"""
-    select {_TEXT}, l.dataset, {_LABEL} from labels l join texts t on t.id = l.text_id where {_LABELLED}
+    select {_TEXT}, {_LABEL} from labels l join texts t on t.id = l.text_id {_FIRST_TWIN} where {_LABELLED}
 """  # noqa: S608
 
 # What adjudicators say about the copy is said about the disputed text.
@@ -95,8 +98,8 @@ _ANNOTATIONS = f"""
     where c.adjudicates is not null and a.withdrawn_at is null and {_LABELLED}
 """  # noqa: S608
 
-_LABELS = f"select l.text_id as id, l.dataset, {_LABEL} from labels l where {_LABELLED}"  # noqa: S608
-_TEXTS = f"select {_TEXT} from texts t where t.id in (select text_id from labels)"  # noqa: S608
+_LABELS = f"select l.text_id as id, {_LABEL} from labels l where {_LABELLED}"  # noqa: S608
+_TEXTS = f"select {_TEXT} from texts t {_FIRST_TWIN} where t.id in (select text_id from labels)"  # noqa: S608
 _COPIES = "select c.id, c.adjudicates as text_id from texts c where c.adjudicates is not null"
 _ANSWERS = f"select {_ANNOTATION}, a.text_id from annotations a where a.withdrawn_at is null"  # noqa: S608
 
@@ -140,18 +143,18 @@ def connect(url: str) -> Iterator[dbapi.Connection]:
 
 
 @contextmanager
-def snapshot(connection: dbapi.Connection) -> Iterator["Snapshot"]:
+def snapshot(connection: dbapi.Connection) -> Iterator["FeedSnapshot"]:
     """Open one repeatable-read transaction: all that is read within fits together.
 
     After an error the connection must be closed: ADBC crashes when it is used again in the middle of a stream.
     """
     with connection.cursor() as cursor:
         cursor.execute("begin isolation level repeatable read read only")
-        yield Snapshot(connection)
+        yield FeedSnapshot(connection)
         cursor.execute("commit")
 
 
-class Snapshot:
+class FeedSnapshot:
     """Postgres at one moment."""
 
     def __init__(self, connection: dbapi.Connection) -> None:

@@ -1,4 +1,4 @@
-"""One open file of a replica: who is reading it, whether it is damaged, and its end."""
+"""One open file of a replica: its readers, damage, and removal after the last reader."""
 
 import shutil
 import threading
@@ -12,13 +12,13 @@ import structlog
 
 from core.web.problems import Unavailable
 from serving_api.replica.database import open_database
-from serving_api.replica.tables import LAYOUT, TABLES
+from serving_api.replica.repository import Point, get_layout, get_point
+from serving_api.replica.tables import LAYOUT
 from serving_api.settings import ReplicaSettings
-from serving_api.texts.repository import Point, get_point
 
 log = structlog.get_logger()
 
-# What DuckDB says of a file that cannot be trusted any more. Other errors are about space, memory, time.
+# DuckDB's errors about a damaged file. Others are about space, memory or time.
 _DAMAGE = (duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException)
 _DAMAGE_WORDS = ("corrupt", "checksum", "not a valid duckdb", "could not read enough bytes")
 
@@ -55,7 +55,7 @@ class ReplicaFile:
         return self._connection is None
 
     def close(self) -> None:
-        """End what is under way, and close the file."""
+        """Interrupt running queries, and close the file."""
         with self._changed:
             connection, self._connection = self._connection, None
             while self._idle:
@@ -81,7 +81,7 @@ class ReplicaFile:
             self.close()
 
     def retire(self) -> None:
-        """Give the file up: the last one who is reading it closes and removes it."""
+        """Remove the file after its last reader."""
         with self._changed:
             self._retired = True
             unread = not self._cursors
@@ -102,8 +102,8 @@ class ReplicaFile:
     def querying(self) -> Iterator[tuple[duckdb.DuckDBPyConnection, Point]]:
         """Give a cursor in a transaction that only reads, and the point of the change feed that it sees.
 
-        Both are used again until `renew`: new ones take as much processor time as half a page. Not for temporary
-        tables, nor for who may interrupt the cursor after its end. Else as `cursor`.
+        Both are reused until `renew`: a new cursor and transaction take as much processor time as half a page.
+        Don't create temporary tables, and don't interrupt the cursor after the block. Else as `cursor`.
         """
         with self.cursor(again=True) as cursor:
             point = self._points.get(cursor)
@@ -117,7 +117,7 @@ class ReplicaFile:
             yield cursor, point
 
     def renew(self) -> None:
-        """Have those who query from now on see what is committed by now."""
+        """Let later queries see what is committed by now."""
         with self._changed:
             self._renewals += 1
             for cursor in self._idle:
@@ -127,9 +127,9 @@ class ReplicaFile:
 
     @contextmanager
     def cursor(self, *, again: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Give a cursor, a connection of its own; closing it rolls back what is not committed.
+        """Give a cursor with its own connection; closing it rolls back uncommitted changes.
 
-        With `again` it is one that was used before, if there is one, and is kept.
+        With `again` the cursor is taken from earlier ones, if there are any, and kept for later ones.
 
         Raises:
             Unavailable: the file is being closed, or it is damaged where it was read.
@@ -180,7 +180,7 @@ class ReplicaFile:
 
 
 def being_built() -> Unavailable:
-    """Return the refusal of whoever asks for data while there is none."""
+    """Return the refusal of requests while nothing is loaded."""
     return Unavailable("The replica is being built.", code="replica_missing", retry_after_seconds=5)
 
 
@@ -192,7 +192,7 @@ def delete(path: Path) -> None:
 
 
 def put_aside(path: Path) -> None:
-    """Keep a damaged file for whoever looks into it: the last one only, under a name that is always the same."""
+    """Keep the last damaged file for investigation, always under the same name."""
     aside = path.with_name("replica.damaged")
     delete(aside)
     for suffix in ("", ".wal"):
@@ -205,7 +205,7 @@ def put_aside(path: Path) -> None:
 def _open(path: Path, settings: ReplicaSettings, locked: bool) -> duckdb.DuckDBPyConnection:
     connection = open_database(path, settings, locked=locked)
     try:
-        layout = _layout(connection)
+        layout = get_layout(connection)
     except duckdb.Error:
         connection.close()
         raise
@@ -213,18 +213,6 @@ def _open(path: Path, settings: ReplicaSettings, locked: bool) -> duckdb.DuckDBP
         connection.close()
         raise OtherLayout(f"The file has layout {layout}, not {LAYOUT}.")
     return connection
-
-
-def _layout(connection: duckdb.DuckDBPyConnection) -> int:
-    """Return the layout that the file has; an empty file gets the current one."""
-    connection.execute("begin")
-    if connection.execute("select count(*) from duckdb_tables()").fetchall() == [(0,)]:
-        for name, columns in TABLES.items():
-            connection.execute(f"create table {name} ({columns})")
-        connection.execute("insert into layout values (?)", [LAYOUT])
-    number: int = connection.execute("select max(number) from layout").fetchall()[0][0]
-    connection.commit()
-    return number
 
 
 def _is_damage(error: duckdb.Error) -> bool:

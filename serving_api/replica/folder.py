@@ -20,12 +20,12 @@ _TURN_SECONDS = 0.2
 
 
 def claim(folder: Path, processes: int) -> tuple[Path, TextIO]:
-    """Return the first folder that no other process holds, and what holds it until it is closed.
+    """Lock the first folder that no other process has locked; return it and its lock file.
 
     The first one is `folder` itself, the others are numbered folders in it.
 
     Raises:
-        SystemExit: all are held.
+        SystemExit: all are locked.
         OSError: they cannot be written.
     """
     for number in range(1, processes + 1):
@@ -43,7 +43,7 @@ def claim(folder: Path, processes: int) -> tuple[Path, TextIO]:
 
 @contextmanager
 def building_turn(folder: Path, stopping: threading.Event) -> Iterator[bool]:
-    """Wait until no other process builds; false when `stopping` came first."""
+    """Wait until no other process builds a replica; give false if `stopping` is set before that."""
     with (folder / "build.lock").open("w") as lock:
         while not (mine := _try_lock(lock)):
             if stopping.wait(_TURN_SECONDS):
@@ -61,7 +61,7 @@ def _try_lock(file: TextIO) -> bool:
 
 log = structlog.get_logger()
 
-# When a file cannot be opened, all but these mean damage.
+# If a file cannot be opened, any other error means damage.
 _NO_ACCESS_WORDS = ("lock on file", "permission denied", "no space left", "read-only file system")
 
 # Processes that need a build begin within seconds of each other.
@@ -103,12 +103,12 @@ class ReplicaFolder:
         return ReplicaFile(self._current, self._settings)
 
     def begin(self) -> ReplicaFile:
-        """Begin the next file. Until it is in place, DuckDB's settings may be changed: nobody queries it."""
+        """Begin the next file. DuckDB's settings may be changed until it is in place and queried."""
         delete(self._building)
         return ReplicaFile(self._building, self._settings, locked=False)
 
     def begin_from_seed(self) -> ReplicaFile | None:
-        """Begin the next file as a copy of what another process has built just now, if there is any."""
+        """Begin the next file as a copy of the one that another process has just built, if there is one."""
         delete(self._building)
         try:
             shutil.copyfile(self._seed, self._building)
@@ -128,7 +128,7 @@ class ReplicaFolder:
         return ReplicaFile(self._current, self._settings)
 
     def discard(self, building: ReplicaFile) -> None:
-        """Remove a next file that will not be."""
+        """Remove the next file if it was not put in place."""
         building.close()
         delete(self._building)
 
@@ -144,7 +144,7 @@ class ReplicaFolder:
             log.warning("replica.not_shared", error=str(error))
 
     def drop_old_seed(self) -> None:
-        """Remove the copy for other processes when all had time to take it."""
+        """Remove the copy for other processes after they had time to take it."""
         try:
             if time.time() - self._seed.stat().st_mtime > _SEED_SECONDS:
                 self._seed.unlink(missing_ok=True)
@@ -152,7 +152,7 @@ class ReplicaFolder:
             pass
 
     def drop_damaged(self) -> None:
-        """Remove the damaged file that was kept: it may hold what was forgotten."""
+        """Remove the damaged file that was kept: it may contain forgotten texts."""
         delete(self.path / "replica.damaged")
 
     @property

@@ -1,4 +1,4 @@
-"""Keeps the replica up to date: one thread that follows the change feed and never gives up."""
+"""Keeps the replica up to date: one thread follows the change feed, and retries after any error."""
 
 import contextlib
 import secrets
@@ -25,26 +25,27 @@ from serving_api.metrics import (
     REPLICA_VERSION,
 )
 from serving_api.replica import feed
-from serving_api.replica.replica import Replica, State
+from serving_api.replica.replica import Replica
+from serving_api.replica.repository import State
 
 log = structlog.get_logger()
 
 _FIRST_DELAY_SECONDS = 0.2
 _LONGEST_DELAY_SECONDS = 10.0
 _LONGEST_BUILD_DELAY_SECONDS = 300.0
-# Gathers the labels of a busy moment into one window: each new version empties the cache of answers.
+# Collects the labels of a busy moment into one window: each new version empties the cache of answers.
 _PAUSE_SECONDS = 0.1
-# How long a stop may have to wait for the thread to look.
+# How long the thread may take to notice a stop.
 _LOOK_SECONDS = 0.25
 
-# Of one window; spans must not hold back labels.
+# Texts of one window that are traced; spans must not delay labels.
 _TRACED_TEXTS = 5000
 
 _DAMAGED = "damaged file"
 _BACK_IN_TIME = "the database went back in time"
 _FORGOTTEN = "texts were forgotten, and parts of them are left in the file"
 
-# Sets off what makes an identity another one although Postgres' is the same.
+# Separates Postgres' identity from a suffix that makes it a new one.
 _AGAIN = "#"
 
 
@@ -90,14 +91,14 @@ class Follower:
                     delay = _FIRST_DELAY_SECONDS
                     while self._wait(listener):
                         self._follow(connection)
-            except Exception as error:  # noqa: BLE001 - whatever it is, following goes on
+            except Exception as error:  # noqa: BLE001 - retry after any error
                 if self._stop.is_set():
                     return
                 FEED_ERRORS.inc()
                 self.error = type(error).__name__
                 log.warning("feed.failed", error=str(error), kind=self.error, retry_seconds=delay)
                 self._stop.wait(delay)
-                # A build that fails reads all of Postgres each time: ever more rarely.
+                # A failing build reads all of Postgres each time: retry it ever more rarely.
                 delay = min(delay * 2, _LONGEST_BUILD_DELAY_SECONDS if self.rebuilding else _LONGEST_DELAY_SECONDS)
 
     @contextlib.contextmanager
@@ -107,7 +108,7 @@ class Follower:
             yield listener
 
     def _wait(self, listener: psycopg.Connection) -> bool:
-        """Wait for a change, or until it is time to look; return whether to go on."""
+        """Wait for a notification or the poll interval; return whether to continue."""
         if self._stop.wait(min(_PAUSE_SECONDS, self._poll_seconds)):
             return False
         until = time.monotonic() + self._poll_seconds
@@ -133,7 +134,7 @@ class Follower:
         self._observe(head)
 
     def _why_forget(self) -> str | None:
-        """Return why to build anew when texts were forgotten a while ago: one build for all of that while."""
+        """Return why to rebuild if texts were forgotten a while ago: one rebuild for all texts of that while."""
         if not self._replica.has_traces:
             self._traces_since = None
             return None
@@ -145,17 +146,17 @@ class Follower:
         self._key_ring.replace(keys)
         self._replica.take_over_keys(keys)
 
-    def _bring_up(self, snapshot: feed.Snapshot, head: feed.Head) -> None:
+    def _bring_up(self, snapshot: feed.FeedSnapshot, head: feed.Head) -> None:
         if head.has_changes:
             self._merge(snapshot, head)
         else:
             self._replica.advance(head.window_end)
 
     def _rebuild(self, connection: dbapi.Connection, reason: str) -> None:
-        """Make another file; the old one, if there is any, serves on until then."""
+        """Build another file; the old one, if there is one, is served until then."""
         log.info("replica.building", reason=reason)
         with self._replica.turn_to_build(self._stop) as mine:
-            # What others built would do for a damaged file too, if it were not what it was copied from.
+            # Don't copy another process's file here: it may contain the damage we are recovering from.
             if mine and (reason == _DAMAGED or not self._copy(connection)):
                 self._build(connection, reason)
         if mine:
@@ -183,7 +184,7 @@ class Follower:
         APPLY_SECONDS.labels("build").observe(seconds)
         log.info("replica.built", rows=self._replica.rows, seconds=round(seconds, 3))
 
-    def _merge(self, snapshot: feed.Snapshot, head: feed.Head) -> None:
+    def _merge(self, snapshot: feed.FeedSnapshot, head: feed.Head) -> None:
         started_ns = time.time_ns()
         with APPLY_SECONDS.labels("merge").time():
             applied = self._replica.merge(snapshot, head.window_end)
@@ -226,7 +227,7 @@ def _why_build(state: State | None, head: feed.Head) -> str | None:
 
 
 def _history(state: State | None, head: feed.Head, reason: str) -> str:
-    """Return the identity for a build: another one if the same versions come again with other labels."""
+    """Return the identity for a build: a new one if the same versions will denote other labels."""
     if reason == _BACK_IN_TIME:
         return f"{head.identity}{_AGAIN}{secrets.token_hex(4)}"
     if state and state.identity.partition(_AGAIN)[0] == head.identity:

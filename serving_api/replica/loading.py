@@ -11,15 +11,15 @@ from uuid import UUID
 import duckdb
 import pyarrow as pa
 
-from serving_api.replica import recent_items, tables
+from serving_api.replica import tables
 from serving_api.replica.feed import EVERYTHING
 
-# Batches that are read ahead; ADBC makes them of 16 MB.
+# Batches that are read ahead; each has 16 MB.
 _AHEAD = 2
 
 
 class Source(Protocol):
-    """Where rows come from: serving_api.replica.feed.Snapshot."""
+    """Where rows come from: serving_api.replica.feed.FeedSnapshot."""
 
     def stream(self, statement: str, start: int, end: int, /) -> AbstractContextManager[pa.RecordBatchReader]:
         """Stream what a statement gives."""
@@ -67,7 +67,9 @@ def apply(cursor: duckdb.DuckDBPyConnection) -> Applied:
     withdrawn: int = cursor.execute("select count(*) from new_tombstones").fetchall()[0][0]
     for statement, takes_ids in tables.merge(len(ids), withdrawn):
         cursor.execute(statement, ids if takes_ids else None)
-    recent_items.trim(cursor)
+    recent: int = cursor.execute("select count(*) from recent_items").fetchall()[0][0]
+    for statement in tables.trim_recent(recent):
+        cursor.execute(statement)
     return Applied(ids, answered_at)
 
 
@@ -78,7 +80,7 @@ def _insert(cursor: duckdb.DuckDBPyConnection, statement: str, incoming: pa.Tabl
 
 
 def _read_ahead(stream: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-    """Read in a thread of its own, so that Postgres goes on while DuckDB works."""
+    """Read in another thread, so that Postgres works while DuckDB does."""
     batches: queue.Queue[pa.RecordBatch | BaseException | None] = queue.Queue(_AHEAD)
     stopping = threading.Event()
 

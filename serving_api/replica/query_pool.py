@@ -1,4 +1,4 @@
-"""Runs DuckDB queries off the event loop: so many at once, so many waiting, each within its time."""
+"""Runs DuckDB queries in threads: a bounded number at once, a bounded queue, a time limit for each."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from core.web.problems import ShareExceeded, Unavailable
 from serving_api.metrics import QUERIES_REFUSED
 from serving_api.replica.fair_threads import FairThreads
 from serving_api.replica.replica import Replica
-from serving_api.texts.repository import Point
+from serving_api.replica.repository import Point
 from serving_api.watchdog import Crew
 
 T = TypeVar("T")
@@ -35,26 +35,26 @@ class QueryPool:
         share: float = 1,
         crew: Crew | None = None,
     ) -> None:
-        """`share`: the part of the queue that one client may take; `crew` notes what runs."""
+        """`share`: the part of the queue that one client may take; `crew` watches the running queries."""
         self._replica = replica
         self._threads = FairThreads("queries", threads, queue, share)
         self._seconds = seconds
         self._crew = crew or Crew("queries", threads, math.inf)
 
     def close(self) -> None:
-        """End the threads; queries that run are waited for."""
+        """Stop the threads after their running queries."""
         self._threads.close(wait_for_all=False)
 
     def until(self) -> float:
-        """Return when, by the monotonic clock, a query that is asked now must have ended."""
+        """Return the deadline, by the monotonic clock, of a query that starts now."""
         return time.monotonic() + self._seconds
 
     async def run(self, work: Callable[[duckdb.DuckDBPyConnection, Point], T]) -> T:
         """Return what `work` makes of a cursor in a read-only transaction, and of the point that it sees.
 
         Raises:
-            ShareExceeded: too many of this client's are waiting.
-            Unavailable: too many are waiting, it took too long, or nothing is loaded yet.
+            ShareExceeded: this client has too many queries in the queue.
+            Unavailable: the queue is full, the query took too long, or nothing is loaded yet.
         """
 
         def ask(running: _Running) -> T:
@@ -98,7 +98,7 @@ class QueryPool:
 
 
 class _Running:
-    """What runs for one request. The lock: its cursor may run for another request right after it."""
+    """The running query of one request. The lock is needed since its cursor may serve another request next."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -115,7 +115,7 @@ class _Running:
                 self._cursor = None
 
     def interrupt(self) -> None:
-        """End what still runs for nobody: its client was refused or is gone."""
+        """Interrupt the query if it still runs: its client was refused or has disconnected."""
         with self._lock:
             if self._cursor:
                 self._cursor.interrupt()

@@ -1,9 +1,9 @@
-"""The replica: what Postgres says about labels, up to one point of the change feed."""
+"""The replica: a DuckDB copy of Postgres' labels, up to one point of the change feed."""
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
@@ -12,39 +12,26 @@ import duckdb
 
 from core.web.keys import ValidKey
 from core.web.problems import Unavailable
-from serving_api.replica import feed, tables
-from serving_api.replica import folder as slots
-from serving_api.replica.feed import Snapshot
+from serving_api.replica import feed, folder, repository, tables
+from serving_api.replica.feed import FeedSnapshot
 from serving_api.replica.file import ReplicaFile, being_built
 from serving_api.replica.folder import ReplicaFolder
 from serving_api.replica.loading import Applied, apply, load, stage
+from serving_api.replica.repository import Point, State
 from serving_api.settings import ReplicaSettings
-from serving_api.texts.repository import Point
 
-# An idle replica notes that it is up to date: rarely, for a file that does not change costs nothing.
+# How often an idle replica stores that it is up to date: rarely, since each time writes to the file.
 _NOTE_SECONDS = 60
-_READ_KEYS = "select hash, id, name, scopes, requests_per_second, burst, datasets from api_keys order by hash"
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """A point in the change feed of one Postgres."""
-
-    identity: str  # of the history that versions count in
-    cursor: int  # every change stamped below is applied
-    version: int  # the highest stamp applied; 0 when there is none
-    read_at: datetime  # when Postgres was last read, UTC
-    built: int = 0  # the cursor when the file was begun: nothing that was forgotten below was ever in it
 
 
 class Replica:
-    """What the serving API answers from. One thread writes: the follower."""
+    """The data that the serving API answers from. One thread writes: the follower."""
 
     file: ReplicaFile
     folder: ReplicaFolder
 
     def __init__(self, path: Path, settings: ReplicaSettings, processes: int = 1) -> None:
-        """Make a replica in the folder of `path`; of several processes, each in a folder of its own."""
+        """Make a replica in the folder of `path`; each of several processes gets its own folder in it."""
         self.state: State | None = None
         self.keys: list[ValidKey] = []
         self.rows = 0
@@ -52,7 +39,7 @@ class Replica:
         self._shared = path.parent
         self._settings = settings
         self._processes = processes
-        self._slot_lock: TextIO | None = None
+        self._folder_lock: TextIO | None = None
         self._swapping = threading.Lock()
         self._files: list[ReplicaFile] = []  # all that may be open, those included that readers still hold
         self._listeners: list[Callable[[State], None]] = []
@@ -60,15 +47,15 @@ class Replica:
         self._closing = False
 
     def open(self) -> None:
-        """Open the file and take over what it holds.
+        """Open the file and load its state.
 
         Raises:
             SystemExit: another process uses it, or it may not be written.
         """
         self._closing = False
         try:
-            slot, self._slot_lock = slots.claim(self._shared, self._processes)
-            self.folder = ReplicaFolder(slot, self._shared, self._settings)
+            own_folder, self._folder_lock = folder.claim(self._shared, self._processes)
+            self.folder = ReplicaFolder(own_folder, self._shared, self._settings)
             self._use(self.folder.open())
             try:
                 self._load()
@@ -80,12 +67,12 @@ class Replica:
             raise SystemExit(f"The replica in {self._shared} cannot be used: {error}") from error
 
     def close(self) -> None:
-        """End what is under way, and close the files."""
+        """Interrupt running queries, and close the files."""
         self._closing = True
         for file in list(self._files):
             file.close()
-        if self._slot_lock:
-            self._slot_lock.close()
+        if self._folder_lock:
+            self._folder_lock.close()
 
     @property
     def age_seconds(self) -> float:
@@ -94,9 +81,9 @@ class Replica:
 
     @contextmanager
     def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Give a cursor in a transaction of its own: all that is read within is of one version.
+        """Give a cursor in its own transaction: everything that is read within is of one version.
 
-        It stays readable however long it takes, also when the replica is built anew meanwhile.
+        It stays readable for any time, also if the replica is rebuilt meanwhile.
 
         Raises:
             Unavailable: nothing is loaded yet, or the file is damaged where it was read.
@@ -132,22 +119,22 @@ class Replica:
         return self.state is not None and self.forgotten >= self.state.built > 0
 
     def on_change(self, listener: Callable[[State], None]) -> None:
-        """Have `listener` called, in the follower's thread, whenever another version is there to be read."""
+        """Call `listener`, in the follower's thread, whenever there is a new version."""
         self._listeners.append(listener)
 
     def turn_to_build(self, stopping: threading.Event) -> AbstractContextManager[bool]:
-        """Wait until no other process of this machine builds; false when `stopping` came first."""
-        return slots.building_turn(self._shared, stopping)
+        """Wait until no other process of this machine builds; give false if `stopping` is set before that."""
+        return folder.building_turn(self._shared, stopping)
 
-    def build(self, snapshot: Snapshot, identity: str, end: int) -> None:
+    def build(self, snapshot: FeedSnapshot, identity: str, end: int) -> None:
         """Make a new file of what `snapshot` shows, and use it; readers see the old one until it is done."""
         read_at = _now()
         with self._next(self.folder.begin()) as file:
             with file.cursor() as cursor:
                 load(cursor, snapshot, end, self._settings.build_threads)
-                state = State(identity, end, _number(cursor, tables.BUILT_VERSION), read_at, end)
-                _write(cursor, state)
-                _write_keys(cursor, self.keys)
+                state = State(identity, end, repository.get_number(cursor, tables.BUILT_VERSION), read_at, end)
+                repository.replace_state(cursor, state)
+                repository.replace_keys(cursor, self.keys)
             if self._processes > 1:
                 self.folder.make_seed(file)
             self._swap(file, state)
@@ -159,14 +146,14 @@ class Replica:
             return False
         with self._next(file):
             with file.transaction() as cursor:
-                state = _read(cursor)
-                _write_keys(cursor, self.keys)
+                state = repository.get_state_or_none(cursor)
+                repository.replace_keys(cursor, self.keys)
             if state is None or not fits(state):
                 return False
             self._swap(file, state)
         return True
 
-    def merge(self, snapshot: Snapshot, end: int) -> Applied:
+    def merge(self, snapshot: FeedSnapshot, end: int) -> Applied:
         """Apply what changed since the cursor, and return what that was."""
         old = self.loaded()
         read_at = _now()
@@ -174,9 +161,9 @@ class Replica:
             stage(cursor, snapshot, feed.CHANGES, old.cursor, end)
             cursor.begin()
             applied = apply(cursor)
-            version = max(old.version, _number(cursor, tables.VERSION))
+            version = max(old.version, repository.get_number(cursor, tables.VERSION))
             state = replace(old, cursor=end, version=version, read_at=read_at)
-            _write(cursor, state)
+            repository.replace_state(cursor, state)
             cursor.commit()
         self.file.renew()
         self._set(state)
@@ -184,11 +171,11 @@ class Replica:
         return applied
 
     def advance(self, end: int) -> None:
-        """Note that Postgres was read and that nothing had changed below `end`."""
+        """Record that Postgres was read and that nothing had changed below `end`."""
         self.state = replace(self.loaded(), cursor=end, read_at=_now())
         if self._noted_at is None or (self.state.read_at - self._noted_at).total_seconds() > _NOTE_SECONDS:
             with self.file.transaction() as cursor:
-                _write(cursor, self.state)
+                repository.replace_state(cursor, self.state)
             self._noted_at = self.state.read_at
 
     def take_over_keys(self, keys: list[ValidKey]) -> None:
@@ -198,13 +185,12 @@ class Replica:
         self.keys = keys
         if not self.file.damaged:
             with self.file.transaction() as cursor:
-                _write_keys(cursor, keys)
+                repository.replace_keys(cursor, keys)
 
     def _load(self) -> None:
         with self.file.transaction("read only") as cursor:
-            state = _read(cursor)
-            keys = cursor.execute(_READ_KEYS).fetchall()
-        self.keys = [ValidKey.from_row(key) for key in keys]
+            state = repository.get_state_or_none(cursor)
+            self.keys = repository.list_keys(cursor)
         if state:
             self._set(state)
 
@@ -234,40 +220,13 @@ class Replica:
 
     def _set(self, state: State) -> None:
         with self.file.transaction("read only") as cursor:
-            self.rows = _number(cursor, "select count(*) from items")
-            self.forgotten = _number(cursor, tables.FORGOTTEN)
+            self.rows = repository.count_items(cursor)
+            self.forgotten = repository.get_last_forgotten(cursor)
         self.state, self._noted_at = state, state.read_at
 
     def _tell(self) -> None:
         for listener in self._listeners:
             listener(self.loaded())
-
-
-def _read(cursor: duckdb.DuckDBPyConnection) -> State | None:
-    found = cursor.execute("select identity, cursor, version, read_at, built from state").fetchall()
-    return State(*found[0]) if found else None
-
-
-def _number(cursor: duckdb.DuckDBPyConnection, statement: str) -> int:
-    number: int = cursor.execute(statement).fetchall()[0][0]
-    return number
-
-
-def _write(cursor: duckdb.DuckDBPyConnection, state: State) -> None:
-    cursor.execute("delete from state")
-    values = [state.identity, state.cursor, state.version, state.read_at, state.built]
-    cursor.execute("insert into state values (?, ?, ?, ?, ?)", values)
-
-
-def _write_keys(cursor: duckdb.DuckDBPyConnection, keys: list[ValidKey]) -> None:
-    cursor.execute("delete from api_keys")
-    for key in keys:
-        datasets = None if key.datasets is None else sorted(key.datasets)
-        limits = [key.requests_per_second, key.burst, datasets]
-        cursor.execute(
-            "insert into api_keys values (?, ?, ?, ?, ?, ?, ?)",
-            [key.hash, key.id, key.name, sorted(key.scopes), *limits],
-        )
 
 
 def _now() -> datetime:

@@ -1,4 +1,4 @@
-"""Candidates: which texts may match a search, the newest or the best first, as the index says."""
+"""Candidates: texts that may match a search, by the index, the newest or the best first."""
 
 import re
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ from uuid import UUID
 
 import tantivy
 
+from serving_api.replica.repository import Point
 from serving_api.search.index import TIE_BITS, Meta, block_tag, guarded, ids_of, moment_number
 from serving_api.search.matching import Match, word_characters
 from serving_api.texts.parameters import FilterParameters, Order
 from serving_api.texts.query import TextsQuery
-from serving_api.texts.repository import Point
 
-# A list by relevance has so many items at most, the best of the newest so many matches or more.
+# Items in a list by relevance at most; they are the best of at least COMPARED matches, the newest ones.
 RANKED = 1_000
 COMPARED = 10_000
 
@@ -30,7 +30,7 @@ _MUST = tantivy.Occur.Must
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class IndexSnapshot:
     """The index at one point of the change feed; it stays as it is."""
 
     searcher: tantivy.Searcher
@@ -39,7 +39,7 @@ class Snapshot:
 
     @property
     def point(self) -> Point:
-        """What the index belongs to."""
+        """The version of the replica that the index shows."""
         return Point(self.meta.identity, self.meta.version)
 
     def in_order(
@@ -115,7 +115,7 @@ class Snapshot:
             return min(self.searcher.doc_freq("tags", tag) for tag in filter_tags(query)) <= _FEW
 
     def _matching(self, query: TextsQuery) -> list[tantivy.Query]:
-        """Return what holds of every text that matches; others may pass too."""
+        """Return conditions that every matching text meets; other texts may meet them too."""
         if query.filters.q is None:
             return []
         search = query.search
@@ -223,7 +223,12 @@ def filter_tags(query: TextsQuery) -> tuple[str, ...]:
     filters = query.filters
     status = filters.status.value if filters.status else None
     return tags_of(
-        query.dataset, source=filters.source, language=filters.language, status=status, annotator=filters.annotator
+        query.dataset,
+        source=filters.source,
+        language=filters.language,
+        status=status,
+        complete=None if filters.complete is None else str(filters.complete),
+        annotator=filters.annotator,
     )
 
 

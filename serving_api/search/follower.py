@@ -1,4 +1,4 @@
-"""Keeps the search index up to date with the replica."""
+"""Keeps the search index up to date: one thread follows the replica's versions."""
 
 import threading
 import time
@@ -8,8 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
-from uuid import UUID
+from typing import TypeVar
 
 import duckdb
 import structlog
@@ -17,61 +16,20 @@ import structlog
 from core.web.problems import Unavailable
 from serving_api.metrics import SEARCH_INDEX_VERSION
 from serving_api.replica.replica import Replica
-from serving_api.replica.tables import SEPARATOR
-from serving_api.search.candidates import Snapshot, tags_of
-from serving_api.search.index import BLOCK_TEXTS, Damaged, Entry, Meta, Place, SearchIndex, moment_number
-from serving_api.search.matching import FOLDED
-from serving_api.texts import repository
+from serving_api.replica.repository import Point, get_point
+from serving_api.search.candidates import IndexSnapshot
+from serving_api.search.index import Damaged, Meta, SearchIndex, moment_number
+from serving_api.search.repository import list_starts, list_withdrawn, read_entries
 from serving_api.texts.query import Condition
-from serving_api.texts.repository import Point
-
-_FETCHED = 1_000
-
-
-def read_starts(cursor: duckdb.DuckDBPyConnection) -> list[datetime]:
-    """Return the moments that divide the texts into blocks; none where there are no texts."""
-    statement = """
-        select distinct labelled_at from
-            (select labelled_at, row_number() over (order by labelled_at) as number from items)
-        where number % ? = 1 order by 1
-    """
-    return [row[0] for row in cursor.execute(statement, [BLOCK_TEXTS]).fetchall()]
-
-
-def read_entries(cursor: duckdb.DuckDBPyConnection, condition: Condition) -> Iterator[Entry]:
-    """Stream what is to be indexed of the items that fit the condition, in the order of their labels."""
-    where, values = condition
-    statement = f"""
-        select id, dataset, {FOLDED}, label, status, source, language, agreement, annotations, labelled_at,
-               annotators
-        from items where {where} order by labelled_at
-    """  # noqa: S608 - known columns only
-    cursor.execute(statement, values)
-    while rows := cursor.fetchmany(_FETCHED):
-        yield from (_entry(row) for row in rows)
-
-
-def read_gone(cursor: duckdb.DuckDBPyConnection, version: int) -> list[UUID]:
-    """Return the texts that lost their label after a version."""
-    found = cursor.execute("select id from tombstones where version > ?", [version]).fetchall()
-    return [row[0] for row in found]
-
-
-def _entry(row: tuple[Any, ...]) -> Entry:
-    id_, dataset, folded, label, status, source, language, agreement, annotations, labelled_at, annotators = row
-    tags = tags_of(dataset, label=label, status=status, source=source, language=language)
-    said = tuple(f"annotator {name}" for name in annotators.split(SEPARATOR) if name)
-    return Entry(Place(labelled_at, id_), folded, (*tags, *said), agreement, annotations)
-
 
 T = TypeVar("T")
 
 log = structlog.get_logger()
 
-# How soon a new version of the replica is noticed. Until then its few new texts are read without the index.
+# How often the thread looks for a new version. Until then queries read the few new texts without the index.
 _LOOK_SECONDS = 0.1
 _RETRY_SECONDS = 5.0
-# Queries that began before the newest commit see an older version, and need the index of that time.
+# Snapshots of earlier commits: queries that began before the newest one see an older version.
 _KEPT = 4
 
 
@@ -80,7 +38,7 @@ class _Stopped(Exception):
 
 
 class Behind:
-    """How long something has been behind what it follows, while both move on."""
+    """Measures how long something has been behind what it follows, while both move."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -88,7 +46,7 @@ class Behind:
         self._since = 0.0
 
     def seconds(self, version: int, followed: int) -> float:
-        """Return for how long a version has been awaited that was seen there; called now and then."""
+        """Return for how long the version that was awaited first has been missing; call it regularly."""
         now = self._clock()
         if self._awaited is None or version >= self._awaited:
             self._awaited, self._since = (followed if version < followed else None), now
@@ -96,12 +54,12 @@ class Behind:
 
 
 class SearchFollower:
-    """Brings what the replica holds into the index beside it."""
+    """Brings the replica's texts into the index in its folder."""
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self._index: SearchIndex | None = None
-        self._snapshots: deque[Snapshot] = deque(maxlen=_KEPT)
+        self._snapshots: deque[IndexSnapshot] = deque(maxlen=_KEPT)
         self._broken = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="search", daemon=True)
@@ -111,11 +69,11 @@ class SearchFollower:
         return self._replica.folder.path / "search"
 
     def start(self) -> None:
-        """Begin to follow the replica, which is open, with an index in its folder."""
+        """Begin to follow the open replica."""
         self._thread.start()
 
     def stop(self, timeout_seconds: float) -> None:
-        """End, at the latest after `timeout_seconds`; what is under way is done again the next time."""
+        """Stop within `timeout_seconds`; unfinished work is repeated after the next start."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout_seconds)
@@ -132,8 +90,8 @@ class SearchFollower:
         snapshots = tuple(self._snapshots)
         return snapshots[-1].meta.built if snapshots else 0
 
-    def snapshot_or_none(self, point: Point) -> Snapshot | None:
-        """Return the newest index that knows nothing later than `point`; None where there is none yet."""
+    def snapshot_or_none(self, point: Point) -> IndexSnapshot | None:
+        """Return the newest index that is not later than `point`; None if there is none."""
         fitting = [
             snapshot
             for snapshot in tuple(self._snapshots)
@@ -141,8 +99,8 @@ class SearchFollower:
         ]
         return fitting[-1] if fitting else None
 
-    def ask(self, point: Point, look: Callable[[Snapshot], T]) -> T | None:
-        """Return what `look` finds in the index as of `point`; None where there is none that can be used."""
+    def ask(self, point: Point, look: Callable[[IndexSnapshot], T]) -> T | None:
+        """Return what `look` finds in the index as of `point`; None if no index can be used."""
         snapshot = self.snapshot_or_none(point)
         try:
             return look(snapshot) if snapshot else None
@@ -151,7 +109,7 @@ class SearchFollower:
             return None
 
     def report_damage(self, error: Damaged) -> None:
-        """Take it that the index cannot be used any more: it is built anew."""
+        """Mark the index as unusable: it is rebuilt."""
         log.warning("search.damaged", path=str(self._path), error=str(error))
         self._snapshots.clear()
         self._broken.set()
@@ -166,7 +124,7 @@ class SearchFollower:
                 continue  # there is no replica yet, or it is just renewed
             except Damaged as error:
                 self.report_damage(error)
-            except Exception as error:  # noqa: BLE001 - whatever it is, following goes on
+            except Exception as error:  # noqa: BLE001 - retry after any error
                 log.warning("search.failed", error=str(error), kind=type(error).__name__)
                 self.close()
                 self._stop.wait(_RETRY_SECONDS)
@@ -205,22 +163,22 @@ class SearchFollower:
         return index
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Close the index."""
         self._index = None
         self._snapshots.clear()
 
     def _build(self) -> None:
-        """Index all texts; those that change meanwhile are caught up with afterwards, by their version."""
+        """Index all texts; `_catch_up` then adds those that changed meanwhile, by their version."""
         self.close()
         index = SearchIndex.begin(self._path)
         self._broken.clear()
         with self._replica.reading() as cursor:
-            point, starts = repository.get_point(cursor), read_starts(cursor)
+            point, starts = get_point(cursor), list_starts(cursor)
         log.info("search.building", version=point.version)
         started = time.perf_counter()
         numbers = tuple(moment_number(start) for start in starts)
         meta = Meta(point.identity, point.version, numbers or (0,), 0, 0, point.version)
-        # Block by block, for DuckDB keeps what is overwritten while a transaction lasts.
+        # Block by block: DuckDB keeps overwritten rows as long as a transaction lasts.
         for condition in _blocks(starts):
             with self._replica.reading() as cursor:
                 meta = self._add(index, cursor, condition, meta)
@@ -229,11 +187,11 @@ class SearchFollower:
         log.info("search.built", version=point.version, seconds=round(time.perf_counter() - started, 3))
 
     def _catch_up(self, index: SearchIndex, meta: Meta) -> None:
-        """Index anew what changed since the version of the index."""
+        """Index what changed since the version of the index."""
         try:
             with self._replica.reading() as cursor:
-                point = repository.get_point(cursor)
-                for id_ in read_gone(cursor, meta.version):
+                point = get_point(cursor)
+                for id_ in list_withdrawn(cursor, meta.version):
                     index.remove(id_)
                 meta = self._add(index, cursor, ("items.version > ?", [meta.version]), meta)
             index.commit(replace(meta, identity=point.identity, version=point.version))
@@ -248,12 +206,12 @@ class SearchFollower:
         for entry in read_entries(cursor, condition):
             if self._stop.is_set():
                 raise _Stopped
-            meta = meta.with_entry(entry.place)
-            index.put(entry, meta.block(entry.place))
+            meta = meta.with_entry(entry.position)
+            index.put(entry, meta.block(entry.position))
         return meta
 
     def _show(self, index: SearchIndex) -> None:
-        snapshot = Snapshot(index.searcher(), index.schema, index.meta())
+        snapshot = IndexSnapshot(index.searcher(), index.schema, index.meta())
         self._snapshots.append(snapshot)
         self._index = index
         SEARCH_INDEX_VERSION.set(snapshot.meta.version)

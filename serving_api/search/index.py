@@ -1,4 +1,4 @@
-"""The search index (tantivy): which texts may match, and the files that hold it."""
+"""The search index (tantivy): finds texts that may match, and checks its files."""
 
 import json
 import os
@@ -22,11 +22,11 @@ _CRC_BYTES = 2**20
 
 
 class Damaged(Exception):
-    """The folder cannot be used any more."""
+    """The index cannot be used any more."""
 
 
 def check_files(path: Path) -> None:
-    """Compare each file that the last commit names with the checksum at its end.
+    """Compare each file of the last commit with the checksum in its footer, which tantivy does not do on opening.
 
     Raises:
         Damaged: one differs.
@@ -36,7 +36,7 @@ def check_files(path: Path) -> None:
 
 
 def _committed(path: Path) -> Iterator[Path]:
-    """Give the files that the last commit names; others may be what a killed process left half written."""
+    """Give the files of the last commit; a killed process may have left others half written."""
     try:
         segments = json.loads((path / "meta.json").read_text())["segments"]
         names = {segment["segment_id"].replace("-", ""): segment["deletes"] for segment in segments}
@@ -66,10 +66,10 @@ def _check(file: Path) -> None:
         raise Damaged(f"{file.name} has another checksum")
 
 
-# Goes up with every change of what is indexed: an index of another layout is built anew.
-_LAYOUT = 2
+# Raise it with each change of the indexed fields: an index of another layout is rebuilt.
+_LAYOUT = 3
 _HEAP_BYTES = 64_000_000
-# About so many texts that were labelled one after another are a block: what is common is found in the newest one.
+# About this many texts, in the order of their labels, form a block. A common word is found in the newest block.
 BLOCK_TEXTS = 65_536
 
 _META_ID = "meta"
@@ -78,8 +78,8 @@ TIE_BITS = 10
 _EARLIEST = 2**52
 
 
-class Place(NamedTuple):
-    """Where a text stands in the order of labels."""
+class LabelPosition(NamedTuple):
+    """The position of a text in the order of labels."""
 
     labelled_at: datetime
     id: UUID
@@ -93,10 +93,10 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What is indexed of one text; `tags` are what filters ask for."""
+class IndexEntry:
+    """The indexed fields of a text; filters use `tags`."""
 
-    place: Place
+    position: LabelPosition
     folded: str
     tags: tuple[str, ...]
     agreement: float
@@ -105,7 +105,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Meta:
-    """Which replica the index belongs to, and how its texts are divided. Stored with them, in the same commit."""
+    """The replica that the index belongs to, and its blocks. Stored in the same commit as the texts."""
 
     identity: str
     version: int
@@ -115,17 +115,17 @@ class Meta:
     built: int = 0  # the version that it was begun with: nothing that was forgotten until then was ever in it
     layout: int = _LAYOUT
 
-    def block(self, place: Place) -> int:
+    def block(self, position: LabelPosition) -> int:
         """Return the block that a text belongs to."""
-        return self.block_of(moment_number(place.labelled_at))
+        return self.block_of(moment_number(position.labelled_at))
 
     def block_of(self, moment: int) -> int:
         """Return the block of a moment."""
         return max(0, bisect_right(self.starts, moment) - 1)
 
-    def with_entry(self, place: Place) -> "Meta":
+    def with_entry(self, position: LabelPosition) -> "Meta":
         """Return what it is with one text more; a full block is followed by another."""
-        moment = moment_number(place.labelled_at)
+        moment = moment_number(position.labelled_at)
         if self.newest >= BLOCK_TEXTS and moment > self.latest:
             return replace(self, starts=(*self.starts, moment), newest=1, latest=moment)
         in_newest = self.block_of(moment) == len(self.starts) - 1
@@ -139,7 +139,7 @@ def moment_number(moment: datetime) -> int:
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Tell what tantivy says of a broken folder from everything else.
+    """Turn tantivy's errors about a broken folder into `Damaged`.
 
     Raises:
         Damaged: in place of any error within, a panic included, which is no `Exception`.
@@ -214,20 +214,20 @@ class SearchIndex:
         self._index.reload()
         return self._index.searcher()
 
-    def put(self, entry: Entry, block: int) -> None:
+    def put(self, entry: IndexEntry, block: int) -> None:
         """Add a text, or replace it."""
         document = tantivy.Document()
-        document.add_text("id", entry.place.id.hex)
+        document.add_text("id", entry.position.id.hex)
         document.add_text("grams", entry.folded)
         document.add_text("words", _cut(entry.folded))
         for tag in (*entry.tags, block_tag(block)):
             document.add_text("tags", tag)
-        document.add_unsigned("place", entry.place.number)
-        document.add_unsigned("id_high", entry.place.id.int >> 64)
-        document.add_unsigned("id_low", entry.place.id.int & (2**64 - 1))
+        document.add_unsigned("place", entry.position.number)
+        document.add_unsigned("id_high", entry.position.id.int >> 64)
+        document.add_unsigned("id_low", entry.position.id.int & (2**64 - 1))
         document.add_float("agreement", entry.agreement)
         document.add_unsigned("annotations", entry.annotations)
-        self.remove(entry.place.id)
+        self.remove(entry.position.id)
         with guarded():
             self._writer.add_document(document)
 
@@ -237,7 +237,7 @@ class SearchIndex:
             self._writer.delete_documents_by_term("id", id_.hex)
 
     def commit(self, meta: Meta) -> None:
-        """Make what was added and removed visible and lasting, all at once."""
+        """Commit all additions and removals."""
         document = tantivy.Document()
         document.add_text("id", _META_ID)
         document.add_text("meta", json.dumps(asdict(meta)))
@@ -247,7 +247,7 @@ class SearchIndex:
             self._writer.commit()
 
     def undo(self) -> None:
-        """Forget what was not committed."""
+        """Roll back what was not committed."""
         with guarded():
             self._writer.rollback()
 
@@ -278,7 +278,7 @@ def _schema() -> tantivy.Schema:
 
 
 def _cut(folded: str) -> str:
-    """Cut what tantivy would drop for its length. No search is as long as the parts."""
+    """Split words that tantivy would drop for their length. No search is as long as the parts."""
     if len(folded) <= _TOKEN_CHARACTERS:
         return folded
     parts, run = [], 0

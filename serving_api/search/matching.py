@@ -1,4 +1,4 @@
-"""What a search means: how text is folded, what a word is, what matches and where, and how well."""
+"""Search semantics: case folding, words, matching, highlighting and ranking."""
 
 import re
 import sys
@@ -11,7 +11,7 @@ from typing import Any
 MAX_WORDS = 32
 MAX_HIGHLIGHTS = 100
 
-# What Postgres and SQL's lower() call lower case, one code point for one, so that offsets stay; and one sigma.
+# Lower case by SQL's lower(), one code point for one, so that offsets stay; both small sigmas are the same.
 FOLDED = "replace(lower(text), 'ς', 'σ')"
 
 # Scripts that put no spaces between words, and the marks and digits of their blocks: Thai and Lao, Tibetan,
@@ -68,28 +68,28 @@ def is_word_character(character: str) -> bool:
 
 @dataclass(frozen=True)
 class Search:
-    """What is looked for in texts."""
+    """A search for `q`."""
 
     q: str
     match: Match
 
     @cached_property
     def folded(self) -> str:
-        """All of it, as it is compared."""
+        """`q`, folded."""
         return fold(self.q)
 
     @cached_property
     def words(self) -> tuple[str, ...]:
-        """Its parts between white space, as they are compared."""
+        """The folded words of `q`: its parts between white space."""
         return tuple(self.folded.split())
 
     @cached_property
     def literals(self) -> tuple[str, ...]:
-        """What a text must hold to match at all."""
+        """Strings that each matching text contains."""
         return (self.folded,) if self.match is Match.SUBSTRING else tuple(dict.fromkeys(self.words))
 
     def condition(self) -> tuple[str, list[Any]]:
-        """Return the WHERE clause over `items` of what matches, and its values."""
+        """Return the WHERE clause over `items` of matching texts, and its values."""
         holds = [(f"contains({FOLDED}, ?)", literal) for literal in self.literals]
         matches = [(f"regexp_matches({FOLDED}, ?)", _for_duckdb(*needle)) for needle in self._needles()]
         found = holds + matches
@@ -117,7 +117,7 @@ class Search:
         return _merge(found)[:MAX_HIGHLIGHTS]
 
     def _needles(self) -> list[tuple[str, bool, bool]]:
-        """Return what must occur: a pattern; whether a word must begin with it, and end."""
+        """Return what must occur: patterns, and whether each must be at the beginning and the end of a word."""
         if self.match is Match.SUBSTRING:
             return []
         if self.match is Match.PHRASE:

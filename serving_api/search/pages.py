@@ -7,22 +7,23 @@ import duckdb
 
 from core.web.problems import Unavailable
 from serving_api.metrics import QUERIES_REFUSED
-from serving_api.search.candidates import RANKED, Snapshot
-from serving_api.search.index import Place
+from serving_api.replica.repository import get_point
+from serving_api.search.candidates import RANKED, IndexSnapshot
+from serving_api.search.index import LabelPosition
 from serving_api.texts import repository
-from serving_api.texts.cursor import microseconds, moment
+from serving_api.texts.cursor import microseconds, timestamp
 from serving_api.texts.parameters import Order
 from serving_api.texts.query import Condition, PageQuery, TextsQuery, all_of, conditions, ordering, page_conditions
 from serving_api.texts.repository import Row
 
-# Some candidates are none: so many more than asked for are looked at first.
+# Some candidates don't match: look at this many more than asked for.
 _SPARE = 10
 
 
 def list_hits(
-    cursor: duckdb.DuckDBPyConnection, page: PageQuery, count: int, snapshot: Snapshot | None, until: float
+    cursor: duckdb.DuckDBPyConnection, page: PageQuery, count: int, snapshot: IndexSnapshot | None, until: float
 ) -> list[Row]:
-    """Return the first `count` items of what comes after the page's position, with its place beside: `place`.
+    """Return the first `count` items of what comes after the page's position, each with its `rank`.
 
     Without an index all texts are read.
 
@@ -35,11 +36,11 @@ def list_hits(
         rows = repository.list_chosen(cursor, None, page_conditions(page), ordering(page.texts.order), count)
     else:
         rows = list_in_order(cursor, page, count, snapshot, until)
-    return [row | {"place": microseconds(row["labelled_at"])} for row in rows]
+    return [row | {"rank": microseconds(row["labelled_at"])} for row in rows]
 
 
 def list_ranked(
-    cursor: duckdb.DuckDBPyConnection, query: TextsQuery, snapshot: Snapshot | None, until: float
+    cursor: duckdb.DuckDBPyConnection, query: TextsQuery, snapshot: IndexSnapshot | None, until: float
 ) -> tuple[list[tuple[int, UUID]], bool]:
     """Return the best matches, at most `RANKED`, and whether these are all: (relevance, negative; id), in order.
 
@@ -54,19 +55,19 @@ def list_ranked(
         whole = len(found) < RANKED
     else:
         found = []
-        if snapshot.point != repository.get_point(cursor):
+        if snapshot.point != get_point(cursor):
             found = repository.list_ranked(cursor, None, all_of([_newer(snapshot), asked]), relevance, RANKED)
         as_indexed = all_of([_known(snapshot), asked])
         ids = snapshot.best(query)
         check_time(until)
         whole = max(len(ids), len(found)) < RANKED
         found += repository.list_ranked(cursor, ids, as_indexed, relevance, RANKED)
-    ranked = sorted((-place, id_) for place, id_ in found)
+    ranked = sorted((-rank, id_) for rank, id_ in found)
     return ranked[:RANKED], whole and len(ranked) <= RANKED
 
 
 def list_in_order(
-    cursor: duckdb.DuckDBPyConnection, page: PageQuery, count: int, snapshot: Snapshot, until: float
+    cursor: duckdb.DuckDBPyConnection, page: PageQuery, count: int, snapshot: IndexSnapshot, until: float
 ) -> list[Row]:
     """Return the first `count` items of what comes after the page's position, by time.
 
@@ -76,29 +77,29 @@ def list_in_order(
     texts, asked = page.texts, page_conditions(page)
     as_indexed = all_of([_known(snapshot), asked])
     found = []
-    if snapshot.point != repository.get_point(cursor):
+    if snapshot.point != get_point(cursor):
         found = repository.list_chosen(
             cursor, None, all_of([_newer(snapshot), asked]), ordering(texts.order), count
         )
-    after = moment(page.after.place) if page.after else None
+    after = timestamp(page.after.rank) if page.after else None
     for ids, last in snapshot.in_order(texts, after, min(count + _SPARE, RANKED)):
         check_time(until)
         found += repository.list_chosen(cursor, ids, as_indexed, ordering(texts.order), len(ids))
-        # What shares the last place may come before it, and be in the next list.
+        # What shares the last position may come before it, and be in the next list.
         if last is not None and sum(_is_before(row, last, texts.order) for row in found) >= count:
             break
     return sorted(found, key=lambda row: _sort_key(row, texts.order))[:count]
 
 
 def _ranked(
-    cursor: duckdb.DuckDBPyConnection, page: PageQuery, count: int, snapshot: Snapshot | None, until: float
+    cursor: duckdb.DuckDBPyConnection, page: PageQuery, count: int, snapshot: IndexSnapshot | None, until: float
 ) -> list[Row]:
     ranked, _ = list_ranked(cursor, page.texts, snapshot, until)
-    after = (-page.after.place, page.after.id) if page.after else None
+    after = (-page.after.rank, page.after.id) if page.after else None
     shown = [entry for entry in ranked if after is None or entry > after][:count]
     wanted = [id_ for _, id_ in shown]
     rows = {row["id"]: row for row in repository.list_chosen(cursor, wanted, all_of([]), "id", len(wanted))}
-    return [rows[id_] | {"place": -place} for place, id_ in shown]
+    return [rows[id_] | {"rank": -rank} for rank, id_ in shown]
 
 
 def check_time(until: float) -> None:
@@ -108,19 +109,19 @@ def check_time(until: float) -> None:
         raise Unavailable("The query took too long.", code="query_timeout", retry_after_seconds=5)
 
 
-def _newer(snapshot: Snapshot) -> Condition:
+def _newer(snapshot: IndexSnapshot) -> Condition:
     return "version > ?", [snapshot.point.version]
 
 
-def _known(snapshot: Snapshot) -> Condition:
+def _known(snapshot: IndexSnapshot) -> Condition:
     return "version <= ?", [snapshot.point.version]
 
 
 def _sort_key(row: Row, order: Order) -> tuple[int, int]:
-    place, id_ = microseconds(row["labelled_at"]), row["id"].int
-    return (-place, id_) if order is Order.NEWEST else (place, -id_)
+    rank, id_ = microseconds(row["labelled_at"]), row["id"].int
+    return (-rank, id_) if order is Order.NEWEST else (rank, -id_)
 
 
 def _is_before(row: Row, last: int, order: Order) -> bool:
-    number = Place(row["labelled_at"], row["id"]).number
+    number = LabelPosition(row["labelled_at"], row["id"]).number
     return number > last if order is Order.NEWEST else number < last

@@ -50,7 +50,13 @@ _CONTEXT = {
     "subField": "cr:subField",
     "transform": "cr:transform",
 }
-_TYPES = {"string": "sc:Text", "float64": "cr:Float64", "int32": "cr:Int32", MOMENT: "sc:DateTime"}
+_TYPES = {
+    "string": "sc:Text",
+    "bool": "sc:Boolean",
+    "float64": "cr:Float64",
+    "int32": "cr:Int32",
+    MOMENT: "sc:DateTime",
+}
 _USES = {"train": "cr:TrainingSplit", "validation": "cr:ValidationSplit", "test": "cr:TestSplit"}
 _SPLITS = "splits"
 _VERSION = "http://mlcommons.org/croissant/1.1"

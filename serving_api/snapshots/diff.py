@@ -154,7 +154,7 @@ def page_of(manifests: Sequence[SnapshotManifest], limit: int, after: str | None
     found = sorted(manifests, key=_place, reverse=True)
     if after is not None:
         last = _position(after, _LIST)
-        found = [one for one in found if _place(one) < (last.place, last.id)]
+        found = [one for one in found if _place(one) < (last.rank, last.id)]
     more = cursor.encode(Position(*_place(found[limit - 1])), _LIST) if len(found) > limit else None
     return SnapshotPage(items=found[:limit], next_cursor=more)
 

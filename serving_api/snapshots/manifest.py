@@ -9,6 +9,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from serving_api.columns import COLUMNS as EXPORTED
+from serving_api.columns import Column, Kind
 
 MANIFEST = "snapshot.json"
 CARD = "README.md"
@@ -77,35 +78,13 @@ class DescribedColumn(NamedTuple):
     meaning: str
 
 
-MOMENT = "timestamp[us, tz=UTC]"
+MOMENT = EXPORTED["labelled_at"].arrow_type
 
-_DESCRIBED = {
-    "id": DescribedColumn("string", "UUID; a function of dataset and text alone."),
-    "dataset": DescribedColumn("string", "Dataset that the text belongs to."),
-    "text": DescribedColumn("string", "The text, after Unicode NFC and stripping outer white space."),
-    "label": DescribedColumn("string", "What the annotations add up to, by `rule`; null where they are disputed."),
-    "status": DescribedColumn("string", "`labelled` or `disputed`."),
-    "agreement": DescribedColumn("float64", "Share of the label, or of the most frequent one, among the votes."),
-    "votes": DescribedColumn("string", "JSON object: submitted annotations by label."),
-    "annotations": DescribedColumn("int32", "Number of submitted annotations."),
-    "confidence": DescribedColumn(
-        "float64", "Probability of the label by `rule`; of a majority, its share; null where there is none."
-    ),
-    "rule": DescribedColumn("string", "How the annotations were added up."),
-    "rule_version": DescribedColumn("int32", "Counts up with each estimate of the rule."),
-    "decided_by": DescribedColumn(
-        "string", "`annotators` or `adjudicators`: whose answers the label follows from."
-    ),
-    "source": DescribedColumn("string", "Where the text came from, as its sender said."),
-    "external_id": DescribedColumn("string", "The sender's own id of the text."),
-    "claimed_label": DescribedColumn("string", "The sender's claim; it counts for nothing."),
-    "score": DescribedColumn("float64", "How sure the sender was of it, 0 to 1."),
-    "metadata": DescribedColumn("string", "JSON object: what else the sender said."),
-    "enrichment": DescribedColumn(
-        "string", "JSON object: what was found at intake, as `language` and `redacted`."
-    ),
-    "received_at": DescribedColumn(MOMENT, "When the text was received."),
-    "labelled_at": DescribedColumn(MOMENT, "When the first label was known; edits keep it."),
-}
 
-COLUMNS = {name: _DESCRIBED[name] for name in EXPORTED}
+def _describe(column: Column) -> DescribedColumn:
+    meaning = column.meaning[:1].lower() + column.meaning[1:]
+    told = f"JSON object: {meaning}" if column.kind is Kind.JSON else column.meaning
+    return DescribedColumn(column.arrow_type, told)
+
+
+COLUMNS = {name: _describe(column) for name, column in EXPORTED.items()}

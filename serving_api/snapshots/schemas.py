@@ -20,8 +20,8 @@ from core.web.openapi import (
 from serving_api.snapshots.manifest import CARD, CROISSANT, SnapshotManifest
 from serving_api.snapshots.manifest import MANIFEST as MANIFEST_FILE
 from serving_api.snapshots.parameters import SnapshotCreate, SnapshotRewrite
-from serving_api.texts.documentation import EXAMPLE_ID
 from serving_api.texts.parameters import EXAMPLE_CURSOR
+from serving_api.texts.schemas import EXAMPLE_ID
 
 NextCursor = Annotated[str | None, Field(description="For the next page; null on the last one.")]
 
@@ -131,7 +131,7 @@ LIST: Responses = {
     304: _NOT_MODIFIED,
     **_REFUSALS,
     409: problem(409, "invalid_cursor", "Not a cursor of this list: pass next_cursor unchanged."),
-    422: wrong_parameter("limit", "less_than_equal", "Input should be less than or equal to 1000"),
+    422: wrong_parameter("limit", "less_than_equal", "limit must be between 1 and 1000 (got 5000)."),
 }
 ONE: Responses = {
     200: answer("The snapshot.", MANIFEST, model=SnapshotManifest, headers=_HEADERS),
@@ -211,7 +211,7 @@ DIFF: Responses = {
     **_REFUSALS,
     404: _NOT_FOUND,
     409: problem(409, "invalid_cursor", "Not a cursor of this list: pass next_cursor unchanged."),
-    422: wrong_parameter("limit", "less_than_equal", "Input should be less than or equal to 10000"),
+    422: wrong_parameter("limit", "less_than_equal", "limit must be between 1 and 10000 (got 50000)."),
 }
 
 DELETED: Responses = {

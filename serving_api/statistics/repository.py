@@ -1,4 +1,4 @@
-"""The queries of the replica's tables that statistics of annotators are made from."""
+"""Queries for the statistics of annotators."""
 
 from datetime import datetime
 from typing import NamedTuple
@@ -10,14 +10,14 @@ from core.models import AnnotationStatus
 from serving_api.statistics.agreement import Cells, Votes
 from serving_api.texts.query import TextsQuery, annotator_conditions, conditions, said_by_annotators
 
-# Who answers nothing for longer than ten minutes has paused.
+# Longer than ten minutes without an answer is a pause.
 _PAUSE_MICROSECONDS = 600_000_000
 
 Pair = tuple[str, str]
 
 
-class Work(NamedTuple):
-    """What an annotator has done."""
+class AnnotatorWork(NamedTuple):
+    """An annotator's work."""
 
     annotator: str
     answers: int
@@ -28,8 +28,8 @@ class Work(NamedTuple):
     worked_microseconds: int  # in all steps
 
 
-class Answered(NamedTuple):
-    """How often an annotator said something about texts of one outcome."""
+class AnswerCount(NamedTuple):
+    """How often an annotator gave one answer to texts with one outcome."""
 
     annotator: str
     value: str
@@ -97,7 +97,7 @@ def count_pairs(
     return rows[0][0] if rows else 0, found
 
 
-def list_work(cursor: duckdb.DuckDBPyConnection, query: TextsQuery) -> list[Work]:
+def list_work(cursor: duckdb.DuckDBPyConnection, query: TextsQuery) -> list[AnnotatorWork]:
     """Return what each annotator has done, who answered the most first."""
     where, values = annotator_conditions(query)
     # By spans of time first, which leaves little to sort. None is longer than a step, so none has a pause within.
@@ -120,10 +120,10 @@ def list_work(cursor: duckdb.DuckDBPyConnection, query: TextsQuery) -> list[Work
                sum(ends - starts + if(goes_on, gap, 0))::bigint
         from steps group by annotator order by 2 desc, annotator
     """  # noqa: S608
-    return [Work(*row) for row in cursor.execute(statement, values).fetchall()]
+    return [AnnotatorWork(*row) for row in cursor.execute(statement, values).fetchall()]
 
 
-def list_answered(cursor: duckdb.DuckDBPyConnection, query: TextsQuery) -> list[Answered]:
+def count_outcomes(cursor: duckdb.DuckDBPyConnection, query: TextsQuery) -> list[AnswerCount]:
     """Return what each annotator said about labelled texts and gold texts."""
     where, values = conditions(query)
     said, said_values = said_by_annotators(query.dataset)
@@ -136,7 +136,7 @@ def list_answered(cursor: duckdb.DuckDBPyConnection, query: TextsQuery) -> list[
         where {said} and status = ? and value is not null group by all order by all
     """  # noqa: S608
     rows = cursor.execute(statement, [*values, *said_values, AnnotationStatus.SUBMITTED.value]).fetchall()
-    return [Answered(*row) for row in rows]
+    return [AnswerCount(*row) for row in rows]
 
 
 def _submitted(query: TextsQuery) -> tuple[str, list[object]]:

@@ -1,4 +1,4 @@
-"""What the statistics of annotators say: made from the counts, ready to be sent."""
+"""Statistics of annotators, computed from counts."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ import duckdb
 
 from serving_api.statistics import repository as queries
 from serving_api.statistics.agreement import agreement, cohen_kappa, votes_of_pair
-from serving_api.statistics.repository import Answered, Work
+from serving_api.statistics.repository import AnnotatorWork, AnswerCount
 from serving_api.texts.parameters import to_text
 from serving_api.texts.query import AgreementQuery, TextsQuery
 
@@ -42,10 +42,10 @@ def make_agreement(cursor: duckdb.DuckDBPyConnection, query: AgreementQuery) -> 
 
 
 def make_annotators(cursor: duckdb.DuckDBPyConnection, query: TextsQuery) -> dict[str, Any]:
-    """Return what each annotator has done, and how often what they said was the outcome."""
-    said: dict[str, list[Answered]] = {}
-    for answered in queries.list_answered(cursor, query):
-        said.setdefault(answered.annotator, []).append(answered)
+    """Return each annotator's work, and how often their answers were the outcome."""
+    said: dict[str, list[AnswerCount]] = {}
+    for answer in queries.count_outcomes(cursor, query):
+        said.setdefault(answer.annotator, []).append(answer)
     work = queries.list_work(cursor, query)
     return {
         "dataset": query.dataset,
@@ -53,13 +53,13 @@ def make_annotators(cursor: duckdb.DuckDBPyConnection, query: TextsQuery) -> dic
     }
 
 
-def _annotator(work: Work, said: list[Answered]) -> dict[str, Any]:
-    # Whoever alone has answered a text agrees with the outcome, whatever it is.
-    shared = [answered for answered in said if answered.is_shared and answered.label is not None]
-    gold = [answered for answered in said if answered.gold_label is not None]
+def _annotator(work: AnnotatorWork, said: list[AnswerCount]) -> dict[str, Any]:
+    # A single answer always agrees with the outcome.
+    shared = [answer for answer in said if answer.is_shared and answer.label is not None]
+    gold = [answer for answer in said if answer.gold_label is not None]
     confusion: dict[str, Counter[str]] = {}
-    for answered in shared:
-        confusion.setdefault(str(answered.label), Counter())[answered.value] += answered.texts
+    for answer in shared:
+        confusion.setdefault(str(answer.label), Counter())[answer.value] += answer.texts
     return {
         "annotator": work.annotator,
         "answers": work.answers,
@@ -73,7 +73,7 @@ def _annotator(work: Work, said: list[Answered]) -> dict[str, Any]:
     }
 
 
-def _pace(work: Work) -> float | None:
+def _pace(work: AnnotatorWork) -> float | None:
     if not work.worked_microseconds:
         return None
     return round(work.steps * _MICROSECONDS_AN_HOUR / work.worked_microseconds, 3)

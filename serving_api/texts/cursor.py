@@ -1,4 +1,4 @@
-"""Cursors: where a walk through a list stands. Opaque to clients, the same in every process."""
+"""Cursors: the position in a list at which a page begins. Opaque to clients, the same in every process."""
 
 import hashlib
 import struct
@@ -20,23 +20,23 @@ CURSOR = "^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$"
 class Position:
     """The last item that was shown."""
 
-    place: int  # by which the list is ordered: `microseconds` of a moment, or whatever its query says
+    rank: int  # by which the list is ordered: `microseconds` of a timestamp, or what its query says
     id: UUID
 
 
-def microseconds(moment: datetime) -> int:
-    """Return a moment, UTC without a zone, as microseconds since 1970."""
-    return (moment - _EPOCH) // _MICROSECOND
+def microseconds(timestamp: datetime) -> int:
+    """Return a timestamp, UTC without a zone, as microseconds since 1970."""
+    return (timestamp - _EPOCH) // _MICROSECOND
 
 
-def moment(microseconds: int) -> datetime:
-    """Return the moment, UTC without a zone, that is so many microseconds after 1970."""
+def timestamp(microseconds: int) -> datetime:
+    """Return the timestamp, UTC without a zone, that is so many microseconds after 1970."""
     return _EPOCH + microseconds * _MICROSECOND
 
 
 def encode(position: Position, query: bytes) -> str:
     """Return the cursor that goes on after `position` in the list that `query` identifies."""
-    packed = _POSITION.pack(position.place, position.id.bytes)
+    packed = _POSITION.pack(position.rank, position.id.bytes)
     return urlsafe_b64encode(packed + _check(packed, query)).decode().rstrip("=")
 
 
@@ -50,8 +50,8 @@ def decode(cursor: str, query: bytes) -> Position:
     packed, check = raw[: _POSITION.size], raw[_POSITION.size :]
     if len(packed) != _POSITION.size or check != _check(packed, query):
         raise ValueError("not a cursor of this list")
-    place, id_bytes = _POSITION.unpack(packed)
-    return Position(place, UUID(bytes=id_bytes))
+    rank, id_bytes = _POSITION.unpack(packed)
+    return Position(rank, UUID(bytes=id_bytes))
 
 
 def _check(packed: bytes, query: bytes) -> bytes:

@@ -14,24 +14,25 @@ from typing import Any
 
 import duckdb
 
+from serving_api.replica.repository import Point
 from serving_api.texts import cursor as cursors
 from serving_api.texts import repository
 from serving_api.texts.parameters import Order
 from serving_api.texts.query import Condition, PageQuery, TextsQuery, kind_conditions
-from serving_api.texts.repository import Point, Row
+from serving_api.texts.repository import Row
 
-# How many moments a sample has, about.
+# About how many timestamps a sample has.
 SAMPLE_SIZE = 4096
 _WIDER = 4
 # The first range is this much wider than a page seems to need.
 _SLACK = 1.5
-# To read a row from its place costs as much as to look through some 500.
+# To read a row by its index costs as much as to scan about 500.
 _SPARSE_ROWS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Moments of labels, in order, taken evenly from all. May be old: it only helps to guess a range's width."""
+    """Timestamps of labels, in order, taken evenly from all. May be old: it only helps to guess a width."""
 
     moments: list[datetime]
     rows_each: int  # the rows that one moment stands for
@@ -45,11 +46,11 @@ class Sample:
 def take_sample(cursor: duckdb.DuckDBPyConnection, rows: int) -> Sample:
     """Look at the replica's `rows` rows."""
     rows_each = max(1, rows // SAMPLE_SIZE)
-    return Sample(repository.list_moments(cursor, rows_each), rows_each)
+    return Sample(repository.list_timestamps(cursor, rows_each), rows_each)
 
 
 def is_sparse(page: PageQuery, sample: Sample, texts: int) -> bool:
-    """Whether the page's texts lie so far apart that an index finds them faster; `texts` as in `list_page`."""
+    """Whether the page's texts are so rare that an index finds them faster; `texts` as in `list_page`."""
     return page.limit * sample.rows > _SPARSE_ROWS * max(texts, 1)
 
 
@@ -82,29 +83,29 @@ def _ends(page: PageQuery) -> tuple[datetime | None, datetime | None]:
     first, last = filters.labelled_before, filters.labelled_after
     if page.texts.order is Order.OLDEST:
         first, last = last, first
-    return cursors.moment(page.after.place) if page.after else first, last
+    return cursors.timestamp(page.after.rank) if page.after else first, last
 
 
 def _move(sample: Sample, edge: datetime | None, reach: float, newest_first: bool) -> datetime | None:
-    """Return the moment that is about `reach` rows further than `edge`; None where none is so far."""
+    """Return the timestamp about `reach` rows beyond `edge`; None if there are fewer rows."""
     moments, steps = sample.moments, reach / sample.rows_each
     if newest_first:
-        place = (len(moments) - 1 if edge is None else _place(moments, edge)) - steps
+        target = (len(moments) - 1 if edge is None else _index(moments, edge)) - steps
     else:
-        place = (0 if edge is None else _place(moments, edge)) + steps
-    if not 0 <= place < len(moments) - 1:
+        target = (0 if edge is None else _index(moments, edge)) + steps
+    if not 0 <= target < len(moments) - 1:
         return None
-    before = moments[int(place)]
-    return before + (moments[int(place) + 1] - before) * (place % 1)
+    before = moments[int(target)]
+    return before + (moments[int(target) + 1] - before) * (target % 1)
 
 
-def _place(moments: list[datetime], moment: datetime) -> float:
-    """Return where in the sample a moment is; between two of its moments, a fraction."""
-    index = bisect_right(moments, moment) - 1
+def _index(moments: list[datetime], timestamp: datetime) -> float:
+    """Return the index of a timestamp in the sample; between two of its timestamps, a fraction."""
+    index = bisect_right(moments, timestamp) - 1
     if not 0 <= index < len(moments) - 1:
         return index
     before, after = moments[index], moments[index + 1]
-    return index + (moment - before) / (after - before)
+    return index + (timestamp - before) / (after - before)
 
 
 def _window(begin: datetime | None, end: datetime | None, newest_first: bool) -> Condition:
@@ -124,7 +125,10 @@ _KINDS_MAX = 10_000
 
 
 class Hints:
-    """Totals of the newest version, and a sample of times; shared by the threads that query."""
+    """Caches totals of the newest version and a sample of timestamps; shared by the threads that query.
+
+    Without it each page would read both: `make bench ONLY=serving`, "label, fresh".
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -134,12 +138,12 @@ class Hints:
         self._sampled_at = 0.0
 
     def count_texts(self, cursor: duckdb.DuckDBPyConnection, point: Point, query: TextsQuery) -> int:
-        """Return how many texts there are of the query's kind, without counting them."""
+        """Return the number of texts with the query's label, status, source and language, from the totals."""
         where, values = kind_conditions(query)
         return self._total(point, f"{where} {values!r}", lambda: repository.sum_texts(cursor, where, values))
 
     def count_likely(self, cursor: duckdb.DuckDBPyConnection, point: Point, query: TextsQuery) -> int:
-        """Return about how many texts a query finds, where that is known without counting; else more."""
+        """Return about how many texts a query finds, or more if the totals don't tell."""
         texts, name = self.count_texts(cursor, point, query), query.filters.annotator
         if name is None:
             return texts
@@ -156,7 +160,7 @@ class Hints:
         return totals[kind]
 
     def sample(self, cursor: duckdb.DuckDBPyConnection, point: Point) -> Sample:
-        """Return a sample of the moments at which texts were labelled, not much older than `point`."""
+        """Return a sample of the times at which texts were labelled, not much older than `point`."""
         with self._lock:
             is_old = self._sampled_of != point and time.monotonic() - self._sampled_at > _SAMPLE_SECONDS
             if self._sample is None or is_old:

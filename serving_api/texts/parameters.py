@@ -1,5 +1,6 @@
 """The query parameters that choose texts."""
 
+import re
 import unicodedata
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -64,7 +65,15 @@ def _differ(pair: list[str]) -> list[str]:
 
 Pair = Annotated[list[Word], Field(json_schema_extra={"uniqueItems": True}), AfterValidator(_differ)]
 Limit = Annotated[int, Field(ge=1, le=1000, description="Items on a page at most.", examples=[100])]
-Cursor = Annotated[str, StringConstraints(pattern=CURSOR)]
+
+
+def _is_cursor(value: str) -> str:
+    if not re.fullmatch(CURSOR, value):
+        raise ValueError("is not a cursor: pass next_cursor of the page before, unchanged")
+    return value
+
+
+Cursor = Annotated[str, Field(json_schema_extra={"pattern": CURSOR}), AfterValidator(_is_cursor)]
 Feed = Annotated[str, StringConstraints(pattern="^[0-9a-f]{16}$")]
 
 
@@ -141,6 +150,11 @@ class FilterParameters(PeriodParameters):
     )
     status: LabelStatusFilter | None = Field(
         None, description="Only texts with this status.", examples=["labelled"]
+    )
+    complete: bool | None = Field(
+        None,
+        description="Only texts with as many submitted annotations as their dataset wants; false: the others.",
+        examples=[True],
     )
     annotator: Word | None = Field(
         None, description="Only texts with a submitted annotation by this annotator.", examples=["ada"]

@@ -10,8 +10,7 @@ from core.datasets import DEFAULT_DATASET, Datasets
 from core.models import Decider, LabelStatus
 from core.web.keys import require_dataset_allowed
 from core.web.problems import Conflict, FieldError, InvalidFields
-from serving_api.replica.tables import SEPARATOR, Role
-from serving_api.replica.totals import KINDS
+from serving_api.replica.tables import KINDS, SEPARATOR, Role
 from serving_api.search.matching import MAX_WORDS, Match, Search
 from serving_api.texts import cursor
 from serving_api.texts.cursor import Position
@@ -36,7 +35,7 @@ class Mismatch(Conflict):
 
 @dataclass(frozen=True)
 class TextsQuery:
-    """Which labelled texts are meant, and in which order."""
+    """Selects labelled texts, and their order."""
 
     dataset: str
     labels: tuple[str, ...]  # none: all of them, disputed texts too
@@ -51,7 +50,10 @@ class TextsQuery:
     @cached_property
     def fingerprint(self) -> bytes:
         """The same for queries that ask for the same list, and only for them."""
-        filters = self.filters.model_dump_json(include=set(FilterParameters.model_fields) - {"dataset"})
+        # Without those left out: cursors stay valid when there is a further filter.
+        filters = self.filters.model_dump_json(
+            include=set(FilterParameters.model_fields) - {"dataset"}, exclude_none=True
+        )
         parts = repr((self.dataset, self.labels, filters, self.order.value))
         return hashlib.sha256(parts.encode()).digest()
 
@@ -67,7 +69,7 @@ class PageQuery:
 
 @dataclass(frozen=True)
 class AgreementQuery:
-    """Whose agreement is asked for, and on which texts."""
+    """Selects annotators whose agreement is measured, and the texts."""
 
     texts: TextsQuery
     pair: tuple[str, str] | None  # in the order of their names; None: all annotators
@@ -75,7 +77,7 @@ class AgreementQuery:
 
 @dataclass(frozen=True)
 class DisputedQuery:
-    """One page of the list of what wants a decision."""
+    """One page of the texts that need a decision."""
 
     texts: TextsQuery
     confidence_below: float
@@ -123,7 +125,7 @@ def check_search(filters: FilterParameters) -> None:
         Mismatch: they do not.
     """
     if filters.q is None:
-        if "match" in filters.model_fields_set:
+        if filters.match is not Match.SUBSTRING:  # the default says nothing
             raise Mismatch(FieldError("needs_q", "Says how to look for q: send q too.", parameter="match"))
     elif filters.match is not Match.SUBSTRING:
         words = len(filters.q.split())
@@ -143,7 +145,7 @@ def agreement_query(parameters: AgreementParameters, datasets: Datasets) -> Agre
 
 
 def disputed_query(parameters: DisputedParameters, datasets: Datasets) -> DisputedQuery:
-    """Return the query for the list of what wants a decision.
+    """Return the query for the texts that need a decision.
 
     Raises:
         InvalidFields: the dataset is not known.
@@ -174,7 +176,7 @@ def _position(given: str | None, query: bytes) -> Position | None:
 
 
 def _disputed_fingerprint(texts: TextsQuery, confidence_below: float) -> bytes:
-    return hashlib.sha256(f"disputed {confidence_below} ".encode() + texts.fingerprint).digest()
+    return hashlib.sha256(f"disputed, complete first {confidence_below} ".encode() + texts.fingerprint).digest()
 
 
 def _check_labels(labels: Sequence[str], dataset: str, datasets: Datasets) -> None:
@@ -209,7 +211,7 @@ def _unknown(parameter: str, value: str, known: Sequence[str]) -> FieldError:
 
 Condition = tuple[str, list[Any]]
 
-# Filters that no kept total knows of.
+# Filters without totals.
 _UNCOUNTED = set(FilterParameters.model_fields) - {"dataset", "match", *KINDS}
 
 
@@ -223,6 +225,7 @@ def conditions(query: TextsQuery) -> Condition:
         "source = ?": filters.source,
         "language = ?": filters.language,
         "status = ?": filters.status,
+        "complete = ?": filters.complete,
         "agreement >= ?": filters.min_agreement,
         "annotations >= ?": filters.min_annotations,
         "labelled_at > ?": filters.labelled_after,
@@ -239,7 +242,7 @@ def conditions(query: TextsQuery) -> Condition:
 
 def kind_conditions(query: TextsQuery) -> Condition:
     """Return the WHERE clause over `totals` of the texts that the query's kind holds, and its values."""
-    kinds = query.filters.model_dump(include={"source", "language", "status"})
+    kinds = query.filters.model_dump(include={"source", "language", "status", "complete"})
     return conditions(replace(query, filters=FilterParameters.model_construct(**kinds)))
 
 
@@ -255,21 +258,23 @@ def page_conditions(page: PageQuery) -> Condition:
         before, behind = ("<", ">") if page.texts.order is Order.NEWEST else (">", "<")
         # The first half says nothing new, but DuckDB skips row groups by it.
         sql = f"labelled_at {before}= ? and (labelled_at {before} ? or id {behind} ?)"
-        labelled_at = cursor.moment(page.after.place)
+        labelled_at = cursor.timestamp(page.after.rank)
         found.append((sql, [labelled_at, labelled_at, page.after.id]))
     return all_of(found)
 
 
-# The place in the list of what wants a decision: disputes by their number of annotations, then labels by how far
-# they are from certain, in millionths. All disputes are above two millions.
+# The rank of a text that needs a decision: complete texts above all others; among either, disputes by their
+# number of annotations, then labels by how far they are from certain, in millionths. All disputes are above two
+# millions, and all of this is below 10^16.
 URGENCY = f"""
-    case when status = '{LabelStatus.DISPUTED}' then (1 + annotations::bigint) * 1000000
-    else ((1 - confidence) * 1000000)::bigint end
+    (if(complete, 10000000000000000, 0) +
+     case when status = '{LabelStatus.DISPUTED}' then (1 + annotations::bigint) * 1000000
+     else ((1 - confidence) * 1000000)::bigint end)
 """
 
 
 def disputed_conditions(query: DisputedQuery) -> Condition:
-    """Return the WHERE clause of what wants a decision and comes after the query's position."""
+    """Return the WHERE clause of texts that need a decision and come after the query's position."""
     found = [conditions(query.texts)]
     undecided = "status = ? or (decided_by = ? and confidence < ?)"
     found.append(
@@ -279,7 +284,7 @@ def disputed_conditions(query: DisputedQuery) -> Condition:
         found.append(
             (
                 f"({URGENCY} < ? or ({URGENCY} = ? and id > ?))",
-                [query.after.place, query.after.place, query.after.id],
+                [query.after.rank, query.after.rank, query.after.id],
             )
         )
     return all_of(found)

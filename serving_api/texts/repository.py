@@ -1,12 +1,14 @@
-"""Every query of the replica's tables."""
+"""Queries of labelled texts, their annotations and their totals."""
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 import duckdb
 
+from serving_api.replica.repository import Point as Point
+from serving_api.replica.repository import get_point as get_point
 from serving_api.texts.query import (
     URGENCY,
     Condition,
@@ -19,37 +21,31 @@ from serving_api.texts.query import (
 
 Row = dict[str, Any]
 
-# What pages need of an item: its place, and its JSON object, ready to be sent.
+# The columns that pages need: the rank of an item, and its JSON object, ready to be sent.
 READY = "id, labelled_at, document"
 _IDS_AT_ONCE = 100
 _ANNOTATION = "annotator, role, value, status, created_at, updated_at"
 
 
-class Point(NamedTuple):
-    """A version, of the change feed of one database."""
-
-    identity: str
-    version: int
-
-
-def get_point(cursor: duckdb.DuckDBPyConnection) -> Point:
-    """Return the point of the change feed that this transaction sees."""
-    return Point(*cursor.execute("select identity, version from state").fetchall()[0])
-
-
 def list_items(cursor: duckdb.DuckDBPyConnection, page: PageQuery, window: Condition, count: int) -> list[Row]:
-    """Return the first `count` items of what comes after the page's position and is in the window."""
+    """Return the first `count` items of what comes after the page's position and is in the window.
+
+    Their ids are texts: to make a UUID of each takes Python a tenth of a page's time.
+    """
     where, values = page_conditions(page)
     within, more_values = window
     order = ordering(page.texts.order)
-    statement = f"select {READY} from items where {where} and {within} order by {order} limit ?"  # noqa: S608
-    return list_rows(cursor, statement, [*values, *more_values, count])
+    statement = f"""
+        select id::varchar, labelled_at, document from items where {where} and {within} order by {order} limit ?
+    """  # noqa: S608 - known columns only
+    found = cursor.execute(statement, [*values, *more_values, count]).fetchall()
+    return [{"id": id_, "labelled_at": labelled_at, "document": text} for id_, labelled_at, text in found]
 
 
-def list_moments(cursor: duckdb.DuckDBPyConnection, each: int) -> list[datetime]:
+def list_timestamps(cursor: duckdb.DuckDBPyConnection, each: int) -> list[datetime]:
     """Return the `labelled_at` of one row in `each`, in order."""
     statement = "select labelled_at from items where rowid % ? = 0 order by labelled_at"
-    return [moment for (moment,) in cursor.execute(statement, [each]).fetchall()]
+    return [timestamp for (timestamp,) in cursor.execute(statement, [each]).fetchall()]
 
 
 def sum_texts(cursor: duckdb.DuckDBPyConnection, where: str, values: list[Any]) -> int:
@@ -60,9 +56,9 @@ def sum_texts(cursor: duckdb.DuckDBPyConnection, where: str, values: list[Any]) 
 
 
 def list_disputed(cursor: duckdb.DuckDBPyConnection, query: DisputedQuery, count: int) -> list[Row]:
-    """Return the first `count` items that want a decision and come after the query's position.
+    """Return the first `count` items that need a decision and come after the query's position.
 
-    Each has its place in the list beside: `urgency`.
+    Each has its rank in the list: `urgency`.
     """
     where, values = disputed_conditions(query)
     order = "urgency desc, id"
@@ -89,11 +85,15 @@ def list_annotations(cursor: duckdb.DuckDBPyConnection, text_id: UUID) -> list[R
     return sorted(rows, key=lambda row: (row["created_at"], row.pop("id")))
 
 
-def count_by(cursor: duckdb.DuckDBPyConnection, dataset: str, kind: str) -> dict[str, int]:
-    """Return the number of a dataset's items by one of `totals.KINDS`; null counts as ''."""
+def count_complete(cursor: duckdb.DuckDBPyConnection, dataset: str) -> int:
+    """Return the number of a dataset's items that have as many annotations as it wants."""
+    return sum_texts(cursor, "dataset = ? and complete", [dataset])
+
+
+def count_by(cursor: duckdb.DuckDBPyConnection, dataset: str, kind: str) -> dict[str | None, int]:
+    """Return the number of a dataset's items by one of `totals.KINDS`."""
     statement = f"""
-        select coalesce({kind}, '') as value, sum(texts)::bigint from totals where dataset = ?
-        group by all order by all
+        select {kind}, sum(texts)::bigint from totals where dataset = ? group by all order by all nulls first
     """  # noqa: S608
     return dict(cursor.execute(statement, [dataset]).fetchall())
 
@@ -146,7 +146,7 @@ def list_ranked(
 def _among(ids: Sequence[UUID] | None) -> tuple[str, str]:
     """Return a WITH clause for the items with these ids, and its name; for all items none and their table.
 
-    DuckDB looks into its index only for few ids at once, and where nothing else is asked: thirty times as fast.
+    DuckDB uses its index only for a few ids, and without further conditions: thirty times as fast.
     """
     if ids is None:
         return "", "items"

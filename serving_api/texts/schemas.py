@@ -1,45 +1,47 @@
-"""What travels on the wire. For the documentation: answers are rendered without models, for speed."""
+"""What the endpoints of texts send, with the examples and refusals of the documentation.
 
-from datetime import date, datetime
+The models are documentation only: pages are sent as the bytes that the replica keeps ready.
+"""
+
+from datetime import datetime
 from typing import Any, Literal
-from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from core.datasets import LabelRule
-from core.models import Decider
+from core.web.openapi import Responses, header, refusals
+from core.web.problems import Conflict, FieldError, InvalidFields, Malformed, NotFound, Problem, Unavailable
+from serving_api.columns import EXAMPLE_ITEM, TextItem
 from serving_api.replica.tables import Role
+from serving_api.texts.parameters import EXAMPLE_CURSOR
 
-
-class TextItem(BaseModel):
-    """A labelled text."""
-
-    id: UUID
-    dataset: str
-    text: str
-    label: str | None = Field(description="What the annotations add up to, by `rule`; null for a tie.")
-    status: Literal["labelled", "disputed"]
-    agreement: float = Field(description="Share of the label, or of the most frequent one, among the votes.")
-    votes: dict[str, int] = Field(description="Submitted annotations by label.")
-    annotations: int = Field(description="Submitted annotations.")
-    confidence: float | None = Field(
-        description="Probability of the label by `rule`: of a majority, its share; null where there is none."
-    )
-    rule: LabelRule = Field(description="How the annotations were added up.")
-    rule_version: int = Field(description="Counts up with each estimate of the rule.")
-    decided_by: Decider = Field(description="Whose answers the label follows from.")
-    source: str | None
-    external_id: str | None
-    claimed_label: str | None = Field(description="What the sender said.")
-    score: float | None = Field(description="How sure the sender was.")
-    metadata: dict[str, str | float | bool]
-    enrichment: dict[str, Any] = Field(description="What was found at intake: `language`, `redacted`.")
-    received_at: datetime
-    labelled_at: datetime = Field(description="When the first label was known; edits keep it.")
+EXAMPLE_ID = EXAMPLE_ITEM["id"]
+_PAGE: dict[str, Any] = {"next_cursor": EXAMPLE_CURSOR, "version": 91342}
+_HIT: dict[str, Any] = EXAMPLE_ITEM | {"highlights": [[0, 7]]}
+_COUNTED_PAGE: dict[str, Any] = {"items": [_HIT], "total": 4711} | _PAGE
 
 
 class TextPage(BaseModel):
     """A page of labelled texts."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "items": [
+                        EXAMPLE_ITEM
+                        | {
+                            "label": None,
+                            "status": "disputed",
+                            "agreement": 0.5,
+                            "votes": {"non_toxic": 2, "toxic": 2},
+                            "confidence": None,
+                        }
+                    ],
+                    **_PAGE,
+                }
+            ]
+        }
+    )
 
     items: list[TextItem]
     next_cursor: str | None = Field(description="For the next page; null on the last one.")
@@ -47,7 +49,7 @@ class TextPage(BaseModel):
 
 
 class FoundItem(TextItem):
-    """A labelled text, and what of it was searched for."""
+    """A labelled text, and where a search matches it."""
 
     highlights: list[tuple[int, int]] | None = Field(
         None,
@@ -59,38 +61,14 @@ class FoundItem(TextItem):
 class CountedPage(TextPage):
     """A page of labelled texts, and how many there are on all pages."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [_COUNTED_PAGE]})
+
     items: list[FoundItem]  # type: ignore[assignment]  # each is a text, too
 
     total: int | None = Field(
-        description="Texts on all pages. Null if more is asked for than `dataset`, `label`, `source`, `language` "
-        "and `status`: they would have to be counted."
+        description="Texts on all pages. Null if there are other filters than `dataset`, `label`, `source`, "
+        "`language`, `status` and `complete`: they would have to be counted."
     )
-
-
-class Upsert(TextItem):
-    """A labelled text that is new, or not as it was."""
-
-    op: Literal["upsert"]
-    version: int
-
-
-class Delete(BaseModel):
-    """A text that is labelled no more."""
-
-    op: Literal["delete"]
-    version: int
-    id: UUID
-    dataset: str
-
-
-class ChangesPage(BaseModel):
-    """A page of changes, in the order of their versions."""
-
-    items: list[Upsert | Delete]
-    next: int = Field(
-        description="For `since`: where the next page begins. The same as `since` if nothing is new."
-    )
-    feed: str = Field(description="Which database the versions belong to.")
 
 
 class AnnotationItem(BaseModel):
@@ -107,85 +85,98 @@ class AnnotationItem(BaseModel):
 class TextDetail(TextItem):
     """A labelled text with its annotations."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                EXAMPLE_ITEM
+                | {
+                    "annotations": [
+                        {
+                            "annotator": "ada",
+                            "role": "annotator",
+                            "value": "toxic",
+                            "status": "submitted",
+                            "created_at": "2026-11-02T09:12:40.100000Z",
+                            "updated_at": "2026-11-02T09:12:40.100000Z",
+                        }
+                    ]
+                }
+            ]
+        }
+    )
+
     annotations: list[AnnotationItem]  # type: ignore[assignment]  # the contract uses the name twice
 
 
-class Stats(BaseModel):
-    """Totals of a dataset."""
-
-    dataset: str
-    total: int
-    by_label: dict[str, int]
-    by_status: dict[str, int]
-    by_source: dict[str, int] = Field(description="Texts without a source are under the empty name.")
-    by_day: dict[date, int] = Field(description="By the UTC day of `labelled_at`.")
-    by_annotator: dict[str, int] = Field(description="Submitted annotations.")
-    version: int
-    replica_age_seconds: float
+REPLICA_HEADERS = {
+    "X-Replica-Version": header("Point of the change feed that the answer shows.", "91342"),
+    "X-Replica-Age": header("Seconds since the replica last read Postgres.", "0.412"),
+    "Cache-Control": header("Caches must ask again.", "private, no-cache"),
+}
+_ETAG = {"ETag": header("For If-None-Match.", '"9f86d081884c7d659a2feaa0c55ad015"')}
+NOT_MODIFIED = {"description": "The client holds this answer already.", "headers": REPLICA_HEADERS | _ETAG}
+UNCHANGED: Responses = {304: NOT_MODIFIED}
 
 
-class Coefficient(BaseModel):
-    """A coefficient of agreement with its bootstrap 95 % interval."""
-
-    value: float | None = Field(description="Null where it is undefined: no such texts, or one label only.")
-    n: int = Field(description="Texts used: those with two or more answers.")
-    low: float | None = Field(description="Null also where there is one text only.")
-    high: float | None
+def sends(headers: dict[str, Any] | None = None, *, has_etag: bool = True) -> Responses:
+    """Describe the headers of a successful response; its body follows from the endpoint's `response_model`."""
+    described = REPLICA_HEADERS | (_ETAG if has_etag else {}) | (headers or {})
+    return {200: {"description": "Successful Response", "headers": described}}
 
 
-class PairCoefficient(Coefficient):
-    """Cohen's kappa of two annotators; `n` is the number of texts that both answered."""
-
-    annotators: tuple[str, str]
-
-
-class AgreementStats(BaseModel):
-    """How far annotators agree."""
-
-    dataset: str
-    krippendorff_alpha: Coefficient = Field(description="Nominal; a text weighs as its number of answers.")
-    fleiss_kappa: Coefficient = Field(
-        description="Generalised to unequal numbers of answers as by Gwet: each text weighs the same."
-    )
-    observed_agreement: Coefficient = Field(description="Share of agreeing pairs of answers on the same text.")
-    cohen_kappa: list[PairCoefficient] = Field(
-        description="Of each pair of annotators, up to 100 pairs; those that share the most texts, first."
-    )
-    pairs: int = Field(description="Pairs of annotators that share texts.")
-    version: int
+def wrong_parameter(name: str, code: str, detail: str) -> Problem:
+    """Return the refusal of one parameter, as it is sent."""
+    problem = InvalidFields([FieldError(code, detail, parameter=name)])
+    problem.detail = detail
+    return problem
 
 
-class Share(BaseModel):
-    """A share of `n` texts."""
+def mismatch(parameter: str, code: str, detail: str) -> Problem:
+    """Return the refusal of parameters that do not go together, as it is sent."""
+    problem = Conflict(detail, code=code)
+    problem.extra = {"errors": [FieldError(code, detail, parameter=parameter).as_dict()]}
+    return problem
 
-    value: float | None = Field(description="0 to 1; null where there are no such texts.")
-    n: int
 
-
-class AnnotatorStats(BaseModel):
-    """What one annotator did."""
-
-    annotator: str
-    answers: int = Field(description="Submitted annotations.")
-    discarded: int
-    first_at: datetime = Field(description="When the first of them was given; edits keep it.")
-    last_at: datetime
-    answers_per_hour: float | None = Field(
-        description="Pace while at work, discards included: steps from one to the next by the time they took. "
-        "A step of more than 10 minutes is a pause and does not count. Null without a step."
-    )
-    agreement_with_outcome: Share = Field(
-        description="Answers that are the text's label, of those on labelled texts that others answered, too."
-    )
-    gold_accuracy: Share = Field(description="Right answers on gold texts.")
-    confusion: dict[str, dict[str, int]] = Field(
-        description="By the text's label, how often they gave which answer; the texts of `agreement_with_outcome`."
+def refuses(*problems: Problem) -> Responses:
+    """Describe what every endpoint that reads the replica refuses, and these problems."""
+    return refusals(
+        Malformed("The query string is not UTF-8.", code="malformed_query"),
+        Unavailable("The replica is being built.", code="replica_missing", retry_after_seconds=5),
+        *problems,
+        scope="read",
     )
 
 
-class AnnotatorsStats(BaseModel):
-    """What each annotator did; who answered the most, first."""
+def not_labelled(id_: object, ingestion_url: str) -> NotFound:
+    """Return the refusal of a text that this API does not have: the ingestion API knows why."""
+    address = f"{ingestion_url.rstrip('/')}/texts/{id_}"
+    return NotFound(
+        f"No labelled text has this id: it is not labelled yet, or unknown. GET {address} tells which.",
+        code="text_not_found",
+        headers={"Link": f'<{address}>; rel="related"'},
+    )
 
-    dataset: str
-    annotators: list[AnnotatorStats]
-    version: int
+
+MALFORMED = refuses()[400]
+_CURSOR = "Not a cursor of this list: pass next_cursor unchanged, with the same filters and order."
+_LIST: Responses = UNCHANGED | refuses(
+    mismatch("cursor", "invalid_cursor", _CURSOR),
+    wrong_parameter("limit", "less_than_equal", "limit must be between 1 and 1000 (got 5000)."),
+)
+
+
+def _link(path: str) -> dict[str, Any]:
+    return {"Link": header("Where the next page is.", f'<{path}?cursor={EXAMPLE_CURSOR}>; rel="next"')}
+
+
+PAGE: Responses = sends(_link("/texts")) | _LIST
+DISPUTED: Responses = sends(_link("/disputed")) | _LIST
+TEXT: Responses = (
+    sends()
+    | UNCHANGED
+    | refuses(
+        not_labelled(EXAMPLE_ID, "http://127.0.0.1:8080"),
+        wrong_parameter("id", "uuid_parsing", "id must be a UUID (got 17)."),
+    )
+)

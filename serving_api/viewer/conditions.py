@@ -16,7 +16,7 @@ import duckdb
 from serving_api.texts.query import Condition
 from serving_api.viewer.features import Column
 
-Value = str | int | float | datetime
+Value = str | int | float | bool | datetime
 
 
 @dataclass(frozen=True, slots=True)

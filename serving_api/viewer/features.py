@@ -8,8 +8,6 @@ import pyarrow as pa
 
 from serving_api.columns import COLUMNS, Kind
 
-_INTEGERS = {"annotations", "rule_version"}
-
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -30,14 +28,8 @@ class Column:
         return '"' + self.name.replace('"', '""') + '"'
 
 
-def _live(name: str, kind: Kind) -> Column:
-    if kind is Kind.NUMBER:
-        return Column(name, kind, "int32" if name in _INTEGERS else "float64")
-    return Column(name, kind, "timestamp[us, tz=UTC]" if kind is Kind.MOMENT else "string")
-
-
 # The same as in exports.
-LIVE = tuple(_live(name, kind) for name, kind in COLUMNS.items())
+LIVE = tuple(Column(name, column.kind, column.arrow_type) for name, column in COLUMNS.items())
 
 
 def columns_of(schema: pa.Schema) -> tuple[Column, ...]:
@@ -65,7 +57,10 @@ def _type(column: Column) -> dict[str, str]:
 def _of_field(field: pa.Field) -> Column | None:
     kind = field.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return Column(field.name, COLUMNS.get(field.name, Kind.TEXT), str(kind))
+        known = COLUMNS.get(field.name)
+        return Column(field.name, known.kind if known else Kind.TEXT, str(kind))
+    if pa.types.is_boolean(kind):
+        return Column(field.name, Kind.FLAG, "bool")
     if pa.types.is_integer(kind):
         return Column(field.name, Kind.NUMBER, str(kind))
     if pa.types.is_floating(kind):

@@ -11,8 +11,8 @@ from uuid import UUID
 
 import duckdb
 
-from serving_api.columns import typed
-from serving_api.search.candidates import Snapshot
+from serving_api.columns import Kind, typed
+from serving_api.search.candidates import IndexSnapshot
 from serving_api.search.pages import list_ranked
 from serving_api.texts.paging import Sample
 from serving_api.texts.parameters import Order
@@ -191,7 +191,7 @@ def filter_rows(cursor: Connection, dataset: str, asked: Filter, span: Span) -> 
 
 
 def search_rows(
-    cursor: Connection, query: TextsQuery, span: Span, snapshot: Snapshot | None, until: float
+    cursor: Connection, query: TextsQuery, span: Span, snapshot: IndexSnapshot | None, until: float
 ) -> Slice:
     """Return rows that match, the best first; where there are more than can be ranked, the best of them."""
     ranked, whole = list_ranked(cursor, query, snapshot, until)
@@ -227,6 +227,8 @@ def _bytes_of(column: Column) -> str:
         # Where each string begins takes four bytes, and the end of the last one does.
         name = LIVE_NAMES.get(column.name, column.quoted)
         return f"coalesce(sum(strlen({name})), 0)::bigint + 4 * (count(*) + 1)"
+    if column.kind is Kind.FLAG:
+        return "(count(*) + 7) // 8"
     return f"{4 if column.dtype == 'int32' else 8} * count(*)"
 
 

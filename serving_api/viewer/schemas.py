@@ -5,7 +5,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.web.openapi import Responses, answer, header, key_refusals, problem, unavailable
-from serving_api.texts.documentation import EXAMPLE_ITEM, REPLICA_HEADERS
+from serving_api.columns import EXAMPLE_ITEM
+from serving_api.texts.schemas import REPLICA_HEADERS
 from serving_api.viewer.features import LIVE, feature_types, features
 from serving_api.viewer.refusals import NO_CONFIG, TOO_BUSY, documented, documented_wrong
 from serving_api.viewer.statistics import STATISTICS_EXAMPLE, Statistics
@@ -290,7 +291,7 @@ _OF_LIVE = {
 _HEADERS = {"Cache-Control": REPLICA_HEADERS["Cache-Control"]} | _OF_LIVE | _ETAG
 
 
-_LENGTH = documented_wrong("length", "less_than_equal", "Input should be less than or equal to 100")
+_LENGTH = documented_wrong("length", "less_than_equal", "length must be between 1 and 100 (got 500).")
 _UNKNOWN = documented_wrong("x", "extra_forbidden", "Extra inputs are not permitted")
 _WHERE = documented_wrong(
     "where", "invalid_where", "At character 1: there is no column 'lable'; there are: id, dataset, text, label, …"

@@ -55,12 +55,14 @@ class _Measured:
             return "string_label" if labels else "string_text"
         if self.column.kind is Kind.MOMENT:
             return "datetime"
+        if self.column.kind is Kind.FLAG:
+            return "bool"
         return "int" if "int" in self.column.dtype else "float"
 
     @property
     def edges(self) -> list[float]:
         """The edges of the bins, the last one included in the last bin; none without values."""
-        if self.least is None or self.greatest is None:
+        if self.least is None or self.greatest is None or self.kind == "bool":
             return []
         if self.kind in {"int", "string_text"}:
             step = math.ceil((self.greatest - self.least + 1) / _BINS)
@@ -120,6 +122,8 @@ def _value(column: Column, names: Names) -> str:
     name = names.get(column.name, column.quoted)
     if column.is_text:
         return f"length({name})"
+    if column.kind is Kind.FLAG:
+        return f"{name}::integer::double"
     return f"epoch_us({name})::double" if column.kind is Kind.MOMENT else f"{name}::double"
 
 
@@ -159,6 +163,8 @@ def _counting(one: _Measured, names: Names) -> Condition:
     name = names.get(one.column.name, one.column.quoted)
     if one.kind == "string_label":
         return f"histogram({name})", []
+    if one.kind == "bool":
+        return f"histogram(if({name}, 'True', 'False')) filter ({name} is not null)", []
     edges = one.edges
     if not edges or one.kind == "string_text":
         return "null", []
@@ -178,6 +184,8 @@ def _column(one: _Measured, counts: Mapping[Any, int]) -> dict[str, Any]:
     if one.kind == "string_label":
         found: dict[str, Any] = {"n_unique": len(counts), "frequencies": counts}
         found = {"no_label_count": 0, "no_label_proportion": 0.0} | found
+    elif one.kind == "bool":
+        found = {"frequencies": counts}
     else:
         found = _distribution(one, _bins_of_lengths(one) if one.column.is_text else counts)
     return {"column_name": one.column.name, "column_type": one.kind, "column_statistics": known | found}

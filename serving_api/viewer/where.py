@@ -239,7 +239,7 @@ class _Parser:
         if not self._takes("timestamp"):
             while self._takes("+") or self._takes("-"):
                 pass
-        if self._token.kind not in {"number", "string"}:
+        if self._token.kind not in {"number", "string"} and not self._at_flag():
             self._refuse("a column or a value")
         self._advance()
 
@@ -253,7 +253,12 @@ class _Parser:
         return other
 
     def _at_column(self) -> bool:
-        return self._token.kind == "quoted" or (self._token.kind == "word" and not self._at("timestamp"))
+        if self._token.kind == "word":
+            return not self._at("timestamp") and not self._at_flag()
+        return self._token.kind == "quoted"
+
+    def _at_flag(self) -> bool:
+        return self._at("true") or self._at("false")
 
     def _column(self) -> Column:
         token = self._token
@@ -273,6 +278,11 @@ class _Parser:
             return self._number(column)
         if column.kind is Kind.MOMENT:
             return self._moment()
+        if column.kind is Kind.FLAG:
+            if not self._at_flag():
+                self._refuse(f"true or false, as {column.name} holds")
+            is_true = self._takes("true")
+            return is_true or not self._takes("false")
         return self._string(column)
 
     def _number(self, column: Column) -> int | float:

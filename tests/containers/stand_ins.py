@@ -15,9 +15,9 @@ from os import environ
 from pathlib import Path
 
 from local_stack.components.opensearch import MODULES, place_jars
-from local_stack.downloads import download_all, read_pins
+from local_stack.packages.downloads import download_all, read_pins
 
-_LOCAL_STACK = Path(__file__).parents[2] / "local_stack"
+_LOCKS = Path(__file__).parents[2] / "local_stack" / "packages"
 _DEBIAN = "debian:bookworm-slim"
 
 # Base images of the same kind that are often there, under tags that say less.
@@ -95,13 +95,13 @@ def _nothing(_context: Path) -> None:
 
 
 def _add_argilla_lock(context: Path) -> None:
-    shutil.copy(_LOCAL_STACK / "argilla_server.lock", context)
+    shutil.copy(_LOCKS / "argilla_server.lock", context)
 
 
 def _add_search(context: Path) -> None:
     (context / "start.sh").write_text(_SEARCH_START)
     cache = Path(environ.get("CACHE_DIR", "~/.cache/annotation-platform")).expanduser() / "opensearch"
-    pins = read_pins(_LOCAL_STACK / "opensearch.lock")
+    pins = read_pins(_LOCKS / "opensearch.lock")
     download_all(pins, cache, threading.Event(), print)
     with tempfile.TemporaryDirectory() as links:
         place_jars(pins, cache, Path(links))

@@ -10,10 +10,9 @@ import httpx
 import pytest
 
 from core.text_identity import text_id
-from local_stack.components.catalogue import EVERYTHING
 from local_stack.progress import NoDisplay
 from local_stack.settings import StackSettings
-from local_stack.stack import Stack
+from local_stack.stack import EVERYTHING, Stack
 from local_stack.testing import RunningStack, settings_for_tests
 from tests.e2e.test_journey import served
 from tests.e2e.uploader.conftest import DATASET, Annotator, ArgillaSpace, open_argilla

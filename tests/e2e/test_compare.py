@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from load_testing.version_1.java import find_java
-from local_stack.errors import StackError
+from local_stack import StackError
 
 ROOT = Path(__file__).parents[2]
 

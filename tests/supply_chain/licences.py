@@ -49,13 +49,12 @@ _READ_BY_US: dict[str, str] = {}
 
 _HEAD = """# Licences
 
-Of the packages that the programs need when they run, from their own metadata; written by `make licences`. Those
-for development and tests are not shipped, and not listed. Argilla, OpenSearch, Postgres and Redis are programs of
-their own, which run beside ours.
+This page lists the packages that the programs need at run time, with the licences that their metadata names.
+`make licences` writes it. Packages for development and tests are not shipped and not listed. Argilla, OpenSearch,
+Postgres and Redis are separate programs.
 
 {allowed}
-What has another licence, or none that is known, does not pass
-`tests/unit/test_supply_chain.py`.
+`tests/unit/test_supply_chain.py` fails for any other or unknown licence.
 
 | package | version | licence |
 |---|---|---|

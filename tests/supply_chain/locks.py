@@ -6,13 +6,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PIPFILE_LOCK = ROOT / "Pipfile.lock"
-ARGILLA = ROOT / "local_stack" / "argilla_server.lock"
+ARGILLA = ROOT / "local_stack" / "packages" / "argilla_server.lock"
 REQUIREMENTS = (
     ARGILLA,
     ROOT / "load_testing" / "bench" / "roapi.lock",
     ROOT / "load_testing" / "bench" / "datasette.lock",
 )
-OPENSEARCH = ROOT / "local_stack" / "opensearch.lock"
+OPENSEARCH = ROOT / "local_stack" / "packages" / "opensearch.lock"
 
 OURSELVES = "annotation-platform"
 

@@ -96,7 +96,7 @@ def test_only_what_needs_a_key_says_so(api: FastAPI) -> None:
     document = api.openapi()
     assert document["components"]["securitySchemes"]["ApiKey"]["scheme"] == "bearer"
     open_paths = {path for path, o in document["paths"].items() if not any("security" in x for x in o.values())}
-    assert open_paths == {"/healthz", "/readyz", "/metrics"}
+    assert open_paths == {"/", "/healthz", "/readyz", "/metrics"}
 
 
 def test_every_get_answers_head(api: FastAPI) -> None:

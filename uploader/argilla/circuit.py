@@ -1,4 +1,4 @@
-"""Argilla is one for all datasets: when it does not answer, nobody calls it for a while."""
+"""A circuit breaker for all datasets: while Argilla does not answer, calls fail without being made."""
 
 import asyncio
 import time
@@ -63,12 +63,12 @@ class Circuit:
         return self.state == CircuitState.CLOSED
 
     def doubt(self) -> None:
-        """Note a 500 or a time-out."""
+        """RefreshRequest a 500 or a time-out."""
         if self._is_closed():
             self._show(CircuitState.HALF_OPEN)
 
     def fail(self, reason: str) -> None:
-        """Note that Argilla did not answer; begins a pause unless one is on."""
+        """RefreshRequest that Argilla did not answer; begins a pause unless one is on."""
         if self.state != CircuitState.OPEN or not self._backoff.is_on():
             pause_seconds = self._backoff.fail()
             if not self._reason:

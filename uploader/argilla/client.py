@@ -10,8 +10,9 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.audit import Action, Actor, Entry, write_line
+from core.audit import Action, Actor, Entry, noting, write_line
 from core.settings import ArgillaSettings
 from core.web.health import NotReady
 from uploader.argilla.circuit import Circuit
@@ -58,15 +59,18 @@ def make_http_client(settings: ArgillaSettings, timeout_seconds: float) -> httpx
 class Argilla:
     """Argilla's API, as far as the uploader needs it. Every call may raise any ArgillaError."""
 
-    def __init__(self, http: httpx.AsyncClient, circuit: Circuit | None = None) -> None:
+    def __init__(
+        self, http: httpx.AsyncClient, circuit: Circuit | None = None, audit_engine: AsyncEngine | None = None
+    ) -> None:
         self._http = http
+        self._audit_engine = audit_engine  # without one, changes are in the log only
         self._circuit = circuit  # without one, every call is made
 
     async def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
         """Make a call, if the circuit lets it pass, and return what it answers.
 
         Raises:
-            ArgillaError: see argilla_errors.
+            ArgillaError: see uploader.argilla.errors.
         """
         await self.wait_for_circuit()
         try:
@@ -79,6 +83,24 @@ class Argilla:
             if self._circuit:
                 self._circuit.fail(str(error))
             raise
+
+    async def change(self, method: str, path: str, body: Any = None, **details: Any) -> Any:
+        """Make a call that changes something other than texts and answers, and add it to the audit log.
+
+        `details` say what changes: names of ours and numbers.
+
+        Raises:
+            ArgillaError: see uploader.argilla.errors.
+            sqlalchemy.exc.SQLAlchemyError: Postgres is away; the change is made, and only in the program's log.
+        """
+        answer = await self.call(method, path, body)
+        actor = Actor("program", "uploader")
+        entry = Entry("uploader", actor, Action.ARGILLA_CHANGED, [path], details={"method": method, **details})
+        write_line(entry)
+        if self._audit_engine:
+            async with self._audit_engine.begin() as connection:
+                await connection.execute(noting(entry))
+        return answer
 
     async def wait_for_circuit(self) -> None:
         """See that calls are worth making; makes a small one when that is in doubt.
@@ -280,11 +302,3 @@ def parse_stored(refusal: Refused) -> set[str]:
     if refusal.by_position:
         return set()
     raise Stopped(f"Argilla does not say which records it has: {refusal.words}")
-
-
-async def change(argilla: Argilla, method: str, path: str, body: Any = None) -> Any:
-    """Call Argilla to change what is no text and no answer, and note it; raises as `Argilla.call` does."""
-    answer = await argilla.call(method, path, body)
-    actor = Actor("program", "uploader")
-    write_line(Entry("uploader", actor, Action.ARGILLA_CHANGED, [path], details={"method": method}))
-    return answer

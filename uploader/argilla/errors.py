@@ -1,12 +1,12 @@
-"""What can go wrong with a call of Argilla, by what helps.
+"""Errors of a call to Argilla, sorted by what helps.
 
 ArgillaError
 ├── Refused      422           the items are wrong; sending them again never helps
-├── Fault        500, timeout  Argilla or the items, nobody can tell; it may be stored all the same
+├── Fault        500, timeout  Argilla's fault or the items'; they may be stored all the same
 │   └── IndexLost 500          the dataset has no search index any more
 ├── Unreachable  connection errors, 429, 502, 503, 504   waiting helps
-├── AlreadyThere 409           somebody else was quicker
-└── Stopped      401, 403, other 4xx, wrong settings     somebody must do something
+├── AlreadyThere 409           another program was quicker
+└── Stopped      401, 403, other 4xx, wrong settings     an operator must act
     └── Gone     404           the dataset was deleted
 """
 
@@ -20,7 +20,7 @@ class ArgillaError(Exception):
 
 @dataclass(eq=False)  # exceptions must stay hashable
 class Refused(ArgillaError):
-    """Argilla refuses what was sent, for what it is. Nothing of it was stored.
+    """Argilla refuses the items because of their content. Nothing was stored.
 
     `words` is Argilla's own reason. `by_position` has it for each refused item that Argilla names; it is empty
     when Argilla does not say which item it means. Both may quote the items: never log them.
@@ -42,16 +42,16 @@ class IndexLost(Fault):
 
 
 class Unreachable(ArgillaError):
-    """Argilla, or something it needs, is not there for now."""
+    """Argilla, or a server that it needs, is away."""
 
 
 class AlreadyThere(ArgillaError):
-    """Argilla has a thing of this name already."""
+    """Argilla has an object of this name already."""
 
 
 @dataclass(eq=False)
 class Stopped(ArgillaError):
-    """Argilla does not let us work on a dataset until somebody changes something.
+    """Argilla does not let us work on a dataset until an operator changes something.
 
     `reason` is for people and says what to do; `code` is for programs and stays the same.
     """

@@ -8,15 +8,15 @@ from typing import Any
 from uuid import UUID
 
 from core.datasets import Dataset, Question
-from uploader.argilla.client import Argilla, change
+from uploader.argilla.client import Argilla
 from uploader.argilla.errors import AlreadyThere, Stopped
 from uploader.argilla.records import LABEL_QUESTION, TEXT_FIELD
 
 Json = dict[str, Any]
 
 
-async def complete_questions(argilla: Argilla, dataset: Json, definition: Dataset) -> UUID:
-    """Make the questions of a dataset that is not published yet, and bring up to date what may change.
+async def complete_questions(argilla: Argilla, dataset: Json, definition: Dataset, *, may_change: bool) -> UUID:
+    """Make the questions of a dataset that is not published yet, and bring up to date what `may_change`.
 
     Return the id of the question `label`.
 
@@ -33,8 +33,9 @@ async def complete_questions(argilla: Argilla, dataset: Json, definition: Datase
     check_questions(dataset["name"], wanted, there)
     for name, question in wanted.items():
         changes = find_changes(question, there[name])
-        if changes:
-            await change(argilla, "PATCH", f"questions/{there[name]['id']}", changes)
+        if changes and may_change:
+            details = {"dataset": dataset["name"], "question": name, "changed": sorted(changes)}
+            await argilla.change("PATCH", f"questions/{there[name]['id']}", changes, **details)
     return UUID(there[LABEL_QUESTION]["id"])
 
 
@@ -45,7 +46,7 @@ async def _list(argilla: Argilla, dataset: Json) -> dict[str, Json]:
 
 async def _create(argilla: Argilla, dataset: Json, question: Json) -> None:
     try:
-        await change(argilla, "POST", f"datasets/{dataset['id']}/questions", question)
+        await argilla.change("POST", f"datasets/{dataset['id']}/questions", question)
     except AlreadyThere:
         return  # another uploader was quicker
 
@@ -55,7 +56,7 @@ def to_questions(definition: Dataset) -> dict[str, Json]:
     options = _to_options(definition.labels)
     label = {
         "name": LABEL_QUESTION,
-        "title": "Label",
+        "title": definition.question,
         "description": None,
         "required": True,
         "settings": {"type": "label_selection", "options": options},

@@ -42,7 +42,10 @@ class PendingText:
 
 
 def to_record(text: PendingText, question_id: UUID, labels: Collection[str]) -> dict[str, Any]:
-    """Return the record of a text. Never with responses: they would overwrite the annotators' own."""
+    """Return the record of a text; a claimed label that is one of `labels` becomes a suggestion.
+
+    Never with responses: they would overwrite the annotators' own.
+    """
     return {
         "external_id": str(text.id),
         "fields": {TEXT_FIELD: text.text},
@@ -52,7 +55,7 @@ def to_record(text: PendingText, question_id: UUID, labels: Collection[str]) -> 
 
 
 def to_metadata(text: PendingText) -> dict[str, Any]:
-    """Return what is shown beside the text: what we know of it, and the sender's metadata.
+    """Return the record's metadata: what we know of the text, and the sender's metadata.
 
     The sender's terms that are named like ours get the prefix `metadata_`, as often as it takes.
     """

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from core.datasets import PAGE_POSITION, Dataset, page_path
-from uploader.argilla.client import Argilla, change
+from uploader.argilla.client import Argilla
 from uploader.argilla.errors import AlreadyThere, Refused, Stopped
 from uploader.argilla.questions import complete_questions, does_not_fit
 from uploader.argilla.records import TEXT_FIELD
@@ -20,7 +20,8 @@ _FILTERS = {"source": ("Source", "terms"), PAGE_POSITION: ("Order", "integer")}
 
 
 # Without a sort in its address, the page shows each annotator an order by chance.
-_ORDER_HINT = "\n\n[Annotate in the order in which the texts matter]({})"
+# First in the guidelines, so that annotators need not look for it.
+_ORDER_LINK = "**[Annotate in the recommended order]({})**\n\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +30,17 @@ class Prepared:
 
     dataset_id: UUID
     question_id: UUID  # of the question `label`
+    # What Argilla asks for, where that is more than the definition says: then nothing was changed.
+    former_answers_wanted: int | None = None
 
 
-async def prepare(argilla: Argilla, workspace: str, name: str, definition: Dataset) -> Prepared:
+async def prepare(
+    argilla: Argilla, workspace: str, name: str, definition: Dataset, *, may_lower: bool = True
+) -> Prepared:
     """Create what is missing of a dataset in Argilla, and bring what may change up to date.
+
+    Without `may_lower` a definition that asks annotators for fewer answers than Argilla does changes nothing: most
+    likely the uploader was started with another DATASETS_FILE, or without one.
 
     Raises:
         Stopped: Argilla refuses the definition, or holds a dataset of this name that does not fit it.
@@ -41,17 +49,22 @@ async def prepare(argilla: Argilla, workspace: str, name: str, definition: Datas
     try:
         workspace_id = await _get_workspace(argilla, workspace)
         dataset = await _get_dataset(argilla, workspace_id, name, definition)
-        await _update(argilla, dataset, definition)
-        question_id = await _complete(argilla, dataset, definition)
+        asked: int = dataset["distribution"]["min_submitted"]
+        is_held = definition.answers_wanted < asked and not may_lower
+        if not is_held:
+            await _update(argilla, dataset, definition)
+        await _complete_fields(argilla, dataset)
+        await _complete_filters(argilla, dataset)
+        question_id = await complete_questions(argilla, dataset, definition, may_change=not is_held)
         # Records put into a draft would make Argilla's index one that finds nothing.
         if dataset["status"] != "ready":
-            await change(argilla, "PUT", f"datasets/{dataset['id']}/publish")
+            await argilla.change("PUT", f"datasets/{dataset['id']}/publish")
     except Refused as refusal:
         raise Stopped(
             f"Argilla refuses the definition of {name}: {refusal.words}. Correct it in DATASETS_FILE.",
             "argilla_definition_refused",
         ) from refusal
-    return Prepared(UUID(dataset["id"]), question_id)
+    return Prepared(UUID(dataset["id"]), question_id, asked if is_held else None)
 
 
 async def _get_workspace(argilla: Argilla, name: str) -> str:
@@ -78,7 +91,7 @@ async def _get_dataset(argilla: Argilla, workspace_id: str, name: str, definitio
 
 async def _create(argilla: Argilla, path: str, body: Json) -> None:
     try:
-        await change(argilla, "POST", path, body)
+        await argilla.change("POST", path, body)
     except AlreadyThere:
         # Another dataset's work, or another uploader, was quicker; it is the same thing.
         return
@@ -91,16 +104,16 @@ def _changeable(definition: Dataset) -> Json:
 
 async def _update(argilla: Argilla, dataset: Json, definition: Dataset) -> None:
     wanted = _changeable(definition)
-    wanted["guidelines"] += _ORDER_HINT.format(page_path(UUID(dataset["id"])))
-    if any(dataset[key] != value for key, value in wanted.items()):
-        await change(argilla, "PATCH", f"datasets/{dataset['id']}", wanted)
-
-
-async def _complete(argilla: Argilla, dataset: Json, definition: Dataset) -> UUID:
-    """See that fields, questions and filters are there; return the id of the question `label`."""
-    await _complete_fields(argilla, dataset)
-    await _complete_filters(argilla, dataset)
-    return await complete_questions(argilla, dataset, definition)
+    wanted["guidelines"] = _ORDER_LINK.format(page_path(UUID(dataset["id"]))) + wanted["guidelines"]
+    changed = [key for key, value in wanted.items() if dataset[key] != value]
+    if changed:
+        details = {
+            "dataset": dataset["name"],
+            "changed": changed,
+            "answers_wanted": definition.answers_wanted,
+            "answers_wanted_before": dataset["distribution"]["min_submitted"],
+        }
+        await argilla.change("PATCH", f"datasets/{dataset['id']}", wanted, **details)
 
 
 async def _complete_fields(argilla: Argilla, dataset: Json) -> None:
@@ -108,13 +121,13 @@ async def _complete_fields(argilla: Argilla, dataset: Json) -> None:
     fields = {field["name"]: field for field in (await argilla.call("GET", path))["items"]}
     if not fields and dataset["status"] == "draft":
         body = {"name": TEXT_FIELD, "title": "Text", "required": True, "settings": _TEXT_SETTINGS}
-        await change(argilla, "POST", path, body)
+        await argilla.change("POST", path, body)
         return
     field = fields.pop(TEXT_FIELD, None)
     if field is None or field["settings"]["type"] != "text" or any(f["required"] for f in fields.values()):
         raise does_not_fit(dataset["name"], f"its only required field must be a text field named {TEXT_FIELD}")
     if field["settings"] != _TEXT_SETTINGS:
-        await change(argilla, "PATCH", f"fields/{field['id']}", {"settings": _TEXT_SETTINGS})
+        await argilla.change("PATCH", f"fields/{field['id']}", {"settings": _TEXT_SETTINGS})
 
 
 async def _complete_filters(argilla: Argilla, dataset: Json) -> None:

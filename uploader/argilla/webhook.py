@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core import models
 from uploader import metrics
-from uploader.argilla.client import Argilla, change
+from uploader.argilla.client import Argilla
 from uploader.argilla.errors import Gone, Refused, Stopped
 
 log = structlog.get_logger()
@@ -64,7 +64,7 @@ class Registration:
     async def _create(self) -> Json:
         body = {"url": self._url, "events": EVENTS, "description": self._description}
         try:
-            webhook: Json = await change(self._argilla, "POST", "webhooks", body)
+            webhook: Json = await self._argilla.change("POST", "webhooks", body)
         except Refused as refusal:
             raise Stopped(f"Argilla refuses our webhook: {refusal.words}") from refusal
         self._note_renewal(webhook["id"], "created")
@@ -74,13 +74,13 @@ class Registration:
         if webhook["url"] == self._url and webhook["enabled"] and set(webhook["events"]) == set(EVENTS):
             return webhook
         body = {"url": self._url, "events": EVENTS, "enabled": True}
-        changed: Json = await change(self._argilla, "PATCH", f"webhooks/{webhook['id']}", body)
+        changed: Json = await self._argilla.change("PATCH", f"webhooks/{webhook['id']}", body)
         self._note_renewal(webhook["id"], "changed")
         return changed
 
     async def _delete(self, id_: str) -> None:
         with suppress(Gone):  # another uploader was quicker
-            await change(self._argilla, "DELETE", f"webhooks/{id_}")
+            await self._argilla.change("DELETE", f"webhooks/{id_}")
         self._note_renewal(id_, "deleted")
 
     def _note_renewal(self, id_: str, change: str) -> None:
@@ -109,7 +109,7 @@ _SLACK = timedelta(seconds=1)
 _SHORTEST_PATIENCE_SECONDS = 0.25
 
 
-class Trust:
+class WebhookHealth:
     """Follows the activity of one dataset, and the events that explain it. Moments are Argilla's."""
 
     def __init__(self, grace_seconds: float) -> None:

@@ -52,7 +52,7 @@ async def list_open(connection: AsyncConnection, dataset: str) -> tuple[list[UUI
 
 
 async def open_again(connection: AsyncConnection, ids: Sequence[UUID]) -> None:
-    """Note that Argilla has these texts again."""
+    """RefreshRequest that Argilla has these texts again."""
     await connection.execute(_OPEN_AGAIN, {"ids": list(ids)})
 
 
@@ -64,7 +64,7 @@ async def list_all(connection: AsyncConnection, dataset: str) -> list[UUID]:
 async def note_removed(
     connection: AsyncConnection, ids: Sequence[UUID], left: Mapping[UUID, str], watch_seconds: float
 ) -> list[UUID]:
-    """Note what Argilla was just seen without, and what is left of others; return those that are done with."""
+    """Store which texts Argilla no longer has, and why it keeps the others; return the finished ones."""
     notes = [left.get(id_) for id_ in ids]
     rows = await connection.execute(_REMOVED, {"ids": list(ids), "notes": notes, "watch_seconds": watch_seconds})
     return [row.text_id for row in rows if row.is_done]
@@ -82,5 +82,5 @@ async def list_unfinished(connection: AsyncConnection) -> list[Unfinished]:
 
 
 async def note_imports(connection: AsyncConnection, ids: Sequence[UUID]) -> None:
-    """Note that no import holds these texts any more."""
+    """RefreshRequest that no import holds these texts any more."""
     await connection.execute(_IMPORTS, {"ids": list(ids)})

@@ -17,7 +17,7 @@ from uploader import metrics
 from uploader.argilla.client import Argilla
 from uploader.argilla.errors import Fault, Gone, IndexLost, Refused, Stopped
 from uploader.argilla.records import TEXT_FIELD
-from uploader.dataset import Lane
+from uploader.dataset import DatasetState
 from uploader.forgetting import repository
 
 log = structlog.get_logger()
@@ -44,9 +44,9 @@ _SET_ASIDE_LEFT = "A dataset that was set aside in Argilla, {}, still holds it. 
 class Forgetter:
     """Takes a dataset's forgotten texts out of Argilla; tries those that Argilla keeps once a minute."""
 
-    def __init__(self, lane: Lane, watch_seconds: float) -> None:
+    def __init__(self, state: DatasetState, watch_seconds: float) -> None:
         """Take the time after which an upload that began before a text was forgotten has ended, or arrived."""
-        self._lane = lane
+        self._state = state
         self._watch_seconds = watch_seconds
         self._not_before: dict[UUID, float] = {}
 
@@ -58,14 +58,14 @@ class Forgetter:
             ArgillaError: Argilla is away, or does not let us.
             psycopg.Error, sqlalchemy.exc.SQLAlchemyError: Postgres is away.
         """
-        parts = self._empty_argilla(stopping), _settle_imports(self._lane)
+        parts = self._empty_argilla(stopping), _settle_imports(self._state)
         for failure in await asyncio.gather(*parts, return_exceptions=True):
             if isinstance(failure, BaseException):
                 raise failure
 
     async def _empty_argilla(self, stopping: asyncio.Event) -> None:
-        async with self._lane.engine.connect() as connection:
-            fresh, kept = await repository.list_open(connection, self._lane.name)
+        async with self._state.engine.connect() as connection:
+            fresh, kept = await repository.list_open(connection, self._state.name)
         now = time.monotonic()
         # A text that Argilla kept travels alone, behind the others.
         queue = [[id_] for id_ in kept if self._not_before.get(id_, now) <= now]
@@ -74,7 +74,7 @@ class Forgetter:
         while queue and not stopping.is_set():
             part = queue.pop()
             try:
-                left = await _remove(self._lane, part)
+                left = await _remove(self._state, part)
             except IndexLost:
                 raise
             except (Refused, Fault) as error:
@@ -91,8 +91,8 @@ class Forgetter:
                 await self._note(part, left)
 
     async def _note(self, ids: Sequence[UUID], left: Mapping[UUID, str]) -> None:
-        name = self._lane.name
-        async with self._lane.engine.begin() as connection:
+        name = self._state.name
+        async with self._state.engine.begin() as connection:
             done = await repository.note_removed(connection, ids, left, self._watch_seconds)
         for id_ in done:
             log.info("forget.removed_from_argilla", dataset=name, text_id=str(id_))
@@ -110,66 +110,66 @@ def _say(error: Refused | Fault) -> str:
     return _REFUSED.format(words.replace("\0", "\ufffd"))
 
 
-async def keep_out(lane: Lane) -> None:
+async def keep_out(state: DatasetState) -> None:
     """Take out again what a late upload may have brought back of any forgotten text; costs a call for 500 texts.
 
     Raises:
         As `Forgetter.run`.
     """
-    async with lane.engine.connect() as connection:
-        ids = await repository.list_all(connection, lane.name)
+    async with state.engine.connect() as connection:
+        ids = await repository.list_all(connection, state.name)
     for first in range(0, len(ids), _LOOKED_UP_TEXTS):
-        lane.leadership.check()
-        prepared = await lane.prepare()
+        state.leadership.check()
+        prepared = await state.prepare()
         part = [str(id_) for id_ in ids[first : first + _LOOKED_UP_TEXTS]]
-        stored = await lane.argilla.find_stored(prepared.dataset_id, part)
+        stored = await state.argilla.find_stored(prepared.dataset_id, part)
         if stored:
-            await _take_out_again(lane, prepared.dataset_id, stored)
+            await _take_out_again(state, prepared.dataset_id, stored)
 
 
-async def _take_out_again(lane: Lane, dataset_id: UUID, stored: Collection[str]) -> None:
+async def _take_out_again(state: DatasetState, dataset_id: UUID, stored: Collection[str]) -> None:
     try:
-        await _take_out(lane.argilla, dataset_id, stored)
+        await _take_out(state.argilla, dataset_id, stored)
     except IndexLost:
         raise
     except (Refused, Fault):
         # The job that forgets finds out which text it is; the sweep goes on.
-        async with lane.engine.begin() as connection:
+        async with state.engine.begin() as connection:
             await repository.open_again(connection, [UUID(id_) for id_ in stored])
         return
     for id_ in stored:
-        log.warning("forget.removed_again", dataset=lane.name, text_id=id_)
+        log.warning("forget.removed_again", dataset=state.name, text_id=id_)
 
 
-async def _settle_imports(lane: Lane) -> None:
-    """Note for which texts no body of an import is left; what these imports keep may have held them, too."""
-    async with lane.engine.begin() as connection:
-        ids = await repository.list_without_bodies(connection, lane.name)
+async def _settle_imports(state: DatasetState) -> None:
+    """Store which texts no import body holds any more, and blank the rejected rows that hold them."""
+    async with state.engine.begin() as connection:
+        ids = await repository.list_without_bodies(connection, state.name)
         if not ids:
             return
-        keys = await connection.run_sync(find_rejects, dict.fromkeys(ids, lane.name))
+        keys = await connection.run_sync(find_rejects, dict.fromkeys(ids, state.name))
         await connection.run_sync(blank_rejects, keys)
         await connection.run_sync(blank_problems)
         await repository.note_imports(connection, ids)
     if keys:
-        async with lane.engine.begin() as connection:
+        async with state.engine.begin() as connection:
             await connection.run_sync(forget_rejected_values)
 
 
-async def _remove(lane: Lane, ids: Sequence[UUID]) -> Mapping[UUID, str]:
+async def _remove(state: DatasetState, ids: Sequence[UUID]) -> Mapping[UUID, str]:
     """Take texts out of Argilla; return those of which something is left, with what it is."""
-    lane.leadership.check()
-    prepared = await lane.prepare()
+    state.leadership.check()
+    prepared = await state.prepare()
     external_ids = [str(id_) for id_ in ids]
     try:
-        stored = await lane.argilla.find_stored(prepared.dataset_id, external_ids)
-        await _take_out(lane.argilla, prepared.dataset_id, stored)
-        left = dict.fromkeys(await _list_entries(lane.argilla, prepared.dataset_id, external_ids), _ENTRY_LEFT)
-        for dataset_id, name in await _list_set_aside(lane, prepared.dataset_id):
-            kept = await _take_out_set_aside(lane.argilla, dataset_id, external_ids)
+        stored = await state.argilla.find_stored(prepared.dataset_id, external_ids)
+        await _take_out(state.argilla, prepared.dataset_id, stored)
+        left = dict.fromkeys(await _list_entries(state.argilla, prepared.dataset_id, external_ids), _ENTRY_LEFT)
+        for dataset_id, name in await _list_set_aside(state, prepared.dataset_id):
+            kept = await _take_out_set_aside(state.argilla, dataset_id, external_ids)
             left |= dict.fromkeys(kept, _SET_ASIDE_LEFT.format(name))
     except Stopped:
-        lane.prepared = None  # somebody changed something there
+        state.prepared = None  # an administrator changed it
         raise
     return {UUID(id_): words for id_, words in left.items()}
 
@@ -205,13 +205,13 @@ async def _has_entries(argilla: Argilla, dataset_id: UUID, external_ids: Sequenc
         return True
 
 
-async def _list_set_aside(lane: Lane, dataset_id: UUID) -> list[tuple[UUID, str]]:
+async def _list_set_aside(state: DatasetState, dataset_id: UUID) -> list[tuple[UUID, str]]:
     """Return the datasets that healing set aside because their search index was lost."""
-    workspace_id = (await lane.argilla.get_dataset(dataset_id))["workspace_id"]
-    aside = re.compile(rf"{re.escape(lane.name)}_lost_[0-9]+")
+    workspace_id = (await state.argilla.get_dataset(dataset_id))["workspace_id"]
+    aside = re.compile(rf"{re.escape(state.name)}_lost_[0-9]+")
     return [
         (UUID(dataset["id"]), dataset["name"])
-        for dataset in await lane.argilla.list_datasets()
+        for dataset in await state.argilla.list_datasets()
         if dataset["workspace_id"] == workspace_id and aside.fullmatch(dataset["name"])
     ]
 

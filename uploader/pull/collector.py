@@ -1,6 +1,6 @@
-"""Reads the responses to some texts from Argilla, and takes over what it holds."""
+"""Reads the responses to some texts from Argilla, and makes our annotations equal to them."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,16 +14,12 @@ from core.labels.annotations import replace_annotations
 from core.tracing.tracing import tracing
 from uploader import metrics
 from uploader.argilla.client import Argilla
-from uploader.argilla.errors import ArgillaError, Fault, Unreachable
+from uploader.argilla.errors import ArgillaError, Unreachable
+from uploader.argilla.isolation import RawResponses, read_isolating
 from uploader.argilla.records import blocks_record, to_response
 from uploader.pull import repository
 
 log = structlog.get_logger()
-
-_NO_RECORD = "none"
-
-RawResponses = dict[str, list[dict[str, Any]]]
-Read = Callable[[Sequence[str]], Awaitable[RawResponses]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +31,7 @@ class Collected:
 
 
 class Collector:
-    """Takes over the responses to texts of one dataset; its callers share what it knows of the users' names."""
+    """Stores the responses to texts of one dataset; keeps the users' names for its callers."""
 
     def __init__(self, argilla: Argilla, engine: AsyncEngine, dataset: str, datasets: Datasets) -> None:
         self._argilla = argilla
@@ -77,13 +73,11 @@ class Collector:
             changed = await connection.run_sync(
                 replace_annotations, self._datasets, self._dataset, read_at, responses, argilla_dataset_id
             )
-        if tracing.on:
-            for id_ in changed:
-                tracing.add_step(
-                    "pull", id_, int(read_at.timestamp() * 1e9), attributes={"dataset": self._dataset}
-                )
+        read_ns = int(read_at.timestamp() * 1e9)
+        for id_ in changed:
+            tracing.add_step("pull", id_, read_ns, attributes={"dataset": self._dataset})
         for raw in (raw for raws in found.values() for raw in raws if blocks_record(raw)):
-            await self._heal(raw)
+            await self._repair(raw)
         return changed
 
     async def _learn_usernames(self, found: RawResponses) -> None:
@@ -98,7 +92,7 @@ class Collector:
         # Kept also for those without a name, so that they are looked up once a sweep.
         self._usernames |= {user_id: held.get(user_id, str(user_id)) for user_id in unknown}
 
-    async def _heal(self, raw: dict[str, Any]) -> None:
+    async def _repair(self, raw: dict[str, Any]) -> None:
         """Give a response empty values; without any, Argilla breaks down over every upsert of its record."""
         response_id = raw["id"]
         try:
@@ -106,37 +100,8 @@ class Collector:
         except Unreachable:
             raise
         except ArgillaError as error:
-            log.warning("pull.heal_failed", dataset=self._dataset, response_id=response_id, reason=str(error))
+            metrics.REFUSED_REPAIRS.labels(self._dataset, "response").inc()
+            log.warning("repair.refused", dataset=self._dataset, response_id=response_id, reason=str(error))
             return
-        metrics.HEALED_RESPONSES.labels(self._dataset).inc()
-        log.info("pull.response_healed", dataset=self._dataset, response_id=response_id)
-
-
-async def read_isolating(read: Read, external_ids: Sequence[str]) -> tuple[RawResponses, list[str]]:
-    """Read the responses to some records; return them, and the records over which Argilla breaks down.
-
-    Raises:
-        Unreachable: it is not about the records, Argilla cannot read any.
-    """
-    found: RawResponses = {}
-    unreadable: list[str] = []
-    parts = [list(external_ids)]
-    while parts:
-        part = parts.pop()
-        try:
-            found |= await read(part)
-        except Fault:
-            await _check_reading(read)
-            if len(part) == 1:
-                unreadable += part
-            else:
-                middle = len(part) // 2
-                parts += [part[middle:], part[:middle]]
-    return found, unreadable
-
-
-async def _check_reading(read: Read) -> None:
-    try:
-        await read([_NO_RECORD])
-    except Fault as fault:
-        raise Unreachable("Argilla breaks down over every search") from fault
+        metrics.REPAIRED_RESPONSES.labels(self._dataset).inc()
+        log.info("repair.response_repaired", dataset=self._dataset, response_id=response_id)

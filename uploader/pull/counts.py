@@ -9,35 +9,36 @@ from uuid import UUID
 
 from uploader.argilla.client import Argilla
 from uploader.argilla.records import to_moment
-from uploader.dataset import Lane
+from uploader.dataset import DatasetState
 from uploader.pull import repository
 from uploader.pull.repository import Counts
 
 
-async def find_difference(lane: Lane, argilla_dataset_id: UUID, activity: datetime) -> Counts | None:
+async def find_difference(state: DatasetState, argilla_dataset_id: UUID, activity: datetime) -> Counts | None:
     """Return by how much Argilla's counts are over ours, where they differ.
 
-    None when nobody can tell, because something moved; `activity` is Argilla's last_activity_at before this call.
+    None when something changed meanwhile, so that it cannot be decided. `activity` is Argilla's last_activity_at
+    before this call.
     """
-    held = await _count_held(lane)
+    held = await _count_held(state)
     if held is None:
         return None
-    theirs = await count_in_argilla(lane.argilla, argilla_dataset_id)
+    theirs = await count_in_argilla(state.argilla, argilla_dataset_id)
     names = sorted(held.keys() | theirs.keys())
     difference = {name: n for name in names if (n := theirs.get(name, 0) - held.get(name, 0))}
-    if difference and not await _stood_still(lane, argilla_dataset_id, held, activity):
+    if difference and not await _stood_still(state, argilla_dataset_id, held, activity):
         return None
     return difference
 
 
-async def _stood_still(lane: Lane, argilla_dataset_id: UUID, held: Counts, activity: datetime) -> bool:
-    dataset = await lane.argilla.get_dataset(argilla_dataset_id)
-    return to_moment(dataset["last_activity_at"]) == activity and await _count_held(lane) == held
+async def _stood_still(state: DatasetState, argilla_dataset_id: UUID, held: Counts, activity: datetime) -> bool:
+    dataset = await state.argilla.get_dataset(argilla_dataset_id)
+    return to_moment(dataset["last_activity_at"]) == activity and await _count_held(state) == held
 
 
-async def _count_held(lane: Lane) -> Counts | None:
-    async with lane.engine.connect() as connection:
-        return await repository.count_held(connection, lane.name)
+async def _count_held(state: DatasetState) -> Counts | None:
+    async with state.engine.connect() as connection:
+        return await repository.count_held(connection, state.name)
 
 
 async def count_in_argilla(argilla: Argilla, argilla_dataset_id: UUID) -> Counts:

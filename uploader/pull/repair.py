@@ -13,7 +13,7 @@ from core.labels.annotations import withdraw_annotations
 from uploader import metrics
 from uploader.argilla.errors import IndexLost, Stopped
 from uploader.argilla.setup import Prepared
-from uploader.dataset import Lane
+from uploader.dataset import DatasetState
 from uploader.pull import repository
 from uploader.pull.collector import Collector
 from uploader.settings import MAX_SEARCH_TERMS
@@ -24,7 +24,7 @@ DELETED = "Its record was deleted in Argilla."
 
 
 async def settle_missing(
-    lane: Lane, argilla_dataset_id: UUID, missing: Sequence[UUID], read_at: datetime
+    state: DatasetState, argilla_dataset_id: UUID, missing: Sequence[UUID], read_at: datetime
 ) -> list[UUID]:
     """Set those aside whose record is not in Argilla's database any more, and withdraw their annotations.
 
@@ -36,15 +36,15 @@ async def settle_missing(
     """
     if not missing:
         return []
-    stored = await lane.argilla.find_stored(argilla_dataset_id, [str(id_) for id_ in missing])
+    stored = await state.argilla.find_stored(argilla_dataset_id, [str(id_) for id_ in missing])
     gone = [id_ for id_ in missing if str(id_) not in stored]
-    async with lane.engine.begin() as connection:
+    async with state.engine.begin() as connection:
         deleted = await repository.lock_deleted(connection, argilla_dataset_id, gone, read_at)
-        await connection.run_sync(withdraw_annotations, lane.datasets, lane.name, read_at, deleted)
+        await connection.run_sync(withdraw_annotations, state.datasets, state.name, read_at, deleted)
         await repository.mark_deleted(connection, deleted, DELETED)
     for id_ in deleted:
-        log.warning("record.deleted", dataset=lane.name, text_id=str(id_))
-    metrics.DELETED_RECORDS.labels(lane.name).inc(len(deleted))
+        log.warning("record.deleted", dataset=state.name, text_id=str(id_))
+    metrics.DELETED_RECORDS.labels(state.name).inc(len(deleted))
     return [id_ for id_ in missing if str(id_) in stored]
 
 
@@ -66,7 +66,7 @@ where texts.id = any(:ids) and texts.status = 'uploaded' and datasets.name = tex
 
 _ADVANCE = text("update datasets set refill_position = :position where name = :dataset")
 
-# uploaded -> pending: the record is in Argilla's database, but not in its index; a second PUT heals that
+# uploaded -> pending: the record is in Argilla's database, but not in its index; a second PUT indexes it
 _SHOW_AGAIN = text("""
 update texts set status = 'pending', retry_at = null, page_position = coalesce(page_position, sequence)
 from datasets
@@ -79,42 +79,44 @@ _OURS = text("select id from texts where dataset = :dataset and id = any(:ids)")
 _NOW = text("select clock_timestamp()")
 
 
-async def heal(lane: Lane, collector: Collector, stopping: asyncio.Event, on_step: Callable[[], None]) -> None:
-    """Look whether Argilla lost something, and put the texts concerned back into the queue.
+async def repair_losses(
+    state: DatasetState, collector: Collector, stopping: asyncio.Event, on_step: Callable[[], None]
+) -> None:
+    """Check whether Argilla lost something, and put the texts concerned back into the queue.
 
     Raises:
         NotLeading: another uploader leads by now.
         ArgillaError: Argilla is away, or does not let us.
         psycopg.Error, sqlalchemy.exc.SQLAlchemyError: Postgres is away.
     """
-    prepared = await lane.prepare()
+    prepared = await state.prepare()
     try:
-        await lane.argilla.check_index(prepared.dataset_id)
+        await state.argilla.check_index(prepared.dataset_id)
     except IndexLost:
-        await _set_aside(lane, collector, prepared)
-        await lane.prepare()
+        await _set_aside(state, collector, prepared)
+        await state.prepare()
     except Stopped:
-        lane.prepared = None  # somebody changed something there
+        state.prepared = None  # an administrator changed it
         raise
-    await _refill(lane, stopping, on_step)
+    await _refill(state, stopping, on_step)
 
 
-async def _refill(lane: Lane, stopping: asyncio.Event, on_step: Callable[[], None]) -> None:
+async def _refill(state: DatasetState, stopping: asyncio.Event, on_step: Callable[[], None]) -> None:
     """Put the texts of a lost dataset back into the queue, in steps that outlive this process."""
     total = 0
     while not stopping.is_set():
-        async with lane.engine.begin() as connection:
-            await lane.leadership.confirm(connection, to_change=True)
-            position = await connection.scalar(_POSITION, {"dataset": lane.name})
-            metrics.REFILLING.labels(lane.name).set(position is not None)
+        async with state.engine.begin() as connection:
+            await state.leadership.confirm(connection, to_change=True)
+            position = await connection.scalar(_POSITION, {"dataset": state.name})
+            metrics.REFILLING.labels(state.name).set(position is not None)
             if position is None:
                 break
-            count = await _requeue_step(connection, lane.name, position)
-        metrics.HEALED_TEXTS.labels(lane.name, "dataset_lost").inc(count)
+            count = await _requeue_step(connection, state.name, position)
+        metrics.REPAIRED_TEXTS.labels(state.name, "dataset_lost").inc(count)
         total += count
         on_step()
     if total:
-        log.info("healing.texts_pending", dataset=lane.name, reason="dataset_lost", texts=total)
+        log.info("healing.texts_pending", dataset=state.name, reason="dataset_lost", texts=total)
 
 
 async def _requeue_step(connection: AsyncConnection, dataset: str, position: UUID) -> int:
@@ -124,51 +126,51 @@ async def _requeue_step(connection: AsyncConnection, dataset: str, position: UUI
     return (await connection.execute(_REQUEUE, {"ids": ids})).rowcount
 
 
-async def show_again(lane: Lane, argilla_dataset_id: UUID, ids: Sequence[UUID]) -> None:
+async def show_again(state: DatasetState, argilla_dataset_id: UUID, ids: Sequence[UUID]) -> None:
     """Put texts back into the queue that Argilla has, but does not show."""
     if not ids:
         return
-    async with lane.engine.begin() as connection:
-        await lane.leadership.confirm(connection)
+    async with state.engine.begin() as connection:
+        await state.leadership.confirm(connection)
         values = {"ids": list(ids), "argilla_dataset_id": argilla_dataset_id}
         count = (await connection.execute(_SHOW_AGAIN, values)).rowcount
-    metrics.HEALED_TEXTS.labels(lane.name, "unseen").inc(count)
-    log.warning("healing.texts_pending", dataset=lane.name, reason="unseen", texts=count)
+    metrics.REPAIRED_TEXTS.labels(state.name, "unseen").inc(count)
+    log.warning("healing.texts_pending", dataset=state.name, reason="unseen", texts=count)
 
 
-async def _set_aside(lane: Lane, collector: Collector, prepared: Prepared) -> None:
+async def _set_aside(state: DatasetState, collector: Collector, prepared: Prepared) -> None:
     """Give a dataset without an index another name, so that a new one is made; nothing of it is deleted.
 
-    Argilla makes an index only when a dataset is published, and cannot be told to by its API. Its database still
+    Argilla creates an index only when a dataset is published; no call of its API does. Its database still
     has all answers: they are taken over before, and those that came meanwhile after.
     """
-    await _take_over_stored(lane, collector, prepared.dataset_id)
-    lane.leadership.check()
-    name = f"{lane.name}_lost_{datetime.now(UTC):%Y%m%d%H%M%S}"
-    await lane.argilla.rename_dataset(prepared.dataset_id, name)
-    lane.prepared = None
-    await _take_over_stored(lane, collector, prepared.dataset_id)
-    metrics.LOST_INDEXES.labels(lane.name).inc()
+    await _take_over_stored(state, collector, prepared.dataset_id)
+    state.leadership.check()
+    name = f"{state.name}_lost_{datetime.now(UTC):%Y%m%d%H%M%S}"
+    await state.argilla.rename_dataset(prepared.dataset_id, name)
+    state.prepared = None
+    await _take_over_stored(state, collector, prepared.dataset_id)
+    metrics.LOST_INDEXES.labels(state.name).inc()
     log.warning(
         "healing.index_lost",
-        dataset=lane.name,
+        dataset=state.name,
         argilla_dataset_id=str(prepared.dataset_id),
         set_aside_as=name,
         hint="a new dataset is made and filled from Postgres; delete the old one when nobody needs it",
     )
 
 
-async def _take_over_stored(lane: Lane, collector: Collector, argilla_dataset_id: UUID) -> None:
+async def _take_over_stored(state: DatasetState, collector: Collector, argilla_dataset_id: UUID) -> None:
     offset = 0
     while True:
-        lane.leadership.check()
-        async with lane.engine.connect() as connection:
+        state.leadership.check()
+        async with state.engine.connect() as connection:
             read_at = await connection.scalar(_NOW)
-        found = await lane.argilla.list_stored_responses(argilla_dataset_id, offset, MAX_SEARCH_TERMS)
+        found = await state.argilla.list_stored_responses(argilla_dataset_id, offset, MAX_SEARCH_TERMS)
         if not found:
             return
-        async with lane.engine.connect() as connection:
-            values = {"dataset": lane.name, "ids": [UUID(id_) for id_ in found if _is_id(id_)]}
+        async with state.engine.connect() as connection:
+            values = {"dataset": state.name, "ids": [UUID(id_) for id_ in found if _is_id(id_)]}
             ours = (await connection.scalars(_OURS, values)).all()
         await collector.take_over(argilla_dataset_id, {str(id_): found[str(id_)] for id_ in ours}, read_at)
         offset += MAX_SEARCH_TERMS

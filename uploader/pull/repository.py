@@ -1,4 +1,4 @@
-"""Every query of the way back: notes of what is to be read again, sweeps, counts.
+"""The queries of the way back: refresh requests, sweeps, counts.
 
 The caller holds the transaction.
 """
@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.text_identity import BEFORE_ALL
 
-_NOTES = text("""
+_REFRESH_REQUESTS = text("""
 select text_id, argilla_record_id, received_at, stamp, clock_timestamp() as read_at from rereads
 where dataset = :dataset
 order by received_at
@@ -26,8 +26,8 @@ select count(*), cast(coalesce(extract(epoch from clock_timestamp() - min(receiv
 from rereads where dataset = :dataset
 """)
 
-# A note that was renewed since it was read has another stamp, and stays.
-_FINISH_NOTES = text("""
+# A request that was renewed since it was listed has another stamp, and stays.
+_FINISH_REFRESH_REQUESTS = text("""
 with done as (
     delete from rereads using unnest(cast(:ids as uuid[]), cast(:stamps as uuid[])) as done (id, stamp)
     where rereads.text_id = done.id and rereads.stamp = done.stamp
@@ -37,11 +37,11 @@ update datasets set events_applied_at = greatest(events_applied_at, (select max(
 where name = :dataset
 """)
 
-# Those that were in this dataset before the read; what is on its way, or was in another dataset, is not deleted.
+# Texts that were in this dataset before the read; one in flight, or of another dataset, is not deleted.
 _LOCK_DELETED = text("""
 select texts.id from texts join datasets on datasets.name = texts.dataset
 where texts.id = any(:ids) and texts.uploaded_at < :read_at
-    -- A pending one without an error waits to be shown again: see healing.show_again.
+    -- A pending one without an error waits to be shown again: see repair.show_again.
     and (texts.status = 'uploaded' or (texts.status = 'pending' and texts.last_error is null))
     and datasets.argilla_dataset_id = :argilla_dataset_id
     and texts.uploaded_at >= coalesce(datasets.argilla_dataset_at, '-infinity')
@@ -104,7 +104,7 @@ select exists (select from rereads where dataset = :dataset)
     or exists (select from forget_requests where dataset = :dataset and removed_at is null)
 """)
 
-# A text without any annotation left cannot be told from one whose last one was deleted just now.
+# A text without annotations looks like one whose last annotation was just deleted, so it does not count.
 _OLDER = text("""
 select count(*) from (
     select from annotations where text_id = any(:ids) group by text_id
@@ -117,8 +117,8 @@ Counts = dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
-    """A text that is to be read again."""
+class RefreshRequest:
+    """A text whose responses must be read from Argilla again."""
 
     text_id: UUID
     argilla_record_id: UUID
@@ -127,10 +127,10 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
-class Notes:
-    """Some notes, and Postgres' clock when they were listed."""
+class RefreshRequests:
+    """Some refresh requests, and Postgres' clock when they were listed."""
 
-    items: Sequence[Note]
+    items: Sequence[RefreshRequest]
     read_at: datetime
 
 
@@ -144,7 +144,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class SweepState:
-    """What is known of a dataset's sweeps."""
+    """The state of a dataset's sweeps."""
 
     activity_seen_at: datetime | None  # Argilla's last_activity_at when the last complete sweep began
     events_applied_at: datetime | None  # Argilla's time of the newest event that was applied
@@ -154,23 +154,25 @@ class SweepState:
     refill_position: UUID | None  # None: no refill is under way
 
 
-async def list_notes(connection: AsyncConnection, dataset: str, count: int) -> Notes | None:
-    """Return the oldest notes of a dataset; None when there are none."""
-    rows = (await connection.execute(_NOTES, {"dataset": dataset, "count": count})).all()
-    notes = [Note(row.text_id, row.argilla_record_id, row.received_at, row.stamp) for row in rows]
-    return Notes(notes, rows[0].read_at) if rows else None
+async def list_refresh_requests(connection: AsyncConnection, dataset: str, count: int) -> RefreshRequests | None:
+    """Return a dataset's oldest refresh requests; None when there are none."""
+    rows = (await connection.execute(_REFRESH_REQUESTS, {"dataset": dataset, "count": count})).all()
+    requests = [RefreshRequest(row.text_id, row.argilla_record_id, row.received_at, row.stamp) for row in rows]
+    return RefreshRequests(requests, rows[0].read_at) if rows else None
 
 
-async def measure_notes(connection: AsyncConnection, dataset: str) -> tuple[int, float]:
-    """Return the number of notes, and the age of the oldest in seconds."""
+async def measure_refresh_requests(connection: AsyncConnection, dataset: str) -> tuple[int, float]:
+    """Return the number of refresh requests, and the age of the oldest in seconds."""
     row = (await connection.execute(_WAITING, {"dataset": dataset})).one()
     return row[0], row[1]
 
 
-async def finish_notes(connection: AsyncConnection, dataset: str, notes: Sequence[Note]) -> None:
-    """Drop notes, but for those that were renewed meanwhile."""
-    values = {"ids": [note.text_id for note in notes], "stamps": [note.stamp for note in notes]}
-    await connection.execute(_FINISH_NOTES, {"dataset": dataset, **values})
+async def finish_refresh_requests(
+    connection: AsyncConnection, dataset: str, requests: Sequence[RefreshRequest]
+) -> None:
+    """Delete refresh requests, except those that were renewed since they were listed."""
+    values = {"ids": [one.text_id for one in requests], "stamps": [one.stamp for one in requests]}
+    await connection.execute(_FINISH_REFRESH_REQUESTS, {"dataset": dataset, **values})
 
 
 async def lock_deleted(
@@ -199,7 +201,7 @@ async def list_held_usernames(connection: AsyncConnection, user_ids: Sequence[UU
 
 
 async def get_sweep_state(connection: AsyncConnection, dataset: str) -> SweepState:
-    """Return what is known of the sweeps of a dataset that was prepared."""
+    """Return the state of the sweeps of a dataset; it must be prepared."""
     row = (await connection.execute(_SWEEP_STATE, {"name": dataset})).one()
     return SweepState(**row._mapping)
 
@@ -207,7 +209,7 @@ async def get_sweep_state(connection: AsyncConnection, dataset: str) -> SweepSta
 async def begin_sweep(
     connection: AsyncConnection, dataset: str, activity: datetime, difference: Counts | None
 ) -> None:
-    """Store that a sweep begins, and what was seen before it."""
+    """Store the start of a sweep, and Argilla's state before it."""
     values = {"position": BEFORE_ALL, "activity": activity, "difference": difference}
     await connection.execute(_BEGIN_SWEEP, {"name": dataset, **values})
 
@@ -228,7 +230,7 @@ async def count_older(connection: AsyncConnection, ids: Sequence[UUID], moment: 
 
 
 async def count_held(connection: AsyncConnection, dataset: str) -> Counts | None:
-    """Count what we hold; None while texts are on their way, also out of Argilla, or are to be read again."""
+    """Count our annotations and texts; None while texts are in flight to or from Argilla."""
     values = {"dataset": dataset}
     if await connection.scalar(_MOVING, values):
         return None

@@ -1,7 +1,6 @@
-"""The sweep: goes through every uploaded text, and takes over what Argilla holds. It makes labels complete.
+"""The sweep reads every uploaded text of a dataset again, and finds what no event reported.
 
-A sweep under way is kept in `datasets`, so that it goes on after a restart. It has a reason, and its pace follows
-from that: see Reason.
+Its position is stored in `datasets`, so it continues after a restart. Its reason decides its pace: see Reason.
 """
 
 import asyncio
@@ -17,8 +16,8 @@ from core.text_identity import BEFORE_ALL
 from uploader import metrics
 from uploader.argilla.errors import Stopped
 from uploader.argilla.records import to_moment
-from uploader.argilla.webhook import Registration, Trust
-from uploader.dataset import Lane
+from uploader.argilla.webhook import Registration, WebhookHealth
+from uploader.dataset import DatasetState
 from uploader.forgetting.service import keep_out
 from uploader.pull import repository
 from uploader.pull.collector import Collector
@@ -49,13 +48,18 @@ class Sweeper:
     """Sweeps one dataset."""
 
     def __init__(
-        self, lane: Lane, collector: Collector, settings: SweepSettings, registration: Registration, trust: Trust
+        self,
+        state: DatasetState,
+        collector: Collector,
+        settings: SweepSettings,
+        registration: Registration,
+        health: WebhookHealth,
     ) -> None:
-        self._lane = lane
+        self._state = state
         self._collector = collector
         self._settings = settings
         self._registration = registration
-        self._trust = trust
+        self._health = health
         self._difference: Counts | None = None
         self._count_at = 0.0  # not before, by time.monotonic()
         self._began_at: float | None = None
@@ -66,47 +70,47 @@ class Sweeper:
 
         Raises:
             NotLeading: another uploader leads by now.
-            ArgillaError: Argilla is away, or does not let us; what was read until then is taken over.
+            ArgillaError: Argilla is away, or does not let us; pages read until then are stored.
             psycopg.Error, sqlalchemy.exc.SQLAlchemyError: Postgres is away.
         """
-        prepared = await self._lane.prepare()
+        prepared = await self._state.prepare()
         try:
             await self._run(prepared.dataset_id, stopping, on_page)
         except Stopped:
-            self._lane.prepared = None  # somebody changed something there
+            self._state.prepared = None  # an administrator changed it
             raise
 
     async def _run(self, argilla_dataset_id: UUID, stopping: asyncio.Event, on_page: Callable[[], None]) -> None:
-        dataset = await self._lane.argilla.get_dataset(argilla_dataset_id)
+        dataset = await self._state.argilla.get_dataset(argilla_dataset_id)
         # Read before the sweep: what moves during it makes for another one.
         activity = to_moment(dataset["last_activity_at"])
-        state = await self._get_state()
-        if state.refill_position is not None:
+        progress = await self._get_state()
+        if progress.refill_position is not None:
             return  # what Argilla lost is not yet on its way back
-        reason = self._why(activity, state)
-        if reason is None and state.sweep_position is None and time.monotonic() >= self._count_at:
+        reason = self._why(activity, progress)
+        if reason is None and progress.sweep_position is None and time.monotonic() >= self._count_at:
             await self._count(argilla_dataset_id, activity)
-            reason = self._why(activity, state)
-        if state.sweep_position is None:
+            reason = self._why(activity, progress)
+        if progress.sweep_position is None:
             if reason is None:
                 return
             await self._begin(activity, reason)
-        position = state.sweep_position or BEFORE_ALL
+        position = progress.sweep_position or BEFORE_ALL
         await self._walk(argilla_dataset_id, position, self._share(reason), stopping, on_page)
 
-    def _why(self, activity: datetime, state: SweepState) -> Reason | None:
+    def _why(self, activity: datetime, progress: SweepState) -> Reason | None:
         now = time.monotonic()
-        self._trust.see(activity, state.activity_seen_at, state.events_applied_at, now)
-        is_late = self._trust.is_late(now, self._took_seconds)
-        metrics.WEBHOOK_LATE.labels(self._lane.name).set(self._registration.is_on and is_late)
-        if state.seconds_since_swept is None:
+        self._health.see(activity, progress.activity_seen_at, progress.events_applied_at, now)
+        is_late = self._health.is_late(now, self._took_seconds)
+        metrics.WEBHOOK_LATE.labels(self._state.name).set(self._registration.is_on and is_late)
+        if progress.seconds_since_swept is None:
             return Reason.FIRST
         # Any difference counts: Argilla may commit a later moment before an earlier one.
-        if activity != state.activity_seen_at and (is_late or not self._registration.is_on):
+        if activity != progress.activity_seen_at and (is_late or not self._registration.is_on):
             return Reason.ACTIVITY
-        if self._difference and self._difference != state.difference_seen:
+        if self._difference and self._difference != progress.difference_seen:
             return Reason.COUNTS
-        if state.seconds_since_swept >= self._settings.full_sweep_seconds:
+        if progress.seconds_since_swept >= self._settings.full_sweep_seconds:
             return Reason.TIME
         return None
 
@@ -119,29 +123,29 @@ class Sweeper:
         await self._collector.refresh_usernames()
         # Until all activity is explained the counts must differ.
         difference = None
-        if self._trust.is_settled():
-            difference = await find_difference(self._lane, argilla_dataset_id, activity)
+        if self._health.is_settled():
+            difference = await find_difference(self._state, argilla_dataset_id, activity)
         took_seconds = time.monotonic() - began_at
         rest = max(self._settings.count_interval_seconds, took_seconds / self._settings.sweep_share)
         self._count_at = time.monotonic() + rest
-        metrics.COUNT_SECONDS.labels(self._lane.name).observe(took_seconds)
+        metrics.COUNT_SECONDS.labels(self._state.name).observe(took_seconds)
         if difference is not None:
             self._difference = difference
-            metrics.COUNT_DIFFERENCE.labels(self._lane.name).set(sum(map(abs, difference.values())))
+            metrics.COUNT_DIFFERENCE.labels(self._state.name).set(sum(map(abs, difference.values())))
 
     async def _get_state(self) -> SweepState:
-        async with self._lane.engine.connect() as connection:
-            return await repository.get_sweep_state(connection, self._lane.name)
+        async with self._state.engine.connect() as connection:
+            return await repository.get_sweep_state(connection, self._state.name)
 
     async def _begin(self, activity: datetime, reason: Reason) -> None:
         await self._collector.refresh_usernames()
-        await keep_out(self._lane)
-        async with self._lane.engine.begin() as connection:
-            await self._lane.leadership.confirm(connection, to_change=True)
-            await repository.begin_sweep(connection, self._lane.name, activity, self._difference)
+        await keep_out(self._state)
+        async with self._state.engine.begin() as connection:
+            await self._state.leadership.confirm(connection, to_change=True)
+            await repository.begin_sweep(connection, self._state.name, activity, self._difference)
         self._began_at = time.monotonic()
-        metrics.SWEEPS.labels(self._lane.name, reason).inc()
-        log.info("sweep.begun", dataset=self._lane.name, reason=str(reason))
+        metrics.SWEEPS.labels(self._state.name, reason).inc()
+        log.info("sweep.begun", dataset=self._state.name, reason=str(reason))
 
     async def _walk(
         self,
@@ -154,7 +158,7 @@ class Sweeper:
         """Go on for a while, so that Argilla works for us for `share` of the time only."""
         slice_ends_at = time.monotonic() + _SLICE_SECONDS
         while not stopping.is_set() and time.monotonic() < slice_ends_at:
-            self._lane.leadership.check()
+            self._state.leadership.check()
             began_at = time.monotonic()
             page = await self._next_page(after)
             if page is None:
@@ -167,29 +171,29 @@ class Sweeper:
             await wait_for_any(stopping, seconds=min(pause, _LONGEST_PAUSE_SECONDS))
 
     async def _next_page(self, after: UUID) -> Page | None:
-        async with self._lane.engine.connect() as connection:
-            return await repository.get_page(connection, self._lane.name, after, MAX_SEARCH_TERMS)
+        async with self._state.engine.connect() as connection:
+            return await repository.get_page(connection, self._state.name, after, MAX_SEARCH_TERMS)
 
     async def _take_over(self, argilla_dataset_id: UUID, page: Page) -> None:
         collected = await self._collector.collect(argilla_dataset_id, page.ids, page.read_at)
-        unseen = await settle_missing(self._lane, argilla_dataset_id, collected.missing, page.read_at)
-        await show_again(self._lane, argilla_dataset_id, unseen)
-        metrics.UNSEEN_RECORDS.labels(self._lane.name).inc(len(unseen))
-        metrics.SWEEP_CHANGED_TEXTS.labels(self._lane.name).inc(len(collected.changed))
-        async with self._lane.engine.begin() as connection:
+        unseen = await settle_missing(self._state, argilla_dataset_id, collected.missing, page.read_at)
+        await show_again(self._state, argilla_dataset_id, unseen)
+        metrics.UNSEEN_RECORDS.labels(self._state.name).inc(len(unseen))
+        metrics.SWEEP_CHANGED_TEXTS.labels(self._state.name).inc(len(collected.changed))
+        async with self._state.engine.begin() as connection:
             # A process that was frozen must not move the position of its follower, who would skip texts.
-            await self._lane.leadership.confirm(connection, to_change=True)
-            await repository.advance_sweep(connection, self._lane.name, page.ids[-1])
+            await self._state.leadership.confirm(connection, to_change=True)
+            await repository.advance_sweep(connection, self._state.name, page.ids[-1])
             if self._registration.is_on:
                 lost = await repository.count_older(connection, collected.changed, page.read_at - _EVENT_SECONDS)
-                metrics.LOST_EVENTS.labels(self._lane.name).inc(lost)
+                metrics.LOST_EVENTS.labels(self._state.name).inc(lost)
 
     async def _end(self) -> None:
-        async with self._lane.engine.begin() as connection:
-            await self._lane.leadership.confirm(connection, to_change=True)
-            await repository.end_sweep(connection, self._lane.name)
+        async with self._state.engine.begin() as connection:
+            await self._state.leadership.confirm(connection, to_change=True)
+            await repository.end_sweep(connection, self._state.name)
         if self._began_at is not None:  # else it began in another process
             self._took_seconds = time.monotonic() - self._began_at
-            metrics.SWEEP_SECONDS.labels(self._lane.name).observe(self._took_seconds)
-        metrics.SWEPT_TIMESTAMP_SECONDS.labels(self._lane.name).set_to_current_time()
-        log.info("sweep.ended", dataset=self._lane.name)
+            metrics.SWEEP_SECONDS.labels(self._state.name).observe(self._took_seconds)
+        metrics.SWEPT_TIMESTAMP_SECONDS.labels(self._state.name).set_to_current_time()
+        log.info("sweep.ended", dataset=self._state.name)

@@ -1,11 +1,13 @@
-"""Which pending texts go before annotators next, and how many. See docs/decisions/0024-pacing-and-order.md."""
+"""Chooses which pending texts annotators get next, and how many. See docs/decisions/0024-pacing-and-order.md."""
 
 import random
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, zip_longest
 from uuid import UUID
 
+from sqlalchemy import TextClause
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.datasets import Order
@@ -17,10 +19,14 @@ from uploader.push.repository import Owed, Pick
 _DISTANCE_UNITS = 10**12
 # How far a gold text stands from its neighbour: a second, or a millionth of a score.
 _APART = 10**6
-# What could not be had is not made up for later: beyond what chance alone makes, nothing is owed.
+# Limits the debt to what randomness causes: a lack of gold texts is not made up for later.
 _MOST_OWED = 3.0
 # Sums of shares are not exact.
 _ROUNDING = 1e-9
+
+# How often a claim looks at the whole queue, and which share of the time that may take.
+_WHOLE_QUEUE_SECONDS = 5
+_WHOLE_QUEUE_SHARE = 0.05
 
 _random = random.SystemRandom()
 
@@ -44,6 +50,42 @@ class Pace:
         return self.gold_share > 0 or self.order == Order.MIXED
 
 
+class QueueStart:
+    """Where a claim of the oldest texts begins: behind the index entries of texts that were claimed before.
+
+    While any transaction holds an old snapshot, Postgres keeps those entries, and each claim would pass them all.
+    Texts that come back to the queue or commit late may stand before the start. So a claim reads the whole queue
+    when it finds too few texts, and every few seconds, as long as that takes a small share of the time.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._after = 0
+        self._until = 0.0
+
+    async def pick(
+        self,
+        connection: AsyncConnection,
+        statement: TextClause,
+        dataset: str,
+        count: int,
+        picked: Collection[Pick] = (),
+    ) -> list[Pick]:
+        """Choose and lock the oldest texts, as `repository.pick` does."""
+        picks: list[Pick] = []
+        if self._clock() < self._until:
+            picks = await repository.pick(connection, statement, dataset, count, picked, after=self._after)
+        if len(picks) < count:
+            began_at = self._clock()
+            picks = await repository.pick(connection, statement, dataset, count, picked, after=0)
+            now = self._clock()
+            self._until = now + max(_WHOLE_QUEUE_SECONDS, (now - began_at) / _WHOLE_QUEUE_SHARE)
+        if picks:
+            # Not behind the last one: of these texts, some may not be claimed in the end.
+            self._after = picks[0].sequence - 1
+        return picks
+
+
 @dataclass(frozen=True, slots=True)
 class _Chosen:
     pick: Pick
@@ -61,17 +103,19 @@ async def claim_texts(
     count: int,
     bytes_: int,
     lease_seconds: int,
+    start: QueueStart | None = None,
 ) -> list[PendingText]:
     """Claim up to `count` pending texts that together have `bytes_` at most; a larger one alone.
 
     Those that were sent before go first, and have their room already. When the pace takes turns, the caller holds
-    the lock on the dataset's row.
+    the lock on the dataset's row. `start` is kept from claim to claim; without one, the whole queue is read.
     """
+    start = start or QueueStart()
     returning = await repository.pick(connection, repository.RETURNING, dataset, count)
     if returning:
         chosen = _fit([_Chosen(one, one) for one in returning], bytes_)
     else:
-        chosen = await _choose_new(connection, dataset, pace, count, bytes_)
+        chosen = await _choose_new(connection, dataset, pace, count, bytes_, start)
     if not chosen:
         return []
     clock = await repository.get_clock(connection)
@@ -80,7 +124,7 @@ async def claim_texts(
 
 
 async def _choose_new(
-    connection: AsyncConnection, dataset: str, pace: Pace, count: int, bytes_: int
+    connection: AsyncConnection, dataset: str, pace: Pace, count: int, bytes_: int, start: QueueStart
 ) -> list[_Chosen]:
     if pace.max_open_records is not None:
         taken = await repository.count_taken_room(connection, dataset, pace.max_open_records)
@@ -88,7 +132,7 @@ async def _choose_new(
     if count <= 0:
         return []
     owed = await repository.get_owed(connection, dataset) if pace.has_shares else Owed()
-    ordinary = await _pick_ordinary(connection, dataset, pace.order, count, owed)
+    ordinary = await _pick_ordinary(connection, dataset, pace.order, count, owed, start)
     gold_count = count_gold(owed.gold, pace.gold_share, count, len(ordinary))
     gold = await repository.pick(connection, repository.GOLD, dataset, gold_count)
     chosen = _fit(_mix(ordinary, gold, count), bytes_)
@@ -98,25 +142,27 @@ async def _choose_new(
 
 
 async def _pick_ordinary(
-    connection: AsyncConnection, dataset: str, order: Order, count: int, owed: Owed
+    connection: AsyncConnection, dataset: str, order: Order, count: int, owed: Owed, start: QueueStart
 ) -> list[_Chosen]:
     match order:
         case Order.OLDEST:
-            picks = await repository.pick(connection, repository.OLDEST, dataset, count)
+            picks = await start.pick(connection, repository.OLDEST, dataset, count)
         case Order.NEWEST:
             picks = await repository.pick(connection, repository.NEWEST, dataset, count)
         case Order.UNCERTAIN:
             picks = await repository.pick(connection, repository.UNCERTAIN, dataset, count)
-            picks += await repository.pick(connection, repository.UNSCORED, dataset, count - len(picks))
+            picks += await start.pick(connection, repository.UNSCORED, dataset, count - len(picks))
         case Order.MIXED:
-            return await _pick_mixed(connection, dataset, count, owed)
+            return await _pick_mixed(connection, dataset, count, owed, start)
     return [_Chosen(one, one) for one in picks]
 
 
-async def _pick_mixed(connection: AsyncConnection, dataset: str, count: int, owed: Owed) -> list[_Chosen]:
+async def _pick_mixed(
+    connection: AsyncConnection, dataset: str, count: int, owed: Owed, start: QueueStart
+) -> list[_Chosen]:
     wanted = min(count, max(0, int(owed.uncertain + count / 2 + _ROUNDING)))
     uncertain = await repository.pick(connection, repository.UNCERTAIN, dataset, wanted)
-    oldest = await repository.pick(connection, repository.OLDEST, dataset, count - len(uncertain), uncertain)
+    oldest = await start.pick(connection, repository.OLDEST, dataset, count - len(uncertain), uncertain)
     pairs = zip_longest(
         [_Chosen(one, one, is_uncertain=True) for one in uncertain], [_Chosen(one, one) for one in oldest]
     )
@@ -124,9 +170,9 @@ async def _pick_mixed(connection: AsyncConnection, dataset: str, count: int, owe
 
 
 def count_gold(owed: float, share: float, count: int, ordinary_count: int) -> int:
-    """Return how many of the next `count` texts are to be gold when so many others are pending.
+    """Return how many of the next `count` texts should be gold when `ordinary_count` others are pending.
 
-    What is owed decides, give or take half a text by chance: else each tenth record, say, would be known for gold.
+    The debt decides, plus or minus half a text at random: otherwise every tenth record, say, would be gold.
     """
     if share <= 0:
         return 0
@@ -156,7 +202,7 @@ def _owed_after(owed: Owed, pace: Pace, chosen: Sequence[_Chosen]) -> Owed:
 
 
 def _mix(ordinary: Sequence[_Chosen], gold: Sequence[Pick], count: int) -> list[_Chosen]:
-    """Put gold texts in places taken by chance, each beside an ordinary one whose place in the order it shares."""
+    """Put gold texts at random positions, each next to an ordinary text whose rank in the order it takes."""
     kept = ordinary[: count - len(gold)]
     places = set(_random.sample(range(len(kept) + len(gold)), len(gold)))
     mixed: list[_Chosen] = []

@@ -1,4 +1,4 @@
-"""How a batch of records reaches the annotators: what is bad is found, and the rest goes through."""
+"""Uploads a batch of records: isolates the bad ones, so that the others reach annotators."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ class Found(NamedTuple):
 
 
 class Destination(Protocol):
-    """Where records go: a dataset in Argilla. Every call may raise any ArgillaError."""
+    """Where records go: a dataset in Argilla, or a test's model of one. Every call may raise any ArgillaError."""
 
     async def put(self, records: Sequence[Record]) -> None:
         """Insert or update records by `external_id`; all of them, or none."""
@@ -72,7 +72,7 @@ async def deliver(destination: Destination, records: Sequence[Record]) -> Outcom
     await _put_isolating(destination, records, judged)
     accepted = [r for r in records if r["external_id"] not in judged.refused]
     visible, unreadable = await _find(destination, accepted)
-    # Argilla stores first and indexes then; a second PUT heals what was cut in between.
+    # Argilla stores first and indexes afterwards; a second PUT indexes what was cut off in between.
     unseen = [r for r in accepted if r["external_id"] not in visible | unreadable | judged.broke_down]
     if unseen:
         await _put_isolating(destination, unseen, judged)
@@ -93,7 +93,7 @@ async def _blame_records(destination: Destination, not_visible: set[str]) -> Non
     """See that it is not Argilla's fault that nothing of a batch came through.
 
     Raises:
-        Unreachable: it is, or nobody can tell.
+        Unreachable: it is, or that cannot be decided.
     """
     # A record that was visible before stays so: taking it again does not show that new ones are indexed.
     if not_visible:
@@ -128,7 +128,7 @@ async def _put(destination: Destination, part: list[Record]) -> None:
 
 
 def _without_refused(part: list[Record], refusal: Refused, judged: _Judged) -> list[list[Record]]:
-    """Return what is still to be put of a part that was refused."""
+    """Return the records of a refused part that can be sent again."""
     named = {position: words for position, words in refusal.by_position.items() if position < len(part)}
     if not named and len(part) > 1:
         return _halves(part)

@@ -13,13 +13,13 @@ from core.tracing.tracing import Interval
 from uploader import metrics
 from uploader.argilla.client import Argilla
 from uploader.argilla.errors import Fault, Stopped, Unreachable
+from uploader.argilla.isolation import RawResponses, read_isolating
 from uploader.argilla.records import TEXT_FIELD
-from uploader.pull.collector import RawResponses, read_isolating
 from uploader.push.deliver import Found, Record
 from uploader.push.restore import put_with_responses
 from uploader.repository import list_uploaded_samples
 
-# One may have been spoilt in Argilla meanwhile; three hardly.
+# One record may have been damaged in Argilla; three hardly.
 _SAMPLES = 3
 
 
@@ -33,11 +33,11 @@ class ArgillaDataset:
     dataset_id: UUID
     puts: asyncio.Semaphore
     may_put: Callable[[], None]
-    # What was never uploaded has no old entry in the index, so that counting its entries is enough.
+    # Texts that were never uploaded have no old index entries, so counting is enough to confirm them.
     is_new: bool = False
     put_count: int = 0
     # External ids of the records that went in with their annotators' answers.
-    given_back: set[str] = field(default_factory=set)
+    restored: set[str] = field(default_factory=set)
     steps: list[Interval] = field(default_factory=list)  # for traces
 
     async def put(self, records: Sequence[Record]) -> None:
@@ -51,7 +51,7 @@ class ArgillaDataset:
 
     async def _put(self, records: Sequence[Record]) -> None:
         if any("responses" in record for record in records):
-            self.given_back |= await put_with_responses(self.argilla, self.dataset_id, records)
+            self.restored |= await put_with_responses(self.argilla, self.name, self.dataset_id, records)
         else:
             await self.argilla.put_records(self.dataset_id, records)
 
@@ -80,7 +80,7 @@ class ArgillaDataset:
         """Whether Argilla just took a text again that it has; False when it has none yet.
 
         Raises:
-            Unreachable: it cannot search, or takes none of them.
+            Unreachable: it cannot search, or refuses all of them.
             Stopped: the dataset is not published.
         """
         await self._check_searching()

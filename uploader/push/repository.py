@@ -1,7 +1,7 @@
 """The queries of a claim. The caller holds the transaction.
 
 A text is *sent* from its first claim on: its `page_position` is set then. One that comes back to the queue
-(outage, lease run out, healing) is *returning*, and is told from one that is *new* by that.
+(outage, lease run out, repair) is *returning*; one without it is *new*.
 """
 
 from collections.abc import Collection, Sequence
@@ -19,9 +19,9 @@ _NEW = f"{_DUE} and page_position is null and gold_label is null"
 
 
 def _picking(condition: str, order: str) -> TextClause:
-    # Those picked before in the same transaction are locked by it, which hides them from nobody but others.
+    # Rows that this transaction picked before are locked by us, so `skip locked` does not hide them.
     return text(f"""
-select id, octet_length(text) + pg_column_size(metadata) as bytes, score, received_at, page_position
+select id, octet_length(text) + pg_column_size(metadata) as bytes, score, received_at, page_position, sequence
 from texts
 where {condition} and id <> all(cast(:picked as uuid[]))
 order by {order}
@@ -30,12 +30,12 @@ for update skip locked
 """)  # noqa: S608 - constants only
 
 
-# Each has an index whose order is its own; what it skips there is little: gold, returning and retried texts.
+# Each has an index in its order, and skips few entries there: gold, returning and retried texts.
 RETURNING = _picking(f"{_DUE} and page_position is not null", "page_position")
-OLDEST = _picking(_NEW, "sequence")
+OLDEST = _picking(f"{_NEW} and sequence > :after", "sequence")
 NEWEST = _picking(_NEW, "sequence desc")
 UNCERTAIN = _picking(f"{_NEW} and score is not null", "abs(score - 0.5), sequence")
-UNSCORED = _picking(f"{_NEW} and score is null", "sequence")
+UNSCORED = _picking(f"{_NEW} and score is null and sequence > :after", "sequence")
 GOLD = _picking(f"{_DUE} and page_position is null and gold_label is not null", "sequence")
 
 # Those that return keep their room, so that nothing new takes it while they wait. Counted as far as it matters.
@@ -77,6 +77,7 @@ class Pick:
     score: float | None
     received_at: datetime
     page_position: int | None
+    sequence: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +89,22 @@ class Owed:
 
 
 async def pick(
-    connection: AsyncConnection, statement: TextClause, dataset: str, count: int, picked: Collection[Pick] = ()
+    connection: AsyncConnection,
+    statement: TextClause,
+    dataset: str,
+    count: int,
+    picked: Collection[Pick] = (),
+    **more: int,
 ) -> list[Pick]:
-    """Choose and lock up to `count` texts beside those that are `picked` already."""
+    """Choose and lock up to `count` texts that are not `picked` yet; `more` goes to the statement."""
     if count <= 0:
         return []
-    values = {"dataset": dataset, "count": count, "picked": [one.id for one in picked]}
+    values = {"dataset": dataset, "count": count, "picked": [one.id for one in picked], **more}
     return [Pick(*row) for row in await connection.execute(statement, values)]
 
 
 async def count_taken_room(connection: AsyncConnection, dataset: str, most: int) -> int:
-    """Return how many sent texts want more answers; from `most` on it may be any number over that."""
+    """Return how many sent texts need more answers; counts up to about `most`."""
     return await connection.scalar(_TAKEN_ROOM, {"dataset": dataset, "most": most}) or 0
 
 

@@ -1,4 +1,4 @@
-"""Gives annotators their answers back with the records of a dataset that is new in Argilla.
+"""Restores annotators' answers with the records of a dataset that is new in Argilla.
 
 An upsert with responses overwrites what the annotator has there: so only records that Argilla does not have yet
 carry any. See docs/decisions/0020-healing.md.
@@ -19,7 +19,7 @@ from uploader import metrics
 from uploader.argilla.client import Argilla
 from uploader.argilla.errors import Refused
 from uploader.argilla.records import LABEL_QUESTION, PendingText
-from uploader.dataset import Lane
+from uploader.dataset import DatasetState
 from uploader.push.deliver import Record
 
 log = structlog.get_logger()
@@ -53,14 +53,14 @@ class Answer:
     answers: Mapping[str, Any]  # by question, the label's among them
 
 
-# The answers to give back to a text's annotators, by the present id of the user.
+# The answers to restore for one text, by the present id of the user.
 Answers = Mapping[UUID, Answer]
 
 
 async def list_answers(
-    lane: Lane, argilla_dataset_id: UUID, texts: Sequence[PendingText]
+    state: DatasetState, argilla_dataset_id: UUID, texts: Sequence[PendingText]
 ) -> dict[UUID, dict[UUID, Answer]]:
-    """Return the answers to give back with the records of these texts, by text and user.
+    """Return the answers to restore with the records of these texts, by text and user.
 
     Those of annotators whom Argilla does not know stay with us, and count.
 
@@ -69,17 +69,17 @@ async def list_answers(
     """
     ids = [text.id for text in texts if text.attempts]
     if not ids:
-        return {}  # nobody saw them yet
-    async with lane.engine.connect() as connection:
+        return {}  # they were never uploaded
+    async with state.engine.connect() as connection:
         rows = await connection.execute(_CARRIED, {"ids": ids, "argilla_dataset_id": argilla_dataset_id})
         carried = [Answer(*row) for row in rows]
     if not carried:
         return {}
-    answers = assign(carried, await lane.argilla.list_usernames(), lane.labels)
+    answers = assign(carried, await state.argilla.list_usernames(), state.labels)
     kept = len(carried) - sum(map(len, answers.values()))
     if kept:
-        log.warning("healing.answers_kept", dataset=lane.name, answers=kept, reason="annotator or label unknown")
-    metrics.KEPT_ANSWERS.labels(lane.name).inc(kept)
+        log.warning("healing.answers_kept", dataset=state.name, answers=kept, reason="annotator or label unknown")
+    metrics.KEPT_ANSWERS.labels(state.name).inc(kept)
     return answers
 
 
@@ -94,7 +94,7 @@ def assign(
     answers: dict[UUID, dict[UUID, Answer]] = {}
     for answer in carried:
         user_id = answer.annotator_id if answer.annotator_id in users else ids.get(answer.annotator)
-        # Argilla takes a submitted answer with a label of its own only; an open one may be empty.
+        # Argilla takes a submitted answer only with one of the dataset's labels; drafts may be empty.
         fits = answer.value in labels or answer.status != AnnotationStatus.SUBMITTED
         if user_id is not None and fits:
             answers.setdefault(answer.text_id, {})[user_id] = answer
@@ -129,7 +129,9 @@ def _fits(value: Any, question: Question) -> bool:
             return isinstance(value, list) and {span["label"] for span in value} <= set(question.labels)
 
 
-async def put_with_responses(argilla: Argilla, dataset_id: UUID, records: Sequence[Record]) -> set[str]:
+async def put_with_responses(
+    argilla: Argilla, dataset: str, dataset_id: UUID, records: Sequence[Record]
+) -> set[str]:
     """Upsert records; those that Argilla has already go without responses. Return the ids that went with them.
 
     Raises:
@@ -145,7 +147,10 @@ async def put_with_responses(argilla: Argilla, dataset_id: UUID, records: Sequen
             if not blamed:
                 raise
             # A user that was deleted just now, say: that must not set the text aside.
-            log.warning("healing.answers_refused", records=len(blamed))
+            metrics.REFUSED_REPAIRS.labels(dataset, "answers").inc(len(blamed))
+            log.warning(
+                "repair.refused", dataset=dataset, records=len(blamed), reason="Argilla refuses the answers"
+            )
             sent = [_without_responses(r) if i in blamed else r for i, r in enumerate(sent)]
             continue
         return {record["external_id"] for record in sent if "responses" in record}
@@ -155,9 +160,9 @@ def _without_responses(record: Record) -> Record:
     return {name: value for name, value in record.items() if name != "responses"}
 
 
-async def adopt(connection: AsyncConnection, argilla_dataset_id: UUID, given_back: Iterable[Answer]) -> None:
+async def adopt(connection: AsyncConnection, argilla_dataset_id: UUID, restored: Iterable[Answer]) -> None:
     """Store that answers are in Argilla's present dataset; the next read shows them with their new ids."""
-    answers = list(given_back)
+    answers = list(restored)
     if answers:
         values = {
             "text_ids": [answer.text_id for answer in answers],

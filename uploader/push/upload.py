@@ -8,20 +8,19 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from core.tracing.tracing import tracing
 from uploader import metrics, repository
 from uploader.argilla.errors import Gone, Stopped
 from uploader.argilla.records import PendingText, to_record
 from uploader.argilla.setup import Prepared
-from uploader.dataset import Lane
+from uploader.dataset import DatasetState
 from uploader.leadership import NotLeading
-from uploader.pull.completion import settle_completion
 from uploader.push.batch_trace import trace_batch
 from uploader.push.claiming import claim_texts
+from uploader.push.completion import settle_completion
 from uploader.push.deliver import Outcome, deliver, kind_of
 from uploader.push.destination import ArgillaDataset
 from uploader.push.restore import Answer, add_responses, adopt, list_answers
-from uploader.runner import Guard
+from uploader.runner import JobRunner
 from uploader.settings import PushSettings
 
 log = structlog.get_logger()
@@ -32,30 +31,32 @@ _TEXTS_WAIT_FACTOR = 2
 
 @dataclass
 class _Run:
-    lane: Lane
+    state: DatasetState
     settings: PushSettings
-    guard: Guard
+    runner: JobRunner
     stopping: asyncio.Event
     has_failed: bool = False
 
     def goes_on(self) -> bool:
-        return self.lane.leadership.leads and not self.has_failed and not self.stopping.is_set()
+        return self.state.leadership.leads and not self.has_failed and not self.stopping.is_set()
 
 
-async def upload_backlog(lane: Lane, settings: PushSettings, guard: Guard, stopping: asyncio.Event) -> None:
+async def upload_backlog(
+    state: DatasetState, settings: PushSettings, runner: JobRunner, stopping: asyncio.Event
+) -> None:
     """Upload until nothing is pending, or annotators have enough, while this process leads the dataset.
 
-    Some batches are under way at once, so that one can be claimed or confirmed during the PUT of another.
+    Several batches run concurrently, so that one can be claimed or confirmed during the PUT of another.
 
     Raises:
         NotLeading: another uploader leads by now.
-        ArgillaError: Argilla is away, or does not let us; the claimed texts were given back.
-        psycopg.Error, sqlalchemy.exc.SQLAlchemyError: Postgres is away; the claim runs out by itself.
+        ArgillaError: Argilla is away, or does not let us; the claimed texts are pending again.
+        psycopg.Error, sqlalchemy.exc.SQLAlchemyError: Postgres is away; the claim's lease runs out.
     """
-    await settle_completion(lane, stopping)
-    run = _Run(lane, settings, guard, stopping)
-    workers = [_upload_batches(run) for _ in range(lane.slots.batch_count)]
-    # When one fails, the others end their present batch: its PUT may be half done.
+    await settle_completion(state, stopping)
+    run = _Run(state, settings, runner, stopping)
+    workers = [_upload_batches(run) for _ in range(state.limit.batch_count)]
+    # When one fails, the others finish their current batch: its PUT may be half done.
     for result in await asyncio.gather(*workers, return_exceptions=True):
         if isinstance(result, BaseException):
             raise result
@@ -64,10 +65,10 @@ async def upload_backlog(lane: Lane, settings: PushSettings, guard: Guard, stopp
 async def _upload_batches(run: _Run) -> None:
     try:
         while run.goes_on():
-            async with run.lane.slots.batches:
+            async with run.state.limit.batches:
                 if not run.goes_on() or not await _upload_next(run):
                     return
-            run.guard.go_on()
+            run.runner.go_on()
     except Exception:
         run.has_failed = True
         raise
@@ -75,114 +76,117 @@ async def _upload_batches(run: _Run) -> None:
 
 async def _upload_next(run: _Run) -> bool:
     """Upload the next batch; return False when there is none."""
-    lane = run.lane
-    prepared = await lane.prepare()
-    await lane.argilla.wait_for_circuit()
+    state = run.state
+    prepared = await state.prepare()
+    await state.argilla.wait_for_circuit()
     claim, claimed_ns = uuid4(), time.time_ns()
-    texts = await _claim(lane, claim, run.settings)
+    texts = await _claim(state, claim, run.settings)
     if not texts:
         return False
     try:
-        await _upload_batch(lane, prepared, claim, claimed_ns, texts)
+        await _upload_batch(state, prepared, claim, claimed_ns, texts)
     except (asyncio.CancelledError, NotLeading) as error:
-        await _give_back(lane, claim, 0, "leader_changed" if isinstance(error, NotLeading) else "stopping")
+        await _return_claim(state, claim, 0, "leader_changed" if isinstance(error, NotLeading) else "stopping")
         raise
     except Exception as error:
         if isinstance(error, Stopped):
-            lane.prepared = None  # somebody changed something there
-        wait_seconds = _TEXTS_WAIT_FACTOR * run.guard.pause()
-        await _give_back(lane, claim, wait_seconds, "outage")
+            state.prepared = None  # an administrator changed it
+        wait_seconds = _TEXTS_WAIT_FACTOR * run.runner.pause()
+        await _return_claim(state, claim, wait_seconds, "outage")
         raise
     return True
 
 
-async def _claim(lane: Lane, claim: UUID, settings: PushSettings) -> list[PendingText]:
-    with metrics.BATCH_STEP_SECONDS.labels(lane.name, "claim").time():
-        async with lane.engine.begin() as connection:
-            await lane.leadership.confirm(connection, to_change=lane.pace.takes_turns)
-            if not lane.asks_once:
-                await repository.release_held(connection, lane.name)
-            stale = await repository.return_stale_claims(connection, lane.name)
+async def _claim(state: DatasetState, claim: UUID, settings: PushSettings) -> list[PendingText]:
+    with metrics.BATCH_STEP_SECONDS.labels(state.name, "claim").time():
+        async with state.engine.begin() as connection:
+            await state.leadership.confirm(connection, to_change=state.pace.takes_turns)
+            if not state.asks_once:
+                await repository.release_held(connection, state.name)
+            stale = 0
+            if state.is_time_for_stale_claims():
+                stale = await repository.return_stale_claims(connection, state.name)
             texts = await claim_texts(
                 connection,
-                lane.name,
+                state.name,
                 claim,
-                lane.pace,
+                state.pace,
                 count=settings.batch_size,
                 bytes_=settings.batch_bytes,
                 lease_seconds=settings.lease_seconds,
+                start=state.queue_start,
             )
-    metrics.RETRIED_TEXTS.labels(lane.name, "lease_ran_out").inc(stale)
+    metrics.RETRIED_TEXTS.labels(state.name, "lease_ran_out").inc(stale)
     return texts
 
 
 async def _upload_batch(
-    lane: Lane, prepared: Prepared, claim: UUID, claimed_ns: int, texts: list[PendingText]
+    state: DatasetState, prepared: Prepared, claim: UUID, claimed_ns: int, texts: list[PendingText]
 ) -> None:
     started = time.monotonic()
     destination = ArgillaDataset(
-        lane.argilla,
-        lane.engine,
-        lane.name,
+        state.argilla,
+        state.engine,
+        state.name,
         prepared.dataset_id,
-        lane.slots.puts,
-        lane.leadership.check,
+        state.limit.puts,
+        state.leadership.check,
         is_new=all(text.attempts == 0 for text in texts),
     )
     outcome = None
     try:
-        outcome = await _deliver(lane, prepared, destination, claim, texts)
+        outcome = await _deliver(state, prepared, destination, claim, texts)
     finally:
-        if tracing.on:
-            trace_batch(lane.name, claimed_ns, destination.steps, texts, outcome)
-    metrics.BATCH_EXTRA_PUTS.labels(lane.name).inc(destination.put_count - 1)
-    metrics.BATCH_SECONDS.labels(lane.name).observe(time.monotonic() - started)
-    metrics.BATCH_TEXTS.labels(lane.name).observe(len(texts))
+        trace_batch(state.name, claimed_ns, destination.steps, texts, outcome)
+    metrics.BATCH_EXTRA_PUTS.labels(state.name).inc(destination.put_count - 1)
+    metrics.BATCH_SECONDS.labels(state.name).observe(time.monotonic() - started)
+    metrics.BATCH_TEXTS.labels(state.name).observe(len(texts))
 
 
 async def _deliver(
-    lane: Lane, prepared: Prepared, destination: ArgillaDataset, claim: UUID, texts: list[PendingText]
+    state: DatasetState, prepared: Prepared, destination: ArgillaDataset, claim: UUID, texts: list[PendingText]
 ) -> Outcome:
-    held = await list_answers(lane, prepared.dataset_id, texts)
+    held = await list_answers(state, prepared.dataset_id, texts)
+    suggested = state.labels if state.definition.suggestions == "shown" else frozenset()
     records = [
-        add_responses(to_record(text, prepared.question_id, lane.labels), held.get(text.id, {}), lane.definition)
+        add_responses(to_record(text, prepared.question_id, suggested), held.get(text.id, {}), state.definition)
         for text in texts
     ]
     outcome = await deliver(destination, records)
-    given_back = [a for id_ in outcome.uploaded & destination.given_back for a in held[UUID(id_)].values()]
-    await _finish(lane, prepared.dataset_id, claim, outcome, given_back)
+    restored = [a for id_ in outcome.uploaded & destination.restored for a in held[UUID(id_)].values()]
+    await _finish(state, prepared.dataset_id, claim, outcome, restored)
     return outcome
 
 
 async def _finish(
-    lane: Lane,
+    state: DatasetState,
     argilla_dataset_id: UUID,
     claim: UUID,
     outcome: Outcome,
-    given_back: Sequence[Answer],
+    restored: Sequence[Answer],
 ) -> None:
     reasons = {UUID(id_): words for id_, words in outcome.failed.items()}
-    with metrics.BATCH_STEP_SECONDS.labels(lane.name, "finish").time():
-        async with lane.engine.begin() as connection:
-            if not await repository.is_present_dataset(connection, lane.name, argilla_dataset_id):
+    with metrics.BATCH_STEP_SECONDS.labels(state.name, "finish").time():
+        async with state.engine.begin() as connection:
+            if not await repository.is_present_dataset(connection, state.name, argilla_dataset_id):
                 raise Gone("the dataset in Argilla was replaced by another one meanwhile", "argilla_dataset_gone")
-            await adopt(connection, argilla_dataset_id, given_back)
+            await adopt(connection, argilla_dataset_id, restored)
             uploaded = await repository.mark_uploaded(connection, claim, [UUID(id_) for id_ in outcome.uploaded])
             failed = await repository.mark_failed(connection, claim, reasons)
     for id_, words in reasons.items():
         # Without Argilla's words: they may quote the text. They are in `last_error`.
-        log.warning("upload.failed", dataset=lane.name, text_id=str(id_), kind=kind_of(words))
-        metrics.FAILED_TEXTS.labels(lane.name, kind_of(words)).inc(failed / len(reasons))
+        log.warning("upload.failed", dataset=state.name, text_id=str(id_), kind=kind_of(words))
+        metrics.FAILED_TEXTS.labels(state.name, kind_of(words)).inc(failed / len(reasons))
     lost = len(outcome.uploaded) + len(outcome.failed) - uploaded - failed
     if lost:
-        log.warning("upload.claim_lost", dataset=lane.name, claim=str(claim), texts=lost)
-    metrics.LOST_TEXTS.labels(lane.name).inc(lost)
-    metrics.UPLOADED_TEXTS.labels(lane.name).inc(uploaded)
-    metrics.GIVEN_BACK_ANSWERS.labels(lane.name).inc(len(given_back))
-    log.info("upload.batch_ended", dataset=lane.name, claim=str(claim), uploaded=uploaded, failed=failed)
+        log.warning("upload.claim_lost", dataset=state.name, claim=str(claim), texts=lost)
+    metrics.LOST_TEXTS.labels(state.name).inc(lost)
+    metrics.UPLOADED_TEXTS.labels(state.name).inc(uploaded)
+    metrics.RESTORED_ANSWERS.labels(state.name).inc(len(restored))
+    log.info("upload.batch_ended", dataset=state.name, claim=str(claim), uploaded=uploaded, failed=failed)
 
 
-async def _give_back(lane: Lane, claim: UUID, wait_seconds: float, reason: str) -> None:
-    async with lane.engine.begin() as connection:
-        returned = await repository.give_back(connection, claim, wait_seconds)
-    metrics.RETRIED_TEXTS.labels(lane.name, reason).inc(returned)
+async def _return_claim(state: DatasetState, claim: UUID, wait_seconds: float, reason: str) -> None:
+    async with state.engine.begin() as connection:
+        returned = await repository.return_claim(connection, claim, wait_seconds)
+    metrics.RETRIED_TEXTS.labels(state.name, reason).inc(returned)

@@ -1,4 +1,4 @@
-"""Estimates annotators from their answers with crowd-kit; only ever in a process of its own, since it is heavy.
+"""Estimates annotators from their answers with crowd-kit. Import it in a separate process only: it is large.
 
 It returns what is needed to weigh answers, not labels: those follow from `core/labels/estimated_rules.py`, for the
 answers estimated from and for later ones alike. See docs/decisions/0023-label-rules.md.
@@ -19,14 +19,14 @@ from core.labels.estimated_rules import Abilities, Answer, Confusions, half_know
 
 Floats = npt.NDArray[np.float64]
 
-# What an annotator is thought to have answered beside what they did, on texts of each true label: as the average.
-# Without that, crowd-kit trusts blindly in somebody who answered once.
+# Prior: so many answers like the average annotator's, added to an annotator's own for each true label.
+# Without it, crowd-kit trusts an annotator who answered once completely.
 _PRIOR_ANSWERS = 1.0
 _LEAST = 1e-10
 # GLAD takes 2 to 4 ms an answer. So many texts tell the annotators' abilities well enough; ids are hashes, so the
 # first ones are a random sample.
 GLAD_TEXTS = 10_000
-# It has come to rest by then. Its own rule to stop compares a mean with a sum, and may stop after two steps.
+# It has converged by then. Its own stopping rule compares a mean with a sum, and may stop after two steps.
 GLAD_STEPS = 10
 
 
@@ -103,7 +103,7 @@ def _estimate_mace(answers: Answers, labels: list[str]) -> Confusions:
     if answers.texts and len(answers.labels) > 1:
         # Every restart begins with the same numbers: one is as good as ten.
         model = MACE(n_restarts=1).fit(_to_frame(answers))
-        # A label that nobody chose is guessed as seldom as any.
+        # A label without answers is guessed as rarely as the rarest one.
         missing = ((0, 0), (0, size - len(answers.labels)))
         guesses = model.spamming_[:, :1] * np.pad(model.thetas_, missing, mode="minimum")
         matrices = guesses[:, None, :] + model.spamming_[:, 1:, None] * np.eye(size)

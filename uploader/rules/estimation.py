@@ -19,7 +19,7 @@ from core.datasets import LabelRule
 from core.labels.annotations import rewrite_labels
 from core.settings import DatabaseSettings
 from uploader import metrics
-from uploader.dataset import Lane
+from uploader.dataset import DatasetState
 from uploader.rules.crowd import NoEstimate
 from uploader.rules.process import Estimate, estimate_dataset
 from uploader.settings import RuleSettings
@@ -53,19 +53,23 @@ class Estimator:
     """Keeps the labels of one dataset as its rule says."""
 
     def __init__(
-        self, lane: Lane, settings: RuleSettings, database: DatabaseSettings, limiter: anyio.CapacityLimiter
+        self,
+        state: DatasetState,
+        settings: RuleSettings,
+        database: DatabaseSettings,
+        limiter: anyio.CapacityLimiter,
     ) -> None:
-        self._lane = lane
+        self._state = state
         self._settings = settings
         self._database = database
         self._limiter = limiter  # of the processes that estimate, all datasets together
-        self._rule = lane.definition.label_rule
+        self._rule = state.definition.label_rule
         self._not_before = 0.0  # by time.monotonic()
 
     async def run(self, stopping: asyncio.Event, on_step: Callable[[], None]) -> None:
         """Look whether answers changed, and if so, estimate; calls `on_step` after each batch of labels.
 
-        An estimate that fails is told in the log and in the metrics; the former one stays in force.
+        An estimate that fails is logged and counted; the former one stays in force.
 
         Raises:
             NotLeading: another uploader leads by now.
@@ -77,27 +81,27 @@ class Estimator:
         try:
             await self._estimate(stopping, on_step)
         except (NoEstimate, anyio.BrokenWorkerProcess) as error:
-            # Of the latter: ended from outside, for want of memory, say.
-            metrics.RULE_FAILURES.labels(self._lane.name).inc()
+            # The latter: the process was killed, for example for lack of memory.
+            metrics.RULE_FAILURES.labels(self._state.name).inc()
             reason = str(error) or type(error).__name__
-            log.warning("rule.not_estimated", dataset=self._lane.name, rule=self._rule, reason=reason)
+            log.warning("rule.not_estimated", dataset=self._state.name, rule=self._rule, reason=reason)
         finally:
             took_seconds = time.monotonic() - began_at
             rest = max(self._settings.interval_seconds, took_seconds * (1 / self._settings.share - 1))
             self._not_before = time.monotonic() + rest
 
     async def _is_due(self) -> bool:
-        async with self._lane.engine.connect() as connection:
-            state = (await connection.execute(_STATE, {"dataset": self._lane.name})).one()
+        async with self._state.engine.connect() as connection:
+            state = (await connection.execute(_STATE, {"dataset": self._state.name})).one()
         if state.rule_estimated_at is not None:
-            metrics.RULE_ESTIMATED.labels(self._lane.name).set(state.rule_estimated_at.timestamp())
+            metrics.RULE_ESTIMATED.labels(self._state.name).set(state.rule_estimated_at.timestamp())
         if self._rule == LabelRule.MAJORITY:
-            # Nothing is estimated; only what another rule left behind is to be rewritten.
+            # Nothing is estimated; only labels of a former rule must be rewritten.
             return state.rule is not None and not (state.rule == self._rule and state.is_marked)
         return bool(state.rule != self._rule or not state.is_marked or state.has_moved)
 
     async def _estimate(self, stopping: asyncio.Event, on_step: Callable[[], None]) -> None:
-        with metrics.RULE_SECONDS.labels(self._lane.name).time():
+        with metrics.RULE_SECONDS.labels(self._state.name).time():
             estimate = await self._run_process(stopping)
         if estimate is None:
             return
@@ -108,16 +112,16 @@ class Estimator:
                 return
             await self._rewrite(estimate.to_rewrite[first : first + BATCH_TEXTS])
             on_step()
-        async with self._lane.engine.begin() as connection:
-            await self._lane.leadership.confirm(connection, to_change=True)
-            await connection.execute(_MARK, {"dataset": self._lane.name, "seen_xid": estimate.seen_xid})
+        async with self._state.engine.begin() as connection:
+            await self._state.leadership.confirm(connection, to_change=True)
+            await connection.execute(_MARK, {"dataset": self._state.name, "seen_xid": estimate.seen_xid})
 
     async def _run_process(self, stopping: asyncio.Event) -> Estimate | None:
         """Return the estimate; None when the uploader stops first, which ends the process."""
         work = anyio.to_process.run_sync(
             estimate_dataset,
-            self._lane.name,
-            self._lane.definition,
+            self._state.name,
+            self._state.definition,
             self._database,
             cancellable=True,
             limiter=self._limiter,
@@ -133,15 +137,15 @@ class Estimator:
 
     async def _store(self, estimate: Estimate) -> None:
         parameters = None if estimate.parameters is None else json.dumps(estimate.parameters)
-        values = {"dataset": self._lane.name, "rule": self._rule, "parameters": parameters}
-        async with self._lane.engine.begin() as connection:
-            await self._lane.leadership.confirm(connection, to_change=True)
+        values = {"dataset": self._state.name, "rule": self._rule, "parameters": parameters}
+        async with self._state.engine.begin() as connection:
+            await self._state.leadership.confirm(connection, to_change=True)
             version = await connection.scalar(_STORE, values | {"answers": estimate.answers})
-        metrics.RULE_ESTIMATED.labels(self._lane.name).set_to_current_time()
-        metrics.RULE_ANNOTATORS.labels(self._lane.name).set(estimate.annotators)
+        metrics.RULE_ESTIMATED.labels(self._state.name).set_to_current_time()
+        metrics.RULE_ANNOTATORS.labels(self._state.name).set(estimate.annotators)
         log.info(
             "rule.estimated",
-            dataset=self._lane.name,
+            dataset=self._state.name,
             rule=self._rule,
             version=version,
             annotators=estimate.annotators,
@@ -150,7 +154,7 @@ class Estimator:
         )
 
     async def _rewrite(self, ids: Sequence[UUID]) -> None:
-        async with self._lane.engine.begin() as connection:
-            await self._lane.leadership.confirm(connection)
-            await connection.run_sync(rewrite_labels, self._lane.datasets, self._lane.name, ids)
-        metrics.RULE_REWRITTEN_LABELS.labels(self._lane.name).inc(len(ids))
+        async with self._state.engine.begin() as connection:
+            await self._state.leadership.confirm(connection)
+            await connection.run_sync(rewrite_labels, self._state.datasets, self._state.name, ids)
+        metrics.RULE_REWRITTEN_LABELS.labels(self._state.name).inc(len(ids))

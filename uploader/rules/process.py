@@ -1,6 +1,6 @@
-"""Reads a dataset's answers, estimates its label rule, and tells which labels are to be derived anew.
+"""Reads a dataset's answers, estimates its label rule, and lists the labels that must be derived again.
 
-Runs in a process of its own, by `anyio.to_process`: an estimate keeps a core busy for seconds to minutes.
+Runs in a separate process (`anyio.to_process`): an estimate keeps a core busy for seconds to minutes.
 """
 
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ group by labels.text_id order by labels.text_id
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What is to be stored, in values that travel between processes."""
+    """The result of an estimate, in values that can be sent between processes."""
 
     is_new: bool  # else these answers were estimated before
     parameters: dict[str, Any] | None  # of a majority, none

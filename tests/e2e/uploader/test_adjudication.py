@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cli import addresses
-from cli.annotators import app
+from cli.people.annotators import app
 from local_stack.testing import RunningStack
 from tests.e2e.uploader.conftest import AddTexts, Annotator, ArgillaSpace, StartUploader, open_argilla
 from tests.e2e.uploader.stored import fetch

@@ -1,5 +1,5 @@
 """What a real Argilla was seen to do with answers, and the way back is built for. A failure here means: read
-uploader/pull/sweep.py, counts.py, trust.py and deletions.py again.
+uploader/pull/sweep.py, counts.py, health.py and deletions.py again.
 """
 
 import asyncio

@@ -10,6 +10,7 @@ import pytest
 from core.datasets import page_path
 from tests.e2e.uploader.conftest import AddTexts, ArgillaSpace, StartUploader
 from tests.e2e.uploader.stored import fetch, statuses
+from tests.integration.cli.test_commands import annotate
 from tests.programs import Program, free_port
 from tests.waiting import wait_for
 
@@ -133,8 +134,71 @@ def test_preparing_again_changes_only_what_the_settings_changed(
     with start_uploader(DATASETS_FILE=str(datasets)):
         second = argilla.dataset()
     assert (first["id"], first["status"]) == (second["id"], "ready")
-    link = f"[Annotate in the order in which the texts matter]({page_path(UUID(second['id']))})"
-    assert (second["guidelines"], second["distribution"]["min_submitted"]) == (f"Be brief.\n\n{link}", 3)
+    link = f"**[Annotate in the recommended order]({page_path(UUID(second['id']))})**"
+    assert (second["guidelines"], second["distribution"]["min_submitted"]) == (f"{link}\n\nBe brief.", 3)
+
+
+def test_annotators_read_the_datasets_own_question_and_no_suggestion_where_it_is_hidden(
+    start_uploader: StartUploader, add_texts: AddTexts, argilla: ArgillaSpace, database_url: str, tmp_path: Any
+) -> None:
+    [id_] = add_texts("a text", claimed_label="toxic")
+    datasets = tmp_path / "datasets.toml"
+    datasets.write_text(
+        '[toxicity]\nlabels = ["toxic", "non_toxic"]\nguidelines = "x"\nquestion = "Is it rude?"\n'
+        'suggestions = "hidden"\n'
+    )
+    with start_uploader():
+        path = f"datasets/{argilla.dataset()['id']}/questions"
+        [question] = argilla.http.get(path).json()["items"]
+        assert question["title"] == "Is this text toxic?"
+        wait_for(lambda: statuses(database_url) == {"uploaded": 1})
+        assert argilla.record(id_)["suggestions"] != []
+    [id_] = add_texts("another", claimed_label="toxic")
+    with start_uploader(DATASETS_FILE=str(datasets)):
+        wait_for(lambda: statuses(database_url) == {"uploaded": 2})
+        [question] = argilla.http.get(path).json()["items"]
+        assert question["title"] == "Is it rude?"
+        assert argilla.record(id_)["suggestions"] == []
+
+
+def test_a_start_with_another_file_asks_annotators_for_no_less_until_it_is_applied(
+    start_uploader: StartUploader, add_texts: AddTexts, argilla: ArgillaSpace, database_url: str, tmp_path: Any
+) -> None:
+    datasets = tmp_path / "datasets.toml"
+    datasets.write_text('[toxicity]\nlabels = ["toxic", "non_toxic"]\nanswers_wanted = 3\nguidelines = "Mine."\n')
+    env = {"DATABASE_URL": database_url}
+    with start_uploader(DATASETS_FILE=str(datasets)):
+        pass
+    assert annotate("datasets", "diff", DATASETS_FILE=str(datasets), **env).returncode == 0
+    # Without DATASETS_FILE the shipped default is in force, which asks for one answer.
+    different = annotate("datasets", "diff", **env)
+    assert different.returncode == 1
+    assert "annotate datasets apply toxicity" in different.stdout
+    add_texts("a text")
+    alerts = "select code from alerts where dataset = 'toxicity'"
+    with start_uploader():
+        wait_for(lambda: statuses(database_url) == {"uploaded": 1})  # the work goes on
+        wait_for(lambda: fetch(database_url, alerts) == [("settings_lowered",)])
+        dataset = argilla.dataset()
+        assert dataset["distribution"]["min_submitted"] == 3
+        assert dataset["guidelines"].endswith("Mine.")
+        assert fetch(database_url, "select answers_wanted from datasets") == [(3,)]
+        assert annotate("datasets", "apply", "toxicity", **env).returncode == 0
+        wait_for(lambda: argilla.dataset()["distribution"]["min_submitted"] == 1)
+        wait_for(lambda: fetch(database_url, "select answers_wanted from datasets") == [(1,)])
+        wait_for(lambda: fetch(database_url, alerts) == [])
+    assert annotate("datasets", "diff", **env).returncode == 0
+    entries = fetch(
+        database_url,
+        "select actor, details ->> 'answers_wanted_before', details ->> 'answers_wanted' from audit_log"
+        " where action = 'argilla.changed' and details -> 'changed' ? 'distribution' order by id",
+    )
+    assert entries == [("uploader", "3", "1")]
+    approved = "select actor_kind, object_ids from audit_log where action = 'settings.approved'"
+    assert fetch(database_url, approved) == [("account", ["toxicity"])]
+    listed = annotate("audit", "--action", "argilla.changed", **env).stdout
+    assert "uploader" in listed
+    assert "PATCH" in listed
 
 
 def test_a_dataset_that_does_not_fit_is_named_by_readyz(

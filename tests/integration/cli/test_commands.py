@@ -50,7 +50,7 @@ def test_rejected_rows_are_told_and_fail_the_run(ingestion: Program, tmp_path: P
     file.write_text("text,label\ngood,toxic\nbad,toxc\n")
     result = annotate("ingest", str(file), INGESTION_URL=ingestion.url)
     assert result.returncode == 1
-    assert "bad.csv, row 2: /label: must be one of: toxic, non_toxic" in result.stderr
+    assert 'label "toxc" is not one of toxic, non_toxic; map it with label_map=toxc:toxic' in result.stderr
     assert httpx.get(f"{ingestion.url}/queue").json()["pending"] == 1
 
 
@@ -59,7 +59,7 @@ def test_a_file_that_cannot_be_read_is_told_why(ingestion: Program, tmp_path: Pa
     file.write_text("comment\nx\n")
     result = annotate("ingest", str(file), INGESTION_URL=ingestion.url)
     assert result.returncode == 1
-    assert "There is no column 'text'; there are: comment." in result.stderr
+    assert 'There is no column "text".' in result.stderr
 
 
 def test_compressed_files_and_their_rejected_rows(ingestion: Program, tmp_path: Path) -> None:
@@ -75,6 +75,53 @@ def test_compressed_files_and_their_rejected_rows(ingestion: Program, tmp_path: 
         ("b.ndjson.zst", 2, None),
     ]
     assert httpx.get(f"{ingestion.url}/queue").json()["pending"] == 2
+
+
+def test_rows_that_are_rejected_for_one_reason_are_told_once(ingestion: Program, tmp_path: Path) -> None:
+    file = tmp_path / "bad.csv"
+    file.write_text("text,label\n" + "".join(f"{n},1\n" for n in range(20)))
+    result = annotate("ingest", str(file), INGESTION_URL=ingestion.url)
+    assert result.returncode == 1
+    words = 'label "1" is not one of toxic, non_toxic; map it with label_map=1:toxic (unknown_label)'
+    assert result.stderr.count("label_map") == 1
+    assert f"bad.csv, 20 rows (1, 2, 3, 4, 5, …): {words}" in result.stderr
+
+
+def test_imports_are_listed_shown_and_cancelled(ingestion: Program, tmp_path: Path) -> None:
+    file = tmp_path / "bad.csv"
+    file.write_text("text,label\ngood,toxic\nbad,toxc\n")
+    annotate("ingest", str(file), INGESTION_URL=ingestion.url)
+    (job,) = _imports(ingestion)
+    listed = annotate("imports", "list", INGESTION_URL=ingestion.url).stdout
+    assert job["id"] in listed
+    assert "done" in listed
+    assert job["id"] not in annotate("imports", "list", "--state", "failed", INGESTION_URL=ingestion.url).stdout
+    shown = annotate("imports", "show", job["id"], INGESTION_URL=ingestion.url)
+    assert "text/csv" in shown.stdout
+    assert 'row 2: label "toxc" is not one of' in shown.stderr
+    cancelled = annotate("imports", "cancel", job["id"], INGESTION_URL=ingestion.url)
+    assert cancelled.returncode == 0, cancelled.stderr
+    assert _imports(ingestion) == []
+    again = annotate("imports", "cancel", job["id"], INGESTION_URL=ingestion.url)
+    assert (again.returncode, "There is no import" in again.stderr) == (1, True)
+
+
+def test_after_an_interrupt_it_is_told_what_goes_on(ingestion: Program, database_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("text\none\n")
+    command = [sys.executable, "-m", "cli", "ingest", str(file)]
+    env = os.environ | {"INGESTION_URL": ingestion.url, "COLUMNS": "200"}
+    with psycopg.connect(database_url) as connection:
+        connection.execute("lock table texts")  # the import waits for it
+        with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
+            wait_for(lambda: any(job["state"] == "running" for job in _imports(ingestion)))
+            time.sleep(1.5)  # until the command has seen it, too
+            process.send_signal(signal.SIGINT)
+            _, messages = process.communicate(timeout=60)
+    (job,) = _imports(ingestion)
+    assert "The import goes on at the server." in messages
+    assert f"annotate imports cancel {job['id']}" in messages
+    wait_for(lambda: _imports(ingestion)[0]["state"] == "done")
 
 
 @pytest.mark.soak
@@ -147,6 +194,38 @@ def test_status_shows_the_queue_and_what_is_missing(ingestion: Program) -> None:
     assert result.returncode == 1
 
 
+def test_status_tells_each_outage_once_and_programs_as_json(ingestion: Program, database_url: str) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    gone = f"postgresql://nobody:x@127.0.0.1:{free_port()}/none"
+    result = annotate("status", "--json", INGESTION_URL=ingestion.url, SERVING_URL=nowhere, DATABASE_URL=gone)
+    assert result.returncode == 1
+    report = json.loads(result.stdout)
+    assert report["queue"]["pending"] == 0
+    [serving, database] = report["problems"]
+    assert serving.startswith(f"serving API at {nowhere} does not answer")
+    assert database.startswith("database: Postgres does not answer")
+
+
+def test_status_estimates_the_time_left_at_the_current_pace(
+    ingestion: Program, database_url: str, tmp_path: Path
+) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "insert into labels (text_id, dataset, label, status, votes, annotations, labelled_at)"
+            " select gen_random_uuid(), 'toxicity', 'toxic', 'labelled', '{}', 1, now() - interval '30 minutes'"
+            " from generate_series(1, 50)"
+        )
+    for n in range(200):
+        httpx.post(f"{ingestion.url}/texts", json={"text": f"text {n}"})
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    env = {"INGESTION_URL": ingestion.url, "SERVING_URL": nowhere, "DATABASE_URL": database_url}
+    report = json.loads(annotate("status", "--json", **env).stdout)
+    # 50 labels in half an hour are 100 an hour; 200 texts wait.
+    assert report["labels_per_hour"] == pytest.approx(100, rel=0.05)
+    assert report["seconds_left"] == pytest.approx(7200, rel=0.05)
+    assert "2 h 0 min" in annotate("status", **env).stdout
+
+
 def test_keys_open_the_api_until_they_are_withdrawn(database_url: str, tmp_path: Path) -> None:
     key = annotate("keys", "create", "ci", "--scope", "ingest", DATABASE_URL=database_url).stdout.strip()
     reader = annotate("keys", "create", "reader", "--scope", "read", DATABASE_URL=database_url).stdout.strip()
@@ -166,11 +245,31 @@ def test_keys_open_the_api_until_they_are_withdrawn(database_url: str, tmp_path:
         wait_for(lambda: client.get("/queue", headers={"Authorization": f"Bearer {key}"}).status_code == 401)
 
 
+_SCHEMA = """
+    select indexdef from pg_indexes where schemaname = 'public'
+    union all select pg_get_constraintdef(oid) from pg_constraint order by 1
+"""
+# All but what tells when it was written.
+_WRITTEN = """
+    select t.id, text, score, external_id, t.metadata, label, l.votes, l.changed_xid::text, a.annotator, a.value
+    from texts t join labels l on l.text_id = t.id join annotations a using (text_id) order by t.id, a.annotator
+"""
+
+
 def test_demo_data_is_labelled_and_repeatable(database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        schema, written = connection.execute(_SCHEMA).fetchall(), []
     for _ in range(2):
+        # The first run fills empty tables without their indexes, the second one finds everything there.
         result = annotate("demo-data", "--texts", "2000", "--annotators", "4", DATABASE_URL=database_url)
         assert result.returncode == 0, result.stderr
+        assert "Argilla stays empty" in result.stdout
+        with psycopg.connect(database_url) as connection:
+            assert connection.execute(_SCHEMA).fetchall() == schema
+            written.append(connection.execute(_WRITTEN).fetchall())
+    assert written[0] == written[1]
     with psycopg.connect(database_url) as connection:
+        assert connection.execute("select distinct status from texts").fetchall() == [("demo",)]
         texts = connection.execute("select id, text from texts").fetchall()
         votes = connection.execute(
             "select l.label, l.status, l.votes, l.annotations, array_agg(a.value)"

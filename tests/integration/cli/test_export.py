@@ -93,7 +93,17 @@ def test_every_format_is_saved_and_filtered(serving: Program, here: Here, tmp_pa
     assert names == {"all.parquet", "all.arrow", "all.jsonl", "all.csv", "x.csv", "serving.log"}
 
     filters = ["--label", "toxic", "--label", "non_toxic", "--source", "forum 1", "--order", "newest"]
-    filters += ["--min-agreement", "0.5", "--min-annotations", "1", "--status", "labelled", "--annotator", "ada"]
+    filters += [
+        "--min-agreement",
+        "0.5",
+        "--min-annotations",
+        "1",
+        "--status",
+        "labelled",
+        "--complete",
+        "--annotator",
+        "ada",
+    ]
     filters += ["--labelled-after", "2020-01-01", "--labelled-before", "2120-01-01", "--q", "TEXT"]
     piped = command(serving.url, "-", "--format", "ndjson", "--dataset", "toxicity", *filters)
     assert piped.returncode == 0, said(piped.stderr)

@@ -115,18 +115,20 @@ def _spread(connection: psycopg.Connection, labeller: Labeller) -> UUID:
     return id_
 
 
-@pytest.mark.parametrize("named", ["id", "external id", "id of the copy", "file"])
+@pytest.mark.parametrize("named", ["id", "external id", "id of the copy", "file", "table"])
 def test_the_whole_database_holds_nothing_of_it(
     named: str, connection: psycopg.Connection, labeller: Labeller, database_url: str, tmp_path: Path
 ) -> None:
     id_ = _spread(connection, labeller)
     copy = text_id("toxicity-adjudication", _WORDS)
     (tmp_path / "ids").write_text(f"\n{id_}\n")
+    (tmp_path / "ids.csv").write_text(f"n;id\n1;{id_}\n")
     arguments = {
         "id": (id_,),
         "external id": ("--external-id", _EXTERNAL),
         "id of the copy": (copy,),
         "file": ("--file", tmp_path / "ids"),
+        "table": ("--file", tmp_path / "ids.csv"),
     }
     connection.execute("analyze")
     assert ("pg_stats", "Quandt") in traces(connection)
@@ -293,6 +295,7 @@ def test_the_connection_that_looked_for_rejects_still_takes_other_statements(
         pytest.param(json.dumps({_WORDS: "as a name"}), "extra_forbidden", "d", id="name"),
         pytest.param(None, "type", "/metadata/Quandt: must be true", id="metadata's name in the detail"),
         pytest.param(None, "extra_forbidden", "/Quandt: not permitted", id="field's name in the detail"),
+        pytest.param(None, "unknown_label", 'label "Quandt" is not one of toxic', id="label in the detail"),
     ],
 )
 def test_rejects_that_may_quote_it_in_another_way_are_blanked(
@@ -312,8 +315,9 @@ def test_rejects_that_may_quote_it_in_another_way_are_blanked(
     assert _rows(connection, "select detail from import_rejects where fields is not null") == [("stays",)]
 
 
+@pytest.mark.parametrize("code", ["unknown_column", "wrong_column_type", "duplicate_column", "malformed_xlsx"])
 def test_problems_of_failed_imports_quote_nothing(
-    connection: psycopg.Connection, labeller: Labeller, database_url: str
+    connection: psycopg.Connection, labeller: Labeller, database_url: str, code: str
 ) -> None:
     """A CSV without a header has the first text in its place, and the problem lists the columns."""
     id_ = labeller.add_text(_WORDS)
@@ -321,12 +325,12 @@ def test_problems_of_failed_imports_quote_nothing(
         "insert into imports (id, media_type, encoding, parameters, state, has_body, problem)"
         " values (gen_random_uuid(), 'text/csv', 'identity', '{}', 'failed', false, %s)"
     )
-    for code, detail in (("unknown_column", f"There is no column 'text'; there are: {_WORDS}."), ("x", "y")):
-        connection.execute(insert, [json.dumps({"status": 422, "code": code, "detail": detail})])
+    for each, detail in ((code, f"There is no column 'text'; there are: {_WORDS}."), ("x", "y")):
+        connection.execute(insert, [json.dumps({"status": 422, "code": each, "detail": detail})])
     forget(id_, "--yes", DATABASE_URL=database_url)
     assert traces(connection) == []
     found = _rows(connection, "select problem ->> 'code', problem ->> 'detail' from imports order by sequence")
-    assert found[0][0] == "unknown_column"
+    assert found[0][0] == code
     assert "forgotten" in found[0][1]
     assert found[1] == ("x", "y")
 

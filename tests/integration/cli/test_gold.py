@@ -5,9 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
 
 from core.text_identity import text_id
 from tests.integration.cli.test_commands import annotate
+from tests.xlsx import write_xlsx
 
 
 def _fetch(url: str, query: str) -> list[Any]:
@@ -84,5 +88,34 @@ def test_wrong_rows_are_named_and_the_others_count(database_url: str, tmp_path: 
     )
     added = annotate("gold", "add", str(file), DATABASE_URL=database_url)
     assert (added.returncode, added.stdout) == (1, "2 texts are gold.\n")
-    assert [line.split(":")[0] for line in added.stderr.splitlines()] == ["line 3", "line 4", "line 5", "line 6"]
+    assert [line.split(":")[0] for line in added.stderr.splitlines()] == ["row 2", "row 3", "row 4", "row 5"]
     assert _fetch(database_url, "select text from texts order by text") == [("good",), ("two\nlines",)]
+
+
+def test_a_gold_file_may_be_a_table_of_any_kind(database_url: str, tmp_path: Path) -> None:
+    parquet.write_table(pa.table({"text": ["a"], "label": ["toxic"], "external_id": [7]}), tmp_path / "a.parquet")
+    (tmp_path / "b.xlsx").write_bytes(write_xlsx([["text", "label"], ["b", "non_toxic"]]))
+    (tmp_path / "c.csv").write_bytes("\ufefftext;label\r\nGrüße;toxic\r\n".encode())
+    for name in ("a.parquet", "b.xlsx", "c.csv"):
+        added = annotate("gold", "add", str(tmp_path / name), DATABASE_URL=database_url)
+        assert (added.returncode, added.stdout) == (0, "1 texts are gold.\n"), added.stderr
+    assert _fetch(database_url, "select text, gold_label, external_id from texts order by text") == [
+        ("a", "toxic", "7"),
+        ("b", "non_toxic", None),
+        ("Grüße", "toxic", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ("text,label,label", 'The column "label" is there twice.'),
+        ("text,lable", 'The column "lable" is not known'),
+        ("text", 'There is no column "label".'),
+    ],
+)
+def test_wrong_columns_are_told_once(database_url: str, tmp_path: Path, header: str, words: str) -> None:
+    (tmp_path / "a.csv").write_text(f"{header}\na,toxic,toxic\n")
+    added = annotate("gold", "add", str(tmp_path / "a.csv"), DATABASE_URL=database_url)
+    assert added.returncode == 1
+    assert words in added.stderr

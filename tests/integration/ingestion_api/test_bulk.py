@@ -27,7 +27,8 @@ SHARED_CSV = Path(__file__).parents[4] / "shared" / "data" / "toxicity_en.csv"
 def test_a_bad_row_costs_only_itself(client: httpx.Client, connection: psycopg.Connection) -> None:
     lines = ['{"text": "one"}', "", '{"text": "two", "label": "toxc"}', "nope", "[1]", '{"text": " one "}']
     result = client.post("/texts/bulk", content="\n".join(lines), headers=NDJSON).json()
-    errors = result.pop("errors")
+    errors, groups = result.pop("errors"), result.pop("error_groups")
+    assert [(group["count"], group["rows"]) for group in groups] == [(1, [3]), (1, [4]), (1, [5])]
     assert result == {"received": 5, "accepted": 1, "duplicates": 1, "rejected": 3}
     assert [(e["row"], e["code"]) for e in errors] == [
         (3, "unknown_label"),
@@ -40,6 +41,8 @@ def test_a_bad_row_costs_only_itself(client: httpx.Client, connection: psycopg.C
 def test_only_the_first_hundred_errors_are_listed(client: httpx.Client) -> None:
     result = client.post("/texts/bulk", content="x\n" * 1000, headers=NDJSON).json()
     assert (result["rejected"], len(result["errors"])) == (1000, 100)
+    [group] = result["error_groups"]
+    assert (group["count"], group["rows"]) == (1000, [1, 2, 3, 4, 5])
 
 
 @pytest.mark.parametrize(
@@ -96,7 +99,11 @@ def test_csv_with_mapping_and_metadata(client: httpx.Client, connection: psycopg
         ("/texts/bulk?on_error=ignore", CSV, "text\nx\n", 422, "invalid_fields"),
         ("/texts/bulk?label_map=x", CSV, "text\nx\n", 422, "invalid_fields"),
         ("/texts/bulk?dataset=none", CSV, "text\nx\n", 422, "invalid_fields"),
-        ("/texts/bulk", CSV, 'text\n"x\n', 400, "malformed_csv"),
+        ("/texts/bulk", CSV, 'text,"x\n', 400, "malformed_csv"),
+        ("/texts/bulk?label_map=1:toxc", CSV, "text\nx\n", 422, "invalid_fields"),
+        ("/texts/bulk?charset=klingon", CSV, "text\nx\n", 422, "invalid_fields"),
+        ("/texts/bulk?delimiter=x", CSV, "text\nx\n", 422, "invalid_fields"),
+        ("/texts/bulk", CSV, "comment\n", 422, "unknown_column"),
         ("/texts/bulk", ARRAY, "{}", 400, "malformed_json"),
         ("/texts/bulk", {"Content-Type": "application/vnd.apache.parquet"}, "PAR1", 400, "malformed_parquet"),
     ],

@@ -13,7 +13,7 @@ import pytest
 
 from core.datasets import load_datasets
 from core.text_identity import text_id
-from ingestion_api.texts import repository
+from ingestion_api.bulk import repository
 from ingestion_api.texts.submissions import check_fields
 from tests.programs import Program, running
 from tests.waiting import wait_for

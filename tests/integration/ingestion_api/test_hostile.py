@@ -3,8 +3,11 @@
 import gzip
 import io
 import json
+import re
 import socket
+import time
 from collections.abc import Iterator
+from http.client import HTTPResponse
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -40,7 +43,6 @@ BAD_OBJECTS = {
     "65 bits": (b'{"text": "a", "metadata": {"k": 18446744073709551616}}', "metadata_value"),
     "deep nesting": (f'{{"text": "a", "metadata": {{"k": {DEEP}}}}}'.encode(), "malformed_json"),
     "nested metadata": (b'{"text": "a", "metadata": {"k": {"l": 1}}}', "metadata_value"),
-    "metadata of null": (b'{"text": "a", "metadata": {"k": null}}', "metadata_value"),
     "unknown field": (b'{"text": "a", "lable": "toxic"}', "extra_forbidden"),
     "field in another case": (b'{"Text": "a"}', "missing"),
     "misspelt label": (b'{"text": "a", "label": "toxc"}', "unknown_label"),
@@ -51,6 +53,7 @@ BAD_OBJECTS = {
     "score above one": (b'{"text": "a", "score": 1.0000001}', "less_than_equal"),
     "text of a number": (b'{"text": 1}', "string_type"),
     "text of white space": ('{"text": "\u3000\\t\u2028"}'.encode(), "empty_text"),
+    "text of invisible characters": ('{"text": "\u200b\ufeff\u3164\u2800"}'.encode(), "empty_text"),
     "an array": (b'["a"]', None),
     "a string": (b'"a"', None),
     "null": (b"null", None),
@@ -303,3 +306,76 @@ def test_a_body_of_one_endless_row_is_refused(client: httpx.Client, stored: set[
     stored.add("a")
     _assert_problem(client.post("/texts/bulk", content=b"[" + row + b"]", headers=JSON), 413)
     _assert_problem(client.post("/texts", content=row, headers=JSON), 413)
+
+
+@pytest.mark.usefixtures("stored")
+@pytest.mark.parametrize("method_and_path", ["GET /queue", "POST /texts", "POST /texts/bulk"])
+@pytest.mark.parametrize(
+    ("query", "status", "code"),
+    [("source=M%FCnchen", 400, "malformed_query"), ("source=a&source=b", 422, "repeated")],
+)
+def test_a_query_string_is_not_repaired(
+    client: httpx.Client, method_and_path: str, query: str, status: int, code: str
+) -> None:
+    method, path = method_and_path.split()
+    answer = client.request(method, f"{path}?{query}", headers=JSON, content=b'{"text": "a"}')
+    problem = answer.json()
+    assert (answer.status_code, problem.get("errors", [problem])[0]["code"]) == (status, code)
+
+
+EXPECTING = HEAD.replace(b"Connection: close\r\n", b"Expect: 100-continue\r\n")
+
+
+@pytest.mark.usefixtures("stored")
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (EXPECTING + b"Content-Length: 2000000\r\n\r\n", b"413"),
+        (EXPECTING.replace(b"/json", b"/pdf") + b"Content-Length: 20\r\n\r\n", b"415"),
+        (EXPECTING.replace(b"/texts", b"/none") + b"Content-Length: 20\r\n\r\n", b"404"),
+    ],
+)
+def test_what_is_refused_by_its_head_gets_no_100(client: httpx.Client, head: bytes, status: bytes) -> None:
+    """The client never sends the body, so the connection must close: the next request would be read as one."""
+    answer = _send(client, head + b"GET /queue HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert b"\r\nconnection: close\r\n" in answer
+
+
+def _read_status(raw: socket.socket) -> int:
+    response = HTTPResponse(raw)
+    response.begin()
+    response.read()
+    return response.status
+
+
+def test_a_client_that_expects_100_gets_it(client: httpx.Client, stored: set[str]) -> None:
+    with socket.create_connection(("127.0.0.1", urlsplit(str(client.base_url)).port or 0), timeout=30) as raw:
+        raw.sendall(EXPECTING + b"Content-Length: 15\r\n\r\n")
+        assert raw.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        raw.sendall(b'{"text": "abc"}')
+        assert _read_status(raw) == 201
+        raw.sendall(b"GET /queue HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert _read_status(raw) == 200
+    stored.add("abc")
+
+
+@pytest.mark.usefixtures("stored")
+@pytest.mark.parametrize(
+    "parts", [["GET /texts/ä HTTP/1.1\r\nHost: localhost\r\n\r\n"], ["GET /que", "ue?source=ä"]]
+)
+def test_a_raw_address_is_to_be_encoded(client: httpx.Client, parts: list[str]) -> None:
+    with socket.create_connection(("127.0.0.1", urlsplit(str(client.base_url)).port or 0), timeout=30) as raw:
+        for part in parts:
+            time.sleep(0.2)
+            raw.sendall(part.encode())
+        answer = b"".join(iter(lambda: raw.recv(65536), b"")).decode()
+    assert answer.startswith("HTTP/1.1 400")
+    assert "Percent-encode the address" in answer
+    assert re.search(r"\r\nx-request-id: [0-9a-f]{32}\r\n", answer)
+
+
+def test_a_refusal_below_the_application_has_the_request_id_of_its_client(client: httpx.Client) -> None:
+    answer = _send(client, HEAD + b"X-Request-ID: abc-1\r\nTransfer-Encoding: chunked\r\n\r\nnone")
+    assert b"\r\nx-request-id: abc-1\r\n" in answer

@@ -95,10 +95,47 @@ def test_rejected_rows_are_kept_as_sent_and_may_be_corrected_and_sent_again(
     ]
 
 
+@pytest.mark.parametrize("codec", ["latin-1", "utf-16-le", "utf-16"])
+def test_a_problem_that_quotes_the_body_harms_nobody(client: httpx.Client, codec: str) -> None:
+    body = "Schlüssel,Größe\n1,2\n".encode(codec)
+    path = client.post("/imports", content=body, headers=CSV).headers["location"]
+    result = ended(client, path)
+    assert (result["state"], result["problem"]["status"] in {400, 422}) == ("failed", True)
+    assert client.get("/imports").status_code == 200
+
+
+def test_a_problem_that_an_older_release_has_stored_harms_nobody(
+    client: httpx.Client, connection: psycopg.Connection
+) -> None:
+    path = client.post("/imports", content=b"comment\n", headers=CSV).headers["location"]
+    ended(client, path)
+    connection.execute(
+        """update imports set problem = '{"detail": "Schl\\udcfcssel", "code": "unknown_column"}'"""
+    )
+    assert client.get(path).json()["problem"]["detail"] == "Schl?ssel"
+    assert client.get("/imports").status_code == 200
+
+
+def test_parameters_are_kept_and_a_charset_with_them(client: httpx.Client, connection: psycopg.Connection) -> None:
+    headers = {"Content-Type": "text/csv; charset=windows-1252"}
+    body = "id;Text\n7;Schöne Grüße\n".encode("windows-1252")
+    path = client.post("/imports?text=Text&external_id=id", content=body, headers=headers).headers["location"]
+    result = ended(client, path)
+    assert result["media_type"] == "text/csv"
+    assert result["parameters"] == {
+        "on_error": "skip",
+        "text": "Text",
+        "external_id": "id",
+        "charset": "windows-1252",
+    }
+    assert connection.execute("select text, external_id from texts").fetchall() == [("Schöne Grüße", "7")]
+
+
 def test_the_first_of_many_rejects_are_streamed_in_order(client: httpx.Client) -> None:
     path = client.post("/imports", content="x\n" * 12_345, headers=NDJSON).headers["location"]
     result = ended(client, path)
     assert (result["rejected"], result["rejects_kept"], len(result["errors"])) == (12_345, 10_000, 100)
+    assert [(group["count"], group["rows"]) for group in result["error_groups"]] == [(10_000, [1, 2, 3, 4, 5])]
     with client.stream("GET", f"{path}/rejects") as answer:
         rows = [json.loads(line)["row"] for line in answer.iter_lines()]
     assert rows == list(range(1, 10_001))

@@ -131,6 +131,25 @@ def test_the_queue_counts_by_status(client: httpx.Client, connection: psycopg.Co
     assert queue == counts | {"alerts": []}
 
 
+def test_gold_that_waits_for_its_share_is_not_the_oldest_pending_text(
+    client: httpx.Client, connection: psycopg.Connection
+) -> None:
+    id_ = client.post("/texts", json={"text": "gold"}).json()["id"]
+    connection.execute("update texts set gold_label = 'toxic', received_at = '2026-01-01' where id = %s", [id_])
+    assert client.get("/queue").json()["oldest_pending_seconds"] is None
+    client.post("/texts", json={"text": "new"})
+    queue = client.get("/queue").json()
+    assert (queue["pending"], queue["oldest_pending_seconds"] < 3600) == (2, True)
+
+
+def test_demo_texts_are_in_no_count(client: httpx.Client, connection: psycopg.Connection) -> None:
+    id_ = client.post("/texts", json={"text": "demo"}).json()["id"]
+    connection.execute("update texts set status = 'demo' where id = %s", [id_])
+    queue = client.get("/queue").json()
+    assert "demo" not in queue
+    assert sum(queue[name] for name in ("pending", "uploading", "uploaded", "failed", "open_records")) == 0
+
+
 def test_a_labelled_text_shows_when(client: httpx.Client, connection: psycopg.Connection) -> None:
     id_ = client.post("/texts", json={"text": "a"}).json()["id"]
     connection.execute("update texts set status = 'uploaded', uploaded_at = now()")

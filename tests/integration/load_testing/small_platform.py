@@ -10,11 +10,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
-from load_testing.ingestion_checks import id_of
+from load_testing.users.ingestion_checks import id_of
 
 Answer = tuple[int, Any]
 _NOTHING_LABELLED: dict[str, Any] = {"items": [], "next_cursor": None, "version": 0}
-_NO_STATS: dict[str, Any] = {"total": 0, "by_label": {}, "by_status": {}, "by_source": {}, "by_day": {}}
+_NO_STATS: dict[str, Any] = {
+    "total": 0,
+    "by_label": {},
+    "by_status": {},
+    "by_source": {},
+    "without_source": 0,
+    "by_day": {},
+}
 _EMPTY_QUEUE = dict.fromkeys(("pending", "uploading", "uploaded", "failed", "open_records"), 0)
 
 

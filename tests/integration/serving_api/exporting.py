@@ -12,7 +12,7 @@ from pyarrow import parquet
 Item = dict[str, Any]
 
 _OBJECTS = {"votes", "metadata", "enrichment"}
-_NUMBERS = {"agreement", "annotations", "confidence", "rule_version", "score"}
+_NUMBERS = {"agreement", "annotations", "complete", "confidence", "rule_version", "score"}
 
 
 def _ndjson(body: bytes) -> list[Item]:

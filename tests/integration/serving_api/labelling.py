@@ -24,8 +24,10 @@ Said = Mapping[str, str | tuple[AnnotationStatus, str | None]]
 class Labeller:
     """Writes texts and annotations the way the other programs do."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, answers_wanted: int = 1) -> None:
         self.engine = engine
+        changes = {"answers_wanted": answers_wanted}
+        self._datasets = {name: dataset.model_copy(update=changes) for name, dataset in _DATASETS.items()}
         self._responses: dict[UUID, dict[str, Response]] = {}
 
     def add_text(self, words: str, dataset: str = "toxicity", **columns: Any) -> UUID:
@@ -53,7 +55,7 @@ class Labeller:
         """Do the same in a transaction of the caller's."""
         now = datetime.now(UTC)
         read = {id_: self._read(id_, words, now) for id_, words in said.items()}
-        replace_annotations(connection, _DATASETS, dataset, now, read)
+        replace_annotations(connection, self._datasets, dataset, now, read)
 
     def decide(self, said: Mapping[str, Said], dataset: str = "toxicity") -> None:
         """Make these the only adjudicators' answers about disputed texts; `said` goes by what the texts say."""
@@ -101,6 +103,7 @@ def wait_until(condition: Any) -> None:
 _HELD = """
     select l.text_id::text, l.label, l.status, l.annotations, l.labelled_at at time zone 'utc',
            l.changed_xid::text::bigint, t.text, l.confidence, l.rule, l.rule_version, l.decided_by, t.gold_label,
+           t.completed_at is not null,
            array(select case when s.id = t.id then 'annotator ' else 'adjudicator ' end
                         || a.annotator || '=' || coalesce(a.value, a.status)
                  from annotations a join texts s on s.id = a.text_id
@@ -110,7 +113,7 @@ _HELD = """
 """
 _COPIED = """
     select id::varchar, label, status, annotations, labelled_at, version, text, confidence, rule, rule_version,
-           decided_by, gold_label,
+           decided_by, gold_label, complete,
            coalesce((select list(a.role || ' ' || a.annotator || '=' || coalesce(a.value, a.status) order by 1)
                      from annotations a where a.text_id = items.id), [])
     from items order by 1
@@ -118,7 +121,7 @@ _COPIED = """
 
 
 _COUNTED = {
-    "totals": "select dataset, label, status, source, language, count(*) from items",
+    "totals": "select dataset, label, status, complete, source, language, count(*) from items",
     "totals_by_day": "select dataset, labelled_at::date, count(*) from items",
     "totals_by_annotator": """
         select dataset, annotator, count(*) from annotations where status = 'submitted' and role = 'annotator'

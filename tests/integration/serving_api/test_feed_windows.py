@@ -12,7 +12,7 @@ from sqlalchemy import Engine, text
 
 from core.settings import DatabaseSettings
 from serving_api.replica import feed
-from serving_api.replica.feed import CHANGES, EVERYTHING, Snapshot, StampedAhead
+from serving_api.replica.feed import CHANGES, EVERYTHING, FeedSnapshot, StampedAhead
 from tests.integration.serving_api.labelling import Labeller
 
 START, END = 1000, 1002
@@ -38,7 +38,7 @@ def stamped(labeller: Labeller, engine: Engine) -> dict[str, UUID]:
 
 
 @contextmanager
-def snapshot(database: DatabaseSettings) -> Iterator[Snapshot]:
+def snapshot(database: DatabaseSettings) -> Iterator[FeedSnapshot]:
     with feed.connect(database.libpq_url) as connection, feed.snapshot(connection) as snapshot:
         yield snapshot
 

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from core.datasets import Dataset, Datasets
 from serving_api.changes import service as changes_module
-from serving_api.replica import recent_items
+from serving_api.replica import tables
 from serving_api.replica.replica import Replica
 from tests.integration.serving_api.conftest import Serve
 from tests.integration.serving_api.labelling import Labeller
@@ -27,8 +27,8 @@ DATASETS: Datasets = {
 def client(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     # So small that a few texts make pages of several batches, and that the replica forgets what is recent.
     monkeypatch.setattr(changes_module, "PAGE_BATCH", 3)
-    monkeypatch.setattr(recent_items, "ROWS_MAX", 12)
-    monkeypatch.setattr(recent_items, "ROWS_KEPT", 6)
+    monkeypatch.setattr(tables, "RECENT_MAX", 12)
+    monkeypatch.setattr(tables, "RECENT_KEPT", 6)
     with serve(datasets=DATASETS) as client:
         yield client
 
@@ -150,7 +150,7 @@ def test_a_page_that_is_held_is_not_sent_again(client: TestClient, labeller: Lab
         answer = client.get(f"/changes?limit={limit}")
         held = client.get(f"/changes?limit={limit}", headers={"If-None-Match": answer.headers["etag"]})
         assert (held.status_code, held.content) == (304, b"")
-        assert answer.headers["vary"] == "Accept"
+        assert answer.headers["vary"] == "Accept, Accept-Encoding"
         assert answer.headers["x-replica-version"] == str(labeller.newest_stamp())
         assert client.head(f"/changes?limit={limit}").status_code == 200
     labeller.add_label("two")

@@ -15,7 +15,8 @@ from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
 from serving_api.replica.follower import Follower
-from serving_api.replica.replica import Replica, State
+from serving_api.replica.replica import Replica
+from serving_api.replica.repository import State
 from tests.integration.serving_api.labelling import Labeller, assert_same, wait_until
 from tests.programs import Program, running
 

@@ -18,8 +18,8 @@ from tests.integration.uploader.conftest import DATASET
 from tests.integration.uploader.model_argilla import DATASET_ID, Event, ModelArgilla
 from uploader.argilla.client import Argilla
 from uploader.argilla.setup import Prepared
-from uploader.argilla.webhook import Registration, Trust
-from uploader.dataset import Lane, Slots
+from uploader.argilla.webhook import Registration, WebhookHealth
+from uploader.dataset import ConcurrencyLimit, DatasetState
 from uploader.leadership import Leadership
 from uploader.pull.collector import Collector
 from uploader.pull.listener import pull_once
@@ -35,20 +35,20 @@ _NEVER = 1e9
 class Side:
     """What one uploader has."""
 
-    lane: Lane
+    state: DatasetState
     collector: Collector
     sweeper: Sweeper
     registration: Registration
 
     async def deliver(self, event: Event) -> bool:
-        """Note an event as the ingestion API does."""
-        async with self.lane.engine.begin() as connection:
+        """RefreshRequest an event as the ingestion API does."""
+        async with self.state.engine.begin() as connection:
             return await note_reread(connection, UUID(event.external_id), event.record_id, DATASET_ID, event.at)
 
     async def pull(self) -> int:
         """Read what is noted again; return how many texts that was."""
         count = 0
-        while read := await pull_once(self.lane, self.collector, DATASET_ID):
+        while read := await pull_once(self.state, self.collector, DATASET_ID):
             count += read
         return count
 
@@ -58,7 +58,7 @@ class Side:
             "update texts set status = 'uploaded', uploaded_at = clock_timestamp() where status = 'pending'"
             " returning id"
         )
-        async with self.lane.engine.begin() as connection:
+        async with self.state.engine.begin() as connection:
             for id_ in (await connection.scalars(statement)).all():
                 if str(id_) not in model.records:
                     model.add_records(id_)
@@ -82,16 +82,16 @@ async def pulling(
         argilla = Argilla(http)
         leadership = Leadership(engine, DATASET, 60, settings.pop("clock", time.monotonic))
         await leadership.hold()
-        lane = Lane(DATASET, _DATASETS, engine, argilla, "w", leadership, Slots(1))
-        lane.prepared = Prepared(DATASET_ID, UUID(int=11))
+        state = DatasetState(DATASET, _DATASETS, engine, argilla, "w", leadership, ConcurrencyLimit(1))
+        state.prepared = Prepared(DATASET_ID, UUID(int=11))
         async with engine.begin() as connection:
             await remember_dataset(connection, DATASET, DATASET_ID)
         registration = Registration(argilla, engine, "http://i/webhooks/argilla" if webhooks else None, "w")
         collector = Collector(argilla, engine, DATASET, _DATASETS)
-        trust = Trust(settings.pop("grace_seconds", -1))
+        health = WebhookHealth(settings.pop("grace_seconds", -1))
         defaults = {"full_sweep_seconds": _NEVER, "sweep_share": 1, "sweep_busy_share": 1}
         chosen = SweepSettings(**{**defaults, "count_interval_seconds": 1e-9, **settings})
         try:
-            yield Side(lane, collector, Sweeper(lane, collector, chosen, registration, trust), registration)
+            yield Side(state, collector, Sweeper(state, collector, chosen, registration, health), registration)
         finally:
             await leadership.release()

@@ -20,7 +20,7 @@ from core.text_identity import text_id
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
 from uploader.argilla.records import PendingText
 from uploader.push import repository
-from uploader.push.claiming import Pace, claim_texts
+from uploader.push.claiming import Pace, QueueStart, claim_texts
 from uploader.repository import mark_failed
 
 Scores = list[float | None]
@@ -338,6 +338,38 @@ def test_gold_stands_among_the_others_in_argillas_page(
     assert sum(in_page[50:]) >= 5
 
 
+def test_a_text_that_comes_back_before_the_start_of_the_queue_is_claimed_within_seconds(
+    run: RunWithEngine, add_texts: AddTexts, database_url: str
+) -> None:
+    ids = add_texts(*(f"text {n}" for n in range(9)))
+    now = 100.0
+    start = QueueStart(lambda: now)
+
+    async def claim(engine: AsyncEngine, count: int) -> list[UUID]:
+        async with engine.begin() as connection:
+            values: dict[str, Any] = {"count": count, "bytes_": 1_000_000, "lease_seconds": 60, "start": start}
+            return [text.id for text in await claim_texts(connection, DATASET, uuid4(), **values)]
+
+    async def put_back(engine: AsyncEngine) -> None:
+        statement = "update texts set status = 'pending', page_position = null where id = :id"
+        async with engine.begin() as connection:
+            await connection.execute(text(statement), {"id": ids[0]})
+
+    async def work(engine: AsyncEngine) -> None:
+        nonlocal now
+        assert await claim(engine, 3) == ids[:3]
+        assert await claim(engine, 2) == ids[3:5]
+        await put_back(engine)
+        assert await claim(engine, 2) == ids[5:7]  # the entries before the start are not read
+        now += 6
+        assert await claim(engine, 2) == [ids[0], ids[7]]
+        assert await claim(engine, 1) == ids[8:]
+        await put_back(engine)
+        assert await claim(engine, 1) == ids[:1]  # nothing is left behind the start
+
+    run(work)
+
+
 _STATEMENTS: dict[str, tuple[TextClause, str]] = {
     "returning": (repository.RETURNING, "ix_texts_returning"),
     "oldest": (repository.OLDEST, "ix_texts_pending"),
@@ -360,7 +392,7 @@ def test_each_pick_follows_an_index(run: RunWithEngine, database_url: str) -> No
         connection.execute("analyze texts")
 
     async def work(engine: AsyncEngine) -> dict[str, str]:
-        values: dict[str, Any] = {"dataset": DATASET, "count": 250, "picked": []}
+        values: dict[str, Any] = {"dataset": DATASET, "count": 250, "picked": [], "after": 10}
         plans = {}
         async with engine.connect() as connection:
             for name, (statement, _) in _STATEMENTS.items():

@@ -28,7 +28,7 @@ from tests.programs import free_port, running
 from tests.unit.crowds import LABELS, simulate
 from tests.waiting import wait_for
 from uploader.argilla.client import Argilla
-from uploader.dataset import Lane, Slots
+from uploader.dataset import ConcurrencyLimit, DatasetState
 from uploader.leadership import Leadership, NotLeading
 from uploader.rules.estimation import Estimator
 from uploader.settings import RuleSettings
@@ -46,7 +46,7 @@ class Side:
     """One uploader that leads, and the answers that it takes over."""
 
     engine: AsyncEngine
-    lane: Lane
+    state: DatasetState
     estimator: Estimator
 
     async def answer(self, answers: dict[UUID, list[Answer]], dataset: str = DATASET, minute: int = 1) -> None:
@@ -54,7 +54,7 @@ class Side:
         read = {id_: [_response(id_, *answer) for answer in given] for id_, given in answers.items()}
         async with self.engine.begin() as connection:
             at = START + timedelta(minutes=minute)
-            await connection.run_sync(replace_annotations, self.lane.datasets, dataset, at, read)
+            await connection.run_sync(replace_annotations, self.state.datasets, dataset, at, read)
 
     async def estimate(self, on_step: Callable[[], None] = lambda: None) -> None:
         """Look once, as the job does."""
@@ -84,10 +84,10 @@ async def estimating(engine: AsyncEngine, rule: LabelRule = LabelRule.DAWID_SKEN
     async with httpx.AsyncClient() as http:
         leadership = Leadership(engine, DATASET, 60)
         await leadership.hold()
-        lane = Lane(DATASET, datasets, engine, Argilla(http), "w", leadership, Slots(1))
-        estimator = Estimator(lane, AT_ONCE, get_database(engine), anyio.CapacityLimiter(1))
+        state = DatasetState(DATASET, datasets, engine, Argilla(http), "w", leadership, ConcurrencyLimit(1))
+        estimator = Estimator(state, AT_ONCE, get_database(engine), anyio.CapacityLimiter(1))
         try:
-            yield Side(engine, lane, estimator)
+            yield Side(engine, state, estimator)
         finally:
             await leadership.release()
 

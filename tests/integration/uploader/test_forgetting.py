@@ -20,7 +20,7 @@ from tests.integration.uploader.pulling import Side, pulling
 from uploader.argilla.errors import ArgillaError, Fault, Gone, Unreachable
 from uploader.forgetting.service import Forgetter
 from uploader.push.upload import upload_backlog
-from uploader.runner import Backoff, Guard
+from uploader.runner import Backoff, JobRunner
 from uploader.settings import PushSettings
 
 _ANN = UUID(int=21)
@@ -53,12 +53,12 @@ def as_side(run: RunWithEngine, model: ModelArgilla) -> AsSide:
 
 
 async def _erase(side: Side, id_: UUID) -> None:
-    async with side.lane.engine.begin() as connection:
+    async with side.state.engine.begin() as connection:
         assert await connection.run_sync(forget_texts, [id_], Traces(), "tester") == [id_]
 
 
 async def _forget(side: Side, watch_seconds: float = 0) -> None:
-    await Forgetter(side.lane, watch_seconds).run(asyncio.Event())
+    await Forgetter(side.state, watch_seconds).run(asyncio.Event())
 
 
 async def _upload_and_erase(side: Side, ids: Sequence[UUID]) -> None:
@@ -68,8 +68,8 @@ async def _upload_and_erase(side: Side, ids: Sequence[UUID]) -> None:
 
 
 async def _upload(side: Side) -> None:
-    guard = Guard("toxicity", "push", Backoff(0.01))
-    await upload_backlog(side.lane, PushSettings(), guard, asyncio.Event())
+    runner = JobRunner("toxicity", "push", Backoff(0.01))
+    await upload_backlog(side.state, PushSettings(), runner, asyncio.Event())
 
 
 def test_a_record_is_emptied_and_then_deleted(
@@ -290,10 +290,10 @@ def test_a_lifted_text_may_come_again_and_stays(
     async def work(side: Side) -> None:
         await _upload(side)
         await _erase(side, id_)
-        async with side.lane.engine.begin() as connection:
+        async with side.state.engine.begin() as connection:
             assert await connection.run_sync(lift, [id_]) == []  # it may still be in Argilla
         await _forget(side)
-        async with side.lane.engine.begin() as connection:
+        async with side.state.engine.begin() as connection:
             assert await connection.run_sync(lift, [id_]) == [id_]
         add_texts(_WORDS)
         await _upload(side)
@@ -353,7 +353,7 @@ def test_a_failure_with_the_imports_does_not_keep_argilla_from_being_emptied(
     async def work(side: Side) -> None:
         await _upload_and_erase(side, [id_])
         _drop_bodies(database_url)
-        async with side.lane.engine.begin() as connection:
+        async with side.state.engine.begin() as connection:
             await connection.execute(text("alter table import_rejects rename to import_rejects_away"))
         with pytest.raises(ProgrammingError):
             await _forget(side)
@@ -374,7 +374,7 @@ def test_a_text_that_argilla_keeps_does_not_hold_up_the_others(
     async def work(side: Side) -> None:
         await _upload_and_erase(side, ids)
         getattr(model, how).add(str(kept))
-        forgetter = Forgetter(side.lane, 0)
+        forgetter = Forgetter(side.state, 0)
         await forgetter.run(asyncio.Event())
         assert model.records.keys() == {str(kept)}
         notes.extend(rows("select text_id, argilla_note from forget_requests where argilla_at is null"))

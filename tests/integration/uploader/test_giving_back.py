@@ -13,7 +13,7 @@ from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWith
 from tests.integration.uploader.model_argilla import DATASET_ID, ModelArgilla
 from tests.integration.uploader.pulling import Side, pulling
 from uploader.push.upload import upload_backlog
-from uploader.runner import Backoff, Guard
+from uploader.runner import Backoff, JobRunner
 from uploader.settings import PushSettings
 
 _ANN, _BOB, _EVE = (UUID(int=n) for n in (21, 22, 23))
@@ -64,8 +64,8 @@ def upload(run: RunWithEngine, model: ModelArgilla) -> Upload:
     def upload_(then: Callable[[Side], Awaitable[None]] | None = None) -> None:
         async def work(engine: AsyncEngine) -> None:
             async with pulling(engine, model) as side:
-                guard = Guard(DATASET, "push", Backoff(15))
-                await upload_backlog(side.lane, PushSettings(), guard, asyncio.Event())
+                runner = JobRunner(DATASET, "push", Backoff(15))
+                await upload_backlog(side.state, PushSettings(), runner, asyncio.Event())
                 if then:
                     await then(side)
 

@@ -15,7 +15,7 @@ from tests.integration.uploader.pulling import Side, pulling
 from tests.waiting import until_blocked
 from uploader.argilla.errors import Gone, Unreachable
 from uploader.leadership import NotLeading
-from uploader.pull.repair import heal, show_again
+from uploader.pull.repair import repair_losses, show_again
 
 _ANN = UUID(int=21)
 _STATUSES = "select text, status from texts order by sequence"
@@ -49,14 +49,14 @@ async def _nothing(_side: Side) -> None:
 
 async def _lose(side: Side) -> None:
     """Have another dataset remembered, so that the next uploader finds a new one."""
-    async with side.lane.engine.begin() as connection:
+    async with side.state.engine.begin() as connection:
         await connection.exec_driver_sql("update datasets set argilla_dataset_id = gen_random_uuid()")
 
 
 async def _heal(side: Side, stop_after_a_step: bool = False) -> None:
     stopping = asyncio.Event()
     on_step = stopping.set if stop_after_a_step else lambda: None
-    await heal(side.lane, side.collector, stopping, on_step)
+    await repair_losses(side.state, side.collector, stopping, on_step)
 
 
 def test_what_was_in_the_lost_dataset_is_pending_again_and_nothing_else(
@@ -135,7 +135,7 @@ def test_a_dataset_that_is_gone_is_prepared_anew(work: Callable[[Work], None], m
     async def heal_nothing(side: Side) -> None:
         with pytest.raises(Gone):
             await _heal(side)
-        assert side.lane.prepared is None
+        assert side.state.prepared is None
 
     work(heal_nothing)
 
@@ -196,7 +196,7 @@ def test_answers_given_while_a_lost_index_is_replaced_are_taken_over(
         model.before["PATCH dataset"] = answer_another_one
         with pytest.raises(Unreachable):  # the model makes no new dataset
             await _heal(side)
-        assert side.lane.prepared is None
+        assert side.state.prepared is None
 
     work(lose_the_index)
     assert re.fullmatch(r"toxicity_lost_\d{14}", model.name)
@@ -234,9 +234,9 @@ def test_entries_that_the_index_lost_are_shown_again_if_they_are_of_the_present_
     [waiting] = add_texts("failed", status="failed")
 
     async def show(side: Side) -> None:
-        await show_again(side.lane, uuid4(), [unseen])
+        await show_again(side.state, uuid4(), [unseen])
         assert rows("select status from texts where text = 'unseen'") == [("uploaded",)]
-        await show_again(side.lane, DATASET_ID, [unseen, waiting])
+        await show_again(side.state, DATASET_ID, [unseen, waiting])
 
     work(show)
     assert rows(_STATUSES) == [("unseen", "pending"), ("seen", "uploaded"), ("failed", "failed")]
@@ -249,12 +249,12 @@ def test_only_the_leader_heals(work: Callable[[Work], None], add_texts: AddTexts
     [id_] = add_texts("a", status="uploaded", uploaded_at="now")
 
     async def heal_without_leading(side: Side) -> None:
-        async with side.lane.engine.begin() as connection:
+        async with side.state.engine.begin() as connection:
             await connection.exec_driver_sql("update datasets set leader_id = gen_random_uuid()")
         with pytest.raises(NotLeading):
             await _heal(side)
         with pytest.raises(NotLeading):
-            await show_again(side.lane, DATASET_ID, [id_])
+            await show_again(side.state, DATASET_ID, [id_])
 
     work(heal_without_leading)
     assert rows(_STATUSES) == [("a", "uploaded")]

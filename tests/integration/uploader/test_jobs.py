@@ -17,18 +17,19 @@ from tests.integration.uploader.fake_argilla import DATASET_ID, QUESTION_ID, Fak
 from uploader import metrics
 from uploader.argilla.client import Argilla
 from uploader.argilla.setup import Prepared
-from uploader.argilla.webhook import Registration, Trust
-from uploader.dataset import Lane, Slots
+from uploader.argilla.webhook import Registration, WebhookHealth
+from uploader.dataset import ConcurrencyLimit, DatasetState
+from uploader.forgetting.files import FilesWatch
 from uploader.jobs import DatabaseJobs, DatasetJobs
 from uploader.leadership import Leadership
 from uploader.pull.collector import Collector
 from uploader.pull.sweep import Sweeper
 from uploader.rules.estimation import Estimator
-from uploader.settings import PushSettings, RuleSettings, SweepSettings
+from uploader.settings import ForgottenFilesSettings, PushSettings, RuleSettings, SweepSettings
 
 _ALERTS = "select dataset, job, code from alerts order by job"
 
-Work = Callable[[DatasetJobs, Lane, asyncio.Event], Awaitable[None]]
+Work = Callable[[DatasetJobs, DatasetState, asyncio.Event], Awaitable[None]]
 
 
 def _run_jobs(run: RunWithEngine, fake: FakeArgilla, work: Work) -> None:
@@ -38,25 +39,25 @@ def _run_jobs(run: RunWithEngine, fake: FakeArgilla, work: Work) -> None:
             datasets = {DATASET: Dataset(labels=("toxic", "non_toxic"), guidelines="x")}
             leadership = Leadership(engine, DATASET, 60)
             argilla = Argilla(http)
-            lane = Lane(DATASET, datasets, engine, argilla, "w", leadership, Slots(1))
-            lane.prepared = Prepared(DATASET_ID, QUESTION_ID)
+            state = DatasetState(DATASET, datasets, engine, argilla, "w", leadership, ConcurrencyLimit(1))
+            state.prepared = Prepared(DATASET_ID, QUESTION_ID)
             # Without pauses, so that a test need not wait for them to end.
             collector = Collector(argilla, engine, DATASET, datasets)
             registration = Registration(argilla, engine, None, "w")
-            sweeper = Sweeper(lane, collector, SweepSettings(), registration, Trust(0))
+            sweeper = Sweeper(state, collector, SweepSettings(), registration, WebhookHealth(0))
             database = get_database(engine)
-            estimator = Estimator(lane, RuleSettings(), database, anyio.CapacityLimiter(1))
+            estimator = Estimator(state, RuleSettings(), database, anyio.CapacityLimiter(1))
             jobs = DatasetJobs(
-                lane, PushSettings(), sweeper, collector, estimator, retry_cap_seconds=0, watch_seconds=0
+                state, PushSettings(), sweeper, collector, estimator, retry_cap_seconds=0, watch_seconds=0
             )
-            await work(jobs, lane, asyncio.Event())
+            await work(jobs, state, asyncio.Event())
             await leadership.release()
 
     run(with_jobs)
 
 
 def test_one_that_stands_by_touches_nothing(run: RunWithEngine, add_texts: AddTexts, rows: Rows) -> None:
-    async def work(jobs: DatasetJobs, _lane: Lane, stopping: asyncio.Event) -> None:
+    async def work(jobs: DatasetJobs, _state: DatasetState, stopping: asyncio.Event) -> None:
         await jobs.push(stopping)
         await jobs.sweep(stopping)
         await jobs.tell(stopping)
@@ -73,11 +74,11 @@ def test_an_alert_stands_until_the_job_goes_on(run: RunWithEngine, add_texts: Ad
     fake = FakeArgilla(status=401)
     seen = []
 
-    async def work(jobs: DatasetJobs, lane: Lane, stopping: asyncio.Event) -> None:
-        await lane.leadership.hold()
+    async def work(jobs: DatasetJobs, state: DatasetState, stopping: asyncio.Event) -> None:
+        await state.leadership.hold()
         for status in (401, 401, 403, 200):
             fake.status = status
-            lane.prepared = Prepared(DATASET_ID, QUESTION_ID)
+            state.prepared = Prepared(DATASET_ID, QUESTION_ID)
             await jobs.push(stopping)
             await jobs.tell(stopping)
             seen.append(rows("select code, since from alerts"))
@@ -97,13 +98,13 @@ def test_a_new_leader_clears_what_the_former_left_once_it_knows(
 ) -> None:
     seen = []
 
-    async def former(jobs: DatasetJobs, lane: Lane, stopping: asyncio.Event) -> None:
-        await lane.leadership.hold()
+    async def former(jobs: DatasetJobs, state: DatasetState, stopping: asyncio.Event) -> None:
+        await state.leadership.hold()
         await jobs.push(stopping)
         await jobs.tell(stopping)
 
-    async def new(jobs: DatasetJobs, lane: Lane, stopping: asyncio.Event) -> None:
-        await lane.leadership.hold()
+    async def new(jobs: DatasetJobs, state: DatasetState, stopping: asyncio.Event) -> None:
+        await state.leadership.hold()
         await jobs.tell(stopping)
         seen.append(rows(_ALERTS))
         await jobs.push(stopping)
@@ -117,8 +118,8 @@ def test_a_new_leader_clears_what_the_former_left_once_it_knows(
 
 
 def test_an_outage_is_no_alert(run: RunWithEngine, rows: Rows, add_texts: AddTexts) -> None:
-    async def work(jobs: DatasetJobs, lane: Lane, stopping: asyncio.Event) -> None:
-        await lane.leadership.hold()
+    async def work(jobs: DatasetJobs, state: DatasetState, stopping: asyncio.Event) -> None:
+        await state.leadership.hold()
         await jobs.push(stopping)
         await jobs.tell(stopping)
 
@@ -138,9 +139,11 @@ def test_notes_and_the_database_are_measured(
             [id_, DATASET, uuid4(), uuid4()],
         )
 
-    async def work(jobs: DatasetJobs, lane: Lane, stopping: asyncio.Event) -> None:
+    async def work(jobs: DatasetJobs, state: DatasetState, stopping: asyncio.Event) -> None:
         await jobs.measure(stopping)
-        await DatabaseJobs(lane.engine, 0, 3600).measure(stopping)
+        await DatabaseJobs(state.engine, FilesWatch(state.engine, ForgottenFilesSettings()), 0, 3600).measure(
+            stopping
+        )
 
     _run_jobs(run, FakeArgilla(), work)
     shown = {sample.name: sample for metric in REGISTRY.collect() for sample in metric.samples}
@@ -150,9 +153,9 @@ def test_notes_and_the_database_are_measured(
 
 
 def test_measuring_survives_an_outage(run: RunWithEngine) -> None:
-    async def work(_jobs: DatasetJobs, _lane: Lane, stopping: asyncio.Event) -> None:
+    async def work(_jobs: DatasetJobs, _state: DatasetState, stopping: asyncio.Event) -> None:
         engine = create_async_engine("postgresql+psycopg://nobody@127.0.0.1:1/none")
-        await DatabaseJobs(engine, 0, 3600).measure(stopping)
+        await DatabaseJobs(engine, FilesWatch(engine, ForgottenFilesSettings()), 0, 3600).measure(stopping)
         await engine.dispose()
 
     _run_jobs(run, FakeArgilla(), work)
@@ -166,8 +169,8 @@ def test_a_statement_that_postgres_refuses_is_an_alert_and_no_outage(
 ) -> None:
     """A job that such an error stops would otherwise stay so without a word."""
 
-    async def work(jobs: DatasetJobs, lane: Lane, stopping: asyncio.Event) -> None:
-        await lane.leadership.hold()
+    async def work(jobs: DatasetJobs, state: DatasetState, stopping: asyncio.Event) -> None:
+        await state.leadership.hold()
         with psycopg.connect(database_url) as connection:
             connection.execute("alter table forget_requests rename column text_id to away")
         await jobs.forget(stopping)
@@ -198,8 +201,8 @@ def test_forget_requests_that_take_too_long_are_measured_and_noted(
     def age_of(dataset: str) -> float | None:
         return REGISTRY.get_sample_value("uploader_forget_oldest_seconds", {"dataset": dataset})
 
-    async def work(_jobs: DatasetJobs, lane: Lane, stopping: asyncio.Event) -> None:
-        jobs = DatabaseJobs(lane.engine, 0, 3600)
+    async def work(_jobs: DatasetJobs, state: DatasetState, stopping: asyncio.Event) -> None:
+        jobs = DatabaseJobs(state.engine, FilesWatch(state.engine, ForgottenFilesSettings()), 0, 3600)
         await jobs.watch_forgetting(stopping)
         notes.append(await jobs.check_forgetting())
         ages.extend([age_of(DATASET), age_of("gone")])

@@ -168,14 +168,14 @@ class LeaseMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.model.claims)
     @rule(data=st.data())
-    def give_back(self, data: st.DataObject) -> None:
+    def return_claim(self, data: st.DataObject) -> None:
         claim = data.draw(st.sampled_from(self.model.claims))
-        assert self.do(self._give_back(claim.id)) == len(claim.holds)
+        assert self.do(self._return_claim(claim.id)) == len(claim.holds)
         self.model.lose(set(claim.holds))
 
-    async def _give_back(self, claim: UUID) -> int:
+    async def _return_claim(self, claim: UUID) -> int:
         async with self.engine.begin() as connection:
-            return await repository.give_back(connection, claim, 0)
+            return await repository.return_claim(connection, claim, 0)
 
     @precondition(lambda self: self.model.claims)
     @rule(data=st.data())

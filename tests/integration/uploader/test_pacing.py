@@ -19,11 +19,11 @@ from tests.waiting import until_blocked
 from uploader.argilla.client import Argilla
 from uploader.argilla.errors import ArgillaError
 from uploader.argilla.setup import Prepared
-from uploader.dataset import Lane, Slots
+from uploader.dataset import ConcurrencyLimit, DatasetState
 from uploader.leadership import Leadership, NotLeading
-from uploader.pull.completion import settle_completion
+from uploader.push.completion import settle_completion
 from uploader.push.upload import upload_backlog
-from uploader.runner import Backoff, Guard
+from uploader.runner import Backoff, JobRunner
 from uploader.settings import PushSettings
 
 _LIMIT = 60
@@ -48,17 +48,17 @@ class _Scene:
 
     engine: AsyncEngine
     argilla: _ForgetfulArgilla
-    lanes: list[Lane]
+    states: list[DatasetState]
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     most_open: int = 0
     most_shown: int = 0
 
-    async def upload(self, lane: Lane) -> None:
-        guard = Guard(DATASET, "push", Backoff(0.1))
+    async def upload(self, state: DatasetState) -> None:
+        runner = JobRunner(DATASET, "push", Backoff(0.1))
         while not self.stopping.is_set():
-            if lane.leadership.leads:
+            if state.leadership.leads:
                 with suppress(NotLeading, ArgillaError):
-                    await upload_backlog(lane, PushSettings(batch_size=25), guard, self.stopping)
+                    await upload_backlog(state, PushSettings(batch_size=25), runner, self.stopping)
             await asyncio.sleep(0.01)
 
     async def watch(self) -> None:
@@ -102,19 +102,21 @@ async def _scene(engine: AsyncEngine) -> AsyncIterator[_Scene]:
     async with httpx.AsyncClient(
         base_url="http://argilla/api/v1/", transport=httpx.MockTransport(fake.answer)
     ) as http:
-        lanes = []
+        states = []
         for _ in range(2):
             leadership = Leadership(engine, DATASET, 1000)
-            lanes.append(Lane(DATASET, datasets, engine, Argilla(http), "w", leadership, Slots(2), 1))
-            lanes[-1].prepared = Prepared(DATASET_ID, QUESTION_ID)
-        yield _Scene(engine, fake, lanes)
+            states.append(
+                DatasetState(DATASET, datasets, engine, Argilla(http), "w", leadership, ConcurrencyLimit(2), 1)
+            )
+            states[-1].prepared = Prepared(DATASET_ID, QUESTION_ID)
+        yield _Scene(engine, fake, states)
 
 
 async def _burst(engine: AsyncEngine) -> _Scene:
     async with _scene(engine) as scene:
-        first, second = scene.lanes
+        first, second = scene.states
         await first.leadership.hold()
-        tasks = [asyncio.create_task(scene.upload(lane)) for lane in scene.lanes]
+        tasks = [asyncio.create_task(scene.upload(state)) for state in scene.states]
         tasks.append(asyncio.create_task(scene.watch()))
         await scene.wait(lambda open_, _: open_ == _LIMIT)
         await _answer_until(scene, 300)
@@ -175,15 +177,15 @@ def test_two_claims_at_once_take_turns_so_that_the_limit_holds(
             leadership = Leadership(engine, DATASET, 1000)
             await leadership.hold()
             # One connection: one batch is put while the next one is claimed.
-            lane = Lane(DATASET, datasets, engine, Argilla(http), "w", leadership, Slots(1))
-            lane.prepared = Prepared(DATASET_ID, QUESTION_ID)
+            state = DatasetState(DATASET, datasets, engine, Argilla(http), "w", leadership, ConcurrencyLimit(1))
+            state.prepared = Prepared(DATASET_ID, QUESTION_ID)
             with psycopg.connect(database_url) as gate:
                 gate.execute(_CLAIMS_WAIT)
                 gate.commit()
                 gate.execute("select pg_advisory_xact_lock(1)")
-                guard = Guard(DATASET, "push", Backoff(15))
+                runner = JobRunner(DATASET, "push", Backoff(15))
                 uploading = asyncio.create_task(
-                    upload_backlog(lane, PushSettings(batch_size=2), guard, asyncio.Event())
+                    upload_backlog(state, PushSettings(batch_size=2), runner, asyncio.Event())
                 )
                 await until_blocked(database_url, 2)  # one at the gate, one behind it
             await uploading
@@ -201,11 +203,13 @@ def test_the_datasets_own_limit_wins_and_disputes_have_none(run: RunWithEngine) 
         async with httpx.AsyncClient() as http:
             argilla = Argilla(http)
             names = ("own", "other", "own-adjudication")
-            lanes = [
-                Lane(name, datasets, engine, argilla, "w", Leadership(engine, name, 1), Slots(1), 9)
+            states = [
+                DatasetState(
+                    name, datasets, engine, argilla, "w", Leadership(engine, name, 1), ConcurrencyLimit(1), 9
+                )
                 for name in names
             ]
-            return [lane.pace.max_open_records for lane in lanes]
+            return [state.pace.max_open_records for state in states]
 
     assert run(limits) == [7, 9, None]
 
@@ -216,8 +220,8 @@ def _settle(answers_wanted: int) -> Callable[[AsyncEngine], Coroutine[Any, Any, 
         async with httpx.AsyncClient() as http:
             leadership = Leadership(engine, DATASET, 1000)
             await leadership.hold()
-            lane = Lane(DATASET, datasets, engine, Argilla(http), "w", leadership, Slots(1))
-            await settle_completion(lane, asyncio.Event())
+            state = DatasetState(DATASET, datasets, engine, Argilla(http), "w", leadership, ConcurrencyLimit(1))
+            await settle_completion(state, asyncio.Event())
             await leadership.release()
 
     return work
@@ -235,8 +239,14 @@ def test_completion_follows_the_answers_wanted(run: RunWithEngine, database_url:
             "insert into labels (text_id, dataset, label, status, agreement, votes, annotations, labelled_at)"
             " select id, dataset, 'a', 'labelled', 1, '{}', mod(text::int, 5), now() from texts"
         )
-    for wanted in (1, 3, 2):
+    stamps = "select text_id, changed_xid::text from labels"
+    for wanted, changed in ((1, {1, 2, 3, 4}), (3, {1, 2}), (2, {2})):
+        stamped = rows(stamps)
         run(_settle(wanted))
+        # Readers of the change feed are told which texts are complete now, or no longer.
+        told = {id_ for id_, _ in {*rows(stamps)} - {*stamped}}
+        assert {int(number) % 5 for id_, number in rows("select id, text from texts") if id_ in told} == changed
+        assert len(told) == 500 * len(changed)
         assert rows(
             "select completed_at is not null, min(text::int % 5), max(text::int % 5), count(*)"
             " from texts group by 1 order by 1"

@@ -8,15 +8,16 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
 from tests.integration.uploader.model_argilla import DATASET_ID, ModelArgilla
 from tests.integration.uploader.pulling import Side, pulling
 from uploader.argilla.errors import Unreachable
-from uploader.pull.listener import follow_notes, listen, pull_once
+from uploader.pull.listener import follow_refresh_requests, listen, pull_once
 from uploader.pull.repair import DELETED
-from uploader.runner import Backoff, Guard
+from uploader.runner import Backoff, JobRunner
 
 _ANN = UUID(int=21)
 _SEARCH = "POST dataset/records/search"
@@ -97,8 +98,8 @@ def test_an_event_that_comes_while_its_text_is_read_is_not_lost(
             await side.deliver(model.respond(id_, _ANN, "submitted", "non_toxic"))
 
         model.after[_SEARCH] = change_once
-        assert await pull_once(side.lane, side.collector, DATASET_ID) == 1
-        assert await pull_once(side.lane, side.collector, DATASET_ID) == 1
+        assert await pull_once(side.state, side.collector, DATASET_ID) == 1
+        assert await pull_once(side.state, side.collector, DATASET_ID) == 1
 
     pull(work)
     assert rows("select label from labels") == [("non_toxic",)]
@@ -170,7 +171,7 @@ def test_a_record_that_is_made_again_keeps_its_annotations(
         [id_] = upload("a")
         await side.deliver(model.respond(id_, _ANN, "submitted", "toxic"))
         await side.pull()
-        with psycopg.connect(side.lane.engine.url.render_as_string(False).replace("+psycopg", "")) as connection:
+        with psycopg.connect(side.state.engine.url.render_as_string(False).replace("+psycopg", "")) as connection:
             connection.execute("update texts set status = 'pending', last_error = 'refused'")  # by a retry
         await side.deliver(model.delete_record(id_))
         assert await side.pull() == 1
@@ -186,10 +187,10 @@ def test_a_note_is_read_as_soon_as_it_is_made(
     async def work(side: Side) -> None:
         [id_] = upload("a")
         wake, stopping = asyncio.Event(), asyncio.Event()
-        guard = Guard(DATASET, "pull", Backoff(15))
+        runner = JobRunner(DATASET, "pull", Backoff(15))
         jobs = [
-            asyncio.create_task(follow_notes(side.lane, side.collector, wake, stopping, guard)),
-            asyncio.create_task(listen(database_url, {DATASET: wake}, stopping, guard)),
+            asyncio.create_task(follow_refresh_requests(side.state, side.collector, wake, stopping, runner)),
+            asyncio.create_task(listen(database_url, {DATASET: wake}, stopping, runner)),
         ]
         await side.deliver(model.respond(id_, _ANN, "submitted", "toxic"))
         async with asyncio.timeout(60):
@@ -200,6 +201,11 @@ def test_a_note_is_read_as_soon_as_it_is_made(
 
     pull(work)
     assert rows("select count(*) from rereads") == [(0,)]
+
+
+def _refused_repairs() -> float:
+    labels = {"dataset": DATASET, "repair": "response"}
+    return REGISTRY.get_sample_value("uploader_refused_repairs_total", labels) or 0
 
 
 async def _pull_one_without_values(side: Side, upload: AddTexts, model: ModelArgilla) -> dict[str, Any]:
@@ -217,6 +223,8 @@ async def _pull_one_without_values(side: Side, upload: AddTexts, model: ModelArg
 def test_a_response_without_values_is_given_some_so_that_its_record_can_be_put_again(
     pull: Pulling, upload: AddTexts, model: ModelArgilla, rows: Rows, answered: int | None, values: object
 ) -> None:
+    before = _refused_repairs()
+
     async def work(side: Side) -> None:
         if answered:
             model.statuses["PUT responses"] = answered
@@ -227,6 +235,7 @@ def test_a_response_without_values_is_given_some_so_that_its_record_can_be_put_a
     # What Argilla refuses is tried again when the text is read again; the answer counts as it is.
     assert rows("select status, value from annotations") == [("discarded", None)]
     assert rows("select count(*) from rereads") == [(0,)]
+    assert _refused_repairs() - before == (answered is not None)
 
 
 def test_an_outage_while_a_response_is_given_values_keeps_the_note(
@@ -265,7 +274,7 @@ def test_what_was_read_before_a_record_was_deleted_is_not_taken_over_afterwards(
         [id_] = upload("a")
         model.respond(id_, _ANN, "submitted", "toxic")
         read_at = datetime.now(UTC)
-        found = await side.lane.argilla.read_responses(DATASET_ID, [str(id_)])
+        found = await side.state.argilla.read_responses(DATASET_ID, [str(id_)])
         await side.deliver(model.delete_record(id_))
         await side.pull()
         await side.collector.take_over(DATASET_ID, found, read_at)

@@ -140,15 +140,15 @@ class _Machine(RuleBasedStateMachine):
 
     async def _pull_without_end(self) -> None:
         async with self.engine.connect() as connection:
-            notes = await repository.list_notes(connection, DATASET, 250)
+            notes = await repository.list_refresh_requests(connection, DATASET, 250)
         if notes is not None:
-            await read_again(self.side.lane, self.side.collector, DATASET_ID, notes)
+            await read_again(self.side.state, self.side.collector, DATASET_ID, notes)
 
     @rule()
     def read(self) -> None:
         """Begin a read that is applied later: after newer ones, or after what it read has changed."""
         [[read_at]] = self.postgres.execute("select clock_timestamp()").fetchall()
-        read = self.side.lane.argilla.read_responses(DATASET_ID, [str(id_) for id_ in _TEXTS])
+        read = self.side.state.argilla.read_responses(DATASET_ID, [str(id_) for id_ in _TEXTS])
         self.held.append((self._run(read), read_at))
 
     @precondition(lambda self: self.held)

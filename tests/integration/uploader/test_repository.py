@@ -129,6 +129,23 @@ def test_failed_texts_keep_argillas_words(run: RunWithEngine, add_texts: AddText
     assert found == [("failed", 1, "nul � and ?", None), ("failed", 1, "x" * 2000, None)]
 
 
+def test_gold_that_waits_for_its_share_is_not_the_oldest_pending_text(
+    run: RunWithEngine, add_texts: AddTexts, database_url: str
+) -> None:
+    """With gold_share = 0 it waits for ever."""
+    add_texts("gold", gold_label="toxic", received_at="2026-01-01")
+
+    async def measure(engine: AsyncEngine) -> tuple[int, float]:
+        async with engine.connect() as connection:
+            return await repository.measure_backlog(connection, DATASET)
+
+    assert run(measure) == (1, 0)
+    add_texts("new")
+    count, seconds = run(measure)
+    assert count == 2
+    assert 0 < seconds < 3600
+
+
 def test_a_lost_claim_finishes_nothing(run: RunWithEngine, add_texts: AddTexts, rows: Rows) -> None:
     first, second = add_texts("a", "b")
 
@@ -141,7 +158,7 @@ def test_a_lost_claim_finishes_nothing(run: RunWithEngine, add_texts: AddTexts, 
             return (
                 await repository.mark_uploaded(connection, lost, [first]),
                 await repository.mark_failed(connection, lost, {second: "late"}),
-                await repository.give_back(connection, lost, 5),
+                await repository.return_claim(connection, lost, 5),
             )
 
     assert run(work) == (0, 0, 0)
@@ -169,7 +186,7 @@ def test_giving_back_is_no_attempt_and_waits(run: RunWithEngine, add_texts: AddT
         claim = uuid4()
         await _claim(engine, claim)
         async with engine.begin() as connection:
-            await repository.give_back(connection, claim, 60)
+            await repository.return_claim(connection, claim, 60)
         return await _claim(engine)
 
     assert run(work) == []
@@ -183,7 +200,7 @@ def test_what_a_stopping_uploader_gives_back_waits_for_nothing(run: RunWithEngin
         claim = uuid4()
         await _claim(engine, claim)
         async with engine.begin() as connection:
-            await repository.give_back(connection, claim, 0)
+            await repository.return_claim(connection, claim, 0)
         return await _claim(engine)
 
     assert len(run(work)) == 1

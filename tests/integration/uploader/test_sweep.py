@@ -284,7 +284,7 @@ def test_one_that_was_frozen_moves_nothing_of_its_followers_sweep(
 
     async def work(side: Side) -> None:
         async def another_leads() -> None:
-            async with side.lane.engine.begin() as connection:
+            async with side.state.engine.begin() as connection:
                 await connection.exec_driver_sql(
                     "update datasets set leader_id = gen_random_uuid(), sweep_position = cast(%s as uuid)",
                     (UUID(int=0),),
@@ -488,7 +488,7 @@ def test_a_dataset_that_is_gone_is_prepared_anew(pull: Pulling, uploaded: AddTex
     async def work(side: Side) -> None:
         with pytest.raises(Gone):
             await side.look()
-        assert side.lane.prepared is None
+        assert side.state.prepared is None
 
     pull(work)
 

@@ -17,11 +17,11 @@ from tests.integration.uploader.fake_argilla import DATASET_ID, QUESTION_ID, Fak
 from uploader.argilla.client import Argilla
 from uploader.argilla.errors import ArgillaError, Gone, Stopped, Unreachable
 from uploader.argilla.setup import Prepared
-from uploader.dataset import Lane, Slots
+from uploader.dataset import ConcurrencyLimit, DatasetState
 from uploader.leadership import Leadership, NotLeading
 from uploader.push.deliver import UNREADABLE
 from uploader.push.upload import upload_backlog
-from uploader.runner import Backoff, Guard
+from uploader.runner import Backoff, JobRunner
 from uploader.settings import PushSettings
 
 Upload = Callable[..., Any]
@@ -30,37 +30,39 @@ _DATASETS = {DATASET: Dataset(labels=("toxic", "non_toxic"), guidelines="x")}
 _STATES = "select status, attempts, lease_owner is null, retry_at > now() from texts order by sequence"
 
 
-async def _upload(lane: Lane, stopping: asyncio.Event) -> None:
-    await upload_backlog(lane, PushSettings(batch_size=2), Guard(DATASET, "push", Backoff(15)), stopping)
+async def _upload(state: DatasetState, stopping: asyncio.Event) -> None:
+    await upload_backlog(state, PushSettings(batch_size=2), JobRunner(DATASET, "push", Backoff(15)), stopping)
 
 
 @pytest.fixture
 def upload(run: RunWithEngine) -> Upload:
-    """Upload the backlog to a fake Argilla; return the lane."""
+    """Upload the backlog to a fake Argilla; return the state."""
 
     def upload_(
         fake: FakeArgilla,
-        work: Callable[[Lane, asyncio.Event], Awaitable[None]] = _upload,
+        work: Callable[[DatasetState, asyncio.Event], Awaitable[None]] = _upload,
         connections: int = 1,
-    ) -> Lane:
-        async def with_lane(engine: AsyncEngine) -> Lane:
+    ) -> DatasetState:
+        async def with_lane(engine: AsyncEngine) -> DatasetState:
             transport = httpx.MockTransport(fake.answer)
             async with httpx.AsyncClient(base_url="http://argilla/api/v1/", transport=transport) as http:
                 leadership = Leadership(engine, DATASET, 60)
                 await leadership.hold()
-                lane = Lane(DATASET, _DATASETS, engine, Argilla(http), "w", leadership, Slots(connections))
-                lane.prepared = Prepared(DATASET_ID, QUESTION_ID)
+                state = DatasetState(
+                    DATASET, _DATASETS, engine, Argilla(http), "w", leadership, ConcurrencyLimit(connections)
+                )
+                state.prepared = Prepared(DATASET_ID, QUESTION_ID)
                 try:
-                    await work(lane, asyncio.Event())
+                    await work(state, asyncio.Event())
                 except ArgillaError as error:
-                    error.add_note(str(lane.prepared))
+                    error.add_note(str(state.prepared))
                     raise
                 finally:
                     await leadership.release()
-                return lane
+                return state
 
-        lane: Lane = run(with_lane)
-        return lane
+        state: DatasetState = run(with_lane)
+        return state
 
     return upload_
 
@@ -135,14 +137,14 @@ def test_no_transaction_is_open_while_argilla_is_called(upload: Upload, add_text
 
 
 def test_a_claim_lost_meanwhile_changes_nothing(upload: Upload, add_texts: AddTexts, rows: Rows) -> None:
-    async def work(lane: Lane, stopping: asyncio.Event) -> None:
+    async def work(state: DatasetState, stopping: asyncio.Event) -> None:
         async def take_away() -> None:
             stopping.set()
-            async with lane.engine.begin() as connection:
+            async with state.engine.begin() as connection:
                 await connection.execute(text("update texts set lease_owner = gen_random_uuid()"))
 
         fake.before_put = take_away
-        await _upload(lane, stopping)
+        await _upload(state, stopping)
 
     fake = FakeArgilla()
     add_texts("a")
@@ -151,7 +153,7 @@ def test_a_claim_lost_meanwhile_changes_nothing(upload: Upload, add_texts: AddTe
 
 
 def test_a_cancelled_upload_gives_back_what_it_holds(upload: Upload, add_texts: AddTexts, rows: Rows) -> None:
-    async def work(lane: Lane, stopping: asyncio.Event) -> None:
+    async def work(state: DatasetState, stopping: asyncio.Event) -> None:
         reached = asyncio.Event()
 
         async def hang() -> None:
@@ -159,7 +161,7 @@ def test_a_cancelled_upload_gives_back_what_it_holds(upload: Upload, add_texts: 
             await asyncio.sleep(60)
 
         fake.before_put = hang
-        task = asyncio.create_task(_upload(lane, stopping))
+        task = asyncio.create_task(_upload(state, stopping))
         await reached.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -180,9 +182,9 @@ def test_a_new_leader_takes_over_the_claims_of_the_former(upload: Upload, add_te
 
 
 def test_a_stopping_upload_claims_nothing(upload: Upload, add_texts: AddTexts, rows: Rows) -> None:
-    async def work(lane: Lane, stopping: asyncio.Event) -> None:
+    async def work(state: DatasetState, stopping: asyncio.Event) -> None:
         stopping.set()
-        await _upload(lane, stopping)
+        await _upload(state, stopping)
 
     add_texts("a")
     upload(FakeArgilla(), work)
@@ -231,16 +233,16 @@ def test_a_batch_is_claimed_while_another_is_put(upload: Upload, add_texts: AddT
 
 
 def test_a_leader_that_lost_the_dataset_puts_nothing_more(upload: Upload, add_texts: AddTexts, rows: Rows) -> None:
-    async def work(lane: Lane, stopping: asyncio.Event) -> None:
+    async def work(state: DatasetState, stopping: asyncio.Event) -> None:
         async def lose() -> None:
             # As a frozen process that wakes up in the midst of a call: another leads, and has claimed the texts.
-            await lane.leadership.release()
-            async with lane.engine.begin() as connection:
+            await state.leadership.release()
+            async with state.engine.begin() as connection:
                 await connection.execute(text("update texts set lease_owner = gen_random_uuid()"))
 
         fake.before_put = lose
         with pytest.raises(NotLeading):
-            await _upload(lane, stopping)
+            await _upload(state, stopping)
 
     fake = FakeArgilla(refused=frozenset({str(text_id(DATASET, "a"))}))  # so that a second PUT were to come
     add_texts("a", "b")
@@ -287,10 +289,10 @@ def test_a_record_over_which_the_search_breaks_down_does_not_hold_back_its_batch
 def test_what_nobody_can_decide_about_waits_longer_than_the_job(
     upload: Upload, add_texts: AddTexts, rows: Rows
 ) -> None:
-    async def work(lane: Lane, stopping: asyncio.Event) -> None:
-        guard = Guard(DATASET, "push", Backoff(15))
-        await guard.run(lambda: upload_backlog(lane, PushSettings(batch_size=2), guard, stopping))
-        pauses.append(guard.pause())
+    async def work(state: DatasetState, stopping: asyncio.Event) -> None:
+        runner = JobRunner(DATASET, "push", Backoff(15))
+        await runner.run(lambda: upload_backlog(state, PushSettings(batch_size=2), runner, stopping))
+        pauses.append(runner.pause())
 
     pauses: list[float] = []
     add_texts("a")

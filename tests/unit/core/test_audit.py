@@ -1,8 +1,9 @@
 """Audit lines say who did what to what, and hold nothing else."""
 
 import asyncio
-from typing import Any, cast
+from typing import Any
 
+import httpx
 import pytest
 import structlog
 from fastapi import Request
@@ -11,7 +12,7 @@ from sqlalchemy.dialects import postgresql
 from core.audit import Action, Actor, Entry, account, caller, noting, write_line
 from core.web.keys import KeyRing, Scope, ValidKey, hash_key
 from core.web.problems import ScopeMissing
-from uploader.argilla.client import Argilla, change
+from uploader.argilla.client import Argilla
 
 
 def request(path: str = "/x") -> Request:
@@ -52,13 +53,14 @@ def test_many_objects_are_counted_and_the_first_named() -> None:
 
 
 def test_what_the_settings_change_in_argilla_is_noted_without_its_content() -> None:
-    class Fake:
-        async def call(self, method: str, path: str, body: Any = None) -> Any:
-            return {"made": body}
+    async def change() -> Any:
+        transport = httpx.MockTransport(lambda request: httpx.Response(200, content=request.content))
+        async with httpx.AsyncClient(base_url="http://argilla/api/v1/", transport=transport) as http:
+            return await Argilla(http).change("PATCH", "datasets/1", {"guidelines": "hidden"})
 
     with structlog.testing.capture_logs() as lines:
-        answer = asyncio.run(change(cast(Argilla, Fake()), "PATCH", "datasets/1", {"guidelines": "hidden"}))
-    assert answer == {"made": {"guidelines": "hidden"}}
+        answer = asyncio.run(change())
+    assert answer == {"guidelines": "hidden"}
     [line] = lines
     assert (line["event"], line["action"], line["object_ids"]) == ("audit", "argilla.changed", ["datasets/1"])
     assert "hidden" not in str(line)

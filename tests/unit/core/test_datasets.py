@@ -32,44 +32,45 @@ def test_all_of_it_can_be_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ('redact = ["name"]', "4: d.redact.0: Input should be 'email', 'phone', 'card' or 'token'"),
-        ('redact = ["phone"]\nphone_regions = ["Germany"]', "5: d.phone_regions: .*Germany"),
-        ('phone_regions = ["DE"]', '1: d: .*redact does not name "phone"'),
-        ('near_duplicates = "yes"', "4: d.near_duplicates: Input should be 'off', 'link' or 'ask_once'"),
-        ("near_duplicate_similarity = 0.5", "4: d.near_duplicate_similarity: .*greater than or equal to 0.7"),
-        ("anwsers_wanted = 2", "4: d.anwsers_wanted: there is no such key; did you mean answers_wanted?"),
+        ('redact = ["name"]', "d.redact.0: Input should be 'email', 'phone', 'card' or 'token'"),
+        ('redact = ["phone"]\nphone_regions = ["Germany"]', "d.phone_regions: .*Germany"),
+        ('phone_regions = ["DE"]', 'd: .*redact does not name "phone"'),
+        ('near_duplicates = "yes"', "d.near_duplicates: Input should be 'off', 'link' or 'ask_once'"),
+        ("near_duplicate_similarity = 0.5", "d.near_duplicate_similarity: .*greater than or equal to 0.7"),
+        ("anwsers_wanted = 2", "d.anwsers_wanted: there is no such key; did you mean answers_wanted?"),
         (
             '[[d.questions]]\nname = "q"\ntype = "text"\ntitel = "Q"',
-            "4: .*is required\n.*:7: d.questions.0.titel: .*did you mean title?",
+            "d.questions.0.title: is required\n.*: d.questions.0.titel: .*did you mean title?",
         ),
-        ('[[d.questions]]\nname = "q"\ntype = "text"', "4: d.questions.0.title: is required"),
-        ('[[d.questions]]\nname = "label"\ntype = "text"\ntitle = "Q"', "4: d.questions.0: the name label"),
-        ("x = ", "4: is not TOML: Invalid value"),
-        ("x = [", "5: is not TOML: "),
-        ('[D]\nlabels = ["a", "b"]\nguidelines = "g"', "4: D: must be like"),
-        ("[e]", "4: e.guidelines: is required\n.*:4: e.labels: is required"),
+        ('[[d.questions]]\nname = "q"\ntype = "text"', "d.questions.0.title: is required"),
+        ('[[d.questions]]\nname = "label"\ntype = "text"\ntitle = "Q"', "d.questions.0: the name label"),
+        ("x = ", "is not TOML: Invalid value .at line 4"),
+        ("x = [", "is not TOML: "),
+        ('[D]\nlabels = ["a", "b"]\nguidelines = "g"', "D: must be like"),
+        ("[e]", "e.labels: is required\n.*: e.guidelines: is required"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, settings: str, said: str) -> None:
-    with pytest.raises(SystemExit, match=f"^{tmp_path}/datasets.toml:{said}"):
+def test_what_is_wrong_is_named_with_its_key(tmp_path: Path, settings: str, said: str) -> None:
+    with pytest.raises(SystemExit, match=f"^{tmp_path}/datasets.toml: {said}"):
         load_datasets(_write(tmp_path, settings + "\n"))
 
 
-def test_all_that_is_wrong_is_named_at_once_in_the_order_of_the_lines(tmp_path: Path) -> None:
+def test_all_that_is_wrong_is_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as refusal:
         load_datasets(_write(tmp_path, 'order = "first"\nanswers_wanted = 0\ngold_share = 2\nx = 1\n'))
     lines = str(refusal.value).splitlines()
-    assert [line.partition("toml:")[2][:1] for line in lines] == ["4", "5", "6", "7"]
+    named = {line.partition("toml: ")[2].partition(":")[0] for line in lines}
+    assert named == {"d.order", "d.answers_wanted", "d.gold_share", "d.x"}
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"none.toml: cannot be read: No such file"):
         load_datasets(tmp_path / "none.toml")
     (tmp_path / "latin.toml").write_bytes(b"[d]\n# \xe9\n")
-    with pytest.raises(SystemExit, match=r"latin.toml:2: is not TOML: it is not UTF-8"):
+    with pytest.raises(SystemExit, match=r"latin.toml: is not TOML: it is not UTF-8"):
         load_datasets(tmp_path / "latin.toml")
     (tmp_path / "empty.toml").touch()
-    with pytest.raises(SystemExit, match=r"empty.toml:1: defines no dataset"):
+    with pytest.raises(SystemExit, match=r"empty.toml: defines no dataset"):
         load_datasets(tmp_path / "empty.toml")
 
 
@@ -108,7 +109,7 @@ def test_guidelines_leave_room_for_what_adjudicators_are_told(tmp_path: Path) ->
     file.write_text(f'[d]\nlabels = ["a", "b"]\nguidelines = "{"x" * 9_600}"\n')
     load_datasets(file)
     file.write_text(file.read_text() + "dispute_extra = 1\n")
-    with pytest.raises(SystemExit, match="toml:1: d: with dispute_extra the guidelines may have"):
+    with pytest.raises(SystemExit, match="toml: d: with dispute_extra the guidelines may have"):
         load_datasets(file)
 
 

@@ -1,13 +1,15 @@
 """The id of a text must never change: stored rows and clients rely on it."""
 
+import re
 import unicodedata
 import uuid
 
 import pytest
+import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.text_identity import BEFORE_ALL, TEXT_BYTES, normalise, text_id
+from core.text_identity import BEFORE_ALL, IGNORABLE, TEXT_BYTES, is_visible, normalise, text_id
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 
@@ -64,3 +66,35 @@ def test_a_walk_by_id_begins_before_every_text(text: str) -> None:
 @given(TEXTS, TEXTS)
 def test_dataset_and_text_cannot_be_shifted_into_each_other(dataset: str, text: str) -> None:
     assert text_id(dataset + "x", text) != text_id(dataset, "x" + text)
+
+
+def test_ignorable_is_what_unicode_says() -> None:
+    """Python's `unicodedata` lacks the property, so the ranges are written out."""
+    characters = [chr(code) for code in range(0x110000)]
+    listed = [character for character in characters if re.fullmatch(f"[{IGNORABLE}]", character)]
+    assert listed == [c for c in characters if regex.fullmatch(r"\p{Default_Ignorable_Code_Point}", c)]
+
+
+INVISIBLE = (
+    "", " ", "\u200b", "\ufeff", "\u3164", "\u2800", "\u115f\u1160", "\uffa0", "\xad", "\ufe0f", "\x01\x7f",
+    "\u180e", "\u2066\u2069", "\U000e0041", "\u034f", "\U0001d159", "\U00013441", "\u200b \u3000\t",
+)  # fmt: skip
+VISIBLE = ("a\u200b", "\u200b.", "\u2801", "☺\ufe0f", "\u0301", "\u3131", "\ufffc", "\u0600")
+
+
+@pytest.mark.parametrize("text", INVISIBLE)
+def test_invisible_characters_make_no_text(text: str) -> None:
+    assert not is_visible(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["a\u200b", "\u200b.", "\u2801", "☺\ufe0f", "\u0301", "\u3131", "\ufffc", "ก", "\u0600"]
+)
+def test_one_visible_character_makes_a_text(text: str) -> None:
+    assert is_visible(text)
+
+
+@given(TEXTS)
+def test_every_letter_and_digit_is_visible_unless_unicode_ignores_it(text: str) -> None:
+    letters = [c for c in text if c.isalnum() and not re.fullmatch(f"[{IGNORABLE}]", c)]
+    assert not letters or is_visible(text)

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from core.settings import AccessSettings
 from core.web.app import install_web
 from core.web.health import Check, NotReady
-from core.web.problems import NotFound
+from core.web.problems import NotFound, quoted
 
 
 async def _fails() -> None:
@@ -156,3 +156,18 @@ def test_metrics_may_ask_for_a_token(authorization: str | None, status: int) -> 
     if status != 200:
         assert answer.headers["www-authenticate"] == "Bearer"
         assert answer.json()["code"] == "missing_key"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("toxc", '"toxc"'),
+        ("ä", '"ä"'),
+        ("a\0b", '"a\\u0000b"'),  # Postgres stores no NUL
+        ('a"\n', '"a\\"\\n"'),
+        ("\ud800", '"?"'),  # a lone surrogate is not UTF-8
+        ("a" * 101, f'"{"a" * 100}…"'),
+    ],
+)
+def test_a_quoted_value_can_be_sent_and_stored(value: str, shown: str) -> None:
+    assert quoted(value) == shown

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.datasets import Dataset
-from ingestion_api.enrichment.near_duplicates import (
+from ingestion_api.enrichment.similarity import (
     CANDIDATES,
     Known,
+    LinkDecision,
     NewKnown,
-    Outcome,
     bands,
     decide,
     shingles,
@@ -33,6 +33,12 @@ LONG = "the driver of the bus number seven closed the doors right in front of me
         ("ｆｕｌｌ width", "full width"),
         ("हिन्दी!", "हिन्दी"),
         ("«非常感谢你。»", "非常感谢你"),
+        ("you id\u200bi\u00adot\ufeff", "you idiot"),
+        ("y\u034fou\u3164 idi\u2060ot", "you idiot"),
+        ("you i\u0336d\u0336i\u0336o\u0336t\u0336", "you idiot"),
+        ("you ìd\u0489ïöt", "you idiot"),
+        ("you i\u0e47d\u064ei\u0301\u20ddot", "you idiot"),
+        ("cafe\u0301", "café"),
     ],
 )
 def test_case_and_punctuation_make_no_difference(one: str, other: str) -> None:
@@ -40,7 +46,8 @@ def test_case_and_punctuation_make_no_difference(one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("ok", "no"), ("😂😂", "🎉🎉"), ("हिन्दी", "हिन्दा"), ("12345", "12346")]
+    ("one", "other"),
+    [("ok", "no"), ("😂😂", "🎉🎉"), ("हिन्दी", "हिन्दा"), ("12345", "12346"), ("かき", "がき"), ("ก่อน", "กอน")],
 )
 def test_short_texts_that_differ_are_no_twins(one: str, other: str) -> None:
     assert similarity(shingles(one), shingles(other)) < 0.7
@@ -59,6 +66,20 @@ def test_the_same_bands_in_every_process_and_version() -> None:
         -3492775443885267669,
         -121704502437611443,
     ]
+
+
+def test_texts_stored_before_the_fold_changed_are_found() -> None:
+    # What the first version stored of this text: it kept accents and split words at invisible characters.
+    stored = [6029848447726088255, -4049749424876856100, 8023364023614077028]
+    new = NewKnown(UUID(int=1), "d", "Tü ës ün ïdiôt fïnî, môn frèrë\u200b!")
+    assert set(stored) <= set(new.sought)
+    assert not set(stored) & set(new.bands)
+
+
+@pytest.mark.parametrize("text", ["You are all idiots.", "非常感谢你", "हिन्दी!", "😂 ок"])
+def test_what_has_no_marks_is_looked_for_once(text: str) -> None:
+    new = NewKnown(UUID(int=1), "d", text)
+    assert new.sought == new.bands
 
 
 def test_datasets_do_not_share_bands() -> None:
@@ -85,7 +106,7 @@ def _new(*texts: str) -> list[NewKnown]:
     return [NewKnown(UUID(int=number), "d", text) for number, text in enumerate(texts, 1)]
 
 
-def _decide(new: list[NewKnown], datasets: dict[str, Dataset], *stored: Known) -> Outcome:
+def _decide(new: list[NewKnown], datasets: dict[str, Dataset], *stored: Known) -> LinkDecision:
     shared = {text.id: Counter({known.id: 1 for known in stored}) for text in new}
     return decide(new, shared, {known.id: known for known in stored}, datasets)
 

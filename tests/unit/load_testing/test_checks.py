@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from load_testing import ingestion_checks, serving_checks
-from load_testing.answers import WrongAnswer
-from load_testing.ingestion_checks import id_of
+from load_testing.users import ingestion_checks, serving_checks
+from load_testing.users.answers import WrongAnswer
+from load_testing.users.ingestion_checks import id_of
 
 TEXT = "You are a clown. #seed/1"
 STORED = {"id": id_of(TEXT), "status": "pending", "duplicate": False}
@@ -44,7 +44,8 @@ STATS = {
     "total": 3,
     "by_label": {"toxic": 2},
     "by_status": {"labelled": 2, "disputed": 1},
-    "by_source": {"": 3},
+    "by_source": {"forum": 1},
+    "without_source": 2,
     "by_day": {"2026-11-28": 3},
 }
 EXPORT = b"".join(json.dumps(item(number)).encode() + b"\n" for number in (1, 2))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from core.datasets import load_datasets
 from core.text_identity import TEXT_BYTES, normalise
 from ingestion_api.texts.schemas import TextCreate
-from load_testing.comment_texts import bulk_body, submission
+from load_testing.users.comment_texts import bulk_body, submission
 
 SEEDS = st.text("abcXYZ019._-", min_size=1, max_size=40)
 NUMBERS = st.integers(0, 2**40)

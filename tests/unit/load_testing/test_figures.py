@@ -10,15 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from load_testing import plots, tables
-from load_testing.answers import REFUSED
-from load_testing.journal import COLUMNS
-from load_testing.knee import find_knee
-from load_testing.percentiles import SHARES, percentiles
-from load_testing.report import read_run, write_report
-from load_testing.requests_file import Request
-from load_testing.shape_plans import PLANS
-from load_testing.svg import Axis, plot
+from load_testing.reports import plots, summaries
+from load_testing.reports.percentiles import SHARES, find_knee, percentiles
+from load_testing.reports.report import read_run, write_report
+from load_testing.reports.summaries import Request
+from load_testing.reports.svg import Axis, plot
+from load_testing.users.answers import REFUSED
+from load_testing.users.run_journal import COLUMNS
+from load_testing.users.shape_plans import PLANS
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -39,7 +38,7 @@ def request(at_s: float, latency_ms: float, users: int = 1, name: str = "ingesti
 
 def test_kinds_add_up_to_their_api_and_to_all() -> None:
     requests = [request(0.5, 1), request(1, 2), request(4, 9, name="serving: stats")]
-    rows = {row["name"]: row for row in tables.by_name(requests)}
+    rows = {row["name"]: row for row in summaries.by_name(requests)}
     assert rows.keys() == {
         "all",
         "ingestion: all",
@@ -53,7 +52,7 @@ def test_kinds_add_up_to_their_api_and_to_all() -> None:
 
 def test_refused_requests_are_counted_apart() -> None:
     refused = request(1, 0.1)._replace(failure=f"{REFUSED}status 503")
-    rows = tables.by_second([request(0.5, 5), request(0.6, 7)._replace(failure="wrong"), refused])
+    rows = summaries.by_second([request(0.5, 5), request(0.6, 7)._replace(failure="wrong"), refused])
     assert [(r["requests"], r["refused"], r["failures"], r["p50_ms"]) for r in rows] == [
         (2, 0, 1, 5),
         (1, 1, 0, None),
@@ -66,12 +65,12 @@ def test_rates_by_users_are_by_the_time_with_so_many() -> None:
     requests = [request(at / 10, 1, users=1) for at in range(20)] + [
         request(2 + at / 50, 1, 2) for at in range(50)
     ]
-    rates = [(row["users"], row["per_second"]) for row in tables.by_users(requests)]
+    rates = [(row["users"], row["per_second"]) for row in summaries.by_users(requests)]
     assert rates == [(1, 10), (2, 50)]
 
 
 def test_many_numbers_of_users_become_ten_classes() -> None:
-    rows = tables.by_users([request(users, 1, users) for users in range(1, 51)])
+    rows = summaries.by_users([request(users, 1, users) for users in range(1, 51)])
     assert [row["users"] for row in rows] == list(range(5, 51, 5))
 
 

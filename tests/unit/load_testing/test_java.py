@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from load_testing.version_1.java import find_java
-from local_stack.errors import StackError
+from local_stack import StackError
 
 
 def make_java(home: Path, version: str = "17.0.15", modules: bytes = b"..BreakIteratorInfo_th..") -> Path:

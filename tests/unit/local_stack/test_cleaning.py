@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from local_stack.cleaning import check_is_data_dir, delete_data_dir
-from local_stack.errors import StackError
+from local_stack import StackError
+from local_stack.data_dir import check_is_data_dir, delete_data_dir
 
 
 def test_data_dir_is_deleted(tmp_path: Path) -> None:

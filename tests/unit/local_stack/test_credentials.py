@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from local_stack.credentials import load_or_create_credentials
-from local_stack.errors import StackError
+from local_stack import StackError
+from local_stack.data_dir import load_or_create_credentials
 
 
 def test_credentials_are_kept(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from local_stack.disk import check_free_disk, is_disk_full
-from local_stack.errors import StackError
+from local_stack import StackError
+from local_stack.data_dir import check_free_disk, is_disk_full
 
 
 def test_too_little_space_names_directory_need_and_setting(tmp_path: Path) -> None:

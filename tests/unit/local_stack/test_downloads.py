@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from jgo.maven import MavenContext
 
+from local_stack import StackError, StackStopped
 from local_stack.components import opensearch
-from local_stack.downloads import Attempts, Pin, download_all, read_pins
-from local_stack.errors import StackError, StackStopped
+from local_stack.packages.downloads import Attempts, Pin, download_all, read_pins
 
 CONTENT = b"a jar" * 1000
 PIN = Pin(hashlib.sha256(CONTENT).hexdigest(), "org.example", "thing", "1.0", "jar")

@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from local_stack.graph import run_side_by_side, stop_order, with_needs
+from local_stack.plan import run_side_by_side, stop_order, with_needs
 
 
 def test_each_waits_for_what_it_needs() -> None:

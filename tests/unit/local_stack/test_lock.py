@@ -7,13 +7,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from local_stack.errors import StackError
-from local_stack.lock import StackLock
+from local_stack import StackError
+from local_stack.processes.lock import StackLock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from local_stack.lock import StackLock
+from local_stack.processes.lock import StackLock
 StackLock(Path(sys.argv[1])).acquire()
 print("locked", flush=True)
 time.sleep(60)

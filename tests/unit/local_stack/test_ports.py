@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from local_stack.errors import StackError
+from local_stack import StackError
 from local_stack.ports import check_ports_free, is_port_free, reserved_ports
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from local_stack.errors import StackError, StackStopped
-from local_stack.process import Command, GuardedProcess, describe_exit, run_to_end
+from local_stack import StackError, StackStopped
+from local_stack.processes.guarded import Command, GuardedProcess, describe_exit, run_to_end
 
 # A parent that starts a child in a session of its own, writes the child's pid, and waits.
 WITH_A_GRANDCHILD = """

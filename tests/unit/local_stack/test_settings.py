@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from local_stack.errors import StackError
+from local_stack import StackError
 from local_stack.settings import StackSettings, load_settings
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from core.datasets import load_datasets
-from load_testing.bench.serving_rows import make_replica
+from load_testing.bench.serving.serving_rows import make_replica
 from serving_api.replica.replica import Replica
 from serving_api.replica.tables import derive
 from serving_api.settings import DataSettings, ReplicaSettings
@@ -26,7 +26,7 @@ _INCOMING = """
     select id::uuid as id, 'toxicity' as dataset, text, label,
            if(label is null, 'disputed', 'labelled') as status, 1.0 as agreement, '{}' as votes, 1 as annotations,
            1.0 as confidence, null as source, null as external_id, null as claimed_label, null as score,
-           'majority' as rule, 1 as rule_version, 'annotators' as decided_by, '{}' as metadata,
+           'majority' as rule, 1 as rule_version, true as complete, 'annotators' as decided_by, '{}' as metadata,
            '{}' as enrichment, labelled_at as received_at, labelled_at, 1 as version,
            root::uuid as near_duplicate_of
     from incoming

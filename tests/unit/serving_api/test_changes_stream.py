@@ -31,8 +31,8 @@ async def stuck(message: Message) -> None:
 
 
 async def send_to_stuck() -> None:
-    news = SimpleNamespace(waiting=lambda _: nullcontext())
-    changes = cast(Changes, SimpleNamespace(news=news, events=one_event))
+    notifier = SimpleNamespace(waiting=lambda _: nullcontext())
+    changes = cast(Changes, SimpleNamespace(notifier=notifier, events=one_event))
     settings = ServingSettings(changes_heartbeat_seconds=0.05, changes_send_seconds=0.3)
     query = ChangesQuery(DEFAULT_DATASET, 0, 100, None)
     scope: dict[str, Any] = {"type": "http", "method": "GET"}

@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.datasets import load_datasets
-from serving_api.search import follower as search_source
 from serving_api.search import index
 from serving_api.search.follower import SearchFollower
 from serving_api.search.matching import Match
@@ -57,7 +56,7 @@ class Searched:
         page = page_query(TextsParameters(**parameters), parameters.get("label", []), load_datasets(None))
         while found := self.page(page):
             yield found
-            page = PageQuery(page.texts, page.limit, Position(found[-1]["place"], found[-1]["id"]))
+            page = PageQuery(page.texts, page.limit, Position(found[-1]["rank"], found[-1]["id"]))
 
 
 @contextmanager
@@ -75,7 +74,6 @@ def searched(*, scans: bool = True) -> Iterator[Searched]:
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of a few texts: searches go through all their steps."""
     monkeypatch.setattr(index, "BLOCK_TEXTS", 2)
-    monkeypatch.setattr(search_source, "BLOCK_TEXTS", 2)
 
 
 def expected(world: World, parameters: dict[str, Any]) -> list[UUID]:
@@ -151,7 +149,7 @@ def test_every_order_lists_what_the_model_lists(items: list[Any], data: st.DataO
             wanted = expected(it.world, parameters)
             if parameters["order"] == "relevance":
                 assert sorted(row["id"] for row in found) == sorted(wanted)
-                places = [(-row["place"], row["id"]) for row in found]
+                places = [(-row["rank"], row["id"]) for row in found]
                 assert places == sorted(places)
             else:
                 assert [row["id"] for row in found] == wanted
@@ -213,7 +211,8 @@ def test_the_best_of_many_are_ranked() -> None:
                 insert into items by name
                 select md5(n::varchar)::uuid as id, 'toxicity' as dataset, 'bad ' || n as text, 'toxic' as label,
                        'labelled' as status, 1 as agreement, '{}' as votes, 1 as annotations, 'majority' as rule,
-                       1 as rule_version, 'annotators' as decided_by, '{}' as metadata, '{}' as enrichment,
+                       1 as rule_version,
+           true as complete, 'annotators' as decided_by, '{}' as metadata, '{}' as enrichment,
                        now()::timestamp as received_at, timestamp '2026-01-01' + to_seconds(n) as labelled_at,
                        1 as version, '' as annotators, '{"id":"' || id || '"}' as document
                 from range(1500) t(n)

@@ -1,4 +1,4 @@
-from serving_api.texts.repository import Point
+from serving_api.replica.repository import Point
 from serving_api.texts.service import Answer, AnswerCache
 
 POINT = Point("cluster", 1)

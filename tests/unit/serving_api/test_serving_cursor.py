@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving_api.texts.cursor import Position, decode, encode, microseconds, moment
+from serving_api.texts.cursor import Position, decode, encode, microseconds, timestamp
 
 POSITIONS = st.builds(Position, st.integers(-(2**63), 2**63 - 1), st.uuids(allow_nil=True))
 
@@ -17,7 +17,7 @@ def test_cursor_comes_back_as_it_was(position: Position, query: bytes) -> None:
 
 @given(st.datetimes())
 def test_moment_comes_back_as_it_was(when: datetime) -> None:
-    assert moment(microseconds(when)) == when
+    assert timestamp(microseconds(when)) == when
 
 
 @given(POSITIONS)
@@ -43,4 +43,4 @@ def test_a_cursor_of_an_earlier_release_still_holds_its_place() -> None:
     cursor = "AAZlFyiYgAAAAAAAAAAAAAAAAAAAAAAHmTVM2TzpUjY"
     when = datetime(2027, 1, 15, 8)  # noqa: DTZ001 - UTC without a zone
     assert decode(cursor, b"query") == Position(microseconds(when), UUID(int=7))
-    assert moment(0) == datetime(1970, 1, 1)  # noqa: DTZ001
+    assert timestamp(0) == datetime(1970, 1, 1)  # noqa: DTZ001

@@ -14,12 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving_api.columns import COLUMNS, csv_header, csv_line, json_object, typed
+from serving_api.columns import COLUMNS, TextItem, csv_header, csv_line, json_object, typed
 from serving_api.replica.database import open_database
 from serving_api.replica.tables import TABLES
 from serving_api.settings import ReplicaSettings
 from serving_api.texts.parameters import to_text
-from serving_api.texts.schemas import TextItem
 
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 FORMULA_STARTS = tuple("=+-@\t\r\n")
@@ -41,9 +40,10 @@ def _row(words: str, share: float | None, moment: datetime, **given: Any) -> dic
     """Return what the replica holds of a text."""
     known = dict.fromkeys(COLUMNS, words) | {
         "id": UUID(int=7),
-        "agreement": share,
+        "agreement": share or 0.0,
         "votes": orjson.dumps({words: 1}).decode(),
         "annotations": 1,
+        "complete": False,
         "confidence": None,
         "rule_version": 1,
         "claimed_label": None,

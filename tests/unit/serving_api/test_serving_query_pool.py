@@ -12,7 +12,8 @@ import structlog
 from core.web.problems import ShareExceeded, Unavailable
 from core.web.rate_limits import begin_request
 from serving_api.replica.query_pool import Connect, QueryPool
-from serving_api.replica.replica import Replica, State
+from serving_api.replica.replica import Replica
+from serving_api.replica.repository import State
 from serving_api.settings import ReplicaSettings
 from serving_api.watchdog import Crew
 

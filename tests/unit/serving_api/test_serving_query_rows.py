@@ -12,7 +12,7 @@ import pytest
 
 from core.datasets import Dataset, Datasets
 from core.web.problems import InvalidFields
-from serving_api.replica.tables import SEPARATOR, TABLES
+from serving_api.replica.tables import KINDS, SEPARATOR, TABLES
 from serving_api.texts.cursor import Position, encode, microseconds
 from serving_api.texts.parameters import (
     AgreementParameters,
@@ -53,6 +53,7 @@ BASE: dict[str, Any] = {
     "agreement": 0.75,
     "votes": "{}",
     "annotations": 2,
+    "complete": True,
     "confidence": 0.9,
     "rule": "majority",
     "rule_version": 1,
@@ -77,6 +78,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "more_agreement": {"agreement": 1.0},
     "fewer_annotations": {"annotations": 1},
     "more_annotations": {"annotations": 3},
+    "incomplete": {"complete": False},
     "other_source": {"source": "mail"},
     "no_source": {"source": None},
     "other_language": {"language": "de"},
@@ -108,7 +110,8 @@ def replica() -> Iterator[duckdb.DuckDBPyConnection]:
                     [id_of(name), dataset, role, annotator, NOON, NOON],
                 )
         connection.execute(
-            "insert into totals select dataset, label, status, source, language, count(*) from items group by all"
+            "insert into totals select dataset, label, status, complete, source, language, count(*) from items "
+            "group by all"
         )
         yield connection
 
@@ -123,7 +126,7 @@ def found(replica: duckdb.DuckDBPyConnection, **parameters: Any) -> set[str]:
     """The names of the rows that GET /texts with these parameters leaves."""
     checked = TextsParameters.model_validate(parameters)
     page = page_query(checked, checked.label, DATASETS)
-    ids = {row["id"] for row in list_items(replica, page, ALL, 100)}
+    ids = {UUID(row["id"]) for row in list_items(replica, page, ALL, 100)}
     return {name for name in ROWS if id_of(name) in ids}
 
 
@@ -144,6 +147,8 @@ def at(moment: datetime) -> str:
         ({"min_agreement": 0.75}, {"less_agreement"}),
         ({"min_agreement": 0}, set()),
         ({"min_annotations": 2}, {"fewer_annotations"}),
+        ({"complete": True}, {"incomplete"}),
+        ({"complete": False}, set(TOXICITY) - {"incomplete"}),
         ({"min_annotations": 3}, set(TOXICITY) - {"more_annotations"}),
         ({"labelled_after": at(NOON)}, set(TOXICITY) - {"later"}),
         ({"labelled_after": at(NOON - MICROSECOND)}, {"earlier"}),
@@ -178,8 +183,8 @@ def test_pages_go_on_behind_their_cursor_and_ids_decide_between_equal_times(
         if not rows:
             break
         [row] = rows
-        walked.append(row["id"])
-        position = Position(microseconds(row["labelled_at"]), row["id"])
+        walked.append(UUID(row["id"]))
+        position = Position(microseconds(row["labelled_at"]), UUID(row["id"]))
         parameters["cursor"] = encode(position, page.texts.fingerprint)
     same_time = [name for name in TOXICITY if name not in {"earlier", "later"}]
     newest = ["later", *same_time, "earlier"]
@@ -209,7 +214,7 @@ def test_a_cursor_of_another_list_is_refused() -> None:
     [
         ({"order": "relevance"}, "needs_q", "order"),
         ({"match": "words"}, "needs_q", "match"),
-        ({"match": "substring"}, "needs_q", "match"),
+        ({"match": "phrase"}, "needs_q", "match"),
         ({"q": " ", "match": "words"}, "words", "q"),
         ({"q": " ".join("x" * 33), "match": "words"}, "words", "q"),
     ],
@@ -229,6 +234,7 @@ def test_parameters_that_do_not_go_together_are_refused(
         {},
         {"q": "a"},
         {"q": " "},
+        {"match": "substring"},  # Swagger UI sends default values
         {"q": "a", "order": "relevance"},
         {"q": "one", "match": "words"},
         {"q": " ".join("x" * 32), "match": "prefix"},
@@ -300,6 +306,7 @@ def test_labels_alone_leave_out_what_is_said_about_others(replica: duckdb.DuckDB
     [
         ({}, True),
         ({"source": "forum", "language": "en", "status": "labelled", "label": ["toxic"]}, True),
+        ({"complete": False, "label": ["toxic"]}, True),
         ({"annotator": "ada"}, False),
         ({"min_agreement": 0}, False),
         ({"min_annotations": 0}, False),
@@ -316,7 +323,7 @@ def test_totals_count_what_a_query_finds_unless_it_asks_for_more(
     assert is_counted(query) == counted
     where, values = kind_conditions(query)
     [(total,)] = replica.execute(f"select coalesce(sum(texts), 0) from totals where {where}", values).fetchall()  # noqa: S608
-    kinds = {name: parameters[name] for name in ("source", "language", "status", "label") if name in parameters}
+    kinds = {name: parameters[name] for name in KINDS if name in parameters}
     assert total == len(found(replica, **kinds))
 
 
@@ -332,6 +339,11 @@ URGENT: list[tuple[str, dict[str, Any]]] = [
     ("certain_enough", {"confidence": 0.7}),
     ("by_adjudicator", {"confidence": 0.1, "decided_by": "adjudicators"}),
     ("without_confidence", {"confidence": None}),
+    (
+        "open_tie",
+        {"status": "disputed", "label": None, "annotations": 9, "confidence": None, "complete": False},
+    ),
+    ("open_doubt", {"confidence": 0.1, "complete": False}),
     ("of_mood", {"confidence": 0.1, "dataset": "mood"}),
     ("of_other_source", {"confidence": 0.1, "source": "mail"}),
 ]
@@ -360,15 +372,19 @@ def _walk(urgent: duckdb.DuckDBPyConnection, **parameters: Any) -> list[str]:
 
 def test_disputes_come_first_then_labels_from_the_least_certain(urgent: duckdb.DuckDBPyConnection) -> None:
     expected = ["most_answers", "few_answers", "least_certain", "less_certain_a", "less_certain_b", "just_below"]
-    assert _walk(urgent, source="forum") == expected
+    assert _walk(urgent, source="forum")[:6] == expected
+
+
+def test_complete_texts_come_before_those_that_get_further_answers(urgent: duckdb.DuckDBPyConnection) -> None:
+    assert _walk(urgent, source="forum")[6:] == ["open_tie", "open_doubt"]
 
 
 @pytest.mark.parametrize(
     ("below", "expected"),
     [
-        (0, ["most_answers", "few_answers"]),
-        (0.3, ["most_answers", "few_answers", "least_certain"]),
-        (0.31, ["most_answers", "few_answers", "least_certain", "less_certain_a", "less_certain_b"]),
+        (0, ["most_answers", "few_answers", "open_tie"]),
+        (0.2, ["most_answers", "few_answers", "open_tie", "open_doubt"]),
+        (0.3, ["most_answers", "few_answers", "least_certain", "open_tie", "open_doubt"]),
     ],
 )
 def test_labels_below_a_confidence_want_a_decision(

@@ -25,7 +25,8 @@ _INSERT = """
     insert into items by name
     select ?::uuid as id, 'toxicity' as dataset, 'a text' as text, if(? % 3 = 0, 'toxic', 'non_toxic') as label,
            'labelled' as status, 1.0 as agreement, '{}' as votes, 1 as annotations, 'majority' as rule,
-           1 as rule_version, 'annotators' as decided_by, '{}' as metadata, '{}' as enrichment, '' as annotators,
+           1 as rule_version,
+           true as complete, 'annotators' as decided_by, '{}' as metadata, '{}' as enrichment, '' as annotators,
            '{}' as document, ?::timestamp as received_at, ?::timestamp as labelled_at, 1 as version
 """
 
@@ -60,7 +61,7 @@ def _expected(items: list[Item], page: PageQuery) -> list[uuid.UUID]:
     ordered = sorted(by_id, key=lambda item: item[0], reverse=page.texts.order is Order.NEWEST)
     chosen = [item for item in ordered if not page.texts.labels or item[2] % 3 == 0]
     if page.after:
-        after = cursors.moment(page.after.place), page.after.id
+        after = cursors.timestamp(page.after.rank), page.after.id
         chosen = chosen[[(moment, id_) for moment, id_, _ in chosen].index(after) + 1 :]
     return [id_ for _, id_, _ in chosen[: page.limit + 1]]
 
@@ -97,7 +98,7 @@ def test_page_is_that_of_a_plain_sort(
         page = PageQuery(page.texts, limit, Position(cursors.microseconds(moment), id_))
     sample = Sample(sorted(sampled), rows_each)
     found = list_page(items_table, page, sample, texts)
-    assert [row["id"] for row in found] == _expected(items, page)
+    assert [uuid.UUID(row["id"]) for row in found] == _expected(items, page)
 
 
 @given(MOMENTS)

@@ -25,6 +25,7 @@ from serving_api.viewer.conditions import NumberedRow, Slice, Span
 from serving_api.viewer.features import LIVE, columns_of, feature_types
 from serving_api.viewer.schemas import RESPONSES
 from serving_api.viewer.stored import SplitReader
+from serving_api.viewer.where import read_filter
 from tests.unit.serving_api.viewer_world import make_parquet, make_replica, make_rows
 
 ROWS = make_rows(50)
@@ -165,18 +166,25 @@ def test_statistics_are_those_of_plain_python(replica: duckdb.DuckDBPyConnection
         held = [row[name] for row in ROWS if row[name] is not None]
         assert one["nan_count"] == len(ROWS) - len(held)
         assert one["nan_proportion"] == round(1 - len(held) / len(ROWS), 5)
-        if one["type"] == "string_label":
+        if one["type"] == "bool":
+            assert one["frequencies"] == Counter(map(str, held))
+        elif one["type"] == "string_label":
             assert one["frequencies"] == Counter(held)
             assert one["n_unique"] == len(set(held))
+        elif one["type"] == "bool":
+            assert one["frequencies"] == Counter(str(value) for value in held)
         elif not held:
             assert [one[key] for key in ("min", "max", "mean", "median", "std", "histogram")] == [None] * 6
         else:
             _check_distribution(one, held)
-    kinds = {name: found[name]["type"] for name in ("text", "label", "annotations", "score", "labelled_at")}
+    kinds = {
+        name: found[name]["type"] for name in ("text", "label", "annotations", "complete", "score", "labelled_at")
+    }
     assert kinds == {
         "text": "string_text",
         "label": "string_label",
         "annotations": "int",
+        "complete": "bool",
         "score": "float",
         "labelled_at": "datetime",
     }
@@ -200,6 +208,20 @@ def _check_distribution(one: dict[str, Any], held: list[Any]) -> None:
     for number, ((low, high), count) in enumerate(zip(bins, one["histogram"]["hist"], strict=True)):
         is_last = number == len(bins) - 1
         assert count == sum(low <= value < high or (is_last and value == high) for value in held)
+
+
+@pytest.mark.parametrize(
+    "where", ["complete = true", "TRUE = complete", "complete <> false", "complete in (true)"]
+)
+def test_flags_are_compared_with_true_and_false(
+    replica: duckdb.DuckDBPyConnection, reader: SplitReader, where: str
+) -> None:
+    wanted = read_filter(where, None, LIVE)
+    expected = sum(row["complete"] for row in ROWS)
+    assert 0 < expected < len(ROWS)
+    assert live.filter_rows(replica, "toxicity", wanted, Span(0, 100)).total == expected
+    with duckdb.connect() as beside:
+        assert stored.filter_rows(beside, reader, wanted, Span(0, 100)).total == expected
 
 
 def test_a_split_without_rows_has_statistics() -> None:

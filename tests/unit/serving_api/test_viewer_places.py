@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving_api.replica.tables import TABLES
-from serving_api.replica.totals import BUILD
+from serving_api.replica.tables import COUNT, TABLES
 from serving_api.texts.paging import Sample
 from serving_api.viewer import live
 from serving_api.viewer import live as offsets
@@ -22,7 +21,8 @@ _FILL = """
     insert into items by name
     select unnest(?::uuid[]) as id, unnest(?::varchar[]) as dataset, unnest(?::timestamp[]) as labelled_at,
            labelled_at as received_at, 'a text' as text, 'labelled' as status, '{}' as votes, 1 as annotations,
-           'majority' as rule, 1 as rule_version, 'annotators' as decided_by, '{}' as metadata, '{}' as enrichment,
+           1 as agreement, 'majority' as rule, 1 as rule_version, true as complete,
+           'annotators' as decided_by, '{}' as metadata, '{}' as enrichment,
            1 as version, '' as annotators, '{}' as document
 """
 
@@ -51,7 +51,7 @@ def _fill(connection: duckdb.DuckDBPyConnection, drawn: list[tuple[datetime, str
     if items:
         moments, ids, datasets = (list(part) for part in zip(*items, strict=True))
         connection.execute(_FILL, [ids, datasets, moments])
-    for statement in BUILD:
+    for statement in COUNT:
         connection.execute(statement)
     return sorted(sorted(items, key=lambda item: item[1], reverse=True), key=lambda item: item[0])
 
@@ -97,7 +97,8 @@ def test_a_window_is_small_wherever_it_is(replica: duckdb.DuckDBPyConnection) ->
         insert into items by name
         select uuid() as id, if(n % 3 = 0 or n > 90000, 'toxicity', 'mood') as dataset,
                ?::timestamp + to_seconds(n // 2) as labelled_at, labelled_at as received_at, 'a' as text,
-               'labelled' as status, '{}' as votes, 1 as annotations, 'majority' as rule, 1 as rule_version,
+               'labelled' as status, '{}' as votes, 1 as annotations,
+           1 as agreement, 'majority' as rule, 1 as rule_version, true as complete,
                'annotators' as decided_by, '{}' as metadata, '{}' as enrichment, 1 as version,
                '' as annotators, '{}' as document
         from range(120000) as numbers(n)

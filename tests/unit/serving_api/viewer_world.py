@@ -13,8 +13,7 @@ from pyarrow import parquet
 
 from serving_api.columns import COLUMNS, typed
 from serving_api.exports.formats import with_zone
-from serving_api.replica.tables import TABLES
-from serving_api.replica.totals import BUILD
+from serving_api.replica.tables import COUNT, TABLES
 
 Row = dict[str, Any]
 
@@ -42,6 +41,7 @@ def _make_row(n: int) -> Row:
         "agreement": [0.5, 1.0][n % 2],
         "votes": "{}",
         "annotations": n % 4,
+        "complete": n % 4 > 1,
         "confidence": SCORES[n % 5],
         "rule": "majority",
         "rule_version": 1,
@@ -69,7 +69,7 @@ def make_replica(rows: Sequence[Row]) -> duckdb.DuckDBPyConnection:
             f"insert into items ({names}, version, annotators, document) values ({marks}, 1, '', '{{}}')",  # noqa: S608
             [row[name] for name in COLUMNS],
         )
-    for statement in BUILD:
+    for statement in COUNT:
         connection.execute(statement)
     return connection
 

@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 
 from core.datasets import Dataset, Question
 from core.models import AnnotationStatus
@@ -97,9 +98,14 @@ def _put(records: list[dict[str, Any]], stored: str, refused: dict[str, str]) ->
     async def work() -> set[str]:
         transport = httpx.MockTransport(answer)
         async with httpx.AsyncClient(base_url="http://argilla/api/v1/", transport=transport) as http:
-            return await put_with_responses(Argilla(http), uuid4(), records)
+            return await put_with_responses(Argilla(http), "mood", uuid4(), records)
 
     return asyncio.run(work()), puts
+
+
+def _refused() -> float:
+    labels = {"dataset": "mood", "repair": "answers"}
+    return REGISTRY.get_sample_value("uploader_refused_repairs_total", labels) or 0
 
 
 _RECORDS: list[dict[str, Any]] = [
@@ -113,8 +119,10 @@ def test_records_that_argilla_has_go_without_responses() -> None:
     assert _put(_RECORDS, "a", {}) == ({"b"}, [["b"]])
 
 
-def test_answers_that_argilla_refuses_do_not_hold_back_their_text() -> None:
+def test_answers_that_argilla_refuses_do_not_hold_back_their_text_and_are_counted() -> None:
+    before = _refused()
     assert _put(_RECORDS, "", {"a": "responses"}) == ({"b"}, [["a", "b"], ["b"]])
+    assert _refused() == before + 1
 
 
 def test_a_text_that_argilla_refuses_is_refused_all_the_same() -> None:

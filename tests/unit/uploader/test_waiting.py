@@ -6,7 +6,7 @@ import psycopg
 
 from uploader.argilla.errors import Stopped, Unreachable
 from uploader.leadership import NotLeading
-from uploader.runner import Alert, Backoff, Guard
+from uploader.runner import Alert, Backoff, JobRunner
 
 
 class _Clock:
@@ -42,9 +42,9 @@ def test_success_forgets_the_failures() -> None:
     assert backoff.fail() <= 1
 
 
-def _guard() -> tuple[Guard, _Clock]:
+def _runner() -> tuple[JobRunner, _Clock]:
     clock = _Clock()
-    return Guard("d", "push", Backoff(15, clock)), clock
+    return JobRunner("d", "push", Backoff(15, clock)), clock
 
 
 async def _fail_with_argilla() -> None:
@@ -64,44 +64,44 @@ async def _must_not_run() -> None:
 
 
 def test_a_guard_says_why_a_job_stands_still_and_pauses_it() -> None:
-    guard, _ = _guard()
-    asyncio.run(guard.run(_fail_with_argilla))
-    asyncio.run(guard.run(_must_not_run))  # would change the reason
-    assert guard.reason == "Argilla is away"
+    runner, _ = _runner()
+    asyncio.run(runner.run(_fail_with_argilla))
+    asyncio.run(runner.run(_must_not_run))  # would change the reason
+    assert runner.reason == "Argilla is away"
 
 
 def test_a_guard_forgets_the_reason_when_the_work_goes_on() -> None:
-    guard, clock = _guard()
-    asyncio.run(guard.run(_fail_with_argilla))
+    runner, clock = _runner()
+    asyncio.run(runner.run(_fail_with_argilla))
     clock.now += 60
-    asyncio.run(guard.run(_work))
-    assert guard.reason is None
+    asyncio.run(runner.run(_work))
+    assert runner.reason is None
 
 
 def test_long_work_is_shown_as_running_again_before_it_ends() -> None:
-    guard, clock = _guard()
-    asyncio.run(guard.run(_fail_with_argilla))
+    runner, clock = _runner()
+    asyncio.run(runner.run(_fail_with_argilla))
     clock.now += 60
     reasons = []
 
     async def long_work() -> None:
-        guard.go_on()
-        reasons.append(guard.reason)
+        runner.go_on()
+        reasons.append(runner.reason)
 
-    asyncio.run(guard.run(long_work))
+    asyncio.run(runner.run(long_work))
     assert reasons == [None]
 
 
 def test_a_guard_does_not_repeat_what_a_statement_quotes() -> None:
-    guard, _ = _guard()
-    asyncio.run(guard.run(_fail_with_postgres))
-    assert guard.reason == "Postgres: OperationalError"
+    runner, _ = _runner()
+    asyncio.run(runner.run(_fail_with_postgres))
+    assert runner.reason == "Postgres: OperationalError"
 
 
 def test_a_guard_shows_mistakes_of_ours() -> None:
-    guard, _ = _guard()
-    asyncio.run(guard.run(_must_not_run))
-    assert guard.reason == "a mistake in the uploader: AssertionError"
+    runner, _ = _runner()
+    asyncio.run(runner.run(_must_not_run))
+    assert runner.reason == "a mistake in the uploader: AssertionError"
 
 
 async def _fail_for_good() -> None:
@@ -113,36 +113,36 @@ async def _lose_the_lead() -> None:
 
 
 def test_only_what_somebody_must_mend_is_an_alert() -> None:
-    guard, clock = _guard()
+    runner, clock = _runner()
     alerts: list[Alert | None] = []
     for work in (_fail_for_good, _fail_with_argilla, _must_not_run, _work):
-        asyncio.run(guard.run(work))
-        alerts.append(guard.alert)
+        asyncio.run(runner.run(work))
+        alerts.append(runner.alert)
         clock.now += 60
     assert alerts[0] == Alert("argilla_key_unknown", "set another key")
     assert [alert.code if alert else None for alert in alerts[1:]] == [None, "uploader_crash", None]
 
 
 def test_a_guard_that_has_not_run_knows_of_no_alert() -> None:
-    guard, _ = _guard()
-    assert not guard.has_run
-    asyncio.run(guard.run(_fail_for_good))
-    assert guard.has_run
-    guard.stand_by()
-    assert (guard.has_run, guard.alert, guard.reason) == (False, None, None)
+    runner, _ = _runner()
+    assert not runner.has_run
+    asyncio.run(runner.run(_fail_for_good))
+    assert runner.has_run
+    runner.stand_by()
+    assert (runner.has_run, runner.alert, runner.reason) == (False, None, None)
 
 
 def test_losing_the_lead_is_no_failure() -> None:
-    guard, _ = _guard()
-    asyncio.run(guard.run(_lose_the_lead))
-    assert (guard.has_run, guard.reason) == (False, None)
-    asyncio.run(guard.run(_work))
-    assert guard.has_run
+    runner, _ = _runner()
+    asyncio.run(runner.run(_lose_the_lead))
+    assert (runner.has_run, runner.reason) == (False, None)
+    asyncio.run(runner.run(_work))
+    assert runner.has_run
 
 
 def test_a_pause_that_is_on_is_not_begun_again() -> None:
-    guard, clock = _guard()
-    first = guard.pause()
-    assert guard.pause() == first
+    runner, clock = _runner()
+    first = runner.pause()
+    assert runner.pause() == first
     clock.now += 1
-    assert guard.pause() >= 1  # the second one
+    assert runner.pause() >= 1  # the second one

@@ -1,0 +1,101 @@
+"""`annotate datasets`: compares DATASETS_FILE with the settings that are in force, and applies it."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from rich.table import Table
+from sqlalchemy import Engine, select, update
+
+from cli import addresses
+from cli.console import SHORT_CHARACTERS, fail, out, plain, print_json
+from cli.people.audit_log import note
+from core.audit import Action
+from core.database import make_engine
+from core.datasets import Datasets, get_definition, list_adjudications, load_datasets
+from core.models import Dataset
+from core.settings import DatasetsFileSettings, read_settings
+
+app = typer.Typer(help="Compare the datasets' settings with those in force, and apply them.", no_args_is_help=True)
+
+
+class _Change(NamedTuple):
+    dataset: str
+    setting: str
+    in_force: Any
+    defined: Any
+    needs_apply: bool  # it asks annotators for less
+
+
+@app.command()
+def diff(
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, for programs.")] = False,
+) -> None:
+    """Show which settings in DATASETS_FILE differ from those in force. Exit code 1: some do."""
+    engine = make_engine(addresses.database(), "annotate datasets")
+    changes = list(
+        _compare(_read_in_force(engine), load_datasets(read_settings(DatasetsFileSettings).datasets_file))
+    )
+    engine.dispose()
+    if as_json:
+        print_json({"changes": [change._asdict() for change in changes]})
+    else:
+        _show(changes)
+    if changes:
+        raise typer.Exit(1)
+
+
+def _read_in_force(engine: Engine) -> dict[str, dict[str, Any]]:
+    query = select(Dataset.name, Dataset.settings).where(Dataset.settings.is_not(None)).order_by(Dataset.name)
+    with engine.connect() as connection:
+        return {row.name: row.settings for row in connection.execute(query)}
+
+
+def _compare(in_force: dict[str, dict[str, Any]], datasets: Datasets) -> Iterator[_Change]:
+    for name in _names(datasets):
+        defined = get_definition(name, datasets).model_dump(mode="json")
+        held = in_force.get(name)
+        if held is None:
+            yield _Change(name, "dataset", None, "defined", needs_apply=False)
+            continue
+        for setting, value in defined.items():
+            if setting in held and held[setting] != value:
+                is_lower = setting == "answers_wanted" and value < held[setting]
+                yield _Change(name, setting, held[setting], value, is_lower)
+    for name in in_force.keys() - set(_names(datasets)):
+        yield _Change(name, "dataset", "defined", None, needs_apply=False)
+
+
+def _names(datasets: Datasets) -> list[str]:
+    return [*datasets, *list_adjudications(datasets)]
+
+
+def _show(changes: list[_Change]) -> None:
+    if not changes:
+        out.print("DATASETS_FILE and the settings in force are the same.")
+        return
+    table = Table("dataset", "setting", "in force", "in DATASETS_FILE", "applied")
+    for change in changes:
+        shown = (plain("-" if value is None else str(value), SHORT_CHARACTERS) for value in change[2:4])
+        how = (
+            f"by `annotate datasets apply {change.dataset}`" if change.needs_apply else "when the uploader starts"
+        )
+        table.add_row(plain(change.dataset), change.setting, *shown, how)
+    out.print(table)
+
+
+@app.command()
+def apply(name: Annotated[str, typer.Argument(metavar="DATASET", help="A dataset of DATASETS_FILE.")]) -> None:
+    """Let the uploader apply a definition that asks annotators for less than the one in force."""
+    datasets = load_datasets(read_settings(DatasetsFileSettings).datasets_file)
+    if name not in _names(datasets):
+        fail(f"DATASETS_FILE does not define {name}: it defines {', '.join(_names(datasets))}.")
+    defined = get_definition(name, datasets).model_dump(mode="json")
+    engine = make_engine(addresses.database(), "annotate datasets")
+    with engine.begin() as connection:
+        statement = update(Dataset).where(Dataset.name == name).values(settings_approved=defined)
+        if connection.execute(statement).rowcount == 0:
+            fail(f"No uploader has worked on {name} yet: its settings are applied when one starts.")
+        note(connection, Action.SETTINGS_APPROVED, [name], answers_wanted=defined["answers_wanted"])
+    engine.dispose()
+    out.print(f"A running uploader that has the same definition of {name} applies it within seconds.")

@@ -1,0 +1,1 @@
+"""Annotators, gold texts, keys and the audit log."""

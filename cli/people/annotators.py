@@ -1,0 +1,176 @@
+"""`annotate annotators`: who may answer in Argilla, added, listed and removed."""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Annotated
+from uuid import UUID
+
+import typer
+from rich.table import Table
+from sqlalchemy import func, select
+
+from cli import addresses
+from cli.console import err, fail, out, plain, printable
+from cli.people.accounts import Accounts, AccountsError, User
+from cli.people.audit_log import noted
+from core.audit import Action
+from core.database import make_engine
+from core.models import Annotation, AnnotationStatus
+from core.settings import ArgillaSettings
+
+app = typer.Typer(help="Annotators' accounts in Argilla: add, list, remove.", no_args_is_help=True)
+
+_PASSWORD_BYTES = 18  # 24 characters
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name to log in with.")]
+AdjudicatorOption = Annotated[
+    bool, typer.Option("--adjudicator", help="In the workspace of the disputed texts, not the annotators'.")
+]
+
+
+@contextmanager
+def _open_argilla() -> Iterator[tuple[Accounts, ArgillaSettings]]:
+    settings = addresses.argilla()
+    with closing(Accounts(settings)) as accounts:
+        try:
+            yield accounts, settings
+        except AccountsError as error:
+            fail(printable(str(error)))
+
+
+@app.command()
+def add(
+    name: NameArgument,
+    first_name: Annotated[str | None, typer.Option(help="As Argilla greets them; else NAME.")] = None,
+    adjudicator: AdjudicatorOption = False,
+    reset_password: Annotated[
+        bool, typer.Option("--reset-password", help="Give an annotator who has an account a new password.")
+    ] = False,
+) -> None:
+    """Let somebody answer, with an account that is made if there is none of this name.
+
+    The password is generated and printed once, alone on standard output. Who has an account keeps the password.
+    """
+    name, first_name = _readable(name), _readable(first_name or name)
+    with _open_argilla() as (accounts, settings):
+        workspace = settings.adjudication_workspace if adjudicator else settings.workspace
+        workspace_id = accounts.get_workspace(workspace)
+        action = Action.ANNOTATOR_PASSWORD if reset_password else Action.ANNOTATOR_ADDED
+        with noted(action, name, workspace=workspace):
+            _let_in(accounts, workspace_id, name, first_name, reset_password)
+        err.print(f"{name} may answer in the workspace {workspace}. Log in at {accounts.url}")
+        for dataset, page in accounts.list_pages(workspace_id).items():
+            err.print(f"Annotate {printable(dataset)} in the recommended order: {page}", soft_wrap=True)
+
+
+def _let_in(accounts: Accounts, workspace_id: UUID, name: str, first_name: str, reset: bool) -> None:
+    user, password = _prepare_user(accounts, name, first_name, reset)
+    if password is not None:
+        # At once: whatever fails next, it is known.
+        err.print(f"The password of {name}, shown this once:")
+        typer.echo(password)
+    accounts.join(workspace_id, user)
+
+
+def _readable(name: str) -> str:
+    """Argilla takes any name; those that cannot be seen or typed are refused here."""
+    if not name or name != name.strip() or not name.isprintable():
+        fail("A name must not be empty, and have no white space around it and no control characters.")
+    return name
+
+
+def _prepare_user(accounts: Accounts, name: str, first_name: str, reset: bool) -> tuple[User, str | None]:
+    """Return the user with a new password; None if they keep the one that they have."""
+    user = accounts.find_user(name)
+    if user is not None and reset and user.role != "annotator":
+        fail(f"{name} is an {user.role} of Argilla: their password is their own matter.")
+    if user is not None and not reset:
+        return user, None
+    password = secrets.token_urlsafe(_PASSWORD_BYTES)
+    if user is None:
+        return accounts.create_annotator(name, first_name, password), password
+    accounts.set_password(user, password)
+    return user, password
+
+
+@app.command("list")
+def list_annotators() -> None:
+    """Show the users of Argilla, in which of our workspaces they are, and how many submitted answers count."""
+    answers = _count_answers()
+    with _open_argilla() as (accounts, settings):
+        members = {
+            name: accounts.list_members(id_)
+            for name in (settings.workspace, settings.adjudication_workspace)
+            if (id_ := accounts.find_workspace(name)) is not None
+        }
+        users = accounts.list_users()
+    table = Table("name", "role", "workspaces", "answers")
+    for user in users:
+        names = [name for name, ids in members.items() if user.id in ids]
+        shown = "all" if user.role == "owner" else " ".join(names)
+        table.add_row(plain(user.name), user.role, shown, f"{answers.get(user.id, 0):,}")
+    out.print(table)
+
+
+def _count_answers() -> dict[UUID, int]:
+    counting = (
+        select(Annotation.annotator_id, func.count().label("answers"))
+        .where(Annotation.status == AnnotationStatus.SUBMITTED, Annotation.withdrawn_at.is_(None))
+        .group_by(Annotation.annotator_id)
+    )
+    engine = make_engine(addresses.database(), "annotate annotators")
+    with engine.connect() as connection:
+        counts = {row.annotator_id: row.answers for row in connection.execute(counting)}
+    engine.dispose()
+    return counts
+
+
+@app.command()
+def remove(
+    name: NameArgument,
+    adjudicator: AdjudicatorOption = False,
+    delete_account: Annotated[
+        bool,
+        typer.Option(
+            "--delete-account", help="Delete the account and all answers: labels that rest on them change."
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before an account is deleted.")] = False,
+) -> None:
+    """Let somebody answer no more: out of our workspaces, or with --adjudicator out of that one only.
+
+    Their answers stay and count, and they can be added again. --delete-account is another matter: Argilla deletes
+    the answers of a deleted user, so they are withdrawn here, too, as soon as a sweep finds that.
+    """
+    with _open_argilla() as (accounts, settings):
+        user = accounts.find_user(name)
+        if user is None:
+            fail(f"Argilla has no user {printable(name)}.")
+        if delete_account:
+            _delete(accounts, user, yes)
+            return
+        workspaces = [settings.adjudication_workspace] + ([] if adjudicator else [settings.workspace])
+        with noted(Action.ANNOTATOR_REMOVED, name, workspaces=workspaces):
+            left = [workspace for workspace in workspaces if _leave(accounts, workspace, user)]
+            if not left:
+                fail(f"{name} is in no workspace of ours: {', '.join(workspaces)}.")
+        out.print(f"{name} has left {', '.join(left)}. Their answers stay and count.")
+
+
+def _leave(accounts: Accounts, workspace: str, user: User) -> bool:
+    workspace_id = accounts.find_workspace(workspace)
+    return workspace_id is not None and accounts.leave(workspace_id, user)
+
+
+def _delete(accounts: Accounts, user: User, yes: bool) -> None:
+    if user.role != "annotator":
+        fail(f"{user.name} is an {user.role} of Argilla: only annotators' accounts are deleted.")
+    count = _count_answers().get(user.id, 0)
+    if not yes:
+        typer.confirm(
+            f"Delete the account {printable(user.name)} and its {count:,} answers?", abort=True, err=True
+        )
+    with noted(Action.ANNOTATOR_DELETED, user.name, answers=count):
+        accounts.delete_user(user)
+    out.print(f"The account {user.name} is deleted; its {count:,} answers will be withdrawn.")

@@ -1,0 +1,85 @@
+"""`annotate keys`: API keys, made, listed and withdrawn straight in Postgres."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+from rich.table import Table
+from sqlalchemy import Engine, func, insert, select, update
+
+from cli import addresses
+from cli.console import err, fail, out
+from cli.people.audit_log import note
+from core.audit import Action
+from core.database import make_engine
+from core.models import ApiKey
+from core.web.keys import Scope, hash_key, make_key
+from core.web.rate_limits import Limit
+
+app = typer.Typer(help="API keys: create, list, withdraw.", no_args_is_help=True)
+
+
+def _engine() -> Engine:
+    return make_engine(addresses.database(), "annotate keys")
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Who or what will use the key.")],
+    scope: Annotated[list[Scope], typer.Option(help="What the key allows; may be given more than once.")],
+    requests_per_second: Annotated[
+        float | None,
+        typer.Option(min=0.001, max=1e6, help="Limit, for each process of an API; else as the settings say."),
+    ] = None,
+    burst: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="Requests at once; else those of one second.")
+    ] = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(help="A dataset that the key may use; may be given more than once. Else all."),
+    ] = None,
+) -> None:
+    """Make a key. It is printed once, and only its hash is kept."""
+    if burst is not None and requests_per_second is None:
+        fail("--burst needs --requests-per-second.")
+    key = make_key()
+    shown: dict[str, Any] = {
+        "scopes": sorted({s.value for s in scope}),
+        "requests_per_second": requests_per_second,
+        "burst": burst,
+        "datasets": sorted(set(dataset)) if dataset else None,
+    }
+    values = {"name": name, "hash": hash_key(key), **shown}
+    with _engine().begin() as connection:
+        id_ = connection.execute(insert(ApiKey).values(values).returning(ApiKey.id)).scalar_one()
+        note(connection, Action.KEY_CREATED, [id_], name=name, **shown)
+    err.print(f"Key {id_} for {name}. It is shown this once:")
+    typer.echo(key)
+
+
+@app.command("list")
+def list_keys() -> None:
+    """Show all keys, without their secrets."""
+    table = Table("id", "name", "scopes", "datasets", "limit", "created", "withdrawn")
+    with _engine().connect() as connection:
+        for row in connection.execute(select(ApiKey.__table__).order_by(ApiKey.created_at)):
+            withdrawn = f"{row.withdrawn_at:%Y-%m-%d %H:%M}" if row.withdrawn_at else ""
+            limit = Limit.of(row.requests_per_second, row.burst)
+            shown = f"{limit.requests_per_second:g}/s, {limit.burst} at once" if limit else ""
+            made = f"{row.created_at:%Y-%m-%d %H:%M}"
+            datasets = "all" if row.datasets is None else " ".join(row.datasets)
+            table.add_row(str(row.id), row.name, " ".join(row.scopes), datasets, shown, made, withdrawn)
+    out.print(table)
+
+
+@app.command()
+def withdraw(id_: Annotated[UUID, typer.Argument(metavar="ID", help="As `annotate keys list` shows it.")]) -> None:
+    """Withdraw a key; the APIs refuse it within seconds."""
+    statement = update(ApiKey).where(ApiKey.id == id_, ApiKey.withdrawn_at.is_(None))
+    with _engine().begin() as connection:
+        changed = connection.execute(statement.values(withdrawn_at=func.now())).rowcount
+        if changed:
+            note(connection, Action.KEY_WITHDRAWN, [id_])
+    if not changed:
+        fail(f"There is no valid key {id_}.")
+    out.print(f"Key {id_} is withdrawn.")

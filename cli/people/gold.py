@@ -1,0 +1,188 @@
+"""`annotate gold`: texts with a known answer, by which annotators are measured; straight in Postgres."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+from rich.table import Table
+from sqlalchemy import Connection, Engine, text
+
+from cli import addresses
+from cli.console import SHORT_CHARACTERS, fail, out, plain, printable
+from cli.people.audit_log import note
+from cli.people.gold_file import GoldRow, Rejects, read_gold
+from core.audit import Action
+from core.change_feed import STAMP, wake_readers
+from core.database import make_engine
+from core.datasets import DEFAULT_DATASET, Dataset, load_datasets
+from core.models import TextStatus
+from core.settings import DatasetsFileSettings, read_settings
+from core.web.problems import Problem
+
+app = typer.Typer(help="Texts with a known answer: add, list, remove.", no_args_is_help=True)
+
+_CHUNK_ROWS = 500
+
+# In order of id, as whoever derives labels locks them.
+_LOCK = text("""
+select id, gold_label, status from texts where dataset = :dataset and id = any(:ids) order by id for no key update
+""")
+
+# -> pending. Received about when another text was, so that the time does not tell what it is.
+_INSERT = text("""
+insert into texts (id, dataset, text, claimed_label, score, source, external_id, gold_label, received_at)
+values (:id, :dataset, :text, :claimed_label, :score, :source, :external_id, :label, coalesce((
+    select received_at - random() * interval '1 minute' from texts
+    where id >= (select gen_random_uuid()) and dataset = :dataset and gold_label is null order by id limit 1
+), now()))
+on conflict (id) do nothing
+""")
+
+_SET = text("""
+update texts set gold_label = new.label
+from unnest(cast(:ids as uuid[]), cast(:labels as text[])) as new (id, label) where texts.id = new.id
+""")
+
+_RESTAMP = text(f"update labels set changed_xid = {STAMP} where text_id = any(:ids)")  # noqa: S608 - a constant
+
+_SUMMARY = text("""
+select dataset, count(*) as texts, count(*) filter (where status = 'uploaded') as shown,
+    count(*) filter (where answers > 0) as answered, sum(answers) as answers, sum(right_answers) as right_answers
+from texts cross join lateral (
+    select count(*) as answers, count(*) filter (where value = gold_label) as right_answers from annotations
+    where text_id = texts.id and annotations.status = 'submitted' and withdrawn_at is null
+) as counted
+where gold_label is not null and (cast(:dataset as text) is null or dataset = :dataset)
+group by dataset order by dataset
+""")
+
+_TEXTS = text("""
+select id, dataset, status, gold_label, text from texts
+where gold_label is not null and (cast(:dataset as text) is null or dataset = :dataset)
+order by dataset, sequence limit :limit
+""")
+
+_REMOVE = text("update texts set gold_label = null where id = any(:ids) and gold_label is not null returning id")
+
+
+def _engine() -> Engine:
+    return make_engine(addresses.database(), "annotate gold")
+
+
+@app.command()
+def add(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV, NDJSON, Parquet, .xlsx …")],
+    dataset: Annotated[str, typer.Option(help="The dataset of these texts.")] = DEFAULT_DATASET,
+) -> None:
+    """Make texts gold: fields text (or id, of a stored one), label, and source, external_id, claimed_label, score.
+
+    Texts that are not stored yet are. Exit code 1: some rows were rejected; the others count.
+    """
+    definition = load_datasets(read_settings(DatasetsFileSettings).datasets_file).get(dataset)
+    if definition is None:
+        fail(f"DATASETS_FILE defines no dataset {dataset}.")
+    try:
+        rows, rejects = read_gold(file, definition.labels)
+    except (OSError, Problem) as error:
+        fail(f"{file} cannot be read: {error}")
+    engine = _engine()
+    lines = sorted(rows)
+    for first in range(0, len(lines), _CHUNK_ROWS):
+        chunk = {line: rows[line] for line in lines[first : first + _CHUNK_ROWS]}
+        with engine.begin() as connection:
+            refused = _store(connection, dataset, definition, chunk)
+            stored = chunk.keys() - {line for line, _ in refused}
+            ids = [chunk[line].text_id(dataset) for line in stored]
+            note(connection, Action.GOLD_ADDED, ids, dataset=dataset)
+        rejects += refused
+    out.print(f"{len(rows.keys() - {line for line, _ in rejects}):,} texts are gold.")
+    if rejects:
+        fail("\n".join(f"row {line}: {printable(reason)}" for line, reason in sorted(rejects)))
+
+
+def _store(connection: Connection, dataset: str, definition: Dataset, rows: Mapping[int, GoldRow]) -> Rejects:
+    """Store rows by line; return those that cannot be."""
+    ids = {line: row.text_id(dataset) for line, row in rows.items()}
+    held, forgotten = _lock(connection, dataset, ids.values())
+    missing = {line: row for line, row in rows.items() if ids[line] not in held | forgotten}
+    rejects = [(line, reason) for line, row in missing.items() if (reason := _why_not_new(row, definition))]
+    rejects += [(line, "was forgotten on request") for line in rows if ids[line] in forgotten]
+    refused = {line for line, _ in rejects}
+    new = [
+        row.model_dump() | {"id": ids[line], "dataset": dataset}
+        for line, row in missing.items()
+        if line not in refused
+    ]
+    if new:
+        connection.execute(_INSERT, sorted(new, key=lambda values: values["id"]))
+    _set(connection, {ids[line]: row.label for line, row in rows.items() if line not in refused}, held)
+    return rejects
+
+
+def _lock(connection: Connection, dataset: str, ids: Any) -> tuple[dict[UUID, str | None], dict[UUID, None]]:
+    """Return the known answers of the texts that are stored; and the texts that are forgotten."""
+    rows = connection.execute(_LOCK, {"dataset": dataset, "ids": list(ids)}).all()
+    forgotten = {row.id: None for row in rows if row.status == TextStatus.FORGOTTEN}
+    return {row.id: row.gold_label for row in rows if row.id not in forgotten}, forgotten
+
+
+def _why_not_new(row: GoldRow, definition: Dataset) -> str | None:
+    if row.text is None:
+        return "there is no text with this id in the dataset"
+    if definition.enriches or definition.near_duplicates != "off":
+        return "is not stored, and this dataset changes texts at intake: send it to the API first, or name its id"
+    return None
+
+
+def _set(connection: Connection, labels: Mapping[UUID, str], held: Mapping[UUID, str | None]) -> None:
+    changed = [id_ for id_, label in labels.items() if held.get(id_) != label]
+    connection.execute(_SET, {"ids": changed, "labels": [labels[id_] for id_ in changed]})
+    _tell(connection, changed)
+
+
+def _tell(connection: Connection, ids: Sequence[UUID]) -> None:
+    """Put the texts' labels into the change feed again."""
+    if connection.execute(_RESTAMP, {"ids": list(ids)}).rowcount:
+        wake_readers(connection)
+
+
+@app.command("list")
+def list_gold(
+    dataset: Annotated[str | None, typer.Option(help="Texts of this dataset only.")] = None,
+    texts: Annotated[bool, typer.Option("--texts", help="The texts themselves, with their ids.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Texts at most.")] = 50,
+) -> None:
+    """Show how many gold texts there are, are before annotators, have answers, and how many answers are right."""
+    with _engine().connect() as connection:
+        out.print(_texts(connection, dataset, limit) if texts else _summary(connection, dataset))
+
+
+def _summary(connection: Connection, dataset: str | None) -> Table:
+    table = Table("dataset", "texts", "shown", "answered", "answers", "right")
+    for row in connection.execute(_SUMMARY, {"dataset": dataset}):
+        right = f"{row.right_answers / row.answers:.1%}" if row.answers else "-"
+        table.add_row(row.dataset, *(f"{n:,}" for n in (row.texts, row.shown, row.answered, row.answers)), right)
+    return table
+
+
+def _texts(connection: Connection, dataset: str | None, limit: int) -> Table:
+    table = Table("id", "dataset", "status", "label", "text")
+    for row in connection.execute(_TEXTS, {"dataset": dataset, "limit": limit}):
+        table.add_row(str(row.id), row.dataset, row.status, row.gold_label, plain(row.text, SHORT_CHARACTERS))
+    return table
+
+
+@app.command()
+def remove(
+    ids: Annotated[list[UUID], typer.Argument(metavar="ID...", help="As `gold list --texts` shows them.")],
+) -> None:
+    """Make gold texts ordinary ones. Exit code 1: some that were named are not gold."""
+    with _engine().begin() as connection:
+        removed = {row.id for row in connection.execute(_REMOVE, {"ids": ids})}
+        _tell(connection, list(removed))
+        note(connection, Action.GOLD_REMOVED, removed)
+    out.print(f"{len(removed):,} texts are not gold any more.")
+    if others := [id_ for id_ in ids if id_ not in removed]:
+        fail("\n".join(f"There is no gold text {id_}." for id_ in others))

@@ -1,0 +1,1 @@
+"""Texts in, labelled texts out, and uploads to Argilla."""

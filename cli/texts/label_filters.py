@@ -1,0 +1,20 @@
+"""Options that choose labelled texts, as `GET /texts` has them."""
+
+from typing import Annotated
+
+import typer
+
+Dataset = Annotated[str | None, typer.Option(help="Dataset; else the default one.")]
+Label = Annotated[list[str] | None, typer.Option(help="Only this label; may be repeated.")]
+Source = Annotated[str | None, typer.Option(help="Only texts from this source.")]
+Language = Annotated[str | None, typer.Option(help="Only texts in this language.")]
+Status = Annotated[str | None, typer.Option(help="labelled or disputed.")]
+Complete = Annotated[
+    bool | None, typer.Option("--complete/--incomplete", help="Only texts with, or without, all wanted answers.")
+]
+Annotator = Annotated[str | None, typer.Option(help="Only texts that this annotator answered.")]
+MinAgreement = Annotated[float | None, typer.Option(help="Least agreement, 0 to 1.")]
+MinAnnotations = Annotated[int | None, typer.Option(help="Least number of annotations.")]
+LabelledAfter = Annotated[str | None, typer.Option(help="Only labels later than this; RFC 3339.")]
+LabelledBefore = Annotated[str | None, typer.Option(help="Only labels earlier than this.")]
+Search = Annotated[str | None, typer.Option(help="Only texts that hold this.")]

@@ -1,0 +1,34 @@
+"""The tables, by concept. Import them from here: then all of them are known to SQLAlchemy."""
+
+from core.models.administration import ApiKey, AuditEntry, ForgetRequest
+from core.models.base import Base, Xid8
+from core.models.datasets import Alert, Dataset, Webhook
+from core.models.imports import Import, ImportChunk, ImportReject, ImportState
+from core.models.labels import REREADS_CHANNEL, Annotation, AnnotationStatus, Decider, Label, LabelStatus, Reread
+from core.models.texts import NearDuplicate, NearDuplicateBand, Text, TextStatus
+
+__all__ = [
+    "REREADS_CHANNEL",
+    "Alert",
+    "Annotation",
+    "AnnotationStatus",
+    "ApiKey",
+    "AuditEntry",
+    "Base",
+    "Dataset",
+    "Decider",
+    "ForgetRequest",
+    "Import",
+    "ImportChunk",
+    "ImportReject",
+    "ImportState",
+    "Label",
+    "LabelStatus",
+    "NearDuplicate",
+    "NearDuplicateBand",
+    "Reread",
+    "Text",
+    "TextStatus",
+    "Webhook",
+    "Xid8",
+]

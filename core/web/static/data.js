@@ -1,0 +1,47 @@
+// Data of a view: loaded when its address changes or the labels do, kept on screen meanwhile.
+import { useEffect, useRef, useState } from "./html.js";
+import { get } from "./api.js";
+
+/**
+ * Load JSON, again whenever `path`, `parameters` or `tick` changes.
+ *
+ * Returns {data, error, loading, stale}: `data` stays what it was while newer data is loaded; `stale` says that it
+ * belongs to other parameters. A null `path` loads nothing.
+ */
+export function useData(path, parameters = {}, tick = 0, options = {}) {
+  const asked = path === null ? null : JSON.stringify([path, parameters, options.base || ""]);
+  const [state, set] = useState({ asked: null, data: null, error: null, loading: path !== null });
+  const latest = useRef(state);
+  latest.current = state;
+  useEffect(() => {
+    if (asked === null) return undefined;
+    const stop = new AbortController();
+    set({ ...latest.current, loading: true });
+    const timer = setTimeout(async () => {
+      try {
+        const data = await get(path, parameters, { ...options, signal: stop.signal });
+        set({ asked, data, error: null, loading: false });
+      } catch (error) {
+        if (stop.signal.aborted) return;
+        const { data, asked: had } = latest.current;
+        set({ asked: had, data: had === asked ? data : null, error, loading: false });
+        if (error.status === 401 && !options.base) dispatchEvent(new Event("key-required"));
+      }
+    }, options.delay || 0);
+    return () => {
+      clearTimeout(timer);
+      stop.abort();
+    };
+  }, [asked, tick]);
+  return { ...state, stale: state.asked !== asked };
+}
+
+/** Return a value that follows another one after a pause in its changes, in milliseconds. */
+export function useDebounced(value, pause) {
+  const [settled, set] = useState(value);
+  useEffect(() => {
+    const timer = setTimeout(() => set(value), pause);
+    return () => clearTimeout(timer);
+  }, [value, pause]);
+  return settled;
+}

@@ -1,0 +1,159 @@
+"""`label_map`: which of their labels is which of ours.
+
+`Toxic:toxic,Not Toxic:non_toxic`; a backslash makes the next character an ordinary one (`Rude\\, mean:toxic`).
+Numbers and truth values are written as in JSON (`1:toxic`, `true:toxic`). A comparison maps numbers
+(`>=0.5:toxic,<0.5:non_toxic`); the first that holds decides, if no entry names the value itself.
+"""
+
+import operator
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+from core.datasets import DEFAULT_DATASET, Datasets
+from core.tables.cells import as_word
+from core.tables.rows import RowRefused
+from core.web.openapi import BLANK
+from core.web.problems import FieldError, InvalidFields
+
+_ANY = r"(?:[^,\\]|\\[\s\S])"
+_THEIRS = rf"{_ANY}*(?:[^,\\{BLANK}]|\\[\s\S]){_ANY}*"
+_OURS = rf"(?:[^,:\\]|\\[\s\S])*(?:[^,:\\{BLANK}]|\\[\s\S])(?:[^,:\\]|\\[\s\S])*"
+_ENTRY = f"{_THEIRS}:{_OURS}"
+_BLANKS = f"[{BLANK}]*"
+# For the documentation: what `parse_label_map` takes.
+LABEL_MAP = f"^(?:{_ENTRY}|{_BLANKS})(?:,(?:{_ENTRY}|{_BLANKS}))*$"
+
+_SPLIT_ENTRIES = re.compile(r"((?:[^,\\]|\\.)*)(?:,|$)", re.DOTALL)
+_SPLIT_ENTRY = re.compile(r"((?:[^\\]|\\.)*):((?:[^:\\]|\\.)*)", re.DOTALL)
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_COMPARISON = re.compile(r"(>=|<=|>|<)\s*(-?[0-9]+(?:\.[0-9]*)?|-?\.[0-9]+)")
+_COMPARE: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+_INTEGRAL = re.compile(r"(-?[0-9]+)\.0*")
+
+
+def split_names(parameter: str) -> list[str]:
+    """Read `a,b`; a backslash makes the next character an ordinary one."""
+    return [_unescape(name) for name in _SPLIT_ENTRIES.findall(parameter) if name.strip()]
+
+
+def parse_label_map(parameter: str | None) -> dict[str, str]:
+    """Read `Toxic:toxic,Not Toxic:non_toxic`.
+
+    Raises:
+        InvalidFields: an entry has no colon, or nothing on one side of it; or nothing follows a backslash.
+    """
+    pairs = {}
+    if _ESCAPED.sub("", parameter or "").endswith("\\"):
+        raise _refused(
+            "malformed", "must not end with a backslash, which makes the next character an ordinary one"
+        )
+    for entry in _SPLIT_ENTRIES.findall(parameter or ""):
+        if not entry.strip():
+            continue
+        found = _SPLIT_ENTRY.fullmatch(entry)
+        if found is None or not found[1].strip() or not found[2].strip():
+            raise _refused("malformed", "must look like THEIRS:OURS,THEIRS:OURS")
+        pairs[_unescape(found[1])] = _unescape(found[2])
+    return pairs
+
+
+def _unescape(words: str) -> str:
+    return _ESCAPED.sub(r"\1", words.strip())
+
+
+def _refused(code: str, detail: str) -> InvalidFields:
+    return InvalidFields([FieldError(code, detail, parameter="label_map")])
+
+
+def check_targets(pairs: dict[str, str], datasets: Datasets, dataset: str | None) -> None:
+    """Check that a map leads to labels of the dataset, or, without one, of any dataset.
+
+    Raises:
+        InvalidFields: it does not.
+    """
+    names = [dataset] if dataset else sorted(datasets, key=lambda name: name != DEFAULT_DATASET)
+    labels = dict.fromkeys(label for name in names for label in datasets[name].labels)
+    if wrong := [ours for ours in pairs.values() if ours not in labels]:
+        raise _refused("unknown_label", f'"{wrong[0][:100]}" is not one of {", ".join(labels)}')
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """Numbers on one side of a limit."""
+
+    compare: Callable[[float, float], bool]
+    limit: float
+    label: str
+
+
+class LabelMap:
+    """Maps labels as they are in a body."""
+
+    def __init__(self, pairs: dict[str, str]) -> None:
+        self._pairs = pairs
+        self._plain = {_canonical(theirs): ours for theirs, ours in pairs.items()}
+        found = ((_COMPARISON.fullmatch(theirs), ours) for theirs, ours in pairs.items())
+        self._comparisons = [Threshold(_COMPARE[m[1]], float(m[2]), ours) for m, ours in found if m]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether labels stay as they are."""
+        return not self._pairs
+
+    def find(self, value: Any) -> str | None:
+        """Return our label for theirs, or theirs where the map says nothing about it; None for none.
+
+        Raises:
+            RowRefused: it is neither text nor a number.
+        """
+        if not isinstance(value, str):
+            if self._comparisons and isinstance(value, float) and value == value:
+                return self._pairs.get(repr(value)) or self._compare(repr(value))
+            value = as_word(value, "label")
+        if not value or not (word := value.strip()):
+            return None
+        return self._pairs.get(word) or self._plain.get(_canonical(word)) or self._compare(word)
+
+    def _compare(self, word: str) -> str:
+        if self._comparisons:
+            try:
+                number = float(word.replace(",", "."))
+            except ValueError:
+                return word
+            return next((c.label for c in self._comparisons if c.compare(number, c.limit)), word)
+        return word
+
+
+def _canonical(word: str) -> str:
+    """Return `1` for `1.0`, and `true` for `True`: programs differ in how they write these."""
+    if found := _INTEGRAL.fullmatch(word):
+        return found[1]
+    return word.lower() if word.lower() in {"true", "false"} else word
+
+
+def require_label(label: str, labels: Collection[str], *, quote: bool) -> None:
+    """Check a label after it was mapped. `quote`: say in the refusal what it is.
+
+    Raises:
+        RowRefused: it is none of the dataset's labels.
+    """
+    if label in labels:
+        return
+    known = ", ".join(labels)
+    if not quote or len(label) > _QUOTED_CHARACTERS:
+        raise RowRefused("unknown_label", f"the label is not one of {known}; map it with label_map=THEIRS:OURS")
+    escaped = re.sub(r"([\\,:])", r"\\\1", label)
+    raise RowRefused(
+        "unknown_label",
+        f'label "{label}" is not one of {known}; map it with label_map={escaped}:{next(iter(labels))}',
+    )
+
+
+_QUOTED_CHARACTERS = 50

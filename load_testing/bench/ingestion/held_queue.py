@@ -1,0 +1,108 @@
+"""The upload queue while a transaction holds an old snapshot: its dead rows cannot be removed.
+
+A REPEATABLE READ transaction (a backup, a report) stays open while texts arrive and are claimed. Each claim then
+passes the index entries of rows that were claimed before. A second Postgres has the same load without such a
+transaction; both take turns batch by batch, so that the machine's noise meets both.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+import psycopg
+from pydantic import SecretStr
+from rich.table import Table
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from core.database import make_async_engine
+from core.datasets import DEFAULT_DATASET
+from core.migrate import migrate
+from core.settings import DatabaseSettings
+from local_stack.testing import running_stack
+from uploader import repository
+from uploader.push.claiming import QueueStart, claim_texts
+
+_PARTS = 3  # of the time, each a line of the table
+_BATCH_TEXTS = 250
+_BATCH_BYTES = 4_194_304
+_BACKLOG_TEXTS = 20_000
+_LEASE_SECONDS = 120
+_GOAL = 0.7
+
+_ARRIVE = text("""
+insert into texts (id, dataset, text, source)
+select gen_random_uuid(), :dataset, 'text ' || n, 'held-queue' from generate_series(1, :count) as n
+""")
+
+
+@dataclass
+class _Queue:
+    """One database's queue, and how long its claims took."""
+
+    engine: AsyncEngine
+    start: QueueStart = field(default_factory=QueueStart)
+    seconds: float = 0
+    claimed: int = 0
+    stale_at: float = 0
+
+    async def arrive(self, count: int) -> None:
+        """Insert texts."""
+        async with self.engine.begin() as connection:
+            await connection.execute(_ARRIVE, {"dataset": DEFAULT_DATASET, "count": count})
+
+    async def claim(self) -> None:
+        """Claim and finish a batch as the uploader does, without Argilla."""
+        began_at = time.monotonic()
+        claim = uuid4()
+        async with self.engine.begin() as connection:
+            if began_at >= self.stale_at:
+                self.stale_at = began_at + 1
+                await repository.return_stale_claims(connection, DEFAULT_DATASET)
+            texts = await claim_texts(
+                connection,
+                DEFAULT_DATASET,
+                claim,
+                count=_BATCH_TEXTS,
+                bytes_=_BATCH_BYTES,
+                lease_seconds=_LEASE_SECONDS,
+                start=self.start,
+            )
+        async with self.engine.begin() as connection:
+            self.claimed += await repository.mark_uploaded(connection, claim, [text.id for text in texts])
+        self.seconds += time.monotonic() - began_at
+
+
+def measure(database_url: str, seconds: float) -> Table:
+    """Claim for so many seconds in both."""
+    columns = ("texts claimed", "quiet, texts/s", "held, texts/s", "held / quiet")
+    table = Table(*columns, title="Queue under a held transaction")
+    with running_stack({"postgres"}) as peer, psycopg.connect(database_url) as holding:
+        migrate(DatabaseSettings(url=SecretStr(peer.database_url)))
+        holding.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        holding.execute("select count(*) from texts where false")
+        asyncio.run(_measure(table, peer.database_url, database_url, seconds))
+    table.caption = f"Lines are thirds of {seconds:.0f} s. Goal: at least {_GOAL} in the last."
+    return table
+
+
+async def _measure(table: Table, quiet_url: str, held_url: str, seconds: float) -> None:
+    quiet, held = (
+        _Queue(make_async_engine(DatabaseSettings(url=SecretStr(url)), "bench held queue"))
+        for url in (quiet_url, held_url)
+    )
+    for queue in (quiet, held):
+        await queue.arrive(_BACKLOG_TEXTS)
+    for _ in range(_PARTS):
+        for queue in (quiet, held):
+            queue.seconds, queue.claimed = 0, 0
+        until = time.monotonic() + seconds / _PARTS
+        while time.monotonic() < until:
+            for queue in (quiet, held):
+                await queue.arrive(_BATCH_TEXTS)
+                await queue.claim()
+        rates = [queue.claimed / queue.seconds for queue in (quiet, held)]
+        table.add_row(f"{held.claimed:,}", f"{rates[0]:,.0f}", f"{rates[1]:,.0f}", f"{rates[1] / rates[0]:.2f}")
+    for queue in (quiet, held):
+        await queue.engine.dispose()

@@ -1,0 +1,1 @@
+"""Summaries, verdicts, plots and the report of a load test."""

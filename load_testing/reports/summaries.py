@@ -1,0 +1,107 @@
+"""Reads the requests that a run recorded, and sums them up by kind, by number of users and by second."""
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from load_testing.reports.percentiles import percentiles
+from load_testing.users.answers import REFUSED
+
+
+class Request(NamedTuple):
+    """One request; `at_s` is when it was sent, or to be sent in the open model, in seconds after the start."""
+
+    at_s: float
+    method: str
+    name: str
+    latency_ms: float
+    late_ms: float
+    users: int
+    failure: str
+
+
+def read_requests(folder: Path) -> list[Request]:
+    """Return the requests of the run that was recorded in this folder."""
+    with (folder / "requests.csv").open(newline="") as file:
+        rows = csv.reader(file)
+        next(rows)
+        return [
+            Request(float(at), method, name, float(latency), float(late), int(users), failure)
+            for at, method, name, latency, late, users, failure in rows
+        ]
+
+
+_LEVELS = 10
+
+Row = dict[str, Any]
+
+
+def by_name(requests: Sequence[Request]) -> list[Row]:
+    """Return a row for each kind of request, for each API, and for all."""
+    groups: dict[str, list[Request]] = defaultdict(list)
+    for request in requests:
+        groups["all"].append(request)
+        groups[f"{request.name.partition(':')[0]}: all"].append(request)
+        groups[f"{request.name} ({request.method})"].append(request)
+    seconds = _duration(requests)
+    return [{"name": name, **_row(group, seconds)} for name, group in sorted(groups.items())]
+
+
+def by_users(requests: Sequence[Request]) -> list[Row]:
+    """Return a row for each number of users that there was; ten at most, then of classes of numbers."""
+    in_second = _users_by_second(requests)
+    most = max(in_second.values(), default=1)
+    width = -(-most // _LEVELS)
+
+    def level(second: int) -> int:
+        return -(-in_second[second] // width) * width
+
+    groups: dict[int, list[Request]] = defaultdict(list)
+    seconds: dict[int, int] = defaultdict(int)
+    for second in in_second:
+        seconds[level(second)] += 1
+    for request in requests:
+        groups[level(int(request.at_s))].append(request)
+    return [{"users": users, **_row(group, seconds[users])} for users, group in sorted(groups.items())]
+
+
+def by_second(requests: Iterable[Request]) -> list[Row]:
+    """Return a row for each second in which a request was sent."""
+    groups: dict[int, list[Request]] = defaultdict(list)
+    for request in requests:
+        groups[int(request.at_s)].append(request)
+    return [
+        {"second": second, "users": max(r.users for r in group), **_row(group, 1)}
+        for second, group in sorted(groups.items())
+    ]
+
+
+def without_refused(requests: Iterable[Request]) -> list[Request]:
+    """Leave out the requests that were asked to come again: how fast they were sent away is no latency."""
+    return [request for request in requests if not request.failure.startswith(REFUSED)]
+
+
+def _row(group: Sequence[Request], seconds: float) -> Row:
+    served = without_refused(group)
+    return {
+        "requests": len(group),
+        "refused": len(group) - len(served),
+        "failures": sum(bool(request.failure) for request in served),
+        "per_second": round(len(group) / seconds, 2),
+        **{f"{name}_ms": value for name, value in percentiles([r.latency_ms for r in served]).items()},
+    }
+
+
+def _users_by_second(requests: Iterable[Request]) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for request in requests:
+        second = int(request.at_s)
+        found[second] = max(found.get(second, 1), request.users)
+    return found
+
+
+def _duration(requests: Sequence[Request]) -> float:
+    """Return the seconds from the start to the last request."""
+    return max(max((request.at_s for request in requests), default=0.0), 0.001)

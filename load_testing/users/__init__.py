@@ -1,0 +1,1 @@
+"""The users of both APIs: what they send, how answers are checked, and what a run records."""

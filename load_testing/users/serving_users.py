@@ -1,0 +1,173 @@
+"""Those who read labels: pages, filters, searches, single texts, statistics, exports, changes."""
+
+import os
+import random
+import re
+from urllib.parse import urlencode
+
+import orjson
+from locust import task
+from locust.env import Environment
+
+from core.datasets import DEFAULT_DATASET, load_datasets
+from load_testing.users import serving_checks
+from load_testing.users.checked_user import Check, CheckedUser
+from load_testing.users.serving_checks import Holds, Item
+
+_LIMITS = (10, 50, 100)
+_LABELS = load_datasets(None)[DEFAULT_DATASET].labels
+_WORD = re.compile(r"(?<!\S)[A-Za-z]{4,}(?!\S)")
+_CHANCE = random.Random()  # noqa: S311 - whose turn it is, no secret
+
+
+class ServingUser(CheckedUser):
+    """Reads labels from the serving API."""
+
+    host = os.environ.get("SERVING_URL") or "http://localhost:9000"
+    weight = 1
+    # The page that was read last, and where it goes on.
+    items: list[Item]
+    following = ""
+    limit = 0
+    # Up to which version changes were followed.
+    since = 0
+
+    def __init__(self, environment: Environment) -> None:
+        """Begin without having seen anything."""
+        super().__init__(environment)
+        self.items = []
+
+    @task(6)
+    def get_page(self) -> None:
+        """Read the newest labels."""
+        limit = _CHANCE.choice(_LIMITS)
+
+        def check(_: int, content: bytes) -> None:
+            answer = orjson.loads(content)
+            serving_checks.check_page(answer, limit)
+            self.items, self.following, self.limit = answer["items"], answer["next_cursor"] or "", limit
+
+        self.ask("GET", f"/texts?limit={limit}", "serving: newest page", check, objective="get")
+
+    @task(4)
+    def get_next_page(self) -> None:
+        """Go on where the page before ended."""
+        if not self.following:
+            self.get_page()
+            return
+        limit, before = self.limit, {item["id"] for item in self.items}
+
+        def check(_: int, content: bytes) -> None:
+            answer = orjson.loads(content)
+            serving_checks.check_next_page(answer, limit, before)
+            self.items, self.following = answer["items"], answer["next_cursor"] or ""
+
+        path = f"/texts?{urlencode({'limit': limit, 'cursor': self.following})}"
+        self.ask("GET", path, "serving: next page", check, objective="get")
+
+    @task(2)
+    def get_label(self) -> None:
+        """Read one label's texts."""
+        label = _CHANCE.choice(_LABELS)
+        self._filter({"label": label}, "serving: by label", lambda item: item["label"] == label)
+
+    @task(1)
+    def get_label_list(self) -> None:
+        """Read one label's own list."""
+        label = _CHANCE.choice(_LABELS)
+        check = _page_check(_LIMITS[-1], lambda item: item["label"] == label)
+        self.ask("GET", f"/{label}_texts", "serving: a label's list", check, objective="get")
+
+    @task(1)
+    def get_agreed(self) -> None:
+        """Read what annotators agree on."""
+        least = round(_CHANCE.uniform(0.5, 1), 2)
+        filters = {"min_agreement": least, "status": "labelled"}
+        self._filter(
+            filters,
+            "serving: by agreement",
+            lambda item: bool(item["agreement"] >= least and item["status"] == "labelled"),
+        )
+
+    @task(1)
+    def get_source(self) -> None:
+        """Read one source's texts."""
+        sources = [item["source"] for item in self.items if item["source"]]
+        source = _CHANCE.choice(sources) if sources else "forum"
+        self._filter({"source": source}, "serving: by source", lambda item: item["source"] == source)
+
+    @task(2)
+    def search(self) -> None:
+        """Search for a word of a text that was seen."""
+        words = _WORD.findall(_CHANCE.choice(self.items)["text"]) if self.items else []
+        word = _CHANCE.choice(words) if words else "thanks"
+        limit = _LIMITS[0]
+        path = f"/texts?{urlencode({'q': word, 'match': 'words', 'limit': limit})}"
+        self.ask(
+            "GET",
+            path,
+            "serving: search",
+            lambda _, content: serving_checks.check_found(orjson.loads(content), limit, word),
+            objective="get",
+        )
+
+    @task(3)
+    def get_text(self) -> None:
+        """Read one text with its annotations."""
+        if not self.items:
+            self.get_page()
+            return
+        id_ = _CHANCE.choice(self.items)["id"]
+        self.ask(
+            "GET",
+            f"/texts/{id_}",
+            "serving: one text",
+            lambda _, content: serving_checks.check_text(orjson.loads(content), id_),
+            objective="get",
+        )
+
+    @task(1)
+    def get_stats(self) -> None:
+        """Read the totals."""
+        self.ask(
+            "GET",
+            "/stats",
+            "serving: stats",
+            lambda _, content: serving_checks.check_stats(orjson.loads(content)),
+            objective="get",
+        )
+
+    @task(1)
+    def export(self) -> None:
+        """Export what was labelled with one label since a page that was seen."""
+        label = _CHANCE.choice(_LABELS)
+        parameters = {"label": label}
+        if self.items:
+            parameters["labelled_after"] = self.items[-1]["labelled_at"]
+        self.ask(
+            "GET",
+            f"/export.ndjson?{urlencode(parameters)}",
+            "serving: export",
+            lambda _, content: serving_checks.check_export(content, label),
+        )
+
+    @task(1)
+    def get_changes(self) -> None:
+        """Follow the changes of labels."""
+        since = self.since
+
+        def check(_: int, content: bytes) -> None:
+            answer = orjson.loads(content)
+            serving_checks.check_changes(answer, since)
+            self.since = answer["next"]
+
+        self.ask("GET", f"/changes?since={since}&limit=100", "serving: changes", check, objective="get")
+
+    def _filter(self, filters: dict[str, object], name: str, holds: Holds) -> None:
+        limit = _CHANCE.choice(_LIMITS)
+        path = f"/texts?{urlencode({**filters, 'limit': limit})}"
+        self.ask("GET", path, name, _page_check(limit, holds), objective="get")
+
+
+def _page_check(limit: int, holds: Holds) -> Check:
+    return lambda _, content: serving_checks.check_page(orjson.loads(content), limit, holds)

@@ -1,0 +1,153 @@
+"""DATA_DIR: private files, credentials, free disk space, and deletion."""
+
+import errno
+import json
+import os
+import secrets
+import shutil
+import stat
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from local_stack import StackError
+
+
+def close_directory(directory: Path) -> None:
+    """Let only the owner into `directory`: that also protects files with open modes that an older version left.
+
+    Raises:
+        StackError: it belongs to another user, or is a directory that all users share, like `/tmp`.
+    """
+    status = directory.stat()
+    if status.st_mode & stat.S_ISVTX:
+        raise StackError(f"{directory} is shared by all users of this machine. Set DATA_DIR to a directory in it.")
+    try:
+        directory.chmod(0o700)
+    except PermissionError as error:
+        raise StackError(
+            f"{directory} belongs to another user (uid {status.st_uid}), who could read all data. "
+            "Set DATA_DIR to a directory of your own."
+        ) from error
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace `path` with `text`, mode 0600, in one step."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_private_json(path: Path, content: Mapping[str, object]) -> None:
+    """Replace `path` with `content` as JSON, mode 0600, in one step."""
+    write_private(path, json.dumps(content, indent=2) + "\n")
+
+
+def _generate() -> str:
+    return secrets.token_urlsafe(24)
+
+
+class Credentials(BaseModel):
+    """Every secret of one stack; letters, digits, `-` and `_` only, so they fit into a URL as they are."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    postgres_admin_password: str = Field(default_factory=_generate, min_length=16, repr=False)
+    platform_password: str = Field(default_factory=_generate, min_length=16, repr=False)
+    argilla_database_password: str = Field(default_factory=_generate, min_length=16, repr=False)
+    redis_password: str = Field(default_factory=_generate, min_length=16, repr=False)
+    opensearch_password: str = Field(default_factory=_generate, min_length=16, repr=False)
+    argilla_username: str = "owner"
+    argilla_password: str = Field(default_factory=_generate, min_length=16, repr=False)
+    argilla_api_key: str = Field(default_factory=_generate, min_length=16, repr=False)
+    argilla_session_key: str = Field(default_factory=_generate, min_length=16, repr=False)
+
+
+def load_or_create_credentials(data_dir: Path) -> Credentials:
+    """Return the credentials of `data_dir`, generated at the first call.
+
+    Raises:
+        StackError: the file is damaged, or gone while the data that it opens is still there.
+    """
+    path = data_dir / "credentials.json"
+    try:
+        credentials = Credentials.model_validate_json(path.read_text())
+    except FileNotFoundError as error:
+        if (data_dir / "postgres").exists():
+            raise StackError(
+                f"{path} is gone, but {data_dir / 'postgres'} needs its passwords. "
+                "Put the file back, or delete the data with `make clean`."
+            ) from error
+        credentials = Credentials()
+    except ValidationError as error:
+        raise StackError(f"{path} is damaged ({error}). Put it back from a copy, or `make clean`.") from error
+    if credentials.model_fields_set != Credentials.model_fields.keys():
+        # Also when an older version, with fewer secrets, has written the file.
+        write_private(path, credentials.model_dump_json(indent=2) + "\n")
+    return credentials
+
+
+def check_free_disk(directory: Path, needed_mb: int, setting: str) -> None:
+    """Check that `directory` (which exists) has room.
+
+    Raises:
+        StackError: less than `needed_mb` MiB are free; `setting` is what the person can change.
+    """
+    free_mb = shutil.disk_usage(directory).free // 2**20
+    if free_mb < needed_mb:
+        raise StackError(
+            f"The disk of {directory} is nearly full: {free_mb} MiB are free, {needed_mb} MiB are needed. "
+            f"Free some space, or set {setting} to a directory on another disk."
+        )
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether a write failed because a disk or a quota is full."""
+    return error.errno in {errno.ENOSPC, errno.EDQUOT}
+
+
+# What a stack makes first; a directory without any of them was not made by one.
+_MARKS = ("stack.lock", "credentials.json", "stack.json")
+
+
+def delete_data_dir(data_dir: Path) -> bool:
+    """Delete `data_dir`; False if there is none.
+
+    Raises:
+        StackError: it is no data directory of a stack, or holds more than that.
+    """
+    data_dir = data_dir.resolve()
+    if not data_dir.exists():
+        return False
+    check_is_data_dir(data_dir)
+    shutil.rmtree(data_dir)
+    return True
+
+
+def check_is_data_dir(data_dir: Path) -> None:
+    """Check that a directory holds the data of a stack, and nothing precious.
+
+    Raises:
+        StackError: it doesn't.
+    """
+    if not data_dir.is_dir():
+        raise StackError(f"DATA_DIR={data_dir} is not a directory; nothing was deleted.")
+    here = Path.cwd().resolve()
+    for precious in (Path.home().resolve(), here, Path(__file__).resolve().parent):
+        if precious.is_relative_to(data_dir):
+            raise StackError(f"DATA_DIR={data_dir} holds {precious}; nothing was deleted.")
+    contents = {path.name for path in data_dir.iterdir()}
+    if contents and contents.isdisjoint(_MARKS):
+        raise StackError(
+            f"DATA_DIR={data_dir} does not look like the data of a stack (none of {', '.join(_MARKS)} is in it); "
+            "nothing was deleted."
+        )

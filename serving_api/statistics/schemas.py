@@ -1,0 +1,167 @@
+"""What the endpoints of statistics send, with the examples and refusals of the documentation."""
+
+from datetime import date, datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from core.web.openapi import Responses
+from serving_api.texts.schemas import UNCHANGED, refuses, sends, wrong_parameter
+
+_COEFFICIENT: dict[str, Any] = {"value": 0.71, "n": 1200, "low": 0.68, "high": 0.74}
+
+
+class Stats(BaseModel):
+    """Totals of a dataset."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "dataset": "toxicity",
+                    "total": 3,
+                    "complete": 2,
+                    "by_label": {"toxic": 1, "non_toxic": 1},
+                    "by_status": {"labelled": 2, "disputed": 1},
+                    "by_source": {"forum": 2},
+                    "without_source": 1,
+                    "by_day": {"2026-11-02": 3},
+                    "by_annotator": {"ada": 3, "grace": 2},
+                    "version": 91342,
+                    "replica_age_seconds": 0.412,
+                }
+            ]
+        }
+    )
+
+    dataset: str
+    total: int
+    complete: int = Field(description="Texts that have as many submitted annotations as the dataset wants.")
+    by_label: dict[str, int]
+    by_status: dict[str, int]
+    by_source: dict[str, int]
+    without_source: int = Field(description="Texts that have no source.")
+    by_day: dict[date, int] = Field(description="By the UTC day of `labelled_at`.")
+    by_annotator: dict[str, int] = Field(description="Submitted annotations.")
+    version: int
+    replica_age_seconds: float
+
+
+class Coefficient(BaseModel):
+    """A coefficient of agreement with its bootstrap 95 % interval."""
+
+    value: float | None = Field(description="Null where it is undefined: no such texts, or one label only.")
+    n: int = Field(description="Texts used: those with two or more answers.")
+    low: float | None = Field(description="Null also where there is one text only.")
+    high: float | None
+
+
+class PairCoefficient(Coefficient):
+    """Cohen's kappa of two annotators; `n` is the number of texts that both answered."""
+
+    annotators: tuple[str, str]
+
+
+class AgreementStats(BaseModel):
+    """How far annotators agree."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "dataset": "toxicity",
+                    "krippendorff_alpha": _COEFFICIENT,
+                    "fleiss_kappa": _COEFFICIENT,
+                    "observed_agreement": {"value": 0.86, "n": 1200, "low": 0.85, "high": 0.87},
+                    "cohen_kappa": [
+                        {"annotators": ["ada", "grace"], "value": 0.73, "n": 800, "low": 0.68, "high": 0.78}
+                    ],
+                    "pairs": 1,
+                    "version": 91342,
+                }
+            ]
+        }
+    )
+
+    dataset: str
+    krippendorff_alpha: Coefficient = Field(description="Nominal; a text weighs as its number of answers.")
+    fleiss_kappa: Coefficient = Field(
+        description="Generalised to unequal numbers of answers as by Gwet: each text weighs the same."
+    )
+    observed_agreement: Coefficient = Field(description="Share of agreeing pairs of answers on the same text.")
+    cohen_kappa: list[PairCoefficient] = Field(
+        description="Of each pair of annotators, up to 100 pairs; those that share the most texts, first."
+    )
+    pairs: int = Field(description="Pairs of annotators that share texts.")
+    version: int
+
+
+class Share(BaseModel):
+    """A share of `n` texts."""
+
+    value: float | None = Field(description="0 to 1; null where there are no such texts.")
+    n: int
+
+
+class AnnotatorStats(BaseModel):
+    """What one annotator did."""
+
+    annotator: str
+    answers: int = Field(description="Submitted annotations.")
+    discarded: int
+    first_at: datetime = Field(description="When the first of them was given; edits keep it.")
+    last_at: datetime
+    answers_per_hour: float | None = Field(
+        description="Pace while at work, discards included: steps from one to the next by the time they took. "
+        "A step of more than 10 minutes is a pause and does not count. Null without a step."
+    )
+    agreement_with_outcome: Share = Field(
+        description="Answers that are the text's label, of those on labelled texts that others answered, too."
+    )
+    gold_accuracy: Share = Field(description="Right answers on gold texts.")
+    confusion: dict[str, dict[str, int]] = Field(
+        description="By the text's label, how often they gave which answer; the texts of `agreement_with_outcome`."
+    )
+
+
+class AnnotatorsStats(BaseModel):
+    """What each annotator did; who answered the most, first."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "dataset": "toxicity",
+                    "annotators": [
+                        {
+                            "annotator": "ada",
+                            "answers": 900,
+                            "discarded": 4,
+                            "first_at": "2026-11-02T09:12:40.100000Z",
+                            "last_at": "2026-11-05T16:40:02.730000Z",
+                            "answers_per_hour": 240.5,
+                            "agreement_with_outcome": {"value": 0.94, "n": 850},
+                            "gold_accuracy": {"value": 0.96, "n": 50},
+                            "confusion": {
+                                "toxic": {"toxic": 370, "non_toxic": 20},
+                                "non_toxic": {"toxic": 31, "non_toxic": 429},
+                            },
+                        }
+                    ],
+                    "version": 91342,
+                }
+            ]
+        }
+    )
+
+    dataset: str
+    annotators: list[AnnotatorStats]
+    version: int
+
+
+_UNKNOWN_DATASET = wrong_parameter("dataset", "unknown_dataset", "'x' is not one of: toxicity.")
+_ONE_ANNOTATOR = wrong_parameter("annotator", "too_short", "annotator must be sent at least 2 times (got 1).")
+
+STATS: Responses = sends(has_etag=False) | refuses(_UNKNOWN_DATASET)
+AGREEMENT: Responses = sends() | UNCHANGED | refuses(_ONE_ANNOTATOR)
+ANNOTATORS: Responses = sends() | UNCHANGED | refuses(_UNKNOWN_DATASET)
