@@ -18,7 +18,7 @@ Write = Callable[[BinaryIO, pa.Schema, Batches], None]
 GROUP_ROWS = 65_536
 _GROUP_BYTES = 16 * 2**20
 
-# Columns with few values. Trying the others costs a third of the time and gains nothing.
+# Trying a dictionary for the other columns costs a third of the time and gains nothing.
 DICTIONARY = [name for name, column in COLUMNS.items() if column.origin.repeats]
 # Columns that readers filter by. Statistics of the texts themselves would cost time as well.
 COMPARED = [

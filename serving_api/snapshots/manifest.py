@@ -83,9 +83,8 @@ MOMENT = EXPORTED["labelled_at"].arrow_type
 
 def _describe(column: Column) -> DescribedColumn:
     meaning = column.meaning[:1].lower() + column.meaning[1:]
-    return DescribedColumn(
-        column.arrow_type, f"JSON object: {meaning}" if column.kind is Kind.JSON else column.meaning
-    )
+    told = f"JSON object: {meaning}" if column.kind is Kind.JSON else column.meaning
+    return DescribedColumn(column.arrow_type, told)
 
 
 COLUMNS = {name: _describe(column) for name, column in EXPORTED.items()}
