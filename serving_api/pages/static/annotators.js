@@ -53,7 +53,7 @@ export function Annotators({ annotators, labels }) {
               ${open === one.annotator &&
               html`<tr>
                 <td colspan="8">
-                  <div class="confusion">
+                  <div class="confusion" tabindex="0" role="region" aria-label=${`Table: confusion of ${one.annotator}`}>
                     <${Confusion} confusion=${one.confusion} labels=${labels} who=${one.annotator} />
                   </div>
                 </td>
