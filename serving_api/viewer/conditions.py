@@ -14,25 +14,32 @@ from typing import Any, NamedTuple
 import duckdb
 
 from serving_api.texts.query import Condition
-from serving_api.viewer.features import Column
+from serving_api.viewer.features import SplitColumn
 
 Value = str | int | float | bool | datetime
+
+
+class NotUnderstood(Exception):
+    """A condition or an order is wrong at a position, counted from 0."""
+
+    def __init__(self, position: int, detail: str) -> None:
+        super().__init__(f"At character {position + 1}: {detail}")
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """`column operator value`, or another column."""
 
-    column: Column
+    column: SplitColumn
     operator: str  # as in SQL
-    value: "Value | Column"
+    value: "Value | SplitColumn"
 
 
 @dataclass(frozen=True, slots=True)
 class Among:
     """`column IN (…)`."""
 
-    column: Column
+    column: SplitColumn
     values: tuple[Value, ...]
 
 
@@ -40,7 +47,7 @@ class Among:
 class Between:
     """`column BETWEEN low AND high`, both included."""
 
-    column: Column
+    column: SplitColumn
     low: Value
     high: Value
 
@@ -49,7 +56,7 @@ class Between:
 class Like:
     """`column LIKE pattern`, where `%` is anything and `_` is any one character; the pattern is canonical."""
 
-    column: Column
+    column: SplitColumn
     pattern: str
     any_case: bool
 
@@ -58,7 +65,7 @@ class Like:
 class IsNull:
     """`column IS NULL`."""
 
-    column: Column
+    column: SplitColumn
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +90,7 @@ Node = Comparison | Among | Between | Like | IsNull | Not | Joined
 class Ordering:
     """What rows are sorted by; null comes last unless `nulls_first`."""
 
-    column: Column
+    column: SplitColumn
     descending: bool
     nulls_first: bool
 
@@ -121,7 +128,7 @@ class Slice:
     whole: bool = True  # whether the list shows all that was asked for
 
 
-def columns_in(node: Node) -> Iterator[Column]:
+def columns_in(node: Node) -> Iterator[SplitColumn]:
     """Yield the columns that a condition looks at."""
     match node:
         case Joined(_, parts):
@@ -129,7 +136,7 @@ def columns_in(node: Node) -> Iterator[Column]:
                 yield from columns_in(part)
         case Not(part):
             yield from columns_in(part)
-        case Comparison(column, _, Column() as other):
+        case Comparison(column, _, SplitColumn() as other):
             yield from (column, other)
         case _:
             yield node.column
@@ -200,7 +207,7 @@ def condition_of(node: Node | None, names: Names) -> Condition:
         case Not(part):
             sql, values = condition_of(part, names)
             return f"not ({sql})", values
-        case Comparison(column, operator, Column() as other):
+        case Comparison(column, operator, SplitColumn() as other):
             return f"{_name(column, names)} {operator} {_name(other, names)}", []
         case Like(column, pattern, any_case):
             return like(_name(column, names), pattern, any_case)
@@ -257,5 +264,5 @@ def _direction(one: Ordering) -> str:
     return f"{'desc' if one.descending else 'asc'} nulls {'first' if one.nulls_first else 'last'}"
 
 
-def _name(column: Column, names: Names) -> str:
+def _name(column: SplitColumn, names: Names) -> str:
     return names.get(column.name, column.quoted)

@@ -9,7 +9,7 @@ import orjson
 from serving_api.columns import Kind
 from serving_api.texts.parameters import to_text
 from serving_api.viewer.conditions import NumberedRow, Slice
-from serving_api.viewer.features import Column, feature_types, features
+from serving_api.viewer.features import SplitColumn, feature_types, features
 from serving_api.viewer.parameters import LENGTH
 
 
@@ -29,7 +29,7 @@ class ConfigFacts:
 
     dataset: str
     name: str
-    columns: Sequence[Column]
+    columns: Sequence[SplitColumn]
     splits: Sequence[SplitFacts]
 
 
@@ -43,7 +43,7 @@ def splits(dataset: str, listed: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     return {"splits": found, "pending": [], "failed": []}
 
 
-def parquet(configs: Sequence[ConfigFacts], base: str, columns: Sequence[Column] | None) -> dict[str, Any]:
+def parquet(configs: Sequence[ConfigFacts], base: str, columns: Sequence[SplitColumn] | None) -> dict[str, Any]:
     """Return the body of `/parquet` for snapshots; their files are below the address `base`.
 
     `columns` are those of the config that was asked for, if one was.
@@ -137,7 +137,7 @@ _FIRST_ROWS_KEPT = 10
 _CELL_BYTES = 100
 
 
-def page(columns: Sequence[Column], found: Slice) -> bytes:
+def page(columns: Sequence[SplitColumn], found: Slice) -> bytes:
     """Return the body of `/rows`, `/search` and `/filter`."""
     body = {
         "features": features(columns),
@@ -149,7 +149,7 @@ def page(columns: Sequence[Column], found: Slice) -> bytes:
     return orjson.dumps(body)
 
 
-def first_rows(split: dict[str, str], columns: Sequence[Column], found: Slice) -> bytes:
+def first_rows(split: dict[str, str], columns: Sequence[SplitColumn], found: Slice) -> bytes:
     """Return the body of `/first-rows`, within its limits; `truncated` says whether anything is left out."""
     kept, left = _fitting([_item(columns, row) for row in found.rows])
     _cut(kept, left, columns)
@@ -171,7 +171,7 @@ def _fitting(items: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
     return kept, left
 
 
-def _cut(items: list[dict[str, Any]], left: int, columns: Sequence[Column]) -> None:
+def _cut(items: list[dict[str, Any]], left: int, columns: Sequence[SplitColumn]) -> None:
     """Shorten the long cells of the last items, as many of these as it takes."""
     texts = [column.name for column in columns if column.is_text]
     for item in reversed(items):
@@ -187,10 +187,10 @@ def _cut(items: list[dict[str, Any]], left: int, columns: Sequence[Column]) -> N
         left += before - len(orjson.dumps(item))
 
 
-def _item(columns: Sequence[Column], row: NumberedRow) -> dict[str, Any]:
+def _item(columns: Sequence[SplitColumn], row: NumberedRow) -> dict[str, Any]:
     cells = {column.name: _cell(column, value) for column, value in zip(columns, row.values, strict=True)}
     return {"row_idx": row.place, "row": cells, "truncated_cells": []}
 
 
-def _cell(column: Column, value: Any) -> Any:
+def _cell(column: SplitColumn, value: Any) -> Any:
     return to_text(value) if column.kind is Kind.MOMENT and value is not None else value

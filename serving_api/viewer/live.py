@@ -27,7 +27,7 @@ from serving_api.viewer.conditions import (
     keys_of,
     list_page,
 )
-from serving_api.viewer.features import LIVE, Column
+from serving_api.viewer.features import LIVE, SplitColumn
 from serving_api.viewer.statistics import make_statistics
 
 ORDER = ordering(Order.OLDEST)
@@ -40,7 +40,7 @@ _DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Days:
+class DayOffsets:
     """How many rows a dataset has by the day of their labels."""
 
     dataset: str
@@ -67,14 +67,14 @@ class Window:
     end: int  # rows of the dataset before `high`
 
 
-def get_days(cursor: duckdb.DuckDBPyConnection, dataset: str) -> Days:
+def get_days(cursor: duckdb.DuckDBPyConnection, dataset: str) -> DayOffsets:
     """Return how many rows the dataset has by day."""
     statement = "select day, texts from totals_by_day where dataset = ? order by day"
     counted = cursor.execute(statement, [dataset]).fetchall()
-    return Days(dataset, [day for day, _ in counted], [*accumulate(texts for _, texts in counted)])
+    return DayOffsets(dataset, [day for day, _ in counted], [*accumulate(texts for _, texts in counted)])
 
 
-def find_window(cursor: duckdb.DuckDBPyConnection, days: Days, sample: Sample, place: int) -> Window:
+def find_window(cursor: duckdb.DuckDBPyConnection, days: DayOffsets, sample: Sample, place: int) -> Window:
     """Return a window that holds the row at `place`, which must be less than the total; mostly a small one."""
     index = bisect_right(days.ends, place)
     low = datetime.combine(days.days[index], time())
@@ -118,7 +118,9 @@ def _narrow(
     return part
 
 
-def windows_of(cursor: duckdb.DuckDBPyConnection, days: Days, sample: Sample, first: int, end: int) -> Window:
+def windows_of(
+    cursor: duckdb.DuckDBPyConnection, days: DayOffsets, sample: Sample, first: int, end: int
+) -> Window:
     """Return the window of the rows from `first` to `end`, not included; there must be such rows."""
     low = find_window(cursor, days, sample, first)
     if end <= low.end:
@@ -132,7 +134,9 @@ def within_window(dataset: str, window: Window) -> Condition:
     return "dataset = ? and labelled_at >= ? and labelled_at < ?", [dataset, window.low, window.high]
 
 
-def get_places(cursor: duckdb.DuckDBPyConnection, days: Days, rows: Sequence[tuple[UUID, datetime]]) -> list[int]:
+def get_places(
+    cursor: duckdb.DuckDBPyConnection, days: DayOffsets, rows: Sequence[tuple[UUID, datetime]]
+) -> list[int]:
     """Return the place of each row, given by its id and the time of its label."""
     if not rows:
         return []
@@ -222,7 +226,7 @@ def statistics(cursor: Connection, dataset: str) -> dict[str, Any]:
     return make_statistics(cursor, LIVE, LIVE_NAMES, lambda _: nullcontext(("items", meant)))
 
 
-def _bytes_of(column: Column) -> str:
+def _bytes_of(column: SplitColumn) -> str:
     if column.is_text:
         # Where each string begins takes four bytes, and the end of the last one does.
         name = LIVE_NAMES.get(column.name, column.quoted)

@@ -18,7 +18,7 @@ from serving_api.columns import Kind
 from serving_api.texts.parameters import to_text
 from serving_api.texts.query import Condition
 from serving_api.viewer.conditions import Names
-from serving_api.viewer.features import Column
+from serving_api.viewer.features import SplitColumn
 
 # A string column counts as labels with at most 30 different values, each occurring five times on average.
 _LABELS_MAX = 30
@@ -29,14 +29,14 @@ _DECIMALS = 5
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - moments are UTC without a zone
 
 # Gives a relation that has these columns, and which of its rows are meant. It can be read once.
-Rows = Callable[[Sequence[Column]], AbstractContextManager[tuple[str, Condition]]]
+Rows = Callable[[Sequence[SplitColumn]], AbstractContextManager[tuple[str, Condition]]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
     """A column after the first aggregation: its numbers, lengths of strings, or microseconds since 1970."""
 
-    column: Column
+    column: SplitColumn
     total: int
     values: int  # that are not null
     least: float | None
@@ -75,7 +75,7 @@ class _Measured:
 
 
 def make_statistics(
-    cursor: duckdb.DuckDBPyConnection, columns: Sequence[Column], names: Names, rows: Rows
+    cursor: duckdb.DuckDBPyConnection, columns: Sequence[SplitColumn], names: Names, rows: Rows
 ) -> dict[str, Any]:
     """Return the statistics of a split's columns, as the original names them."""
     wanted = [measure for column in columns for measure in _measures(column, names)]
@@ -102,7 +102,7 @@ def _aggregate(
         return cursor.execute(statement, [*values, *more_values]).fetchall()[0]
 
 
-def _measures(column: Column, names: Names) -> list[str]:
+def _measures(column: SplitColumn, names: Names) -> list[str]:
     value = _value(column, names)
     if column.is_text:
         return [f"histogram({value})", f"approx_count_distinct({names.get(column.name, column.quoted)})"]
@@ -117,7 +117,7 @@ def _measures(column: Column, names: Names) -> list[str]:
     return [aggregate.format(value) for aggregate in aggregates]
 
 
-def _value(column: Column, names: Names) -> str:
+def _value(column: SplitColumn, names: Names) -> str:
     """Return the SQL expression that is measured for a column."""
     name = names.get(column.name, column.quoted)
     if column.is_text:
@@ -127,7 +127,9 @@ def _value(column: Column, names: Names) -> str:
     return f"epoch_us({name})::double" if column.kind is Kind.MOMENT else f"{name}::double"
 
 
-def _measured(columns: Sequence[Column], names: Names, total: int, found: Sequence[Any]) -> Iterator[_Measured]:
+def _measured(
+    columns: Sequence[SplitColumn], names: Names, total: int, found: Sequence[Any]
+) -> Iterator[_Measured]:
     start = 0
     for column in columns:
         end = start + len(_measures(column, names))
@@ -135,7 +137,7 @@ def _measured(columns: Sequence[Column], names: Names, total: int, found: Sequen
         yield _of_lengths(column, total, *parts) if column.is_text else _Measured(column, total, *parts)
 
 
-def _of_lengths(column: Column, total: int, lengths: Mapping[int, int] | None, different: int) -> _Measured:
+def _of_lengths(column: SplitColumn, total: int, lengths: Mapping[int, int] | None, different: int) -> _Measured:
     if not lengths:
         return _Measured(column, total, 0, None, None, None, None, None)
     ordered = sorted(lengths)

@@ -32,7 +32,7 @@ from serving_api.viewer.conditions import (
     list_page,
 )
 from serving_api.viewer.descriptions import ConfigFacts, SplitFacts
-from serving_api.viewer.features import Column, columns_of
+from serving_api.viewer.features import SplitColumn, columns_of
 from serving_api.viewer.refusals import no_config, no_split
 from serving_api.viewer.statistics import make_statistics
 
@@ -173,7 +173,7 @@ def _without_zone(field: pa.Field) -> pa.Field:
     return field.with_type(pa.timestamp("us")) if pa.types.is_timestamp(field.type) else field
 
 
-def _value(column: Column, scalar: pa.Scalar) -> Any:
+def _value(column: SplitColumn, scalar: pa.Scalar) -> Any:
     value = scalar.as_py()
     return value.replace(tzinfo=None) if column.kind is Kind.MOMENT and value else value
 
@@ -182,7 +182,7 @@ def _value(column: Column, scalar: pa.Scalar) -> Any:
 LIVE = "live"
 LIVE_SPLIT = "train"
 
-Footer = tuple[tuple[Column, ...], int]  # columns, and bytes before compression
+Footer = tuple[tuple[SplitColumn, ...], int]  # columns, and bytes before compression
 
 
 class StoredSnapshots:
@@ -237,7 +237,7 @@ class StoredSnapshots:
 
     def facts(self, manifest: SnapshotManifest, until: float) -> ConfigFacts:
         """Return a snapshot's counts, from its manifest and the footers of its files."""
-        columns: tuple[Column, ...] = ()
+        columns: tuple[SplitColumn, ...] = ()
         splits = []
         for name, split in manifest.splits.items():
             columns, memory = self._footer(manifest, split, until)
@@ -288,7 +288,7 @@ def statistics(cursor: Connection, split: SplitReader) -> dict[str, Any]:
     """Return the statistics of all columns."""
 
     @contextmanager
-    def rows(columns: Sequence[Column]) -> Iterator[tuple[str, Condition]]:
+    def rows(columns: Sequence[SplitColumn]) -> Iterator[tuple[str, Condition]]:
         with _streamed(cursor, split, [column.name for column in columns]) as relation:
             yield relation, ("true", [])
 
@@ -326,5 +326,8 @@ def _read(
 
 
 def _looked_at(asked: Filter) -> Iterator[str]:
-    columns: list[Column] = [*(columns_in(asked.where) if asked.where else ()), *(o.column for o in asked.orderby)]
+    columns: list[SplitColumn] = [
+        *(columns_in(asked.where) if asked.where else ()),
+        *(o.column for o in asked.orderby),
+    ]
     yield from dict.fromkeys(column.name for column in columns)

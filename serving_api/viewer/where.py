@@ -6,11 +6,10 @@
     predicate = operand (= | == | <> | != | < | <= | > | >=) operand
               | column [NOT] IN "(" value {"," value} ")"
               | column [NOT] BETWEEN value AND value
-              | column [NOT] (LIKE | ILIKE) string
-              | column IS [NOT] NULL
+              | column [NOT] (LIKE | ILIKE) string | column IS [NOT] NULL
     operand   = column | value                        at least one of the two is a column
     column    = name | "name"
-    value     = 'string' | [+|-] number | TIMESTAMP 'string'
+    value     = 'string' | [+|-] number | TRUE | FALSE | TIMESTAMP 'string'
     orderby   = column [ASC | DESC] [NULLS (FIRST | LAST)] {"," …}
 
 There are no functions, subqueries or comments. A column is compared with its own kind only. `conditions.py` bounds
@@ -37,11 +36,12 @@ from serving_api.viewer.conditions import (
     Like,
     Node,
     Not,
+    NotUnderstood,
     Ordering,
     Value,
     canonical,
 )
-from serving_api.viewer.features import Column
+from serving_api.viewer.features import SplitColumn
 
 LENGTH_MAX, DEPTH_MAX = 4_000, 50  # characters, and levels of parentheses
 ORDERED_MAX, LIKES_MAX = 8, 10
@@ -61,14 +61,6 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _MOMENT = TypeAdapter(Moment)
-_INTEGER_MAX = 2**63
-
-
-class NotUnderstood(Exception):
-    """A condition or an order is wrong at a position, counted from 0."""
-
-    def __init__(self, position: int, detail: str) -> None:
-        super().__init__(f"At character {position + 1}: {detail}")
 
 
 class _Token(NamedTuple):
@@ -77,7 +69,7 @@ class _Token(NamedTuple):
     position: int
 
 
-def read_filter(where: str | None, orderby: str | None, columns: Sequence[Column]) -> Filter:
+def read_filter(where: str | None, orderby: str | None, columns: Sequence[SplitColumn]) -> Filter:
     """Return the filter for a split with these columns.
 
     Raises:
@@ -99,7 +91,7 @@ def read_filter(where: str | None, orderby: str | None, columns: Sequence[Column
     raise InvalidFields(errors)
 
 
-def parse_where(text: str, columns: Sequence[Column]) -> Node:
+def parse_where(text: str, columns: Sequence[SplitColumn]) -> Node:
     """Return the tree of a condition.
 
     Raises:
@@ -111,7 +103,7 @@ def parse_where(text: str, columns: Sequence[Column]) -> Node:
     return node
 
 
-def parse_orderby(text: str, columns: Sequence[Column]) -> tuple[Ordering, ...]:
+def parse_orderby(text: str, columns: Sequence[SplitColumn]) -> tuple[Ordering, ...]:
     """Return the columns to sort by.
 
     Raises:
@@ -128,7 +120,7 @@ def parse_orderby(text: str, columns: Sequence[Column]) -> tuple[Ordering, ...]:
 class _Parser:
     """Reads tokens from left to right; a method for each line of the grammar."""
 
-    def __init__(self, text: str, columns: Sequence[Column]) -> None:
+    def __init__(self, text: str, columns: Sequence[SplitColumn]) -> None:
         self._tokens = _split(text)
         self._next = 0
         self._likes = 0
@@ -147,12 +139,11 @@ class _Parser:
         column, descending = self._column(), self._takes("desc")
         if not descending:
             self._takes("asc")
-        nulls_first = False
         if self._takes("nulls"):
-            nulls_first = self._takes("first")
-            if not nulls_first:
-                self._expect("last")
-        return Ordering(column, descending, nulls_first)
+            if self._takes("first"):
+                return Ordering(column, descending, nulls_first=True)
+            self._expect("last")
+        return Ordering(column, descending, nulls_first=False)
 
     def list_of(self, one: Callable[[], T]) -> list[T]:
         found = [one()]
@@ -193,7 +184,7 @@ class _Parser:
         node = self._named(column)
         return Not(node) if negated else node
 
-    def _named(self, column: Column) -> Node:
+    def _named(self, column: SplitColumn) -> Node:
         """Read a predicate that begins with a word."""
         if self._takes("in"):
             self._expect("(")
@@ -243,7 +234,7 @@ class _Parser:
             self._refuse("a column or a value")
         self._advance()
 
-    def _operand(self, column: Column) -> "Value | Column":
+    def _operand(self, column: SplitColumn) -> "Value | SplitColumn":
         if not self._at_column():
             return self._value(column)
         at = self._token.position
@@ -260,7 +251,7 @@ class _Parser:
     def _at_flag(self) -> bool:
         return self._at("true") or self._at("false")
 
-    def _column(self) -> Column:
+    def _column(self) -> SplitColumn:
         token = self._token
         if token.kind not in {"word", "quoted"}:
             self._refuse("a column")
@@ -273,19 +264,18 @@ class _Parser:
         self._advance()
         return found
 
-    def _value(self, column: Column) -> Value:
+    def _value(self, column: SplitColumn) -> Value:
         if column.kind is Kind.NUMBER:
             return self._number(column)
         if column.kind is Kind.MOMENT:
             return self._moment()
         if column.kind is Kind.FLAG:
-            if not self._at_flag():
-                self._refuse(f"true or false, as {column.name} holds")
-            is_true = self._takes("true")
-            return is_true or not self._takes("false")
+            if self._at_flag():
+                return self._takes("true") or not self._takes("false")
+            self._refuse(f"true or false, as {column.name} holds")
         return self._string(column)
 
-    def _number(self, column: Column) -> int | float:
+    def _number(self, column: SplitColumn) -> int | float:
         sign = -1 if self._takes("-") else 1
         if sign == 1:
             self._takes("+")
@@ -295,7 +285,7 @@ class _Parser:
         self._advance()
         # No more digits than a number of 64 bits has: longer ones are as near as a float comes.
         whole = int(token.text) if token.text.isdigit() and len(token.text) < 20 else None
-        if whole is not None and whole < _INTEGER_MAX:
+        if whole is not None and whole < 2**63:
             return sign * whole
         return sign * float(token.text)
 
@@ -310,7 +300,7 @@ class _Parser:
             ) from error
         return moment
 
-    def _string(self, column: Column | None = None) -> str:
+    def _string(self, column: SplitColumn | None = None) -> str:
         token = self._token
         if token.kind != "string":
             self._refuse("a string in single quotes" + (f", as {column.name} holds" if column else ""))

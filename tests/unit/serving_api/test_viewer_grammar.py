@@ -13,11 +13,12 @@ from serving_api.viewer.conditions import (
     Like,
     Node,
     Not,
+    NotUnderstood,
     Ordering,
     columns_in,
 )
 from serving_api.viewer.features import LIVE
-from serving_api.viewer.where import NotUnderstood, parse_orderby, parse_where
+from serving_api.viewer.where import parse_orderby, parse_where
 
 _NAMED = {column.name: column for column in LIVE}
 SCORE, CONFIDENCE, TEXT, LABEL = (_NAMED[name] for name in ("score", "confidence", "text", "label"))

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from core.web.problems import InvalidFields
 from serving_api.viewer import live, stored
-from serving_api.viewer.conditions import LIVE_NAMES, Slice, Span, condition_of
+from serving_api.viewer.conditions import LIVE_NAMES, NotUnderstood, Slice, Span, condition_of
 from serving_api.viewer.features import LIVE
 from serving_api.viewer.stored import SplitReader
-from serving_api.viewer.where import DEPTH_MAX, LENGTH_MAX, NotUnderstood, parse_orderby, parse_where, read_filter
+from serving_api.viewer.where import DEPTH_MAX, LENGTH_MAX, parse_orderby, parse_where, read_filter
 from tests.unit.serving_api.viewer_world import Where, make_parquet, make_replica, make_rows, wheres
 
 ROWS = make_rows(50)
