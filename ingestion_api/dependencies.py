@@ -53,9 +53,9 @@ async def read_body(request: Request, limit_bytes: int = ROW_BYTES) -> bytes:
         UnsupportedType: it is compressed.
         TooLarge: it is over the limit, whether or not Content-Length says so.
     """
-    require_length(request, limit_bytes)
     if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise UnsupportedType("This body must come without Content-Encoding.")
+    require_length(request, limit_bytes)
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():

@@ -34,10 +34,10 @@ from core.web.app import NO_TELEMETRY, install_web, query_is_checked
 from core.web.keys import KeyRing, Scope, ValidKey, require_scope, select_valid_keys
 from core.web.negotiation import Router
 from core.web.openapi import describe
-from core.web.pages import PageSettings
 from core.web.problems import Unavailable, problem_response
 from core.web.rate_limits import Places
 from core.web.server import follow_parent, run, settle
+from core.web.static_pages import PageSettings
 from ingestion_api.enrichment.enrich import prepare
 from ingestion_api.imports.endpoints import add_import_endpoints
 from ingestion_api.imports.worker import importing

@@ -28,9 +28,9 @@ from core.web.health import Check, NotReady
 from core.web.keys import KeyRing
 from core.web.negotiation import Compression
 from core.web.openapi import describe
-from core.web.pages import PageSettings
 from core.web.rate_limits import Places
 from core.web.server import follow_parent, run, settle
+from core.web.static_pages import PageSettings
 from serving_api.changes.endpoints import make_changes_router
 from serving_api.changes.notifier import ChangeNotifier
 from serving_api.changes.service import Changes

@@ -47,6 +47,7 @@ def main() -> None:
         urls = {
             "PAGE_INGESTION_URL": f"http://127.0.0.1:{port}",
             "PAGE_SERVING_URL": f"http://127.0.0.1:{serving_port}",
+            "HTTP_CORS_ORIGINS": f"http://127.0.0.1:{serving_port}",
         }
         env = {"DATABASE_URL": stack.database_url, **urls}
         ingestion = running("ingestion_api", env, folder / "ingestion.log", "/readyz", port)

@@ -7,7 +7,7 @@ from pydantic_settings import BaseSettings
 
 import core.settings
 from cli.addresses import CommandLineSettings
-from core.web.pages import PageSettings
+from core.web.static_pages import PageSettings
 from ingestion_api.settings import IngestionSettings
 from local_stack.settings import StackSettings
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings

@@ -13,39 +13,20 @@ from uuid import UUID
 from psycopg import AsyncConnection, Cursor
 
 from core.datasets import Datasets
-from core.near_duplicates import ASKED, lock_of
-from ingestion_api.enrichment.similarity import BAND_TEXTS, Known, NewKnown, decide, most_shared, shingles
+from core.near_duplicates import ASKED
+from ingestion_api.enrichment.repository import (
+    FIND_CANDIDATES,
+    HOLD_BACK,
+    INSERT_BANDS,
+    INSERT_LINKS,
+    LOCK_DATASETS,
+    READ_TEXTS,
+)
+from ingestion_api.enrichment.similarity import Known, NewKnown, decide, most_shared, shingles
 
 # A group is small enough for the memory, and large enough to share statements.
 _GROUP_TEXTS = 250
 _GROUP_CHARACTERS = 262_144
-
-_LOCK = f"select {lock_of('name')} from unnest(%s::text[]) as names (name)"  # noqa: S608 - constants only
-
-_FIND = f"""
-    select wanted.id, found.text_id, count(*)
-    from unnest(%s::uuid[], %s::int8[]) as wanted (id, band)
-    cross join lateral (
-        select text_id from near_duplicate_bands as known
-        where known.band = wanted.band order by place limit {BAND_TEXTS}
-    ) as found
-    group by wanted.id, found.text_id
-"""  # noqa: S608 - constants only
-
-_READ = "select id, text, status = any(%s) from texts where id = any(%s)"
-
-_LINK = """
-    insert into near_duplicates (text_id, twin_id, similarity)
-    select * from unnest(%s::uuid[], %s::uuid[], %s::float8[])
-"""
-
-# pending -> near_duplicate: annotators get its near duplicate
-_HOLD = "update texts set status = 'near_duplicate' where id = any(%s)"
-
-_REMEMBER = """
-    insert into near_duplicate_bands (band, text_id)
-    select band, id from unnest(%s::uuid[], %s::int8[]) with ordinality as new (id, band, place) order by place
-"""
 
 Statement = tuple[str, Sequence[Any]]
 Statements = Generator[Statement, list[Any] | None, set[UUID]]
@@ -67,7 +48,7 @@ def linked_datasets(datasets: Datasets) -> frozenset[str]:
 def lock(names: Iterable[str]) -> Statements:
     """Lock these datasets until the transaction ends: no other transaction stores texts of them."""
     # In order of name: two transactions cannot deadlock.
-    yield _LOCK, [sorted(names)]
+    yield LOCK_DATASETS, [sorted(names)]
     return set()
 
 
@@ -126,17 +107,17 @@ def _groups(texts: Iterable[StoredText]) -> Iterator[list[StoredText]]:
 def _link_group(group: list[StoredText], datasets: Datasets) -> Statements:
     new = [NewKnown(*text) for text in group]
     shared: dict[UUID, Counter[UUID]] = {text.id: Counter() for text in new}
-    for id_, stored, count in (yield _FIND, _columns(new, lambda text: text.sought)) or []:
+    for id_, stored, count in (yield FIND_CANDIDATES, _columns(new, lambda text: text.sought)) or []:
         shared[id_][stored] = count
     candidates = {stored for counts in shared.values() for stored in most_shared(counts)}
-    rows = (yield _READ, [list(ASKED), list(candidates)]) if candidates else []
+    rows = (yield READ_TEXTS, [list(ASKED), list(candidates)]) if candidates else []
     known = {id_: Known(id_, shingles(text), asked) for id_, text, asked in rows or []}
     outcome = decide(new, shared, known, datasets)
     if outcome.links:
-        yield _LINK, [list(column) for column in zip(*outcome.links, strict=True)]
+        yield INSERT_LINKS, [list(column) for column in zip(*outcome.links, strict=True)]
     if outcome.held:
-        yield _HOLD, [list(outcome.held)]
-    yield _REMEMBER, _columns(new, lambda text: text.bands)
+        yield HOLD_BACK, [list(outcome.held)]
+    yield INSERT_BANDS, _columns(new, lambda text: text.bands)
     return outcome.held
 
 

@@ -8,7 +8,7 @@ from fastapi import Depends, FastAPI, Request
 from core.datasets import Datasets, adjudication_of, page_url
 from core.web.keys import Scope, is_dataset_allowed, require_scope
 from core.web.negotiation import Router
-from core.web.pages import PageSettings, add_page
+from core.web.static_pages import PageSettings, add_page
 from ingestion_api.dependencies import ConnectionDep
 from ingestion_api.pages.repository import list_argilla_ids
 from ingestion_api.pages.schemas import DATASETS, DatasetList, DatasetRead

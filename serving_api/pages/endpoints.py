@@ -7,7 +7,7 @@ from fastapi import FastAPI, Query, Request, Response
 
 from core.datasets import Datasets
 from core.web.negotiation import Router
-from core.web.pages import PageSettings, add_page
+from core.web.static_pages import PageSettings, add_page
 from serving_api.dependencies import GUARDS, AnswersDep, DatasetsDep, ReplicaDep
 from serving_api.pages import schemas as docs
 from serving_api.pages.schemas import DaysParameters, FacetParameters

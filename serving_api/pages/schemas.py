@@ -23,7 +23,7 @@ class FacetParameters(FilterParameters):
 class DaysParameters(PeriodParameters):
     """Which days are counted."""
 
-    days: int = Field(30, ge=1, le=366, description="Days up to the last one with a label.", examples=[30])
+    days: int = Field(30, ge=1, le=366, description="DailyCounts up to the last one with a label.", examples=[30])
 
 
 class FacetValue(BaseModel):
@@ -56,7 +56,7 @@ class DayCounts(BaseModel):
     answers: dict[str, int] = Field(description="Submitted annotations by annotator.")
 
 
-class Days(BaseModel):
+class DailyCounts(BaseModel):
     """Labels and answers by day, the oldest first; days without any are left out."""
 
     dataset: str
@@ -90,4 +90,4 @@ _REFUSALS: Responses = {
     503: unavailable("replica_missing", "The replica is being built.", retry_after_seconds=5),
 }
 FACETS: Responses = {200: answer("Counts", _FACETS, model=Facets, headers=REPLICA_HEADERS), **_REFUSALS}
-DAYS: Responses = {200: answer("Counts", _DAYS, model=Days, headers=REPLICA_HEADERS), **_REFUSALS}
+DAYS: Responses = {200: answer("Counts", _DAYS, model=DailyCounts, headers=REPLICA_HEADERS), **_REFUSALS}

@@ -9,8 +9,8 @@ from core.datasets import Datasets
 from core.settings import read_settings
 from core.tracing.tracing import note_step, tracing
 from core.web.negotiation import Router
-from core.web.pages import PageSettings
 from core.web.problems import NotFound
+from core.web.static_pages import PageSettings
 from serving_api.dependencies import GUARDS, AnswersDep, DatasetsDep, ReplicaDep
 from serving_api.responses import respond
 from serving_api.texts import schemas as docs

@@ -27,7 +27,7 @@ export function Mapping({ preview, datasets, onChange }) {
 }
 
 function found(preview) {
-  const names = preview.proposed.length ? "; drop-downs show what was found out, correct what is wrong" : "";
+  const names = preview.proposed.length ? "; the drop-downs show what was found out: correct what is wrong" : "";
   return `${preview.format}${preview.charset ? `, ${preview.charset}` : ""}${names}`;
 }
 

@@ -1,5 +1,5 @@
 // The filters beside the list, each with its values and their counts.
-import { html, useEffect, useState } from "./shared/html.js";
+import { html, useState } from "./shared/html.js";
 import { count } from "./shared/format.js";
 import { Loading, Notice } from "./shared/parts.js";
 import { change } from "./shared/state.js";

@@ -1,8 +1,8 @@
 // Texts: search, filters with counts, the list, and the export of exactly this view.
-import { html, useEffect, useRef, useState, Fragment } from "./shared/html.js";
+import { html, useEffect, useRef, useState } from "./shared/html.js";
 import { useData } from "./shared/data.js";
-import { count, percent, plural } from "./shared/format.js";
-import { Card, Empty, Loaded, Loading, Notice } from "./shared/parts.js";
+import { plural } from "./shared/format.js";
+import { Card, Empty, Loaded } from "./shared/parts.js";
 import { change, useParameters } from "./shared/state.js";
 import { ExportPanel } from "./export.js";
 import { Facets } from "./facets.js";

@@ -1,8 +1,8 @@
 // Work list: what wants a decision, the most urgent first, with the votes side by side.
-import { html, useEffect, useState } from "./shared/html.js";
+import { html, useEffect } from "./shared/html.js";
 import { useData, useDebounced } from "./shared/data.js";
 import { count, moment, percent, plural } from "./shared/format.js";
-import { Card, Empty, Loaded, Notice } from "./shared/parts.js";
+import { Card, Empty, Loaded } from "./shared/parts.js";
 import { change, linkTo, useParameters } from "./shared/state.js";
 import { ArgillaLink } from "./items.js";
 

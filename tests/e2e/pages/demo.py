@@ -67,7 +67,7 @@ def main() -> None:
         migrate(DatabaseSettings(url=SecretStr(url)))
         fill(url, 3000)
         port = free_port()
-        ingesting = {"DATABASE_URL": url, "DATA_DIR": folder}
+        ingesting = {"DATABASE_URL": url, "DATA_DIR": folder, "HTTP_CORS_ORIGINS": "http://127.0.0.1:9100"}
         with (
             running("ingestion_api", ingesting, Path(folder) / "ingestion.log", "/readyz", port) as ingestion,
             serving(url, Path(folder), 9100, PAGE_INGESTION_URL=ingestion.url) as program,

@@ -99,11 +99,11 @@ def test_a_gold_file_may_be_a_table_of_any_kind(database_url: str, tmp_path: Pat
     for name in ("a.parquet", "b.xlsx", "c.csv"):
         added = annotate("gold", "add", str(tmp_path / name), DATABASE_URL=database_url)
         assert (added.returncode, added.stdout) == (0, "1 texts are gold.\n"), added.stderr
-    assert _fetch(database_url, "select text, gold_label, external_id from texts order by text") == [
+    assert set(_fetch(database_url, "select text, gold_label, external_id from texts")) == {
         ("a", "toxic", "7"),
         ("b", "non_toxic", None),
         ("Grüße", "toxic", None),
-    ]
+    }
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,29 @@ def test_twins_know_each_other(client: httpx.Client) -> None:
     assert _read(client, other["id"])["near_duplicates"] == []
 
 
+@pytest.mark.parametrize(
+    "disguised",
+    ["hel\u200blo, out\u00ad there", "h\u0336e\u0336llo, out there", "hèllö, out théré", "hello\ufeff out there"],
+)
+def test_a_disguised_twin_is_found(client: httpx.Client, disguised: str) -> None:
+    first = _post(client, "once", "hello, out there")
+    second = _post(client, "once", disguised)
+    assert second["status"] == "near_duplicate"
+    assert _read(client, second["id"])["near_duplicates"] == [{"id": first["id"], "similarity": 1.0}]
+
+
+def test_a_twin_of_a_text_that_the_first_version_stored_is_found(client: httpx.Client, database_url: str) -> None:
+    """Its bands are those of another fold, which kept accents."""
+    text = "Tü ës ün ïdiôt fïnî, môn frèrë\u200b!"
+    first = _post(client, "linked", text)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("delete from near_duplicate_bands")
+        values = [1369990881732163062, first["id"]]
+        connection.execute("insert into near_duplicate_bands (band, text_id) values (%s, %s)", values)
+    second = _post(client, "linked", text.upper())
+    assert _read(client, second["id"])["near_duplicates"] == [{"id": first["id"], "similarity": 1.0}]
+
+
 def test_datasets_have_no_twins_in_common(client: httpx.Client) -> None:
     for dataset in ("plain", "linked", "once"):
         assert _post(client, dataset, LONG)["status"] == "pending"

@@ -139,6 +139,7 @@ def asks_of_ingestion(world: World) -> dict[str, list[Ask]]:
         "GET /texts/{id}": [Ask(f"/texts/{world.text}", 404)],
         "GET /queue": [Ask("/queue", 403, {"dataset": HIDDEN}, shows=False)],
         "POST /imports": [Ask("/imports", 403, {"dataset": HIDDEN}, row, NDJSON)],
+        "POST /imports/preview": [Ask("/imports/preview", 403, {"dataset": HIDDEN}, row, NDJSON)],
         "GET /imports": [Ask("/imports", 200, shows=False)],
         "GET /imports/{id}": [Ask(of_import, 404, shows=False)],
         "HEAD /imports/{id}": [Ask(of_import, 404, shows=False)],
