@@ -1,4 +1,4 @@
-"""Rows of live labels and their offsets, read from one version of the replica."""
+"""The queries of the viewer: live rows with their offsets, and pages of any rows."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
@@ -20,12 +20,12 @@ from serving_api.texts.query import Condition, TextsQuery, all_of, ordering
 from serving_api.viewer.conditions import (
     LIVE_NAMES,
     Filter,
+    Key,
     NumberedRow,
     Slice,
     Span,
     condition_of,
     keys_of,
-    list_page,
 )
 from serving_api.viewer.features import LIVE, SplitColumn
 from serving_api.viewer.statistics import make_statistics
@@ -184,6 +184,33 @@ def read_rows(cursor: Connection, dataset: str, span: Span, sample: Sample) -> S
     paging = [end - span.offset, span.offset - window.before]
     rows = cursor.execute(statement, [*values, *paging]).fetchall()
     return Slice([NumberedRow(span.offset + index, row) for index, row in enumerate(rows)], days.total)
+
+
+def list_page(
+    cursor: duckdb.DuckDBPyConnection,
+    columns: str,
+    source: str,
+    where: Condition,
+    keys: Sequence[Key],
+    order: str,
+    span: Span,
+) -> tuple[int, list[tuple[Any, ...]]]:
+    """Return how many rows of the source fit, and the columns of some, sorted by the keys, then as `order` says.
+
+    The rows are read once. The first of the columns is never null, and all that `order` names are among them.
+    """
+    # Named by number: a column of the replica is not always what the list shows under its name.
+    named = "".join(f", {key.expression[0]} as key_{number}" for number, key in enumerate(keys))
+    sorting = ", ".join([*(f"key_{number} {key.how}" for number, key in enumerate(keys)), order])
+    statement = f"""
+        with fitting as materialized (select {columns}{named} from {source} where {where[0]})
+        select (select count(*) from fitting), {columns}
+        from (select 1) left join (select * from fitting order by {sorting} limit ? offset ?) on true
+        order by {sorting}
+    """  # noqa: S608 - known columns only
+    values = [value for key in keys for value in key.expression[1]]
+    found = cursor.execute(statement, [*values, *where[1], span.length, span.offset]).fetchall()
+    return found[0][0], [row[1:] for row in found if row[1] is not None]
 
 
 def filter_rows(cursor: Connection, dataset: str, asked: Filter, span: Span) -> Slice:
