@@ -18,6 +18,7 @@ from cli.texts import imports, label_filters
 _FORMATS = {
     ".parquet": "parquet",
     ".arrow": "arrow",
+    ".arrows": "arrows",
     ".ndjson": "ndjson",
     ".jsonl": "ndjson",
     ".csv": "csv",

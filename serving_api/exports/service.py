@@ -96,7 +96,7 @@ class Exports:
         self._jobs: dict[tuple[str, str], asyncio.Task[ExportFile]] = {}  # by key and rows, here and below
         self._written: dict[str, ExportFile] = {}  # by this process: the last one by key
         self._begun_versions: dict[object, int] = {}  # of the files being written
-        replica.on_change(lambda _: self.purge())
+        replica.on_change(lambda _: self._purge_or_warn())
 
     async def get(self, request: ExportRequest) -> OpenExport:
         """Return an export as an open file; writes it if there is none yet.
@@ -129,6 +129,13 @@ class Exports:
                 self._folder.open(self._owner)
                 self._is_open = True
         self._folder.purge(feed_of(state.identity), self._replica.forgotten)
+
+    def _purge_or_warn(self) -> None:
+        """Purge; a disk that fails must not stop the replica from following. `traceless_below` raises then."""
+        try:
+            self.purge()
+        except OSError as error:
+            log.warning("export.purge_failed", error=str(error))
 
     def traceless_below(self, version: int) -> int:
         """Return the version below which no file holds a forgotten text; `version` is the replica's own."""
