@@ -18,6 +18,7 @@ from cli.texts import imports, label_filters
 _FORMATS = {
     ".parquet": "parquet",
     ".arrow": "arrow",
+    ".arrows": "arrows",
     ".ndjson": "ndjson",
     ".jsonl": "ndjson",
     ".csv": "csv",
@@ -30,7 +31,7 @@ _TIMEOUT = httpx.Timeout(10, read=300)
 def export(
     file: Annotated[Path, typer.Argument(help="File to write; - for standard output.", dir_okay=False)],
     format_: Annotated[
-        Literal["parquet", "arrow", "ndjson", "csv"] | None,
+        Literal["parquet", "arrow", "arrows", "ndjson", "csv"] | None,
         typer.Option("--format", help="Kind of file; else by its ending."),
     ] = None,
     dataset: label_filters.Dataset = None,

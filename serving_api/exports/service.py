@@ -22,9 +22,9 @@ import structlog
 from core.web.problems import Problem, ShareExceeded, Unavailable
 from core.web.rate_limits import Places, current_client
 from serving_api.changes.service import feed_of
+from serving_api.exports.export_files import ExportFile, ExportFolder, Growing, open_file
 from serving_api.exports.formats import Batches, Format
 from serving_api.exports.repository import ExportQuery, read_batches, schema_of
-from serving_api.exports.spool import ExportFile, Growing, Spool, open_file
 from serving_api.metrics import EXPORTS, QUERIES_REFUSED
 from serving_api.replica.fair_threads import FairThreads
 from serving_api.replica.replica import Replica
@@ -90,13 +90,13 @@ class Exports:
         self._places = places
         self._crew = crew
         self._write_seconds = write_seconds
-        self._spool = Spool(folder, max_bytes, _MIN_FREE_BYTES)
+        self._folder = ExportFolder(folder, max_bytes, _MIN_FREE_BYTES)
         self._lock = threading.Lock()
         self._is_open = False
         self._jobs: dict[tuple[str, str], asyncio.Task[ExportFile]] = {}  # by key and rows, here and below
         self._written: dict[str, ExportFile] = {}  # by this process: the last one by key
         self._begun_versions: dict[object, int] = {}  # of the files being written
-        replica.on_change(lambda _: self.purge())
+        replica.on_change(lambda _: self._purge_or_warn())
 
     async def get(self, request: ExportRequest) -> OpenExport:
         """Return an export as an open file; writes it if there is none yet.
@@ -126,9 +126,16 @@ class Exports:
             return
         with self._lock:
             if not self._is_open:
-                self._spool.open(self._owner)
+                self._folder.open(self._owner)
                 self._is_open = True
-        self._spool.purge(feed_of(state.identity), self._replica.forgotten)
+        self._folder.purge(feed_of(state.identity), self._replica.forgotten)
+
+    def _purge_or_warn(self) -> None:
+        """Purge; a disk that fails must not stop the replica from following. `traceless_below` raises then."""
+        try:
+            self.purge()
+        except OSError as error:
+            log.warning("export.purge_failed", error=str(error))
 
     def traceless_below(self, version: int) -> int:
         """Return the version below which no file holds a forgotten text; `version` is the replica's own."""
@@ -150,9 +157,9 @@ class Exports:
     async def _begun(self, request: ExportRequest, client: str) -> ExportFile | None:
         """Return the file that the client has read parts of, which another process may have written."""
         if request.etags:
-            return await self.threads.run(lambda: self._spool.find_tagged(request.key, request.etags))
+            return await self.threads.run(lambda: self._folder.find_tagged(request.key, request.etags))
         if request.continues:
-            return await self.threads.run(lambda: self._spool.followed(request.key, client))
+            return await self.threads.run(lambda: self._folder.followed(request.key, client))
         return None
 
     def _known(self, request: ExportRequest, rows: str) -> ExportFile | None:
@@ -161,7 +168,7 @@ class Exports:
 
     def _open(self, request: ExportRequest, file: ExportFile, client: str) -> OpenExport:
         source, size = open_file(file)
-        self._spool.follow(request.key, client, file)
+        self._folder.follow(request.key, client, file)
         return OpenExport(file, source, size)
 
     def _write(self, request: ExportRequest, rows: str) -> "asyncio.Task[ExportFile]":
@@ -225,10 +232,10 @@ class Exports:
         with self._lock:
             self._begun_versions[token] = self._replica.loaded().version
         try:
-            with self._spool.writing(self._owner) as (path, file):
+            with self._folder.writing(self._owner) as (path, file):
                 point = writing.write_to(file)
                 file.finish()
-                kept = self._spool.keep(
+                kept = self._folder.keep(
                     path, request.key, request.rows_at(point), feed_of(point.identity), point.version
                 )
             if point.version < self._replica.forgotten:

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-import duckdb
-
 from serving_api.texts.query import Condition
 from serving_api.viewer.features import SplitColumn
 
@@ -231,33 +229,6 @@ def _predicate(node: Comparison | Among | Between | IsNull) -> Condition:
 def keys_of(orderings: Sequence[Ordering], names: Names) -> list[Key]:
     """Return what an ORDER BY clause sorts by."""
     return [Key((_name(one.column, names), []), _direction(one)) for one in orderings]
-
-
-def list_page(
-    cursor: duckdb.DuckDBPyConnection,
-    columns: str,
-    source: str,
-    where: Condition,
-    keys: Sequence[Key],
-    order: str,
-    span: Span,
-) -> tuple[int, list[tuple[Any, ...]]]:
-    """Return how many rows of the source fit, and the columns of some, sorted by the keys, then as `order` says.
-
-    The rows are read once. The first of the columns is never null, and all that `order` names are among them.
-    """
-    # Named by number: a column of the replica is not always what the list shows under its name.
-    named = "".join(f", {key.expression[0]} as key_{number}" for number, key in enumerate(keys))
-    sorting = ", ".join([*(f"key_{number} {key.how}" for number, key in enumerate(keys)), order])
-    statement = f"""
-        with fitting as materialized (select {columns}{named} from {source} where {where[0]})
-        select (select count(*) from fitting), {columns}
-        from (select 1) left join (select * from fitting order by {sorting} limit ? offset ?) on true
-        order by {sorting}
-    """  # noqa: S608 - known columns only
-    values = [value for key in keys for value in key.expression[1]]
-    found = cursor.execute(statement, [*values, *where[1], span.length, span.offset]).fetchall()
-    return found[0][0], [row[1:] for row in found if row[1] is not None]
 
 
 def _direction(one: Ordering) -> str:

@@ -21,7 +21,7 @@ from serving_api.texts.parameters import DatasetParameters, FilterParameters, Or
 from serving_api.texts.query import TextsQuery, choose_dataset
 from serving_api.texts.repository import Point
 from serving_api.texts.service import Answers
-from serving_api.viewer import descriptions, live, stored
+from serving_api.viewer import descriptions, repository, stored
 from serving_api.viewer import descriptions as rendering
 from serving_api.viewer import parameters as asked
 from serving_api.viewer.conditions import Slice, Span
@@ -111,7 +111,7 @@ class Viewer:
 
         def of_live(cursor: Connection, _: Point) -> bytes:
             wanted = read_filter(parameters.where, parameters.orderby, COLUMNS)
-            return rendering.page(COLUMNS, live.filter_rows(cursor, split.dataset, wanted, span))
+            return rendering.page(COLUMNS, repository.filter_rows(cursor, split.dataset, wanted, span))
 
         def of_snapshot(cursor: Connection, reader: SplitReader) -> bytes:
             wanted = read_filter(parameters.where, parameters.orderby, reader.columns)
@@ -142,7 +142,7 @@ class Viewer:
         return await self._answer(
             split,
             "statistics",
-            lambda cursor, _: orjson.dumps(live.statistics(cursor, split.dataset)),
+            lambda cursor, _: orjson.dumps(repository.statistics(cursor, split.dataset)),
             lambda cursor, reader: orjson.dumps(stored.statistics(cursor, reader)),
             keep=True,
         )
@@ -178,7 +178,7 @@ class Viewer:
         if config in {LIVE, None}:
 
             def of_live(cursor: Connection, point: Point) -> bytes:
-                newest = live.newest_day(cursor, dataset)
+                newest = repository.newest_day(cursor, dataset)
                 license_ = self._datasets[dataset].license
                 return orjson.dumps(make_live_croissant(dataset, point.version, newest, license_, base))
 
@@ -237,7 +237,7 @@ class Viewer:
     async def _live_facts(self, dataset: str) -> ConfigFacts:
         key = f"viewer {dataset} facts".encode()
         facts = await self._answers.document(
-            key, dataset, lambda cursor, _: orjson.dumps(live.facts(cursor, dataset))
+            key, dataset, lambda cursor, _: orjson.dumps(repository.facts(cursor, dataset))
         )
         return ConfigFacts(dataset, LIVE, COLUMNS, [SplitFacts(LIVE_SPLIT, **orjson.loads(facts.body))])
 
@@ -260,11 +260,11 @@ class Viewer:
         return listed
 
     def _live_rows(self, cursor: Connection, point: Point, split: Split, span: Span) -> Slice:
-        return live.read_rows(cursor, split.dataset, span, self._answers.hints.sample(cursor, point))
+        return repository.read_rows(cursor, split.dataset, span, self._answers.hints.sample(cursor, point))
 
     def _hits(self, cursor: Connection, point: Point, query: TextsQuery, span: Span, until: float) -> Slice:
-        found = self._search.ask(point, lambda index: live.search_rows(cursor, query, span, index, until))
-        return found or live.search_rows(cursor, query, span, None, until)
+        found = self._search.ask(point, lambda index: repository.search_rows(cursor, query, span, index, until))
+        return found or repository.search_rows(cursor, query, span, None, until)
 
     def _split(self, parameters: asked.SplitParameters) -> Split:
         return Split(self._dataset(parameters), parameters.config, parameters.split)

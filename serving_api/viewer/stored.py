@@ -29,11 +29,11 @@ from serving_api.viewer.conditions import (
     columns_in,
     condition_of,
     keys_of,
-    list_page,
 )
 from serving_api.viewer.descriptions import ConfigFacts, SplitFacts
 from serving_api.viewer.features import SplitColumn, columns_of
 from serving_api.viewer.refusals import no_config, no_split
+from serving_api.viewer.repository import list_page
 from serving_api.viewer.statistics import make_statistics
 
 _MOST = 1000

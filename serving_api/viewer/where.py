@@ -6,11 +6,10 @@
     predicate = operand (= | == | <> | != | < | <= | > | >=) operand
               | column [NOT] IN "(" value {"," value} ")"
               | column [NOT] BETWEEN value AND value
-              | column [NOT] (LIKE | ILIKE) string
-              | column IS [NOT] NULL
+              | column [NOT] (LIKE | ILIKE) string | column IS [NOT] NULL
     operand   = column | value                        at least one of the two is a column
     column    = name | "name"
-    value     = 'string' | [+|-] number | TIMESTAMP 'string'
+    value     = 'string' | [+|-] number | TRUE | FALSE | TIMESTAMP 'string'
     orderby   = column [ASC | DESC] [NULLS (FIRST | LAST)] {"," …}
 
 There are no functions, subqueries or comments. A column is compared with its own kind only. `conditions.py` bounds

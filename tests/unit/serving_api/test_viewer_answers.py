@@ -20,7 +20,7 @@ from pyarrow import parquet
 
 from core.web.problems import Unavailable
 from serving_api.search.matching import Match, Search
-from serving_api.viewer import descriptions, live, stored
+from serving_api.viewer import descriptions, repository, stored
 from serving_api.viewer.conditions import NumberedRow, Slice, Span
 from serving_api.viewer.features import LIVE, columns_of, feature_types
 from serving_api.viewer.schemas import RESPONSES
@@ -150,7 +150,7 @@ def test_the_last_of_ten_very_long_rows_are_cut() -> None:
 
 def _statistics(replica: duckdb.DuckDBPyConnection, reader: SplitReader) -> dict[str, dict[str, Any]]:
     """Return the statistics of each column, which are the same of the replica and of a file."""
-    found = live.statistics(replica, "toxicity")
+    found = repository.statistics(replica, "toxicity")
     with duckdb.connect() as beside:
         assert stored.statistics(beside, reader) == found
     assert found["num_examples"] == len(ROWS)
@@ -219,14 +219,14 @@ def test_flags_are_compared_with_true_and_false(
     wanted = read_filter(where, None, LIVE)
     expected = sum(row["complete"] for row in ROWS)
     assert 0 < expected < len(ROWS)
-    assert live.filter_rows(replica, "toxicity", wanted, Span(0, 100)).total == expected
+    assert repository.filter_rows(replica, "toxicity", wanted, Span(0, 100)).total == expected
     with duckdb.connect() as beside:
         assert stored.filter_rows(beside, reader, wanted, Span(0, 100)).total == expected
 
 
 def test_a_split_without_rows_has_statistics() -> None:
     with make_replica([]) as empty:
-        found = live.statistics(empty, "toxicity")
+        found = repository.statistics(empty, "toxicity")
     assert found["num_examples"] == 0
     assert all(one["column_statistics"]["nan_proportion"] == 0 for one in found["statistics"])
 

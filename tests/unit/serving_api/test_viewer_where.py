@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.web.problems import InvalidFields
-from serving_api.viewer import live, stored
+from serving_api.viewer import repository, stored
 from serving_api.viewer.conditions import LIVE_NAMES, NotUnderstood, Slice, Span, condition_of
 from serving_api.viewer.features import LIVE
 from serving_api.viewer.stored import SplitReader
@@ -58,7 +58,7 @@ def test_a_condition_means_the_same_in_the_replica_in_a_file_and_in_plain_python
     sql, model = where
     expected = [place for place, row in enumerate(ROWS) if model(row)]
     asked = read_filter(sql, None, LIVE)
-    assert _places(live.filter_rows(replica, "toxicity", asked, EVERY)) == expected
+    assert _places(repository.filter_rows(replica, "toxicity", asked, EVERY)) == expected
     assert _places(stored.filter_rows(beside, _reader(file), asked, EVERY)) == expected
 
 
@@ -93,7 +93,7 @@ def test_an_order_is_that_of_a_plain_sort(
     written = ", ".join(f'"{column}"{" DESC" if down else ""}{nulls_words[nulls]}' for column, down, nulls in keys)
     asked = read_filter(None, written, LIVE)
     for found in (
-        live.filter_rows(replica, "toxicity", asked, Span(offset, length)),
+        repository.filter_rows(replica, "toxicity", asked, Span(offset, length)),
         stored.filter_rows(beside, _reader(file), asked, Span(offset, length)),
     ):
         assert [row.place for row in found.rows] == order[offset : offset + length]
@@ -182,7 +182,7 @@ def test_the_longest_and_deepest_conditions_are_answered(replica: duckdb.DuckDBP
     many = "id in (" + ",".join(["''"] * 1300) + ")"
     signs = "not " * 900 + "score = -0"
     for where in (deep, long, many, signs):
-        live.filter_rows(replica, "toxicity", read_filter(where, None, LIVE), EVERY)
+        repository.filter_rows(replica, "toxicity", read_filter(where, None, LIVE), EVERY)
 
 
 _WORDS = [
@@ -221,4 +221,4 @@ def test_rubbish_is_refused_or_answered(replica: duckdb.DuckDBPyConnection, rubb
         asked = read_filter(rubbish, None, LIVE)
     except InvalidFields:
         return
-    live.filter_rows(replica, "toxicity", asked, EVERY)
+    repository.filter_rows(replica, "toxicity", asked, EVERY)

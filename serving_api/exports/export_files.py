@@ -50,21 +50,21 @@ class ExportFile(NamedTuple):
 class Growing:
     """An unfinished file: counts its bytes and keeps the folder within its limits while it grows."""
 
-    def __init__(self, file: BinaryIO, spool: "Spool") -> None:
+    def __init__(self, file: BinaryIO, folder: "ExportFolder") -> None:
         self._file = file
-        self._spool = spool
+        self._folder = folder
         self._unchecked = 0
         self.closed = False
 
     def write(self, part: Any) -> int:
-        """Write all of it; raises as `Spool.make_room`."""
+        """Write all of it; raises as `ExportFolder.make_room`."""
         size = memoryview(part).nbytes
         self._file.write(part)
         self._unchecked += size
         if self._unchecked >= CHECK_BYTES:
             self._unchecked = 0
             self._file.flush()  # so that the folder's listing has the size
-            self._spool.make_room()
+            self._folder.make_room()
         return size
 
     def tell(self) -> int:
@@ -83,7 +83,7 @@ class Growing:
         return True
 
 
-class Spool:
+class ExportFolder:
     """The folder, within limits on bytes and files; a private one."""
 
     def __init__(self, folder: Path, max_bytes: int, min_free_bytes: int) -> None:

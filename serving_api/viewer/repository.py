@@ -1,4 +1,4 @@
-"""Rows of live labels and their offsets, read from one version of the replica."""
+"""The queries of the viewer: live rows with their offsets, and pages of any rows."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
@@ -20,12 +20,12 @@ from serving_api.texts.query import Condition, TextsQuery, all_of, ordering
 from serving_api.viewer.conditions import (
     LIVE_NAMES,
     Filter,
+    Key,
     NumberedRow,
     Slice,
     Span,
     condition_of,
     keys_of,
-    list_page,
 )
 from serving_api.viewer.features import LIVE, SplitColumn
 from serving_api.viewer.statistics import make_statistics
@@ -40,7 +40,7 @@ _DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
-class DayCounts:
+class DayOffsets:
     """How many rows a dataset has by the day of their labels."""
 
     dataset: str
@@ -67,14 +67,14 @@ class Window:
     end: int  # rows of the dataset before `high`
 
 
-def get_days(cursor: duckdb.DuckDBPyConnection, dataset: str) -> DayCounts:
+def get_days(cursor: duckdb.DuckDBPyConnection, dataset: str) -> DayOffsets:
     """Return how many rows the dataset has by day."""
     statement = "select day, texts from totals_by_day where dataset = ? order by day"
     counted = cursor.execute(statement, [dataset]).fetchall()
-    return DayCounts(dataset, [day for day, _ in counted], [*accumulate(texts for _, texts in counted)])
+    return DayOffsets(dataset, [day for day, _ in counted], [*accumulate(texts for _, texts in counted)])
 
 
-def find_window(cursor: duckdb.DuckDBPyConnection, days: DayCounts, sample: Sample, place: int) -> Window:
+def find_window(cursor: duckdb.DuckDBPyConnection, days: DayOffsets, sample: Sample, place: int) -> Window:
     """Return a window that holds the row at `place`, which must be less than the total; mostly a small one."""
     index = bisect_right(days.ends, place)
     low = datetime.combine(days.days[index], time())
@@ -118,7 +118,9 @@ def _narrow(
     return part
 
 
-def windows_of(cursor: duckdb.DuckDBPyConnection, days: DayCounts, sample: Sample, first: int, end: int) -> Window:
+def windows_of(
+    cursor: duckdb.DuckDBPyConnection, days: DayOffsets, sample: Sample, first: int, end: int
+) -> Window:
     """Return the window of the rows from `first` to `end`, not included; there must be such rows."""
     low = find_window(cursor, days, sample, first)
     if end <= low.end:
@@ -133,7 +135,7 @@ def within_window(dataset: str, window: Window) -> Condition:
 
 
 def get_places(
-    cursor: duckdb.DuckDBPyConnection, days: DayCounts, rows: Sequence[tuple[UUID, datetime]]
+    cursor: duckdb.DuckDBPyConnection, days: DayOffsets, rows: Sequence[tuple[UUID, datetime]]
 ) -> list[int]:
     """Return the place of each row, given by its id and the time of its label."""
     if not rows:
@@ -182,6 +184,33 @@ def read_rows(cursor: Connection, dataset: str, span: Span, sample: Sample) -> S
     paging = [end - span.offset, span.offset - window.before]
     rows = cursor.execute(statement, [*values, *paging]).fetchall()
     return Slice([NumberedRow(span.offset + index, row) for index, row in enumerate(rows)], days.total)
+
+
+def list_page(
+    cursor: duckdb.DuckDBPyConnection,
+    columns: str,
+    source: str,
+    where: Condition,
+    keys: Sequence[Key],
+    order: str,
+    span: Span,
+) -> tuple[int, list[tuple[Any, ...]]]:
+    """Return how many rows of the source fit, and the columns of some, sorted by the keys, then as `order` says.
+
+    The rows are read once. The first of the columns is never null, and all that `order` names are among them.
+    """
+    # Named by number: a column of the replica is not always what the list shows under its name.
+    named = "".join(f", {key.expression[0]} as key_{number}" for number, key in enumerate(keys))
+    sorting = ", ".join([*(f"key_{number} {key.how}" for number, key in enumerate(keys)), order])
+    statement = f"""
+        with fitting as materialized (select {columns}{named} from {source} where {where[0]})
+        select (select count(*) from fitting), {columns}
+        from (select 1) left join (select * from fitting order by {sorting} limit ? offset ?) on true
+        order by {sorting}
+    """  # noqa: S608 - known columns only
+    values = [value for key in keys for value in key.expression[1]]
+    found = cursor.execute(statement, [*values, *where[1], span.length, span.offset]).fetchall()
+    return found[0][0], [row[1:] for row in found if row[1] is not None]
 
 
 def filter_rows(cursor: Connection, dataset: str, asked: Filter, span: Span) -> Slice:
