@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-Cell = str | int | float | None
+Cell = str | bool | int | float | None
 
 
 class Validity(BaseModel):
