@@ -100,6 +100,8 @@ def test_source_is_a_column_where_there_is_one() -> None:
     assert fields({"text": "x", "site": "forum"}, source="site")["source"] == "forum"
     assert "source" not in fields({"text": "x", "site": ""}, source="site")
     assert fields({"text": "x"}, source="site")["source"] == "site"
+    assert fields({"text": "x", "source": ""}, source="web")["source"] == "web"
+    assert fields({"text": "x", "source": "forum"}, source="web")["source"] == "forum"
 
 
 @pytest.mark.parametrize(
