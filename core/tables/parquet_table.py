@@ -271,7 +271,12 @@ def _make_part(arrays: Sequence[pa.Array], names: Sequence[str], start: int, end
         yield from rows
         return
     for row in rows:
-        yield next((cell for cell in row if isinstance(cell, RowRefused)), row)
+        bad = next((cell for cell in row if isinstance(cell, RowRefused)), None)
+        if bad is not None:
+            readable = tuple(None if isinstance(cell, RowRefused) else cell for cell in row)
+            yield RowRefused(bad.code, bad.detail, readable)
+        else:
+            yield row
 
 
 def _convert_cells(array: pa.Array, name: str) -> tuple[list[Any], bool]:
