@@ -213,7 +213,7 @@ def _row_lengths(rows: int, arrays: Sequence[pa.Array]) -> list[int]:
     for array in arrays:
         values = _storage(array)
         if pa.types.is_nested(values.type):
-            # Taken as spread evenly; each row's own length is checked again when it is made.
+            # Taken as spread evenly: to look into each row would take longer than to read it.
             total = pc.add(total, pa.scalar(_total_length(values) // max(1, rows), pa.int64()))
         else:
             total = pc.add(total, _lengths(values))

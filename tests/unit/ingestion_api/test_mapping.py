@@ -154,6 +154,13 @@ def test_metadata_is_converted_and_nothing_costs_the_row() -> None:
     }
 
 
+def test_a_row_of_parquet_has_one_mib_whatever_its_types() -> None:
+    body = write(text=["a", "b", "c"], tags=[["x" * 10], ["y" * 1000] * 2000, None])
+    batch = read(PARQUET, body, metadata="all")
+    assert [row.text for row in batch.rows] == ["a", "c"]
+    assert [(reject.row, reject.code) for reject in batch.rejects] == [(2, "row_too_large")]
+
+
 def test_metadata_may_be_chosen() -> None:
     row = {"text": "x", "a": "1", "b,c": "2", "d": "3"}
     assert fields(row, metadata=r"a,b\,c")["metadata"] == {"a": "1", "b,c": "2"}
