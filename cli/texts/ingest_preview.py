@@ -13,7 +13,7 @@ from rich.table import Table
 
 from cli import addresses
 from cli.console import SHORT_CHARACTERS, err, fail, out, plain, printable
-from cli.texts import imports
+from cli.texts import import_client
 
 _FIRST_BYTES = 1024 * 1024
 _WHOLE_BYTES = 16 * _FIRST_BYTES  # of formats whose index is at the end
@@ -27,11 +27,11 @@ def show_previews(kinds: Mapping[Path, dict[str, str]], parameters: dict[str, st
     with httpx.Client(base_url=addresses.ingestion_url(), headers=addresses.headers(), timeout=60) as client:
         for file, kind in kinds.items():
             try:
-                api = imports.Api(client, lambda: None)
+                api = import_client.Api(client, lambda: None)
                 start, is_whole = _read_start(file, kind)
-                preview = imports.preview(api, start, kind, parameters)
+                preview = import_client.preview(api, start, kind, parameters)
                 preview["complete"] = preview["complete"] and is_whole
-            except (imports.Refused, httpx.HTTPError, httpx.InvalidURL, OSError, pa.ArrowException) as error:
+            except (import_client.Refused, httpx.HTTPError, httpx.InvalidURL, OSError, pa.ArrowException) as error:
                 fail(f"{file}: {error}")
             _show(file, preview)
             is_refused |= preview["problem"] is not None
@@ -41,7 +41,7 @@ def show_previews(kinds: Mapping[Path, dict[str, str]], parameters: dict[str, st
 
 def _read_start(file: Path, kind: dict[str, str]) -> tuple[bytes, bool]:
     """Return what the API reads of a file, and whether that is the whole; else one byte more, to tell that."""
-    is_parquet = kind == imports.headers_of_file(Path("x.parquet"))
+    is_parquet = kind == import_client.headers_of_file(Path("x.parquet"))
     if is_parquet and file.stat().st_size > _WHOLE_BYTES:
         return _first_rows(file), False
     with file.open("rb") as body:
@@ -74,10 +74,10 @@ def _show(file: Path, preview: dict[str, Any]) -> None:
     out.print(rows)
     extent = "all rows" if preview["complete"] else "the first rows"
     out.print(f"Of {extent}, {preview['received']:,}, {preview['rejected']:,} would be rejected.")
-    for line in imports.describe_groups(preview["errors"]):
+    for line in import_client.describe_groups(preview["errors"]):
         err.print(printable(line), soft_wrap=True)
     if preview["problem"] is not None:
-        err.print(f"{file.name}: {imports.explain(preview['problem'])}", style="red", soft_wrap=True)
+        err.print(f"{file.name}: {import_client.explain(preview['problem'])}", style="red", soft_wrap=True)
         return
     out.print("Nothing is stored. To store it:", _command(file, preview["parameters"]), sep="\n", soft_wrap=True)
 

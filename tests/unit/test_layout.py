@@ -22,7 +22,15 @@ KNOW_THE_FRAMEWORK = {"endpoints", "dependencies", "main"}
 LEFT_ALONE = ("core/migrations", "load_testing/version_1/services")
 
 # What is over a limit today, by package; to be removed, and nothing to be added.
-EXCEPTIONS = {
+EXCEPTIONS: dict[str, set[str]] = {
+    "ingestion_api": {
+        "full folder: ingestion_api/bulk",
+        "short module: ingestion_api/pages/repository.py",
+        "web framework: ingestion_api/bulk/body_pipe.py",
+        "web framework: ingestion_api/bulk/parameters.py",
+        "web framework: ingestion_api/imports/upload.py",
+        "web framework: ingestion_api/webhooks.py",
+    },
     "cli": {
         "long function: cli/backup/commands.py: restore",
         "long function: cli/forget/commands.py: forget",
@@ -31,51 +39,31 @@ EXCEPTIONS = {
         "long function: cli/texts/ingest.py: ingest",
         "short module: cli/texts/label_filters.py",
     },
+    "several": {
+        "repeated name: database",
+        "repeated name: datasets",
+        "repeated name: documentation",
+        "repeated name: process",
+        "repeated name: upload",
+    },
     "core": {
-        "full folder: core",
-        "long module: core/models.py",
         "short module: core/change_feed.py",
         "short module: core/metrics.py",
-        "web framework: core/audit.py",
-        "web framework: core/tracing/tracing.py",
     },
-    "ingestion_api": {
-        "full folder: ingestion_api/bulk",
-        "long function: ingestion_api/imports/endpoints.py: add_import_endpoints",
-        "long function: ingestion_api/main.py: create_app",
-        "long function: ingestion_api/texts/endpoints.py: add_endpoints",
-        "long module: ingestion_api/texts/repository.py",
-        "web framework: ingestion_api/bulk/body_pipe.py",
-        "web framework: ingestion_api/imports/upload.py",
-        "web framework: ingestion_api/texts/shortcut.py",
-        "web framework: ingestion_api/webhooks.py",
-    },
-    "serving_api": {
-        "DuckDB: serving_api/snapshots/diff.py",
-        "full folder: serving_api/snapshots",
-        "full folder: serving_api/viewer",
-        "long function: serving_api/main.py: create_app",
-        "long function: serving_api/snapshots/facts.py: read_facts",
-        "long module: serving_api/viewer/where.py",
-        "short module: serving_api/viewer/cache.py",
-        "web framework: serving_api/exports/response.py",
-        "web framework: serving_api/key_watch.py",
-        "web framework: serving_api/responses.py",
-        "web framework: serving_api/snapshots/files.py",
-        "web framework: serving_api/texts/shortcut.py",
-        "web framework: serving_api/viewer/refusals.py",
-    },
-    "load_testing and local_stack": {
+    "load_testing": {
         "short module: load_testing/bench/comments.py",
         "short module: load_testing/compare/labelled_texts.py",
-        "short module: local_stack/packages/strip_lock.py",
         "web framework: load_testing/bench/peers.py",
     },
-    "several": {
-        f"repeated name: {name}"
-        for name in (
-            ["columns", "database", "documentation", "near_duplicates", "pages", "process", "shortcut", "upload"]
-        )
+    "local_stack": {
+        "short module: local_stack/packages/strip_lock.py",
+    },
+    "serving_api": {
+        "web framework: serving_api/file_response.py",
+        "web framework: serving_api/key_watch.py",
+        "web framework: serving_api/responses.py",
+        "web framework: serving_api/texts/shortcut.py",
+        "web framework: serving_api/viewer/refusals.py",
     },
 }
 
@@ -99,9 +87,10 @@ def _functions(source: str) -> Iterator[tuple[str, int]]:
 
 
 def _check(rule: str, found: Iterable[str]) -> None:
-    """Fail with what is over a limit and in no list of exceptions."""
-    known = set().union(*EXCEPTIONS.values())
-    assert sorted({f"{rule}: {item}" for item in found} - known) == []
+    """Fail with what is over a limit and no exception, and with exceptions that are not needed any more."""
+    known = {item for item in set().union(*EXCEPTIONS.values()) if item.startswith(f"{rule}: ")}
+    over = {f"{rule}: {item}" for item in found}
+    assert (sorted(over - known), sorted(known - over)) == ([], [])
 
 
 def test_a_folder_holds_few_modules() -> None:
