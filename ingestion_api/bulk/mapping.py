@@ -92,7 +92,7 @@ def map_table(table: Table, wanted: Wanted, datasets: Datasets) -> Rows:
         return Rows(table.read(()), ObjectMapping(wanted, datasets), lambda row: row, {})
     roles = find_roles(table.columns, wanted)
     metadata = find_metadata(table.columns, wanted, set(roles.values()))
-    read = [*roles.values(), *metadata]
+    read = list(dict.fromkeys([*roles.values(), *metadata]))  # a column may be label and score
     cells = range(len(table.columns)) if table.whole_rows else read
     places = {position: place for place, position in enumerate(cells)}
     names = [table.columns[position].name for position in cells]

@@ -250,6 +250,13 @@ def test_an_unknown_label_is_told_with_its_remedy(body: bytes) -> None:
     assert reject.detail == 'label "1" is not one of toxic, non_toxic; map it with label_map=1:toxic'
 
 
+def test_a_column_may_be_label_and_score() -> None:
+    body = write(id=["7"], toxicity=[0.75], text=["x"], n=[1])
+    parameters = {"label": "toxicity", "score": "toxicity", "label_map": ">=0.5:toxic", "external_id": "id"}
+    [row] = read(PARQUET, body, metadata="n", **parameters).rows
+    assert (row.claimed_label, row.score, row.external_id, row.metadata) == ("toxic", 0.75, "7", '{"n":1}')
+
+
 def test_the_remedy_escapes_the_label() -> None:
     [reject] = read(NDJSON, b'{"text": "x", "label": "a,b:c"}').rejects
     assert reject.detail.endswith(r"label_map=a\,b\:c:toxic")
