@@ -11,7 +11,7 @@ from pathlib import Path
 from load_testing.compare import report
 from load_testing.compare.results import read_rows
 from load_testing.reports import plots
-from load_testing.reports.measured_blocks import BLOCKS, steps_rows
+from load_testing.reports.measured_blocks import BLOCKS, read_json, steps_rows
 
 HERE = Path(__file__).parent
 MEASURED = HERE / "measured"
@@ -53,7 +53,9 @@ def take_over(name: str, results: Path, into: Path) -> None:
 
 def pictures(measured: Path) -> dict[Path, str]:
     """Return each picture of the README, by its file."""
-    made = {measured / "compare" / f"{n}.svg": p for n, p in report.pictures(steps_rows(measured)).items()}
+    think_seconds = read_json(measured / "compare" / "settings.json")["think_seconds"]
+    drawn = report.pictures(steps_rows(measured), think_seconds)
+    made = {measured / "compare" / f"{name}.svg": picture for name, picture in drawn.items()}
     by_users = measured / "steps" / "by_users.csv"
     users = read_rows(by_users) if by_users.is_file() else []
     made[measured / "steps" / "latency_by_users.svg"] = plots.latency_by_users(users)

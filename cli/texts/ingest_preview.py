@@ -28,7 +28,9 @@ def show_previews(kinds: Mapping[Path, dict[str, str]], parameters: dict[str, st
         for file, kind in kinds.items():
             try:
                 api = imports.Api(client, lambda: None)
-                preview = imports.preview(api, _read_start(file, kind), kind, parameters)
+                start, is_whole = _read_start(file, kind)
+                preview = imports.preview(api, start, kind, parameters)
+                preview["complete"] = preview["complete"] and is_whole
             except (imports.Refused, httpx.HTTPError, httpx.InvalidURL, OSError, pa.ArrowException) as error:
                 fail(f"{file}: {error}")
             _show(file, preview)
@@ -37,15 +39,15 @@ def show_previews(kinds: Mapping[Path, dict[str, str]], parameters: dict[str, st
         raise SystemExit(1)
 
 
-def _read_start(file: Path, kind: dict[str, str]) -> bytes:
-    """Return what the API reads of a file: one byte more than it does, to tell that more follows."""
+def _read_start(file: Path, kind: dict[str, str]) -> tuple[bytes, bool]:
+    """Return what the API reads of a file, and whether that is the whole; else one byte more, to tell that."""
     is_parquet = kind == imports.headers_of_file(Path("x.parquet"))
     if is_parquet and file.stat().st_size > _WHOLE_BYTES:
-        return _first_rows(file)
+        return _first_rows(file), False
     with file.open("rb") as body:
         is_indexed = body.read(4) in {b"PAR1", b"PK\x03\x04"}
         body.seek(0)
-        return body.read((_WHOLE_BYTES if is_indexed else _FIRST_BYTES) + 1)
+        return body.read((_WHOLE_BYTES if is_indexed else _FIRST_BYTES) + 1), True
 
 
 def _first_rows(file: Path) -> bytes:

@@ -213,7 +213,7 @@ def _row_lengths(rows: int, arrays: Sequence[pa.Array]) -> list[int]:
     for array in arrays:
         values = _storage(array)
         if pa.types.is_nested(values.type):
-            # Taken as spread evenly; each row's own length is checked again when it is made.
+            # Taken as spread evenly: to look into each row would take longer than to read it.
             total = pc.add(total, pa.scalar(_total_length(values) // max(1, rows), pa.int64()))
         else:
             total = pc.add(total, _lengths(values))
@@ -271,7 +271,12 @@ def _make_part(arrays: Sequence[pa.Array], names: Sequence[str], start: int, end
         yield from rows
         return
     for row in rows:
-        yield next((cell for cell in row if isinstance(cell, RowRefused)), row)
+        bad = next((cell for cell in row if isinstance(cell, RowRefused)), None)
+        if bad is not None:
+            readable = tuple(None if isinstance(cell, RowRefused) else cell for cell in row)
+            yield RowRefused(bad.code, bad.detail, readable)
+        else:
+            yield row
 
 
 def _convert_cells(array: pa.Array, name: str) -> tuple[list[Any], bool]:

@@ -26,7 +26,7 @@ from core.settings import AccessSettings
 from core.tracing.tracing import tracing
 from core.web.browsers import BrowserGuard, Cors
 from core.web.health import Check, add_health
-from core.web.http_protocol import close_unless_read, http_settings, read_request_id
+from core.web.http_protocol import close_unless_continued, http_settings, read_request_id
 from core.web.negotiation import Endpoints, Negotiation
 from core.web.openapi import explain_parameter
 from core.web.problems import (
@@ -242,7 +242,7 @@ class RequestContext:
         request_id = _read_headers(scope)
         status = 0
         if any(name == b"expect" for name, _ in scope["headers"]):
-            receive, send = close_unless_read(receive, send)
+            send = close_unless_continued(receive, send)
 
         async def send_with_id(message: Message) -> None:
             nonlocal status

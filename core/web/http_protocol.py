@@ -49,25 +49,21 @@ def read_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
     return secrets.token_hex(16)
 
 
-def close_unless_read(receive: Receive, send: Send) -> tuple[Receive, Send]:
-    """Wrap a request whose client waits for `100 Continue`: reading its body sends that.
+def close_unless_continued(receive: Receive, send: Send) -> Send:
+    """Wrap `send` for a client that expects `100 Continue`, which uvicorn sends when the body is first read.
 
     If the final answer comes first, the client may leave out the body, and the server could not distinguish the
-    next request from it. So the connection is closed (RFC 9110, section 10.1.1).
+    next request from it. So the connection is closed (RFC 9110, section 10.1.1). `receive` stays as it is:
+    `core.web.server.abort_connection` finds the connection by it.
     """
-    is_read = False
-
-    async def receive_noting() -> Message:
-        nonlocal is_read
-        is_read = True
-        return await receive()
+    cycle = getattr(receive, "__self__", None)
 
     async def send_closing(message: Message) -> None:
-        if message["type"] == "http.response.start" and not is_read:
+        if message["type"] == "http.response.start" and getattr(cycle, "waiting_for_100_continue", False):
             message["headers"] = [*message["headers"], (b"connection", b"close")]
         await send(message)
 
-    return receive_noting, send_closing
+    return send_closing
 
 
 @cache

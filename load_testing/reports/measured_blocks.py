@@ -20,7 +20,7 @@ def steps_rows(measured: Path) -> list[Row]:
 
 
 def _compare_conditions(measured: Path) -> str:
-    said = _json(measured / "compare" / "settings.json")
+    said = read_json(measured / "compare" / "settings.json")
     busiest = max(row["generator_cpu"] for row in steps_rows(measured))
     return (
         f"{said['processors']} processors ({said['machine']}), shared by the servers and the load generator; "
@@ -61,7 +61,7 @@ def _most_users(kind: str, version: str) -> Callable[[Path], str]:
 
 def _knee(measured: Path) -> str:
     rows = read_rows(measured / "steps" / "by_users.csv")
-    said = _json(measured / "steps" / "report.json")["settings"]
+    said = read_json(measured / "steps" / "report.json")["settings"]
     knee = find_knee([(row["users"], row["per_second"]) for row in rows])
     most = max(rows, key=lambda row: row["per_second"])
     where = f"The knee is at {knee} users" if knee else f"No knee up to {rows[-1]['users']} users"
@@ -89,7 +89,7 @@ def _processors(measured: Path) -> str:
 
 
 def _kinds(measured: Path) -> str:
-    rows = [row for row in read_rows(measured / "steps" / "by_name.csv") if row["name"].endswith(")")]
+    rows = [row for row in read_rows(measured / "steps" / "by_name.csv") if not row["name"].endswith("all")]
     lines = ["| request | requests | p50 ms | p95 ms | p99 ms |", "|---|---:|---:|---:|---:|"]
     for row in rows:
         cells = " | ".join(f"{row[name]:,.1f}" for name in ("p50_ms", "p95_ms", "p99_ms"))
@@ -144,7 +144,8 @@ def _sizing(measured: Path) -> dict[str, float]:
     return {row["name"]: row["value"] for row in read_rows(measured / "sizing" / "sizing.csv")}
 
 
-def _json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """Return the object that a file holds."""
     found: dict[str, Any] = json.loads(file.read_text())
     return found
 

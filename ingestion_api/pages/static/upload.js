@@ -96,7 +96,7 @@ function Chosen({ file, meta, onOther }) {
       <${FirstRows} preview=${data} />
       ${state.error && html`<${Notice} error=${state.error} title="The import was not started." />`}
       <div class="row">
-        <button type="button" class="primary" disabled=${state.busy || Boolean(data.problem)} onClick=${start}>
+        <button type="button" class="primary" disabled=${state.busy || Boolean(data.problem) || !data.rows.length} onClick=${start}>
           ${state.busy ? "Starting" : "Start the import"}
         </button>
         <span class="hint">Texts that are there already are not stored again.</span>

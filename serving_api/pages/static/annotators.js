@@ -52,7 +52,11 @@ export function Annotators({ annotators, labels }) {
               </tr>
               ${open === one.annotator &&
               html`<tr>
-                <td colspan="8"><${Confusion} confusion=${one.confusion} labels=${labels} who=${one.annotator} /></td>
+                <td colspan="8">
+                  <div class="confusion" tabindex="0" role="region" aria-label=${`Table: confusion of ${one.annotator}`}>
+                    <${Confusion} confusion=${one.confusion} labels=${labels} who=${one.annotator} />
+                  </div>
+                </td>
               </tr>`}
             <//>`,
           )}

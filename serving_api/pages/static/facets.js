@@ -55,6 +55,13 @@ function Groups({ data, labels, parameters }) {
         onPick=${pickOne(name)}
       />`,
     )}
+    ${data.complete &&
+    html`<${Group}
+      title="Complete"
+      values=${data.complete.map((one) => ({ ...one, value: String(one.value) }))}
+      chosen=${single("complete")}
+      onPick=${pickOne("complete")}
+    />`}
     <${Agreement} values=${data.agreement} chosen=${parameters.get("min_agreement")} />
   `;
 }

@@ -100,6 +100,8 @@ def test_source_is_a_column_where_there_is_one() -> None:
     assert fields({"text": "x", "site": "forum"}, source="site")["source"] == "forum"
     assert "source" not in fields({"text": "x", "site": ""}, source="site")
     assert fields({"text": "x"}, source="site")["source"] == "site"
+    assert fields({"text": "x", "source": ""}, source="web")["source"] == "web"
+    assert fields({"text": "x", "source": "forum"}, source="web")["source"] == "forum"
 
 
 @pytest.mark.parametrize(
@@ -150,6 +152,13 @@ def test_metadata_is_converted_and_nothing_costs_the_row() -> None:
         "bytes": "Zoë",
         "endless": "x" * 7999 + "…",
     }
+
+
+def test_a_row_of_parquet_has_one_mib_whatever_its_types() -> None:
+    body = write(text=["a", "b", "c"], tags=[["x" * 10], ["y" * 1000] * 2000, None])
+    batch = read(PARQUET, body, metadata="all")
+    assert [row.text for row in batch.rows] == ["a", "c"]
+    assert [(reject.row, reject.code) for reject in batch.rejects] == [(2, "row_too_large")]
 
 
 def test_metadata_may_be_chosen() -> None:
