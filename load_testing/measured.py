@@ -11,11 +11,12 @@ from pathlib import Path
 from load_testing.compare import report
 from load_testing.compare.results import read_rows
 from load_testing.reports import plots
-from load_testing.reports.measured_blocks import BLOCKS, read_json, steps_rows
+from load_testing.reports.measured_blocks import BLOCKS, PROJECT_BLOCKS, read_json, steps_rows
 
 HERE = Path(__file__).parent
 MEASURED = HERE / "measured"
 README = HERE / "README.md"
+PROJECT_README = HERE.parent / "README.md"
 _BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _TAKEN = {
     "compare": ("steps.csv", "failures.csv", "texts.csv", "settings.json"),
@@ -33,7 +34,8 @@ def main() -> None:
     for file, content in pictures(MEASURED).items():
         file.parent.mkdir(exist_ok=True)
         file.write_text(content)
-    README.write_text(page(README.read_text(), MEASURED))
+    for readme in (README, PROJECT_README):
+        readme.write_text(page(readme.read_text(), MEASURED))
 
 
 def take_over(name: str, results: Path, into: Path) -> None:
@@ -74,7 +76,7 @@ def page(text: str, measured: Path) -> str:
 
 def _content(name: str, measured: Path) -> str:
     try:
-        return BLOCKS[name](measured)
+        return (BLOCKS | PROJECT_BLOCKS)[name](measured)
     except FileNotFoundError:
         return "Not measured yet: `make measure` does it.\n"
 

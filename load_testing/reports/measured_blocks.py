@@ -12,6 +12,7 @@ from load_testing.reports.percentiles import find_knee
 _SIZES = (100_000, 1_000_000, 10_000_000)
 _PAUSE_OF_AN_ANNOTATOR_SECONDS = 5
 _GIB = 2**30
+_USERS_IN_THE_README = 50
 
 
 def steps_rows(measured: Path) -> list[Row]:
@@ -57,6 +58,22 @@ def _most_users(kind: str, version: str) -> Callable[[Path], str]:
         )
 
     return tell
+
+
+def _versions(measured: Path) -> str:
+    """Return both versions side by side, at one number of users, for the project's README."""
+    rows = {
+        (row["kind"], row["version"]): row for row in steps_rows(measured) if row["users"] == _USERS_IN_THE_README
+    }
+    posts, gets = ([rows[kind, version] for version in ("1", "2")] for kind in ("ingestion", "serving"))
+    table = {
+        "POSTs that failed": [f"{row['failures'] / row['requests']:.0%}" for row in posts],
+        "texts accepted per second": [f"{row['answered_per_second']:,.1f}" for row in posts],
+        "reading 100 labelled texts, p50": [_ms(row["p50_ms"]) for row in gets],
+        "reading 100 labelled texts, p99": [_ms(row["p99_ms"]) for row in gets],
+    }
+    lines = ["| | version 1 | version 2 |", "|---|---:|---:|"]
+    return "\n".join([*lines, *(f"| {name} | {' | '.join(cells)} |" for name, cells in table.items())]) + "\n"
 
 
 def _knee(measured: Path) -> str:
@@ -171,3 +188,5 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "sizes": _sizes,
     "rates": _rates,
 }
+# Those of the project's README; the others are in load_testing/README.md.
+PROJECT_BLOCKS: dict[str, Callable[[Path], str]] = {"versions": _versions}
