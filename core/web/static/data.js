@@ -24,7 +24,7 @@ export function useData(path, parameters = {}, tick = 0, options = {}) {
       } catch (error) {
         if (stop.signal.aborted) return;
         const { data, asked: had } = latest.current;
-        set({ asked: had, data: had === asked ? data : null, error, loading: false });
+        set({ asked, data: had === asked ? data : null, error, loading: false });
         if (error.status === 401 && !options.base) dispatchEvent(new Event("key-required"));
       }
     }, options.delay || 0);

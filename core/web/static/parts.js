@@ -80,7 +80,7 @@ export function KeyForm({ scope, onKey }) {
     onKey();
   };
   return html`<form class="key-form" onSubmit=${submit}>
-    <h2>An API key is required</h2>
+    <h1>An API key is required</h1>
     <p class="hint" id="key-hint">
       Ask an administrator for a key with the scope <code>${scope}</code>:${" "}
       <code>annotate keys create NAME --scope ${scope}</code>. This tab keeps it until you close it.

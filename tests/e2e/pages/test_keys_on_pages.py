@@ -36,7 +36,7 @@ def closed(
 def test_a_key_is_asked_for_and_kept_for_the_session(visit: VisitMaker, closed: Program, key: str) -> None:
     tab = visit(closed)
     page = tab.open("?view=texts")
-    assert page.locator("h2").inner_text() == "An API key is required"
+    assert page.locator("h1").inner_text() == "An API key is required"
     assert tab.accessibility() == []
     page.get_by_label("API key").fill("ap_wrong")
     page.get_by_role("button", name="Use this key").click()

@@ -43,8 +43,11 @@ def _csv(rows: list[tuple[str, str]]) -> FilePayload:
     }
 
 
-def _is_clean(tab: Visit) -> bool:
-    return tab.errors == [] and tab.violations() == [] and tab.accessibility() == [] and tab.overflow() <= 0
+def _assert_clean(tab: Visit) -> None:
+    assert tab.errors == []
+    assert tab.violations() == []
+    assert tab.accessibility() == []
+    assert tab.overflow() <= 0
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -55,7 +58,7 @@ def test_each_view_is_accessible_and_keeps_its_policy(
     for query in ("", "?view=imports", "?view=queue", "?view=constructor"):
         tab = visit(ingestion, width, scheme)
         tab.open(query)
-        assert _is_clean(tab), (query, tab.errors)
+        _assert_clean(tab)
 
 
 def test_a_wrong_mapping_is_corrected_and_the_rows_arrive(visit: VisitMaker, previewing: Program) -> None:
@@ -69,7 +72,7 @@ def test_a_wrong_mapping_is_corrected_and_the_rows_arrive(visit: VisitMaker, pre
     page.get_by_label("Label of the value fine").select_option("non_toxic")
     unsure = len(rows[2::3])
     page.wait_for_selector(f"text={unsure} of 1,000 rows would be rejected.")
-    assert _is_clean(tab), tab.errors
+    _assert_clean(tab)
     page.get_by_role("button", name="Start the import").click()
     page.wait_for_selector("h2:has-text('Done')")
     id_ = httpx.URL(page.url).params["id"]
@@ -83,7 +86,7 @@ def test_a_wrong_mapping_is_corrected_and_the_rows_arrive(visit: VisitMaker, pre
     assert {one["code"] for one in rejects} == {"unknown_label"}
     page.reload()
     page.wait_for_selector("h2:has-text('Done')")
-    assert _is_clean(tab), tab.errors
+    _assert_clean(tab)
 
 
 def test_pasted_lines_become_texts(visit: VisitMaker, previewing: Program) -> None:
