@@ -26,14 +26,6 @@ def ingestion(module_database: str, tmp_path_factory: pytest.TempPathFactory) ->
         yield program
 
 
-@pytest.fixture
-def previewing(ingestion: Program) -> Program:
-    """An ingestion API that shows how a file would be read."""
-    if "/imports/preview" not in httpx.get(f"{ingestion.url}/openapi.json").json()["paths"]:
-        pytest.skip("POST /imports/preview is not there yet")
-    return ingestion
-
-
 def _csv(rows: list[tuple[str, str]]) -> FilePayload:
     quoted = ('"{}",{}\n'.format(text.replace('"', '""'), label) for text, label in rows)
     return {
@@ -61,13 +53,14 @@ def test_each_view_is_accessible_and_keeps_its_policy(
         _assert_clean(tab)
 
 
-def test_a_wrong_mapping_is_corrected_and_the_rows_arrive(visit: VisitMaker, previewing: Program) -> None:
+def test_a_wrong_mapping_is_corrected_and_the_rows_arrive(visit: VisitMaker, ingestion: Program) -> None:
     labels = ["bad", "fine", "unsure"]
     rows = [(f"comment number {n}", labels[n % 3]) for n in range(_ROWS)]
-    tab = visit(previewing)
+    tab = visit(ingestion)
     page = tab.open()
     page.set_input_files("input[type=file]", files=[_csv(rows)])
     page.wait_for_selector("#mapping")
+    page.get_by_label("What the column verdict becomes").select_option("label")
     page.get_by_label("Label of the value bad").select_option("toxic")
     page.get_by_label("Label of the value fine").select_option("non_toxic")
     unsure = len(rows[2::3])
@@ -76,7 +69,7 @@ def test_a_wrong_mapping_is_corrected_and_the_rows_arrive(visit: VisitMaker, pre
     page.get_by_role("button", name="Start the import").click()
     page.wait_for_selector("h2:has-text('Done')")
     id_ = httpx.URL(page.url).params["id"]
-    found = httpx.get(f"{previewing.url}/imports/{id_}").json()
+    found = httpx.get(f"{ingestion.url}/imports/{id_}").json()
     assert (found["received"], found["accepted"], found["rejected"]) == (_ROWS, _ROWS - unsure, unsure)
     figure = page.locator(".figure", has_text="Rejected").locator("dd").first
     assert figure.inner_text() == str(unsure)
@@ -89,20 +82,20 @@ def test_a_wrong_mapping_is_corrected_and_the_rows_arrive(visit: VisitMaker, pre
     _assert_clean(tab)
 
 
-def test_pasted_lines_become_texts(visit: VisitMaker, previewing: Program) -> None:
-    tab = visit(previewing)
+def test_pasted_lines_become_texts(visit: VisitMaker, ingestion: Program) -> None:
+    tab = visit(ingestion)
     page = tab.open()
-    page.get_by_label("Lines").fill('a pasted "text"\n\nanother, with a comma\n')
+    page.get_by_role("textbox", name="Lines").fill('a pasted "text"\n\nanother, with a comma\n')
     page.get_by_role("button", name="Look at them").click()
     page.wait_for_selector("text=another, with a comma")
     assert page.locator("td.cell-text").all_inner_texts() == ['a pasted "text"', "another, with a comma"]
 
 
-def test_an_upload_goes_on_after_a_reload(visit: VisitMaker, previewing: Program, tmp_path: Path) -> None:
+def test_an_upload_goes_on_after_a_reload(visit: VisitMaker, ingestion: Program, tmp_path: Path) -> None:
     file = tmp_path / "long.csv"
     line = "x" * 1000
     file.write_text("text\n" + "".join(f"{n} {line}\n" for n in range(20_000)))
-    tab = visit(previewing)
+    tab = visit(ingestion)
     page = tab.open()
 
     def cut(route: Route) -> None:
@@ -127,21 +120,22 @@ def test_an_upload_goes_on_after_a_reload(visit: VisitMaker, previewing: Program
     page.get_by_label("Choose the same file again").set_input_files(str(file))
     page.wait_for_selector("h2:has-text('Done')")
     id_ = httpx.URL(page.url).params["id"]
-    found = httpx.get(f"{previewing.url}/imports/{id_}").json()
+    found = httpx.get(f"{ingestion.url}/imports/{id_}").json()
     assert (found["received"], found["accepted"]) == (20_000, 20_000)
     assert found["upload"]["length"] == file.stat().st_size
 
 
-def test_hostile_files_run_nothing(visit: VisitMaker, previewing: Program) -> None:
+def test_hostile_files_run_nothing(visit: VisitMaker, ingestion: Program) -> None:
     columns = ",".join(f'"{vector.replace(chr(34), chr(34) * 2)}"' for vector in VECTORS)
     cells = f"{columns}\n{columns}\n"
-    tab = visit(previewing)
+    tab = visit(ingestion)
     page = tab.open()
     name = "<img src=x onerror=window.hacked=1>.csv"
     file: FilePayload = {"name": name, "mimeType": "text/csv", "buffer": cells.encode()}
     page.set_input_files("input[type=file]", files=[file])
     page.wait_for_selector("#mapping")
-    page.get_by_label(f"What the column {VECTORS[0]} becomes").select_option("text")
+    # Another vector is the same but for an invisible character, which the browser leaves out of names.
+    page.get_by_label(f"What the column {VECTORS[0]} becomes").first.select_option("text")
     page.wait_for_selector("td.cell-text")
     assert page.locator("td.cell-text").first.text_content() == VECTORS[0]
     assert page.locator("strong").first.text_content() == name
