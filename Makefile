@@ -53,7 +53,7 @@ bench: $(INSTALLED)  ## Measure, each figure beside its peer
 	$(RUN) python -m load_testing.bench $(if $(ROWS),--rows $(ROWS)) $(if $(ONLY),--only $(ONLY))
 
 # Each name in capitals is an option of `python -m load_testing`: make loadtest USERS=100 SHAPE=steps SECONDS=200
-LOAD_OPTIONS := USERS SECONDS SHAPE THINK_SECONDS RATE IN_FLIGHT MODELS REPEATS SEED TEXTS OBJECTIVE_POST_MS OBJECTIVE_GET_MS
+LOAD_OPTIONS := USERS SECONDS SHAPE THINK_SECONDS RATE IN_FLIGHT MODELS REPEATS SEED TEXTS OBJECTIVE_POST_MS OBJECTIVE_GET_MS KEEP
 as_option = $(if $($(1)),--$(shell echo $(1) | tr A-Z_ a-z-) $($(1)))
 loadtest: $(INSTALLED)  ## Load both APIs with Locust, and report
 	$(RUN) python -m load_testing $(foreach name,$(LOAD_OPTIONS),$(call as_option,$(name)))
@@ -72,8 +72,8 @@ mutants: $(INSTALLED)  ## Plant small faults into a MODULE, and tell which ones 
 	@$(RUN) python -m tests.mutants --module $(MODULE) $(foreach name,SAMPLE MINUTES SEED,$(call as_option,$(name))) \
 		$(if $(MATCH),--match "$(MATCH)")
 
-check: lint types  ## Lint, types, import rules, documents
-	$(RUN) pytest --quiet tests/unit/test_docs.py
+check: lint types  ## Lint, types, import rules, layout, documents
+	$(RUN) pytest --quiet tests/unit/test_docs.py tests/unit/test_layout.py
 
 lint: $(INSTALLED)
 	$(RUN) ruff check $(PROJECT)

@@ -8,7 +8,7 @@ import psycopg
 import typer
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from cli import datasets
+from cli import dataset_changes
 from cli.backup import commands as backup
 from cli.console import err, out, printable
 from cli.demo_data import demo_data
@@ -55,7 +55,7 @@ app.command()(backup.restore)
 app.command("demo-data")(demo_data)
 app.add_typer(annotators.app, name="annotators")
 app.add_typer(backup.app, name="backup")
-app.add_typer(datasets.app, name="datasets")
+app.add_typer(dataset_changes.app, name="datasets")
 app.add_typer(gold.app, name="gold")
 app.add_typer(import_jobs.app, name="imports")
 app.add_typer(api_keys.app, name="keys")

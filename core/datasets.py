@@ -120,6 +120,7 @@ class Dataset(BaseModel):
     dispute_extra: int = Field(
         0, ge=0, description="Answers of adjudicators that a disputed text is given beside; 0: none."
     )
+    upload: bool = Field(True, description="Whether annotators get its texts; `false` for load tests.")
     gold_share: float = Field(
         0, ge=0, le=0.5, description="Share of gold texts among the records that annotators get."
     )
@@ -209,7 +210,7 @@ def adjudicated_by(name: str) -> str | None:
 
 def list_adjudications(datasets: Datasets) -> list[str]:
     """Return the names under which disputed texts are put before adjudicators."""
-    return [adjudication_of(name) for name, dataset in datasets.items() if dataset.dispute_extra]
+    return [adjudication_of(name) for name, each in datasets.items() if each.dispute_extra and each.upload]
 
 
 def get_definition(name: str, datasets: Datasets) -> Dataset:

@@ -61,8 +61,7 @@ class Unfinished:
 
 def read_unfinished(row: Row[Any]) -> Unfinished:
     """Return what a row of `UNFINISHED` tells."""
-    is_one = row.requests == 1
-    requests = "A forget request is" if is_one else f"{row.requests:,} forget requests are"
+    requests = "A forget request is" if row.requests == 1 else f"{row.requests:,} forget requests are"
     reason = f"{requests} not finished: {name_steps(row)}."
     return Unfinished(row.dataset, row.since, row.age_seconds, reason)
 

@@ -28,10 +28,10 @@ def main() -> None:
     given = _parse_arguments()
     folder = given.results / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
     folder.mkdir(parents=True)
-    with find_target(given.texts) as target:
+    with find_target(given.texts, given.dataset) as target:
         key = os.environ.get("ANNOTATE_API_KEY")
         settings = {
-            **{name: value for name, value in vars(given).items() if name != "results"},
+            **{name: value for name, value in vars(given).items() if name not in {"results", "dataset"}},
             **target._asdict(),
             "labelled_texts": labelled_texts(target, {"Authorization": f"Bearer {key}"} if key else {}),
             "processors": os.cpu_count(),
@@ -75,6 +75,7 @@ def _run(
     command = [
         *(sys.executable, "-m", "locust", "-f", str(_FILES[model]), "--headless", "--only-summary"),
         *("--run-time", f"{given.seconds}s", "--stop-timeout", "60", "--record", str(folder)),
+        *("--dataset", target.dataset, "--keep", str(given.keep)),
         *("--csv", str(folder / "locust"), "--html", str(folder / "locust.html")),
         *(word for name, limit in objectives.items() for word in (name, str(limit))),
         *options,
@@ -112,7 +113,7 @@ def _show(report: dict[str, Any], folder: Path) -> None:
         late = f"; {run['late']} late, {run['dropped']} dropped" if run["model"] == "open" else ""
         _console.print(
             f"{run['model']} {run['repeat']}: generator {generator['cpu_share']:.0%} of a core{warning}"
-            f"{late}{refused}; {run['acknowledged']} texts acknowledged, {len(run['lost'])} lost",
+            f"{late}{refused}; {run['acknowledged']:,} acknowledged, {len(run['lost']):,} lost",
             soft_wrap=True,
         )
     if omission := report["coordinated_omission"]:
@@ -138,6 +139,8 @@ def _parse_arguments() -> argparse.Namespace:
     add("--objective-post-ms", type=float, default=0.0, help="p99 of POST /texts that fails a run; 0: none")
     add("--objective-get-ms", type=float, default=0.0, help="p99 of GET without exports that fails a run; 0: none")
     add("--texts", type=int, default=10_000, help="labelled texts of a stack that is started for this")
+    add("--dataset", default="loadtest", help="where the texts go on a platform that INGESTION_URL names")
+    add("--keep", type=int, choices=(0, 1), default=0, help="1: leave the texts in the dataset loadtest")
     add("--results", type=Path, default=_HERE / "results", help="folder for the results")
     return parser.parse_args()
 

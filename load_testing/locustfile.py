@@ -3,19 +3,20 @@
 import sys
 from pathlib import Path
 
-from locust import LoadTestShape
+from locust import LoadTestShape, events
 
 # Locust puts this folder on the path, not the project's.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from load_testing.users import run_listeners  # noqa: F401 - listens
 from load_testing.users.ingestion_users import IngestionUser
-from load_testing.users.options import given_to
+from load_testing.users.options import add_closed_options, given_to
 from load_testing.users.serving_users import ServingUser
 from load_testing.users.shape_plans import PLANS
 
 __all__ = ["IngestionUser", "Plan", "ServingUser"]
 
+events.init_command_line_parser.add_listener(add_closed_options)
 _SECONDS = 100
 # The plan decides how fast users come; Locust warns of a higher rate than this.
 _SPAWN_RATE = 100

@@ -11,11 +11,12 @@ from pathlib import Path
 from load_testing.compare import report
 from load_testing.compare.results import read_rows
 from load_testing.reports import plots
-from load_testing.reports.measured_blocks import BLOCKS, steps_rows
+from load_testing.reports.measured_blocks import BLOCKS, PROJECT_BLOCKS, read_json, steps_rows
 
 HERE = Path(__file__).parent
 MEASURED = HERE / "measured"
 README = HERE / "README.md"
+PROJECT_README = HERE.parent / "README.md"
 _BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _TAKEN = {
     "compare": ("steps.csv", "failures.csv", "texts.csv", "settings.json"),
@@ -33,7 +34,8 @@ def main() -> None:
     for file, content in pictures(MEASURED).items():
         file.parent.mkdir(exist_ok=True)
         file.write_text(content)
-    README.write_text(page(README.read_text(), MEASURED))
+    for readme in (README, PROJECT_README):
+        readme.write_text(page(readme.read_text(), MEASURED))
 
 
 def take_over(name: str, results: Path, into: Path) -> None:
@@ -53,7 +55,9 @@ def take_over(name: str, results: Path, into: Path) -> None:
 
 def pictures(measured: Path) -> dict[Path, str]:
     """Return each picture of the README, by its file."""
-    made = {measured / "compare" / f"{n}.svg": p for n, p in report.pictures(steps_rows(measured)).items()}
+    think_seconds = read_json(measured / "compare" / "settings.json")["think_seconds"]
+    drawn = report.pictures(steps_rows(measured), think_seconds)
+    made = {measured / "compare" / f"{name}.svg": picture for name, picture in drawn.items()}
     by_users = measured / "steps" / "by_users.csv"
     users = read_rows(by_users) if by_users.is_file() else []
     made[measured / "steps" / "latency_by_users.svg"] = plots.latency_by_users(users)
@@ -72,7 +76,7 @@ def page(text: str, measured: Path) -> str:
 
 def _content(name: str, measured: Path) -> str:
     try:
-        return BLOCKS[name](measured)
+        return (BLOCKS | PROJECT_BLOCKS)[name](measured)
     except FileNotFoundError:
         return "Not measured yet: `make measure` does it.\n"
 

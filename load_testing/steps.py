@@ -19,6 +19,7 @@ from typing import NamedTuple
 import httpx
 import psutil
 
+from core.datasets import DEFAULT_DATASET
 from load_testing.compare.results import Row, write_rows
 from local_stack.testing import RunningStack, running_stack
 
@@ -56,9 +57,20 @@ def _add_labelled(stack: RunningStack) -> None:
 def _load(stack: RunningStack, given: argparse.Namespace) -> Path:
     """Run the load test; return its folder, also when it found something wrong: that is in its report."""
     command = [
-        *(sys.executable, "-m", "load_testing", "--models", "closed", "--shape", "steps", "--repeats", "1"),
+        *(
+            sys.executable,
+            "-m",
+            "load_testing",
+            "--models",
+            "closed",
+            "--shape",
+            "steps",
+            "--repeats",
+            str(given.repeats),
+        ),
         *("--users", str(given.users), "--seconds", str(given.seconds), "--think-seconds", "0.001"),
-        *("--results", str(given.results)),
+        # On a stack of its own they may reach Argilla.
+        *("--results", str(given.results), "--dataset", DEFAULT_DATASET),
     ]
     urls = {"INGESTION_URL": stack.ingestion_url, "SERVING_URL": stack.serving_url}
     subprocess.run(command, env=os.environ | urls, check=False)  # noqa: S603 - ourselves
@@ -113,6 +125,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m load_testing.steps")
     parser.add_argument("--users", type=int, default=40, help="users at most, half of them of each API")
     parser.add_argument("--seconds", type=int, default=50, help="length of the run; a tenth of it for each step")
+    parser.add_argument("--repeats", type=int, default=3, help="runs, of which the medians count")
     parser.add_argument("--results", type=Path, default=_RESULTS, help="folder for the results")
     return parser.parse_args()
 

@@ -1,48 +1,54 @@
-"""Which platform is loaded: one that is named, the local stack that runs, or one that is started for it."""
+"""Which platform is loaded: one that is named, or a stack that is started for it."""
 
-import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 import httpx
+
+from core.datasets import DEFAULT_DATASET
 
 _LOOK_SECONDS = 0.5
 
 
 class Target(NamedTuple):
-    """Where both APIs are."""
+    """Where both APIs are, and which dataset the texts go into."""
 
     ingestion_url: str
     serving_url: str
+    # Where the texts go.
+    dataset: str
 
 
 @contextmanager
-def find_target(texts: int) -> Iterator[Target]:
-    """Give what INGESTION_URL and SERVING_URL name, else the running stack, else a new one with so many texts.
+def find_target(texts: int, dataset: str) -> Iterator[Target]:
+    """Give what INGESTION_URL and SERVING_URL name; without them, a new stack with so many labelled texts.
+
+    `dataset` is where the texts go on a platform that is named.
+    A running stack is used only where it is named: its annotators' queue belongs to them.
 
     Raises:
-        SystemExit: what is named does not answer.
+        SystemExit: what is named does not answer, or has no dataset for load tests.
     """
-    if target := _named() or _running():
-        for url in target:
+    if target := _named(dataset):
+        for url in target[:2]:
             _check_ready(url)
+        _check_dataset(target)
         yield target
         return
-    # Takes half a second, and mostly is not needed.
+    # Takes half a second, and not every load test needs it.
     from local_stack.testing import running_stack
 
-    print("No stack runs: starting one, with data of its own.", flush=True)  # noqa: T201
+    print("Starting a stack with data of its own. Set INGESTION_URL and SERVING_URL to load another.", flush=True)  # noqa: T201
     with running_stack() as stack:
         if texts:
             command = [sys.executable, "-m", "cli", "demo-data", "--texts", str(texts)]
             subprocess.run(command, env=os.environ | {"DATABASE_URL": stack.database_url}, check=True)  # noqa: S603
-        target = Target(stack.ingestion_url, stack.serving_url)
+        target = Target(stack.ingestion_url, stack.serving_url, DEFAULT_DATASET)
         while labelled_texts(target, {}) < texts:
             time.sleep(_LOOK_SECONDS)
         yield target
@@ -61,21 +67,25 @@ def labelled_texts(target: Target, headers: dict[str, str]) -> int:
     return total
 
 
-def _named() -> Target | None:
+def _named(dataset: str) -> Target | None:
     urls = [os.environ.get(name, "").rstrip("/") for name in ("INGESTION_URL", "SERVING_URL")]
     if not any(urls):
         return None
     if not all(urls):
         raise SystemExit("Set both INGESTION_URL and SERVING_URL, or neither.")
-    return Target(*urls)
+    return Target(urls[0], urls[1], dataset)
 
 
-def _running() -> Target | None:
-    file = Path(os.environ.get("DATA_DIR") or ".data") / "stack.json"
-    if not file.is_file():
-        return None
-    stack = json.loads(file.read_text())
-    return Target(stack["ingestion_url"], stack["serving_url"])
+def _check_dataset(target: Target) -> None:
+    key = os.environ.get("ANNOTATE_API_KEY")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    answer = httpx.get(f"{target.ingestion_url}/queue", params={"dataset": target.dataset}, headers=headers)
+    if answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
+        raise SystemExit(
+            f"{target.ingestion_url} has no dataset {target.dataset}, and texts of a load test must not reach "
+            "annotators. Start the platform with DATASETS_FILE=load_testing/datasets.toml, or copy its [loadtest] "
+            "into yours; or run `make loadtest` without INGESTION_URL, which starts a stack of its own."
+        )
 
 
 def _check_ready(url: str) -> None:

@@ -123,7 +123,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        await warn_of_undefined(engine, jobs)
+        await warn_of_undefined(engine, {*jobs, *settings.datasets})
         async with keep_leading(state.leadership for state in states):
             schedule = _make_schedule(jobs.values(), webhook_jobs, settings)
             schedule.add(database_jobs.measure, _DATABASE_SECONDS)
@@ -147,7 +147,8 @@ def create_app(settings: Settings) -> FastAPI:
 def _make_states(settings: Settings, engine: AsyncEngine, argilla: Argilla) -> list[DatasetState]:
     limit = ConcurrencyLimit(settings.push.connections)
     lease_seconds = settings.uploader.leader_lease_seconds
-    workspaces = dict.fromkeys(settings.datasets, settings.argilla.workspace)
+    uploaded = [name for name, dataset in settings.datasets.items() if dataset.upload]
+    workspaces = dict.fromkeys(uploaded, settings.argilla.workspace)
     workspaces |= dict.fromkeys(list_adjudications(settings.datasets), settings.argilla.adjudication_workspace)
     return [
         DatasetState(

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import httpx
 
-from cli.texts.argilla_reader import open_argilla
+from cli.addresses import open_argilla
 from core.datasets import page_url
 from core.settings import ArgillaSettings
 

@@ -13,7 +13,7 @@ from cli import addresses
 from cli.console import err, fail, out, print_json, printable
 from cli.people.audit_log import noted
 from cli.snapshots.check import complaints, disjoint_complaints
-from cli.texts import imports, label_filters
+from cli.texts import import_client, label_filters
 from core.audit import Action
 
 app = typer.Typer(help="Immutable, named exports of the labelled data.", no_args_is_help=True)
@@ -180,7 +180,7 @@ def _call(method: str, path: str, **options: Any) -> httpx.Response:
     except httpx.HTTPError as error:
         fail(f"{url}: {error or type(error).__name__}.")
     if answer.is_error:
-        fail(imports.reason(answer))
+        fail(import_client.reason(answer))
     return answer
 
 

@@ -1,4 +1,4 @@
-"""Argilla as the commands reach it, and what `annotate uploads verify` asks it, which only reads."""
+"""Reads what `annotate uploads verify` compares from Argilla; changes nothing there."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,9 +6,10 @@ from uuid import UUID
 
 import httpx
 
+from cli.addresses import open_argilla
 from core.settings import ArgillaSettings
 
-# What one search of Argilla takes.
+# The most records that one search of Argilla returns.
 PAGE = 250
 
 _SECONDS = 60
@@ -16,17 +17,6 @@ _STORED = "found records with same external ids: "
 
 # One answer: the annotator's name, the status, the label.
 Answer = tuple[str, str, str | None]
-
-
-def open_argilla(settings: ArgillaSettings, seconds: float) -> httpx.Client:
-    """Return a client of Argilla's API with our key; a call may take so many seconds."""
-    return httpx.Client(
-        base_url=f"{settings.url.rstrip('/')}/api/v1/",
-        headers={"X-Argilla-Api-Key": settings.api_key.get_secret_value()},
-        timeout=seconds,
-        # Argilla drops a connection after a 500.
-        limits=httpx.Limits(max_keepalive_connections=0),
-    )
 
 
 class ArgillaReader:

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 
 from cli import addresses
 from cli.console import err, fail
-from cli.texts import imports, label_filters
+from cli.texts import import_client, label_filters
 
 _FORMATS = {
     ".parquet": "parquet",
@@ -94,7 +94,7 @@ def _save(url: str, parameters: dict[str, Any], file: Path) -> str:
     ):
         if answer.is_error:
             answer.read()
-            fail(imports.reason(answer))
+            fail(import_client.reason(answer))
         with _progress() as progress, _whole(file) as target:
             bar = progress.add_task(file.name, total=None)
             for piece in answer.iter_bytes():

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from cli import addresses
 from cli.console import err, fail, out, printable
-from cli.texts import imports
+from cli.texts import import_client
 
 app = typer.Typer(help="Files that were handed in: list, show, cancel.", no_args_is_help=True)
 
@@ -19,11 +19,11 @@ _COUNTS = ("received", "accepted", "duplicates", "rejected")
 
 
 @contextmanager
-def _api() -> Iterator[imports.Api]:
+def _api() -> Iterator[import_client.Api]:
     try:
         with httpx.Client(base_url=addresses.ingestion_url(), headers=addresses.headers(), timeout=60) as client:
-            yield imports.Api(client, lambda: err.print("waiting for the API"))
-    except (imports.Refused, httpx.HTTPError, httpx.InvalidURL) as error:
+            yield import_client.Api(client, lambda: err.print("waiting for the API"))
+    except (import_client.Refused, httpx.HTTPError, httpx.InvalidURL) as error:
         fail(str(error))
 
 
@@ -64,10 +64,10 @@ def show(id_: Annotated[UUID, typer.Argument(metavar="ID")]) -> None:
     ):
         table.add_row(name, printable(value))
     out.print(table)
-    for line in imports.describe_groups(found["error_groups"]):
+    for line in import_client.describe_groups(found["error_groups"]):
         err.print(printable(line), soft_wrap=True)
     if found["problem"]:
-        err.print(imports.explain(found["problem"]), style="red", soft_wrap=True)
+        err.print(import_client.explain(found["problem"]), style="red", soft_wrap=True)
 
 
 @app.command()

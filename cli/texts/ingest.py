@@ -14,7 +14,7 @@ from rich.table import Table
 
 from cli import addresses
 from cli.console import err, fail, out, printable
-from cli.texts import imports
+from cli.texts import import_client
 from cli.texts.ingest_preview import show_previews
 
 _COUNTS = ("received", "accepted", "duplicates", "rejected")
@@ -85,11 +85,11 @@ def _ingest(
             bar = progress.add_task(file.name, total=file.stat().st_size)
             waiting = partial(progress.update, bar, description=f"{file.name} (waiting for the API)")
             try:
-                api = imports.Api(client, waiting)
+                api = import_client.Api(client, waiting)
                 results[file] = _hand_in(api, file, kind, parameters, resume, progress, bar)
                 if target is not None:
                     target.writelines(_rejects(api, file, results[file]))
-            except (imports.Refused, httpx.HTTPError, httpx.InvalidURL) as error:
+            except (import_client.Refused, httpx.HTTPError, httpx.InvalidURL) as error:
                 fail(f"{file}: {error}")
             if results[file]["state"] != "done":
                 break
@@ -97,9 +97,9 @@ def _ingest(
 
 
 def _kind(file: Path) -> dict[str, str]:
-    kind = imports.headers_of_file(file)
+    kind = import_client.headers_of_file(file)
     if kind is None:
-        fail(f"{file}: unknown kind of file; known are {imports.KNOWN_SUFFIXES}.")
+        fail(f"{file}: unknown kind of file; known are {import_client.KNOWN_SUFFIXES}.")
     return kind
 
 
@@ -114,7 +114,7 @@ def _progress() -> Progress:
 
 
 def _hand_in(
-    api: imports.Api,
+    api: import_client.Api,
     file: Path,
     kind: dict[str, str],
     parameters: dict[str, str],
@@ -126,13 +126,13 @@ def _hand_in(
     path = None
     result: dict[str, Any] = {}
     try:
-        path = f"/imports/{resume}" if resume else imports.create_import(api, file, kind, parameters)
+        path = f"/imports/{resume}" if resume else import_client.create_import(api, file, kind, parameters)
         sending = f"{file.name}: sending"
-        imports.send_file(
+        import_client.send_file(
             api, path, file, lambda stored: progress.update(bar, completed=stored, description=sending)
         )
         progress.reset(bar, total=file.stat().st_size, description=f"{file.name}: storing")
-        for result in imports.follow(api, path):
+        for result in import_client.follow(api, path):
             _show(progress, bar, file, result)
     except KeyboardInterrupt:
         if path:
@@ -157,8 +157,8 @@ def _show(progress: Progress, bar: TaskID, file: Path, result: dict[str, Any]) -
     progress.update(bar, completed=done["bytes"], description=description)
 
 
-def _rejects(api: imports.Api, file: Path, result: dict[str, Any]) -> Iterator[str]:
-    for line in imports.rejected_rows(api, f"/imports/{result['id']}"):
+def _rejects(api: import_client.Api, file: Path, result: dict[str, Any]) -> Iterator[str]:
+    for line in import_client.rejected_rows(api, f"/imports/{result['id']}"):
         yield json.dumps({"file": file.name} | json.loads(line), ensure_ascii=False) + "\n"
 
 
@@ -171,11 +171,11 @@ def _report(results: dict[Path, dict[str, Any]]) -> None:
     for file, result in results.items():
         if result["state"] != "done":
             problem = result["problem"] or {"detail": f"the import was {result['state']}."}
-            fail(f"{file}: {imports.explain(problem | {'error_groups': result['error_groups']})}")
+            fail(f"{file}: {import_client.explain(problem | {'error_groups': result['error_groups']})}")
         kept = result.get("rejects_kept", result["rejected"])
         if kept < result["rejected"]:
             err.print(f"{file.name}: only the first {kept} rejected rows are kept.", markup=False)
-        for line in imports.describe_groups(result["error_groups"]):
+        for line in import_client.describe_groups(result["error_groups"]):
             err.print(printable(f"{file.name}, {line}"), soft_wrap=True)
     if any(result["rejected"] for result in results.values()):
         raise typer.Exit(1)

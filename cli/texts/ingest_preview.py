@@ -13,7 +13,7 @@ from rich.table import Table
 
 from cli import addresses
 from cli.console import SHORT_CHARACTERS, err, fail, out, plain, printable
-from cli.texts import imports
+from cli.texts import import_client
 
 _FIRST_BYTES = 1024 * 1024
 _WHOLE_BYTES = 16 * _FIRST_BYTES  # of formats whose index is at the end
@@ -27,9 +27,11 @@ def show_previews(kinds: Mapping[Path, dict[str, str]], parameters: dict[str, st
     with httpx.Client(base_url=addresses.ingestion_url(), headers=addresses.headers(), timeout=60) as client:
         for file, kind in kinds.items():
             try:
-                api = imports.Api(client, lambda: None)
-                preview = imports.preview(api, _read_start(file, kind), kind, parameters)
-            except (imports.Refused, httpx.HTTPError, httpx.InvalidURL, OSError, pa.ArrowException) as error:
+                api = import_client.Api(client, lambda: None)
+                start, is_whole = _read_start(file, kind)
+                preview = import_client.preview(api, start, kind, parameters)
+                preview["complete"] = preview["complete"] and is_whole
+            except (import_client.Refused, httpx.HTTPError, httpx.InvalidURL, OSError, pa.ArrowException) as error:
                 fail(f"{file}: {error}")
             _show(file, preview)
             is_refused |= preview["problem"] is not None
@@ -37,15 +39,15 @@ def show_previews(kinds: Mapping[Path, dict[str, str]], parameters: dict[str, st
         raise SystemExit(1)
 
 
-def _read_start(file: Path, kind: dict[str, str]) -> bytes:
-    """Return what the API reads of a file: one byte more than it does, to tell that more follows."""
-    is_parquet = kind == imports.headers_of_file(Path("x.parquet"))
+def _read_start(file: Path, kind: dict[str, str]) -> tuple[bytes, bool]:
+    """Return what the API reads of a file, and whether that is the whole; else one byte more, to tell that."""
+    is_parquet = kind == import_client.headers_of_file(Path("x.parquet"))
     if is_parquet and file.stat().st_size > _WHOLE_BYTES:
-        return _first_rows(file)
+        return _first_rows(file), False
     with file.open("rb") as body:
         is_indexed = body.read(4) in {b"PAR1", b"PK\x03\x04"}
         body.seek(0)
-        return body.read((_WHOLE_BYTES if is_indexed else _FIRST_BYTES) + 1)
+        return body.read((_WHOLE_BYTES if is_indexed else _FIRST_BYTES) + 1), True
 
 
 def _first_rows(file: Path) -> bytes:
@@ -72,10 +74,10 @@ def _show(file: Path, preview: dict[str, Any]) -> None:
     out.print(rows)
     extent = "all rows" if preview["complete"] else "the first rows"
     out.print(f"Of {extent}, {preview['received']:,}, {preview['rejected']:,} would be rejected.")
-    for line in imports.describe_groups(preview["errors"]):
+    for line in import_client.describe_groups(preview["errors"]):
         err.print(printable(line), soft_wrap=True)
     if preview["problem"] is not None:
-        err.print(f"{file.name}: {imports.explain(preview['problem'])}", style="red", soft_wrap=True)
+        err.print(f"{file.name}: {import_client.explain(preview['problem'])}", style="red", soft_wrap=True)
         return
     out.print("Nothing is stored. To store it:", _command(file, preview["parameters"]), sep="\n", soft_wrap=True)
 

@@ -14,7 +14,6 @@ import struct
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import IO, Any
 
-import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
@@ -38,6 +37,7 @@ _ROW_COST_BYTES = 256
 _FOOTER_BYTES = 16 * 1024 * 1024
 _TAIL = struct.Struct("<I4s")
 
+_DIGITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}  # of a second's parts
 _UNPRINTABLE = "<value out of range"  # Arrow's text of a date that no calendar has
 
 Convert = Callable[[pa.Array], list[Any]]
@@ -161,7 +161,8 @@ def _read_rows(
     )
     names = [schema.names[position] for position in wanted]
     # Of the file's columns in their order; by position, since names may be there twice.
-    order = [sorted(wanted).index(position) for position in wanted]
+    read = sorted(set(wanted))
+    order = [read.index(position) for position in wanted]
     groups = list(range(metadata.num_row_groups))
     decoded_bytes = 0
     for batch in reader.reader.iter_batches(
@@ -180,7 +181,7 @@ def _find_leaves(schema: pa.Schema, wanted: Sequence[int]) -> list[int]:
     starts = [sum(counts[:position]) for position in range(len(counts))]
     return [
         leaf
-        for position in sorted(wanted)
+        for position in sorted(set(wanted))
         for leaf in range(starts[position], starts[position] + counts[position])
     ]
 
@@ -213,7 +214,7 @@ def _row_lengths(rows: int, arrays: Sequence[pa.Array]) -> list[int]:
     for array in arrays:
         values = _storage(array)
         if pa.types.is_nested(values.type):
-            # Taken as spread evenly; each row's own length is checked again when it is made.
+            # Taken as spread evenly: to look into each row would take longer than to read it.
             total = pc.add(total, pa.scalar(_total_length(values) // max(1, rows), pa.int64()))
         else:
             total = pc.add(total, _lengths(values))
@@ -271,7 +272,12 @@ def _make_part(arrays: Sequence[pa.Array], names: Sequence[str], start: int, end
         yield from rows
         return
     for row in rows:
-        yield next((cell for cell in row if isinstance(cell, RowRefused)), row)
+        bad = next((cell for cell in row if isinstance(cell, RowRefused)), None)
+        if bad is not None:
+            readable = tuple(None if isinstance(cell, RowRefused) else cell for cell in row)
+            yield RowRefused(bad.code, bad.detail, readable)
+        else:
+            yield row
 
 
 def _convert_cells(array: pa.Array, name: str) -> tuple[list[Any], bool]:
@@ -303,8 +309,20 @@ def _find_converter(kind: pa.DataType) -> Convert:
     if pa.types.is_date(kind) or pa.types.is_timestamp(kind) or pa.types.is_time(kind):
         return _to_iso
     if pa.types.is_duration(kind):
-        return lambda array: [None if cell is None else msgspec.to_builtins(cell) for cell in array.to_pylist()]
+        unit = 10 ** _DIGITS[kind.unit]
+        return lambda array: [
+            None if count is None else _iso_duration(count, unit) for count in array.cast(pa.int64()).to_pylist()
+        ]
     return lambda array: list(array.to_pylist())
+
+
+def _iso_duration(count: int, unit: int) -> str:
+    """Return a duration of `count` parts of a second, `unit` of which are one, as in ISO 8601."""
+    days, rest = divmod(abs(count), 86_400 * unit)
+    seconds, part = divmod(rest, unit)
+    fraction = f".{part * 10**9 // unit:09}".rstrip("0") if part else ""
+    time = f"T{seconds}{fraction}S" if rest else ""
+    return f"{'-' if count < 0 else ''}P{f'{days}D' if days or not rest else ''}{time}"
 
 
 def _to_iso(array: pa.Array) -> list[Any]:

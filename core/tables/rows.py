@@ -15,12 +15,13 @@ _LISTED_CHARACTERS = 100
 
 
 class RowRefused(Exception):
-    """One row cannot be read."""
+    """One row cannot be read. `cells`: those that can, with None for the others; None if there are none."""
 
-    def __init__(self, code: str, detail: str) -> None:
+    def __init__(self, code: str, detail: str, cells: tuple[Any, ...] | None = None) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
+        self.cells = cells
 
 
 # The row's number, from 1, and its cells or its JSON value; a RowRefused where that row alone cannot be read.

@@ -112,8 +112,9 @@ class Characters:
             for chunk in chunks:
                 yield self._checked(chunk, decoder.decode(chunk))
             yield self._checked(b"", decoder.decode(b"", final=True))
-        except UnicodeDecodeError as error:
-            raise Malformed(f"The body is not {self.charset}: {error.reason}.", code="malformed_charset") from None
+        except UnicodeError as error:
+            reason = error.reason if isinstance(error, UnicodeDecodeError) else str(error)
+            raise Malformed(f"The body is not {self.charset}: {reason}.", code="malformed_charset") from None
 
     def _checked(self, chunk: bytes, characters: str) -> str:
         if not self._is_sure and characters[:100].count("\0") * 4 > len(characters[:100]):

@@ -29,7 +29,7 @@ async def create_texts(
     request: Request, datasets: DatasetsDep, parameters: Annotated[BulkParameters, Query()]
 ) -> BulkResult:
     """Store a body of any length, in constant memory. A bad row costs only itself, unless `on_error=abort`."""
-    media_type = read_content_type(request, parameters)
+    media_type = read_content_type(request.headers.get("content-type", ""), parameters)
     encoding = require_encoding(request.headers.get("content-encoding"))
     check_parameters(parameters, datasets)
     traceparent = request.scope.get(TRACEPARENT)

@@ -92,7 +92,7 @@ def map_table(table: Table, wanted: Wanted, datasets: Datasets) -> Rows:
         return Rows(table.read(()), ObjectMapping(wanted, datasets), lambda row: row, {})
     roles = find_roles(table.columns, wanted)
     metadata = find_metadata(table.columns, wanted, set(roles.values()))
-    read = [*roles.values(), *metadata]
+    read = list(dict.fromkeys([*roles.values(), *metadata]))  # a column may be label and score
     cells = range(len(table.columns)) if table.whole_rows else read
     places = {position: place for place, position in enumerate(cells)}
     names = [table.columns[position].name for position in cells]
@@ -101,6 +101,7 @@ def map_table(table: Table, wanted: Wanted, datasets: Datasets) -> Rows:
         {table.columns[position].name: places[position] for position in metadata},
         wanted,
         datasets,
+        source_is_column=wanted.source in [column.name for column in table.columns],
     )
     return Rows(table.read(read), mapping, lambda row: dict(zip(names, row, strict=True)), roles)
 
@@ -198,7 +199,13 @@ class RowMapping:
     """Maps the cells of a row. An empty cell is an absent field, except for the text."""
 
     def __init__(
-        self, roles: dict[str, int], metadata: dict[str, int], wanted: Wanted, datasets: Datasets
+        self,
+        roles: dict[str, int],
+        metadata: dict[str, int],
+        wanted: Wanted,
+        datasets: Datasets,
+        *,
+        source_is_column: bool,
     ) -> None:
         self._text = roles["text"]
         self._label = roles.get("label")
@@ -208,7 +215,7 @@ class RowMapping:
         self._metadata = list(metadata.items())
         self._cut = wanted.all_metadata
         self._defaults = wanted.defaults
-        if "source" in roles and wanted.source is not None:
+        if source_is_column:
             del self._defaults["source"]
         self._labels = _Labels(wanted, datasets)
 

@@ -3,7 +3,6 @@
 import re
 from typing import Any, Literal
 
-from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json
 
@@ -107,13 +106,12 @@ class BulkParameters(BaseModel):
         return split_names(self.metadata or "")
 
 
-def read_content_type(request: Request, parameters: BulkParameters) -> str:
-    """Return the format of a body; its charset goes to the parameters, unless these name one.
+def read_content_type(header: str, parameters: BulkParameters) -> str:
+    """Return the media type of a body; its charset goes to the parameters, unless these name one.
 
     Raises:
         UnsupportedType: the media type is none that is read here, or is not written in this charset.
     """
-    header = request.headers.get("content-type", "")
     media_type = header.partition(";")[0].strip().lower()
     if media_type not in MEDIA_TYPES:
         raise UnsupportedType(f"Send the body as Content-Type: {' or '.join(MEDIA_TYPES)}.")

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from core.tables.rows import RowRefused
+from core.tables.rows import ROW_BYTES, TOO_LONG, RowRefused
 from ingestion_api.bulk.exact_json import to_exact_json
 from ingestion_api.texts.schemas import METADATA_CHARACTERS
 
@@ -52,4 +52,6 @@ def _as_json(value: Any, name: str) -> str:
         words = to_exact_json(value)
     except (TypeError, ValueError, RecursionError):
         raise RowRefused("wrong_type", f"/metadata/{name}: cannot be written as JSON") from None
+    if len(words) > ROW_BYTES:
+        raise TOO_LONG
     return str(from_json(words)) if isinstance(value, bytes) and words.startswith('"') else words

@@ -73,7 +73,7 @@ async def create_import(
     client that was cut off.
     """
     settings: IngestionSettings = request.app.state.settings
-    media_type = read_content_type(request, parameters)
+    media_type = read_content_type(request.headers.get("content-type", ""), parameters)
     encoding = require_encoding(request.headers.get("content-encoding"))
     check_parameters(parameters, datasets)
     length = expected_length(request, headers, 0, None, settings.import_max_bytes)
@@ -106,7 +106,7 @@ async def preview_import(
     Takes what `POST /imports` takes, with the same parameters; what follows the first MiB is ignored. Of Parquet
     and .xlsx the whole file is needed, up to 16 MiB.
     """
-    media_type = read_content_type(request, parameters)
+    media_type = read_content_type(request.headers.get("content-type", ""), parameters)
     encoding = require_encoding(request.headers.get("content-encoding"))
     check_parameters(parameters, datasets)
     with request.app.state.bulk_places.hold(client_name(request.scope)):

@@ -144,9 +144,11 @@ def _until_cut(items: Iterable[Any]) -> Iterator[Any]:
 def _profile(request: PreviewRequest, parameters: BulkParameters) -> tuple[Table, list[Profile]]:
     as_json = parameters.model_copy(update={"metadata": parameters.metadata or "none"})  # objects, not submissions
     table = open_body(request.chunks(), request.media_type, as_json)
-    rows = (row for _, row in _until_cut(table.read(_readable(table))) if not isinstance(row, RowRefused))
+    read = (row for _, row in _until_cut(table.read(_readable(table))))
+    rows = (row.cells if isinstance(row, RowRefused) else row for row in read)
     columns = None if table.columns is None else [table.columns[n] for n in _readable(table)]
-    return table, profile_rows(columns, islice(_until_problem(rows), _PROFILED_ROWS))
+    rows = (row for row in _until_problem(rows) if row is not None)
+    return table, profile_rows(columns, islice(rows, _PROFILED_ROWS))
 
 
 def _readable(table: Table) -> list[int]:

@@ -126,11 +126,13 @@ def _write(folder: Path, settings: Row, rows: list[Row], failures: list[Row], te
     everything = {"settings": settings, "steps": rows, "failures": failures, "texts": texts}
     (folder / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
     (folder / "compare.json").write_text(json.dumps(everything, indent=2) + "\n")
-    for name, picture in report.pictures(rows).items():
+    drawn = report.pictures(rows, settings["think_seconds"])
+    for name, picture in drawn.items():
         (folder / f"{name}.svg").write_text(picture)
     parts = [f"## {words}\n\n{report.steps_table(rows, kind)}" for kind, words in report.KINDS.items()]
     parts += [f"## Failures\n\n{report.failures_table(failures)}", f"## Texts\n\n{report.texts_table(texts)}"]
     (folder / "compare.md").write_text("\n".join(parts))
+    (folder / "compare.html").write_text(report.html_page("\n".join(parts), drawn))
 
 
 def _problems(rows: list[Row], texts: list[Row]) -> Iterator[str]:

@@ -1,12 +1,16 @@
 """What the comparison shows: tables in Markdown, and pictures, both from the rows of its CSV files."""
 
 from collections.abc import Sequence
+from html import escape
 
 from load_testing.compare.results import Row
-from load_testing.reports.svg import Axis, plot
+from load_testing.reports.drawing import BLUE, ORANGE, STYLES, Axis, Line, draw
+from load_testing.reports.plots import LEAST_FOR_P99, note_on_p99, offered_line
 
 KINDS = {"ingestion": "POST of single texts", "serving": "GET of 100 or 200 labelled texts"}
 _VERSIONS = ("1", "2")
+_COLOURS = {"1": ORANGE, "2": BLUE}
+_USERS = Axis("users")
 _PERCENTILES = ("p50_ms", "p95_ms", "p99_ms")
 _TEXTS = {
     "sent": "texts sent",
@@ -67,30 +71,36 @@ def texts_table(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def pictures(rows: Sequence[Row]) -> dict[str, str]:
-    """Return the pictures as SVG, by their names."""
+def pictures(rows: Sequence[Row], think_seconds: float = 0) -> dict[str, str]:
+    """Return the pictures as SVG, by their names; none of failures where no request failed."""
     made = {}
     for kind, words in KINDS.items():
-        users = Axis("users")
-        made[f"{kind}_answers"] = plot(
-            f"{words}: right answers a second",
-            users,
-            Axis("answers a second"),
-            {f"version {v}": _line(rows, v, kind, "answered_per_second") for v in _VERSIONS},
-        )
-        made[f"{kind}_latency"] = plot(
-            f"{words}: latency of the right answers",
-            users,
-            Axis("milliseconds", logarithmic=True),
-            {f"v{v}, {p.removesuffix('_ms')}": _line(rows, v, kind, p) for v in _VERSIONS for p in _PERCENTILES},
-        )
-        made[f"{kind}_failures"] = plot(
-            f"{words}: failed requests",
-            users,
-            Axis("% of the requests"),
-            {f"version {v}": _failed(rows, v, kind) for v in _VERSIONS},
-        )
+        made[f"{kind}_answers"] = _draw_answers(rows, kind, words, think_seconds)
+        made[f"{kind}_latency"] = _draw_latency(rows, kind, words)
+        failed = {version: _failed(rows, version, kind) for version in _VERSIONS}
+        if any(share for points in failed.values() for _, share in points):
+            lines = [Line(f"version {v}", points, _COLOURS[v]) for v, points in failed.items()]
+            made[f"{kind}_failures"] = draw(f"{words}: failed requests", _USERS, Axis("% of the requests"), lines)
     return made
+
+
+def _draw_answers(rows: Sequence[Row], kind: str, words: str, think_seconds: float) -> str:
+    lines = [Line(f"version {v}", _line(rows, v, kind, "answered_per_second"), _COLOURS[v]) for v in _VERSIONS]
+    most = max((rate for line in lines for _, rate in line.points), default=0)
+    lines += offered_line(_of(rows, _VERSIONS[0], kind), think_seconds, most)
+    return draw(f"{words}: right answers per second", _USERS, Axis("answers/s"), lines)
+
+
+def _draw_latency(rows: Sequence[Row], kind: str, words: str) -> str:
+    lines, notes = [], []
+    for version in _VERSIONS:
+        for name, style in STYLES.items():
+            points = _line(rows, version, kind, f"{name}_ms")
+            lines.append(Line(f"v{version} {name}", points, _COLOURS[version], style))
+        if note := note_on_p99(_of(rows, version, kind), "answered"):
+            notes.append(f"Version {version}: {note}")
+    latency = Axis("milliseconds", logarithmic=True)
+    return draw(f"{words}: latency of the right answers", _USERS, latency, lines, "\n".join(notes))
 
 
 def _levels(rows: Sequence[Row], kind: str) -> list[int]:
@@ -107,7 +117,9 @@ def _of(rows: Sequence[Row], version: str, kind: str) -> list[Row]:
 
 def _line(rows: Sequence[Row], version: str, kind: str, name: str) -> list[tuple[float, float]]:
     # A step without a right answer has no latency: a gap.
-    return [(row["users"], row[name]) for row in _of(rows, version, kind) if row[name] is not None]
+    found = [row for row in _of(rows, version, kind) if row[name] is not None]
+    enough = [row for row in found if name != "p99_ms" or row["answered"] >= LEAST_FOR_P99]
+    return [(row["users"], row[name]) for row in enough]
 
 
 def _failed(rows: Sequence[Row], version: str, kind: str) -> list[tuple[float, float]]:
@@ -122,3 +134,30 @@ def _number(milliseconds: float | None) -> str:
 
 def _one_line(reason: str) -> str:
     return " ".join(reason.replace("|", "/").replace("`", "'").split())
+
+
+def html_page(markdown: str, drawn: dict[str, str]) -> str:
+    """Return the tables of `compare.md` and all pictures as one page that needs no other file."""
+    parts = [_html_of(block.strip()) for block in markdown.split("\n\n") if block.strip()]
+    parts += [svg[svg.index("<svg") :] for svg in drawn.values()]
+    return (
+        f"<!doctype html>\n<html lang=en><meta charset=utf-8><title>Version 1 and version 2</title>{_STYLE}\n"
+        + ("\n".join(parts) + "\n</html>\n")
+    )
+
+
+_STYLE = (
+    "<style>body{font:15px sans-serif;max-width:60em;margin:2em auto;padding:0 1em}svg{max-width:100%;height:auto}"
+    "table{border-collapse:collapse;display:block;overflow-x:auto}th,td{border:1px solid #ccc;padding:.2em .5em;"
+    "text-align:right}td:first-child{text-align:left}</style>"
+)
+
+
+def _html_of(block: str) -> str:
+    if block.startswith("## "):
+        return f"<h2>{escape(block.removeprefix('## '))}</h2>"
+    if not block.startswith("|"):
+        return f"<p>{escape(block)}</p>"
+    head, _, *rows = [[escape(cell.strip()) for cell in line.strip("|").split("|")] for line in block.splitlines()]
+    made = [f"<tr><th>{'<th>'.join(head)}", *(f"<tr><td>{'<td>'.join(row)}" for row in rows if row)]
+    return f"<table>{''.join(made)}</table>"

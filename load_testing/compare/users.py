@@ -70,6 +70,7 @@ class LabelReader(CheckedUser):
         self.ask("GET", _VERSION.reads[what], what, check)
 
 
+events.init_command_line_parser.add_listener(options.add_closed_options)
 events.request.add_listener(note_request)
 
 

@@ -12,6 +12,7 @@ from load_testing.reports.percentiles import find_knee
 _SIZES = (100_000, 1_000_000, 10_000_000)
 _PAUSE_OF_AN_ANNOTATOR_SECONDS = 5
 _GIB = 2**30
+_USERS_IN_THE_README = 50
 
 
 def steps_rows(measured: Path) -> list[Row]:
@@ -20,7 +21,7 @@ def steps_rows(measured: Path) -> list[Row]:
 
 
 def _compare_conditions(measured: Path) -> str:
-    said = _json(measured / "compare" / "settings.json")
+    said = read_json(measured / "compare" / "settings.json")
     busiest = max(row["generator_cpu"] for row in steps_rows(measured))
     return (
         f"{said['processors']} processors ({said['machine']}), shared by the servers and the load generator; "
@@ -59,9 +60,25 @@ def _most_users(kind: str, version: str) -> Callable[[Path], str]:
     return tell
 
 
+def _versions(measured: Path) -> str:
+    """Return both versions side by side, at one number of users, for the project's README."""
+    rows = {
+        (row["kind"], row["version"]): row for row in steps_rows(measured) if row["users"] == _USERS_IN_THE_README
+    }
+    posts, gets = ([rows[kind, version] for version in ("1", "2")] for kind in ("ingestion", "serving"))
+    table = {
+        "POSTs that failed": [f"{row['failures'] / row['requests']:.0%}" for row in posts],
+        "texts accepted per second": [f"{row['answered_per_second']:,.1f}" for row in posts],
+        "reading 100 labelled texts, p50": [_ms(row["p50_ms"]) for row in gets],
+        "reading 100 labelled texts, p99": [_ms(row["p99_ms"]) for row in gets],
+    }
+    lines = ["| | version 1 | version 2 |", "|---|---:|---:|"]
+    return "\n".join([*lines, *(f"| {name} | {' | '.join(cells)} |" for name, cells in table.items())]) + "\n"
+
+
 def _knee(measured: Path) -> str:
     rows = read_rows(measured / "steps" / "by_users.csv")
-    said = _json(measured / "steps" / "report.json")["settings"]
+    said = read_json(measured / "steps" / "report.json")["settings"]
     knee = find_knee([(row["users"], row["per_second"]) for row in rows])
     most = max(rows, key=lambda row: row["per_second"])
     where = f"The knee is at {knee} users" if knee else f"No knee up to {rows[-1]['users']} users"
@@ -89,7 +106,7 @@ def _processors(measured: Path) -> str:
 
 
 def _kinds(measured: Path) -> str:
-    rows = [row for row in read_rows(measured / "steps" / "by_name.csv") if row["name"].endswith(")")]
+    rows = [row for row in read_rows(measured / "steps" / "by_name.csv") if not row["name"].endswith("all")]
     lines = ["| request | requests | p50 ms | p95 ms | p99 ms |", "|---|---:|---:|---:|---:|"]
     for row in rows:
         cells = " | ".join(f"{row[name]:,.1f}" for name in ("p50_ms", "p95_ms", "p99_ms"))
@@ -144,7 +161,8 @@ def _sizing(measured: Path) -> dict[str, float]:
     return {row["name"]: row["value"] for row in read_rows(measured / "sizing" / "sizing.csv")}
 
 
-def _json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """Return the object that a file holds."""
     found: dict[str, Any] = json.loads(file.read_text())
     return found
 
@@ -170,3 +188,5 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "sizes": _sizes,
     "rates": _rates,
 }
+# Those of the project's README; the others are in load_testing/README.md.
+PROJECT_BLOCKS: dict[str, Callable[[Path], str]] = {"versions": _versions}

@@ -53,7 +53,7 @@ def write_report(folder: Path, settings: dict[str, Any], runs: Sequence[Run]) ->
     served = {model: summaries.without_refused(requests) for model, requests in pooled.items()}
     names = [{"model": r.model, "repeat": r.repeat, **row} for r in runs for row in summaries.by_name(r.requests)]
     seconds = {model: summaries.by_second(requests) for model, requests in pooled.items()}
-    users = summaries.by_users(pooled.get("closed", []))
+    users = summaries.medians([summaries.by_users(run.requests) for run in models["closed"]])
     _write_csv(folder / "by_name.csv", names)
     _write_csv(folder / "by_users.csv", users)
     _write_csv(folder / "by_second.csv", [{"model": m, **row} for m, rows in seconds.items() for row in rows])
@@ -64,7 +64,7 @@ def write_report(folder: Path, settings: dict[str, Any], runs: Sequence[Run]) ->
     }
     if users:
         pictures["latency_by_users"] = plots.latency_by_users(users)
-        pictures["throughput_by_users"] = plots.throughput_by_users(users)
+        pictures["throughput_by_users"] = plots.throughput_by_users(users, settings.get("think_seconds", 0))
     for name, picture in pictures.items():
         (folder / f"{name}.svg").write_text(picture)
     report = {

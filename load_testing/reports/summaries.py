@@ -1,6 +1,7 @@
 """Reads the requests that a run recorded, and sums them up by kind, by number of users and by second."""
 
 import csv
+import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -34,6 +35,7 @@ def read_requests(folder: Path) -> list[Request]:
 
 
 _LEVELS = 10
+_COUNTS = {"requests", "refused", "failures"}
 
 Row = dict[str, Any]
 
@@ -44,7 +46,7 @@ def by_name(requests: Sequence[Request]) -> list[Row]:
     for request in requests:
         groups["all"].append(request)
         groups[f"{request.name.partition(':')[0]}: all"].append(request)
-        groups[f"{request.name} ({request.method})"].append(request)
+        groups[request.name.replace(": ", f": {request.method} ", 1)].append(request)
     seconds = _duration(requests)
     return [{"name": name, **_row(group, seconds)} for name, group in sorted(groups.items())]
 
@@ -65,6 +67,31 @@ def by_users(requests: Sequence[Request]) -> list[Row]:
     for request in requests:
         groups[level(int(request.at_s))].append(request)
     return [{"users": users, **_row(group, seconds[users])} for users, group in sorted(groups.items())]
+
+
+def medians(repeats: Sequence[Sequence[Row]]) -> list[Row]:
+    """Return one row per number of users from `by_users` of each repeat, in the columns of a repeat.
+
+    Counts are sums. Rates and latencies are medians, beside the least and the greatest: `NAME_least`, `NAME_most`.
+    """
+    found: dict[int, list[Row]] = defaultdict(list)
+    for rows in repeats:
+        for row in rows:
+            found[row["users"]].append(row)
+    return [{"users": users, **_median(rows)} for users, rows in sorted(found.items())]
+
+
+def _median(rows: Sequence[Row]) -> Row:
+    made: Row = {}
+    ranges: Row = {}
+    for name in [name for name in rows[0] if name != "users"]:
+        values = [row[name] for row in rows if row[name] is not None]
+        if name in _COUNTS:
+            made[name] = sum(values)
+            continue
+        made[name] = round(statistics.median(values), 3) if values else None
+        ranges |= {f"{name}_least": min(values, default=None), f"{name}_most": max(values, default=None)}
+    return made | ranges
 
 
 def by_second(requests: Iterable[Request]) -> list[Row]:

@@ -101,10 +101,10 @@ _SPREAD = 0.95
 _LONGEST = 4000
 
 
-def submission(seed: str, number: int) -> dict[str, Any]:
+def submission(seed: str, number: int, dataset: str = "") -> dict[str, Any]:
     """Return what a client sends to `POST /texts`; no other seed or number makes the same text.
 
-    `seed` has no white space and no `/`.
+    `seed` has no white space and no `/`. Without `dataset` the text goes into the default one.
     """
     chance = random.Random(f"{seed}/{number}")  # noqa: S311 - texts, no secrets
     language = chance.choices(_LANGUAGES, _WEIGHTS)[0]
@@ -123,10 +123,10 @@ def submission(seed: str, number: int) -> dict[str, Any]:
     }
     if chance.random() < _CLAIMED_SHARE:
         made |= {"label": "toxic" if is_toxic else "non_toxic", "score": round(chance.uniform(0.5, 1), 3)}
-    return made
+    return made | ({"dataset": dataset} if dataset else {})
 
 
-def bulk_body(seed: str, numbers: list[int], bad_rows: int = 0) -> bytes:
+def bulk_body(seed: str, numbers: list[int], bad_rows: int = 0, dataset: str = "") -> bytes:
     """Return these submissions as NDJSON, and after them so many rows that are refused."""
-    rows = [orjson.dumps(submission(seed, number)) for number in numbers]
+    rows = [orjson.dumps(submission(seed, number, dataset)) for number in numbers]
     return b"\n".join([*rows, *[b'{"text": " "}'] * bad_rows]) + b"\n"

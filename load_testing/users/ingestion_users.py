@@ -31,13 +31,13 @@ class IngestionUser(CheckedUser):
     def post_text(self) -> None:
         """Send a text that was never sent before."""
         number = journal().next_number()
-        body = submission(journal().seed, number)
+        body = submission(journal().seed, number, journal().dataset)
 
         def check(status: int, content: bytes) -> None:
             journal().acknowledged.append(number)
-            ingestion_checks.check_stored(status, orjson.loads(content), body["text"])
+            ingestion_checks.check_stored(status, orjson.loads(content), body["text"], journal().dataset)
 
-        self.ask("POST", "/texts", "ingestion: a text", check, orjson.dumps(body), objective="post")
+        self.ask("POST", "/texts", "ingestion: /texts (new)", check, orjson.dumps(body), objective="post")
 
     @task(3)
     def post_again(self) -> None:
@@ -46,12 +46,14 @@ class IngestionUser(CheckedUser):
         if number is None:
             self.post_text()
             return
-        body = submission(journal().seed, number)
+        body = submission(journal().seed, number, journal().dataset)
         self.ask(
             "POST",
             "/texts",
-            "ingestion: the same text again",
-            lambda status, content: ingestion_checks.check_repeated(status, orjson.loads(content), body["text"]),
+            "ingestion: /texts (sent again)",
+            lambda status, content: ingestion_checks.check_repeated(
+                status, orjson.loads(content), body["text"], journal().dataset
+            ),
             orjson.dumps(body),
             objective="post",
         )
@@ -66,8 +68,8 @@ class IngestionUser(CheckedUser):
             journal().acknowledged.extend(new)
             ingestion_checks.check_bulk(orjson.loads(content), len(new), len(old), 1)
 
-        body = bulk_body(journal().seed, [*new, *sorted(old)], bad_rows=1)
-        self.ask("POST", "/texts/bulk", "ingestion: many texts", check, body, "application/x-ndjson")
+        body = bulk_body(journal().seed, [*new, *sorted(old)], bad_rows=1, dataset=journal().dataset)
+        self.ask("POST", "/texts/bulk", "ingestion: /texts/bulk", check, body, "application/x-ndjson")
 
     @task(2)
     def get_status(self) -> None:
@@ -76,12 +78,12 @@ class IngestionUser(CheckedUser):
         if number is None:
             self.post_text()
             return
-        text = submission(journal().seed, number)["text"]
+        text = submission(journal().seed, number, journal().dataset)["text"]
         self.ask(
             "GET",
-            f"/texts/{ingestion_checks.id_of(text)}",
-            "ingestion: status of a text",
-            lambda _, content: ingestion_checks.check_status(orjson.loads(content), text),
+            f"/texts/{ingestion_checks.id_of(text, journal().dataset)}",
+            "ingestion: /texts/{id}",
+            lambda _, content: ingestion_checks.check_status(orjson.loads(content), text, journal().dataset),
             objective="get",
         )
 
@@ -91,7 +93,7 @@ class IngestionUser(CheckedUser):
         self.ask(
             "GET",
             "/queue",
-            "ingestion: queue",
+            "ingestion: /queue",
             lambda _, content: ingestion_checks.check_queue(orjson.loads(content)),
             objective="get",
         )

@@ -12,6 +12,8 @@ from locust.env import Environment
 
 from load_testing.users.shape_plans import PLANS
 
+# The only dataset whose texts a load test deletes. Its definition says `upload = false`.
+LOADTEST = "loadtest"
 _SEED = re.compile(r"[A-Za-z0-9._-]{1,40}")
 
 
@@ -21,13 +23,25 @@ def _seed(value: str) -> str:
     return value
 
 
-@events.init_command_line_parser.add_listener
-def _add_options(parser: LocustArgumentParser) -> None:
+def add_closed_options(parser: LocustArgumentParser) -> None:
+    """Add the options of users who wait for their answers; listens to Locust's `init_command_line_parser`."""
     add = parser.add_argument
     add("--shape", choices=sorted(PLANS), default="ramp", help="What the shape class Plan does with the users")
     add("--think-seconds", type=float, default=0.5, help="Mean pause of a user between two requests; 0: none")
-    add("--rate", type=float, default=50.0, help="Open model: arrivals a second")
-    add("--in-flight", type=int, default=1000, help="Open model: requests under way at most; more are dropped")
+
+
+def add_open_options(parser: LocustArgumentParser) -> None:
+    """Add the options of requests that do not wait for each other; listens to the same event."""
+    add = parser.add_argument
+    add("--rate", type=float, default=50.0, help="Arrivals per second")
+    add("--in-flight", type=int, default=1000, help="Requests in flight at most; further arrivals are dropped")
+
+
+@events.init_command_line_parser.add_listener
+def _add_options(parser: LocustArgumentParser) -> None:
+    add = parser.add_argument
+    add("--dataset", default=LOADTEST, help="Dataset that the texts go into")
+    add("--keep", type=int, choices=(0, 1), default=0, help="1: leave the texts in the dataset loadtest")
     add("--seed", type=_seed, default="", help="What the texts follow from; none: others in each run")
     add("--objective-post-ms", type=float, default=0.0, help="p99 of POST /texts that fails the run; 0: none")
     add("--objective-get-ms", type=float, default=0.0, help="p99 of GET without exports that fails it; 0: none")

@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
 
+from core.datasets import DEFAULT_DATASET
 from load_testing.users.answers import REFUSED
 
 # A request that is sent later after its intended time than this is called late.
@@ -21,6 +22,8 @@ class Journal:
     """One run. Used from one thread; greenlets do not interrupt it."""
 
     seed: str = ""
+    # Where the texts go.
+    dataset: str = DEFAULT_DATASET
     # Numbers of the texts that a 2xx was received for; the texts follow from them.
     acknowledged: "array[int]" = field(default_factory=lambda: array("Q"))
     # Milliseconds, by what objective they count for.
@@ -79,7 +82,7 @@ def journal() -> Journal:
     return _Current.journal
 
 
-def begin(seed: str) -> Journal:
+def begin(seed: str, dataset: str = DEFAULT_DATASET) -> Journal:
     """Begin a new run, and return its journal."""
-    _Current.journal = Journal(seed)
+    _Current.journal = Journal(seed, dataset)
     return _Current.journal

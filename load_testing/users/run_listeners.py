@@ -2,16 +2,19 @@
 
 import json
 import logging
+from argparse import Namespace
 from pathlib import Path
 
+import psycopg
 from locust import events, log
 from locust.env import Environment
 from locust.runners import STATE_INIT, STATE_STOPPED, DistributedRunner, Runner
 
+from load_testing import removal
 from load_testing.reports import verdict
 from load_testing.users import checked_user, ingestion_users, options
 from load_testing.users.lookup import look_up
-from load_testing.users.run_journal import begin, journal
+from load_testing.users.run_journal import Journal, begin, journal
 
 _COUNTS = ("requests", "refused", "failures", "arrivals", "late", "dropped")
 logger = logging.getLogger("load_testing")
@@ -28,7 +31,7 @@ def _refuse_workers(environment: Environment, runner: Runner, **_: object) -> No
 @events.test_start.add_listener
 def _begin(environment: Environment, **_: object) -> None:
     given = options.given_to(environment)
-    started = begin(options.seed_of(given))
+    started = begin(options.seed_of(given), given.dataset)
     if given.record:
         started.record_to(Path(given.record))
     logger.info("Texts follow from the seed %s", started.seed)
@@ -39,9 +42,10 @@ def _end(environment: Environment, **_: object) -> None:
     done, given = journal(), options.given_to(environment)
     done.end()
     logger.info("Looking up %d acknowledged texts", len(done.acknowledged))
-    found = look_up(ingestion_users.IngestionUser.host, options.headers(), done.seed, done.acknowledged)
+    found = look_up(ingestion_users.IngestionUser.host, options.headers(), done)
+    logger.info("%s acknowledged, %s lost", f"{len(done.acknowledged):,}", f"{len(found.lost):,}")
     objectives = {"post": given.objective_post_ms, "get": given.objective_get_ms}
-    wrong = verdict.problems(done, found, objectives)
+    wrong = [*verdict.problems(done, found, objectives), *_remove_texts(done, given)]
     for problem in wrong:
         logger.error("Failed: %s", problem)
     # Else Locust takes a refusal for an error. What it has caught itself stays one.
@@ -64,6 +68,24 @@ def _end(environment: Environment, **_: object) -> None:
             "problems": wrong,
         }
         (Path(given.record) / "run.json").write_text(json.dumps(said, indent=2) + "\n")
+
+
+def _remove_texts(done: Journal, given: Namespace) -> list[str]:
+    """Delete the run's texts from the dataset `loadtest`; return what is wrong with that."""
+    if done.dataset != options.LOADTEST or given.keep:
+        return []
+    database_url = removal.find_database(ingestion_users.IngestionUser.host)
+    if database_url is None:
+        logger.warning("The texts stay in the dataset %s: set DATABASE_URL to have them removed.", done.dataset)
+        return []
+    try:
+        removed, uploaded = removal.remove_texts(database_url, done.dataset, done.seed)
+    except psycopg.Error as error:
+        return [f"the texts of this run could not be removed: {error}"]
+    logger.info("%s texts removed from the dataset %s", f"{removed:,}", done.dataset)
+    if uploaded:
+        return [f"{uploaded:,} texts went to annotators: the dataset {done.dataset} needs `upload = false`"]
+    return []
 
 
 @events.quitting.add_listener

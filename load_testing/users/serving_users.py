@@ -47,7 +47,7 @@ class ServingUser(CheckedUser):
             serving_checks.check_page(answer, limit)
             self.items, self.following, self.limit = answer["items"], answer["next_cursor"] or "", limit
 
-        self.ask("GET", f"/texts?limit={limit}", "serving: newest page", check, objective="get")
+        self.ask("GET", f"/texts?limit={limit}", "serving: /texts (newest)", check, objective="get")
 
     @task(4)
     def get_next_page(self) -> None:
@@ -63,20 +63,20 @@ class ServingUser(CheckedUser):
             self.items, self.following = answer["items"], answer["next_cursor"] or ""
 
         path = f"/texts?{urlencode({'limit': limit, 'cursor': self.following})}"
-        self.ask("GET", path, "serving: next page", check, objective="get")
+        self.ask("GET", path, "serving: /texts?cursor=", check, objective="get")
 
     @task(2)
     def get_label(self) -> None:
         """Read one label's texts."""
         label = _CHANCE.choice(_LABELS)
-        self._filter({"label": label}, "serving: by label", lambda item: item["label"] == label)
+        self._filter({"label": label}, "serving: /texts?label=", lambda item: item["label"] == label)
 
     @task(1)
     def get_label_list(self) -> None:
         """Read one label's own list."""
         label = _CHANCE.choice(_LABELS)
         check = _page_check(_LIMITS[-1], lambda item: item["label"] == label)
-        self.ask("GET", f"/{label}_texts", "serving: a label's list", check, objective="get")
+        self.ask("GET", f"/{label}_texts", "serving: /{label}_texts", check, objective="get")
 
     @task(1)
     def get_agreed(self) -> None:
@@ -85,7 +85,7 @@ class ServingUser(CheckedUser):
         filters = {"min_agreement": least, "status": "labelled"}
         self._filter(
             filters,
-            "serving: by agreement",
+            "serving: /texts?min_agreement=",
             lambda item: bool(item["agreement"] >= least and item["status"] == "labelled"),
         )
 
@@ -94,7 +94,7 @@ class ServingUser(CheckedUser):
         """Read one source's texts."""
         sources = [item["source"] for item in self.items if item["source"]]
         source = _CHANCE.choice(sources) if sources else "forum"
-        self._filter({"source": source}, "serving: by source", lambda item: item["source"] == source)
+        self._filter({"source": source}, "serving: /texts?source=", lambda item: item["source"] == source)
 
     @task(2)
     def search(self) -> None:
@@ -106,7 +106,7 @@ class ServingUser(CheckedUser):
         self.ask(
             "GET",
             path,
-            "serving: search",
+            "serving: /texts?q=",
             lambda _, content: serving_checks.check_found(orjson.loads(content), limit, word),
             objective="get",
         )
@@ -121,7 +121,7 @@ class ServingUser(CheckedUser):
         self.ask(
             "GET",
             f"/texts/{id_}",
-            "serving: one text",
+            "serving: /texts/{id}",
             lambda _, content: serving_checks.check_text(orjson.loads(content), id_),
             objective="get",
         )
@@ -132,7 +132,7 @@ class ServingUser(CheckedUser):
         self.ask(
             "GET",
             "/stats",
-            "serving: stats",
+            "serving: /stats",
             lambda _, content: serving_checks.check_stats(orjson.loads(content)),
             objective="get",
         )
@@ -147,7 +147,7 @@ class ServingUser(CheckedUser):
         self.ask(
             "GET",
             f"/export.ndjson?{urlencode(parameters)}",
-            "serving: export",
+            "serving: /export.ndjson?label=",
             lambda _, content: serving_checks.check_export(content, label),
         )
 
@@ -161,7 +161,7 @@ class ServingUser(CheckedUser):
             serving_checks.check_changes(answer, since)
             self.since = answer["next"]
 
-        self.ask("GET", f"/changes?since={since}&limit=100", "serving: changes", check, objective="get")
+        self.ask("GET", f"/changes?since={since}&limit=100", "serving: /changes", check, objective="get")
 
     def _filter(self, filters: dict[str, object], name: str, holds: Holds) -> None:
         limit = _CHANCE.choice(_LIMITS)

@@ -54,6 +54,7 @@ class Growing:
         self._file = file
         self._folder = folder
         self._unchecked = 0
+        self.size = 0
         self.closed = False
 
     def write(self, part: Any) -> int:
@@ -61,6 +62,7 @@ class Growing:
         size = memoryview(part).nbytes
         self._file.write(part)
         self._unchecked += size
+        self.size += size
         if self._unchecked >= CHECK_BYTES:
             self._unchecked = 0
             self._file.flush()  # so that the folder's listing has the size
@@ -127,16 +129,15 @@ class ExportFolder:
         path = self._folder / f"{_UNFINISHED}{owner}-{secrets.token_hex(8)}"
         try:
             self._begun_files += 1
-            if self._begun_files >= _CHECK_FILES or not self._has_space():
+            if self._begun_files >= _CHECK_FILES:
                 self.make_room()
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 yield path, Growing(file, self)
-        except OSError as error:
-            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        except BaseException as error:
+            path.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
                 raise _no_space() from error
             raise
-        finally:
-            path.unlink(missing_ok=True)
 
     def keep(self, path: Path, key: str, rows: str, feed: str, version: int) -> ExportFile:
         """Put a finished file in place."""

@@ -26,8 +26,8 @@ class Shortcut:
     That depends on method, path, query string and Accept only. Whether the response is still cached and of the
     newest version, and whether the client may see it, is checked each time.
 
-    `make bench ONLY=serving`: three times as many responses per second of processor time ("newest page, repeated")
-    as through the framework ("GET /stats, repeated").
+    `make bench ONLY=serving`, "newest page, repeated": 5,500 responses per second of processor time, and 1,500 if
+    they go through the framework.
     """
 
     def __init__(self, app: ASGIApp, replica: Replica, answers: Answers, key_ring: KeyRing) -> None:

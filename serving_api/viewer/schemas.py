@@ -11,7 +11,7 @@ from serving_api.viewer.features import LIVE, feature_types, features
 from serving_api.viewer.refusals import NO_CONFIG, TOO_BUSY, documented, documented_wrong
 from serving_api.viewer.statistics import STATISTICS_EXAMPLE, Statistics
 
-Cell = str | int | float | None
+Cell = str | bool | int | float | None
 
 
 class Validity(BaseModel):

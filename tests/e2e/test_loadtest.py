@@ -5,6 +5,7 @@ from pathlib import Path
 
 import psycopg
 
+from core.datasets import DEFAULT_DATASET
 from local_stack.testing import RunningStack
 from tests.integration.load_testing.running import load_test
 from tests.waiting import wait_for
@@ -17,7 +18,14 @@ LOSE = "delete from texts where external_id = any(%s)"
 
 def test_it_finds_nothing_wrong_and_writes_its_report(stack: RunningStack, tmp_path: Path) -> None:
     ended = load_test(
-        tmp_path, stack.ingestion_url, stack.serving_url, seconds=3, users=4, think_seconds=0.1, repeats=1
+        tmp_path,
+        stack.ingestion_url,
+        stack.serving_url,
+        seconds=3,
+        users=4,
+        think_seconds=0.1,
+        repeats=1,
+        dataset=DEFAULT_DATASET,
     )
     assert ended.code == 0, ended.output
     report = ended.report
@@ -52,6 +60,7 @@ def test_a_lost_text_and_a_missed_objective_fail_it(stack: RunningStack, tmp_pat
         repeats=1,
         seed="losing",
         objective_post_ms=0.001,
+        dataset=DEFAULT_DATASET,
     )
     loser.join()
     assert ended.code == 1

@@ -24,6 +24,10 @@ export function readFilters(parameters, dataset) {
   return filters;
 }
 
+/** Whether the API refused the cursor of a page: the filters are others by now, or somebody cut the address. */
+export const isCursorRefused = (error) =>
+  error?.code === "invalid_cursor" || Boolean(error?.errors.some((one) => one.parameter === "cursor"));
+
 /** Return changes of the address that remove every filter. */
 export const noFilters = () => ({ ...Object.fromEntries(SINGLE.map((name) => [name, null])), label: null, cursor: null });
 

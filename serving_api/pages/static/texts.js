@@ -6,7 +6,7 @@ import { Card, Empty, Loaded } from "./shared/parts.js";
 import { change, useParameters } from "./shared/state.js";
 import { ExportPanel } from "./export.js";
 import { Facets } from "./facets.js";
-import { filterTitle, noFilters, readFilters, SINGLE } from "./filters.js";
+import { filterTitle, isCursorRefused, noFilters, readFilters, SINGLE } from "./filters.js";
 import { TextTable } from "./items.js";
 
 const PAGE = 50;
@@ -22,7 +22,7 @@ export default function Texts({ dataset, labels, tick, meta }) {
   const [exporting, setExporting] = useState(false);
   // A cursor of another list is refused: begin anew.
   useEffect(() => {
-    if (cursor && page.error?.code === "invalid_cursor") change({ cursor: null }, true);
+    if (cursor && isCursorRefused(page.error)) change({ cursor: null }, true);
   }, [page.error]);
   const total = facets.data && !facets.stale ? facets.data.total : null;
   return html`<div class="view">

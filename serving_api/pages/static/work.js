@@ -4,6 +4,7 @@ import { useData, useDebounced } from "./shared/data.js";
 import { count, moment, percent, plural } from "./shared/format.js";
 import { Card, Empty, Loaded } from "./shared/parts.js";
 import { change, linkTo, useParameters } from "./shared/state.js";
+import { isCursorRefused } from "./filters.js";
 import { ArgillaLink } from "./items.js";
 
 const PAGE = 50;
@@ -18,7 +19,7 @@ export default function Work({ dataset, labels, tick, stats, meta }) {
   const page = useData("disputed", asked, tick);
   const places = useData("datasets", {}, 0, { base: meta.ingestion, seconds: 8 });
   useEffect(() => {
-    if (cursor && page.error?.code === "invalid_cursor") change({ cursor: null }, true);
+    if (cursor && isCursorRefused(page.error)) change({ cursor: null }, true);
   }, [page.error]);
   const disputed = stats.data?.by_status.disputed;
   return html`<div class="view">

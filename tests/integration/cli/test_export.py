@@ -15,25 +15,16 @@ from typing import Any
 
 import httpx
 import pytest
-from pydantic import SecretStr
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine
 from typer.testing import CliRunner, Result
 
 from cli import addresses
 from cli.main import app
-from core.settings import DatabaseSettings
 from tests.integration.serving_api.exporting import READ
 from tests.integration.serving_api.labelling import Labeller, wait_until
 from tests.programs import Program, running
 
 Here = Callable[..., Result]
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    engine = create_engine(DatabaseSettings(url=SecretStr(database_url)).sqlalchemy_url)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 import threading
 import unicodedata
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
@@ -11,8 +10,7 @@ from uuid import UUID, uuid4
 import httpx
 import psycopg
 import pytest
-from pydantic import SecretStr
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
 from cli import addresses
@@ -20,7 +18,6 @@ from cli.console import err, out
 from cli.main import app
 from core.forgetting import STEPS, Traces, blank_rejects, find_rejects, forget_texts
 from core.migrate import check_revision
-from core.settings import DatabaseSettings
 from core.text_identity import text_id
 from tests.integration.cli.test_commands import annotate
 from tests.integration.serving_api.labelling import Labeller
@@ -32,19 +29,6 @@ _EXTERNAL = "crm-4711-quandt"
 _SOURCE = "quandt-letters"
 _TRACES = ("Quandt", "quandt", "Elm Street", "5550100")
 _NOBODY = f"http://127.0.0.1:{free_port()}"
-
-
-@pytest.fixture
-def connection(database_url: str) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    engine = create_engine(DatabaseSettings(url=SecretStr(database_url)).sqlalchemy_url)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

@@ -14,12 +14,6 @@ from tests.programs import free_port, running
 _HOSTILE = "\x1b[2J\x1b]0;gone\x07 [red]not markup[/red] [/]\nsecond line \u202e \x9b31m"
 
 
-@pytest.fixture
-def connection(database_url: str) -> Any:
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        yield connection
-
-
 def _add(connection: psycopg.Connection, text: str, dataset: str = "toxicity", **columns: Any) -> UUID:
     id_ = text_id(dataset, text)
     values = {"id": id_, "dataset": dataset, "text": text} | columns

@@ -86,6 +86,18 @@ def test_a_format_is_told_by_its_first_bytes(client: httpx.Client) -> None:
     assert (found["format"], [row["submission"] for row in found["rows"]]) == ("xlsx", [{"text": "a"}])
 
 
+def test_a_column_that_cannot_be_read_does_not_hide_the_others(client: httpx.Client) -> None:
+    file = io.BytesIO()
+    endless = pa.array([2**31 - 1, 2**31 - 1], pa.int32()).cast(pa.date32())
+    parquet.write_table(pa.table({"tweet": ["a b", "c d"], "until": endless}), file)
+    found = preview(client, file.getvalue(), PARQUET)
+    assert [(c["name"], c["samples"], c["roles"]) for c in found["columns"]] == [
+        ("tweet", ["a b", "c d"], ["text"]),
+        ("until", [], []),
+    ]
+    assert (found["received"], found["rejected"]) == (2, 0)
+
+
 def test_columns_that_do_not_fit_are_a_problem_of_the_import(client: httpx.Client) -> None:
     found = preview(client, b"n,m\n1,2\n")
     assert found["problem"]["code"] == "unknown_column"

@@ -1,6 +1,7 @@
 """Files as people have them, each handed in as a new user would: with one obvious command."""
 
 import json
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -146,6 +147,16 @@ def test_a_dry_run_shows_the_reasons_of_rejects_once(shared_ingestion: Program, 
     done = run("cli", "ingest", "--dry-run", str(tmp_path / "a.csv"), env={"INGESTION_URL": shared_ingestion.url})
     assert done.returncode == 0, done.stderr
     assert 'label "2" is not one of toxic, non_toxic; map it with label_map=2:toxic' in done.stderr
+
+
+def test_of_a_parquet_file_that_is_too_long_the_first_rows_are_shown(
+    shared_ingestion: Program, tmp_path: Path
+) -> None:
+    frame = pd.DataFrame({"comment": [os.urandom(500).hex() for _ in range(40_000)]})
+    frame.to_parquet(tmp_path / "a.parquet")
+    shown = annotate("ingest", "--dry-run", str(tmp_path / "a.parquet"), url=shared_ingestion.url)
+    assert "Of the first rows, 1,000, 0 would be rejected." in shown
+    assert shown.rstrip().endswith("a.parquet --text comment")
 
 
 def test_our_own_export_comes_back(client: httpx.Client, connection: psycopg.Connection) -> None:

@@ -24,13 +24,16 @@ class Ended(NamedTuple):
         return found
 
 
-def load_test(folder: Path, ingestion_url: str, serving_url: str, **options: object) -> Ended:
+def load_test(
+    folder: Path, ingestion_url: str, serving_url: str, env: dict[str, str] | None = None, **options: object
+) -> Ended:
     """Run `python -m load_testing`; an option's value may be several words."""
     words = [w for name, value in options.items() for w in (f"--{name.replace('_', '-')}", *str(value).split())]
+    urls = {"INGESTION_URL": ingestion_url, "SERVING_URL": serving_url}
     result = subprocess.run(
         [sys.executable, "-m", "load_testing", "--results", str(folder), *words],
         cwd=ROOT,
-        env=os.environ | {"INGESTION_URL": ingestion_url, "SERVING_URL": serving_url, "COLUMNS": "200"},
+        env=os.environ | urls | {"COLUMNS": "200"} | (env or {}),
         capture_output=True,
         text=True,
         timeout=120,

@@ -44,15 +44,20 @@ class SmallPlatform:
     def post(self, path: str, body: bytes) -> Answer:
         """Answer a POST."""
         if path == "/texts":
-            text = json.loads(body)["text"]
-            is_known = self._store(text)
-            answer = {"id": id_of(text), "status": "pending", "duplicate": is_known} | self.lies
+            sent = json.loads(body)
+            is_known = self._store(sent)
+            answer = {
+                "id": id_of(sent["text"], sent["dataset"]),
+                "status": "pending",
+                "duplicate": is_known,
+            } | self.lies
             return (200 if is_known else 201), answer
         if self.is_full:
             return 503, {"code": "bulk_busy"}
-        texts = [json.loads(line)["text"] for line in body.splitlines()]
-        good = [text for text in texts if text.strip()]
-        known = [self._store(text) for text in good]
+        rows = [json.loads(line) for line in body.splitlines()]
+        texts = [row["text"] for row in rows]
+        good = [row for row in rows if row["text"].strip()]
+        known = [self._store(row) for row in good]
         rejected = len(texts) - len(good)
         errors = [{"row": row} for row, text in enumerate(texts, 1) if not text.strip()]
         counts = {"received": len(texts), "accepted": known.count(False), "duplicates": known.count(True)}
@@ -86,8 +91,9 @@ class SmallPlatform:
             if start <= passed < end:
                 time.sleep(end - passed)
 
-    def _store(self, text: str) -> bool:
-        id_ = id_of(text)
+    def _store(self, sent: dict[str, str]) -> bool:
+        text = sent["text"]
+        id_ = id_of(text, sent["dataset"])
         is_known = id_ in self.texts
         if not self.loses(text):
             self.texts[id_] = text

@@ -1,7 +1,6 @@
 """Work is bounded by what was sent: a short body cannot keep a process busy, fill its memory or fill the disk."""
 
 import gzip
-import io
 import json
 import os
 import socket
@@ -15,9 +14,9 @@ from urllib.parse import urlsplit
 import httpx
 import pyarrow as pa
 import pytest
-from pyarrow import parquet
 
 from tests.integration.ingestion_api.importing import NDJSON, ended, lines
+from tests.parquet import pack, repeated
 from tests.programs import Program, running
 
 CSV = {"Content-Type": "text/csv"}
@@ -36,18 +35,6 @@ def api(database_url: str, folder: Path, **env: str) -> Iterator[tuple[Program, 
         yield program, client
 
 
-def repeated(value: str, rows: int) -> pa.Array:
-    """Return a column with one value in all rows, which is held once."""
-    return pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), [value])
-
-
-def table(columns: dict[str, Any], **options: Any) -> bytes:
-    file = io.BytesIO()
-    defaults: dict[str, Any] = {"compression": "zstd", "dictionary_pagesize_limit": 2**30, "data_page_size": 2**30}
-    parquet.write_table(pa.table(columns), file, **(defaults | options))
-    return file.getvalue()
-
-
 def bulk_and_import(client: httpx.Client, body: bytes, headers: dict[str, str]) -> list[dict[str, Any]]:
     """Send a body both ways; return the two problems."""
     answer = client.post("/texts/bulk", content=body, headers=headers)
@@ -63,8 +50,12 @@ def bulk_and_import(client: httpx.Client, body: bytes, headers: dict[str, str]) 
 # About a kilobyte each, but for the rows: 150 kB that would be 5 million rows.
 BOMBS = {
     "columns": (gzip.compress(b"text" + b"," * 1_000_000 + b"\na\n"), CSV | GZIP, "too_many_columns"),
-    "one value": (table({"text": repeated("x" * MIB, 1000)}, write_statistics=False), PARQUET, "body_is_a_bomb"),
-    "rows": (table({"text": pa.nulls(5_000_000, pa.string())}), PARQUET, "body_is_a_bomb"),
+    "one value": (
+        pack({"text": repeated("x" * MIB, 1000)}, write_statistics=False),
+        PARQUET,
+        "body_is_a_bomb",
+    ),
+    "rows": (pack({"text": pa.nulls(5_000_000, pa.string())}), PARQUET, "body_is_a_bomb"),
     "blank lines": (gzip.compress(b"\n" * 50_000_000), NDJSON | GZIP, "body_is_a_bomb"),
 }
 
@@ -79,7 +70,7 @@ def test_short_bodies_that_become_much_are_refused(database_url: str, tmp_path: 
 
 
 def test_columns_that_nobody_wants_are_not_read(database_url: str, tmp_path: Path) -> None:
-    body = table({"text": [f"text {n}" for n in range(1000)], "bomb": repeated("x" * MIB, 1000)})
+    body = pack({"text": [f"text {n}" for n in range(1000)], "bomb": repeated("x" * MIB, 1000)})
     with api(database_url, tmp_path) as (_, client):
         assert client.post("/texts/bulk", content=body, headers=PARQUET).json()["accepted"] == 1000
         refused = client.post("/texts/bulk?metadata=all", content=body, headers=PARQUET)
@@ -89,7 +80,7 @@ def test_columns_that_nobody_wants_are_not_read(database_url: str, tmp_path: Pat
 def test_a_body_that_takes_too_much_memory_is_refused(database_url: str, tmp_path: Path) -> None:
     # What it expands to is announced, and not too much for its length; but it is all in one page.
     noise = os.urandom(MIB // 2)
-    body = table({"text": ["x" * 200 * MIB], "noise": [noise]}, use_dictionary=False)
+    body = pack({"text": ["x" * 200 * MIB], "noise": [noise]}, use_dictionary=False)
     with api(database_url, tmp_path, INGESTION_WORKER_MEMORY_BYTES=str(300 * MIB)) as (_, client):
         problems = bulk_and_import(client, body, PARQUET)
     assert [problem["code"] for problem in problems] == ["out_of_memory", "out_of_memory"]

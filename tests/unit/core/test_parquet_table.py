@@ -164,13 +164,28 @@ def test_a_zone_that_nobody_knows_does_no_harm() -> None:
     assert [fields for _, fields in read(body)] == [{"at": "1970-01-01T00:00:00.000Z"}, {"at": None}]
 
 
+@pytest.mark.parametrize(
+    ("count", "unit", "written"),
+    [
+        (0, "s", "P0D"),
+        (86_400, "s", "P1D"),
+        (-90_061_500, "ms", "-P1DT3661.5S"),
+        (1, "ns", "PT0.000000001S"),
+        (2**62, "us", "P53375995DT50427.387904S"),
+    ],
+)
+def test_durations_are_exact(count: int, unit: str, written: str) -> None:
+    body = write_arrays(d=pa.array([count, None], pa.int64()).cast(pa.duration(unit)))
+    assert [fields for _, fields in read(body)] == [{"d": written}, {"d": None}]
+
+
 def test_columns_are_told_by_position_not_by_name() -> None:
     """A dot in a name does not make it a part of another column, and a name may be there twice."""
     table = pa.table([["a"], ["b"], ["c"], [{"x": 1, "y": [2]}], ["d"]], ["text.raw", "text", "n", "s", "n"])
     file = io.BytesIO()
     parquet.write_table(table, file)
     opened = open_table([file.getvalue()], "parquet")
-    assert list(opened.read([4, 1, 3])) == [(1, ("d", "b", {"x": 1, "y": [2]}))]
+    assert list(opened.read([4, 1, 3, 1])) == [(1, ("d", "b", {"x": 1, "y": [2]}, "b"))]
 
 
 def test_types_are_told() -> None:

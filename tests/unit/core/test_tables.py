@@ -20,7 +20,7 @@ from pyarrow import parquet
 
 from core.tables.opening import open_table
 from core.tables.rows import Row, RowRefused, Table
-from core.tables.text_lines import require_charset
+from core.tables.text_lines import CHARSETS, require_charset
 from core.web.problems import Malformed, TooLarge, Unavailable, UnsupportedType
 from tests.xlsx import write_xlsx
 
@@ -103,16 +103,20 @@ def test_parquet_is_read_in_any_chunks(rows: list[tuple[str, float]], sizes: lis
     assert list(read_parquet(cut(file.getvalue(), sizes))) == list(enumerate(expected, 1))
 
 
-@pytest.mark.parametrize("reader", [read_ndjson, read_json_array, read_csv, read_parquet])
-@given(body=st.binary(max_size=200), sizes=CUTS)
-def test_rubbish_gives_rows_or_a_problem(
-    reader: Callable[[Iterable[bytes]], Iterator[Row]], body: bytes, sizes: list[int]
-) -> None:
+@pytest.mark.parametrize("format_", ["ndjson", "json", "csv", "tsv", "parquet", "xlsx"])
+@given(body=st.binary(max_size=200), sizes=CUTS, charset=st.sampled_from([None, *CHARSETS]))
+def test_rubbish_gives_rows_or_a_problem(format_: str, body: bytes, sizes: list[int], charset: str | None) -> None:
     try:
-        rows = list(reader(cut(body, sizes)))
+        rows = list(read_rows(open_table(cut(body, sizes), format_, charset=charset)))
     except (Malformed, TooLarge):
         return
     assert all(isinstance(number, int) for number, _ in rows)
+
+
+@pytest.mark.parametrize("charset", ["utf-16", "utf-32"])
+def test_a_charset_with_a_mark_needs_its_mark(charset: str) -> None:
+    with pytest.raises(Malformed, match=f"The body is not {charset}"):
+        list(read_rows(open_table([b"text\nx\n"], "csv", charset=charset)))
 
 
 def test_blank_ndjson_lines_are_counted_but_not_yielded() -> None:

@@ -100,6 +100,8 @@ def test_source_is_a_column_where_there_is_one() -> None:
     assert fields({"text": "x", "site": "forum"}, source="site")["source"] == "forum"
     assert "source" not in fields({"text": "x", "site": ""}, source="site")
     assert fields({"text": "x"}, source="site")["source"] == "site"
+    assert fields({"text": "x", "source": ""}, source="web")["source"] == "web"
+    assert fields({"text": "x", "source": "forum"}, source="web")["source"] == "forum"
 
 
 @pytest.mark.parametrize(
@@ -150,6 +152,13 @@ def test_metadata_is_converted_and_nothing_costs_the_row() -> None:
         "bytes": "Zoë",
         "endless": "x" * 7999 + "…",
     }
+
+
+def test_a_row_of_parquet_has_one_mib_whatever_its_types() -> None:
+    body = write(text=["a", "b", "c"], tags=[["x" * 10], ["y" * 1000] * 2000, None])
+    batch = read(PARQUET, body, metadata="all")
+    assert [row.text for row in batch.rows] == ["a", "c"]
+    assert [(reject.row, reject.code) for reject in batch.rejects] == [(2, "row_too_large")]
 
 
 def test_metadata_may_be_chosen() -> None:
@@ -239,6 +248,13 @@ def test_an_unknown_label_is_told_with_its_remedy(body: bytes) -> None:
     [reject] = read(kind, body).rejects
     assert reject.code == "unknown_label"
     assert reject.detail == 'label "1" is not one of toxic, non_toxic; map it with label_map=1:toxic'
+
+
+def test_a_column_may_be_label_and_score() -> None:
+    body = write(id=["7"], toxicity=[0.75], text=["x"], n=[1])
+    parameters = {"label": "toxicity", "score": "toxicity", "label_map": ">=0.5:toxic", "external_id": "id"}
+    [row] = read(PARQUET, body, metadata="n", **parameters).rows
+    assert (row.claimed_label, row.score, row.external_id, row.metadata) == ("toxic", 0.75, "7", '{"n":1}')
 
 
 def test_the_remedy_escapes_the_label() -> None:

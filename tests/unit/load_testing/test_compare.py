@@ -1,6 +1,7 @@
 """What the comparison of both versions computes."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -130,9 +131,27 @@ def test_the_versions_stand_side_by_side(tmp_path: Path) -> None:
 def test_a_step_without_a_latency_is_a_gap_in_the_picture(tmp_path: Path) -> None:
     made = report.pictures(comparison(tmp_path))
     assert {name.partition("_")[2] for name in made} == {"answers", "latency", "failures"}
-    assert made["ingestion_latency"].count("<polyline") == 6
-    assert made["ingestion_latency"].count("<circle") == 3
+    latency = made["ingestion_latency"]
+    assert set(re.findall(r'id="line (.*?)"', latency)) == {"v1 p50", "v1 p95", "v2 p50", "v2 p95"}
+    assert "Version 1: no p99 of fewer than 100 samples (users 1, 50: n = 0 to 1)" in latency
     assert "version 2" in made["ingestion_failures"]
+
+
+def test_no_picture_shows_two_zeros(tmp_path: Path) -> None:
+    rows = [row for row in comparison(tmp_path) if row["users"] == 1]
+    assert {name.partition("_")[2] for name in report.pictures(rows)} == {"answers", "latency"}
+
+
+def test_one_page_holds_all_tables_and_pictures(tmp_path: Path) -> None:
+    rows = comparison(tmp_path)
+    made = report.pictures(rows, think_seconds=0.5)
+    table = report.steps_table(rows, "ingestion")
+    page = report.html_page(f"## POST <x>\n\n{table}\n## Failures\n\n{report.failures_table([])}", made)
+    assert page.count("<svg ") == len(made) == 6
+    assert page.count("<tr>") == 3
+    assert "<h2>POST &lt;x&gt;</h2>" in page
+    assert "<p>No request failed.</p>" in page
+    assert not re.search(r'(src|href)="(?!#)', page.replace("xlink:href", ""))
 
 
 def test_a_reason_cannot_break_the_table() -> None:

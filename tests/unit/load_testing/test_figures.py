@@ -1,7 +1,9 @@
 """What a report computes."""
 
 import json
+import re
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from load_testing.reports import plots, summaries
+from load_testing.reports.drawing import Axis, Line, draw
 from load_testing.reports.percentiles import SHARES, find_knee, percentiles
 from load_testing.reports.report import read_run, write_report
 from load_testing.reports.summaries import Request
-from load_testing.reports.svg import Axis, plot
 from load_testing.users.answers import REFUSED
 from load_testing.users.run_journal import COLUMNS
 from load_testing.users.shape_plans import PLANS
@@ -42,9 +44,9 @@ def test_kinds_add_up_to_their_api_and_to_all() -> None:
     assert rows.keys() == {
         "all",
         "ingestion: all",
-        "ingestion: a text (POST)",
+        "ingestion: POST a text",
         "serving: all",
-        "serving: stats (POST)",
+        "serving: POST stats",
     }
     assert (rows["all"]["requests"], rows["all"]["per_second"], rows["all"]["max_ms"]) == (3, 0.75, 9)
     assert (rows["ingestion: all"]["requests"], rows["ingestion: all"]["p50_ms"]) == (2, 1)
@@ -58,7 +60,7 @@ def test_refused_requests_are_counted_apart() -> None:
         (1, 1, 0, None),
     ]
     # A second without a latency is a gap in the picture.
-    assert [len(line) for line in _lines(plots.latency_by_second({"closed": rows}))] == [1]
+    assert len(_lines(plots.latency_by_second({"closed": rows}))["closed, p50"]) == 1
 
 
 def test_rates_by_users_are_by_the_time_with_so_many() -> None:
@@ -81,6 +83,8 @@ def test_many_numbers_of_users_become_ten_classes() -> None:
         ([(10, 100.0), (20, 190.0), (30, 280.0)], None),
         ([(10, 100.0), (20, 90.0)], 10),
         ([(10, 100.0)], None),
+        # One noisy level is no knee.
+        ([(4, 97.0), (8, 99.0), (12, 260.0)], None),
         ([], None),
     ],
 )
@@ -105,32 +109,79 @@ def test_the_shapes_are_what_their_names_say() -> None:
     assert [PLANS["ramp"](second / 100, 50) for second in range(1, 51)] == list(range(1, 51))
 
 
-def _lines(picture: str) -> list[list[tuple[float, float]]]:
-    lines = ET.fromstring(picture).iter(f"{SVG}polyline")  # noqa: S314 - our own
-    return [
-        [(float(x), float(y)) for x, y in (p.split(",") for p in line.attrib["points"].split())] for line in lines
+def _lines(picture: str) -> dict[str, list[tuple[float, float]]]:
+    """Return the corners of each line by its label, in the picture's points from the top left."""
+    groups = ET.fromstring(picture).iter(f"{SVG}g")  # noqa: S314 - our own
+    named = {group.attrib["id"][5:]: group for group in groups if group.attrib.get("id", "").startswith("line ")}
+    paths = {label: group.find(f"{SVG}path") for label, group in named.items()}
+    return {
+        label: [(float(x), float(y)) for x, y in re.findall(r"[ML] (\S+) (\S+)", path.attrib["d"])]
+        for label, path in paths.items()
+        if path is not None
+    }
+
+
+def test_a_picture_is_the_same_for_the_same_data_and_shows_its_words() -> None:
+    lines = [Line("a < b", [(0, 0), (5, 10), (10, 5)])]
+    picture = draw("<&>", Axis("x"), Axis("y", logarithmic=False), lines, "n = 3")
+    assert picture == draw("<&>", Axis("x"), Axis("y"), lines, "n = 3")
+    words = {"".join(text.itertext()) for text in ET.fromstring(picture).iter(f"{SVG}text")}  # noqa: S314 - our own
+    assert words >= {"<&>", "x", "y", "a < b", "n = 3"}
+
+
+def test_a_line_goes_up_where_its_values_do() -> None:
+    line = _lines(draw("t", Axis("x"), Axis("y"), [Line("a", [(0, 0), (5, 10), (10, 5)])]))["a"]
+    assert line[0][0] < line[1][0] < line[2][0]
+    assert line[1][1] < line[2][1] < line[0][1]
+
+
+def test_each_tenfold_is_as_far_on_a_logarithmic_axis_which_says_so() -> None:
+    points = [(0, 1), (1, 10), (2, 100), (3, 1000)]
+    picture = draw("t", Axis("x"), Axis("y", logarithmic=True), [Line("a", points)])
+    heights = [y for _, y in _lines(picture)["a"]]
+    steps = [a - b for a, b in pairwise(heights)]
+    assert steps == pytest.approx([steps[0]] * 3, abs=0.1)
+    assert "y (logarithmic)" in picture
+
+
+def test_labels_of_lines_that_end_together_do_not_overlap() -> None:
+    picture = draw("t", Axis("x"), Axis("y"), [Line(name, [(0, 1), (1, 1)]) for name in ("one", "two", "three")])
+    texts = ET.fromstring(picture).iter(f"{SVG}text")  # noqa: S314 - our own
+    found = {text.text: text for text in texts if text.text in {"one", "two", "three"}}
+    heights = sorted(float(text.attrib["y"]) for text in found.values())
+    assert len(heights) == 3
+    assert all(more - less > 10 for less, more in pairwise(heights))
+
+
+def test_a_p99_of_few_samples_is_left_out_and_said() -> None:
+    rows = [
+        {"users": users, "requests": n, "p50_ms": 1.0, "p95_ms": 2.0, "p99_ms": 3.0}
+        for users, n in [(1, 99), (2, 100)]
     ]
+    picture = plots.latency_by_users(rows)
+    assert {label: len(line) for label, line in _lines(picture).items()} == {"p50": 2, "p95": 2, "p99": 1}
+    assert "no p99 of fewer than 100 samples (users 1: n = 99)" in picture
 
 
-def test_a_line_goes_up_where_its_values_do_and_stays_inside() -> None:
-    [line] = _lines(plot("<&>", Axis("x"), Axis("y"), {"a": [(0, 0), (5, 10), (10, 5)]}))
-    assert [x for x, _ in line] == [70, 320, 570]
-    assert [y for _, y in line] == [350, 40, 195]
+def test_the_offered_load_stands_beside_what_was_answered() -> None:
+    rows = [{"users": 10, "per_second": 18.0}, {"users": 20, "per_second": 30.0}]
+    assert _lines(plots.throughput_by_users(rows, think_seconds=0.5)).keys() == {"answered", "offered"}
+    # Users without pauses offer more than the picture could show.
+    assert _lines(plots.throughput_by_users(rows, think_seconds=0.001)).keys() == {"answered"}
 
 
-def test_each_tenfold_is_as_far_on_a_logarithmic_axis() -> None:
-    [line] = _lines(
-        plot("t", Axis("x"), Axis("y", logarithmic=True), {"a": [(0, 1), (1, 10), (2, 100), (3, 1000)]})
-    )
-    heights = [y for _, y in line]
-    assert heights == pytest.approx([350, 246.7, 143.3, 40], abs=0.1)
+def test_repeats_become_medians_with_a_band() -> None:
+    repeats = [[request(at / 10, ms) for at in range(1, 20)] for ms in (1, 9, 2)]
+    rows = summaries.medians([summaries.by_users(requests) for requests in repeats])
+    [row] = rows
+    assert (row["requests"], row["p50_ms"], row["p50_ms_least"], row["p50_ms_most"]) == (57, 2, 1, 9)
+    assert "FillBetween" in plots.latency_by_users(rows)
 
 
 def test_the_tail_is_drawn_as_far_as_there_are_requests() -> None:
     picture = plots.latency_by_percentile({"closed": [1.0] * 990 + [1000.0] * 10})
-    [line] = _lines(picture)
+    line = _lines(picture)["closed, n = 1,000"]
     # Nothing beyond 99.9 % of 1,000 requests; the slow hundredth is at the top.
-    assert len(line) == 61
     assert line[-1][1] < line[0][1]
     assert "99.9 %" in picture
 

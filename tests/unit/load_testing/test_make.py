@@ -15,7 +15,7 @@ def test_each_variable_of_the_readme_is_an_option() -> None:
     made = subprocess.run(["make", "-n", "loadtest", *given], cwd=ROOT, capture_output=True, text=True, check=True)
     command = made.stdout.splitlines()[-1]
     wanted = {f"--{name.lower().replace('_', '-')} {number}" for number, name in enumerate(NAMES)}
-    assert len(wanted) == 12
+    assert len(wanted) == 13
     assert set(re.findall(r"--\S+ \d+", command)) == wanted
 
     known = subprocess.run(

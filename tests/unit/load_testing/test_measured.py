@@ -6,14 +6,16 @@ from pathlib import Path
 import pytest
 
 from load_testing import measured
-from load_testing.reports.measured_blocks import BLOCKS
+from load_testing.reports.measured_blocks import BLOCKS, PROJECT_BLOCKS
 
 TEXT = measured.README.read_text()
 AGAIN = "run python -m load_testing.measured"
 
 
-def test_the_page_is_what_was_measured() -> None:
-    assert measured.page(TEXT, measured.MEASURED) == TEXT, AGAIN
+@pytest.mark.parametrize("readme", [measured.README, measured.PROJECT_README], ids=["load_testing", "project"])
+def test_the_page_is_what_was_measured(readme: Path) -> None:
+    text = readme.read_text()
+    assert measured.page(text, measured.MEASURED) == text, AGAIN
 
 
 def test_each_picture_is_drawn_from_its_rows() -> None:
@@ -25,6 +27,8 @@ def test_each_picture_is_drawn_from_its_rows() -> None:
 def test_the_page_has_each_block_once() -> None:
     assert sorted(re.findall(r"<!-- measured: (\w+) -->", TEXT)) == sorted(BLOCKS)
     assert TEXT.count("<!-- end -->") == len(BLOCKS)
+    project = measured.PROJECT_README.read_text()
+    assert re.findall(r"<!-- measured: (\w+) -->", project) == [*PROJECT_BLOCKS]
 
 
 def test_links_lead_somewhere() -> None:
