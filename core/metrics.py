@@ -15,7 +15,7 @@ HTTP_REQUEST_SECONDS = Histogram(
 )
 HTTP_UNHANDLED_ERRORS = Counter("http_unhandled_errors_total", "Requests that ended in an unforeseen error")
 HTTP_CONNECTIONS_REFUSED = Counter(
-    "http_connections_refused_total", "Connections that were ended by a bound, by which", ["reason"]
+    "http_connections_refused_total", "Connections that a limit ended, by limit", ["reason"]
 )
 
 

@@ -7,7 +7,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from core.metrics import start_at_zero
 
-SUBMISSIONS = Counter("ingestion_submissions_total", "Submissions by what became of them", ["outcome"])
+SUBMISSIONS = Counter("ingestion_submissions_total", "Submissions by outcome", ["outcome"])
 WAITING = Gauge("ingestion_waiting_texts", "Single texts that wait for their commit", multiprocess_mode="livesum")
 WAITING_LIMIT = Gauge(
     "ingestion_waiting_limit_texts",
@@ -30,7 +30,7 @@ IMPORT_SECONDS = Histogram(
 IMPORT_BYTES = Counter("ingestion_import_received_bytes_total", "Bytes of imports' bodies that were stored")
 WEBHOOK_EVENTS = Counter(
     "ingestion_webhook_events_total",
-    "Events of Argilla's by what became of them: noted, ignored, malformed, forged (no valid signature)",
+    "Argilla's events by outcome: noted, ignored, malformed, forged (no valid signature)",
     ["outcome"],
 )
 WEBHOOK_LAG_SECONDS = Histogram(

@@ -35,13 +35,13 @@ EXPORT_BYTES = Counter("serving_export_bytes_total", "Bytes of exports that were
 QUERIES_REFUSED = Counter("serving_queries_refused_total", "Queries answered with 503 or 429", ["reason"])
 OVERDUE = Gauge(
     "serving_overdue_queries",
-    "Queries, exports and comparisons that run on although their time is over",
+    "Queries, exports and comparisons that still run after their time limit",
     ["kind"],
     multiprocess_mode="livesum",
 )
 STUCK = Counter(
     "serving_stuck_total",
-    "Times that a process ended itself, for none of the threads of a kind came back from overdue work",
+    "Times that a process exited because overdue work held all threads of a kind",
     ["kind"],
 )
 CHANGES_WAITING = Gauge(
@@ -62,7 +62,7 @@ SEARCH_INDEX_BEHIND_SECONDS = Gauge(
 )
 SNAPSHOTS = Counter(
     "serving_snapshots_total",
-    "Snapshots that were asked for, by what became of them: written, found (it was there), refused, failed",
+    "Snapshot requests by outcome: written, found (it existed), refused, failed",
     ["outcome"],
 )
 SNAPSHOT_SECONDS = Histogram(
@@ -74,7 +74,7 @@ DATA_FREE_BYTES = Gauge(
 DATA_SIZE_BYTES = Gauge(
     "serving_data_size_bytes", "Size of the disk that DATA_DIR is on", multiprocess_mode="livemin"
 )
-SEARCH_SCANS = Counter("serving_search_scans_total", "Searches that read all texts, for there was no index yet")
+SEARCH_SCANS = Counter("serving_search_scans_total", "Searches that read all texts because there was no index yet")
 
 start_at_zero(CACHE_LOOKUPS, "hit", "miss")
 start_at_zero(QUERIES_REFUSED, "full", "share", "time", "exports")

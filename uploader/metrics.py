@@ -14,16 +14,16 @@ PENDING_TEXTS = Gauge("uploader_pending_texts", "Texts that wait to be uploaded"
 OLDEST_PENDING_SECONDS = Gauge("uploader_oldest_pending_seconds", "Age of the oldest pending text", ["dataset"])
 WAITING_REFRESH_REQUESTS = Gauge(
     "uploader_waiting_notes",
-    "Texts that events told of, and that are not yet read again from Argilla",
+    "Texts with an event whose answers are not yet read again from Argilla",
     ["dataset"],
 )
 OLDEST_REFRESH_REQUEST_SECONDS = Gauge(
-    "uploader_oldest_note_seconds", "Age of the oldest waiting note", ["dataset"]
+    "uploader_oldest_note_seconds", "Age of the oldest waiting refresh request", ["dataset"]
 )
 DATABASE_BYTES = Gauge("uploader_database_bytes", "Size of the platform's database in Postgres")
 OPEN_RECORDS = Gauge(
     "uploader_open_records",
-    "Records before annotators, or on their way there, that want more answers",
+    "Records with fewer answers than required, in Argilla or on their way there",
     ["dataset"],
 )
 BATCH_SECONDS = Histogram(
@@ -60,7 +60,7 @@ LOST_TEXTS = Counter(
     ["dataset"],
 )
 FORGOTTEN_TEXTS = Counter(
-    "uploader_forgotten_texts_total", "Forgotten texts that are out of Argilla for good", ["dataset"]
+    "uploader_forgotten_texts_total", "Forgotten texts that were permanently deleted in Argilla", ["dataset"]
 )
 FORGET_OLDEST_SECONDS = Gauge(
     "uploader_forget_oldest_seconds",
@@ -70,7 +70,7 @@ FORGET_OLDEST_SECONDS = Gauge(
 LEADS = Gauge("uploader_leads", "1 while this process leads the work on a dataset", ["dataset"])
 CIRCUIT_STATE = Enum(
     "uploader_argilla_circuit_state",
-    "Whether calls of Argilla are made, fail at once, or wait for a small one",
+    "State of the circuit breaker: calls of Argilla are made, fail immediately, or wait for a test call",
     states=["closed", "open", "half_open"],
 )
 SWEEP_SECONDS = Histogram("uploader_sweep_seconds", "Time of a complete sweep", ["dataset"], buckets=_LONG_BUCKETS)
@@ -97,15 +97,15 @@ PULL_SECONDS = Histogram(
     buckets=_LONG_BUCKETS,
 )
 PULL_CHANGED_TEXTS = Counter(
-    "uploader_pull_changed_texts_total", "Texts whose annotations changed as an event had said", ["dataset"]
+    "uploader_pull_changed_texts_total", "Texts whose annotations changed after an event", ["dataset"]
 )
 DELETED_RECORDS = Counter(
     "uploader_deleted_records_total", "Texts whose record was deleted in Argilla", ["dataset"]
 )
-WEBHOOK_REGISTERED = Gauge("uploader_webhook_registered", "1 while Argilla has our webhook as it should be")
-WEBHOOK_RENEWALS = Counter("uploader_webhook_renewals_total", "Webhooks that were made or set right in Argilla")
+WEBHOOK_REGISTERED = Gauge("uploader_webhook_registered", "1 while our webhook is registered correctly in Argilla")
+WEBHOOK_RENEWALS = Counter("uploader_webhook_renewals_total", "Webhooks that were created or corrected in Argilla")
 WEBHOOK_LATE = Gauge(
-    "uploader_webhook_late", "1 while annotators' activity is not explained by the events that came", ["dataset"]
+    "uploader_webhook_late", "1 while the received events do not explain the annotators' activity", ["dataset"]
 )
 UNSEEN_RECORDS = Counter(
     "uploader_unseen_records_total",
@@ -113,7 +113,7 @@ UNSEEN_RECORDS = Counter(
     ["dataset"],
 )
 UNREADABLE_RECORDS = Counter(
-    "uploader_unreadable_records_total", "Records that Argilla broke down over when they were read", ["dataset"]
+    "uploader_unreadable_records_total", "Records on which Argilla failed when they were read", ["dataset"]
 )
 REFILLING = Gauge(
     "uploader_refilling", "1 while texts of a dataset that Argilla lost are put back into the queue", ["dataset"]
@@ -128,7 +128,7 @@ RESTORED_ANSWERS = Counter(
 )
 KEPT_ANSWERS = Counter(
     "uploader_kept_answers_total",
-    "Answers that could not be given back: Argilla does not know the annotator or the label",
+    "Answers that could not be restored: Argilla does not know the annotator or the label",
     ["dataset"],
 )
 LOST_INDEXES = Counter(
@@ -160,7 +160,7 @@ RULE_FAILURES = Counter(
 )
 JOB_STOPPED = Gauge(
     "uploader_job_stopped",
-    "1 while a job of a dataset (`task`: Prometheus has a `job` of its own) stands still, by kind of reason",
+    "1 while a job of a dataset (`task`: Prometheus has a `job` of its own) is blocked, by kind of reason",
     ["dataset", "task", "reason"],
 )
 
