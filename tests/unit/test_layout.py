@@ -27,7 +27,6 @@ EXCEPTIONS: dict[str, set[str]] = {
         "full folder: ingestion_api/bulk",
         "short module: ingestion_api/pages/repository.py",
         "web framework: ingestion_api/bulk/body_pipe.py",
-        "web framework: ingestion_api/bulk/parameters.py",
         "web framework: ingestion_api/imports/upload.py",
         "web framework: ingestion_api/webhooks.py",
     },
