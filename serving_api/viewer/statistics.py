@@ -264,12 +264,18 @@ class Frequencies(_Counts):
     frequencies: dict[str, int]
 
 
+class FlagFrequencies(_Counts):
+    """Of flags."""
+
+    frequencies: dict[Literal["True", "False"], int]
+
+
 class ColumnStatistics(BaseModel):
     """Of one column."""
 
     column_name: str
-    column_type: Literal["string_label", "string_text", "int", "float", "datetime"]
-    column_statistics: Distribution | Frequencies
+    column_type: Literal["string_label", "string_text", "int", "float", "bool", "datetime"]
+    column_statistics: Distribution | Frequencies | FlagFrequencies
 
 
 class Statistics(BaseModel):

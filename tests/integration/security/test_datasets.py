@@ -39,7 +39,7 @@ guidelines = "Is it zebra?"
 """
 NDJSON = {"Content-Type": "application/x-ndjson"}
 # Without a key, and with nothing of a text in it.
-OPEN = {"GET /healthz", "GET /readyz", "GET /metrics", "POST /webhooks/argilla"}
+OPEN = {"GET /", "GET /healthz", "GET /readyz", "GET /metrics", "POST /webhooks/argilla"}
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,7 @@ def asks_of_ingestion(world: World) -> dict[str, list[Ask]]:
         ],
         "GET /texts/{id}": [Ask(f"/texts/{world.text}", 404)],
         "GET /queue": [Ask("/queue", 403, {"dataset": HIDDEN}, shows=False)],
+        "GET /datasets": [Ask("/datasets", 200, shows=False)],
         "POST /imports": [Ask("/imports", 403, {"dataset": HIDDEN}, row, NDJSON)],
         "POST /imports/preview": [Ask("/imports/preview", 403, {"dataset": HIDDEN}, row, NDJSON)],
         "GET /imports": [Ask("/imports", 200, shows=False)],
@@ -164,6 +165,8 @@ def asks_of_serving(world: World) -> dict[str, list[Ask]]:
             Ask("/changes", 403, hidden, headers={"Accept": "text/event-stream"}, shows=False),
         ],
         "GET /stats": [Ask("/stats", 403, hidden)],
+        "GET /stats/facets": [Ask("/stats/facets", 403, hidden)],
+        "GET /stats/days": [Ask("/stats/days", 403, hidden)],
         "GET /stats/agreement": [Ask("/stats/agreement", 403, hidden)],
         "GET /stats/annotators": [Ask("/stats/annotators", 403, hidden)],
         "GET /yes_texts": [Ask("/yes_texts", 403)],

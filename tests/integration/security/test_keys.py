@@ -19,8 +19,15 @@ from tests.programs import Program
 from tests.waiting import wait_for
 
 # What answers without a key, by name: nothing of a text or a label is in it.
-OPEN = {"GET /healthz", "GET /readyz", "GET /metrics", "POST /webhooks/argilla"}
-PAGES = {"/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json", "/static-offline-docs"}
+OPEN = {"GET /", "GET /healthz", "GET /readyz", "GET /metrics", "POST /webhooks/argilla"}
+PAGES = {
+    "/docs",
+    "/docs/oauth2-redirect",
+    "/redoc",
+    "/openapi.json",
+    "/static-offline-docs",
+    "/static/{name:path}",
+}
 ADMIN = {"POST /snapshots/{name}/rewrite", "DELETE /snapshots/{name}", "GET /forgotten"}
 ID = "5f3c1f7e-8a6f-8c15-9d3e-0b1f6a4f2d11"
 

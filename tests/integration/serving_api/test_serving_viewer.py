@@ -423,7 +423,7 @@ def _made_exact(node: Any) -> Any:
     if node.get("nullable") and "anyOf" in node:
         node["anyOf"].append({"type": "null"})
     if "float64 (alias double)" in node.get("enum", []):
-        node |= {"enum": ["string", "int32", "float64", "timestamp[us, tz=UTC]"]}
+        node |= {"enum": ["bool", "string", "int32", "float64", "timestamp[us, tz=UTC]"]}
     return node
 
 
