@@ -11,7 +11,7 @@ export PATH := $(PATH):$(SCRIPTS):$(CURDIR)/.tools/bin
 INSTALLED := .venv/.installed
 PROJECT := core ingestion_api uploader serving_api cli local_stack load_testing deployment tests
 
-.PHONY: up down clean install vendor bench loadtest soak test test-serving test-parts test-stack test-whole test-containers unit unit-apis unit-others mutants \
+.PHONY: up down clean install vendor bench loadtest soak test test-pages test-serving test-parts test-stack test-whole test-containers unit unit-apis unit-others mutants \
 	check lint types format lock audit sbom licences compose-env compare measure
 
 up: $(INSTALLED)  ## Start everything; Ctrl-C stops it
@@ -26,7 +26,7 @@ clean: $(INSTALLED)  ## Stop a running stack and delete its data
 install: $(INSTALLED)  ## Install what the project needs
 
 test: lint  ## Check the code, and run every test on real components, but for make soak
-	@$(MAKE) --no-print-directory -j 4 --output-sync=line test-whole test-stack test-serving test-parts unit-apis unit-others types
+	@$(MAKE) --no-print-directory -j 4 --output-sync=line test-whole test-stack test-serving test-parts test-pages unit-apis unit-others types
 
 # Side by side, four at a time. What only computes gives way to what waits for servers that compute.
 test-serving: $(INSTALLED)
@@ -42,7 +42,10 @@ test-stack: $(INSTALLED)
 	$(RUN) pytest $(README_TEST) tests/integration/cli
 
 test-whole: $(INSTALLED)
-	$(RUN) pytest tests/e2e tests/chaos --ignore $(README_TEST)
+	$(RUN) pytest tests/e2e tests/chaos --ignore $(README_TEST) --ignore tests/e2e/pages
+
+test-pages: $(INSTALLED)
+	nice -n 5 $(RUN) pytest tests/e2e/pages
 
 # Kills, freezes and cuts off every part for MINUTES, and sends hostile requests for MINUTES; other long tests run once.
 soak: $(INSTALLED)  ## Run the tests that take too long for make test

@@ -88,7 +88,8 @@ def chromium_arguments() -> list[str]:
     return ["--no-sandbox"] if os.geteuid() == 0 else []
 
 
-@pytest.fixture(scope="session")
+# Of this folder, not of the session: Playwright keeps an event loop running, in which other tests cannot start theirs.
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """A headless Chromium."""
     path = find_chromium()

@@ -168,7 +168,7 @@ def test_everything_comes_back_and_nothing_stale(source: Place, archive: Path, t
     refused = annotate("restore", str(archive), place=target)
     assert refused.returncode == 1
     assert "is not empty: it holds 300 texts, 900 annotations, 300 labels, 1 api_keys" in refused.stderr
-    gone = str(ask(target.platform, "select id from texts where status = 'uploaded' limit 1")[0][0])
+    gone = str(ask(target.platform, "select id from texts where status = 'demo' limit 1")[0][0])
     assert annotate("forget", gone, "--yes", place=target).returncode == 0
     again = annotate("restore", str(archive), "--replace", place=target)
     assert again.returncode == 0, again.stderr
