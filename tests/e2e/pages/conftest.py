@@ -88,7 +88,7 @@ def chromium_arguments() -> list[str]:
     return ["--no-sandbox"] if os.geteuid() == 0 else []
 
 
-# Of this folder, not of the session: Playwright keeps an event loop running, in which other tests cannot start theirs.
+# Not of the session: Playwright keeps an event loop running, in which other tests cannot start theirs.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """A headless Chromium."""
