@@ -17,6 +17,7 @@ VALUES_MAX = 50
 _VALUES = {
     "label": "label",
     "status": "status",
+    "complete": "complete",
     "source": "source",
     "language": "language",
     "agreement": "floor(agreement * 10 + 1e-9) / 10",

@@ -23,13 +23,17 @@ class FacetParameters(FilterParameters):
 class DaysParameters(PeriodParameters):
     """Which days are counted."""
 
-    days: int = Field(30, ge=1, le=366, description="DailyCounts up to the last one with a label.", examples=[30])
+    days: int = Field(
+        30, ge=1, le=366, description="Number of days, up to the last one with a label.", examples=[30]
+    )
 
 
 class FacetValue(BaseModel):
     """A value of a filter, and the number of texts with it."""
 
-    value: str | float | None = Field(description="Null where texts have none: disputed ones have no label.")
+    value: bool | str | float | None = Field(
+        description="Null where texts have none: disputed ones have no label."
+    )
     texts: int
 
 
@@ -40,6 +44,7 @@ class Facets(BaseModel):
     total: int = Field(description="Texts that all filters leave.")
     label: list[FacetValue]
     status: list[FacetValue]
+    complete: list[FacetValue] = Field(description="Whether texts have as many answers as their dataset wants.")
     source: list[FacetValue]
     language: list[FacetValue]
     annotator: list[FacetValue]
@@ -69,6 +74,7 @@ _FACETS = {
     "total": 3,
     "label": [{"value": "toxic", "texts": 2}, {"value": None, "texts": 1}],
     "status": [{"value": "labelled", "texts": 2}, {"value": "disputed", "texts": 1}],
+    "complete": [{"value": True, "texts": 2}, {"value": False, "texts": 1}],
     "source": [{"value": "forum", "texts": 3}],
     "language": [{"value": "en", "texts": 3}],
     "annotator": [{"value": "ada", "texts": 3}, {"value": "grace", "texts": 2}],
@@ -89,5 +95,5 @@ _REFUSALS: Responses = {
     422: wrong_parameter("dataset", "unknown_dataset", "'x' is not one of: toxicity."),
     503: unavailable("replica_missing", "The replica is being built.", retry_after_seconds=5),
 }
-FACETS: Responses = {200: answer("Counts", _FACETS, model=Facets, headers=REPLICA_HEADERS), **_REFUSALS}
-DAYS: Responses = {200: answer("Counts", _DAYS, model=DailyCounts, headers=REPLICA_HEADERS), **_REFUSALS}
+FACETS: Responses = {200: answer("The counts.", _FACETS, model=Facets, headers=REPLICA_HEADERS), **_REFUSALS}
+DAYS: Responses = {200: answer("The counts.", _DAYS, model=DailyCounts, headers=REPLICA_HEADERS), **_REFUSALS}

@@ -23,6 +23,7 @@ def make_facets(cursor: duckdb.DuckDBPyConnection, point: Point, query: TextsQue
     for facet in filtered:
         found |= repository.count_values(cursor, _without(query, facet), [facet])
     found["agreement"] = [(float(value), texts) for value, texts in found["agreement"] if value is not None]
+    found["complete"] = [(value == "true", texts) for value, texts in found["complete"]]
     body = {
         "dataset": query.dataset,
         "total": repository.count_texts(cursor, query),

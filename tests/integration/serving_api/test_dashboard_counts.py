@@ -16,7 +16,7 @@ from tests.integration.serving_api.labelling import Labeller
 ANNOTATORS = ["ada", "bob", "cleo", "d%'\"é"]
 SOURCES = ["forum", "a%b_c'd\"", None]
 LANGUAGES = ["en", "de", None]
-KINDS = ("label", "status", "source", "language", "annotator", "agreement")
+KINDS = ("label", "status", "complete", "source", "language", "annotator", "agreement")
 TEXTS = 60
 
 Item = dict[str, Any]
@@ -82,6 +82,7 @@ FILTERS = st.fixed_dictionaries(
     optional={
         "label": st.lists(st.sampled_from(["toxic", "non_toxic"]), min_size=1, unique=True),
         "status": st.sampled_from(["labelled", "disputed"]),
+        "complete": st.booleans(),
         "source": st.sampled_from([source for source in SOURCES if source]),
         "language": st.sampled_from(["en", "de"]),
         "annotator": st.sampled_from(ANNOTATORS),
