@@ -153,4 +153,4 @@ def test_a_wrong_address_shows_a_view(visit: VisitMaker, shown: Program) -> None
     page = tab.open("?view=texts&cursor=AAAA")
     page.wait_for_selector("tbody tr")
     page = tab.open("?view=text&id=00000000-0000-8000-8000-000000000000")
-    assert "There is no labelled text" in page.locator(".notice").first.inner_text()
+    assert "No labelled text has this id" in page.locator(".notice").first.inner_text()
