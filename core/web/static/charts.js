@@ -3,6 +3,7 @@
 import { html, useEffect, useRef, useState } from "./html.js";
 import { count, short } from "./format.js";
 
+const WIDEST_BAR = 72; // pixels: one day alone is no wall
 const LEFT = 44;
 const RIGHT = 8;
 const TOP = 10;
@@ -39,6 +40,7 @@ export function StackedBars({ rows, series, title, height = 220 }) {
   const inner = height - TOP - BOTTOM;
   const y = (value) => TOP + inner * (1 - value / most);
   const band = (width - LEFT - RIGHT) / Math.max(1, rows.length);
+  const bar = Math.min(band * 0.76, WIDEST_BAR);
   const every = Math.max(1, Math.ceil(58 / band));
   const bars = rows.flatMap((row, index) => {
     let sum = 0;
@@ -47,9 +49,9 @@ export function StackedBars({ rows, series, title, height = 220 }) {
       const bottom = y(sum);
       sum += value;
       const top = y(sum);
-      const x = LEFT + index * band + band * 0.12;
+      const x = LEFT + index * band + (band - bar) / 2;
       return value
-        ? html`<rect class=${one.tone} x=${x} y=${top} width=${band * 0.76} height=${Math.max(0.5, bottom - top)}>
+        ? html`<rect class=${one.tone} x=${x} y=${top} width=${bar} height=${Math.max(0.5, bottom - top)}>
             <title>${`${row.name}: ${one.title} ${count(value)}`}</title>
           </rect>`
         : null;

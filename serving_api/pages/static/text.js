@@ -123,7 +123,7 @@ function Trace({ trace }) {
         (one) => html`<li key=${one.step}>
           <strong>${one.step}</strong> <span>${moment(one.at)}</span>
           ${one.seconds_since_previous !== null &&
-          html`<span class="muted">after ${duration(one.seconds_since_previous)}</span>`}
+          html`<span class="muted">, after ${duration(one.seconds_since_previous)}</span>`}
         </li>`,
       )}
     </ol>
