@@ -25,6 +25,7 @@ _PAGE = 1000
 
 @app.command()
 def create(
+    context: typer.Context,
     name: Annotated[str | None, typer.Argument(help="Name; else made of dataset, version and content.")] = None,
     split: Annotated[
         list[str] | None, typer.Option(help="NAME=SHARE, as train=0.8; may be repeated, together 1.")
@@ -50,20 +51,8 @@ def create(
         "splits": _shares(split) if split else None,
         "seed": seed,
         "stratify": stratify or None,
-        "dataset": dataset,
-        "label": label or None,
-        "source": source,
-        "language": language,
-        "status": status,
-        "complete": complete,
-        "annotator": annotator,
-        "min_agreement": min_agreement,
-        "min_annotations": min_annotations,
-        "labelled_after": labelled_after,
-        "labelled_before": labelled_before,
-        "q": q,
     }
-    body = {member: value for member, value in given.items() if value is not None}
+    body = label_filters.chosen(context) | {member: value for member, value in given.items() if value is not None}
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=err) as progress:
         progress.add_task("Writing the snapshot", total=None)

@@ -29,6 +29,7 @@ _TIMEOUT = httpx.Timeout(10, read=300)
 
 
 def export(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(help="File to write; - for standard output.", dir_okay=False)],
     format_: Annotated[
         Literal["parquet", "arrow", "arrows", "ndjson", "csv"] | None,
@@ -50,24 +51,11 @@ def export(
     spreadsheet: Annotated[bool, typer.Option("--spreadsheet", help="CSV that is safe in a spreadsheet.")] = False,
 ) -> None:
     """Save labelled texts as Parquet, Arrow, NDJSON or CSV. The file is there when it is whole, or not at all."""
-    given = {
-        "dataset": dataset,
-        "label": label or None,
-        "source": source,
-        "language": language,
-        "status": status,
-        "complete": complete,
-        "annotator": annotator,
-        "min_agreement": min_agreement,
-        "min_annotations": min_annotations,
-        "labelled_after": labelled_after,
-        "labelled_before": labelled_before,
-        "q": q,
-        "order": order,
-        "spreadsheet": "true" if spreadsheet else None,
-    }
+    given = {"order": order, "spreadsheet": "true" if spreadsheet else None}
     url = f"{addresses.serving_url()}/export.{format_ or _format(file)}"
-    parameters = {name: value for name, value in given.items() if value is not None}
+    parameters = label_filters.chosen(context) | {
+        name: value for name, value in given.items() if value is not None
+    }
     try:
         version = _save(url, parameters, file)
     except httpx.HTTPError as error:

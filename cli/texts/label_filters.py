@@ -1,6 +1,6 @@
 """Options that choose labelled texts, as `GET /texts` has them."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,3 +18,14 @@ MinAnnotations = Annotated[int | None, typer.Option(help="Least number of annota
 LabelledAfter = Annotated[str | None, typer.Option(help="Only labels later than this; RFC 3339.")]
 LabelledBefore = Annotated[str | None, typer.Option(help="Only labels earlier than this.")]
 Search = Annotated[str | None, typer.Option(help="Only texts that hold this.")]
+
+_NAMES = (
+    *("dataset", "label", "source", "language", "status", "complete", "annotator", "min_agreement"),
+    *("min_annotations", "labelled_after", "labelled_before", "q"),
+)
+
+
+def chosen(context: typer.Context) -> dict[str, Any]:
+    """Return the filters that a command was given, by their names in the API."""
+    given = {name: context.params[name] for name in _NAMES}
+    return {name: value for name, value in given.items() if value is not None and value not in ((), [])}
