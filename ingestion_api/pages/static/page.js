@@ -1,8 +1,7 @@
 // The upload page's frame: navigation, the queue's state, and the view that the address names.
-import { html, render, useEffect, useState } from "./shared/html.js";
-import { keepKey, readKey } from "./shared/api.js";
-import { useData } from "./shared/data.js";
-import { KeyForm, Loading, Notice } from "./shared/parts.js";
+import { html, render } from "./shared/html.js";
+import { KeyForm } from "./shared/parts.js";
+import { useSession } from "./shared/session.js";
 import { linkTo, useParameters } from "./shared/state.js";
 import Imports from "./imports.js";
 import Import from "./import.js";
@@ -18,31 +17,10 @@ const COMPONENTS = { upload: Upload, imports: Imports, import: Import, queue: Qu
 
 function App() {
   const parameters = useParameters();
-  const [keys, setKeys] = useState(0);
-  const [keyWanted, setKeyWanted] = useState(false);
-  const meta = useData("", {}, keys);
-  useEffect(() => {
-    const ask = () => setKeyWanted(true);
-    addEventListener("key-required", ask);
-    return () => removeEventListener("key-required", ask);
-  }, []);
-  if (meta.error && !meta.data) {
-    return html`<main class="alone">
-      <${Notice} title="The ingestion API does not answer." error=${meta.error} onRetry=${() => setKeys(keys + 1)} />
-    </main>`;
-  }
-  if (!meta.data) return html`<main class="alone"><${Loading} /></main>`;
+  const { meta, waiting, keys, keyWanted, onKey, onForget } = useSession("ingestion");
+  if (waiting) return waiting;
   const asked = parameters.get("view") || "";
   const view = Object.hasOwn(COMPONENTS, asked) ? asked : "upload";
-  const wanted = keyWanted || (meta.data.key_required && !readKey());
-  const onKey = () => {
-    setKeyWanted(false);
-    setKeys(keys + 1);
-  };
-  const askAgain = () => {
-    keepKey("");
-    setKeyWanted(true);
-  };
   return html`<div class="frame" key=${keys}>
     <a class="skip" href="#content">Skip to the content</a>
     <header class="side">
@@ -61,17 +39,15 @@ function App() {
       <div class="side-foot">
         <span class="row">
           <a href="docs">API</a>
-          <a href=${meta.data.serving}>Dashboard</a>
-          ${meta.data.key_required &&
-          !wanted &&
-          html`<button type="button" class="quiet" onClick=${askAgain}>Other key</button>`}
+          <a href=${meta.serving}>Dashboard</a>
+          ${onForget && html`<button type="button" class="quiet" onClick=${onForget}>Other key</button>`}
         </span>
       </div>
     </header>
     <main id="content" tabindex="-1">
-      ${wanted
+      ${keyWanted
         ? html`<${KeyForm} scope="ingest" onKey=${onKey} />`
-        : html`<${COMPONENTS[view]} meta=${meta.data} parameters=${parameters} />`}
+        : html`<${COMPONENTS[view]} meta=${meta} parameters=${parameters} />`}
     </main>
   </div>`;
 }

@@ -1,10 +1,10 @@
 // The dashboard's frame: navigation, dataset, freshness, and the view that the address names.
 import { html, render, useEffect, useMemo, useState } from "./shared/html.js";
-import { readKey, keepKey } from "./shared/api.js";
 import { useData } from "./shared/data.js";
 import { duration, short } from "./shared/format.js";
 import { useLive, useSecondsSince } from "./shared/live.js";
 import { KeyForm, Loading, Notice } from "./shared/parts.js";
+import { useSession } from "./shared/session.js";
 import { change, linkTo, useParameters } from "./shared/state.js";
 
 const VIEWS = [
@@ -26,36 +26,15 @@ const MODULES = {
 
 function App() {
   const parameters = useParameters();
-  const [keyWanted, setKeyWanted] = useState(false);
-  const [keys, setKeys] = useState(0);
-  const meta = useData("", {}, keys);
-  useEffect(() => {
-    const ask = () => setKeyWanted(true);
-    addEventListener("key-required", ask);
-    return () => removeEventListener("key-required", ask);
-  }, []);
-  if (meta.error && !meta.data) {
-    return html`<main class="alone">
-      <${Notice} title="The serving API does not answer." error=${meta.error} onRetry=${() => setKeys(keys + 1)} />
-    </main>`;
-  }
-  if (!meta.data) return html`<main class="alone"><${Loading} /></main>`;
-  const wanted = keyWanted || (meta.data.key_required && !readKey());
-  const onKey = () => {
-    setKeyWanted(false);
-    setKeys(keys + 1);
-  };
-  const askAgain = () => {
-    keepKey("");
-    setKeyWanted(true);
-  };
+  const { meta, waiting, keys, keyWanted, onKey, onForget } = useSession("serving");
+  if (waiting) return waiting;
   return html`<${Frame}
     key=${keys}
-    meta=${meta.data}
+    meta=${meta}
     parameters=${parameters}
-    keyWanted=${wanted}
+    keyWanted=${keyWanted}
     onKey=${onKey}
-    onForget=${meta.data.key_required && !wanted ? askAgain : null}
+    onForget=${onForget}
   />`;
 }
 
