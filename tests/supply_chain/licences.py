@@ -44,8 +44,13 @@ _SPELLINGS = {
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
     "Python Software Foundation License": "PSF-2.0",
 }
-# Packages whose metadata name none; from the licence file of that version.
-_READ_BY_US: dict[str, str] = {}
+# Packages whose metadata name none, or hold the whole licence; from the licence file of that version.
+_READ_BY_US: dict[str, str] = {
+    "cleanlab": "Apache-2.0",
+    "prettytable": "BSD-3-Clause",
+    "skops": "MIT",
+    "wcwidth": "MIT",
+}
 
 _HEAD = """# Licences
 
