@@ -129,6 +129,7 @@ def _add_paths(app: FastAPI, datasets: Datasets, access: AccessSettings) -> None
         make_statistics_router(),
         export_endpoints.router,
         snapshot_endpoints.router,
+        snapshot_endpoints.writing_router,
         snapshot_endpoints.admin_router,
         snapshot_endpoints.forgotten_router,
         viewer_endpoints.router,

@@ -30,6 +30,7 @@ class Scope(StrEnum):
 
     INGEST = "ingest"  # the ingestion API
     READ = "read"  # the serving API
+    SNAPSHOT = "snapshot"  # writing snapshots
     ADMIN = "admin"  # everything
 
 
@@ -145,6 +146,16 @@ class KeyRing:
             raise ScopeMissing(f"This API key lacks the scope {scope}.")
         if bucket is not None:
             _take(bucket, request)
+
+    def scopes_of(self, authorization: str | None) -> list[Scope]:
+        """Return what a request with this `Authorization` header may do: no scope without a valid key."""
+        if not self.required:
+            return list(Scope)
+        try:
+            key, _ = self._find(authorization)
+        except (MissingKey, Unavailable):
+            return []
+        return [scope for scope in Scope if key.scopes & {scope, Scope.ADMIN}]
 
     def still_admits(self, asgi_scope: Any, scope: Scope) -> bool:
         """Return whether the key of an admitted request is still valid for this scope."""

@@ -35,6 +35,7 @@ def add_dashboard(app: FastAPI, datasets: Datasets, settings: PageSettings, *, k
             "ingestion": settings.ingestion_url(request),
             "argilla": settings.argilla_url(request),
             "key_required": key_is_required,
+            "scopes": app.state.key_ring.scopes_of(request.headers.get("authorization")),
             "datasets": {
                 name: {"labels": list(dataset.labels), "answers_wanted": dataset.answers_wanted}
                 for name, dataset in datasets.items()

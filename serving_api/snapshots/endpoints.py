@@ -58,13 +58,15 @@ Nothing = Annotated[NoParameters, Query()]
 
 
 _ADMIN_GUARDS = [Depends(require_scope(Scope.ADMIN)), Depends(check_query_string)]
+_WRITING_GUARDS = [Depends(require_scope(Scope.SNAPSHOT)), Depends(check_query_string)]
 
 router = Router(dependencies=GUARDS, tags=["snapshots"], default_response_class=Response)
+writing_router = Router(dependencies=_WRITING_GUARDS, tags=["snapshots"], default_response_class=Response)
 admin_router = Router(dependencies=_ADMIN_GUARDS, tags=["snapshots"], default_response_class=Response)
 forgotten_router = Router(dependencies=_ADMIN_GUARDS, tags=["operations"], default_response_class=Response)
 
 
-@router.post(
+@writing_router.post(
     "/snapshots",
     status_code=201,
     summary="Make a snapshot",
