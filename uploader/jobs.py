@@ -20,8 +20,7 @@ from uploader.pull.repair import repair_losses
 from uploader.pull.sweep import Sweeper
 from uploader.push.upload import upload_backlog
 from uploader.rules.estimation import Estimator
-from uploader.runner import Alert, Backoff, JobRunner, store_alerts
-from uploader.schedule import wait_for_any
+from uploader.runner import Alert, Backoff, JobRunner, store_alerts, wait_for_any
 from uploader.settings import PushSettings
 
 # One that stands by may have to take over soon.

@@ -1,5 +1,6 @@
 """Runs jobs: retries them with growing pauses, and raises an alert while one is blocked."""
 
+import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -135,6 +136,16 @@ class JobRunner:
         if kind is not None:
             metrics.JOB_STOPPED.labels(self._dataset, self.job, kind).set(1)
         self._kind = kind
+
+
+async def wait_for_any(*events: asyncio.Event, seconds: float) -> None:
+    """Wait until one of the events is set, for at most `seconds`."""
+    tasks = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 _CLEAR = text("delete from alerts where dataset = :dataset and job = :job")

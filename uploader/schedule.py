@@ -66,13 +66,3 @@ class Schedule:
 async def _wait(tasks: set[asyncio.Task[None]], seconds: float) -> None:
     if tasks:
         await asyncio.wait(tasks, timeout=seconds)
-
-
-async def wait_for_any(*events: asyncio.Event, seconds: float) -> None:
-    """Wait until one of the events is set, for at most `seconds`."""
-    tasks = [asyncio.ensure_future(event.wait()) for event in events]
-    try:
-        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()

@@ -19,8 +19,7 @@ from uploader.pull import repository
 from uploader.pull.collector import Collector
 from uploader.pull.repair import settle_missing, show_again
 from uploader.pull.repository import RefreshRequest, RefreshRequests
-from uploader.runner import JobRunner
-from uploader.schedule import wait_for_any
+from uploader.runner import JobRunner, wait_for_any
 from uploader.settings import MAX_SEARCH_TERMS
 
 log = structlog.get_logger()

@@ -24,7 +24,7 @@ from uploader.pull.collector import Collector
 from uploader.pull.counts import find_difference
 from uploader.pull.repair import settle_missing, show_again
 from uploader.pull.repository import Counts, Page, SweepState
-from uploader.schedule import wait_for_any
+from uploader.runner import wait_for_any
 from uploader.settings import MAX_SEARCH_TERMS, SweepSettings
 
 log = structlog.get_logger()

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from uploader.argilla.errors import Fault, Refused, Unreachable
-
-Record = dict[str, Any]
+from uploader.argilla.records import Record
 
 NOT_VISIBLE = "Argilla accepted the text twice, but does not show it to annotators."
 BROKE_DOWN = "Argilla breaks down over this text, and over no other."

@@ -14,8 +14,8 @@ from uploader import metrics
 from uploader.argilla.client import Argilla
 from uploader.argilla.errors import Fault, Stopped, Unreachable
 from uploader.argilla.isolation import RawResponses, read_isolating
-from uploader.argilla.records import TEXT_FIELD
-from uploader.push.deliver import Found, Record
+from uploader.argilla.records import TEXT_FIELD, Record
+from uploader.push.deliver import Found
 from uploader.push.restore import put_with_responses
 from uploader.repository import list_uploaded_samples
 

@@ -18,9 +18,8 @@ from core.models import AnnotationStatus
 from uploader import metrics
 from uploader.argilla.client import Argilla
 from uploader.argilla.errors import Refused
-from uploader.argilla.records import LABEL_QUESTION, PendingText
+from uploader.argilla.records import LABEL_QUESTION, PendingText, Record
 from uploader.dataset import DatasetState
-from uploader.push.deliver import Record
 
 log = structlog.get_logger()
 
