@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 from cli import addresses
 from cli.console import err, fail, out, printable
 from cli.people.accounts import Accounts, AccountsError
-from core.database import make_engine
+from core.connections import make_engine
 from core.datasets import DEFAULT_DATASET
 from core.models import TextStatus
 

@@ -22,7 +22,7 @@ from cli.texts import import_jobs, uploads
 from cli.texts.export import export
 from cli.texts.ingest import ingest
 from cli.texts.verify import verify
-from core.os_process import keep_files_private
+from core.startup import keep_files_private
 
 app = typer.Typer(
     help="Hand in texts, watch them being labelled, get the labels.",

@@ -32,7 +32,7 @@ from cli.backup.restoring import (
     restore_platform,
 )
 from cli.console import err, fail, out
-from core.database import connection_string
+from core.connections import connection_string
 from core.migrate import alembic_config, migrate
 
 _FORGOTTEN = "select text_id from forget_requests where lifted_at is null order by text_id"

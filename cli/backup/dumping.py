@@ -15,7 +15,7 @@ from psycopg import sql
 
 from cli.backup.archive import Dumped
 from cli.backup.postgres_tools import Tools, access, server_major
-from core.database import connection_string
+from core.connections import connection_string
 
 PLATFORM_TABLES = ("texts", "annotations", "labels", "imports", "api_keys", "forget_requests")
 ARGILLA_TABLES = ("users", "workspaces", "datasets", "records", "responses", "webhooks")

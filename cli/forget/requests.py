@@ -13,7 +13,8 @@ from sqlalchemy.types import Uuid
 
 from cli.console import err, out, plain
 from cli.forget.rewriting import read_forgotten
-from core.forgetting import IS_OPEN, IS_UNFINISHED, name_steps, store_files_seen, waits_for_files
+from core.forgetting.repository import IS_OPEN, IS_UNFINISHED, store_files_seen, waits_for_files
+from core.forgetting.service import name_steps
 from core.settings import ForgetSettings, read_settings
 
 _IDS = bindparam("ids", type_=ARRAY(Uuid))

@@ -11,7 +11,7 @@ from cli import addresses
 from cli.console import fail, out, printable
 from cli.people.audit_log import noted
 from core.audit import Action
-from core.database import make_engine
+from core.connections import make_engine
 
 _WAIT_SECONDS = 60
 LOOK_SECONDS = 0.5

@@ -15,7 +15,7 @@ from cli.console import err, fail, out, plain, printable
 from cli.people.accounts import Accounts, AccountsError, User
 from cli.people.audit_log import noted
 from core.audit import Action
-from core.database import make_engine
+from core.connections import make_engine
 from core.models import Annotation, AnnotationStatus
 from core.settings import ArgillaSettings
 

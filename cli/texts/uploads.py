@@ -12,7 +12,7 @@ from cli import addresses
 from cli.console import SHORT_CHARACTERS, err, fail, out, plain
 from cli.people.audit_log import note
 from core.audit import Action
-from core.database import make_engine
+from core.connections import make_engine
 from core.models import Annotation, Label, Text, TextStatus
 
 app = typer.Typer(help="Texts on their way to Argilla: list, show, retry.", no_args_is_help=True)

@@ -12,7 +12,7 @@ from cli import addresses
 from cli.console import fail, out, print_json, printable
 from cli.texts.argilla_reader import ArgillaReader
 from cli.texts.comparison import Report, compare, list_datasets
-from core.database import make_engine
+from core.connections import make_engine
 
 
 def verify(

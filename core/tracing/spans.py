@@ -22,8 +22,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from core.tracing.trace_ids import root_of
-from core.tracing.tracing import Attributes
+from core.tracing.tracing import Attributes, root_of
 
 # A collector that hangs is given up after so long, and so is what a stopping program still has for it.
 _EXPORT_SECONDS = 3

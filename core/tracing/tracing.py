@@ -1,10 +1,4 @@
-"""Traces, off by default: one of each request, and one of each text's life across all programs.
-
-A text's id has as many bits as a trace's. So the id of its trace is its own: each program adds the steps that it
-takes, and nothing about it is stored or handed on. Which texts are traced is decided by their ids, too, so that
-all programs agree. Spans hold ids, counts and names of datasets, and no texts. See
-docs/decisions/0038-observability.md.
-"""
+"""The ids of traces and spans, and how they travel between processes."""
 
 import random
 import time
@@ -13,10 +7,46 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 import structlog
-from opentelemetry.trace import INVALID_SPAN, INVALID_SPAN_CONTEXT, Span, SpanContext, SpanKind, StatusCode
+from opentelemetry.context import Context
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    INVALID_SPAN_CONTEXT,
+    Span,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    TraceFlags,
+    get_current_span,
+)
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from core.settings import TracingSettings
-from core.tracing.trace_ids import read_traceparent, root_of, write_traceparent
+
+_SPAN_ID_BITS = 2**64 - 1
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_PROPAGATOR = TraceContextTextMapPropagator()
+
+
+def root_of(text_id: UUID) -> SpanContext:
+    """Return the first span of the trace that is a text's life: known to whoever knows the text's id.
+
+    The lower half of a UUID begins with its variant, and so is never 0, which no span may have.
+    """
+    return SpanContext(text_id.int, text_id.int & _SPAN_ID_BITS, is_remote=True, trace_flags=_SAMPLED)
+
+
+def read_traceparent(header: str | None) -> SpanContext | None:
+    """Return the span that a W3C `traceparent` names; None for none, or one that is no such thing."""
+    if header is None:
+        return None
+    context = get_current_span(_PROPAGATOR.extract({"traceparent": header}, Context())).get_span_context()
+    return context if context.is_valid else None
+
+
+def write_traceparent(context: SpanContext) -> str:
+    """Return the W3C `traceparent` that names a span."""
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+
 
 Scope = MutableMapping[str, Any]  # of ASGI; core imports the web framework in core.web only
 

@@ -19,8 +19,9 @@ from fastapi import Request
 from sqlalchemy import Select, String, cast, select
 
 from core.models import ApiKey
+from core.settings import Limit
 from core.web.problems import DatasetNotAllowed, MissingKey, RateLimited, ScopeMissing, Unavailable
-from core.web.rate_limits import Bucket, Limit
+from core.web.rate_limits import Bucket
 
 log = structlog.get_logger()
 

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.database import connect_in_thread
+from core.connections import connect_in_thread
 from core.datasets import Datasets
-from core.os_process import step_back
 from core.settings import DatabaseSettings, TracingSettings, read_settings
+from core.startup import step_back
 from core.tables.decoding import decode
 from core.tracing.tracing import tracing
 from ingestion_api.bulk.body_pipe import receive_body

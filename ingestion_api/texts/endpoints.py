@@ -7,7 +7,7 @@ import orjson
 from anyio import to_thread
 from fastapi import Depends, FastAPI, Request, Response
 
-from core.datasets import Datasets, require_dataset
+from core.datasets import Datasets
 from core.models import TextStatus
 from core.tracing.tracing import note_step, tracing
 from core.web.app import add_plain_route, check_query_string, query_is_checked, require_media_type
@@ -23,6 +23,7 @@ from core.web.problems import (
     TooLarge,
     Unavailable,
     UnsupportedType,
+    require_dataset,
 )
 from core.web.rate_limits import client_name
 from ingestion_api.bulk.endpoints import create_texts

@@ -1,10 +1,6 @@
-"""Calls of Argilla's HTTP API, with its errors sorted by what helps.
+"""Calls to Argilla's HTTP API."""
 
-Not through the SDK: its import takes over a second and loads pandas, its progress bars cannot be turned off,
-and of a failed batch it does not say which records are in.
-"""
-
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +21,43 @@ from uploader.argilla.errors import (
     raise_for_status,
 )
 from uploader.settings import MAX_SEARCH_TERMS
+
+# No text has this external id: a search for it only shows whether Argilla can search at all.
+_NO_RECORD = "none"
+
+RawResponses = dict[str, list[dict[str, Any]]]  # by external id, as Argilla's API has them
+Read = Callable[[Sequence[str]], Awaitable[RawResponses]]
+
+
+async def read_isolating(read: Read, external_ids: Sequence[str]) -> tuple[RawResponses, list[str]]:
+    """Read the responses to some records; return them, and the records over which Argilla breaks down.
+
+    Raises:
+        Unreachable: it is not about the records, Argilla cannot read any.
+    """
+    found: RawResponses = {}
+    unreadable: list[str] = []
+    parts = [list(external_ids)]
+    while parts:
+        part = parts.pop()
+        try:
+            found |= await read(part)
+        except Fault:
+            await _check_reading(read)
+            if len(part) == 1:
+                unreadable += part
+            else:
+                middle = len(part) // 2
+                parts += [part[middle:], part[:middle]]
+    return found, unreadable
+
+
+async def _check_reading(read: Read) -> None:
+    try:
+        await read([_NO_RECORD])
+    except Fault as fault:
+        raise Unreachable("Argilla breaks down over every search") from fault
+
 
 _CONNECT_SECONDS = 5
 _PROBE_SECONDS = 5

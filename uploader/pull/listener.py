@@ -9,11 +9,11 @@ from uuid import UUID
 import psycopg
 import structlog
 
-from core.database import connection_string
+from core.connections import connection_string
 from core.models import REREADS_CHANNEL
 from uploader import metrics
+from uploader.argilla.client import RawResponses
 from uploader.argilla.errors import Fault, Gone, Stopped
-from uploader.argilla.isolation import RawResponses
 from uploader.dataset import DatasetState
 from uploader.pull import repository
 from uploader.pull.collector import Collector

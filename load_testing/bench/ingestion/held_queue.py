@@ -16,7 +16,7 @@ from rich.table import Table
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.database import make_async_engine
+from core.connections import make_async_engine
 from core.datasets import DEFAULT_DATASET
 from core.migrate import migrate
 from core.settings import DatabaseSettings

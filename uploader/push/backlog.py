@@ -8,18 +8,17 @@ from uuid import UUID, uuid4
 
 import structlog
 
+from core.tracing.tracing import Attributes, Interval, tracing
 from uploader import metrics, repository
 from uploader.argilla.errors import Gone, Stopped
 from uploader.argilla.records import PendingText, to_record
 from uploader.argilla.setup import Prepared
 from uploader.dataset import DatasetState
 from uploader.leadership import NotLeading
-from uploader.push.batch_trace import trace_batch
-from uploader.push.claiming import claim_texts
-from uploader.push.completion import settle_completion
-from uploader.push.deliver import Outcome, deliver, kind_of
-from uploader.push.destination import ArgillaDataset
-from uploader.push.restore import Answer, add_responses, adopt, list_answers
+from uploader.push import repository as push_repository
+from uploader.push.claiming import QueueStart, claim_texts
+from uploader.push.deliver import ArgillaDataset, Outcome, deliver, kind_of
+from uploader.push.restore import Answer, add_responses, list_answers
 from uploader.runner import JobRunner
 from uploader.settings import PushSettings
 
@@ -35,6 +34,7 @@ class _Run:
     settings: PushSettings
     runner: JobRunner
     stopping: asyncio.Event
+    queue_start: QueueStart
     has_failed: bool = False
 
     def goes_on(self) -> bool:
@@ -42,11 +42,16 @@ class _Run:
 
 
 async def upload_backlog(
-    state: DatasetState, settings: PushSettings, runner: JobRunner, stopping: asyncio.Event
+    state: DatasetState,
+    settings: PushSettings,
+    runner: JobRunner,
+    stopping: asyncio.Event,
+    queue_start: QueueStart | None = None,
 ) -> None:
     """Upload until nothing is pending, or annotators have enough, while this process leads the dataset.
 
     Several batches run concurrently, so that one can be claimed or confirmed during the PUT of another.
+    The caller keeps `queue_start` from call to call; without it, the first claim reads the whole queue.
 
     Raises:
         NotLeading: another uploader leads by now.
@@ -54,7 +59,7 @@ async def upload_backlog(
         psycopg.Error, sqlalchemy.exc.SQLAlchemyError: Postgres is away; the claim's lease runs out.
     """
     await settle_completion(state, stopping)
-    run = _Run(state, settings, runner, stopping)
+    run = _Run(state, settings, runner, stopping, queue_start or QueueStart())
     workers = [_upload_batches(run) for _ in range(state.limit.batch_count)]
     # When one fails, the others finish their current batch: its PUT may be half done.
     for result in await asyncio.gather(*workers, return_exceptions=True):
@@ -80,7 +85,7 @@ async def _upload_next(run: _Run) -> bool:
     prepared = await state.prepare()
     await state.argilla.wait_for_circuit()
     claim, claimed_ns = uuid4(), time.time_ns()
-    texts = await _claim(state, claim, run.settings)
+    texts = await _claim(run, claim)
     if not texts:
         return False
     try:
@@ -97,7 +102,8 @@ async def _upload_next(run: _Run) -> bool:
     return True
 
 
-async def _claim(state: DatasetState, claim: UUID, settings: PushSettings) -> list[PendingText]:
+async def _claim(run: _Run, claim: UUID) -> list[PendingText]:
+    state, settings = run.state, run.settings
     with metrics.BATCH_STEP_SECONDS.labels(state.name, "claim").time():
         async with state.engine.begin() as connection:
             await state.leadership.confirm(connection, to_change=state.pace.takes_turns)
@@ -114,7 +120,7 @@ async def _claim(state: DatasetState, claim: UUID, settings: PushSettings) -> li
                 count=settings.batch_size,
                 bytes_=settings.batch_bytes,
                 lease_seconds=settings.lease_seconds,
-                start=state.queue_start,
+                start=run.queue_start,
             )
     metrics.RETRIED_TEXTS.labels(state.name, "lease_ran_out").inc(stale)
     return texts
@@ -137,7 +143,7 @@ async def _upload_batch(
     try:
         outcome = await _deliver(state, prepared, destination, claim, texts)
     finally:
-        trace_batch(state.name, claimed_ns, destination.steps, texts, outcome)
+        _trace_batch(state.name, claimed_ns, destination.steps, texts, outcome)
     metrics.BATCH_EXTRA_PUTS.labels(state.name).inc(destination.put_count - 1)
     metrics.BATCH_SECONDS.labels(state.name).observe(time.monotonic() - started)
     metrics.BATCH_TEXTS.labels(state.name).observe(len(texts))
@@ -170,7 +176,9 @@ async def _finish(
         async with state.engine.begin() as connection:
             if not await repository.is_present_dataset(connection, state.name, argilla_dataset_id):
                 raise Gone("the dataset in Argilla was replaced by another one meanwhile", "argilla_dataset_gone")
-            await adopt(connection, argilla_dataset_id, restored)
+            await push_repository.adopt(
+                connection, argilla_dataset_id, [(a.text_id, a.response_id) for a in restored]
+            )
             uploaded = await repository.mark_uploaded(connection, claim, [UUID(id_) for id_ in outcome.uploaded])
             failed = await repository.mark_failed(connection, claim, reasons)
     for id_, words in reasons.items():
@@ -190,3 +198,51 @@ async def _return_claim(state: DatasetState, claim: UUID, wait_seconds: float, r
     async with state.engine.begin() as connection:
         returned = await repository.return_claim(connection, claim, wait_seconds)
     metrics.RETRIED_TEXTS.labels(state.name, reason).inc(returned)
+
+
+async def settle_completion(state: DatasetState, stopping: asyncio.Event) -> None:
+    """Make `completed_at` follow the number of answers that the settings ask for, in steps that survive a restart.
+
+    Raises:
+        NotLeading: another uploader leads by now.
+        psycopg.Error, sqlalchemy.exc.SQLAlchemyError: Postgres is away.
+    """
+    while not stopping.is_set():
+        async with state.engine.begin() as connection:
+            await state.leadership.confirm(connection, to_change=True)
+            if not await push_repository.settle_completion(
+                connection, state.name, state.definition.answers_wanted
+            ):
+                return
+
+
+def _trace_batch(
+    dataset: str, claimed_ns: int, steps: Sequence[Interval], texts: Sequence[PendingText], outcome: Outcome | None
+) -> None:
+    """Add the spans of a batch that has ended just now; `outcome` is None when it was given back."""
+    traced = [text for text in texts if tracing.traces(text.id)]
+    if not traced:
+        return
+    attributes: Attributes = {"dataset": dataset, "texts": len(texts)}
+    error = None if outcome else "given back"
+    ids = [text.id for text in traced]
+    batch = tracing.add_batch("upload batch", ids, claimed_ns, steps, attributes, error)
+    if outcome is None:
+        return
+    # After the last PUT there are only looks at what annotators see.
+    put_ns = max((step.ended_ns for step in steps if step.name == "put"), default=claimed_ns)
+    for text in traced:
+        became: Attributes = {
+            "dataset": dataset,
+            "outcome": _what_became(text.id, outcome),
+            "attempt": text.attempts + 1,
+        }
+        tracing.add_step("upload", text.id, claimed_ns, put_ns, attributes=became, link=batch)
+        tracing.add_step("confirm", text.id, put_ns, attributes=became, link=batch)
+        if text.attempts == 0:
+            tracing.add_life(text.id, int(text.received_at.timestamp() * 1e9), {"dataset": dataset})
+
+
+def _what_became(text_id: UUID, outcome: Outcome) -> str:
+    reason = outcome.failed.get(str(text_id))
+    return "uploaded" if reason is None else kind_of(reason)

@@ -1,11 +1,11 @@
-"""Tests of core.database: what its connections say."""
+"""Tests of core.connections: what its connections say."""
 
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.exc import DataError
 
-from core.database import make_engine
+from core.connections import make_engine
 from core.settings import DatabaseSettings
 
 
