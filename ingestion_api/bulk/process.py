@@ -62,8 +62,7 @@ def store_body(
 @contextmanager
 def tracing_for(traceparent: str | None) -> Iterator[None]:
     """Trace what the block stores as a part of a request, and send it: this process may be killed after that."""
-    if tracing.on:
-        tracing.work_for(traceparent)
+    tracing.work_for(traceparent)
     try:
         yield
     finally:

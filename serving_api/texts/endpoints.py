@@ -7,7 +7,7 @@ from fastapi import Path, Query, Request, Response
 
 from core.datasets import Datasets
 from core.settings import read_settings
-from core.tracing.tracing import note_step, tracing
+from core.tracing.tracing import note_step
 from core.web.negotiation import Router
 from core.web.problems import NotFound
 from core.web.static_pages import PageSettings
@@ -68,8 +68,7 @@ async def get_text(
         answer = await answers.text(id_)
     except NotFound as problem:
         raise docs.not_labelled(id_, read_settings(PageSettings).ingestion_url(request)) from problem
-    if tracing.on:
-        note_step(request.scope, "serve", id_)
+    note_step(request.scope, "serve", id_)
     return respond(request, replica, answer)
 
 
