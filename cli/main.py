@@ -8,17 +8,16 @@ import psycopg
 import typer
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from cli import dataset_changes
-from cli.backup import commands as backup
+from cli import dataset_changes, snapshot
+from cli.backup import create_archive as backup
 from cli.console import err, out, printable
 from cli.demo_data import demo_data
-from cli.forget.commands import forget
-from cli.forget.rewriting import rewrite
+from cli.forget_requests import rewrite
+from cli.forget_texts import forget
 from cli.people import annotators, api_keys, gold
 from cli.people.audit_log import audit
-from cli.snapshots import commands as snapshots
 from cli.status import status
-from cli.texts import import_jobs, uploads
+from cli.texts import file_imports, uploads
 from cli.texts.export import export
 from cli.texts.ingest import ingest
 from cli.texts.verify import verify
@@ -57,11 +56,11 @@ app.add_typer(annotators.app, name="annotators")
 app.add_typer(backup.app, name="backup")
 app.add_typer(dataset_changes.app, name="datasets")
 app.add_typer(gold.app, name="gold")
-app.add_typer(import_jobs.app, name="imports")
+app.add_typer(file_imports.app, name="imports")
 app.add_typer(api_keys.app, name="keys")
-app.add_typer(snapshots.app, name="snapshot")
+app.add_typer(snapshot.app, name="snapshot")
 app.add_typer(uploads.app, name="uploads")
-snapshots.app.command()(rewrite)
+snapshot.app.command()(rewrite)
 uploads.app.command()(verify)
 
 

@@ -1,21 +1,98 @@
-"""`annotate ingest`: files to the ingestion API as imports, with a progress bar."""
+"""`annotate ingest`: sends files to the ingestion API as imports, or previews how they would be read."""
 
+import io
 import json
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import httpx
+import pyarrow as pa
 import typer
+from pyarrow import parquet
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from cli import addresses
-from cli.console import err, fail, out, printable
-from cli.texts import import_client
-from cli.texts.ingest_preview import show_previews
+from cli.console import SHORT_CHARACTERS, err, fail, out, plain, printable
+from cli.texts import file_imports
+
+_FIRST_BYTES = 1024 * 1024
+_WHOLE_BYTES = 16 * _FIRST_BYTES  # of formats whose index is at the end
+_FIRST_ROWS = 1000
+_FIELDS = ("text", "label", "score", "source", "external_id", "metadata")
+
+
+def show_previews(kinds: Mapping[Path, dict[str, str]], parameters: dict[str, str]) -> None:
+    """Show how each file would be read. Exit code 1: one of them would be refused."""
+    is_refused = False
+    with httpx.Client(base_url=addresses.ingestion_url(), headers=addresses.headers(), timeout=60) as client:
+        for file, kind in kinds.items():
+            try:
+                api = file_imports.Api(client, lambda: None)
+                start, is_whole = _read_start(file, kind)
+                preview = file_imports.preview(api, start, kind, parameters)
+                preview["complete"] = preview["complete"] and is_whole
+            except (file_imports.Refused, httpx.HTTPError, httpx.InvalidURL, OSError, pa.ArrowException) as error:
+                fail(f"{file}: {error}")
+            _show_preview(file, preview)
+            is_refused |= preview["problem"] is not None
+    if is_refused:
+        raise SystemExit(1)
+
+
+def _read_start(file: Path, kind: dict[str, str]) -> tuple[bytes, bool]:
+    """Return what the API reads of a file, and whether that is the whole; else one byte more, to tell that."""
+    is_parquet = kind == file_imports.headers_of_file(Path("x.parquet"))
+    if is_parquet and file.stat().st_size > _WHOLE_BYTES:
+        return _first_rows(file), False
+    with file.open("rb") as body:
+        is_indexed = body.read(4) in {b"PAR1", b"PK\x03\x04"}
+        body.seek(0)
+        return body.read((_WHOLE_BYTES if is_indexed else _FIRST_BYTES) + 1), True
+
+
+def _first_rows(file: Path) -> bytes:
+    """Return the first rows of a Parquet file as a file of their own."""
+    with parquet.ParquetFile(file) as rows:
+        start = io.BytesIO()
+        parquet.write_table(pa.Table.from_batches([next(rows.iter_batches(_FIRST_ROWS))]), start)
+    return start.getvalue()
+
+
+def _show_preview(file: Path, preview: dict[str, Any]) -> None:
+    facts = [preview["format"], preview["charset"], preview["delimiter"] and repr(preview["delimiter"])]
+    out.print(f"{file.name}: {', '.join(fact for fact in facts if fact)}")
+    columns = Table("column", "type", "becomes", "first values")
+    for column in preview["columns"]:
+        samples = plain(", ".join(column["samples"][:3]), SHORT_CHARACTERS)
+        columns.add_row(plain(column["name"]), column["type"], ", ".join(column["roles"]) or "-", samples)
+    out.print(columns)
+    rows = Table("row", *_FIELDS)
+    for row in preview["rows"]:
+        fields = row["submission"]
+        cells = (plain(str(fields.get(name, "")), SHORT_CHARACTERS) for name in _FIELDS)
+        rows.add_row(str(row["row"]), *cells)
+    out.print(rows)
+    extent = "all rows" if preview["complete"] else "the first rows"
+    out.print(f"Of {extent}, {preview['received']:,}, {preview['rejected']:,} would be rejected.")
+    for line in file_imports.describe_groups(preview["errors"]):
+        err.print(printable(line), soft_wrap=True)
+    if preview["problem"] is not None:
+        err.print(f"{file.name}: {file_imports.explain(preview['problem'])}", style="red", soft_wrap=True)
+        return
+    out.print(
+        "Nothing is stored. To store it:", _ingest_command(file, preview["parameters"]), sep="\n", soft_wrap=True
+    )
+
+
+def _ingest_command(file: Path, parameters: dict[str, str]) -> str:
+    options = ((f"--{name.replace('_', '-')}", value) for name, value in parameters.items())
+    return shlex.join(["annotate", "ingest", str(file), *(word for option in options for word in option)])
+
 
 _COUNTS = ("received", "accepted", "duplicates", "rejected")
 
@@ -85,11 +162,11 @@ def _ingest(
             bar = progress.add_task(file.name, total=file.stat().st_size)
             waiting = partial(progress.update, bar, description=f"{file.name} (waiting for the API)")
             try:
-                api = import_client.Api(client, waiting)
+                api = file_imports.Api(client, waiting)
                 results[file] = _hand_in(api, file, kind, parameters, resume, progress, bar)
                 if target is not None:
                     target.writelines(_rejects(api, file, results[file]))
-            except (import_client.Refused, httpx.HTTPError, httpx.InvalidURL) as error:
+            except (file_imports.Refused, httpx.HTTPError, httpx.InvalidURL) as error:
                 fail(f"{file}: {error}")
             if results[file]["state"] != "done":
                 break
@@ -97,9 +174,9 @@ def _ingest(
 
 
 def _kind(file: Path) -> dict[str, str]:
-    kind = import_client.headers_of_file(file)
+    kind = file_imports.headers_of_file(file)
     if kind is None:
-        fail(f"{file}: unknown kind of file; known are {import_client.KNOWN_SUFFIXES}.")
+        fail(f"{file}: unknown kind of file; known are {file_imports.KNOWN_SUFFIXES}.")
     return kind
 
 
@@ -114,7 +191,7 @@ def _progress() -> Progress:
 
 
 def _hand_in(
-    api: import_client.Api,
+    api: file_imports.Api,
     file: Path,
     kind: dict[str, str],
     parameters: dict[str, str],
@@ -126,13 +203,13 @@ def _hand_in(
     path = None
     result: dict[str, Any] = {}
     try:
-        path = f"/imports/{resume}" if resume else import_client.create_import(api, file, kind, parameters)
+        path = f"/imports/{resume}" if resume else file_imports.create_import(api, file, kind, parameters)
         sending = f"{file.name}: sending"
-        import_client.send_file(
+        file_imports.send_file(
             api, path, file, lambda stored: progress.update(bar, completed=stored, description=sending)
         )
         progress.reset(bar, total=file.stat().st_size, description=f"{file.name}: storing")
-        for result in import_client.follow(api, path):
+        for result in file_imports.follow(api, path):
             _show(progress, bar, file, result)
     except KeyboardInterrupt:
         if path:
@@ -157,8 +234,8 @@ def _show(progress: Progress, bar: TaskID, file: Path, result: dict[str, Any]) -
     progress.update(bar, completed=done["bytes"], description=description)
 
 
-def _rejects(api: import_client.Api, file: Path, result: dict[str, Any]) -> Iterator[str]:
-    for line in import_client.rejected_rows(api, f"/imports/{result['id']}"):
+def _rejects(api: file_imports.Api, file: Path, result: dict[str, Any]) -> Iterator[str]:
+    for line in file_imports.rejected_rows(api, f"/imports/{result['id']}"):
         yield json.dumps({"file": file.name} | json.loads(line), ensure_ascii=False) + "\n"
 
 
@@ -171,11 +248,11 @@ def _report(results: dict[Path, dict[str, Any]]) -> None:
     for file, result in results.items():
         if result["state"] != "done":
             problem = result["problem"] or {"detail": f"the import was {result['state']}."}
-            fail(f"{file}: {import_client.explain(problem | {'error_groups': result['error_groups']})}")
+            fail(f"{file}: {file_imports.explain(problem | {'error_groups': result['error_groups']})}")
         kept = result.get("rejects_kept", result["rejected"])
         if kept < result["rejected"]:
             err.print(f"{file.name}: only the first {kept} rejected rows are kept.", markup=False)
-        for line in import_client.describe_groups(result["error_groups"]):
+        for line in file_imports.describe_groups(result["error_groups"]):
             err.print(printable(f"{file.name}, {line}"), soft_wrap=True)
     if any(result["rejected"] for result in results.values()):
         raise typer.Exit(1)

@@ -20,17 +20,20 @@ from typer.core import TyperGroup
 
 from cli import addresses
 from cli.backup import archive as archives
-from cli.backup import snapshot_files
+from cli.backup import archive as snapshot_files
 from cli.backup.archive import BadArchive, Dumped, Manifest
-from cli.backup.dumping import ARGILLA_TABLES, PLATFORM_TABLES, DumpFailed, describe, dump, one_moment
-from cli.backup.postgres_tools import NoTools, Tools, find_tools
-from cli.backup.restoring import (
-    RestoreFailed,
-    RestoreRefused,
-    check_target,
-    restore_argilla,
-    restore_platform,
+from cli.backup.pg_dump import (
+    ARGILLA_TABLES,
+    PLATFORM_TABLES,
+    DumpFailed,
+    NoTools,
+    Tools,
+    describe,
+    dump,
+    find_tools,
+    one_moment,
 )
+from cli.backup.pg_restore import RestoreFailed, RestoreRefused, check_target, restore_argilla, restore_platform
 from cli.console import err, fail, out
 from core.database import connection_string
 from core.migrate import alembic_config, migrate

@@ -15,8 +15,7 @@ from sqlalchemy.types import Uuid
 
 from cli import addresses
 from cli.console import SHORT_CHARACTERS, err, fail, out, plain, printable
-from cli.forget.requests import show_requests
-from cli.forget.rewriting import rewrite_marked
+from cli.forget_requests import rewrite_marked, show_requests
 from cli.people.audit_log import note
 from core.audit import Action, account
 from core.database import make_engine

@@ -17,7 +17,7 @@ import psycopg
 from psycopg import sql
 
 from cli.backup.archive import Advance, Dumped
-from cli.backup.postgres_tools import Tools, access, server_major
+from cli.backup.pg_dump import Tools, access, server_major
 from core.change_feed import STAMP
 from core.database import connection_string
 
