@@ -51,9 +51,6 @@ EXCEPTIONS: dict[str, set[str]] = {
         "short module: load_testing/compare/labelled_texts.py",
         "web framework: load_testing/bench/peers.py",
     },
-    "local_stack": {
-        "short module: local_stack/packages/strip_lock.py",
-    },
     "serving_api": {
         "web framework: serving_api/file_response.py",
         "web framework: serving_api/key_watch.py",
