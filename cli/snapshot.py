@@ -17,6 +17,7 @@ from rich.table import Table
 
 from cli import addresses
 from cli.console import err, fail, out, print_json, printable
+from cli.forget_requests import rewrite
 from cli.people.audit_log import noted
 from cli.texts import export, file_imports
 from core.audit import Action
@@ -89,7 +90,10 @@ def disjoint_complaints(ids: Mapping[str, pa.Array]) -> list[str]:
     return wrong
 
 
-app = typer.Typer(help="Immutable, named exports of the labelled data.", no_args_is_help=True)
+app = typer.Typer(
+    help="Create, list, compare, verify and delete snapshots. A snapshot is an immutable export of labelled texts.",
+    no_args_is_help=True,
+)
 
 # To write one takes as long as it takes.
 _TIMEOUT = httpx.Timeout(10, read=3600)
@@ -215,6 +219,9 @@ def verify(
     if found:
         raise typer.Exit(1)
     out.print(f"{printable(name)}: {len(manifest['splits'])} splits are as its manifest says.")
+
+
+app.command()(rewrite)
 
 
 def _shares(given: list[str]) -> dict[str, float]:

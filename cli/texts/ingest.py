@@ -94,55 +94,59 @@ def _ingest_command(file: Path, parameters: dict[str, str]) -> str:
     return shlex.join(["annotate", "ingest", str(file), *(word for option in options for word in option)])
 
 
+# The options that go to the API as they are.
+_PARAMETERS = (
+    *("text", "label", "label_map", "score", "external_id", "source", "dataset", "metadata", "delimiter"),
+    *("charset", "on_error"),
+)
 _COUNTS = ("received", "accepted", "duplicates", "rejected")
 
 
+Files = Annotated[
+    list[Path],
+    typer.Argument(
+        exists=True, dir_okay=False, help="CSV, NDJSON, JSON, Parquet or .xlsx; also with .gz or .zst."
+    ),
+]
+Rejects = Annotated[Path | None, typer.Option(dir_okay=False, help="Write the rejected rows to this NDJSON file.")]
+Resume = Annotated[str | None, typer.Option(metavar="ID", help="Continue this import; only with a single file.")]
+
+
 def ingest(
-    files: Annotated[
-        list[Path],
-        typer.Argument(exists=True, dir_okay=False, help="CSV, NDJSON, JSON, Parquet, .xlsx; also .gz and .zst."),
-    ],
-    text: Annotated[str | None, typer.Option(help="Column of the text; else text.")] = None,
-    label: Annotated[str | None, typer.Option(help="Column of the claimed label; else label.")] = None,
-    label_map: Annotated[str | None, typer.Option(help="Toxic:toxic,Not Toxic:non_toxic")] = None,
-    score: Annotated[str | None, typer.Option(help="Column of the score, 0 to 1; else score.")] = None,
-    external_id: Annotated[str | None, typer.Option(help="Column of your own id; else external_id.")] = None,
-    source: Annotated[str | None, typer.Option(help="Where the texts come from, or a column of that.")] = None,
+    context: typer.Context,
+    files: Files,
+    text: Annotated[str | None, typer.Option(help="Column with the text. Default: text.")] = None,
+    label: Annotated[str | None, typer.Option(help="Column with the claimed label. Default: label.")] = None,
+    label_map: Annotated[
+        str | None, typer.Option(help="Labels in the file and their names here: Toxic:toxic,Not Toxic:non_toxic")
+    ] = None,
+    score: Annotated[str | None, typer.Option(help="Column with the score, 0 to 1. Default: score.")] = None,
+    external_id: Annotated[str | None, typer.Option(help="Column with your own id. Default: external_id.")] = None,
+    source: Annotated[str | None, typer.Option(help="Source of the texts, or the column with it.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Dataset of the texts.")] = None,
-    metadata: Annotated[str | None, typer.Option(help="Columns to keep as metadata: all, none, or a,b.")] = None,
-    delimiter: Annotated[str | None, typer.Option(help="Of CSV, where it is not found: , ; | or tab.")] = None,
-    charset: Annotated[str | None, typer.Option(help="Of CSV that is not UTF-8, like windows-1252.")] = None,
+    metadata: Annotated[
+        str | None, typer.Option(help="Columns to store as metadata: all, none, or a list such as a,b.")
+    ] = None,
+    delimiter: Annotated[str | None, typer.Option(help="CSV delimiter: , ; | or tab. Default: detected.")] = None,
+    charset: Annotated[str | None, typer.Option(help="Charset of CSV that is not UTF-8: windows-1252.")] = None,
     on_error: Annotated[
-        Literal["skip", "abort"] | None, typer.Option(help="What a bad row does to its file; else skip.")
+        Literal["skip", "abort"] | None,
+        typer.Option(help="Skip a bad row, or abort the import of its file. Default: skip."),
     ] = None,
-    rejects: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="File to write the rejected rows to, as NDJSON.")
-    ] = None,
-    resume: Annotated[
-        str | None, typer.Option(metavar="ID", help="Go on with this import, of the only file.")
-    ] = None,
+    rejects: Rejects = None,
+    resume: Resume = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show how the files would be read, and store nothing.")
+        bool, typer.Option("--dry-run", help="Show how the files are read; store nothing.")
     ] = False,
 ) -> None:
-    """Hand in files of texts. Exit code 1: some rows were rejected, or a file could not be handed in."""
+    """Send files of texts to the platform.
+
+    Exit code 1: some rows were rejected, or a file could not be sent.
+    """
     kinds = {file: _kind(file) for file in files}
     if resume is not None and len(files) > 1:
-        fail("--resume goes on with one file.")
-    given = {
-        "text": text,
-        "label": label,
-        "label_map": label_map,
-        "score": score,
-        "external_id": external_id,
-        "source": source,
-        "dataset": dataset,
-        "metadata": metadata,
-        "delimiter": delimiter,
-        "charset": charset,
-        "on_error": on_error,
-    }
-    parameters = {name: value for name, value in given.items() if value is not None}
+        fail("--resume continues one file.")
+    parameters = {name: value for name in _PARAMETERS if (value := context.params[name]) is not None}
     if dry_run:
         show_previews(kinds, parameters)
     else:
