@@ -91,7 +91,7 @@ def disjoint_complaints(ids: Mapping[str, pa.Array]) -> list[str]:
 
 
 app = typer.Typer(
-    help="Create, list, compare, verify and delete snapshots. A snapshot is an immutable export of labelled texts.",
+    help="Create, list, compare, verify and delete snapshots. They are immutable exports of labelled texts.",
     no_args_is_help=True,
 )
 

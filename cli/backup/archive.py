@@ -28,7 +28,11 @@ _PIECE = 1 << 20
 Advance = Callable[[int], object]  # is told of so many more bytes
 
 
-class BadArchive(Exception):
+class BackupError(Exception):
+    """A backup or a restore is not possible; the message says why, and what to do."""
+
+
+class BadArchive(BackupError):
     """The folder is no archive, or is not what its manifest says."""
 
 

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from cli.backup.archive import Dumped
+from cli.backup.archive import BackupError, Dumped
 from core.database import connection_string
 
 # All that are used come from one folder: psql understands what pg_restore of the same release writes.
@@ -23,7 +23,7 @@ _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 _DEBIAN = Path("/usr/lib/postgresql")
 
 
-class NoTools(Exception):
+class NoTools(BackupError):
     """There are no programs of Postgres that fit the server; says what to do."""
 
 
@@ -109,7 +109,7 @@ _LOOK_SECONDS = 0.2
 Connection = psycopg.Connection[tuple[object, ...]]
 
 
-class DumpFailed(Exception):
+class DumpFailed(BackupError):
     """pg_dump did not end well; holds its words."""
 
 

@@ -1,13 +1,14 @@
-"""Puts a dump into a database in one transaction: what was there goes, the dump comes, and what is stale is reset.
+"""Restores a dump into a database in one transaction.
 
-psql gets one stream: `begin`, the removal of what is there, what pg_restore makes of the dump, the reset,
-`commit`. Whoever dies on the way, `commit` does not come, and the database stays as it was.
+psql reads one stream: `begin`, the removal of the present tables, the statements that pg_restore makes of the
+dump, the reset of stale values, `commit`. If one of the programs fails or dies, psql never reads `commit`, and the
+database stays unchanged.
 """
 
+import os
 import subprocess
 import tempfile
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -16,26 +17,26 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
-from cli.backup.archive import Advance, Dumped
-from cli.backup.pg_dump import Tools, access, server_major
+from cli.backup.archive import Advance, BackupError, Dumped
+from cli.backup.pg_dump import Connection, Tools, access, server_major
 from core.change_feed import STAMP
 from core.database import connection_string
 
 _PIECE = 1 << 20
 
-# In this order; the reset comes before the last one, which makes the indexes: it need not keep them up to date.
+# The reset precedes the indexes, so it does not have to update them.
 _DATA = ("pre-data", "data")
 _INDEXES = ("post-data",)
 
-# What is stale: transaction ids, leases, and how far Argilla was read. The first sweep then reads all answers that
-# came after the dump of the platform. Webhooks stay: by their ids ours are found in Argilla, and get the address
-# that is right now.
+# Stale after a restore: transaction ids, leases, and how far Argilla was read. The first sweep then reads all
+# answers that Argilla got after the platform's dump. Webhooks stay: their ids identify ours in Argilla, and the
+# uploader sets their present address.
 _RESET = f"""
 update labels set changed_xid = {STAMP};
 update datasets set leader_id = null, leader_until = null, rule_seen_xid = null, events_applied_at = null,
     activity_seen_at = null, difference_seen = null, swept_at = null,
     sweep_position = null, sweep_activity_at = null, sweep_difference = null;
--- uploading -> pending: who had claimed it is not there any more
+-- uploading -> pending: the uploader that claimed it is gone
 update texts set status = 'pending', lease_owner = null, lease_until = null, retry_at = null
     where status = 'uploading';
 -- running -> waiting: the same
@@ -43,50 +44,42 @@ update imports set state = 'waiting', lease_owner = null, lease_until = null whe
 delete from alerts;
 """  # noqa: S608 - a constant
 
-# Nobody's event may go to where the platform was; the uploader sets the address and enables them.
+# Argilla must not send events to the platform's former address. The uploader sets the address and enables them.
 _RESET_ARGILLA = "update webhooks set enabled = false where id in ({ids});\n"
 
-# Not what an extension owns, nor the sequence of an identity column, which goes with its table.
-# By kind: tables with all that hangs on them, then what is left of sequences, views, types and functions.
+# Drops tables with their dependents, then the remaining sequences, views, types and routines. Objects of
+# extensions and sequences of identity columns are not dropped: they belong to the extension or the table.
 _REMOVE = """
 do $remove$
 declare
     found record;
 begin
     for found in
-        select format('drop %s if exists public.%I cascade', kinds.name, c.relname) as command
+        select format('drop %s if exists public.%I cascade', kinds.name, c.relname) as command, 1 as turn
         from pg_class c
         join (
             values ('r', 'table'), ('p', 'table'), ('f', 'foreign table'), ('v', 'view'),
                    ('m', 'materialized view'), ('S', 'sequence')
         ) as kinds (kind, name) on kinds.kind = c.relkind::text
-        where c.relnamespace = 'public'::regnamespace
-            and not exists (
-                select from pg_depend d
-                where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype in ('e', 'i')
-            )
-    loop
-        execute found.command;
-    end loop;
-    for found in
-        select format('drop type if exists public.%I cascade', t.typname) as command
+        where c.relnamespace = 'public'::regnamespace and not exists (
+            select from pg_depend d
+            where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype in ('e', 'i')
+        )
+        union all
+        select format('drop type if exists public.%I cascade', t.typname), 2
         from pg_type t
-        where t.typnamespace = 'public'::regnamespace and t.typtype in ('e', 'd')
-            and not exists (
-                select from pg_depend d
-                where d.classid = 'pg_type'::regclass and d.objid = t.oid and d.deptype = 'e'
-            )
-    loop
-        execute found.command;
-    end loop;
-    for found in
-        select format('drop routine if exists %s cascade', p.oid::regprocedure) as command
+        where t.typnamespace = 'public'::regnamespace and t.typtype in ('e', 'd') and not exists (
+            select from pg_depend d
+            where d.classid = 'pg_type'::regclass and d.objid = t.oid and d.deptype = 'e'
+        )
+        union all
+        select format('drop routine if exists %s cascade', p.oid::regprocedure), 3
         from pg_proc p
-        where p.pronamespace = 'public'::regnamespace
-            and not exists (
-                select from pg_depend d
-                where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e'
-            )
+        where p.pronamespace = 'public'::regnamespace and not exists (
+            select from pg_depend d
+            where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e'
+        )
+        order by turn
     loop
         execute found.command;
     end loop;
@@ -94,21 +87,20 @@ end
 $remove$;
 """
 
-Connection = psycopg.Connection[tuple[object, ...]]
+
+class RestoreRefused(BackupError):
+    """The archive may not be restored into this database; the message says why, and what to do."""
 
 
-class RestoreRefused(Exception):
-    """The database is not one that the archive may be restored into; says why, and what to do."""
-
-
-class RestoreFailed(Exception):
-    """Postgres did not take the dump; the database is as it was. Holds Postgres' words."""
+class RestoreFailed(BackupError):
+    """Postgres refused the dump; the database is unchanged. The message is Postgres' own."""
 
 
 def check_target(url: str, dumped: Dumped, tables: Sequence[str], *, replace: bool) -> int:
-    """See that a database may be restored into; return the release of its server.
+    """Check that a database may be restored into; return the major release of its server.
 
-    `tables` are those that count as data.
+    Args:
+        tables: their rows count as data; a database with data needs `replace`.
 
     Raises:
         RestoreRefused: the server is older, programs are connected, or there is data and `replace` is false.
@@ -119,9 +111,9 @@ def check_target(url: str, dumped: Dumped, tables: Sequence[str], *, replace: bo
         if major < dumped.server_major:
             raise RestoreRefused(
                 f"The archive is of Postgres {dumped.server_major}, and the server of {name} is Postgres {major}: "
-                "an older one does not take it."
+                "an older server cannot restore it."
             )
-        _check_nobody_else(connection)
+        _check_no_programs(connection)
         if not replace and (held := _list_data(connection, tables)):
             raise RestoreRefused(
                 f"The database {name} is not empty: it holds {', '.join(held)}. "
@@ -130,9 +122,9 @@ def check_target(url: str, dumped: Dumped, tables: Sequence[str], *, replace: bo
         return major
 
 
-def _check_nobody_else(connection: Connection) -> None:
+def _check_no_programs(connection: Connection) -> None:
     others = connection.execute("""
-        select coalesce(nullif(application_name, ''), 'somebody'), count(*) from pg_stat_activity
+        select coalesce(nullif(application_name, ''), 'unnamed'), count(*) from pg_stat_activity
         where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'
         group by 1 order by 1
     """).fetchall()
@@ -157,27 +149,27 @@ def _list_data(connection: Connection, tables: Sequence[str]) -> list[str]:
     return held
 
 
-def restore_platform(tools: Tools, url: str, dump: Path, advance: Advance) -> None:
-    """Replace the platform's database by a dump; raises as `_restore` does."""
-    _restore(tools, url, dump, _RESET, advance)
+def restore_platform(tools: Tools, url: str, dump: Path, show_bytes: Advance) -> None:
+    """Replace the platform's database by a dump. Raises as `_restore` does."""
+    _restore(tools, url, dump, _RESET, show_bytes)
 
 
-def restore_argilla(tools: Tools, url: str, dump: Path, webhooks: Sequence[UUID], advance: Advance) -> None:
-    """Replace Argilla's database by a dump, the named webhooks switched off; raises as `_restore` does."""
+def restore_argilla(tools: Tools, url: str, dump: Path, webhooks: Sequence[UUID], show_bytes: Advance) -> None:
+    """Replace Argilla's database by a dump, and disable these webhooks. Raises as `_restore` does."""
     ids = ", ".join(f"'{id_}'" for id_ in webhooks)
-    _restore(tools, url, dump, _RESET_ARGILLA.format(ids=ids) if ids else "", advance)
+    _restore(tools, url, dump, _RESET_ARGILLA.format(ids=ids) if ids else "", show_bytes)
     with psycopg.connect(connection_string(url, "annotate restore"), autocommit=True) as connection:
-        # The local stack's note that the owner's account has its passwords: it has those of the archive again.
+        # In this comment, the local stack notes that the owner has its passwords. Now the owner has the archive's.
         name = sql.Identifier(connection.info.dbname)
         with suppress(psycopg.errors.InsufficientPrivilege):
             connection.execute(sql.SQL("comment on database {} is null").format(name))
 
 
-def _restore(tools: Tools, url: str, dump: Path, reset: str, advance: Advance) -> None:
-    """Replace a database by a dump; `advance` gets the bytes of the dump that were read.
+def _restore(tools: Tools, url: str, dump: Path, reset: str, show_bytes: Advance) -> None:
+    """Replace a database by a dump; `show_bytes` gets how much of the dump was read.
 
     Raises:
-        RestoreFailed: Postgres did not take it; nothing has changed.
+        RestoreFailed: Postgres refused it; the database is unchanged.
     """
     with access(url) as (target, environment), tempfile.TemporaryFile() as words:
         command = [tools.path("psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "--no-password", "-f", "-", target]
@@ -186,21 +178,17 @@ def _restore(tools: Tools, url: str, dump: Path, reset: str, advance: Advance) -
         )
         assert psql.stdin is not None  # noqa: S101 - a pipe was asked for
         try:
-            _say(psql.stdin, f"begin;\nset local client_min_messages = warning;\n{_REMOVE}")
-            for section in _DATA:
-                _stream(tools, dump, section, psql.stdin, advance if section == "data" else _ignore)
+            _write(psql.stdin, f"begin;\nset local client_min_messages = warning;\n{_REMOVE}")
+            _stream(tools, dump, _DATA, psql.stdin, show_bytes)
             # The dump leaves an empty search path.
-            _say(psql.stdin, f"set local search_path = public;\n{reset}")
-            for section in _INDEXES:
-                _stream(tools, dump, section, psql.stdin, _ignore)
-            _say(psql.stdin, "commit;\n")
+            _write(psql.stdin, f"set local search_path = public;\n{reset}")
+            _stream(tools, dump, _INDEXES, psql.stdin, show_bytes)
+            _write(psql.stdin, "commit;\n")
             psql.stdin.close()
-        except (BrokenPipeError, RestoreFailed) as error:
-            _end(psql)
-            said = _read(words)
-            raise RestoreFailed(f"Nothing was restored: {said or error}") from error
-        except BaseException:
-            _end(psql)
+        except BaseException as error:
+            _kill(psql)
+            if isinstance(error, BrokenPipeError | RestoreFailed):
+                raise RestoreFailed(f"Nothing was restored: {_read(words) or error}") from error
             raise
         if psql.wait():
             raise RestoreFailed(f"Nothing was restored: {_read(words)}")
@@ -209,12 +197,8 @@ def _restore(tools: Tools, url: str, dump: Path, reset: str, advance: Advance) -
         connection.execute("analyze")
 
 
-def _ignore(_: int) -> None:
-    return
-
-
-def _end(psql: subprocess.Popen[bytes]) -> None:
-    # Before its input is closed, that is: what it has got so far ends without a commit either way.
+def _kill(psql: subprocess.Popen[bytes]) -> None:
+    # Before its input is closed, so that it cannot take the end of the input for the end of the work.
     psql.kill()
     psql.wait()
     if psql.stdin is not None:
@@ -222,54 +206,33 @@ def _end(psql: subprocess.Popen[bytes]) -> None:
             psql.stdin.close()
 
 
-def _say(stream: IO[bytes], statements: str) -> None:
+def _write(stream: IO[bytes], statements: str) -> None:
     stream.write(statements.encode())
     stream.flush()
 
 
-def _stream(tools: Tools, dump: Path, section: str, target: IO[bytes], advance: Advance) -> None:
-    """Write one section of a dump, as statements, to psql.
+def _stream(tools: Tools, dump: Path, sections: Sequence[str], target: IO[bytes], show_bytes: Advance) -> None:
+    """Write sections of a dump to psql, as statements.
 
     Raises:
         RestoreFailed: pg_restore ended with an error.
         BrokenPipeError: psql ended.
     """
-    command = [tools.path("pg_restore"), "--no-owner", "--no-privileges", f"--section={section}", "--file=-"]
-    with tempfile.TemporaryFile() as words:
-        pg_restore = subprocess.Popen(  # noqa: S603 - pg_restore
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words
-        )
-        assert pg_restore.stdin is not None  # noqa: S101 - pipes were asked for
-        assert pg_restore.stdout is not None  # noqa: S101
-        feeding = threading.Thread(target=_feed, args=(dump, pg_restore.stdin, advance), daemon=True)
-        feeding.start()
-        try:
-            for piece in _pieces(pg_restore.stdout):
-                target.write(piece)
-        except BaseException:
-            pg_restore.kill()
-            raise
-        finally:
-            code = pg_restore.wait()
-            feeding.join()
-            pg_restore.stdout.close()
-        if code:
+    chosen = [f"--section={section}" for section in sections]
+    command = [tools.path("pg_restore"), "--no-owner", "--no-privileges", *chosen, "--file=-"]
+    with dump.open("rb") as file, tempfile.TemporaryFile() as words:
+        with subprocess.Popen(command, stdin=file, stdout=subprocess.PIPE, stderr=words) as pg_restore:  # noqa: S603
+            assert pg_restore.stdout is not None  # noqa: S101 - a pipe was asked for
+            try:
+                while piece := pg_restore.stdout.read(_PIECE):
+                    target.write(piece)
+                    # The two processes share the file's offset.
+                    show_bytes(os.lseek(file.fileno(), 0, os.SEEK_CUR))
+            except BaseException:
+                pg_restore.kill()
+                raise
+        if pg_restore.returncode:
             raise RestoreFailed(f"pg_restore: {_read(words)}")
-
-
-def _feed(dump: Path, stream: IO[bytes], advance: Advance) -> None:
-    # It stops reading when it has what it wants.
-    with suppress(BrokenPipeError), dump.open("rb") as file:
-        for piece in _pieces(file):
-            stream.write(piece)
-            advance(len(piece))
-    with suppress(BrokenPipeError):
-        stream.close()
-
-
-def _pieces(file: IO[bytes]) -> Iterator[bytes]:
-    while piece := file.read(_PIECE):
-        yield piece
 
 
 def _read(words: IO[bytes]) -> str:

@@ -9,10 +9,9 @@ from typing import Annotated, Any, BinaryIO, Literal
 
 import httpx
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
 from cli import addresses
-from cli.console import err, fail
+from cli.console import byte_progress, err, fail
 from cli.texts import file_imports
 
 Dataset = Annotated[str | None, typer.Option(help="Dataset; else the default one.")]
@@ -108,17 +107,12 @@ def _save(url: str, parameters: dict[str, Any], file: Path) -> str:
         if answer.is_error:
             answer.read()
             fail(file_imports.reason(answer))
-        with _progress() as progress, _whole(file) as target:
+        with byte_progress() as progress, _whole(file) as target:
             bar = progress.add_task(file.name, total=None)
             for piece in answer.iter_bytes():
                 target.write(piece)
                 progress.advance(bar, len(piece))
         return str(answer.headers.get("x-replica-version"))
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
-    return Progress(*columns, TransferSpeedColumn(), TimeElapsedColumn(), console=err)
 
 
 @contextmanager

@@ -30,11 +30,6 @@ EXCEPTIONS: dict[str, set[str]] = {
         "web framework: ingestion_api/imports/upload.py",
         "web framework: ingestion_api/webhooks.py",
     },
-    "cli": {
-        "long function: cli/backup/create_archive.py: restore",
-        "long function: cli/forget_texts.py: forget",
-        "long function: cli/texts/ingest.py: ingest",
-    },
     "several": {
         "repeated name: database",
         "repeated name: datasets",
