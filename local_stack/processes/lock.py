@@ -1,4 +1,4 @@
-"""Finds the process that runs the stack on a DATA_DIR; checks that it and the `make` that started it still live."""
+"""Finds the process that runs the stack on a DATA_DIR; checks that it and its `make` are alive."""
 
 import fcntl
 import json
