@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from core.migrate import migrate
 from core.settings import DatabaseSettings
 from load_testing.bench.servers import free_port
-from local_stack.components.system_account import account_for_postgres
+from local_stack.components.server_tools import account_for_postgres
 
 _DEBIAN = Path("/usr/lib/postgresql")
 _START_SECONDS = 60

@@ -30,11 +30,6 @@ EXCEPTIONS: dict[str, set[str]] = {
         "web framework: ingestion_api/imports/upload.py",
         "web framework: ingestion_api/webhooks.py",
     },
-    "cli": {
-        "long function: cli/backup/commands.py: restore",
-        "long function: cli/forget/commands.py: forget",
-        "long function: cli/texts/ingest.py: ingest",
-    },
     "several": {
         "repeated name: documentation",
     },
@@ -46,9 +41,6 @@ EXCEPTIONS: dict[str, set[str]] = {
         "short module: load_testing/bench/comments.py",
         "short module: load_testing/compare/labelled_texts.py",
         "web framework: load_testing/bench/peers.py",
-    },
-    "local_stack": {
-        "short module: local_stack/packages/strip_lock.py",
     },
     "serving_api": {
         "web framework: serving_api/file_response.py",

@@ -15,8 +15,7 @@ from sqlalchemy.types import Uuid
 
 from cli import addresses
 from cli.console import SHORT_CHARACTERS, err, fail, out, plain, printable
-from cli.forget.requests import show_requests
-from cli.forget.rewriting import rewrite_marked
+from cli.forget_requests import rewrite_marked, show_requests
 from cli.people.audit_log import note
 from core.audit import Action, account
 from core.connections import make_engine
@@ -64,40 +63,37 @@ _FIRST_BYTES = 4096
 _ID_LINE = re.compile(rb"\s*[0-9a-fA-F-]{32,36}\s*(?:[\r\n]|$)")
 
 
+Ids = Annotated[list[UUID] | None, typer.Argument(metavar="[ID]...", help="Texts to forget.")]
+ExternalIds = Annotated[list[str] | None, typer.Option(help="All texts with this external id; can be repeated.")]
+IdFile = Annotated[
+    Path | None,
+    typer.Option(exists=True, dir_okay=False, help="File with one text id a line, or a table with a column id."),
+]
+
+
 def forget(
-    ids: Annotated[list[UUID] | None, typer.Argument(metavar="[ID]...", help="Texts to forget.")] = None,
-    external_id: Annotated[
-        list[str] | None, typer.Option(help="All texts with this external id; may be given more than once.")
-    ] = None,
-    file: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            dir_okay=False,
-            help="One id of a text in each line, or a table with a column id.",
-        ),
-    ] = None,
+    ids: Ids = None,
+    external_id: ExternalIds = None,
+    file: IdFile = None,
     dataset: Annotated[
-        str | None, typer.Option(help="In this dataset only; else in all that hold the text.")
+        str | None, typer.Option(help="Only in this dataset. Default: in all datasets that contain the text.")
     ] = None,
     by: Annotated[
-        str | None, typer.Option(help="Who asks for it, for the log; else the name of your account.")
+        str | None, typer.Option(help="Who requested it, for the log. Default: the name of your account.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     rewrite_snapshots: Annotated[
         bool,
-        typer.Option("--rewrite-snapshots", help="Take them out of the snapshots, too; waits for the replica."),
+        typer.Option("--rewrite-snapshots", help="Also remove them from the snapshots; waits for the replica."),
     ] = False,
-    list_: Annotated[
-        bool, typer.Option("--list", help="Show what was asked for, and how far it has come.")
-    ] = False,
-    lift_: Annotated[
-        bool, typer.Option("--lift", help="Let these texts, which are forgotten, be sent again.")
-    ] = False,
+    list_: Annotated[bool, typer.Option("--list", help="Show the requests and their progress.")] = False,
+    lift_: Annotated[bool, typer.Option("--lift", help="Allow these forgotten texts to be sent again.")] = False,
 ) -> None:
-    """Remove texts from Postgres, Argilla, the replicas and the change feed, and note it without a trace of them.
+    """Delete texts everywhere, for good.
 
-    They are not taken again when they are sent again. Exit code 1: some that were named are not there.
+    Texts disappear from Postgres, Argilla, the replicas and the change feed. A log entry remains that does not
+    contain the text. The platform refuses forgotten texts if they are sent again. Exit code 1: some of the named
+    texts do not exist.
     """
     named = [*(ids or []), *(_read_ids(file) if file else [])]
     if not (named or external_id or list_ or rewrite_snapshots):

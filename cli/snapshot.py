@@ -1,22 +1,99 @@
-"""`annotate snapshot`: make, list, compare and check snapshots of the labelled data."""
+"""`annotate snapshot`: creates, lists, compares and verifies snapshots of the labelled data."""
 
-from collections.abc import Iterator
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from tempfile import TemporaryFile
+from typing import Annotated, Any, BinaryIO
 
 import httpx
+import pyarrow as pa
 import typer
+from pyarrow import compute as pc
+from pyarrow import parquet
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from cli import addresses
 from cli.console import err, fail, out, print_json, printable
+from cli.forget_requests import rewrite
 from cli.people.audit_log import noted
-from cli.snapshots.check import complaints, disjoint_complaints
-from cli.texts import import_client, label_filters
+from cli.texts import export, file_imports
 from core.audit import Action
 
-app = typer.Typer(help="Immutable, named exports of the labelled data.", no_args_is_help=True)
+_PIECE_BYTES = 2**20
+
+
+def complaints(
+    client: httpx.Client, url: str, copy: Path | None, about: Mapping[str, Any]
+) -> tuple[list[str], pa.Array]:
+    """Return what is wrong with a split's file, downloaded or a copy, and the ids in it.
+
+    Raises:
+        httpx.HTTPError, OSError: it cannot be read.
+    """
+    with TemporaryFile() as file:
+        if copy:
+            with copy.open("rb") as source:
+                size, digest = _take(iter(lambda: source.read(_PIECE_BYTES), b""), file)
+        else:
+            with client.stream("GET", url) as answer:
+                answer.raise_for_status()
+                size, digest = _take(answer.iter_bytes(), file)
+        wrong = []
+        if size != about["bytes"]:
+            wrong.append(f"has {size:,} bytes, not {about['bytes']:,}")
+        if digest != about["sha256"]:
+            wrong.append(f"has the SHA-256 {digest}, not {about['sha256']}")
+        try:
+            more, ids = _compare_rows(file, about)
+        except (pa.ArrowException, OSError) as error:
+            return [*wrong, f"cannot be read as Parquet: {error}".strip()], pa.array([], pa.string())
+        return wrong + more, ids
+
+
+def _take(pieces: Any, file: BinaryIO) -> tuple[int, str]:
+    size, digest = 0, hashlib.sha256()
+    for piece in pieces:
+        file.write(piece)
+        digest.update(piece)
+        size += len(piece)
+    return size, digest.hexdigest()
+
+
+def _compare_rows(file: BinaryIO, about: Mapping[str, Any]) -> tuple[list[str], pa.Array]:
+    table = parquet.read_table(file, columns=["id", "label"])
+    wrong = []
+    if len(table) != about["rows"]:
+        wrong.append(f"holds {len(table):,} texts, not {about['rows']:,}")
+    ids = table["id"].combine_chunks()
+    if len(pc.unique(ids)) != len(ids):
+        wrong.append("holds a text twice")
+    labels = Counter(
+        {one["values"] or "null": one["counts"] for one in pc.value_counts(table["label"]).to_pylist()}
+    )
+    if labels != Counter(about["labels"]):
+        wrong.append(f"has these labels: {dict(labels)}, not {about['labels']}")
+    return wrong, ids
+
+
+def disjoint_complaints(ids: Mapping[str, pa.Array]) -> list[str]:
+    """Return which splits hold the same texts."""
+    names = [*ids]
+    wrong = []
+    for place, name in enumerate(names):
+        for other in names[place + 1 :]:
+            both = pc.sum(pc.is_in(ids[name], ids[other])).as_py() or 0
+            if both:
+                wrong.append(f"{name} and {other} have {both:,} texts in common")
+    return wrong
+
+
+app = typer.Typer(
+    help="Create, list, compare, verify and delete snapshots. They are immutable exports of labelled texts.",
+    no_args_is_help=True,
+)
 
 # To write one takes as long as it takes.
 _TIMEOUT = httpx.Timeout(10, read=3600)
@@ -32,18 +109,18 @@ def create(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Decides, with a text's id, its split.")] = None,
     stratify: Annotated[bool, typer.Option("--stratify", help="Each label has the shares by itself.")] = False,
-    dataset: label_filters.Dataset = None,
-    label: label_filters.Label = None,
-    source: label_filters.Source = None,
-    language: label_filters.Language = None,
-    status: label_filters.Status = None,
-    complete: label_filters.Complete = None,
-    annotator: label_filters.Annotator = None,
-    min_agreement: label_filters.MinAgreement = None,
-    min_annotations: label_filters.MinAnnotations = None,
-    labelled_after: label_filters.LabelledAfter = None,
-    labelled_before: label_filters.LabelledBefore = None,
-    q: label_filters.Search = None,
+    dataset: export.Dataset = None,
+    label: export.Label = None,
+    source: export.Source = None,
+    language: export.Language = None,
+    status: export.Status = None,
+    complete: export.Complete = None,
+    annotator: export.Annotator = None,
+    min_agreement: export.MinAgreement = None,
+    min_annotations: export.MinAnnotations = None,
+    labelled_after: export.LabelledAfter = None,
+    labelled_before: export.LabelledBefore = None,
+    q: export.Search = None,
 ) -> None:
     """Make a snapshot, or find the one that the same request made of the same version."""
     given = {
@@ -52,7 +129,7 @@ def create(
         "seed": seed,
         "stratify": stratify or None,
     }
-    body = label_filters.chosen(context) | {member: value for member, value in given.items() if value is not None}
+    body = export.chosen(context) | {member: value for member, value in given.items() if value is not None}
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=err) as progress:
         progress.add_task("Writing the snapshot", total=None)
@@ -144,6 +221,9 @@ def verify(
     out.print(f"{printable(name)}: {len(manifest['splits'])} splits are as its manifest says.")
 
 
+app.command()(rewrite)
+
+
 def _shares(given: list[str]) -> dict[str, float]:
     shares: dict[str, float] = {}
     for one in given:
@@ -169,7 +249,7 @@ def _call(method: str, path: str, **options: Any) -> httpx.Response:
     except httpx.HTTPError as error:
         fail(f"{url}: {error or type(error).__name__}.")
     if answer.is_error:
-        fail(import_client.reason(answer))
+        fail(file_imports.reason(answer))
     return answer
 
 
