@@ -9,9 +9,8 @@ from locust import LoadTestShape, events
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from load_testing.users import run_listeners  # noqa: F401 - listens
-from load_testing.users.ingestion_users import IngestionUser
-from load_testing.users.options import add_closed_options, given_to
-from load_testing.users.serving_users import ServingUser
+from load_testing.users.api_users import IngestionUser, ServingUser
+from load_testing.users.checked_user import add_closed_options, given_to
 from load_testing.users.shape_plans import PLANS
 
 __all__ = ["IngestionUser", "Plan", "ServingUser"]

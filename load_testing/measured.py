@@ -1,17 +1,199 @@
-"""`python -m load_testing.measured`: takes the newest results over into measured/, and writes README.md's figures.
-
-Each figure of the README is made here, from a file in measured/; a test makes them again and compares.
-"""
+"""`python -m load_testing.measured`: copies the newest results to measured/ and writes README.md's figures."""
 
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from load_testing.compare import report
-from load_testing.compare.results import read_rows
+from load_testing.compare.outcomes import Row, read_rows
 from load_testing.reports import plots
-from load_testing.reports.measured_blocks import BLOCKS, PROJECT_BLOCKS, read_json, steps_rows
+from load_testing.reports.summaries import find_knee
+
+_SIZES = (100_000, 1_000_000, 10_000_000)
+_PAUSE_OF_AN_ANNOTATOR_SECONDS = 5
+_GIB = 2**30
+_USERS_IN_THE_README = 50
+
+
+def steps_rows(measured: Path) -> list[Row]:
+    """Return the steps of the comparison."""
+    return read_rows(measured / "compare" / "steps.csv")
+
+
+def _compare_conditions(measured: Path) -> str:
+    said = read_json(measured / "compare" / "settings.json")
+    busiest = max(row["generator_cpu"] for row in steps_rows(measured))
+    return (
+        f"{said['processors']} processors ({said['machine']}), shared by the servers and the load generator; "
+        f"load average before the run {said['load_average_before']}. {said['seconds']} s a step; each user pauses "
+        f"{said['think_seconds']} s on average between two requests. At most the generator took {busiest:.2f} of "
+        f"a core. The run took {said['took_seconds']} s.\n"
+    )
+
+
+def _steps_of(kind: str) -> Callable[[Path], str]:
+    return lambda measured: report.steps_table(steps_rows(measured), kind)
+
+
+def _failures(measured: Path) -> str:
+    return report.failures_table(read_rows(measured / "compare" / "failures.csv"))
+
+
+def _texts(measured: Path) -> str:
+    return report.texts_table(read_rows(measured / "compare" / "texts.csv"))
+
+
+def _most_users(kind: str, version: str) -> Callable[[Path], str]:
+    """Return a function that tells, in one sentence, how the largest step went."""
+
+    def tell(measured: Path) -> str:
+        rows = [row for row in steps_rows(measured) if (row["kind"], row["version"]) == (kind, version)]
+        first, last = min(rows, key=lambda row: row["users"]), max(rows, key=lambda row: row["users"])
+        share = last["failures"] / max(last["requests"], 1)
+        return (
+            f"With {last['users']} users {last['failures']:,} of {last['requests']:,} requests failed "
+            f"({share:.1%}); {last['answered_per_second']:,.1f} a second were answered rightly, with a p50 of "
+            f"{_ms(last['p50_ms'])} and a p99 of {_ms(last['p99_ms'])}. With {first['users']} it was "
+            f"{_ms(first['p50_ms'])} and {_ms(first['p99_ms'])}.\n"
+        )
+
+    return tell
+
+
+def _versions(measured: Path) -> str:
+    """Return both versions side by side, at one number of users, for the project's README."""
+    rows = {
+        (row["kind"], row["version"]): row for row in steps_rows(measured) if row["users"] == _USERS_IN_THE_README
+    }
+    posts, gets = ([rows[kind, version] for version in ("1", "2")] for kind in ("ingestion", "serving"))
+    table = {
+        "POSTs that failed": [f"{row['failures'] / row['requests']:.0%}" for row in posts],
+        "texts accepted per second": [f"{row['answered_per_second']:,.1f}" for row in posts],
+        "reading 100 labelled texts, p50": [_ms(row["p50_ms"]) for row in gets],
+        "reading 100 labelled texts, p99": [_ms(row["p99_ms"]) for row in gets],
+    }
+    lines = ["| | version 1 | version 2 |", "|---|---:|---:|"]
+    return "\n".join([*lines, *(f"| {name} | {' | '.join(cells)} |" for name, cells in table.items())]) + "\n"
+
+
+def _knee(measured: Path) -> str:
+    rows = read_rows(measured / "steps" / "by_users.csv")
+    said = read_json(measured / "steps" / "report.json")["settings"]
+    knee = find_knee([(row["users"], row["per_second"]) for row in rows])
+    most = max(rows, key=lambda row: row["per_second"])
+    where = f"The knee is at {knee} users" if knee else f"No knee up to {rows[-1]['users']} users"
+    found = (
+        f"{where}; {most['per_second']:,.0f} requests a second are the most, with {most['users']} users and a "
+        f"p99 of {_ms(most['p99_ms'])} ({said['processors']} processors, {said['seconds']} s, "
+        f"{said['labelled_texts']:,} labelled texts, load average before {said['load_average_before']:.2f})."
+    )
+    lines = [
+        found,
+        "",
+        "| users | requests/s | p50 ms | p95 ms | p99 ms | refused | failures |",
+        "|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        cells = [f"{row['per_second']:,.0f}", *(f"{row[name]:,.1f}" for name in ("p50_ms", "p95_ms", "p99_ms"))]
+        lines.append(f"| {row['users']} | {' | '.join(cells)} | {row['refused']} | {row['failures']} |")
+    return "\n".join(lines) + "\n"
+
+
+def _processors(measured: Path) -> str:
+    rows = read_rows(measured / "steps" / "processors.csv")
+    lines = ["| part | cores |", "|---|---:|", *(f"| {row['part']} | {row['cores']:.2f} |" for row in rows)]
+    return "\n".join([*lines, f"| together | {sum(row['cores'] for row in rows):.2f} |"]) + "\n"
+
+
+def _kinds(measured: Path) -> str:
+    rows = [row for row in read_rows(measured / "steps" / "by_name.csv") if not row["name"].endswith("all")]
+    lines = ["| request | requests | p50 ms | p95 ms | p99 ms |", "|---|---:|---:|---:|---:|"]
+    for row in rows:
+        cells = " | ".join(f"{row[name]:,.1f}" for name in ("p50_ms", "p95_ms", "p99_ms"))
+        lines.append(f"| {row['name']} | {row['requests']:,} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def _figures(measured: Path) -> str:
+    rows = read_rows(measured / "sizing" / "sizing.csv")
+    lines = ["| figure | value | |", "|---|---:|---|"]
+    lines += [f"| `{row['name']}` | {row['value']:,} | {row['unit']} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _sizes(measured: Path) -> str:
+    """Return what so many texts take, by the figures of sizing.csv."""
+    figure = _sizing(measured)
+    lines = [
+        "| texts kept | Postgres | replica, a serving process | Argilla's database | search index | uploaded in |",
+        "|---:|---:|---:|---:|---:|---:|",
+    ]
+    names = ("postgres_bytes_per_text", "replica_bytes_per_text", "argilla_bytes_per_record")
+    for texts in _SIZES:
+        disks = [f"{texts * figure[name] / _GIB:,.2f} GiB" for name in (*names, "index_bytes_per_record")]
+        hours = texts / figure["uploads_per_second"] / 3600
+        lines.append(f"| {texts:,} | {' | '.join(disks)} | {hours:,.1f} h |")
+    return "\n".join(lines) + "\n"
+
+
+def _rates(measured: Path) -> str:
+    figure = _sizing(measured)
+    uploads, answers = figure["uploads_per_second"], figure["answers_per_second"]
+    people = int(answers * _PAUSE_OF_AN_ANNOTATOR_SECONDS)
+    parts = {name.removeprefix("memory_"): value for name, value in figure.items() if name.startswith("memory_")}
+    memory = ", ".join(f"{name} {value:,.0f}" for name, value in parts.items())
+    return (
+        f"- **Arrivals.** One process of Argilla takes {uploads:,.0f} texts a second, "
+        f"{uploads * 86400 / 1e6:,.1f} million a day. What comes faster "
+        "waits in Postgres and is not lost; what comes faster for good "
+        "needs more processes of Argilla (`UPLOAD_CONNECTIONS`).\n"
+        f"- **Annotators.** One client got {answers:,.0f} answers a second into Argilla. Of annotators who answer "
+        f"every {_PAUSE_OF_AN_ANNOTATOR_SECONDS} s, that is the load of {people:,}, while nothing is uploaded. "
+        "Both processors are busy then: with Argilla itself, its worker, which starts a process for each "
+        "webhook, the search engine, and the replica that takes in each label at once.\n"
+        f"- **Memory**, in MiB after {figure['records']:,.0f} uploads: {memory}; together "
+        f"{sum(parts.values()):,.0f}. The serving API with {figure['labelled_texts']:,.0f} texts: "
+        f"{figure['serving_memory']:,.0f}.\n"
+    )
+
+
+def _sizing(measured: Path) -> dict[str, float]:
+    return {row["name"]: row["value"] for row in read_rows(measured / "sizing" / "sizing.csv")}
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Return the object that a file holds."""
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found
+
+
+def _ms(value: float | None) -> str:
+    return "no answer" if value is None else f"{value:,.0f} ms" if value >= 10 else f"{value:.1f} ms"
+
+
+BLOCKS: dict[str, Callable[[Path], str]] = {
+    "compare_conditions": _compare_conditions,
+    "ingestion": _steps_of("ingestion"),
+    "serving": _steps_of("serving"),
+    "failures": _failures,
+    "texts": _texts,
+    "v1_ingestion": _most_users("ingestion", "1"),
+    "v1_serving": _most_users("serving", "1"),
+    "v2_ingestion": _most_users("ingestion", "2"),
+    "v2_serving": _most_users("serving", "2"),
+    "knee": _knee,
+    "processors": _processors,
+    "kinds": _kinds,
+    "figures": _figures,
+    "sizes": _sizes,
+    "rates": _rates,
+}
+# Those of the project's README; the others are in load_testing/README.md.
+PROJECT_BLOCKS: dict[str, Callable[[Path], str]] = {"versions": _versions}
+
 
 HERE = Path(__file__).parent
 MEASURED = HERE / "measured"

@@ -16,13 +16,12 @@ from locust.log import greenlet_exception_logger
 # Locust puts this folder on the path, not the project's.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from load_testing.users import ingestion_users, run_listeners, serving_users  # noqa: F401 - one listens
-from load_testing.users.checked_user import CheckedUser
-from load_testing.users.options import add_open_options, given_to
+from load_testing.users import api_users
+from load_testing.users.checked_user import CheckedUser, add_open_options, given_to
 from load_testing.users.run_journal import journal
 
 events.init_command_line_parser.add_listener(add_open_options)
-_KINDS: tuple[type[CheckedUser], ...] = (ingestion_users.IngestionUser, serving_users.ServingUser)
+_KINDS: tuple[type[CheckedUser], ...] = (api_users.IngestionUser, api_users.ServingUser)
 _log_error = greenlet_exception_logger(logging.getLogger("load_testing"))
 _CHANCE = random.Random()  # noqa: S311 - arrivals, no secret
 

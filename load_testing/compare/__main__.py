@@ -15,10 +15,8 @@ from pathlib import Path
 from rich.console import Console
 
 from load_testing.compare import report
-from load_testing.compare.losses import fate_of
-from load_testing.compare.platforms import Platform, running
-from load_testing.compare.results import Row, Step, failure_rows, step_row, write_rows
-from load_testing.compare.trials import send_again, take_argilla_away, warm_up
+from load_testing.compare.outcomes import Row, Step, failure_rows, fate_of, step_row, write_rows
+from load_testing.compare.platforms import Platform, running, send_again, take_argilla_away, warm_up
 from local_stack import StackError
 
 _HERE = Path(__file__).parent

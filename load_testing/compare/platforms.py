@@ -1,16 +1,18 @@
-"""Both versions, started for the comparison: one process of each API, on free ports, with data of its own."""
+"""Starts either version with one process of each API, and tries it: warm-up, texts sent again, Argilla stopped."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import httpx
 import psycopg
 from rich.console import Console
 
-from load_testing.compare.labelled_texts import labelled_texts
+from load_testing.compare.outcomes import Sent
+from load_testing.compare.versions import VERSIONS, labelled_texts
 from load_testing.targets import holds_within
-from load_testing.version_1.running import put_labelled, running_version_1, stored_texts
+from load_testing.users.comment_texts import submission
+from load_testing.version_1.baseline import put_labelled, running_version_1, stored_texts
 from local_stack.components.postgres import argilla_database_url
 from local_stack.progress import display_for
 from local_stack.stack import Stack
@@ -134,3 +136,61 @@ class _Version2:
     def _wait(condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
         if not holds_within(seconds, condition):
             raise SystemExit(f"Version 2: after {seconds:.0f} s {otherwise}.")
+
+
+TEXTS = 20
+_OUTAGE_SEED = "outage"
+_TIMEOUT_SECONDS = 120
+_WARM_UP_SEED = "warm-up"
+
+
+class Outage(NamedTuple):
+    """How many of so many requests were answered with a 2xx while Argilla was down."""
+
+    posts: int
+    posts_answered: int
+    gets: int
+    gets_answered: int
+
+
+def warm_up(platform: Platform, version: str) -> None:
+    """Send some texts and read some labels, one after the other: the first requests take longest."""
+    with httpx.Client(timeout=_TIMEOUT_SECONDS) as client:
+        for number in range(TEXTS):
+            body = submission(_WARM_UP_SEED, number)
+            client.post(f"{platform.ingestion_url}/texts", json=body).raise_for_status()
+            for path in VERSIONS[version].reads.values():
+                client.get(f"{platform.serving_url}{path}").raise_for_status()
+
+
+def send_again(platform: Platform, runs: Sequence[Sent]) -> list[str]:
+    """Send acknowledged texts once more, one after the other, as a client does that missed the answer."""
+    bodies = [submission(run.seed, number) for run in runs for number in run.acknowledged][:TEXTS]
+    with httpx.Client(base_url=platform.ingestion_url, timeout=_TIMEOUT_SECONDS) as client:
+        for body in bodies:
+            client.post("/texts", json=body).raise_for_status()
+    return [body["text"] for body in bodies]
+
+
+def take_argilla_away(platform: Platform, version: str) -> tuple[Outage, Sent]:
+    """Stop Argilla, send new texts and read labels meanwhile, and start it again."""
+    read_url = f"{platform.serving_url}{VERSIONS[version].reads['all']}"
+    bodies = [submission(_OUTAGE_SEED, number) for number in range(TEXTS)]
+    platform.stop_argilla()
+    try:
+        posts = [_is_answered("POST", f"{platform.ingestion_url}/texts", body) for body in bodies]
+        gets = [_is_answered("GET", read_url) for _ in bodies]
+    finally:
+        platform.start_argilla()
+    acknowledged = [number for number, is_answered in enumerate(posts) if is_answered]
+    return Outage(len(posts), sum(posts), len(gets), sum(gets)), Sent(
+        _OUTAGE_SEED, range(len(posts)), acknowledged
+    )
+
+
+def _is_answered(method: str, url: str, body: dict[str, Any] | None = None) -> bool:
+    """Whether a request gets a 2xx. Version 1 closes the connection after a 500: so one for each request."""
+    try:
+        return httpx.request(method, url, json=body, timeout=_TIMEOUT_SECONDS).is_success
+    except httpx.TransportError:
+        return False

@@ -3,9 +3,18 @@
 from collections.abc import Sequence
 from html import escape
 
-from load_testing.compare.results import Row
-from load_testing.reports.drawing import BLUE, ORANGE, STYLES, Axis, Line, draw
-from load_testing.reports.plots import LEAST_FOR_P99, note_on_p99, offered_line
+from load_testing.compare.outcomes import Row
+from load_testing.reports.plots import (
+    BLUE,
+    LEAST_FOR_P99,
+    ORANGE,
+    STYLES,
+    Axis,
+    Line,
+    draw,
+    note_on_p99,
+    offered_line,
+)
 
 KINDS = {"ingestion": "POST of single texts", "serving": "GET of 100 or 200 labelled texts"}
 _VERSIONS = ("1", "2")

@@ -17,11 +17,10 @@ from locust.env import Environment
 # Locust puts this folder on the path, not the project's.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from load_testing.compare.labelled_texts import labelled_texts
-from load_testing.compare.versions import VERSIONS
-from load_testing.users import options
-from load_testing.users.answers import expect
+from load_testing.compare.versions import VERSIONS, labelled_texts
+from load_testing.users import checked_user
 from load_testing.users.checked_user import CheckedUser, note_request
+from load_testing.users.checks import expect
 from load_testing.users.comment_texts import submission
 from load_testing.users.run_journal import begin, journal
 
@@ -70,22 +69,22 @@ class LabelReader(CheckedUser):
         self.ask("GET", _VERSION.reads[what], what, check)
 
 
-events.init_command_line_parser.add_listener(options.add_closed_options)
+events.init_command_line_parser.add_listener(checked_user.add_closed_options)
 events.request.add_listener(note_request)
 
 
 @events.test_start.add_listener
 def _begin(environment: Environment, **_: object) -> None:
-    given = options.given_to(environment)
+    given = checked_user.given_to(environment)
     del _SENT[:]
-    started = begin(options.seed_of(given))
+    started = begin(checked_user.seed_of(given))
     if given.record:
         started.record_to(Path(given.record))
 
 
 @events.test_stop.add_listener
 def _end(environment: Environment, **_: object) -> None:
-    done, given = journal(), options.given_to(environment)
+    done, given = journal(), checked_user.given_to(environment)
     done.end()
     # Failures are what is measured here.
     environment.process_exit_code = 0

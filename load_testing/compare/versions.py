@@ -1,11 +1,33 @@
-"""All in which the two versions differ for a user: paths, and how an answer looks."""
+"""The differences between the versions that a user sees, and the labelled texts that both serve."""
 
+from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
-from load_testing.compare.labelled_texts import EACH, LABELS
-from load_testing.users.answers import Answer, expect
-from load_testing.users.ingestion_checks import check_stored
+from load_testing.users.checks import Answer, check_stored, expect
+from load_testing.users.comment_texts import submission
+
+EACH = 100
+LABELS = ("toxic", "non_toxic")
+_SEED = "labelled"
+
+
+@cache
+def labelled_texts() -> tuple[tuple[str, str], ...]:
+    """Return (text, label), the same each time."""
+    found: list[tuple[str, str]] = []
+    counts: Counter[str] = Counter()
+    number = 0
+    while len(found) < EACH * len(LABELS):
+        made = submission(_SEED, number)
+        number += 1
+        label = made.get("label")
+        if label and counts[label] < EACH:
+            counts[label] += 1
+            found.append((made["text"], label))
+    return tuple(found)
+
 
 Rows = list[dict[str, Any]]
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from load_testing.reports import plots, summaries
-from load_testing.reports.percentiles import SHARES, find_knee, percentiles
-from load_testing.reports.summaries import Request, Row, read_requests
+from load_testing.reports.summaries import SHARES, Request, Row, find_knee, percentiles, read_requests
 
 # The generator does its work in one thread: beyond this share of a core its own delays are in the figures.
 BUSY_SHARE = 0.8

@@ -1,16 +1,18 @@
-"""What one run has done: each request, what was acknowledged, what the generator itself took."""
+"""The journal of one run: its requests, the acknowledged texts, the generator's own time, and the verdict."""
 
 import csv
 import time
 from array import array
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from core.datasets import DEFAULT_DATASET
-from load_testing.users.answers import REFUSED
+from load_testing.reports.summaries import SHARES, percentile
+from load_testing.users.checks import REFUSED
 
 # A request that is sent later after its intended time than this is called late.
 LATE_MS = 10.0
@@ -86,3 +88,47 @@ def begin(seed: str, dataset: str = DEFAULT_DATASET) -> Journal:
     """Begin a new run, and return its journal."""
     _Current.journal = Journal(seed, dataset)
     return _Current.journal
+
+
+class Lookup(NamedTuple):
+    """How many acknowledged texts were looked up; ids of the lost ones, and of those that nobody knows about."""
+
+    looked_up: int
+    lost: list[str]
+    unknown: list[str]
+
+
+_SHOWN = 5
+_NAMES = {"post": "POST /texts", "get": "GET without exports"}
+
+
+def problems(journal: Journal, lookup: Lookup, objectives: dict[str, float]) -> list[str]:
+    """Return what is wrong with a run; `objectives` are p99 in ms for `post` and `get`, 0 for none."""
+    return [*_of_texts(lookup), *_of_latencies(journal, objectives), *_of_requests(journal)]
+
+
+def _of_texts(lookup: Lookup) -> Iterator[str]:
+    if lookup.lost:
+        ids = ", ".join(lookup.lost[:_SHOWN])
+        yield f"{len(lookup.lost)} of {lookup.looked_up} acknowledged texts are lost: {ids}"
+    if lookup.unknown:
+        ids = ", ".join(lookup.unknown[:_SHOWN])
+        yield f"{len(lookup.unknown)} of {lookup.looked_up} acknowledged texts could not be looked up: {ids}"
+
+
+def _of_latencies(journal: Journal, objectives: dict[str, float]) -> Iterator[str]:
+    for kind, limit_ms in objectives.items():
+        latencies = journal.latencies.get(kind)
+        if limit_ms and latencies:
+            p99 = percentile(sorted(latencies), SHARES["p99"])
+            if p99 > limit_ms:
+                yield f"p99 of {_NAMES[kind]} is {p99:.1f} ms; the objective is {limit_ms:g} ms"
+
+
+def _of_requests(journal: Journal) -> Iterator[str]:
+    if failures := journal.counts["failures"]:
+        yield f"{failures} of {journal.counts['requests']} requests failed"
+    if dropped := journal.counts["dropped"]:
+        yield f"{dropped} arrivals were dropped: too many requests were under way (--in-flight)"
+    if not journal.counts["requests"]:
+        yield "no request was sent"

@@ -5,7 +5,7 @@ import sys
 
 from rich.console import Console
 
-from load_testing.version_1.running import running_version_1
+from load_testing.version_1.baseline import running_version_1
 from local_stack import StackError
 from local_stack.progress import display_for
 

@@ -48,7 +48,6 @@ EXCEPTIONS: dict[str, set[str]] = {
     },
     "load_testing": {
         "short module: load_testing/bench/comments.py",
-        "short module: load_testing/compare/labelled_texts.py",
         "web framework: load_testing/bench/peers.py",
     },
     "local_stack": {

@@ -11,12 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from load_testing.compare import report
-from load_testing.compare.labelled_texts import labelled_texts
-from load_testing.compare.losses import Sent, fate_of
-from load_testing.compare.results import Step, failure_rows, read_rows, reason_of, step_row, write_rows
-from load_testing.compare.versions import VERSIONS
+from load_testing.compare.outcomes import (
+    Sent,
+    Step,
+    failure_rows,
+    fate_of,
+    read_rows,
+    reason_of,
+    step_row,
+    write_rows,
+)
+from load_testing.compare.versions import VERSIONS, labelled_texts
 from load_testing.reports.summaries import Request
-from load_testing.users.answers import WrongAnswer
+from load_testing.users.checks import WrongAnswer
 from load_testing.users.comment_texts import submission
 from load_testing.users.run_journal import COLUMNS
 

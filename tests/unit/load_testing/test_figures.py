@@ -13,11 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from load_testing.reports import plots, summaries
-from load_testing.reports.drawing import Axis, Line, draw
-from load_testing.reports.percentiles import SHARES, find_knee, percentiles
+from load_testing.reports.plots import Axis, Line, draw
 from load_testing.reports.report import read_run, write_report
-from load_testing.reports.summaries import Request
-from load_testing.users.answers import REFUSED
+from load_testing.reports.summaries import SHARES, Request, find_knee, percentiles
+from load_testing.users.checks import REFUSED
 from load_testing.users.run_journal import COLUMNS
 from load_testing.users.shape_plans import PLANS
 

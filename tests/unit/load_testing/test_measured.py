@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from load_testing import measured
-from load_testing.reports.measured_blocks import BLOCKS, PROJECT_BLOCKS
+from load_testing.measured import BLOCKS, PROJECT_BLOCKS
 
 TEXT = measured.README.read_text()
 AGAIN = "run python -m load_testing.measured"

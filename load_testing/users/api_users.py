@@ -1,4 +1,4 @@
-"""Those who read labels: pages, filters, searches, single texts, statistics, exports, changes."""
+"""The users of both APIs: they send texts, and read labels in all ways that the serving API offers."""
 
 import os
 import random
@@ -10,9 +10,99 @@ from locust import task
 from locust.env import Environment
 
 from core.datasets import DEFAULT_DATASET, load_datasets
-from load_testing.users import serving_checks
+from load_testing.users import checks
 from load_testing.users.checked_user import Check, CheckedUser
-from load_testing.users.serving_checks import Holds, Item
+from load_testing.users.checks import Holds, Item
+from load_testing.users.comment_texts import bulk_body, submission
+from load_testing.users.run_journal import journal
+
+_BULK_ROWS = (20, 100)
+_REPEATED_ROWS = 3
+_CHANCE = random.Random()  # noqa: S311 - whose turn it is, no secret
+
+
+def _some_acknowledged() -> int | None:
+    numbers = journal().acknowledged
+    return _CHANCE.choice(numbers) if numbers else None
+
+
+class IngestionUser(CheckedUser):
+    """Sends texts to the ingestion API."""
+
+    host = os.environ.get("INGESTION_URL") or "http://localhost:8080"
+    weight = 1
+
+    @task(14)
+    def post_text(self) -> None:
+        """Send a text that was never sent before."""
+        number = journal().next_number()
+        body = submission(journal().seed, number, journal().dataset)
+
+        def check(status: int, content: bytes) -> None:
+            journal().acknowledged.append(number)
+            checks.check_stored(status, orjson.loads(content), body["text"], journal().dataset)
+
+        self.ask("POST", "/texts", "ingestion: /texts (new)", check, orjson.dumps(body), objective="post")
+
+    @task(3)
+    def post_again(self) -> None:
+        """Send an acknowledged text again, as a client does that did not get the answer."""
+        number = _some_acknowledged()
+        if number is None:
+            self.post_text()
+            return
+        body = submission(journal().seed, number, journal().dataset)
+        self.ask(
+            "POST",
+            "/texts",
+            "ingestion: /texts (sent again)",
+            lambda status, content: checks.check_repeated(
+                status, orjson.loads(content), body["text"], journal().dataset
+            ),
+            orjson.dumps(body),
+            objective="post",
+        )
+
+    @task(1)
+    def post_bulk(self) -> None:
+        """Send many texts as NDJSON: new ones, some that were sent before, and a bad one."""
+        new = [journal().next_number() for _ in range(_CHANCE.randint(*_BULK_ROWS))]
+        old = {number for _ in range(_REPEATED_ROWS) if (number := _some_acknowledged()) is not None}
+
+        def check(_: int, content: bytes) -> None:
+            journal().acknowledged.extend(new)
+            checks.check_bulk(orjson.loads(content), len(new), len(old), 1)
+
+        body = bulk_body(journal().seed, [*new, *sorted(old)], bad_rows=1, dataset=journal().dataset)
+        self.ask("POST", "/texts/bulk", "ingestion: /texts/bulk", check, body, "application/x-ndjson")
+
+    @task(2)
+    def get_status(self) -> None:
+        """Look what became of an acknowledged text."""
+        number = _some_acknowledged()
+        if number is None:
+            self.post_text()
+            return
+        text = submission(journal().seed, number, journal().dataset)["text"]
+        self.ask(
+            "GET",
+            f"/texts/{checks.id_of(text, journal().dataset)}",
+            "ingestion: /texts/{id}",
+            lambda _, content: checks.check_status(orjson.loads(content), text, journal().dataset),
+            objective="get",
+        )
+
+    @task(1)
+    def get_queue(self) -> None:
+        """Look how much waits."""
+        self.ask(
+            "GET",
+            "/queue",
+            "ingestion: /queue",
+            lambda _, content: checks.check_queue(orjson.loads(content)),
+            objective="get",
+        )
+
 
 _LIMITS = (10, 50, 100)
 _LABELS = load_datasets(None)[DEFAULT_DATASET].labels
@@ -44,7 +134,7 @@ class ServingUser(CheckedUser):
 
         def check(_: int, content: bytes) -> None:
             answer = orjson.loads(content)
-            serving_checks.check_page(answer, limit)
+            checks.check_page(answer, limit)
             self.items, self.following, self.limit = answer["items"], answer["next_cursor"] or "", limit
 
         self.ask("GET", f"/texts?limit={limit}", "serving: /texts (newest)", check, objective="get")
@@ -59,7 +149,7 @@ class ServingUser(CheckedUser):
 
         def check(_: int, content: bytes) -> None:
             answer = orjson.loads(content)
-            serving_checks.check_next_page(answer, limit, before)
+            checks.check_next_page(answer, limit, before)
             self.items, self.following = answer["items"], answer["next_cursor"] or ""
 
         path = f"/texts?{urlencode({'limit': limit, 'cursor': self.following})}"
@@ -107,7 +197,7 @@ class ServingUser(CheckedUser):
             "GET",
             path,
             "serving: /texts?q=",
-            lambda _, content: serving_checks.check_found(orjson.loads(content), limit, word),
+            lambda _, content: checks.check_found(orjson.loads(content), limit, word),
             objective="get",
         )
 
@@ -122,7 +212,7 @@ class ServingUser(CheckedUser):
             "GET",
             f"/texts/{id_}",
             "serving: /texts/{id}",
-            lambda _, content: serving_checks.check_text(orjson.loads(content), id_),
+            lambda _, content: checks.check_text(orjson.loads(content), id_),
             objective="get",
         )
 
@@ -133,7 +223,7 @@ class ServingUser(CheckedUser):
             "GET",
             "/stats",
             "serving: /stats",
-            lambda _, content: serving_checks.check_stats(orjson.loads(content)),
+            lambda _, content: checks.check_stats(orjson.loads(content)),
             objective="get",
         )
 
@@ -148,7 +238,7 @@ class ServingUser(CheckedUser):
             "GET",
             f"/export.ndjson?{urlencode(parameters)}",
             "serving: /export.ndjson?label=",
-            lambda _, content: serving_checks.check_export(content, label),
+            lambda _, content: checks.check_export(content, label),
         )
 
     @task(1)
@@ -158,7 +248,7 @@ class ServingUser(CheckedUser):
 
         def check(_: int, content: bytes) -> None:
             answer = orjson.loads(content)
-            serving_checks.check_changes(answer, since)
+            checks.check_changes(answer, since)
             self.since = answer["next"]
 
         self.ask("GET", f"/changes?since={since}&limit=100", "serving: /changes", check, objective="get")
@@ -170,4 +260,4 @@ class ServingUser(CheckedUser):
 
 
 def _page_check(limit: int, holds: Holds) -> Check:
-    return lambda _, content: serving_checks.check_page(orjson.loads(content), limit, holds)
+    return lambda _, content: checks.check_page(orjson.loads(content), limit, holds)
