@@ -15,8 +15,6 @@ import psycopg
 
 from core.datasets import DEFAULT_DATASET
 
-_LOOK_SECONDS = 0.5
-
 
 class Target(NamedTuple):
     """Where both APIs are, and which dataset the texts go into."""
@@ -49,12 +47,31 @@ def find_target(texts: int, dataset: str) -> Iterator[Target]:
     print("Starting a stack with data of its own. Set INGESTION_URL and SERVING_URL to load another.", flush=True)  # noqa: T201
     with running_stack() as stack:
         if texts:
-            command = [sys.executable, "-m", "cli", "demo-data", "--texts", str(texts)]
-            subprocess.run(command, env=os.environ | {"DATABASE_URL": stack.database_url}, check=True)  # noqa: S603
-        target = Target(stack.ingestion_url, stack.serving_url, DEFAULT_DATASET)
-        while labelled_texts(target, {}) < texts:
-            time.sleep(_LOOK_SECONDS)
-        yield target
+            add_demo_texts(stack.database_url, texts)
+        wait_until_served(stack.serving_url, texts)
+        yield Target(stack.ingestion_url, stack.serving_url, DEFAULT_DATASET)
+
+
+def add_demo_texts(database_url: str, texts: int, annotators: int | None = None) -> None:
+    """Fill an empty database with labelled texts (`annotate demo-data`)."""
+    command = [sys.executable, "-m", "cli", "demo-data", "--texts", str(texts)]
+    command += ["--annotators", str(annotators)] if annotators else []
+    subprocess.run(command, env=os.environ | {"DATABASE_URL": database_url}, check=True)  # noqa: S603 - our own
+
+
+def wait_until_served(serving_url: str, texts: int, seconds: float = 600) -> None:
+    """Wait until the serving API serves this number of labelled texts.
+
+    Raises:
+        RuntimeError: it does not within `seconds`.
+    """
+
+    def is_served() -> bool:
+        stats = httpx.get(f"{serving_url}/stats")
+        return stats.is_success and stats.json()["total"] >= texts
+
+    if not holds_within(seconds, is_served):
+        raise RuntimeError(f"{serving_url} does not serve {texts:,} texts after {seconds:.0f} s")
 
 
 def labelled_texts(target: Target, headers: dict[str, str]) -> int:

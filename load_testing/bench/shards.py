@@ -1,7 +1,8 @@
-"""The texts distributed by id over several Postgres servers: what works through one address, and what by shard.
+"""Texts distributed by id over several Postgres servers: the statements that work, in two designs.
 
-Two ways. Behind one coordinator, `texts` is partitioned by the hash of `id` and each partition is a foreign table
-(postgres_fdw). Or each shard is a whole platform of its own, and the sender chooses it by the id.
+Behind one coordinator, `texts` is partitioned by the hash of `id` and each partition is a foreign table
+(postgres_fdw). With independent shards, each is a whole platform, and the sender
+chooses it by the id.
 """
 
 import time
@@ -19,7 +20,7 @@ from rich.table import Table
 from core.change_feed import STAMP, WINDOW_END
 from core.datasets import DEFAULT_DATASET
 from core.text_identity import text_id
-from load_testing.bench.clusters import clusters, find_postgres_with_fdw
+from load_testing.bench.peers.installed import find_postgres_with_fdw, postgres_clusters
 
 _SHARDS = 2
 _TEXTS = 2000
@@ -58,7 +59,7 @@ class Finding(NamedTuple):
     seen: str
 
 
-def measure(_rows: int) -> Table:
+def measure_shards(_rows: int) -> Table:
     """Try everything, and show what was found."""
     binaries = find_postgres_with_fdw()
     table = Table("way", "what", "works", "seen", title=f"Texts distributed by id over {_SHARDS} Postgres servers")
@@ -73,7 +74,7 @@ def measure(_rows: int) -> Table:
 def find_out(binaries: Path) -> list[Finding]:
     """Start the servers, try everything, and return what was found."""
     with (
-        clusters(binaries, _SHARDS + 1) as [url, *shard_urls],
+        postgres_clusters(binaries, _SHARDS + 1) as [url, *shard_urls],
         psycopg.connect(url, autocommit=True) as coordinator,
         _connected(shard_urls) as shards,
     ):

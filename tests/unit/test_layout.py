@@ -46,10 +46,6 @@ EXCEPTIONS: dict[str, set[str]] = {
         "short module: core/change_feed.py",
         "short module: core/metrics.py",
     },
-    "load_testing": {
-        "short module: load_testing/bench/comments.py",
-        "web framework: load_testing/bench/peers.py",
-    },
     "local_stack": {
         "short module: local_stack/packages/strip_lock.py",
     },

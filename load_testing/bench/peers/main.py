@@ -1,4 +1,4 @@
-"""What the ingestion API is measured against: the same checks without a database, and one commit a request."""
+"""Two apps beside the ingestion API: one only checks each text, the other commits each text separately."""
 
 import os
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ _DATASETS = load_datasets(None)
 
 
 def no_op() -> FastAPI:
-    """Make an app that checks a text and forgets it: the floor."""
+    """Make an app that checks a text and does not store it: the lowest possible cost."""
     app = FastAPI()
 
     @app.post("/texts", status_code=201)
@@ -32,7 +32,7 @@ def no_op() -> FastAPI:
 
 
 def commit_each() -> FastAPI:
-    """Make an app that stores each text in a transaction of its own."""
+    """Make an app that stores each text in a separate transaction."""
     engine = make_async_engine(DatabaseSettings(url=SecretStr(os.environ["DATABASE_URL"])), "bench")
 
     @asynccontextmanager
