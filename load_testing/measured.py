@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from load_testing.compare import report
-from load_testing.compare.outcomes import Row, read_rows
 from load_testing.reports import plots
-from load_testing.reports.summaries import find_knee
+from load_testing.reports.summaries import Row, find_knee, read_rows
 
 _SIZES = (100_000, 1_000_000, 10_000_000)
 _PAUSE_OF_AN_ANNOTATOR_SECONDS = 5
@@ -26,9 +25,11 @@ def steps_rows(measured: Path) -> list[Row]:
 def _compare_conditions(measured: Path) -> str:
     said = read_json(measured / "compare" / "settings.json")
     busiest = max(row["generator_cpu"] for row in steps_rows(measured))
+    repeats = said.get("repeats", 1)
+    times = f"{said['seconds']} s a step" + (f", medians of {repeats} repeats" if repeats > 1 else "")
     return (
         f"{said['processors']} processors ({said['machine']}), shared by the servers and the load generator; "
-        f"load average before the run {said['load_average_before']}. {said['seconds']} s a step; each user pauses "
+        f"load average before the run {said['load_average_before']}. {times}; each user pauses "
         f"{said['think_seconds']} s on average between two requests. At most the generator took {busiest:.2f} of "
         f"a core. The run took {said['took_seconds']} s.\n"
     )

@@ -17,7 +17,7 @@ import psutil
 import psycopg
 from rich.console import Console
 
-from load_testing.compare.outcomes import Row, write_rows
+from load_testing.reports.summaries import Row, write_rows
 from load_testing.targets import holds_within
 from load_testing.users.comment_texts import bulk_body
 from local_stack.components.postgres import argilla_database_url

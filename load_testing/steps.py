@@ -20,7 +20,7 @@ import httpx
 import psutil
 
 from core.datasets import DEFAULT_DATASET
-from load_testing.compare.outcomes import Row, write_rows
+from load_testing.reports.summaries import Row, write_rows
 from local_stack.testing import RunningStack, running_stack
 
 _INTERVAL_SECONDS = 0.5

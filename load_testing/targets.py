@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +14,9 @@ import httpx
 import psycopg
 
 from core.datasets import DEFAULT_DATASET
+
+_PROJECT = Path(__file__).parents[1]
+_LOG_LINES = 20
 
 
 class Target(NamedTuple):
@@ -50,6 +53,32 @@ def find_target(texts: int, dataset: str) -> Iterator[Target]:
             add_demo_texts(stack.database_url, texts)
         wait_until_served(stack.serving_url, texts)
         yield Target(stack.ingestion_url, stack.serving_url, DEFAULT_DATASET)
+
+
+def run_locust(file: Path, folder: Path, arguments: Sequence[str], env: Mapping[str, str]) -> int:
+    """Run Locust without its page into a new folder, with its log in `locust.log`; return the exit code.
+
+    Raises:
+        SystemExit: it left no `run.json`; the message has the end of the log.
+    """
+    folder.mkdir()
+    log = folder / "locust.log"
+    options = ["--headless", "--only-summary", "--record", str(folder), "--csv", str(folder / "locust")]
+    with log.open("wb") as output:
+        # Locust would read the terminal's keys from its input.
+        code = subprocess.run(  # noqa: S603 - ourselves
+            [sys.executable, "-m", "locust", "-f", str(file), *options, *arguments],
+            cwd=_PROJECT,
+            env=os.environ | env,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            check=False,
+        ).returncode
+    if not (folder / "run.json").is_file():
+        lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+        raise SystemExit("\n".join([f"Locust ended with exit code {code}:", *lines]))
+    return code
 
 
 def add_demo_texts(database_url: str, texts: int, annotators: int | None = None) -> None:
@@ -151,7 +180,7 @@ def find_database(ingestion_url: str) -> str | None:
         return url
     file = Path(os.environ.get("DATA_DIR") or ".data") / "stack.json"
     # The project's folder, not that of the Locust files, holds `.data`.
-    for path in (file, Path(__file__).parents[1] / file):
+    for path in (file, _PROJECT / file):
         if path.is_file():
             stack = json.loads(path.read_text())
             if stack["ingestion_url"] == ingestion_url.rstrip("/").replace("//localhost:", "//127.0.0.1:"):

@@ -10,7 +10,7 @@ from rich.table import Table
 from core.migrate import migrate
 from core.settings import DatabaseSettings
 from load_testing.bench import (
-    intake,
+    ingestion_rates,
     label_lag,
     replicas,
     scaling,
@@ -25,11 +25,11 @@ OfStack = Callable[[RunningStack, int], Table]
 
 # These share one Postgres.
 _OF_INTAKE: dict[str, OfStack] = {
-    "single": intake.measure_single,
-    "bulk": intake.measure_bulk,
-    "beside": intake.measure_beside,
+    "single": ingestion_rates.measure_single,
+    "bulk": ingestion_rates.measure_bulk,
+    "beside": ingestion_rates.measure_beside,
     "queue": upload_rates.measure_queue,
-    "sizes": intake.measure_sizes,
+    "sizes": ingestion_rates.measure_sizes,
 }
 # Each of these fills a new Postgres.
 _OF_LABELS: dict[str, OfStack] = {

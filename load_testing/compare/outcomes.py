@@ -1,6 +1,5 @@
 """The outcome of the comparison's steps: their requests, and the fate of their texts."""
 
-import csv
 import json
 import re
 from collections import Counter
@@ -8,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from load_testing.reports.summaries import Request, percentiles, read_requests
+from load_testing.reports.summaries import Request, Row, percentiles, read_requests
 from load_testing.users.comment_texts import submission
 
 
@@ -65,13 +64,12 @@ def fate_of(runs: Iterable[Sent], argilla: Collection[str], postgres: Collection
     )
 
 
-Row = dict[str, Any]
 _MOST_REASONS = 5
 _DETAIL = re.compile(r'status (\d+): \{"detail":"(.*?)("\})?$')
 
 
 class Step(NamedTuple):
-    """So many users of one kind, on one version, for some time."""
+    """A run with one number of users of one kind, on one version."""
 
     version: str
     kind: str
@@ -80,7 +78,7 @@ class Step(NamedTuple):
 
     @property
     def said(self) -> dict[str, Any]:
-        """What the run itself has said in the end."""
+        """The run's own record of its texts and its processor time."""
         found: dict[str, Any] = json.loads((self.folder / "run.json").read_text())
         return found
 
@@ -92,10 +90,9 @@ class Step(NamedTuple):
 
 
 def step_row(step: Step) -> Row:
-    """Return what a step's requests add up to.
+    """Return a step's rate, failures and latencies.
 
-    Latencies are those of the requests that were answered rightly: failing may be faster. `seconds` ends with the
-    last answer.
+    Latencies are those of correct responses: a failure may be faster. `seconds` ends with the last response.
     """
     requests = read_requests(step.folder)
     answered = [request for request in requests if not request.failure]
@@ -115,10 +112,11 @@ def step_row(step: Step) -> Row:
     }
 
 
-def failure_rows(step: Step) -> list[Row]:
-    """Return how many requests failed for which reason, the most frequent reasons first."""
-    reasons = Counter(reason_of(request) for request in read_requests(step.folder) if request.failure)
-    names = {"version": step.version, "kind": step.kind, "users": step.users}
+def failure_rows(repeats: Sequence[Step]) -> list[Row]:
+    """Return the number of failed requests by reason, the most frequent reasons first, over repeats of a step."""
+    failures = [request for step in repeats for request in read_requests(step.folder) if request.failure]
+    reasons = Counter(map(reason_of, failures))
+    names = {"version": repeats[0].version, "kind": repeats[0].kind, "users": repeats[0].users}
     return [{**names, "reason": reason, "requests": count} for reason, count in reasons.most_common(_MOST_REASONS)]
 
 
@@ -127,30 +125,3 @@ def reason_of(request: Request) -> str:
     if found := _DETAIL.match(request.failure):
         return f"{found[1]} {found[2]}"
     return request.failure
-
-
-def write_rows(file: Path, rows: Sequence[Row]) -> None:
-    """Write rows of the same columns as CSV; the file is empty if there are none."""
-    with file.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]) if rows else [], lineterminator="\n")
-        if rows:
-            writer.writeheader()
-        writer.writerows(rows)
-
-
-def read_rows(file: Path) -> list[Row]:
-    """Return the rows of a CSV, with numbers as numbers and nothing as None."""
-    with file.open(newline="") as stream:
-        return [{name: _value(name, word) for name, word in row.items()} for row in csv.DictReader(stream)]
-
-
-def _value(name: str, word: str) -> Any:
-    # A version is a name.
-    if name == "version":
-        return word
-    for kind in (int, float):
-        try:
-            return kind(word)
-        except ValueError:
-            continue
-    return word or None

@@ -3,18 +3,19 @@
 from collections.abc import Sequence
 from html import escape
 
-from load_testing.compare.outcomes import Row
 from load_testing.reports.plots import (
     BLUE,
-    LEAST_FOR_P99,
     ORANGE,
     STYLES,
     Axis,
     Line,
+    band,
     draw,
     note_on_p99,
     offered_line,
+    points,
 )
+from load_testing.reports.summaries import Row
 
 KINDS = {"ingestion": "POST of single texts", "serving": "GET of 100 or 200 labelled texts"}
 _VERSIONS = ("1", "2")
@@ -94,7 +95,7 @@ def pictures(rows: Sequence[Row], think_seconds: float = 0) -> dict[str, str]:
 
 
 def _draw_answers(rows: Sequence[Row], kind: str, words: str, think_seconds: float) -> str:
-    lines = [Line(f"version {v}", _line(rows, v, kind, "answered_per_second"), _COLOURS[v]) for v in _VERSIONS]
+    lines = [_line(rows, v, kind, "answered_per_second", f"version {v}") for v in _VERSIONS]
     most = max((rate for line in lines for _, rate in line.points), default=0)
     lines += offered_line(_of(rows, _VERSIONS[0], kind), think_seconds, most)
     return draw(f"{words}: right answers per second", _USERS, Axis("answers/s"), lines)
@@ -104,8 +105,7 @@ def _draw_latency(rows: Sequence[Row], kind: str, words: str) -> str:
     lines, notes = [], []
     for version in _VERSIONS:
         for name, style in STYLES.items():
-            points = _line(rows, version, kind, f"{name}_ms")
-            lines.append(Line(f"v{version} {name}", points, _COLOURS[version], style))
+            lines.append(_line(rows, version, kind, f"{name}_ms", f"v{version} {name}", style))
         if note := note_on_p99(_of(rows, version, kind), "answered"):
             notes.append(f"Version {version}: {note}")
     latency = Axis("milliseconds", logarithmic=True)
@@ -124,11 +124,10 @@ def _of(rows: Sequence[Row], version: str, kind: str) -> list[Row]:
     return [_row(rows, version, kind, users) for users in _levels(rows, kind)]
 
 
-def _line(rows: Sequence[Row], version: str, kind: str, name: str) -> list[tuple[float, float]]:
-    # A step without a right answer has no latency: a gap.
-    found = [row for row in _of(rows, version, kind) if row[name] is not None]
-    enough = [row for row in found if name != "p99_ms" or row["answered"] >= LEAST_FOR_P99]
-    return [(row["users"], row[name]) for row in enough]
+def _line(rows: Sequence[Row], version: str, kind: str, name: str, label: str, style: str = "-") -> Line:
+    steps = _of(rows, version, kind)
+    shown = points(steps, "users", name, "answered")
+    return Line(label, shown, _COLOURS[version], style, band(steps, name, "answered"))
 
 
 def _failed(rows: Sequence[Row], version: str, kind: str) -> list[tuple[float, float]]:

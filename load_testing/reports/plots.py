@@ -145,7 +145,7 @@ _PLACES = [place / 20 for place in range(81)]
 def latency_by_users(rows: Sequence[Row]) -> str:
     """Draw the closed model's latencies against its users: medians of the repeats, with the band between them."""
     lines = [
-        Line(name, _points(rows, "users", f"{name}_ms"), BLUE, style, _band(rows, f"{name}_ms"))
+        Line(name, points(rows, "users", f"{name}_ms"), BLUE, style, band(rows, f"{name}_ms"))
         for name, style in STYLES.items()
     ]
     return draw("Latency against users, closed model", Axis("users"), _LATENCY, lines, note_on_p99(rows))
@@ -153,7 +153,7 @@ def latency_by_users(rows: Sequence[Row]) -> str:
 
 def throughput_by_users(rows: Sequence[Row], think_seconds: float = 0) -> str:
     """Draw the closed model's answers against its users, beside what they offer: users by their mean pause."""
-    lines = [Line("answered", _points(rows, "users", "per_second"), BLUE, band=_band(rows, "per_second"))]
+    lines = [Line("answered", points(rows, "users", "per_second"), BLUE, band=band(rows, "per_second"))]
     lines += offered_line(rows, think_seconds, max((row["per_second"] for row in rows), default=0))
     return draw("Requests per second against users, closed model", Axis("users"), Axis("requests/s"), lines)
 
@@ -164,7 +164,7 @@ def latency_by_second(rows_by_model: Mapping[str, Sequence[Row]]) -> str:
     A second rarely has the 100 requests that a p99 needs.
     """
     lines = [
-        Line(f"{model}, {word}", _points(rows, "second", f"{name}_ms"), _COLOURS[model], style, has_markers=False)
+        Line(f"{model}, {word}", points(rows, "second", f"{name}_ms"), _COLOURS[model], style, has_markers=False)
         for model, rows in rows_by_model.items()
         for name, word, style in (("p50", "p50", "-"), ("max", "maximum", ":"))
     ]
@@ -187,35 +187,41 @@ def offered_line(rows: Sequence[Row], think_seconds: float, most: float) -> list
     return [Line("offered", [(row["users"], row["users"] / think_seconds) for row in rows], GREY, "--")]
 
 
-def note_on_p99(rows: Sequence[Row], count: str = "requests") -> str:
-    """Return a sentence about the levels that have too few samples for a p99; nothing if none has."""
-    few = [row for row in rows if row[count] < LEAST_FOR_P99]
-    if not few:
-        return ""
-    least, most = min(row[count] for row in few), max(row[count] for row in few)
-    n = f"{least} to {most}" if least < most else str(least)
-    return (
-        f"no p99 of fewer than {LEAST_FOR_P99} samples (users {', '.join(str(r['users']) for r in few)}: n = {n})"
-    )
+def points(rows: Sequence[Row], across: str, up: str, count: str = "requests") -> Points:
+    """Return the points of a line; a row without a value, or with too few samples for a p99, is a gap."""
+    return [(row[across], row[up]) for row in rows if row[up] is not None and _is_shown(row, up, count)]
 
 
-def _tail(ordered: Sequence[float]) -> Points:
-    """Return (nines, latency), as far as there are requests enough to tell."""
-    furthest = math.log10(len(ordered)) if ordered else -1
-    return [(place, percentile(ordered, 1 - 10**-place)) for place in _PLACES if place <= furthest]
-
-
-def _points(rows: Sequence[Row], across: str, up: str) -> Points:
-    return [
-        (row[across], row[up])
-        for row in rows
-        if row[up] is not None and (up != "p99_ms" or row["requests"] >= LEAST_FOR_P99)
-    ]
-
-
-def _band(rows: Sequence[Row], name: str) -> list[tuple[float, float, float]]:
+def band(rows: Sequence[Row], name: str, count: str = "requests") -> list[tuple[float, float, float]]:
+    """Return (users, lowest repeat, highest repeat) for a line; empty for rows of a single run."""
     return [
         (row["users"], row[f"{name}_least"], row[f"{name}_most"])
         for row in rows
-        if row.get(f"{name}_least") is not None and (name != "p99_ms" or row["requests"] >= LEAST_FOR_P99)
+        if row.get(f"{name}_least") is not None and _is_shown(row, name, count)
     ]
+
+
+def note_on_p99(rows: Sequence[Row], count: str = "requests") -> str:
+    """Return a sentence about the levels with too few samples for a p99; empty if there is none."""
+    few = {row["users"]: _samples(row, count) for row in rows if _samples(row, count) < LEAST_FOR_P99}
+    if not few:
+        return ""
+    least, most = min(few.values()), max(few.values())
+    n = f"{least} to {most}" if least < most else str(least)
+    return f"no p99 of fewer than {LEAST_FOR_P99} samples (users {', '.join(map(str, few))}: n = {n})"
+
+
+def _is_shown(row: Row, name: str, count: str) -> bool:
+    return name != "p99_ms" or _samples(row, count) >= LEAST_FOR_P99
+
+
+def _samples(row: Row, count: str) -> int:
+    """Return the samples behind a row's percentiles: those of the smallest repeat."""
+    least = row.get(f"{count}_least")
+    return int(row[count] if least is None else least)
+
+
+def _tail(ordered: Sequence[float]) -> Points:
+    """Return (nines, latency), as far as there are enough requests."""
+    furthest = math.log10(len(ordered)) if ordered else -1
+    return [(place, percentile(ordered, 1 - 10**-place)) for place in _PLACES if place <= furthest]

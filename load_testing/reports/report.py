@@ -1,6 +1,5 @@
 """What a load test says in the end: `report.json`, the tables as CSV, and the pictures."""
 
-import csv
 import json
 import statistics
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from load_testing.reports import plots, summaries
-from load_testing.reports.summaries import SHARES, Request, Row, find_knee, percentiles, read_requests
+from load_testing.reports.summaries import SHARES, Request, Row, find_knee, percentiles, read_requests, write_rows
 
 # The generator does its work in one thread: beyond this share of a core its own delays are in the figures.
 BUSY_SHARE = 0.8
@@ -52,10 +51,11 @@ def write_report(folder: Path, settings: dict[str, Any], runs: Sequence[Run]) ->
     served = {model: summaries.without_refused(requests) for model, requests in pooled.items()}
     names = [{"model": r.model, "repeat": r.repeat, **row} for r in runs for row in summaries.by_name(r.requests)]
     seconds = {model: summaries.by_second(requests) for model, requests in pooled.items()}
-    users = summaries.medians([summaries.by_users(run.requests) for run in models["closed"]])
-    _write_csv(folder / "by_name.csv", names)
-    _write_csv(folder / "by_users.csv", users)
-    _write_csv(folder / "by_second.csv", [{"model": m, **row} for m, rows in seconds.items() for row in rows])
+    levels = [row for run in models["closed"] for row in summaries.by_users(run.requests)]
+    users = sorted(summaries.merge_repeats(levels, ["users"]), key=lambda row: row["users"])
+    write_rows(folder / "by_name.csv", names)
+    write_rows(folder / "by_users.csv", users)
+    write_rows(folder / "by_second.csv", [{"model": m, **row} for m, rows in seconds.items() for row in rows])
     latencies = {model: [request.latency_ms for request in requests] for model, requests in served.items()}
     pictures = {
         "latency_by_second": plots.latency_by_second(seconds),
@@ -151,10 +151,3 @@ def _omission(served: dict[str, list[Request]]) -> dict[str, Any]:
 
 def _difference(one: float | None, other: float | None) -> float | None:
     return None if one is None or other is None else round(one - other, 3)
-
-
-def _write_csv(file: Path, rows: Sequence[Row]) -> None:
-    with file.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]) if rows else [])
-        writer.writeheader()
-        writer.writerows(rows)

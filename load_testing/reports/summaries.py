@@ -67,7 +67,7 @@ def read_requests(folder: Path) -> list[Request]:
 
 
 _LEVELS = 10
-_COUNTS = {"requests", "refused", "failures"}
+_COUNTS = {"requests", "answered", "refused", "failures"}
 
 Row = dict[str, Any]
 
@@ -101,29 +101,30 @@ def by_users(requests: Sequence[Request]) -> list[Row]:
     return [{"users": users, **_row(group, seconds[users])} for users, group in sorted(groups.items())]
 
 
-def medians(repeats: Sequence[Sequence[Row]]) -> list[Row]:
-    """Return one row per number of users from `by_users` of each repeat, in the columns of a repeat.
+def merge_repeats(rows: Iterable[Row], keys: Sequence[str]) -> list[Row]:
+    """Return one row for each combination of `keys`, from rows of several repeats with the same columns.
 
-    Counts are sums. Rates and latencies are medians, beside the least and the greatest: `NAME_least`, `NAME_most`.
+    Counts are sums, and `NAME_least` is the count of the smallest repeat. Rates and latencies are medians. The
+    lowest and the highest repeat are in `NAME_least` and `NAME_most`.
     """
-    found: dict[int, list[Row]] = defaultdict(list)
-    for rows in repeats:
-        for row in rows:
-            found[row["users"]].append(row)
-    return [{"users": users, **_median(rows)} for users, rows in sorted(found.items())]
+    groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[tuple(row[key] for key in keys)].append(row)
+    return [dict(zip(keys, found, strict=True)) | _merged(group, keys) for found, group in groups.items()]
 
 
-def _median(rows: Sequence[Row]) -> Row:
-    made: Row = {}
+def _merged(rows: Sequence[Row], keys: Sequence[str]) -> Row:
+    merged: Row = {}
     ranges: Row = {}
-    for name in [name for name in rows[0] if name != "users"]:
+    for name in [name for name in rows[0] if name not in keys]:
         values = [row[name] for row in rows if row[name] is not None]
         if name in _COUNTS:
-            made[name] = sum(values)
-            continue
-        made[name] = round(statistics.median(values), 3) if values else None
-        ranges |= {f"{name}_least": min(values, default=None), f"{name}_most": max(values, default=None)}
-    return made | ranges
+            merged[name] = sum(values)
+        else:
+            merged[name] = round(statistics.median(values), 3) if values else None
+            ranges[f"{name}_most"] = max(values, default=None)
+        ranges[f"{name}_least"] = min(values, default=None)
+    return merged | ranges
 
 
 def by_second(requests: Iterable[Request]) -> list[Row]:
@@ -164,3 +165,30 @@ def _users_by_second(requests: Iterable[Request]) -> dict[int, int]:
 def _duration(requests: Sequence[Request]) -> float:
     """Return the seconds from the start to the last request."""
     return max(max((request.at_s for request in requests), default=0.0), 0.001)
+
+
+def write_rows(file: Path, rows: Sequence[Row]) -> None:
+    """Write rows of the same columns as CSV; the file is empty if there are none."""
+    with file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]) if rows else [], lineterminator="\n")
+        if rows:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_rows(file: Path) -> list[Row]:
+    """Return the rows of a CSV, with numbers as numbers and empty cells as None."""
+    with file.open(newline="") as stream:
+        return [{name: _value(name, word) for name, word in row.items()} for row in csv.DictReader(stream)]
+
+
+def _value(name: str, word: str) -> Any:
+    # A version is a name.
+    if name == "version":
+        return word
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            continue
+    return word or None

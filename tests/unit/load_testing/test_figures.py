@@ -171,8 +171,9 @@ def test_the_offered_load_stands_beside_what_was_answered() -> None:
 
 def test_repeats_become_medians_with_a_band() -> None:
     repeats = [[request(at / 10, ms) for at in range(1, 20)] for ms in (1, 9, 2)]
-    rows = summaries.medians([summaries.by_users(requests) for requests in repeats])
+    rows = summaries.merge_repeats((row for found in repeats for row in summaries.by_users(found)), ["users"])
     [row] = rows
+    assert row["requests_least"] == 19
     assert (row["requests"], row["p50_ms"], row["p50_ms_least"], row["p50_ms_most"]) == (57, 2, 1, 9)
     assert "FillBetween" in plots.latency_by_users(rows)
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from load_testing import measured, steps
-from load_testing.compare.outcomes import write_rows
+from load_testing.reports.summaries import write_rows
 
 SIZING = {
     "labelled_texts": 1000,

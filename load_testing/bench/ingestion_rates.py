@@ -1,4 +1,4 @@
-"""Benchmarks of the ingestion API on one Postgres: single texts, bulk uploads, both at once, growing tables."""
+"""Benchmarks of the ingestion API on one Postgres: single texts, bulk uploads, both together, growing tables."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
