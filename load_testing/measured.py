@@ -48,7 +48,7 @@ def _texts(measured: Path) -> str:
 
 
 def _most_users(kind: str, version: str) -> Callable[[Path], str]:
-    """Return a function that tells, in one sentence, how the largest step went."""
+    """Return a function that describes the largest step in one sentence."""
 
     def tell(measured: Path) -> str:
         rows = [row for row in steps_rows(measured) if (row["kind"], row["version"]) == (kind, version)]
@@ -56,7 +56,7 @@ def _most_users(kind: str, version: str) -> Callable[[Path], str]:
         share = last["failures"] / max(last["requests"], 1)
         return (
             f"With {last['users']} users {last['failures']:,} of {last['requests']:,} requests failed "
-            f"({share:.1%}); {last['answered_per_second']:,.1f} a second were answered rightly, with a p50 of "
+            f"({share:.1%}); {last['answered_per_second']:,.1f} right responses a second, with a p50 of "
             f"{_ms(last['p50_ms'])} and a p99 of {_ms(last['p99_ms'])}. With {first['users']} it was "
             f"{_ms(first['p50_ms'])} and {_ms(first['p99_ms'])}.\n"
         )
@@ -65,7 +65,7 @@ def _most_users(kind: str, version: str) -> Callable[[Path], str]:
 
 
 def _versions(measured: Path) -> str:
-    """Return both versions side by side, at one number of users, for the project's README."""
+    """Return a table of both versions with 50 users, for the project's README."""
     rows = {
         (row["kind"], row["version"]): row for row in steps_rows(measured) if row["users"] == _USERS_IN_THE_README
     }
@@ -126,7 +126,7 @@ def _figures(measured: Path) -> str:
 
 
 def _sizes(measured: Path) -> str:
-    """Return what so many texts take, by the figures of sizing.csv."""
+    """Return the disk space and the upload time of each number of texts, from sizing.csv."""
     figure = _sizing(measured)
     lines = [
         "| texts kept | Postgres | replica, a serving process | Argilla's database | search index | uploaded in |",
@@ -148,13 +148,12 @@ def _rates(measured: Path) -> str:
     memory = ", ".join(f"{name} {value:,.0f}" for name, value in parts.items())
     return (
         f"- **Arrivals.** One process of Argilla takes {uploads:,.0f} texts a second, "
-        f"{uploads * 86400 / 1e6:,.1f} million a day. What comes faster "
-        "waits in Postgres and is not lost; what comes faster for good "
-        "needs more processes of Argilla (`UPLOAD_CONNECTIONS`).\n"
+        f"{uploads * 86400 / 1e6:,.1f} million a day. Faster arrivals wait in Postgres and are not lost. If arrivals "
+        "stay faster, Argilla needs more processes (`UPLOAD_CONNECTIONS`).\n"
         f"- **Annotators.** One client got {answers:,.0f} answers a second into Argilla. Of annotators who answer "
-        f"every {_PAUSE_OF_AN_ANNOTATOR_SECONDS} s, that is the load of {people:,}, while nothing is uploaded. "
-        "Both processors are busy then: with Argilla itself, its worker, which starts a process for each "
-        "webhook, the search engine, and the replica that takes in each label at once.\n"
+        f"every {_PAUSE_OF_AN_ANNOTATOR_SECONDS} s, that is the load of {people:,}, without uploads. "
+        "Both processors are busy then with Argilla, its worker (a process for each webhook), the search engine "
+        "and the replica, which applies each label immediately.\n"
         f"- **Memory**, in MiB after {figure['records']:,.0f} uploads: {memory}; together "
         f"{sum(parts.values()):,.0f}. The serving API with {figure['labelled_texts']:,.0f} texts: "
         f"{figure['serving_memory']:,.0f}.\n"
@@ -166,7 +165,7 @@ def _sizing(measured: Path) -> dict[str, float]:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Return the object that a file holds."""
+    """Return the object in a JSON file."""
     found: dict[str, Any] = json.loads(file.read_text())
     return found
 
@@ -206,12 +205,12 @@ _TAKEN = {
     "steps": ("by_users.csv", "by_name.csv", "processors.csv", "report.json"),
     "sizing": ("sizing.csv", "settings.json"),
 }
-# What is kept of a load test's report: the rest is large.
+# The parts of a load test's report that are copied; the rest is large.
 _KEPT = ("settings", "knee_users")
 
 
 def main() -> None:
-    """Take over what was measured last, draw it, and write it into the README."""
+    """Copy the newest results, draw them, and write them into both READMEs."""
     for name in _TAKEN:
         take_over(name, HERE / "results" / name, MEASURED / name)
     for file, content in pictures(MEASURED).items():
@@ -222,7 +221,7 @@ def main() -> None:
 
 
 def take_over(name: str, results: Path, into: Path) -> None:
-    """Copy the files of the newest whole result, if there is one."""
+    """Copy the files of the newest complete result, if there is one."""
     whole = [folder for folder in results.glob("*") if all((folder / file).is_file() for file in _TAKEN[name])]
     if not whole:
         return
@@ -249,10 +248,10 @@ def pictures(measured: Path) -> dict[Path, str]:
 
 
 def page(text: str, measured: Path) -> str:
-    """Return the README with its figures as they were measured.
+    """Return the README with the measured figures.
 
     Raises:
-        KeyError: it asks for a block that there is not.
+        KeyError: it names an unknown block.
     """
     return _BLOCK.sub(lambda block: f"{block[1]}\n{_content(block[2], measured)}\n{block[3]}", text)
 

@@ -20,23 +20,22 @@ _LOG_LINES = 20
 
 
 class Target(NamedTuple):
-    """Where both APIs are, and which dataset the texts go into."""
+    """The addresses of both APIs, and the dataset of the texts."""
 
     ingestion_url: str
     serving_url: str
-    # Where the texts go.
     dataset: str
 
 
 @contextmanager
 def find_target(texts: int, dataset: str) -> Iterator[Target]:
-    """Give what INGESTION_URL and SERVING_URL name; without them, a new stack with so many labelled texts.
+    """Give the platform at INGESTION_URL and SERVING_URL, or a new stack with `texts` labelled texts.
 
-    `dataset` is where the texts go on a platform that is named.
-    A running stack is used only where it is named: its annotators' queue belongs to them.
+    On a given platform the texts go into `dataset`. A running `make up` must be given explicitly, because its
+    queue belongs to its annotators.
 
     Raises:
-        SystemExit: what is named does not answer, or has no dataset for load tests.
+        SystemExit: the given platform does not respond, or has no dataset for load tests.
     """
     if target := _named(dataset):
         for url in target[:2]:
@@ -44,10 +43,10 @@ def find_target(texts: int, dataset: str) -> Iterator[Target]:
         _check_dataset(target)
         yield target
         return
-    # Takes half a second, and not every load test needs it.
+    # This import takes half a second, and not every load test needs it.
     from local_stack.testing import running_stack
 
-    print("Starting a stack with data of its own. Set INGESTION_URL and SERVING_URL to load another.", flush=True)  # noqa: T201
+    print("Starting a new stack with its own data. INGESTION_URL and SERVING_URL name another one.", flush=True)  # noqa: T201
     with running_stack() as stack:
         if texts:
             add_demo_texts(stack.database_url, texts)
@@ -104,10 +103,10 @@ def wait_until_served(serving_url: str, texts: int, seconds: float = 600) -> Non
 
 
 def labelled_texts(target: Target, headers: dict[str, str]) -> int:
-    """Return how many labelled texts are served.
+    """Return the number of labelled texts that the serving API has.
 
     Raises:
-        SystemExit: the serving API does not say.
+        SystemExit: the serving API responds with an error.
     """
     answer = httpx.get(f"{target.serving_url}/stats", headers=headers)
     if answer.is_error:
@@ -150,7 +149,7 @@ _PAUSE_SECONDS = 0.2
 
 
 def holds_within(seconds: float, condition: Callable[[], bool]) -> bool:
-    """Wait until the condition holds, for so many seconds at most; return whether it did."""
+    """Wait until the condition holds, at most `seconds`; return whether it does."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -160,14 +159,14 @@ def holds_within(seconds: float, condition: Callable[[], bool]) -> bool:
 
 
 def is_ok(url: str, headers: Mapping[str, str] | None = None) -> bool:
-    """Whether something listens there, and answers with a 2xx."""
+    """Whether the address responds with a 2xx."""
     try:
         return httpx.get(url, headers=headers).is_success
     except httpx.TransportError:
         return False
 
 
-# The external ids are those of users/comment_texts.py. Nothing labels these texts, so no replica knows them.
+# The external ids are those of users/comment_texts.py. The texts have no labels, so no replica has them.
 _REMOVE = """
 delete from texts where dataset = %s and starts_with(external_id, %s) and status = 'pending'
 """
@@ -179,7 +178,7 @@ def find_database(ingestion_url: str) -> str | None:
     if url := os.environ.get("DATABASE_URL"):
         return url
     file = Path(os.environ.get("DATA_DIR") or ".data") / "stack.json"
-    # The project's folder, not that of the Locust files, holds `.data`.
+    # `.data` is in the project's folder; Locust may run in another one.
     for path in (file, _PROJECT / file):
         if path.is_file():
             stack = json.loads(path.read_text())
@@ -189,10 +188,10 @@ def find_database(ingestion_url: str) -> str | None:
 
 
 def remove_texts(database_url: str, dataset: str, seed: str) -> tuple[int, int]:
-    """Delete the texts that follow from this seed; return how many went, and how many annotators already have.
+    """Delete the texts of this seed; return the number of deleted texts, and of those that annotators have.
 
     Raises:
-        psycopg.Error: Postgres does not answer or refuses.
+        psycopg.Error: Postgres does not respond or refuses.
     """
     prefix = f"post-{seed}-"
     with psycopg.connect(database_url, connect_timeout=10) as connection:

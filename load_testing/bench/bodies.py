@@ -24,7 +24,7 @@ _WORDS = ("you", "are", "the", "map", "update", "idiot", "thanks", "nobody", "be
 
 
 def make_submissions(count: int) -> Iterator[dict[str, Any]]:
-    """Yield `count` submissions that no earlier call has made."""
+    """Yield `count` new submissions, other ones in each call."""
     run = os.urandom(6).hex()
     chance = random.Random(0)  # noqa: S311 - texts of realistic lengths, no secret
     for number in range(count):
@@ -42,7 +42,7 @@ Rows = list[dict[str, Any]]
 
 
 class Body(NamedTuple):
-    """What is sent, with its headers."""
+    """A request body with its headers."""
 
     content: bytes
     headers: dict[str, str]
@@ -91,7 +91,7 @@ _COLUMNS = "dataset, text, claimed_label, score, source, external_id, metadata"
 
 
 def upload(url: str, body: Body) -> float:
-    """Upload a body whose rows are all new; returns the rows a second.
+    """Upload a body of new rows; return the rows per second.
 
     Raises:
         RuntimeError: not every row was accepted.
@@ -110,7 +110,7 @@ def upload(url: str, body: Body) -> float:
 
 
 def read_ready(connection: psycopg.Connection, rows: int) -> list[bytes]:
-    """Return the newest rows, with ids that are new, as COPY takes them in binary: one piece for each commit."""
+    """Return the newest rows with new ids in COPY's binary format, one piece for each commit."""
     pieces = []
     for skip in range(0, rows, _ROWS_A_COMMIT):
         newest = f"select * from texts order by sequence desc limit {_ROWS_A_COMMIT} offset {skip}"  # noqa: S608
@@ -121,7 +121,7 @@ def read_ready(connection: psycopg.Connection, rows: int) -> list[bytes]:
 
 
 def copy_ready(connection: psycopg.Connection, pieces: list[bytes], rows: int) -> float:
-    """Copy ready rows, with a commit wherever a bulk upload has one; returns the rows a second."""
+    """Copy prepared rows, with the commits of a bulk upload; return the rows per second."""
     started = time.perf_counter()
     for piece in pieces:
         with connection.cursor().copy(f"copy texts (id, {_COLUMNS}) from stdin (format binary)".encode()) as copy:
@@ -132,7 +132,7 @@ def copy_ready(connection: psycopg.Connection, pieces: list[bytes], rows: int) -
 
 _ROWS_A_STATEMENT = 1_000_000
 
-# -> uploaded: as most rows of a table that has grown for long are.
+# Most rows of a large table are uploaded.
 _FILL = """
     insert into texts (id, dataset, text, claimed_label, source, external_id, status, uploaded_at)
     select gen_random_uuid(), 'toxicity', repeat('nobody thanks you ', (random() * 12)::int) || n, 'toxic',
@@ -142,7 +142,7 @@ _FILL = """
 
 
 def fill(database_url: str, rows: int) -> None:
-    """Make the table hold `rows` texts. The indexes are built when the rows are there, which takes less time."""
+    """Fill the table with `rows` texts. Building the indexes afterwards takes less time."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("truncate texts restart identity")
         indexes = connection.execute(

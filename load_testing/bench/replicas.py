@@ -170,7 +170,7 @@ def _insert(
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """Rows in memory instead of a snapshot of Postgres, for DuckDB alone."""
+    """Rows in memory instead of a snapshot of Postgres, to run DuckDB alone."""
 
     rows: Mapping[str, pa.Table]
 

@@ -1,4 +1,4 @@
-"""Exports over HTTP and snapshots, both beside DuckDB's own COPY of the same rows.
+"""Exports over HTTP and snapshots, compared with DuckDB's own COPY of the same rows.
 
 Goals: NDJSON 500,000 rows/s, Parquet 0.7 of COPY; a snapshot of 1 M rows in under 10 s with flat memory.
 """

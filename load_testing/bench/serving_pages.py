@@ -1,7 +1,6 @@
-"""Pages, single texts and totals of the serving API, by the number of texts, and beside ROAPI and Datasette.
+"""Pages, single texts and totals of the serving API by the number of texts, and pages of ROAPI and Datasette.
 
-Each request of a kind asks for other texts. The peers serve tables as they are: ROAPI from Parquet, Datasette from
-SQLite.
+Each request of a kind reads other texts. The peers serve plain tables: ROAPI from Parquet, Datasette from SQLite.
 """
 
 import hashlib
@@ -119,7 +118,7 @@ _COLUMNS = """
     strftime(labelled_at, '%Y-%m-%dT%H:%M:%S.%fZ') as labelled_at
 """
 
-# The page, and the kind of request that asks for it.
+# The pages with their kinds of requests.
 _OURS = {"newest 100, another filter each time": "newest page", "100 of a label, another place each time": "label"}
 _ROAPI: dict[str, Parameters] = {
     "100, any": {"limit": LIMIT},

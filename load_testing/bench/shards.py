@@ -27,7 +27,7 @@ _TEXTS = 2000
 _CLAIM = 100
 _LOCK_WAIT = "500ms"
 
-# As the ingestion API's, uploader's and serving API's statements, in as far as it matters here.
+# The statements of ingestion API, uploader and serving API, reduced to the relevant parts.
 _INSERT = """
     insert into {table} (id, dataset, text)
     select * from unnest(%s::uuid[], %s::text[], %s::text[]) order by 1
@@ -47,11 +47,11 @@ Connection = psycopg.Connection[tuple[object, ...]]
 
 
 class _Unlike(Exception):
-    """What was seen is not what is needed."""
+    """The result differs from the required one."""
 
 
 class Finding(NamedTuple):
-    """Whether something works, and what was seen."""
+    """Whether a statement works, and its result."""
 
     way: str  # "coordinator" or "by shard"
     what: str
@@ -60,7 +60,7 @@ class Finding(NamedTuple):
 
 
 def measure_shards(_rows: int) -> Table:
-    """Try everything, and show what was found."""
+    """Try all statements in both designs, and show the findings."""
     binaries = find_postgres_with_fdw()
     table = Table("way", "what", "works", "seen", title=f"Texts distributed by id over {_SHARDS} Postgres servers")
     if binaries is None:
@@ -72,7 +72,7 @@ def measure_shards(_rows: int) -> Table:
 
 
 def find_out(binaries: Path) -> list[Finding]:
-    """Start the servers, try everything, and return what was found."""
+    """Start the servers, try all statements, and return the findings."""
     with (
         postgres_clusters(binaries, _SHARDS + 1) as [url, *shard_urls],
         psycopg.connect(url, autocommit=True) as coordinator,
@@ -229,7 +229,7 @@ def _store(shards: Sequence[Connection], rows: tuple[list[UUID], list[str], list
 
 
 def _follow(shards: Sequence[Connection], urls: Sequence[str], ids: Sequence[UUID]) -> str:
-    """Label texts while a transaction is open on the first shard: what it labels comes later, not never."""
+    """Label texts while a transaction is open on the first shard: its label arrives later, but arrives."""
     cursors = [_window_end(shard) for shard in shards]
     slow, quick = ([id_ for id_ in ids if _shard_of(id_) == 0][:2]), ids[-20:]
     seen: list[object] = []

@@ -1,4 +1,4 @@
-"""`make compare`: the same users on version 1, then on version 2, each loaded while the other does not run."""
+"""`make compare`: loads version 1, then version 2, with the same users. Only one version runs at a time."""
 
 import argparse
 import json
@@ -27,8 +27,8 @@ _console = Console()
 
 
 def main() -> None:
-    """Run it; the exit code is 1 if version 2 lost a text, doubled one, or let a request fail."""
-    # So that a `kill` ends what was started, too.
+    """Run the comparison; the exit code is 1 if version 2 lost or duplicated a text, or failed a request."""
+    # A `kill` also ends the started programs.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Stopped: there is no report."))
     given = _parse_arguments()
     folder = given.results / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def _measure(platform: Platform, version: str, given: argparse.Namespace, folder: Path) -> tuple[list[Step], Row]:
-    """Load one version, and count what it holds in the end."""
+    """Load one version, and count its texts at the end."""
     platform.add_labelled()
     warm_up(platform, version)
     steps = []
@@ -120,7 +120,7 @@ def _write(folder: Path, settings: Row, rows: list[Row], failures: list[Row], te
 
 
 def _problems(rows: list[Row], texts: list[Row]) -> Iterator[str]:
-    """Version 1 fails by design; it is version 2 that must not."""
+    """Version 1 fails by design; version 2 must not."""
     [fate] = [row for row in texts if row["version"] == "2"]
     for name in ("lost", "failed", "doubled", "sent_again_doubled"):
         if fate[name]:

@@ -12,7 +12,7 @@ from load_testing.users.comment_texts import submission
 
 
 class Sent(NamedTuple):
-    """The texts of one run, which follow from its seed and their numbers, and those of them with a 2xx."""
+    """The texts of one run by seed and number: all that were sent, and those with a 2xx."""
 
     seed: str
     sent: Sequence[int]
@@ -26,21 +26,21 @@ class Fate(NamedTuple):
     acknowledged: int
     stored: int
     in_postgres: int
-    # Acknowledged, and not in Argilla.
+    # Acknowledged, but not in Argilla.
     lost: int
-    # Sent, not acknowledged, and not in Argilla: gone, unless the client sends them again.
+    # Not acknowledged and not in Argilla: gone, unless the client sends them again.
     failed: int
-    # Not acknowledged, and in Argilla all the same: a client that sends again may double them.
+    # Not acknowledged, but in Argilla: a client that sends them again may duplicate them.
     stored_unnoticed: int
     # In Argilla more than once.
     doubled: int
 
 
 def fate_of(runs: Iterable[Sent], argilla: Collection[str], postgres: Collection[str]) -> Fate:
-    """Count what became of the texts of these runs; `argilla` and `postgres` are all texts that they hold.
+    """Count the fates of the texts of these runs; `argilla` and `postgres` are all texts in these stores.
 
     Raises:
-        ValueError: a number was acknowledged that was not sent.
+        ValueError: an acknowledged number was never sent.
     """
     sent: set[str] = set()
     acknowledged: set[str] = set()
@@ -121,7 +121,7 @@ def failure_rows(repeats: Sequence[Step]) -> list[Row]:
 
 
 def reason_of(request: Request) -> str:
-    """Return why a request failed: status code and detail, where the answer has one."""
+    """Return the reason of a failure: status code and detail, if the response has one."""
     if found := _DETAIL.match(request.failure):
         return f"{found[1]} {found[2]}"
     return request.failure

@@ -24,23 +24,23 @@ _BATCH = 10
 
 
 class Held(NamedTuple):
-    """The texts that a version holds in the end, as often as it does; `postgres` is empty for version 1."""
+    """The texts of a version at the end, with duplicates; `postgres` is empty for version 1."""
 
     argilla: list[str]
     postgres: list[str]
 
 
 class Platform(Protocol):
-    """A version that runs."""
+    """A running version."""
 
     ingestion_url: str
     serving_url: str
 
     def add_labelled(self) -> None:
-        """Have it serve the labelled texts."""
+        """Make it serve the labelled texts."""
 
     def held(self) -> Held:
-        """Wait until nothing is under way any more, and return what it holds."""
+        """Wait until all uploads are done, and return the texts."""
 
     def stop_argilla(self) -> None:
         """Stop Argilla's server."""
@@ -51,7 +51,7 @@ class Platform(Protocol):
 
 @contextmanager
 def running(version: str, console: Console) -> Iterator[Platform]:
-    """Give a version, "1" or "2"; stopped, and its data deleted, when the block ends.
+    """Run version "1" or "2" until the block ends, then delete its data.
 
     Raises:
         StackError: it cannot start; the message says what to do.
@@ -125,7 +125,7 @@ class _Version2:
         return int(httpx.get(f"{self.serving_url}/stats").raise_for_status().json()["total"])
 
     def _settle(self) -> None:
-        """Wait until each text is in Argilla, where annotators find it."""
+        """Wait until annotators can find each text in Argilla."""
         self._wait(lambda: self._waiting() == 0, _SETTLED_SECONDS, "texts still wait for Argilla")
 
     def _waiting(self) -> int:
@@ -145,7 +145,7 @@ _WARM_UP_SEED = "warm-up"
 
 
 class Outage(NamedTuple):
-    """How many of so many requests were answered with a 2xx while Argilla was down."""
+    """Numbers of requests while Argilla was down, and of those with a 2xx."""
 
     posts: int
     posts_answered: int
@@ -154,7 +154,7 @@ class Outage(NamedTuple):
 
 
 def warm_up(platform: Platform, version: str) -> None:
-    """Send some texts and read some labels, one after the other: the first requests take longest."""
+    """Send texts and read labels, one after the other: the first requests take longest."""
     with httpx.Client(timeout=_TIMEOUT_SECONDS) as client:
         for number in range(TEXTS):
             body = submission(_WARM_UP_SEED, number)
@@ -164,7 +164,7 @@ def warm_up(platform: Platform, version: str) -> None:
 
 
 def send_again(platform: Platform, runs: Sequence[Sent]) -> list[str]:
-    """Send acknowledged texts once more, one after the other, as a client does that missed the answer."""
+    """Send acknowledged texts again, one after the other, as a client does after a lost response."""
     bodies = [submission(run.seed, number) for run in runs for number in run.acknowledged][:TEXTS]
     with httpx.Client(base_url=platform.ingestion_url, timeout=_TIMEOUT_SECONDS) as client:
         for body in bodies:
@@ -173,7 +173,7 @@ def send_again(platform: Platform, runs: Sequence[Sent]) -> list[str]:
 
 
 def take_argilla_away(platform: Platform, version: str) -> tuple[Outage, Sent]:
-    """Stop Argilla, send new texts and read labels meanwhile, and start it again."""
+    """Stop Argilla, send new texts and read labels, and start Argilla again."""
     read_url = f"{platform.serving_url}{VERSIONS[version].reads['all']}"
     bodies = [submission(_OUTAGE_SEED, number) for number in range(TEXTS)]
     platform.stop_argilla()
@@ -189,7 +189,7 @@ def take_argilla_away(platform: Platform, version: str) -> tuple[Outage, Sent]:
 
 
 def _is_answered(method: str, url: str, body: dict[str, Any] | None = None) -> bool:
-    """Whether a request gets a 2xx. Version 1 closes the connection after a 500: so one for each request."""
+    """Whether a request gets a 2xx, on a new connection: version 1 closes it after a 500."""
     try:
         return httpx.request(method, url, json=body, timeout=_TIMEOUT_SECONDS).is_success
     except httpx.TransportError:

@@ -1,4 +1,4 @@
-"""What the comparison shows: tables in Markdown, and pictures, both from the rows of its CSV files."""
+"""The report of the comparison: Markdown tables, pictures and an HTML page from the rows of its CSV files."""
 
 from collections.abc import Sequence
 from html import escape
@@ -41,7 +41,7 @@ _TRIALS = (
 
 
 def steps_table(rows: Sequence[Row], kind: str) -> str:
-    """Return one kind's steps, version 1 beside version 2, a line for each number of users."""
+    """Return the steps of one kind as a table with both versions, one line for each number of users."""
     lines = [
         "| users | answers/s, v1 | v2 | failed, v1 | v2 | p50 ms, v1 | v2 | p95 ms, v1 | v2 | p99 ms, v1 | v2 |",
         "|---:|" + "---:|" * 10,
@@ -56,7 +56,7 @@ def steps_table(rows: Sequence[Row], kind: str) -> str:
 
 
 def failures_table(rows: Sequence[Row]) -> str:
-    """Return why requests failed, a line for each reason."""
+    """Return the reasons of failures, one line each."""
     if not rows:
         return "No request failed.\n"
     lines = ["| version | users | of | requests | reason |", "|---|---:|---|---:|---|"]
@@ -68,7 +68,7 @@ def failures_table(rows: Sequence[Row]) -> str:
 
 
 def texts_table(rows: Sequence[Row]) -> str:
-    """Return what became of the texts, and what the trials showed."""
+    """Return the fates of the texts, and the results of the trials."""
     pair = [next(row for row in rows if row["version"] == version) for version in _VERSIONS]
     lines = ["| | version 1 | version 2 |", "|---|---:|---:|"]
     for name, words in _TEXTS.items():
@@ -82,7 +82,7 @@ def texts_table(rows: Sequence[Row]) -> str:
 
 
 def pictures(rows: Sequence[Row], think_seconds: float = 0) -> dict[str, str]:
-    """Return the pictures as SVG, by their names; none of failures where no request failed."""
+    """Return the pictures as SVG by name; no picture of failures if no request failed."""
     made = {}
     for kind, words in KINDS.items():
         made[f"{kind}_answers"] = _draw_answers(rows, kind, words, think_seconds)

@@ -1,6 +1,6 @@
 """The users of the comparison, a Locust file: `VERSION=1 locust -f load_testing/compare/users.py`.
 
-INGESTION_URL and SERVING_URL say where the version is.
+INGESTION_URL and SERVING_URL are the addresses of the version.
 """
 
 import json
@@ -26,19 +26,19 @@ from load_testing.users.run_journal import begin, journal
 
 _VERSION = VERSIONS[os.environ.get("VERSION") or "2"]
 _EXPECTED = {what: {row for row in labelled_texts() if what in ("all", row[1])} for what in _VERSION.reads}
-# Numbers of the texts whose request has ended, in whichever way. At the end of a run Locust may cut one off.
+# Numbers of the texts whose request has ended. At the end of a run Locust may abort one.
 _SENT = array("Q")
-_CHANCE = random.Random()  # noqa: S311 - whose turn it is, no secret
+_CHANCE = random.Random()  # noqa: S311 - a choice of requests, no secret
 
 
 class TextSender(CheckedUser):
-    """Sends one text after the other."""
+    """Sends new texts, one after the other."""
 
     host = os.environ.get("INGESTION_URL") or "http://localhost:8080"
 
     @task
     def post_text(self) -> None:
-        """Send a text that was never sent before."""
+        """Send a new text."""
         number = journal().next_number()
         body = submission(journal().seed, number)
 
@@ -57,7 +57,7 @@ class LabelReader(CheckedUser):
 
     @task
     def get_texts(self) -> None:
-        """Read, and hold the answer against the texts that are there."""
+        """Read, and compare the response with the expected texts."""
         what = _CHANCE.choice(list(_VERSION.reads))
 
         def check(_: int, content: bytes) -> None:
@@ -86,7 +86,7 @@ def _begin(environment: Environment, **_: object) -> None:
 def _end(environment: Environment, **_: object) -> None:
     done, given = journal(), checked_user.given_to(environment)
     done.end()
-    # Failures are what is measured here.
+    # Failures are a result here, not an error.
     environment.process_exit_code = 0
     if given.record:
         said = {

@@ -33,13 +33,13 @@ Rows = list[dict[str, Any]]
 
 
 class Version(NamedTuple):
-    """How a version is asked, and what it answers."""
+    """The requests and the responses of a version."""
 
-    # What is read, and its path: all that is labelled ("all"), and by label.
+    # The path of all labelled texts ("all"), and of each label.
     reads: dict[str, str]
-    # Checks the answer to a text that is sent for the first time: status code, answer, text.
+    # Checks the response to a new text: status code, response, text.
     check_stored: Callable[[int, Answer, str], None]
-    # Takes the texts with their labels out of an answer.
+    # Returns the texts with their labels from a response.
     rows_of: Callable[[Any], Rows]
 
 
@@ -56,7 +56,7 @@ VERSIONS = {
     ),
     "2": Version(
         reads={
-            # Version 1 has no pages: it answers with all.
+            # Version 1 has no pages: it returns all texts.
             "all": f"/texts?limit={EACH * len(LABELS)}",
             "toxic": f"/toxic_texts?limit={EACH}",
             "non_toxic": f"/non_toxic_texts?limit={EACH}",

@@ -20,7 +20,7 @@ BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#777777"
 # Line styles of percentiles.
 STYLES = {"p50": "-", "p95": "--", "p99": ":"}
 
-# Text stays text, and ids follow from the data.
+# Keep text as text, and make ids from the data.
 _SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "load_testing",
     "svg.fonttype": "none",
@@ -46,7 +46,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Axis:
-    """What an axis shows, with its unit; `ticks` are (value, word), else matplotlib chooses them."""
+    """The title of an axis with its unit; `ticks` are (value, label), by default those of matplotlib."""
 
     title: str
     logarithmic: bool = False
@@ -54,7 +54,7 @@ class Axis:
 
 
 def draw(title: str, x: Axis, y: Axis, lines: Sequence[Line], note: str = "") -> str:
-    """Return the picture; lines without points are left out. `note` stands below it."""
+    """Return the picture, without lines that have no points; `note` appears below it."""
     with mpl.rc_context(_SETTINGS):
         figure = Figure(figsize=_INCHES, layout="constrained")
         axes = figure.subplots()
@@ -64,7 +64,7 @@ def draw(title: str, x: Axis, y: Axis, lines: Sequence[Line], note: str = "") ->
             _draw_line(axes, line)
         _set_scale(axes, "x", x)
         _set_scale(axes, "y", y)
-        # The labels stand right of the last points, on no line of the grid.
+        # Labels are to the right of the last points, outside the grid.
         axes.set_xlim(right=max((x for line in shown for x, _ in line.points), default=1))
         axes.grid(color="#e5e5e5")
         axes.spines[["top", "right"]].set_visible(False)
@@ -114,7 +114,7 @@ def _set_scale(axes: Axes, name: str, axis: Axis) -> None:
 
 
 def _label(figure: Figure, axes: Axes, lines: Sequence[Line]) -> None:
-    """Write each line's label beside its last point, none over another."""
+    """Write each line's label right of its last point, without overlaps."""
     scale = figure.dpi / 72
     places = [(float(axes.transData.transform(line.points[-1])[1]) / scale, line) for line in lines]
     lowest = float("-inf")
@@ -133,7 +133,7 @@ def _label(figure: Figure, axes: Axes, lines: Sequence[Line]) -> None:
         )
 
 
-# Of fewer samples a p99 is hardly more than their maximum.
+# The p99 of fewer samples is little more than their maximum.
 LEAST_FOR_P99 = 100
 
 _LATENCY = Axis("milliseconds", logarithmic=True)
@@ -143,7 +143,7 @@ _PLACES = [place / 20 for place in range(81)]
 
 
 def latency_by_users(rows: Sequence[Row]) -> str:
-    """Draw the closed model's latencies against its users: medians of the repeats, with the band between them."""
+    """Draw the closed model's latencies against its users: medians of the repeats, with a band."""
     lines = [
         Line(name, points(rows, "users", f"{name}_ms"), BLUE, style, band(rows, f"{name}_ms"))
         for name, style in STYLES.items()
@@ -152,16 +152,16 @@ def latency_by_users(rows: Sequence[Row]) -> str:
 
 
 def throughput_by_users(rows: Sequence[Row], think_seconds: float = 0) -> str:
-    """Draw the closed model's answers against its users, beside what they offer: users by their mean pause."""
+    """Draw the closed model's responses and its offered load (users divided by mean pause) against its users."""
     lines = [Line("answered", points(rows, "users", "per_second"), BLUE, band=band(rows, "per_second"))]
     lines += offered_line(rows, think_seconds, max((row["per_second"] for row in rows), default=0))
     return draw("Requests per second against users, closed model", Axis("users"), Axis("requests/s"), lines)
 
 
 def latency_by_second(rows_by_model: Mapping[str, Sequence[Row]]) -> str:
-    """Draw the p50 and the greatest latency of each second, one repeat after the other.
+    """Draw the p50 and the maximum of each second, one repeat after the other.
 
-    A second rarely has the 100 requests that a p99 needs.
+    Few seconds have the 100 requests that a p99 needs.
     """
     lines = [
         Line(f"{model}, {word}", points(rows, "second", f"{name}_ms"), _COLOURS[model], style, has_markers=False)
@@ -172,7 +172,7 @@ def latency_by_second(rows_by_model: Mapping[str, Sequence[Row]]) -> str:
 
 
 def latency_by_percentile(latencies_by_model: Mapping[str, Sequence[float]]) -> str:
-    """Draw the whole distribution of latencies, with a wide tail."""
+    """Draw the whole distribution of latencies, with an enlarged tail."""
     lines = [
         Line(f"{model}, n = {len(latencies):,}", _tail(sorted(latencies)), _COLOURS[model], has_markers=False)
         for model, latencies in latencies_by_model.items()
@@ -181,7 +181,7 @@ def latency_by_percentile(latencies_by_model: Mapping[str, Sequence[float]]) -> 
 
 
 def offered_line(rows: Sequence[Row], think_seconds: float, most: float) -> list[Line]:
-    """Return the requests per second that users would send if no answer took any time; none far beyond `most`."""
+    """Return the line of the offered load, as if responses took no time; none if it is far above `most`."""
     if not rows or not think_seconds or rows[-1]["users"] / think_seconds > 10 * max(most, 1):
         return []
     return [Line("offered", [(row["users"], row["users"] / think_seconds) for row in rows], GREY, "--")]

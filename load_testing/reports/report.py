@@ -1,4 +1,4 @@
-"""What a load test says in the end: `report.json`, the tables as CSV, and the pictures."""
+"""The report of a load test: `report.json`, the tables as CSV, and the pictures."""
 
 import json
 import statistics
@@ -10,7 +10,7 @@ from typing import Any
 from load_testing.reports import plots, summaries
 from load_testing.reports.summaries import SHARES, Request, Row, find_knee, percentiles, read_requests, write_rows
 
-# The generator does its work in one thread: beyond this share of a core its own delays are in the figures.
+# The generator runs in one thread. Above this share of a core its own delays distort the figures.
 BUSY_SHARE = 0.8
 _SPREAD_OF = ("per_second", "p50_ms", "p95_ms", "p99_ms")
 
@@ -35,17 +35,17 @@ class Run:
 
 
 def read_run(model: str, repeat: int, folder: Path) -> Run:
-    """Return what a run has left in its folder.
+    """Read the files of a run from its folder.
 
     Raises:
-        FileNotFoundError: it did not come to its end.
+        FileNotFoundError: the run did not finish.
     """
     said = json.loads((folder / "run.json").read_text())
     return Run(model, repeat, folder, said, read_requests(folder))
 
 
 def write_report(folder: Path, settings: dict[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
-    """Write everything into the folder, and return what `report.json` holds."""
+    """Write all files into the folder, and return the content of `report.json`."""
     models = {model: [run for run in runs if run.model == model] for model in ("closed", "open")}
     pooled = {model: _one_after_the_other(group) for model, group in models.items() if group}
     served = {model: summaries.without_refused(requests) for model, requests in pooled.items()}
@@ -81,7 +81,7 @@ def write_report(folder: Path, settings: dict[str, Any], runs: Sequence[Run]) ->
 
 
 def _one_after_the_other(runs: Sequence[Run]) -> list[Request]:
-    """Return the requests of several runs, each beginning in the second after the one before has ended."""
+    """Return the requests of several runs; each run starts in the second after the previous one."""
     pooled: list[Request] = []
     start = 0
     for run in runs:
@@ -118,7 +118,7 @@ def _rows_by_name(rows: Sequence[Row]) -> dict[str, Row]:
 
 
 def _spread(runs: Sequence[Run]) -> dict[str, dict[str, dict[str, float]]]:
-    """Return the median, the least and the greatest of the repeats, for each kind of request."""
+    """Return median, minimum and maximum of the repeats for each kind of request."""
     found = [_rows_by_name(summaries.by_name(run.requests)) for run in runs]
     names = {name for rows in found for name in rows}
     return {
@@ -128,13 +128,13 @@ def _spread(runs: Sequence[Run]) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def _range(found: Sequence[float | None]) -> dict[str, float]:
-    # All of a kind may have been refused.
+    # The API may have refused all requests of a kind.
     values = [value for value in found if value is not None] or [0.0]
     return {"median": round(statistics.median(values), 3), "min": min(values), "max": max(values)}
 
 
 def _omission(served: dict[str, list[Request]]) -> dict[str, Any]:
-    """Return what waiting clients leave out: the open model's percentiles against the closed one's."""
+    """Compare the percentiles of both models: the difference is hidden while clients wait."""
     closed = percentiles([request.latency_ms for request in served["closed"]])
     opened = percentiles([request.latency_ms for request in served["open"]])
     sent = percentiles([request.latency_ms - request.late_ms for request in served["open"]])

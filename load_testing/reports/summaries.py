@@ -15,7 +15,7 @@ SHARES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999, "max"
 
 
 def percentile(latencies: Sequence[float], share: float) -> float:
-    """Return the smallest latency that `share` of all did not exceed (nearest rank); there is at least one."""
+    """Return the smallest latency that `share` of all did not exceed (nearest rank), of at least one."""
     return float(np.quantile(latencies, share, method="inverted_cdf"))
 
 
@@ -31,10 +31,10 @@ _LEAST_GAIN = 0.5
 
 
 def find_knee(levels: Sequence[tuple[int, float]]) -> int | None:
-    """Return the users beyond which no level brings half as much for each further user as the first ones did.
+    """Return the users beyond which no level adds half as many requests per further user as the first ones did.
 
-    `levels` are (users, requests per second), sorted by users; of several repeats, take the medians. None: each
-    level has a later one that still gains.
+    `levels` are (users, requests per second), sorted by users: the medians of several repeats. None: each level
+    has a later one that still gains.
     """
     for number, (users, rate) in enumerate(levels[:-1]):
         gains = [(more_rate - rate) / (more - users) for more, more_rate in levels[number + 1 :]]
@@ -44,7 +44,7 @@ def find_knee(levels: Sequence[tuple[int, float]]) -> int | None:
 
 
 class Request(NamedTuple):
-    """One request; `at_s` is when it was sent, or to be sent in the open model, in seconds after the start."""
+    """One request; `at_s` is its time of sending, intended in the open model, in seconds after the start."""
 
     at_s: float
     method: str
@@ -84,7 +84,7 @@ def by_name(requests: Sequence[Request]) -> list[Row]:
 
 
 def by_users(requests: Sequence[Request]) -> list[Row]:
-    """Return a row for each number of users that there was; ten at most, then of classes of numbers."""
+    """Return a row for each number of users, or for at most ten classes of numbers."""
     in_second = _users_by_second(requests)
     most = max(in_second.values(), default=1)
     width = -(-most // _LEVELS)
@@ -139,7 +139,7 @@ def by_second(requests: Iterable[Request]) -> list[Row]:
 
 
 def without_refused(requests: Iterable[Request]) -> list[Request]:
-    """Leave out the requests that were asked to come again: how fast they were sent away is no latency."""
+    """Leave out the requests that the API refused because it was full: their latency means nothing."""
     return [request for request in requests if not request.failure.startswith(REFUSED)]
 
 

@@ -18,7 +18,7 @@ from load_testing.users.run_journal import journal
 
 _BULK_ROWS = (20, 100)
 _REPEATED_ROWS = 3
-_CHANCE = random.Random()  # noqa: S311 - whose turn it is, no secret
+_CHANCE = random.Random()  # noqa: S311 - a choice of requests, no secret
 
 
 def _some_acknowledged() -> int | None:
@@ -46,7 +46,7 @@ class IngestionUser(CheckedUser):
 
     @task(3)
     def post_again(self) -> None:
-        """Send an acknowledged text again, as a client does that did not get the answer."""
+        """Send an acknowledged text again, as a client does after a lost response."""
         number = _some_acknowledged()
         if number is None:
             self.post_text()
@@ -78,7 +78,7 @@ class IngestionUser(CheckedUser):
 
     @task(2)
     def get_status(self) -> None:
-        """Look what became of an acknowledged text."""
+        """Read the status of an acknowledged text."""
         number = _some_acknowledged()
         if number is None:
             self.post_text()
@@ -94,7 +94,7 @@ class IngestionUser(CheckedUser):
 
     @task(1)
     def get_queue(self) -> None:
-        """Look how much waits."""
+        """Read the state of the queue."""
         self.ask(
             "GET",
             "/queue",
@@ -107,7 +107,7 @@ class IngestionUser(CheckedUser):
 _LIMITS = (10, 50, 100)
 _LABELS = load_datasets(None)[DEFAULT_DATASET].labels
 _WORD = re.compile(r"(?<!\S)[A-Za-z]{4,}(?!\S)")
-_CHANCE = random.Random()  # noqa: S311 - whose turn it is, no secret
+_CHANCE = random.Random()  # noqa: S311 - a choice of requests, no secret
 
 
 class ServingUser(CheckedUser):
@@ -115,15 +115,15 @@ class ServingUser(CheckedUser):
 
     host = os.environ.get("SERVING_URL") or "http://localhost:9000"
     weight = 1
-    # The page that was read last, and where it goes on.
+    # The last page, and the cursor of the next one.
     items: list[Item]
     following = ""
     limit = 0
-    # Up to which version changes were followed.
+    # The version up to which changes were read.
     since = 0
 
     def __init__(self, environment: Environment) -> None:
-        """Begin without having seen anything."""
+        """Start without a page."""
         super().__init__(environment)
         self.items = []
 
@@ -141,7 +141,7 @@ class ServingUser(CheckedUser):
 
     @task(4)
     def get_next_page(self) -> None:
-        """Go on where the page before ended."""
+        """Read the page after the last one."""
         if not self.following:
             self.get_page()
             return
@@ -170,7 +170,7 @@ class ServingUser(CheckedUser):
 
     @task(1)
     def get_agreed(self) -> None:
-        """Read what annotators agree on."""
+        """Read texts with a minimum agreement."""
         least = round(_CHANCE.uniform(0.5, 1), 2)
         filters = {"min_agreement": least, "status": "labelled"}
         self._filter(
@@ -188,7 +188,7 @@ class ServingUser(CheckedUser):
 
     @task(2)
     def search(self) -> None:
-        """Search for a word of a text that was seen."""
+        """Search for a word of a text of the last page."""
         words = _WORD.findall(_CHANCE.choice(self.items)["text"]) if self.items else []
         word = _CHANCE.choice(words) if words else "thanks"
         limit = _LIMITS[0]
@@ -229,7 +229,7 @@ class ServingUser(CheckedUser):
 
     @task(1)
     def export(self) -> None:
-        """Export what was labelled with one label since a page that was seen."""
+        """Export the texts of one label, labelled after the last text of the last page."""
         label = _CHANCE.choice(_LABELS)
         parameters = {"label": label}
         if self.items:
@@ -243,7 +243,7 @@ class ServingUser(CheckedUser):
 
     @task(1)
     def get_changes(self) -> None:
-        """Follow the changes of labels."""
+        """Read the changes since the last read."""
         since = self.since
 
         def check(_: int, content: bytes) -> None:

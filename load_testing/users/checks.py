@@ -12,11 +12,11 @@ from core.text_identity import normalise, text_id
 
 
 class WrongAnswer(Exception):
-    """An answer whose content is not what the API promises."""
+    """A response with other content than the API promises."""
 
 
 def expect(name: str, got: object, wanted: object) -> None:
-    """Hold a part of an answer against what it must be.
+    """Compare a part of a response with the expected value.
 
     Raises:
         WrongAnswer: they differ.
@@ -25,13 +25,13 @@ def expect(name: str, got: object, wanted: object) -> None:
         raise WrongAnswer(f"{name} is {got!r:.100}, not {wanted!r:.100}")
 
 
-# How a failure begins that is none: the API is full, and says when to come again.
+# The prefix of a refusal, which is no failure: the API is full and tells the client when to retry.
 REFUSED = "refused: "
 _FULL = {429, 503}
 
 
 def is_refused(status: int, headers: object) -> bool:
-    """Whether an answer asks the client to come again later."""
+    """Whether a response asks the client to retry later."""
     return status in _FULL and isinstance(headers, Mapping) and "retry-after" in headers
 
 
@@ -48,15 +48,15 @@ _STATUSES = {"pending", "uploaded", "labelled", "failed", "near_duplicate"}
 
 
 def id_of(text: str, dataset: str = DEFAULT_DATASET) -> str:
-    """Return the id that the platform must give to a text."""
+    """Return the id of a text, which follows from the text."""
     return str(text_id(dataset, normalise(text)))
 
 
 def check_stored(status: int, answer: Answer, text: str, dataset: str = DEFAULT_DATASET) -> None:
-    """Check the answer to a text that was never sent before.
+    """Check the response to a new text.
 
     Raises:
-        WrongAnswer: it says something else.
+        WrongAnswer: it differs from the expected response.
     """
     expect("id", answer["id"], id_of(text, dataset))
     expect("duplicate (was this seed used on this platform before?)", answer["duplicate"], False)
@@ -64,10 +64,10 @@ def check_stored(status: int, answer: Answer, text: str, dataset: str = DEFAULT_
 
 
 def check_repeated(status: int, answer: Answer, text: str, dataset: str = DEFAULT_DATASET) -> None:
-    """Check the answer to a text that had been acknowledged before.
+    """Check the response to a text that was acknowledged before.
 
     Raises:
-        WrongAnswer: it says something else.
+        WrongAnswer: it differs from the expected response.
     """
     expect("id", answer["id"], id_of(text, dataset))
     expect("duplicate", answer["duplicate"], True)
@@ -78,7 +78,7 @@ def check_bulk(answer: Answer, accepted: int, duplicates: int, rejected: int) ->
     """Check the counts of a bulk upload; its rejected rows come last.
 
     Raises:
-        WrongAnswer: they do not add up, or name other rows.
+        WrongAnswer: the counts or the rejected rows differ from the expected ones.
     """
     counts = tuple(answer[name] for name in ("received", "accepted", "duplicates", "rejected"))
     sent = accepted + duplicates + rejected
@@ -136,14 +136,14 @@ def check_page(answer: Answer, limit: int, holds: Holds | None = None) -> None:
 
 
 def check_next_page(answer: Answer, limit: int, before: set[str]) -> None:
-    """Check a page that was reached by a cursor: it shows nothing of the page before."""
+    """Check a page behind a cursor: it has no item of the page before."""
     check_page(answer, limit)
     if both := before.intersection(item["id"] for item in answer["items"]):
         raise WrongAnswer(f"shown on two pages: {min(both)}")
 
 
 def check_found(answer: Answer, limit: int, word: str) -> None:
-    """Check a search for a word in ASCII: each item holds it where `highlights` says."""
+    """Check a search for an ASCII word: each item contains it at its `highlights`."""
 
     def holds(item: Item) -> bool:
         marked = [item["text"][start:end].lower() for start, end in item["highlights"]]
@@ -191,6 +191,6 @@ def check_changes(answer: Answer, since: int) -> None:
 
 
 def check_distinct(ids: list[str]) -> None:
-    """Check that nothing is shown twice."""
+    """Check that no text occurs twice."""
     if len(set(ids)) < len(ids):
         raise WrongAnswer("a text is shown twice")

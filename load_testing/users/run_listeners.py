@@ -27,7 +27,7 @@ _FAILURES = (OSError, ValueError, KeyError)
 
 
 def look_up(url: str, headers: dict[str, str], journal: Journal) -> Lookup:
-    """Ask for each text that the platform acknowledged, by its id; one that comes back as another text is lost."""
+    """Request each acknowledged text by its id. A response with another text counts as lost."""
     client = HTTPClient.from_url(url, concurrency=_AT_ONCE, headers=headers, connection_timeout=10)
     lost, unknown = [], []
     texts = (submission(journal.seed, number)["text"] for number in journal.acknowledged)
@@ -66,7 +66,7 @@ events.request.add_listener(checked_user.note_request)
 @events.init.add_listener
 def _refuse_workers(environment: Environment, runner: Runner, **_: object) -> None:
     if isinstance(runner, DistributedRunner):
-        raise SystemExit("Run it as one process: what was acknowledged is known to that process only.")
+        raise SystemExit("Run it as one process: only that process knows the acknowledged texts.")
 
 
 @events.test_start.add_listener
@@ -89,7 +89,7 @@ def _end(environment: Environment, **_: object) -> None:
     wrong = [*run_journal.problems(done, found, objectives), *_remove_texts(done, given)]
     for problem in wrong:
         logger.error("Failed: %s", problem)
-    # Else Locust takes a refusal for an error. What it has caught itself stays one.
+    # Locust counts a refusal as an error; its own exceptions still fail the run.
     has_caught = log.unhandled_greenlet_exception or (environment.runner and environment.runner.exceptions)
     if wrong or not has_caught:
         environment.process_exit_code = max(environment.process_exit_code or 0, int(bool(wrong)))
@@ -112,7 +112,7 @@ def _end(environment: Environment, **_: object) -> None:
 
 
 def _remove_texts(done: Journal, given: Namespace) -> list[str]:
-    """Delete the run's texts from the dataset `loadtest`; return what is wrong with that."""
+    """Delete the run's texts from the dataset `loadtest`; return the problems."""
     if done.dataset != checked_user.LOADTEST or given.keep:
         return []
     database_url = targets.find_database(api_users.IngestionUser.host)
@@ -131,7 +131,7 @@ def _remove_texts(done: Journal, given: Namespace) -> list[str]:
 
 @events.quitting.add_listener
 def _stop_first(environment: Environment, **_: object) -> None:
-    # After Ctrl-C the run is still going on; its end decides about the exit code.
+    # After Ctrl-C the run still continues. Its end decides the exit code.
     runner = environment.runner
     if runner is not None and runner.state not in {STATE_INIT, STATE_STOPPED}:
         runner.stop()

@@ -1,4 +1,4 @@
-"""`python -m load_testing.version_1`: starts version 1 on free ports, and stops it at Ctrl-C."""
+"""`python -m load_testing.version_1`: runs version 1 on free ports until Ctrl-C."""
 
 import signal
 import sys

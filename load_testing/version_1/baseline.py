@@ -22,7 +22,7 @@ from local_stack.stack import Stack
 from local_stack.testing import settings_for_tests
 
 OLDEST = 17
-# Java's word boundaries in Thai; a runtime that was made small lacks them, and the plugin does not load.
+# Java's word boundaries in Thai. A reduced runtime lacks them, and the plugin does not load.
 _THAI = b"BreakIteratorInfo_th"
 _VERSION = re.compile(r'^JAVA_VERSION="(\d+)', re.MULTILINE)
 _ADVICE = (
@@ -36,7 +36,7 @@ def find_java() -> Path:
     """Return the `java` of JAVA_HOME, else the one on the PATH.
 
     Raises:
-        StackError: there is none, or it is too old, or it lacks the Thai locale data.
+        StackError: there is none, it is too old, or it lacks the Thai locale data.
     """
     home = os.environ.get("JAVA_HOME")
     found = shutil.which("java", path=str(Path(home) / "bin") if home else None)
@@ -50,7 +50,7 @@ def find_java() -> Path:
 
 
 def _what_lacks(home: Path) -> str:
-    """Return what is missing from the runtime in this folder, or nothing."""
+    """Return the fault of the Java runtime in this folder; empty if it is complete."""
     release, modules = home / "release", home / "lib" / "modules"
     version = _VERSION.search(release.read_text()) if release.is_file() else None
     if version is None or not modules.is_file():
@@ -80,12 +80,12 @@ def _install(context: Context) -> None:
 
 
 def python() -> Path:
-    """Return the Python of version 1's environment, which is made if it is not there."""
+    """Return the Python of version 1's environment; installs the environment if it is missing."""
     return install(_LOCK_FILE) / "python"
 
 
 def client_environment(context: Context) -> dict[str, str]:
-    """Return the environment in which version 1's programs find its Argilla. Holds its key."""
+    """Return the environment variables of version 1's programs, with the key of its Argilla."""
     environment = server_environment(context.directory("version_1"))
     return without_proxy_for_loopback(environment) | {
         "ARGILLA_API_URL": context.settings.argilla_url,
@@ -168,10 +168,10 @@ COMPONENTS = frozenset(name for name, part in PARTS.items() if isinstance(part, 
 
 @contextmanager
 def running_version_1(display: Display) -> Iterator[Stack]:
-    """Give version 1 on free ports, with data of its own, deleted when the block ends.
+    """Run version 1 on free ports until the block ends, then delete its data.
 
     Raises:
-        StackError: it cannot start; the message says what to do.
+        StackError: it cannot start; the message names the remedy.
     """
     with settings_for_tests() as settings:
         stack = Stack(settings, display, COMPONENTS, PARTS)
@@ -183,7 +183,7 @@ def running_version_1(display: Display) -> Iterator[Stack]:
 
 
 def put_labelled(stack: Stack, rows: Sequence[dict[str, str]]) -> None:
-    """Put texts with the labels that people gave them (`text`, `label`) into version 1's Argilla."""
+    """Put labelled texts (`text`, `label`) into version 1's Argilla."""
     _run_records(stack, "put", "".join(json.dumps(row) + "\n" for row in rows))
 
 

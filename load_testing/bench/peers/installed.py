@@ -58,7 +58,7 @@ http {{
 
 
 def install_peer(name: str) -> Path:
-    """Return the folder with the programs of `name.lock`, beside this file."""
+    """Return the folder with the programs of `name.lock` in this folder."""
     return install(_LOCKS / f"{name}.lock")
 
 

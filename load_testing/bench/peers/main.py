@@ -1,4 +1,4 @@
-"""Two apps beside the ingestion API: one only checks each text, the other commits each text separately."""
+"""Peers of the ingestion API: one app only checks each text, the other commits each text separately."""
 
 import os
 from collections.abc import AsyncIterator
