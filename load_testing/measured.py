@@ -148,8 +148,8 @@ def _rates(measured: Path) -> str:
     memory = ", ".join(f"{name} {value:,.0f}" for name, value in parts.items())
     return (
         f"- **Arrivals.** One process of Argilla takes {uploads:,.0f} texts a second, "
-        f"{uploads * 86400 / 1e6:,.1f} million a day. Faster arrivals wait in Postgres and are not lost. If arrivals "
-        "stay faster, Argilla needs more processes (`UPLOAD_CONNECTIONS`).\n"
+        f"{uploads * 86400 / 1e6:,.1f} million a day. Faster arrivals wait in Postgres and are not lost. "
+        "If arrivals stay faster, Argilla needs more processes (`UPLOAD_CONNECTIONS`).\n"
         f"- **Annotators.** One client got {answers:,.0f} answers a second into Argilla. Of annotators who answer "
         f"every {_PAUSE_OF_AN_ANNOTATOR_SECONDS} s, that is the load of {people:,}, without uploads. "
         "Both processors are busy then with Argilla, its worker (a process for each webhook), the search engine "

@@ -23,13 +23,12 @@ from load_testing.bench.replica_rows import create_tables, replica_path, serving
 from load_testing.bench.servers import Server
 from load_testing.targets import add_demo_texts
 from local_stack.testing import RunningStack
-from serving_api.replica import feed, loading, tables
+from serving_api.replica import feed, repository, tables
 from serving_api.replica.file import ReplicaFile
 from serving_api.replica.replica import Replica
 from serving_api.search.follower import SearchFollower
 from serving_api.search.pages import list_hits
 from serving_api.settings import ReplicaSettings
-from serving_api.texts import repository
 from serving_api.texts.parameters import TextsParameters
 from serving_api.texts.query import page_query
 
@@ -156,7 +155,7 @@ def _fill(connection: duckdb.DuckDBPyConnection, rows: int) -> None:
         )
         _insert(connection, "new_items", rows + window * half, rows + (window + 1) * half, version)
         connection.execute(_EDITED, {"version": version, "rows": rows // 2, "count": half})
-        loading.apply(connection)
+        repository.apply(connection)
     set_version(connection, _NEWEST)
 
 
@@ -231,7 +230,7 @@ def _load(kept: _Kept) -> None:
         settings = ReplicaSettings()
         file = ReplicaFile(Path(folder) / "replica.duckdb", settings, locked=False)
         with file.cursor() as cursor:
-            loading.load(cursor, kept, 0, settings.build_threads)
+            repository.load(cursor, kept, 0, settings.build_threads)
         file.finish()
 
 

@@ -25,10 +25,8 @@ from load_testing.bench.harness import Column, FigureTable, compare, in_turns
 from load_testing.bench.peers.installed import install_peer
 from load_testing.bench.replica_rows import data_directory, make_replica, replica_path, serving_replica
 from load_testing.bench.servers import CLIENTS, Server, measure_gets, running_server
-from serving_api.texts import cursor
-from serving_api.texts.cursor import Position
 from serving_api.texts.parameters import TextsParameters
-from serving_api.texts.query import page_query
+from serving_api.texts.query import Position, encode_cursor, microseconds, page_query
 
 FEW = 10_000
 LIMIT = 100
@@ -79,8 +77,8 @@ def _deep(**filters: str) -> Request:
     fingerprint = page_query(parameters, parameters.label, _DATASETS).texts.fingerprint
 
     def path(chance: random.Random, rows: int) -> str:
-        place = cursor.microseconds(_moment(chance, rows))
-        following = cursor.encode(Position(place, uuid.UUID(int=0)), fingerprint)
+        place = microseconds(_moment(chance, rows))
+        following = encode_cursor(Position(place, uuid.UUID(int=0)), fingerprint)
         return f"/texts?{urlencode(filters | {'limit': LIMIT, 'cursor': following})}"
 
     return path
