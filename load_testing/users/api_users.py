@@ -11,8 +11,8 @@ from locust.env import Environment
 
 from core.datasets import DEFAULT_DATASET, load_datasets
 from load_testing.users import checks
-from load_testing.users.checked_user import Check, CheckedUser
-from load_testing.users.checks import Holds, Item
+from load_testing.users.checked_user import CheckedUser
+from load_testing.users.checks import Answer, Holds, Item
 from load_testing.users.comment_texts import bulk_body, submission
 from load_testing.users.run_journal import journal
 
@@ -84,30 +84,21 @@ class IngestionUser(CheckedUser):
             self.post_text()
             return
         text = submission(journal().seed, number, journal().dataset)["text"]
-        self.ask(
-            "GET",
+        self.get_json(
             f"/texts/{checks.id_of(text, journal().dataset)}",
             "ingestion: /texts/{id}",
-            lambda _, content: checks.check_status(orjson.loads(content), text, journal().dataset),
-            objective="get",
+            lambda answer: checks.check_status(answer, text, journal().dataset),
         )
 
     @task(1)
     def get_queue(self) -> None:
         """Read the state of the queue."""
-        self.ask(
-            "GET",
-            "/queue",
-            "ingestion: /queue",
-            lambda _, content: checks.check_queue(orjson.loads(content)),
-            objective="get",
-        )
+        self.get_json("/queue", "ingestion: /queue", checks.check_queue)
 
 
 _LIMITS = (10, 50, 100)
 _LABELS = load_datasets(None)[DEFAULT_DATASET].labels
 _WORD = re.compile(r"(?<!\S)[A-Za-z]{4,}(?!\S)")
-_CHANCE = random.Random()  # noqa: S311 - a choice of requests, no secret
 
 
 class ServingUser(CheckedUser):
@@ -132,12 +123,11 @@ class ServingUser(CheckedUser):
         """Read the newest labels."""
         limit = _CHANCE.choice(_LIMITS)
 
-        def check(_: int, content: bytes) -> None:
-            answer = orjson.loads(content)
+        def check(answer: Answer) -> None:
             checks.check_page(answer, limit)
             self.items, self.following, self.limit = answer["items"], answer["next_cursor"] or "", limit
 
-        self.ask("GET", f"/texts?limit={limit}", "serving: /texts (newest)", check, objective="get")
+        self.get_json(f"/texts?limit={limit}", "serving: /texts (newest)", check)
 
     @task(4)
     def get_next_page(self) -> None:
@@ -147,13 +137,12 @@ class ServingUser(CheckedUser):
             return
         limit, before = self.limit, {item["id"] for item in self.items}
 
-        def check(_: int, content: bytes) -> None:
-            answer = orjson.loads(content)
+        def check(answer: Answer) -> None:
             checks.check_next_page(answer, limit, before)
             self.items, self.following = answer["items"], answer["next_cursor"] or ""
 
         path = f"/texts?{urlencode({'limit': limit, 'cursor': self.following})}"
-        self.ask("GET", path, "serving: /texts?cursor=", check, objective="get")
+        self.get_json(path, "serving: /texts?cursor=", check)
 
     @task(2)
     def get_label(self) -> None:
@@ -165,8 +154,11 @@ class ServingUser(CheckedUser):
     def get_label_list(self) -> None:
         """Read one label's own list."""
         label = _CHANCE.choice(_LABELS)
-        check = _page_check(_LIMITS[-1], lambda item: item["label"] == label)
-        self.ask("GET", f"/{label}_texts", "serving: /{label}_texts", check, objective="get")
+        self.get_json(
+            f"/{label}_texts",
+            "serving: /{label}_texts",
+            lambda answer: checks.check_page(answer, _LIMITS[-1], lambda item: item["label"] == label),
+        )
 
     @task(1)
     def get_agreed(self) -> None:
@@ -193,13 +185,7 @@ class ServingUser(CheckedUser):
         word = _CHANCE.choice(words) if words else "thanks"
         limit = _LIMITS[0]
         path = f"/texts?{urlencode({'q': word, 'match': 'words', 'limit': limit})}"
-        self.ask(
-            "GET",
-            path,
-            "serving: /texts?q=",
-            lambda _, content: checks.check_found(orjson.loads(content), limit, word),
-            objective="get",
-        )
+        self.get_json(path, "serving: /texts?q=", lambda answer: checks.check_found(answer, limit, word))
 
     @task(3)
     def get_text(self) -> None:
@@ -208,24 +194,12 @@ class ServingUser(CheckedUser):
             self.get_page()
             return
         id_ = _CHANCE.choice(self.items)["id"]
-        self.ask(
-            "GET",
-            f"/texts/{id_}",
-            "serving: /texts/{id}",
-            lambda _, content: checks.check_text(orjson.loads(content), id_),
-            objective="get",
-        )
+        self.get_json(f"/texts/{id_}", "serving: /texts/{id}", lambda answer: checks.check_text(answer, id_))
 
     @task(1)
     def get_stats(self) -> None:
         """Read the totals."""
-        self.ask(
-            "GET",
-            "/stats",
-            "serving: /stats",
-            lambda _, content: checks.check_stats(orjson.loads(content)),
-            objective="get",
-        )
+        self.get_json("/stats", "serving: /stats", checks.check_stats)
 
     @task(1)
     def export(self) -> None:
@@ -246,18 +220,13 @@ class ServingUser(CheckedUser):
         """Read the changes since the last read."""
         since = self.since
 
-        def check(_: int, content: bytes) -> None:
-            answer = orjson.loads(content)
+        def check(answer: Answer) -> None:
             checks.check_changes(answer, since)
             self.since = answer["next"]
 
-        self.ask("GET", f"/changes?since={since}&limit=100", "serving: /changes", check, objective="get")
+        self.get_json(f"/changes?since={since}&limit=100", "serving: /changes", check)
 
     def _filter(self, filters: dict[str, object], name: str, holds: Holds) -> None:
         limit = _CHANCE.choice(_LIMITS)
         path = f"/texts?{urlencode({**filters, 'limit': limit})}"
-        self.ask("GET", path, name, _page_check(limit, holds), objective="get")
-
-
-def _page_check(limit: int, holds: Holds) -> Check:
-    return lambda _, content: checks.check_page(orjson.loads(content), limit, holds)
+        self.get_json(path, name, lambda answer: checks.check_page(answer, limit, holds))

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
+import orjson
 from locust import FastHttpUser, events
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
-from load_testing.users.checks import REFUSED, WrongAnswer, is_refused, refusal
+from load_testing.users.checks import REFUSED, Answer, WrongAnswer, is_refused, refusal
 from load_testing.users.run_journal import journal
 from load_testing.users.shape_plans import PLANS
 
@@ -136,6 +137,10 @@ class CheckedUser(FastHttpUser):
                 response.failure(failure)
             else:
                 response.success()
+
+    def get_json(self, path: str, name: str, check: Callable[[Answer], None]) -> None:
+        """GET a JSON response and check it; its latency counts for the objective `get`."""
+        self.ask("GET", path, name, lambda _, content: check(orjson.loads(content)), objective="get")
 
 
 def note_request(

@@ -16,11 +16,7 @@ class WrongAnswer(Exception):
 
 
 def expect(name: str, got: object, wanted: object) -> None:
-    """Compare a part of a response with the expected value.
-
-    Raises:
-        WrongAnswer: they differ.
-    """
+    """Compare a part of a response with the expected value."""
     if got != wanted:
         raise WrongAnswer(f"{name} is {got!r:.100}, not {wanted!r:.100}")
 
@@ -53,33 +49,21 @@ def id_of(text: str, dataset: str = DEFAULT_DATASET) -> str:
 
 
 def check_stored(status: int, answer: Answer, text: str, dataset: str = DEFAULT_DATASET) -> None:
-    """Check the response to a new text.
-
-    Raises:
-        WrongAnswer: it differs from the expected response.
-    """
+    """Check the response to a new text."""
     expect("id", answer["id"], id_of(text, dataset))
     expect("duplicate (was this seed used on this platform before?)", answer["duplicate"], False)
     expect("status code", status, 201)
 
 
 def check_repeated(status: int, answer: Answer, text: str, dataset: str = DEFAULT_DATASET) -> None:
-    """Check the response to a text that was acknowledged before.
-
-    Raises:
-        WrongAnswer: it differs from the expected response.
-    """
+    """Check the response to a text that was acknowledged before."""
     expect("id", answer["id"], id_of(text, dataset))
     expect("duplicate", answer["duplicate"], True)
     expect("status code", status, 200)
 
 
 def check_bulk(answer: Answer, accepted: int, duplicates: int, rejected: int) -> None:
-    """Check the counts of a bulk upload; its rejected rows come last.
-
-    Raises:
-        WrongAnswer: the counts or the rejected rows differ from the expected ones.
-    """
+    """Check the counts of a bulk upload; its rejected rows come last."""
     counts = tuple(answer[name] for name in ("received", "accepted", "duplicates", "rejected"))
     sent = accepted + duplicates + rejected
     expect("received, accepted, duplicates, rejected", counts, (sent, accepted, duplicates, rejected))
@@ -88,22 +72,14 @@ def check_bulk(answer: Answer, accepted: int, duplicates: int, rejected: int) ->
 
 
 def check_status(answer: Answer, text: str, dataset: str = DEFAULT_DATASET) -> None:
-    """Check `GET /texts/{id}` of an acknowledged text.
-
-    Raises:
-        WrongAnswer: it is another text, or in no known status.
-    """
+    """Check `GET /texts/{id}` of an acknowledged text."""
     expect("id", answer["id"], id_of(text, dataset))
     expect("text", answer["text"], text)
     expect("status is known", answer["status"] in _STATUSES, True)
 
 
 def check_queue(answer: Answer) -> None:
-    """Check that no count of `GET /queue` is negative.
-
-    Raises:
-        WrongAnswer: one is.
-    """
+    """Check that no count of `GET /queue` is negative."""
     for name in ("pending", "uploading", "uploaded", "failed", "open_records"):
         expect(f"{name} is a count", isinstance(answer[name], int) and answer[name] >= 0, True)
 
