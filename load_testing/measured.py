@@ -85,9 +85,14 @@ def _knee(measured: Path) -> str:
     said = read_json(measured / "steps" / "report.json")["settings"]
     knee = find_knee([(row["users"], row["per_second"]) for row in rows])
     most = max(rows, key=lambda row: row["per_second"])
-    where = f"The knee is at {knee} users" if knee else f"No knee up to {rows[-1]['users']} users"
+    where = (
+        f"The knee is at {knee} users: beyond it, no level adds half as many requests per further user as the first "
+        "users did"
+        if knee
+        else f"No knee up to {rows[-1]['users']} users"
+    )
     found = (
-        f"{where}; {most['per_second']:,.0f} requests a second are the most, with {most['users']} users and a "
+        f"{where}. The maximum is {most['per_second']:,.0f} requests a second, with {most['users']} users and a "
         f"p99 of {_ms(most['p99_ms'])} ({said['processors']} processors, {said['seconds']} s, "
         f"{said['labelled_texts']:,} labelled texts, load average before {said['load_average_before']:.2f})."
     )

@@ -69,4 +69,5 @@ def test_the_knee_is_told_with_its_users(tmp_path: Path) -> None:
     settings = {"processors": 2, "seconds": 9, "labelled_texts": 10, "load_average_before": 0.5}
     (folder / "report.json").write_text(json.dumps({"settings": settings}))
     told = measured.page("<!-- measured: knee -->\n<!-- end -->", tmp_path)
-    assert "The knee is at 8 users; 850 requests a second are the most, with 12 users and a p99 of 18 ms" in told
+    assert "The knee is at 8 users: beyond it, no level adds half" in told
+    assert "The maximum is 850 requests a second, with 12 users and a p99 of 18 ms" in told
