@@ -86,8 +86,8 @@ def _knee(measured: Path) -> str:
     knee = find_knee([(row["users"], row["per_second"]) for row in rows])
     most = max(rows, key=lambda row: row["per_second"])
     where = (
-        f"The knee is at {knee} users: beyond it, no level adds half as many requests per further user as the first "
-        "users did"
+        f"The knee is at {knee} users: beyond it, no level adds half as many requests per further user as the "
+        "first users did"
         if knee
         else f"No knee up to {rows[-1]['users']} users"
     )
