@@ -28,7 +28,7 @@ _TEXTS = 10_000
 _RESULTS = Path(__file__).with_name("results") / "steps"
 
 
-class Sample(NamedTuple):
+class CoreSample(NamedTuple):
     at: float
     # Processor seconds of each part since its start.
     seconds: dict[str, float]
@@ -79,13 +79,13 @@ def _load(stack: RunningStack, given: argparse.Namespace) -> Path:
 
 
 @contextmanager
-def _sampling(pids: Mapping[str, int]) -> Iterator[list[Sample]]:
-    samples: list[Sample] = []
+def _sampling(pids: Mapping[str, int]) -> Iterator[list[CoreSample]]:
+    samples: list[CoreSample] = []
     done = threading.Event()
 
     def sample() -> None:
         while not done.wait(_INTERVAL_SECONDS):
-            samples.append(Sample(time.time(), {name: _processor_seconds(pid) for name, pid in pids.items()}))
+            samples.append(CoreSample(time.time(), {name: _processor_seconds(pid) for name, pid in pids.items()}))
 
     thread = threading.Thread(target=sample)
     thread.start()
@@ -107,7 +107,7 @@ def _processor_seconds(pid: int) -> float:
     return total
 
 
-def shares(samples: list[Sample], folder: Path) -> list[Row]:
+def shares(samples: list[CoreSample], folder: Path) -> list[Row]:
     """Return the cores of each part while requests were sent, without the look-up after them."""
     run = json.loads((folder / "closed-1" / "run.json").read_text())["generator"]
     end = (folder / "closed-1" / "requests.csv").stat().st_mtime

@@ -21,7 +21,7 @@ _MEMORY_INTERVAL_SECONDS = 0.02
 Sample = dict[str, float]
 
 
-class Column(NamedTuple):
+class FigureColumn(NamedTuple):
     """A column: its title, its figure in the samples, the format, and how the rounds become one value."""
 
     title: str
@@ -33,7 +33,7 @@ class Column(NamedTuple):
 class FigureTable(Table):
     """A table whose lines start with the names of a case; `columns` show figures of its samples."""
 
-    def __init__(self, title: str, names: Sequence[str], columns: Sequence[Column]) -> None:
+    def __init__(self, title: str, names: Sequence[str], columns: Sequence[FigureColumn]) -> None:
         """Make a table without lines."""
         super().__init__(*names, *(column.title for column in columns), title=title)
         self._figures = columns

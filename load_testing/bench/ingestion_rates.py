@@ -10,7 +10,7 @@ import orjson
 import psycopg
 
 from load_testing.bench.bodies import FORMATS, copy_ready, fill, make_submissions, read_ready, upload
-from load_testing.bench.harness import ROUNDS, Column, FigureTable, Sample, compare, in_turns, peak_memory
+from load_testing.bench.harness import ROUNDS, FigureColumn, FigureTable, Sample, compare, in_turns, peak_memory
 from load_testing.bench.servers import CLIENTS, Server, api_environment, post_all, serving
 from local_stack.testing import RunningStack
 
@@ -23,15 +23,15 @@ _FEW_BULK_ROWS = 20_000
 _SIZES = (0, 10_000, 1_000_000, 10_000_000)
 _BULK_ROWS_OF_A_SIZE = 100_000
 
-_LATENCIES = (Column("p50 ms", "p50", ".2f"), Column("p99 ms", "p99", ".2f"))
-_LOAD = (Column("texts/s", "rate"), *_LATENCIES)
-_BULK = (Column("COPY rows/s", "copy"), Column("ours / COPY", "ratio", ".2f"))
+_LATENCIES = (FigureColumn("p50 ms", "p50", ".2f"), FigureColumn("p99 ms", "p99", ".2f"))
+_LOAD = (FigureColumn("texts/s", "rate"), *_LATENCIES)
+_BULK = (FigureColumn("COPY rows/s", "copy"), FigureColumn("ours / COPY", "ratio", ".2f"))
 
 
 def measure_single(stack: RunningStack, _rows: int) -> FigureTable:
     """Compare single POSTs with the same checks without a database, and with one commit for each text."""
     env = api_environment(stack.database_url)
-    table = FigureTable("Single POSTs", ("clients", "what"), (*_LOAD, Column("ours / it", "ratio", ".2f")))
+    table = FigureTable("Single POSTs", ("clients", "what"), (*_LOAD, FigureColumn("ours / it", "ratio", ".2f")))
     with ExitStack() as opened:
         urls = {
             "ours": opened.enter_context(serving(["ingestion_api"], env)).url,
@@ -49,10 +49,10 @@ def measure_single(stack: RunningStack, _rows: int) -> FigureTable:
 def measure_bulk(stack: RunningStack, _rows: int) -> FigureTable:
     """Compare a bulk upload in each format with COPY of the same prepared rows, each into an empty table."""
     columns = (
-        Column("rows/s", "ours"),
+        FigureColumn("rows/s", "ours"),
         *_BULK,
-        Column(f"peak MB, {_FEW_BULK_ROWS:,} rows", "peak_of_few"),
-        Column(f"peak MB, {_BULK_ROWS:,} rows", "peak"),
+        FigureColumn(f"peak MB, {_FEW_BULK_ROWS:,} rows", "peak_of_few"),
+        FigureColumn(f"peak MB, {_BULK_ROWS:,} rows", "peak"),
     )
     table = FigureTable("Bulk uploads", ("format",), columns)
     with (
@@ -67,7 +67,7 @@ def measure_bulk(stack: RunningStack, _rows: int) -> FigureTable:
 def measure_beside(stack: RunningStack, _rows: int) -> FigureTable:
     """Compare single POSTs during a bulk upload with quiet ones. Goal: less than three times the quiet p99."""
     table = FigureTable(
-        "Beside a bulk upload", ("clients", "while"), (*_LOAD, Column("p99 / quiet", "ratio", ".2f"))
+        "Beside a bulk upload", ("clients", "while"), (*_LOAD, FigureColumn("p99 / quiet", "ratio", ".2f"))
     )
     with serving(["ingestion_api"], api_environment(stack.database_url)) as server:
         for clients in (1, 16):
@@ -82,11 +82,11 @@ def measure_beside(stack: RunningStack, _rows: int) -> FigureTable:
 def measure_sizes(stack: RunningStack, rows: int) -> FigureTable:
     """Measure single POSTs and bulk uploads at each table size up to `rows`; the benchmark adds to the rows."""
     columns = (
-        Column(f"single texts/s, {CLIENTS} clients", "rate"),
+        FigureColumn(f"single texts/s, {CLIENTS} clients", "rate"),
         *_LATENCIES,
-        Column("NDJSON rows/s", "ours"),
-        Column("COPY rows/s", "copy"),
-        Column("NDJSON / COPY", "ratio", ".2f"),
+        FigureColumn("NDJSON rows/s", "ours"),
+        FigureColumn("COPY rows/s", "copy"),
+        FigureColumn("NDJSON / COPY", "ratio", ".2f"),
     )
     table = FigureTable("From an empty table to a full one", ("texts before",), columns)
     with serving(["ingestion_api"], api_environment(stack.database_url)) as server:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from load_testing.bench.harness import Column, FigureTable, Sample
+from load_testing.bench.harness import FigureColumn, FigureTable, Sample
 from load_testing.bench.servers import running
 from load_testing.targets import holds_within
 from local_stack.components.argilla import WORKSPACE
@@ -44,7 +44,7 @@ def measure_lag(stack: RunningStack, _rows: int) -> FigureTable:
     """Answer texts each way, about ten a second; each way has one annotator, and each answer another text."""
     title = f"From answer to reader: {_ANSWERS} answers, {_ANSWERS_PER_SECOND}/s"
     table = FigureTable(
-        title, ("way",), [Column(f"{name} s", name, ".2f") for name in ("p50", "p95", "p99", "longest")]
+        title, ("way",), [FigureColumn(f"{name} s", name, ".2f") for name in ("p50", "p95", "p99", "longest")]
     )
     table.add(("webhooks",), [_sample(_measure_way(stack))])
     stack.stop_component("uploader")

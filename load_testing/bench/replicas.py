@@ -18,7 +18,7 @@ from rich.table import Table
 
 from core.change_feed import WINDOW_END
 from core.datasets import load_datasets
-from load_testing.bench.harness import Column, FigureTable, Sample, compare, cost_of, folder_bytes, in_turns
+from load_testing.bench.harness import FigureColumn, FigureTable, Sample, compare, cost_of, folder_bytes, in_turns
 from load_testing.bench.replica_rows import create_tables, replica_path, serving_folder, set_version
 from load_testing.bench.servers import Server
 from load_testing.targets import add_demo_texts
@@ -105,7 +105,7 @@ _SEARCHES: dict[str, dict[str, Any]] = {
 
 def measure_changes(rows: int) -> FigureTable:
     """Measure pages of changes over 10,000 texts and over `rows`, without a cache."""
-    columns = (Column("p50 ms", "p50", ".2f"), Column(f"p50 / that at {_FEW:,}", "ratio", ".2f"))
+    columns = (FigureColumn("p50 ms", "p50", ".2f"), FigureColumn(f"p50 / that at {_FEW:,}", "ratio", ".2f"))
     table = FigureTable(f"GET /changes?limit={_LIMIT}", ("page", "texts"), columns)
     with ExitStack() as opened:
         servers = {f"{size:,}": opened.enter_context(_serving(size)) for size in (_FEW, rows)}
@@ -188,7 +188,11 @@ def measure_replica(stack: RunningStack, texts: int) -> FigureTable:
     rows = {name: kept.rows[statement].num_rows for name, statement in feed.EVERYTHING.items()}
     # The rows of the replica: a labelled text is one row there, and two in Postgres.
     held = rows["labels"] + rows["answers"] + rows["tombstones"]
-    columns = (Column("s", "seconds", ".2f"), Column("rows/s", "rows"), Column("texts/s", "texts"))
+    columns = (
+        FigureColumn("s", "seconds", ".2f"),
+        FigureColumn("rows/s", "rows"),
+        FigureColumn("texts/s", "texts"),
+    )
     title = f"Building a replica of {rows['labels']:,} labelled texts: {held:,} rows"
     table = FigureTable(title, ("way",), columns)
     ways = {

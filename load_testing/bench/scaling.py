@@ -17,7 +17,7 @@ import psycopg
 
 from load_testing.bench.bodies import make_submissions
 from load_testing.bench.harness import (
-    Column,
+    FigureColumn,
     FigureTable,
     Sample,
     folder_bytes,
@@ -45,10 +45,10 @@ def measure_nginx(stack: RunningStack, _rows: int) -> FigureTable:
     Each process has a separate port and folder, as on separate machines.
     """
     columns = (
-        Column("1/s", "rate"),
-        Column("p50 ms", "p50", ".1f"),
-        Column("p99 ms", "p99", ".1f"),
-        *(Column(name, name) for name in _SPENDERS),
+        FigureColumn("1/s", "rate"),
+        FigureColumn("p50 ms", "p50", ".1f"),
+        FigureColumn("p99 ms", "p99", ".1f"),
+        *(FigureColumn(name, name) for name in _SPENDERS),
     )
     title = f"{_CLIENTS} clients; core ms for 1,000 requests by who spends them"
     table = FigureTable(title, ("what", "processes"), columns)
@@ -117,7 +117,11 @@ def _measure(
 
 def measure_bytes(stack: RunningStack, texts: int) -> FigureTable:
     """Fill an empty database with labelled texts, build everything from it, and weigh each store."""
-    columns = (Column("bytes a text", "bytes"), Column("s", "seconds", ".1f"), Column("texts/s", "rate"))
+    columns = (
+        FigureColumn("bytes a text", "bytes"),
+        FigureColumn("s", "seconds", ".1f"),
+        FigureColumn("texts/s", "rate"),
+    )
     table = FigureTable(f"{texts:,} texts, {_ANNOTATORS} annotations each", ("what",), columns)
     url = stack.database_url
     add_demo_texts(url, texts, _ANNOTATORS)

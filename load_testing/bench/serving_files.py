@@ -17,7 +17,7 @@ import duckdb
 import httpx
 
 from core.datasets import load_datasets
-from load_testing.bench.harness import Column, FigureTable, Sample, cost_of, in_turns, peak_memory
+from load_testing.bench.harness import FigureColumn, FigureTable, Sample, cost_of, in_turns, peak_memory
 from load_testing.bench.replica_rows import make_replica
 from load_testing.bench.servers import Server, api_environment, serving
 from load_testing.targets import add_demo_texts, wait_until_served
@@ -42,19 +42,19 @@ _BODIES = {
     "stratified, after another one": b'{"name": "second", "stratify": true, "min_agreement": 0.6}',
 }
 _EXPORTS = (
-    Column("rows/s", "rate"),
-    Column("COPY rows/s", "copy_rate"),
-    Column("ratio", "ratio", ".2f"),
-    Column("core s", "core_seconds", ".2f"),
-    Column("COPY core s", "copy_core_seconds", ".2f"),
-    Column("MB", "size"),
-    Column("peak MB of the API", "peak", combine=max),
+    FigureColumn("rows/s", "rate"),
+    FigureColumn("COPY rows/s", "copy_rate"),
+    FigureColumn("ratio", "ratio", ".2f"),
+    FigureColumn("core s", "core_seconds", ".2f"),
+    FigureColumn("COPY core s", "copy_core_seconds", ".2f"),
+    FigureColumn("MB", "size"),
+    FigureColumn("peak MB of the API", "peak", combine=max),
 )
 _SNAPSHOTS = (
-    Column("seconds", "seconds", ".1f"),
-    Column("core s", "core_seconds", ".1f"),
-    Column("MB", "size"),
-    Column("peak MB", "peak"),
+    FigureColumn("seconds", "seconds", ".1f"),
+    FigureColumn("core s", "core_seconds", ".1f"),
+    FigureColumn("MB", "size"),
+    FigureColumn("peak MB", "peak"),
 )
 
 

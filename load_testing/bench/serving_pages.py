@@ -21,7 +21,7 @@ import duckdb
 import httpx
 
 from core.datasets import DEFAULT_DATASET, load_datasets
-from load_testing.bench.harness import Column, FigureTable, compare, in_turns
+from load_testing.bench.harness import FigureColumn, FigureTable, compare, in_turns
 from load_testing.bench.peers.installed import install_peer
 from load_testing.bench.replica_rows import data_directory, make_replica, replica_path, serving_replica
 from load_testing.bench.servers import CLIENTS, Server, measure_gets, running_server
@@ -38,8 +38,8 @@ Parameters = dict[str, str | int]
 Load = tuple[Any, ...]
 
 _DATASETS = load_datasets(None)
-_LATENCIES = (Column("p50 ms", "p50", ".2f"), Column("p99 ms", "p99", ".2f"))
-_RATE, _PER_CORE = Column("answers/s", "rate"), Column("per core used", "per_core")
+_LATENCIES = (FigureColumn("p50 ms", "p50", ".2f"), FigureColumn("p99 ms", "p99", ".2f"))
+_RATE, _PER_CORE = FigureColumn("answers/s", "rate"), FigureColumn("per core used", "per_core")
 
 
 def paths(request: Request, rows: int) -> Iterator[str]:
@@ -132,7 +132,7 @@ _DATASETTE: dict[str, Parameters] = {
 
 def measure_pages(rows: int) -> FigureTable:
     """Measure each kind of request over 10,000 texts and over `rows`, first without the cache."""
-    columns = (_RATE, _PER_CORE, *_LATENCIES, Column(f"p50 / that at {FEW:,}", "ratio", ".2f"))
+    columns = (_RATE, _PER_CORE, *_LATENCIES, FigureColumn(f"p50 / that at {FEW:,}", "ratio", ".2f"))
     table = FigureTable(f"Serving API, {CLIENTS} clients", ("request", "texts"), columns)
     for cache in (False, True):
         with serving_replica(FEW, cache) as small, serving_replica(rows, cache) as large:
@@ -165,7 +165,7 @@ def _repeated(server: Server) -> dict[str, Load]:
 def measure_peers(rows: int) -> FigureTable:
     """Measure pages of ours and of the peers, one after the other, over the same rows."""
     rows = min(rows, _ROWS_MAX)
-    columns = (_RATE, Column("cores", "cores", ".2f"), _PER_CORE, *_LATENCIES)
+    columns = (_RATE, FigureColumn("cores", "cores", ".2f"), _PER_CORE, *_LATENCIES)
     table = FigureTable(f"Pages of {LIMIT} of {rows:,} texts, {CLIENTS} clients", ("server", "page"), columns)
     with serving_replica(rows, cache=False) as server:
         for page, kind in _OURS.items():

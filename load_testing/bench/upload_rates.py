@@ -33,7 +33,7 @@ from core.datasets import DEFAULT_DATASET, load_datasets
 from core.migrate import migrate
 from core.settings import ArgillaSettings, DatabaseSettings
 from core.text_identity import text_id
-from load_testing.bench.harness import Column, FigureTable
+from load_testing.bench.harness import FigureColumn, FigureTable
 from load_testing.targets import holds_within, is_ok
 from local_stack.components.argilla import server_command
 from local_stack.ports import reserved_ports
@@ -114,10 +114,10 @@ class _Queue:
 def measure_queue(stack: RunningStack, _rows: int) -> FigureTable:
     """Claim texts in both servers for 20 s, or `BENCH_QUEUE_SECONDS`."""
     columns = (
-        Column("texts claimed", "claimed", ","),
-        Column("quiet, texts/s", "quiet"),
-        Column("held, texts/s", "held"),
-        Column("held / quiet", "ratio", ".2f"),
+        FigureColumn("texts claimed", "claimed", ","),
+        FigureColumn("quiet, texts/s", "quiet"),
+        FigureColumn("held, texts/s", "held"),
+        FigureColumn("held / quiet", "ratio", ".2f"),
     )
     table = FigureTable("Queue under a held transaction", (), columns)
     table.caption = f"Lines are thirds of {_QUEUE_SECONDS:.0f} s. Goal: at least {_GOAL} in the last."
@@ -165,9 +165,9 @@ def measure_uploads(stack: RunningStack, _rows: int) -> FigureTable:
     Needs the components that Argilla needs. Its own server is idle meanwhile, and no other uploader may run.
     """
     columns = (
-        Column("ours, texts/s", "ours"),
-        Column("bare PUTs, texts/s", "bare"),
-        Column("ours / bare", "ratio", ".2f"),
+        FigureColumn("ours, texts/s", "ours"),
+        FigureColumn("bare PUTs, texts/s", "bare"),
+        FigureColumn("ours / bare", "ratio", ".2f"),
     )
     table = FigureTable("Uploads", ("Argilla", "round"), columns)
     workspace = f"bench_{uuid.uuid4().hex[:8]}"

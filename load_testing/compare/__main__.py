@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from load_testing.compare import report
-from load_testing.compare.outcomes import Step, failure_rows, fate_of, step_row
+from load_testing.compare.outcomes import LoadStep, failure_rows, fate_of, step_row
 from load_testing.compare.platforms import Platform, running, send_again, take_argilla_away, warm_up
 from load_testing.reports.summaries import Row, merge_repeats, write_rows
 from load_testing.targets import run_locust
@@ -43,7 +43,7 @@ def main() -> None:
         "load_average_before": round(os.getloadavg()[0], 2),
     }
     started = time.monotonic()
-    steps: list[Step] = []
+    steps: list[LoadStep] = []
     texts: list[Row] = []
     for version in ("1", "2"):
         _console.print(f"Version {version}: starting")
@@ -55,7 +55,7 @@ def main() -> None:
     rows = [step_row(step) for step in steps]
     if given.repeats > 1:
         rows = merge_repeats(rows, ["version", "kind", "users"])
-    groups: dict[tuple[str, str, int], list[Step]] = {}
+    groups: dict[tuple[str, str, int], list[LoadStep]] = {}
     for step in steps:
         groups.setdefault((step.version, step.kind, step.users), []).append(step)
     failures = [row for repeats in groups.values() for row in failure_rows(repeats)]
@@ -66,7 +66,9 @@ def main() -> None:
         raise SystemExit("\n".join(f"Failed: {problem}" for problem in problems))
 
 
-def _measure(platform: Platform, version: str, given: argparse.Namespace, folder: Path) -> tuple[list[Step], Row]:
+def _measure(
+    platform: Platform, version: str, given: argparse.Namespace, folder: Path
+) -> tuple[list[LoadStep], Row]:
     """Load one version, and count its texts at the end."""
     platform.add_labelled()
     warm_up(platform, version)
@@ -74,7 +76,7 @@ def _measure(platform: Platform, version: str, given: argparse.Namespace, folder
     for repeat, kind, users in product(range(1, given.repeats + 1), _KINDS, given.steps):
         times = f"{given.seconds} s, {repeat} of {given.repeats}"
         _console.print(f"Version {version}, {kind}: {users} users for {times}")
-        step = Step(version, kind, users, folder / f"version-{version}-{kind}-{users}-{repeat}")
+        step = LoadStep(version, kind, users, folder / f"version-{version}-{kind}-{users}-{repeat}")
         _run(step, platform, given)
         steps.append(step)
     sent = [step.sent for step in steps if step.kind == "ingestion"]
@@ -93,7 +95,7 @@ def _measure(platform: Platform, version: str, given: argparse.Namespace, folder
     }
 
 
-def _run(step: Step, platform: Platform, given: argparse.Namespace) -> None:
+def _run(step: LoadStep, platform: Platform, given: argparse.Namespace) -> None:
     arguments = [
         *(_KINDS[step.kind], "--users", str(step.users), "--spawn-rate", str(step.users)),
         *("--run-time", f"{given.seconds}s", "--stop-timeout", "120"),

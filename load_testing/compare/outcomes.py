@@ -68,7 +68,7 @@ _MOST_REASONS = 5
 _DETAIL = re.compile(r'status (\d+): \{"detail":"(.*?)("\})?$')
 
 
-class Step(NamedTuple):
+class LoadStep(NamedTuple):
     """A run with one number of users of one kind, on one version."""
 
     version: str
@@ -89,7 +89,7 @@ class Step(NamedTuple):
         return Sent(said["seed"], said["sent"], said["acknowledged"])
 
 
-def step_row(step: Step) -> Row:
+def step_row(step: LoadStep) -> Row:
     """Return a step's rate, failures and latencies.
 
     Latencies are those of correct responses: a failure may be faster. `seconds` ends with the last response.
@@ -112,7 +112,7 @@ def step_row(step: Step) -> Row:
     }
 
 
-def failure_rows(repeats: Sequence[Step]) -> list[Row]:
+def failure_rows(repeats: Sequence[LoadStep]) -> list[Row]:
     """Return the number of failed requests by reason, the most frequent reasons first, over repeats of a step."""
     failures = [request for step in repeats for request in read_requests(step.folder) if request.failure]
     reasons = Counter(map(reason_of, failures))

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from load_testing.compare import report
 from load_testing.compare.outcomes import (
+    LoadStep,
     Sent,
-    Step,
     failure_rows,
     fate_of,
     reason_of,
@@ -84,10 +84,10 @@ def test_a_reason_names_the_exception(failure: str, reason: str) -> None:
     assert reason_of(Request(0, "POST", "a text", 1, 0, 1, failure)) == reason
 
 
-def make_step(folder: Path, version: str, users: int, rows: list[tuple[float, float, str]]) -> Step:
+def make_step(folder: Path, version: str, users: int, rows: list[tuple[float, float, str]]) -> LoadStep:
     """Write what a run leaves; `rows` are (at_s, latency_ms, failure)."""
     folder.mkdir()
-    step = Step(version, "ingestion", users, folder)
+    step = LoadStep(version, "ingestion", users, folder)
     quoted = [failure.replace('"', '""') for *_, failure in rows]
     lines = [f'{at},POST,a text,{ms},0,{users},"{q}"' for (at, ms, _), q in zip(rows, quoted, strict=True)]
     (folder / "requests.csv").write_text("\n".join([",".join(COLUMNS), *lines]) + "\n")

@@ -29,12 +29,12 @@ def test_cores_are_those_of_the_time_in_which_requests_were_sent(tmp_path: Path)
     (run / "run.json").write_text(json.dumps({"generator": {"wall_seconds": 10, "cpu_share": 0.75}}))
     (run / "requests.csv").touch()
     os.utime(run / "requests.csv", (110, 110))
-    samples = [steps.Sample(at, {"argilla": at * 0.5, "redis": 1.0}) for at in range(100, 111)]
+    samples = [steps.CoreSample(at, {"argilla": at * 0.5, "redis": 1.0}) for at in range(100, 111)]
     # What comes before and after is the start and the look-up.
     samples = [
-        steps.Sample(90, {"argilla": 0, "redis": 0}),
+        steps.CoreSample(90, {"argilla": 0, "redis": 0}),
         *samples,
-        steps.Sample(120, {"argilla": 99, "redis": 9}),
+        steps.CoreSample(120, {"argilla": 99, "redis": 9}),
     ]
     assert steps.shares(samples, tmp_path) == [
         {"part": "load generator", "cores": 0.75},
