@@ -37,11 +37,6 @@ EXCEPTIONS: dict[str, set[str]] = {
         # The whole idea in one place: to be merged with nothing.
         "short module: core/change_feed.py",
     },
-    "load_testing": {
-        "short module: load_testing/bench/comments.py",
-        "short module: load_testing/compare/labelled_texts.py",
-        "web framework: load_testing/bench/peers.py",
-    },
     "serving_api": {
         "web framework: serving_api/file_response.py",
         "web framework: serving_api/viewer/refusals.py",

@@ -1,12 +1,21 @@
-"""Labelled texts in a replica's file, made by DuckDB itself: ten million of them in minutes, without Postgres."""
+"""Replicas made by DuckDB itself, without Postgres: ten million labelled texts in minutes. And an API over one."""
 
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
 
+from load_testing.bench.servers import Server, serving
+from local_stack.settings import StackSettings
 from serving_api.replica import tables
+from serving_api.replica.replica import Replica
+from serving_api.search.follower import SearchFollower
+from serving_api.settings import ReplicaSettings
 
 _VERSION = 1_000_000
+_NO_POSTGRES = "postgresql://nobody@127.0.0.1:9/nothing"
 
 # All follows from the number of a text. One label a second; a quarter is toxic, one in fifty disputed. The source
 # `rare` has one text in 10,000. ada answered all texts, bob every second and cleo one in 1,000.
@@ -47,25 +56,75 @@ _ANNOTATIONS = """
 
 
 def make_replica(path: Path, rows: int) -> None:
-    """Make a replica's file of so many texts, as a build from Postgres would leave it, unless it is there."""
+    """Make a replica's file of `rows` texts, as a build from Postgres would leave it, unless it exists."""
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name("unfinished")
     unfinished.unlink(missing_ok=True)
     with duckdb.connect(unfinished) as connection:
-        for name, columns in tables.TABLES.items():
-            connection.execute(f"create table {name} ({columns})")
+        create_tables(connection)
         connection.execute(_ANNOTATIONS, {"rows": rows})
         connection.execute(_DERIVED, {"rows": rows, "version": _VERSION})
         for statement in tables.FINISH:
             connection.execute(statement)
-        connection.execute("insert into layout values (?)", [tables.LAYOUT])
-        connection.execute(
-            "insert into state values ('bench', ?, ?, now()::timestamp, 1)", [_VERSION + 1, _VERSION]
-        )
+        set_version(connection, _VERSION)
     unfinished.rename(path)
 
 
-# What the files depend on.
-ROWS_KEY = repr((tables.LAYOUT, tables.TABLES, tables.FINISH, _DERIVED, _ANNOTATIONS)).encode()
+def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
+    """Create the empty tables of a replica."""
+    for name, columns in tables.TABLES.items():
+        connection.execute(f"create table {name} ({columns})")
+
+
+def set_version(connection: duckdb.DuckDBPyConnection, version: int) -> None:
+    """Write the layout and the version of the replica."""
+    connection.execute("insert into layout values (?)", [tables.LAYOUT])
+    connection.execute("insert into state values ('bench', ?, ?, now()::timestamp, 1)", [version + 1, version])
+
+
+def data_directory(rows: int) -> Path:
+    """Return the cached data directory for `rows` texts; ten million take minutes to make."""
+    key = hashlib.sha256(_ROWS_KEY).hexdigest()[:12]
+    return StackSettings().cache_dir / "bench" / f"{rows}-texts-{key}"
+
+
+def replica_path(data: Path) -> Path:
+    """Return the path of the serving API's replica in a data directory."""
+    return data / "serving" / "replica.duckdb"
+
+
+def build_index(data: Path) -> None:
+    """Build the search index, unless it exists: the server would spend processor time on it meanwhile."""
+    replica = Replica(replica_path(data), ReplicaSettings())
+    replica.open()
+    search = SearchFollower(replica)
+    try:
+        search.follow()
+    finally:
+        search.close()
+        replica.close()
+
+
+@contextmanager
+def serving_replica(rows: int, cache: bool = True) -> Iterator[Server]:
+    """Run the serving API over a replica of `rows` texts."""
+    data = data_directory(rows)
+    make_replica(replica_path(data), rows)
+    build_index(data)
+    # Measure requests that exceed the usual time limit, do not refuse them.
+    with serving_folder(data, cache, {"SERVING_QUERY_SECONDS": "120"}) as server:
+        yield server
+
+
+@contextmanager
+def serving_folder(data: Path, cache: bool, settings: dict[str, str]) -> Iterator[Server]:
+    """Run the serving API over the replica in a data directory. There is no Postgres: all data is in the file."""
+    env = {"DATABASE_URL": _NO_POSTGRES, "REQUIRE_API_KEY": "false", "LOG_LEVEL": "ERROR", "DATA_DIR": str(data)}
+    with serving(["serving_api"], env | settings | ({} if cache else {"SERVING_CACHE_BYTES": "0"})) as server:
+        yield server
+
+
+# The cached files depend on these.
+_ROWS_KEY = repr((tables.LAYOUT, tables.TABLES, tables.FINISH, _DERIVED, _ANNOTATIONS)).encode()

@@ -1,19 +1,65 @@
-"""What version 1's stack is made of, as parts of a local stack.
+"""Version 1 as parts of a local stack: starts it, stops it, and moves texts in and out of its Argilla."""
 
-Its Argilla keeps its accounts in SQLite, Argilla 1.29's default, and its records in OpenSearch.
-"""
-
+import json
+import mmap
+import os
+import re
+import shutil
 import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from load_testing.bench.peer_environment import install
-from load_testing.version_1.java import find_java
+from load_testing.bench.peers.installed import install
 from local_stack import StackError
 from local_stack.components.opensearch import STEP as OPENSEARCH_FILES
 from local_stack.components.opensearch import is_opensearch_ready, opensearch_command, opensearch_url
 from local_stack.components.server_tools import answers_ok, server_environment, without_proxy_for_loopback
 from local_stack.plan import Context, Service, Step
 from local_stack.processes.guarded import Command, run_to_end
+from local_stack.progress import Display
+from local_stack.stack import Stack
+from local_stack.testing import settings_for_tests
+
+OLDEST = 17
+# Java's word boundaries in Thai. A reduced runtime lacks them, and the plugin does not load.
+_THAI = b"BreakIteratorInfo_th"
+_VERSION = re.compile(r'^JAVA_VERSION="(\d+)', re.MULTILINE)
+_ADVICE = (
+    f"Version 1 needs a whole Java {OLDEST} or newer, with its Thai locale data. {{found}} "
+    "Get one, for example `apt-get install openjdk-17-jre-headless` (Debian, Ubuntu) or a Temurin 17 from "
+    "https://adoptium.net, and put it on the PATH, or set JAVA_HOME to it."
+)
+
+
+def find_java() -> Path:
+    """Return the `java` of JAVA_HOME, else the one on the PATH.
+
+    Raises:
+        StackError: there is none, it is too old, or it lacks the Thai locale data.
+    """
+    home = os.environ.get("JAVA_HOME")
+    found = shutil.which("java", path=str(Path(home) / "bin") if home else None)
+    if found is None:
+        where = f"JAVA_HOME={home} has no bin/java." if home else "There is no `java` on the PATH."
+        raise StackError(_ADVICE.format(found=where))
+    java = Path(found).resolve()
+    if problem := _what_lacks(java.parents[1]):
+        raise StackError(_ADVICE.format(found=f"{java} {problem}."))
+    return java
+
+
+def _what_lacks(home: Path) -> str:
+    """Return the fault of the Java runtime in this folder; empty if it is complete."""
+    release, modules = home / "release", home / "lib" / "modules"
+    version = _VERSION.search(release.read_text()) if release.is_file() else None
+    if version is None or not modules.is_file():
+        return f"is not that of a Java {OLDEST}: {home} lacks the files `release` or `lib/modules`"
+    if int(version[1]) < OLDEST:
+        return f"is of Java {version[1]}"
+    with modules.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return "" if content.find(_THAI) >= 0 else "has no Thai locale data"
+
 
 SERVICES_FOLDER = Path(__file__).with_name("services")
 WORKSPACE = "annotation"
@@ -34,12 +80,12 @@ def _install(context: Context) -> None:
 
 
 def python() -> Path:
-    """Return the Python of version 1's environment, which is made if it is not there."""
+    """Return the Python of version 1's environment; installs the environment if it is missing."""
     return install(_LOCK_FILE) / "python"
 
 
 def client_environment(context: Context) -> dict[str, str]:
-    """Return the environment in which version 1's programs find its Argilla. Holds its key."""
+    """Return the environment variables of version 1's programs, with the key of its Argilla."""
     environment = server_environment(context.directory("version_1"))
     return without_proxy_for_loopback(environment) | {
         "ARGILLA_API_URL": context.settings.argilla_url,
@@ -118,3 +164,41 @@ PARTS: dict[str, Step | Service] = {
     )
 }
 COMPONENTS = frozenset(name for name, part in PARTS.items() if isinstance(part, Service))
+
+
+@contextmanager
+def running_version_1(display: Display) -> Iterator[Stack]:
+    """Run version 1 on free ports until the block ends, then delete its data.
+
+    Raises:
+        StackError: it cannot start; the message names the remedy.
+    """
+    with settings_for_tests() as settings:
+        stack = Stack(settings, display, COMPONENTS, PARTS)
+        try:
+            stack.start()
+            yield stack
+        finally:
+            stack.stop()
+
+
+def put_labelled(stack: Stack, rows: Sequence[dict[str, str]]) -> None:
+    """Put labelled texts (`text`, `label`) into version 1's Argilla."""
+    _run_records(stack, "put", "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def stored_texts(stack: Stack) -> list[str]:
+    """Return the text of each record in version 1's Argilla."""
+    return [json.loads(line) for line in _run_records(stack, "list").splitlines()]
+
+
+def _run_records(stack: Stack, action: str, given: str = "") -> str:
+    ended = subprocess.run(  # noqa: S603 - our own script
+        [python(), "-I", SERVICES_FOLDER / "records.py", action],
+        input=given,
+        env=client_environment(stack.context),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return ended.stdout

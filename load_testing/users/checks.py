@@ -1,14 +1,88 @@
-"""What an answer of the serving API must hold, by what was asked for. Each check raises WrongAnswer."""
+"""What the responses of both APIs must contain. Each check raises WrongAnswer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
 import orjson
 
-from core.text_identity import text_id
-from load_testing.users.answers import Answer, WrongAnswer, expect
+from core.datasets import DEFAULT_DATASET
+from core.text_identity import normalise, text_id
+
+
+class WrongAnswer(Exception):
+    """A response with other content than the API promises."""
+
+
+def expect(name: str, got: object, wanted: object) -> None:
+    """Compare a part of a response with the expected value."""
+    if got != wanted:
+        raise WrongAnswer(f"{name} is {got!r:.100}, not {wanted!r:.100}")
+
+
+# The prefix of a refusal, which is no failure: the API is full and tells the client when to retry.
+REFUSED = "refused: "
+_FULL = {429, 503}
+
+
+def is_refused(status: int, headers: object) -> bool:
+    """Whether a response asks the client to retry later."""
+    return status in _FULL and isinstance(headers, Mapping) and "retry-after" in headers
+
+
+def refusal(status: int, body: bytes | None) -> str:
+    """Return a refused request's status with the first part of its problem, in one line."""
+    said = " ".join((body or b"")[:200].decode(errors="replace").split())
+    return f"status {status}: {said}" if status else "no answer"
+
+
+Answer = dict[str, Any]
+
+
+_STATUSES = {"pending", "uploaded", "labelled", "failed", "near_duplicate"}
+
+
+def id_of(text: str, dataset: str = DEFAULT_DATASET) -> str:
+    """Return the id of a text, which follows from the text."""
+    return str(text_id(dataset, normalise(text)))
+
+
+def check_stored(status: int, answer: Answer, text: str, dataset: str = DEFAULT_DATASET) -> None:
+    """Check the response to a new text."""
+    expect("id", answer["id"], id_of(text, dataset))
+    expect("duplicate (was this seed used on this platform before?)", answer["duplicate"], False)
+    expect("status code", status, 201)
+
+
+def check_repeated(status: int, answer: Answer, text: str, dataset: str = DEFAULT_DATASET) -> None:
+    """Check the response to a text that was acknowledged before."""
+    expect("id", answer["id"], id_of(text, dataset))
+    expect("duplicate", answer["duplicate"], True)
+    expect("status code", status, 200)
+
+
+def check_bulk(answer: Answer, accepted: int, duplicates: int, rejected: int) -> None:
+    """Check the counts of a bulk upload; its rejected rows come last."""
+    counts = tuple(answer[name] for name in ("received", "accepted", "duplicates", "rejected"))
+    sent = accepted + duplicates + rejected
+    expect("received, accepted, duplicates, rejected", counts, (sent, accepted, duplicates, rejected))
+    rows = [error["row"] for error in answer["errors"]]
+    expect("rejected rows", rows, list(range(accepted + duplicates + 1, sent + 1))[:100])
+
+
+def check_status(answer: Answer, text: str, dataset: str = DEFAULT_DATASET) -> None:
+    """Check `GET /texts/{id}` of an acknowledged text."""
+    expect("id", answer["id"], id_of(text, dataset))
+    expect("text", answer["text"], text)
+    expect("status is known", answer["status"] in _STATUSES, True)
+
+
+def check_queue(answer: Answer) -> None:
+    """Check that no count of `GET /queue` is negative."""
+    for name in ("pending", "uploading", "uploaded", "failed", "open_records"):
+        expect(f"{name} is a count", isinstance(answer[name], int) and answer[name] >= 0, True)
+
 
 Item = dict[str, Any]
 Holds = Callable[[Item], bool]
@@ -38,14 +112,14 @@ def check_page(answer: Answer, limit: int, holds: Holds | None = None) -> None:
 
 
 def check_next_page(answer: Answer, limit: int, before: set[str]) -> None:
-    """Check a page that was reached by a cursor: it shows nothing of the page before."""
+    """Check a page behind a cursor: it has no item of the page before."""
     check_page(answer, limit)
     if both := before.intersection(item["id"] for item in answer["items"]):
         raise WrongAnswer(f"shown on two pages: {min(both)}")
 
 
 def check_found(answer: Answer, limit: int, word: str) -> None:
-    """Check a search for a word in ASCII: each item holds it where `highlights` says."""
+    """Check a search for an ASCII word: each item contains it at its `highlights`."""
 
     def holds(item: Item) -> bool:
         marked = [item["text"][start:end].lower() for start, end in item["highlights"]]
@@ -93,6 +167,6 @@ def check_changes(answer: Answer, since: int) -> None:
 
 
 def check_distinct(ids: list[str]) -> None:
-    """Check that nothing is shown twice."""
+    """Check that no text occurs twice."""
     if len(set(ids)) < len(ids):
         raise WrongAnswer("a text is shown twice")
