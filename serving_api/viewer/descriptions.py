@@ -8,9 +8,24 @@ import orjson
 
 from serving_api.columns import Kind
 from serving_api.texts.parameters import to_text
-from serving_api.viewer.conditions import NumberedRow, Slice
-from serving_api.viewer.features import SplitColumn, feature_types, features
 from serving_api.viewer.parameters import LENGTH
+from serving_api.viewer.split_rows import NumberedRow, Slice, SplitColumn
+
+
+def features(columns: Sequence[SplitColumn]) -> list[dict[str, Any]]:
+    """Return the columns as the dataset viewer lists them."""
+    return [
+        {"feature_idx": index, "name": column.name, "type": _type(column)} for index, column in enumerate(columns)
+    ]
+
+
+def feature_types(columns: Sequence[SplitColumn]) -> dict[str, dict[str, str]]:
+    """Return the columns as `datasets.Features.from_dict` reads them."""
+    return {column.name: _type(column) for column in columns}
+
+
+def _type(column: SplitColumn) -> dict[str, str]:
+    return {"dtype": column.dtype, "_type": "Value"}
 
 
 @dataclass(frozen=True, slots=True)

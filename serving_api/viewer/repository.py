@@ -16,18 +16,8 @@ from serving_api.search.candidates import IndexSnapshot
 from serving_api.search.pages import list_ranked
 from serving_api.texts.paging import Sample
 from serving_api.texts.parameters import Order
-from serving_api.texts.query import Condition, TextsQuery, all_of, ordering
-from serving_api.viewer.conditions import (
-    LIVE_NAMES,
-    Filter,
-    Key,
-    NumberedRow,
-    Slice,
-    Span,
-    condition_of,
-    keys_of,
-)
-from serving_api.viewer.features import LIVE, SplitColumn
+from serving_api.texts.query import Condition, TextsQuery, ordering
+from serving_api.viewer.split_rows import LIVE, Filter, NumberedRow, Slice, SortKey, Span, SplitColumn
 from serving_api.viewer.statistics import make_statistics
 
 ORDER = ordering(Order.OLDEST)
@@ -191,7 +181,7 @@ def list_page(
     columns: str,
     source: str,
     where: Condition,
-    keys: Sequence[Key],
+    keys: Sequence[SortKey],
     order: str,
     span: Span,
 ) -> tuple[int, list[tuple[Any, ...]]]:
@@ -201,7 +191,7 @@ def list_page(
     """
     # Named by number: a column of the replica is not always what the list shows under its name.
     named = "".join(f", {key.expression[0]} as key_{number}" for number, key in enumerate(keys))
-    sorting = ", ".join([*(f"key_{number} {key.how}" for number, key in enumerate(keys)), order])
+    sorting = ", ".join([*(f"key_{number} {key.direction}" for number, key in enumerate(keys)), order])
     statement = f"""
         with fitting as materialized (select {columns}{named} from {source} where {where[0]})
         select (select count(*) from fitting), {columns}
@@ -214,10 +204,10 @@ def list_page(
 
 
 def filter_rows(cursor: Connection, dataset: str, asked: Filter, span: Span) -> Slice:
-    """Return rows that fit, in the order asked for, then in the order of their labels."""
-    where = all_of([("dataset = ?", [dataset]), condition_of(asked.where, LIVE_NAMES)])
-    keys = keys_of(asked.orderby, LIVE_NAMES)
-    total, found = list_page(cursor, "id, labelled_at", "items", where, keys, ORDER, span)
+    """Return the dataset's rows that fit, in the requested order, then in the order of their labels."""
+    condition, values = asked.where
+    where = f"dataset = ? and ({condition})", [dataset, *values]
+    total, found = list_page(cursor, "id, labelled_at", "items", where, asked.orderby, ORDER, span)
     return Slice(_numbered(cursor, dataset, found), total)
 
 
@@ -250,14 +240,13 @@ def facts(cursor: Connection, dataset: str) -> dict[str, int]:
 def statistics(cursor: Connection, dataset: str) -> dict[str, Any]:
     """Return the statistics of all columns."""
     meant: Condition = ("dataset = ?", [dataset])
-    return make_statistics(cursor, LIVE, LIVE_NAMES, lambda _: nullcontext(("items", meant)))
+    return make_statistics(cursor, LIVE, lambda _: nullcontext(("items", meant)))
 
 
 def _bytes_of(column: SplitColumn) -> str:
     if column.is_text:
         # Where each string begins takes four bytes, and the end of the last one does.
-        name = LIVE_NAMES.get(column.name, column.quoted)
-        return f"coalesce(sum(strlen({name})), 0)::bigint + 4 * (count(*) + 1)"
+        return f"coalesce(sum(strlen({column.sql})), 0)::bigint + 4 * (count(*) + 1)"
     if column.kind is Kind.FLAG:
         return "(count(*) + 7) // 8"
     return f"{4 if column.dtype == 'int32' else 8} * count(*)"

@@ -7,8 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from core.web.openapi import Responses, answer, header, key_refusals, problem, unavailable
 from serving_api.columns import EXAMPLE_ITEM
 from serving_api.texts.schemas import REPLICA_HEADERS
-from serving_api.viewer.features import LIVE, feature_types, features
+from serving_api.viewer.descriptions import feature_types, features
 from serving_api.viewer.refusals import NO_CONFIG, TOO_BUSY, documented, documented_wrong
+from serving_api.viewer.split_rows import LIVE
 from serving_api.viewer.statistics import STATISTICS_EXAMPLE, Statistics
 
 Cell = str | bool | int | float | None

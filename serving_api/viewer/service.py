@@ -24,10 +24,10 @@ from serving_api.texts.service import Answers
 from serving_api.viewer import descriptions, repository, stored
 from serving_api.viewer import descriptions as rendering
 from serving_api.viewer import parameters as asked
-from serving_api.viewer.conditions import Slice, Span
 from serving_api.viewer.descriptions import ConfigFacts, SplitFacts
-from serving_api.viewer.features import LIVE as COLUMNS
 from serving_api.viewer.refusals import no_dataset, no_split
+from serving_api.viewer.split_rows import LIVE as COLUMNS
+from serving_api.viewer.split_rows import Slice, Span
 from serving_api.viewer.stored import LIVE, LIVE_SPLIT, FileResults, SplitReader, StoredSnapshots
 from serving_api.viewer.where import read_filter
 

@@ -17,8 +17,7 @@ from pydantic import BaseModel, Field
 from serving_api.columns import Kind
 from serving_api.texts.parameters import to_text
 from serving_api.texts.query import Condition
-from serving_api.viewer.conditions import Names
-from serving_api.viewer.features import SplitColumn
+from serving_api.viewer.split_rows import SplitColumn
 
 # A string column counts as labels with at most 30 different values, each occurring five times on average.
 _LABELS_MAX = 30
@@ -75,14 +74,14 @@ class _Measured:
 
 
 def make_statistics(
-    cursor: duckdb.DuckDBPyConnection, columns: Sequence[SplitColumn], names: Names, rows: Rows
+    cursor: duckdb.DuckDBPyConnection, columns: Sequence[SplitColumn], rows: Rows
 ) -> dict[str, Any]:
     """Return the statistics of a split's columns, as the original names them."""
-    wanted = [measure for column in columns for measure in _measures(column, names)]
+    wanted = [measure for column in columns for measure in _measures(column)]
     total, *found = _aggregate(cursor, rows(columns), [("count(*)", []), *((sql, []) for sql in wanted)])
-    measured = list(_measured(columns, names, total, found))
+    measured = list(_measured(columns, total, found))
     counted_columns = [one.column for one in measured if one.kind != "string_text"]
-    counted = _aggregate(cursor, rows(counted_columns), [_counting(one, names) for one in measured])
+    counted = _aggregate(cursor, rows(counted_columns), [_counting(one) for one in measured])
     return {
         "num_examples": total,
         "statistics": [_column(one, counts or {}) for one, counts in zip(measured, counted, strict=True)],
@@ -102,10 +101,10 @@ def _aggregate(
         return cursor.execute(statement, [*values, *more_values]).fetchall()[0]
 
 
-def _measures(column: SplitColumn, names: Names) -> list[str]:
-    value = _value(column, names)
+def _measures(column: SplitColumn) -> list[str]:
+    value = _value(column)
     if column.is_text:
-        return [f"histogram({value})", f"approx_count_distinct({names.get(column.name, column.quoted)})"]
+        return [f"histogram({value})", f"approx_count_distinct({column.sql})"]
     aggregates = (
         "count({0})",
         "min({0})",
@@ -117,9 +116,9 @@ def _measures(column: SplitColumn, names: Names) -> list[str]:
     return [aggregate.format(value) for aggregate in aggregates]
 
 
-def _value(column: SplitColumn, names: Names) -> str:
+def _value(column: SplitColumn) -> str:
     """Return the SQL expression that is measured for a column."""
-    name = names.get(column.name, column.quoted)
+    name = column.sql
     if column.is_text:
         return f"length({name})"
     if column.kind is Kind.FLAG:
@@ -127,12 +126,10 @@ def _value(column: SplitColumn, names: Names) -> str:
     return f"epoch_us({name})::double" if column.kind is Kind.MOMENT else f"{name}::double"
 
 
-def _measured(
-    columns: Sequence[SplitColumn], names: Names, total: int, found: Sequence[Any]
-) -> Iterator[_Measured]:
+def _measured(columns: Sequence[SplitColumn], total: int, found: Sequence[Any]) -> Iterator[_Measured]:
     start = 0
     for column in columns:
-        end = start + len(_measures(column, names))
+        end = start + len(_measures(column))
         parts, start = found[start:end], end
         yield _of_lengths(column, total, *parts) if column.is_text else _Measured(column, total, *parts)
 
@@ -160,9 +157,9 @@ def _at(ordered: Sequence[int], counts: Mapping[int, int], place: int) -> int:
     return ordered[-1]
 
 
-def _counting(one: _Measured, names: Names) -> Condition:
+def _counting(one: _Measured) -> Condition:
     """Return an aggregate: a map of labels, or of the numbers of bins, to how many rows they have."""
-    name = names.get(one.column.name, one.column.quoted)
+    name = one.column.sql
     if one.kind == "string_label":
         return f"histogram({name})", []
     if one.kind == "bool":
@@ -170,7 +167,7 @@ def _counting(one: _Measured, names: Names) -> Condition:
     edges = one.edges
     if not edges or one.kind == "string_text":
         return "null", []
-    number = f"floor(({_value(one.column, names)} - ?) / ?)"
+    number = f"floor(({_value(one.column)} - ?) / ?)"
     # Of null and a number, the least is the number.
     counting = f"histogram(least({number}, ?)::integer) filter ({name} is not null)"
     return counting, [edges[0], _size(edges), len(edges) - 2]

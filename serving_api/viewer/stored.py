@@ -20,20 +20,10 @@ from serving_api.snapshots.repository import Facts
 from serving_api.snapshots.service import Snapshots
 from serving_api.snapshots.storage import reaching_storage
 from serving_api.texts.query import Condition
-from serving_api.viewer.conditions import (
-    Filter,
-    Key,
-    NumberedRow,
-    Slice,
-    Span,
-    columns_in,
-    condition_of,
-    keys_of,
-)
 from serving_api.viewer.descriptions import ConfigFacts, SplitFacts
-from serving_api.viewer.features import SplitColumn, columns_of
 from serving_api.viewer.refusals import no_config, no_split
 from serving_api.viewer.repository import list_page
+from serving_api.viewer.split_rows import Filter, NumberedRow, Slice, SortKey, Span, SplitColumn, columns_of
 from serving_api.viewer.statistics import make_statistics
 
 _MOST = 1000
@@ -275,13 +265,12 @@ _ROWS = "split_rows"
 
 def filter_rows(cursor: Connection, split: SplitReader, asked: Filter, span: Span) -> Slice:
     """Return rows that fit, in the order asked for, then in the split's own."""
-    where, keys = condition_of(asked.where, {}), keys_of(asked.orderby, {})
-    return _read(cursor, split, list(_looked_at(asked)), where, keys, span)
+    return _read(cursor, split, asked.columns, asked.where, asked.orderby, span)
 
 
 def search_rows(cursor: Connection, split: SplitReader, search: Search, span: Span) -> Slice:
     """Return all rows that match, the best first, then in the split's own order."""
-    return _read(cursor, split, ["text"], search.condition(), [Key(search.relevance(), "desc")], span)
+    return _read(cursor, split, ["text"], search.condition(), [SortKey(search.relevance(), "desc")], span)
 
 
 def statistics(cursor: Connection, split: SplitReader) -> dict[str, Any]:
@@ -292,7 +281,7 @@ def statistics(cursor: Connection, split: SplitReader) -> dict[str, Any]:
         with _streamed(cursor, split, [column.name for column in columns]) as relation:
             yield relation, ("true", [])
 
-    return make_statistics(cursor, split.columns, {}, rows)
+    return make_statistics(cursor, split.columns, rows)
 
 
 @contextmanager
@@ -317,17 +306,9 @@ def _read(
     split: SplitReader,
     names: Sequence[str],
     where: Condition,
-    keys: Sequence[Key],
+    keys: Sequence[SortKey],
     span: Span,
 ) -> Slice:
     with _streamed(cursor, split, names) as rows:
         total, found = list_page(cursor, PLACE, rows, where, keys, PLACE, span)
     return Slice(split.read_places([place for (place,) in found]), total)
-
-
-def _looked_at(asked: Filter) -> Iterator[str]:
-    columns: list[SplitColumn] = [
-        *(columns_in(asked.where) if asked.where else ()),
-        *(o.column for o in asked.orderby),
-    ]
-    yield from dict.fromkeys(column.name for column in columns)

@@ -21,9 +21,9 @@ from pyarrow import parquet
 from core.web.problems import Unavailable
 from serving_api.search.matching import Match, Search
 from serving_api.viewer import descriptions, repository, stored
-from serving_api.viewer.conditions import NumberedRow, Slice, Span
-from serving_api.viewer.features import LIVE, columns_of, feature_types
+from serving_api.viewer.descriptions import feature_types
 from serving_api.viewer.schemas import RESPONSES
+from serving_api.viewer.split_rows import LIVE, NumberedRow, Slice, Span, columns_of
 from serving_api.viewer.stored import SplitReader
 from serving_api.viewer.where import read_filter
 from tests.unit.serving_api.viewer_world import make_parquet, make_replica, make_rows
@@ -216,12 +216,12 @@ def _check_distribution(one: dict[str, Any], held: list[Any]) -> None:
 def test_flags_are_compared_with_true_and_false(
     replica: duckdb.DuckDBPyConnection, reader: SplitReader, where: str
 ) -> None:
-    wanted = read_filter(where, None, LIVE)
     expected = sum(row["complete"] for row in ROWS)
     assert 0 < expected < len(ROWS)
-    assert repository.filter_rows(replica, "toxicity", wanted, Span(0, 100)).total == expected
+    of_live, of_file = (read_filter(where, None, columns) for columns in (LIVE, reader.columns))
+    assert repository.filter_rows(replica, "toxicity", of_live, Span(0, 100)).total == expected
     with duckdb.connect() as beside:
-        assert stored.filter_rows(beside, reader, wanted, Span(0, 100)).total == expected
+        assert stored.filter_rows(beside, reader, of_file, Span(0, 100)).total == expected
 
 
 def test_a_split_without_rows_has_statistics() -> None:

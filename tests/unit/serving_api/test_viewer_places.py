@@ -13,7 +13,7 @@ from serving_api.replica.tables import COUNT, TABLES
 from serving_api.texts.paging import Sample
 from serving_api.viewer import repository
 from serving_api.viewer import repository as offsets
-from serving_api.viewer.conditions import Span
+from serving_api.viewer.split_rows import Span
 from tests.unit.serving_api.viewer_world import FIRST
 
 _DATASETS = ["toxicity", "mood"]
