@@ -25,7 +25,7 @@ from serving_api.viewer import descriptions, repository, stored
 from serving_api.viewer import descriptions as rendering
 from serving_api.viewer import parameters as asked
 from serving_api.viewer.descriptions import ConfigFacts, SplitFacts
-from serving_api.viewer.refusals import no_dataset, no_split
+from serving_api.viewer.schemas import no_dataset, no_split
 from serving_api.viewer.split_rows import LIVE as COLUMNS
 from serving_api.viewer.split_rows import Slice, Span
 from serving_api.viewer.stored import LIVE, LIVE_SPLIT, FileResults, SplitReader, StoredSnapshots

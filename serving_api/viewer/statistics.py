@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import duckdb
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from serving_api.columns import Kind
 from serving_api.texts.parameters import to_text
@@ -275,15 +275,7 @@ class ColumnStatistics(BaseModel):
     column_statistics: Distribution | Frequencies | FlagFrequencies
 
 
-class Statistics(BaseModel):
-    """Of each column."""
-
-    num_examples: int
-    statistics: list[ColumnStatistics]
-    partial: bool
-
-
-STATISTICS_EXAMPLE = {
+_EXAMPLE: dict[str, Any] = {
     "num_examples": 800,
     "statistics": [
         {
@@ -315,3 +307,13 @@ STATISTICS_EXAMPLE = {
     ],
     "partial": False,
 }
+
+
+class Statistics(BaseModel):
+    """Of each column."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+
+    num_examples: int
+    statistics: list[ColumnStatistics]
+    partial: bool

@@ -21,8 +21,8 @@ from serving_api.snapshots.service import Snapshots
 from serving_api.snapshots.storage import reaching_storage
 from serving_api.texts.query import Condition
 from serving_api.viewer.descriptions import ConfigFacts, SplitFacts
-from serving_api.viewer.refusals import no_config, no_split
 from serving_api.viewer.repository import list_page
+from serving_api.viewer.schemas import no_config, no_split
 from serving_api.viewer.split_rows import Filter, NumberedRow, Slice, SortKey, Span, SplitColumn, columns_of
 from serving_api.viewer.statistics import make_statistics
 

@@ -59,7 +59,6 @@ EXCEPTIONS: dict[str, set[str]] = {
         "web framework: serving_api/key_watch.py",
         "web framework: serving_api/responses.py",
         "web framework: serving_api/texts/shortcut.py",
-        "web framework: serving_api/viewer/refusals.py",
     },
 }
 
