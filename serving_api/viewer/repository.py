@@ -2,7 +2,6 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from itertools import accumulate
@@ -239,8 +238,15 @@ def facts(cursor: Connection, dataset: str) -> dict[str, int]:
 
 def statistics(cursor: Connection, dataset: str) -> dict[str, Any]:
     """Return the statistics of all columns."""
-    meant: Condition = ("dataset = ?", [dataset])
-    return make_statistics(cursor, LIVE, lambda _: nullcontext(("items", meant)))
+    return make_statistics(LIVE, lambda _, wanted: aggregate(cursor, "items", ("dataset = ?", [dataset]), wanted))
+
+
+def aggregate(cursor: Connection, source: str, where: Condition, wanted: Sequence[Condition]) -> tuple[Any, ...]:
+    """Return the values of SQL aggregates over the rows of a source that fit."""
+    select = ", ".join(sql for sql, _ in wanted)
+    values = [value for _, some in wanted for value in some]
+    statement = f"select {select} from {source} where {where[0]}"  # noqa: S608 - known columns only
+    return cursor.execute(statement, [*values, *where[1]]).fetchall()[0]
 
 
 def _bytes_of(column: SplitColumn) -> str:

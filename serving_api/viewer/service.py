@@ -28,7 +28,7 @@ from serving_api.viewer.descriptions import ConfigFacts, SplitFacts
 from serving_api.viewer.schemas import no_dataset, no_split
 from serving_api.viewer.split_rows import LIVE as COLUMNS
 from serving_api.viewer.split_rows import Slice, Span
-from serving_api.viewer.stored import LIVE, LIVE_SPLIT, FileResults, SplitReader, StoredSnapshots
+from serving_api.viewer.stored import LIVE, LIVE_SPLIT, SplitReader, StoredSnapshots
 from serving_api.viewer.where import read_filter
 
 Connection = duckdb.DuckDBPyConnection
@@ -68,8 +68,7 @@ class Viewer:
         self._answers = answers
         self._search = search
         self._datasets = datasets
-        self._kept = FileResults()
-        self._stored = StoredSnapshots(snapshots, self._kept)
+        self._stored = StoredSnapshots(snapshots)
         self._memory = open_memory(settings)  # what snapshots are queried in
 
     def close(self) -> None:
@@ -224,7 +223,7 @@ class Viewer:
                 with self._stored.opened(manifest, file, until) as reader:
                     return _in_memory(of_snapshot)(cursor, reader)
 
-            return self._kept.get(key, file.sha256, make) if keep else make()
+            return self._stored.cached(key, file, make) if keep else make()
 
         return _answered(await self._pool.run_beside(self._beside, work))
 

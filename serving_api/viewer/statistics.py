@@ -1,17 +1,15 @@
-"""What `/statistics` says of each column: made by two aggregations over the rows, in memory that stays small.
+"""The statistics of each column for `/statistics`, from two aggregations over the rows in little memory.
 
-The first counts the lengths of strings, and about how many there are, and finds bounds and means of the rest; the
-second counts what lies in each bin, and labels.
+The first counts strings by length and estimates how many differ; of other columns it finds bounds and means. The
+second counts the values in each bin, and each label.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-import duckdb
 from pydantic import BaseModel, ConfigDict, Field
 
 from serving_api.columns import Kind
@@ -27,8 +25,8 @@ _BINS = 10
 _DECIMALS = 5
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - moments are UTC without a zone
 
-# Gives a relation that has these columns, and which of its rows are meant. It can be read once.
-Rows = Callable[[Sequence[SplitColumn]], AbstractContextManager[tuple[str, Condition]]]
+# Returns the values of SQL aggregates over all rows of a split; these read the given columns only.
+Aggregate = Callable[[Sequence[SplitColumn], Sequence[Condition]], tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,32 +71,18 @@ class _Measured:
         return [*(self.least + size * number for number in range(_BINS)), self.greatest]
 
 
-def make_statistics(
-    cursor: duckdb.DuckDBPyConnection, columns: Sequence[SplitColumn], rows: Rows
-) -> dict[str, Any]:
+def make_statistics(columns: Sequence[SplitColumn], aggregate: Aggregate) -> dict[str, Any]:
     """Return the statistics of a split's columns, as the original names them."""
-    wanted = [measure for column in columns for measure in _measures(column)]
-    total, *found = _aggregate(cursor, rows(columns), [("count(*)", []), *((sql, []) for sql in wanted)])
+    wanted: list[Condition] = [(sql, []) for column in columns for sql in _measures(column)]
+    total, *found = aggregate(columns, [("count(*)", []), *wanted])
     measured = list(_measured(columns, total, found))
     counted_columns = [one.column for one in measured if one.kind != "string_text"]
-    counted = _aggregate(cursor, rows(counted_columns), [_counting(one) for one in measured])
+    counted = aggregate(counted_columns, [_counting(one) for one in measured])
     return {
         "num_examples": total,
         "statistics": [_column(one, counts or {}) for one, counts in zip(measured, counted, strict=True)],
         "partial": False,
     }
-
-
-def _aggregate(
-    cursor: duckdb.DuckDBPyConnection,
-    rows: AbstractContextManager[tuple[str, Condition]],
-    wanted: Sequence[Condition],
-) -> tuple[Any, ...]:
-    select = ", ".join(sql for sql, _ in wanted)
-    values = [value for _, some in wanted for value in some]
-    with rows as (relation, (where, more_values)):
-        statement = f"select {select} from {relation} where {where}"  # noqa: S608 - known columns only
-        return cursor.execute(statement, [*values, *more_values]).fetchall()[0]
 
 
 def _measures(column: SplitColumn) -> list[str]:

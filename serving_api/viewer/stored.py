@@ -6,10 +6,11 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import duckdb
 import pyarrow as pa
+from cachetools import LRUCache
 from pyarrow import parquet
 
 from core.web.problems import NotFound, Unavailable
@@ -21,37 +22,13 @@ from serving_api.snapshots.service import Snapshots
 from serving_api.snapshots.storage import reaching_storage
 from serving_api.texts.query import Condition
 from serving_api.viewer.descriptions import ConfigFacts, SplitFacts
-from serving_api.viewer.repository import list_page
+from serving_api.viewer.repository import aggregate, list_page
 from serving_api.viewer.schemas import no_config, no_split
 from serving_api.viewer.split_rows import Filter, NumberedRow, Slice, SortKey, Span, SplitColumn, columns_of
 from serving_api.viewer.statistics import make_statistics
 
-_MOST = 1000
-
-
-class FileResults:
-    """A cache of results of immutable files, by their hashes. The oldest is dropped first.
-
-    Spares a request to the storage for a Parquet footer, and reading all rows for statistics.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._things: dict[tuple[str, str], Any] = {}
-
-    def get(self, kind: str, sha256: str, make: Callable[[], Any]) -> Any:
-        """Return the result for the file with this hash; `make` it if it is not cached."""
-        key = kind, sha256
-        with self._lock:
-            if key in self._things:
-                return self._things[key]
-        made = make()
-        with self._lock:
-            self._things[key] = made
-            if len(self._things) > _MOST:
-                del self._things[next(iter(self._things))]
-        return made
-
+_RESULTS_MAX = 1000
+T = TypeVar("T")
 
 PLACE = "place_in_split"
 _BATCH_ROWS = 4096
@@ -176,11 +153,26 @@ Footer = tuple[tuple[SplitColumn, ...], int]  # columns, and bytes before compre
 
 
 class StoredSnapshots:
-    """The snapshots; every method waits for the storage."""
+    """The snapshots. Every method waits for the storage."""
 
-    def __init__(self, snapshots: Snapshots, kept: FileResults) -> None:
+    def __init__(self, snapshots: Snapshots) -> None:
         self._snapshots = snapshots
-        self._kept = kept
+        self._lock = threading.Lock()
+        self._results: LRUCache[tuple[str, str], Any] = LRUCache(_RESULTS_MAX)
+
+    def cached(self, kind: str, file: SplitFile, make: Callable[[], T]) -> T:
+        """Return the result of a kind for an immutable file; `make` it unless it is cached.
+
+        Spares a request to the storage for a Parquet footer, and reading all rows for statistics.
+        """
+        key = kind, file.sha256
+        with self._lock:
+            if key in self._results:
+                return cast(T, self._results[key])
+        made = make()
+        with self._lock:
+            self._results[key] = made
+        return made
 
     def find(self, dataset: str, config: str | None) -> list[SnapshotManifest]:
         """Return a dataset's snapshot of this name, or all of them, the newest first; raises as `get` does."""
@@ -241,8 +233,7 @@ class StoredSnapshots:
             with self.opened(manifest, split, until) as reader:
                 return reader.columns, reader.uncompressed_bytes
 
-        footer: Footer = self._kept.get("footer", split.sha256, read)
-        return footer
+        return self.cached("footer", split, read)
 
 
 @contextmanager
@@ -276,12 +267,11 @@ def search_rows(cursor: Connection, split: SplitReader, search: Search, span: Sp
 def statistics(cursor: Connection, split: SplitReader) -> dict[str, Any]:
     """Return the statistics of all columns."""
 
-    @contextmanager
-    def rows(columns: Sequence[SplitColumn]) -> Iterator[tuple[str, Condition]]:
-        with _streamed(cursor, split, [column.name for column in columns]) as relation:
-            yield relation, ("true", [])
+    def run(columns: Sequence[SplitColumn], wanted: Sequence[Condition]) -> tuple[Any, ...]:
+        with _streamed(cursor, split, [column.name for column in columns]) as rows:
+            return aggregate(cursor, rows, ("true", []), wanted)
 
-    return make_statistics(cursor, split.columns, rows)
+    return make_statistics(split.columns, run)
 
 
 @contextmanager
