@@ -11,8 +11,7 @@ from typing import Any
 import yaml
 
 from core.datasets import LabelRule
-from serving_api.snapshots.manifest import COLUMNS, SnapshotManifest
-from serving_api.snapshots.repository import Facts
+from serving_api.snapshots.manifest import COLUMNS, Facts, SnapshotManifest
 from serving_api.statistics.agreement import Estimate
 
 

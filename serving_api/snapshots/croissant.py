@@ -8,8 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from serving_api.snapshots.card import list_languages
-from serving_api.snapshots.manifest import COLUMNS, MOMENT, SnapshotManifest, SplitFile
-from serving_api.snapshots.repository import Facts
+from serving_api.snapshots.manifest import COLUMNS, MOMENT, Facts, SnapshotManifest, SplitFile
 
 # The specification's own, in full: readers compare it.
 _CONTEXT = {

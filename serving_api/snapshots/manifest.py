@@ -1,6 +1,6 @@
-"""The manifest of a snapshot, and the columns of its files.
+"""The documents of a snapshot, `snapshot.json` and `facts.json`, and the columns of its files.
 
-`snapshot.json` is written last: with it, the snapshot is complete.
+`snapshot.json`, the manifest, is written last. It makes the snapshot complete.
 """
 
 from datetime import datetime
@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from serving_api.columns import COLUMNS as EXPORTED
 from serving_api.columns import Column, Kind
+from serving_api.statistics.agreement import Estimate
 
 MANIFEST = "snapshot.json"
 CARD = "README.md"
@@ -69,6 +70,58 @@ class SnapshotManifest(BaseModel):
     def rows(self) -> int:
         """Texts in all splits."""
         return sum(split.rows for split in self.splits.values())
+
+
+class AnswerCounts(BaseModel):
+    """How many answers the texts have. Submitted ones of annotators count."""
+
+    model_config = ConfigDict(frozen=True)
+
+    total: int = Field(description="On all texts.")
+    fewest: int = Field(description="On one text.")
+    most: int = Field(description="On one text.")
+    annotators: int = Field(description="Persons who gave them.")
+    adjudicators: int = Field(description="Persons who were asked about disputes beside; not among the others.")
+
+
+class Rule(BaseModel):
+    """A rule by which labels were derived."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    texts: int
+    first_version: int = Field(description="Estimates are counted; the oldest one that a label is from.")
+    last_version: int
+
+
+class Facts(BaseModel):
+    """What is so of a snapshot's texts, at its version. It names no annotator."""
+
+    model_config = ConfigDict(frozen=True)
+
+    guidelines: str = Field(description="What annotators are told when it is written, as Markdown.")
+    labels: tuple[str, ...] = Field(description="What annotators choose from, in their order.")
+    answers_wanted: int = Field(description="Annotations that complete a text.")
+    near_duplicates: str = Field(description="Setting of the dataset: off, link, ask_once.")
+    license: str | None = Field(description="Licence, as the dataset's owner has set it.")
+    texts: int
+    statuses: dict[str, int] = Field(description="Texts by status.")
+    decided_by: dict[str, int] = Field(description="Texts by whose answers decided.")
+    rules: tuple[Rule, ...] = Field(description="By name.")
+    answers: AnswerCounts
+    agreement: dict[str, Estimate] = Field(description="Coefficients with their 95 % intervals, by name.")
+    agreement_without: tuple[str, ...] = Field(
+        (), description="Filters that agreement is measured without, for they choose texts by their answers."
+    )
+    sources: dict[str, int] = Field(description="Texts by source, the 20 that most are from.")
+    sources_total: int = Field(description="How many sources there are.")
+    languages: dict[str, int] = Field(description="Texts by language where it is known, the most frequent first.")
+    near_twins: int = Field(description="Texts that are linked as near duplicates of an earlier one.")
+
+    def without_sources(self) -> "Facts":
+        """Return them without the names of sources: one might be that of a text that is to be forgotten."""
+        return self.model_copy(update={"sources": {}})
 
 
 class DescribedColumn(NamedTuple):

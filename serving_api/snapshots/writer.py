@@ -20,17 +20,14 @@ from pyarrow import compute as pc
 from pyarrow import parquet
 
 from core.web.problems import Unavailable
-from serving_api import columns
 from serving_api.exports.formats import COMPARED, DICTIONARY, with_zone
-from serving_api.exports.repository import schema_of, spans
 from serving_api.snapshots.card import make_card
 from serving_api.snapshots.croissant import make_croissant
-from serving_api.snapshots.manifest import CARD, CROISSANT, FACTS, SnapshotManifest, SplitFile
-from serving_api.snapshots.repository import Facts
-from serving_api.snapshots.splits import Former, assign, hashed, place_of, write_twins
+from serving_api.snapshots.manifest import CARD, CROISSANT, FACTS, Facts, SnapshotManifest, SplitFile
+from serving_api.snapshots.repository import assign, read_rows, read_twins, split_schema
+from serving_api.snapshots.splits import Former
 from serving_api.snapshots.storage import Storage, remove
-from serving_api.texts.parameters import Order
-from serving_api.texts.query import TextsQuery, conditions
+from serving_api.texts.query import TextsQuery
 
 _LOCK = ".lock"
 _WRITING = ".writing-"
@@ -209,10 +206,6 @@ class SplitWriter:
         )
 
 
-# The size of DuckDB's own batches.
-_BATCH_ROWS = 2048
-
-
 @dataclass(frozen=True)
 class Division:
     """How texts are divided into splits."""
@@ -233,11 +226,12 @@ def write_splits(
     """Write each split's file below `folder`, and return what they hold, in the order of the shares."""
     if division.former is not None:
         assign(cursor, query, division.shares, division.seed, division.former)
-        write_twins(cursor, query, folder)
-    schema = schema_of(cursor, columns.typed())
+        _write_twins(read_twins(cursor, query), folder)
+    schema = split_schema(cursor)
     writers = [SplitWriter(folder, f"data/{name}.parquet", schema) for name in division.names]
     try:
-        for batch in _read(cursor, query, division):
+        assigned = division.former is not None
+        for batch in read_rows(cursor, query, division.shares, division.seed, assigned=assigned):
             places, rows = batch.column("split"), batch.drop_columns(["split"])
             for place, writer in enumerate(writers):
                 writer.add(rows.filter(pc.equal(places, place)))
@@ -252,31 +246,6 @@ def content_hash(splits: dict[str, SplitFile]) -> str:
     """Return the hash of the splits' names and files."""
     parts = "".join(f"{name} {split.sha256}\n" for name, split in sorted(splits.items()))
     return hashlib.sha256(parts.encode()).hexdigest()
-
-
-def _read(cursor: duckdb.DuckDBPyConnection, query: TextsQuery, division: Division) -> Iterator[pa.RecordBatch]:
-    """Yield the rows, ordered by the times of their labels and by id, with the place of each one's split.
-
-    That order is total, so that every replica of this version gives the same; and it is that of the file nearly.
-    """
-    where, values = conditions(query)
-    for span, bounds in spans(cursor, Order.OLDEST):
-        if division.former is None:
-            place = place_of(division.shares)
-            source = f"select *, {hashed(division.seed)} as hash from items where {where} and {span}"  # noqa: S608
-            given = [*values, *bounds]
-        else:
-            place = "place"
-            source = f"""
-                select items.*, place from (from items where {span}) as items
-                join (select id, place from assigned where {span}) as assigned using (id)
-            """  # noqa: S608
-            given = [*bounds, *bounds]
-        statement = f"""
-            select {columns.typed()}, {place} as split from ({source}) as items
-            order by labelled_at, items.id
-        """  # noqa: S608 - known columns
-        yield from cursor.execute(statement, given).to_arrow_reader(_BATCH_ROWS)
 
 
 _ROWS_AT_ONCE = 2048
@@ -324,3 +293,24 @@ def _write(file: BinaryIO, without: Set[str], folder: Path, path: str) -> SplitF
         return writer.finish()
     finally:
         writer.abandon()
+
+
+TWINS = "near_duplicates.parquet"
+_TWINS_SCHEMA = pa.schema({"id": pa.string(), "root": pa.string()})
+
+
+def rewrite_twins(storage: Storage, manifest: SnapshotManifest, without: Set[str], folder: Path) -> None:
+    """Write them again without what must be forgotten, texts and roots."""
+    if manifest.stratified:
+        unwanted = pa.array(sorted(without), pa.string())
+        with storage.open(manifest.name, TWINS) as file:
+            table = parquet.read_table(file)
+        for name in ("id", "root"):
+            table = table.filter(pc.invert(pc.is_in(table[name], unwanted)))
+        _write_twins(table.to_reader(), folder)
+
+
+def _write_twins(batches: pa.RecordBatchReader, folder: Path) -> None:
+    with parquet.ParquetWriter(folder / TWINS, _TWINS_SCHEMA, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_batch(batch)

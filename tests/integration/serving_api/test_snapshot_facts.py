@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 
 from core.models import NearDuplicate
 from serving_api.replica.replica import Replica
-from serving_api.snapshots.repository import Facts
+from serving_api.snapshots.manifest import Facts
 from serving_api.snapshots.service import Snapshots
 from tests.integration.serving_api.labelling import Labeller
 
