@@ -33,7 +33,7 @@ from serving_api.snapshots.parameters import (
     parse_request,
     parse_rewrite,
 )
-from serving_api.snapshots.schemas import ForgottenFrom, ForgottenRead
+from serving_api.snapshots.schemas import DiffPage, ForgottenFrom, ForgottenRead, SnapshotPage
 from serving_api.snapshots.service import Snapshots
 from serving_api.snapshots.storage import reaching_storage
 from serving_api.texts.parameters import NoParameters
@@ -59,15 +59,16 @@ Nothing = Annotated[NoParameters, Query()]
 
 _ADMIN_GUARDS = [Depends(require_scope(Scope.ADMIN)), Depends(check_query_string)]
 
-router = Router(dependencies=GUARDS, tags=["snapshots"], default_response_class=Response)
-admin_router = Router(dependencies=_ADMIN_GUARDS, tags=["snapshots"], default_response_class=Response)
-forgotten_router = Router(dependencies=_ADMIN_GUARDS, tags=["operations"], default_response_class=Response)
+router = Router(dependencies=GUARDS, tags=["snapshots"])
+admin_router = Router(dependencies=_ADMIN_GUARDS, tags=["snapshots"])
+forgotten_router = Router(dependencies=_ADMIN_GUARDS, tags=["operations"])
 
 
 @router.post(
     "/snapshots",
     status_code=201,
     summary="Make a snapshot",
+    response_model=SnapshotManifest,
     openapi_extra={"requestBody": docs.BODY},
     responses=docs.CREATED,
 )
@@ -90,7 +91,7 @@ async def create_snapshot(
     return Response(created.manifest.model_dump_json(), status, headers, "application/json")
 
 
-@router.get("/snapshots", summary="Snapshots", responses=docs.LIST)
+@router.get("/snapshots", summary="Snapshots", response_model=SnapshotPage, responses=docs.LIST)
 async def list_snapshots(
     request: Request, parameters: Annotated[SnapshotsParameters, Query()], snapshots: SnapshotsDep
 ) -> Response:
@@ -101,13 +102,18 @@ async def list_snapshots(
     return _respond(request, page, page.next_cursor)
 
 
-@router.get("/snapshots/{name}", summary="One snapshot", responses=docs.ONE)
+@router.get("/snapshots/{name}", summary="One snapshot", response_model=SnapshotManifest, responses=docs.ONE)
 async def get_snapshot(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
     """Get what a snapshot says of itself: its splits with their hashes, and what it was made of."""
     return _respond(request, await snapshots.reading.run(lambda: snapshots.forgotten.mark(snapshots.get(name))))
 
 
-@router.get("/snapshots/{name}/{split}.parquet", summary="One split as Parquet", responses=docs.SPLIT)
+@router.get(
+    "/snapshots/{name}/{split}.parquet",
+    summary="One split as Parquet",
+    response_class=Response,
+    responses=docs.SPLIT,
+)
 async def get_split(
     request: Request,
     name: Name,
@@ -134,7 +140,9 @@ async def get_split(
     return await _send(request, snapshots, served, manifest.name, file.path)
 
 
-@router.get("/snapshots/{a}/diff/{b}", summary="What two snapshots differ in", responses=docs.DIFF)
+@router.get(
+    "/snapshots/{a}/diff/{b}", summary="What two snapshots differ in", response_model=DiffPage, responses=docs.DIFF
+)
 async def diff_snapshots(
     request: Request,
     a: Annotated[str, Path(description="The earlier snapshot.", examples=["toxicity-2026-10"])],
@@ -155,6 +163,7 @@ async def diff_snapshots(
 @admin_router.post(
     "/snapshots/{name}/rewrite",
     summary="Take texts out of a snapshot",
+    response_model=SnapshotManifest,
     openapi_extra={"requestBody": docs.REWRITE_BODY},
     responses=docs.REWRITTEN,
 )
@@ -171,7 +180,13 @@ async def rewrite_snapshot(request: Request, name: Name, snapshots: SnapshotsDep
     return _respond(request, rewritten)
 
 
-@admin_router.delete("/snapshots/{name}", status_code=204, summary="Delete a snapshot", responses=docs.DELETED)
+@admin_router.delete(
+    "/snapshots/{name}",
+    status_code=204,
+    summary="Delete a snapshot",
+    response_class=Response,
+    responses=docs.DELETED,
+)
 async def delete_snapshot(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
     """Delete a snapshot with all its files, for ever.
 
@@ -196,7 +211,10 @@ def _audited(request: Request, action: Action, name: str, **details: int) -> Ite
 
 
 @router.get(
-    "/snapshots/{name}/README.md", summary="A snapshot's card", responses=docs.document(CARD, "text/markdown")
+    "/snapshots/{name}/README.md",
+    summary="A snapshot's card",
+    response_class=Response,
+    responses=docs.DOCUMENTS[CARD],
 )
 async def get_card(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
     """Get the dataset card, as the Hugging Face Hub shows it. Browsers show it as plain text."""
@@ -206,7 +224,8 @@ async def get_card(request: Request, name: Name, snapshots: SnapshotsDep, _: Not
 @router.get(
     "/snapshots/{name}/croissant.json",
     summary="A snapshot in Croissant's words",
-    responses=docs.document(CROISSANT, "application/json"),
+    response_class=Response,
+    responses=docs.DOCUMENTS[CROISSANT],
 )
 async def get_croissant_file(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
     """Get the snapshot's metadata in the Croissant format."""
@@ -216,7 +235,8 @@ async def get_croissant_file(request: Request, name: Name, snapshots: SnapshotsD
 @router.get(
     "/snapshots/{name}/snapshot.json",
     summary="A snapshot's manifest as a file",
-    responses=docs.document(MANIFEST, "application/json"),
+    response_class=Response,
+    responses=docs.DOCUMENTS[MANIFEST],
 )
 async def get_manifest(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
     """Get the same as `GET /snapshots/{name}`, as the file that lies beside the data."""
@@ -280,7 +300,12 @@ async def _read_body(request: Request, most: int) -> bytes:
     return bytes(body)
 
 
-@forgotten_router.get("/forgotten", summary="How far texts are forgotten here", responses=docs.FORGOTTEN)
+@forgotten_router.get(
+    "/forgotten",
+    summary="How far texts are forgotten here",
+    response_model=ForgottenRead,
+    responses=docs.FORGOTTEN,
+)
 async def read_forgotten(request: Request, replica: ReplicaDep, _: Annotated[NoParameters, Query()]) -> Response:
     """Report which queries, files and snapshots no longer contain forgotten texts.
 
