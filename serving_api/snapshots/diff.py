@@ -187,7 +187,7 @@ class Forgotten:
         self._seen: dict[str, tuple[int, frozenset[UUID]]] = {}
 
     def mark(self, manifest: SnapshotManifest) -> SnapshotManifest:
-        """Return the manifest with the number of forgotten texts that the snapshot holds.
+        """Return the manifest with the number of forgotten texts that the snapshot contains.
 
         Raises:
             NotFound: a file of it is gone.
@@ -196,17 +196,17 @@ class Forgotten:
         return manifest.model_copy(update={"forgotten": len(self.find(manifest))})
 
     def find_in(self, manifests: Iterable[SnapshotManifest]) -> Iterator[tuple[SnapshotManifest, frozenset[UUID]]]:
-        """Yield those snapshots that are still there, and the forgotten texts that each holds."""
+        """Yield the snapshots that still exist, each with the forgotten texts that it contains."""
         for manifest in manifests:
             with suppress(NotFound):  # deleted
                 try:
                     found = self.find(manifest)
-                except NotFound:  # rewritten meanwhile, or deleted
+                except NotFound:  # rewritten since, or deleted
                     found = self.find(self._storage.get(manifest.name))
                 yield manifest, found
 
     def find(self, manifest: SnapshotManifest) -> frozenset[UUID]:
-        """Return the forgotten texts that a snapshot holds; raises as `mark` does."""
+        """Return the forgotten texts that a snapshot contains; raises as `mark` does."""
         state = self._replica.state
         newest = self._replica.forgotten
         if state is None:

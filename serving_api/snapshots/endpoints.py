@@ -75,16 +75,16 @@ forgotten_router = Router(dependencies=_ADMIN_GUARDS, tags=["operations"])
 async def create_snapshot(
     request: Request, snapshots: SnapshotsDep, datasets: DatasetsDep, _: Nothing
 ) -> Response:
-    """Write the chosen texts, all of one version, into files that never change: one for each split.
+    """Write the chosen texts of one version into immutable files, one for each split.
 
-    A text's split is decided by a hash of its id, or of the id of the text that its near duplicates began with,
-    and of the seed: it stays the same in every later snapshot with the same seed and shares. The answer comes when
-    the snapshot is whole; a client that goes away meanwhile finds it under its name. The same request of the same
-    version answers 200 with the snapshot that is there.
+    A hash of the seed and the text's id decides its split; near duplicates use the id of the first one. So a text
+    has the same split in every later snapshot with the same seed and shares. The response comes when the snapshot
+    is complete. If the client disconnects, the snapshot is still written, under its name. The same request for the
+    same version answers 200 with the existing snapshot.
     """
     require_media_type(request, "application/json")
     wanted, query = parse_request(await _read_body(request, BODY_BYTES), datasets)
-    # Shielded: who goes away while it is written finds it finished.
+    # Shielded: the snapshot is finished even if the client disconnects.
     created = await asyncio.shield(snapshots.writing.run(lambda: snapshots.create(wanted, query)))
     headers = {"Location": f"/snapshots/{created.manifest.name}"}
     status = 201 if created.is_new else 200
@@ -104,7 +104,7 @@ async def list_snapshots(
 
 @router.get("/snapshots/{name}", summary="One snapshot", response_model=SnapshotManifest, responses=docs.ONE)
 async def get_snapshot(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
-    """Get what a snapshot says of itself: its splits with their hashes, and what it was made of."""
+    """Get a snapshot's manifest: its splits with their hashes, and the request that made it."""
     return _respond(request, await snapshots.reading.run(lambda: snapshots.forgotten.mark(snapshots.get(name))))
 
 
@@ -121,10 +121,10 @@ async def get_split(
     snapshots: SnapshotsDep,
     _: Nothing,
 ) -> Response:
-    """Get the Parquet file of a split, or with `Range` a part of it: one range at a time.
+    """Get the Parquet file of a split, or one part of it with `Range`.
 
-    It never changes, unless texts that must be forgotten are taken out of it; then its `ETag`, the SHA-256 of its
-    bytes, does. What readers take for a file on disk works: `read_parquet('http://…')`.
+    The file is immutable, with one exception: texts that must be forgotten are removed from it, which changes its
+    `ETag`, the SHA-256 of its bytes. Parquet readers accept the address: `read_parquet('http://…')`.
     """
     manifest = await snapshots.reading.run(lambda: snapshots.get(name))
     file = manifest.splits.get(split)
@@ -141,7 +141,7 @@ async def get_split(
 
 
 @router.get(
-    "/snapshots/{a}/diff/{b}", summary="What two snapshots differ in", response_model=DiffPage, responses=docs.DIFF
+    "/snapshots/{a}/diff/{b}", summary="Differences of two snapshots", response_model=DiffPage, responses=docs.DIFF
 )
 async def diff_snapshots(
     request: Request,
@@ -150,9 +150,9 @@ async def diff_snapshots(
     parameters: Annotated[DiffParameters, Query()],
     snapshots: SnapshotsDep,
 ) -> Response:
-    """Compare two snapshots: how many texts `b` has more and fewer, with another label, and in another split.
+    """Compare two snapshots: count the texts that only one has, and those with another label or split in `b`.
 
-    The texts that differ come in the order of their ids, page by page; the numbers count all of them.
+    The page lists texts that differ, in the order of their ids; the numbers count all of them.
     """
     page = await snapshots.reading.run(
         lambda: diff_page(snapshots.differ, snapshots.get(a), snapshots.get(b), parameters)
@@ -168,10 +168,10 @@ async def diff_snapshots(
     responses=docs.REWRITTEN,
 )
 async def rewrite_snapshot(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
-    """Take texts out of a snapshot, for they must be forgotten. Nothing else changes one.
+    """Remove texts that must be forgotten from a snapshot. Nothing else changes a snapshot.
 
-    The hashes of the splits that held them are others then, and `rewritten_at` says when. Caches may have kept the
-    old files, which are `immutable` for them: empty those that are yours. Ids that are not in it do nothing.
+    The splits that contained them get new hashes, and `rewritten_at` is the time of the rewrite. Caches may still
+    have the old files, which are `immutable`: empty your caches. Unknown ids are ignored.
     """
     require_media_type(request, "application/json")
     without = parse_rewrite(await _read_body(request, REWRITE_BYTES))
@@ -188,11 +188,11 @@ async def rewrite_snapshot(request: Request, name: Name, snapshots: SnapshotsDep
     responses=docs.DELETED,
 )
 async def delete_snapshot(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
-    """Delete a snapshot with all its files, for ever.
+    """Delete a snapshot with all its files. You cannot undo this.
 
-    It is deleted at once: a download under way continues if the storage is a folder, and is cut off otherwise.
-    Snapshots that `follow` it stay as they are; texts that only it had placed may get other splits in later ones.
-    Give a new snapshot another name: caches may keep the files of the old one for a year.
+    A running download continues if the storage is a folder, and breaks otherwise. Snapshots that `follow` it don't
+    change. Texts whose split only this snapshot stored may get other splits in later ones. Don't reuse the name:
+    caches may keep the old files for a year.
     """
     with _audited(request, Action.SNAPSHOT_DELETED, name):
         await snapshots.writing.run(lambda: snapshots.delete(name))
@@ -201,7 +201,7 @@ async def delete_snapshot(request: Request, name: Name, snapshots: SnapshotsDep,
 
 @contextmanager
 def _audited(request: Request, action: Action, name: str, **details: int) -> Iterator[None]:
-    """Write the audit log's line of what the block does, also when it fails."""
+    """Write the block's line of the audit log, even if the block fails."""
     outcome = "failed"
     try:
         yield
@@ -239,7 +239,7 @@ async def get_croissant_file(request: Request, name: Name, snapshots: SnapshotsD
     responses=docs.DOCUMENTS[MANIFEST],
 )
 async def get_manifest(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
-    """Get the same as `GET /snapshots/{name}`, as the file that lies beside the data."""
+    """Get the manifest as the file `snapshot.json`; `GET /snapshots/{name}` answers the same."""
     return await _document(request, snapshots, name, MANIFEST, "application/json")
 
 
@@ -257,7 +257,7 @@ async def _document(request: Request, snapshots: Snapshots, name: str, file: str
 
 
 def _shown(request: Request, file: str, media_type: str) -> tuple[str, str]:
-    """Return media type and disposition: the card is shown. Browsers show plain text, and download Markdown."""
+    """Return media type and disposition. Browsers download Markdown, so they get the card as plain text."""
     if file != CARD:
         return media_type, f'attachment; filename="{file}"'
     kind = "text/plain" if "text/html" in request.headers.get("accept", "") else media_type
@@ -274,7 +274,7 @@ def _file_headers(manifest: SnapshotManifest, caching: str) -> dict[str, str]:
 
 async def _send(request: Request, snapshots: Snapshots, served: ServedFile, name: str, path: str) -> Response:
     storage = snapshots.storage
-    # Pieces are large and follow one another: fsspec's read-ahead would only copy them.
+    # The pieces are large and sequential: fsspec's read-ahead would only copy them.
     options = {} if storage.is_local else {"cache_type": "none"}
     piece_bytes = LOCAL_PIECE_BYTES if storage.is_local else REMOTE_PIECE_BYTES
     sending = Sending(snapshots.downloading, piece_bytes, reading=reaching_storage)
@@ -292,7 +292,7 @@ def _respond(request: Request, answer: BaseModel, next_cursor: str | None = None
 
 
 async def _read_body(request: Request, most: int) -> bytes:
-    body = bytearray()  # to add to bytes would copy them for each part, of which there may be one for each byte
+    body = bytearray()  # appending to bytes would copy them for each part, which may be a single byte
     async for part in request.stream():
         body += part
         if len(body) > most:
@@ -302,14 +302,14 @@ async def _read_body(request: Request, most: int) -> bytes:
 
 @forgotten_router.get(
     "/forgotten",
-    summary="How far texts are forgotten here",
+    summary="Progress of forgetting",
     response_model=ForgottenRead,
     responses=docs.FORGOTTEN,
 )
 async def read_forgotten(request: Request, replica: ReplicaDep, _: Annotated[NoParameters, Query()]) -> Response:
     """Report which queries, files and snapshots no longer contain forgotten texts.
 
-    Each process has its own files of replica and index; the process that answers reports on its own.
+    Each process has its own replica and index; the process that answers reports on its own.
     """
     snapshots = cast(Snapshots, request.app.state.snapshots)
     search = cast(SearchFollower, request.app.state.search)

@@ -100,54 +100,56 @@ class SnapshotManifest(BaseModel):
 
 
 class AnswerCounts(BaseModel):
-    """How many answers the texts have. Submitted ones of annotators count."""
+    """Numbers of submitted answers by annotators."""
 
     model_config = ConfigDict(frozen=True)
 
     total: int = Field(description="On all texts.")
     fewest: int = Field(description="On one text.")
     most: int = Field(description="On one text.")
-    annotators: int = Field(description="Persons who gave them.")
-    adjudicators: int = Field(description="Persons who were asked about disputes beside; not among the others.")
+    annotators: int = Field(description="Persons who answered.")
+    adjudicators: int = Field(
+        description="Persons who answered about disputes; their answers are not counted here."
+    )
 
 
 class Rule(BaseModel):
-    """A rule by which labels were derived."""
+    """A rule that derived labels, and the versions of its estimates."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     texts: int
-    first_version: int = Field(description="Estimates are counted; the oldest one that a label is from.")
+    first_version: int = Field(description="Number of the oldest estimate that a label is from.")
     last_version: int
 
 
 class Facts(BaseModel):
-    """What is so of a snapshot's texts, at its version. It names no annotator."""
+    """Facts about a snapshot's texts at its version, without names of annotators."""
 
     model_config = ConfigDict(frozen=True)
 
-    guidelines: str = Field(description="What annotators are told when it is written, as Markdown.")
-    labels: tuple[str, ...] = Field(description="What annotators choose from, in their order.")
+    guidelines: str = Field(description="The annotators' guidelines when it was written, as Markdown.")
+    labels: tuple[str, ...] = Field(description="The dataset's labels, in their order.")
     answers_wanted: int = Field(description="Annotations that complete a text.")
     near_duplicates: str = Field(description="Setting of the dataset: off, link, ask_once.")
     license: str | None = Field(description="Licence, as the dataset's owner has set it.")
     texts: int
     statuses: dict[str, int] = Field(description="Texts by status.")
-    decided_by: dict[str, int] = Field(description="Texts by whose answers decided.")
+    decided_by: dict[str, int] = Field(description="Texts by who decided: annotators or adjudicators.")
     rules: tuple[Rule, ...] = Field(description="By name.")
     answers: AnswerCounts
     agreement: dict[str, Estimate] = Field(description="Coefficients with their 95 % intervals, by name.")
     agreement_without: tuple[str, ...] = Field(
-        (), description="Filters that agreement is measured without, for they choose texts by their answers."
+        (), description="Filters that agreement ignores, since they choose texts by their answers."
     )
-    sources: dict[str, int] = Field(description="Texts by source, the 20 that most are from.")
-    sources_total: int = Field(description="How many sources there are.")
-    languages: dict[str, int] = Field(description="Texts by language where it is known, the most frequent first.")
+    sources: dict[str, int] = Field(description="Texts by source, for the 20 most frequent sources.")
+    sources_total: int = Field(description="Number of sources.")
+    languages: dict[str, int] = Field(description="Texts by detected language, the most frequent first.")
     near_twins: int = Field(description="Texts that are linked as near duplicates of an earlier one.")
 
     def without_sources(self) -> "Facts":
-        """Return them without the names of sources: one might be that of a text that is to be forgotten."""
+        """Return the facts without sources: one might be the source of a forgotten text only."""
         return self.model_copy(update={"sources": {}})
 
 

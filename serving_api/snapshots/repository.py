@@ -30,7 +30,7 @@ _TWINS_AT_ONCE = 65_536
 def read_facts(cursor: Connection, query: TextsQuery, dataset: Dataset) -> Facts:
     """Return the facts of the texts that the query finds; the same version gives the same facts.
 
-    `cursor` is in the transaction that the rows are read in. Agreement is as in `GET /stats/agreement`.
+    `cursor` is in the transaction that reads the rows. Agreement is computed as in `GET /stats/agreement`.
     """
     unselected, left_out = _without_selection(query)
     sources = _count_by(cursor, query, "source")
@@ -78,9 +78,9 @@ def _measure_agreement(cursor: Connection, query: TextsQuery) -> dict[str, Estim
 
 
 def _without_selection(query: TextsQuery) -> tuple[TextsQuery, tuple[str, ...]]:
-    """Return the query without the filters that choose texts by what annotators said, and the names of these.
+    """Return the query without the filters that choose texts by their answers, and the names of these filters.
 
-    Among the texts with `min_agreement=1` every coefficient is 1, however little annotators agree.
+    Among the texts with `min_agreement=1` every coefficient is 1, whatever the agreement on all texts.
     """
     given = query.filters.model_dump(include={"status", "min_agreement"}, exclude_none=True)
     names = sorted([*given, *(["label"] if query.labels else [])])
@@ -89,7 +89,7 @@ def _without_selection(query: TextsQuery) -> tuple[TextsQuery, tuple[str, ...]]:
 
 
 def _count_by(cursor: Connection, query: TextsQuery, column: str) -> dict[str, int]:
-    """Return the number of texts by what `column` holds, nulls left out, the most frequent first."""
+    """Return the number of texts by the values of a column, without null, the most frequent first."""
     where, values = conditions(query)
     statement = f"""
         select {column}, count(*) from items where {where} and {column} is not null group by 1 order by 2 desc, 1
@@ -107,7 +107,7 @@ def _list_rules(cursor: Connection, query: TextsQuery) -> tuple[Rule, ...]:
 
 
 def _count_persons(cursor: Connection, query: TextsQuery) -> dict[str, int]:
-    """Return how many persons answered about these texts, by their role."""
+    """Return the number of persons who answered about these texts, by role."""
     where, values = _answers_about(query)
     statement = f"select role, count(distinct annotator) from annotations where {where} group by 1"  # noqa: S608
     return dict(_rows(cursor, statement, values))

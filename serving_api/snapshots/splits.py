@@ -1,6 +1,6 @@
-"""Which split a text belongs to: a hash of its id and the seed, held against the shares.
+"""Assigns texts to splits: a hash of the id and the seed is compared with the cumulated shares.
 
-The shares are taken in the order of the splits' names, so that the order of a request's members says nothing.
+The shares are cumulated in the order of the splits' names, so the order in a request does not matter.
 """
 
 import math
@@ -11,16 +11,16 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-# Of SHA-256, as many hexadecimal digits as fit a bigint with ease.
+# Hexadecimal digits of SHA-256: they fit a bigint.
 _DIGITS = 13
 SPACE = 16**_DIGITS
 
-# Twins stay together: they go where the text goes that they began with.
+# Near duplicates share a split: that of the first one.
 GROUP = "coalesce(near_duplicate_of, id)"
 
 
 def thresholds(shares: Mapping[str, float]) -> list[tuple[str, int]]:
-    """Return the names of the splits, and below which hash, of SPACE, each ends; the last one ends with SPACE."""
+    """Return the names of the splits, each with the hash at which it ends; the last one ends at SPACE."""
     ends, total = [], Fraction(0)
     for name, share in sorted(shares.items()):
         total += Fraction(str(share))
@@ -34,21 +34,21 @@ def hashed(seed: int) -> str:
 
 
 def place_of(shares: Mapping[str, float]) -> str:
-    """Return the SQL expression of a text's split, from its `hash`: the split's place among the names in order."""
+    """Return the SQL expression of a text's split, from its `hash`: the index among the sorted names."""
     *before, _ = [end for _, end in thresholds(shares)]
     whens = " ".join(f"when hash < {end:d} then {place:d}" for place, end in enumerate(before))
     return f"case {whens} else {len(before):d} end" if before else "0"
 
 
 class Former(NamedTuple):
-    """What earlier snapshots tell; each is read once."""
+    """Batches from earlier snapshots; each iterable is read once."""
 
-    ids: Iterable[tuple[int, pa.RecordBatch]]  # the place of a split, and a part of its column `id`
+    ids: Iterable[tuple[int, pa.RecordBatch]]  # the index of a split, and a batch of its column `id`
     twins: Iterable[pa.RecordBatch]  # `id` of near duplicates, and the `root` of each
 
 
 def quotas(held: Sequence[tuple[str, int | None, int]], shares: Sequence[float]) -> pa.Table:
-    """Return for each label where, in twice its rows without a place, each split ends but the last."""
+    """Return the bounds of each label's splits, as `bounds_of` does."""
     counts: dict[str, dict[int | None, int]] = defaultdict(lambda: defaultdict(int))
     for stratum, place, rows in held:
         counts[stratum][place] = rows
@@ -58,9 +58,10 @@ def quotas(held: Sequence[tuple[str, int | None, int]], shares: Sequence[float])
 
 
 def bounds_of(rows: Mapping[int | None, int], shares: Sequence[float]) -> list[int]:
-    """Return where each split but the last ends, in twice the rows that have no place yet.
+    """Return where each split but the last one ends, counted in half rows that have no split yet.
 
-    `rows` are a label's by place; None: without one. They go to the splits in proportion to what these lack.
+    `rows` are the numbers of a label's rows by split; None: no split yet. These rows are divided in proportion to
+    the rows that each split lacks.
     """
     total, fresh = sum(rows.values()), rows.get(None, 0)
     lacks = [

@@ -34,7 +34,7 @@ _WRITING = ".writing-"
 
 
 class WriterLock:
-    """Admits one writer of snapshots among all threads and processes that share a folder."""
+    """A lock for one writer among all threads and processes that share a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -42,11 +42,11 @@ class WriterLock:
 
     @contextmanager
     def hold(self) -> Iterator[Path]:
-        """Give a new empty folder, removed at the end unless it was moved; removes those of dead writers.
+        """Yield a new empty folder, and remove it at the end if it still exists. Removes those of dead writers.
 
         Raises:
             Unavailable: another snapshot is being written.
-            OSError: the folder may not be written.
+            OSError: the folder is not writable.
         """
         if not self._thread.acquire(blocking=False):
             raise _taken()
@@ -54,7 +54,7 @@ class WriterLock:
             self._folder.mkdir(parents=True, exist_ok=True)
             with (self._folder / _LOCK).open("w") as lock:
                 try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a process that dies lets go of it
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system releases it if the process dies
                 except BlockingIOError as error:
                     raise _taken() from error
                 yield from self._new_folder()
@@ -79,7 +79,7 @@ def _taken() -> Unavailable:
 def make_documents(manifest: SnapshotManifest, facts: Facts) -> dict[str, bytes]:
     """Return the documents by their paths.
 
-    Whoever rewrites a snapshot, of whose version nothing else is left, finds the facts in it.
+    The facts are one of them: a rewrite needs them when the replica no longer has the snapshot's version.
     """
     return {
         CARD: make_card(manifest, facts).encode(),
@@ -88,7 +88,7 @@ def make_documents(manifest: SnapshotManifest, facts: Facts) -> dict[str, bytes]
     }
 
 
-# A row group ends with whichever comes first; it grows by whole pieces.
+# A row group grows by pieces, until it has this many rows or bytes.
 _GROUP_ROWS = 65_536
 _GROUP_BYTES = 16 * 2**20
 _PIECE_ROWS = 512
@@ -99,7 +99,7 @@ _BLOOM_FALSE_POSITIVES = 0.05
 
 
 class _HashingFile(io.RawIOBase):
-    """Writes a file, and knows its hash and size."""
+    """Writes a file, and computes its hash and size."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -119,7 +119,7 @@ class _HashingFile(io.RawIOBase):
 
 
 class SplitWriter:
-    """Writes one split, row group by row group; holds the rows of one at most."""
+    """Writes one split, row group by row group, with at most one of them in memory."""
 
     def __init__(self, folder: Path, path: str, schema: pa.Schema) -> None:
         self._path = path
@@ -129,7 +129,7 @@ class SplitWriter:
         self._file = target.open("xb")
         self._hashing = _HashingFile(self._file)
         self._writer: parquet.ParquetWriter | None = None
-        self._arrived: list[pa.RecordBatch] = []  # less than a piece
+        self._arrived: list[pa.RecordBatch] = []  # fewer rows than a piece
         self._arrived_rows = 0
         self._group: list[pa.Table] = []
         self._group_rows = self._group_bytes = 0
@@ -150,7 +150,7 @@ class SplitWriter:
         self._arrived_rows -= whole
 
     def finish(self) -> SplitFile:
-        """Write what is left, and say what the file holds."""
+        """Write the remaining rows, close the file and return its description."""
         if self._arrived_rows:
             self._add_piece(pa.Table.from_batches(self._arrived))
         if self._group_rows or self._writer is None:
@@ -168,7 +168,7 @@ class SplitWriter:
         )
 
     def abandon(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         self._file.close()
 
     def _add_piece(self, piece: pa.Table) -> None:
@@ -179,7 +179,7 @@ class SplitWriter:
             self._write_group()
 
     def _write_group(self) -> None:
-        # In one piece: where the pieces end would decide where pages do.
+        # As one chunk: Parquet pages would end where chunks end.
         rows = pa.concat_tables(self._group) if self._group else self._schema.empty_table()
         table = rows.cast(self._schema).combine_chunks()
         self._group, self._group_rows, self._group_bytes = [], 0, 0
@@ -192,7 +192,7 @@ class SplitWriter:
             self._labels["null" if one["values"] is None else one["values"]] += one["counts"]
 
     def _open(self, rows: int) -> parquet.ParquetWriter:
-        """Begin the file; its Bloom filters are sized for the first row group, the largest one."""
+        """Begin the file. The Bloom filters are sized for the first row group, which is the largest."""
         return parquet.ParquetWriter(
             self._hashing,
             self._schema,
@@ -208,22 +208,22 @@ class SplitWriter:
 
 @dataclass(frozen=True)
 class Division:
-    """How texts are divided into splits."""
+    """The division of texts into splits."""
 
     shares: Mapping[str, float]
     seed: int
-    former: Former | None  # stratified: what earlier snapshots have placed
+    former: Former | None  # if stratified: the texts of earlier snapshots
 
     @property
     def names(self) -> list[str]:
-        """The splits by their places."""
+        """The sorted names of the splits; a split's index is its position here."""
         return sorted(self.shares)
 
 
 def write_splits(
     cursor: duckdb.DuckDBPyConnection, query: TextsQuery, division: Division, folder: Path
 ) -> dict[str, SplitFile]:
-    """Write each split's file below `folder`, and return what they hold, in the order of the shares."""
+    """Write each split's file below `folder`, and return their descriptions in the order of the shares."""
     if division.former is not None:
         assign(cursor, query, division.shares, division.seed, division.former)
         _write_twins(read_twins(cursor, query), folder)
@@ -252,9 +252,9 @@ _ROWS_AT_ONCE = 2048
 
 
 def rewrite(storage: Storage, old: SnapshotManifest, without: Set[str], folder: Path) -> SnapshotManifest:
-    """Write into `folder` the files of those splits that hold any of the ids, without them.
+    """Write new files into `folder`, without these ids, for the splits that contain any of them.
 
-    Returns the manifest of what the snapshot is then; the old one, if it holds none of them.
+    Returns the new manifest, or the old one if the snapshot contains none of the ids.
     """
     splits = {name: _rewrite_split(storage, old, name, without, folder) for name in old.splits}
     if splits == old.splits:
@@ -277,7 +277,7 @@ def _rewrite_split(
     if written.rows == split.rows:
         (folder / written.path).unlink()
         return split
-    # Another name: who reads the old one goes on with it, or fails, and never gets parts of both.
+    # A new name: a reader of the old file never gets parts of both.
     renamed = written.model_copy(update={"path": f"data/{name}-{written.sha256[:12]}.parquet"})
     (folder / written.path).rename(folder / renamed.path)
     return renamed
@@ -300,7 +300,7 @@ _TWINS_SCHEMA = pa.schema({"id": pa.string(), "root": pa.string()})
 
 
 def rewrite_twins(storage: Storage, manifest: SnapshotManifest, without: Set[str], folder: Path) -> None:
-    """Write them again without what must be forgotten, texts and roots."""
+    """Write the near duplicates again, without texts and roots that must be forgotten."""
     if manifest.stratified:
         unwanted = pa.array(sorted(without), pa.string())
         with storage.open(manifest.name, TWINS) as file:
