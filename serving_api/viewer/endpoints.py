@@ -83,7 +83,7 @@ router = Router(dependencies=GUARDS, tags=["dataset viewer"], route_class=Viewer
     "/is-valid", summary="What the viewer can do", response_model=schemas.Validity, responses=schemas.CONFIG
 )
 async def get_validity(parameters: ValidityQuery, viewer: ViewerDep, send: SendDep) -> Response:
-    """Say what can be done with a dataset, a config or a split: everything, if there is one of this name."""
+    """Return the capabilities for a dataset, a config or a split: all of them if it exists."""
     return send(await viewer.validity(parameters))
 
 
@@ -99,8 +99,8 @@ async def get_splits(parameters: ConfigQuery, viewer: ViewerDep, send: SendDep) 
 async def get_first_rows(parameters: SplitQuery, viewer: ViewerDep, send: SendDep) -> Response:
     """Get the first 100 rows of a split, in at most about 1 MB.
 
-    Where they are longer, rows are left out, and if even ten of them are longer, the texts of the last ones are
-    cut to 100 bytes: `truncated_cells` names them. `truncated` says whether the split has more than is shown.
+    If the rows are longer, the last ones are omitted. If ten rows are longer, the texts of the last ones are cut
+    to 100 bytes, and `truncated_cells` names their columns. `truncated` is true if anything is omitted or cut.
     """
     return send(await viewer.first_rows(parameters))
 
@@ -109,8 +109,8 @@ async def get_first_rows(parameters: SplitQuery, viewer: ViewerDep, send: SendDe
 async def get_rows(parameters: RowsQuery, viewer: ViewerDep, send: SendDep) -> Response:
     """Get rows of a split.
 
-    Live rows are in the order of their labels, oldest first: new labels come at the end, and only a withdrawn
-    label moves the rows behind it. Use a snapshot if rows must keep their places.
+    Live rows are in the order of their labels, the oldest first: new labels come at the end, and a withdrawn label
+    moves the rows after it. Use a snapshot if rows must keep their positions.
     """
     return send(await viewer.rows(parameters))
 
@@ -119,7 +119,7 @@ async def get_rows(parameters: RowsQuery, viewer: ViewerDep, send: SendDep) -> R
 async def search_rows(parameters: SearchQuery, viewer: ViewerDep, send: SendDep) -> Response:
     """Search the texts of a split for words, as `GET /texts` does with `match=words` and `order=relevance`.
 
-    Of live labels the best 1,000 are listed: `partial` is true where there are more. Of a snapshot all are.
+    The list has the best 1,000 live labels, and `partial` is true if more match. Of a snapshot it has all.
     """
     return send(await viewer.search(parameters))
 
@@ -128,10 +128,10 @@ async def search_rows(parameters: SearchQuery, viewer: ViewerDep, send: SendDep)
     "/filter", summary="Rows that fit a condition", response_model=schemas.RowsPage, responses=schemas.FILTER
 )
 async def filter_rows(parameters: FilterQuery, viewer: ViewerDep, send: SendDep) -> Response:
-    """List rows of a split that fit a condition, in the order asked for.
+    """List rows of a split that fit a condition, in the order of `orderby`.
 
-    `where` and `orderby` are parts of SQL with nothing in them but columns, values and comparisons: names may be
-    in double quotes, strings are in single ones, times are strings as in RFC 3339, and there are no functions.
+    `where` and `orderby` are SQL, limited to columns, values and comparisons. Names may be in double quotes,
+    strings are in single quotes, and times are strings as in RFC 3339. There are no functions.
     """
     return send(await viewer.filter(parameters))
 
@@ -140,7 +140,7 @@ async def filter_rows(parameters: FilterQuery, viewer: ViewerDep, send: SendDep)
 async def get_parquet(request: Request, parameters: ConfigQuery, viewer: ViewerDep, send: SendDep) -> Response:
     """List the Parquet files of snapshots.
 
-    `live` has none here: use `GET /export.parquet`.
+    `live` has none: use `GET /export.parquet`.
     """
     return send(await viewer.parquet(parameters, base_url(request)))
 
@@ -149,7 +149,7 @@ async def get_parquet(request: Request, parameters: ConfigQuery, viewer: ViewerD
     "/croissant", summary="Croissant description", response_model=schemas.Croissant, responses=schemas.CONFIG
 )
 async def get_croissant(request: Request, parameters: ConfigQuery, viewer: ViewerDep, send: SendDep) -> Response:
-    """Describe a config as Croissant 1.1, with the addresses of its files; without `config` the live labels."""
+    """Describe a config, by default the live labels, as Croissant 1.1 with the addresses of its files."""
     return send(await viewer.croissant(parameters, base_url(request)))
 
 
@@ -157,23 +157,23 @@ async def get_croissant(request: Request, parameters: ConfigQuery, viewer: Viewe
 async def get_size(parameters: ConfigQuery, viewer: ViewerDep, send: SendDep) -> Response:
     """Count rows and bytes.
 
-    `num_bytes_memory` of live rows is their size in Arrow, without validity bitmaps; of snapshots, the size of the
-    files' columns before compression. `live` has no Parquet file: 0 bytes.
+    `num_bytes_memory` of live rows is their size in Arrow without validity bitmaps. Of snapshots it is the size of
+    the files' columns before compression. `live` has no Parquet file: 0 bytes.
     """
     return send(await viewer.size(parameters))
 
 
 @router.get("/info", summary="Metadata", response_model=schemas.Info, responses=schemas.CONFIG)
 async def get_info(parameters: ConfigQuery, viewer: ViewerDep, send: SendDep) -> Response:
-    """Get the metadata that `datasets.DatasetInfo` holds; the description is the annotators' guidelines."""
+    """Get the metadata of `datasets.DatasetInfo`; the description is the annotators' guidelines."""
     return send(await viewer.info(parameters))
 
 
 @router.get("/statistics", summary="Statistics of columns", response_model=Statistics, responses=schemas.SPLIT)
 async def get_statistics(parameters: SplitQuery, viewer: ViewerDep, send: SendDep) -> Response:
-    """Describe each column: how often labels occur, and the distribution of numbers, times and texts' lengths.
+    """Describe each column: the frequencies of labels, the distribution of numbers, times and text lengths.
 
-    Strings are `string_label` where there are at most 30, each of them five times on average; else `string_text`.
-    `median` of numbers and times is an estimate. The original's `nan_count` counts null.
+    A column of strings is `string_label` if it has at most 30 values that each occur five times on average, else
+    `string_text`. `median` of numbers and times is an estimate. `nan_count` counts null.
     """
     return send(await viewer.statistics(parameters))

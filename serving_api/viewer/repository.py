@@ -20,21 +20,21 @@ from serving_api.viewer.split_rows import LIVE, Filter, NumberedRow, Slice, Sort
 from serving_api.viewer.statistics import make_statistics
 
 ORDER = ordering(Order.OLDEST)
-# Rows that are sorted at a time to find a few.
+# The most rows to sort to find a page.
 SORTED_ROWS = 4096
 MARGIN = 1024
-# Then halves: rows of another dataset, or bursts, lead guesses astray.
+# After these guesses the window is halved: bursts, or rows of another dataset, may make guesses wrong.
 _GUESSES = 4
 _DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class DayOffsets:
-    """How many rows a dataset has by the day of their labels."""
+    """The numbers of a dataset's rows by the day of their labels."""
 
     dataset: str
     days: Sequence[date]
-    ends: Sequence[int]  # how many rows there are up to the end of each day
+    ends: Sequence[int]  # rows up to the end of each day
 
     @property
     def total(self) -> int:
@@ -42,7 +42,7 @@ class DayOffsets:
         return self.ends[-1] if self.ends else 0
 
     def begin(self, index: int) -> int:
-        """Return how many rows come before a day."""
+        """Return the number of rows before a day."""
         return self.ends[index - 1] if index else 0
 
 
@@ -57,21 +57,21 @@ class Window:
 
 
 def get_days(cursor: duckdb.DuckDBPyConnection, dataset: str) -> DayOffsets:
-    """Return how many rows the dataset has by day."""
+    """Return the numbers of the dataset's rows by day."""
     statement = "select day, texts from totals_by_day where dataset = ? order by day"
     counted = cursor.execute(statement, [dataset]).fetchall()
     return DayOffsets(dataset, [day for day, _ in counted], [*accumulate(texts for _, texts in counted)])
 
 
 def find_window(cursor: duckdb.DuckDBPyConnection, days: DayOffsets, sample: Sample, place: int) -> Window:
-    """Return a window that holds the row at `place`, which must be less than the total; mostly a small one."""
+    """Return a window that contains the row at the offset `place`, which must exist; usually it is small."""
     index = bisect_right(days.ends, place)
     low = datetime.combine(days.days[index], time())
     window = Window(low, low + _DAY, days.begin(index), days.ends[index])
     guesses = 0
     while window.end - window.before > SORTED_ROWS:
         moments = _between(sample, window)
-        if not moments:  # all of one moment, or all new
+        if not moments:  # all rows have one timestamp, or all are new
             break
         edges = _edges(moments, window, place) if guesses < _GUESSES else [moments[len(moments) // 2]]
         window = _narrow(cursor, days.dataset, window, edges, place)
@@ -80,13 +80,13 @@ def find_window(cursor: duckdb.DuckDBPyConnection, days: DayOffsets, sample: Sam
 
 
 def _between(sample: Sample, window: Window) -> list[datetime]:
-    """Return the sample's moments within a window, neither of its ends among them."""
+    """Return the sample's timestamps within a window, without its ends."""
     first = bisect_right(sample.moments, window.low)
     return sample.moments[first : bisect_left(sample.moments, window.high)]
 
 
 def _edges(moments: list[datetime], window: Window, place: int) -> list[datetime]:
-    """Return moments that are about a margin before and behind the place."""
+    """Return timestamps about a margin before and after the offset."""
     each = len(moments) / (window.end - window.before)
     around = (place - window.before - MARGIN, place - window.before + MARGIN)
     return sorted({moments[min(max(int(rows * each), 0), len(moments) - 1)] for rows in around})
@@ -95,7 +95,7 @@ def _edges(moments: list[datetime], window: Window, place: int) -> list[datetime
 def _narrow(
     cursor: duckdb.DuckDBPyConnection, dataset: str, window: Window, edges: list[datetime], place: int
 ) -> Window:
-    """Return the part of the window, as the edges divide it, that holds the place."""
+    """Return the part of the window between two edges that contains the offset."""
     counts = ", ".join("count(*) filter (labelled_at < ?)" for _ in edges)
     statement = f"select {counts} from items where dataset = ? and labelled_at >= ? and labelled_at < ?"  # noqa: S608
     found = cursor.execute(statement, [*edges, dataset, window.low, edges[-1]]).fetchall()[0]
@@ -110,7 +110,7 @@ def _narrow(
 def windows_of(
     cursor: duckdb.DuckDBPyConnection, days: DayOffsets, sample: Sample, first: int, end: int
 ) -> Window:
-    """Return the window of the rows from `first` to `end`, not included; there must be such rows."""
+    """Return the window of the rows from `first` up to, but not including, `end`; these rows must exist."""
     low = find_window(cursor, days, sample, first)
     if end <= low.end:
         return low
@@ -126,7 +126,7 @@ def within_window(dataset: str, window: Window) -> Condition:
 def get_places(
     cursor: duckdb.DuckDBPyConnection, days: DayOffsets, rows: Sequence[tuple[UUID, datetime]]
 ) -> list[int]:
-    """Return the place of each row, given by its id and the time of its label."""
+    """Return the offset of each row, given by its id and the time of its label."""
     if not rows:
         return []
     by_day: dict[date, list[datetime]] = {}
@@ -149,7 +149,7 @@ def get_places(
 def _count_before(
     cursor: duckdb.DuckDBPyConnection, dataset: str, moments: Mapping[date, datetime]
 ) -> dict[date, int]:
-    """Return how many rows of each day come before a moment of it; days without such rows are left out."""
+    """Return the number of rows of each day before a timestamp; days without such rows are omitted."""
     spans = " or ".join(["(labelled_at >= ? and labelled_at < ?)"] * len(moments))
     bounds = [bound for day, moment in moments.items() for bound in (datetime.combine(day, time()), moment)]
     statement = f"""
@@ -184,11 +184,11 @@ def list_page(
     order: str,
     span: Span,
 ) -> tuple[int, list[tuple[Any, ...]]]:
-    """Return how many rows of the source fit, and the columns of some, sorted by the keys, then as `order` says.
+    """Return the number of rows of the source that fit, and a span of them, sorted by the keys, then by `order`.
 
-    The rows are read once. The first of the columns is never null, and all that `order` names are among them.
+    The rows are read once. The first column must not be null, and the columns must contain those of `order`.
     """
-    # Named by number: a column of the replica is not always what the list shows under its name.
+    # Keys have numbers as names: a column of the list may have the name of another one in the replica.
     named = "".join(f", {key.expression[0]} as key_{number}" for number, key in enumerate(keys))
     sorting = ", ".join([*(f"key_{number} {key.direction}" for number, key in enumerate(keys)), order])
     statement = f"""
@@ -213,7 +213,7 @@ def filter_rows(cursor: Connection, dataset: str, asked: Filter, span: Span) -> 
 def search_rows(
     cursor: Connection, query: TextsQuery, span: Span, snapshot: IndexSnapshot | None, until: float
 ) -> Slice:
-    """Return rows that match, the best first; where there are more than can be ranked, the best of them."""
+    """Return rows that match, the best first; if too many match to rank all, the best of them."""
     ranked, whole = list_ranked(cursor, query, snapshot, until)
     wanted = [id_ for _, id_ in ranked[span.offset : span.offset + span.length]]
     where = f"id in ({', '.join('?' * len(wanted))})" if wanted else "false"
@@ -229,7 +229,7 @@ def newest_day(cursor: Connection, dataset: str) -> date | None:
 
 
 def facts(cursor: Connection, dataset: str) -> dict[str, int]:
-    """Return how many rows there are, and how many bytes they have as Arrow holds them; there is no file."""
+    """Return the number of rows, and their bytes in Arrow; there is no file."""
     widths = [_bytes_of(column) for column in LIVE]
     statement = f"select count(*), {' + '.join(widths)} from items where dataset = ?"  # noqa: S608
     rows, size = cursor.execute(statement, [dataset]).fetchall()[0]
@@ -251,7 +251,7 @@ def aggregate(cursor: Connection, source: str, where: Condition, wanted: Sequenc
 
 def _bytes_of(column: SplitColumn) -> str:
     if column.is_text:
-        # Where each string begins takes four bytes, and the end of the last one does.
+        # The offset of each string takes four bytes, and so does the end of the last one.
         return f"coalesce(sum(strlen({column.sql})), 0)::bigint + 4 * (count(*) + 1)"
     if column.kind is Kind.FLAG:
         return "(count(*) + 7) // 8"
@@ -259,7 +259,7 @@ def _bytes_of(column: SplitColumn) -> str:
 
 
 def _numbered(cursor: Connection, dataset: str, found: Sequence[tuple[UUID, Any]]) -> list[NumberedRow]:
-    """Return these rows with their places, in the order given."""
+    """Return these rows with their offsets, in the given order."""
     if not found:
         return []
     numbers = get_places(cursor, get_days(cursor, dataset), found)

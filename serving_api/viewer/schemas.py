@@ -69,7 +69,7 @@ Cell = str | bool | int | float | None
 
 
 class Validity(BaseModel):
-    """What can be done with it."""
+    """The capabilities of the viewer."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_CAPABILITIES]})
 
@@ -127,7 +127,7 @@ class Feature(BaseModel):
 class Row(BaseModel):
     """A row."""
 
-    row_idx: int = Field(description="Place in the split, from 0.")
+    row_idx: int = Field(description="Offset in the split, from 0.")
     row: dict[str, Cell] = Field(description="Times are RFC 3339, JSON is text.")
     truncated_cells: list[str] = Field(description="Columns whose text is cut.")
 
@@ -139,7 +139,7 @@ class FirstRows(SplitItem):
 
     features: list[Feature]
     rows: list[Row]
-    truncated: bool = Field(description="Whether the split has more rows, or cells are cut.")
+    truncated: bool = Field(description="Whether rows are omitted or cells are cut.")
 
 
 class RowsPage(BaseModel):
@@ -258,7 +258,7 @@ class Size(BaseModel):
 
 
 class SplitInfo(BaseModel):
-    """A split as `datasets.SplitInfo` has it."""
+    """A split in the form of `datasets.SplitInfo`."""
 
     name: str
     num_bytes: int
@@ -276,7 +276,7 @@ class DatasetVersion(BaseModel):
 
 
 class DatasetInfo(BaseModel):
-    """Metadata as `datasets.DatasetInfo` holds them."""
+    """Metadata in the form of `datasets.DatasetInfo`."""
 
     description: str
     citation: str

@@ -1,4 +1,4 @@
-"""What the dataset viewer answers: of live labels from the replica, of snapshots from their files."""
+"""The dataset viewer: answers about live labels from the replica, and about snapshots from their files."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ OfSnapshot = Callable[[Connection, SplitReader], bytes]
 
 
 class Split(NamedTuple):
-    """Which split is meant."""
+    """The name of a split."""
 
     dataset: str
     config: str
@@ -53,7 +53,7 @@ class ViewerAnswer(NamedTuple):
 
 
 class Viewer:
-    """Answers of all endpoints; one for each application."""
+    """Answers the requests of all endpoints; one for each application."""
 
     def __init__(
         self,
@@ -64,15 +64,15 @@ class Viewer:
         datasets: Datasets,
         settings: ReplicaSettings,
     ) -> None:
-        self._pool = pool  # of who waits for snapshots' files
+        self._pool = pool  # for queries that wait for the files of snapshots
         self._answers = answers
         self._search = search
         self._datasets = datasets
         self._stored = StoredSnapshots(snapshots)
-        self._memory = open_memory(settings)  # what snapshots are queried in
+        self._memory = open_memory(settings)  # runs the queries of snapshots
 
     def close(self) -> None:
-        """Let the memory go; the pool of files must have ended before."""
+        """Close the database in memory. Close the pool first."""
         self._memory.close()
 
     async def rows(self, parameters: asked.RowsParameters) -> ViewerAnswer:
@@ -104,7 +104,7 @@ class Viewer:
         """Return rows of a split that fit a condition.
 
         Raises:
-            InvalidFields: the condition or the order cannot be understood.
+            InvalidFields: the condition or the order is wrong.
         """
         split, span = self._split(parameters), _span(parameters)
 
@@ -120,7 +120,7 @@ class Viewer:
         return await self._answer(split, key, of_live, of_snapshot)
 
     async def search(self, parameters: asked.SearchParameters) -> ViewerAnswer:
-        """Return rows of a split that hold the words of a search, the best first."""
+        """Return rows of a split that contain the words of a search, the best first."""
         split, span = self._split(parameters), _span(parameters)
         until = self._pool.until()
 
@@ -152,10 +152,10 @@ class Viewer:
         return _document(descriptions.splits(dataset, await self._listed(dataset, config)))
 
     async def validity(self, parameters: asked.ValidityParameters) -> ViewerAnswer:
-        """Return what can be done with a split, a config or a dataset: all, if there is one.
+        """Return the capabilities for a split, a config or a dataset: all of them if it exists.
 
         Raises:
-            NotFound: there is none.
+            NotFound: it does not exist.
         """
         dataset, split = self._dataset(parameters), parameters.split
         listed = await self._listed(dataset, parameters.config)
@@ -172,7 +172,7 @@ class Viewer:
         return _document(descriptions.parquet(configs, base, columns))
 
     async def croissant(self, parameters: asked.ConfigParameters, base: str) -> ViewerAnswer:
-        """Return the Croissant description of a config, of live labels by default; files are below `base`."""
+        """Return the Croissant description of a config, by default of live labels; files are below `base`."""
         dataset, config = self._dataset(parameters), parameters.config
         if config in {LIVE, None}:
 
@@ -192,13 +192,13 @@ class Viewer:
         return _document(await self._pool.run_beside(self._beside, work))
 
     async def size(self, parameters: asked.ConfigParameters) -> ViewerAnswer:
-        """Return how many rows and bytes there are."""
+        """Return the numbers of rows and bytes."""
         configs = await self._configs(parameters)
         dataset = self._dataset(parameters)
         return _document(descriptions.size(dataset, configs, of_one=parameters.config is not None))
 
     async def info(self, parameters: asked.ConfigParameters) -> ViewerAnswer:
-        """Return the metadata as the datasets library holds them."""
+        """Return the metadata in the form of the datasets library."""
         configs = await self._configs(parameters)
         guidelines = self._datasets[self._dataset(parameters)].guidelines.strip()
         return _document(descriptions.info(guidelines, configs, of_one=parameters.config is not None))
@@ -206,7 +206,7 @@ class Viewer:
     async def _answer(
         self, split: Split, key: str, of_live: OfLive, of_snapshot: OfSnapshot, *, keep: bool = False
     ) -> ViewerAnswer:
-        """Make an answer of live labels or of a snapshot's file; `keep` it as long as the file is the same."""
+        """Make an answer from live labels or from a snapshot's file; `keep` caches that of a file."""
         if split.config == LIVE:
             if split.split != LIVE_SPLIT:
                 raise no_split(split.split, LIVE, [LIVE_SPLIT])
@@ -275,7 +275,7 @@ class Viewer:
 
     @contextmanager
     def _beside(self) -> Iterator[Connection]:
-        """Give a connection that sees neither the replica nor what others are doing."""
+        """Yield a connection to the database in memory, which sees neither the replica nor other queries."""
         cursor = self._memory.cursor()
         try:
             yield cursor
@@ -284,7 +284,7 @@ class Viewer:
 
 
 def _in_memory(make: Callable[..., bytes]) -> Callable[..., bytes]:
-    """Refuse what takes more memory than DuckDB may use."""
+    """Refuse queries that need more memory than DuckDB may use."""
 
     def made(*arguments: Any) -> bytes:
         try:

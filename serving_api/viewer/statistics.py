@@ -17,7 +17,7 @@ from serving_api.texts.parameters import to_text
 from serving_api.texts.query import Condition
 from serving_api.viewer.split_rows import SplitColumn
 
-# A string column counts as labels with at most 30 different values, each occurring five times on average.
+# A string column contains labels if it has at most 30 values that each occur five times on average.
 _LABELS_MAX = 30
 _TIMES_MIN = 5
 
@@ -42,11 +42,11 @@ class _Measured:
     median: float | None  # of lengths exact, else about
     deviation: float | None
     different: int = 0  # about, of strings
-    lengths: Mapping[int, int] = field(default_factory=dict)  # how many strings are so long
+    lengths: Mapping[int, int] = field(default_factory=dict)  # number of strings by length
 
     @property
     def kind(self) -> str:
-        """What the original calls such a column."""
+        """The original's type of the column."""
         if self.column.is_text:
             labels = self.different <= _LABELS_MAX and self.different * _TIMES_MIN <= self.values
             return "string_label" if labels else "string_text"
@@ -133,7 +133,7 @@ def _of_lengths(column: SplitColumn, total: int, lengths: Mapping[int, int] | No
 
 
 def _at(ordered: Sequence[int], counts: Mapping[int, int], place: int) -> int:
-    """Return the value at a place of a sorted list, of which only the counts are known."""
+    """Return the value at an index of a sorted list, given by its counts."""
     for value in ordered:
         place -= counts[value]
         if place < 0:
@@ -142,7 +142,7 @@ def _at(ordered: Sequence[int], counts: Mapping[int, int], place: int) -> int:
 
 
 def _counting(one: _Measured) -> Condition:
-    """Return an aggregate: a map of labels, or of the numbers of bins, to how many rows they have."""
+    """Return an aggregate: the number of rows by label, or by number of the bin."""
     name = one.column.sql
     if one.kind == "string_label":
         return f"histogram({name})", []
@@ -152,7 +152,7 @@ def _counting(one: _Measured) -> Condition:
     if not edges or one.kind == "string_text":
         return "null", []
     number = f"floor(({_value(one.column)} - ?) / ?)"
-    # Of null and a number, the least is the number.
+    # In DuckDB, `least` ignores null.
     counting = f"histogram(least({number}, ?)::integer) filter ({name} is not null)"
     return counting, [edges[0], _size(edges), len(edges) - 2]
 
@@ -214,7 +214,7 @@ def _duration(microseconds: float) -> str:
 
 
 class Histogram(BaseModel):
-    """How many values lie between one edge and the next."""
+    """The number of values between one edge and the next."""
 
     hist: list[int]
     bin_edges: list[float | str]
@@ -226,7 +226,7 @@ class _Counts(BaseModel):
 
 
 class Distribution(_Counts):
-    """Of numbers, of times, or of the lengths of texts."""
+    """Distribution of numbers, times or text lengths."""
 
     min: float | str | None
     max: float | str | None
@@ -237,7 +237,7 @@ class Distribution(_Counts):
 
 
 class Frequencies(_Counts):
-    """Of labels."""
+    """Frequencies of labels."""
 
     no_label_count: int
     no_label_proportion: float
@@ -246,13 +246,13 @@ class Frequencies(_Counts):
 
 
 class FlagFrequencies(_Counts):
-    """Of flags."""
+    """Frequencies of flags."""
 
     frequencies: dict[Literal["True", "False"], int]
 
 
 class ColumnStatistics(BaseModel):
-    """Of one column."""
+    """Statistics of one column."""
 
     column_name: str
     column_type: Literal["string_label", "string_text", "int", "float", "bool", "datetime"]
@@ -294,7 +294,7 @@ _EXAMPLE: dict[str, Any] = {
 
 
 class Statistics(BaseModel):
-    """Of each column."""
+    """Statistics of each column."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 

@@ -45,7 +45,7 @@ class SplitReader:
         """
         self._file = parquet.ParquetFile(file)
         self._until = until
-        self.failure: Exception | None = None  # why a stream ended; DuckDB tells its own story
+        self.failure: Exception | None = None  # the reason why a stream ended; DuckDB raises another error
         self.columns = columns_of(self._file.schema_arrow)
         self._names = [column.name for column in self.columns]
 
@@ -66,7 +66,7 @@ class SplitReader:
         return self.read_places(range(span.offset, min(span.offset + span.length, self.rows)))
 
     def read_places(self, places: Sequence[int]) -> list[NumberedRow]:
-        """Return the rows at these places, in the order given; reads the row groups that hold them, and no other.
+        """Return the rows at these offsets, in the given order. Reads only the row groups that contain them.
 
         Raises:
             Unavailable: it took too long.
@@ -80,10 +80,10 @@ class SplitReader:
         return [found[place] for place in places]
 
     def batches(self, names: Sequence[str]) -> pa.RecordBatchReader:
-        """Stream these columns of all rows, with the row's place beside; times are UTC without a zone.
+        """Stream these columns of all rows, and the row's offset. Times are UTC without a zone.
 
         Raises:
-            Unavailable: on the way, when it took too long.
+            Unavailable: the stream takes too long.
         """
         schema = pa.schema([_without_zone(field) for field in self._file.schema_arrow if field.name in names])
         schema = schema.append(pa.field(PLACE, pa.int64()))
@@ -98,7 +98,7 @@ class SplitReader:
 
     def _numbered(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         start = 0
-        # One column at least: its rows have to be counted.
+        # At least one column: rows must be counted.
         names = schema.names[:-1] or self._names[:1]
         for batch in self._file.iter_batches(_STREAMED_ROWS, columns=names):
             self._check_time()
@@ -124,7 +124,7 @@ class SplitReader:
         return tuple(_value(column, batch.column(column.name)[index]) for column in self.columns)
 
     def _starts(self) -> list[int]:
-        """Return the place at which each row group begins, and the end of the last one."""
+        """Return the offset at which each row group begins, and the end of the last one."""
         metadata, starts = self._file.metadata, [0]
         for group in range(metadata.num_row_groups):
             starts.append(starts[-1] + metadata.row_group(group).num_rows)
@@ -144,7 +144,7 @@ def _value(column: SplitColumn, scalar: pa.Scalar) -> Any:
     return value.replace(tzinfo=None) if column.kind is Kind.MOMENT and value else value
 
 
-# The config of live labels, which no snapshot can have, and its split.
+# The config of live labels, which is no valid name of a snapshot, and its split.
 LIVE = "live"
 LIVE_SPLIT = "train"
 
@@ -200,7 +200,7 @@ class StoredSnapshots:
         return manifest, Facts.model_validate_json(self._snapshots.storage.read(config, FACTS))
 
     def get_split(self, dataset: str, config: str, split: str) -> tuple[SnapshotManifest, SplitFile]:
-        """Return a snapshot and one of its splits; raises as `get` does, also where it has no such split."""
+        """Return a snapshot and one of its splits; raises as `get` does, and if the split does not exist."""
         manifest = self.get(dataset, config)
         if split not in manifest.splits:
             raise no_split(split, config, list(manifest.splits))
@@ -208,7 +208,7 @@ class StoredSnapshots:
 
     @contextmanager
     def opened(self, manifest: SnapshotManifest, split: SplitFile, until: float) -> Iterator[SplitReader]:
-        """Give the open file of a split, to be read `until` then, by the monotonic clock.
+        """Yield the open file of a split, which can be read until the deadline, by the monotonic clock.
 
         Raises:
             Unavailable: the storage does not answer, the file is damaged, or it took too long.
@@ -237,7 +237,7 @@ class StoredSnapshots:
 
 @contextmanager
 def _reading(manifest: SnapshotManifest) -> Iterator[None]:
-    """Tell a damaged file from a storage that does not answer: for a damaged one Arrow sets no `errno`."""
+    """Distinguish a damaged file from a storage that does not answer: Arrow sets `errno` only for the latter."""
     try:
         yield
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
@@ -249,12 +249,12 @@ def _reading(manifest: SnapshotManifest) -> Iterator[None]:
 
 Connection = duckdb.DuckDBPyConnection
 
-# A view of the connection's own, which no other one sees.
+# A view that only this connection sees.
 _ROWS = "split_rows"
 
 
 def filter_rows(cursor: Connection, split: SplitReader, asked: Filter, span: Span) -> Slice:
-    """Return rows that fit, in the order asked for, then in the split's own."""
+    """Return rows that fit, in the requested order, then in the split's own."""
     return _read(cursor, split, asked.columns, asked.where, asked.orderby, span)
 
 
@@ -275,7 +275,7 @@ def statistics(cursor: Connection, split: SplitReader) -> dict[str, Any]:
 
 @contextmanager
 def _streamed(cursor: Connection, split: SplitReader, names: Sequence[str]) -> Iterator[str]:
-    """Give the name of a relation with these columns of the split; it can be read once.
+    """Yield the name of a relation with these columns of the split, which can be read once.
 
     Raises:
         Unavailable: it took too long.

@@ -174,7 +174,7 @@ def test_a_rewritten_snapshot_says_so_and_names_no_source() -> None:
     assert "99 texts, labelled by people" in card
     assert "1 text was removed from it" in card
     assert '`"forum"` |' not in card
-    assert "taken out" not in make_card(a_manifest(), some_facts())
+    assert "removed from it" not in make_card(a_manifest(), some_facts())
 
 
 @pytest.mark.parametrize("rule", LabelRule)
