@@ -204,7 +204,7 @@ def _cut(items: list[dict[str, Any]], left: int, columns: Sequence[SplitColumn])
 
 def _item(columns: Sequence[SplitColumn], row: NumberedRow) -> dict[str, Any]:
     cells = {column.name: _cell(column, value) for column, value in zip(columns, row.values, strict=True)}
-    return {"row_idx": row.place, "row": cells, "truncated_cells": []}
+    return {"row_idx": row.offset, "row": cells, "truncated_cells": []}
 
 
 def _cell(column: SplitColumn, value: Any) -> Any:

@@ -19,6 +19,8 @@ from serving_api.texts.query import Condition, TextsQuery, ordering
 from serving_api.viewer.split_rows import LIVE, Filter, NumberedRow, Slice, SortKey, Span, SplitColumn
 from serving_api.viewer.statistics import make_statistics
 
+Connection = duckdb.DuckDBPyConnection
+
 ORDER = ordering(Order.OLDEST)
 # The most rows to sort to find a page.
 SORTED_ROWS = 4096
@@ -56,25 +58,25 @@ class Window:
     end: int  # rows of the dataset before `high`
 
 
-def get_days(cursor: duckdb.DuckDBPyConnection, dataset: str) -> DayOffsets:
+def get_days(cursor: Connection, dataset: str) -> DayOffsets:
     """Return the numbers of the dataset's rows by day."""
     statement = "select day, texts from totals_by_day where dataset = ? order by day"
     counted = cursor.execute(statement, [dataset]).fetchall()
     return DayOffsets(dataset, [day for day, _ in counted], [*accumulate(texts for _, texts in counted)])
 
 
-def find_window(cursor: duckdb.DuckDBPyConnection, days: DayOffsets, sample: Sample, place: int) -> Window:
-    """Return a window that contains the row at the offset `place`, which must exist; usually it is small."""
-    index = bisect_right(days.ends, place)
+def find_window(cursor: Connection, days: DayOffsets, sample: Sample, offset: int) -> Window:
+    """Return a window that contains the row at the offset `offset`, which must exist; usually it is small."""
+    index = bisect_right(days.ends, offset)
     low = datetime.combine(days.days[index], time())
     window = Window(low, low + _DAY, days.begin(index), days.ends[index])
     guesses = 0
     while window.end - window.before > SORTED_ROWS:
-        moments = _between(sample, window)
-        if not moments:  # all rows have one timestamp, or all are new
+        timestamps = _between(sample, window)
+        if not timestamps:  # all rows have one timestamp, or all are new
             break
-        edges = _edges(moments, window, place) if guesses < _GUESSES else [moments[len(moments) // 2]]
-        window = _narrow(cursor, days.dataset, window, edges, place)
+        edges = _edges(timestamps, window, offset) if guesses < _GUESSES else [timestamps[len(timestamps) // 2]]
+        window = _narrow(cursor, days.dataset, window, edges, offset)
         guesses += 1
     return window
 
@@ -85,31 +87,27 @@ def _between(sample: Sample, window: Window) -> list[datetime]:
     return sample.moments[first : bisect_left(sample.moments, window.high)]
 
 
-def _edges(moments: list[datetime], window: Window, place: int) -> list[datetime]:
+def _edges(timestamps: list[datetime], window: Window, offset: int) -> list[datetime]:
     """Return timestamps about a margin before and after the offset."""
-    each = len(moments) / (window.end - window.before)
-    around = (place - window.before - MARGIN, place - window.before + MARGIN)
-    return sorted({moments[min(max(int(rows * each), 0), len(moments) - 1)] for rows in around})
+    each = len(timestamps) / (window.end - window.before)
+    around = (offset - window.before - MARGIN, offset - window.before + MARGIN)
+    return sorted({timestamps[min(max(int(rows * each), 0), len(timestamps) - 1)] for rows in around})
 
 
-def _narrow(
-    cursor: duckdb.DuckDBPyConnection, dataset: str, window: Window, edges: list[datetime], place: int
-) -> Window:
+def _narrow(cursor: Connection, dataset: str, window: Window, edges: list[datetime], offset: int) -> Window:
     """Return the part of the window between two edges that contains the offset."""
     counts = ", ".join("count(*) filter (labelled_at < ?)" for _ in edges)
     statement = f"select {counts} from items where dataset = ? and labelled_at >= ? and labelled_at < ?"  # noqa: S608
     found = cursor.execute(statement, [*edges, dataset, window.low, edges[-1]]).fetchall()[0]
     part = window
     for edge, rows in zip(edges, found, strict=True):
-        if window.before + rows > place:
+        if window.before + rows > offset:
             return replace(part, high=edge, end=window.before + rows)
         part = replace(part, low=edge, before=window.before + rows)
     return part
 
 
-def windows_of(
-    cursor: duckdb.DuckDBPyConnection, days: DayOffsets, sample: Sample, first: int, end: int
-) -> Window:
+def windows_of(cursor: Connection, days: DayOffsets, sample: Sample, first: int, end: int) -> Window:
     """Return the window of the rows from `first` up to, but not including, `end`; these rows must exist."""
     low = find_window(cursor, days, sample, first)
     if end <= low.end:
@@ -123,42 +121,37 @@ def within_window(dataset: str, window: Window) -> Condition:
     return "dataset = ? and labelled_at >= ? and labelled_at < ?", [dataset, window.low, window.high]
 
 
-def get_places(
-    cursor: duckdb.DuckDBPyConnection, days: DayOffsets, rows: Sequence[tuple[UUID, datetime]]
-) -> list[int]:
+def get_offsets(cursor: Connection, days: DayOffsets, rows: Sequence[tuple[UUID, datetime]]) -> list[int]:
     """Return the offset of each row, given by its id and the time of its label."""
     if not rows:
         return []
     by_day: dict[date, list[datetime]] = {}
-    for _, moment in rows:
-        by_day.setdefault(moment.date(), []).append(moment)
-    before = _count_before(cursor, days.dataset, {day: min(moments) for day, moments in by_day.items()})
+    for _, timestamp in rows:
+        by_day.setdefault(timestamp.date(), []).append(timestamp)
+    before = _count_before(cursor, days.dataset, {day: min(timestamps) for day, timestamps in by_day.items()})
     between = " or ".join(["labelled_at between ? and ?"] * len(by_day))
-    bounds = [bound for moments in by_day.values() for bound in (min(moments), max(moments))]
+    bounds = [bound for timestamps in by_day.values() for bound in (min(timestamps), max(timestamps))]
     statement = f"""
-        select id, place from (
-            select id, row_number() over (partition by labelled_at::date order by {ORDER}) - 1 as place
+        select id, row_offset from (
+            select id, row_number() over (partition by labelled_at::date order by {ORDER}) - 1 as row_offset
             from items where dataset = ? and ({between})
         ) where list_contains(?, id)
     """  # noqa: S608 - known columns only
     found = dict(cursor.execute(statement, [days.dataset, *bounds, [id_ for id_, _ in rows]]).fetchall())
     begins = {day: days.begin(index) + before.get(day, 0) for index, day in enumerate(days.days)}
-    return [begins[moment.date()] + found[id_] for id_, moment in rows]
+    return [begins[timestamp.date()] + found[id_] for id_, timestamp in rows]
 
 
-def _count_before(
-    cursor: duckdb.DuckDBPyConnection, dataset: str, moments: Mapping[date, datetime]
-) -> dict[date, int]:
+def _count_before(cursor: Connection, dataset: str, timestamps: Mapping[date, datetime]) -> dict[date, int]:
     """Return the number of rows of each day before a timestamp; days without such rows are omitted."""
-    spans = " or ".join(["(labelled_at >= ? and labelled_at < ?)"] * len(moments))
-    bounds = [bound for day, moment in moments.items() for bound in (datetime.combine(day, time()), moment)]
+    spans = " or ".join(["(labelled_at >= ? and labelled_at < ?)"] * len(timestamps))
+    bounds = [
+        bound for day, timestamp in timestamps.items() for bound in (datetime.combine(day, time()), timestamp)
+    ]
     statement = f"""
         select labelled_at::date, count(*) from items where dataset = ? and ({spans}) group by 1
     """  # noqa: S608
     return dict(cursor.execute(statement, [dataset, *bounds]).fetchall())
-
-
-Connection = duckdb.DuckDBPyConnection
 
 
 def read_rows(cursor: Connection, dataset: str, span: Span, sample: Sample) -> Slice:
@@ -176,7 +169,7 @@ def read_rows(cursor: Connection, dataset: str, span: Span, sample: Sample) -> S
 
 
 def list_page(
-    cursor: duckdb.DuckDBPyConnection,
+    cursor: Connection,
     columns: str,
     source: str,
     where: Condition,
@@ -202,11 +195,11 @@ def list_page(
     return found[0][0], [row[1:] for row in found if row[1] is not None]
 
 
-def filter_rows(cursor: Connection, dataset: str, asked: Filter, span: Span) -> Slice:
+def filter_rows(cursor: Connection, dataset: str, rows_filter: Filter, span: Span) -> Slice:
     """Return the dataset's rows that fit, in the requested order, then in the order of their labels."""
-    condition, values = asked.where
+    condition, values = rows_filter.where
     where = f"dataset = ? and ({condition})", [dataset, *values]
-    total, found = list_page(cursor, "id, labelled_at", "items", where, asked.orderby, ORDER, span)
+    total, found = list_page(cursor, "id, labelled_at", "items", where, rows_filter.orderby, ORDER, span)
     return Slice(_numbered(cursor, dataset, found), total)
 
 
@@ -218,8 +211,8 @@ def search_rows(
     wanted = [id_ for _, id_ in ranked[span.offset : span.offset + span.length]]
     where = f"id in ({', '.join('?' * len(wanted))})" if wanted else "false"
     statement = f"select id, labelled_at from items where {where}"  # noqa: S608
-    moments = dict(cursor.execute(statement, wanted).fetchall())
-    return Slice(_numbered(cursor, query.dataset, [(id_, moments[id_]) for id_ in wanted]), len(ranked), whole)
+    timestamps = dict(cursor.execute(statement, wanted).fetchall())
+    return Slice(_numbered(cursor, query.dataset, [(id_, timestamps[id_]) for id_ in wanted]), len(ranked), whole)
 
 
 def newest_day(cursor: Connection, dataset: str) -> date | None:
@@ -262,7 +255,7 @@ def _numbered(cursor: Connection, dataset: str, found: Sequence[tuple[UUID, Any]
     """Return these rows with their offsets, in the given order."""
     if not found:
         return []
-    numbers = get_places(cursor, get_days(cursor, dataset), found)
+    numbers = get_offsets(cursor, get_days(cursor, dataset), found)
     ids = [id_ for id_, _ in found]
     statement = f"select {typed()} from items where id in ({', '.join('?' * len(ids))})"  # noqa: S608
     rows = {UUID(row[0]): row for row in cursor.execute(statement, ids).fetchall()}

@@ -22,9 +22,16 @@ from serving_api.texts.query import TextsQuery, choose_dataset
 from serving_api.texts.repository import Point
 from serving_api.texts.service import Answers
 from serving_api.viewer import descriptions, repository, stored
-from serving_api.viewer import descriptions as rendering
-from serving_api.viewer import parameters as asked
 from serving_api.viewer.descriptions import ConfigFacts, SplitFacts
+from serving_api.viewer.parameters import (
+    LENGTH,
+    ConfigParameters,
+    RowFilterParameters,
+    RowsParameters,
+    SearchParameters,
+    SplitParameters,
+    ValidityParameters,
+)
 from serving_api.viewer.schemas import no_dataset, no_split
 from serving_api.viewer.split_rows import LIVE as COLUMNS
 from serving_api.viewer.split_rows import Slice, Span
@@ -75,32 +82,32 @@ class Viewer:
         """Close the database in memory. Close the pool first."""
         self._memory.close()
 
-    async def rows(self, parameters: asked.RowsParameters) -> ViewerAnswer:
+    async def rows(self, parameters: RowsParameters) -> ViewerAnswer:
         """Return rows of a split."""
         split, span = self._split(parameters), _span(parameters)
         return await self._answer(
             split,
             f"rows {span}",
-            lambda cursor, point: rendering.page(COLUMNS, self._live_rows(cursor, point, split, span)),
-            lambda _, reader: rendering.page(reader.columns, Slice(reader.read_span(span), reader.rows)),
+            lambda cursor, point: descriptions.page(COLUMNS, self._live_rows(cursor, point, split, span)),
+            lambda _, reader: descriptions.page(reader.columns, Slice(reader.read_span(span), reader.rows)),
         )
 
-    async def first_rows(self, parameters: asked.SplitParameters) -> ViewerAnswer:
+    async def first_rows(self, parameters: SplitParameters) -> ViewerAnswer:
         """Return the first rows of a split, shortened if they are long."""
-        split, span = self._split(parameters), Span(0, asked.LENGTH)
+        split, span = self._split(parameters), Span(0, LENGTH)
         named = split._asdict()
         return await self._answer(
             split,
             "first",
-            lambda cursor, point: rendering.first_rows(
+            lambda cursor, point: descriptions.first_rows(
                 named, COLUMNS, self._live_rows(cursor, point, split, span)
             ),
-            lambda _, reader: rendering.first_rows(
+            lambda _, reader: descriptions.first_rows(
                 named, reader.columns, Slice(reader.read_span(span), reader.rows)
             ),
         )
 
-    async def filter(self, parameters: asked.RowFilterParameters) -> ViewerAnswer:
+    async def filter(self, parameters: RowFilterParameters) -> ViewerAnswer:
         """Return rows of a split that fit a condition.
 
         Raises:
@@ -110,16 +117,16 @@ class Viewer:
 
         def of_live(cursor: Connection, _: Point) -> bytes:
             wanted = read_filter(parameters.where, parameters.orderby, COLUMNS)
-            return rendering.page(COLUMNS, repository.filter_rows(cursor, split.dataset, wanted, span))
+            return descriptions.page(COLUMNS, repository.filter_rows(cursor, split.dataset, wanted, span))
 
         def of_snapshot(cursor: Connection, reader: SplitReader) -> bytes:
             wanted = read_filter(parameters.where, parameters.orderby, reader.columns)
-            return rendering.page(reader.columns, stored.filter_rows(cursor, reader, wanted, span))
+            return descriptions.page(reader.columns, stored.filter_rows(cursor, reader, wanted, span))
 
         key = f"filter {span} {parameters.where!r} {parameters.orderby!r}"
         return await self._answer(split, key, of_live, of_snapshot)
 
-    async def search(self, parameters: asked.SearchParameters) -> ViewerAnswer:
+    async def search(self, parameters: SearchParameters) -> ViewerAnswer:
         """Return rows of a split that contain the words of a search, the best first."""
         split, span = self._split(parameters), _span(parameters)
         until = self._pool.until()
@@ -127,15 +134,15 @@ class Viewer:
         def of_live(cursor: Connection, point: Point) -> bytes:
             filters = FilterParameters(q=parameters.query, match=Match.WORDS)
             query = TextsQuery(split.dataset, (), filters, Order.RELEVANCE)
-            return rendering.page(COLUMNS, self._hits(cursor, point, query, span, until))
+            return descriptions.page(COLUMNS, self._hits(cursor, point, query, span, until))
 
         def of_snapshot(cursor: Connection, reader: SplitReader) -> bytes:
             search = Search(parameters.query, Match.WORDS)
-            return rendering.page(reader.columns, stored.search_rows(cursor, reader, search, span))
+            return descriptions.page(reader.columns, stored.search_rows(cursor, reader, search, span))
 
         return await self._answer(split, f"search {span} {parameters.query!r}", of_live, of_snapshot)
 
-    async def statistics(self, parameters: asked.SplitParameters) -> ViewerAnswer:
+    async def statistics(self, parameters: SplitParameters) -> ViewerAnswer:
         """Return the statistics of a split's columns."""
         split = self._split(parameters)
         return await self._answer(
@@ -146,12 +153,12 @@ class Viewer:
             keep=True,
         )
 
-    async def splits(self, parameters: asked.ConfigParameters) -> ViewerAnswer:
+    async def splits(self, parameters: ConfigParameters) -> ViewerAnswer:
         """Return the splits of a dataset, or of one of its configs."""
         dataset, config = self._dataset(parameters), parameters.config
         return _document(descriptions.splits(dataset, await self._listed(dataset, config)))
 
-    async def validity(self, parameters: asked.ValidityParameters) -> ViewerAnswer:
+    async def validity(self, parameters: ValidityParameters) -> ViewerAnswer:
         """Return the capabilities for a split, a config or a dataset: all of them if it exists.
 
         Raises:
@@ -164,14 +171,14 @@ class Viewer:
             raise no_split(split, parameters.config or dataset, list(dict.fromkeys(known)))
         return _document(dict.fromkeys(("preview", "viewer", "search", "filter", "statistics"), True))
 
-    async def parquet(self, parameters: asked.ConfigParameters, base: str) -> ViewerAnswer:
+    async def parquet(self, parameters: ConfigParameters, base: str) -> ViewerAnswer:
         """Return the Parquet files of snapshots, below the address `base`."""
         dataset, config = self._dataset(parameters), parameters.config
         configs = await self._snapshot_facts(dataset, config)
         columns = COLUMNS if config == LIVE else configs[0].columns if config else None
         return _document(descriptions.parquet(configs, base, columns))
 
-    async def croissant(self, parameters: asked.ConfigParameters, base: str) -> ViewerAnswer:
+    async def croissant(self, parameters: ConfigParameters, base: str) -> ViewerAnswer:
         """Return the Croissant description of a config, by default of live labels; files are below `base`."""
         dataset, config = self._dataset(parameters), parameters.config
         if config in {LIVE, None}:
@@ -191,13 +198,13 @@ class Viewer:
 
         return _document(await self._pool.run_beside(self._beside, work))
 
-    async def size(self, parameters: asked.ConfigParameters) -> ViewerAnswer:
+    async def size(self, parameters: ConfigParameters) -> ViewerAnswer:
         """Return the numbers of rows and bytes."""
         configs = await self._configs(parameters)
         dataset = self._dataset(parameters)
         return _document(descriptions.size(dataset, configs, of_one=parameters.config is not None))
 
-    async def info(self, parameters: asked.ConfigParameters) -> ViewerAnswer:
+    async def info(self, parameters: ConfigParameters) -> ViewerAnswer:
         """Return the metadata in the form of the datasets library."""
         configs = await self._configs(parameters)
         guidelines = self._datasets[self._dataset(parameters)].guidelines.strip()
@@ -227,7 +234,7 @@ class Viewer:
 
         return _answered(await self._pool.run_beside(self._beside, work))
 
-    async def _configs(self, parameters: asked.ConfigParameters) -> list[ConfigFacts]:
+    async def _configs(self, parameters: ConfigParameters) -> list[ConfigFacts]:
         """Return the counts of a config, or of all configs of a dataset, live labels first."""
         dataset, config = self._dataset(parameters), parameters.config
         of_live = [await self._live_facts(dataset)] if config in {LIVE, None} else []
@@ -265,7 +272,7 @@ class Viewer:
         found = self._search.ask(point, lambda index: repository.search_rows(cursor, query, span, index, until))
         return found or repository.search_rows(cursor, query, span, None, until)
 
-    def _split(self, parameters: asked.SplitParameters) -> Split:
+    def _split(self, parameters: SplitParameters) -> Split:
         return Split(self._dataset(parameters), parameters.config, parameters.split)
 
     def _dataset(self, parameters: DatasetParameters) -> str:
@@ -295,7 +302,7 @@ def _in_memory(make: Callable[..., bytes]) -> Callable[..., bytes]:
     return made
 
 
-def _span(parameters: asked.RowsParameters) -> Span:
+def _span(parameters: RowsParameters) -> Span:
     return Span(parameters.offset, parameters.length)
 
 

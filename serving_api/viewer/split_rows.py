@@ -36,7 +36,7 @@ class Span:
 class NumberedRow:
     """A row of a split."""
 
-    place: int  # in the whole split, from 0
+    offset: int  # in the whole split, from 0
     values: tuple[Any, ...]  # of its columns, in their order
 
 

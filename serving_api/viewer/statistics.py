@@ -132,11 +132,11 @@ def _of_lengths(column: SplitColumn, total: int, lengths: Mapping[int, int] | No
     )
 
 
-def _at(ordered: Sequence[int], counts: Mapping[int, int], place: int) -> int:
+def _at(ordered: Sequence[int], counts: Mapping[int, int], index: int) -> int:
     """Return the value at an index of a sorted list, given by its counts."""
     for value in ordered:
-        place -= counts[value]
-        if place < 0:
+        index -= counts[value]
+        if index < 0:
             return value
     return ordered[-1]
 
@@ -183,7 +183,7 @@ def _bins_of_lengths(one: _Measured) -> dict[int, int]:
 
 
 def _distribution(one: _Measured, counts: Mapping[int, int]) -> dict[str, Any]:
-    shown = _moment if one.kind == "datetime" else _rounded
+    shown = _timestamp if one.kind == "datetime" else _rounded
     exact = int if one.kind in {"int", "string_text"} else shown
     edges = [shown(edge) for edge in one.edges]
     bins = [counts.get(number, 0) for number in range(len(edges) - 1)]
@@ -205,7 +205,7 @@ def _rounded(value: float) -> float:
     return round(value, _DECIMALS)
 
 
-def _moment(microseconds: float) -> str:
+def _timestamp(microseconds: float) -> str:
     return to_text(_EPOCH + timedelta(microseconds=round(microseconds)))
 
 

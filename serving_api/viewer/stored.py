@@ -29,7 +29,7 @@ from serving_api.viewer.statistics import make_statistics
 _RESULTS_MAX = 1000
 T = TypeVar("T")
 
-PLACE = "place_in_split"
+OFFSET = "row_offset"
 _BATCH_ROWS = 4096
 _STREAMED_ROWS = 16_384
 
@@ -63,21 +63,21 @@ class SplitReader:
 
     def read_span(self, span: Span) -> list[NumberedRow]:
         """Return the rows of a span."""
-        return self.read_places(range(span.offset, min(span.offset + span.length, self.rows)))
+        return self.read_offsets(range(span.offset, min(span.offset + span.length, self.rows)))
 
-    def read_places(self, places: Sequence[int]) -> list[NumberedRow]:
+    def read_offsets(self, offsets: Sequence[int]) -> list[NumberedRow]:
         """Return the rows at these offsets, in the given order. Reads only the row groups that contain them.
 
         Raises:
             Unavailable: it took too long.
         """
         found: dict[int, NumberedRow] = {}
-        wanted = sorted(places)
+        wanted = sorted(offsets)
         for group, (start, end) in enumerate(pairwise(self._starts())):
             here = wanted[bisect_left(wanted, start) : bisect_left(wanted, end)]
             if here:
                 found |= self._read_group(group, start, here)
-        return [found[place] for place in places]
+        return [found[offset] for offset in offsets]
 
     def batches(self, names: Sequence[str]) -> pa.RecordBatchReader:
         """Stream these columns of all rows, and the row's offset. Times are UTC without a zone.
@@ -86,7 +86,7 @@ class SplitReader:
             Unavailable: the stream takes too long.
         """
         schema = pa.schema([_without_zone(field) for field in self._file.schema_arrow if field.name in names])
-        schema = schema.append(pa.field(PLACE, pa.int64()))
+        schema = schema.append(pa.field(OFFSET, pa.int64()))
         return pa.RecordBatchReader.from_batches(schema, self._stream(schema))
 
     def _stream(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -104,19 +104,19 @@ class SplitReader:
             self._check_time()
             arrays = [batch.column(name).cast(schema.field(name).type) for name in schema.names[:-1]]
             end = start + len(batch)
-            places = pa.array(range(start, end), pa.int64())
-            yield pa.RecordBatch.from_arrays([*arrays, places], schema=schema)
+            offsets = pa.array(range(start, end), pa.int64())
+            yield pa.RecordBatch.from_arrays([*arrays, offsets], schema=schema)
             start = end
 
-    def _read_group(self, group: int, start: int, places: Sequence[int]) -> dict[int, NumberedRow]:
+    def _read_group(self, group: int, start: int, offsets: Sequence[int]) -> dict[int, NumberedRow]:
         found: dict[int, NumberedRow] = {}
         for batch in self._file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=self._names):
             self._check_time()
             end = start + len(batch)
-            for place in (place for place in places if start <= place < end):
-                found[place] = NumberedRow(place, self._values(batch, place - start))
+            for offset in (offset for offset in offsets if start <= offset < end):
+                found[offset] = NumberedRow(offset, self._values(batch, offset - start))
             start = end
-            if places[-1] < end:
+            if offsets[-1] < end:
                 break
         return found
 
@@ -253,9 +253,9 @@ Connection = duckdb.DuckDBPyConnection
 _ROWS = "split_rows"
 
 
-def filter_rows(cursor: Connection, split: SplitReader, asked: Filter, span: Span) -> Slice:
+def filter_rows(cursor: Connection, split: SplitReader, rows_filter: Filter, span: Span) -> Slice:
     """Return rows that fit, in the requested order, then in the split's own."""
-    return _read(cursor, split, asked.columns, asked.where, asked.orderby, span)
+    return _read(cursor, split, rows_filter.columns, rows_filter.where, rows_filter.orderby, span)
 
 
 def search_rows(cursor: Connection, split: SplitReader, search: Search, span: Span) -> Slice:
@@ -299,5 +299,5 @@ def _read(
     span: Span,
 ) -> Slice:
     with _streamed(cursor, split, names) as rows:
-        total, found = list_page(cursor, PLACE, rows, where, keys, PLACE, span)
-    return Slice(split.read_places([place for (place,) in found]), total)
+        total, found = list_page(cursor, OFFSET, rows, where, keys, OFFSET, span)
+    return Slice(split.read_offsets([offset for (offset,) in found]), total)

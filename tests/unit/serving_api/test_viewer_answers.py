@@ -60,7 +60,7 @@ def test_the_datasets_library_reads_the_features(file: io.BytesIO) -> None:
 
 @given(places=st.lists(st.integers(0, 49), max_size=12))
 def test_rows_of_a_file_are_found_by_their_places(file: io.BytesIO, places: list[int]) -> None:
-    found = SplitReader(file, time.monotonic() + 60).read_places(places)
+    found = SplitReader(file, time.monotonic() + 60).read_offsets(places)
     assert [row.values[0] for row in found] == [str(ROWS[place]["id"]) for place in places]
     assert [row.values[_NAMES.index("labelled_at")] for row in found] == [ROWS[p]["labelled_at"] for p in places]
 

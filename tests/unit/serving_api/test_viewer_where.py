@@ -49,8 +49,8 @@ def _reader(file: io.BytesIO) -> SplitReader:
 def _places(found: Slice) -> list[int]:
     assert found.total == len(found.rows)
     for row in found.rows:
-        assert row.values[0] == str(ROWS[row.place]["id"])
-    return [row.place for row in found.rows]
+        assert row.values[0] == str(ROWS[row.offset]["id"])
+    return [row.offset for row in found.rows]
 
 
 @given(where=wheres)
@@ -110,7 +110,7 @@ def test_an_order_is_that_of_a_plain_sort(
         repository.filter_rows(replica, "toxicity", of_live, span),
         stored.filter_rows(beside, reader, of_file, span),
     ):
-        assert [row.place for row in found.rows] == order[offset : offset + length]
+        assert [row.offset for row in found.rows] == order[offset : offset + length]
         assert found.total == len(ROWS)
 
 
