@@ -1,9 +1,10 @@
 """The dataset viewer: answers about live labels from the replica, and about snapshots from their files."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import duckdb
 import orjson
@@ -13,7 +14,7 @@ from core.web.problems import Unavailable
 from serving_api.replica.database import open_memory
 from serving_api.replica.query_pool import QueryPool
 from serving_api.search.follower import SearchFollower
-from serving_api.search.matching import Match, Search
+from serving_api.search.matching import Match
 from serving_api.settings import ReplicaSettings
 from serving_api.snapshots.croissant import make_croissant, make_live_croissant
 from serving_api.snapshots.service import Snapshots
@@ -34,13 +35,15 @@ from serving_api.viewer.parameters import (
 )
 from serving_api.viewer.schemas import no_dataset, no_split
 from serving_api.viewer.split_rows import LIVE as COLUMNS
-from serving_api.viewer.split_rows import Slice, Span
+from serving_api.viewer.split_rows import Slice, Span, SplitColumn
 from serving_api.viewer.stored import LIVE, LIVE_SPLIT, SplitReader, StoredSnapshots
 from serving_api.viewer.where import read_filter
 
 Connection = duckdb.DuckDBPyConnection
-OfLive = Callable[[Connection, Point], bytes]
-OfSnapshot = Callable[[Connection, SplitReader], bytes]
+T = TypeVar("T")
+OfLive = Callable[[Connection, Point], T]
+OfSnapshot = Callable[[Connection, SplitReader], T]
+Render = Callable[[Sequence[SplitColumn], Slice], bytes]
 
 
 class Split(NamedTuple):
@@ -85,27 +88,13 @@ class Viewer:
     async def rows(self, parameters: RowsParameters) -> ViewerAnswer:
         """Return rows of a split."""
         split, span = self._split(parameters), _span(parameters)
-        return await self._answer(
-            split,
-            f"rows {span}",
-            lambda cursor, point: descriptions.page(COLUMNS, self._live_rows(cursor, point, split, span)),
-            lambda _, reader: descriptions.page(reader.columns, Slice(reader.read_span(span), reader.rows)),
-        )
+        return await self._list(split, f"rows {span}", *self._span_readers(split, span))
 
     async def first_rows(self, parameters: SplitParameters) -> ViewerAnswer:
         """Return the first rows of a split, shortened if they are long."""
-        split, span = self._split(parameters), Span(0, LENGTH)
-        named = split._asdict()
-        return await self._answer(
-            split,
-            "first",
-            lambda cursor, point: descriptions.first_rows(
-                named, COLUMNS, self._live_rows(cursor, point, split, span)
-            ),
-            lambda _, reader: descriptions.first_rows(
-                named, reader.columns, Slice(reader.read_span(span), reader.rows)
-            ),
-        )
+        split = self._split(parameters)
+        readers = self._span_readers(split, Span(0, LENGTH))
+        return await self._list(split, "first", *readers, partial(descriptions.first_rows, split._asdict()))
 
     async def filter(self, parameters: RowFilterParameters) -> ViewerAnswer:
         """Return rows of a split that fit a condition.
@@ -114,33 +103,25 @@ class Viewer:
             InvalidFields: the condition or the order is wrong.
         """
         split, span = self._split(parameters), _span(parameters)
-
-        def of_live(cursor: Connection, _: Point) -> bytes:
-            wanted = read_filter(parameters.where, parameters.orderby, COLUMNS)
-            return descriptions.page(COLUMNS, repository.filter_rows(cursor, split.dataset, wanted, span))
-
-        def of_snapshot(cursor: Connection, reader: SplitReader) -> bytes:
-            wanted = read_filter(parameters.where, parameters.orderby, reader.columns)
-            return descriptions.page(reader.columns, stored.filter_rows(cursor, reader, wanted, span))
-
-        key = f"filter {span} {parameters.where!r} {parameters.orderby!r}"
-        return await self._answer(split, key, of_live, of_snapshot)
+        read = partial(read_filter, parameters.where, parameters.orderby)
+        return await self._list(
+            split,
+            f"filter {span} {parameters.where!r} {parameters.orderby!r}",
+            lambda cursor, _: repository.filter_rows(cursor, split.dataset, read(COLUMNS), span),
+            lambda cursor, reader: stored.filter_rows(cursor, reader, read(reader.columns), span),
+        )
 
     async def search(self, parameters: SearchParameters) -> ViewerAnswer:
         """Return rows of a split that contain the words of a search, the best first."""
-        split, span = self._split(parameters), _span(parameters)
-        until = self._pool.until()
-
-        def of_live(cursor: Connection, point: Point) -> bytes:
-            filters = FilterParameters(q=parameters.query, match=Match.WORDS)
-            query = TextsQuery(split.dataset, (), filters, Order.RELEVANCE)
-            return descriptions.page(COLUMNS, self._hits(cursor, point, query, span, until))
-
-        def of_snapshot(cursor: Connection, reader: SplitReader) -> bytes:
-            search = Search(parameters.query, Match.WORDS)
-            return descriptions.page(reader.columns, stored.search_rows(cursor, reader, search, span))
-
-        return await self._answer(split, f"search {span} {parameters.query!r}", of_live, of_snapshot)
+        split, span, until = self._split(parameters), _span(parameters), self._pool.until()
+        filters = FilterParameters(q=parameters.query, match=Match.WORDS)
+        query = TextsQuery(split.dataset, (), filters, Order.RELEVANCE)
+        return await self._list(
+            split,
+            f"search {span} {parameters.query!r}",
+            lambda cursor, point: self._hits(cursor, point, query, span, until),
+            lambda cursor, reader: stored.search_rows(cursor, reader, query.search, span),
+        )
 
     async def statistics(self, parameters: SplitParameters) -> ViewerAnswer:
         """Return the statistics of a split's columns."""
@@ -210,8 +191,24 @@ class Viewer:
         guidelines = self._datasets[self._dataset(parameters)].guidelines.strip()
         return _document(descriptions.info(guidelines, configs, of_one=parameters.config is not None))
 
+    async def _list(
+        self,
+        split: Split,
+        key: str,
+        of_live: OfLive[Slice],
+        of_snapshot: OfSnapshot[Slice],
+        render: Render = descriptions.page,
+    ) -> ViewerAnswer:
+        """Make an answer of rows, which are read from live labels or from a snapshot's file."""
+        return await self._answer(
+            split,
+            key,
+            lambda cursor, point: render(COLUMNS, of_live(cursor, point)),
+            lambda cursor, reader: render(reader.columns, of_snapshot(cursor, reader)),
+        )
+
     async def _answer(
-        self, split: Split, key: str, of_live: OfLive, of_snapshot: OfSnapshot, *, keep: bool = False
+        self, split: Split, key: str, of_live: OfLive[bytes], of_snapshot: OfSnapshot[bytes], *, keep: bool = False
     ) -> ViewerAnswer:
         """Make an answer from live labels or from a snapshot's file; `keep` caches that of a file."""
         if split.config == LIVE:
@@ -265,8 +262,13 @@ class Viewer:
             listed |= {manifest.name: list(manifest.splits) for manifest in manifests}
         return listed
 
-    def _live_rows(self, cursor: Connection, point: Point, split: Split, span: Span) -> Slice:
-        return repository.read_rows(cursor, split.dataset, span, self._answers.hints.sample(cursor, point))
+    def _span_readers(self, split: Split, span: Span) -> tuple[OfLive[Slice], OfSnapshot[Slice]]:
+        """Return the functions that read a span from live labels and from a snapshot's file."""
+
+        def of_live(cursor: Connection, point: Point) -> Slice:
+            return repository.read_rows(cursor, split.dataset, span, self._answers.hints.sample(cursor, point))
+
+        return of_live, lambda _, reader: Slice(reader.read_span(span), reader.rows)
 
     def _hits(self, cursor: Connection, point: Point, query: TextsQuery, span: Span, until: float) -> Slice:
         found = self._search.ask(point, lambda index: repository.search_rows(cursor, query, span, index, until))
