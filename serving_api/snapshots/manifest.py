@@ -17,8 +17,8 @@ CARD = "README.md"
 CROISSANT = "croissant.json"
 FACTS = "facts.json"
 
-# Names of snapshots: no paths and no hidden files.
-NAME = r"^(?!live$)(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+# Names of snapshots: no paths and no hidden files. `models` is the folder of the classifiers.
+NAME = r"^(?!live$|models$)(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 
 _HASH = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"

@@ -18,7 +18,8 @@ from serving_api.snapshots.splits import GROUP, Former, hashed, place_of, quotas
 from serving_api.statistics.agreement import Estimate, agreement
 from serving_api.statistics.repository import count_votes
 from serving_api.texts.parameters import Order
-from serving_api.texts.query import Condition, TextsQuery, conditions
+from serving_api.texts.query import TextsQuery
+from serving_api.texts.repository import Condition, conditions
 
 Connection = duckdb.DuckDBPyConnection
 

@@ -176,7 +176,7 @@ CREATED: Responses = {
     **refusals(
         *_bad_json(BODY_BYTES, "/splits", "value_error", "Value error, the shares add up to 0.9, not to 1"),
         *(_EXISTS, _BUSY),
-        scope="read",
+        scope="snapshot",
     ),
 }
 LIST = _reads("The newest first.", f"</snapshots?cursor={EXAMPLE_CURSOR}>; …", _CURSOR, _limit(1000, 5000))

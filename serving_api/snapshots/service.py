@@ -19,8 +19,10 @@ from core.web.problems import Conflict, NotFound, Unavailable
 from core.web.rate_limits import Places
 from serving_api.changes.service import feed_of
 from serving_api.metrics import SNAPSHOT_SECONDS, SNAPSHOTS
-from serving_api.replica.fair_threads import FairThreads
+from serving_api.replica import repository
+from serving_api.replica.query_pool import FairThreads
 from serving_api.replica.replica import Replica
+from serving_api.replica.repository import Point
 from serving_api.settings import DataSettings
 from serving_api.snapshots.diff import Differ, Forgotten
 from serving_api.snapshots.manifest import FACTS, MANIFEST, Facts, SnapshotManifest, SplitFile
@@ -38,9 +40,7 @@ from serving_api.snapshots.writer import (
     rewrite_twins,
     write_splits,
 )
-from serving_api.texts import repository
 from serving_api.texts.query import TextsQuery
-from serving_api.texts.repository import Point
 from serving_api.watchdog import Crew
 
 

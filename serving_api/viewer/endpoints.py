@@ -10,8 +10,7 @@ from fastapi.routing import APIRoute
 from core.web.app import field_error
 from core.web.negotiation import Router
 from core.web.problems import InvalidFields, Problem
-from serving_api.dependencies import GUARDS
-from serving_api.responses import base_url, is_held, replica_headers
+from serving_api.dependencies import GUARDS, base_url, is_held, replica_headers
 from serving_api.viewer import schemas
 from serving_api.viewer.parameters import (
     ConfigParameters,

@@ -7,7 +7,7 @@ Regular expressions (RE2) are linear too.
 
 import re
 
-from serving_api.texts.query import Condition
+from serving_api.texts.repository import Condition
 
 PATTERN_MAX = 1_000
 # DuckDB searches the segments between `%` one after the other.

@@ -15,7 +15,8 @@ from serving_api.search.candidates import IndexSnapshot
 from serving_api.search.pages import list_ranked
 from serving_api.texts.paging import Sample
 from serving_api.texts.parameters import Order
-from serving_api.texts.query import Condition, TextsQuery, ordering
+from serving_api.texts.query import TextsQuery
+from serving_api.texts.repository import Condition, ordering
 from serving_api.viewer.split_rows import LIVE, Filter, NumberedRow, Slice, SortKey, Span, SplitColumn
 from serving_api.viewer.statistics import make_statistics
 

@@ -11,17 +11,18 @@ import orjson
 
 from core.datasets import Datasets
 from core.web.problems import Unavailable
-from serving_api.replica.database import open_memory
+from serving_api.replica.answer_cache import Answers
+from serving_api.replica.file import open_memory
 from serving_api.replica.query_pool import QueryPool
+from serving_api.replica.repository import Point
 from serving_api.search.follower import SearchFollower
-from serving_api.search.matching import Match
 from serving_api.settings import ReplicaSettings
 from serving_api.snapshots.croissant import make_croissant, make_live_croissant
 from serving_api.snapshots.service import Snapshots
+from serving_api.texts.matching import Match
+from serving_api.texts.paging import Hints
 from serving_api.texts.parameters import DatasetParameters, FilterParameters, Order
 from serving_api.texts.query import TextsQuery, choose_dataset
-from serving_api.texts.repository import Point
-from serving_api.texts.service import Answers
 from serving_api.viewer import descriptions, repository, stored
 from serving_api.viewer.descriptions import ConfigFacts, SplitFacts
 from serving_api.viewer.parameters import (
@@ -69,6 +70,7 @@ class Viewer:
         self,
         pool: QueryPool,
         answers: Answers,
+        hints: Hints,
         search: SearchFollower,
         snapshots: Snapshots,
         datasets: Datasets,
@@ -76,6 +78,7 @@ class Viewer:
     ) -> None:
         self._pool = pool  # for queries that wait for the files of snapshots
         self._answers = answers
+        self._hints = hints
         self._search = search
         self._datasets = datasets
         self._stored = StoredSnapshots(snapshots)
@@ -266,7 +269,7 @@ class Viewer:
         """Return the functions that read a span from live labels and from a snapshot's file."""
 
         def of_live(cursor: Connection, point: Point) -> Slice:
-            return repository.read_rows(cursor, split.dataset, span, self._answers.hints.sample(cursor, point))
+            return repository.read_rows(cursor, split.dataset, span, self._hints.sample(cursor, point))
 
         return of_live, lambda _, reader: Slice(reader.read_span(span), reader.rows)
 

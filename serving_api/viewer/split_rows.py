@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from serving_api.columns import COLUMNS, Kind
-from serving_api.texts.query import Condition
+from serving_api.texts.repository import Condition
 
 
 @dataclass(frozen=True, slots=True)

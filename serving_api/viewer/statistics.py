@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from serving_api.columns import Kind
 from serving_api.texts.parameters import to_text
-from serving_api.texts.query import Condition
+from serving_api.texts.repository import Condition
 from serving_api.viewer.split_rows import SplitColumn
 
 # A string column contains labels if it has at most 30 values that each occur five times on average.

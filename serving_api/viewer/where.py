@@ -29,7 +29,7 @@ from pydantic import TypeAdapter, ValidationError
 from core.web.problems import FieldError, InvalidFields
 from serving_api.columns import Kind
 from serving_api.texts.parameters import Moment
-from serving_api.texts.query import Condition
+from serving_api.texts.repository import Condition
 from serving_api.viewer.like_patterns import canonical, like
 from serving_api.viewer.split_rows import Filter, SortKey, SplitColumn
 

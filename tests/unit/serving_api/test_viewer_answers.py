@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from core.web.problems import Unavailable
-from serving_api.search.matching import Match, Search
+from serving_api.texts.matching import Match, Search
 from serving_api.viewer import descriptions, repository, stored
 from serving_api.viewer.descriptions import feature_types
 from serving_api.viewer.split_rows import LIVE, NumberedRow, Slice, Span, columns_of

@@ -4,7 +4,7 @@ from datetime import datetime
 
 import pytest
 
-from serving_api.texts.query import Condition
+from serving_api.texts.repository import Condition
 from serving_api.viewer.split_rows import LIVE, SortKey
 from serving_api.viewer.where import NotUnderstood, parse_orderby, parse_where, read_filter
 
