@@ -39,7 +39,6 @@ EXCEPTIONS: dict[str, set[str]] = {
     },
     "serving_api": {
         "web framework: serving_api/file_response.py",
-        "web framework: serving_api/viewer/refusals.py",
     },
 }
 
