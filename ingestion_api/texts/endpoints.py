@@ -10,7 +10,7 @@ from fastapi import Depends, FastAPI, Request, Response
 from core.datasets import Datasets, require_dataset
 from core.models import TextStatus
 from core.tracing.tracing import note_step, tracing
-from core.web.app import add_plain_route, check_query_string, query_is_checked, require_media_type
+from core.web.app import PlainRoute, check_query_string, query_is_checked, require_media_type
 from core.web.keys import Scope, is_dataset_allowed, require_dataset_allowed, require_scope
 from core.web.negotiation import Router
 from core.web.openapi import Responses, answer, header, reference, refusals
@@ -60,10 +60,10 @@ router.add_api_route(
 
 def add_create_text(app: FastAPI) -> None:
     """Add `POST /texts`, without FastAPI's dependencies."""
-    add_plain_route(
-        app,
+    app.router.add_api_route(
         "/texts",
         create_text,
+        route_class_override=PlainRoute,
         methods=["POST"],
         tags=["texts"],
         status_code=201,
