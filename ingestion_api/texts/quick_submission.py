@@ -4,7 +4,6 @@ Anything unusual is left to `TextCreate`, which accepts it or reports the errors
 must not accept what `TextCreate` refuses.
 """
 
-from collections.abc import Iterator
 from math import isfinite
 from typing import Annotated, Any
 
@@ -51,22 +50,21 @@ def convert_quickly(fields: dict[str, Any]) -> QuickSubmission | None:
     """Return the submission with these values, or None if `TextCreate` has to decide."""
     try:
         submission = msgspec.convert(fields, QuickSubmission)
-        words = "\n".join(_words(submission))
-        words.encode()  # refuses lone surrogates
+        words = _join_words(submission)
+        if not words.isascii():
+            words.encode()  # refuses lone surrogates
     except ValueError:
         return None
     numbers = (value for value in (submission.metadata or {}).values() if isinstance(value, float))
     return submission if "\0" not in words and all(map(isfinite, numbers)) else None
 
 
-def _words(submission: QuickSubmission) -> Iterator[str]:
-    yield submission.text
-    yield submission.source or ""
-    yield submission.external_id or ""
-    for name, value in (submission.metadata or {}).items():
-        yield name
-        if isinstance(value, str):
-            yield value
+def _join_words(submission: QuickSubmission) -> str:
+    words = [submission.text, submission.source or "", submission.external_id or ""]
+    if submission.metadata:
+        words += submission.metadata
+        words += [value for value in submission.metadata.values() if isinstance(value, str)]
+    return "\n".join(words)
 
 
 def fits(submission: QuickSubmission, datasets: Datasets) -> bool:
