@@ -16,7 +16,7 @@ from core.tables.cells import as_number, as_word
 from core.tables.rows import ColumnsRefused, Row, RowRefused, Table, TableColumn
 from ingestion_api.bulk.label_map import LabelMap, require_label
 from ingestion_api.bulk.values import as_metadata
-from ingestion_api.texts.quick_submission import QuickSubmission
+from ingestion_api.texts.submissions import QuickSubmission
 
 # Columns that are fields when they have a field's name.
 FIELD_COLUMNS = ("label", "score", "source", "external_id", "dataset")

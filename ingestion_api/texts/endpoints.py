@@ -25,11 +25,9 @@ from core.web.problems import (
     UnsupportedType,
 )
 from core.web.rate_limits import client_name
-from ingestion_api.bulk.endpoints import create_texts
 from ingestion_api.dependencies import ConnectionDep, DatasetParameter, DatasetsDep, read_body
-from ingestion_api.texts import documentation as docs
 from ingestion_api.texts import repository
-from ingestion_api.texts.schemas import TEXT_ID, BulkResult, Queue, Receipt, TextCreate, TextRead, trace_steps
+from ingestion_api.texts.schemas import TEXT_ID, Queue, Receipt, TextCreate, TextRead, trace_steps
 from ingestion_api.texts.submissions import NewText, parse_submission
 
 _SHORT_BYTES = 4096
@@ -46,16 +44,6 @@ _STORED: Responses = {
 }
 
 router = Router(dependencies=[Depends(require_scope(Scope.INGEST)), Depends(query_is_checked)])
-router.add_api_route(
-    "/texts/bulk",
-    create_texts,
-    methods=["POST"],
-    tags=["texts"],
-    response_model=BulkResult,
-    summary="Send many texts",
-    openapi_extra={"requestBody": docs.BULK_BODY},
-    responses=docs.BULK_STORED,
-)
 
 
 def add_create_text(app: FastAPI) -> None:

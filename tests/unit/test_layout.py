@@ -24,9 +24,7 @@ LEFT_ALONE = ("core/migrations", "load_testing/version_1/services")
 # What is over a limit today, by package; to be removed, and nothing to be added.
 EXCEPTIONS: dict[str, set[str]] = {
     "ingestion_api": {
-        "full folder: ingestion_api/bulk",
-        "short module: ingestion_api/pages/repository.py",
-        "web framework: ingestion_api/bulk/body_pipe.py",
+        "web framework: ingestion_api/bulk/pipes.py",
         "web framework: ingestion_api/imports/upload.py",
         "web framework: ingestion_api/webhooks.py",
     },
@@ -38,8 +36,6 @@ EXCEPTIONS: dict[str, set[str]] = {
     "several": {
         "repeated name: database",
         "repeated name: datasets",
-        "repeated name: documentation",
-        "repeated name: process",
         "repeated name: upload",
     },
     "core": {
