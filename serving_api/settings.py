@@ -9,7 +9,7 @@ from core.settings import SettingsGroup
 
 
 class DataSettings(SettingsGroup):
-    """Where a program keeps its files."""
+    """The folders of a program's files."""
 
     data_dir: Path = Field(
         Path(".data"), description="Directory of the programs' files; the replica is in `serving/` below it."
@@ -32,15 +32,15 @@ class DataSettings(SettingsGroup):
 
     @property
     def replica_path(self) -> Path:
-        """The replica's first file; later ones are beside it, with a number.
+        """The replica's first file. Later files are in the same folder, with a number.
 
-        They may be deleted while the program is stopped: the replica comes back the same.
+        You may delete them while the program is stopped: it builds the same replica again.
         """
         return self.data_dir / "serving" / "replica.duckdb"
 
 
 class ServingSettings(SettingsGroup):
-    """Where the serving API listens, and how much it does at once."""
+    """The serving API's address and its limits."""
 
     model_config = SettingsConfigDict(env_prefix="SERVING_")
 
@@ -101,7 +101,7 @@ class ServingSettings(SettingsGroup):
 
 
 class ReplicaSettings(SettingsGroup):
-    """How the replica follows Postgres, and what DuckDB may use."""
+    """How the replica follows Postgres, and DuckDB's memory and threads."""
 
     model_config = SettingsConfigDict(env_prefix="REPLICA_")
 

@@ -205,7 +205,7 @@ def test_what_fails_at_once_is_a_problem(
     def failing(*_: Any) -> Iterator[Any]:
         raise duckdb.OutOfMemoryException("no memory")
 
-    monkeypatch.setattr(service, "schema_of", failing)
+    monkeypatch.setattr(service, "read_batches", failing)
     for _ in range(5):  # more than there are slots
         answer = client.get(f"/export.{name}")
         assert (answer.status_code, answer.json()["code"]) == (503, "too_busy")
