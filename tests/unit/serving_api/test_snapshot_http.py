@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from core.datasets import load_datasets
 from core.settings import AccessSettings, DatabaseSettings
 from core.web.keys import ValidKey, hash_key
-from load_testing.bench.serving.serving_rows import make_replica
+from load_testing.bench.replica_rows import make_replica
 from serving_api.main import create_app
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 from serving_api.snapshots.manifest import SplitFile
