@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 import anyio
 import structlog
-from starlette.requests import ClientDisconnect
 
 from core.web.problems import Problem
+from ingestion_api.dependencies import BodyCut
 
 log = structlog.get_logger()
 
@@ -53,7 +53,7 @@ async def send_body(stream: AsyncIterator[bytes], end: int, idle_seconds: float)
         await _write(end, _LENGTH.pack(0))
     except TimeoutError:
         await _write(end, _LENGTH.pack(_TIMED_OUT))
-    except ClientDisconnect:
+    except BodyCut:
         await _write(end, _LENGTH.pack(_CUT))
     except Exception:
         # Whatever it was: who reads the other end must not wait for ever.
@@ -83,7 +83,7 @@ def receive_body(path: Path, idle_seconds: float) -> Iterator[bytes]:
 
     Raises:
         BodyTimeout: the client sent nothing for `idle_seconds`.
-        ClientDisconnect: the client is gone.
+        BodyCut: the client is gone.
     """
     # Without waiting for a writer, who may be gone; reads wait all the same.
     end = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -94,14 +94,14 @@ def receive_body(path: Path, idle_seconds: float) -> Iterator[bytes]:
                 raise BodyTimeout(f"Nothing came for {idle_seconds:g} seconds.")
             chunk = pipe.read(length)
             if len(chunk) < length:
-                raise ClientDisconnect
+                raise BodyCut
             yield chunk
 
 
 def _read_length(head: bytes) -> int:
     length: int = _LENGTH.unpack(head)[0] if len(head) == _LENGTH.size else _CUT
     if length == _CUT:
-        raise ClientDisconnect
+        raise BodyCut
     return length
 
 

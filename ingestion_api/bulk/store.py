@@ -225,7 +225,7 @@ def store_body(
 
     Raises:
         Problem: as `store_bulk`; or a parameter is wrong.
-        ClientDisconnect: the client is gone; what it sent is stored.
+        BodyCut: the client is gone; what it sent is stored.
     """
     prepare_process(settings)
     chunk_rows = settings.bulk_chunk_rows

@@ -1,13 +1,11 @@
 """`/imports`: long files as jobs, whose upload may be continued."""
 
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 from uuid import UUID
 
-import anyio.to_process
 import orjson
-from anyio import BrokenWorkerProcess
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy import RowMapping
@@ -15,36 +13,24 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.audit import Action, Entry, caller, noting, write_line
 from core.tables.decoding import require_encoding
-from core.tables.opening import MEDIA_TYPES
 from core.web.keys import allowed_datasets
 from core.web.negotiation import Router
-from core.web.problems import Problem, Unavailable
+from core.web.problems import Problem
 from core.web.rate_limits import client_name
 from ingestion_api.bulk.parameters import BulkParameters, check_parameters, read_content_type
-from ingestion_api.bulk.pipes import run_watched
-from ingestion_api.dependencies import ConnectionDep, DatasetsDep
-from ingestion_api.imports import documentation as docs
+from ingestion_api.dependencies import ConnectionDep, DatasetsDep, lend_connection, stream_body
 from ingestion_api.imports import repository
-from ingestion_api.imports.preview import FIRST_BYTES, WHOLE_BYTES, PreviewRequest, preview_body
+from ingestion_api.imports import schemas as docs
 from ingestion_api.imports.schemas import (
     AppendHeaders,
     Import,
     ImportList,
     ImportRead,
-    Preview,
     UploadHeaders,
     VisibleState,
     import_fields,
 )
-from ingestion_api.imports.upload import (
-    expected_length,
-    lend_connection,
-    receive,
-    receive_parts,
-    require_open,
-    require_room,
-    upload_headers,
-)
+from ingestion_api.imports.upload import UploadStore, expected_length, require_open, require_room, upload_headers
 from ingestion_api.settings import IngestionSettings
 
 router = Router(tags=["imports"])
@@ -76,7 +62,7 @@ async def create_import(
     media_type = read_content_type(request.headers.get("content-type", ""), parameters)
     encoding = require_encoding(request.headers.get("content-encoding"))
     check_parameters(parameters, datasets)
-    length = expected_length(request, headers, 0, None, settings.import_max_bytes)
+    length = expected_length(request.headers.get("content-length"), headers, 0, None, settings.import_max_bytes)
     given = parameters.model_dump(exclude_none=True)
     allowed = allowed_datasets()
     async with lend_connection(request) as connection:
@@ -85,61 +71,11 @@ async def create_import(
         id_ = await repository.create_import(connection, client, media_type, encoding, given, length, allowed)
         await connection.commit()
     try:
-        await receive(request, id_, headers, 0, length)
+        await _receive(request, id_, headers, 0, length)
     except Problem as problem:
         problem.headers |= {"Location": f"/imports/{id_}"}
         raise
     return await _answer(request, id_)
-
-
-@router.post(
-    "/imports/preview",
-    summary="See how a file would be read",
-    openapi_extra={"requestBody": docs.IMPORT_BODY},
-    responses=docs.IMPORT_PREVIEWED,
-)
-async def preview_import(
-    request: Request, datasets: DatasetsDep, parameters: Annotated[BulkParameters, Query()]
-) -> Preview:
-    """Read the first MiB of a body as an import would, and propose what its columns are. Nothing is stored.
-
-    Takes what `POST /imports` takes, with the same parameters; what follows the first MiB is ignored. Of Parquet
-    and .xlsx the whole file is needed, up to 16 MiB.
-    """
-    media_type = read_content_type(request.headers.get("content-type", ""), parameters)
-    encoding = require_encoding(request.headers.get("content-encoding"))
-    check_parameters(parameters, datasets)
-    with request.app.state.bulk_places.hold(client_name(request.scope)):
-        body, is_whole = await _read_start(request, MEDIA_TYPES[media_type] in {"parquet", "xlsx"})
-        preview = PreviewRequest(body, is_whole, media_type, encoding, parameters, datasets, allowed_datasets())
-        return Preview.model_validate(await _preview_in_process(request, preview))
-
-
-async def _read_start(request: Request, is_indexed: bool) -> tuple[bytes, bool]:
-    """Return the beginning of the body, and whether that is all of it."""
-    settings: IngestionSettings = request.app.state.settings
-    start = bytearray()
-    async for part in receive_parts(request, settings.idle_seconds):
-        start += part
-        is_indexed = is_indexed or start.startswith((b"PAR1", b"PK\x03\x04"))
-        most = WHOLE_BYTES if is_indexed else FIRST_BYTES
-        if len(start) > most:
-            return bytes(start[:most]), False
-    return bytes(start), True
-
-
-async def _preview_in_process(request: Request, preview: PreviewRequest) -> dict[str, Any]:
-    state = request.app.state
-
-    async def run(reports: Path) -> dict[str, Any]:
-        return await anyio.to_process.run_sync(
-            preview_body, preview, state.settings, reports, cancellable=True, limiter=state.bulk_limiter
-        )
-
-    try:
-        return await run_watched(run, state.settings.worker_seconds)
-    except BrokenWorkerProcess:
-        raise Unavailable("The process that read the body is gone. Send it again.", code="bulk_crashed") from None
 
 
 @router.patch(
@@ -162,9 +98,16 @@ async def continue_import(
         row = await repository.get_import(connection, id)
     if not _is_repeated_end(row, request, headers):
         require_open(row, offset)
-        length = expected_length(request, headers, offset, row["upload_length"], settings.import_max_bytes)
-        await receive(request, id, headers, offset, length)
+        content, most = request.headers.get("content-length"), settings.import_max_bytes
+        length = expected_length(content, headers, offset, row["upload_length"], most)
+        await _receive(request, id, headers, offset, length)
     return await _answer(request, id)
+
+
+async def _receive(request: Request, id_: UUID, headers: UploadHeaders, offset: int, length: int | None) -> None:
+    state = request.app.state
+    store = UploadStore(partial(lend_connection, request), state.settings, state.import_completed)
+    await store.receive(stream_body(request), id_, headers, offset, length)
 
 
 def _is_repeated_end(row: RowMapping, request: Request, headers: AppendHeaders) -> bool:

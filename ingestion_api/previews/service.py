@@ -18,11 +18,11 @@ from ingestion_api.bulk.batches import Batch, check_row, group_rejects
 from ingestion_api.bulk.mapping import find_metadata, find_roles
 from ingestion_api.bulk.parameters import BulkParameters, make_upload, open_body
 from ingestion_api.bulk.pipes import reporting_to
-from ingestion_api.bulk.proposal import Profile, profile_rows, propose
 from ingestion_api.bulk.schemas import ErrorGroup
 from ingestion_api.bulk.store import prepare_process
 from ingestion_api.imports.runs.rejects import to_json, to_storable
-from ingestion_api.imports.schemas import (
+from ingestion_api.previews.proposal import Profile, profile_rows, propose
+from ingestion_api.previews.schemas import (
     Preview,
     PreviewColumn,
     PreviewReject,
