@@ -34,7 +34,7 @@ _SCHEMAS = "#/components/schemas"
 
 
 class ProblemError(BaseModel):
-    """What is wrong with one field, parameter or row."""
+    """An error in one field, parameter or row."""
 
     code: str
     detail: str

@@ -20,7 +20,7 @@ _POLICY = "key"  # the name of the only policy
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Requests a second in the long run, and requests at once."""
+    """A rate of requests a second, and the size of a burst."""
 
     requests_per_second: float
     burst: int

@@ -43,7 +43,7 @@ _TEXT_ROWS = {
     "text/csv": "text,label\nYou are all idiots.,toxic\nThanks!,\n",
     "text/tab-separated-values": "text\tlabel\nYou are all idiots.\ttoxic\nThanks!\t\n",
 }
-# The second kind of row says what is true: whatever a row is, a bad one costs only itself.
+# The second kind of row: the API accepts any value as a row and rejects a bad one alone.
 _ARRAY = {"type": "array", "items": {"anyOf": [reference(TextCreate), {"description": "Rejected, alone."}]}}
 _ROW_ERROR = {
     "row": 3,
@@ -70,7 +70,10 @@ BULK_BODY: dict[str, Any] = {
     },
 }
 BULK_STORED: Responses = {
-    200: answer("What became of the rows.", _COUNTS | {"errors": [_ROW_ERROR], "error_groups": [_ERROR_GROUP]}),
+    200: answer(
+        "The counts of stored and rejected rows.",
+        _COUNTS | {"errors": [_ROW_ERROR], "error_groups": [_ERROR_GROUP]},
+    ),
     400: problem(400, "malformed_json", "The body ends before its array does.", **_COUNTS, errors=[_ROW_ERROR]),
     **key_refusals("ingest"),
     408: problem(408, "body_timeout", "Nothing came for 30 seconds.", **_COUNTS, errors=[_ROW_ERROR]),

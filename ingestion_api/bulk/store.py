@@ -43,7 +43,7 @@ Cursor = psycopg.Cursor[Any]
 
 @dataclass(slots=True)
 class Counts:
-    """What has become of the rows so far: accepted + duplicates + rejected = received."""
+    """The counts of rows so far: accepted + duplicates + rejected = received."""
 
     received: int = 0
     accepted: int = 0
@@ -94,11 +94,11 @@ def store_bulk(
 ) -> Counts:
     """Store the rows of a body; each batch is one transaction, or all are one with `abort_on_error`.
 
-    `counts` and `after_row` go on from where an earlier run has stopped.
+    `counts` and `after_row` are the state in which an earlier run stopped.
 
     Raises:
         Aborted: a row was rejected under `abort_on_error`; nothing is stored.
-        Problem: the body cannot be read on, or takes too much memory; carries the counts of what is stored.
+        Problem: the rest of the body cannot be read, or takes too much memory. It has the counts of stored rows.
     """
     counts = counts or Counts()
     try:
@@ -221,11 +221,11 @@ class BulkRequest:
 def store_body(
     request: BulkRequest, body: Path, database: DatabaseSettings, settings: IngestionSettings, reports: Path
 ) -> Counts:
-    """Store what comes through the pipe `body`; say through `reports` that it goes on.
+    """Store the body that comes through the pipe `body`, and report progress to the pipe `reports`.
 
     Raises:
         Problem: as `store_bulk`; or a parameter is wrong.
-        BodyCut: the client is gone; what it sent is stored.
+        BodyCut: the client is gone; the rows that it sent are stored.
     """
     prepare_process(settings)
     chunk_rows = settings.bulk_chunk_rows

@@ -43,7 +43,7 @@ _PAGE_REJECTS = 1000
     "/imports",
     status_code=202,
     response_model=ImportRead,
-    summary="Hand in a long file",
+    summary="Import a long file",
     openapi_extra={"requestBody": docs.IMPORT_BODY},
     responses=docs.IMPORT_MADE,
 )
@@ -55,8 +55,8 @@ async def create_import(
 ) -> Response:
     """Store the body; its rows are stored afterwards. Takes what `POST /texts/bulk` takes.
 
-    With `Upload-Complete: ?0` the body, which may be empty, is only the beginning: go on with `PATCH`. So does a
-    client that was cut off.
+    With `Upload-Complete: ?0` the body, which may be empty, is only the beginning: continue it with `PATCH`. A
+    client that was cut off does the same.
     """
     settings: IngestionSettings = request.app.state.settings
     media_type = read_content_type(request.headers.get("content-type", ""), parameters)
@@ -82,7 +82,7 @@ async def create_import(
     "/imports/{id}",
     status_code=202,
     response_model=ImportRead,
-    summary="Go on with the upload",
+    summary="Continue an upload",
     openapi_extra={"requestBody": docs.PART_BODY},
     responses=docs.IMPORT_CONTINUED,
 )
@@ -138,11 +138,11 @@ async def _read(connection: AsyncConnection, row: RowMapping) -> ImportRead:
     "/imports/{id}",
     status_code=204,
     response_class=Response,
-    summary="Where to go on with the upload",
+    summary="Show how much of the upload is stored",
     responses=docs.OFFSET_READ,
 )
 async def read_offset(id: UUID, request: Request, connection: ConnectionDep) -> Response:  # noqa: A002
-    """Tell how much of the body is stored."""
+    """Return the number of stored bytes in the headers."""
     row = await repository.get_import(connection, id)
     headers = upload_headers(row, request.app.state.settings) | {"Cache-Control": "no-store"}
     return Response(status_code=204, headers=headers)
@@ -150,7 +150,7 @@ async def read_offset(id: UUID, request: Request, connection: ConnectionDep) -> 
 
 @router.get(
     "/imports/{id}",
-    summary="How far it has come",
+    summary="Show an import",
     responses=docs.IMPORT_READ,
 )
 async def read_import(id: UUID, connection: ConnectionDep) -> ImportRead:  # noqa: A002
@@ -161,7 +161,7 @@ async def read_import(id: UUID, connection: ConnectionDep) -> ImportRead:  # noq
 
 @router.get(
     "/imports",
-    summary="Imports, newest first",
+    summary="List imports, newest first",
     responses=docs.IMPORTS_LISTED,
 )
 async def list_imports(
@@ -172,7 +172,7 @@ async def list_imports(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: Annotated[int | None, Query(ge=1, lt=2**63, description="`next_cursor` of the page before.")] = None,
 ) -> ImportList:
-    """Return imports, newest first: here a client that was cut off finds its own."""
+    """Return imports, newest first. A client that was cut off finds its import here."""
     rows = await repository.list_imports(connection, state, cursor, limit + 1)
     items = [Import.model_validate(import_fields(row)) for row in rows[:limit]]
     next_cursor = str(rows[limit - 1]["sequence"]) if len(rows) > limit else None
@@ -186,11 +186,11 @@ async def list_imports(
     "/imports/{id}",
     status_code=204,
     response_class=Response,
-    summary="Stop it and forget it",
+    summary="Stop and delete an import",
     responses=docs.IMPORT_DELETED,
 )
 async def delete_import(id: UUID, request: Request, connection: ConnectionDep) -> Response:  # noqa: A002
-    """Stop an import and forget it. Rows that are stored stay."""
+    """Stop an import and delete it. Rows that are stored stay."""
     entry = Entry("ingestion_api", caller(request), Action.IMPORT_DELETED, [str(id)])
     await repository.delete_import(connection, id)
     await connection.execute(noting(entry))
@@ -202,7 +202,7 @@ async def delete_import(id: UUID, request: Request, connection: ConnectionDep) -
 @router.get(
     "/imports/{id}/rejects",
     response_class=StreamingResponse,
-    summary="The rows that were rejected, and why",
+    summary="Show the rejected rows",
     responses=docs.REJECTS_READ,
 )
 async def read_rejects(id: UUID, request: Request) -> StreamingResponse:  # noqa: A002

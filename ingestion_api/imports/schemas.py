@@ -1,4 +1,4 @@
-"""What travels on the wire about imports."""
+"""Requests and responses of imports, with their examples."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -53,13 +53,13 @@ class AppendHeaders(UploadHeaders):
 class Upload(BaseModel):
     """How much of the body is stored, as it was sent."""
 
-    offset: int = Field(description="Bytes that are stored: go on from here.")
-    length: int | None = Field(description="Bytes of the whole body; null while nobody knows.")
+    offset: int = Field(description="Bytes that are stored: continue from here.")
+    length: int | None = Field(description="Bytes of the whole body; null while unknown.")
     complete: bool
 
 
 class Progress(BaseModel):
-    """How far the rows are stored."""
+    """The progress of storing the rows."""
 
     rows: int = Field(description="The last row that is counted.")
     bytes: int = Field(description="Bytes of the body that were read.")
@@ -86,7 +86,7 @@ class Import(BaseModel):
     duplicates: int
     rejected: int
     rejects_kept: int = Field(description="Rejected rows at /imports/{id}/rejects: the first ones.")
-    problem: dict[str, Any] | None = Field(description="Why it failed.")
+    problem: dict[str, Any] | None = Field(description="Why the import failed.")
 
 
 class ImportRead(Import):
@@ -162,12 +162,13 @@ _IMPORT = _LISTED | {"errors": [_ROW_ERROR], "error_groups": [_ERROR_GROUP]}
 _OFFSET = header("Bytes of the body that are stored.", "16777216")
 _COMPLETE = header("`?1`: the whole body is stored.", "?0")
 _LIMIT = header(
-    "The longest body; for how many seconds an upload may rest.", "max-size=107374182400, max-age=86400"
+    "The longest body, and the seconds after which an upload without new data fails.",
+    "max-size=107374182400, max-age=86400",
 )
-_LENGTH = header("Bytes of the whole body, if they are known.", "524288000")
+_LENGTH = header("Bytes of the whole body, if known.", "524288000")
 _STATE = {"Upload-Offset": _OFFSET, "Upload-Complete": _COMPLETE}
 _UPLOAD = _STATE | {"Upload-Length": _LENGTH, "Upload-Limit": _LIMIT}
-_LOCATION = {"Location": header("Where the import is.", f"/imports/{_ID}")}
+_LOCATION = {"Location": header("The path of the import.", f"/imports/{_ID}")}
 
 _NO_IMPORT = problem(404, "not_found", f"There is no import {_ID}.")
 _NO_ID = wrong_parameter("id", "uuid_parsing", "id must be a UUID (got 17).")
@@ -203,7 +204,7 @@ IMPORT_MADE: Responses = {
 
 IMPORT_CONTINUED: Responses = {
     202: answer("The upload is complete.", _IMPORT, model=ImportRead, headers=_UPLOAD | _LOCATION),
-    204: {"description": "It is stored; more is to come.", "headers": _UPLOAD | _LOCATION},
+    204: {"description": "This part is stored; more must follow.", "headers": _UPLOAD | _LOCATION},
     400: _INCONSISTENT,
     **key_refusals("ingest"),
     404: _NO_IMPORT,
@@ -241,7 +242,7 @@ IMPORT_READ: Responses = {
 }
 
 OFFSET_READ: Responses = {
-    204: {"description": "How much is stored.", "headers": _UPLOAD},
+    204: {"description": "The headers say how much is stored.", "headers": _UPLOAD},
     **key_refusals("ingest"),
     404: _NO_IMPORT,
     422: _NO_ID,
@@ -249,7 +250,7 @@ OFFSET_READ: Responses = {
 }
 
 IMPORT_DELETED: Responses = {
-    204: {"description": "It is gone."},
+    204: {"description": "The import is deleted."},
     **key_refusals("ingest"),
     404: _NO_IMPORT,
     422: _NO_ID,

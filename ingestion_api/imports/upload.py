@@ -22,7 +22,7 @@ _PROBLEM_TYPES = "https://iana.org/assignments/http-problem-types#"
 
 
 def upload_state(offset: int, complete: str) -> dict[str, str]:
-    """Return the headers that tell how much is stored, and whether (`?1`, `?0`) that is all."""
+    """Return the headers with the number of stored bytes, and whether the upload is complete (`?1`, `?0`)."""
     return {"Upload-Offset": str(offset), "Upload-Complete": complete}
 
 
@@ -60,7 +60,7 @@ class ImportEnded(Problem):
 
 
 class InconsistentLength(Problem):
-    """The body's length is not what was announced."""
+    """The length of the body differs from the announced one."""
 
     status = 400
     code = "inconsistent_upload_length"
@@ -93,7 +93,7 @@ class ImportBytesExceeded(Problem):
     def __init__(self, most: int) -> None:
         super().__init__(
             f"The bodies of your unfinished imports may have {most} bytes together. "
-            "Wait until some have ended, or delete some; then go on with this one."
+            "Wait until some have ended, or delete some; then continue this one."
         )
 
 
@@ -127,7 +127,7 @@ _CHUNK_BYTES = 1024 * 1024
 
 
 def upload_headers(row: RowMapping, settings: IngestionSettings) -> dict[str, str]:
-    """Return the headers that tell a client how its upload stands."""
+    """Return the headers that describe the state of an upload."""
     complete = row["received_at"] is not None
     headers = upload_state(row["upload_offset"], "?1" if complete else "?0")
     length = row["upload_offset"] if complete else row["upload_length"]
@@ -198,8 +198,8 @@ class UploadStore:
         Raises:
             BodyTimeout, BodyCut: it was cut short; the bytes that came are stored.
             OffsetMismatch, UploadCompleted, ImportEnded: another request was faster.
-            InconsistentLength, TooLarge: more comes than was announced, or than an import may have.
-            ImportBytesExceeded: more comes than the client's imports may have together; earlier bytes are stored.
+            InconsistentLength, TooLarge: the body is longer than announced, or than an import may be.
+            ImportBytesExceeded: the client's imports are too long together; earlier bytes are stored.
             Unavailable, OperationalError: the database is slow or away.
         """
         async for piece in _pieces(stream, self.settings.idle_seconds):

@@ -1,4 +1,4 @@
-"""What `GET /datasets` sends, with its example."""
+"""The response of `GET /datasets`, with its example."""
 
 from pydantic import BaseModel, Field
 

@@ -35,10 +35,10 @@ router = Router(dependencies=[Depends(require_scope(Scope.INGEST)), Depends(quer
 async def preview_import(
     request: Request, datasets: DatasetsDep, parameters: Annotated[BulkParameters, Query()]
 ) -> Preview:
-    """Read the first MiB of a body as an import would, and propose what its columns are. Nothing is stored.
+    """Read the first MiB of a body as an import would, and propose a role for each column. Nothing is stored.
 
-    Takes what `POST /imports` takes, with the same parameters; what follows the first MiB is ignored. Of Parquet
-    and .xlsx the whole file is needed, up to 16 MiB.
+    Takes what `POST /imports` takes, with the same parameters; the rest is ignored. Parquet and
+    .xlsx need the whole file, up to 16 MiB.
     """
     media_type = read_content_type(request.headers.get("content-type", ""), parameters)
     encoding = require_encoding(request.headers.get("content-encoding"))

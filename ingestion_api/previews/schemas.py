@@ -1,4 +1,4 @@
-"""What a preview says of a body, with its example."""
+"""The response of a preview, with its example."""
 
 from typing import Any, Literal
 
@@ -68,7 +68,7 @@ PREVIEW_EXAMPLE: dict[str, Any] = {
 
 
 class PreviewColumn(BaseModel):
-    """A column, and what it would be."""
+    """A column and its proposed roles."""
 
     name: str
     type: str = Field(description="`string`, `integer`, `number`, `list` …; of CSV by its first values.")

@@ -83,6 +83,6 @@ def _is_signed_by(webhook: Webhook, body: bytes, headers: dict[str, Any]) -> boo
     try:
         webhook.verify(body, headers, json_parse=False)
     except (WebhookVerificationError, ValueError):
-        # The library splits and decodes what is not in the form that it expects: that is a ValueError.
+        # The library raises ValueError for a signature that it cannot split or decode.
         return False
     return True
