@@ -14,10 +14,10 @@ from typing import Any
 
 import psycopg
 
-from core.database import connect_in_thread
+from core.connections import connect_in_thread
 from core.datasets import Datasets
-from core.os_process import step_back
 from core.settings import DatabaseSettings, TracingSettings, read_settings
+from core.startup import step_back
 from core.tables.decoding import decode
 from core.tracing.tracing import tracing
 from core.web.problems import Problem
@@ -149,7 +149,7 @@ def _store_batches(
             journal(cursor, batch, counts)
         # Without this commit an upload would hold back vacuum and the change feed for as long as it lasts.
         cursor.connection.commit()
-        if tracing.on and not upload.abort_on_error:
+        if not upload.abort_on_error:
             _trace(batch, started_ns)
 
     stages = _stages(upload)
@@ -161,7 +161,7 @@ def _store_batches(
 def _trace(batch: Batch, started_ns: int) -> None:
     ids = [row.id for row in batch.rows]
     stored = tracing.add_batch("store rows", ids, started_ns, (), {"texts": len(ids)})
-    for id_ in ids:
+    for id_ in filter(tracing.traces, ids):
         tracing.add_step("receive", id_, started_ns, link=stored)
 
 
@@ -242,8 +242,7 @@ def store_body(
 @contextmanager
 def tracing_for(traceparent: str | None) -> Iterator[None]:
     """Trace what the block stores as a part of a request, and send it: this process may be killed after that."""
-    if tracing.on:
-        tracing.work_for(traceparent)
+    tracing.work_for(traceparent)
     try:
         yield
     finally:
