@@ -202,6 +202,11 @@ def stage_texts(cursor: Cursor[Any], rows: Iterable[NewText]) -> None:
             copy.write_row(astuple(row))
 
 
+def lift_time_limit(cursor: Cursor[Any]) -> None:
+    """Let the statements of this transaction run without a time limit."""
+    cursor.execute("set local statement_timeout = 0")
+
+
 def insert_staged(cursor: Cursor[Any], datasets: Datasets) -> int:
     """Insert the staged rows that are not there yet, and empty the stage; returns how many were new."""
     if names := linked_datasets(datasets):

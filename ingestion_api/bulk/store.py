@@ -31,7 +31,15 @@ from ingestion_api.bulk.pipes import (
     reporting_to,
     waiting_for_postgres,
 )
-from ingestion_api.bulk.repository import ReadyRows, copy_new, create_stage, encode, insert_staged, stage_texts
+from ingestion_api.bulk.repository import (
+    ReadyRows,
+    copy_new,
+    create_stage,
+    encode,
+    insert_staged,
+    lift_time_limit,
+    stage_texts,
+)
 from ingestion_api.enrichment.links import linked_datasets
 from ingestion_api.settings import IngestionSettings
 
@@ -197,7 +205,7 @@ def _one_behind(store: Store) -> Iterator[Store]:
 def _finish_all_or_nothing(cursor: Cursor, upload: BulkUpload, counts: Counts) -> None:
     if counts.rejected:
         raise Aborted(f"{counts.rejected} rows were rejected; nothing is stored.")
-    cursor.execute("set local statement_timeout = 0")  # as long as the body was, so long may this take
+    lift_time_limit(cursor)  # a long body takes a long insert
     counts.stored(counts.received, insert_staged(cursor, upload.datasets))
 
 
