@@ -7,16 +7,9 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 from sqlalchemy import RowMapping
 
-from core.web.openapi import (
-    IMPORT_BYTES,
-    Responses,
-    answer,
-    header,
-    key_refusals,
-    problem,
-    unavailable,
-    wrong_parameter,
-)
+from core.web.openapi import IMPORT_BYTES, Responses, answer, header, problem, refusals, wrong_parameter
+from core.web.problems import Conflict, NotFound, TooLarge, Unavailable, UnsupportedType
+from ingestion_api.bulk.pipes import BodyTimeout
 from ingestion_api.bulk.schemas import BULK_BODY, ErrorGroup, RowError
 from ingestion_api.imports.runs.rejects import to_storable
 
@@ -170,18 +163,21 @@ _STATE = {"Upload-Offset": _OFFSET, "Upload-Complete": _COMPLETE}
 _UPLOAD = _STATE | {"Upload-Length": _LENGTH, "Upload-Limit": _LIMIT}
 _LOCATION = {"Location": header("The path of the import.", f"/imports/{_ID}")}
 
-_NO_IMPORT = problem(404, "not_found", f"There is no import {_ID}.")
-_NO_ID = wrong_parameter("id", "uuid_parsing", "id must be a UUID (got 17).")
-_AWAY = unavailable("database_unavailable", "The database is away.")
-_ENDED = problem(409, "import_ended", "The import is done already.")
-_CUT = problem(408, "body_timeout", "Nothing came for 30 seconds.") | {"headers": _LOCATION}
-_TOO_LARGE = problem(413, "upload_too_large", "The body of an import may have 107374182400 bytes.")
+_NO_IMPORT = NotFound(f"There is no import {_ID}.")
+_AWAY = Unavailable("The database is away.", code="database_unavailable")
+_CUT = BodyTimeout("Nothing came for 30 seconds.", headers={"Location": f"/imports/{_ID}"})
+_TOO_LARGE = TooLarge("The body of an import may have 107374182400 bytes.", code="upload_too_large")
 _INCONSISTENT = problem(
     400,
     "inconsistent_upload_length",
     "The upload is longer than the 100 bytes that were announced.",
     type=f"{_PROBLEM_TYPES}inconsistent-upload-length",
 )
+
+_REFUSED: Responses = {
+    **refusals(_NO_IMPORT, _AWAY, scope="ingest"),
+    422: wrong_parameter("id", "uuid_parsing", "id must be a UUID (got 17)."),
+}
 
 # The body may be empty: it is then sent by PATCH.
 IMPORT_BODY: dict[str, Any] = BULK_BODY
@@ -192,23 +188,23 @@ PART_BODY: dict[str, Any] = {
 
 IMPORT_MADE: Responses = {
     202: answer("The import.", _IMPORT, headers=_UPLOAD | _LOCATION),
+    **refusals(
+        _CUT,
+        Conflict("The import is done already.", code="import_ended"),
+        _TOO_LARGE,
+        UnsupportedType("Send the body as Content-Type: application/x-ndjson or …"),
+        _AWAY,
+        scope="ingest",
+    ),
     400: _INCONSISTENT,
-    **key_refusals("ingest"),
-    408: _CUT,
-    409: _ENDED,
-    413: _TOO_LARGE,
-    415: problem(415, "unsupported_media_type", "Send the body as Content-Type: application/x-ndjson or …"),
     422: wrong_parameter("dataset", "unknown_dataset", "must be one of: toxicity"),
-    503: _AWAY,
 }
 
 IMPORT_CONTINUED: Responses = {
     202: answer("The upload is complete.", _IMPORT, model=ImportRead, headers=_UPLOAD | _LOCATION),
     204: {"description": "This part is stored; more must follow.", "headers": _UPLOAD | _LOCATION},
+    **refusals(_NO_IMPORT, _CUT, _TOO_LARGE, _AWAY, scope="ingest"),
     400: _INCONSISTENT,
-    **key_refusals("ingest"),
-    404: _NO_IMPORT,
-    408: _CUT,
     409: problem(
         409,
         "upload_offset_mismatch",
@@ -217,9 +213,7 @@ IMPORT_CONTINUED: Responses = {
         **{"expected-offset": 16777216, "provided-offset": 8388608},
     )
     | {"headers": _STATE},
-    413: _TOO_LARGE,
     422: wrong_parameter("upload-offset", "missing", "Field required"),
-    503: _AWAY,
 }
 
 IMPORTS_LISTED: Responses = {
@@ -228,33 +222,23 @@ IMPORTS_LISTED: Responses = {
         {"items": [_LISTED], "next_cursor": "41"},
         headers={"Link": header("The next page.", '</imports?cursor=41>; rel="next"')},
     ),
-    **key_refusals("ingest"),
+    **refusals(_AWAY, scope="ingest"),
     422: wrong_parameter("limit", "less_than_equal", "limit must be between 1 and 1000 (got 5000)."),
-    503: _AWAY,
 }
 
 IMPORT_READ: Responses = {
     200: answer("The import.", _IMPORT),
-    **key_refusals("ingest"),
-    404: _NO_IMPORT,
-    422: _NO_ID,
-    503: _AWAY,
+    **_REFUSED,
 }
 
 OFFSET_READ: Responses = {
     204: {"description": "The headers say how much is stored.", "headers": _UPLOAD},
-    **key_refusals("ingest"),
-    404: _NO_IMPORT,
-    422: _NO_ID,
-    503: _AWAY,
+    **_REFUSED,
 }
 
 IMPORT_DELETED: Responses = {
     204: {"description": "The import is deleted."},
-    **key_refusals("ingest"),
-    404: _NO_IMPORT,
-    422: _NO_ID,
-    503: _AWAY,
+    **_REFUSED,
 }
 
 _REJECT = (
@@ -267,8 +251,5 @@ REJECTS_READ: Responses = {
         "row as it was read; null if it could not be read, is over 64 KiB, or a dataset redacts texts.",
         "content": {"application/x-ndjson": {"schema": {"type": "string"}, "example": _REJECT}},
     },
-    **key_refusals("ingest"),
-    404: _NO_IMPORT,
-    422: _NO_ID,
-    503: _AWAY,
+    **_REFUSED,
 }

@@ -4,8 +4,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from core.web.openapi import Responses, answer, key_refusals, problem, unavailable, wrong_parameter
-from core.web.problems import Problem
+from core.web.openapi import Responses, answer, refusals, wrong_parameter
+from core.web.problems import Malformed, Problem, Unavailable, UnsupportedType
+from ingestion_api.bulk.pipes import BodyTimeout
 from ingestion_api.bulk.schemas import ErrorGroup
 
 Role = Literal["text", "label", "score", "source", "external_id", "dataset", "metadata"]
@@ -133,11 +134,13 @@ class PreviewTooLarge(Problem):
 
 IMPORT_PREVIEWED: Responses = {
     200: answer("How the body would be read.", PREVIEW_EXAMPLE),
-    400: problem(400, "malformed_json", "The body is not a JSON array. Send one object a line …"),
-    **key_refusals("ingest"),
-    408: problem(408, "body_timeout", "Nothing came for 30 seconds."),
-    413: problem(413, "preview_too_large", "To read Parquet or .xlsx takes the whole file …"),
-    415: problem(415, "unsupported_media_type", "Send the body as Content-Type: application/x-ndjson or …"),
+    **refusals(
+        Malformed("The body is not a JSON array. Send one object a line …", code="malformed_json"),
+        BodyTimeout("Nothing came for 30 seconds."),
+        PreviewTooLarge("To read Parquet or .xlsx takes the whole file …"),
+        UnsupportedType("Send the body as Content-Type: application/x-ndjson or …"),
+        Unavailable("Too many bulk uploads are under way.", code="bulk_busy", retry_after_seconds=5),
+        scope="ingest",
+    ),
     422: wrong_parameter("dataset", "unknown_dataset", "must be one of: toxicity"),
-    503: unavailable("bulk_busy", "Too many bulk uploads are under way.", 5),
 }
