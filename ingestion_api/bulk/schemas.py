@@ -47,19 +47,19 @@ _TEXT_ROWS = {
 }
 # The second kind of row: the API accepts any value as a row and rejects a bad one alone.
 _ARRAY = {"type": "array", "items": {"anyOf": [reference(TextCreate), {"description": "Rejected, alone."}]}}
-_ROW_ERROR = {
+ROW_ERROR = {
     "row": 3,
     "code": "unknown_label",
     "detail": 'label "1" is not one of toxic, non_toxic; map it with label_map=1:toxic',
 }
-_ERROR_GROUP = {"code": _ROW_ERROR["code"], "detail": _ROW_ERROR["detail"], "count": 1, "rows": [3]}
+ERROR_GROUP = {"code": ROW_ERROR["code"], "detail": ROW_ERROR["detail"], "count": 1, "rows": [3]}
 _COUNTS = {"received": 3, "accepted": 1, "duplicates": 1, "rejected": 1}
 _NOTHING_STORED = {"received": 3, "accepted": 0, "duplicates": 0, "rejected": 1}
 
 
 def _counting(refused: Problem, counts: dict[str, Any]) -> Problem:
     """Return a problem that carries the counts of the rows before it."""
-    refused.extra = counts | {"errors": [_ROW_ERROR]}
+    refused.extra = counts | {"errors": [ROW_ERROR]}
     return refused
 
 
@@ -81,7 +81,7 @@ BULK_BODY: dict[str, Any] = {
 BULK_STORED: Responses = {
     200: answer(
         "The counts of stored and rejected rows.",
-        _COUNTS | {"errors": [_ROW_ERROR], "error_groups": [_ERROR_GROUP]},
+        _COUNTS | {"errors": [ROW_ERROR], "error_groups": [ERROR_GROUP]},
     ),
     **refusals(
         _counting(Malformed("The body ends before its array does.", code="malformed_json"), _COUNTS),
@@ -96,6 +96,6 @@ BULK_STORED: Responses = {
         "rows_rejected",
         "1 rows were rejected; nothing is stored.",
         **_NOTHING_STORED,
-        errors=[_ROW_ERROR],
+        errors=[ROW_ERROR],
     ),
 }

@@ -10,7 +10,7 @@ from sqlalchemy import RowMapping
 from core.web.openapi import IMPORT_BYTES, Responses, answer, header, problem, refusals, wrong_parameter
 from core.web.problems import Conflict, NotFound, TooLarge, Unavailable, UnsupportedType
 from ingestion_api.bulk.pipes import BodyTimeout
-from ingestion_api.bulk.schemas import BULK_BODY, ErrorGroup, RowError
+from ingestion_api.bulk.schemas import BULK_BODY, ERROR_GROUP, ROW_ERROR, ErrorGroup, RowError
 from ingestion_api.imports.runs.rejects import to_storable
 
 # What a structured integer of HTTP can hold (RFC 9651).
@@ -124,11 +124,6 @@ def _rows_per_second(row: RowMapping) -> float | None:
 
 _ID = "3f1c8b52-2f4e-4a57-9a53-0c1f6b7d2e90"
 _PROBLEM_TYPES = "https://iana.org/assignments/http-problem-types#"
-_ROW_ERROR = {
-    "row": 3,
-    "code": "unknown_label",
-    "detail": 'label "1" is not one of toxic, non_toxic; map it with label_map=1:toxic',
-}
 
 _LISTED: dict[str, Any] = {
     "id": _ID,
@@ -149,8 +144,7 @@ _LISTED: dict[str, Any] = {
     "rejects_kept": 1,
     "problem": None,
 }
-_ERROR_GROUP = {"code": _ROW_ERROR["code"], "detail": _ROW_ERROR["detail"], "count": 1, "rows": [3]}
-_IMPORT = _LISTED | {"errors": [_ROW_ERROR], "error_groups": [_ERROR_GROUP]}
+_IMPORT = _LISTED | {"errors": [ROW_ERROR], "error_groups": [ERROR_GROUP]}
 
 _OFFSET = header("Bytes of the body that are stored.", "16777216")
 _COMPLETE = header("`?1`: the whole body is stored.", "?0")

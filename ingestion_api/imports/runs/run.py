@@ -33,7 +33,7 @@ _OPTIONS = "-c client_connection_check_interval=5s"
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunResult:
     """How a run has ended (None: the claim was lost), and what this run alone has counted."""
 
     state: ImportState | None
@@ -46,7 +46,7 @@ class ClaimLost(Exception):
 
 def run_import(
     claim: Claim, datasets: Datasets, database: DatabaseSettings, settings: IngestionSettings, reports: Path
-) -> Outcome:
+) -> RunResult:
     """Store the rows behind the last counted one, and report progress to the pipe `reports`.
 
     Raises:
@@ -64,7 +64,7 @@ def run_import(
         reporting_to(reports),
     ):
         state = _run(claim, datasets, settings, counts, connection, reader)
-    return Outcome(state, {name: getattr(counts, name) - before[name] for name in COUNTED})
+    return RunResult(state, {name: getattr(counts, name) - before[name] for name in COUNTED})
 
 
 def _run(

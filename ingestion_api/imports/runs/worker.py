@@ -19,7 +19,7 @@ from ingestion_api import metrics
 from ingestion_api.bulk.pipes import NoProgress, run_watched
 from ingestion_api.imports.runs import repository
 from ingestion_api.imports.runs.repository import Claim
-from ingestion_api.imports.runs.run import Outcome, run_import
+from ingestion_api.imports.runs.run import RunResult, run_import
 from ingestion_api.settings import IngestionSettings
 
 log = structlog.get_logger()
@@ -54,8 +54,8 @@ async def importing(
     completed = asyncio.Event()
     limiter = anyio.CapacityLimiter(1)
 
-    async def start(claim: Claim) -> Outcome:
-        async def run(reports: Path) -> Outcome:
+    async def start(claim: Claim) -> RunResult:
+        async def run(reports: Path) -> RunResult:
             return await anyio.to_process.run_sync(
                 run_import, claim, datasets, database, settings, reports, cancellable=True, limiter=limiter
             )
@@ -93,7 +93,7 @@ async def _for_ever(step: Callable[[], Awaitable[bool]], woken: asyncio.Event) -
 
 
 async def _run_next(
-    engine: AsyncEngine, settings: IngestionSettings, start: Callable[[Claim], Awaitable[Outcome]]
+    engine: AsyncEngine, settings: IngestionSettings, start: Callable[[Claim], Awaitable[RunResult]]
 ) -> bool:
     claim = await repository.claim_import(engine, settings.import_lease_seconds)
     if claim is None:
@@ -112,7 +112,7 @@ async def _run(
     engine: AsyncEngine,
     settings: IngestionSettings,
     claim: Claim,
-    start: Callable[[Claim], Awaitable[Outcome]],
+    start: Callable[[Claim], Awaitable[RunResult]],
 ) -> bool:
     """Run an import; put it back if the run is interrupted."""
     crashed = False
@@ -145,14 +145,14 @@ async def _while_held(
     engine: AsyncEngine,
     settings: IngestionSettings,
     claim: Claim,
-    start: Callable[[Claim], Awaitable[Outcome]],
-) -> Outcome:
+    start: Callable[[Claim], Awaitable[RunResult]],
+) -> RunResult:
     """Run an import and renew its claim. Losing the claim, or being cancelled, kills the process that runs it."""
     running = asyncio.ensure_future(start(claim))
     holding = asyncio.create_task(_hold(engine, settings.import_lease_seconds, claim))
     try:
         await asyncio.wait({running, holding}, return_when=asyncio.FIRST_COMPLETED)
-        return await running if running.done() else Outcome(None, {})
+        return await running if running.done() else RunResult(None, {})
     finally:
         running.cancel()
         holding.cancel()
@@ -177,7 +177,7 @@ async def _release(engine: AsyncEngine, claim: Claim, *, crashed: bool) -> None:
             await asyncio.sleep(_POLL_SECONDS)
 
 
-def _observe(claim: Claim, outcome: Outcome) -> None:
+def _observe(claim: Claim, outcome: RunResult) -> None:
     state = outcome.state or "lost"
     log.info("import.ended", import_id=str(claim.id), state=str(state), **outcome.counts)
     metrics.IMPORTS.labels(str(state)).inc()
