@@ -40,7 +40,7 @@ class IngestionSettings(SettingsGroup):
     )
     import_max_bytes: int = Field(100 * 2**30, ge=1, description="Longest body of an import, as it is sent.")
     import_expire_seconds: float = Field(
-        86400, gt=0, description="An import whose upload nobody continues for so long fails."
+        86400, gt=0, description="An import fails if its client does not continue the upload for this time."
     )
     import_lease_seconds: float = Field(
         60, gt=0, description="An import whose process is gone is taken over by another one after this time."

@@ -20,7 +20,7 @@ from core.settings import DatabaseSettings
 from ingestion_api.bulk.pipes import open_pipe
 from ingestion_api.imports import repository
 from ingestion_api.imports.runs.repository import Claim
-from ingestion_api.imports.runs.run import Outcome, run_import
+from ingestion_api.imports.runs.run import RunResult, run_import
 from ingestion_api.settings import IngestionSettings
 from tests.waiting import wait_for
 
@@ -32,7 +32,7 @@ _NDJSON = "application/x-ndjson"
 _BLOCKED = "select count(*) from pg_locks where locktype = 'advisory' and objid = %s and not granted"
 
 
-def _run(claim: Claim, datasets: Datasets, database: DatabaseSettings, settings: IngestionSettings) -> Outcome:
+def _run(claim: Claim, datasets: Datasets, database: DatabaseSettings, settings: IngestionSettings) -> RunResult:
     with open_pipe() as (reports, _):
         return run_import(claim, datasets, database, settings, reports)
 
@@ -89,7 +89,7 @@ class ImportQueue:
         statement = "select count(*) from pg_locks where locktype in ('transactionid', 'tuple') and not granted"
         wait_for(lambda: self.fetch(statement) == [(1,)])
 
-    def run(self, claim: Claim, datasets: Datasets | None = None) -> Future[Outcome]:
+    def run(self, claim: Claim, datasets: Datasets | None = None) -> Future[RunResult]:
         """Run an import in a process of its own, as the API does."""
         datasets = datasets or load_datasets(None)
         return self._processes.submit(_run, claim, datasets, self.database, self.settings)

@@ -22,7 +22,7 @@ from ingestion_api.imports.runs.repository import (
     release_claim,
     renew_claim,
 )
-from ingestion_api.imports.runs.run import Outcome
+from ingestion_api.imports.runs.run import RunResult
 from tests.integration.ingestion_api.import_queue import ImportQueue, lines, process_pool
 
 LEASE = 100.0
@@ -210,7 +210,7 @@ def test_a_run_whose_claim_is_lost_stores_and_counts_nothing(
     assert queue.run(lost).result().state is None
     assert queue.row(lost.id) == before
     assert (queue.texts(), _rejects(queue)) == ([], [])
-    assert queue.run(held).result() == Outcome(
+    assert queue.run(held).result() == RunResult(
         ImportState.DONE, {"received": 3, "accepted": 2, "duplicates": 0, "rejected": 1}
     )
 

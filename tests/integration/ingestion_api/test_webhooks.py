@@ -14,7 +14,7 @@ import pytest
 
 from core.tables.rows import ROW_BYTES
 from core.text_identity import text_id
-from ingestion_api.webhooks import EVENT_BYTES
+from ingestion_api.webhooks.endpoints import EVENT_BYTES
 from tests.integration.ingestion_api.signing import SECRET, event, signed
 from tests.programs import running
 
