@@ -201,7 +201,7 @@ async def _return_claim(state: DatasetState, claim: UUID, wait_seconds: float, r
 
 
 async def settle_completion(state: DatasetState, stopping: asyncio.Event) -> None:
-    """Make `completed_at` follow the number of answers that the settings ask for, in steps that survive a restart.
+    """Correct `completed_at` after the settings changed `answers_wanted`, in steps that survive a restart.
 
     Raises:
         NotLeading: another uploader leads by now.

@@ -1,4 +1,4 @@
-"""Chooses which pending texts annotators get next, and how many. See docs/decisions/0024-pacing-and-order.md."""
+"""Chooses the pending texts that annotators get next. See docs/decisions/0024-pacing-and-order.md."""
 
 import random
 import time
@@ -20,7 +20,7 @@ from uploader.push.repository import Owed, Pick
 _DISTANCE_UNITS = 10**12
 # How far a gold text stands from its neighbour: a second, or a millionth of a score.
 _APART = 10**6
-# Limits the debt to what randomness causes: a lack of gold texts is not made up for later.
+# Limits the debt to the effect of randomness: a lack of gold texts is not made up for later.
 _MOST_OWED = 3.0
 # Sums of shares are not exact.
 _ROUNDING = 1e-9

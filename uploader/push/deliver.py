@@ -82,7 +82,7 @@ async def deliver(destination: Destination, records: Sequence[Record]) -> Outcom
     await _put_isolating(destination, records, judged)
     accepted = [r for r in records if r["external_id"] not in judged.refused]
     visible, unreadable = await _find(destination, accepted)
-    # Argilla stores first and indexes afterwards; a second PUT indexes what was cut off in between.
+    # Argilla stores first and indexes afterwards; a second PUT indexes records that were stored only.
     unseen = [r for r in accepted if r["external_id"] not in visible | unreadable | judged.broke_down]
     if unseen:
         await _put_isolating(destination, unseen, judged)

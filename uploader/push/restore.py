@@ -69,7 +69,7 @@ async def list_answers(
 def assign(
     carried: Iterable[Answer], users: Mapping[UUID, str], labels: Collection[str]
 ) -> dict[UUID, dict[UUID, Answer]]:
-    """Return the answers by text and present user: the one with the annotator's id, else with the name.
+    """Return the answers by text and present user: the user with the annotator's id, or else with the name.
 
     Of several answers of one user the last one is taken.
     """
@@ -129,7 +129,7 @@ async def put_with_responses(
             blamed = {i for i in refusal.by_position if i < len(sent) and "responses" in sent[i]}
             if not blamed:
                 raise
-            # A user that was deleted just now, say: that must not set the text aside.
+            # For example a user who was deleted just now: the text must not fail because of that.
             metrics.REFUSED_REPAIRS.labels(dataset, "answers").inc(len(blamed))
             log.warning(
                 "repair.refused", dataset=dataset, records=len(blamed), reason="Argilla refuses the answers"

@@ -37,12 +37,12 @@ from uploader.rules import repository
 
 Floats = npt.NDArray[np.float64]
 
-# Prior: so many answers like the average annotator's, added to an annotator's own for each true label.
+# Prior: this many answers of the average annotator are added to an annotator's own, for each true label.
 # Without it, crowd-kit trusts an annotator who answered once completely.
 _PRIOR_ANSWERS = 1.0
 _LEAST = 1e-10
-# GLAD takes 2 to 4 ms an answer. So many texts tell the annotators' abilities well enough; ids are hashes, so the
-# first ones are a random sample.
+# GLAD takes 2 to 4 ms for each answer. This many texts suffice to estimate abilities. Ids are hashes, so the first
+# ones are a random sample.
 GLAD_TEXTS = 10_000
 # It has converged by then. Its own stopping rule compares a mean with a sum, and may stop after two steps.
 GLAD_STEPS = 10
@@ -172,7 +172,7 @@ def _align(probabilities: Any, texts: int, size: int) -> Floats:
 
 
 def _smooth(counts: Floats, prior: Floats) -> Floats:
-    """Return frequencies of answers by true label, with a few answers as in `prior` beside those counted."""
+    """Return frequencies of answers by true label, with a few answers of `prior` added to the counted ones."""
     rows = counts + _PRIOR_ANSWERS * prior
     return np.asarray(rows / rows.sum(axis=-1, keepdims=True))
 
