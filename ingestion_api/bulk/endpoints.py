@@ -11,6 +11,7 @@ from fastapi import Query, Request
 
 from core.tables.decoding import require_encoding
 from core.tracing.tracing import TRACEPARENT
+from core.web.http_protocol import http_settings
 from core.web.keys import allowed_datasets
 from core.web.problems import Problem, Unavailable
 from core.web.rate_limits import Places, client_name
@@ -71,7 +72,7 @@ async def _store_in_process(request: Request, bulk: BulkRequest) -> Counts:
                 limiter=state.bulk_limiter,
             )
 
-        sending = asyncio.create_task(send_body(request.stream(), end, settings.idle_seconds))
+        sending = asyncio.create_task(send_body(request.stream(), end, http_settings().body_seconds))
         try:
             return await run_watched(store, settings.worker_seconds)
         finally:

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from core.audit import Action, Entry, caller, noting, write_line
 from core.tables.decoding import require_encoding
 from core.tables.opening import MEDIA_TYPES
+from core.web.http_protocol import http_settings
 from core.web.keys import allowed_datasets
 from core.web.negotiation import Router
 from core.web.problems import Problem, Unavailable
@@ -117,9 +118,8 @@ async def preview_import(
 
 async def _read_start(request: Request, is_indexed: bool) -> tuple[bytes, bool]:
     """Return the beginning of the body, and whether that is all of it."""
-    settings: IngestionSettings = request.app.state.settings
     start = bytearray()
-    async for part in receive_parts(request, settings.idle_seconds):
+    async for part in receive_parts(request, http_settings().body_seconds):
         start += part
         is_indexed = is_indexed or start.startswith((b"PAR1", b"PK\x03\x04"))
         most = WHOLE_BYTES if is_indexed else FIRST_BYTES

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import ClientDisconnect
 
 from core.models import ImportState
+from core.web.http_protocol import http_settings
 from core.web.problems import FieldError, InvalidFields, Problem, TooLarge
 from ingestion_api import metrics
 from ingestion_api.bulk.body_pipe import BodyTimeout
@@ -195,7 +196,7 @@ async def receive(request: Request, id_: UUID, headers: UploadHeaders, offset: i
         Unavailable, OperationalError: the database is slow or away.
     """
     settings: IngestionSettings = request.app.state.settings
-    async for piece in _pieces(request, settings.idle_seconds):
+    async for piece in _pieces(request, http_settings().body_seconds):
         end = offset + len(piece)
         if length is not None and end > length:
             raise InconsistentLength(f"The upload is longer than the {length} bytes that were announced.")
