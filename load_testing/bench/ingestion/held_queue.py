@@ -2,7 +2,7 @@
 
 A REPEATABLE READ transaction (a backup, a report) stays open while texts arrive and are claimed. Each claim then
 passes the index entries of rows that were claimed before. A second Postgres has the same load without such a
-transaction; both take turns batch by batch, so that the machine's noise meets both.
+transaction; both take turns batch by batch, so that the machine's noise meets both. Each order is a dataset.
 """
 
 import asyncio
@@ -17,14 +17,16 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.connections import make_async_engine
-from core.datasets import DEFAULT_DATASET
+from core.datasets import Order
 from core.migrate import migrate
 from core.settings import DatabaseSettings
 from local_stack.testing import running_stack
 from uploader import repository
+from uploader.dataset import Pace
 from uploader.push.claiming import QueueStart, claim_texts
 
-_PARTS = 3  # of the time, each a line of the table
+_ORDERS = (Order.OLDEST, Order.NEWEST, Order.UNCERTAIN)
+_PARTS = 3  # of the time for an order, each a line of the table
 _BATCH_TEXTS = 250
 _BATCH_BYTES = 4_194_304
 _BACKLOG_TEXTS = 20_000
@@ -34,16 +36,17 @@ _GOAL = 0.7
 _ENDLESS = "-c idle_in_transaction_session_timeout=0 -c transaction_timeout=0"
 
 _ARRIVE = text("""
-insert into texts (id, dataset, text, source)
-select gen_random_uuid(), :dataset, 'text ' || n, 'held-queue' from generate_series(1, :count) as n
+insert into texts (id, dataset, text, score, source)
+select gen_random_uuid(), :dataset, 'text ' || n, random(), 'held-queue' from generate_series(1, :count) as n
 """)
 
 
 @dataclass
 class _Queue:
-    """One database's queue, and how long its claims took."""
+    """One dataset's queue in one database, and how long its claims took."""
 
     engine: AsyncEngine
+    order: Order
     start: QueueStart = field(default_factory=QueueStart)
     seconds: float = 0
     claimed: int = 0
@@ -52,7 +55,7 @@ class _Queue:
     async def arrive(self, count: int) -> None:
         """Insert texts."""
         async with self.engine.begin() as connection:
-            await connection.execute(_ARRIVE, {"dataset": DEFAULT_DATASET, "count": count})
+            await connection.execute(_ARRIVE, {"dataset": self.order, "count": count})
 
     async def claim(self) -> None:
         """Claim and finish a batch as the uploader does, without Argilla."""
@@ -61,11 +64,12 @@ class _Queue:
         async with self.engine.begin() as connection:
             if began_at >= self.stale_at:
                 self.stale_at = began_at + 1
-                await repository.return_stale_claims(connection, DEFAULT_DATASET)
+                await repository.return_stale_claims(connection, self.order)
             texts = await claim_texts(
                 connection,
-                DEFAULT_DATASET,
+                self.order,
                 claim,
+                Pace(self.order),
                 count=_BATCH_TEXTS,
                 bytes_=_BATCH_BYTES,
                 lease_seconds=_LEASE_SECONDS,
@@ -77,21 +81,22 @@ class _Queue:
 
 
 def measure(database_url: str, seconds: float) -> Table:
-    """Claim for so many seconds in both."""
-    columns = ("texts claimed", "quiet, texts/s", "held, texts/s", "held / quiet")
+    """Claim for so many seconds in both, in each order."""
+    columns = ("order", "texts claimed", "quiet, texts/s", "held, texts/s", "held / quiet")
     table = Table(*columns, title="Queue under a held transaction")
     with running_stack({"postgres"}) as peer, psycopg.connect(database_url, options=_ENDLESS) as holding:
         migrate(DatabaseSettings(url=SecretStr(peer.database_url)))
         holding.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         holding.execute("select count(*) from texts where false")
-        asyncio.run(_measure(table, peer.database_url, database_url, seconds))
+        for order in _ORDERS:
+            asyncio.run(_measure(table, order, peer.database_url, database_url, seconds))
     table.caption = f"Lines are thirds of {seconds:.0f} s. Goal: at least {_GOAL} in the last."
     return table
 
 
-async def _measure(table: Table, quiet_url: str, held_url: str, seconds: float) -> None:
+async def _measure(table: Table, order: Order, quiet_url: str, held_url: str, seconds: float) -> None:
     quiet, held = (
-        _Queue(make_async_engine(DatabaseSettings(url=SecretStr(url)), "bench held queue"))
+        _Queue(make_async_engine(DatabaseSettings(url=SecretStr(url)), "bench held queue"), order)
         for url in (quiet_url, held_url)
     )
     for queue in (quiet, held):
@@ -105,6 +110,8 @@ async def _measure(table: Table, quiet_url: str, held_url: str, seconds: float) 
                 await queue.arrive(_BATCH_TEXTS)
                 await queue.claim()
         rates = [queue.claimed / queue.seconds for queue in (quiet, held)]
-        table.add_row(f"{held.claimed:,}", f"{rates[0]:,.0f}", f"{rates[1]:,.0f}", f"{rates[1] / rates[0]:.2f}")
+        table.add_row(
+            order, f"{held.claimed:,}", *(f"{rate:,.0f}" for rate in rates), f"{rates[1] / rates[0]:.2f}"
+        )
     for queue in (quiet, held):
         await queue.engine.dispose()
