@@ -16,7 +16,7 @@ from uploader.argilla.client import Argilla
 from uploader.argilla.errors import AlreadyThere, Stopped
 from uploader.argilla.setup import Prepared, prepare
 from uploader.leadership import Leadership
-from uploader.runner import Alert
+from uploader.runner import JobAlert
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class DatasetState:
         self.leadership = leadership
         self.limit = limit
         self.prepared: Prepared | None = None
-        self.settings_alert: Alert | None = None  # the definition asks for less than Argilla: it is held back
+        self.settings_alert: JobAlert | None = None  # the definition asks for less than Argilla: it is held back
         self._workspace = workspace
         self._preparing = asyncio.Lock()
         self._stale_due_at = 0.0  # by time.monotonic()
@@ -155,7 +155,7 @@ class DatasetState:
         if defined == answers_wanted:
             self.settings_alert = None
             return
-        self.settings_alert = Alert(
+        self.settings_alert = JobAlert(
             "settings_lowered", _LOWERED.format(self.name, defined, answers_wanted, self.name)
         )
         log.warning("settings.held_back", dataset=self.name, defined=defined, in_force=answers_wanted)

@@ -24,7 +24,7 @@ from uploader.pull.sweep import Sweeper
 from uploader.push.backlog import upload_backlog
 from uploader.push.claiming import QueueStart
 from uploader.rules.estimation import Estimator
-from uploader.runner import Alert, Backoff, JobRunner, store_alerts, wait_for_any
+from uploader.runner import Backoff, JobAlert, JobRunner, store_alerts, wait_for_any
 from uploader.settings import PushSettings
 
 Job = Callable[[asyncio.Event], Awaitable[None]]
@@ -117,7 +117,7 @@ class DatasetJobs:
             for job in ("push", "pull", "sweep", "heal", "rule", "forget", "measure", "tell")
         )
         self._shown = (self._push, self._pull, self._sweep, self._repair, self._rule, self._forget)
-        self._told: dict[str, Alert | None] = {}
+        self._told: dict[str, JobAlert | None] = {}
 
     async def push(self, stopping: asyncio.Event) -> None:
         """Upload the pending texts."""

@@ -13,7 +13,7 @@ from core.datasets import Order
 from uploader.argilla.records import PendingText
 from uploader.dataset import Pace
 from uploader.push import repository
-from uploader.push.repository import Owed, Pick, Queue
+from uploader.push.repository import Owed, Pick, QueueOrder
 
 # The distance of a score from 0.5 as a whole number, below all others.
 _DISTANCE_UNITS = 10**12
@@ -50,10 +50,15 @@ class QueueStart:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._starts: dict[Queue, _Start] = {}
+        self._starts: dict[QueueOrder, _Start] = {}
 
     async def pick(
-        self, connection: AsyncConnection, queue: Queue, dataset: str, count: int, picked: Collection[Pick] = ()
+        self,
+        connection: AsyncConnection,
+        queue: QueueOrder,
+        dataset: str,
+        count: int,
+        picked: Collection[Pick] = (),
     ) -> list[Pick]:
         """Choose and lock the first texts of a queue, as `repository.pick` does."""
         start = self._starts.setdefault(queue, _Start(queue.first_bound))
@@ -72,7 +77,12 @@ class QueueStart:
 
 
 async def _pick_from(
-    connection: AsyncConnection, queue: Queue, dataset: str, count: int, picked: Collection[Pick], start: _Start
+    connection: AsyncConnection,
+    queue: QueueOrder,
+    dataset: str,
+    count: int,
+    picked: Collection[Pick],
+    start: _Start,
 ) -> list[Pick]:
     arrived: list[Pick] = []
     if queue.arrived is not None:
@@ -88,7 +98,7 @@ async def _pick_from(
     return arrived + ordered
 
 
-def _move(start: _Start, queue: Queue, picks: Sequence[Pick]) -> None:
+def _move(start: _Start, queue: QueueOrder, picks: Sequence[Pick]) -> None:
     if picks:
         # To the first one, not behind the last: some of these texts may not be claimed in the end.
         start.bound = queue.bound_of(picks[0])

@@ -48,7 +48,7 @@ class Pick:
 
 
 @dataclass(frozen=True, slots=True)
-class Queue:
+class QueueOrder:
     """New texts in an order. A read begins at `bound`, the key of a text; texts with smaller keys come first."""
 
     ordered: TextClause
@@ -62,19 +62,19 @@ class Queue:
 RETURNING = _picking(f"{_DUE} and page_position is not null", "page_position")
 GOLD = _picking(f"{_DUE} and page_position is null and gold_label is not null", "sequence")
 
-OLDEST = Queue(_picking(f"{_NEW} and sequence >= :bound", "sequence"), 0, lambda pick: pick.sequence)
-UNSCORED = Queue(
+OLDEST = QueueOrder(_picking(f"{_NEW} and sequence >= :bound", "sequence"), 0, lambda pick: pick.sequence)
+UNSCORED = QueueOrder(
     _picking(f"{_NEW} and score is null and model_score is null and sequence >= :bound", "sequence"),
     0,
     lambda pick: pick.sequence,
 )
-NEWEST = Queue(
+NEWEST = QueueOrder(
     _picking(f"{_NEW} and sequence <= :bound", "sequence desc"),
     2**63 - 1,
     lambda pick: pick.sequence,
     _picking(f"{_NEW} and sequence > greatest(:since, :bound)", "sequence desc"),
 )
-UNCERTAIN = Queue(
+UNCERTAIN = QueueOrder(
     _picking(f"{_NEW} and {_SCORE} is not null and {_DISTANCE} >= :bound", f"{_DISTANCE}, sequence"),
     0.0,
     lambda pick: abs((0.5 if pick.score is None else pick.score) - 0.5),
