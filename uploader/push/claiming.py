@@ -72,7 +72,7 @@ class QueueStart:
             now = self._clock()
             start.until = now + max(_WHOLE_QUEUE_SECONDS, (now - began_at) / _WHOLE_QUEUE_SHARE)
             _move(start, queue, picks)
-            start.since = max((one.sequence for one in picks), default=0)
+            start.since = max((one.sequence for one in picks), default=start.since)
         return picks
 
 

@@ -78,8 +78,11 @@ UNCERTAIN = QueueOrder(
     _picking(f"{_NEW} and {_SCORE} is not null and {_DISTANCE} >= :bound", f"{_DISTANCE}, sequence"),
     0.0,
     lambda pick: abs((0.5 if pick.score is None else pick.score) - 0.5),
-    # `+ 0` keeps the planner from reading the index of distances, where dead entries are.
-    _picking(f"{_NEW} and {_SCORE} is not null and sequence > :since and {_DISTANCE} + 0 < :bound", "sequence"),
+    # `+ 0` keeps the planner from reading the index of distances, where dead entries are. Sorts a few texts.
+    _picking(
+        f"{_NEW} and {_SCORE} is not null and sequence > :since and {_DISTANCE} + 0 < :bound",
+        f"{_DISTANCE} + 0, sequence",
+    ),
 )
 
 # Those that return keep their room, so that nothing new takes it while they wait. Counted as far as it matters.
