@@ -114,7 +114,7 @@ class TracingSettings(SettingsGroup):
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Requests a second in the long run, and requests at once."""
+    """Requests a second on average, and requests in a burst."""
 
     requests_per_second: float
     burst: int

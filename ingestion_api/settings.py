@@ -23,9 +23,6 @@ class IngestionSettings(SettingsGroup):
     commit_size: int = Field(500, ge=1, description="Single texts that one transaction stores at most.")
     bulk_uploads: int = Field(4, ge=1, description="Bulk uploads at a time; further ones get 503.")
     bulk_chunk_rows: int = Field(5000, ge=1, description="Rows of a bulk upload that one transaction stores.")
-    idle_seconds: float = Field(
-        30, gt=0, description="A client that sends nothing of its body for so long is cut off."
-    )
     worker_memory_bytes: int = Field(
         2**30,
         ge=2**28,

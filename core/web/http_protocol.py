@@ -80,6 +80,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._bounds = http_settings()
         times = self._bounds.head_seconds, self._bounds.body_seconds, self._bounds.body_rate_seconds
         self._look_seconds = min(times) / _LOOKS
+        # A little longer, so that an endpoint which applies the same limit can say what it stored.
+        self._body_seconds = self._bounds.body_seconds + self._look_seconds
         self._head = b""  # the first bytes of the head that is being read
         self._unread = 0  # bytes received since the parser last returned a head or a part of a body
         self._in_body = False
@@ -136,7 +138,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_body, self._unread = True, 0
         self._body_bytes, self._ready_seconds = 0, 0.0
         self._looked_at = self.loop.time()
-        self._due = self._looked_at + self._bounds.body_seconds
+        self._due = self._looked_at + self._body_seconds
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a body."""
@@ -145,7 +147,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_body(body)
         self._unread = 0
         self._body_bytes += len(body)
-        self._due = self.loop.time() + self._bounds.body_seconds
+        self._due = self.loop.time() + self._body_seconds
 
     def on_message_complete(self) -> None:
         """Switch to the time limit of idle connections."""

@@ -12,6 +12,7 @@ from fastapi import Depends, Query, Request
 from core.tables.decoding import require_encoding
 from core.tracing.tracing import TRACEPARENT
 from core.web.app import query_is_checked
+from core.web.http_protocol import http_settings
 from core.web.keys import Scope, allowed_datasets, require_scope
 from core.web.negotiation import Router
 from core.web.problems import Problem, Unavailable
@@ -79,7 +80,7 @@ async def _store_in_process(request: Request, bulk: BulkRequest) -> Counts:
                 limiter=state.bulk_limiter,
             )
 
-        sending = asyncio.create_task(send_body(stream_body(request), end, settings.idle_seconds))
+        sending = asyncio.create_task(send_body(stream_body(request), end, http_settings().body_seconds))
         try:
             return await run_watched(store, settings.worker_seconds)
         finally:

@@ -16,7 +16,7 @@ import psycopg
 
 from core.connections import connect_in_thread
 from core.datasets import Datasets
-from core.settings import DatabaseSettings, TracingSettings, read_settings
+from core.settings import DatabaseSettings, HttpSettings, TracingSettings, read_settings
 from core.startup import step_back
 from core.tables.decoding import decode
 from core.tracing.tracing import tracing
@@ -238,7 +238,7 @@ def store_body(
     prepare_process(settings)
     chunk_rows = settings.bulk_chunk_rows
     upload = make_upload(request.media_type, request.parameters, request.datasets, chunk_rows, request.allowed)
-    chunks = decode(report_each(receive_body(body, settings.idle_seconds)), request.encoding)
+    chunks = decode(report_each(receive_body(body, read_settings(HttpSettings).body_seconds)), request.encoding)
     with (
         tracing_for(request.traceparent),
         connect_in_thread(database, "ingestion_api bulk") as connection,

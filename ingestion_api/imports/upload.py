@@ -10,6 +10,7 @@ from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.models import ImportState
+from core.web.http_protocol import http_settings
 from core.web.problems import FieldError, InvalidFields, Problem, TooLarge
 from ingestion_api import metrics
 from ingestion_api.bulk.pipes import BodyTimeout
@@ -202,7 +203,7 @@ class UploadStore:
             ImportBytesExceeded: the client's imports are too long together; earlier bytes are stored.
             Unavailable, OperationalError: the database is slow or away.
         """
-        async for piece in _pieces(stream, self.settings.idle_seconds):
+        async for piece in _pieces(stream, http_settings().body_seconds):
             end = offset + len(piece)
             if length is not None and end > length:
                 raise InconsistentLength(f"The upload is longer than the {length} bytes that were announced.")

@@ -10,6 +10,7 @@ from fastapi import Depends, Query, Request
 from core.tables.decoding import require_encoding
 from core.tables.opening import MEDIA_TYPES
 from core.web.app import query_is_checked
+from core.web.http_protocol import http_settings
 from core.web.keys import Scope, allowed_datasets, require_scope
 from core.web.negotiation import Router
 from core.web.problems import Unavailable
@@ -21,7 +22,6 @@ from ingestion_api.dependencies import DatasetsDep, stream_body
 from ingestion_api.imports.upload import receive_parts
 from ingestion_api.previews.schemas import IMPORT_PREVIEWED, Preview
 from ingestion_api.previews.service import FIRST_BYTES, WHOLE_BYTES, PreviewRequest, preview_body
-from ingestion_api.settings import IngestionSettings
 
 router = Router(dependencies=[Depends(require_scope(Scope.INGEST)), Depends(query_is_checked)], tags=["imports"])
 
@@ -51,9 +51,8 @@ async def preview_import(
 
 async def _read_start(request: Request, is_indexed: bool) -> tuple[bytes, bool]:
     """Return the beginning of the body, and whether that is all of it."""
-    settings: IngestionSettings = request.app.state.settings
     start = bytearray()
-    async for part in receive_parts(stream_body(request), settings.idle_seconds):
+    async for part in receive_parts(stream_body(request), http_settings().body_seconds):
         start += part
         is_indexed = is_indexed or start.startswith((b"PAR1", b"PK\x03\x04"))
         most = WHOLE_BYTES if is_indexed else FIRST_BYTES

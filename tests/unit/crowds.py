@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.labels.rules import Answer
-from uploader.rules.crowd import Answers
+from uploader.rules.crowd import AnswerTable
 
 Floats = npt.NDArray[np.float64]
 
@@ -25,9 +25,9 @@ class Crowd:
     truth: list[str]
 
     @property
-    def answers(self) -> Answers:
+    def answers(self) -> AnswerTable:
         """The same as the estimation reads it."""
-        answers = Answers()
+        answers = AnswerTable()
         for given in self.texts:
             answers.add(given)
         return answers

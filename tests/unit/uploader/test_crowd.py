@@ -24,7 +24,7 @@ from tests.unit.crowds import (
     least_errors,
     simulate,
 )
-from uploader.rules.crowd import Answers, NoEstimate, estimate
+from uploader.rules.crowd import AnswerTable, NoEstimate, estimate
 
 ESTIMATED = [LabelRule.DAWID_SKENE, LabelRule.MACE, LabelRule.GLAD]
 # GLAD takes 100 times as long an answer.
@@ -197,8 +197,8 @@ LABEL = st.sampled_from(["a", "b", "c"])
 TEXT = st.dictionaries(st.sampled_from("vwxyz"), LABEL, max_size=5).map(lambda given: sorted(given.items()))
 
 
-def _answers(texts: list[list[Answer]]) -> Answers:
-    answers = Answers()
+def _answers(texts: list[list[Answer]]) -> AnswerTable:
+    answers = AnswerTable()
     for given_ in texts:
         answers.add(given_)
     return answers
