@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 from cli import addresses
 from cli.argilla_api import Accounts, AccountsError
 from cli.console import err, fail, out, printable
-from core.database import make_engine
+from core.connections import make_engine
 from core.datasets import DEFAULT_DATASET
 from core.models import TextStatus
 

@@ -17,8 +17,9 @@ from cli import addresses
 from cli.console import err, fail, out, plain, printable
 from cli.people.audit_log import noted
 from core.audit import Action
-from core.database import make_engine
-from core.forgetting import IS_OPEN, IS_UNFINISHED, name_steps, store_files_seen, waits_for_files
+from core.connections import make_engine
+from core.forgetting.repository import IS_OPEN, IS_UNFINISHED, store_files_seen, waits_for_files
+from core.forgetting.service import name_steps
 from core.settings import ForgetSettings, read_settings
 
 _IDS = bindparam("ids", type_=ARRAY(Uuid))

@@ -18,9 +18,10 @@ from cli.console import SHORT_CHARACTERS, err, fail, out, plain, printable
 from cli.forget_requests import rewrite_marked, show_requests
 from cli.people.audit_log import note
 from core.audit import Action, account
-from core.database import make_engine
+from core.connections import make_engine
 from core.datasets import adjudication_of, load_datasets
-from core.forgetting import find_traces, forget_texts, forget_values, lift
+from core.forgetting.repository import forget_values, lift
+from core.forgetting.service import find_traces, forget_texts
 from core.settings import DatasetsFileSettings, read_settings
 from core.tables.local_files import open_file, read_columns
 from core.tables.opening import kind_of_file

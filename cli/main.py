@@ -81,7 +81,7 @@ def _options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    from core.os_process import keep_files_private
+    from core.startup import keep_files_private
 
     # Exports, rejects and backups contain texts.
     keep_files_private()

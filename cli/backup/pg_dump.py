@@ -15,7 +15,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cli.backup.archive import BackupError, Dumped
-from core.database import connection_string
+from core.connections import connection_string
 
 # All that are used come from one folder: psql understands what pg_restore of the same release writes.
 _NAMES = ("pg_dump", "pg_restore", "psql")

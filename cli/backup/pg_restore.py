@@ -20,7 +20,7 @@ from psycopg import sql
 from cli.backup.archive import Advance, BackupError, Dumped
 from cli.backup.pg_dump import Connection, Tools, access, server_major
 from core.change_feed import STAMP
-from core.database import connection_string
+from core.connections import connection_string
 
 _PIECE = 1 << 20
 

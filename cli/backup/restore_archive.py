@@ -28,7 +28,7 @@ from cli.backup.create_archive import (
 from cli.backup.pg_dump import PLATFORM_TABLES, Tools
 from cli.backup.pg_restore import RestoreRefused, check_target, restore_argilla, restore_platform
 from cli.console import byte_progress, err, fail, out
-from core.database import connection_string
+from core.connections import connection_string
 from core.migrate import alembic_config, migrate
 
 # These tables of Argilla count as data. Argilla or the uploader creates the rows of all others.

@@ -15,7 +15,7 @@ from cli.console import SHORT_CHARACTERS, fail, out, plain, printable
 from cli.people.audit_log import note
 from core.audit import Action
 from core.change_feed import STAMP, wake_readers
-from core.database import make_engine
+from core.connections import make_engine
 from core.datasets import DEFAULT_DATASET, Dataset, load_datasets
 from core.models import TextStatus
 from core.settings import DatasetsFileSettings, read_settings

@@ -13,7 +13,7 @@ from cli.console import SHORT_CHARACTERS, err, fail, out, plain
 from cli.people.audit_log import note
 from cli.texts.verify import verify
 from core.audit import Action
-from core.database import make_engine
+from core.connections import make_engine
 from core.models import Annotation, Label, Text, TextStatus
 
 app = typer.Typer(help="List, show, retry and verify uploads to Argilla.", no_args_is_help=True)

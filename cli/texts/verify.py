@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, func, select, text
 from cli import addresses
 from cli.argilla_api import PAGE, Answer, ArgillaReader
 from cli.console import err, fail, out, print_json, printable
-from core.database import make_engine
+from core.connections import make_engine
 from core.models import Annotation, Dataset, Text, TextStatus
 from core.text_identity import BEFORE_ALL
 

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 from cli import addresses, forget_requests
 from core.datasets import load_datasets
-from core.forgetting import Traces, forget_texts
+from core.forgetting.service import Traces, forget_texts
 from core.settings import AccessSettings, DatabaseSettings
 from serving_api.main import create_app
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings

@@ -13,14 +13,15 @@ from pydantic import SecretStr
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.database import make_async_engine
+from core.connections import make_async_engine
 from core.datasets import Order
 from core.settings import DatabaseSettings
 from core.text_identity import text_id
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
 from uploader.argilla.records import PendingText
+from uploader.dataset import Pace
 from uploader.push import repository
-from uploader.push.claiming import Pace, QueueStart, claim_texts
+from uploader.push.claiming import QueueStart, claim_texts
 from uploader.repository import mark_failed
 
 Scores = list[float | None]
@@ -374,7 +375,7 @@ _STATEMENTS: dict[str, tuple[TextClause, str]] = {
     "returning": (repository.RETURNING, "ix_texts_returning"),
     "oldest": (repository.OLDEST, "ix_texts_pending"),
     "newest": (repository.NEWEST, "ix_texts_pending"),
-    "uncertain": (repository.UNCERTAIN, "ix_texts_uncertain"),
+    "uncertain": (repository.UNCERTAIN, "ix_texts_most_uncertain"),
     "unscored": (repository.UNSCORED, "ix_texts_pending"),
     "gold": (repository.GOLD, "ix_texts_gold"),
 }
