@@ -1,8 +1,8 @@
 """Runs one command, and ends it with all its descendants when the stack is gone.
 
 The stack holds the other end of a pipe. The pipe closes when the stack closes it or is killed. Then the guard
-stops the command, waits, and kills the remaining processes. It uses only the standard library, to start fast and to
-stay small: `python guard.py OPTIONS -- COMMAND`.
+stops the command, waits, and kills the remaining processes. It uses only the standard library, to start fast and
+to stay small: `python guard.py OPTIONS -- COMMAND`.
 """
 
 import argparse

@@ -17,7 +17,7 @@ _POLL_SECONDS = 0.1
 
 
 class ServiceRunner:
-    """One service of a running stack; `tell` gets a line for each restart or failure."""
+    """Runs one service of a stack; the callback `tell` gets a line for each restart or failure."""
 
     def __init__(
         self, service: Service, context: Context, tell: Callable[[str], None], pid_changed: Callable[[], None]
