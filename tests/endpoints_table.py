@@ -44,7 +44,7 @@ def _table(app: FastAPI) -> Iterator[str]:
 
 
 class _Recorder:
-    """Stands in for the key ring: notes the scope that an endpoint asks for, and refuses the request."""
+    """Replaces the key ring: records the required scope of an endpoint, and refuses the request."""
 
     scope: Scope | None = None
 
