@@ -12,8 +12,8 @@ from tests.supply_chain.locks import ROOT, normalise, runtime_packages
 PAGE = ROOT / "docs" / "licences.md"
 
 # Licences that allow use, change and redistribution within a program of any licence. MPL and LGPL apply to changes
-# of the package itself, and we change nothing. GPL and AGPL apply to the whole program, so they are missing, and so
-# are unknown licences.
+# of the package itself, and we change nothing. GPL and AGPL apply to the whole program; they and unknown
+# licences are missing.
 ALLOWED = {
     "0BSD",
     "Apache-2.0",
