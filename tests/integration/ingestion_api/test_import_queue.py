@@ -274,7 +274,7 @@ def test_a_resumed_import_counts_each_row_once(queue: ImportQueue, on_error: str
         rows[1:1] = ["nope", ""]
         rows.append("nope")
     id_ = queue.add(lines(*rows), on_error=on_error)
-    # A batch has two rows; the process dies at the third one, after it has told of the second.
+    # A batch has two rows; the process dies at the third one, after it has reported the second.
     with queue.crashing("new.last_row >= 6"):
         crashed = _claim(queue)
         with pytest.raises(psycopg.Error):
