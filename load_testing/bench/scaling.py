@@ -115,14 +115,16 @@ def _measure(
     return sample | {name: (late - early) * 1e6 / sample["requests"] for name, early, late in differences}
 
 
+_BYTES_COLUMNS = (
+    FigureColumn("bytes a text", "bytes"),
+    FigureColumn("s", "seconds", ".1f"),
+    FigureColumn("texts/s", "rate"),
+)
+
+
 def measure_bytes(stack: RunningStack, texts: int) -> FigureTable:
     """Fill an empty database with labelled texts, build everything from it, and weigh each store."""
-    columns = (
-        FigureColumn("bytes a text", "bytes"),
-        FigureColumn("s", "seconds", ".1f"),
-        FigureColumn("texts/s", "rate"),
-    )
-    table = FigureTable(f"{texts:,} texts, {_ANNOTATORS} annotations each", ("what",), columns)
+    table = FigureTable(f"{texts:,} texts, {_ANNOTATORS} annotations each", ("what",), _BYTES_COLUMNS)
     url = stack.database_url
     add_demo_texts(url, texts, _ANNOTATORS)
     with psycopg.connect(url, autocommit=True) as connection:

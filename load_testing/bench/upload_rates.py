@@ -28,7 +28,7 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.database import make_async_engine
+from core.connections import make_async_engine
 from core.datasets import DEFAULT_DATASET, load_datasets
 from core.migrate import migrate
 from core.settings import ArgillaSettings, DatabaseSettings

@@ -19,7 +19,7 @@ from core.migrate import migrate
 from core.settings import DatabaseSettings
 from load_testing.bench.servers import Server, free_port, running
 from load_testing.targets import is_ok
-from local_stack.components.system_account import account_for_postgres
+from local_stack.components.server_tools import account_for_postgres
 from local_stack.settings import StackSettings
 
 _LOCKS = Path(__file__).parent

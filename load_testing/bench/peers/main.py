@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request, Response
 from psycopg import AsyncConnection
 from pydantic import SecretStr
 
-from core.database import make_async_engine
+from core.connections import make_async_engine
 from core.datasets import load_datasets
 from core.settings import DatabaseSettings
 from ingestion_api.dependencies import read_body

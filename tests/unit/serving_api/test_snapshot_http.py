@@ -205,6 +205,8 @@ def test_texts_are_taken_out_by_admins_only(labelled: TestClient) -> None:
         ring.replace([ValidKey(hash_key("reader"), "1", "reader", frozenset({"read"}))])
         reader = {"Authorization": "Bearer reader"}
         assert labelled.get("/snapshots/one", headers=reader).status_code == 200
+        assert labelled.post("/snapshots", json={"name": "two"}, headers=reader).status_code == 403
+        ring.replace([ValidKey(hash_key("reader"), "1", "reader", frozenset({"read", "snapshot"}))])
         assert labelled.post("/snapshots", json={"name": "two"}, headers=reader).status_code == 201
         refused = labelled.post("/snapshots/one/rewrite", json={"without": ids}, headers=reader)
         assert refused.status_code == 403
