@@ -13,6 +13,7 @@ from uploader.dataset import DatasetState
 from uploader.forgetting.files import FilesWatch
 from uploader.forgetting.repository import list_unfinished
 from uploader.forgetting.service import Forgetter
+from uploader.model.model_job import ModelJob, ModelRemover
 from uploader.pull import repository as pull_repository
 from uploader.pull.collector import Collector
 from uploader.pull.listener import follow_refresh_requests, listen
@@ -38,6 +39,7 @@ class DatasetJobs:
         sweeper: Sweeper,
         collector: Collector,
         estimator: Estimator,
+        model: ModelJob | ModelRemover,
         retry_cap_seconds: float,
         watch_seconds: float,
     ) -> None:
@@ -47,12 +49,15 @@ class DatasetJobs:
         self._sweeper = sweeper
         self._collector = collector
         self._estimator = estimator
+        self._model_work = model
         self._forgetter = Forgetter(state, watch_seconds)
-        self._push, self._pull, self._sweep, self._repair, self._rule, self._forget, self._measure, self._tell = (
+        self._push, self._pull, self._sweep, self._repair, self._rule, self._model, self._forget = self._shown = [
             JobRunner(state.name, job, Backoff(retry_cap_seconds))
-            for job in ("push", "pull", "sweep", "heal", "rule", "forget", "measure", "tell")
+            for job in ("push", "pull", "sweep", "heal", "rule", "model", "forget")
+        ]
+        self._measure, self._tell = (
+            JobRunner(state.name, job, Backoff(retry_cap_seconds)) for job in ("measure", "tell")
         )
-        self._shown = (self._push, self._pull, self._sweep, self._repair, self._rule, self._forget)
         self._told: dict[str, Alert | None] = {}
 
     async def push(self, stopping: asyncio.Event) -> None:
@@ -79,6 +84,10 @@ class DatasetJobs:
     async def estimate(self, stopping: asyncio.Event) -> None:
         """Keep the labels as the dataset's rule says."""
         await self._lead(self._rule, lambda: self._estimator.run(stopping, self._rule.go_on))
+
+    async def keep_model(self, stopping: asyncio.Event) -> None:
+        """Train the dataset's model and predict with it; remove its traces where it is off."""
+        await self._lead(self._model, lambda: self._model_work.run(stopping, self._model.go_on))
 
     async def forget(self, stopping: asyncio.Event) -> None:
         """Take texts out of Argilla that were forgotten on request."""

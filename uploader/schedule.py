@@ -4,9 +4,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from typing import TypeVar
 
+import anyio
+import anyio.to_process
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
+
+Result = TypeVar("Result")
 
 Job = Callable[[asyncio.Event], Awaitable[None]]
 
@@ -66,6 +71,25 @@ class Schedule:
 async def _wait(tasks: set[asyncio.Task[None]], seconds: float) -> None:
     if tasks:
         await asyncio.wait(tasks, timeout=seconds)
+
+
+async def run_in_process(
+    stopping: asyncio.Event, limiter: anyio.CapacityLimiter, work: Callable[..., Result], *arguments: object
+) -> Result | None:
+    """Run work in a separate process; return None when the uploader stops first, which ends the process.
+
+    Raises:
+        anyio.BrokenWorkerProcess: the process was killed, for example for lack of memory.
+    """
+    run = anyio.to_process.run_sync(work, *arguments, cancellable=True, limiter=limiter)
+    running, stop = asyncio.ensure_future(run), asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait({running, stop}, return_when=asyncio.FIRST_COMPLETED)
+        return await running if running.done() else None
+    finally:
+        running.cancel()
+        stop.cancel()
+        await asyncio.wait({running, stop})
 
 
 async def wait_for_any(*events: asyncio.Event, seconds: float) -> None:
