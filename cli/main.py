@@ -8,7 +8,7 @@ import psycopg
 import typer
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from cli import dataset_changes
+from cli import dataset_changes, model
 from cli.backup import commands as backup
 from cli.console import err, out, printable
 from cli.demo_data import demo_data
@@ -59,6 +59,8 @@ app.add_typer(dataset_changes.app, name="datasets")
 app.add_typer(gold.app, name="gold")
 app.add_typer(import_jobs.app, name="imports")
 app.add_typer(api_keys.app, name="keys")
+app.add_typer(model.app, name="model")
+app.add_typer(model.suspects, name="suspects")
 app.add_typer(snapshots.app, name="snapshot")
 app.add_typer(uploads.app, name="uploads")
 snapshots.app.command()(rewrite)
