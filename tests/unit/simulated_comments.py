@@ -15,10 +15,11 @@ class Comment(NamedTuple):
     label: str
 
 
-def simulate_comments(count: int, seed: int, own_words: float = 0.15) -> list[Comment]:
+def simulate_comments(count: int, seed: int, own_words: float = 0.3) -> list[Comment]:
     """Return `count` different comments; `own_words`: share of words that hint at the label."""
     generator = random.Random(seed)  # noqa: S311 - repeatable
-    common, *own = (_make_words(random.Random(salt), 400) for salt in (1, 2, 3))  # noqa: S311 - the same language
+    # The same language for every seed.
+    common, *own = (_make_words(random.Random(salt), count) for salt, count in ((1, 300), (2, 60), (3, 60)))  # noqa: S311
     found: dict[str, Comment] = {}
     while len(found) < count:
         label = generator.randrange(2)

@@ -92,6 +92,7 @@ class ModelJob:
             state = await repository.read_state(connection, self._state.name)
         if state.active is not None and not stopping.is_set():
             self._begin_with(state.active)
+            metrics.MODEL_TRAINED.labels(self._state.name).set(state.active_at.timestamp())
             await self._refresh(stopping, on_step)
             await self._score_pending(stopping, on_step)
             await self._measure_drift(stopping)

@@ -2,8 +2,9 @@
 
 The vocabulary and its weights are counted on all texts: they depend on no label. All that depends on labels is
 cross-fitted. A text in fold k is scored by a model fitted without fold k. This score is calibrated on scores of
-models that saw neither fold k nor the text that they score. So a label has no influence on the prediction of its
-own text, nor of its near duplicates, which are in the same fold. See docs/decisions/0048-model-in-the-loop.md.
+models that saw neither fold k nor the text that they score. So, given the folds, a label has no influence on
+the prediction of its own text, nor of its near duplicates, which are in the same fold.
+See docs/decisions/0048-model-in-the-loop.md.
 """
 
 import re
@@ -58,10 +59,13 @@ class Trained:
     features: int
 
 
-def train(data: LabelledTexts) -> Trained:
-    """Train on texts with at least five of each label. Deterministic: equal data gives equal bytes."""
+def train(data: LabelledTexts, folds: Array | None = None) -> Trained:
+    """Train on texts with at least five of each label. Deterministic: equal data gives equal bytes.
+
+    `folds` is the fold of each text, below `FOLDS`; else near duplicates share one, and labels are spread evenly.
+    """
     groups = group_texts(data)
-    folds = assign_folds(data.labels, groups)
+    folds = assign_folds(data.labels, groups) if folds is None else folds
     texts = cut(data.texts)
     words, characters = make_vectorizers(min_df=_LEAST_TEXTS)
     words.set_params(max_features=_WORDS)
