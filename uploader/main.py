@@ -37,7 +37,7 @@ from uploader.forgetting.files import FilesWatch
 from uploader.jobs import DatabaseJobs, DatasetJobs, WebhookJobs
 from uploader.leadership import Leadership, keep_leading
 from uploader.model.model_job import ModelJob, ModelRemover
-from uploader.model.worker import Workplace
+from uploader.model.model_process import Workplace
 from uploader.pull.collector import Collector
 from uploader.pull.sweep import Sweeper
 from uploader.repository import warn_of_undefined

@@ -28,7 +28,7 @@ from core.database import connect_in_thread
 from uploader.model import repository
 from uploader.model.model_card import write_card
 from uploader.model.training import LabelledTexts, Trained, train
-from uploader.model.worker import Workplace
+from uploader.model.model_process import Workplace
 
 _SOURCES = 20
 _LEAST_OF_SOURCE = 50
@@ -50,7 +50,7 @@ class _Read:
 
 
 def train_model(place: Workplace, active: str | None) -> ModelManifest:
-    """Train a model, store its files, and return its manifest: see `uploader.model.worker`."""
+    """Train a model, store its files, and return its manifest: see `uploader.model.model_process`."""
     began = time.process_time()
     read = _read(place, active)
     trained = train(read.data)
@@ -142,15 +142,7 @@ def _describe(
         data_version=int(read.clock.version),
         sha256={name: hashlib.sha256(content).hexdigest() for name, content in others.items()},
         seconds=0,
-        sizes=Sizes(
-            texts=len(labels),
-            by_label={name: int((labels == at).sum()) for at, name in enumerate(read.data.names)},
-            by_source=top,
-            groups=trained.groups,
-            disputed=read.disputed,
-            left_out=read.left_out,
-            features=trained.features,
-        ),
+        sizes=_measure_sizes(read, trained, top),
         metrics=metrics,
         by_source={
             source: measure(found[sources == source], labels[sources == source])
@@ -162,6 +154,19 @@ def _describe(
         compared=comparison,
         decision=decision,
         is_accepted=is_accepted,
+    )
+
+
+def _measure_sizes(read: _Read, trained: Trained, by_source: dict[str, int]) -> Sizes:
+    labels = read.data.labels
+    return Sizes(
+        texts=len(labels),
+        by_label={name: int((labels == at).sum()) for at, name in enumerate(read.data.names)},
+        by_source=by_source,
+        groups=trained.groups,
+        disputed=read.disputed,
+        left_out=read.left_out,
+        features=trained.features,
     )
 
 

@@ -17,7 +17,7 @@ from uploader.model import repository
 from uploader.model.label_quality import score_labels
 from uploader.model.learning import read_out_of_fold
 from uploader.model.repository import Predicted
-from uploader.model.worker import Page, Refreshed, Workplace
+from uploader.model.model_process import Page, Refreshed, Workplace
 
 # A quality that moved less is not written again: each write sends the label through the change feed.
 _TOLERANCE = 0.01
@@ -32,7 +32,7 @@ Array = np.ndarray[Any, Any]
 
 
 def refresh_predictions(place: Workplace, version: str) -> Refreshed:
-    """Return the predictions of labelled texts that have to be written: see `uploader.model.worker`."""
+    """Return the predictions of labelled texts that have to be written: see `uploader.model.model_process`."""
     manifest, classifier = _load(place.address, place.dataset, version)
     with connect_in_thread(place.database, "uploader scoring") as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
@@ -90,7 +90,7 @@ def _compare_with_stored(
 
 
 def score_pending(place: Workplace, version: str, after: int) -> Page:
-    """Return the scores of the next pending texts that lack one: see `uploader.model.worker`."""
+    """Return the scores of the next pending texts that lack one: see `uploader.model.model_process`."""
     manifest, classifier = _load(place.address, place.dataset, version)
     also_claimed = place.definition.suggestions == "model"
     with connect_in_thread(place.database, "uploader scoring") as connection:
@@ -104,7 +104,7 @@ def score_pending(place: Workplace, version: str, after: int) -> Page:
 
 
 def measure_drift(place: Workplace, version: str) -> dict[str, float]:
-    """Return the PSI of each source of the training: see `uploader.model.worker`."""
+    """Return the PSI of each source of the training: see `uploader.model.model_process`."""
     manifest, classifier = _load(place.address, place.dataset, version)
     with connect_in_thread(place.database, "uploader scoring") as connection:
         rows = repository.read_recent(connection, place.dataset, _RECENT_TEXTS)

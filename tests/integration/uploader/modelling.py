@@ -22,7 +22,7 @@ from uploader.argilla.client import Argilla
 from uploader.dataset import ConcurrencyLimit, DatasetState
 from uploader.leadership import Leadership
 from uploader.model.model_job import ModelJob, ModelRemover
-from uploader.model.worker import Workplace
+from uploader.model.model_process import Workplace
 from uploader.settings import ModelSettings
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
