@@ -27,8 +27,8 @@ from core.classifiers.model_manifest import Comparison, Measures, ModelManifest,
 from core.database import connect_in_thread
 from uploader.model import repository
 from uploader.model.model_card import write_card
-from uploader.model.training import LabelledTexts, Trained, train
 from uploader.model.model_process import Workplace
+from uploader.model.training import LabelledTexts, Trained, train
 
 _SOURCES = 20
 _LEAST_OF_SOURCE = 50

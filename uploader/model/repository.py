@@ -144,7 +144,8 @@ def read_recent(connection: psycopg.Connection, dataset: str, count: int) -> lis
 
 
 _STATE = text("""
-select active.version as active, active.created_at as active_at, latest.version as latest, latest.created_at, model_asked_at,
+select active.version as active, active.created_at as active_at, latest.version as latest,
+    latest.created_at, model_asked_at,
     latest.manifest->'labels' as labels, cast(latest.manifest->'is_accepted' as boolean) as is_accepted,
     cast(latest.manifest->'sizes'->>'texts' as integer) as texts,
     (select count(*) from labels

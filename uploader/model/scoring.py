@@ -16,8 +16,8 @@ from core.database import connect_in_thread
 from uploader.model import repository
 from uploader.model.label_quality import score_labels
 from uploader.model.learning import read_out_of_fold
-from uploader.model.repository import Predicted
 from uploader.model.model_process import Page, Refreshed, Workplace
+from uploader.model.repository import Predicted
 
 # A quality that moved less is not written again: each write sends the label through the change feed.
 _TOLERANCE = 0.01

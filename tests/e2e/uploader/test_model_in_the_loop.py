@@ -1,4 +1,4 @@
-"""The loop on a real Argilla: labels become a model, which orders what annotators get, and doubts a wrong label."""
+"""The loop on a real Argilla: labels become a model, which orders the queue and doubts a wrong label."""
 
 from pathlib import Path
 from typing import Any
