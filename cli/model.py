@@ -14,7 +14,7 @@ from cli.console import SHORT_CHARACTERS, fail, out, plain, print_json
 from cli.people.audit_log import note
 from core.audit import Action
 from core.classifiers.model_manifest import Estimate, Measures, ModelManifest
-from core.database import make_engine
+from core.connections import make_engine
 from core.datasets import DEFAULT_DATASET, Dataset, load_datasets
 from core.labels.adjudication import ask_again as ask_adjudicators
 from core.models import Dataset as DatasetRow
@@ -24,8 +24,8 @@ from core.settings import DatasetsFileSettings, read_settings
 if TYPE_CHECKING:
     from core.classifiers.classifier import Classifier
 
-app = typer.Typer(help="The models that are trained from the labels.", no_args_is_help=True)
-suspects = typer.Typer(help="Labels that the model doubts.", no_args_is_help=True)
+app = typer.Typer(help="Train, list, show, activate and evaluate the models of a dataset.", no_args_is_help=True)
+suspects = typer.Typer(help="Ask again about labels that the model doubts.", no_args_is_help=True)
 
 DatasetOption = Annotated[str, typer.Option(help="Dataset.")]
 Version = Annotated[str | None, typer.Argument(help="As `annotate model list` shows it; else the active one.")]

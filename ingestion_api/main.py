@@ -15,9 +15,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.requests import ClientDisconnect
 
-from core.database import make_async_engine
+from core.connections import make_async_engine
 from core.datasets import load_datasets
-from core.logs import configure_logging
 from core.migrate import check_database
 from core.settings import (
     AccessSettings,
@@ -29,6 +28,7 @@ from core.settings import (
     read_settings,
     refuse_open_bind,
 )
+from core.startup import configure_logging
 from core.tracing.tracing import tracing
 from core.web.app import NO_TELEMETRY, install_web, query_is_checked
 from core.web.keys import KeyRing, Scope, ValidKey, require_scope, select_valid_keys
@@ -38,9 +38,10 @@ from core.web.problems import Unavailable, problem_response
 from core.web.rate_limits import Places
 from core.web.server import follow_parent, run, settle
 from core.web.static_pages import PageSettings
+from ingestion_api.bulk.endpoints import router as bulk
 from ingestion_api.enrichment.enrich import prepare
 from ingestion_api.imports.endpoints import add_import_endpoints
-from ingestion_api.imports.worker import importing
+from ingestion_api.imports.runs.worker import importing
 from ingestion_api.pages.endpoints import add_upload_page
 from ingestion_api.settings import IngestionSettings
 from ingestion_api.texts.endpoints import add_create_text
@@ -100,6 +101,7 @@ def create_app(
 def _add_endpoints(app: FastAPI) -> None:
     add_create_text(app)
     app.include_router(texts)
+    app.include_router(bulk)
     imports = Router(dependencies=[Depends(require_scope(Scope.INGEST)), Depends(query_is_checked)])
     add_import_endpoints(imports)
     app.include_router(imports)

@@ -11,8 +11,6 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from core.datasets import Datasets, load_datasets
-from core.logs import configure_logging
-from core.os_process import close_folder
 from core.settings import (
     AccessSettings,
     DatabaseSettings,
@@ -22,21 +20,20 @@ from core.settings import (
     read_settings,
     refuse_open_bind,
 )
+from core.startup import close_folder, configure_logging
 from core.tracing.tracing import tracing
 from core.web.app import NO_TELEMETRY, install_web
 from core.web.health import Check, NotReady
-from core.web.keys import KeyRing
+from core.web.keys import KeyRing, KeyWatch
 from core.web.negotiation import Compression
 from core.web.openapi import describe
 from core.web.rate_limits import Places
 from core.web.server import follow_parent, run, settle
 from core.web.static_pages import PageSettings
 from serving_api.changes.endpoints import make_changes_router
-from serving_api.changes.notifier import ChangeNotifier
-from serving_api.changes.service import Changes
+from serving_api.changes.service import ChangeNotifier, Changes
 from serving_api.exports import endpoints as export_endpoints
 from serving_api.exports.service import Exports
-from serving_api.key_watch import KeyWatch
 from serving_api.metrics import (
     DATA_FREE_BYTES,
     DATA_SIZE_BYTES,
@@ -44,6 +41,7 @@ from serving_api.metrics import (
     SEARCH_INDEX_BEHIND_SECONDS,
 )
 from serving_api.pages.endpoints import add_dashboard
+from serving_api.replica.answer_cache import AnswerCache, Answers
 from serving_api.replica.follower import Follower
 from serving_api.replica.query_pool import QueryPool
 from serving_api.replica.replica import Replica
@@ -53,10 +51,10 @@ from serving_api.snapshots import endpoints as snapshot_endpoints
 from serving_api.snapshots.parameters import SnapshotCreate, SnapshotRewrite
 from serving_api.snapshots.service import COMPARED_AT_ONCE, Snapshots
 from serving_api.snapshots.storage import STORAGE_SECONDS
-from serving_api.statistics.endpoints import make_statistics_router
-from serving_api.texts.endpoints import make_texts_router
-from serving_api.texts.service import AnswerCache, Answers
-from serving_api.texts.shortcut import Shortcut
+from serving_api.statistics import endpoints as statistics_endpoints
+from serving_api.texts.endpoints import Shortcut, make_texts_router
+from serving_api.texts.paging import Hints
+from serving_api.texts.service import Texts
 from serving_api.viewer import endpoints as viewer_endpoints
 from serving_api.viewer.service import Viewer
 from serving_api.watchdog import Crew, Watchdog
@@ -79,6 +77,7 @@ class Parts:
     files_pool: QueryPool
     notifier: ChangeNotifier
     answers: Answers
+    texts: Texts
     changes: Changes
     exports: Exports
     snapshots: Snapshots
@@ -126,9 +125,10 @@ def _add_paths(app: FastAPI, datasets: Datasets, access: AccessSettings) -> None
     for router in (
         make_texts_router(datasets),
         make_changes_router(),
-        make_statistics_router(),
+        statistics_endpoints.router,
         export_endpoints.router,
         snapshot_endpoints.router,
+        snapshot_endpoints.writing_router,
         snapshot_endpoints.admin_router,
         snapshot_endpoints.forgotten_router,
         viewer_endpoints.router,
@@ -154,7 +154,7 @@ def _make_parts(
     notifier = ChangeNotifier(query_pool, Places("requests that wait for changes", serving.changes_clients, share))
     replica.on_change(lambda _: notifier.notify())
     search, cache = SearchFollower(replica), AnswerCache(serving.cache_bytes)
-    answers = Answers(replica, query_pool, cache, search)
+    answers, hints = Answers(replica, query_pool, cache), Hints()
     snapshots = _make_snapshots(replica, serving, data, datasets, watchdog, share)
     key_ring = KeyRing(access.require_api_key, access.limit)
     return Parts(
@@ -169,10 +169,11 @@ def _make_parts(
         files_pool=files_pool,
         notifier=notifier,
         answers=answers,
+        texts=Texts(answers, query_pool, hints, search),
         changes=Changes(replica, query_pool, cache, notifier, max(1, serving.query_threads // 2)),
         exports=_make_exports(replica, serving, data, watchdog, share),
         snapshots=snapshots,
-        viewer=Viewer(files_pool, answers, search, snapshots, datasets, replica_settings),
+        viewer=Viewer(files_pool, answers, hints, search, snapshots, datasets, replica_settings),
         serving_settings=serving,
         datasets=datasets,
     )

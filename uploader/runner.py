@@ -1,20 +1,24 @@
 """Runs jobs: retries them with growing pauses, and raises an alert while one is blocked."""
 
+import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+import anyio
+import anyio.to_process
 import psycopg
 import structlog
-from sqlalchemy import text
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from uploader import metrics
+from uploader import metrics, repository
 from uploader.argilla.errors import ArgillaError, Stopped
 from uploader.leadership import NotLeading
+
+Result = TypeVar("Result")
 
 
 class Backoff:
@@ -137,22 +141,40 @@ class JobRunner:
         self._kind = kind
 
 
-_CLEAR = text("delete from alerts where dataset = :dataset and job = :job")
+async def run_in_process(
+    stopping: asyncio.Event, limiter: anyio.CapacityLimiter, work: Callable[..., Result], *arguments: object
+) -> Result | None:
+    """Run work in a separate process; return None when the uploader stops first, which ends the process.
 
-_RAISE = text("""
-insert into alerts (dataset, job, code, reason) values (:dataset, :job, :code, :reason)
-on conflict (dataset, job) do update set code = excluded.code, reason = excluded.reason,
-    since = case when alerts.code = excluded.code then alerts.since else now() end
-""")
+    Raises:
+        anyio.BrokenWorkerProcess: the process was killed, for example for lack of memory.
+    """
+    run = anyio.to_process.run_sync(work, *arguments, cancellable=True, limiter=limiter)
+    running, stop = asyncio.ensure_future(run), asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait({running, stop}, return_when=asyncio.FIRST_COMPLETED)
+        return await running if running.done() else None
+    finally:
+        running.cancel()
+        stop.cancel()
+        await asyncio.wait({running, stop})
+
+
+async def wait_for_any(*events: asyncio.Event, seconds: float) -> None:
+    """Wait until one of the events is set, for at most `seconds`."""
+    tasks = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def store_alerts(engine: AsyncEngine, dataset: str, alerts: Mapping[str, Alert | None]) -> None:
     """Store the alert of each job of a dataset, or that it has none."""
     async with engine.begin() as connection:
         for job, alert in sorted(alerts.items()):
-            values = {"dataset": dataset, "job": job}
             if alert is None:
-                await connection.execute(_CLEAR, values)
+                await repository.clear_alert(connection, dataset, job)
             else:
-                reason = alert.reason.replace("\0", "�")
-                await connection.execute(_RAISE, values | {"code": alert.code, "reason": reason})
+                await repository.raise_alert(connection, dataset, job, alert.code, alert.reason)

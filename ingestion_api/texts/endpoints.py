@@ -7,10 +7,10 @@ import orjson
 from anyio import to_thread
 from fastapi import Depends, FastAPI, Request, Response
 
-from core.datasets import Datasets, require_dataset
+from core.datasets import Datasets
 from core.models import TextStatus
-from core.tracing.tracing import note_step, tracing
-from core.web.app import add_plain_route, check_query_string, query_is_checked, require_media_type
+from core.tracing.tracing import note_step
+from core.web.app import PlainRoute, check_query_string, query_is_checked, require_media_type
 from core.web.keys import Scope, is_dataset_allowed, require_dataset_allowed, require_scope
 from core.web.negotiation import Router
 from core.web.openapi import Responses, answer, header, reference, refusals
@@ -23,13 +23,12 @@ from core.web.problems import (
     TooLarge,
     Unavailable,
     UnsupportedType,
+    require_dataset,
 )
 from core.web.rate_limits import client_name
-from ingestion_api.bulk.endpoints import create_texts
 from ingestion_api.dependencies import ConnectionDep, DatasetParameter, DatasetsDep, read_body
-from ingestion_api.texts import documentation as docs
 from ingestion_api.texts import repository
-from ingestion_api.texts.schemas import TEXT_ID, BulkResult, Queue, Receipt, TextCreate, TextRead, trace_steps
+from ingestion_api.texts.schemas import TEXT_ID, Queue, Receipt, TextCreate, TextRead, trace_steps
 from ingestion_api.texts.submissions import NewText, parse_submission
 
 _SHORT_BYTES = 4096
@@ -46,24 +45,14 @@ _STORED: Responses = {
 }
 
 router = Router(dependencies=[Depends(require_scope(Scope.INGEST)), Depends(query_is_checked)])
-router.add_api_route(
-    "/texts/bulk",
-    create_texts,
-    methods=["POST"],
-    tags=["texts"],
-    response_model=BulkResult,
-    summary="Send many texts",
-    openapi_extra={"requestBody": docs.BULK_BODY},
-    responses=docs.BULK_STORED,
-)
 
 
 def add_create_text(app: FastAPI) -> None:
     """Add `POST /texts`, without FastAPI's dependencies."""
-    add_plain_route(
-        app,
+    app.router.add_api_route(
         "/texts",
         create_text,
+        route_class_override=PlainRoute,
         methods=["POST"],
         tags=["texts"],
         status_code=201,
@@ -96,8 +85,7 @@ async def create_text(request: Request) -> Response:
     stored = await state.intake.store(row, client_name(request.scope))
     if stored.status == TextStatus.FORGOTTEN:
         raise Conflict("This text was forgotten on request. It cannot be stored again.", code=_FORGOTTEN)
-    if tracing.on:
-        note_step(request.scope, "receive", row.id, dataset=row.dataset, duplicate=stored.duplicate)
+    note_step(request.scope, "receive", row.id, dataset=row.dataset, duplicate=stored.duplicate)
     receipt = {"id": row.id, "status": stored.status, "duplicate": stored.duplicate}
     return Response(
         orjson.dumps(receipt),

@@ -12,6 +12,8 @@ from core.datasets import PAGE_POSITION
 from core.labels.annotations import Response
 from core.models import AnnotationStatus
 
+Record = dict[str, Any]  # as the API takes it
+
 TEXT_FIELD = "text"
 LABEL_QUESTION = "label"
 
@@ -52,7 +54,7 @@ class Suggestion:
 
 def to_record(
     text: PendingText, question_id: UUID, labels: Collection[str], predicted: Suggestion | None = None
-) -> dict[str, Any]:
+) -> Record:
     """Return the record of a text. It suggests a claimed label that is one of `labels`, else what is `predicted`.
 
     Never with responses: they would overwrite the annotators' own.

@@ -24,7 +24,7 @@ from core.classifiers.measures import (
 )
 from core.classifiers.model_files import CARD, MODEL, OUT_OF_FOLD, BadModel, ModelFiles, name_version
 from core.classifiers.model_manifest import Comparison, Measures, ModelManifest, Sizes
-from core.database import connect_in_thread
+from core.connections import connect_in_thread
 from uploader.model import repository
 from uploader.model.model_card import write_card
 from uploader.model.model_process import Workplace

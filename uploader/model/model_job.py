@@ -20,7 +20,7 @@ from uploader.dataset import DatasetState
 from uploader.model import repository
 from uploader.model.model_process import Workplace, measure_drift, refresh_predictions, score_pending, train_model
 from uploader.model.repository import Predicted
-from uploader.schedule import run_in_process
+from uploader.runner import run_in_process
 from uploader.settings import ModelSettings
 
 log = structlog.get_logger()

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from core.classifiers.model_manifest import ModelManifest
 from core.datasets import Dataset
-from core.os_process import limited_memory, step_back
 from core.settings import DatabaseSettings
+from core.startup import limited_memory, step_back
 from uploader.model.repository import Predicted
 
 

@@ -12,7 +12,7 @@ from core.classifiers.classifier import Classifier
 from core.classifiers.measures import count_tenths, population_stability
 from core.classifiers.model_files import ModelFiles
 from core.classifiers.model_manifest import ModelManifest
-from core.database import connect_in_thread
+from core.connections import connect_in_thread
 from uploader.model import repository
 from uploader.model.label_quality import score_labels
 from uploader.model.learning import read_out_of_fold

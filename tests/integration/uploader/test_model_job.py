@@ -19,7 +19,7 @@ from core.classifiers.classifier import Classifier
 from core.classifiers.model_files import ModelFiles
 from core.classifiers.model_manifest import ModelManifest
 from core.datasets import ModelInLoop
-from core.forgetting import Traces, forget_texts
+from core.forgetting.service import Traces, forget_texts
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
 from tests.integration.uploader.modelling import DEFINITION, add_labelled, keeping_model, remove_model
 from tests.unit.simulated_comments import LABELS, Comment, simulate_comments
