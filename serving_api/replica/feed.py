@@ -1,5 +1,6 @@
 """Reads the change feed from Postgres as Arrow batches; see core.change_feed for how a window works."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from core.datasets import adjudication_of
 from core.models import LabelStatus
 from core.web.keys import ValidKey, select_valid_keys
 from serving_api.columns import STORED
+from serving_api.replica.repository import StoredModel
 from serving_api.replica.tables import Role
 
 # Which history of transaction ids this is: a restored, promoted or recreated database counts anew. A restore into
@@ -43,16 +45,20 @@ _WINDOW = f"""
 """
 
 
-def _select(is_of_label: bool) -> str:
-    """Return the select list of the columns that come from a label, or of those that come from its text.
+def _select(table: str) -> str:
+    """Return the select list of the columns that come from labels (l), predictions (p), or else texts (t).
 
     DuckDB misreads ADBC's xid8, and has no time zones: these columns are bigint and UTC instead.
     """
-    columns = [c for c in STORED.values() if c.origin.sql.startswith("l.") == is_of_label]
+
+    def origin(sql: str) -> str:
+        return "p" if re.search(r"\bp\.", sql) else "l" if sql.startswith("l.") else "t"
+
+    columns = [column for column in STORED.values() if origin(column.origin.sql) == table]
     return ", ".join(f"{column.origin.sql} as {column.name}" for column in columns)
 
 
-_LABEL, _TEXT = _select(is_of_label=True), _select(is_of_label=False)
+_LABEL, _PREDICTION, _TEXT = _select("l"), _select("p"), _select("t")
 
 # `first_twin.id` is the text that its near duplicates began with: each leads to the most similar one of those
 # stored before. These links are made with the text and stay, so the result never changes.
@@ -84,7 +90,9 @@ _TOMBSTONES = f"""
 """  # noqa: S608
 
 _ITEMS = f"""
-    select {_TEXT}, {_LABEL} from labels l join texts t on t.id = l.text_id {_FIRST_TWIN} where {_LABELLED}
+    select {_TEXT}, {_LABEL}, {_PREDICTION}
+    from labels l join texts t on t.id = l.text_id left join predictions p on p.text_id = l.text_id {_FIRST_TWIN}
+    where {_LABELLED}
 """  # noqa: S608
 
 # What adjudicators say about the copy is said about the disputed text.
@@ -100,6 +108,9 @@ _ANNOTATIONS = f"""
 
 _LABELS = f"select l.text_id as id, {_LABEL} from labels l where {_LABELLED}"  # noqa: S608
 _TEXTS = f"select {_TEXT} from texts t {_FIRST_TWIN} where t.id in (select text_id from labels)"  # noqa: S608
+_PREDICTIONS = f"""
+    select p.text_id as id, {_PREDICTION} from predictions p join labels l on l.text_id = p.text_id
+"""  # noqa: S608
 _COPIES = "select c.id, c.adjudicates as text_id from texts c where c.adjudicates is not null"
 _ANSWERS = f"select {_ANNOTATION}, a.text_id from annotations a where a.withdrawn_at is null"  # noqa: S608
 
@@ -109,11 +120,22 @@ CHANGES = {"items": _ITEMS, "annotations": _ANNOTATIONS, "tombstones": _TOMBSTON
 EVERYTHING = {
     "labels": _LABELS,
     "texts": _TEXTS,
+    "predictions": _PREDICTIONS,
     "copies": _COPIES,
     "answers": _ANSWERS,
     "tombstones": _TOMBSTONES,
 }
 
+# Manifests are long: they are read only when this differs from the models that are known.
+_MODEL_STATES = """
+    select dataset, version, is_active, activated_at at time zone 'utc' as activated_at
+    from models order by created_at desc, version
+"""
+_MODELS = """
+    select dataset, version, created_at at time zone 'utc' as created_at, is_active,
+           activated_at at time zone 'utc' as activated_at, decision, manifest::text as manifest
+    from models order by created_at desc, version
+"""
 _KEYS = str(select_valid_keys().compile(dialect=postgresql.dialect()))  # type: ignore[no-untyped-call]
 
 
@@ -177,6 +199,13 @@ class FeedSnapshot:
     def keys(self) -> list[ValidKey]:
         """Return every valid API key."""
         return [ValidKey.from_row(row.values()) for row in self._rows(_KEYS)]
+
+    def models(self, known: list[StoredModel]) -> list[StoredModel]:
+        """Return every model, the newest first; `known` itself if nothing has changed since it was read."""
+        states = [(m.dataset, m.version, m.is_active, m.activated_at) for m in known]
+        if [tuple(row.values()) for row in self._rows(_MODEL_STATES)] == states:
+            return known
+        return [StoredModel(**row) for row in self._rows(_MODELS)]
 
     @contextmanager
     def stream(self, statement: str, start: int, end: int) -> Iterator[pa.RecordBatchReader]:

@@ -1,4 +1,4 @@
-"""Queries of what the replica knows about itself: its layout, its point of the change feed, the API keys."""
+"""Queries of what the replica knows beside texts: its layout, its point of the feed, API keys and models."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,6 +28,18 @@ class State:
     version: int  # the highest stamp applied; 0 when there is none
     read_at: datetime  # when Postgres was last read, UTC
     built: int = 0  # the cursor when the file was begun: nothing that was forgotten below was ever in it
+
+
+class StoredModel(NamedTuple):
+    """A trained model, as the table `models` describes it; times are UTC without a zone."""
+
+    dataset: str
+    version: str
+    created_at: datetime
+    is_active: bool
+    activated_at: datetime | None
+    decision: str | None  # why it became active, or did not
+    manifest: str  # JSON
 
 
 def get_layout(connection: Cursor) -> int:
@@ -78,6 +90,19 @@ def replace_keys(cursor: Cursor, keys: list[ValidKey]) -> None:
             "insert into api_keys values (?, ?, ?, ?, ?, ?, ?)",
             [key.hash, key.id, key.name, sorted(key.scopes), *limits],
         )
+
+
+def list_models(cursor: Cursor) -> list[StoredModel]:
+    """Return the models of all datasets, the newest first."""
+    statement = f"select {', '.join(StoredModel._fields)} from models order by created_at desc, version"  # noqa: S608
+    return [StoredModel(*row) for row in cursor.execute(statement).fetchall()]
+
+
+def replace_models(cursor: Cursor, models: list[StoredModel]) -> None:
+    """Store the models."""
+    cursor.execute("delete from models")
+    for model in models:
+        cursor.execute("insert into models values (?, ?, ?, ?, ?, ?, ?)", [*model])
 
 
 def count_items(cursor: Cursor) -> int:

@@ -31,7 +31,7 @@ _ITEMS = """
            true as complete,
            1.0 as confidence, 'majority' as rule, 1 as rule_version, 'annotators' as decided_by, 'bench' as source,
            'demo-' || n as external_id, null as claimed_label, null as score, '{"number":' || n || '}' as metadata,
-           '{}' as enrichment,
+           '{}' as enrichment, null as predicted_label, null as predicted_probability, null as model_version,
            timestamp '2026-01-01' + to_seconds(n) as received_at, received_at as labelled_at,
            $first_version + (n - $first) // $limit as version
     from range($first::bigint, $last::bigint) as numbers(n)
