@@ -43,7 +43,15 @@ from serving_api.metrics import (
     REPLICA_AGE_SECONDS,
     SEARCH_INDEX_BEHIND_SECONDS,
 )
+from serving_api.models import endpoints as model_endpoints
+from serving_api.models.schemas import ScoreRequest
+from serving_api.models.service import Models
 from serving_api.pages.endpoints import add_dashboard
+from serving_api.perspective import endpoints as perspective_endpoints
+from serving_api.perspective.client import PerspectiveSettings
+from serving_api.perspective.google_errors import GoogleErrors
+from serving_api.perspective.schemas import AnalyzeCommentRequest, GoogleError, SuggestCommentScoreRequest
+from serving_api.perspective.service import Perspective
 from serving_api.replica.follower import Follower
 from serving_api.replica.query_pool import QueryPool
 from serving_api.replica.replica import Replica
@@ -65,6 +73,12 @@ from serving_api.watchdog import Crew, Watchdog
 _STOP_SECONDS = 2.0
 _STATE_SECONDS = 1.0
 
+# Messages that endpoints read, or translate, without FastAPI.
+_BODIES = (
+    *(SnapshotCreate, SnapshotRewrite, ScoreRequest),
+    *(AnalyzeCommentRequest, SuggestCommentScoreRequest, GoogleError),
+)
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -83,6 +97,8 @@ class Parts:
     exports: Exports
     snapshots: Snapshots
     viewer: Viewer
+    models: Models
+    perspective: Perspective
     serving_settings: ServingSettings
     datasets: Datasets
 
@@ -118,7 +134,8 @@ def create_app(
         "queries": lambda: _check_queries(parts.watchdog),
     }
     install_web(app, checks, access)
-    describe(app, datasets, access.require_api_key, SnapshotCreate, SnapshotRewrite)
+    app.add_middleware(GoogleErrors)
+    describe(app, datasets, access.require_api_key, *_BODIES)
     return app
 
 
@@ -132,6 +149,9 @@ def _add_paths(app: FastAPI, datasets: Datasets, access: AccessSettings) -> None
         snapshot_endpoints.admin_router,
         snapshot_endpoints.forgotten_router,
         viewer_endpoints.router,
+        model_endpoints.router,
+        perspective_endpoints.router,
+        perspective_endpoints.open_router,
     ):
         app.include_router(router)
     add_dashboard(app, datasets, read_settings(PageSettings), key_is_required=access.require_api_key)
@@ -156,6 +176,7 @@ def _make_parts(
     search, cache = SearchFollower(replica), AnswerCache(serving.cache_bytes)
     answers = Answers(replica, query_pool, cache, search)
     snapshots = _make_snapshots(replica, serving, data, datasets, watchdog, share)
+    models = Models(replica, serving, data, datasets, share)
     key_ring = KeyRing(access.require_api_key, access.limit)
     return Parts(
         replica=replica,
@@ -173,6 +194,8 @@ def _make_parts(
         exports=_make_exports(replica, serving, data, watchdog, share),
         snapshots=snapshots,
         viewer=Viewer(files_pool, answers, search, snapshots, datasets, replica_settings),
+        models=models,
+        perspective=Perspective(read_settings(PerspectiveSettings), datasets, models),
         serving_settings=serving,
         datasets=datasets,
     )
@@ -219,6 +242,7 @@ async def _running(app: FastAPI, parts: Parts, data: DataSettings) -> AsyncItera
     tasks = [
         asyncio.create_task(_show_state(parts.replica, parts.search if searches else None, data)),
         asyncio.create_task(follow_parent()),
+        asyncio.create_task(parts.models.follow()),
     ]
     settle(app)
     if searches:
@@ -231,6 +255,8 @@ async def _running(app: FastAPI, parts: Parts, data: DataSettings) -> AsyncItera
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await anyio.to_thread.run_sync(parts.follower.stop, _STOP_SECONDS)
+    await parts.perspective.ingestion.close()
+    parts.models.close()
     parts.query_pool.close()
     await anyio.to_thread.run_sync(parts.files_pool.close)
     parts.viewer.close()

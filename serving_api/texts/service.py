@@ -156,7 +156,11 @@ class Answers:
 
     async def document(self, key: bytes, dataset: str, make: Callable[[Connection, Point], bytes]) -> Answer:
         """Return what `make` makes of the replica; `key` is the same for the same question, and only for it."""
-        return await self._cached(key, lambda cursor, point: Made(make(cursor, point), dataset))
+        return await self.made(key, lambda cursor, point: Made(make(cursor, point), dataset))
+
+    async def made(self, key: bytes, make: Callable[[Connection, Point], Made]) -> Answer:
+        """Return what `make` makes of the replica; `key` as in `document`."""
+        return await self._cached(key, make)
 
     def _page(self, cursor: Connection, point: Point, page: PageQuery, until: float) -> Made:
         likely, sample = self.hints.count_likely(cursor, point, page.texts), self.hints.sample(cursor, point)
@@ -165,22 +169,22 @@ class Answers:
             rows = self._search.ask(point, lambda index: list_in_order(cursor, page, page.limit + 1, index, until))
         if rows is None:
             rows = paging.list_page(cursor, page, sample, likely)
-        following = _cursor_after(rows, page.limit, _time_rank, page.texts.fingerprint)
+        following = cursor_after(rows, page.limit, _time_rank, page.texts.fingerprint)
         rest = {"total": likely if is_counted(page.texts) else None, "version": point.version}
-        return _list(_documents(rows), page.limit, following, page.texts.dataset, rest)
+        return make_page(list_documents(rows), page.limit, following, page.texts.dataset, rest)
 
     def _hits(self, cursor: Connection, point: Point, page: PageQuery, until: float) -> Made:
         rows = self._search.ask(point, lambda index: list_hits(cursor, page, page.limit + 1, index, until))
         if rows is None:
             SEARCH_SCANS.inc()
             rows = list_hits(cursor, page, page.limit + 1, None, until)
-        following = _cursor_after(rows, page.limit, lambda row: row["rank"], page.texts.fingerprint)
+        following = cursor_after(rows, page.limit, lambda row: row["rank"], page.texts.fingerprint)
         search, items = page.texts.search, []
         for row in rows:  # DuckDB's interrupt does not reach here
             check_time(until)
-            items.append(_with(row["document"], {"highlights": search.highlights(row["text"])}))
+            items.append(with_members(row["document"], {"highlights": search.highlights(row["text"])}))
         rest = {"total": None, "version": point.version}
-        return _list(items, page.limit, following, page.texts.dataset, rest)
+        return make_page(items, page.limit, following, page.texts.dataset, rest)
 
     def ready_or_none(self, key: bytes) -> Answer | None:
         """Return a cached response, if it is of the newest version."""
@@ -204,8 +208,8 @@ class Answers:
 
 def _disputed(cursor: Connection, version: int, query: DisputedQuery) -> Made:
     rows = repository.list_disputed(cursor, query, query.limit + 1)
-    following = _cursor_after(rows, query.limit, lambda row: row["urgency"], query.fingerprint)
-    return _list(_documents(rows), query.limit, following, query.texts.dataset, {"version": version})
+    following = cursor_after(rows, query.limit, lambda row: row["urgency"], query.fingerprint)
+    return make_page(list_documents(rows), query.limit, following, query.texts.dataset, {"version": version})
 
 
 def _agreement(cursor: Connection, version: int, query: AgreementQuery) -> Made:
@@ -216,7 +220,7 @@ def _annotators(cursor: Connection, version: int, query: TextsQuery) -> Made:
     return _document(service.make_annotators(cursor, query), query.dataset, version)
 
 
-def _cursor_after(rows: list[Row], limit: int, rank: Callable[[Row], int], fingerprint: bytes) -> str | None:
+def cursor_after(rows: list[Row], limit: int, rank: Callable[[Row], int], fingerprint: bytes) -> str | None:
     """Return the cursor after the first `limit` rows; None if no more rows follow."""
     if len(rows) <= limit:
         return None
@@ -228,18 +232,20 @@ def _time_rank(row: Row) -> int:
     return cursors.microseconds(row["labelled_at"])
 
 
-def _list(items: list[str], limit: int, following: str | None, dataset: str, rest: dict[str, int | None]) -> Made:
-    """Make a page of the first `limit` items and the other members."""
+def make_page(
+    items: list[str], limit: int, following: str | None, dataset: str, rest: dict[str, int | None]
+) -> Made:
+    """Make a page of the first `limit` items and the other members. `following` is the cursor of the next page."""
     tail = orjson.dumps({"next_cursor": following} | rest)
     body = b'{"items":[%b],%b' % (",".join(items[:limit]).encode(), tail[1:])
     return Made(body, dataset, following)
 
 
-def _documents(rows: list[Row]) -> list[str]:
+def list_documents(rows: list[Row]) -> list[str]:
     return [row["document"] for row in rows]
 
 
-def _with(document: str, more: dict[str, Any]) -> str:
+def with_members(document: str, more: dict[str, Any]) -> str:
     """Return a JSON object with more members."""
     return f"{document[:-1]},{orjson.dumps(more)[1:].decode()}"
 
