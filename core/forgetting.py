@@ -178,18 +178,18 @@ for update
 # any -> forgotten: on request. What is left says nothing about the text but its id.
 _EMPTY = text("""
 update texts
-set status = 'forgotten', text = '', claimed_label = null, score = null, source = null, external_id = null,
-    metadata = '{}', enrichment = '{}', received_at = now(), attempts = 0, retry_at = null, lease_owner = null,
-    lease_until = null, uploaded_at = null, completed_at = null, page_position = null, gold_label = null,
-    last_error = null
+set status = 'forgotten', text = '', claimed_label = null, score = null, model_score = null, source = null,
+    external_id = null, metadata = '{}', enrichment = '{}', received_at = now(), attempts = 0, retry_at = null,
+    lease_owner = null, lease_until = null, uploaded_at = null, completed_at = null, page_position = null,
+    gold_label = null, last_error = null
 where id = any(:ids)
 """).bindparams(_IDS)
 
 # Not its links in near_duplicates, two ids and a number: which split its twins are in follows from them.
-_DELETE = (
-    text("delete from annotations where text_id = any(:ids)").bindparams(_IDS),
-    text("delete from rereads where text_id = any(:ids)").bindparams(_IDS),
-)
+_DELETE = [
+    text(f"delete from {table} where text_id = any(:ids)").bindparams(_IDS)  # noqa: S608 - a constant
+    for table in ("annotations", "rereads", "predictions")
+]
 
 _DELETE_BAND = text("delete from near_duplicate_bands where band = :band and place = :place")
 

@@ -2,6 +2,7 @@
 
 from core.models.administration import ApiKey, AuditEntry, ForgetRequest
 from core.models.base import Base, Xid8
+from core.models.classifiers import Model, Prediction
 from core.models.datasets import Alert, Dataset, Webhook
 from core.models.imports import Import, ImportChunk, ImportReject, ImportState
 from core.models.labels import REREADS_CHANNEL, Annotation, AnnotationStatus, Decider, Label, LabelStatus, Reread
@@ -24,8 +25,10 @@ __all__ = [
     "ImportState",
     "Label",
     "LabelStatus",
+    "Model",
     "NearDuplicate",
     "NearDuplicateBand",
+    "Prediction",
     "Reread",
     "Text",
     "TextStatus",

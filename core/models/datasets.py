@@ -62,6 +62,9 @@ class Dataset(Base):
     rule_seen_xid: Mapped[int | None] = mapped_column(
         Xid8, comment="labels that were changed before are as the rule says"
     )
+    model_asked_at: Mapped[datetime | None] = mapped_column(
+        comment="when an operator asked for a model to be trained; null once that was done"
+    )
 
 
 class Alert(Base):
@@ -70,7 +73,9 @@ class Alert(Base):
     __tablename__ = "alerts"
 
     dataset: Mapped[str] = mapped_column(primary_key=True)
-    job: Mapped[str] = mapped_column(primary_key=True, comment="push, pull, sweep, heal, rule, forget or settings")
+    job: Mapped[str] = mapped_column(
+        primary_key=True, comment="push, pull, sweep, heal, rule, model, forget or settings"
+    )
     code: Mapped[str]
     reason: Mapped[str] = mapped_column(comment="for people; says what to do")
     since: Mapped[datetime] = mapped_column(server_default=sa.text("now()"))

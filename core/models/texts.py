@@ -41,6 +41,10 @@ class Text(Base):
     text: Mapped[str]
     claimed_label: Mapped[str | None]
     score: Mapped[float | None] = mapped_column(sa.Float(53))
+    model_score: Mapped[float | None] = mapped_column(
+        sa.Float(53),
+        comment="the active model's, 0.5 to 1: 0.5 when its two best labels are equally likely",
+    )
     source: Mapped[str | None]
     external_id: Mapped[str | None]
     # "metadata" is taken by SQLAlchemy in declarative classes
@@ -79,11 +83,11 @@ class Text(Base):
             postgresql_where=sa.text("status in ('uploading', 'uploaded') and completed_at is null"),
         ),
         sa.Index(
-            "ix_texts_uncertain",
+            "ix_texts_most_uncertain",
             "dataset",
-            sa.text("abs(score - 0.5)"),
+            sa.text("abs(coalesce(score, model_score) - 0.5)"),
             "sequence",
-            postgresql_where=sa.text("status = 'pending' and score is not null"),
+            postgresql_where=sa.text("status = 'pending' and coalesce(score, model_score) is not null"),
         ),
         # Sent before, to be sent again.
         sa.Index(

@@ -16,8 +16,8 @@ CARD = "README.md"
 CROISSANT = "croissant.json"
 FACTS = "facts.json"
 
-# Names of snapshots: no paths and no hidden files.
-NAME = r"^(?!live$)(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+# Names of snapshots: no paths and no hidden files. `models` is the folder of the classifiers.
+NAME = r"^(?!live$|models$)(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 
 class SplitFile(BaseModel):

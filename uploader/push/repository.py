@@ -16,12 +16,14 @@ from uploader.argilla.records import PendingText
 
 _DUE = "dataset = :dataset and status = 'pending' and (retry_at is null or retry_at <= now())"
 _NEW = f"{_DUE} and page_position is null and gold_label is null"
+# The sender's score; else the model's.
+_SCORE = "coalesce(score, model_score)"
 
 
 def _picking(condition: str, order: str) -> TextClause:
     # Rows that this transaction picked before are locked by us, so `skip locked` does not hide them.
     return text(f"""
-select id, octet_length(text) + pg_column_size(metadata) as bytes, score, received_at, page_position, sequence
+select id, octet_length(text) + pg_column_size(metadata) as bytes, {_SCORE}, received_at, page_position, sequence
 from texts
 where {condition} and id <> all(cast(:picked as uuid[]))
 order by {order}
@@ -34,8 +36,8 @@ for update skip locked
 RETURNING = _picking(f"{_DUE} and page_position is not null", "page_position")
 OLDEST = _picking(f"{_NEW} and sequence > :after", "sequence")
 NEWEST = _picking(_NEW, "sequence desc")
-UNCERTAIN = _picking(f"{_NEW} and score is not null", "abs(score - 0.5), sequence")
-UNSCORED = _picking(f"{_NEW} and score is null and sequence > :after", "sequence")
+UNCERTAIN = _picking(f"{_NEW} and {_SCORE} is not null", f"abs({_SCORE} - 0.5), sequence")
+UNSCORED = _picking(f"{_NEW} and score is null and model_score is null and sequence > :after", "sequence")
 GOLD = _picking(f"{_DUE} and page_position is null and gold_label is not null", "sequence")
 
 # Those that return keep their room, so that nothing new takes it while they wait. Counted as far as it matters.

@@ -374,7 +374,7 @@ _STATEMENTS: dict[str, tuple[TextClause, str]] = {
     "returning": (repository.RETURNING, "ix_texts_returning"),
     "oldest": (repository.OLDEST, "ix_texts_pending"),
     "newest": (repository.NEWEST, "ix_texts_pending"),
-    "uncertain": (repository.UNCERTAIN, "ix_texts_uncertain"),
+    "uncertain": (repository.UNCERTAIN, "ix_texts_most_uncertain"),
     "unscored": (repository.UNSCORED, "ix_texts_pending"),
     "gold": (repository.GOLD, "ix_texts_gold"),
 }

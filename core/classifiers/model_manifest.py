@@ -1,0 +1,92 @@
+"""The manifest of a model, `model.json`: its data, its measures, and the decision about it."""
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, Field
+
+# Of a model: the first hex digits of the SHA-256 of its `model.skops`.
+VERSION = r"^[0-9a-f]{12}$"
+_HASH = r"^[0-9a-f]{64}$"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Estimate(_Frozen):
+    """A measure with its bootstrap 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Measures(_Frozen):
+    """How good some probabilities are for some labelled texts. Null where the texts do not allow the measure."""
+
+    texts: int = Field(description="Labelled texts that were measured.")
+    roc_auc: Estimate | None = Field(None, description="Area under the ROC curve; of several labels, their mean.")
+    average_precision: Estimate | None = Field(
+        None, description="Average precision; of several labels, their mean."
+    )
+    f1: Estimate | None = Field(None, description="F1 of the most probable label, mean over the labels.")
+    log_loss: Estimate | None = Field(None, description="Mean of -ln of the probability of the right label.")
+    calibration_error: Estimate | None = Field(
+        None, description="Expected calibration error of the predicted label, ten bins of equal width."
+    )
+
+
+class Bin(_Frozen):
+    """One bar of the reliability diagram: texts whose predicted label has a probability within a tenth."""
+
+    texts: int
+    probability: float = Field(description="Mean probability of the predicted label.")
+    right: float = Field(description="Share of texts where the prediction is the label.")
+
+
+class Comparison(_Frozen):
+    """A model and the one that was active before, on the same texts."""
+
+    version: str = Field(description="The model that was active before.")
+    model: Measures
+    previous: Measures
+    log_loss_difference: Estimate = Field(description="New minus previous; negative: the new one is better.")
+    p_worse: float = Field(description="One-sided p-value of the paired bootstrap: small means really worse.")
+
+
+class Sizes(_Frozen):
+    """How much a model was trained on."""
+
+    texts: int
+    by_label: dict[str, int]
+    by_source: dict[str, int] = Field(description="The 20 largest sources; texts without one are under ``.")
+    groups: int = Field(description="Groups of near duplicates; a text without any is a group.")
+    disputed: int = Field(description="Disputed texts, which were left out.")
+    left_out: int = Field(0, description="The oldest texts beyond MODEL_MAX_TEXTS, which were left out.")
+    features: int = Field(description="Words and character sequences in the vocabulary.")
+
+
+class ModelManifest(_Frozen):
+    """All that is known of a model. Out-of-fold probabilities are the base of every measure."""
+
+    format: int = 1
+    version: str = Field(pattern=VERSION, description="First 12 hex digits of the SHA-256 of `model.skops`.")
+    dataset: str
+    labels: tuple[str, ...]
+    created_at: datetime = Field(description="When it was trained, UTC.")
+    data_version: int = Field(description="Version of the change feed that its labels show.")
+    sha256: dict[str, str] = Field(description="Hash of each other file of the model.")
+    seconds: float = Field(description="Processor time of the training.")
+    sizes: Sizes
+    metrics: dict[str, Measures] = Field(
+        description="`model`; `majority`, which always predicts the most frequent label; and on the texts with a "
+        "claim `senders` and `model_on_claims`."
+    )
+    by_source: dict[str, Measures] = Field(description="The model, for sources with 50 texts or more.")
+    reliability: tuple[Bin, ...] = Field(description="The reliability diagram of the model.")
+    scores_by_source: dict[str, tuple[int, ...]] = Field(
+        description="Texts by tenth of the probability of the first label: the base of the drift (PSI)."
+    )
+    compared: Comparison | None = Field(None, description="Null for the first model.")
+    decision: str = Field(description="Whether it became active, and why.")
+    is_accepted: bool = Field(description="Whether it became active when it was trained.")
