@@ -68,8 +68,8 @@ class Score(Message):
 class SpanScore(Message):
     """The score of one part of the comment."""
 
-    begin: int = Field(0, description="First character, counted in Unicode code points.")
-    end: int = Field(0, description="The character after the last one.")
+    begin: int = Field(description="First character, counted in Unicode code points.")
+    end: int = Field(description="The character after the last one.")
     score: Score
 
 

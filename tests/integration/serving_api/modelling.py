@@ -1,7 +1,7 @@
 """Stands in for the uploader's training: small real models, stored as it stores them."""
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
@@ -48,8 +48,6 @@ def make_manifest(
     classifier: Classifier, dataset: str = "toxicity", card: bytes = b"# A model\n"
 ) -> ModelManifest:
     """Return a manifest that fits the classifier."""
-    import hashlib
-
     sizes = Sizes(texts=10, by_label={}, by_source={}, groups=10, disputed=0, features=100)
     return ModelManifest(
         version=name_version(classifier.save()),
@@ -67,4 +65,61 @@ def make_manifest(
         compared=None,
         decision="Active: the first one.",
         is_accepted=True,
+    )
+
+
+def store_model(
+    engine: Engine,
+    folder: Path,
+    classifier: Classifier,
+    *,
+    dataset: str = "toxicity",
+    active: bool = True,
+    card: bytes = b"# A model\n",
+) -> str:
+    """Store a model's files and its row, and return its version; an active one replaces the one before."""
+    manifest = make_manifest(classifier, dataset, card)
+    ModelFiles(str(folder)).write(manifest, {MODEL: classifier.save(), CARD: card})
+    with engine.begin() as connection:
+        if active:
+            connection.execute(update(Model).where(Model.dataset == dataset).values(is_active=False))
+        connection.execute(
+            insert(Model).values(
+                dataset=dataset,
+                version=manifest.version,
+                created_at=manifest.created_at,
+                is_active=active,
+                activated_at=manifest.created_at if active else None,
+                decision=manifest.decision,
+                manifest=manifest.model_dump(mode="json"),
+            )
+        )
+    return manifest.version
+
+
+def predict(
+    engine: Engine, version: str, predictions: Mapping[UUID, tuple[str, float, float]], quality_of: str = "toxic"
+) -> None:
+    """Store predictions (label, probability, quality of the label `quality_of`), and stamp the labels."""
+    with engine.begin() as connection:
+        for id_, (label, probability, quality) in predictions.items():
+            connection.execute(text("delete from predictions where text_id = :id"), {"id": id_})
+            connection.execute(
+                insert(Prediction).values(
+                    text_id=id_,
+                    dataset="toxicity",
+                    model_version=version,
+                    label=label,
+                    probability=probability,
+                    probabilities=[probability, 1 - probability],
+                    quality=quality,
+                    quality_of=quality_of,
+                )
+            )
+            _stamp(connection, id_)
+
+
+def _stamp(connection: Connection, id_: UUID) -> None:
+    connection.execute(
+        text("update labels set changed_xid = pg_current_xact_id() where text_id = :id"), {"id": id_}
     )
