@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from core.classifiers.model_manifest import Measures, ModelManifest
+from core.classifiers.model_manifest import SUSPECT_BELOW, Measures, ModelManifest
 from core.text_identity import TEXT_BYTES
 from core.web.openapi import DATASET_NAME, Responses, answer, header, reference, refusals
 from core.web.problems import (
@@ -113,7 +113,12 @@ class SuspectsParameters(SourceParameters):
     """Which labelled texts are suspects, and which page of them."""
 
     quality_below: float = Field(
-        0.5, ge=0, le=1, description="Texts whose label has less `quality` are on the list.", examples=[0.5]
+        SUSPECT_BELOW,
+        ge=0,
+        le=1,
+        description="Texts whose label has less `quality` are on the list. A higher value finds more of the wrong "
+        "labels, and lists more right ones.",
+        examples=[SUSPECT_BELOW],
     )
     limit: Limit = 100
     cursor: Cursor | None = Field(

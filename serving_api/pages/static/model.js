@@ -10,7 +10,7 @@ import { ArgillaLink } from "./items.js";
 import { Pager, SourcePicker } from "./work.js";
 
 const PAGE = 50;
-const DEFAULT_BELOW = 0.5;
+const DEFAULT_BELOW = 0.3;
 const VERSIONS = 12;
 const MEASURES = {
   roc_auc: ["ROC AUC", "1 is perfect, 0.5 is chance"],
@@ -36,11 +36,13 @@ export default function Model({ dataset, labels, tick, stats, meta, models }) {
     <${Loaded} of=${models} lines=${6}>
       ${() =>
         active
-          ? html`<${Measures} model=${active} />
+          ? html`<div class="view">
+              <${Measures} model=${active} />
               <div class="grid">
                 <${Calibration} model=${active} tick=${tick} />
                 <${Versions} models=${items} />
-              </div>`
+              </div>
+            </div>`
           : html`<${Empty} title="No model yet"><p>One is trained when enough texts are labelled.</p><//>`}
     <//>
     ${active &&
@@ -51,7 +53,8 @@ export default function Model({ dataset, labels, tick, stats, meta, models }) {
 const measured = (model, name) => model.metrics[name] || { value: null, low: null, high: null };
 
 function Measures({ model }) {
-  return html`<dl class="figures">
+  return html`<div>
+    <dl class="figures">
       ${Object.entries(MEASURES).map(([name, [title]]) => {
         const { value, low, high } = measured(model, name);
         const note = low === null ? "not measured" : `${decimal(low, 3)} to ${decimal(high, 3)}`;
@@ -59,7 +62,8 @@ function Measures({ model }) {
       })}
       <${Figure} label="Texts" value=${count(model.texts)} note="it learnt from" />
     </dl>
-    <p class="hint">${model.decision}</p>`;
+    <p class="hint decision">${model.decision}</p>
+  </div>`;
 }
 
 function Calibration({ model, tick }) {
@@ -90,6 +94,8 @@ function Versions({ models }) {
       rows=${rows}
       title=${`${title} by version`}
       valueTitle=${title}
+      from=${name === "calibration_error" ? 0 : 0.5}
+      to=${name === "calibration_error" ? Math.max(0.1, ...rows.map((row) => row.high ?? 0)) : 1}
       format=${(value) => decimal(value)}
       joined
     />
@@ -164,7 +170,8 @@ function SuspectTable({ items, labels, places }) {
             <td><${Label} name=${item.label} labels=${labels} /></td>
             <td><${Votes} votes=${item.votes} labels=${labels} /></td>
             <td title=${item.reason}>
-              <${Label} name=${item.predicted_label} labels=${labels} /> ${percent(item.predicted_probability)}
+              <${Label} name=${item.predicted_label} labels=${labels} />
+              <span class="open muted">${percent(item.predicted_probability)}</span>
               <span class="open"><${ArgillaLink} places=${places} item=${item} title="Open in Argilla" /></span>
             </td>
             <td class="number">${decimal(item.quality)}</td>
