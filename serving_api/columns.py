@@ -136,7 +136,7 @@ class StoredItem(TextItem):
     )
     quality: Annotated[float | None, From("case when p.quality_of = l.label then p.quality end", changes=True)] = (
         Field(
-            description="How likely the label is right by the votes and the model, 0 to 1; null if it was another one then."
+            description="How likely the label is right by the votes and the model, 0 to 1; null for a newer label."
         )
     )
     version: Annotated[int, From("l.changed_xid::text::bigint", changes=True, type="bigint")] = Field(

@@ -1,15 +1,18 @@
-"""Dependencies of the endpoints: parts of the application, and checks of every request."""
+"""What all endpoints share: parts of the application, checks of requests, and responses with ETag and Link."""
 
+import re
 from typing import Annotated, cast
+from urllib.parse import urlencode
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
+from starlette.types import Receive
 
 from core.datasets import Datasets
 from core.web import app
 from core.web.keys import Scope, require_scope
-from serving_api.exports.service import Exports
+from serving_api.replica.answer_cache import Answer, Answers
 from serving_api.replica.replica import Replica
-from serving_api.texts.service import Answers
+from serving_api.replica.repository import Point
 
 _REPEATABLE = {
     "/texts": ("label",),
@@ -31,16 +34,11 @@ async def _replica(request: Request) -> Replica:
     return cast(Replica, request.app.state.replica)
 
 
-async def _exports(request: Request) -> Exports:
-    return cast(Exports, request.app.state.exports)
-
-
 async def _datasets(request: Request) -> Datasets:
     return cast(Datasets, request.app.state.datasets)
 
 
 AnswersDep = Annotated[Answers, Depends(_answers)]
-ExportsDep = Annotated[Exports, Depends(_exports)]
 ReplicaDep = Annotated[Replica, Depends(_replica)]
 DatasetsDep = Annotated[Datasets, Depends(_datasets)]
 
@@ -52,3 +50,52 @@ async def check_query_string(request: Request) -> None:
 
 # Checks of every request for data.
 GUARDS = [Depends(require_scope(Scope.READ)), Depends(check_query_string)]
+
+
+_HOST = re.compile(r"[A-Za-z0-9.\-_]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
+_ETAG = re.compile(r'(?:W/)?("[^"]*")')
+
+
+def respond(request: Request, replica: Replica, answer: Answer) -> Response:
+    """Send a response, or 304 to a client that has it already."""
+    request.scope["answer_key"] = answer.key
+    headers = replica_headers(replica, answer.point) | {"ETag": answer.etag}
+    if answer.next_cursor:
+        headers["Link"] = f'<{next_url(request, answer.next_cursor)}>; rel="next"'
+    if is_held(request, answer.etag):
+        return Response(status_code=304, headers=headers)
+    return Response(answer.body, headers=headers, media_type="application/json")
+
+
+def replica_headers(replica: Replica, point: Point) -> dict[str, str]:
+    """Return the headers about the replica's version and age; caches must revalidate."""
+    return {
+        "X-Replica-Version": str(point.version),
+        "X-Replica-Age": f"{replica.age_seconds:.3f}",
+        "Cache-Control": "private, no-cache",
+    }
+
+
+def is_held(request: Request, etag: str) -> bool:
+    """Whether the client has this response; `etag` is in quotes, and weak ones match."""
+    held = ", ".join(request.headers.getlist("if-none-match"))
+    return held.strip() == "*" or etag in _ETAG.findall(held)
+
+
+async def client_gone(receive: Receive) -> None:
+    """Wait until the client disconnects."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def next_url(request: Request, cursor: str) -> str:
+    """Return the address of the next page of the list that the request asks for."""
+    parameters = [item for item in request.query_params.multi_items() if item[0] != "cursor"]
+    path = request.scope["route"].path.format(**request.path_params)
+    return f"{base_url(request)}{path}?{urlencode([*parameters, ('cursor', cursor)])}"
+
+
+def base_url(request: Request) -> str:
+    """Return where the client finds this API; without a scheme and a host, if its own Host is no name of one."""
+    path, host = request.scope.get("root_path", ""), request.headers.get("host", "")
+    return f"{request.scope['scheme']}://{host}{path}" if _HOST.fullmatch(host) else path

@@ -18,8 +18,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from core.web.problems import Problem
 from core.web.server import abort_connection
-from serving_api.replica.fair_threads import FairThreads
-from serving_api.responses import is_held
+from serving_api.dependencies import is_held
+from serving_api.replica.query_pool import FairThreads
 
 log = structlog.get_logger()
 

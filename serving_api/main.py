@@ -25,18 +25,16 @@ from core.settings import (
 from core.tracing.tracing import tracing
 from core.web.app import NO_TELEMETRY, install_web
 from core.web.health import Check, NotReady
-from core.web.keys import KeyRing
+from core.web.keys import KeyRing, KeyWatch
 from core.web.negotiation import Compression
 from core.web.openapi import describe
 from core.web.rate_limits import Places
 from core.web.server import follow_parent, run, settle
 from core.web.static_pages import PageSettings
 from serving_api.changes.endpoints import make_changes_router
-from serving_api.changes.notifier import ChangeNotifier
-from serving_api.changes.service import Changes
+from serving_api.changes.service import ChangeNotifier, Changes
 from serving_api.exports import endpoints as export_endpoints
 from serving_api.exports.service import Exports
-from serving_api.key_watch import KeyWatch
 from serving_api.metrics import (
     DATA_FREE_BYTES,
     DATA_SIZE_BYTES,
@@ -52,6 +50,7 @@ from serving_api.perspective.client import PerspectiveSettings
 from serving_api.perspective.google_errors import GoogleErrors
 from serving_api.perspective.schemas import AnalyzeCommentRequest, GoogleError, SuggestCommentScoreRequest
 from serving_api.perspective.service import Perspective
+from serving_api.replica.answer_cache import AnswerCache, Answers
 from serving_api.replica.follower import Follower
 from serving_api.replica.query_pool import QueryPool
 from serving_api.replica.replica import Replica
@@ -61,10 +60,10 @@ from serving_api.snapshots import endpoints as snapshot_endpoints
 from serving_api.snapshots.parameters import SnapshotCreate, SnapshotRewrite
 from serving_api.snapshots.service import COMPARED_AT_ONCE, Snapshots
 from serving_api.snapshots.storage import STORAGE_SECONDS
-from serving_api.statistics.endpoints import make_statistics_router
-from serving_api.texts.endpoints import make_texts_router
-from serving_api.texts.service import AnswerCache, Answers
-from serving_api.texts.shortcut import Shortcut
+from serving_api.statistics import endpoints as statistics_endpoints
+from serving_api.texts.endpoints import Shortcut, make_texts_router
+from serving_api.texts.paging import Hints
+from serving_api.texts.service import Texts
 from serving_api.viewer import endpoints as viewer_endpoints
 from serving_api.viewer.service import Viewer
 from serving_api.watchdog import Crew, Watchdog
@@ -93,6 +92,7 @@ class Parts:
     files_pool: QueryPool
     notifier: ChangeNotifier
     answers: Answers
+    texts: Texts
     changes: Changes
     exports: Exports
     snapshots: Snapshots
@@ -143,9 +143,10 @@ def _add_paths(app: FastAPI, datasets: Datasets, access: AccessSettings) -> None
     for router in (
         make_texts_router(datasets),
         make_changes_router(),
-        make_statistics_router(),
+        statistics_endpoints.router,
         export_endpoints.router,
         snapshot_endpoints.router,
+        snapshot_endpoints.writing_router,
         snapshot_endpoints.admin_router,
         snapshot_endpoints.forgotten_router,
         viewer_endpoints.router,
@@ -171,18 +172,15 @@ def _make_parts(
     # Storage of snapshots that hangs delays only what reads snapshots.
     files_crew = watchdog.crew("queries of snapshots", serving.query_threads, STORAGE_SECONDS)
     files_pool = _make_pool(replica, serving, share, files_crew)
-    notifier = ChangeNotifier(query_pool, Places("requests that wait for changes", serving.changes_clients, share))
-    replica.on_change(lambda _: notifier.notify())
+    notifier = _make_notifier(replica, query_pool, serving, share)
     search, cache = SearchFollower(replica), AnswerCache(serving.cache_bytes)
-    answers = Answers(replica, query_pool, cache, search)
+    answers, hints = Answers(replica, query_pool, cache), Hints()
     snapshots = _make_snapshots(replica, serving, data, datasets, watchdog, share)
     models = Models(replica, serving, data, datasets, share)
     key_ring = KeyRing(access.require_api_key, access.limit)
     return Parts(
         replica=replica,
-        follower=Follower(
-            replica, database.libpq_url, replica_settings.poll_seconds, key_ring, replica_settings.forget_seconds
-        ),
+        follower=_make_follower(replica, database, replica_settings, key_ring),
         search=search,
         key_ring=key_ring,
         watchdog=watchdog,
@@ -190,15 +188,30 @@ def _make_parts(
         files_pool=files_pool,
         notifier=notifier,
         answers=answers,
+        texts=Texts(answers, query_pool, hints, search),
         changes=Changes(replica, query_pool, cache, notifier, max(1, serving.query_threads // 2)),
         exports=_make_exports(replica, serving, data, watchdog, share),
         snapshots=snapshots,
-        viewer=Viewer(files_pool, answers, search, snapshots, datasets, replica_settings),
+        viewer=Viewer(files_pool, answers, hints, search, snapshots, datasets, replica_settings),
         models=models,
         perspective=Perspective(read_settings(PerspectiveSettings), datasets, models),
         serving_settings=serving,
         datasets=datasets,
     )
+
+
+def _make_follower(
+    replica: Replica, database: DatabaseSettings, settings: ReplicaSettings, key_ring: KeyRing
+) -> Follower:
+    return Follower(replica, database.libpq_url, settings.poll_seconds, key_ring, settings.forget_seconds)
+
+
+def _make_notifier(
+    replica: Replica, query_pool: QueryPool, serving: ServingSettings, share: float
+) -> ChangeNotifier:
+    notifier = ChangeNotifier(query_pool, Places("requests that wait for changes", serving.changes_clients, share))
+    replica.on_change(lambda _: notifier.notify())
+    return notifier
 
 
 def _make_pool(replica: Replica, serving: ServingSettings, share: float, crew: Crew) -> QueryPool:

@@ -5,6 +5,7 @@ A key may be limited to datasets. `KeyRing.admit` stores the limit in a context 
 other threads and processes do not.
 """
 
+import asyncio
 import hashlib
 import math
 import secrets
@@ -17,10 +18,12 @@ from typing import Any
 import structlog
 from fastapi import Request
 from sqlalchemy import Select, String, cast, select
+from starlette import types
 
 from core.models import ApiKey
 from core.web.problems import DatasetNotAllowed, MissingKey, RateLimited, ScopeMissing, Unavailable
 from core.web.rate_limits import Bucket, Limit
+from core.web.server import abort_connection
 
 log = structlog.get_logger()
 
@@ -30,6 +33,7 @@ class Scope(StrEnum):
 
     INGEST = "ingest"  # the ingestion API
     READ = "read"  # the serving API
+    SNAPSHOT = "snapshot"  # writing snapshots
     ADMIN = "admin"  # everything
 
 
@@ -146,6 +150,16 @@ class KeyRing:
         if bucket is not None:
             _take(bucket, request)
 
+    def scopes_of(self, authorization: str | None) -> list[Scope]:
+        """Return what a request with this `Authorization` header may do: no scope without a valid key."""
+        if not self.required:
+            return list(Scope)
+        try:
+            key, _ = self._find(authorization)
+        except (MissingKey, Unavailable):
+            return []
+        return [scope for scope in Scope if key.scopes & {scope, Scope.ADMIN}]
+
     def still_admits(self, asgi_scope: Any, scope: Scope) -> bool:
         """Return whether the key of an admitted request is still valid for this scope."""
         if not self.required:
@@ -179,3 +193,39 @@ def require_scope(scope: Scope) -> Callable[[Request], Awaitable[None]]:
         request.app.state.key_ring.admit(request, scope)
 
     return check
+
+
+class KeyWatch:
+    """ASGI middleware: cuts long responses (events, long polls, exports, downloads) whose key was withdrawn.
+
+    While a response is sent, it checks the key again at intervals.
+    """
+
+    def __init__(self, app: types.ASGIApp, key_ring: KeyRing, seconds: float) -> None:
+        """`seconds`: the interval."""
+        self.app = app
+        self._key_ring = key_ring
+        self._seconds = seconds
+
+    async def __call__(self, scope: types.Scope, receive: types.Receive, send: types.Send) -> None:
+        """Let the request pass, and cut its connection when its key is no longer valid."""
+        if scope["type"] != "http" or not self._key_ring.required:
+            await self.app(scope, receive, send)
+            return
+        loop = asyncio.get_running_loop()
+        timer: asyncio.TimerHandle
+
+        def look() -> None:
+            nonlocal timer
+            # A request without a key was refused, or needs none.
+            if "api_key" in scope and not self._key_ring.still_admits(scope, Scope.READ):
+                log.info("request.key_withdrawn", path=scope["path"])
+                abort_connection(receive)
+            else:
+                timer = loop.call_later(self._seconds, look)
+
+        timer = loop.call_later(self._seconds, look)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            timer.cancel()

@@ -27,6 +27,7 @@ def add_upload_page(app: FastAPI, datasets: Datasets, settings: PageSettings, *,
             "openapi": f"{base}/openapi.json",
             "serving": settings.serving_url(request),
             "key_required": key_is_required,
+            "scopes": app.state.key_ring.scopes_of(request.headers.get("authorization")),
             "datasets": {name: {"labels": list(dataset.labels)} for name, dataset in datasets.items()},
         }
 

@@ -14,9 +14,8 @@ from starlette.types import Receive, Scope, Send
 from core.web.negotiation import Router, choose_media_type
 from serving_api.changes.schemas import CHANGES, ChangesPage
 from serving_api.changes.service import Changes, ChangesQuery, ChangesResult
-from serving_api.dependencies import GUARDS, DatasetsDep, ReplicaDep
+from serving_api.dependencies import GUARDS, DatasetsDep, ReplicaDep, client_gone, respond
 from serving_api.replica.replica import Replica
-from serving_api.responses import client_gone, respond
 from serving_api.settings import ServingSettings
 from serving_api.texts.parameters import ChangesParameters
 from serving_api.texts.query import choose_dataset

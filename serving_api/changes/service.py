@@ -1,29 +1,34 @@
-"""The change feed as clients follow it: pages, long polls, events.
+"""The change feed as clients follow it: pages, long polls, events, and the notifier that wakes waiting clients.
 
-No transaction, cursor or thread is held while a client reads or waits. A page of many batches reads each one by
-itself: an item that changes meanwhile has gone to a later version, and so to a later page.
+No transaction, cursor or thread is held while a client reads or waits. A page of many batches reads each batch in
+a query of its own: an item that changes meanwhile has moved to a later version, and so to a later page.
 """
 
 import asyncio
+import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import duckdb
 import orjson
+import structlog
 from sse_starlette.event import ServerSentEvent
 
 from core.web.problems import FieldError, ShareExceeded, Unavailable
-from core.web.rate_limits import Turns, current_client
-from serving_api.changes.notifier import ChangeNotifier
+from core.web.rate_limits import Places, Turns, current_client
+from core.web.server import server_is_stopping
+from serving_api.changes import repository
 from serving_api.changes.repository import Change, ChangePosition, after_version, find_page_end, list_changes
-from serving_api.replica.fair_threads import ANY_NUMBER
-from serving_api.replica.query_pool import QueryPool
+from serving_api.metrics import CHANGES_WAITING
+from serving_api.replica.answer_cache import Answer, AnswerCache, etag
+from serving_api.replica.query_pool import ANY_NUMBER, QueryPool
 from serving_api.replica.replica import Replica
 from serving_api.replica.repository import Point
 from serving_api.texts.query import Mismatch
-from serving_api.texts.service import Answer, AnswerCache, etag
+
+log = structlog.get_logger()
 
 T = TypeVar("T")
 
@@ -31,10 +36,124 @@ _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 
 PAGE_BATCH = 1000
 _EVENTS_BATCH = 200
-_RETRY_SECONDS = 1.0
 _TRIES = 30
 # A version that is higher than what is known here comes from another serving process, which is ahead by as much.
 _AHEAD_SECONDS = 1.0
+_RETRY_SECONDS = 1.0
+_STOP_LOOK_SECONDS = 0.25
+
+
+class ChangeNotifier:
+    """Knows the newest version of each dataset, and wakes the clients that wait for it. For one event loop."""
+
+    def __init__(self, pool: QueryPool, places: Places) -> None:
+        """`places`: how many clients may wait."""
+        self.is_stopping = False
+        self._pool = pool
+        self._places = places
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._replica_changed = asyncio.Event()
+        self._versions_read = asyncio.Event()
+        self._identity = ""
+        self._read_up_to = 0
+        self._newest: dict[str, int] = {}
+
+    def notify(self) -> None:
+        """Tell, from any thread, that the replica has a new version."""
+        if self._loop and not self.is_stopping:
+            self._loop.call_soon_threadsafe(self._replica_changed.set)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Follow the replica until the block ends."""
+        self._loop = asyncio.get_running_loop()
+        self._replica_changed.set()
+        tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._watch_for_stop())]
+        try:
+            yield
+        finally:
+            self.stop()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def stop(self) -> None:
+        """Wake all clients: the server stops."""
+        self.is_stopping = True
+        self._wake()
+
+    @contextlib.contextmanager
+    def waiting(self, kind: str) -> Iterator[None]:
+        """Hold one of the places for a client that waits.
+
+        Raises:
+            ShareExceeded: this client has its share of the places.
+            Unavailable: all places are taken, or the server is stopping.
+        """
+        client = current_client()
+        self._take_place(client)
+        CHANGES_WAITING.labels(kind).inc()
+        try:
+            yield
+        finally:
+            self._places.give_back(client)
+            CHANGES_WAITING.labels(kind).dec()
+
+    def _take_place(self, client: str) -> None:
+        full = Unavailable("Too many clients wait for changes.", code="too_many_waiting", retry_after_seconds=5)
+        if self.is_stopping:
+            raise full
+        try:
+            self._places.take(client)
+        except Unavailable as error:
+            raise full from error
+
+    async def wait_beyond(self, dataset: str, version: int, seconds: float | None = None) -> int:
+        """Wait until the dataset has a newer version, the time is over, or the server is stopping.
+
+        Returns the dataset's newest version.
+        """
+        identity = self._identity
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._newest.get(dataset, 0) <= version and self._identity == identity:
+                    if self.is_stopping:
+                        break
+                    await self._versions_read.wait()
+                    # Nothing had been read when the wait began: that is not another database.
+                    identity = identity or self._identity
+        return self._newest.get(dataset, 0)
+
+    async def _follow(self) -> None:
+        while True:
+            await self._replica_changed.wait()
+            self._replica_changed.clear()
+            try:
+                await self._pool.run(self._read)
+            except Unavailable:  # the replica is being built, or the query pool is full
+                await asyncio.sleep(_RETRY_SECONDS)
+                self._replica_changed.set()
+            except duckdb.Error as error:
+                log.warning("changes.read_failed", error=str(error))
+                await asyncio.sleep(_RETRY_SECONDS)
+                self._replica_changed.set()
+            self._wake()
+
+    def _read(self, cursor: duckdb.DuckDBPyConnection, point: Point) -> None:
+        if point.identity != self._identity or point.version < self._read_up_to:
+            self._identity, self._read_up_to, self._newest = point.identity, 0, {}
+        self._newest |= repository.newest_versions(cursor, self._read_up_to)
+        self._read_up_to = point.version
+
+    def _wake(self) -> None:
+        done, self._versions_read = self._versions_read, asyncio.Event()
+        done.set()
+
+    async def _watch_for_stop(self) -> None:
+        # Uvicorn waits for the responses under way before it tells the application that it stops.
+        while not server_is_stopping():  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(_STOP_LOOK_SECONDS)
+        self.stop()
 
 
 @dataclass(frozen=True)

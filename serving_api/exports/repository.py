@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from core.datasets import Datasets
 from serving_api.texts.parameters import ExportParameters, Order, TextsParameters
-from serving_api.texts.query import Condition, TextsQuery, conditions, ordering, page_query
+from serving_api.texts.query import TextsQuery, page_query
+from serving_api.texts.repository import Condition, conditions, ordering
 
 # The size of DuckDB's own batches.
 _BATCH_ROWS = 2048

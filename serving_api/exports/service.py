@@ -28,11 +28,11 @@ from serving_api.exports.formats import Batches, Format
 from serving_api.exports.repository import ExportQuery, read_batches, schema_of
 from serving_api.file_response import LOCAL_PIECE_BYTES
 from serving_api.metrics import EXPORTS, QUERIES_REFUSED
-from serving_api.replica.fair_threads import FairThreads
+from serving_api.replica import repository
+from serving_api.replica.answer_cache import etag
+from serving_api.replica.query_pool import FairThreads
 from serving_api.replica.replica import Replica
-from serving_api.texts import repository
-from serving_api.texts.repository import Point
-from serving_api.texts.service import etag
+from serving_api.replica.repository import Point
 from serving_api.watchdog import Crew, Job
 
 log = structlog.get_logger()

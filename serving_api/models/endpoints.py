@@ -8,7 +8,7 @@ from fastapi import Depends, Path, Query, Request, Response
 from core.web.app import read_body, require_media_type
 from core.web.negotiation import Router, choose_media_type
 from core.web.problems import FieldError, InvalidFields
-from serving_api.dependencies import GUARDS, AnswersDep, DatasetsDep, ReplicaDep
+from serving_api.dependencies import GUARDS, AnswersDep, DatasetsDep, ReplicaDep, is_held, respond
 from serving_api.models import schemas as docs
 from serving_api.models.schemas import (
     BODY_BYTES,
@@ -24,7 +24,6 @@ from serving_api.models.schemas import (
     parse_score_request,
 )
 from serving_api.models.service import Models, make_suspects, suspects_query
-from serving_api.responses import is_held, respond
 from serving_api.texts.parameters import NoParameters
 from serving_api.texts.query import choose_dataset
 
@@ -105,7 +104,7 @@ async def list_suspects(
     """
     query = suspects_query(parameters, datasets)
     key = b"suspects" + query.fingerprint + f"{query.limit} {query.after}".encode()
-    answer = await answers.made(key, lambda cursor, point: make_suspects(cursor, point, query))
+    answer = await answers.get(key, lambda cursor, point: make_suspects(cursor, point, query))
     return respond(request, replica, answer)
 
 

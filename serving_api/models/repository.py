@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import duckdb
 
 from core.models import LabelStatus
-from serving_api.texts.cursor import Position
-from serving_api.texts.query import TextsQuery, all_of, conditions
-from serving_api.texts.repository import READY, Row, list_rows
+from serving_api.texts.query import Position, TextsQuery
+from serving_api.texts.repository import READY, Row, all_of, conditions, list_rows
 
 # The rank of a suspect: its quality in millionths of a millionth.
 _RANK = "(quality * 1000000000000)::bigint"

@@ -15,8 +15,8 @@ from anyio import to_thread
 from botocore.exceptions import BotoCoreError
 
 from core.classifiers.classifier import Classifier
-from core.classifiers.model_manifest import ModelManifest
 from core.classifiers.model_files import CARD, BadModel, ModelFiles, name_version
+from core.classifiers.model_manifest import ModelManifest
 from core.datasets import Datasets
 from core.models import Decider
 from core.text_identity import normalise
@@ -25,13 +25,15 @@ from core.web.problems import Unavailable
 from serving_api.metrics import MODEL_LOADS
 from serving_api.models.repository import SuspectsQuery, list_suspects, suspects_fingerprint
 from serving_api.models.schemas import ModelRead, ModelSummary, SuspectsParameters, no_model, no_such_model
-from serving_api.replica.fair_threads import FairThreads
+from serving_api.replica.answer_cache import Made
+from serving_api.replica.feed import StoredModel
+from serving_api.replica.query_pool import FairThreads
 from serving_api.replica.replica import Replica
-from serving_api.replica.repository import Point, StoredModel
+from serving_api.replica.repository import Point
 from serving_api.settings import DataSettings, ServingSettings
 from serving_api.texts.query import position, texts_query
 from serving_api.texts.repository import Row
-from serving_api.texts.service import Made, cursor_after, make_page, with_members
+from serving_api.texts.service import cursor_after, make_page, with_members
 
 log = structlog.get_logger()
 

@@ -8,11 +8,11 @@ from core.web.app import read_body, require_media_type
 from core.web.keys import Scope, require_scope
 from core.web.negotiation import Router
 from core.web.problems import ScopeMissing
+from serving_api.dependencies import base_url
 from serving_api.perspective import schemas as docs
 from serving_api.perspective.discovery import VERSION, discovery_document
 from serving_api.perspective.schemas import AnalyzeCommentRequest, Message, SuggestCommentScoreRequest
 from serving_api.perspective.service import Asked, Perspective, parse
-from serving_api.responses import base_url
 
 # Contexts, which are ignored, may have a megabyte in Perspective.
 _BODY_BYTES = 2**20

@@ -1,11 +1,18 @@
-"""Reads the change feed from Postgres as Arrow batches; see core.change_feed for how a window works."""
+"""Reads the change feed from Postgres as Arrow batches, into temporary tables of DuckDB.
 
+`core.change_feed` explains how a window works.
+"""
+
+import queue
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
 
+import duckdb
 import pyarrow as pa
 from adbc_driver_postgresql import dbapi
 from sqlalchemy.dialects import postgresql
@@ -16,7 +23,7 @@ from core.datasets import adjudication_of
 from core.models import LabelStatus
 from core.web.keys import ValidKey, select_valid_keys
 from serving_api.columns import STORED
-from serving_api.replica.repository import StoredModel
+from serving_api.replica import tables
 from serving_api.replica.tables import Role
 
 # Which history of transaction ids this is: a restored, promoted or recreated database counts anew. A restore into
@@ -139,6 +146,18 @@ _MODELS = """
 _KEYS = str(select_valid_keys().compile(dialect=postgresql.dialect()))  # type: ignore[no-untyped-call]
 
 
+class StoredModel(NamedTuple):
+    """A trained model, as the table `models` describes it; times are UTC without a zone."""
+
+    dataset: str
+    version: str
+    created_at: datetime
+    is_active: bool
+    activated_at: datetime | None
+    decision: str  # whether it became active, and why
+    manifest: str  # JSON
+
+
 class StampedAhead(Exception):
     """Labels carry transaction ids that Postgres has not given out yet."""
 
@@ -220,3 +239,69 @@ class FeedSnapshot:
             cursor.execute(statement)
             rows: list[dict[str, Any]] = cursor.fetch_arrow_table().to_pylist()
             return rows
+
+
+# Batches that are read ahead; each has 16 MB.
+_AHEAD = 2
+
+
+class Source(Protocol):
+    """Where rows come from: serving_api.replica.feed.FeedSnapshot."""
+
+    def stream(self, statement: str, start: int, end: int, /) -> AbstractContextManager[pa.RecordBatchReader]:
+        """Stream what a statement gives."""
+
+
+def stage(
+    cursor: duckdb.DuckDBPyConnection, source: Source, parts: Mapping[str, str], start: int, end: int
+) -> None:
+    """Receive the rows of each part into a temporary table `new_…`.
+
+    Outside of a transaction: within one DuckDB would keep every batch in memory.
+    """
+    # One after another: they come over one connection.
+    for name, statement in parts.items():
+        with source.stream(statement, start, end) as stream:
+            _insert(cursor, tables.stage(name), pa.Table.from_batches([], stream.schema))
+            # Batch by batch: given the stream itself, DuckDB crashes when it is interrupted within.
+            for batch in _read_ahead(stream):
+                _insert(cursor, tables.receive(name), pa.Table.from_batches([batch]))
+
+
+def _insert(cursor: duckdb.DuckDBPyConnection, statement: str, incoming: pa.Table) -> None:
+    cursor.register("incoming", incoming)
+    cursor.execute(statement)
+    cursor.unregister("incoming")
+
+
+def _read_ahead(stream: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    """Read in another thread, so that Postgres works while DuckDB does."""
+    batches: queue.Queue[pa.RecordBatch | BaseException | None] = queue.Queue(_AHEAD)
+    stopping = threading.Event()
+
+    def put(one: pa.RecordBatch | BaseException | None) -> None:
+        while not stopping.is_set():
+            with suppress(queue.Full):
+                batches.put(one, timeout=0.1)
+                return
+
+    def read() -> None:
+        try:
+            for batch in stream:
+                if stopping.is_set():
+                    return
+                put(batch)
+            put(None)
+        except BaseException as error:  # noqa: BLE001 - raised again where the batches are awaited
+            put(error)
+
+    reader = threading.Thread(target=read, name="feed reader", daemon=True)
+    reader.start()
+    try:
+        while (one := batches.get()) is not None:
+            if isinstance(one, BaseException):
+                raise one
+            yield one
+    finally:
+        stopping.set()
+        reader.join()

@@ -1,4 +1,4 @@
-"""One open file of a replica: its readers, damage, and removal after the last reader."""
+"""Opens DuckDB, in this module only, and manages one open file: readers, damage, removal after the last reader."""
 
 import shutil
 import threading
@@ -11,7 +11,6 @@ import duckdb
 import structlog
 
 from core.web.problems import Unavailable
-from serving_api.replica.database import open_database
 from serving_api.replica.repository import Point, get_layout, get_point
 from serving_api.replica.tables import LAYOUT
 from serving_api.settings import ReplicaSettings
@@ -23,6 +22,38 @@ _DAMAGE = (duckdb.FatalException, duckdb.InternalException, duckdb.Serialization
 _DAMAGE_WORDS = ("corrupt", "checksum", "not a valid duckdb", "could not read enough bytes")
 
 _CLOSE_SECONDS = 5.0
+
+
+def open_database(path: Path, settings: ReplicaSettings, *, locked: bool = True) -> duckdb.DuckDBPyConnection:
+    """Open the database at `path`.
+
+    If it is `locked`, its settings cannot be changed: so is every database that is queried.
+
+    Raises:
+        duckdb.Error: the file is damaged, locked by another process, or not accessible.
+    """
+    return _connect(path, settings, locked=locked)
+
+
+def open_memory(settings: ReplicaSettings, spill_folder: str = "") -> duckdb.DuckDBPyConnection:
+    """Open an empty database in memory.
+
+    Where memory is short, it writes files into `spill_folder`; without one, it fails.
+    """
+    return _connect(":memory:", settings, locked=True, temp_directory=spill_folder)
+
+
+def _connect(
+    path: Path | str, settings: ReplicaSettings, *, locked: bool, **more: str
+) -> duckdb.DuckDBPyConnection:
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "enable_external_access": False,
+        "python_enable_replacements": False,
+        "memory_limit": settings.memory_limit,
+        "threads": settings.threads,
+        "lock_configuration": locked,
+    }
+    return duckdb.connect(path, config=config | more)
 
 
 class OtherLayout(Exception):

@@ -1,4 +1,4 @@
-"""Runs DuckDB queries in threads: a bounded number at once, a bounded queue, a time limit for each."""
+"""Threads for queries: shared fairly by clients, with a bounded queue and a time limit for each query."""
 
 import asyncio
 import contextlib
@@ -6,19 +6,64 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from contextvars import copy_context
 from typing import TypeVar
 
 import duckdb
 
 from core.web.problems import ShareExceeded, Unavailable
+from core.web.rate_limits import Turns, current_client
 from serving_api.metrics import QUERIES_REFUSED
-from serving_api.replica.fair_threads import FairThreads
 from serving_api.replica.replica import Replica
 from serving_api.replica.repository import Point
 from serving_api.watchdog import Crew
 
 T = TypeVar("T")
+
+# The number of connections already bounds this work.
+ANY_NUMBER = 1_000_000
+
+
+class FairThreads:
+    """A bounded number of threads."""
+
+    def __init__(self, what: str, threads: int, waiting: int = ANY_NUMBER, share: float = 1) -> None:
+        """`what` names the work in problems; `share` is the part of `waiting` for one client."""
+        self._threads = ThreadPoolExecutor(threads, what.replace(" ", "-"))
+        self._turns = Turns(what, threads, waiting, share)
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Return what `work` returns, in a thread; raises as `begin`."""
+        return await (await self.begin(work))
+
+    async def begin(self, work: Callable[[], T]) -> "asyncio.Future[T]":
+        """Wait for a turn and begin. The turn ends with the work, also if the client disconnects.
+
+        Raises:
+            ShareExceeded: this client has too many requests in the queue.
+            Unavailable: the queue is full.
+        """
+        await self._turns.enter(current_client())
+        try:
+            job = self._threads.submit(copy_context().run, work)  # with the request's id for log lines
+        except RuntimeError:  # closed
+            self._turns.leave()
+            raise
+        loop = asyncio.get_running_loop()
+        job.add_done_callback(lambda _: self._leave(loop))
+        return asyncio.wrap_future(job)
+
+    def close(self, *, wait_for_all: bool = True) -> None:
+        """Stop the threads after the running work, and after the queued work too if `wait_for_all`."""
+        self._threads.shutdown(cancel_futures=not wait_for_all)
+
+    def _leave(self, loop: asyncio.AbstractEventLoop) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(self._turns.leave)
+
+
 Connect = Callable[[], AbstractContextManager[duckdb.DuckDBPyConnection]]
 
 
@@ -84,8 +129,7 @@ class QueryPool:
             async with asyncio.timeout(self._seconds):
                 return await (await self._begin(work))
         except TimeoutError as error:
-            QUERIES_REFUSED.labels("time").inc()
-            raise Unavailable("The query took too long.", code="query_timeout", retry_after_seconds=5) from error
+            raise _took_too_long() from error
         finally:
             running.interrupt()
 
@@ -119,3 +163,14 @@ class _Running:
         with self._lock:
             if self._cursor:
                 self._cursor.interrupt()
+
+
+def check_time(until: float) -> None:
+    """Raise Unavailable if it is later than `until`, by the monotonic clock."""
+    if time.monotonic() > until:
+        raise _took_too_long()
+
+
+def _took_too_long() -> Unavailable:
+    QUERIES_REFUSED.labels("time").inc()
+    return Unavailable("The query took too long.", code="query_timeout", retry_after_seconds=5)

@@ -13,11 +13,10 @@ import duckdb
 from core.web.keys import ValidKey
 from core.web.problems import Unavailable
 from serving_api.replica import feed, folder, repository, tables
-from serving_api.replica.feed import FeedSnapshot
+from serving_api.replica.feed import FeedSnapshot, StoredModel, stage
 from serving_api.replica.file import ReplicaFile, being_built
 from serving_api.replica.folder import ReplicaFolder
-from serving_api.replica.loading import Applied, apply, load, stage
-from serving_api.replica.repository import Point, State, StoredModel
+from serving_api.replica.repository import Applied, Point, State, apply, load
 from serving_api.settings import ReplicaSettings
 
 # How often an idle replica stores that it is up to date: rarely, since each time writes to the file.

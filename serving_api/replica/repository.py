@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
+from uuid import UUID
 
 import duckdb
 
 from core.web.keys import ValidKey
+from serving_api.replica import tables
+from serving_api.replica.feed import EVERYTHING, Source, StoredModel, stage
 from serving_api.replica.tables import FORGOTTEN, LAYOUT, TABLES
 
 Cursor = duckdb.DuckDBPyConnection
@@ -28,18 +31,6 @@ class State:
     version: int  # the highest stamp applied; 0 when there is none
     read_at: datetime  # when Postgres was last read, UTC
     built: int = 0  # the cursor when the file was begun: nothing that was forgotten below was ever in it
-
-
-class StoredModel(NamedTuple):
-    """A trained model, as the table `models` describes it; times are UTC without a zone."""
-
-    dataset: str
-    version: str
-    created_at: datetime
-    is_active: bool
-    activated_at: datetime | None
-    decision: str | None  # why it became active, or did not
-    manifest: str  # JSON
 
 
 def get_layout(connection: Cursor) -> int:
@@ -119,3 +110,35 @@ def get_number(cursor: Cursor, statement: str) -> int:
     """Return the one number that a statement gives."""
     number: int = cursor.execute(statement).fetchall()[0][0]
     return number
+
+
+def load(cursor: duckdb.DuckDBPyConnection, source: Source, end: int, threads: int) -> None:
+    """Fill an empty file with everything that is stamped below `end`."""
+    # Several threads take twice the processor time for a batch that one stores.
+    cursor.execute("set threads = 1")
+    stage(cursor, source, EVERYTHING, 0, end)
+    cursor.execute(f"set threads = {threads:d}")
+    for statement in tables.LOAD:
+        cursor.execute(statement)
+
+
+class Applied(NamedTuple):
+    """What a window brought."""
+
+    ids: list[UUID]  # of the texts that changed
+    answered_at: list[datetime]  # UTC, of each text with new answers the last one's; empty when many texts changed
+
+
+def apply(cursor: duckdb.DuckDBPyConnection) -> Applied:
+    """Bring what was staged of a window into the tables; belongs into a transaction."""
+    ids = [row[0] for row in cursor.execute(tables.CHANGED).fetchall()]
+    new_answers = tables.list_new_answers(len(ids))
+    answered_at = [moment for (moment,) in cursor.execute(new_answers, ids).fetchall()] if new_answers else []
+    cursor.execute(tables.DERIVE)
+    withdrawn: int = cursor.execute("select count(*) from new_tombstones").fetchall()[0][0]
+    for statement, takes_ids in tables.merge(len(ids), withdrawn):
+        cursor.execute(statement, ids if takes_ids else None)
+    recent: int = cursor.execute("select count(*) from recent_items").fetchall()[0][0]
+    for statement in tables.trim_recent(recent):
+        cursor.execute(statement)
+    return Applied(ids, answered_at)

@@ -10,7 +10,7 @@ import tantivy
 
 from serving_api.replica.repository import Point
 from serving_api.search.index import TIE_BITS, Meta, block_tag, guarded, ids_of, moment_number
-from serving_api.search.matching import Match, word_characters
+from serving_api.texts.matching import Match, word_characters
 from serving_api.texts.parameters import FilterParameters, Order
 from serving_api.texts.query import TextsQuery
 

@@ -14,13 +14,15 @@ import duckdb
 import structlog
 
 from core.web.problems import Unavailable
-from serving_api.metrics import SEARCH_INDEX_VERSION
+from serving_api.metrics import SEARCH_INDEX_VERSION, SEARCH_SCANS
 from serving_api.replica.replica import Replica
 from serving_api.replica.repository import Point, get_point
 from serving_api.search.candidates import IndexSnapshot
 from serving_api.search.index import Damaged, Meta, SearchIndex, moment_number
+from serving_api.search.pages import list_hits, list_in_order
 from serving_api.search.repository import list_starts, list_withdrawn, read_entries
-from serving_api.texts.query import Condition
+from serving_api.texts.query import PageQuery
+from serving_api.texts.repository import Condition, Row
 
 T = TypeVar("T")
 
@@ -107,6 +109,22 @@ class SearchFollower:
         except Damaged as error:
             self.report_damage(error)
             return None
+
+    def list_hits(
+        self, cursor: duckdb.DuckDBPyConnection, point: Point, page: PageQuery, count: int, until: float
+    ) -> list[Row]:
+        """Return what `search.pages.list_hits` finds; without an index it reads all texts."""
+        rows = self.ask(point, lambda index: list_hits(cursor, page, count, index, until))
+        if rows is None:
+            SEARCH_SCANS.inc()
+            rows = list_hits(cursor, page, count, None, until)
+        return rows
+
+    def list_in_order(
+        self, cursor: duckdb.DuckDBPyConnection, point: Point, page: PageQuery, count: int, until: float
+    ) -> list[Row] | None:
+        """Return what `search.pages.list_in_order` finds; None if no index can be used."""
+        return self.ask(point, lambda index: list_in_order(cursor, page, count, index, until))
 
     def report_damage(self, error: Damaged) -> None:
         """Mark the index as unusable: it is rebuilt."""

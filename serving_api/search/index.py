@@ -15,8 +15,8 @@ from uuid import UUID
 
 import tantivy
 
-from serving_api.search.matching import word_characters
-from serving_api.texts import cursor as cursors
+from serving_api.texts.matching import word_characters
+from serving_api.texts.query import microseconds
 
 _CRC_BYTES = 2**20
 
@@ -134,7 +134,7 @@ class Meta:
 
 def moment_number(moment: datetime) -> int:
     """Return a moment, UTC without a zone, as a whole number that is never negative in 64 bits."""
-    return min(max(cursors.microseconds(moment) + _EARLIEST, 0), 2 * _EARLIEST - 1)
+    return min(max(microseconds(moment) + _EARLIEST, 0), 2 * _EARLIEST - 1)
 
 
 @contextmanager

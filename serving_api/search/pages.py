@@ -1,20 +1,17 @@
 """Pages of a search: the index names candidates, the replica decides, both as of one version."""
 
-import time
 from uuid import UUID
 
 import duckdb
 
-from core.web.problems import Unavailable
-from serving_api.metrics import QUERIES_REFUSED
+from serving_api.replica.query_pool import check_time
 from serving_api.replica.repository import get_point
 from serving_api.search.candidates import RANKED, IndexSnapshot
 from serving_api.search.index import LabelPosition
 from serving_api.texts import repository
-from serving_api.texts.cursor import microseconds, timestamp
 from serving_api.texts.parameters import Order
-from serving_api.texts.query import Condition, PageQuery, TextsQuery, all_of, conditions, ordering, page_conditions
-from serving_api.texts.repository import Row
+from serving_api.texts.query import PageQuery, TextsQuery, microseconds, timestamp
+from serving_api.texts.repository import Condition, Row, all_of, conditions, ordering, page_conditions
 
 # Some candidates don't match: look at this many more than asked for.
 _SPARE = 10
@@ -100,13 +97,6 @@ def _ranked(
     wanted = [id_ for _, id_ in shown]
     rows = {row["id"]: row for row in repository.list_chosen(cursor, wanted, all_of([]), "id", len(wanted))}
     return [rows[id_] | {"rank": -rank} for rank, id_ in shown]
-
-
-def check_time(until: float) -> None:
-    """Raise Unavailable if it is later than `until`, by the monotonic clock."""
-    if time.monotonic() > until:
-        QUERIES_REFUSED.labels("time").inc()
-        raise Unavailable("The query took too long.", code="query_timeout", retry_after_seconds=5)
 
 
 def _newer(snapshot: IndexSnapshot) -> Condition:

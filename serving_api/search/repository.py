@@ -11,8 +11,8 @@ from serving_api.replica.tables import SEPARATOR
 from serving_api.search import index
 from serving_api.search.candidates import tags_of
 from serving_api.search.index import IndexEntry, LabelPosition
-from serving_api.search.matching import FOLDED
-from serving_api.texts.query import Condition
+from serving_api.texts.matching import FOLDED
+from serving_api.texts.repository import Condition
 
 _FETCHED = 1_000
 

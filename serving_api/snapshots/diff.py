@@ -16,15 +16,13 @@ from pyarrow import parquet
 
 from core.web.problems import FieldError, Unavailable
 from core.web.rate_limits import Places, current_client
-from serving_api.replica.database import open_memory
+from serving_api.replica.file import open_memory
 from serving_api.settings import ReplicaSettings
 from serving_api.snapshots.manifest import SnapshotManifest
 from serving_api.snapshots.parameters import DiffParameters
 from serving_api.snapshots.schemas import DiffItem, DiffKind, DiffPage, SnapshotPage
 from serving_api.snapshots.storage import Storage, reaching_storage
-from serving_api.texts import cursor
-from serving_api.texts.cursor import Position
-from serving_api.texts.query import Mismatch
+from serving_api.texts.query import Mismatch, Position, decode_cursor, encode_cursor, microseconds
 from serving_api.watchdog import Crew
 
 _ROWS_AT_ONCE = 65_536
@@ -155,7 +153,7 @@ def page_of(manifests: Sequence[SnapshotManifest], limit: int, after: str | None
     if after is not None:
         last = _position(after, _LIST)
         found = [one for one in found if _place(one) < (last.rank, last.id)]
-    more = cursor.encode(Position(*_place(found[limit - 1])), _LIST) if len(found) > limit else None
+    more = encode_cursor(Position(*_place(found[limit - 1])), _LIST) if len(found) > limit else None
     return SnapshotPage(items=found[:limit], next_cursor=more)
 
 
@@ -173,7 +171,7 @@ def diff_page(
     last = _position(parameters.cursor, list_).id if parameters.cursor else None
     found = differ.compare(before, after, last, parameters.limit + 1)
     shown = [_item(row) for row in found.items[: parameters.limit]]
-    more = cursor.encode(Position(0, shown[-1].id), list_) if len(found.items) > parameters.limit else None
+    more = encode_cursor(Position(0, shown[-1].id), list_) if len(found.items) > parameters.limit else None
     return DiffPage(**found._asdict() | {"items": shown, "next_cursor": more})
 
 
@@ -191,7 +189,7 @@ def _item(row: dict[str, Any]) -> DiffItem:
 
 def _position(given: str, list_: bytes) -> Position:
     try:
-        return cursor.decode(given, list_)
+        return decode_cursor(given, list_)
     except ValueError as error:
         detail = "Not a cursor of this list: pass next_cursor unchanged."
         raise Mismatch(FieldError("invalid_cursor", detail, parameter="cursor")) from error
@@ -199,4 +197,4 @@ def _position(given: str, list_: bytes) -> Position:
 
 def _place(manifest: SnapshotManifest) -> tuple[int, UUID]:
     created_at = manifest.created_at.astimezone(UTC).replace(tzinfo=None)
-    return cursor.microseconds(created_at), uuid5(NAMESPACE_URL, manifest.name)
+    return microseconds(created_at), uuid5(NAMESPACE_URL, manifest.name)

@@ -17,10 +17,9 @@ from core.web.app import read_body, require_media_type
 from core.web.keys import Scope, require_scope
 from core.web.negotiation import Router
 from core.web.problems import NotFound
-from serving_api.dependencies import GUARDS, DatasetsDep, ReplicaDep, check_query_string
+from serving_api.dependencies import GUARDS, DatasetsDep, ReplicaDep, check_query_string, is_held, next_url
 from serving_api.exports.service import Exports
 from serving_api.file_response import LOCAL_PIECE_BYTES, REMOTE_PIECE_BYTES, Sending, ServedFile, send_file
-from serving_api.responses import is_held, next_url
 from serving_api.search.follower import SearchFollower
 from serving_api.snapshots import schemas as docs
 from serving_api.snapshots.diff import diff_page, page_of
@@ -58,13 +57,15 @@ Nothing = Annotated[NoParameters, Query()]
 
 
 _ADMIN_GUARDS = [Depends(require_scope(Scope.ADMIN)), Depends(check_query_string)]
+_WRITING_GUARDS = [Depends(require_scope(Scope.SNAPSHOT)), Depends(check_query_string)]
 
 router = Router(dependencies=GUARDS, tags=["snapshots"], default_response_class=Response)
+writing_router = Router(dependencies=_WRITING_GUARDS, tags=["snapshots"], default_response_class=Response)
 admin_router = Router(dependencies=_ADMIN_GUARDS, tags=["snapshots"], default_response_class=Response)
 forgotten_router = Router(dependencies=_ADMIN_GUARDS, tags=["operations"], default_response_class=Response)
 
 
-@router.post(
+@writing_router.post(
     "/snapshots",
     status_code=201,
     summary="Make a snapshot",

@@ -23,7 +23,8 @@ from serving_api.snapshots.manifest import SnapshotManifest
 from serving_api.snapshots.storage import Storage, reaching_storage
 from serving_api.statistics.agreement import Estimate, agreement
 from serving_api.statistics.repository import count_votes
-from serving_api.texts.query import Condition, TextsQuery, conditions
+from serving_api.texts.query import TextsQuery
+from serving_api.texts.repository import Condition, conditions
 
 _SOURCES_SHOWN = 20
 

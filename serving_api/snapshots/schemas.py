@@ -113,7 +113,7 @@ CREATED: Responses = {
     ),
     201: answer("The snapshot is written.", MANIFEST, model=SnapshotManifest, headers=_LOCATION),
     400: problem(400, "malformed_json", "Invalid JSON: EOF while parsing a string at line 1 column 11."),
-    **key_refusals("read"),
+    **key_refusals("snapshot"),
     409: problem(409, "snapshot_exists", "There is a snapshot toxicity-2026-11 already, of version 91342 or …"),
     413: problem(413, "body_too_large", "The body is over 65536 bytes."),
     415: problem(415, "unsupported_media_type", "Send the body as Content-Type: application/json."),

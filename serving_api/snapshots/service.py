@@ -19,8 +19,10 @@ from core.web.problems import Conflict, NotFound, Unavailable
 from core.web.rate_limits import Places
 from serving_api.changes.service import feed_of
 from serving_api.metrics import SNAPSHOT_SECONDS, SNAPSHOTS
-from serving_api.replica.fair_threads import FairThreads
+from serving_api.replica import repository
+from serving_api.replica.query_pool import FairThreads
 from serving_api.replica.replica import Replica
+from serving_api.replica.repository import Point
 from serving_api.settings import DataSettings
 from serving_api.snapshots.diff import Differ
 from serving_api.snapshots.manifest import FACTS, MANIFEST, SnapshotManifest, SplitFile
@@ -29,9 +31,7 @@ from serving_api.snapshots.repository import Facts, Forgotten, read_facts
 from serving_api.snapshots.splits import TWINS, Former, rewrite_twins
 from serving_api.snapshots.storage import Storage, no_snapshot, reaching_storage, storage_full
 from serving_api.snapshots.writer import Division, WriterLock, content_hash, make_documents, rewrite, write_splits
-from serving_api.texts import repository
 from serving_api.texts.query import TextsQuery
-from serving_api.texts.repository import Point
 from serving_api.watchdog import Crew
 
 

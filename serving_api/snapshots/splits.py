@@ -17,7 +17,8 @@ from pyarrow import parquet
 
 from serving_api.snapshots.manifest import SnapshotManifest
 from serving_api.snapshots.storage import Storage
-from serving_api.texts.query import TextsQuery, conditions
+from serving_api.texts.query import TextsQuery
+from serving_api.texts.repository import conditions
 
 # Of SHA-256, as many hexadecimal digits as fit a bigint with ease.
 _DIGITS = 13

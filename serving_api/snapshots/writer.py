@@ -30,7 +30,8 @@ from serving_api.snapshots.repository import Facts
 from serving_api.snapshots.splits import Former, assign, hashed, place_of, write_twins
 from serving_api.snapshots.storage import Storage, remove
 from serving_api.texts.parameters import Order
-from serving_api.texts.query import TextsQuery, conditions
+from serving_api.texts.query import TextsQuery
+from serving_api.texts.repository import conditions
 
 _LOCK = ".lock"
 _WRITING = ".writing-"

@@ -1,39 +1,56 @@
-"""The paths of statistics: parse, delegate, return."""
+"""The endpoints of statistics: parse, delegate, return."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
+import orjson
 from fastapi import Query, Request, Response
 
 from core.web.negotiation import Router
-from serving_api.dependencies import GUARDS, AnswersDep, DatasetsDep, ReplicaDep
-from serving_api.responses import replica_headers, respond
-from serving_api.statistics import schemas as docs
-from serving_api.statistics.schemas import AgreementStats, AnnotatorsStats, Stats
-from serving_api.texts.parameters import AgreementParameters, DatasetParameters, PeriodParameters
-from serving_api.texts.query import agreement_query, choose_dataset, texts_query
+from serving_api.dependencies import GUARDS, AnswersDep, DatasetsDep, ReplicaDep, replica_headers, respond
+from serving_api.replica.answer_cache import Answer, Answers, Connection
+from serving_api.statistics import schemas, service
+from serving_api.texts.parameters import (
+    AgreementParameters,
+    DatasetParameters,
+    DaysParameters,
+    LabelParameters,
+    Order,
+    PeriodParameters,
+)
+from serving_api.texts.query import (
+    agreement_query,
+    check_search,
+    choose_dataset,
+    labelled_texts_query,
+    texts_query,
+)
+
+router = Router(dependencies=GUARDS, tags=["texts"])
 
 
-def make_statistics_router() -> Router:
-    """Return the paths of statistics."""
-    router = Router(dependencies=GUARDS, tags=["texts"])
-    router.add_api_route("/stats", get_stats, summary="Totals", response_model=Stats, responses=docs.STATS)
-    router.add_api_route(
-        "/stats/agreement",
-        get_agreement,
-        summary="How far annotators agree",
-        response_model=AgreementStats,
-        responses=docs.AGREEMENT,
-    )
-    router.add_api_route(
-        "/stats/annotators",
-        get_annotators,
-        summary="What each annotator did",
-        response_model=AnnotatorsStats,
-        responses=docs.ANNOTATORS,
-    )
-    return router
+@router.get("/stats", summary="Totals", response_model=schemas.Stats, responses=schemas.STATS)
+async def get_stats(
+    parameters: Annotated[DatasetParameters, Query()],
+    answers: AnswersDep,
+    replica: ReplicaDep,
+    datasets: DatasetsDep,
+) -> Response:
+    """Count the labelled and disputed texts of a dataset."""
+    name = choose_dataset(parameters.dataset, (), datasets)
+    key = b"stats" + name.encode()
+    answer = await _make(answers, key, name, lambda cursor: service.make_stats(cursor, name, datasets[name]))
+    # The totals are cached for each version; the replica's age is new in each response.
+    body = b'%b,"replica_age_seconds":%.3f}' % (answer.body[:-1], replica.age_seconds)
+    return Response(body, headers=replica_headers(replica, answer.point), media_type="application/json")
 
 
+@router.get(
+    "/stats/agreement",
+    summary="How far annotators agree",
+    response_model=schemas.AgreementStats,
+    responses=schemas.AGREEMENT,
+)
 async def get_agreement(
     request: Request,
     parameters: Annotated[AgreementParameters, Query()],
@@ -47,9 +64,17 @@ async def get_agreement(
     is shown for the 100 pairs of annotators that share the most texts; `pairs` says how many pairs there are.
     """
     query = agreement_query(parameters, datasets)
-    return respond(request, replica, await answers.agreement(query))
+    key = b"agreement" + query.texts.fingerprint + repr(query.pair).encode()
+    answer = await _make(answers, key, query.texts.dataset, lambda cursor: service.make_agreement(cursor, query))
+    return respond(request, replica, answer)
 
 
+@router.get(
+    "/stats/annotators",
+    summary="What each annotator did",
+    response_model=schemas.AnnotatorsStats,
+    responses=schemas.ANNOTATORS,
+)
 async def get_annotators(
     request: Request,
     parameters: Annotated[PeriodParameters, Query()],
@@ -62,18 +87,59 @@ async def get_annotators(
     On labelled and disputed texts: who only ever discarded texts that nobody answered is not on the list.
     """
     query = texts_query(parameters, datasets)
-    return respond(request, replica, await answers.annotators(query))
+    key = b"annotators" + query.fingerprint
+    answer = await _make(answers, key, query.dataset, lambda cursor: service.make_annotators(cursor, query))
+    return respond(request, replica, answer)
 
 
-async def get_stats(
-    parameters: Annotated[DatasetParameters, Query()],
+@router.get(
+    "/stats/facets",
+    summary="Texts by the values of filters",
+    response_model=schemas.Facets,
+    responses=schemas.FACETS,
+)
+async def get_facets(
+    request: Request,
+    parameters: Annotated[LabelParameters, Query()],
     answers: AnswersDep,
     replica: ReplicaDep,
     datasets: DatasetsDep,
 ) -> Response:
-    """Count the labelled and disputed texts of a dataset."""
-    dataset = choose_dataset(parameters.dataset, (), datasets)
-    answer = await answers.stats(dataset, datasets[dataset])
-    # The totals are made once a version, their age is new in each answer.
-    body = b'%b,"replica_age_seconds":%.3f}' % (answer.body[:-1], replica.age_seconds)
-    return Response(body, headers=replica_headers(replica, answer.point), media_type="application/json")
+    """Count the texts that the filters leave, by the values that each filter may have.
+
+    The counts of a filter ignore the filter's own value: with `label=toxic` the other labels are counted, too.
+    """
+    check_search(parameters)
+    query = labelled_texts_query(parameters, parameters.label, datasets, Order.NEWEST)
+    key = b"facets" + query.fingerprint
+    answer = await _make(answers, key, query.dataset, lambda cursor: service.make_facets(cursor, query))
+    return respond(request, replica, answer)
+
+
+@router.get(
+    "/stats/days",
+    summary="Labels and answers by day",
+    response_model=schemas.DailyCounts,
+    responses=schemas.DAYS,
+)
+async def get_days(
+    request: Request,
+    parameters: Annotated[DaysParameters, Query()],
+    answers: AnswersDep,
+    replica: ReplicaDep,
+    datasets: DatasetsDep,
+) -> Response:
+    """Count labels by day and label, and submitted answers by day and annotator; days are those of UTC."""
+    query, days = texts_query(parameters, datasets), parameters.days
+    key = b"days%d " % days + query.fingerprint
+    answer = await _make(answers, key, query.dataset, lambda cursor: service.make_days(cursor, query, days))
+    return respond(request, replica, answer)
+
+
+async def _make(
+    answers: Answers, key: bytes, dataset: str, compute: Callable[[Connection], dict[str, Any]]
+) -> Answer:
+    """Return the response whose body is what `compute` returns, with the replica's version."""
+    return await answers.document(
+        key, dataset, lambda cursor, point: orjson.dumps(compute(cursor) | {"version": point.version})
+    )

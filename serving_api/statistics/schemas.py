@@ -159,9 +159,90 @@ class AnnotatorsStats(BaseModel):
     version: int
 
 
+class FacetValue(BaseModel):
+    """A value of a filter, and the number of texts with it."""
+
+    value: bool | str | float | None = Field(
+        description="Null where texts have none: disputed ones have no label."
+    )
+    texts: int
+
+
+class Facets(BaseModel):
+    """For each filter its most frequent values, at most 50, among the texts that the other filters leave."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "dataset": "toxicity",
+                    "total": 3,
+                    "label": [{"value": "toxic", "texts": 2}, {"value": None, "texts": 1}],
+                    "status": [{"value": "labelled", "texts": 2}, {"value": "disputed", "texts": 1}],
+                    "complete": [{"value": True, "texts": 2}, {"value": False, "texts": 1}],
+                    "source": [{"value": "forum", "texts": 3}],
+                    "language": [{"value": "en", "texts": 3}],
+                    "annotator": [{"value": "ada", "texts": 3}, {"value": "grace", "texts": 2}],
+                    "agreement": [{"value": 1.0, "texts": 2}, {"value": 0.5, "texts": 1}],
+                    "version": 91342,
+                }
+            ]
+        }
+    )
+
+    dataset: str
+    total: int = Field(description="Texts that all filters leave.")
+    label: list[FacetValue]
+    status: list[FacetValue]
+    complete: list[FacetValue] = Field(description="Whether texts have as many answers as their dataset wants.")
+    source: list[FacetValue]
+    language: list[FacetValue]
+    annotator: list[FacetValue]
+    agreement: list[FacetValue] = Field(description="In steps of 0.1, rounded down.")
+    version: int
+
+
+class DayCounts(BaseModel):
+    """What was labelled and answered on one day, UTC."""
+
+    day: date
+    labels: dict[str, int] = Field(description="Texts by label, on the day of their `labelled_at`.")
+    disputed: int = Field(description="Texts without a label, since annotators don't agree.")
+    answers: dict[str, int] = Field(description="Submitted annotations by annotator.")
+
+
+class DailyCounts(BaseModel):
+    """Labels and answers by day, the oldest first; days without any are left out."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "dataset": "toxicity",
+                    "days": [
+                        {
+                            "day": "2026-11-02",
+                            "labels": {"toxic": 2},
+                            "disputed": 1,
+                            "answers": {"ada": 3, "grace": 2},
+                        },
+                    ],
+                    "version": 91342,
+                }
+            ]
+        }
+    )
+
+    dataset: str
+    days: list[DayCounts]
+    version: int
+
+
 _UNKNOWN_DATASET = wrong_parameter("dataset", "unknown_dataset", "'x' is not one of: toxicity.")
 _ONE_ANNOTATOR = wrong_parameter("annotator", "too_short", "annotator must be sent at least 2 times (got 1).")
 
 STATS: Responses = sends(has_etag=False) | refuses(_UNKNOWN_DATASET)
 AGREEMENT: Responses = sends() | UNCHANGED | refuses(_ONE_ANNOTATOR)
 ANNOTATORS: Responses = sends() | UNCHANGED | refuses(_UNKNOWN_DATASET)
+FACETS: Responses = sends() | UNCHANGED | refuses(_UNKNOWN_DATASET)
+DAYS: Responses = sends() | UNCHANGED | refuses(_UNKNOWN_DATASET)

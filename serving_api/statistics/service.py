@@ -1,14 +1,18 @@
-"""Statistics of annotators, computed from counts."""
+"""Computes the bodies of statistics from counts."""
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
+from datetime import date
 from typing import Any
 
 import duckdb
 
-from serving_api.statistics import repository as queries
+from core.datasets import Dataset
+from core.models import LabelStatus
+from serving_api.statistics import repository
 from serving_api.statistics.agreement import agreement, cohen_kappa, votes_of_pair
-from serving_api.statistics.repository import AnnotatorWork, AnswerCount
+from serving_api.statistics.repository import FACETS, AnnotatorWork, AnswerCount, Counted
 from serving_api.texts.parameters import to_text
 from serving_api.texts.query import AgreementQuery, TextsQuery
 
@@ -18,18 +22,39 @@ PAIRS_MAX = 100
 _MICROSECONDS_AN_HOUR = 3_600_000_000
 
 
+def make_stats(cursor: duckdb.DuckDBPyConnection, name: str, dataset: Dataset) -> dict[str, Any]:
+    """Return the totals of a dataset."""
+    by_label = dict.fromkeys(dataset.labels, 0) | repository.count_by(cursor, name, "label")
+    by_label.pop(None, None)  # disputed texts: `by_status` counts them
+    shown = (LabelStatus.LABELLED.value, LabelStatus.DISPUTED.value)
+    by_status = dict.fromkeys(shown, 0) | repository.count_by(cursor, name, "status")
+    by_source = repository.count_by(cursor, name, "source")
+    without_source = by_source.pop(None, 0)
+    return {
+        "dataset": name,
+        "total": sum(by_status.values()),
+        "complete": repository.count_complete(cursor, name),
+        "by_label": by_label,
+        "by_status": by_status,
+        "by_source": by_source,
+        "without_source": without_source,
+        "by_day": repository.count_by_day(cursor, name),
+        "by_annotator": repository.count_by_annotator(cursor, name),
+    }
+
+
 def make_agreement(cursor: duckdb.DuckDBPyConnection, query: AgreementQuery) -> dict[str, Any]:
     """Return how far annotators agree: all of them, or one pair on the texts that both answered.
 
     Only submitted answers of annotators count, and texts with two or more of them.
     """
     if query.pair:
-        cells = queries.count_pair(cursor, query.texts, query.pair)
+        cells = repository.count_pair(cursor, query.texts, query.pair)
         votes = votes_of_pair(cells)
         pairs, found = int(bool(cells)), {query.pair: cells}
     else:
-        votes = queries.count_votes(cursor, query.texts)
-        pairs, found = queries.count_pairs(cursor, query.texts, PAIRS_MAX)
+        votes = repository.count_votes(cursor, query.texts)
+        pairs, found = repository.count_pairs(cursor, query.texts, PAIRS_MAX)
     measured = agreement(votes)
     return {
         "dataset": query.texts.dataset,
@@ -44,9 +69,9 @@ def make_agreement(cursor: duckdb.DuckDBPyConnection, query: AgreementQuery) -> 
 def make_annotators(cursor: duckdb.DuckDBPyConnection, query: TextsQuery) -> dict[str, Any]:
     """Return each annotator's work, and how often their answers were the outcome."""
     said: dict[str, list[AnswerCount]] = {}
-    for answer in queries.count_outcomes(cursor, query):
+    for answer in repository.count_outcomes(cursor, query):
         said.setdefault(answer.annotator, []).append(answer)
-    work = queries.list_work(cursor, query)
+    work = repository.list_work(cursor, query)
     return {
         "dataset": query.dataset,
         "annotators": [_annotator(done, said.get(done.annotator, [])) for done in work],
@@ -86,3 +111,54 @@ def _share(texts: Iterable[tuple[bool, int]]) -> dict[str, Any]:
         counts[is_right] += number
     n = counts.total()
     return {"value": round(counts[True] / n, 6) if n else None, "n": n}
+
+
+# The filter by which a facet's own value is chosen, where its name is another one.
+_FILTERS = {"agreement": "min_agreement"}
+
+
+def make_facets(cursor: duckdb.DuckDBPyConnection, query: TextsQuery) -> dict[str, Any]:
+    """Return the counts of each filter's values among the texts that the other filters leave."""
+    filtered = [facet for facet in FACETS if _without(query, facet) != query]
+    found = repository.count_values(cursor, query, [facet for facet in FACETS if facet not in filtered])
+    for facet in filtered:
+        found |= repository.count_values(cursor, _without(query, facet), [facet])
+    found["agreement"] = [(float(value), texts) for value, texts in found["agreement"] if value is not None]
+    found["complete"] = [(value == "true", texts) for value, texts in found["complete"]]
+    return {
+        "dataset": query.dataset,
+        "total": repository.count_texts(cursor, query),
+        **{facet: _values(found[facet]) for facet in FACETS},
+    }
+
+
+def make_days(cursor: duckdb.DuckDBPyConnection, query: TextsQuery, days: int) -> dict[str, Any]:
+    """Return the labels and answers of so many days up to the last one with a label."""
+    found: dict[date, dict[str, Any]] = {}
+
+    def on(day: date) -> dict[str, Any]:
+        return found.setdefault(day, {"day": day, "labels": {}, "disputed": 0, "answers": {}})
+
+    first, labels = repository.count_labels_by_day(cursor, query, days)
+    for day, label, texts in labels:
+        if label is None:
+            on(day)["disputed"] = texts
+        else:
+            on(day)["labels"][label] = texts
+    for day, annotator, answers in repository.count_answers_by_day(cursor, query, first) if first else ():
+        on(day)["answers"][annotator] = answers
+    return {"dataset": query.dataset, "days": [found[day] for day in sorted(found)]}
+
+
+def _without(query: TextsQuery, facet: str) -> TextsQuery:
+    """Return the query without the filter by values of a facet."""
+    if facet == "label":
+        return replace(query, labels=())
+    name = _FILTERS.get(facet, facet)
+    if getattr(query.filters, name) is None:
+        return query
+    return replace(query, filters=query.filters.model_copy(update={name: None}))
+
+
+def _values(counted: Counted) -> list[dict[str, Any]]:
+    return [{"value": value, "texts": texts} for value, texts in counted]

@@ -10,16 +10,14 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import duckdb
 
 from serving_api.replica.repository import Point
-from serving_api.texts import cursor as cursors
 from serving_api.texts import repository
 from serving_api.texts.parameters import Order
-from serving_api.texts.query import Condition, PageQuery, TextsQuery, kind_conditions
-from serving_api.texts.repository import Row
+from serving_api.texts.query import PageQuery, TextsQuery, timestamp
+from serving_api.texts.repository import Row, kind_conditions, time_window
 
 # About how many timestamps a sample has.
 SAMPLE_SIZE = 4096
@@ -69,7 +67,7 @@ def list_page(cursor: duckdb.DuckDBPyConnection, page: PageQuery, sample: Sample
         following = _move(sample, edge, reach, newest_first)
         if following and last and (following <= last if newest_first else following >= last):
             following = None
-        window = _window(edge if begun else None, following, newest_first)
+        window = time_window(edge if begun else None, following, newest_first)
         rows += repository.list_items(cursor, page, window, wanted - len(rows))
         if following is None:
             break
@@ -83,7 +81,7 @@ def _ends(page: PageQuery) -> tuple[datetime | None, datetime | None]:
     first, last = filters.labelled_before, filters.labelled_after
     if page.texts.order is Order.OLDEST:
         first, last = last, first
-    return cursors.timestamp(page.after.rank) if page.after else first, last
+    return timestamp(page.after.rank) if page.after else first, last
 
 
 def _move(sample: Sample, edge: datetime | None, reach: float, newest_first: bool) -> datetime | None:
@@ -106,17 +104,6 @@ def _index(moments: list[datetime], timestamp: datetime) -> float:
         return index
     before, after = moments[index], moments[index + 1]
     return index + (timestamp - before) / (after - before)
-
-
-def _window(begin: datetime | None, end: datetime | None, newest_first: bool) -> Condition:
-    """Return the WHERE clause of what comes after `begin`, up to `end`: each text is in one range only."""
-    found: list[tuple[str, datetime]] = []
-    if begin:
-        found.append(("labelled_at <= ?" if newest_first else "labelled_at >= ?", begin))
-    if end:
-        found.append(("labelled_at > ?" if newest_first else "labelled_at < ?", end))
-    values: list[Any] = [moment for _, moment in found]
-    return " and ".join(sql for sql, _ in found) or "true", values
 
 
 # Old samples make pages slower, not wrong.

@@ -9,8 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from core.web.openapi import DATASET_NAME, LABEL_NAME, WITHOUT_NUL
-from serving_api.search.matching import Match
-from serving_api.texts.cursor import CURSOR
+from serving_api.texts.matching import Match
 
 
 def to_text(moment: datetime) -> str:
@@ -65,6 +64,10 @@ def _differ(pair: list[str]) -> list[str]:
 
 Pair = Annotated[list[Word], Field(json_schema_extra={"uniqueItems": True}), AfterValidator(_differ)]
 Limit = Annotated[int, Field(ge=1, le=1000, description="Items on a page at most.", examples=[100])]
+
+
+# 32 bytes in base64url: the last character has four bits.
+CURSOR = "^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$"
 
 
 def _is_cursor(value: str) -> str:
@@ -183,6 +186,17 @@ class FilterParameters(PeriodParameters):
     )
 
 
+class LabelParameters(FilterParameters):
+    """The filters, and labels."""
+
+    label: list[LabelName] = Field(
+        [],
+        max_length=100,
+        description="Only texts with one of these labels; may be repeated.",
+        examples=[["toxic"]],
+    )
+
+
 class PageParameters(FilterParameters):
     """Filters and place of a page of a label's own list."""
 
@@ -199,26 +213,13 @@ class PageParameters(FilterParameters):
     )
 
 
-class TextsParameters(PageParameters):
+class TextsParameters(PageParameters, LabelParameters):
     """Filters and place of a page of all labelled texts."""
 
-    label: list[LabelName] = Field(
-        [],
-        max_length=100,
-        description="Only texts with one of these labels; may be repeated.",
-        examples=[["toxic"]],
-    )
 
-
-class ExportParameters(FilterParameters):
+class ExportParameters(LabelParameters):
     """Which labelled texts are exported."""
 
-    label: list[LabelName] = Field(
-        [],
-        max_length=100,
-        description="Only texts with one of these labels; may be repeated.",
-        examples=[["toxic"]],
-    )
     order: TimeOrder | None = Field(
         None,
         description="Which label comes first; without it, as they lie in the replica, roughly the oldest first.",
@@ -251,6 +252,14 @@ class DisputedParameters(SourceParameters):
         None,
         description="`next_cursor` of the page before; the other parameters but `limit` must be the same.",
         examples=[EXAMPLE_CURSOR],
+    )
+
+
+class DaysParameters(PeriodParameters):
+    """Which days are counted."""
+
+    days: int = Field(
+        30, ge=1, le=366, description="Number of days, up to the last one with a label.", examples=[30]
     )
 
 

@@ -1,19 +1,18 @@
-"""Queries of labelled texts: checked parameters, made into SQL of known columns and bound values."""
+"""Queries of labelled texts, made from checked parameters and cursors."""
 
 import hashlib
+import struct
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any
+from uuid import UUID
 
 from core.datasets import DEFAULT_DATASET, Datasets
-from core.models import Decider, LabelStatus
 from core.web.keys import require_dataset_allowed
 from core.web.problems import Conflict, FieldError, InvalidFields
-from serving_api.replica.tables import KINDS, SEPARATOR, Role
-from serving_api.search.matching import MAX_WORDS, Match, Search
-from serving_api.texts import cursor
-from serving_api.texts.cursor import Position
+from serving_api.texts.matching import MAX_WORDS, Match, Search
 from serving_api.texts.parameters import (
     AgreementParameters,
     DisputedParameters,
@@ -23,6 +22,53 @@ from serving_api.texts.parameters import (
     PeriodParameters,
     SourceParameters,
 )
+
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - the replica holds UTC without a zone
+_MICROSECOND = timedelta(microseconds=1)
+_POSITION = struct.Struct(">q16s")
+_CHECK_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """The last item that was shown."""
+
+    rank: int  # by which the list is ordered: `microseconds` of a timestamp, or what its query says
+    id: UUID
+
+
+def microseconds(timestamp: datetime) -> int:
+    """Return a timestamp, UTC without a zone, as microseconds since 1970."""
+    return (timestamp - _EPOCH) // _MICROSECOND
+
+
+def timestamp(microseconds: int) -> datetime:
+    """Return the timestamp, UTC without a zone, that is so many microseconds after 1970."""
+    return _EPOCH + microseconds * _MICROSECOND
+
+
+def encode_cursor(position: Position, query: bytes) -> str:
+    """Return the cursor that goes on after `position` in the list that `query` identifies."""
+    packed = _POSITION.pack(position.rank, position.id.bytes)
+    return urlsafe_b64encode(packed + _check(packed, query)).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str, query: bytes) -> Position:
+    """Return the position that `cursor` holds.
+
+    Raises:
+        ValueError: it was not made here, was changed, or belongs to another list.
+    """
+    raw = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+    packed, check = raw[: _POSITION.size], raw[_POSITION.size :]
+    if len(packed) != _POSITION.size or check != _check(packed, query):
+        raise ValueError("not a cursor of this list")
+    rank, id_bytes = _POSITION.unpack(packed)
+    return Position(rank, UUID(bytes=id_bytes))
+
+
+def _check(packed: bytes, query: bytes) -> bytes:
+    return hashlib.sha256(packed + query).digest()[:_CHECK_BYTES]
 
 
 class Mismatch(Conflict):
@@ -176,7 +222,7 @@ def position(given: str | None, query: bytes) -> Position | None:
         Mismatch: the cursor belongs to another list.
     """
     try:
-        return cursor.decode(given, query) if given else None
+        return decode_cursor(given, query) if given else None
     except ValueError as error:
         detail = "Not a cursor of this list: pass next_cursor unchanged, with the same filters and order."
         raise Mismatch(FieldError("invalid_cursor", detail, parameter="cursor")) from error
@@ -214,109 +260,3 @@ def choose_dataset(asked: str | None, labels: Sequence[str], datasets: Datasets)
 
 def _unknown(parameter: str, value: str, known: Sequence[str]) -> FieldError:
     return FieldError(f"unknown_{parameter}", f"{value!r} is not one of: {', '.join(known)}.", parameter=parameter)
-
-
-Condition = tuple[str, list[Any]]
-
-# Filters without totals.
-_UNCOUNTED = set(FilterParameters.model_fields) - {"dataset", "match", *KINDS}
-
-
-def conditions(query: TextsQuery) -> Condition:
-    """Return the WHERE clause over `items` and its values."""
-    filters = query.filters
-    found: list[Condition] = [("dataset = ?", [query.dataset])]
-    if query.labels:
-        found.append((f"label in ({', '.join('?' * len(query.labels))})", list(query.labels)))
-    comparisons = {
-        "source = ?": filters.source,
-        "language = ?": filters.language,
-        "status = ?": filters.status,
-        "complete = ?": filters.complete,
-        "agreement >= ?": filters.min_agreement,
-        "annotations >= ?": filters.min_annotations,
-        "predicted_label = ?": filters.predicted_label,
-        "labelled_at > ?": filters.labelled_after,
-        "labelled_at < ?": filters.labelled_before,
-    }
-    found += [(sql, [value]) for sql, value in comparisons.items() if value is not None]
-    if filters.annotator is not None:
-        name = f"{SEPARATOR}{filters.annotator}{SEPARATOR}"
-        found.append(("contains(annotators, ?)", [name]))
-    if filters.q is not None:
-        found.append(query.search.condition())
-    return all_of(found)
-
-
-def kind_conditions(query: TextsQuery) -> Condition:
-    """Return the WHERE clause over `totals` of the texts that the query's kind holds, and its values."""
-    kinds = query.filters.model_dump(include={"source", "language", "status", "complete"})
-    return conditions(replace(query, filters=FilterParameters.model_construct(**kinds)))
-
-
-def is_counted(query: TextsQuery) -> bool:
-    """Whether the query asks for all texts of a kind, so that their number is known."""
-    return not query.filters.model_dump(include=_UNCOUNTED, exclude_none=True)
-
-
-def page_conditions(page: PageQuery) -> Condition:
-    """Return the WHERE clause of what comes after the page's position."""
-    found = [conditions(page.texts)]
-    if page.after:
-        before, behind = ("<", ">") if page.texts.order is Order.NEWEST else (">", "<")
-        # The first half says nothing new, but DuckDB skips row groups by it.
-        sql = f"labelled_at {before}= ? and (labelled_at {before} ? or id {behind} ?)"
-        labelled_at = cursor.timestamp(page.after.rank)
-        found.append((sql, [labelled_at, labelled_at, page.after.id]))
-    return all_of(found)
-
-
-# The rank of a text that needs a decision: complete texts above all others; among either, disputes by their
-# number of annotations, then labels by how far they are from certain, in millionths. All disputes are above two
-# millions, and all of this is below 10^16.
-URGENCY = f"""
-    (if(complete, 10000000000000000, 0) +
-     case when status = '{LabelStatus.DISPUTED}' then (1 + annotations::bigint) * 1000000
-     else ((1 - confidence) * 1000000)::bigint end)
-"""
-
-
-def disputed_conditions(query: DisputedQuery) -> Condition:
-    """Return the WHERE clause of texts that need a decision and come after the query's position."""
-    found = [conditions(query.texts)]
-    undecided = "status = ? or (decided_by = ? and confidence < ?)"
-    found.append(
-        (f"({undecided})", [LabelStatus.DISPUTED.value, Decider.ANNOTATORS.value, query.confidence_below])
-    )
-    if query.after:
-        found.append(
-            (
-                f"({URGENCY} < ? or ({URGENCY} = ? and id > ?))",
-                [query.after.rank, query.after.rank, query.after.id],
-            )
-        )
-    return all_of(found)
-
-
-def said_by_annotators(dataset: str) -> Condition:
-    """Return the WHERE clause over `annotations` of what annotators, not adjudicators, say about a dataset."""
-    return "dataset = ? and role = ?", [dataset, Role.ANNOTATOR.value]
-
-
-def annotator_conditions(query: TextsQuery) -> Condition:
-    """Return the WHERE clause over `annotations` of what annotators, not adjudicators, say about these texts."""
-    found = [said_by_annotators(query.dataset)]
-    if query.labels or query.filters.model_dump(exclude_none=True, exclude={"dataset", "match"}):
-        where, values = conditions(query)
-        found.append((f"text_id in (select id from items where {where})", values))  # noqa: S608
-    return all_of(found)
-
-
-def ordering(order: Order) -> str:
-    """Return the ORDER BY clause; the id decides between texts labelled in the same microsecond."""
-    return "labelled_at desc, id" if order is Order.NEWEST else "labelled_at, id desc"
-
-
-def all_of(found: list[Condition]) -> Condition:
-    """Return the WHERE clause of what fits all of these."""
-    return " and ".join(sql for sql, _ in found) or "true", [value for _, values in found for value in values]

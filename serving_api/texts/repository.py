@@ -1,23 +1,137 @@
-"""Queries of labelled texts, their annotations and their totals."""
+"""Conditions and queries of labelled texts, their annotations and their totals."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import duckdb
 
-from serving_api.replica.repository import Point as Point
-from serving_api.replica.repository import get_point as get_point
-from serving_api.texts.query import (
-    URGENCY,
-    Condition,
-    DisputedQuery,
-    PageQuery,
-    disputed_conditions,
-    ordering,
-    page_conditions,
+from core.models import Decider, LabelStatus
+from serving_api.replica.tables import KINDS, SEPARATOR, Role
+from serving_api.texts.parameters import (
+    FilterParameters,
+    Order,
 )
+from serving_api.texts.query import DisputedQuery, PageQuery, TextsQuery, timestamp
+
+Condition = tuple[str, list[Any]]
+
+# Filters without totals.
+_UNCOUNTED = set(FilterParameters.model_fields) - {"dataset", "match", *KINDS}
+
+
+def conditions(query: TextsQuery) -> Condition:
+    """Return the WHERE clause over `items` and its values."""
+    filters = query.filters
+    found: list[Condition] = [("dataset = ?", [query.dataset])]
+    if query.labels:
+        found.append((f"label in ({', '.join('?' * len(query.labels))})", list(query.labels)))
+    comparisons = {
+        "source = ?": filters.source,
+        "language = ?": filters.language,
+        "status = ?": filters.status,
+        "complete = ?": filters.complete,
+        "agreement >= ?": filters.min_agreement,
+        "annotations >= ?": filters.min_annotations,
+        "predicted_label = ?": filters.predicted_label,
+        "labelled_at > ?": filters.labelled_after,
+        "labelled_at < ?": filters.labelled_before,
+    }
+    found += [(sql, [value]) for sql, value in comparisons.items() if value is not None]
+    if filters.annotator is not None:
+        name = f"{SEPARATOR}{filters.annotator}{SEPARATOR}"
+        found.append(("contains(annotators, ?)", [name]))
+    if filters.q is not None:
+        found.append(query.search.condition())
+    return all_of(found)
+
+
+def kind_conditions(query: TextsQuery) -> Condition:
+    """Return the WHERE clause over `totals` of the texts that the query's kind holds, and its values."""
+    kinds = query.filters.model_dump(include={"source", "language", "status", "complete"})
+    return conditions(replace(query, filters=FilterParameters.model_construct(**kinds)))
+
+
+def is_counted(query: TextsQuery) -> bool:
+    """Whether the query asks for all texts of a kind, so that their number is known."""
+    return not query.filters.model_dump(include=_UNCOUNTED, exclude_none=True)
+
+
+def page_conditions(page: PageQuery) -> Condition:
+    """Return the WHERE clause of what comes after the page's position."""
+    found = [conditions(page.texts)]
+    if page.after:
+        before, behind = ("<", ">") if page.texts.order is Order.NEWEST else (">", "<")
+        # The first half says nothing new, but DuckDB skips row groups by it.
+        sql = f"labelled_at {before}= ? and (labelled_at {before} ? or id {behind} ?)"
+        labelled_at = timestamp(page.after.rank)
+        found.append((sql, [labelled_at, labelled_at, page.after.id]))
+    return all_of(found)
+
+
+# The rank of a text that needs a decision: complete texts above all others; among either, disputes by their
+# number of annotations, then labels by how far they are from certain, in millionths. All disputes are above two
+# millions, and all of this is below 10^16.
+URGENCY = f"""
+    (if(complete, 10000000000000000, 0) +
+     case when status = '{LabelStatus.DISPUTED}' then (1 + annotations::bigint) * 1000000
+     else ((1 - confidence) * 1000000)::bigint end)
+"""
+
+
+def disputed_conditions(query: DisputedQuery) -> Condition:
+    """Return the WHERE clause of texts that need a decision and come after the query's position."""
+    found = [conditions(query.texts)]
+    undecided = "status = ? or (decided_by = ? and confidence < ?)"
+    found.append(
+        (f"({undecided})", [LabelStatus.DISPUTED.value, Decider.ANNOTATORS.value, query.confidence_below])
+    )
+    if query.after:
+        found.append(
+            (
+                f"({URGENCY} < ? or ({URGENCY} = ? and id > ?))",
+                [query.after.rank, query.after.rank, query.after.id],
+            )
+        )
+    return all_of(found)
+
+
+def said_by_annotators(dataset: str) -> Condition:
+    """Return the WHERE clause over `annotations` of what annotators, not adjudicators, say about a dataset."""
+    return "dataset = ? and role = ?", [dataset, Role.ANNOTATOR.value]
+
+
+def annotator_conditions(query: TextsQuery) -> Condition:
+    """Return the WHERE clause over `annotations` of what annotators, not adjudicators, say about these texts."""
+    found = [said_by_annotators(query.dataset)]
+    if query.labels or query.filters.model_dump(exclude_none=True, exclude={"dataset", "match"}):
+        where, values = conditions(query)
+        found.append((f"text_id in (select id from items where {where})", values))  # noqa: S608
+    return all_of(found)
+
+
+def ordering(order: Order) -> str:
+    """Return the ORDER BY clause; the id decides between texts labelled in the same microsecond."""
+    return "labelled_at desc, id" if order is Order.NEWEST else "labelled_at, id desc"
+
+
+def all_of(found: list[Condition]) -> Condition:
+    """Return the WHERE clause of what fits all of these."""
+    return " and ".join(sql for sql, _ in found) or "true", [value for _, values in found for value in values]
+
+
+def time_window(begin: datetime | None, end: datetime | None, newest_first: bool) -> Condition:
+    """Return the WHERE clause of what comes after `begin`, up to `end`: each text is in one range only."""
+    found: list[tuple[str, datetime]] = []
+    if begin:
+        found.append(("labelled_at <= ?" if newest_first else "labelled_at >= ?", begin))
+    if end:
+        found.append(("labelled_at > ?" if newest_first else "labelled_at < ?", end))
+    values: list[Any] = [moment for _, moment in found]
+    return " and ".join(sql for sql, _ in found) or "true", values
+
 
 Row = dict[str, Any]
 
@@ -83,31 +197,6 @@ def list_annotations(cursor: duckdb.DuckDBPyConnection, text_id: UUID) -> list[R
     # To have DuckDB sort these few takes longer than to find them.
     rows = list_rows(cursor, statement, [text_id])
     return sorted(rows, key=lambda row: (row["created_at"], row.pop("id")))
-
-
-def count_complete(cursor: duckdb.DuckDBPyConnection, dataset: str) -> int:
-    """Return the number of a dataset's items that have as many annotations as it wants."""
-    return sum_texts(cursor, "dataset = ? and complete", [dataset])
-
-
-def count_by(cursor: duckdb.DuckDBPyConnection, dataset: str, kind: str) -> dict[str | None, int]:
-    """Return the number of a dataset's items by one of `totals.KINDS`."""
-    statement = f"""
-        select {kind}, sum(texts)::bigint from totals where dataset = ? group by all order by all nulls first
-    """  # noqa: S608
-    return dict(cursor.execute(statement, [dataset]).fetchall())
-
-
-def count_by_day(cursor: duckdb.DuckDBPyConnection, dataset: str) -> dict[str, int]:
-    """Return the number of a dataset's items by the day of their labels."""
-    statement = "select day::varchar, texts from totals_by_day where dataset = ? order by day"
-    return dict(cursor.execute(statement, [dataset]).fetchall())
-
-
-def count_by_annotator(cursor: duckdb.DuckDBPyConnection, dataset: str) -> dict[str, int]:
-    """Return the number of submitted annotations of a dataset by annotator, without what adjudicators said."""
-    statement = "select annotator, answers from totals_by_annotator where dataset = ? order by annotator"
-    return dict(cursor.execute(statement, [dataset]).fetchall())
 
 
 def count_answers(cursor: duckdb.DuckDBPyConnection, dataset: str, annotator: str) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from serving_api.texts.query import Condition
+from serving_api.texts.repository import Condition
 from serving_api.viewer.features import SplitColumn
 
 Value = str | int | float | bool | datetime

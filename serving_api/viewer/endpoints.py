@@ -5,9 +5,8 @@ from typing import Annotated, cast
 from fastapi import Depends, Query, Request, Response
 
 from core.web.negotiation import Router
-from serving_api.dependencies import GUARDS, ReplicaDep
+from serving_api.dependencies import GUARDS, ReplicaDep, base_url, is_held, replica_headers
 from serving_api.replica.replica import Replica
-from serving_api.responses import base_url, is_held, replica_headers
 from serving_api.viewer import parameters as asked
 from serving_api.viewer import schemas
 from serving_api.viewer.refusals import ViewerRoute

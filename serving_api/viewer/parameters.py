@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from core.web.openapi import NOT_BLANK
-from serving_api.search.matching import MAX_WORDS
+from serving_api.texts.matching import MAX_WORDS
 from serving_api.texts.parameters import DatasetParameters, SearchText, Word
 from serving_api.viewer.where import LENGTH_MAX
 

@@ -16,7 +16,8 @@ from serving_api.search.candidates import IndexSnapshot
 from serving_api.search.pages import list_ranked
 from serving_api.texts.paging import Sample
 from serving_api.texts.parameters import Order
-from serving_api.texts.query import Condition, TextsQuery, all_of, ordering
+from serving_api.texts.query import TextsQuery
+from serving_api.texts.repository import Condition, all_of, ordering
 from serving_api.viewer.conditions import (
     LIVE_NAMES,
     Filter,

@@ -10,17 +10,18 @@ import orjson
 
 from core.datasets import Datasets
 from core.web.problems import Unavailable
-from serving_api.replica.database import open_memory
+from serving_api.replica.answer_cache import Answers
+from serving_api.replica.file import open_memory
 from serving_api.replica.query_pool import QueryPool
+from serving_api.replica.repository import Point
 from serving_api.search.follower import SearchFollower
-from serving_api.search.matching import Match, Search
 from serving_api.settings import ReplicaSettings
 from serving_api.snapshots.croissant import make_croissant, make_live_croissant
 from serving_api.snapshots.service import Snapshots
+from serving_api.texts.matching import Match, Search
+from serving_api.texts.paging import Hints
 from serving_api.texts.parameters import DatasetParameters, FilterParameters, Order
 from serving_api.texts.query import TextsQuery, choose_dataset
-from serving_api.texts.repository import Point
-from serving_api.texts.service import Answers
 from serving_api.viewer import descriptions, repository, stored
 from serving_api.viewer import descriptions as rendering
 from serving_api.viewer import parameters as asked
@@ -59,6 +60,7 @@ class Viewer:
         self,
         pool: QueryPool,
         answers: Answers,
+        hints: Hints,
         search: SearchFollower,
         snapshots: Snapshots,
         datasets: Datasets,
@@ -66,6 +68,7 @@ class Viewer:
     ) -> None:
         self._pool = pool  # of who waits for snapshots' files
         self._answers = answers
+        self._hints = hints
         self._search = search
         self._datasets = datasets
         self._kept = FileResults()
@@ -260,7 +263,7 @@ class Viewer:
         return listed
 
     def _live_rows(self, cursor: Connection, point: Point, split: Split, span: Span) -> Slice:
-        return repository.read_rows(cursor, split.dataset, span, self._answers.hints.sample(cursor, point))
+        return repository.read_rows(cursor, split.dataset, span, self._hints.sample(cursor, point))
 
     def _hits(self, cursor: Connection, point: Point, query: TextsQuery, span: Span, until: float) -> Slice:
         found = self._search.ask(point, lambda index: repository.search_rows(cursor, query, span, index, until))

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 
 from serving_api.columns import Kind
 from serving_api.texts.parameters import to_text
-from serving_api.texts.query import Condition
+from serving_api.texts.repository import Condition
 from serving_api.viewer.conditions import Names
 from serving_api.viewer.features import SplitColumn
 

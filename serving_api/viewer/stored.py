@@ -14,12 +14,12 @@ from pyarrow import parquet
 
 from core.web.problems import NotFound, Unavailable
 from serving_api.columns import Kind
-from serving_api.search.matching import Search
 from serving_api.snapshots.manifest import FACTS, SnapshotManifest, SplitFile
 from serving_api.snapshots.repository import Facts
 from serving_api.snapshots.service import Snapshots
 from serving_api.snapshots.storage import reaching_storage
-from serving_api.texts.query import Condition
+from serving_api.texts.matching import Search
+from serving_api.texts.repository import Condition
 from serving_api.viewer.conditions import (
     Filter,
     Key,

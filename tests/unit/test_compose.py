@@ -32,7 +32,12 @@ GROUPS = {
     "migrate": ["All programs"],
     "ingestion": ["All programs", "Datasets (ingestion API, uploader, serving API)", "Ingestion API"],
     "uploader": ["All programs", "Datasets (ingestion API, uploader, serving API)", "Uploader"],
-    "serving": ["All programs", "Datasets (ingestion API, uploader, serving API)", "Serving API"],
+    "serving": [
+        "All programs",
+        "Datasets (ingestion API, uploader, serving API)",
+        "Serving API",
+        "Perspective's API (serving API)",
+    ],
     "annotate": ["Command line", "Serving API", "Uploader"],
 }
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from load_testing.bench.servers import Server, serving
 from serving_api.replica import tables
-from serving_api.replica.loading import apply
+from serving_api.replica.repository import apply
 
 _FEW = 10_000
 _LIMIT = 100

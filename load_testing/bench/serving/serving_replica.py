@@ -16,7 +16,7 @@ import pyarrow as pa
 from rich.table import Table
 
 from core.change_feed import WINDOW_END
-from serving_api.replica import feed, loading
+from serving_api.replica import feed, repository
 from serving_api.replica.file import ReplicaFile
 from serving_api.replica.replica import Replica
 from serving_api.settings import ReplicaSettings
@@ -96,7 +96,7 @@ def _load(kept: _Kept) -> None:
         settings = ReplicaSettings()
         file = ReplicaFile(Path(folder) / "replica.duckdb", settings, locked=False)
         with file.cursor() as cursor:
-            loading.load(cursor, kept, 0, settings.build_threads)
+            repository.load(cursor, kept, 0, settings.build_threads)
         file.finish()
 
 

@@ -8,10 +8,8 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 
 from core.datasets import DEFAULT_DATASET, load_datasets
-from serving_api.texts import cursor
-from serving_api.texts.cursor import Position
 from serving_api.texts.parameters import TextsParameters
-from serving_api.texts.query import page_query
+from serving_api.texts.query import Position, encode_cursor, microseconds, page_query
 
 LIMIT = 100
 
@@ -56,8 +54,8 @@ def _deep(**filters: str) -> Request:
     fingerprint = page_query(parameters, parameters.label, _DATASETS).texts.fingerprint
 
     def path(chance: random.Random, rows: int) -> str:
-        place = cursor.microseconds(_moment(chance, rows))
-        following = cursor.encode(Position(place, uuid.UUID(int=0)), fingerprint)
+        place = microseconds(_moment(chance, rows))
+        following = encode_cursor(Position(place, uuid.UUID(int=0)), fingerprint)
         return f"/texts?{urlencode(filters | {'limit': LIMIT, 'cursor': following})}"
 
     return path

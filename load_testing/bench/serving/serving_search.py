@@ -9,12 +9,12 @@ from typing import Any
 from rich.table import Table
 
 from core.datasets import load_datasets
+from serving_api.replica import repository
 from serving_api.replica.replica import Replica
 from serving_api.replica.tables import derive
 from serving_api.search.follower import SearchFollower
 from serving_api.search.pages import list_hits
 from serving_api.settings import ReplicaSettings
-from serving_api.texts import repository
 from serving_api.texts.parameters import TextsParameters
 from serving_api.texts.query import page_query
 

@@ -8,21 +8,23 @@ import { change, linkTo, useParameters } from "./shared/state.js";
 import { Comparison } from "./comparison.js";
 import { SnapshotForm } from "./snapshot_form.js";
 
-export default function Training({ dataset, labels, tick }) {
+export default function Training({ dataset, labels, tick, meta }) {
   const parameters = useParameters();
   const [made, setMade] = useState(0);
   const snapshots = useData("snapshots", { limit: 1000 }, made);
   const name = parameters.get("snapshot");
-  const isNew = parameters.get("new") === "1";
+  const mayWrite = meta.scopes.includes("snapshot");
+  const isNew = mayWrite && parameters.get("new") === "1";
   return html`<div class="view">
     <div class="view-head">
       <div>
         <h1>Training data</h1>
         <p class="hint">Snapshots are files that never change: each text keeps its split in later ones.</p>
       </div>
-      <button type="button" class=${isNew ? "" : "primary"} onClick=${() => change({ new: isNew ? null : "1" })}>
+      ${mayWrite &&
+      html`<button type="button" class=${isNew ? "" : "primary"} onClick=${() => change({ new: isNew ? null : "1" })}>
         ${isNew ? "Close the form" : "New snapshot"}
-      </button>
+      </button>`}
     </div>
     ${isNew &&
     html`<${SnapshotForm}

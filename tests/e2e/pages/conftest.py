@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +89,9 @@ def chromium_arguments() -> list[str]:
     return ["--no-sandbox"] if os.geteuid() == 0 else []
 
 
-# Not of the session: Playwright keeps an event loop running, in which other tests cannot start theirs.
-@pytest.fixture(scope="package")
-def browser() -> Iterator[Browser]:
-    """A headless Chromium."""
+@contextmanager
+def running_chromium() -> Iterator[Browser]:
+    """Run a headless Chromium. Meanwhile no other event loop can start in this thread: Playwright runs one."""
     path = find_chromium()
     if path is None:
         pytest.skip("There is no Chromium: apt-get install chromium")
@@ -99,6 +99,14 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=path, args=chromium_arguments())
         yield browser
         browser.close()
+
+
+# Not of the session: other tests start event loops.
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium."""
+    with running_chromium() as browser:
+        yield browser
 
 
 VisitMaker = Callable[..., Visit]

@@ -51,6 +51,24 @@ def test_a_key_is_asked_for_and_kept_for_the_session(visit: VisitMaker, closed: 
     assert key not in page.url
 
 
+@pytest.mark.parametrize(("scopes", "offers"), [(["read"], 0), (["read", "snapshot"], 1), (["admin"], 1)])
+def test_a_page_offers_only_what_the_key_allows(
+    visit: VisitMaker, closed: Program, module_database: str, scopes: list[str], offers: int
+) -> None:
+    key = add_key(module_database, *scopes)
+    headers = {"Authorization": f"Bearer {key}"}
+    wait_for(lambda: httpx.get(f"{closed.url}/stats", headers=headers).status_code == 200)
+    page = visit(closed).open("?view=training&new=1")
+    page.get_by_label("API key").fill(key)
+    page.get_by_role("button", name="Use this key").click()
+    page.wait_for_selector("h1:has-text('Training data')")
+    page.wait_for_selector("text=No snapshots yet")
+    assert page.get_by_role("button", name="Make the snapshot").count() == offers
+    # Refused either way: for the key, or for what is asked.
+    answer = httpx.post(f"{closed.url}/snapshots", json={"unknown": 1}, headers=headers)
+    assert (answer.status_code == 403) == (not offers)
+
+
 def test_lines_to_copy_hold_no_key(visit: VisitMaker, closed: Program, key: str) -> None:
     page = visit(closed).open("?view=texts")
     page.get_by_label("API key").fill(key)

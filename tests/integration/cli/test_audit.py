@@ -155,15 +155,15 @@ def test_a_snapshot_is_deleted_by_an_administrator_and_both_sides_note_it(
     }
     keys = {
         scope: annotate("keys", "create", scope, "--scope", scope, **env).stdout.strip()
-        for scope in ("read", "admin")
+        for scope in ("snapshot", "admin")
     }
     with running("serving_api", env, tmp_path / "log", "/readyz") as program:
         as_ = {
             scope: {"SERVING_URL": program.url, "ANNOTATE_API_KEY": key, "DATABASE_URL": database_url}
             for scope, key in keys.items()
         }
-        wait_for(lambda: annotate("snapshot", "create", "one", **as_["read"]).returncode == 0)
-        refused = annotate("snapshot", "delete", "one", "--yes", **as_["read"])
+        wait_for(lambda: annotate("snapshot", "create", "one", **as_["snapshot"]).returncode == 0)
+        refused = annotate("snapshot", "delete", "one", "--yes", **as_["snapshot"])
         assert refused.returncode == 1
         assert "lacks the scope admin" in refused.stderr
         asked = annotate("snapshot", "delete", "one", **as_["admin"])  # nobody answers the question

@@ -112,3 +112,15 @@ def test_rejected_rows_that_older_releases_stored_as_reprs_are_blanked(database_
     assert all(
         detail == "why" if is_kept else detail.startswith("why (An older release") for _, is_kept, detail in rows
     )
+
+
+def test_keys_that_could_write_snapshots_still_can(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        _downgrade(database_url, "0014")
+        connection.execute(
+            "insert into api_keys (name, hash, scopes) "
+            "values ('reader', 'r', '{read}'), ('sender', 's', '{ingest}')"
+        )
+        migrate(DatabaseSettings(url=SecretStr(database_url)))
+        rows = connection.execute("select name, scopes from api_keys").fetchall()
+    assert dict(rows) == {"reader": ["read", "snapshot"], "sender": ["ingest"]}

@@ -39,7 +39,7 @@ def guarded(
 ) -> Iterator[Guarded]:
     folder = tmp_path_factory.mktemp("guarded")
     with fresh_database(admin_database_url, template_database) as url, ExitStack() as programs:
-        keys = {scope: add_key(url, scope) for scope in ("ingest", "read", "admin")}
+        keys = {scope: add_key(url, scope) for scope in ("ingest", "read", "snapshot", "admin")}
         bounds = {
             "HTTP_HEAD_SECONDS": str(HEAD_SECONDS),
             "HTTP_BODY_SECONDS": "1",

@@ -63,7 +63,7 @@ def test_names_of_snapshots_lead_nowhere(guarded: Guarded, name: str) -> None:
         assert re.match(rb"HTTP/1.1 (400|404|422) ", answer), (path, answer[:300])
         assert b"root:" not in answer
     body = {"name": httpx.URL(f"http://x/{name}").path[1:], "splits": {"whole": 1}}
-    made = httpx.post(f"{guarded.serving.url}/snapshots", json=body, headers=guarded.headers("read"))
+    made = httpx.post(f"{guarded.serving.url}/snapshots", json=body, headers=guarded.headers("snapshot"))
     assert made.status_code in {409, 422}, made.text  # 409: nothing is labelled here
 
 

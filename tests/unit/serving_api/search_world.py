@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from serving_api.replica import tables
 from serving_api.replica.replica import Replica
-from serving_api.search.matching import Match
 from serving_api.settings import ReplicaSettings
+from serving_api.texts.matching import Match
 
 # Latin with accents, German, Turkish, Greek with a final sigma, Cyrillic, Arabic with and without marks, Hebrew,
 # Thai, Chinese, Japanese, Korean, Hindi, joined emoji, what regular expressions and SQL take for their own.

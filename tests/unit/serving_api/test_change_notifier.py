@@ -1,4 +1,4 @@
-"""Tests of serving_api.changes.notifier."""
+"""Tests of serving_api.changes.service."""
 
 import asyncio
 from types import SimpleNamespace
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from core.web.rate_limits import Places
-from serving_api.changes.notifier import ChangeNotifier
+from serving_api.changes.service import ChangeNotifier
 
 
 def test_who_waited_before_anything_was_read_goes_on_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

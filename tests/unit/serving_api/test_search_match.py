@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving_api.search.matching import FOLDED, MAX_HIGHLIGHTS, Match, Search, fold
+from serving_api.texts.matching import FOLDED, MAX_HIGHLIGHTS, Match, Search, fold
 from tests.unit.serving_api.search_world import model_fold, model_matches, searches, texts
 
 

@@ -15,14 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.datasets import load_datasets
+from serving_api.replica import repository
 from serving_api.search import index
 from serving_api.search.follower import SearchFollower
-from serving_api.search.matching import Match
 from serving_api.search.pages import list_hits
-from serving_api.texts import repository
-from serving_api.texts.cursor import Position
+from serving_api.texts.matching import Match
 from serving_api.texts.parameters import TextsParameters
-from serving_api.texts.query import PageQuery, page_query
+from serving_api.texts.query import PageQuery, Position, page_query
 from tests.unit.serving_api.search_world import World, made_world, model_matches, searches, texts
 
 _MEMORY = "/dev/shm"  # noqa: S108

@@ -1,5 +1,5 @@
+from serving_api.replica.answer_cache import Answer, AnswerCache
 from serving_api.replica.repository import Point
-from serving_api.texts.service import Answer, AnswerCache
 
 POINT = Point("cluster", 1)
 

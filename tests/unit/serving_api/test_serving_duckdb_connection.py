@@ -3,7 +3,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from serving_api.replica.database import open_database, open_memory
+from serving_api.replica.file import open_database, open_memory
 from serving_api.settings import ReplicaSettings
 
 STATEMENTS = [

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving_api.columns import COLUMNS, TextItem, csv_header, csv_line, json_object, typed
-from serving_api.replica.database import open_database
+from serving_api.replica.file import open_database
 from serving_api.replica.tables import TABLES
 from serving_api.settings import ReplicaSettings
 from serving_api.texts.parameters import to_text

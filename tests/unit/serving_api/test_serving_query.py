@@ -3,7 +3,8 @@ import pytest
 from core.datasets import Dataset, Datasets
 from core.web.problems import InvalidFields
 from serving_api.texts.parameters import TextsParameters
-from serving_api.texts.query import Mismatch, TextsQuery, choose_dataset, conditions, page_query
+from serving_api.texts.query import Mismatch, TextsQuery, choose_dataset, page_query
+from serving_api.texts.repository import conditions
 
 DATASETS: Datasets = {
     "mood": Dataset(labels=("happy", "sad"), guidelines="…"),

@@ -13,7 +13,6 @@ import pytest
 from core.datasets import Dataset, Datasets
 from core.web.problems import InvalidFields
 from serving_api.replica.tables import KINDS, SEPARATOR, TABLES
-from serving_api.texts.cursor import Position, encode, microseconds
 from serving_api.texts.parameters import (
     AgreementParameters,
     DisputedParameters,
@@ -24,18 +23,24 @@ from serving_api.texts.parameters import (
     TextsParameters,
 )
 from serving_api.texts.query import (
-    Condition,
     Mismatch,
+    Position,
     agreement_query,
-    annotator_conditions,
     disputed_query,
-    is_counted,
-    kind_conditions,
+    encode_cursor,
     labelled_texts_query,
+    microseconds,
     page_query,
     texts_query,
 )
-from serving_api.texts.repository import list_disputed, list_items
+from serving_api.texts.repository import (
+    Condition,
+    annotator_conditions,
+    is_counted,
+    kind_conditions,
+    list_disputed,
+    list_items,
+)
 
 DATASETS: Datasets = {
     "mood": Dataset(labels=("happy", "sad"), guidelines="…"),
@@ -185,7 +190,7 @@ def test_pages_go_on_behind_their_cursor_and_ids_decide_between_equal_times(
         [row] = rows
         walked.append(UUID(row["id"]))
         position = Position(microseconds(row["labelled_at"]), UUID(row["id"]))
-        parameters["cursor"] = encode(position, page.texts.fingerprint)
+        parameters["cursor"] = encode_cursor(position, page.texts.fingerprint)
     same_time = [name for name in TOXICITY if name not in {"earlier", "later"}]
     newest = ["later", *same_time, "earlier"]
     assert walked == [id_of(name) for name in (newest if order == "newest" else newest[::-1])]
@@ -201,7 +206,7 @@ def test_a_page_has_the_limit_and_the_labels_that_were_asked_for() -> None:
 
 def test_a_cursor_of_another_list_is_refused() -> None:
     one = page_query(TextsParameters(), [], DATASETS)
-    cursor = encode(Position(5, UUID(int=1)), one.texts.fingerprint)
+    cursor = encode_cursor(Position(5, UUID(int=1)), one.texts.fingerprint)
     assert page_query(TextsParameters(cursor=cursor), [], DATASETS).after == Position(5, UUID(int=1))
     with pytest.raises(Mismatch) as refusal:
         page_query(TextsParameters(cursor=cursor, source="a"), [], DATASETS)
@@ -365,7 +370,7 @@ def _walk(urgent: duckdb.DuckDBPyConnection, **parameters: Any) -> list[str]:
     while rows := list_disputed(urgent, query, 1):
         names.append(json.loads(rows[0]["document"]))
         position = Position(rows[0]["urgency"], rows[0]["id"])
-        cursor = encode(position, query.fingerprint)
+        cursor = encode_cursor(position, query.fingerprint)
         query = disputed_query(DisputedParameters(**parameters, cursor=cursor), DATASETS)
     return names
 
@@ -402,7 +407,7 @@ def test_a_cursor_of_disputes_belongs_to_its_list(urgent: duckdb.DuckDBPyConnect
     query = disputed_query(DisputedParameters(), DATASETS)
     assert query.fingerprint == disputed_query(DisputedParameters(limit=5), DATASETS).fingerprint
     assert replace(query, confidence_below=0.6).fingerprint != query.fingerprint != query.texts.fingerprint
-    cursor = encode(Position(5, UUID(int=1)), query.fingerprint)
+    cursor = encode_cursor(Position(5, UUID(int=1)), query.fingerprint)
     assert disputed_query(DisputedParameters(cursor=cursor, limit=5), DATASETS).after == Position(5, UUID(int=1))
     for other in ({"confidence_below": 0.6}, {"source": "a"}):
         with pytest.raises(Mismatch, match="cursor"):

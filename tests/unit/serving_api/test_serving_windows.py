@@ -12,13 +12,11 @@ from hypothesis import strategies as st
 
 from core.datasets import load_datasets
 from serving_api.replica.tables import TABLES
-from serving_api.texts import cursor as cursors
 from serving_api.texts import repository
-from serving_api.texts.cursor import Position
 from serving_api.texts.paging import Sample, is_sparse, list_page, take_sample
 from serving_api.texts.parameters import Order, TextsParameters
-from serving_api.texts.query import Condition, PageQuery, page_conditions, page_query
-from serving_api.texts.repository import Row, list_items
+from serving_api.texts.query import PageQuery, Position, microseconds, page_query, timestamp
+from serving_api.texts.repository import Condition, Row, list_items, page_conditions
 
 _START = datetime(2026, 1, 1)  # noqa: DTZ001 - the replica holds UTC without a zone
 _INSERT = """
@@ -61,7 +59,7 @@ def _expected(items: list[Item], page: PageQuery) -> list[uuid.UUID]:
     ordered = sorted(by_id, key=lambda item: item[0], reverse=page.texts.order is Order.NEWEST)
     chosen = [item for item in ordered if not page.texts.labels or item[2] % 3 == 0]
     if page.after:
-        after = cursors.timestamp(page.after.rank), page.after.id
+        after = timestamp(page.after.rank), page.after.id
         chosen = chosen[[(moment, id_) for moment, id_, _ in chosen].index(after) + 1 :]
     return [id_ for _, id_, _ in chosen[: page.limit + 1]]
 
@@ -95,7 +93,7 @@ def test_page_is_that_of_a_plain_sort(
     shown = [item for item in items if not toxic or item[2] % 3 == 0]
     if shown and go_on:
         moment, id_, _ = data.draw(st.sampled_from(shown))
-        page = PageQuery(page.texts, limit, Position(cursors.microseconds(moment), id_))
+        page = PageQuery(page.texts, limit, Position(microseconds(moment), id_))
     sample = Sample(sorted(sampled), rows_each)
     found = list_page(items_table, page, sample, texts)
     assert [uuid.UUID(row["id"]) for row in found] == _expected(items, page)
@@ -175,7 +173,7 @@ def test_a_page_is_read_at_once_from_a_range_half_as_wide_again(
 ) -> None:
     page = page_query(TextsParameters(order=order, limit=LIMIT), [label] if label else [], load_datasets(None))
     if middle:
-        at = cursors.microseconds(_START + timedelta(seconds=ROWS / 2))
+        at = microseconds(_START + timedelta(seconds=ROWS / 2))
         page = PageQuery(page.texts, LIMIT, Position(at, uuid.UUID(int=0)))
     sparseness = 3 if label else 1
     [read] = reads(monkeypatch, even, page, take_sample(even, ROWS), ROWS // sparseness)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from core.web.app import install_web
 from core.web.negotiation import Router
 from serving_api.file_response import ByteRange, Sending, ServedFile, pieces, send_file
-from serving_api.replica.fair_threads import FairThreads
+from serving_api.replica.query_pool import FairThreads
 from serving_api.snapshots.storage import no_snapshot
 
 _SIZE = 300_000  # more than one piece

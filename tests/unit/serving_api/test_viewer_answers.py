@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from core.web.problems import Unavailable
-from serving_api.search.matching import Match, Search
+from serving_api.texts.matching import Match, Search
 from serving_api.viewer import descriptions, repository, stored
 from serving_api.viewer.conditions import NumberedRow, Slice, Span
 from serving_api.viewer.features import LIVE, columns_of, feature_types
