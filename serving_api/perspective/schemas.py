@@ -44,7 +44,7 @@ class ArticleAndParentComment(Message):
     parent_comment: TextEntry = Field(default_factory=TextEntry)
 
 
-class Context(Message):
+class CommentContext(Message):
     """What the comment refers or replies to; accepted and ignored."""
 
     entries: list[TextEntry] = []
@@ -84,7 +84,7 @@ class CommentRequest(Message):
     """The fields that both requests have."""
 
     comment: TextEntry = Field(default_factory=TextEntry, description="The comment.")
-    context: Context | None = Field(None, description="Accepted and ignored.")
+    context: CommentContext | None = Field(None, description="Accepted and ignored.")
     languages: list[str] = Field([], description="Languages of the comment; returned, and otherwise ignored.")
     client_token: str = Field("", description="Returned as it is.")
     session_id: str = Field("", description="Accepted and ignored.")

@@ -28,14 +28,14 @@ from serving_api.perspective.schemas import (
 Asked = TypeVar("Asked", bound=Message)
 
 
-class Target(NamedTuple):
+class AttributeLabel(NamedTuple):
     """The label that an attribute means."""
 
     dataset: str
     label: str
 
 
-def read_attributes(settings: PerspectiveSettings, datasets: Datasets) -> dict[str, Target]:
+def read_attributes(settings: PerspectiveSettings, datasets: Datasets) -> dict[str, AttributeLabel]:
     """Return the labels by attribute. The default setting loses its dataset where there is no such one.
 
     Raises:
@@ -46,7 +46,7 @@ def read_attributes(settings: PerspectiveSettings, datasets: Datasets) -> dict[s
         attribute, _, target = part.partition("=")
         dataset, _, label = target.partition(".")
         if dataset in datasets and label in datasets[dataset].labels:
-            found[attribute.strip()] = Target(dataset, label)
+            found[attribute.strip()] = AttributeLabel(dataset, label)
         elif "attributes" in settings.model_fields_set:
             raise SystemExit(f"PERSPECTIVE_ATTRIBUTES: {part!r} is not ATTRIBUTE=dataset.label of the settings.")
     return found
@@ -128,7 +128,7 @@ class Perspective:
         """
         text = _require_text(asked)
         targets = self._require_targets(asked.attribute_scores)
-        suggested: dict[str, tuple[Target, float]] = {}
+        suggested: dict[str, tuple[AttributeLabel, float]] = {}
         for name, target in targets.items():
             summary = asked.attribute_scores[name].summary_score
             if summary is None:
@@ -145,14 +145,14 @@ class Perspective:
             await self.ingestion.submit(submission)
         return SuggestCommentScoreResponse(requested_languages=asked.languages, client_token=asked.client_token)
 
-    def _claim(self, target: Target, value: float) -> dict[str, Any]:
+    def _claim(self, target: AttributeLabel, value: float) -> dict[str, Any]:
         """Return the claim that a score makes. A low one claims the other label, where there is exactly one."""
         others = [label for label in self._datasets[target.dataset].labels if label != target.label]
         if value >= 0.5:
             return {"label": target.label, "score": value}
         return {"label": others[0], "score": 1 - value} if len(others) == 1 else {}
 
-    def _require_targets(self, asked: Mapping[str, object], *, drop: bool = False) -> dict[str, Target]:
+    def _require_targets(self, asked: Mapping[str, object], *, drop: bool = False) -> dict[str, AttributeLabel]:
         if not asked:
             raise BadComment("Missing requested_attributes", code="no_requested_attributes")
         for name in asked:
