@@ -96,7 +96,7 @@ format: $(INSTALLED)  ## Put the code into its canonical form
 
 lock:  ## Pin the newest versions that Pipfile allows, without the address of a package index
 	pipenv lock
-	$(PYTHON) -m local_stack.packages.strip_lock Pipfile.lock
+	$(PYTHON) -m local_stack.packages.locked_packages strip Pipfile.lock
 
 audit: $(INSTALLED) sbom  ## Check locks, licences and known vulnerabilities; exit code 2: nobody could be asked
 	$(RUN) pytest --quiet -m "soak or not soak" tests/unit/test_supply_chain.py
@@ -117,7 +117,7 @@ $(INSTALLED): Pipfile.lock
 		$(PYTHON) -m venv .tools && .tools/bin/pip install --quiet pipenv && \
 		echo "The system manages this Python, so pipenv is in .tools/bin: put that folder on your PATH."; }
 	@echo "Installing the packages of Pipfile.lock into .venv."
-	@$(PYTHON) -m local_stack.packages.install_packages || pipenv sync --dev
+	@$(PYTHON) -m local_stack.packages.locked_packages install || pipenv sync --dev
 	@touch $@
 
 # Needs nothing installed. COMPOSE_ENV=FILE: into another file.
@@ -127,9 +127,9 @@ compose-env:  ## Make the secrets of docker compose, once
 test-containers: $(INSTALLED)  ## Build the images and try the whole compose file; needs a container engine
 	$(RUN) pytest -m containers --capture=no tests/containers
 
-# make compare STEPS="1 50" SECONDS=20 THINK_SECONDS=1. Needs a whole Java 17, and says how to get it.
+# make compare STEPS="1 50" SECONDS=20 REPEATS=3 THINK_SECONDS=1. Needs a whole Java 17, and says how to get it.
 compare: $(INSTALLED)  ## Put version 1 and version 2 under the same users, and report
-	$(RUN) python -m load_testing.compare $(foreach name,STEPS SECONDS THINK_SECONDS,$(call as_option,$(name)))
+	$(RUN) python -m load_testing.compare $(foreach name,STEPS SECONDS REPEATS THINK_SECONDS,$(call as_option,$(name)))
 
 # Ten minutes, on a machine that has nothing else to do.
 measure: $(INSTALLED)  ## Measure anew all that load_testing/README.md tells, and write it there

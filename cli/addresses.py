@@ -6,7 +6,6 @@ import sys
 from functools import cache
 from pathlib import Path
 
-import httpx
 import typer
 from pydantic import Field, SecretStr
 
@@ -123,17 +122,6 @@ def argilla() -> ArgillaSettings:
         raise typer.Exit(2)
     url = settings().argilla_url or _local_stack("argilla_url") or "http://127.0.0.1:6900"
     return ArgillaSettings(url=url, api_key=SecretStr(key))
-
-
-def open_argilla(settings: ArgillaSettings, seconds: float) -> httpx.Client:
-    """Return a client of Argilla's API with our key; each call times out after so many seconds."""
-    return httpx.Client(
-        base_url=f"{settings.url.rstrip('/')}/api/v1/",
-        headers={"X-Argilla-Api-Key": settings.api_key.get_secret_value()},
-        timeout=seconds,
-        # Argilla drops a connection after a 500.
-        limits=httpx.Limits(max_keepalive_connections=0),
-    )
 
 
 def _local_stack(entry: str) -> str | None:

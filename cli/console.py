@@ -8,13 +8,16 @@ those, too, for values that must stay on one line.
 import json
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 def printable(value: str) -> str:
@@ -56,6 +59,21 @@ def fail(message: str) -> NoReturn:
     """Say why the command cannot go on, and end it with exit code 1."""
     err.print(message, style="red")
     raise typer.Exit(1)
+
+
+def byte_progress() -> "Progress":
+    """Return a progress display for tasks that are measured in bytes."""
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
+    return Progress(*columns, TransferSpeedColumn(), TimeElapsedColumn(), console=err)
 
 
 def plain(value: str, limit: int | None = None) -> Text:

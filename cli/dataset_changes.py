@@ -11,7 +11,7 @@ from cli import addresses
 from cli.console import SHORT_CHARACTERS, fail, out, plain, print_json
 from cli.people.audit_log import note
 from core.audit import Action
-from core.database import make_engine
+from core.connections import make_engine
 from core.datasets import Datasets, get_definition, list_adjudications, load_datasets
 from core.models import Dataset
 from core.settings import DatasetsFileSettings, read_settings

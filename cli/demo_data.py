@@ -12,9 +12,9 @@ from rich.progress import track
 from sqlalchemy import Connection, text
 
 from cli import addresses
+from cli.argilla_api import Accounts, AccountsError
 from cli.console import err, fail, out, printable
-from cli.people.accounts import Accounts, AccountsError
-from core.database import make_engine
+from core.connections import make_engine
 from core.datasets import DEFAULT_DATASET
 from core.models import TextStatus
 

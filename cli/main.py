@@ -1,33 +1,71 @@
-"""The commands of `annotate`."""
+"""The commands of `annotate`.
+
+The module of a command is imported when the command runs, or completes its own options. All modules together take
+seconds to import, so `annotate --help` and Tab would be slow.
+"""
 
 import sys
+from importlib import import_module
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
-import psycopg
 import typer
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from typer.core import TyperGroup
 
-from cli import dataset_changes
-from cli.backup import commands as backup
 from cli.console import err, out, printable
-from cli.demo_data import demo_data
-from cli.forget.commands import forget
-from cli.forget.rewriting import rewrite
-from cli.people import annotators, api_keys, gold
-from cli.people.audit_log import audit
-from cli.snapshots import commands as snapshots
-from cli.status import status
-from cli.texts import import_jobs, uploads
-from cli.texts.export import export
-from cli.texts.ingest import ingest
-from cli.texts.verify import verify
-from core.os_process import keep_files_private
+
+
+class _Command(NamedTuple):
+    where: str  # module:name of a function, or of a Typer that groups commands
+    help: str  # the first sentence of its own help
+
+
+COMMANDS = {
+    "ingest": _Command("cli.texts.ingest:ingest", "Send files of texts to the platform."),
+    "imports": _Command("cli.texts.file_imports:app", "List, show and cancel imports of files."),
+    "export": _Command("cli.texts.export:export", "Save labelled texts as Parquet, Arrow, NDJSON or CSV."),
+    "snapshot": _Command("cli.snapshot:app", "Create, list, compare, verify and delete snapshots."),
+    "status": _Command("cli.status:status", "Show the queue, the labels, the time left, and problems."),
+    "uploads": _Command("cli.texts.uploads:app", "List, show, retry and verify uploads to Argilla."),
+    "datasets": _Command(
+        "cli.dataset_changes:app", "Compare DATASETS_FILE with the settings in force, and apply it."
+    ),
+    "annotators": _Command("cli.people.annotators:app", "Add, list and remove annotators' accounts in Argilla."),
+    "gold": _Command("cli.people.gold:app", "Add, list and remove gold texts: texts with a known answer."),
+    "keys": _Command("cli.people.api_keys:app", "Create, list and withdraw API keys."),
+    "audit": _Command("cli.people.audit_log:audit", "Show the audit log: which administrator did what, and when."),
+    "forget": _Command("cli.forget_texts:forget", "Delete texts everywhere, for good."),
+    "backup": _Command("cli.backup.create_archive:app", "Create and verify archives of all data."),
+    "restore": _Command("cli.backup.restore_archive:restore", "Restore an archive of `annotate backup`."),
+    "demo-data": _Command("cli.demo_data:demo_data", "Fill an empty database with synthetic labelled texts."),
+}
+
+
+class _LoadsOnUse(TyperGroup):
+    """A group whose commands are placeholders until one of them is used."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, load(name) if name else command, rest
+
+
+def load(name: str) -> Any:
+    """Import a command or a group of commands; return it as Typer runs it."""
+    module, _, attribute = COMMANDS[name].where.partition(":")
+    found = getattr(import_module(module), attribute)
+    if not isinstance(found, typer.Typer):
+        command, found = found, typer.Typer(add_completion=False)
+        found.command(name)(command)
+    loaded = typer.main.get_command(found)
+    loaded.name = name
+    return loaded
+
 
 app = typer.Typer(
-    help="Hand in texts, watch them being labelled, get the labels.",
+    help="Send texts, watch their progress, and get the labels.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
+    cls=_LoadsOnUse,
 )
 
 
@@ -43,49 +81,49 @@ def _options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    from core.startup import keep_files_private
+
+    # Exports, rejects and backups contain texts.
+    keep_files_private()
 
 
-app.command()(ingest)
-app.command()(export)
-app.command()(forget)
-app.command()(audit)
-app.command()(status)
-app.command()(backup.restore)
-app.command("demo-data")(demo_data)
-app.add_typer(annotators.app, name="annotators")
-app.add_typer(backup.app, name="backup")
-app.add_typer(dataset_changes.app, name="datasets")
-app.add_typer(gold.app, name="gold")
-app.add_typer(import_jobs.app, name="imports")
-app.add_typer(api_keys.app, name="keys")
-app.add_typer(snapshots.app, name="snapshot")
-app.add_typer(uploads.app, name="uploads")
-snapshots.app.command()(rewrite)
-uploads.app.command()(verify)
+def _placeholder() -> None:
+    raise NotImplementedError
+
+
+for _name, _command in COMMANDS.items():
+    app.command(_name, help=_command.help)(_placeholder)
 
 
 def main() -> None:
     """Run the command that the arguments name.
 
     Raises:
-        SystemExit: with exit code 1 and a line that says why, also when Postgres does not answer.
+        SystemExit: with exit code 1 and a line with the reason, also when Postgres does not answer.
     """
-    # Exports, rejects and back-ups hold texts.
-    keep_files_private()
     try:
-        # Also when it runs as `python -m cli`: usage and completion name the program that users call.
+        # Usage and completion show this name, also for `python -m cli`.
         app(prog_name="annotate")
-    except ProgrammingError as error:
-        if not isinstance(error.orig, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
+    except Exception as error:
+        reason = _database_problem(error)
+        if reason is None:
             raise
-        words = (
+        err.print(reason, style="red")
+        sys.exit(1)
+
+
+def _database_problem(error: Exception) -> str | None:
+    """Return a line for an error of Postgres that the user can do something about."""
+    import psycopg
+    from sqlalchemy.exc import OperationalError, ProgrammingError
+
+    missing = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)
+    if isinstance(error, ProgrammingError) and isinstance(error.orig, missing):
+        return (
             "The database does not have this release's tables: run `python -m core.migrate` with its DATABASE_URL."
         )
-        err.print(words, style="red")
-        sys.exit(1)
-    except (psycopg.OperationalError, OperationalError) as error:
-        # Not all of SQLAlchemy's words: they hold the statement.
+    if isinstance(error, psycopg.OperationalError | OperationalError):
+        # SQLAlchemy's own message contains the statement.
         words = " ".join(str(error.orig if isinstance(error, OperationalError) else error).split())
-        err.print(f"Postgres does not answer: {printable(words)}", style="red")
-        sys.exit(1)
+        return f"Postgres does not answer: {printable(words)}"
+    return None

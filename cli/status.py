@@ -12,8 +12,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cli import addresses
 from cli.console import err, out, print_json, printable
-from cli.forget.requests import list_stuck, look_if_waited_for
-from core.database import make_engine
+from cli.forget_requests import list_stuck, look_if_waited_for
+from core.connections import make_engine
 
 # The newest labels: the index of the change feed finds them, however many there are.
 _PACE = text("""

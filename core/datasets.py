@@ -19,8 +19,6 @@ from pydantic import (
     model_validator,
 )
 
-from core.web.problems import FieldError, InvalidFields, quoted
-
 DEFAULT_DATASET = "toxicity"
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
@@ -271,18 +269,6 @@ def _describe_unknown(path: tuple[str | int, ...]) -> str:
     close = get_close_matches(str(path[-1]), known, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     return f"there is no such key; {hint}Known are: {', '.join(known)}"
-
-
-def require_dataset(name: str, datasets: Datasets) -> None:
-    """Check the parameter `dataset`.
-
-    Raises:
-        InvalidFields: there is no dataset of this name.
-    """
-    if name not in datasets:
-        known = ", ".join(sorted(datasets))
-        detail = f"dataset {quoted(name)} is not one of {known}"
-        raise InvalidFields([FieldError("unknown_dataset", detail, parameter="dataset")])
 
 
 # The metadata by which the page is sorted, upwards.

@@ -11,8 +11,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.logs import configure_logging
 from core.settings import DatabaseSettings, LogSettings, read_settings
+from core.startup import configure_logging
 from core.web.health import NotReady
 
 # One migration at a time; the number is arbitrary but fixed.

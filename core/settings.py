@@ -1,14 +1,14 @@
 """Settings that two or more programs share, in small immutable groups read from the environment."""
 
+import math
 import re
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-
-from core.web.rate_limits import Limit
 
 
 class SettingsGroup(BaseSettings):
@@ -110,6 +110,21 @@ class TracingSettings(SettingsGroup):
     @classmethod
     def _empty_is_none(cls, endpoint: object) -> object:
         return endpoint or None
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Requests a second in the long run, and requests at once."""
+
+    requests_per_second: float
+    burst: int
+
+    @classmethod
+    def of(cls, requests_per_second: float | None, burst: int | None) -> "Limit | None":
+        """Make a limit of stored or configured values: no rate, no limit. Default burst: one second's."""
+        if requests_per_second is None:
+            return None
+        return cls(requests_per_second, burst or math.ceil(requests_per_second))
 
 
 class AccessSettings(SettingsGroup):

@@ -15,9 +15,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.requests import ClientDisconnect
 
-from core.database import make_async_engine
+from core.connections import make_async_engine
 from core.datasets import load_datasets
-from core.logs import configure_logging
 from core.migrate import check_database
 from core.settings import (
     AccessSettings,
@@ -29,6 +28,7 @@ from core.settings import (
     read_settings,
     refuse_open_bind,
 )
+from core.startup import configure_logging
 from core.tracing.tracing import tracing
 from core.web.app import NO_TELEMETRY, install_web, query_is_checked
 from core.web.keys import KeyRing, Scope, ValidKey, require_scope, select_valid_keys

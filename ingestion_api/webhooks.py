@@ -18,7 +18,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from core import models
 from core.tables.rows import ROW_BYTES
-from core.tracing.tracing import note_step, tracing
+from core.tracing.tracing import note_step
 from core.web.openapi import refusals
 from core.web.problems import (
     BadSignature,
@@ -204,9 +204,8 @@ async def receive_event(request: Request) -> Response:
                 connection, text_id, record.id, record.dataset.id, _in_utc(event.timestamp)
             )
     metrics.WEBHOOK_EVENTS.labels("noted" if noted else "ignored").inc()
-    if noted and tracing.on and text_id is not None:
+    if noted and text_id is not None:
         note_step(request.scope, "event", text_id, type=event.type)
-    if noted:
         metrics.WEBHOOK_LAG_SECONDS.observe((datetime.now(UTC) - _in_utc(event.timestamp)).total_seconds())
     return Response(status_code=204)
 

@@ -16,8 +16,7 @@ from local_stack import StackError
 from local_stack.components.argilla import reindex as make_index_anew
 from local_stack.data_dir import delete_data_dir, load_or_create_credentials
 from local_stack.plan import Context
-from local_stack.processes.ancestors import MakeWatch, wait_until_ended
-from local_stack.processes.lock import StackLock
+from local_stack.processes.lock import MakeWatch, StackLock, wait_until_ended
 from local_stack.progress import display_for
 from local_stack.settings import StackSettings, load_settings
 from local_stack.stack import EVERYTHING, Stack

@@ -11,8 +11,6 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from core.datasets import Datasets, load_datasets
-from core.logs import configure_logging
-from core.os_process import close_folder
 from core.settings import (
     AccessSettings,
     DatabaseSettings,
@@ -22,6 +20,7 @@ from core.settings import (
     read_settings,
     refuse_open_bind,
 )
+from core.startup import close_folder, configure_logging
 from core.tracing.tracing import tracing
 from core.web.app import NO_TELEMETRY, install_web
 from core.web.health import Check, NotReady

@@ -2,12 +2,13 @@
 
 import asyncio
 import time
+from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.datasets import Datasets, adjudicated_by, get_definition
+from core.datasets import Datasets, Order, adjudicated_by, get_definition
 from core.labels.adjudication import request_missing
 from core.text_identity import BEFORE_ALL
 from uploader import metrics, repository
@@ -15,8 +16,26 @@ from uploader.argilla.client import Argilla
 from uploader.argilla.errors import AlreadyThere, Stopped
 from uploader.argilla.setup import Prepared, prepare
 from uploader.leadership import Leadership
-from uploader.push.claiming import Pace, QueueStart
 from uploader.runner import Alert
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """In which order texts go before annotators, how many at a time, and which share of them is gold."""
+
+    order: Order = Order.OLDEST
+    max_open_records: int | None = None  # None: no limit
+    gold_share: float = 0
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether a claim depends on the one before: then the dataset's row must be locked for it."""
+        return self.max_open_records is not None or self.has_shares
+
+    @property
+    def has_shares(self) -> bool:
+        """Whether a claim makes up for what the ones before owe."""
+        return self.gold_share > 0 or self.order == Order.MIXED
 
 
 class ConcurrencyLimit:
@@ -70,7 +89,6 @@ class DatasetState:
         is_paced = adjudicated_by(name) is None
         most = (definition.max_open_records or max_open_records) if is_paced else None
         self.pace = Pace(definition.order, most, definition.gold_share)
-        self.queue_start = QueueStart()
         self.leadership = leadership
         self.limit = limit
         self.prepared: Prepared | None = None

@@ -1,28 +1,91 @@
 """The scheduled jobs: thin wrappers that call the work."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.interval import IntervalTrigger
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.forgetting import Unfinished
+from core.forgetting.service import Unfinished
 from core.web.health import NotReady
 from uploader import metrics, repository
 from uploader.argilla.webhook import Registration
 from uploader.dataset import DatasetState
-from uploader.forgetting.files import FilesWatch
 from uploader.forgetting.repository import list_unfinished
-from uploader.forgetting.service import Forgetter
+from uploader.forgetting.service import FilesWatch, Forgetter
 from uploader.pull import repository as pull_repository
 from uploader.pull.collector import Collector
 from uploader.pull.listener import follow_refresh_requests, listen
 from uploader.pull.repair import repair_losses
 from uploader.pull.sweep import Sweeper
-from uploader.push.upload import upload_backlog
+from uploader.push.backlog import upload_backlog
+from uploader.push.claiming import QueueStart
 from uploader.rules.estimation import Estimator
-from uploader.runner import Alert, Backoff, JobRunner, store_alerts
-from uploader.schedule import wait_for_any
+from uploader.runner import Alert, Backoff, JobRunner, store_alerts, wait_for_any
 from uploader.settings import PushSettings
+
+Job = Callable[[asyncio.Event], Awaitable[None]]
+
+_JITTER_SHARE = 0.1
+_CANCEL_SECONDS = 5
+
+
+class Schedule:
+    """Runs jobs in the event loop at intervals; a job never overlaps with itself."""
+
+    def __init__(self) -> None:
+        self._stopping = asyncio.Event()
+        self._running: set[asyncio.Task[None]] = set()
+        self._scheduler = AsyncIOScheduler(
+            timezone=UTC, job_defaults={"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
+        )
+        # A job that works off a backlog outlasts its interval, and says so each time.
+        logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
+
+    def add(self, job: Job, seconds: float) -> None:
+        """Run a job every `seconds`, with jitter; it should end soon after the event is set."""
+        self._scheduler.add_job(
+            self._run,
+            IntervalTrigger(seconds=seconds, jitter=_JITTER_SHARE * seconds, timezone=UTC),
+            [job],
+            next_run_time=datetime.now(UTC),
+        )
+
+    def start(self) -> None:
+        """Begin."""
+        self._scheduler.start()
+
+    async def stop(self, seconds: float) -> None:
+        """Start no job any more, give the running ones some seconds to end, then cancel them."""
+        self._stopping.set()
+        self._scheduler.pause()
+        await _wait(self._running, seconds)
+        for task in self._running:
+            task.cancel()
+        await _wait(self._running, _CANCEL_SECONDS)
+        self._scheduler.shutdown(wait=False)
+
+    async def _run(self, job: Job) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - the scheduler runs jobs as tasks
+        self._running.add(task)
+        try:
+            await job(self._stopping)
+        except asyncio.CancelledError:
+            # From stop(): the job has returned its claims.
+            if not self._stopping.is_set():
+                raise
+        finally:
+            self._running.discard(task)
+
+
+async def _wait(tasks: set[asyncio.Task[None]], seconds: float) -> None:
+    if tasks:
+        await asyncio.wait(tasks, timeout=seconds)
+
 
 # One that stands by may have to take over soon.
 _STAND_BY_SECONDS = 1.0
@@ -44,6 +107,7 @@ class DatasetJobs:
         self.wake = asyncio.Event()  # set when a text is noted to be read again
         self._state = state
         self._push_settings = push
+        self._queue_start = QueueStart()
         self._sweeper = sweeper
         self._collector = collector
         self._estimator = estimator
@@ -58,7 +122,8 @@ class DatasetJobs:
     async def push(self, stopping: asyncio.Event) -> None:
         """Upload what is pending."""
         await self._lead(
-            self._push, lambda: upload_backlog(self._state, self._push_settings, self._push, stopping)
+            self._push,
+            lambda: upload_backlog(self._state, self._push_settings, self._push, stopping, self._queue_start),
         )
 
     async def pull(self, stopping: asyncio.Event) -> None:

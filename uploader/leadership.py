@@ -11,7 +11,6 @@ from uuid import uuid4
 
 import psycopg
 import structlog
-from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -21,29 +20,6 @@ log = structlog.get_logger()
 
 # One renewal may fail, and there is still time for the next.
 _LOOKS_A_LEASE = 3
-
-# Also when it has run out: as long as nobody else has taken it, nothing has happened without us.
-_RENEW = text("""
-update datasets set leader_until = clock_timestamp() + make_interval(secs => :lease_seconds)
-where name = :dataset and leader_id = :leader
-""")
-
-# Of several that try at once one wins: the others wait for its row, and then see its lease.
-_TAKE = text("""
-insert into datasets (name, leader_id, leader_until)
-values (:dataset, :leader, clock_timestamp() + make_interval(secs => :lease_seconds))
-on conflict (name) do update set leader_id = excluded.leader_id, leader_until = excluded.leader_until
-where datasets.leader_id is null or datasets.leader_until < clock_timestamp()
-""")
-
-_RELEASE = text("""
-update datasets set leader_id = null, leader_until = null where name = :dataset and leader_id = :leader
-""")
-
-_CONFIRM = text("select 1 from datasets where name = :dataset and leader_id = :leader for share")
-
-# Two that hold the row for share and then change it would wait for each other.
-_CONFIRM_TO_CHANGE = text("select 1 from datasets where name = :dataset and leader_id = :leader for no key update")
 
 
 class NotLeading(Exception):
@@ -94,8 +70,7 @@ class Leadership:
         Raises:
             NotLeading: it does not any more.
         """
-        statement = _CONFIRM_TO_CHANGE if to_change else _CONFIRM
-        if (await connection.execute(statement, self._values())).first() is None:
+        if not await repository.lock_lease(connection, self._dataset, self.id, to_change=to_change):
             self._end()
             raise NotLeading(self._dataset)
 
@@ -130,10 +105,10 @@ class Leadership:
 
     async def _hold(self) -> None:
         asked_at = self._clock()
-        values = self._values() | {"lease_seconds": self._lease_seconds}
+        lease = self._dataset, self.id, self._lease_seconds
         async with self._engine.begin() as connection:
-            renewed = (await connection.execute(_RENEW, values)).rowcount == 1
-            taken = not renewed and (await connection.execute(_TAKE, values)).rowcount == 1
+            renewed = await repository.renew_lease(connection, *lease)
+            taken = not renewed and await repository.take_lease(connection, *lease)
             # In the same transaction: from the first moment on the former leader's claims finish nothing.
             returned = await repository.return_claims(connection, self._dataset) if taken else 0
         self.is_known = True
@@ -152,16 +127,13 @@ class Leadership:
             sqlalchemy.exc.SQLAlchemyError: Postgres is away; the lease runs out by itself.
         """
         async with self._engine.begin() as connection:
-            await connection.execute(_RELEASE, self._values())
+            await repository.release_lease(connection, self._dataset, self.id)
         self._end()
 
     def _end(self) -> None:
         if self._until is not None:
             log.info("leadership.ended", dataset=self._dataset, leader=str(self.id))
         self._until = None
-
-    def _values(self) -> dict[str, object]:
-        return {"dataset": self._dataset, "leader": self.id}
 
 
 @asynccontextmanager

@@ -9,11 +9,9 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.database import make_async_engine
+from core.connections import make_async_engine
 from core.datasets import Datasets, list_adjudications, load_datasets
-from core.logs import configure_logging
 from core.migrate import check_database
-from core.os_process import keep_files_private
 from core.settings import (
     AccessSettings,
     ArgillaSettings,
@@ -25,6 +23,7 @@ from core.settings import (
     read_settings,
     refuse_open_bind,
 )
+from core.startup import configure_logging, keep_files_private
 from core.tracing.tracing import tracing
 from core.web.app import NO_TELEMETRY, install_web
 from core.web.health import Check
@@ -33,14 +32,13 @@ from uploader.argilla.circuit import Circuit
 from uploader.argilla.client import Argilla, make_http_client
 from uploader.argilla.webhook import Registration, WebhookHealth
 from uploader.dataset import ConcurrencyLimit, DatasetState
-from uploader.forgetting.files import FilesWatch
-from uploader.jobs import DatabaseJobs, DatasetJobs, WebhookJobs
+from uploader.forgetting.service import FilesWatch
+from uploader.jobs import DatabaseJobs, DatasetJobs, Schedule, WebhookJobs
 from uploader.leadership import Leadership, keep_leading
 from uploader.pull.collector import Collector
 from uploader.pull.sweep import Sweeper
 from uploader.repository import warn_of_undefined
 from uploader.rules.estimation import Estimator
-from uploader.schedule import Schedule
 from uploader.settings import (
     ForgottenFilesSettings,
     PacingSettings,

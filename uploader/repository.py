@@ -211,6 +211,78 @@ async def count_open(connection: AsyncConnection, dataset: str) -> int:
     return await connection.scalar(_OPEN, {"dataset": dataset}) or 0
 
 
+# Also a lease that has run out: while no other uploader has taken it, nothing has happened without this one.
+_RENEW_LEASE = text("""
+update datasets set leader_until = clock_timestamp() + make_interval(secs => :lease_seconds)
+where name = :dataset and leader_id = :leader
+""")
+
+# If several uploaders try at the same time, one wins: the others wait for its row, and then see its lease.
+_TAKE_LEASE = text("""
+insert into datasets (name, leader_id, leader_until)
+values (:dataset, :leader, clock_timestamp() + make_interval(secs => :lease_seconds))
+on conflict (name) do update set leader_id = excluded.leader_id, leader_until = excluded.leader_until
+where datasets.leader_id is null or datasets.leader_until < clock_timestamp()
+""")
+
+_RELEASE_LEASE = text("""
+update datasets set leader_id = null, leader_until = null where name = :dataset and leader_id = :leader
+""")
+
+_LOCK_LEASE = text("select 1 from datasets where name = :dataset and leader_id = :leader for share")
+
+# Two transactions that hold the row for share and then change it would wait for each other.
+_LOCK_LEASE_TO_CHANGE = text("""
+select 1 from datasets where name = :dataset and leader_id = :leader for no key update
+""")
+
+
+async def renew_lease(connection: AsyncConnection, dataset: str, leader: UUID, lease_seconds: float) -> bool:
+    """Renew a leader's lease; return False if it is another one's, or free."""
+    values = {"dataset": dataset, "leader": leader, "lease_seconds": lease_seconds}
+    return await _change(connection, _RENEW_LEASE, **values) == 1
+
+
+async def take_lease(connection: AsyncConnection, dataset: str, leader: UUID, lease_seconds: float) -> bool:
+    """Take a lease that is free or has run out; return whether that was so."""
+    values = {"dataset": dataset, "leader": leader, "lease_seconds": lease_seconds}
+    return await _change(connection, _TAKE_LEASE, **values) == 1
+
+
+async def release_lease(connection: AsyncConnection, dataset: str, leader: UUID) -> None:
+    """Free the lease, if this leader holds it."""
+    await connection.execute(_RELEASE_LEASE, {"dataset": dataset, "leader": leader})
+
+
+async def lock_lease(connection: AsyncConnection, dataset: str, leader: UUID, *, to_change: bool) -> bool:
+    """Keep the lease as it is until the transaction ends; return whether this leader holds it.
+
+    With `to_change` the transaction may change the dataset's row later.
+    """
+    statement = _LOCK_LEASE_TO_CHANGE if to_change else _LOCK_LEASE
+    return (await connection.execute(statement, {"dataset": dataset, "leader": leader})).first() is not None
+
+
+_CLEAR_ALERT = text("delete from alerts where dataset = :dataset and job = :job")
+
+_RAISE_ALERT = text("""
+insert into alerts (dataset, job, code, reason) values (:dataset, :job, :code, :reason)
+on conflict (dataset, job) do update set code = excluded.code, reason = excluded.reason,
+    since = case when alerts.code = excluded.code then alerts.since else now() end
+""")
+
+
+async def clear_alert(connection: AsyncConnection, dataset: str, job: str) -> None:
+    """Store that a job has no alert."""
+    await connection.execute(_CLEAR_ALERT, {"dataset": dataset, "job": job})
+
+
+async def raise_alert(connection: AsyncConnection, dataset: str, job: str, code: str, reason: str) -> None:
+    """Store a job's alert; one with the same code keeps its time."""
+    values = {"dataset": dataset, "job": job, "code": code, "reason": reason.replace("\0", "\ufffd")}
+    await connection.execute(_RAISE_ALERT, values)
+
+
 log = structlog.get_logger()
 
 _UNDEFINED = text("""

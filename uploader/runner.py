@@ -1,5 +1,6 @@
 """Runs jobs: retries them with growing pauses, and raises an alert while one is blocked."""
 
+import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -7,12 +8,11 @@ from typing import NamedTuple
 
 import psycopg
 import structlog
-from sqlalchemy import text
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from uploader import metrics
+from uploader import metrics, repository
 from uploader.argilla.errors import ArgillaError, Stopped
 from uploader.leadership import NotLeading
 
@@ -137,22 +137,21 @@ class JobRunner:
         self._kind = kind
 
 
-_CLEAR = text("delete from alerts where dataset = :dataset and job = :job")
-
-_RAISE = text("""
-insert into alerts (dataset, job, code, reason) values (:dataset, :job, :code, :reason)
-on conflict (dataset, job) do update set code = excluded.code, reason = excluded.reason,
-    since = case when alerts.code = excluded.code then alerts.since else now() end
-""")
+async def wait_for_any(*events: asyncio.Event, seconds: float) -> None:
+    """Wait until one of the events is set, for at most `seconds`."""
+    tasks = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def store_alerts(engine: AsyncEngine, dataset: str, alerts: Mapping[str, Alert | None]) -> None:
     """Store the alert of each job of a dataset, or that it has none."""
     async with engine.begin() as connection:
         for job, alert in sorted(alerts.items()):
-            values = {"dataset": dataset, "job": job}
             if alert is None:
-                await connection.execute(_CLEAR, values)
+                await repository.clear_alert(connection, dataset, job)
             else:
-                reason = alert.reason.replace("\0", "�")
-                await connection.execute(_RAISE, values | {"code": alert.code, "reason": reason})
+                await repository.raise_alert(connection, dataset, job, alert.code, alert.reason)

@@ -11,11 +11,11 @@ from rich.table import Table
 from sqlalchemy import func, select
 
 from cli import addresses
+from cli.argilla_api import Accounts, AccountsError, User
 from cli.console import err, fail, out, plain, printable
-from cli.people.accounts import Accounts, AccountsError, User
 from cli.people.audit_log import noted
 from core.audit import Action
-from core.database import make_engine
+from core.connections import make_engine
 from core.models import Annotation, AnnotationStatus
 from core.settings import ArgillaSettings
 

@@ -11,10 +11,10 @@ from cli import addresses
 from cli.console import err, fail, out
 from cli.people.audit_log import note
 from core.audit import Action
-from core.database import make_engine
+from core.connections import make_engine
 from core.models import ApiKey
+from core.settings import Limit
 from core.web.keys import Scope, hash_key, make_key
-from core.web.rate_limits import Limit
 
 app = typer.Typer(help="API keys: create, list, withdraw.", no_args_is_help=True)
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select
 from cli import addresses
 from cli.console import SHORT_CHARACTERS, err, out, plain, print_json
 from core.audit import Action, Entry, account, noting
-from core.database import make_engine
+from core.connections import make_engine
 from core.models import AuditEntry
 
 _SHOWN_IDS = 3

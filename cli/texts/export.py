@@ -1,4 +1,4 @@
-"""`annotate export`: labelled texts into a file, with a progress bar."""
+"""`annotate export`: saves labelled texts in a file. Also the filter options that snapshots share."""
 
 import secrets
 import sys
@@ -9,11 +9,37 @@ from typing import Annotated, Any, BinaryIO, Literal
 
 import httpx
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
 from cli import addresses
-from cli.console import err, fail
-from cli.texts import import_client, label_filters
+from cli.console import byte_progress, err, fail
+from cli.texts import file_imports
+
+Dataset = Annotated[str | None, typer.Option(help="Dataset; else the default one.")]
+Label = Annotated[list[str] | None, typer.Option(help="Only this label; may be repeated.")]
+Source = Annotated[str | None, typer.Option(help="Only texts from this source.")]
+Language = Annotated[str | None, typer.Option(help="Only texts in this language.")]
+Status = Annotated[str | None, typer.Option(help="labelled or disputed.")]
+Complete = Annotated[
+    bool | None, typer.Option("--complete/--incomplete", help="Only texts with, or without, all wanted answers.")
+]
+Annotator = Annotated[str | None, typer.Option(help="Only texts that this annotator answered.")]
+MinAgreement = Annotated[float | None, typer.Option(help="Least agreement, 0 to 1.")]
+MinAnnotations = Annotated[int | None, typer.Option(help="Least number of annotations.")]
+LabelledAfter = Annotated[str | None, typer.Option(help="Only labels later than this; RFC 3339.")]
+LabelledBefore = Annotated[str | None, typer.Option(help="Only labels earlier than this.")]
+Search = Annotated[str | None, typer.Option(help="Only texts that hold this.")]
+
+_NAMES = (
+    *("dataset", "label", "source", "language", "status", "complete", "annotator", "min_agreement"),
+    *("min_annotations", "labelled_after", "labelled_before", "q"),
+)
+
+
+def chosen(context: typer.Context) -> dict[str, Any]:
+    """Return the filters that a command was given, by their names in the API."""
+    given = {name: context.params[name] for name in _NAMES}
+    return {name: value for name, value in given.items() if value is not None and value not in ((), [])}
+
 
 _FORMATS = {
     ".parquet": "parquet",
@@ -35,27 +61,25 @@ def export(
         Literal["parquet", "arrow", "arrows", "ndjson", "csv"] | None,
         typer.Option("--format", help="Kind of file; else by its ending."),
     ] = None,
-    dataset: label_filters.Dataset = None,
-    label: label_filters.Label = None,
-    source: label_filters.Source = None,
-    language: label_filters.Language = None,
-    status: label_filters.Status = None,
-    complete: label_filters.Complete = None,
-    annotator: label_filters.Annotator = None,
-    min_agreement: label_filters.MinAgreement = None,
-    min_annotations: label_filters.MinAnnotations = None,
-    labelled_after: label_filters.LabelledAfter = None,
-    labelled_before: label_filters.LabelledBefore = None,
-    q: label_filters.Search = None,
+    dataset: Dataset = None,
+    label: Label = None,
+    source: Source = None,
+    language: Language = None,
+    status: Status = None,
+    complete: Complete = None,
+    annotator: Annotator = None,
+    min_agreement: MinAgreement = None,
+    min_annotations: MinAnnotations = None,
+    labelled_after: LabelledAfter = None,
+    labelled_before: LabelledBefore = None,
+    q: Search = None,
     order: Annotated[Literal["newest", "oldest"] | None, typer.Option(help="Which label comes first.")] = None,
     spreadsheet: Annotated[bool, typer.Option("--spreadsheet", help="CSV that is safe in a spreadsheet.")] = False,
 ) -> None:
     """Save labelled texts as Parquet, Arrow, NDJSON or CSV. The file is there when it is whole, or not at all."""
     given = {"order": order, "spreadsheet": "true" if spreadsheet else None}
     url = f"{addresses.serving_url()}/export.{format_ or _format(file)}"
-    parameters = label_filters.chosen(context) | {
-        name: value for name, value in given.items() if value is not None
-    }
+    parameters = chosen(context) | {name: value for name, value in given.items() if value is not None}
     try:
         version = _save(url, parameters, file)
     except httpx.HTTPError as error:
@@ -82,18 +106,13 @@ def _save(url: str, parameters: dict[str, Any], file: Path) -> str:
     ):
         if answer.is_error:
             answer.read()
-            fail(import_client.reason(answer))
-        with _progress() as progress, _whole(file) as target:
+            fail(file_imports.reason(answer))
+        with byte_progress() as progress, _whole(file) as target:
             bar = progress.add_task(file.name, total=None)
             for piece in answer.iter_bytes():
                 target.write(piece)
                 progress.advance(bar, len(piece))
         return str(answer.headers.get("x-replica-version"))
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
-    return Progress(*columns, TransferSpeedColumn(), TimeElapsedColumn(), console=err)
 
 
 @contextmanager

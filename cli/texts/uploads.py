@@ -11,11 +11,13 @@ from sqlalchemy import Connection, Engine, Row, bindparam, func, select, update
 from cli import addresses
 from cli.console import SHORT_CHARACTERS, err, fail, out, plain
 from cli.people.audit_log import note
+from cli.texts.verify import verify
 from core.audit import Action
-from core.database import make_engine
+from core.connections import make_engine
 from core.models import Annotation, Label, Text, TextStatus
 
-app = typer.Typer(help="Texts on their way to Argilla: list, show, retry.", no_args_is_help=True)
+app = typer.Typer(help="List, show, retry and verify uploads to Argilla.", no_args_is_help=True)
+app.command()(verify)
 
 _DONE = {TextStatus.UPLOADED, TextStatus.FORGOTTEN, TextStatus.DEMO}
 

@@ -1,18 +1,186 @@
-"""`annotate uploads verify`: whether Postgres, Argilla's database and its search index hold the same."""
+"""`annotate uploads verify`: compares Postgres, Argilla's database and Argilla's search index, page by page."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Annotated
+from uuid import UUID
 
 import httpx
 import typer
+from rich.progress import Progress
 from rich.table import Table
+from sqlalchemy import Connection, Engine, func, select, text
 
 from cli import addresses
-from cli.console import fail, out, print_json, printable
-from cli.texts.argilla_reader import ArgillaReader
-from cli.texts.comparison import Report, compare, list_datasets
-from core.database import make_engine
+from cli.argilla_api import PAGE, Answer, ArgillaReader
+from cli.console import err, fail, out, print_json, printable
+from core.connections import make_engine
+from core.models import Annotation, Dataset, Text, TextStatus
+from core.text_identity import BEFORE_ALL
+
+# What was under way at the first look is looked at once more after so long.
+_SETTLE_SECONDS = 5.0
+# More than that are not under way.
+_MOVING_TEXTS = 2500
+
+_PAGE = text("""
+select id from texts where dataset = :dataset and status = 'uploaded' and id > :after order by id limit :count
+""")
+_STILL = text("select id from texts where id = any(:ids) and status = 'uploaded' order by id")
+_KNOWN = text("""
+select id from texts where dataset = :dataset and id = any(:ids) and status <> 'forgotten'
+""")
+
+
+@dataclass
+class Report:
+    """What was found out about a dataset; ids are those of texts, but for `unknown`."""
+
+    dataset: str
+    argilla_dataset_id: UUID
+    exists: bool = True  # Argilla has the dataset
+    refilling: bool = False  # texts of a lost dataset are being put back into the queue
+    pending: int = 0
+    uploaded: int = 0
+    stored: int = 0
+    searchable: int | None = 0  # None: Argilla cannot count
+    missing: list[str] = field(default_factory=list)  # not in Argilla's database
+    not_searchable: list[str] = field(default_factory=list)  # there, but its search does not show it
+    unknown: list[str] = field(default_factory=list)  # external ids in Argilla that we do not know
+    answers_differ: list[str] = field(default_factory=list)
+    answers_kept: int = 0  # held of an earlier dataset in Argilla; its annotators are not in this one
+
+    @property
+    def in_step(self) -> bool:
+        """Whether all hold the same."""
+        wrong = self.missing or self.not_searchable or self.unknown or self.answers_differ
+        return self.exists and not self.refilling and not wrong and self.stored == self.searchable
+
+
+def list_datasets(engine: Engine, name: str | None) -> list[Report]:
+    """Return an empty report for each dataset that was ever uploaded, or for the one of this name."""
+    query = select(
+        Dataset.name, Dataset.argilla_dataset_id, Dataset.refill_position.is_not(None).label("refilling")
+    )
+    query = query.where(Dataset.argilla_dataset_id.is_not(None)).order_by(Dataset.name)
+    if name is not None:
+        query = query.where(Dataset.name == name)
+    with engine.connect() as connection:
+        return [
+            Report(row.name, row.argilla_dataset_id, refilling=row.refilling) for row in connection.execute(query)
+        ]
+
+
+def compare(engine: Engine, argilla: ArgillaReader, report: Report) -> Report:
+    """Fill in what a dataset's parts hold, with a progress bar.
+
+    Raises:
+        httpx.HTTPError: Argilla does not answer as it should.
+    """
+    with engine.connect() as connection, Progress(console=err, transient=True) as progress:
+        report.pending = _count(connection, report.dataset, TextStatus.PENDING, TextStatus.UPLOADING)
+        report.uploaded = _count(connection, report.dataset, TextStatus.UPLOADED)
+        report.exists = argilla.has_dataset(report.argilla_dataset_id)
+        if not report.exists:
+            return report
+        task = progress.add_task(printable(report.dataset), total=report.uploaded)
+        _compare_ours(connection, argilla, report, lambda count: progress.advance(task, count))
+        report.stored = argilla.count_stored(report.argilla_dataset_id)
+        report.searchable = argilla.count_searchable(report.argilla_dataset_id)
+        progress.update(task, completed=0, total=report.stored)
+        _compare_theirs(connection, argilla, report, lambda count: progress.advance(task, count))
+    return report
+
+
+def _count(connection: Connection, dataset: str, *statuses: TextStatus) -> int:
+    query = select(func.count()).where(Text.dataset == dataset, Text.status.in_(statuses))
+    return connection.scalar(query) or 0
+
+
+def _compare_ours(
+    connection: Connection, argilla: ArgillaReader, report: Report, on_texts: Callable[[int], None]
+) -> None:
+    """Look every uploaded text up in Argilla; those that do not fit once more, when what moved has settled."""
+    suspects: list[UUID] = []
+    for ids in _pages(connection, report.dataset):
+        suspects += _compare(connection, argilla, report, ids)
+        on_texts(len(ids))
+    if not 0 < len(suspects) <= _MOVING_TEXTS:
+        return
+    time.sleep(_SETTLE_SECONDS)
+    report.missing, report.not_searchable, report.answers_differ = [], [], []
+    kept = report.answers_kept
+    for start in range(0, len(suspects), PAGE):
+        ids = list(connection.scalars(_STILL, {"ids": suspects[start : start + PAGE]}))
+        _compare(connection, argilla, report, ids)
+    report.answers_kept = kept
+
+
+def _pages(connection: Connection, dataset: str) -> Iterator[list[UUID]]:
+    after = BEFORE_ALL
+    while ids := list(connection.scalars(_PAGE, {"dataset": dataset, "after": after, "count": PAGE})):
+        connection.rollback()  # no snapshot is held while Argilla is asked
+        yield ids
+        after = ids[-1]
+
+
+def _compare(connection: Connection, argilla: ArgillaReader, report: Report, ids: Sequence[UUID]) -> list[UUID]:
+    """Compare some texts; return those that do not fit."""
+    if not ids:
+        return []
+    shown = argilla.find_answers(report.argilla_dataset_id, ids)
+    hidden = [id_ for id_ in ids if id_ not in shown]
+    stored = argilla.find_stored(report.argilla_dataset_id, hidden) if hidden else set()
+    held = _list_held(connection, ids)
+    differing = [id_ for id_ in shown if not _agree(held.get(id_, []), shown[id_], report)]
+    report.not_searchable += [str(id_) for id_ in hidden if id_ in stored]
+    report.missing += [str(id_) for id_ in hidden if id_ not in stored]
+    report.answers_differ += [str(id_) for id_ in differing]
+    return hidden + differing
+
+
+def _list_held(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, list[tuple[UUID | None, Answer]]]:
+    columns = (Annotation.annotator, Annotation.status, Annotation.value)
+    query = select(Annotation.text_id, Annotation.argilla_dataset_id, *columns)
+    held: dict[UUID, list[tuple[UUID | None, Answer]]] = {}
+    for row in connection.execute(query.where(Annotation.text_id.in_(ids), Annotation.withdrawn_at.is_(None))):
+        answer = (row.annotator, str(row.status), row.value)
+        held.setdefault(row.text_id, []).append((row.argilla_dataset_id, answer))
+    connection.rollback()
+    return held
+
+
+def _agree(held: list[tuple[UUID | None, Answer]], shown: list[Answer], report: Report) -> bool:
+    """Whether we hold the answers that Argilla shows; those that only an earlier dataset had are counted."""
+    answering = {annotator for annotator, *_ in shown}
+    kept = [a for where, a in held if where != report.argilla_dataset_id and a[0] not in answering]
+    report.answers_kept += len(kept)
+    return sorted(map(repr, shown)) == sorted(repr(answer) for _, answer in held if answer not in kept)
+
+
+def _compare_theirs(
+    connection: Connection, argilla: ArgillaReader, report: Report, on_records: Callable[[int], None]
+) -> None:
+    """Look every record up in Postgres, unless their numbers say that there is none too many."""
+    if report.stored == report.uploaded - len(report.missing):
+        return
+    offset = 0
+    while external_ids := argilla.list_external_ids(report.argilla_dataset_id, offset):
+        ours = {UUID(id_) for id_ in external_ids if _is_id(id_)}
+        known = set(map(str, connection.scalars(_KNOWN, {"dataset": report.dataset, "ids": list(ours)})))
+        connection.rollback()
+        report.unknown += [id_ for id_ in external_ids if id_ not in known]
+        offset += len(external_ids)
+        on_records(len(external_ids))
+
+
+def _is_id(external_id: str) -> bool:
+    try:
+        UUID(external_id)
+    except ValueError:
+        return False
+    return True
 
 
 def verify(

@@ -17,8 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 from core.change_feed import STAMP, wake_readers
 from core.datasets import Dataset, Datasets, LabelRule, adjudicated_by, get_definition
 from core.labels.adjudication import list_decisions, request_adjudication
-from core.labels.estimated_rules import load_parameters
-from core.labels.rules import Outcome, RuleInForce, adjudicate
+from core.labels.rules import Outcome, RuleInForce, adjudicate, load_parameters
 from core.models import Annotation, AnnotationStatus, Label, LabelStatus, Text, TextStatus
 from core.models import Dataset as DatasetRow
 

@@ -271,7 +271,7 @@ class RequestContext:
         # The server gives each request its own task and context: no reset is needed.
         structlog.contextvars.bind_contextvars(request_id=request_id)
         begin_request(scope)
-        trace = tracing.begin_request(scope, request_id) if tracing.on else None
+        trace = tracing.begin_request(scope, request_id)
         try:
             await self.app(scope, receive, send_with_id)
         except Exception:
@@ -286,8 +286,7 @@ class RequestContext:
             # The route's template, since each path with an id would be a series of its own.
             route = getattr(scope.get("route"), "path", "other")
             _observe(scope, route, status, time.perf_counter() - started)
-            if trace is not None:
-                trace.end(scope, route, status)
+            trace.end(scope, route, status)
 
 
 def _read_headers(scope: Scope) -> str:

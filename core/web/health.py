@@ -10,10 +10,10 @@ from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field, SecretStr
 
+from core.metrics import metrics_registry
 from core.web.negotiation import Router
 from core.web.openapi import Responses, answer, header, problem
 from core.web.problems import MissingKey
-from core.web.server import metrics_registry
 
 # Parts of error messages of Postgres, the network and name resolution, in lower case, and what is shown instead.
 _REASONS = (

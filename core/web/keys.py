@@ -21,8 +21,9 @@ from sqlalchemy import Select, String, cast, select
 from starlette import types
 
 from core.models import ApiKey
+from core.settings import Limit
 from core.web.problems import DatasetNotAllowed, MissingKey, RateLimited, ScopeMissing, Unavailable
-from core.web.rate_limits import Bucket, Limit
+from core.web.rate_limits import Bucket
 from core.web.server import abort_connection
 
 log = structlog.get_logger()

@@ -74,6 +74,7 @@ _HEADERS = {
     "WWW-Authenticate": "How to authenticate.",
     "Allow": "The methods of this path.",
     "Location": "Where the resource is.",
+    "X-Error-Code": "The name of the refusal in Hugging Face's dataset viewer.",
 }
 
 

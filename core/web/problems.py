@@ -31,6 +31,8 @@ from typing import Any
 
 from fastapi import Response
 
+from core.datasets import Datasets
+
 PROBLEM_TYPE = "application/problem+json"
 
 # A body of a megabyte may have a hundred thousand wrong fields, and each takes a hundred bytes to report.
@@ -309,3 +311,15 @@ def problem_response(problem: Problem) -> Response:
     """Render a problem; its media type does not depend on Accept."""
     body = json.dumps(problem.as_dict(), ensure_ascii=False).encode("utf-8", "replace")
     return Response(body, problem.status, problem.headers, PROBLEM_TYPE)
+
+
+def require_dataset(name: str, datasets: Datasets) -> None:
+    """Check the parameter `dataset`.
+
+    Raises:
+        InvalidFields: there is no dataset of this name.
+    """
+    if name not in datasets:
+        known = ", ".join(sorted(datasets))
+        detail = f"dataset {quoted(name)} is not one of {known}"
+        raise InvalidFields([FieldError("unknown_dataset", detail, parameter="dataset")])

@@ -8,29 +8,14 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any
 
+from core.settings import Limit
 from core.web.problems import ShareExceeded, Unavailable
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
 _POLICY = "key"  # the name of the only policy
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """Requests a second in the long run, and requests at once."""
-
-    requests_per_second: float
-    burst: int
-
-    @classmethod
-    def of(cls, requests_per_second: float | None, burst: int | None) -> "Limit | None":
-        """Make a limit of stored or configured values: no rate, no limit. Default burst: one second's."""
-        if requests_per_second is None:
-            return None
-        return cls(requests_per_second, burst or math.ceil(requests_per_second))
 
 
 class Bucket:

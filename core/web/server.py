@@ -12,21 +12,17 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
-from prometheus_client.registry import REGISTRY
 from starlette.types import Receive
 from uvicorn.supervisors import Multiprocess
 
-from core.os_process import keep_files_private
+from core.metrics import METRICS_FOLDER
+from core.startup import keep_files_private
 from core.web.http_protocol import http_settings
 
-_METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _PARENT_SECONDS = 0.5
 # By name: a new process imports it only after its first heartbeat, which must come soon.
 _PROTOCOL = "core.web.http_protocol:BoundedProtocol"
@@ -58,7 +54,7 @@ def serve_in_processes(factory: str, host: str, port: int, processes: int) -> No
     Each process calls `follow_parent` while it serves. Metrics are in files, so that each process can report all.
     """
     with tempfile.TemporaryDirectory(prefix="metrics-") as folder:
-        os.environ[_METRICS_FOLDER] = folder
+        os.environ[METRICS_FOLDER] = folder
         config = _config(factory, host, port, factory=True, workers=processes)
         Multiprocess(config, sockets=[config.bind_socket()]).run()
 
@@ -106,27 +102,6 @@ async def follow_parent() -> None:
     while parent.is_alive():  # noqa: ASYNC110 - there is no event to wait for
         await asyncio.sleep(_PARENT_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def metrics_registry() -> CollectorRegistry:
-    """Return the metrics of all processes of the program."""
-    if _METRICS_FOLDER not in os.environ:
-        return REGISTRY
-    for file in Path(os.environ[_METRICS_FOLDER]).glob("gauge_live*.db"):
-        pid = int(file.stem.rpartition("_")[2])
-        if not _is_running(pid):
-            mark_process_dead(pid)  # type: ignore[no-untyped-call]
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return registry
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def abort_connection(receive: Receive) -> None:

@@ -6,14 +6,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json
 
-from core.datasets import Datasets, require_dataset
+from core.datasets import Datasets
 from core.tables.csv_table import DELIMITERS
 from core.tables.opening import CHARACTER_FORMATS, MEDIA_TYPES, open_table
 from core.tables.rows import Table
 from core.tables.text_lines import require_charset
 from core.web.keys import require_dataset_allowed
 from core.web.openapi import DATASET_NAME
-from core.web.problems import FieldError, InvalidFields, UnsupportedType
+from core.web.problems import FieldError, InvalidFields, UnsupportedType, require_dataset
 from ingestion_api.bulk.batches import BulkUpload
 from ingestion_api.bulk.label_map import LABEL_MAP, LabelMap, check_targets, parse_label_map, split_names
 from ingestion_api.bulk.mapping import Rows, Wanted, map_table

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.database import connect_in_thread
+from core.connections import connect_in_thread
 from core.datasets import Datasets
-from core.os_process import step_back
 from core.settings import DatabaseSettings, TracingSettings, read_settings
+from core.startup import step_back
 from core.tables.decoding import decode
 from core.tracing.tracing import tracing
 from ingestion_api.bulk.body_pipe import receive_body
@@ -62,8 +62,7 @@ def store_body(
 @contextmanager
 def tracing_for(traceparent: str | None) -> Iterator[None]:
     """Trace what the block stores as a part of a request, and send it: this process may be killed after that."""
-    if tracing.on:
-        tracing.work_for(traceparent)
+    tracing.work_for(traceparent)
     try:
         yield
     finally:

@@ -133,7 +133,7 @@ def _store_batches(
             journal(cursor, batch, counts)
         # Without this commit an upload would hold back vacuum and the change feed for as long as it lasts.
         cursor.connection.commit()
-        if tracing.on and not upload.abort_on_error:
+        if not upload.abort_on_error:
             _trace(batch, started_ns)
 
     stages = _stages(upload)
@@ -145,7 +145,7 @@ def _store_batches(
 def _trace(batch: Batch, started_ns: int) -> None:
     ids = [row.id for row in batch.rows]
     stored = tracing.add_batch("store rows", ids, started_ns, (), {"texts": len(ids)})
-    for id_ in ids:
+    for id_ in filter(tracing.traces, ids):
         tracing.add_step("receive", id_, started_ns, link=stored)
 
 

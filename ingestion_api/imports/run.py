@@ -14,7 +14,7 @@ from uuid import UUID
 
 import psycopg
 
-from core.database import connect_in_thread
+from core.connections import connect_in_thread
 from core.datasets import Datasets
 from core.models import ImportState
 from core.settings import DatabaseSettings

@@ -7,9 +7,9 @@ import orjson
 from anyio import to_thread
 from fastapi import Depends, FastAPI, Request, Response
 
-from core.datasets import Datasets, require_dataset
+from core.datasets import Datasets
 from core.models import TextStatus
-from core.tracing.tracing import note_step, tracing
+from core.tracing.tracing import note_step
 from core.web.app import add_plain_route, check_query_string, query_is_checked, require_media_type
 from core.web.keys import Scope, is_dataset_allowed, require_dataset_allowed, require_scope
 from core.web.negotiation import Router
@@ -23,6 +23,7 @@ from core.web.problems import (
     TooLarge,
     Unavailable,
     UnsupportedType,
+    require_dataset,
 )
 from core.web.rate_limits import client_name
 from ingestion_api.bulk.endpoints import create_texts
@@ -96,8 +97,7 @@ async def create_text(request: Request) -> Response:
     stored = await state.intake.store(row, client_name(request.scope))
     if stored.status == TextStatus.FORGOTTEN:
         raise Conflict("This text was forgotten on request. It cannot be stored again.", code=_FORGOTTEN)
-    if tracing.on:
-        note_step(request.scope, "receive", row.id, dataset=row.dataset, duplicate=stored.duplicate)
+    note_step(request.scope, "receive", row.id, dataset=row.dataset, duplicate=stored.duplicate)
     receipt = {"id": row.id, "status": stored.status, "duplicate": stored.duplicate}
     return Response(
         orjson.dumps(receipt),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import psycopg
 import structlog
 
-from core.database import connect
+from core.connections import connect
 from core.datasets import Datasets
 from core.settings import DatabaseSettings
 from core.web.problems import Problem, ShareExceeded, Unavailable

@@ -12,7 +12,8 @@ from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection as EngineConnection
 
 from core.datasets import Datasets, list_adjudications
-from core.forgetting import OVERDUE, UNFINISHED, read_unfinished
+from core.forgetting.repository import UNFINISHED
+from core.forgetting.service import OVERDUE, read_unfinished
 from core.models import REREADS_CHANNEL, TextStatus
 from ingestion_api.enrichment.links import StoredText, link, linked_datasets, lock, run_async
 from ingestion_api.texts.submissions import NewText

@@ -11,8 +11,7 @@ import psycopg
 from psycopg import sql
 
 from local_stack import StackError
-from local_stack.components.server_tools import server_environment
-from local_stack.components.system_account import account_for_postgres, let_account_reach
+from local_stack.components.server_tools import account_for_postgres, let_account_reach, server_environment
 from local_stack.plan import Context, Service, Step
 from local_stack.processes.guarded import Account, Command, run_to_end
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from uv import find_uv_bin
 
 from local_stack import StackStopped
-from local_stack.packages.pip_settings import environment_for_uv
+from local_stack.packages.locked_packages import environment_for_uv
 from local_stack.plan import Context
 from local_stack.processes.guarded import Command, run_to_end
 

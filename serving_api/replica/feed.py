@@ -18,7 +18,7 @@ from adbc_driver_postgresql import dbapi
 from sqlalchemy.dialects import postgresql
 
 from core.change_feed import WINDOW_END
-from core.database import connection_string
+from core.connections import connection_string
 from core.datasets import adjudication_of
 from core.models import LabelStatus
 from core.web.keys import ValidKey, select_valid_keys

@@ -13,7 +13,7 @@ import structlog
 from adbc_driver_postgresql import dbapi
 
 from core.change_feed import CHANNEL
-from core.database import connection_string
+from core.connections import connection_string
 from core.tracing.tracing import tracing
 from core.web.keys import KeyRing, ValidKey
 from serving_api.metrics import (
@@ -194,8 +194,7 @@ class Follower:
         now = datetime.now(UTC).replace(tzinfo=None)
         for moment in applied.answered_at:
             LABEL_LAG_SECONDS.observe(max(0.0, (now - moment).total_seconds()))
-        if tracing.on:
-            _trace(applied.ids[:_TRACED_TEXTS], started_ns, version)
+        _trace(applied.ids[:_TRACED_TEXTS], started_ns, version)
 
     def _observe(self, head: feed.Head) -> None:
         now = time.monotonic()

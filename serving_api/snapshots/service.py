@@ -24,22 +24,31 @@ from serving_api.replica.query_pool import FairThreads
 from serving_api.replica.replica import Replica
 from serving_api.replica.repository import Point
 from serving_api.settings import DataSettings
-from serving_api.snapshots.diff import Differ
-from serving_api.snapshots.manifest import FACTS, MANIFEST, SnapshotManifest, SplitFile
+from serving_api.snapshots.diff import Differ, Forgotten
+from serving_api.snapshots.manifest import FACTS, MANIFEST, Facts, SnapshotManifest, SplitFile
 from serving_api.snapshots.parameters import SnapshotCreate
-from serving_api.snapshots.repository import Facts, Forgotten, read_facts
-from serving_api.snapshots.splits import TWINS, Former, rewrite_twins
+from serving_api.snapshots.repository import read_facts
+from serving_api.snapshots.splits import Former
 from serving_api.snapshots.storage import Storage, no_snapshot, reaching_storage, storage_full
-from serving_api.snapshots.writer import Division, WriterLock, content_hash, make_documents, rewrite, write_splits
+from serving_api.snapshots.writer import (
+    TWINS,
+    Division,
+    WriterLock,
+    content_hash,
+    make_documents,
+    rewrite,
+    rewrite_twins,
+    write_splits,
+)
 from serving_api.texts.query import TextsQuery
 from serving_api.watchdog import Crew
 
 
 def check_room(known: Sequence[SnapshotManifest], folder: Path, settings: DataSettings) -> None:
-    """Check that one more snapshot may be written, by way of `folder`.
+    """Check that the quota and the disk of `folder` allow another snapshot.
 
     Raises:
-        Conflict: there are as many as may be, or they are as large.
+        Conflict: the number or the size of the snapshots is at its limit.
         Unavailable: the disk is nearly full.
     """
     if len(known) >= settings.snapshots_max:
@@ -53,7 +62,7 @@ def check_room(known: Sequence[SnapshotManifest], folder: Path, settings: DataSe
 def check_size(
     known: Sequence[SnapshotManifest], splits: Sequence[SplitFile], folder: Path, settings: DataSettings
 ) -> None:
-    """Check that a snapshot with these files, which lie in `folder`, may be added; raises as `check_room` does."""
+    """Check that the quota allows these files, which are in `folder`; raises as `check_room` does."""
     _check_bytes(known, sum(split.bytes for split in splits), settings)
     _check_disk(folder, settings)
 
@@ -92,14 +101,14 @@ _DOWNLOADING_THREADS = 16
 
 
 class Created(NamedTuple):
-    """The snapshot that a request asked for."""
+    """The snapshot of a request."""
 
     manifest: SnapshotManifest
     is_new: bool
 
 
 class Snapshots:
-    """All snapshots of a storage; one is written at a time."""
+    """All snapshots of a storage. One is written at a time."""
 
     def __init__(
         self,
@@ -111,7 +120,7 @@ class Snapshots:
         crew: Crew | None = None,
         diff_seconds: float = 3600,
     ) -> None:
-        """`share`: how much of what is bounded one client may have; `crew` notes comparisons that run."""
+        """`share` is the part of each bound that one client may use; `crew` watches running comparisons."""
         self._replica = replica
         self._settings = settings
         self._datasets = datasets
@@ -122,13 +131,13 @@ class Snapshots:
         crew = crew or Crew("comparisons of snapshots", COMPARED_AT_ONCE, math.inf)
         self.differ = Differ(self.storage, places, crew, diff_seconds)
         self._writer_lock = WriterLock(Path(self.storage.root) if self.storage.is_local else folder)
-        # What waits for the storage: writing, one at a time, is finished also when nobody waits for it.
+        # Threads that wait for the storage. A snapshot is finished even if its client disconnects.
         self.writing = FairThreads("snapshots", 1, _WAITING_WRITERS, share)
         self.reading = FairThreads("requests for snapshots", _READING_THREADS)
         self.downloading = FairThreads("downloads", _DOWNLOADING_THREADS)
 
     def list(self) -> list[SnapshotManifest]:
-        """Return the manifests of all datasets that the request's key may use, the newest first.
+        """Return the manifests of the datasets that the request's key may use, the newest first.
 
         Raises:
             Unavailable: the storage does not answer.
@@ -148,21 +157,21 @@ class Snapshots:
         return manifest
 
     def open(self, name: str, path: str, **options: Any) -> BinaryIO:
-        """Open a file of a snapshot, as its manifest names it: seekable, read in parts; raises as `get` does."""
+        """Open a file of a snapshot by its path in the manifest; it is seekable. Raises as `get` does."""
         return self.storage.open(name, path, **options)
 
     def close(self) -> None:
-        """Wait for what is under way to end; the replica's end, before, interrupts it."""
+        """Wait until the threads have finished. Close the replica first: that interrupts their queries."""
         for threads in (self.writing, self.reading, self.downloading):
             threads.close()
 
     def create(self, request: SnapshotCreate, query: TextsQuery) -> Created:
-        """Write a snapshot of what the query finds, or return the one that the same request made of this version.
+        """Write a snapshot of the query's texts, or return the one that the same request made of this version.
 
         Raises:
-            Conflict: another one has this name, nothing is found, or there are as many snapshots as may be.
-            Unavailable: another snapshot is being written, the replica or the storage is not there, or space or
-                memory is short.
+            Conflict: another snapshot has this name, no text is found, or the quota is used up.
+            Unavailable: another snapshot is being written, the replica or the storage is unavailable, or disk
+                space or memory is short.
         """
         started = time.perf_counter()
         try:
@@ -208,9 +217,9 @@ class Snapshots:
         return Created(manifest, True)
 
     def rewrite(self, name: str, without: Set[str]) -> SnapshotManifest:
-        """Take the texts with these ids out of a snapshot, and return its manifest.
+        """Remove the texts with these ids from a snapshot, and return its manifest.
 
-        Where one was in it, the hashes of its splits and of its content become others.
+        Splits that contained one of them get new hashes, and so does the content.
 
         Raises:
             NotFound: there is no such snapshot.
@@ -225,14 +234,14 @@ class Snapshots:
                 finish(folder, new, facts.without_sources())
                 self.storage.replace(folder, new)
                 log.info("snapshot.rewritten", name=name)
-            # Also what a rewriting that was killed has left.
+            # Also removes files of a rewrite that was killed.
             self.storage.prune(new)
             return new
 
     def delete(self, name: str) -> None:
-        """Delete a snapshot, at once: who reads it meanwhile reads on, or finds nothing.
+        """Delete a snapshot. Readers see all of it or nothing.
 
-        Others may follow it: they stay as they are, and texts that only it had placed may get other splits later.
+        Snapshots that follow it do not change. Texts whose split only it stored may get other splits later.
 
         Raises:
             NotFound: there is no such snapshot.
@@ -256,7 +265,7 @@ def _read_twins(storage: Storage, follows: list[SnapshotManifest]) -> Iterator[p
 
 
 def _read_places(storage: Storage, follows: list[SnapshotManifest]) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Yield what earlier snapshots placed: of each split its place among the names in order, and ids."""
+    """Yield batches of ids from earlier snapshots, each with the index of its split among the sorted names."""
     for manifest in follows:
         for place, name in enumerate(sorted(manifest.splits)):
             with storage.open(manifest.name, manifest.splits[name].path) as file:
@@ -265,7 +274,7 @@ def _read_places(storage: Storage, follows: list[SnapshotManifest]) -> Iterator[
 
 
 def _followed(known: list[SnapshotManifest], request: SnapshotCreate, dataset: str) -> list[SnapshotManifest]:
-    """Return the snapshots whose texts keep their splits in the one asked for, if it is stratified."""
+    """Return the snapshots whose texts keep their splits in the requested one, if it is stratified."""
     asked = (dataset, request.splits, request.seed)
     return [
         one
@@ -277,7 +286,11 @@ def _followed(known: list[SnapshotManifest], request: SnapshotCreate, dataset: s
 def _find(
     known: list[SnapshotManifest], request: SnapshotCreate, dataset: str, point: Point
 ) -> SnapshotManifest | None:
-    """Return what the same request made of the same version."""
+    """Return the snapshot that the same request made of the same version.
+
+    Raises:
+        Conflict: the name belongs to another snapshot.
+    """
     prefix = f"{dataset}-{point.version}-"
     for one in known:
         if request.name is None and not one.name.startswith(prefix):
@@ -314,7 +327,7 @@ def _manifest(
 
 
 def finish(folder: Path, manifest: SnapshotManifest, facts: Facts) -> None:
-    """Write what says of a snapshot what it is."""
+    """Write the documents, and last the manifest."""
     for path, content in make_documents(manifest, facts).items():
         (folder / path).write_bytes(content)
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2))

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.datasets import Datasets
 from core.settings import read_settings
-from core.tracing.tracing import STEP, note_step, tracing
+from core.tracing.tracing import STEP, note_step
 from core.web import keys
 from core.web.keys import KeyRing
 from core.web.negotiation import Router
@@ -87,8 +87,7 @@ async def get_text(
         answer = await texts.text(id_)
     except NotFound as problem:
         raise docs.not_labelled(id_, read_settings(PageSettings).ingestion_url(request)) from problem
-    if tracing.on:
-        note_step(request.scope, "serve", id_)
+    note_step(request.scope, "serve", id_)
     return respond(request, replica, answer)
 
 

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from core.database import make_async_engine
+from core.connections import make_async_engine
 from core.settings import DatabaseSettings, TracingSettings
 from core.text_identity import text_id
 from core.tracing.tracing import tracing
@@ -22,7 +22,7 @@ from tests.integration.uploader.pulling import pulling
 from tests.otlp import Collector, SentSpan, collecting
 from tests.programs import free_port, running
 from tests.waiting import wait_for
-from uploader.push.upload import upload_backlog
+from uploader.push.backlog import upload_backlog
 from uploader.runner import Backoff, JobRunner
 from uploader.settings import PushSettings
 

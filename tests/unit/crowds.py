@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from core.labels.estimated_rules import Answer
+from core.labels.rules import Answer
 from uploader.rules.crowd import Answers
 
 Floats = npt.NDArray[np.float64]

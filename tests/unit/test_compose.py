@@ -27,16 +27,18 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 JOBS = {"check-secrets", "argilla-setup", "migrate", "annotate"}
+PAGES = "Pages (ingestion API, serving API)"
 # The settings that each program reads.
 GROUPS = {
     "migrate": ["All programs"],
-    "ingestion": ["All programs", "Datasets (ingestion API, uploader, serving API)", "Ingestion API"],
+    "ingestion": ["All programs", "Datasets (ingestion API, uploader, serving API)", "Ingestion API", PAGES],
     "uploader": ["All programs", "Datasets (ingestion API, uploader, serving API)", "Uploader"],
     "serving": [
         "All programs",
         "Datasets (ingestion API, uploader, serving API)",
         "Serving API",
         "Perspective's API (serving API)",
+        PAGES,
     ],
     "annotate": ["Command line", "Serving API", "Uploader"],
 }
@@ -205,6 +207,40 @@ def test_a_program_gets_settings_that_it_has(program: str) -> None:
     for name, is_required in settings_of(program).items():
         assert not is_required or name in given, name
     assert "false" not in str(given.get("REQUIRE_API_KEY", "true"))
+
+
+def filled_in(value: str, env: dict[str, str]) -> str:
+    """Return a value of the compose file with its variables replaced, as docker compose does."""
+    variable = re.compile(r"\$\{(\w+)(?:(:[-+])([^{}$]*))?\}")
+    while found := variable.search(value):
+        name, kind, other = found.groups()
+        set_ = env.get(name, "")
+        chosen = (other if set_ else "") if kind == ":+" else set_ or other or ""
+        value = value[: found.start()] + chosen + value[found.end() :]
+    return value
+
+
+@pytest.mark.parametrize("program", ["ingestion", "serving"])
+def test_the_pages_find_each_other_on_other_ports(program: str) -> None:
+    given = SERVICES[program]["environment"]
+    # With no address, a page takes the usual ports of its own host.
+    assert [filled_in(given[f"PAGE_{name}_URL"], {}) for name in ("INGESTION", "SERVING", "ARGILLA")] == [""] * 3
+    env = {"INGESTION_PORT": "8180", "SERVING_PORT": "9100", "ARGILLA_PORT": "7000"}
+    addresses = {name: filled_in(given[f"PAGE_{name}_URL"], env) for name in ("INGESTION", "SERVING", "ARGILLA")}
+    assert addresses == {
+        "INGESTION": "http://127.0.0.1:8180",
+        "SERVING": "http://127.0.0.1:9100",
+        "ARGILLA": "http://127.0.0.1:7000",
+    }
+    allowed = filled_in(given["HTTP_CORS_ORIGINS"], env).split(",")
+    assert {addresses["INGESTION"], addresses["SERVING"], "http://localhost:8180", "http://localhost:9100"} == {
+        *allowed
+    }
+    named = env | {"PAGE_SERVING_URL": "https://labels.example", "ARGILLA_PUBLIC_URL": "https://argilla.example"}
+    assert filled_in(given["PAGE_SERVING_URL"], named) == "https://labels.example"
+    assert filled_in(given["PAGE_ARGILLA_URL"], named) == "https://argilla.example"
+    origins = SERVICES["argilla"]["environment"]["ARGILLA_CORS_ORIGINS"]
+    assert json.loads(filled_in(origins, env)) == ["http://127.0.0.1:7000"]
 
 
 def test_replicas_are_as_the_first_one() -> None:

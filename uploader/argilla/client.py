@@ -1,11 +1,6 @@
-"""Calls of Argilla's HTTP API, with its errors sorted by what helps.
+"""Calls to Argilla's HTTP API."""
 
-Not through the SDK: its import takes over a second and loads pandas, its progress bars cannot be turned off,
-and of a failed batch it does not say which records are in.
-"""
-
-import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -17,31 +12,55 @@ from core.settings import ArgillaSettings
 from core.web.health import NotReady
 from uploader.argilla.circuit import Circuit
 from uploader.argilla.errors import (
-    AlreadyThere,
     ArgillaError,
     Fault,
-    Gone,
-    IndexLost,
     Refused,
     Stopped,
     Unreachable,
+    parse_stored,
+    raise_for_status,
 )
 from uploader.settings import MAX_SEARCH_TERMS
 
+# No text has this external id: a search for it only shows whether Argilla can search at all.
+_NO_RECORD = "none"
+
+RawResponses = dict[str, list[dict[str, Any]]]  # by external id, as Argilla's API has them
+Read = Callable[[Sequence[str]], Awaitable[RawResponses]]
+
+
+async def read_isolating(read: Read, external_ids: Sequence[str]) -> tuple[RawResponses, list[str]]:
+    """Read the responses to some records; return them, and the records over which Argilla breaks down.
+
+    Raises:
+        Unreachable: it is not about the records, Argilla cannot read any.
+    """
+    found: RawResponses = {}
+    unreadable: list[str] = []
+    parts = [list(external_ids)]
+    while parts:
+        part = parts.pop()
+        try:
+            found |= await read(part)
+        except Fault:
+            await _check_reading(read)
+            if len(part) == 1:
+                unreadable += part
+            else:
+                middle = len(part) // 2
+                parts += [part[middle:], part[:middle]]
+    return found, unreadable
+
+
+async def _check_reading(read: Read) -> None:
+    try:
+        await read([_NO_RECORD])
+    except Fault as fault:
+        raise Unreachable("Argilla breaks down over every search") from fault
+
+
 _CONNECT_SECONDS = 5
 _PROBE_SECONDS = 5
-_NEW_KEY = (
-    "it does not know the key in ARGILLA_API_KEY. Set ARGILLA_API_KEY to the key of an owner, as Argilla shows it "
-    "under My settings, and restart the uploader."
-)
-_OWNERS_KEY = (
-    "the user of ARGILLA_API_KEY may not do this. Set ARGILLA_API_KEY to the key of an owner and restart the "
-    "uploader, or make that user an owner."
-)
-# The index is not there; or OpenSearch made one by itself for the next write, as Argilla would not have made it.
-_INDEX_LOST = ("index_not_found_exception", "Text fields are not optimised for operations")
-_STORED = "found records with same external ids: "
-_POSITION = re.compile(r"Record at position (\d+) is not valid because (.*)", re.DOTALL)
 
 
 def make_http_client(settings: ArgillaSettings, timeout_seconds: float) -> httpx.AsyncClient:
@@ -242,63 +261,3 @@ class Argilla:
 def _records(found: dict[str, Any]) -> list[dict[str, Any]]:
     # A record that is in the search index only has lost its row: it counts as absent.
     return [item["record"] for item in found["items"] if item is not None]
-
-
-def raise_for_status(response: httpx.Response) -> None:
-    """Raise the ArgillaError that an answer stands for, if it is none of success."""
-    status = response.status_code
-    where = f"{response.request.method} {response.request.url.path}: Argilla answered {status}"
-    match status:
-        case _ if response.is_success:
-            return
-        case 401:
-            raise Stopped(f"{where}: {_NEW_KEY}", "argilla_key_unknown")
-        case 403:
-            raise Stopped(f"{where}: {_OWNERS_KEY}", "argilla_key_forbidden")
-        case 404:
-            raise Gone(f"{where}: it was deleted. A deleted dataset is made again.", "argilla_dataset_gone")
-        case 409:
-            raise AlreadyThere(where)
-        case 422:
-            raise parse_refusal(response)
-        case 429 | 502 | 503 | 504:
-            raise Unreachable(where)
-        case _ if status >= httpx.codes.INTERNAL_SERVER_ERROR:
-            if any(sign in response.text for sign in _INDEX_LOST):
-                raise IndexLost(f"{where}: its search index is lost")
-            raise Fault(where)
-        case _:
-            raise Stopped(where)
-
-
-def parse_refusal(response: httpx.Response) -> Refused:
-    """Read the words of a 422, and which items they are about, from either of its two shapes."""
-    try:
-        detail = response.json()["detail"]
-    except (ValueError, TypeError, KeyError):
-        return Refused(response.text)
-    if isinstance(detail, str):
-        # "Record at position 1 is not valid because …": the first one only
-        named = _POSITION.match(detail)
-        return Refused(detail, {int(named[1]): named[2]} if named else {})
-    errors = detail.get("params", {}).get("errors", []) if isinstance(detail, dict) else []
-    words: dict[int, str] = {}
-    for error in errors:
-        match error:
-            case {"loc": ["body", "items", int(position), *where], "msg": str(message)}:
-                said = f"{'.'.join(map(str, where))}: {message}"
-                words[position] = f"{words[position]}; {said}" if position in words else said
-    return Refused("; ".join(e["msg"] for e in errors) or str(detail), words)
-
-
-def parse_stored(refusal: Refused) -> set[str]:
-    """Return the external ids that the refusal of a POST names as taken; none if it is about the items.
-
-    Raises:
-        Stopped: it is about something else.
-    """
-    if refusal.words.startswith(_STORED):
-        return set(refusal.words.removeprefix(_STORED).split(", "))
-    if refusal.by_position:
-        return set()
-    raise Stopped(f"Argilla does not say which records it has: {refusal.words}")

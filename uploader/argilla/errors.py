@@ -10,8 +10,24 @@ ArgillaError
     └── Gone     404           the dataset was deleted
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+import httpx
+
+_NEW_KEY = (
+    "it does not know the key in ARGILLA_API_KEY. Set ARGILLA_API_KEY to the key of an owner, as Argilla shows it "
+    "under My settings, and restart the uploader."
+)
+_OWNERS_KEY = (
+    "the user of ARGILLA_API_KEY may not do this. Set ARGILLA_API_KEY to the key of an owner and restart the "
+    "uploader, or make that user an owner."
+)
+# The index is not there; or OpenSearch made one by itself for the next write, as Argilla would not have made it.
+_INDEX_LOST = ("index_not_found_exception", "Text fields are not optimised for operations")
+_STORED = "found records with same external ids: "
+_POSITION = re.compile(r"Record at position (\d+) is not valid because (.*)", re.DOTALL)
 
 
 class ArgillaError(Exception):
@@ -65,3 +81,63 @@ class Stopped(ArgillaError):
 
 class Gone(Stopped):
     """Argilla does not know the dataset."""
+
+
+def raise_for_status(response: httpx.Response) -> None:
+    """Raise the ArgillaError that an answer stands for, if it is none of success."""
+    status = response.status_code
+    where = f"{response.request.method} {response.request.url.path}: Argilla answered {status}"
+    match status:
+        case _ if response.is_success:
+            return
+        case 401:
+            raise Stopped(f"{where}: {_NEW_KEY}", "argilla_key_unknown")
+        case 403:
+            raise Stopped(f"{where}: {_OWNERS_KEY}", "argilla_key_forbidden")
+        case 404:
+            raise Gone(f"{where}: it was deleted. A deleted dataset is made again.", "argilla_dataset_gone")
+        case 409:
+            raise AlreadyThere(where)
+        case 422:
+            raise parse_refusal(response)
+        case 429 | 502 | 503 | 504:
+            raise Unreachable(where)
+        case _ if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+            if any(sign in response.text for sign in _INDEX_LOST):
+                raise IndexLost(f"{where}: its search index is lost")
+            raise Fault(where)
+        case _:
+            raise Stopped(where)
+
+
+def parse_refusal(response: httpx.Response) -> Refused:
+    """Read the words of a 422, and which items they are about, from either of its two shapes."""
+    try:
+        detail = response.json()["detail"]
+    except (ValueError, TypeError, KeyError):
+        return Refused(response.text)
+    if isinstance(detail, str):
+        # "Record at position 1 is not valid because …": the first one only
+        named = _POSITION.match(detail)
+        return Refused(detail, {int(named[1]): named[2]} if named else {})
+    errors = detail.get("params", {}).get("errors", []) if isinstance(detail, dict) else []
+    words: dict[int, str] = {}
+    for error in errors:
+        match error:
+            case {"loc": ["body", "items", int(position), *where], "msg": str(message)}:
+                said = f"{'.'.join(map(str, where))}: {message}"
+                words[position] = f"{words[position]}; {said}" if position in words else said
+    return Refused("; ".join(e["msg"] for e in errors) or str(detail), words)
+
+
+def parse_stored(refusal: Refused) -> set[str]:
+    """Return the external ids that the refusal of a POST names as taken; none if it is about the items.
+
+    Raises:
+        Stopped: it is about something else.
+    """
+    if refusal.words.startswith(_STORED):
+        return set(refusal.words.removeprefix(_STORED).split(", "))
+    if refusal.by_position:
+        return set()
+    raise Stopped(f"Argilla does not say which records it has: {refusal.words}")

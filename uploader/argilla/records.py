@@ -12,6 +12,8 @@ from core.datasets import PAGE_POSITION
 from core.labels.annotations import Response
 from core.models import AnnotationStatus
 
+Record = dict[str, Any]  # as the API takes it
+
 TEXT_FIELD = "text"
 LABEL_QUESTION = "label"
 
@@ -41,7 +43,7 @@ class PendingText:
     page_position: int | None = None  # where it stands in Argilla's page
 
 
-def to_record(text: PendingText, question_id: UUID, labels: Collection[str]) -> dict[str, Any]:
+def to_record(text: PendingText, question_id: UUID, labels: Collection[str]) -> Record:
     """Return the record of a text; a claimed label that is one of `labels` becomes a suggestion.
 
     Never with responses: they would overwrite the annotators' own.

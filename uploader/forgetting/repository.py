@@ -8,7 +8,8 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import Text, Uuid
 
-from core.forgetting import UNFINISHED, Unfinished, read_unfinished
+from core.forgetting.repository import UNFINISHED
+from core.forgetting.service import Unfinished, read_unfinished
 
 _OPEN = text("""
 select text_id, argilla_note is not null as is_kept from forget_requests

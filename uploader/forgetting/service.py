@@ -1,8 +1,4 @@
-"""Takes forgotten texts out of Argilla, and sees that they stay out. See docs/decisions/0034-forgetting.md.
-
-An upload of the text may be under way while it is forgotten, and may arrive late. So Argilla is looked at until no
-upload can arrive any more, and once more before each sweep: what a late one brings, the counts show.
-"""
+"""Deletes forgotten texts in Argilla and makes sure that they stay deleted."""
 
 import asyncio
 import re
@@ -10,15 +6,19 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from uuid import UUID
 
+import httpx
 import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.forgetting import blank_problems, blank_rejects, find_rejects, forget_rejected_values
+from core.forgetting.repository import forget_rejected_values, store_files_seen, waits_for_files
+from core.forgetting.service import blank_problems, blank_rejects, find_rejects
 from uploader import metrics
 from uploader.argilla.client import Argilla
 from uploader.argilla.errors import Fault, Gone, IndexLost, Refused, Stopped
 from uploader.argilla.records import TEXT_FIELD
 from uploader.dataset import DatasetState
 from uploader.forgetting import repository
+from uploader.settings import ForgottenFilesSettings
 
 log = structlog.get_logger()
 
@@ -251,3 +251,46 @@ async def _delete_listed(argilla: Argilla, dataset_id: UUID, external_ids: set[s
             await argilla.delete_records(dataset_id, found)
         except Fault:
             return  # Argilla's database comes first, its index fails then; it is looked at again
+
+
+_TIMEOUT_SECONDS = 30
+
+
+class FilesWatch:
+    """Closes the steps `replica` and `snapshots` of forget requests. Does nothing without SERVING_URL."""
+
+    def __init__(self, engine: AsyncEngine, settings: ForgottenFilesSettings) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._failure: str | None = None  # as logged last
+
+    async def run(self) -> None:
+        """Ask once, if a request waits for the answer.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError, psycopg.Error: Postgres is away.
+        """
+        if self._settings.url is None:
+            return
+        async with self._engine.connect() as connection:
+            if not await connection.run_sync(waits_for_files):
+                return
+        try:
+            async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, headers=self._settings.headers) as http:
+                answer = await http.get(f"{str(self._settings.url).rstrip('/')}/forgotten")
+                seen = answer.raise_for_status().json()
+        except httpx.HTTPStatusError as error:
+            self._warn(f"the serving API answered {error.response.status_code}")
+            return
+        except (httpx.TransportError, ValueError) as error:
+            self._warn(f"the serving API does not answer: {type(error).__name__}")
+            return
+        self._failure = None
+        async with self._engine.begin() as connection:
+            await connection.run_sync(store_files_seen, seen)
+
+    def _warn(self, failure: str) -> None:
+        if failure != self._failure:
+            hint = "see SERVING_URL and SERVING_API_KEY (a key with the scope admin); forget requests stay open"
+            log.warning("forget.files_unknown", reason=failure, hint=hint)
+        self._failure = failure

@@ -13,9 +13,8 @@ from core.datasets import Datasets
 from core.labels.annotations import replace_annotations
 from core.tracing.tracing import tracing
 from uploader import metrics
-from uploader.argilla.client import Argilla
+from uploader.argilla.client import Argilla, RawResponses, read_isolating
 from uploader.argilla.errors import ArgillaError, Unreachable
-from uploader.argilla.isolation import RawResponses, read_isolating
 from uploader.argilla.records import blocks_record, to_response
 from uploader.pull import repository
 

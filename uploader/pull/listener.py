@@ -9,18 +9,17 @@ from uuid import UUID
 import psycopg
 import structlog
 
-from core.database import connection_string
+from core.connections import connection_string
 from core.models import REREADS_CHANNEL
 from uploader import metrics
+from uploader.argilla.client import RawResponses
 from uploader.argilla.errors import Fault, Gone, Stopped
-from uploader.argilla.isolation import RawResponses
 from uploader.dataset import DatasetState
 from uploader.pull import repository
 from uploader.pull.collector import Collector
 from uploader.pull.repair import settle_missing, show_again
 from uploader.pull.repository import RefreshRequest, RefreshRequests
-from uploader.runner import JobRunner
-from uploader.schedule import wait_for_any
+from uploader.runner import JobRunner, wait_for_any
 from uploader.settings import MAX_SEARCH_TERMS
 
 log = structlog.get_logger()

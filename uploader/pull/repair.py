@@ -6,8 +6,6 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import structlog
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.labels.annotations import withdraw_annotations
 from uploader import metrics
@@ -48,37 +46,6 @@ async def settle_missing(
     return [id_ for id_ in missing if str(id_) in stored]
 
 
-_STEP_TEXTS = 1000
-
-_POSITION = text("select refill_position from datasets where name = :dataset")
-
-_STEP = text("""
-select id from texts where dataset = :dataset and status = 'uploaded' and id > :position order by id limit :count
-""")
-
-# uploaded -> pending: the dataset in Argilla that held the record is no more
-_REQUEUE = text("""
-update texts set status = 'pending', retry_at = null, page_position = coalesce(page_position, sequence)
-from datasets
-where texts.id = any(:ids) and texts.status = 'uploaded' and datasets.name = texts.dataset
-    and (texts.uploaded_at is null or texts.uploaded_at < datasets.argilla_dataset_at)
-""")
-
-_ADVANCE = text("update datasets set refill_position = :position where name = :dataset")
-
-# uploaded -> pending: the record is in Argilla's database, but not in its index; a second PUT indexes it
-_SHOW_AGAIN = text("""
-update texts set status = 'pending', retry_at = null, page_position = coalesce(page_position, sequence)
-from datasets
-where texts.id = any(:ids) and texts.status = 'uploaded' and datasets.name = texts.dataset
-    and datasets.argilla_dataset_id = :argilla_dataset_id
-""")
-
-_OURS = text("select id from texts where dataset = :dataset and id = any(:ids)")
-
-_NOW = text("select clock_timestamp()")
-
-
 async def repair_losses(
     state: DatasetState, collector: Collector, stopping: asyncio.Event, on_step: Callable[[], None]
 ) -> None:
@@ -107,23 +74,16 @@ async def _refill(state: DatasetState, stopping: asyncio.Event, on_step: Callabl
     while not stopping.is_set():
         async with state.engine.begin() as connection:
             await state.leadership.confirm(connection, to_change=True)
-            position = await connection.scalar(_POSITION, {"dataset": state.name})
+            position = await repository.get_refill_position(connection, state.name)
             metrics.REFILLING.labels(state.name).set(position is not None)
             if position is None:
                 break
-            count = await _requeue_step(connection, state.name, position)
+            count = await repository.refill(connection, state.name, position)
         metrics.REPAIRED_TEXTS.labels(state.name, "dataset_lost").inc(count)
         total += count
         on_step()
     if total:
         log.info("healing.texts_pending", dataset=state.name, reason="dataset_lost", texts=total)
-
-
-async def _requeue_step(connection: AsyncConnection, dataset: str, position: UUID) -> int:
-    values = {"dataset": dataset, "position": position, "count": _STEP_TEXTS}
-    ids = list((await connection.scalars(_STEP, values)).all())
-    await connection.execute(_ADVANCE, {"dataset": dataset, "position": ids[-1] if ids else None})
-    return (await connection.execute(_REQUEUE, {"ids": ids})).rowcount
 
 
 async def show_again(state: DatasetState, argilla_dataset_id: UUID, ids: Sequence[UUID]) -> None:
@@ -132,8 +92,7 @@ async def show_again(state: DatasetState, argilla_dataset_id: UUID, ids: Sequenc
         return
     async with state.engine.begin() as connection:
         await state.leadership.confirm(connection)
-        values = {"ids": list(ids), "argilla_dataset_id": argilla_dataset_id}
-        count = (await connection.execute(_SHOW_AGAIN, values)).rowcount
+        count = await repository.show_again(connection, argilla_dataset_id, ids)
     metrics.REPAIRED_TEXTS.labels(state.name, "unseen").inc(count)
     log.warning("healing.texts_pending", dataset=state.name, reason="unseen", texts=count)
 
@@ -165,13 +124,12 @@ async def _take_over_stored(state: DatasetState, collector: Collector, argilla_d
     while True:
         state.leadership.check()
         async with state.engine.connect() as connection:
-            read_at = await connection.scalar(_NOW)
+            read_at = await repository.get_clock(connection)
         found = await state.argilla.list_stored_responses(argilla_dataset_id, offset, MAX_SEARCH_TERMS)
         if not found:
             return
         async with state.engine.connect() as connection:
-            values = {"dataset": state.name, "ids": [UUID(id_) for id_ in found if _is_id(id_)]}
-            ours = (await connection.scalars(_OURS, values)).all()
+            ours = await repository.list_ours(connection, state.name, [UUID(id_) for id_ in found if _is_id(id_)])
         await collector.take_over(argilla_dataset_id, {str(id_): found[str(id_)] for id_ in ours}, read_at)
         offset += MAX_SEARCH_TERMS
 

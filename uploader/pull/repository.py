@@ -237,3 +237,65 @@ async def count_held(connection: AsyncConnection, dataset: str) -> Counts | None
     counts = {f"{name}/{status}": n for name, status, n in await connection.execute(_ANNOTATION_COUNTS, values)}
     uploaded = await connection.scalar(_UPLOADED_COUNT, values)
     return counts | {"stored": uploaded, "visible": uploaded}
+
+
+_REFILL_TEXTS = 1000
+
+_REFILL_POSITION = text("select refill_position from datasets where name = :dataset")
+
+_REFILL_STEP = text("""
+select id from texts where dataset = :dataset and status = 'uploaded' and id > :position order by id limit :count
+""")
+
+# uploaded -> pending: the dataset in Argilla that held the record is no more
+_REQUEUE = text("""
+update texts set status = 'pending', retry_at = null, page_position = coalesce(page_position, sequence)
+from datasets
+where texts.id = any(:ids) and texts.status = 'uploaded' and datasets.name = texts.dataset
+    and (texts.uploaded_at is null or texts.uploaded_at < datasets.argilla_dataset_at)
+""")
+
+_ADVANCE_REFILL = text("update datasets set refill_position = :position where name = :dataset")
+
+# uploaded -> pending: the record is in Argilla's database, but not in its index; a second PUT indexes it
+_SHOW_AGAIN = text("""
+update texts set status = 'pending', retry_at = null, page_position = coalesce(page_position, sequence)
+from datasets
+where texts.id = any(:ids) and texts.status = 'uploaded' and datasets.name = texts.dataset
+    and datasets.argilla_dataset_id = :argilla_dataset_id
+""")
+
+_OURS = text("select id from texts where dataset = :dataset and id = any(:ids)")
+
+_CLOCK = text("select clock_timestamp()")
+
+
+async def get_refill_position(connection: AsyncConnection, dataset: str) -> UUID | None:
+    """Return up to which id the texts of a lost dataset are in the queue again; None: no refill is under way."""
+    position: UUID | None = await connection.scalar(_REFILL_POSITION, {"dataset": dataset})
+    return position
+
+
+async def refill(connection: AsyncConnection, dataset: str, position: UUID) -> int:
+    """Put the next 1000 uploaded texts behind `position` back into the queue; return how many were lost."""
+    values = {"dataset": dataset, "position": position, "count": _REFILL_TEXTS}
+    ids = list((await connection.scalars(_REFILL_STEP, values)).all())
+    await connection.execute(_ADVANCE_REFILL, {"dataset": dataset, "position": ids[-1] if ids else None})
+    return (await connection.execute(_REQUEUE, {"ids": ids})).rowcount
+
+
+async def show_again(connection: AsyncConnection, argilla_dataset_id: UUID, ids: Sequence[UUID]) -> int:
+    """Put texts back into the queue whose records this dataset of Argilla's does not show; return how many."""
+    values = {"ids": list(ids), "argilla_dataset_id": argilla_dataset_id}
+    return (await connection.execute(_SHOW_AGAIN, values)).rowcount
+
+
+async def list_ours(connection: AsyncConnection, dataset: str, ids: Sequence[UUID]) -> Sequence[UUID]:
+    """Return those of the ids that are texts of the dataset."""
+    return (await connection.scalars(_OURS, {"dataset": dataset, "ids": list(ids)})).all()
+
+
+async def get_clock(connection: AsyncConnection) -> datetime:
+    """Return Postgres' clock."""
+    clock: datetime = (await connection.execute(_CLOCK)).scalar_one()
+    return clock

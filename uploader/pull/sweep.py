@@ -1,7 +1,4 @@
-"""The sweep reads every uploaded text of a dataset again, and finds what no event reported.
-
-Its position is stored in `datasets`, so it continues after a restart. Its reason decides its pace: see Reason.
-"""
+"""The sweep reads every uploaded text of a dataset again."""
 
 import asyncio
 import time
@@ -14,6 +11,7 @@ import structlog
 
 from core.text_identity import BEFORE_ALL
 from uploader import metrics
+from uploader.argilla.client import Argilla
 from uploader.argilla.errors import Stopped
 from uploader.argilla.records import to_moment
 from uploader.argilla.webhook import Registration, WebhookHealth
@@ -21,11 +19,52 @@ from uploader.dataset import DatasetState
 from uploader.forgetting.service import keep_out
 from uploader.pull import repository
 from uploader.pull.collector import Collector
-from uploader.pull.counts import find_difference
 from uploader.pull.repair import settle_missing, show_again
 from uploader.pull.repository import Counts, Page, SweepState
-from uploader.schedule import wait_for_any
+from uploader.runner import wait_for_any
 from uploader.settings import MAX_SEARCH_TERMS, SweepSettings
+
+
+async def find_difference(state: DatasetState, argilla_dataset_id: UUID, activity: datetime) -> Counts | None:
+    """Return by how much Argilla's counts are over ours, where they differ.
+
+    None when something changed meanwhile, so that it cannot be decided. `activity` is Argilla's last_activity_at
+    before this call.
+    """
+    held = await _count_held(state)
+    if held is None:
+        return None
+    theirs = await count_in_argilla(state.argilla, argilla_dataset_id)
+    names = sorted(held.keys() | theirs.keys())
+    difference = {name: n for name in names if (n := theirs.get(name, 0) - held.get(name, 0))}
+    if difference and not await _stood_still(state, argilla_dataset_id, held, activity):
+        return None
+    return difference
+
+
+async def _stood_still(state: DatasetState, argilla_dataset_id: UUID, held: Counts, activity: datetime) -> bool:
+    dataset = await state.argilla.get_dataset(argilla_dataset_id)
+    return to_moment(dataset["last_activity_at"]) == activity and await _count_held(state) == held
+
+
+async def _count_held(state: DatasetState) -> Counts | None:
+    async with state.engine.connect() as connection:
+        return await repository.count_held(connection, state.name)
+
+
+async def count_in_argilla(argilla: Argilla, argilla_dataset_id: UUID) -> Counts:
+    """Count responses by annotator and status, and records in Argilla's database and in its index."""
+    path = f"datasets/{argilla_dataset_id}"
+    counts: Counts = {}
+    for user in (await argilla.call("GET", f"{path}/users/progress"))["users"]:
+        for by_status in (user.get("pending"), user.get("completed")):
+            for status, n in (by_status or {}).items():
+                name = f"{user['username']}/{status}"
+                counts[name] = counts.get(name, 0) + n
+    counts["stored"] = (await argilla.call("GET", f"{path}/records", limit=1))["total"]
+    counts["visible"] = (await argilla.call("GET", f"{path}/progress"))["total"]
+    return {name: n for name, n in counts.items() if n}
+
 
 log = structlog.get_logger()
 

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.datasets import Order
 from uploader.argilla.records import PendingText
+from uploader.dataset import Pace
 from uploader.push import repository
 from uploader.push.repository import Owed, Pick
 
@@ -29,25 +30,7 @@ _WHOLE_QUEUE_SECONDS = 5
 _WHOLE_QUEUE_SHARE = 0.05
 
 _random = random.SystemRandom()
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """In which order texts go before annotators, how many at a time, and which share of them is gold."""
-
-    order: Order = Order.OLDEST
-    max_open_records: int | None = None  # None: no limit
-    gold_share: float = 0
-
-    @property
-    def takes_turns(self) -> bool:
-        """Whether a claim depends on the one before: then the dataset's row must be locked for it."""
-        return self.max_open_records is not None or self.has_shares
-
-    @property
-    def has_shares(self) -> bool:
-        """Whether a claim makes up for what the ones before owe."""
-        return self.gold_share > 0 or self.order == Order.MIXED
+_OLDEST_FIRST = Pace()
 
 
 class QueueStart:
@@ -98,7 +81,7 @@ async def claim_texts(
     connection: AsyncConnection,
     dataset: str,
     claim: UUID,
-    pace: Pace = Pace(),
+    pace: Pace = _OLDEST_FIRST,
     *,
     count: int,
     bytes_: int,

@@ -7,11 +7,13 @@ A text is *sent* from its first claim on: its `page_position` is set then. One t
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from core.change_feed import STAMP, wake_readers
 from uploader.argilla.records import PendingText
 
 _DUE = "dataset = :dataset and status = 'pending' and (retry_at is null or retry_at <= now())"
@@ -136,3 +138,84 @@ async def lease(
     values = {"ids": ids, "positions": list(positions), "claim": claim, "lease_seconds": lease_seconds}
     texts = {row.id: PendingText(*row) for row in await connection.execute(_LEASE, values)}
     return [texts[id_] for id_ in ids]
+
+
+_COMPLETION_TEXTS = 1000
+
+_BEGIN_COMPLETION = text("""
+update datasets
+set answers_wanted = :wanted, completion_position = cast('00000000-0000-0000-0000-000000000000' as uuid)
+where name = :dataset and answers_wanted is distinct from :wanted
+""")
+
+_COMPLETION_POSITION = text("select completion_position from datasets where name = :dataset")
+
+_COMPLETION_PAGE = text("""
+select text_id from labels where dataset = :dataset and text_id > :position order by text_id limit :count
+""")
+
+_LOCK_WRONG = text("""
+select texts.id from texts join labels on text_id = texts.id
+where texts.id = any(:ids) and (completed_at is not null) <> (annotations >= :wanted)
+order by texts.id
+for no key update of texts
+""")
+
+# After the lock, so that it sees what annotators changed meanwhile.
+_COMPLETE = text("""
+update texts set completed_at = case when annotations >= :wanted then clock_timestamp() end
+from labels
+where text_id = texts.id and texts.id = any(:ids) and (completed_at is not null) <> (annotations >= :wanted)
+""")
+
+# Readers of the change feed see whether a text is complete.
+_STAMP = text(f"update labels set changed_xid = {STAMP} where text_id = any(:ids) and status <> 'withdrawn'")  # noqa: S608
+
+_ADVANCE_COMPLETION = text("update datasets set completion_position = :position where name = :dataset")
+
+
+async def settle_completion(connection: AsyncConnection, dataset: str, wanted: int) -> bool:
+    """Correct `completed_at` of up to 1000 texts for `wanted` answers; return False when all are correct."""
+    values = {"dataset": dataset, "wanted": wanted}
+    await connection.execute(_BEGIN_COMPLETION, values)
+    position = await connection.scalar(_COMPLETION_POSITION, values)
+    if position is None:
+        return False
+    page = values | {"position": position, "count": _COMPLETION_TEXTS}
+    ids = list((await connection.scalars(_COMPLETION_PAGE, page)).all())
+    if wrong := list((await connection.scalars(_LOCK_WRONG, values | {"ids": ids})).all()):
+        await connection.execute(_COMPLETE, values | {"ids": wrong})
+        await connection.execute(_STAMP, {"ids": wrong})
+        await connection.run_sync(wake_readers)
+    await connection.execute(_ADVANCE_COMPLETION, {"dataset": dataset, "position": ids[-1] if ids else None})
+    return bool(ids)
+
+
+_CARRIED = text("""
+select text_id, response_id, annotator_id, annotator, status, value, answers from annotations
+where text_id = any(:ids) and withdrawn_at is null
+    and argilla_dataset_id is distinct from cast(:argilla_dataset_id as uuid)
+order by updated_at
+""")
+
+# From now on an answer that Argilla lacks counts as deleted. `seen_at` stays: any later read may replace it.
+_ADOPT = text("""
+update annotations set argilla_dataset_id = :argilla_dataset_id
+from unnest(cast(:text_ids as uuid[]), cast(:response_ids as uuid[])) as given (text_id, response_id)
+where annotations.text_id = given.text_id and annotations.response_id = given.response_id
+    and withdrawn_at is null
+""")
+
+
+async def list_carried(
+    connection: AsyncConnection, argilla_dataset_id: UUID, ids: Sequence[UUID]
+) -> Sequence[Any]:
+    """Return the annotations of these texts that are not in this dataset of Argilla's, the oldest first."""
+    return (await connection.execute(_CARRIED, {"ids": list(ids), "argilla_dataset_id": argilla_dataset_id})).all()
+
+
+async def adopt(connection: AsyncConnection, argilla_dataset_id: UUID, keys: Sequence[tuple[UUID, UUID]]) -> None:
+    """Store that annotations, by text and response, are in this dataset of Argilla's."""
+    if keys:
+        values = {"text_ids": [key[0] for key in keys], "response_ids": [key[1] for key in keys]}
+        await connection.execute(_ADOPT, values | {"argilla_dataset_id": argilla_dataset_id})

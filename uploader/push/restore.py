@@ -10,34 +10,17 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.datasets import Dataset, Question
 from core.models import AnnotationStatus
 from uploader import metrics
 from uploader.argilla.client import Argilla
 from uploader.argilla.errors import Refused
-from uploader.argilla.records import LABEL_QUESTION, PendingText
+from uploader.argilla.records import LABEL_QUESTION, PendingText, Record
 from uploader.dataset import DatasetState
-from uploader.push.deliver import Record
+from uploader.push import repository
 
 log = structlog.get_logger()
-
-_CARRIED = text("""
-select text_id, response_id, annotator_id, annotator, status, value, answers from annotations
-where text_id = any(:ids) and withdrawn_at is null
-    and argilla_dataset_id is distinct from cast(:argilla_dataset_id as uuid)
-order by updated_at
-""")
-
-# From now on absent there means deleted there. `seen_at` stays: any later read may replace it.
-_ADOPT = text("""
-update annotations set argilla_dataset_id = :argilla_dataset_id
-from unnest(cast(:text_ids as uuid[]), cast(:response_ids as uuid[])) as given (text_id, response_id)
-where annotations.text_id = given.text_id and annotations.response_id = given.response_id
-    and withdrawn_at is null
-""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +54,8 @@ async def list_answers(
     if not ids:
         return {}  # they were never uploaded
     async with state.engine.connect() as connection:
-        rows = await connection.execute(_CARRIED, {"ids": ids, "argilla_dataset_id": argilla_dataset_id})
-        carried = [Answer(*row) for row in rows]
+        rows = await repository.list_carried(connection, argilla_dataset_id, ids)
+    carried = [Answer(*row) for row in rows]
     if not carried:
         return {}
     answers = assign(carried, await state.argilla.list_usernames(), state.labels)
@@ -158,14 +141,3 @@ async def put_with_responses(
 
 def _without_responses(record: Record) -> Record:
     return {name: value for name, value in record.items() if name != "responses"}
-
-
-async def adopt(connection: AsyncConnection, argilla_dataset_id: UUID, restored: Iterable[Answer]) -> None:
-    """Store that answers are in Argilla's present dataset; the next read shows them with their new ids."""
-    answers = list(restored)
-    if answers:
-        values = {
-            "text_ids": [answer.text_id for answer in answers],
-            "response_ids": [answer.response_id for answer in answers],
-        }
-        await connection.execute(_ADOPT, values | {"argilla_dataset_id": argilla_dataset_id})

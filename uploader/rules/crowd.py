@@ -1,21 +1,39 @@
-"""Estimates annotators from their answers with crowd-kit. Import it in a separate process only: it is large.
+"""Estimates a dataset's label rule from all of its submitted answers, with crowd-kit.
 
-It returns what is needed to weigh answers, not labels: those follow from `core/labels/estimated_rules.py`, for the
-answers estimated from and for later ones alike. See docs/decisions/0023-label-rules.md.
+`estimate_dataset` runs in a separate process (`anyio.to_process`): it keeps a core busy for seconds to minutes. It
+estimates the annotators; labels follow from that by `core/labels/rules.py`, for old and new answers alike. See
+docs/decisions/0023-label-rules.md.
 """
 
 import warnings
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
+import psycopg
 from pydantic import ValidationError
 
-from core.datasets import LabelRule
-from core.labels.estimated_rules import Abilities, Answer, Confusions, half_knowing
+from core.connections import connect_in_thread
+from core.datasets import Dataset, LabelRule
+from core.labels.rules import (
+    TOLERANCE,
+    Abilities,
+    Answer,
+    Confusions,
+    Outcome,
+    RuleInForce,
+    half_knowing,
+    load_parameters,
+)
+from core.models import Decider
+from core.settings import DatabaseSettings
+from core.startup import step_back
+from uploader.rules import repository
 
 Floats = npt.NDArray[np.float64]
 
@@ -171,3 +189,75 @@ def _to_confusions(
             "average": average.tolist(),
         }
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The result of an estimate, in values that can be sent between processes."""
+
+    is_new: bool  # else these answers were estimated before
+    parameters: dict[str, Any] | None  # of a majority, none
+    answers: str  # digest of rule and answers
+    seen_xid: str  # transactions from this one on may have changed answers that were not read
+    annotators: int
+    texts: int
+    to_rewrite: list[UUID]  # texts whose label is not what the rule says
+
+
+def estimate_dataset(dataset: str, definition: Dataset, database: DatabaseSettings) -> Estimate:
+    """Estimate the rule of a dataset from all of its submitted answers, unless that was done with the same ones.
+
+    Raises:
+        NoEstimate: the library made nothing of these answers.
+        psycopg.Error: Postgres is away.
+    """
+    step_back()
+    with connect_in_thread(database, "uploader estimation") as connection:
+        # Both passes read the same: the second is cheaper than to keep all answers.
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        held = repository.get_held(connection, dataset)
+        answers, digest = _read_answers(connection, dataset, definition)
+        is_new = digest != held.rule_answers
+        if is_new:
+            parameters = estimate(definition.label_rule, answers, definition.labels)
+        else:
+            parameters = held.rule_parameters and load_parameters(held.rule_parameters)
+        rule = RuleInForce(definition.label_rule, held.rule_version + is_new, parameters)
+        to_rewrite = [
+            row.text_id for row in repository.read_answers(connection, dataset) if _is_to_change(row, rule)
+        ]
+    return Estimate(
+        is_new,
+        None if parameters is None else parameters.model_dump(mode="json"),
+        digest,
+        held.seen_xid,
+        len(answers.annotators),
+        answers.texts,
+        to_rewrite,
+    )
+
+
+def _read_answers(connection: psycopg.Connection, dataset: str, definition: Dataset) -> tuple[Answers, str]:
+    answers = Answers()
+    digest = blake2b(repr((definition.label_rule.value, definition.labels)).encode(), digest_size=16)
+    for row in repository.read_answers(connection, dataset):
+        given = list(zip(row.annotators, row.values, strict=True))
+        digest.update(repr((row.text_id.bytes, given)).encode())
+        answers.add(given)
+    return answers, digest.hexdigest()
+
+
+def _is_to_change(row: Any, rule: RuleInForce) -> bool:
+    outcome = rule.label(list(zip(row.annotators, row.values, strict=True)))
+    if row.rule != outcome.rule:
+        return True
+    # What adjudicators decided stays, whatever the annotators' answers weigh.
+    return row.decided_by == Decider.ANNOTATORS and _differs(row, outcome)
+
+
+def _differs(row: Any, outcome: Outcome) -> bool:
+    if (row.status, row.label) != (outcome.status, outcome.label):
+        return True
+    if outcome.confidence is None or row.confidence is None:
+        return bool(outcome.confidence != row.confidence)
+    return bool(abs(row.confidence - outcome.confidence) > TOLERANCE)

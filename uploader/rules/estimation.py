@@ -13,40 +13,20 @@ from uuid import UUID
 import anyio
 import anyio.to_process
 import structlog
-from sqlalchemy import text
 
 from core.datasets import LabelRule
 from core.labels.annotations import rewrite_labels
 from core.settings import DatabaseSettings
 from uploader import metrics
 from uploader.dataset import DatasetState
-from uploader.rules.crowd import NoEstimate
-from uploader.rules.process import Estimate, estimate_dataset
+from uploader.rules import repository
+from uploader.rules.crowd import Estimate, NoEstimate, estimate_dataset
 from uploader.settings import RuleSettings
 
 log = structlog.get_logger()
 
 # 1000 would keep the event loop busy for half a second.
 BATCH_TEXTS = 250
-
-_STATE = text("""
-select rule, rule_estimated_at, rule_seen_xid is not null as is_marked, exists (
-    select from labels where labels.dataset = datasets.name and labels.changed_xid >= rule_seen_xid
-) as has_moved
-from datasets where name = :dataset
-""")
-
-# Without a mark until the labels are rewritten.
-_STORE = text("""
-update datasets set rule = :rule, rule_version = rule_version + 1, rule_parameters = cast(:parameters as jsonb),
-    rule_answers = :answers, rule_estimated_at = clock_timestamp(), rule_seen_xid = null
-where name = :dataset
-returning rule_version
-""")
-
-_MARK = text("""
-update datasets set rule_seen_xid = cast(cast(:seen_xid as text) as xid8) where name = :dataset
-""")
 
 
 class Estimator:
@@ -92,7 +72,7 @@ class Estimator:
 
     async def _is_due(self) -> bool:
         async with self._state.engine.connect() as connection:
-            state = (await connection.execute(_STATE, {"dataset": self._state.name})).one()
+            state = await repository.get_state(connection, self._state.name)
         if state.rule_estimated_at is not None:
             metrics.RULE_ESTIMATED.labels(self._state.name).set(state.rule_estimated_at.timestamp())
         if self._rule == LabelRule.MAJORITY:
@@ -114,7 +94,7 @@ class Estimator:
             on_step()
         async with self._state.engine.begin() as connection:
             await self._state.leadership.confirm(connection, to_change=True)
-            await connection.execute(_MARK, {"dataset": self._state.name, "seen_xid": estimate.seen_xid})
+            await repository.mark_rewritten(connection, self._state.name, estimate.seen_xid)
 
     async def _run_process(self, stopping: asyncio.Event) -> Estimate | None:
         """Return the estimate; None when the uploader stops first, which ends the process."""
@@ -137,10 +117,11 @@ class Estimator:
 
     async def _store(self, estimate: Estimate) -> None:
         parameters = None if estimate.parameters is None else json.dumps(estimate.parameters)
-        values = {"dataset": self._state.name, "rule": self._rule, "parameters": parameters}
         async with self._state.engine.begin() as connection:
             await self._state.leadership.confirm(connection, to_change=True)
-            version = await connection.scalar(_STORE, values | {"answers": estimate.answers})
+            version = await repository.store_estimate(
+                connection, self._state.name, self._rule, parameters, estimate.answers
+            )
         metrics.RULE_ESTIMATED.labels(self._state.name).set_to_current_time()
         metrics.RULE_ANNOTATORS.labels(self._state.name).set(estimate.annotators)
         log.info(

@@ -4,7 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 
 from core.classifiers.model_manifest import Bin, Estimate, Measures
 from core.models import Model
@@ -46,7 +46,7 @@ def fill_with_models(labeller: Labeller, folder: Path, versions: int = 5, texts:
         )
         manifest = manifest.model_copy(update={"created_at": manifest.created_at + timedelta(hours=number)})
         with labeller.engine.begin() as connection:
-            row = Model.__table__.update().where(Model.version == version)
+            row = update(Model).where(Model.version == version)
             connection.execute(
                 row.values(manifest=manifest.model_dump(mode="json"), created_at=manifest.created_at)
             )

@@ -7,8 +7,8 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from core.database import make_engine
-from core.forgetting import Traces, forget_texts
+from core.connections import make_engine
+from core.forgetting.service import Traces, forget_texts
 from core.settings import DatabaseSettings
 from local_stack.testing import RunningStack
 from tests.e2e.uploader.conftest import AddTexts, ArgillaSpace, StartUploader

@@ -19,7 +19,8 @@ import pytest
 from core.datasets import Dataset
 from local_stack.testing import RunningStack
 from tests.e2e.uploader.conftest import ArgillaSpace
-from uploader.argilla.client import Argilla, parse_refusal
+from uploader.argilla.client import Argilla
+from uploader.argilla.errors import parse_refusal
 from uploader.argilla.setup import prepare
 
 pytestmark = pytest.mark.soak

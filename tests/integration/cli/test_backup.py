@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from cli.backup.postgres_tools import find_tools
+from cli.backup.pg_dump import find_tools
 from tests.conftest import fresh_database
 from tests.programs import run
 from tests.waiting import wait_for

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from core.change_feed import CHANNEL
 from core.datasets import LabelRule
 from core.labels.annotations import replace_annotations, rewrite_labels, withdraw_annotations
-from core.labels.estimated_rules import Confusions
+from core.labels.rules import Confusions
 from core.models import AnnotationStatus, Label, LabelStatus, Text
 from core.models import Dataset as DatasetRow
 from tests.integration.core.answering import ANSWERS, DATASETS, START, TEXTS, answer, label_of, sweep

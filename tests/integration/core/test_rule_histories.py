@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from core.datasets import LabelRule
 from core.labels.annotations import Response, replace_annotations, rewrite_labels
-from core.labels.estimated_rules import Abilities, Confusions
-from core.labels.rules import RuleInForce
+from core.labels.rules import Abilities, Confusions, RuleInForce
 from tests.integration.core.answering import (
     ANSWERS,
     DATASETS,

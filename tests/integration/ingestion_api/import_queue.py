@@ -14,7 +14,7 @@ from psycopg.rows import dict_row
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from core.database import make_async_engine
+from core.connections import make_async_engine
 from core.datasets import Datasets, load_datasets
 from core.settings import DatabaseSettings
 from ingestion_api.bulk.body_pipe import open_pipe

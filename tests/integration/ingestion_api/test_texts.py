@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import create_engine
 
-from core.forgetting import Traces, forget_texts
+from core.forgetting.service import Traces, forget_texts
 from core.settings import DatabaseSettings
 from core.text_identity import text_id
 

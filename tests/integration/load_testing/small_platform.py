@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
-from load_testing.users.ingestion_checks import id_of
+from load_testing.users.checks import id_of
 
 Answer = tuple[int, Any]
 _NOTHING_LABELLED: dict[str, Any] = {"items": [], "next_cursor": None, "version": 0}

@@ -15,10 +15,9 @@ import typer
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
-from cli import addresses
-from cli.forget import rewriting
+from cli import addresses, forget_requests
 from core.datasets import load_datasets
-from core.forgetting import Traces, forget_texts
+from core.forgetting.service import Traces, forget_texts
 from core.settings import AccessSettings, DatabaseSettings
 from serving_api.main import create_app
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
@@ -151,14 +150,14 @@ def test_the_rewriting_command_takes_them_out_of_all_snapshots(
         for name in ("one", "two"):
             assert client.post("/snapshots", json={"name": name, "seed": len(name)}).status_code == 201
         forget(engine, id_)
-        monkeypatch.setattr(rewriting, "LOOK_SECONDS", 0.05)
+        monkeypatch.setattr(forget_requests, "LOOK_SECONDS", 0.05)
         monkeypatch.setattr(addresses, "serving_url", lambda: "")
         for verb in ("get", "post"):
             monkeypatch.setattr(httpx, verb, partial(_call, client, verb))
-        rewriting.rewrite_marked(engine, "one")
+        forget_requests.rewrite_marked(engine, "one")
         assert client.get("/snapshots/one").json()["forgotten"] == 0
         assert client.get("/snapshots/two").json()["forgotten"] == 1
-        rewriting.rewrite_marked(engine)
+        forget_requests.rewrite_marked(engine)
         assert client.get("/snapshots/two").json()["forgotten"] == 0
         assert files_with(tmp_path / "snapshots", _NAME) == []
 
@@ -191,7 +190,7 @@ def test_a_snapshot_that_cannot_be_rewritten_does_not_keep_the_others_from_it(
         monkeypatch.setattr(addresses, "serving_url", lambda: program.url)
         monkeypatch.setattr(httpx, "get", look_and_delete)
         with pytest.raises(typer.Exit):
-            rewriting.rewrite_marked(engine)
+            forget_requests.rewrite_marked(engine)
         assert "three" in capsys.readouterr().err
         for name in ("one", "two"):
             assert get(f"{program.url}/snapshots/{name}").json()["forgotten"] == 0

@@ -146,7 +146,7 @@ def test_everything_works_while_postgres_is_away(
     with serve() as client:
         version = store_model(engine, snapshots, train())
         wait_for_model(client, version)
-    away = DatabaseSettings(url="postgresql://app:app@127.0.0.1:1/app")  # type: ignore[arg-type]
+    away = DatabaseSettings(url="postgresql://app:app@127.0.0.1:1/app")
     with serve(database=away) as client:
         wait_for_model(client, version)
         assert [one["version"] for one in client.get("/models").json()["items"]] == [version]

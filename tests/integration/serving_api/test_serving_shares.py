@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from load_testing.bench.serving.serving_rows import make_replica
+from load_testing.bench.replica_rows import make_replica
 from tests.integration.serving_api.labelling import wait_until
 from tests.programs import Program, running
 

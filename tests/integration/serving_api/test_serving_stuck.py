@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from load_testing.bench.serving.serving_rows import make_replica
+from load_testing.bench.replica_rows import make_replica
 from tests.integration.serving_api.labelling import Labeller, wait_until
 from tests.integration.serving_api.test_serving_processes import children
 from tests.programs import Program, free_port, running

@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.database import make_async_engine
+from core.connections import make_async_engine
 from core.settings import DatabaseSettings
 from core.text_identity import text_id
 

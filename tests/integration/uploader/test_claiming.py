@@ -13,14 +13,15 @@ from pydantic import SecretStr
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.database import make_async_engine
+from core.connections import make_async_engine
 from core.datasets import Order
 from core.settings import DatabaseSettings
 from core.text_identity import text_id
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
 from uploader.argilla.records import PendingText
+from uploader.dataset import Pace
 from uploader.push import repository
-from uploader.push.claiming import Pace, QueueStart, claim_texts
+from uploader.push.claiming import QueueStart, claim_texts
 from uploader.repository import mark_failed
 
 Scores = list[float | None]

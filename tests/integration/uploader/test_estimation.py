@@ -20,8 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.datasets import Dataset, LabelRule, adjudication_of
 from core.labels.annotations import Response, replace_annotations
-from core.labels.estimated_rules import Answer, load_parameters
-from core.labels.rules import TOLERANCE, Outcome, RuleInForce, majority
+from core.labels.rules import TOLERANCE, Answer, Outcome, RuleInForce, load_parameters, majority
 from core.models import AnnotationStatus
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine, get_database
 from tests.programs import free_port, running

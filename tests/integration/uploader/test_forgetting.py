@@ -13,13 +13,14 @@ from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.forgetting import Traces, forget_texts, lift
+from core.forgetting.repository import lift
+from core.forgetting.service import Traces, forget_texts
 from tests.integration.uploader.conftest import AddTexts, Rows, RunWithEngine
 from tests.integration.uploader.model_argilla import WORKSPACE_ID, ModelArgilla
 from tests.integration.uploader.pulling import Side, pulling
 from uploader.argilla.errors import ArgillaError, Fault, Gone, Unreachable
 from uploader.forgetting.service import Forgetter
-from uploader.push.upload import upload_backlog
+from uploader.push.backlog import upload_backlog
 from uploader.runner import Backoff, JobRunner
 from uploader.settings import PushSettings
 

@@ -10,12 +10,12 @@ from pydantic import HttpUrl, SecretStr
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.forgetting import Traces, forget_texts
+from core.forgetting.service import Traces, forget_texts
 from core.settings import DatabaseSettings
 from tests.integration.serving_api.labelling import Labeller
 from tests.integration.uploader.conftest import RunWithEngine
 from tests.programs import free_port, running
-from uploader.forgetting.files import FilesWatch
+from uploader.forgetting.service import FilesWatch
 from uploader.settings import ForgottenFilesSettings
 
 _STEPS = "select replica_at is not null and snapshots_at is not null from forget_requests"

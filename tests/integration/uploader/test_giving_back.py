@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
 from tests.integration.uploader.model_argilla import DATASET_ID, ModelArgilla
 from tests.integration.uploader.pulling import Side, pulling
-from uploader.push.upload import upload_backlog
+from uploader.push.backlog import upload_backlog
 from uploader.runner import Backoff, JobRunner
 from uploader.settings import PushSettings
 

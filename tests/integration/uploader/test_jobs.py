@@ -19,7 +19,7 @@ from uploader.argilla.client import Argilla
 from uploader.argilla.setup import Prepared
 from uploader.argilla.webhook import Registration, WebhookHealth
 from uploader.dataset import ConcurrencyLimit, DatasetState
-from uploader.forgetting.files import FilesWatch
+from uploader.forgetting.service import FilesWatch
 from uploader.jobs import DatabaseJobs, DatasetJobs
 from uploader.leadership import Leadership
 from uploader.pull.collector import Collector

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.database import make_async_engine
+from core.connections import make_async_engine
 from core.settings import DatabaseSettings
 from core.text_identity import text_id
 from uploader import repository

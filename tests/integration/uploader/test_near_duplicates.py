@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import psycopg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.forgetting import Traces, forget_texts
+from core.forgetting.service import Traces, forget_texts
 from core.near_duplicates import lock_of
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
 from tests.waiting import wait_for

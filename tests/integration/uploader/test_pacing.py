@@ -21,8 +21,7 @@ from uploader.argilla.errors import ArgillaError
 from uploader.argilla.setup import Prepared
 from uploader.dataset import ConcurrencyLimit, DatasetState
 from uploader.leadership import Leadership, NotLeading
-from uploader.push.completion import settle_completion
-from uploader.push.upload import upload_backlog
+from uploader.push.backlog import settle_completion, upload_backlog
 from uploader.runner import Backoff, JobRunner
 from uploader.settings import PushSettings
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from pydantic import SecretStr
 
-from core.database import make_async_engine
+from core.connections import make_async_engine
 from core.settings import DatabaseSettings
 from core.text_identity import text_id
 from tests.integration.uploader.conftest import DATASET

@@ -1,4 +1,4 @@
-"""Tests of uploader.push.upload: what becomes of the rows, whatever Argilla does."""
+"""Tests of uploader.push.backlog: what becomes of the rows, whatever Argilla does."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -19,8 +19,8 @@ from uploader.argilla.errors import ArgillaError, Gone, Stopped, Unreachable
 from uploader.argilla.setup import Prepared
 from uploader.dataset import ConcurrencyLimit, DatasetState
 from uploader.leadership import Leadership, NotLeading
+from uploader.push.backlog import upload_backlog
 from uploader.push.deliver import UNREADABLE
-from uploader.push.upload import upload_backlog
 from uploader.runner import Backoff, JobRunner
 from uploader.settings import PushSettings
 

@@ -22,7 +22,7 @@ from cli.backup.archive import (
     read_manifest,
     write_manifest,
 )
-from cli.backup.postgres_tools import NoTools, access, find_tools
+from cli.backup.pg_dump import NoTools, access, find_tools
 from tests.waiting import wait_for
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from cli import addresses
 from cli.main import app
-from cli.snapshots.check import disjoint_complaints
+from cli.snapshot import disjoint_complaints
 
 _SPLITS = {"train": ["a", "b", "c"], "test": ["d"]}
 

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from core.datasets import LabelRule
-from core.labels.estimated_rules import Abilities, Answer, Confusions, half_knowing, load_parameters
-from core.labels.rules import RuleInForce, majority
+from core.labels.rules import Abilities, Answer, Confusions, RuleInForce, half_knowing, load_parameters, majority
 from core.models import LabelStatus
 
 LABELS = ("a", "b", "c")

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 from fastapi import FastAPI, Request
 
+from core.settings import Limit
 from core.web.keys import KeyRing, Scope, ValidKey, hash_key, make_key, require_scope
 from core.web.problems import MissingKey, RateLimited, ScopeMissing, Unavailable
-from core.web.rate_limits import Limit
 
 
 def request(authorization: str | None) -> Request:

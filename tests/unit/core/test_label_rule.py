@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.datasets import LabelRule
-from core.labels.estimated_rules import Confusions
-from core.labels.rules import Outcome, RuleInForce, adjudicate, majority
+from core.labels.rules import Confusions, Outcome, RuleInForce, adjudicate, majority
 from core.models import Decider, LabelStatus
 
 VOTES = st.lists(st.sampled_from(["toxic", "non_toxic", "unsure"]), max_size=12)

@@ -9,7 +9,7 @@ import pytest
 
 _CRASH = """
 import structlog
-from core.logs import configure_logging
+from core.startup import configure_logging
 from core.settings import LogSettings
 
 configure_logging(LogSettings(format="{format}"), "some_program")
@@ -54,7 +54,7 @@ import structlog
 from anyio import to_thread
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from core.logs import configure_logging
+from core.startup import configure_logging
 from core.settings import LogSettings, TracingSettings
 from core.tracing.tracing import tracing
 from core.web.app import install_web

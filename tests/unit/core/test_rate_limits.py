@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.web.rate_limits import Bucket, Limit
+from core.settings import Limit
+from core.web.rate_limits import Bucket
 
 RATES = st.floats(0.01, 1000, allow_nan=False)
 

@@ -13,8 +13,7 @@ from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
 
 from core.settings import TracingSettings
 from core.text_identity import text_id
-from core.tracing.trace_ids import read_traceparent, root_of, write_traceparent
-from core.tracing.tracing import Tracing, tracing
+from core.tracing.tracing import Tracing, read_traceparent, root_of, tracing, write_traceparent
 from core.web.app import install_web
 from tests.otlp import Collector, collecting
 from tests.waiting import wait_for
@@ -61,7 +60,12 @@ def test_off_is_off() -> None:
     for settings in (TracingSettings(), TracingSettings(exporter_otlp_endpoint="")):  # as compose files leave it
         made = Tracing()
         made.configure(settings, "test")
-        assert not made.on
+        assert not any(made.traces(id_) for id_ in _IDS)
+        assert not made.add_batch("a batch", _IDS, 1_000, (), {}).is_valid
+        made.add_life(_IDS[0], 1_000, {})
+        scope = {"method": "GET", "headers": []}
+        made.begin_request(scope, "request-1").end(scope, "/", 200)
+        assert scope.keys() == {"method", "headers"}
         made.flush()
         made.stop()
 

@@ -11,8 +11,8 @@ from pyarrow import parquet
 
 from core.web.problems import Conflict, InvalidFields, NotFound, Unavailable
 from serving_api.snapshots import storage, writer
-from serving_api.snapshots.diff import Difference
 from serving_api.snapshots.manifest import MANIFEST, SnapshotManifest
+from serving_api.snapshots.repository import Difference
 from serving_api.snapshots.writer import SplitWriter
 from tests.unit.serving_api.snapshot_world import Row, World, world
 

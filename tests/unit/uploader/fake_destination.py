@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from uploader.argilla.errors import Fault, Refused, Unreachable
-from uploader.push.deliver import Found, Record
+from uploader.argilla.records import Record
+from uploader.push.deliver import Found
 
 
 class Flaw(StrEnum):

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.datasets import LabelRule
-from core.labels.estimated_rules import Abilities, Answer, Confusions, load_parameters
-from core.labels.rules import Outcome, RuleInForce, majority
+from core.labels.rules import Abilities, Answer, Confusions, Outcome, RuleInForce, load_parameters, majority
 from core.models import LabelStatus
 from tests.unit.crowds import (
     ACCURACIES,

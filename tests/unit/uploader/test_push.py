@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from tests.unit.uploader.fake_destination import FakeDestination, Flaw
 from uploader.argilla.errors import Refused, Unreachable
-from uploader.push.deliver import BROKE_DOWN, NOT_VISIBLE, UNREADABLE, Outcome, Record, deliver
+from uploader.argilla.records import Record
+from uploader.push.deliver import BROKE_DOWN, NOT_VISIBLE, UNREADABLE, Outcome, deliver
 
 _REFUSED = {Flaw.REFUSED_ALL, Flaw.REFUSED_FIRST, Flaw.REFUSED_NAMELESS}
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.models import AnnotationStatus
+from uploader.argilla.client import RawResponses, read_isolating
 from uploader.argilla.errors import Fault, Unreachable
-from uploader.argilla.isolation import RawResponses, read_isolating
 from uploader.argilla.records import blocks_record, to_response
 
 _TEXT, _RESPONSE, _USER = UUID(int=1), UUID(int=2), UUID(int=3)

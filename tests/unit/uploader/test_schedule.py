@@ -1,8 +1,8 @@
-"""Tests of uploader.schedule."""
+"""Tests of uploader.jobs."""
 
 import asyncio
 
-from uploader.schedule import Schedule
+from uploader.jobs import Schedule
 
 
 def test_a_job_never_overlaps_with_itself() -> None:

@@ -1,1 +1,0 @@
-"""Takes texts out of everything."""
