@@ -120,6 +120,7 @@ def create(
     min_annotations: export.MinAnnotations = None,
     labelled_after: export.LabelledAfter = None,
     labelled_before: export.LabelledBefore = None,
+    predicted_label: export.PredictedLabel = None,
     q: export.Search = None,
 ) -> None:
     """Make a snapshot, or find the one that the same request made of the same version."""

@@ -25,13 +25,14 @@ Complete = Annotated[
 Annotator = Annotated[str | None, typer.Option(help="Only texts that this annotator answered.")]
 MinAgreement = Annotated[float | None, typer.Option(help="Least agreement, 0 to 1.")]
 MinAnnotations = Annotated[int | None, typer.Option(help="Least number of annotations.")]
+PredictedLabel = Annotated[str | None, typer.Option(help="Only texts to which the model gives this label.")]
 LabelledAfter = Annotated[str | None, typer.Option(help="Only labels later than this; RFC 3339.")]
 LabelledBefore = Annotated[str | None, typer.Option(help="Only labels earlier than this.")]
 Search = Annotated[str | None, typer.Option(help="Only texts that hold this.")]
 
 _NAMES = (
     *("dataset", "label", "source", "language", "status", "complete", "annotator", "min_agreement"),
-    *("min_annotations", "labelled_after", "labelled_before", "q"),
+    *("min_annotations", "labelled_after", "labelled_before", "predicted_label", "q"),
 )
 
 
@@ -72,6 +73,7 @@ def export(
     min_annotations: MinAnnotations = None,
     labelled_after: LabelledAfter = None,
     labelled_before: LabelledBefore = None,
+    predicted_label: PredictedLabel = None,
     q: Search = None,
     order: Annotated[Literal["newest", "oldest"] | None, typer.Option(help="Which label comes first.")] = None,
     spreadsheet: Annotated[bool, typer.Option("--spreadsheet", help="CSV that is safe in a spreadsheet.")] = False,

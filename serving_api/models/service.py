@@ -163,7 +163,7 @@ class Models:
     def _why_not(self, dataset: str) -> Unavailable:
         self._replica.loaded()  # else that is the reason
         if any(model.dataset == dataset and model.is_active for model in self._replica.models):
-            detail = f"The model of the dataset {dataset} is being loaded."
+            detail = f"The model of the dataset {dataset} is being loaded; if that fails, the log says why."
             return Unavailable(detail, code="model_loading", retry_after_seconds=2)
         return no_model(dataset)
 
