@@ -38,9 +38,10 @@ from core.web.problems import Unavailable, problem_response
 from core.web.rate_limits import Places
 from core.web.server import follow_parent, run, settle
 from core.web.static_pages import PageSettings
+from ingestion_api.bulk.endpoints import router as bulk
 from ingestion_api.enrichment.enrich import prepare
 from ingestion_api.imports.endpoints import add_import_endpoints
-from ingestion_api.imports.worker import importing
+from ingestion_api.imports.runs.worker import importing
 from ingestion_api.pages.endpoints import add_upload_page
 from ingestion_api.settings import IngestionSettings
 from ingestion_api.texts.endpoints import add_create_text
@@ -100,6 +101,7 @@ def create_app(
 def _add_endpoints(app: FastAPI) -> None:
     add_create_text(app)
     app.include_router(texts)
+    app.include_router(bulk)
     imports = Router(dependencies=[Depends(require_scope(Scope.INGEST)), Depends(query_is_checked)])
     add_import_endpoints(imports)
     app.include_router(imports)

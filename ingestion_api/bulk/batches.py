@@ -8,7 +8,7 @@ from core.datasets import Datasets
 from core.tables.rows import RowRefused
 from core.web.problems import DatasetNotAllowed, FieldError, InvalidFields, Problem, TooLarge
 from ingestion_api.bulk.mapping import Rows
-from ingestion_api.bulk.watch import report_step
+from ingestion_api.bulk.pipes import report_step
 from ingestion_api.texts.submissions import NewText, check_fields
 
 _BATCH_CHARACTERS = 16_000_000  # two batches are held at a time

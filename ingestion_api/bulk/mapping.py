@@ -16,7 +16,7 @@ from core.tables.cells import as_number, as_word
 from core.tables.rows import ColumnsRefused, Row, RowRefused, Table, TableColumn
 from ingestion_api.bulk.label_map import LabelMap, require_label
 from ingestion_api.bulk.values import as_metadata
-from ingestion_api.texts.quick_submission import QuickSubmission
+from ingestion_api.texts.submissions import QuickSubmission
 
 # Columns that are fields when they have a field's name.
 FIELD_COLUMNS = ("label", "score", "source", "external_id", "dataset")
@@ -225,9 +225,12 @@ class RowMapping:
         Raises:
             RowRefused: a cell has no exact value for its field, or the label is unknown.
         """
-        fields: dict[str, Any] = {**self._defaults, "text": as_word(cells[self._text], "text") or ""}
+        text = cells[self._text]
+        fields: dict[str, Any] = {**self._defaults}
+        fields["text"] = text if isinstance(text, str) else as_word(text, "text") or ""
         for role, place in self._words:
-            if word := as_word(cells[place], role):
+            cell = cells[place]
+            if word := cell if isinstance(cell, str) else as_word(cell, role):
                 fields[role] = word
         if self._label is not None and (label := self._labels.find(cells[self._label])):
             self._labels.check(label, fields.get("dataset"))

@@ -18,8 +18,8 @@ from ingestion_api.bulk.batches import BulkUpload
 from ingestion_api.bulk.label_map import LABEL_MAP, LabelMap, check_targets, parse_label_map, split_names
 from ingestion_api.bulk.mapping import Rows, Wanted, map_table
 from ingestion_api.enrichment.links import linked_datasets
-from ingestion_api.texts.quick_submission import read_quickly
 from ingestion_api.texts.schemas import Line
+from ingestion_api.texts.submissions import read_quickly
 
 # Twins are looked for under a lock that the dataset's single texts wait for: a third of a second for so many rows.
 _LINKED_CHUNK_ROWS = 500

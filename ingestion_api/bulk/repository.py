@@ -150,10 +150,10 @@ def _copy_pieces(cursor: Cursor[Any], pieces: Sequence[bytes]) -> None:
 
 
 def _copy_encoded(cursor: Cursor[Any], pieces: Iterable[bytes]) -> None:
+    # In one piece: after each write this thread waits for the interpreter, which the one that reads rows holds.
     # -> pending, as above.
     with cursor.copy(f"copy texts ({COLUMNS}) from stdin (format binary)") as copy:
-        for part in (_COPY_HEAD, *pieces, _COPY_END):
-            copy.write(part)
+        copy.write(b"".join((_COPY_HEAD, *pieces, _COPY_END)))
 
 
 def _copy_unknown(cursor: Cursor[Any], rows: dict[bytes, NewText]) -> int:

@@ -3,8 +3,8 @@
 from typing import Any
 
 from core.web.openapi import Responses, answer, header, key_refusals, problem, unavailable, wrong_parameter
+from ingestion_api.bulk.schemas import BULK_BODY
 from ingestion_api.imports.schemas import PREVIEW_EXAMPLE, ImportRead
-from ingestion_api.texts.documentation import BULK_BODY
 
 _ID = "3f1c8b52-2f4e-4a57-9a53-0c1f6b7d2e90"
 _PROBLEM_TYPES = "https://iana.org/assignments/http-problem-types#"

@@ -21,7 +21,7 @@ from core.web.negotiation import Router
 from core.web.problems import Problem, Unavailable
 from core.web.rate_limits import client_name
 from ingestion_api.bulk.parameters import BulkParameters, check_parameters, read_content_type
-from ingestion_api.bulk.watch import run_watched
+from ingestion_api.bulk.pipes import run_watched
 from ingestion_api.dependencies import ConnectionDep, DatasetsDep
 from ingestion_api.imports import documentation as docs
 from ingestion_api.imports import repository

@@ -17,10 +17,11 @@ from core.web.problems import Problem
 from ingestion_api.bulk.batches import Batch, check_row, group_rejects
 from ingestion_api.bulk.mapping import find_metadata, find_roles
 from ingestion_api.bulk.parameters import BulkParameters, make_upload, open_body
-from ingestion_api.bulk.process import prepare_process
+from ingestion_api.bulk.pipes import reporting_to
 from ingestion_api.bulk.proposal import Profile, profile_rows, propose
-from ingestion_api.bulk.watch import reporting_to
-from ingestion_api.imports.rejects import to_json, to_storable
+from ingestion_api.bulk.schemas import ErrorGroup
+from ingestion_api.bulk.store import prepare_process
+from ingestion_api.imports.runs.rejects import to_json, to_storable
 from ingestion_api.imports.schemas import (
     Preview,
     PreviewColumn,
@@ -30,7 +31,6 @@ from ingestion_api.imports.schemas import (
     PreviewValue,
 )
 from ingestion_api.settings import IngestionSettings
-from ingestion_api.texts.schemas import ErrorGroup
 from ingestion_api.texts.submissions import NewText
 
 # Of most formats the beginning is read; the index of Parquet and .xlsx is at the end.

@@ -9,8 +9,8 @@ from sqlalchemy import RowMapping
 
 from core.web.openapi import IMPORT_BYTES
 from core.web.problems import Problem
-from ingestion_api.imports.rejects import to_storable
-from ingestion_api.texts.schemas import ErrorGroup, RowError
+from ingestion_api.bulk.schemas import ErrorGroup, RowError
+from ingestion_api.imports.runs.rejects import to_storable
 
 # What a structured integer of HTTP can hold (RFC 9651).
 _MOST_BYTES = 999_999_999_999_999

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from core.models import ImportState
 from core.web.problems import FieldError, InvalidFields, Problem, TooLarge
 from ingestion_api import metrics
-from ingestion_api.bulk.body_pipe import BodyTimeout
+from ingestion_api.bulk.pipes import BodyTimeout
 from ingestion_api.dependencies import get_connection
 from ingestion_api.imports import repository
 from ingestion_api.imports.schemas import UploadHeaders

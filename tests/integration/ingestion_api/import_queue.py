@@ -17,9 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from core.connections import make_async_engine
 from core.datasets import Datasets, load_datasets
 from core.settings import DatabaseSettings
-from ingestion_api.bulk.body_pipe import open_pipe
+from ingestion_api.bulk.pipes import open_pipe
 from ingestion_api.imports import repository
-from ingestion_api.imports.run import Claim, Outcome, run_import
+from ingestion_api.imports.runs.repository import Claim
+from ingestion_api.imports.runs.run import Outcome, run_import
 from ingestion_api.settings import IngestionSettings
 from tests.waiting import wait_for
 
@@ -49,7 +50,7 @@ class ImportQueue:
     def call(
         self, function: Callable[Concatenate[AsyncEngine, P], Awaitable[T]], *args: P.args, **named: P.kwargs
     ) -> T:
-        """Call a function of `imports.queue` on a connection of its own."""
+        """Call a function of `imports.runs.repository` on a connection of its own."""
 
         async def call() -> T:
             engine = make_async_engine(self.database, "test")

@@ -12,7 +12,8 @@ from core.datasets import Dataset
 from core.models import ImportState
 from core.web.problems import Problem
 from ingestion_api.imports import repository
-from ingestion_api.imports.queue import (
+from ingestion_api.imports.runs.repository import (
+    Claim,
     claim_import,
     drop_bodies,
     drop_old,
@@ -21,7 +22,7 @@ from ingestion_api.imports.queue import (
     release_claim,
     renew_claim,
 )
-from ingestion_api.imports.run import Claim, Outcome
+from ingestion_api.imports.runs.run import Outcome
 from tests.integration.ingestion_api.import_queue import ImportQueue, lines, process_pool
 
 LEASE = 100.0

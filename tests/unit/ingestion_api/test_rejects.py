@@ -15,8 +15,8 @@ from core.datasets import load_datasets
 from core.tables.rows import RowRefused
 from ingestion_api.bulk.mapping import ObjectMapping
 from ingestion_api.bulk.parameters import BulkParameters
-from ingestion_api.imports.rejects import KeptRejects, to_json
-from ingestion_api.texts.quick_submission import QuickSubmission, read_quickly
+from ingestion_api.imports.runs.rejects import KeptRejects, to_json
+from ingestion_api.texts.submissions import QuickSubmission, read_quickly
 
 
 @pytest.mark.parametrize(

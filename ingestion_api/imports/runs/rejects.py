@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.tables.rows import RowRefused
-from ingestion_api.bulk.exact_json import to_exact_json
+from ingestion_api.bulk.values import to_exact_json
 
 _FIELDS_BYTES = 64 * 1024
 

@@ -1,9 +1,40 @@
-"""What OpenAPI says of bulk bodies."""
+"""The results of bulk uploads, and how OpenAPI describes their bodies and answers."""
 
 from typing import Any
 
+from pydantic import BaseModel, Field
+
 from core.web.openapi import Responses, answer, key_refusals, problem, reference, unavailable
 from ingestion_api.texts.schemas import TextCreate
+
+
+class RowError(BaseModel):
+    """Why one row of a bulk upload was rejected."""
+
+    row: int = Field(description="1-based; blank lines count, a CSV header does not.")
+    code: str
+    detail: str
+
+
+class ErrorGroup(BaseModel):
+    """Rows that were rejected for the same reason."""
+
+    code: str
+    detail: str
+    count: int
+    rows: list[int] = Field(description="The first 5.")
+
+
+class BulkResult(BaseModel):
+    """The result of a bulk upload: accepted + duplicates + rejected = received."""
+
+    received: int
+    accepted: int
+    duplicates: int
+    rejected: int
+    errors: list[RowError] = Field(description="The first 100.")
+    error_groups: list[ErrorGroup] = Field(description="Each reason once, the commonest first; 20 at most.")
+
 
 _ROWS = [{"text": "You are all idiots.", "label": "toxic"}, {"text": "Thanks!"}]
 _TEXT_ROWS = {

@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import psycopg
 
@@ -22,33 +21,15 @@ from core.tables.decoding import decode
 from core.web.problems import Problem
 from ingestion_api.bulk.batches import Batch
 from ingestion_api.bulk.parameters import BulkParameters, make_upload
-from ingestion_api.bulk.process import prepare_process, tracing_for
-from ingestion_api.bulk.store import COUNTED, Counts, Cursor, Journal, store_bulk
-from ingestion_api.bulk.watch import report_each, reporting_to, waiting_for_postgres
-from ingestion_api.imports import journal
-from ingestion_api.imports.rejects import KeptRejects, StoredReject, to_json
+from ingestion_api.bulk.pipes import report_each, reporting_to, waiting_for_postgres
+from ingestion_api.bulk.store import COUNTED, Counts, Cursor, Journal, prepare_process, store_bulk, tracing_for
+from ingestion_api.imports.runs import repository
+from ingestion_api.imports.runs.rejects import KeptRejects, StoredReject, to_json
+from ingestion_api.imports.runs.repository import Claim
 from ingestion_api.settings import IngestionSettings
 
 # Postgres ends a long insert soon after the process that wanted it is gone.
 _OPTIONS = "-c client_connection_check_interval=5s"
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """An import that is to be run, in values that travel between processes; `owner` fences it."""
-
-    id: UUID
-    owner: UUID
-    media_type: str
-    encoding: str
-    parameters: dict[str, str]
-    length: int
-    last_row: int
-    counts: Counts
-    rejects_kept: int
-    reject_bytes: int
-    crashes: int
-    datasets: frozenset[str] | None  # that its rows may name; None: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +80,7 @@ def _run(
         parameters = BulkParameters.model_validate(claim.parameters)
         upload = make_upload(claim.media_type, parameters, datasets, settings.bulk_chunk_rows, claim.datasets)
         if upload.abort_on_error:
-            journal.start_anew(connection, claim.id, claim.owner)
+            repository.start_anew(connection, claim.id, claim.owner)
         # What a dataset redacts must not be kept in a row that was rejected.
         keep_fields = not any(dataset.redact for dataset in datasets.values())
         note = _make_journal(claim, body, settings, upload.abort_on_error, keep_fields)
@@ -107,9 +88,9 @@ def _run(
         store_bulk(connection, upload, decode(report_each(body.chunks()), claim.encoding), note, counts, after_row)
     except Problem as problem:
         connection.rollback()
-        journal.fail(connection, claim.id, claim.owner, _without_counts(problem))
+        repository.fail(connection, claim.id, claim.owner, _without_counts(problem))
         return ImportState.FAILED
-    journal.finish(connection.cursor(), claim.id, claim.owner)
+    repository.finish(connection.cursor(), claim.id, claim.owner)
     connection.commit()
     return ImportState.DONE
 
@@ -125,7 +106,7 @@ class _Body:
     def chunks(self) -> Iterator[bytes]:
         while self.bytes_read < self._claim.length:
             with waiting_for_postgres():
-                chunk = journal.read_chunk(self._reader, self._claim.id, self.bytes_read)
+                chunk = repository.read_chunk(self._reader, self._claim.id, self.bytes_read)
             if chunk is None:
                 raise ClaimLost  # it was deleted
             self.bytes_read += len(chunk)
@@ -155,11 +136,11 @@ def _make_journal(
             # All or nothing begins anew: no batch is progress that a crash leaves.
             "is_progress": not abort,
         }
-        if not journal.record(cursor, values):
+        if not repository.record(cursor, values):
             raise ClaimLost
-        journal.add_rejects(cursor, claim.id, rejects)
+        repository.add_rejects(cursor, claim.id, rejects)
         if abort and not batch.received:
-            journal.finish(cursor, claim.id, claim.owner)  # with the rows, in one transaction
+            repository.finish(cursor, claim.id, claim.owner)  # with the rows, in one transaction
 
     return note
 

@@ -16,9 +16,10 @@ from core.datasets import Datasets
 from core.settings import DatabaseSettings
 from core.web.problems import Problem
 from ingestion_api import metrics
-from ingestion_api.bulk.watch import NoProgress, run_watched
-from ingestion_api.imports import queue
-from ingestion_api.imports.run import Claim, Outcome, run_import
+from ingestion_api.bulk.pipes import NoProgress, run_watched
+from ingestion_api.imports.runs import repository
+from ingestion_api.imports.runs.repository import Claim
+from ingestion_api.imports.runs.run import Outcome, run_import
 from ingestion_api.settings import IngestionSettings
 
 log = structlog.get_logger()
@@ -94,14 +95,14 @@ async def _for_ever(step: Callable[[], Awaitable[bool]], woken: asyncio.Event) -
 async def _run_next(
     engine: AsyncEngine, settings: IngestionSettings, start: Callable[[Claim], Awaitable[Outcome]]
 ) -> bool:
-    claim = await queue.claim_import(engine, settings.import_lease_seconds)
+    claim = await repository.claim_import(engine, settings.import_lease_seconds)
     if claim is None:
         return False
     if claim.crashes >= _MOST_CRASHES:
         log.error("import.given_up", import_id=str(claim.id), last_row=claim.last_row)
         metrics.IMPORTS.labels("crashed").inc()
         detail = f"The process that runs it has ended {claim.crashes} times behind row {claim.last_row}."
-        await queue.give_up(engine, claim, ImportCrashed(detail))
+        await repository.give_up(engine, claim, ImportCrashed(detail))
         return True
     log.info("import.started", import_id=str(claim.id), after_row=claim.last_row)
     return await _run(engine, settings, claim, start)
@@ -122,7 +123,7 @@ async def _run(
         # Not again: it would take as long.
         log.error("import.stuck", import_id=str(claim.id), last_row=claim.last_row)
         metrics.IMPORTS.labels("failed").inc()
-        await queue.give_up(engine, claim, problem)
+        await repository.give_up(engine, claim, problem)
         return True
     except psycopg.OperationalError as error:
         log.warning("import.interrupted", import_id=str(claim.id), error=type(error).__name__)
@@ -131,7 +132,7 @@ async def _run(
         log.exception("import.crashed", import_id=str(claim.id))
     except asyncio.CancelledError:
         with suppress(SQLAlchemyError, OSError):  # then the lease runs out
-            await queue.release_claim(engine, claim, crashed=False)
+            await repository.release_claim(engine, claim, crashed=False)
         raise
     else:
         _observe(claim, outcome)
@@ -164,14 +165,14 @@ async def _hold(engine: AsyncEngine, lease_seconds: float, claim: Claim) -> None
     while held:
         await asyncio.sleep(lease_seconds / 6)
         with suppress(OperationalError, OSError):
-            held = await queue.renew_claim(engine, claim, lease_seconds)
+            held = await repository.renew_claim(engine, claim, lease_seconds)
 
 
 async def _release(engine: AsyncEngine, claim: Claim, *, crashed: bool) -> None:
     """Put an import back, as soon as the database is there."""
     while True:
         try:
-            return await queue.release_claim(engine, claim, crashed=crashed)
+            return await repository.release_claim(engine, claim, crashed=crashed)
         except (SQLAlchemyError, OSError):
             await asyncio.sleep(_POLL_SECONDS)
 
@@ -186,7 +187,7 @@ def _observe(claim: Claim, outcome: Outcome) -> None:
 async def _clear_up(engine: AsyncEngine, settings: IngestionSettings) -> bool:
     seconds = settings.import_expire_seconds
     expired = UploadExpired(f"Nobody went on with the upload for {seconds:g} seconds.")
-    if count := await queue.expire_uploads(engine, seconds, expired):
+    if count := await repository.expire_uploads(engine, seconds, expired):
         log.info("imports.expired", imports=count)
-    dropped = await queue.drop_bodies(engine)
-    return await queue.drop_old(engine, settings.import_keep_days * _DAY_SECONDS) or dropped
+    dropped = await repository.drop_bodies(engine)
+    return await repository.drop_old(engine, settings.import_keep_days * _DAY_SECONDS) or dropped

@@ -6,7 +6,7 @@ import anyio
 import pytest
 from starlette.requests import ClientDisconnect
 
-from ingestion_api.bulk.body_pipe import BodyTimeout, open_pipe, receive_body, send_body
+from ingestion_api.bulk.pipes import BodyTimeout, open_pipe, receive_body, send_body
 
 
 async def _breaks_with(error: Exception | None) -> AsyncIterator[bytes]:
