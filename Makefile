@@ -127,9 +127,9 @@ compose-env:  ## Make the secrets of docker compose, once
 test-containers: $(INSTALLED)  ## Build the images and try the whole compose file; needs a container engine
 	$(RUN) pytest -m containers --capture=no tests/containers
 
-# make compare STEPS="1 50" SECONDS=20 THINK_SECONDS=1. Needs a whole Java 17, and says how to get it.
+# make compare STEPS="1 50" SECONDS=20 REPEATS=3 THINK_SECONDS=1. Needs a whole Java 17, and says how to get it.
 compare: $(INSTALLED)  ## Put version 1 and version 2 under the same users, and report
-	$(RUN) python -m load_testing.compare $(foreach name,STEPS SECONDS THINK_SECONDS,$(call as_option,$(name)))
+	$(RUN) python -m load_testing.compare $(foreach name,STEPS SECONDS REPEATS THINK_SECONDS,$(call as_option,$(name)))
 
 # Ten minutes, on a machine that has nothing else to do.
 measure: $(INSTALLED)  ## Measure anew all that load_testing/README.md tells, and write it there

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -13,13 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from load_testing.reports.report import BUSY_SHARE, Run, read_run, write_report
-from load_testing.targets import Target, find_target, labelled_texts
+from load_testing.targets import Target, find_target, labelled_texts, run_locust
 from load_testing.users.shape_plans import PLANS
 
 _HERE = Path(__file__).parent
 _FILES = {"closed": _HERE / "locustfile.py", "open": _HERE / "open_model.py"}
 _RATE_OF_ITS_OWN = 50.0
-_LOG_LINES = 20
 _console = Console()
 
 
@@ -45,7 +43,7 @@ def main() -> None:
 
 
 def _run_all(given: argparse.Namespace, target: Target, folder: Path) -> Iterator[Run]:
-    """Run the models in turn, so that a machine that changes its pace changes it for both."""
+    """Alternate the models, so that a machine that changes its speed changes it for both."""
     for repeat in range(1, given.repeats + 1):
         rate = given.rate or _RATE_OF_ITS_OWN
         for model in given.models:
@@ -69,29 +67,18 @@ def _open(given: argparse.Namespace, rate: float) -> list[str]:
 def _run(
     model: str, repeat: int, options: list[str], given: argparse.Namespace, target: Target, folder: Path
 ) -> Run:
-    folder.mkdir()
     seed = ["--seed", f"{given.seed}-{model}-{repeat}"] if given.seed else []
-    objectives = {"--objective-post-ms": given.objective_post_ms, "--objective-get-ms": given.objective_get_ms}
-    command = [
-        *(sys.executable, "-m", "locust", "-f", str(_FILES[model]), "--headless", "--only-summary"),
-        *("--run-time", f"{given.seconds}s", "--stop-timeout", "60", "--record", str(folder)),
+    arguments = [
+        *("--run-time", f"{given.seconds}s", "--stop-timeout", "60", "--html", str(folder / "locust.html")),
         *("--dataset", target.dataset, "--keep", str(given.keep)),
-        *("--csv", str(folder / "locust"), "--html", str(folder / "locust.html")),
-        *(word for name, limit in objectives.items() for word in (name, str(limit))),
+        *("--objective-post-ms", str(given.objective_post_ms)),
+        *("--objective-get-ms", str(given.objective_get_ms)),
         *options,
         *seed,
     ]
-    env = os.environ | {"INGESTION_URL": target.ingestion_url, "SERVING_URL": target.serving_url}
-    with (folder / "locust.log").open("wb") as log:
-        # Its input is not ours: it would read the terminal's keys.
-        code = subprocess.run(  # noqa: S603 - ourselves
-            command, cwd=_HERE.parent, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False
-        ).returncode
-    try:
-        run = read_run(model, repeat, folder)
-    except FileNotFoundError:
-        lines = (folder / "locust.log").read_text(errors="replace").splitlines()[-_LOG_LINES:]
-        raise SystemExit("\n".join([f"Locust ended with exit code {code}:", *lines])) from None
+    urls = {"INGESTION_URL": target.ingestion_url, "SERVING_URL": target.serving_url}
+    code = run_locust(_FILES[model], folder, arguments, urls)
+    run = read_run(model, repeat, folder)
     if code and not run.said["problems"]:
         run.said["problems"].append(f"Locust ended with exit code {code}: see {folder / 'locust.log'}")
     return run

@@ -1,4 +1,4 @@
-"""`locust`, in this folder: opens the page on http://localhost:8089, with the users of either API to choose."""
+"""`locust` in this folder: opens the page on http://localhost:8089, with the users of both APIs."""
 
 import sys
 from pathlib import Path
@@ -9,27 +9,26 @@ from locust import LoadTestShape, events
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from load_testing.users import run_listeners  # noqa: F401 - listens
-from load_testing.users.ingestion_users import IngestionUser
-from load_testing.users.options import add_closed_options, given_to
-from load_testing.users.serving_users import ServingUser
+from load_testing.users.api_users import IngestionUser, ServingUser
+from load_testing.users.checked_user import add_closed_options, given_to
 from load_testing.users.shape_plans import PLANS
 
 __all__ = ["IngestionUser", "Plan", "ServingUser"]
 
 events.init_command_line_parser.add_listener(add_closed_options)
 _SECONDS = 100
-# The plan decides how fast users come; Locust warns of a higher rate than this.
+# The plan decides the spawn rate; Locust warns of a higher rate than this.
 _SPAWN_RATE = 100
 
 
 class Plan(LoadTestShape):
-    """Follows the option `--shape`, up to the number of users and for the run time that Locust was given."""
+    """Follows the option `--shape`, up to Locust's number of users and for its run time."""
 
     use_common_options = True
     abstract = False
 
     def tick(self) -> tuple[int, float] | None:
-        """Return the number of users for now and how fast they may come; None when the run is over."""
+        """Return the current number of users and the spawn rate; None when the run is over."""
         if self.runner is None:
             return None
         options = given_to(self.runner.environment)

@@ -1,17 +1,204 @@
-"""`python -m load_testing.measured`: takes the newest results over into measured/, and writes README.md's figures.
-
-Each figure of the README is made here, from a file in measured/; a test makes them again and compares.
-"""
+"""`python -m load_testing.measured`: copies the newest results to measured/ and writes README.md's figures."""
 
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from load_testing.compare import report
-from load_testing.compare.results import read_rows
 from load_testing.reports import plots
-from load_testing.reports.measured_blocks import BLOCKS, PROJECT_BLOCKS, read_json, steps_rows
+from load_testing.reports.summaries import Row, find_knee, read_rows
+
+_SIZES = (100_000, 1_000_000, 10_000_000)
+_PAUSE_OF_AN_ANNOTATOR_SECONDS = 5
+_GIB = 2**30
+_USERS_IN_THE_README = 50
+
+
+def steps_rows(measured: Path) -> list[Row]:
+    """Return the steps of the comparison."""
+    return read_rows(measured / "compare" / "steps.csv")
+
+
+def _compare_conditions(measured: Path) -> str:
+    said = read_json(measured / "compare" / "settings.json")
+    busiest = max(float(row.get("generator_cpu_most") or row["generator_cpu"]) for row in steps_rows(measured))
+    repeats = said.get("repeats", 1)
+    times = f"{said['seconds']} s a step" + (f", medians of {repeats} repeats" if repeats > 1 else "")
+    return (
+        f"{said['processors']} processors ({said['machine']}), shared by the servers and the load generator; "
+        f"load average before the run {said['load_average_before']}. {times}; each user pauses "
+        f"{said['think_seconds']} s on average between two requests. At most the generator took {busiest:.2f} of "
+        f"a core. The run took {said['took_seconds']} s.\n"
+    )
+
+
+def _steps_of(kind: str) -> Callable[[Path], str]:
+    return lambda measured: report.steps_table(steps_rows(measured), kind)
+
+
+def _failures(measured: Path) -> str:
+    return report.failures_table(read_rows(measured / "compare" / "failures.csv"))
+
+
+def _texts(measured: Path) -> str:
+    return report.texts_table(read_rows(measured / "compare" / "texts.csv"))
+
+
+def _most_users(kind: str, version: str) -> Callable[[Path], str]:
+    """Return a function that describes the largest step in one sentence."""
+
+    def tell(measured: Path) -> str:
+        rows = [row for row in steps_rows(measured) if (row["kind"], row["version"]) == (kind, version)]
+        first, last = min(rows, key=lambda row: row["users"]), max(rows, key=lambda row: row["users"])
+        share = last["failures"] / max(last["requests"], 1)
+        return (
+            f"With {last['users']} users {last['failures']:,} of {last['requests']:,} requests failed "
+            f"({share:.1%}); {last['answered_per_second']:,.1f} right responses a second, with a p50 of "
+            f"{_ms(last['p50_ms'])} and a p99 of {_ms(last['p99_ms'])}. With {first['users']} it was "
+            f"{_ms(first['p50_ms'])} and {_ms(first['p99_ms'])}.\n"
+        )
+
+    return tell
+
+
+def _versions(measured: Path) -> str:
+    """Return a table of both versions with 50 users, for the project's README."""
+    rows = {
+        (row["kind"], row["version"]): row for row in steps_rows(measured) if row["users"] == _USERS_IN_THE_README
+    }
+    posts, gets = ([rows[kind, version] for version in ("1", "2")] for kind in ("ingestion", "serving"))
+    table = {
+        "POSTs that failed": [f"{row['failures'] / row['requests']:.0%}" for row in posts],
+        "texts accepted per second": [f"{row['answered_per_second']:,.1f}" for row in posts],
+        "reading 100 labelled texts, p50": [_ms(row["p50_ms"]) for row in gets],
+        "reading 100 labelled texts, p99": [_ms(row["p99_ms"]) for row in gets],
+    }
+    lines = ["| | version 1 | version 2 |", "|---|---:|---:|"]
+    return "\n".join([*lines, *(f"| {name} | {' | '.join(cells)} |" for name, cells in table.items())]) + "\n"
+
+
+def _knee(measured: Path) -> str:
+    rows = read_rows(measured / "steps" / "by_users.csv")
+    said = read_json(measured / "steps" / "report.json")["settings"]
+    knee = find_knee([(row["users"], row["per_second"]) for row in rows])
+    most = max(rows, key=lambda row: row["per_second"])
+    where = (
+        f"The knee is at {knee} users: beyond it, no level adds half as many requests per further user as the "
+        "first users did"
+        if knee
+        else f"No knee up to {rows[-1]['users']} users"
+    )
+    found = (
+        f"{where}. The maximum is {most['per_second']:,.0f} requests a second, with {most['users']} users and a "
+        f"p99 of {_ms(most['p99_ms'])} ({said['processors']} processors, {said['seconds']} s, "
+        f"{said['labelled_texts']:,} labelled texts, load average before {said['load_average_before']:.2f})."
+    )
+    lines = [
+        found,
+        "",
+        "| users | requests/s | p50 ms | p95 ms | p99 ms | refused | failures |",
+        "|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        cells = [f"{row['per_second']:,.0f}", *(f"{row[name]:,.1f}" for name in ("p50_ms", "p95_ms", "p99_ms"))]
+        lines.append(f"| {row['users']} | {' | '.join(cells)} | {row['refused']} | {row['failures']} |")
+    return "\n".join(lines) + "\n"
+
+
+def _processors(measured: Path) -> str:
+    rows = read_rows(measured / "steps" / "processors.csv")
+    lines = ["| part | cores |", "|---|---:|", *(f"| {row['part']} | {row['cores']:.2f} |" for row in rows)]
+    return "\n".join([*lines, f"| together | {sum(row['cores'] for row in rows):.2f} |"]) + "\n"
+
+
+def _kinds(measured: Path) -> str:
+    rows = [row for row in read_rows(measured / "steps" / "by_name.csv") if not row["name"].endswith("all")]
+    lines = ["| request | requests | p50 ms | p95 ms | p99 ms |", "|---|---:|---:|---:|---:|"]
+    for row in rows:
+        cells = " | ".join(f"{row[name]:,.1f}" for name in ("p50_ms", "p95_ms", "p99_ms"))
+        lines.append(f"| {row['name']} | {row['requests']:,} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def _figures(measured: Path) -> str:
+    rows = read_rows(measured / "sizing" / "sizing.csv")
+    lines = ["| figure | value | |", "|---|---:|---|"]
+    lines += [f"| `{row['name']}` | {row['value']:,} | {row['unit']} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _sizes(measured: Path) -> str:
+    """Return the disk space and the upload time of each number of texts, from sizing.csv."""
+    figure = _sizing(measured)
+    lines = [
+        "| texts kept | Postgres | replica, a serving process | Argilla's database | search index | uploaded in |",
+        "|---:|---:|---:|---:|---:|---:|",
+    ]
+    names = ("postgres_bytes_per_text", "replica_bytes_per_text", "argilla_bytes_per_record")
+    for texts in _SIZES:
+        disks = [f"{texts * figure[name] / _GIB:,.2f} GiB" for name in (*names, "index_bytes_per_record")]
+        hours = texts / figure["uploads_per_second"] / 3600
+        lines.append(f"| {texts:,} | {' | '.join(disks)} | {hours:,.1f} h |")
+    return "\n".join(lines) + "\n"
+
+
+def _rates(measured: Path) -> str:
+    figure = _sizing(measured)
+    uploads, answers = figure["uploads_per_second"], figure["answers_per_second"]
+    people = int(answers * _PAUSE_OF_AN_ANNOTATOR_SECONDS)
+    parts = {name.removeprefix("memory_"): value for name, value in figure.items() if name.startswith("memory_")}
+    memory = ", ".join(f"{name} {value:,.0f}" for name, value in parts.items())
+    return (
+        f"- **Arrivals.** One process of Argilla takes {uploads:,.0f} texts a second, "
+        f"{uploads * 86400 / 1e6:,.1f} million a day. Faster arrivals wait in Postgres and are not lost. "
+        "If arrivals stay faster, Argilla needs more processes (`UPLOAD_CONNECTIONS`).\n"
+        f"- **Annotators.** One client got {answers:,.0f} answers a second into Argilla. Of annotators who answer "
+        f"every {_PAUSE_OF_AN_ANNOTATOR_SECONDS} s, that is the load of {people:,}, without uploads. "
+        "Both processors are busy then with Argilla, its worker (a process for each webhook), the search engine "
+        "and the replica, which applies each label immediately.\n"
+        f"- **Memory**, in MiB after {figure['records']:,.0f} uploads: {memory}; together "
+        f"{sum(parts.values()):,.0f}. The serving API with {figure['labelled_texts']:,.0f} texts: "
+        f"{figure['serving_memory']:,.0f}.\n"
+    )
+
+
+def _sizing(measured: Path) -> dict[str, float]:
+    return {row["name"]: row["value"] for row in read_rows(measured / "sizing" / "sizing.csv")}
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Return the object in a JSON file."""
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found
+
+
+def _ms(value: float | None) -> str:
+    return "no answer" if value is None else f"{value:,.0f} ms" if value >= 10 else f"{value:.1f} ms"
+
+
+BLOCKS: dict[str, Callable[[Path], str]] = {
+    "compare_conditions": _compare_conditions,
+    "ingestion": _steps_of("ingestion"),
+    "serving": _steps_of("serving"),
+    "failures": _failures,
+    "texts": _texts,
+    "v1_ingestion": _most_users("ingestion", "1"),
+    "v1_serving": _most_users("serving", "1"),
+    "v2_ingestion": _most_users("ingestion", "2"),
+    "v2_serving": _most_users("serving", "2"),
+    "knee": _knee,
+    "processors": _processors,
+    "kinds": _kinds,
+    "figures": _figures,
+    "sizes": _sizes,
+    "rates": _rates,
+}
+# Those of the project's README; the others are in load_testing/README.md.
+PROJECT_BLOCKS: dict[str, Callable[[Path], str]] = {"versions": _versions}
+
 
 HERE = Path(__file__).parent
 MEASURED = HERE / "measured"
@@ -23,12 +210,12 @@ _TAKEN = {
     "steps": ("by_users.csv", "by_name.csv", "processors.csv", "report.json"),
     "sizing": ("sizing.csv", "settings.json"),
 }
-# What is kept of a load test's report: the rest is large.
+# The parts of a load test's report that are copied; the rest is large.
 _KEPT = ("settings", "knee_users")
 
 
 def main() -> None:
-    """Take over what was measured last, draw it, and write it into the README."""
+    """Copy the newest results, draw them, and write them into both READMEs."""
     for name in _TAKEN:
         take_over(name, HERE / "results" / name, MEASURED / name)
     for file, content in pictures(MEASURED).items():
@@ -39,7 +226,7 @@ def main() -> None:
 
 
 def take_over(name: str, results: Path, into: Path) -> None:
-    """Copy the files of the newest whole result, if there is one."""
+    """Copy the files of the newest complete result, if there is one."""
     whole = [folder for folder in results.glob("*") if all((folder / file).is_file() for file in _TAKEN[name])]
     if not whole:
         return
@@ -66,10 +253,10 @@ def pictures(measured: Path) -> dict[Path, str]:
 
 
 def page(text: str, measured: Path) -> str:
-    """Return the README with its figures as they were measured.
+    """Return the README with the measured figures.
 
     Raises:
-        KeyError: it asks for a block that there is not.
+        KeyError: it names an unknown block.
     """
     return _BLOCK.sub(lambda block: f"{block[1]}\n{_content(block[2], measured)}\n{block[3]}", text)
 

@@ -1,4 +1,4 @@
-"""`locust -f open_model.py`: requests arrive at random moments, a set number a second, whoever still waits."""
+"""`locust -f open_model.py`: requests arrive at random times with a given rate, whether or not others wait."""
 
 import logging
 import random
@@ -16,24 +16,23 @@ from locust.log import greenlet_exception_logger
 # Locust puts this folder on the path, not the project's.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from load_testing.users import ingestion_users, run_listeners, serving_users  # noqa: F401 - one listens
-from load_testing.users.checked_user import CheckedUser
-from load_testing.users.options import add_open_options, given_to
+from load_testing.users import api_users, run_listeners  # noqa: F401 - one listens
+from load_testing.users.checked_user import CheckedUser, add_open_options, given_to
 from load_testing.users.run_journal import journal
 
 events.init_command_line_parser.add_listener(add_open_options)
-_KINDS: tuple[type[CheckedUser], ...] = (ingestion_users.IngestionUser, serving_users.ServingUser)
+_KINDS: tuple[type[CheckedUser], ...] = (api_users.IngestionUser, api_users.ServingUser)
 _log_error = greenlet_exception_logger(logging.getLogger("load_testing"))
 _CHANCE = random.Random()  # noqa: S311 - arrivals, no secret
 
 
 class Arrivals(User):
-    """Lets requests of both APIs' users arrive as a Poisson process. One of it makes all the load."""
+    """Sends the requests of both APIs' users as a Poisson process. One instance makes all the load."""
 
     fixed_count = 1
 
     def __init__(self, environment: Environment) -> None:
-        """Begin with nobody connected."""
+        """Start without connections."""
         super().__init__(environment)
         self._options = given_to(environment)
         self._idle: dict[type[CheckedUser], list[CheckedUser]] = {kind: [] for kind in _KINDS}
@@ -41,28 +40,28 @@ class Arrivals(User):
         self._next = time.perf_counter()
 
     def wait_time(self) -> float:
-        """Return none: the task itself waits for the next arrival."""
+        """Return 0: the task waits for the next arrival."""
         return 0.0
 
     @task
     def arrive(self) -> None:
-        """Wait for the next arrival's time and send it, late if this process was too busy."""
+        """Wait for the time of the next arrival and send it; it is late if this process is too busy."""
         self._next += _CHANCE.expovariate(self._options.rate)
         gevent.sleep(max(self._next - time.perf_counter(), 0))
         journal().counts["arrivals"] += 1
         if len(self._under_way) >= self._options.in_flight:
             journal().counts["dropped"] += 1
             return
-        # As Locust does with a task of its own: an error in it is logged, and fails the run.
+        # Locust logs an error in its own tasks and fails the run. This does the same.
         self._under_way.spawn(self._send, self._next).link_exception(_log_error)
 
     def on_stop(self) -> None:
-        """Wait for the requests that are under way: to leave the slowest out would make the others look better."""
+        """Wait for the requests in flight: without the slowest ones the latencies would look better."""
         self._under_way.join()
 
     def _send(self, intended: float) -> None:
         kind = _CHANCE.choices(_KINDS, [kind.weight for kind in _KINDS])[0]
-        # Who was idle for the shortest time: connections that are needed no more may close.
+        # Take the user that was idle for the shortest time, so that unneeded connections close.
         user = self._idle[kind].pop() if self._idle[kind] else kind(self.environment)
         user.intended, user.in_flight = intended, len(self._under_way)
         tasks: list[Callable[[CheckedUser], None]] = kind.tasks  # type: ignore[assignment]  # ours are functions

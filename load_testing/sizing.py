@@ -1,4 +1,4 @@
-"""`python -m load_testing.sizing`: what a text takes of each part, for load_testing/README.md."""
+"""`python -m load_testing.sizing`: the bytes, time and memory of a text in each part, for README.md."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ import psutil
 import psycopg
 from rich.console import Console
 
-from load_testing.compare.results import Row, write_rows
+from load_testing.reports.summaries import Row, write_rows
 from load_testing.targets import holds_within
 from load_testing.users.comment_texts import bulk_body
 from local_stack.components.postgres import argilla_database_url
@@ -30,8 +30,8 @@ _RESULTS = Path(__file__).with_name("results") / "sizing"
 
 
 def main() -> None:
-    """Measure on stacks of its own, and write `sizing.csv`."""
-    # So that a `kill` ends what was started, too.
+    """Measure on new stacks, and write `sizing.csv`."""
+    # A `kill` also ends the started programs.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     given = _parse_arguments()
     folder = given.results / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
@@ -65,10 +65,10 @@ def _of_labelled_texts(texts: int) -> Iterator[Row]:
 
 
 def _of_records(records: int) -> Iterator[Row]:
-    """Measure uploads into Argilla and answers in it, and the memory of each part meanwhile."""
+    """Measure uploads into Argilla, answers in it, and the memory of each part."""
     with running_stack() as stack:
         argilla_url = argilla_database_url(stack.stack.context)
-        _upload(stack, "first", 50)  # the dataset, its index, and what everything takes once
+        _upload(stack, "first", 50)  # the dataset, its index, and other one-time costs
         before = _database_bytes(argilla_url), _index_bytes(stack)
         seconds = _upload(stack, "records", records)
         after = _database_bytes(argilla_url), _index_bytes(stack)
@@ -82,7 +82,7 @@ def _of_records(records: int) -> Iterator[Row]:
 
 
 def _upload(stack: RunningStack, seed: str, count: int) -> float:
-    """Send so many texts; return the seconds until annotators can find all of them."""
+    """Send `count` texts; return the seconds until annotators can find all of them."""
     body = bulk_body(seed, list(range(count)))
     headers = {"Content-Type": "application/x-ndjson"}
     started = time.monotonic()
@@ -97,7 +97,7 @@ def _is_uploaded(queue: dict[str, int]) -> bool:
 
 
 def _answers_per_second(stack: RunningStack, answers: int = 50) -> float:
-    """Answer records one after the other, as one annotator who needs no time would."""
+    """Answer records one after the other without pauses; return the answers per second."""
     with psycopg.connect(argilla_database_url(stack.stack.context)) as connection:
         query = "select id::text from records order by inserted_at desc limit %s"
         ids = [id_ for (id_,) in connection.execute(query, [answers]).fetchall()]
@@ -128,7 +128,7 @@ def _folder_bytes(folder: Path) -> int:
 
 
 def _memory_mib(pid: int) -> int:
-    """Return what a process and its children hold; what several share is counted in parts (PSS)."""
+    """Return the memory of a process and its children; shared pages count in parts (PSS)."""
     process = psutil.Process(pid)
     return round(sum(p.memory_full_info().pss for p in [process, *process.children(recursive=True)]) / _MIB)
 

@@ -1,6 +1,6 @@
-"""`python -m load_testing.steps`: more and more users without pauses, and what the processors work for meanwhile.
+"""`python -m load_testing.steps`: a growing number of users without pauses, and the processor time of each part.
 
-A platform of its own, with labelled texts, is loaded by `python -m load_testing`.
+Runs `python -m load_testing` against a new stack with labelled texts.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import httpx
 import psutil
 
 from core.datasets import DEFAULT_DATASET
-from load_testing.compare.results import Row, write_rows
+from load_testing.reports.summaries import Row, write_rows
 from local_stack.testing import RunningStack, running_stack
 
 _INTERVAL_SECONDS = 0.5
@@ -28,15 +28,15 @@ _TEXTS = 10_000
 _RESULTS = Path(__file__).with_name("results") / "steps"
 
 
-class Sample(NamedTuple):
+class CoreSample(NamedTuple):
     at: float
-    # Processor seconds of each part up to now.
+    # Processor seconds of each part since its start.
     seconds: dict[str, float]
 
 
 def main() -> None:
     """Run it; adds `processors.csv` to the report."""
-    # So that a `kill` ends what was started, too.
+    # A `kill` also ends the started programs.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     given = _parse_arguments()
     with running_stack() as stack:
@@ -55,7 +55,7 @@ def _add_labelled(stack: RunningStack) -> None:
 
 
 def _load(stack: RunningStack, given: argparse.Namespace) -> Path:
-    """Run the load test; return its folder, also when it found something wrong: that is in its report."""
+    """Run the load test and return its folder. The report contains the problems, if there are any."""
     command = [
         *(
             sys.executable,
@@ -69,7 +69,7 @@ def _load(stack: RunningStack, given: argparse.Namespace) -> Path:
             str(given.repeats),
         ),
         *("--users", str(given.users), "--seconds", str(given.seconds), "--think-seconds", "0.001"),
-        # On a stack of its own they may reach Argilla.
+        # The stack is temporary, so the texts may reach Argilla.
         *("--results", str(given.results), "--dataset", DEFAULT_DATASET),
     ]
     urls = {"INGESTION_URL": stack.ingestion_url, "SERVING_URL": stack.serving_url}
@@ -79,13 +79,13 @@ def _load(stack: RunningStack, given: argparse.Namespace) -> Path:
 
 
 @contextmanager
-def _sampling(pids: Mapping[str, int]) -> Iterator[list[Sample]]:
-    samples: list[Sample] = []
+def _sampling(pids: Mapping[str, int]) -> Iterator[list[CoreSample]]:
+    samples: list[CoreSample] = []
     done = threading.Event()
 
     def sample() -> None:
         while not done.wait(_INTERVAL_SECONDS):
-            samples.append(Sample(time.time(), {name: _processor_seconds(pid) for name, pid in pids.items()}))
+            samples.append(CoreSample(time.time(), {name: _processor_seconds(pid) for name, pid in pids.items()}))
 
     thread = threading.Thread(target=sample)
     thread.start()
@@ -97,7 +97,7 @@ def _sampling(pids: Mapping[str, int]) -> Iterator[list[Sample]]:
 
 
 def _processor_seconds(pid: int) -> float:
-    """Return the processor time of a process and all that it has started, ended ones included."""
+    """Return the processor time of a process and its children, including children that have ended."""
     total = 0.0
     try:
         for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
@@ -107,8 +107,8 @@ def _processor_seconds(pid: int) -> float:
     return total
 
 
-def shares(samples: list[Sample], folder: Path) -> list[Row]:
-    """Return how many cores each part took while requests were sent, the look-up after them left out."""
+def shares(samples: list[CoreSample], folder: Path) -> list[Row]:
+    """Return the cores of each part while requests were sent, without the look-up after them."""
     run = json.loads((folder / "closed-1" / "run.json").read_text())["generator"]
     end = (folder / "closed-1" / "requests.csv").stat().st_mtime
     start = end - run["wall_seconds"]

@@ -1,38 +1,41 @@
-"""Which platform is loaded: one that is named, or a stack that is started for it."""
+"""The platform under load: a given one, or a stack started for the test. Removes the texts of a given one."""
 
+import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import httpx
+import psycopg
 
 from core.datasets import DEFAULT_DATASET
 
-_LOOK_SECONDS = 0.5
+_PROJECT = Path(__file__).parents[1]
+_LOG_LINES = 20
 
 
 class Target(NamedTuple):
-    """Where both APIs are, and which dataset the texts go into."""
+    """The addresses of both APIs, and the dataset of the texts."""
 
     ingestion_url: str
     serving_url: str
-    # Where the texts go.
     dataset: str
 
 
 @contextmanager
 def find_target(texts: int, dataset: str) -> Iterator[Target]:
-    """Give what INGESTION_URL and SERVING_URL name; without them, a new stack with so many labelled texts.
+    """Give the platform at INGESTION_URL and SERVING_URL, or a new stack with `texts` labelled texts.
 
-    `dataset` is where the texts go on a platform that is named.
-    A running stack is used only where it is named: its annotators' queue belongs to them.
+    On a given platform the texts go into `dataset`. A running `make up` must be given explicitly, because its
+    queue belongs to its annotators.
 
     Raises:
-        SystemExit: what is named does not answer, or has no dataset for load tests.
+        SystemExit: the given platform does not respond, or has no dataset for load tests.
     """
     if target := _named(dataset):
         for url in target[:2]:
@@ -40,25 +43,70 @@ def find_target(texts: int, dataset: str) -> Iterator[Target]:
         _check_dataset(target)
         yield target
         return
-    # Takes half a second, and not every load test needs it.
+    # This import takes half a second, and not every load test needs it.
     from local_stack.testing import running_stack
 
-    print("Starting a stack with data of its own. Set INGESTION_URL and SERVING_URL to load another.", flush=True)  # noqa: T201
+    print("Starting a new stack with its own data. INGESTION_URL and SERVING_URL name another one.", flush=True)  # noqa: T201
     with running_stack() as stack:
         if texts:
-            command = [sys.executable, "-m", "cli", "demo-data", "--texts", str(texts)]
-            subprocess.run(command, env=os.environ | {"DATABASE_URL": stack.database_url}, check=True)  # noqa: S603
-        target = Target(stack.ingestion_url, stack.serving_url, DEFAULT_DATASET)
-        while labelled_texts(target, {}) < texts:
-            time.sleep(_LOOK_SECONDS)
-        yield target
+            add_demo_texts(stack.database_url, texts)
+        wait_until_served(stack.serving_url, texts)
+        yield Target(stack.ingestion_url, stack.serving_url, DEFAULT_DATASET)
+
+
+def run_locust(file: Path, folder: Path, arguments: Sequence[str], env: Mapping[str, str]) -> int:
+    """Run Locust without its page into a new folder, with its log in `locust.log`; return the exit code.
+
+    Raises:
+        SystemExit: it left no `run.json`; the message has the end of the log.
+    """
+    folder.mkdir()
+    log = folder / "locust.log"
+    options = ["--headless", "--only-summary", "--record", str(folder), "--csv", str(folder / "locust")]
+    with log.open("wb") as output:
+        # Locust would read the terminal's keys from its input.
+        code = subprocess.run(  # noqa: S603 - ourselves
+            [sys.executable, "-m", "locust", "-f", str(file), *options, *arguments],
+            cwd=_PROJECT,
+            env=os.environ | env,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            check=False,
+        ).returncode
+    if not (folder / "run.json").is_file():
+        lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+        raise SystemExit("\n".join([f"Locust ended with exit code {code}:", *lines]))
+    return code
+
+
+def add_demo_texts(database_url: str, texts: int, annotators: int | None = None) -> None:
+    """Fill an empty database with labelled texts (`annotate demo-data`)."""
+    command = [sys.executable, "-m", "cli", "demo-data", "--texts", str(texts)]
+    command += ["--annotators", str(annotators)] if annotators else []
+    subprocess.run(command, env=os.environ | {"DATABASE_URL": database_url}, check=True)  # noqa: S603 - our own
+
+
+def wait_until_served(serving_url: str, texts: int, seconds: float = 600) -> None:
+    """Wait until the serving API serves this number of labelled texts.
+
+    Raises:
+        RuntimeError: it does not within `seconds`.
+    """
+
+    def is_served() -> bool:
+        stats = httpx.get(f"{serving_url}/stats")
+        return stats.is_success and stats.json()["total"] >= texts
+
+    if not holds_within(seconds, is_served):
+        raise RuntimeError(f"{serving_url} does not serve {texts:,} texts after {seconds:.0f} s")
 
 
 def labelled_texts(target: Target, headers: dict[str, str]) -> int:
-    """Return how many labelled texts are served.
+    """Return the number of labelled texts that the serving API has.
 
     Raises:
-        SystemExit: the serving API does not say.
+        SystemExit: the serving API responds with an error.
     """
     answer = httpx.get(f"{target.serving_url}/stats", headers=headers)
     if answer.is_error:
@@ -101,7 +149,7 @@ _PAUSE_SECONDS = 0.2
 
 
 def holds_within(seconds: float, condition: Callable[[], bool]) -> bool:
-    """Wait until the condition holds, for so many seconds at most; return whether it did."""
+    """Wait until the condition holds, at most `seconds`; return whether it does."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -111,8 +159,42 @@ def holds_within(seconds: float, condition: Callable[[], bool]) -> bool:
 
 
 def is_ok(url: str, headers: Mapping[str, str] | None = None) -> bool:
-    """Whether something listens there, and answers with a 2xx."""
+    """Whether the address responds with a 2xx."""
     try:
         return httpx.get(url, headers=headers).is_success
     except httpx.TransportError:
         return False
+
+
+# The external ids are those of users/comment_texts.py. The texts have no labels, so no replica has them.
+_REMOVE = """
+delete from texts where dataset = %s and starts_with(external_id, %s) and status = 'pending'
+"""
+_LEFT = "select count(*) from texts where dataset = %s and starts_with(external_id, %s)"
+
+
+def find_database(ingestion_url: str) -> str | None:
+    """Return DATABASE_URL, else the address in `stack.json` if that stack is the one under load; else None."""
+    if url := os.environ.get("DATABASE_URL"):
+        return url
+    file = Path(os.environ.get("DATA_DIR") or ".data") / "stack.json"
+    # `.data` is in the project's folder; Locust may run in another one.
+    for path in (file, _PROJECT / file):
+        if path.is_file():
+            stack = json.loads(path.read_text())
+            if stack["ingestion_url"] == ingestion_url.rstrip("/").replace("//localhost:", "//127.0.0.1:"):
+                return str(stack["database_url"])
+    return None
+
+
+def remove_texts(database_url: str, dataset: str, seed: str) -> tuple[int, int]:
+    """Delete the texts of this seed; return the number of deleted texts, and of those that annotators have.
+
+    Raises:
+        psycopg.Error: Postgres does not respond or refuses.
+    """
+    prefix = f"post-{seed}-"
+    with psycopg.connect(database_url, connect_timeout=10) as connection:
+        removed = connection.execute(_REMOVE, [dataset, prefix]).rowcount
+        row = connection.execute(_LEFT, [dataset, prefix]).fetchone()
+    return removed, row[0] if row else 0

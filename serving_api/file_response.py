@@ -1,7 +1,7 @@
 """Sends an open file over HTTP: whole or in ranges, with preconditions, in constant memory.
 
-Starlette's FileResponse serves paths only. Snapshots may be in S3, and an export's file may be removed while it is
-read, so both need a response that reads an open file. One implementation for both is shorter than two.
+Snapshots may be in S3, and an export's file may be removed while it is read, so the response reads an open file.
+Starlette's FileResponse reads paths only, and has neither If-Match, 304, send timeouts nor our problems.
 """
 
 import asyncio
@@ -25,10 +25,10 @@ log = structlog.get_logger()
 
 # At most 19 digits: more than the size of any file has.
 _RANGE = re.compile(r"[ \t]*bytes=[ \t]*(?:([0-9]{1,19})-([0-9]{0,19})|-([0-9]{1,19}))[ \t]*", re.IGNORECASE)
-# A weak validator says nothing about bytes: If-Match and If-Range compare strong ones only.
+# If-Match and If-Range compare strong tags only: a weak one does not identify bytes.
 _STRONG_TAG = re.compile(r'(?:^|,)[ \t]*("[^"]*")')
 
-# Each client has one piece in memory, beside the server's own buffer.
+# One piece for each client is in memory, and the server's own buffer.
 LOCAL_PIECE_BYTES = 256 * 2**10
 REMOTE_PIECE_BYTES = 2 * 2**20  # each is one request to the storage
 
@@ -41,16 +41,16 @@ class ByteRange(NamedTuple):
 
 
 class NotSatisfiable(Exception):
-    """The range begins behind the end of the file, or is empty."""
+    """The range begins after the end of the file, or is empty."""
 
 
 def requested_range(header: str | None, size: int) -> ByteRange | None:
-    """Return the range that a Range header asks for; None for the whole file.
+    """Return the range of a Range header; None for the whole file.
 
     Several ranges, units other than bytes, and malformed headers are ignored, as RFC 9110 allows.
 
     Raises:
-        NotSatisfiable: the range begins behind the end, or is empty.
+        NotSatisfiable: the range begins after the end, or is empty.
     """
     found = _RANGE.fullmatch(header or "")
     if found is None:
@@ -90,7 +90,7 @@ class PreconditionFailed(Problem):
 
 
 class ServedFile(NamedTuple):
-    """How a file looks to clients."""
+    """The headers of a file, without those of ranges."""
 
     size: int  # bytes
     etag: str  # strong, in quotes
@@ -102,9 +102,9 @@ class ServedFile(NamedTuple):
 class Sending(NamedTuple):
     """How a file is sent."""
 
-    threads: FairThreads  # they open and read it
+    threads: FairThreads  # open and read the file
     piece_bytes: int = LOCAL_PIECE_BYTES
-    idle_seconds: float | None = None  # a client that takes no piece for so long is disconnected
+    idle_seconds: float | None = None  # a client that takes no piece in this time is disconnected
     on_end: Callable[[str, int], None] = lambda result, sent: None  # whole, left, idle or failed; bytes sent
     reading: Callable[[], AbstractContextManager[None]] = nullcontext  # turns a failed read into a Problem
 
@@ -150,7 +150,7 @@ async def send_file(
 
 
 class _OpenFileResponse(StreamingResponse):
-    """Streams a range of an open file, and closes it in any case."""
+    """Streams a range of an open file, then closes the file."""
 
     def __init__(
         self, source: BinaryIO, range_: ByteRange, status: int, headers: dict[str, str], sending: Sending
@@ -161,7 +161,7 @@ class _OpenFileResponse(StreamingResponse):
         self._left_bytes = self._bytes = range_.end - range_.start
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it. Once the status is sent, the only way to report a failure is to cut the connection."""
+        """Send the range. After the status is sent, only a cut connection can report a failure."""
 
         async def send_in_time(message: Message) -> None:
             async with asyncio.timeout(self._sending.idle_seconds):
@@ -208,7 +208,7 @@ async def pieces(source: BinaryIO, range_: ByteRange, sending: Sending) -> Async
 
     source.seek(range_.start)  # reads nothing yet
     left = range_.end - range_.start
-    in_memory = isinstance(source, io.BytesIO)  # a turn in a thread takes longer than to read from memory
+    in_memory = isinstance(source, io.BytesIO)  # a thread switch would take longer than the read
     while left:
         piece = read() if in_memory else await sending.threads.run(read)
         if not piece:

@@ -5,7 +5,7 @@ Methods and media types come from the OpenAPI document, so every documented endp
 
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property, lru_cache
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import anyio.to_thread
 from backports import zstd
 from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -77,16 +78,31 @@ def _sent(responses: dict[str, dict[str, Any]]) -> tuple[str, ...]:
 
 
 class Negotiation:
-    """ASGI middleware: refuses a wrong method, or an Accept that no response satisfies."""
+    """ASGI middleware: refuses a wrong method, or an Accept that no response satisfies.
 
-    def __init__(self, app: ASGIApp, endpoints: Endpoints) -> None:
+    It calls `direct` routes (by method and path) itself, without the framework's routing.
+    """
+
+    def __init__(
+        self, app: ASGIApp, endpoints: Endpoints, direct: Mapping[tuple[str, str], APIRoute] | None = None
+    ) -> None:
         self.app = app
         self._endpoints = endpoints
+        self._direct = direct or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = self._refusal(scope) if scope["type"] == "http" else None
-        app = self.app if refusal is None else problem_response(refusal)
+        app = self._choose(scope) if scope["type"] == "http" else self.app
         await app(scope, receive, send)
+
+    def _choose(self, scope: Scope) -> ASGIApp:
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            return problem_response(refusal)
+        route = self._direct.get((scope["method"], scope["path"]))
+        if route is None:
+            return self.app
+        scope["route"] = route
+        return route.app
 
     def _refusal(self, scope: Scope) -> Problem | None:
         found = self._endpoints.find(scope["path"])
@@ -172,7 +188,7 @@ def _rank(media_type: str, ranges: list[_MediaRange]) -> tuple[float, int]:
 
 # Smaller bodies fit into one packet anyway.
 LEAST_BYTES = 1000
-# Larger bodies are compressed in a thread: the event loop would stand still for more than a millisecond.
+# Larger bodies are compressed in a thread: they would block the event loop for more than a millisecond.
 _THREAD_BYTES = 64 * 1024
 _GZIP_LEVEL = 4
 _ZSTD_LEVEL = 3
@@ -248,7 +264,7 @@ class _Sending:
         await self._send(message)
 
     async def _encode(self, head: Message, message: Message) -> Message:
-        """Return the body's message as the client wants it, and change the head accordingly."""
+        """Return the body's message in the client's coding, and change the head accordingly."""
         headers = _varying(head["headers"])
         body = message.get("body", b"")
         if self._coding and len(body) >= LEAST_BYTES and not message.get("more_body"):

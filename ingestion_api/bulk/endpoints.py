@@ -7,24 +7,33 @@ from typing import Annotated
 import anyio
 import anyio.to_process
 from anyio import BrokenWorkerProcess
-from fastapi import Query, Request
+from fastapi import Depends, Query, Request
 
 from core.tables.decoding import require_encoding
 from core.tracing.tracing import TRACEPARENT
-from core.web.keys import allowed_datasets
+from core.web.app import query_is_checked
+from core.web.http_protocol import http_settings
+from core.web.keys import Scope, allowed_datasets, require_scope
+from core.web.negotiation import Router
 from core.web.problems import Problem, Unavailable
 from core.web.rate_limits import Places, client_name
 from ingestion_api import metrics
-from ingestion_api.bulk.body_pipe import open_pipe, send_body
 from ingestion_api.bulk.parameters import BulkParameters, check_parameters, read_content_type
-from ingestion_api.bulk.process import BulkRequest, store_body
-from ingestion_api.bulk.store import Counts
-from ingestion_api.bulk.watch import run_watched
-from ingestion_api.dependencies import DatasetsDep
+from ingestion_api.bulk.pipes import open_pipe, run_watched, send_body
+from ingestion_api.bulk.schemas import BULK_BODY, BULK_STORED, BulkResult
+from ingestion_api.bulk.store import BulkRequest, Counts, store_body
+from ingestion_api.dependencies import DatasetsDep, stream_body
 from ingestion_api.settings import IngestionSettings
-from ingestion_api.texts.schemas import BulkResult
+
+router = Router(dependencies=[Depends(require_scope(Scope.INGEST)), Depends(query_is_checked)], tags=["texts"])
 
 
+@router.post(
+    "/texts/bulk",
+    summary="Send many texts",
+    openapi_extra={"requestBody": BULK_BODY},
+    responses=BULK_STORED,
+)
 async def create_texts(
     request: Request, datasets: DatasetsDep, parameters: Annotated[BulkParameters, Query()]
 ) -> BulkResult:
@@ -71,7 +80,7 @@ async def _store_in_process(request: Request, bulk: BulkRequest) -> Counts:
                 limiter=state.bulk_limiter,
             )
 
-        sending = asyncio.create_task(send_body(request.stream(), end, settings.idle_seconds))
+        sending = asyncio.create_task(send_body(stream_body(request), end, http_settings().body_seconds))
         try:
             return await run_watched(store, settings.worker_seconds)
         finally:

@@ -9,6 +9,7 @@ import operator
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from core.datasets import DEFAULT_DATASET, Datasets
@@ -36,6 +37,7 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
 }
 _INTEGRAL = re.compile(r"(-?[0-9]+)\.0*")
+_CACHED_LABELS, _CACHED_CHARACTERS = 1000, 100
 
 
 def split_names(parameter: str) -> list[str]:
@@ -101,6 +103,7 @@ class LabelMap:
         self._plain = {_canonical(theirs): ours for theirs, ours in pairs.items()}
         found = ((_COMPARISON.fullmatch(theirs), ours) for theirs, ours in pairs.items())
         self._comparisons = [Threshold(_COMPARE[m[1]], float(m[2]), ours) for m, ours in found if m]
+        self._find_cached = lru_cache(_CACHED_LABELS)(self._find_word)  # most files have few labels
 
     @property
     def is_empty(self) -> bool:
@@ -113,10 +116,13 @@ class LabelMap:
         Raises:
             RowRefused: it is neither text nor a number.
         """
-        if not isinstance(value, str):
-            if self._comparisons and isinstance(value, float) and value == value:
-                return self._pairs.get(repr(value)) or self._compare(repr(value))
-            value = as_word(value, "label")
+        if isinstance(value, str):
+            return (self._find_cached if len(value) <= _CACHED_CHARACTERS else self._find_word)(value)
+        if self._comparisons and isinstance(value, float) and value == value:
+            return self._pairs.get(repr(value)) or self._compare(repr(value))
+        return self._find_word(as_word(value, "label"))
+
+    def _find_word(self, value: str | None) -> str | None:
         if not value or not (word := value.strip()):
             return None
         return self._pairs.get(word) or self._plain.get(_canonical(word)) or self._compare(word)
@@ -139,7 +145,7 @@ def _canonical(word: str) -> str:
 
 
 def require_label(label: str, labels: Collection[str], *, quote: bool) -> None:
-    """Check a label after it was mapped. `quote`: say in the refusal what it is.
+    """Check a mapped label. `quote`: quote it in the refusal.
 
     Raises:
         RowRefused: it is none of the dataset's labels.

@@ -3,21 +3,45 @@
 Runs outside of the event loop, with a plain psycopg connection, since COPY is psycopg's own.
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psycopg
 
+from core.connections import connect_in_thread
+from core.datasets import Datasets
+from core.settings import DatabaseSettings, HttpSettings, TracingSettings, read_settings
+from core.startup import step_back
+from core.tables.decoding import decode
 from core.tracing.tracing import tracing
 from core.web.problems import Problem
 from ingestion_api.bulk.batches import Batch, BulkUpload, Reasons, Reject, read_batches
-from ingestion_api.bulk.repository import ReadyRows, copy_new, create_stage, encode, insert_staged, stage_texts
-from ingestion_api.bulk.watch import OutOfMemory, waiting_for_postgres
+from ingestion_api.bulk.parameters import BulkParameters, make_upload
+from ingestion_api.bulk.pipes import (
+    OutOfMemory,
+    limit_memory,
+    receive_body,
+    report_each,
+    reporting_to,
+    waiting_for_postgres,
+)
+from ingestion_api.bulk.repository import (
+    ReadyRows,
+    copy_new,
+    create_stage,
+    encode,
+    insert_staged,
+    lift_time_limit,
+    stage_texts,
+)
 from ingestion_api.enrichment.links import linked_datasets
+from ingestion_api.settings import IngestionSettings
 
 _SHOWN_ERRORS = 100
 COUNTED = ("received", "accepted", "duplicates", "rejected")
@@ -27,7 +51,7 @@ Cursor = psycopg.Cursor[Any]
 
 @dataclass(slots=True)
 class Counts:
-    """What has become of the rows so far: accepted + duplicates + rejected = received."""
+    """The counts of rows so far: accepted + duplicates + rejected = received."""
 
     received: int = 0
     accepted: int = 0
@@ -78,11 +102,11 @@ def store_bulk(
 ) -> Counts:
     """Store the rows of a body; each batch is one transaction, or all are one with `abort_on_error`.
 
-    `counts` and `after_row` go on from where an earlier run has stopped.
+    `counts` and `after_row` are the state in which an earlier run stopped.
 
     Raises:
         Aborted: a row was rejected under `abort_on_error`; nothing is stored.
-        Problem: the body cannot be read on, or takes too much memory; carries the counts of what is stored.
+        Problem: the rest of the body cannot be read, or takes too much memory. It has the counts of stored rows.
     """
     counts = counts or Counts()
     try:
@@ -181,5 +205,61 @@ def _one_behind(store: Store) -> Iterator[Store]:
 def _finish_all_or_nothing(cursor: Cursor, upload: BulkUpload, counts: Counts) -> None:
     if counts.rejected:
         raise Aborted(f"{counts.rejected} rows were rejected; nothing is stored.")
-    cursor.execute("set local statement_timeout = 0")  # as long as the body was, so long may this take
+    lift_time_limit(cursor)  # a long body takes a long insert
     counts.stored(counts.received, insert_staged(cursor, upload.datasets))
+
+
+# The thread that reads rows must not keep the one that stores them waiting for the interpreter: by default it does
+# for 5 ms at each step of the conversation with Postgres, which took a third of the speed.
+_SWITCH_SECONDS = 0.0002
+
+
+@dataclass(frozen=True, slots=True)
+class BulkRequest:
+    """A bulk upload, in values that travel between processes."""
+
+    media_type: str
+    encoding: str
+    parameters: BulkParameters
+    datasets: Datasets
+    allowed: frozenset[str] | None  # the datasets that its rows may name; None: all
+    traceparent: str | None = None
+
+
+def store_body(
+    request: BulkRequest, body: Path, database: DatabaseSettings, settings: IngestionSettings, reports: Path
+) -> Counts:
+    """Store the body that comes through the pipe `body`, and report progress to the pipe `reports`.
+
+    Raises:
+        Problem: as `store_bulk`; or a parameter is wrong.
+        BodyCut: the client is gone; the rows that it sent are stored.
+    """
+    prepare_process(settings)
+    chunk_rows = settings.bulk_chunk_rows
+    upload = make_upload(request.media_type, request.parameters, request.datasets, chunk_rows, request.allowed)
+    chunks = decode(report_each(receive_body(body, read_settings(HttpSettings).body_seconds)), request.encoding)
+    with (
+        tracing_for(request.traceparent),
+        connect_in_thread(database, "ingestion_api bulk") as connection,
+        reporting_to(reports),
+    ):
+        return store_bulk(connection, upload, chunks)
+
+
+@contextmanager
+def tracing_for(traceparent: str | None) -> Iterator[None]:
+    """Trace what the block stores as a part of a request, and send it: this process may be killed after that."""
+    tracing.work_for(traceparent)
+    try:
+        yield
+    finally:
+        tracing.flush()
+
+
+def prepare_process(settings: IngestionSettings) -> None:
+    """Make this process one that stores rows."""
+    limit_memory(settings.worker_memory_bytes)
+    tracing.configure(read_settings(TracingSettings), "ingestion_api")
+    step_back()
+    sys.setswitchinterval(_SWITCH_SECONDS)

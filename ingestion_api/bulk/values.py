@@ -1,14 +1,72 @@
-"""Cells of any format as values of metadata."""
+"""Values of any format as exact JSON, and as values of metadata."""
 
 import math
+from base64 import b64encode
+from datetime import date, time, timedelta
 from decimal import Decimal
+from math import isfinite, isnan
 from typing import Any
 
+import msgspec
+import orjson
 from pydantic_core import from_json
 
 from core.tables.rows import ROW_BYTES, TOO_LONG, RowRefused
-from ingestion_api.bulk.exact_json import to_exact_json
 from ingestion_api.texts.schemas import METADATA_CHARACTERS
+from ingestion_api.texts.submissions import QuickSubmission
+
+
+def to_exact_json(value: Any) -> str:
+    """Return a value as JSON.
+
+    | value | JSON |
+    |---|---|
+    | bytes that are UTF-8 | their text |
+    | other bytes | `{"base64": "…"}` |
+    | a date, a time, both | text as in ISO 8601 |
+    | a duration | text as in ISO 8601, in days and seconds: `P1DT2.5S` |
+    | a decimal, a large integer | a number with all its digits |
+    | not a number, infinity | `"NaN"`, `"Infinity"`, `"-Infinity"` |
+
+    Raises:
+        TypeError, ValueError, RecursionError: it holds anything else, lone surrogates, or too much.
+    """
+    return orjson.dumps(_plain(value)).decode()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, QuickSubmission):
+        value = {name: field for name, field in msgspec.structs.asdict(value).items() if field is not None}
+    if isinstance(value, dict):
+        return {name: _plain(field) for name, field in value.items()}
+    if isinstance(value, list | tuple):  # a map in Parquet is a list of pairs
+        return [_plain(element) for element in value]
+    return value if value is None or isinstance(value, str | bool) else _scalar(value)
+
+
+def _scalar(value: Any) -> Any:
+    match value:
+        case float() | Decimal() if not isfinite(value):
+            return "NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        case float():
+            return value
+        case int() | Decimal():
+            return orjson.Fragment(str(value))
+        case date() | time():  # a datetime is a date
+            return value.isoformat()
+        case timedelta():
+            return msgspec.to_builtins(value)
+        case bytes():
+            return _text_of(value)
+    raise TypeError(f"JSON has no {type(value).__name__}")
+
+
+def _text_of(value: bytes) -> str | dict[str, str]:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"base64": b64encode(value).decode()}
+
 
 _INTEGERS = range(-(2**63), 2**63)
 
@@ -16,7 +74,7 @@ _INTEGERS = range(-(2**63), 2**63)
 def as_metadata(value: Any, name: str, *, cut: bool) -> bool | int | float | str | None:
     """Return a cell as a value of metadata; None where it is absent. Lists and the like become JSON.
 
-    `cut`: shorten what is too long, with `…` at its end.
+    `cut`: shorten a value that is too long, with `…` at its end.
 
     Raises:
         RowRefused: the cell has no exact JSON.

@@ -6,8 +6,6 @@ from typing import Any
 
 from core.datasets import Dataset, Datasets
 from core.web.problems import FieldError, InvalidFields
-from ingestion_api.texts.quick_submission import QuickSubmission
-from ingestion_api.texts.schemas import TextCreate
 
 # Card numbers have at least 13 digits.
 _LEAST_CARD = 10**12
@@ -15,7 +13,7 @@ _LEAST_CARD = 10**12
 
 @dataclass(frozen=True, slots=True)
 class Enriched:
-    """The fields to store, and the results of the enrichment."""
+    """The fields of a submission that enrichment changes, and its results. `text` is normalised."""
 
     text: str
     source: str | None
@@ -24,13 +22,12 @@ class Enriched:
     enrichment: dict[str, Any]
 
 
-def enrich(submission: TextCreate | QuickSubmission, text: str, dataset: Dataset) -> Enriched:
-    """Redact a submission, whose normalised text is `text`, and detect its language.
+def enrich(fields: Enriched, dataset: Dataset) -> Enriched:
+    """Redact a submission and detect its language.
 
     Raises:
         InvalidFields: a field cannot be redacted.
     """
-    fields = Enriched(text, submission.source, submission.external_id, submission.metadata or {}, {})
     if dataset.redact:
         fields = _redact(fields, dataset)
     if dataset.language:

@@ -10,8 +10,8 @@ from core.web.keys import Scope, is_dataset_allowed, require_scope
 from core.web.negotiation import Router
 from core.web.static_pages import PageSettings, add_page
 from ingestion_api.dependencies import ConnectionDep
-from ingestion_api.pages.repository import list_argilla_ids
 from ingestion_api.pages.schemas import DATASETS, DatasetList, DatasetRead
+from ingestion_api.texts.repository import list_argilla_ids
 
 FOLDER = Path(__file__).parent / "static"
 

@@ -10,7 +10,7 @@ from fastapi import Depends, FastAPI, Request, Response
 from core.datasets import Datasets
 from core.models import TextStatus
 from core.tracing.tracing import note_step
-from core.web.app import add_plain_route, check_query_string, query_is_checked, require_media_type
+from core.web.app import PlainRoute, check_query_string, query_is_checked, require_media_type
 from core.web.keys import Scope, is_dataset_allowed, require_dataset_allowed, require_scope
 from core.web.negotiation import Router
 from core.web.openapi import Responses, answer, header, reference, refusals
@@ -26,11 +26,9 @@ from core.web.problems import (
     require_dataset,
 )
 from core.web.rate_limits import client_name
-from ingestion_api.bulk.endpoints import create_texts
 from ingestion_api.dependencies import ConnectionDep, DatasetParameter, DatasetsDep, read_body
-from ingestion_api.texts import documentation as docs
 from ingestion_api.texts import repository
-from ingestion_api.texts.schemas import TEXT_ID, BulkResult, Queue, Receipt, TextCreate, TextRead, trace_steps
+from ingestion_api.texts.schemas import TEXT_ID, Queue, Receipt, TextCreate, TextRead, trace_steps
 from ingestion_api.texts.submissions import NewText, parse_submission
 
 _SHORT_BYTES = 4096
@@ -47,24 +45,14 @@ _STORED: Responses = {
 }
 
 router = Router(dependencies=[Depends(require_scope(Scope.INGEST)), Depends(query_is_checked)])
-router.add_api_route(
-    "/texts/bulk",
-    create_texts,
-    methods=["POST"],
-    tags=["texts"],
-    response_model=BulkResult,
-    summary="Send many texts",
-    openapi_extra={"requestBody": docs.BULK_BODY},
-    responses=docs.BULK_STORED,
-)
 
 
 def add_create_text(app: FastAPI) -> None:
     """Add `POST /texts`, without FastAPI's dependencies."""
-    add_plain_route(
-        app,
+    app.router.add_api_route(
         "/texts",
         create_text,
+        route_class_override=PlainRoute,
         methods=["POST"],
         tags=["texts"],
         status_code=201,

@@ -192,9 +192,9 @@ class TextCreate(BaseModel):
     score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
         None, description="The sender's confidence in the claim."
     )
-    source: Line | None = Field(None, description="Where the text comes from.")
+    source: Line | None = Field(None, description="The source of the text, such as a forum.")
     external_id: Line | None = Field(None, description="The sender's own name for the text.")
-    metadata: Metadata = Field(default_factory=dict, description="Shown to annotators beside the text.")
+    metadata: Metadata = Field(default_factory=dict, description="Shown to annotators with the text.")
 
 
 # `near_duplicate`: not shown to annotators, who get its near duplicate; see "Enrichment" in the guide.
@@ -307,31 +307,3 @@ class Queue(BaseModel):
     alerts: list[Alert] = Field(
         description="Jobs and forget requests that are blocked until an operator acts; normally empty."
     )
-
-
-class RowError(BaseModel):
-    """Why one row of a bulk upload was rejected."""
-
-    row: int = Field(description="1-based; blank lines count, a CSV header does not.")
-    code: str
-    detail: str
-
-
-class ErrorGroup(BaseModel):
-    """Rows that were rejected for the same reason."""
-
-    code: str
-    detail: str
-    count: int
-    rows: list[int] = Field(description="The first 5.")
-
-
-class BulkResult(BaseModel):
-    """The result of a bulk upload: accepted + duplicates + rejected = received."""
-
-    received: int
-    accepted: int
-    duplicates: int
-    rejected: int
-    errors: list[RowError] = Field(description="The first 100.")
-    error_groups: list[ErrorGroup] = Field(description="Each reason once, the commonest first; 20 at most.")

@@ -1,20 +1,81 @@
 """Turns a submission into a row that can be stored, or reports everything that is wrong with it."""
 
-from typing import Any
+from math import isfinite
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
 import orjson
-from msgspec import Struct
+from msgspec import Meta, Struct
 from pydantic import ValidationError
 from pydantic_core import from_json
 
 from core.datasets import DEFAULT_DATASET, Dataset, Datasets
-from core.text_identity import TEXT_BYTES, normalise, text_key
+from core.text_identity import TEXT_BYTES, is_visible, normalise, text_key
 from core.web.problems import ERRORS_SHOWN, FieldError, InvalidFields, Malformed, Problem, TooLarge, json_pointer
-from ingestion_api.enrichment.enrich import enrich
-from ingestion_api.texts.quick_submission import QuickSubmission, convert_quickly, fits, read_quickly
-from ingestion_api.texts.schemas import TextCreate
+from ingestion_api.enrichment.enrich import Enriched, enrich
+from ingestion_api.texts.schemas import METADATA_CHARACTERS, TextCreate
+
+_Line = Annotated[str, Meta(min_length=1, max_length=1000)]
+_MetadataName = Annotated[str, Meta(min_length=1, max_length=200)]
+_Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+_MetadataValue = bool | _Integer | float | Annotated[str, Meta(max_length=METADATA_CHARACTERS)]
+_Metadata = Annotated[dict[_MetadataName, _MetadataValue], Meta(max_length=100)]
+
+
+class QuickSubmission(Struct, forbid_unknown_fields=True, gc=False):
+    """The fields of `TextCreate`; `fits` checks whether the dataset has the label."""
+
+    text: str
+    dataset: str | None = None
+    label: str | None = None
+    score: Annotated[float, Meta(ge=0, le=1)] | None = None
+    source: _Line | None = None
+    external_id: _Line | None = None
+    metadata: _Metadata | None = None
+
+
+_decode = msgspec.json.Decoder(QuickSubmission).decode
+
+
+def read_quickly(body: bytes) -> QuickSubmission | None:
+    """Return the submission, or None if `TextCreate` has to decide."""
+    if rb"\u0000" in body:  # the only form of a NUL character in JSON
+        return None
+    try:
+        return _decode(body)
+    except ValueError:
+        return None
+
+
+def convert_quickly(fields: dict[str, Any]) -> QuickSubmission | None:
+    """Return the submission with these values, or None if `TextCreate` has to decide."""
+    try:
+        submission = msgspec.convert(fields, QuickSubmission)
+        words = _join_words(submission)
+        if not words.isascii():
+            words.encode()  # refuses lone surrogates
+    except ValueError:
+        return None
+    numbers = (value for value in (submission.metadata or {}).values() if isinstance(value, float))
+    return submission if "\0" not in words and all(map(isfinite, numbers)) else None
+
+
+def _join_words(submission: QuickSubmission) -> str:
+    words = [submission.text, submission.source or "", submission.external_id or ""]
+    if submission.metadata:
+        words += submission.metadata
+        words += [value for value in submission.metadata.values() if isinstance(value, str)]
+    return "\n".join(words)
+
+
+def fits(submission: QuickSubmission, datasets: Datasets) -> bool:
+    """Check what the decoder cannot: the text is visible, the dataset is known and has the label."""
+    dataset = datasets.get(DEFAULT_DATASET if submission.dataset is None else submission.dataset)
+    if dataset is None or not is_visible(submission.text):
+        return False
+    return submission.label is None or submission.label in dataset.labels
+
 
 # A submission, or metadata, with more fields gets this one error instead of one for each field.
 _MOST_FIELDS = 1000
@@ -43,7 +104,7 @@ def parse_submission(body: bytes, datasets: Datasets) -> NewText:
     """Read a submission from JSON.
 
     Raises:
-        Malformed, InvalidFields, TooLarge: what is wrong with it.
+        Malformed, InvalidFields, TooLarge: it cannot be stored.
     """
     quick = read_quickly(body)
     if quick and fits(quick, datasets):
@@ -110,10 +171,11 @@ def _to_row(submission: TextCreate | QuickSubmission, datasets: Datasets) -> New
 
 
 def _to_enriched_row(submission: TextCreate | QuickSubmission, text: str, name: str, dataset: Dataset) -> NewText:
-    fields = enrich(submission, text, dataset)
+    given = Enriched(text, submission.source, submission.external_id, submission.metadata or {}, {})
+    fields = enrich(given, dataset)
     _check_length(fields.text)  # a placeholder may be longer than what it replaces
     return NewText(
-        # Of the redacted text, so that the id reveals nothing about what was redacted.
+        # The id of the redacted text, so that it reveals nothing about the original.
         text_key(name, fields.text),
         name,
         fields.text,

@@ -1,1 +1,1 @@
-"""Performance tables, `make bench`: each figure beside its peer or floor, measured in the same run."""
+"""`make bench`: performance tables that compare each figure with a peer in the same run."""

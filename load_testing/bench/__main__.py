@@ -1,7 +1,6 @@
-"""`make bench`."""
+"""`make bench`: prints the chosen tables, each on the components that it needs."""
 
 import argparse
-import os
 from collections.abc import Callable
 
 from pydantic import SecretStr
@@ -10,82 +9,74 @@ from rich.table import Table
 
 from core.migrate import migrate
 from core.settings import DatabaseSettings
-from load_testing.bench import label_lag, shards, upload_rates
-from load_testing.bench.ingestion import (
-    behind_nginx,
-    beside_bulk,
-    bulk_uploads,
-    held_queue,
-    single_texts,
-    table_sizes,
-)
-from load_testing.bench.serving import (
-    row_bytes,
-    serving_changes,
-    serving_exports,
+from load_testing.bench import (
+    ingestion_rates,
+    label_lag,
+    replicas,
+    scaling,
+    serving_files,
     serving_pages,
-    serving_peers,
-    serving_replica,
-    serving_search,
-    serving_snapshots,
+    shards,
+    upload_rates,
 )
-from local_stack.testing import running_stack
+from local_stack.testing import RunningStack, running_stack
 
-# Of each half of a round. The issue of a held transaction grows with time: 180 shows it whole.
-_QUEUE_SECONDS = float(os.environ.get("BENCH_QUEUE_SECONDS", "20"))
+OfStack = Callable[[RunningStack, int], Table]
 
-# What only needs Postgres; what needs Argilla too; what needs the whole platform.
-_OF_INTAKE: dict[str, Callable[[str, int], Table]] = {
-    "single": lambda url, _: single_texts.measure(url),
-    "bulk": lambda url, _: bulk_uploads.measure(url),
-    "beside": lambda url, _: beside_bulk.measure(url),
-    "queue": lambda url, _: held_queue.measure(url, seconds=_QUEUE_SECONDS),
-    "sizes": table_sizes.measure,
+# These share one Postgres.
+_OF_INTAKE: dict[str, OfStack] = {
+    "single": ingestion_rates.measure_single,
+    "bulk": ingestion_rates.measure_bulk,
+    "beside": ingestion_rates.measure_beside,
+    "queue": upload_rates.measure_queue,
+    "sizes": ingestion_rates.measure_sizes,
 }
-# Each of these fills a Postgres of its own.
-_OF_LABELS: dict[str, Callable[[str, int], Table]] = {
-    "replica": serving_replica.measure,
-    "exports": serving_exports.measure,
-    "nginx": behind_nginx.measure,
-    "bytes": row_bytes.measure,
+# Each of these fills a new Postgres.
+_OF_LABELS: dict[str, OfStack] = {
+    "replica": replicas.measure_replica,
+    "exports": serving_files.measure_exports,
+    "nginx": scaling.measure_nginx,
+    "bytes": scaling.measure_bytes,
 }
-# What needs no stack: each reads a file that it makes.
+# These need no stack: each reads a file that it makes.
 _OF_FILES: dict[str, Callable[[int], Table]] = {
-    "serving": serving_pages.measure,
-    "peers": serving_peers.measure,
-    "changes": serving_changes.measure,
-    "search": serving_search.measure,
-    "snapshots": serving_snapshots.measure,
-    "shards": shards.measure,
+    "serving": serving_pages.measure_pages,
+    "peers": serving_pages.measure_peers,
+    "changes": replicas.measure_changes,
+    "search": replicas.measure_search,
+    "snapshots": serving_files.measure_snapshots,
+    "shards": shards.measure_shards,
 }
-_ALL = (*_OF_INTAKE, *_OF_LABELS, *_OF_FILES, "uploads", "lag")
+_OF_ARGILLA: dict[str, OfStack] = {"uploads": upload_rates.measure_uploads}
+_OF_EVERYTHING: dict[str, OfStack] = {"lag": label_lag.measure_lag}
+_ALL = (*_OF_INTAKE, *_OF_LABELS, *_OF_FILES, *_OF_ARGILLA, *_OF_EVERYTHING)
+_POSTGRES = {"postgres"}
 _ARGILLA = {"postgres", "redis", "opensearch", "argilla"}
 
 
 def main() -> None:
-    """Print the tables, each on a stack of its own kind."""
+    """Print the tables."""
     arguments = _parse_arguments()
-    console = Console()
-    chosen = arguments.only or _ALL
-    if intake := [name for name in chosen if name in _OF_INTAKE]:
-        with running_stack({"postgres"}) as stack:
-            migrate(DatabaseSettings(url=SecretStr(stack.database_url)))
-            for name in intake:
-                console.print(_OF_INTAKE[name](stack.database_url, arguments.rows))
+    chosen, rows = arguments.only or _ALL, arguments.rows
+    _measure([name for name in chosen if name in _OF_INTAKE], _OF_INTAKE, rows, _POSTGRES)
     for name in chosen:
         if name in _OF_LABELS:
-            with running_stack({"postgres"}) as stack:
-                migrate(DatabaseSettings(url=SecretStr(stack.database_url)))
-                console.print(_OF_LABELS[name](stack.database_url, arguments.rows))
+            _measure([name], _OF_LABELS, rows, _POSTGRES)
         if name in _OF_FILES:
-            console.print(_OF_FILES[name](arguments.rows))
-    if "uploads" in chosen:
-        with running_stack(_ARGILLA) as stack:
+            Console().print(_OF_FILES[name](rows))
+    _measure([name for name in chosen if name in _OF_ARGILLA], _OF_ARGILLA, rows, _ARGILLA)
+    _measure([name for name in chosen if name in _OF_EVERYTHING], _OF_EVERYTHING, rows, None)
+
+
+def _measure(names: list[str], tables: dict[str, OfStack], rows: int, components: set[str] | None) -> None:
+    """Print these tables on one new stack; `components` None means all of them."""
+    if not names:
+        return
+    with running_stack(components) if components else running_stack() as stack:
+        if components:  # a whole stack migrates by itself
             migrate(DatabaseSettings(url=SecretStr(stack.database_url)))
-            console.print(upload_rates.measure(stack))
-    if "lag" in chosen:
-        with running_stack() as stack:
-            console.print(label_lag.measure(stack))
+        for name in names:
+            Console().print(tables[name](stack, rows))
 
 
 def _parse_arguments() -> argparse.Namespace:
@@ -94,7 +85,7 @@ def _parse_arguments() -> argparse.Namespace:
         "--rows",
         type=int,
         default=1_000_000,
-        help="how full a table to measure with: 10000000 takes five minutes and 10 GB of disk more",
+        help="number of texts in the table or the replica; 10000000 needs five minutes and 10 GB of disk more",
     )
     parser.add_argument("--only", nargs="+", choices=_ALL, help="these tables, not all")
     return parser.parse_args()

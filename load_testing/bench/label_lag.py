@@ -1,22 +1,21 @@
-"""From an annotator's answer in Argilla to the label at GET :9000: with webhooks, and with sweeps alone."""
+"""The time from an answer in Argilla to its label at GET :9000, with webhooks and with sweeps alone."""
 
 import os
 import statistics
-import subprocess
 import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import httpx
-from rich.console import Console
-from rich.table import Table
 
+from load_testing.bench.harness import FigureColumn, FigureTable, Sample
+from load_testing.bench.servers import running
+from load_testing.targets import holds_within
 from local_stack.components.argilla import WORKSPACE
-from local_stack.testing import RunningStack, running_stack
+from local_stack.testing import RunningStack
 
 _ANSWERS = 200
 _ANSWERS_PER_SECOND = 10
@@ -26,7 +25,7 @@ _LAST_SECONDS = 120
 
 @dataclass
 class _Reader:
-    """Polls GET /texts, and notes when each text is first seen there."""
+    """Polls GET /texts, and records when each text appears."""
 
     url: str
     seen_at: dict[str, float] = field(default_factory=dict)
@@ -41,16 +40,24 @@ class _Reader:
                     self.seen_at.setdefault(item["id"], now)
 
 
-def measure(stack: RunningStack) -> Table:
-    """Answer texts, about ten a second, each way; one annotator a way, a text each answer."""
+def measure_lag(stack: RunningStack, _rows: int) -> FigureTable:
+    """Answer texts each way, about ten a second; each way has one annotator, and each answer another text."""
     title = f"From answer to reader: {_ANSWERS} answers, {_ANSWERS_PER_SECOND}/s"
-    table = Table("way", "p50 s", "p95 s", "p99 s", "longest s", title=title)
-    _add_row(table, "webhooks", _measure_way(stack))
+    table = FigureTable(
+        title, ("way",), [FigureColumn(f"{name} s", name, ".2f") for name in ("p50", "p95", "p99", "longest")]
+    )
+    table.add(("webhooks",), [_sample(_measure_way(stack))])
     stack.stop_component("uploader")
-    with _uploader_without_webhooks(stack):
-        _add_row(table, "sweeps alone", _measure_way(stack))
+    env = os.environ | stack.env | {"WEBHOOK_URL": "", "LOG_LEVEL": "WARNING"}
+    with running([sys.executable, "-m", "uploader"], lambda: True, env=env):
+        table.add(("sweeps alone",), [_sample(_measure_way(stack))])
     stack.start_component("uploader")
     return table
+
+
+def _sample(seconds: list[float]) -> Sample:
+    cuts = statistics.quantiles(seconds, n=100, method="inclusive")
+    return {"p50": cuts[49], "p95": cuts[94], "p99": cuts[98], "longest": max(seconds)}
 
 
 def _measure_way(stack: RunningStack) -> list[float]:
@@ -63,13 +70,11 @@ def _measure_way(stack: RunningStack) -> list[float]:
     thread.start()
     try:
         answered_at = _answer(annotator, records)
-        until = time.monotonic() + _LAST_SECONDS
-        while not answered_at.keys() <= reader.seen_at.keys() and time.monotonic() < until:
-            time.sleep(_POLL_SECONDS)
+        holds_within(_LAST_SECONDS, lambda: answered_at.keys() <= reader.seen_at.keys())
     finally:
         reader.stop.set()
         thread.join()
-    return [reader.seen_at[id_] - moment for id_, moment in answered_at.items()]
+    return [reader.seen_at[id_] - answered for id_, answered in answered_at.items()]
 
 
 def _upload(stack: RunningStack) -> list[str]:
@@ -112,7 +117,7 @@ def _add_annotator(owner: httpx.Client, url: str) -> httpx.Client:
 
 
 def _answer(annotator: httpx.Client, records: dict[str, str]) -> dict[str, float]:
-    """Answer a record after the other; return when each answer was accepted."""
+    """Answer one record after the other; return the time of each acceptance."""
     answered_at = {}
     body = {"status": "submitted", "values": {"label": {"value": "toxic"}}}
     started = time.monotonic()
@@ -122,24 +127,3 @@ def _answer(annotator: httpx.Client, records: dict[str, str]) -> dict[str, float
             annotator.post(f"records/{record_id}/responses", json=body).raise_for_status()
             answered_at[id_] = time.monotonic()
     return answered_at
-
-
-@contextmanager
-def _uploader_without_webhooks(stack: RunningStack) -> Iterator[None]:
-    env = os.environ | stack.env | {"WEBHOOK_URL": "", "LOG_LEVEL": "WARNING"}
-    process = subprocess.Popen([sys.executable, "-m", "uploader"], env=env)
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _add_row(table: Table, way: str, seconds: list[float]) -> None:
-    cuts = statistics.quantiles(seconds, n=100, method="inclusive")
-    table.add_row(way, *(f"{value:.2f}" for value in (cuts[49], cuts[94], cuts[98], max(seconds))))
-
-
-if __name__ == "__main__":
-    with running_stack() as running:
-        Console().print(measure(running))

@@ -1,7 +1,8 @@
-"""The texts distributed by id over several Postgres servers: what works through one address, and what by shard.
+"""Texts distributed by id over several Postgres servers: the statements that work, in two designs.
 
-Two ways. Behind one coordinator, `texts` is partitioned by the hash of `id` and each partition is a foreign table
-(postgres_fdw). Or each shard is a whole platform of its own, and the sender chooses it by the id.
+Behind one coordinator, `texts` is partitioned by the hash of `id` and each partition is a foreign table
+(postgres_fdw). With independent shards, each is a whole platform, and the sender
+chooses it by the id.
 """
 
 import time
@@ -19,14 +20,14 @@ from rich.table import Table
 from core.change_feed import STAMP, WINDOW_END
 from core.datasets import DEFAULT_DATASET
 from core.text_identity import text_id
-from load_testing.bench.clusters import clusters, find_postgres_with_fdw
+from load_testing.bench.peers.installed import find_postgres_with_fdw, postgres_clusters
 
 _SHARDS = 2
 _TEXTS = 2000
 _CLAIM = 100
 _LOCK_WAIT = "500ms"
 
-# As the ingestion API's, uploader's and serving API's statements, in as far as it matters here.
+# The statements of ingestion API, uploader and serving API, reduced to the relevant parts.
 _INSERT = """
     insert into {table} (id, dataset, text)
     select * from unnest(%s::uuid[], %s::text[], %s::text[]) order by 1
@@ -46,11 +47,11 @@ Connection = psycopg.Connection[tuple[object, ...]]
 
 
 class _Unlike(Exception):
-    """What was seen is not what is needed."""
+    """The result differs from the required one."""
 
 
 class Finding(NamedTuple):
-    """Whether something works, and what was seen."""
+    """Whether a statement works, and its result."""
 
     way: str  # "coordinator" or "by shard"
     what: str
@@ -58,8 +59,8 @@ class Finding(NamedTuple):
     seen: str
 
 
-def measure(_rows: int) -> Table:
-    """Try everything, and show what was found."""
+def measure_shards(_rows: int) -> Table:
+    """Try all statements in both designs, and show the findings."""
     binaries = find_postgres_with_fdw()
     table = Table("way", "what", "works", "seen", title=f"Texts distributed by id over {_SHARDS} Postgres servers")
     if binaries is None:
@@ -71,9 +72,9 @@ def measure(_rows: int) -> Table:
 
 
 def find_out(binaries: Path) -> list[Finding]:
-    """Start the servers, try everything, and return what was found."""
+    """Start the servers, try all statements, and return the findings."""
     with (
-        clusters(binaries, _SHARDS + 1) as [url, *shard_urls],
+        postgres_clusters(binaries, _SHARDS + 1) as [url, *shard_urls],
         psycopg.connect(url, autocommit=True) as coordinator,
         _connected(shard_urls) as shards,
     ):
@@ -228,7 +229,7 @@ def _store(shards: Sequence[Connection], rows: tuple[list[UUID], list[str], list
 
 
 def _follow(shards: Sequence[Connection], urls: Sequence[str], ids: Sequence[UUID]) -> str:
-    """Label texts while a transaction is open on the first shard: what it labels comes later, not never."""
+    """Label texts while a transaction is open on the first shard: its label arrives later, but arrives."""
     cursors = [_window_end(shard) for shard in shards]
     slow, quick = ([id_ for id_ in ids if _shard_of(id_) == 0][:2]), ids[-20:]
     seen: list[object] = []

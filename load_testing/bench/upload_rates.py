@@ -1,99 +1,214 @@
-"""Uploads into Argilla: ours beside a bare loop of PUTs with the same records.
+"""The uploader's benchmarks: claims from the upload queue, and uploads into Argilla.
 
-With one server process of Argilla and one connection, then with two of each over the same data.
+**The queue** is measured while a REPEATABLE READ transaction (a backup, a report) holds an old snapshot. Postgres
+cannot remove dead rows then, and each claim passes the index entries of claimed rows. A second Postgres gets the
+same load without such a transaction. They alternate batch by batch, so noise of the machine affects both. Each
+order of the queue is a dataset.
+
+**Uploads** are compared with a plain loop of PUTs with the same records: with one server process of Argilla and
+one connection, then with two of each over the same data.
 """
 
 import asyncio
+import os
 import random
-import statistics
 import sys
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 from pydantic import SecretStr
-from rich.table import Table
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.datasets import DEFAULT_DATASET, load_datasets
-from core.settings import ArgillaSettings
+from core.connections import make_async_engine
+from core.datasets import DEFAULT_DATASET, Order, load_datasets
+from core.migrate import migrate
+from core.settings import ArgillaSettings, DatabaseSettings
 from core.text_identity import text_id
+from load_testing.bench.harness import FigureColumn, FigureTable
 from load_testing.targets import holds_within, is_ok
 from local_stack.components.argilla import server_command
 from local_stack.ports import reserved_ports
 from local_stack.processes.guarded import Command, GuardedProcess
-from local_stack.testing import RunningStack
+from local_stack.testing import RunningStack, running_stack
+from uploader import repository
 from uploader.argilla.client import Argilla, make_http_client
 from uploader.argilla.records import PendingText, to_record
 from uploader.argilla.setup import prepare
+from uploader.dataset import Pace
+from uploader.push.claiming import QueueStart, claim_texts
 from uploader.settings import MAX_SEARCH_TERMS
 
-_ROUNDS = 4
+# The effect of a held transaction grows with time: 180 s show all of it.
+_QUEUE_SECONDS = float(os.environ.get("BENCH_QUEUE_SECONDS", "20"))
+_ORDERS = (Order.OLDEST, Order.NEWEST, Order.UNCERTAIN)
+_PARTS = 3  # of the time for an order, each a line of the table
+_BATCH_TEXTS = 250
+_BATCH_BYTES = 4_194_304
+_BACKLOG_TEXTS = 20_000
+_LEASE_SECONDS = 120
+_GOAL = 0.7
+# Otherwise the stack's Postgres ends an idle transaction.
+_ENDLESS = "-c idle_in_transaction_session_timeout=0 -c transaction_timeout=0"
+
+_UPLOADED_TEXTS = 2000
+_UPLOAD_ROUNDS = 4
 _START_SECONDS = 120
 _TIMEOUT_SECONDS = 120
 _PROJECT = Path(__file__).parents[2]
 _DEFINITION = load_datasets(None)[DEFAULT_DATASET]
 _WORDS = ["you", "are", "the", "map", "update", "idiot", "thanks", "nobody", "better", "again"]
 
+_ARRIVE = text("""
+insert into texts (id, dataset, text, score, source)
+select gen_random_uuid(), :dataset, 'text ' || n, random(), 'held-queue' from generate_series(1, :count) as n
+""")
 _INSERT = """
 insert into texts (id, dataset, text, claimed_label, score, source) values (%s, %s, %s, 'toxic', 0.5, 'bench')
 """
 
 
+@dataclass
+class _Queue:
+    """The queue of one database in an order, with the time and the number of its claims."""
+
+    engine: AsyncEngine
+    order: Order
+    start: QueueStart = field(default_factory=QueueStart)
+    seconds: float = 0
+    claimed: int = 0
+    stale_at: float = 0
+
+    async def arrive(self, count: int) -> None:
+        """Insert texts."""
+        async with self.engine.begin() as connection:
+            await connection.execute(_ARRIVE, {"dataset": self.order, "count": count})
+
+    async def claim(self) -> None:
+        """Claim and finish a batch as the uploader does, without Argilla."""
+        began_at = time.monotonic()
+        claim = uuid4()
+        async with self.engine.begin() as connection:
+            if began_at >= self.stale_at:
+                self.stale_at = began_at + 1
+                await repository.return_stale_claims(connection, self.order)
+            texts = await claim_texts(
+                connection,
+                self.order,
+                claim,
+                Pace(self.order),
+                count=_BATCH_TEXTS,
+                bytes_=_BATCH_BYTES,
+                lease_seconds=_LEASE_SECONDS,
+                start=self.start,
+            )
+        async with self.engine.begin() as connection:
+            self.claimed += await repository.mark_uploaded(connection, claim, [text.id for text in texts])
+        self.seconds += time.monotonic() - began_at
+
+
+def measure_queue(stack: RunningStack, _rows: int) -> FigureTable:
+    """Claim texts in both servers for 20 s in each order, or `BENCH_QUEUE_SECONDS`."""
+    columns = (
+        FigureColumn("texts claimed", "claimed", ","),
+        FigureColumn("quiet, texts/s", "quiet"),
+        FigureColumn("held, texts/s", "held"),
+        FigureColumn("held / quiet", "ratio", ".2f"),
+    )
+    table = FigureTable("Queue under a held transaction", ("order",), columns)
+    table.caption = f"Lines are thirds of {_QUEUE_SECONDS:.0f} s. Goal: at least {_GOAL} in the last."
+    with running_stack({"postgres"}) as peer, psycopg.connect(stack.database_url, options=_ENDLESS) as holding:
+        migrate(DatabaseSettings(url=SecretStr(peer.database_url)))
+        holding.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        holding.execute("select count(*) from texts where false")
+        for order in _ORDERS:
+            asyncio.run(_measure_claims(table, order, peer.database_url, stack.database_url))
+    return table
+
+
+async def _measure_claims(table: FigureTable, order: Order, quiet_url: str, held_url: str) -> None:
+    queues = [
+        _Queue(make_async_engine(DatabaseSettings(url=SecretStr(url)), "bench held queue"), order)
+        for url in (quiet_url, held_url)
+    ]
+    for queue in queues:
+        await queue.arrive(_BACKLOG_TEXTS)
+    for _ in range(_PARTS):
+        for queue in queues:
+            queue.seconds, queue.claimed = 0, 0
+        until = time.monotonic() + _QUEUE_SECONDS / _PARTS
+        while time.monotonic() < until:
+            for queue in queues:
+                await queue.arrive(_BATCH_TEXTS)
+                await queue.claim()
+        quiet, held = (queue.claimed / queue.seconds for queue in queues)
+        table.add((order,), [{"claimed": queues[1].claimed, "quiet": quiet, "held": held, "ratio": held / quiet}])
+    for queue in queues:
+        await queue.engine.dispose()
+
+
 @dataclass(frozen=True)
 class _Way:
-    """An Argilla of so many server processes, and an uploader with as many connections."""
+    """An Argilla with a number of server processes, and an uploader with as many connections."""
 
     processes: int
     argilla_url: str
     workspace: str
 
 
-def measure(stack: RunningStack, texts: int = 2000) -> Table:
-    """Measure in turns, round by round; so many texts go each way in each round.
+def measure_uploads(stack: RunningStack, _rows: int) -> FigureTable:
+    """Upload 2,000 texts each way in each round, in turns.
 
-    Needs what the stack's Argilla needs; its own server had better rest, and no other uploader may run.
+    Needs the components that Argilla needs. Its own server is idle meanwhile, and no other uploader may run.
     """
-    table = Table("Argilla", "round", "ours, texts/s", "bare PUTs, texts/s", "ours / bare", title="Uploads")
+    columns = (
+        FigureColumn("ours, texts/s", "ours"),
+        FigureColumn("bare PUTs, texts/s", "bare"),
+        FigureColumn("ours / bare", "ratio", ".2f"),
+    )
+    table = FigureTable("Uploads", ("Argilla", "round"), columns)
     workspace = f"bench_{uuid.uuid4().hex[:8]}"
-    medians = [_add_rows(table, stack, workspace, processes, texts) for processes in (1, 2)]
+    medians = [_add_rounds(table, stack, workspace, processes) for processes in (1, 2)]
     table.add_row("", "", f"{medians[1] / medians[0]:.2f}", "", "", end_section=True)
     table.caption = "Last line: ours with two server processes of Argilla, by ours with one."
     return table
 
 
-def _add_rows(table: Table, stack: RunningStack, workspace: str, processes: int, texts: int) -> float:
-    ours, ratios = [], []
+def _add_rounds(table: FigureTable, stack: RunningStack, workspace: str, processes: int) -> float:
+    samples = []
     with _serving_argilla(stack, workspace, processes) as way, _uploading(stack, way):
-        _measure_round(stack, way, texts)  # everything is slower the first time
-        for n in range(_ROUNDS):
-            # Either goes first in turn: what Argilla and its index do afterwards meets the second.
-            mine, bare = _measure_round(stack, way, texts, bare_first=n % 2 == 1)
-            ours.append(mine)
-            ratios.append(mine / bare)
-            table.add_row(str(processes), str(n + 1), f"{mine:.0f}", f"{bare:.0f}", f"{mine / bare:.2f}")
-    median, ratio = statistics.median(ours), statistics.median(ratios)
-    table.add_row(str(processes), "median", f"{median:.0f}", "", f"{ratio:.2f}", end_section=True)
-    return median
+        _measure_round(stack, way)  # everything is slower the first time
+        for number in range(_UPLOAD_ROUNDS):
+            # Each goes first in turn: the later work of Argilla and its index slows down the second.
+            ours, bare = _measure_round(stack, way, bare_first=number % 2 == 1)
+            samples.append({"ours": ours, "bare": bare, "ratio": ours / bare})
+            table.add((str(processes), str(number + 1)), samples[-1:])
+    table.add((str(processes), "median"), samples)
+    table.add_section()
+    return median(sample["ours"] for sample in samples)
 
 
-def _measure_round(stack: RunningStack, way: _Way, count: int, bare_first: bool = False) -> tuple[float, float]:
-    """Return texts a second, ours and bare."""
-    texts = [_text(i) for i in range(count)]
+def _measure_round(stack: RunningStack, way: _Way, bare_first: bool = False) -> tuple[float, float]:
+    """Return texts per second, ours and bare."""
+    texts = [_text(number) for number in range(_UPLOADED_TEXTS)]
     bare_seconds = asyncio.run(_put_all(stack, way, texts)) if bare_first else 0
     our_seconds = _upload(stack.database_url, texts)
     bare_seconds = bare_seconds or asyncio.run(_put_all(stack, way, texts))
-    return count / our_seconds, count / bare_seconds
+    return _UPLOADED_TEXTS / our_seconds, _UPLOADED_TEXTS / bare_seconds
 
 
 @contextmanager
 def _serving_argilla(stack: RunningStack, workspace: str, processes: int) -> Iterator[_Way]:
-    """Run a server of the stack's Argilla, of so many processes."""
+    """Run a server of the stack's Argilla with that number of processes."""
     context = stack.stack.context
     with reserved_ports(1) as [port]:
         name = f"argilla_bench_{processes}"
@@ -108,7 +223,7 @@ def _serving_argilla(stack: RunningStack, workspace: str, processes: int) -> Ite
 
 @contextmanager
 def _uploading(stack: RunningStack, way: _Way) -> Iterator[None]:
-    """Run an uploader that does not sweep: that would take time of Argilla's that the bare loop has to itself."""
+    """Run an uploader without sweeps: they load Argilla, and the bare loop has none."""
     with reserved_ports(1) as [port]:
         env = stack.env | {
             "ARGILLA_URL": way.argilla_url,
@@ -140,7 +255,7 @@ def _text(number: int) -> PendingText:
 
 
 def _upload(database_url: str, texts: list[PendingText]) -> float:
-    """Have the uploader upload the texts; return how many seconds it took."""
+    """Insert the texts and wait until the uploader has uploaded them; return the seconds."""
     with psycopg.connect(database_url) as connection:
         connection.cursor().executemany(_INSERT, [(text.id, DEFAULT_DATASET, text.text) for text in texts])
     started = time.perf_counter()
@@ -152,7 +267,7 @@ def _upload(database_url: str, texts: list[PendingText]) -> float:
 
 
 async def _put_all(stack: RunningStack, way: _Way, texts: list[PendingText]) -> float:
-    """PUT the same texts into another dataset, in as many loops as Argilla has processes; return the seconds."""
+    """PUT the same texts into another dataset, with one loop for each process of Argilla; return the seconds."""
     settings = ArgillaSettings(url=way.argilla_url, api_key=SecretStr(stack.argilla_api_key))
     async with make_http_client(settings, _TIMEOUT_SECONDS) as http:
         argilla = Argilla(http)

@@ -1,35 +1,34 @@
-"""`make compare`: the same users on version 1, then on version 2, each loaded while the other does not run."""
+"""`make compare`: loads version 1, then version 2, with the same users. Only one version runs at a time."""
 
 import argparse
 import json
 import os
 import platform as machine
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 
 from rich.console import Console
 
 from load_testing.compare import report
-from load_testing.compare.losses import fate_of
-from load_testing.compare.platforms import Platform, running
-from load_testing.compare.results import Row, Step, failure_rows, step_row, write_rows
-from load_testing.compare.trials import send_again, take_argilla_away, warm_up
+from load_testing.compare.outcomes import LoadStep, failure_rows, fate_of, step_row
+from load_testing.compare.platforms import Platform, running, send_again, take_argilla_away, warm_up
+from load_testing.reports.summaries import Row, merge_repeats, write_rows
+from load_testing.targets import run_locust
 from local_stack import StackError
 
 _HERE = Path(__file__).parent
 _KINDS = {"serving": "LabelReader", "ingestion": "TextSender"}
-_LOG_LINES = 20
 _console = Console()
 
 
 def main() -> None:
-    """Run it; the exit code is 1 if version 2 lost a text, doubled one, or let a request fail."""
-    # So that a `kill` ends what was started, too.
+    """Run the comparison; the exit code is 1 if version 2 lost or duplicated a text, or failed a request."""
+    # A `kill` also ends the started programs.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Stopped: there is no report."))
     given = _parse_arguments()
     folder = given.results / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
@@ -37,13 +36,14 @@ def main() -> None:
     settings = {
         "steps": given.steps,
         "seconds": given.seconds,
+        "repeats": given.repeats,
         "think_seconds": given.think_seconds,
         "processors": os.cpu_count(),
         "machine": machine.machine(),
         "load_average_before": round(os.getloadavg()[0], 2),
     }
     started = time.monotonic()
-    steps: list[Step] = []
+    steps: list[LoadStep] = []
     texts: list[Row] = []
     for version in ("1", "2"):
         _console.print(f"Version {version}: starting")
@@ -53,7 +53,12 @@ def main() -> None:
         texts.append(row)
     settings["took_seconds"] = round(time.monotonic() - started)
     rows = [step_row(step) for step in steps]
-    failures = [row for step in steps for row in failure_rows(step)]
+    if given.repeats > 1:
+        rows = merge_repeats(rows, ["version", "kind", "users"])
+    groups: dict[tuple[str, str, int], list[LoadStep]] = {}
+    for step in steps:
+        groups.setdefault((step.version, step.kind, step.users), []).append(step)
+    failures = [row for repeats in groups.values() for row in failure_rows(repeats)]
     _write(folder, settings, rows, failures, texts)
     _console.print((folder / "compare.md").read_text(), markup=False, highlight=False, soft_wrap=True)
     _console.print(f"Tables and pictures: {folder}", soft_wrap=True)
@@ -61,17 +66,19 @@ def main() -> None:
         raise SystemExit("\n".join(f"Failed: {problem}" for problem in problems))
 
 
-def _measure(platform: Platform, version: str, given: argparse.Namespace, folder: Path) -> tuple[list[Step], Row]:
-    """Load one version, and count what it holds in the end."""
+def _measure(
+    platform: Platform, version: str, given: argparse.Namespace, folder: Path
+) -> tuple[list[LoadStep], Row]:
+    """Load one version, and count its texts at the end."""
     platform.add_labelled()
     warm_up(platform, version)
     steps = []
-    for kind in _KINDS:
-        for users in given.steps:
-            _console.print(f"Version {version}, {kind}: {users} users for {given.seconds} s")
-            step = Step(version, kind, users, folder / f"version-{version}-{kind}-{users}")
-            _run(step, platform, given)
-            steps.append(step)
+    for repeat, kind, users in product(range(1, given.repeats + 1), _KINDS, given.steps):
+        times = f"{given.seconds} s, {repeat} of {given.repeats}"
+        _console.print(f"Version {version}, {kind}: {users} users for {times}")
+        step = LoadStep(version, kind, users, folder / f"version-{version}-{kind}-{users}-{repeat}")
+        _run(step, platform, given)
+        steps.append(step)
     sent = [step.sent for step in steps if step.kind == "ingestion"]
     _console.print(f"Version {version}: counting its texts")
     fate = fate_of(sent, *platform.held())
@@ -88,35 +95,14 @@ def _measure(platform: Platform, version: str, given: argparse.Namespace, folder
     }
 
 
-def _run(step: Step, platform: Platform, given: argparse.Namespace) -> None:
-    """Run Locust once.
-
-    Raises:
-        SystemExit: it did not come to its end.
-    """
-    step.folder.mkdir()
-    command = [
-        *(sys.executable, "-m", "locust", "-f", str(_HERE / "users.py"), _KINDS[step.kind]),
-        *("--headless", "--only-summary", "--users", str(step.users), "--spawn-rate", str(step.users)),
+def _run(step: LoadStep, platform: Platform, given: argparse.Namespace) -> None:
+    arguments = [
+        *(_KINDS[step.kind], "--users", str(step.users), "--spawn-rate", str(step.users)),
         *("--run-time", f"{given.seconds}s", "--stop-timeout", "120"),
-        *("--think-seconds", str(given.think_seconds), "--record", str(step.folder)),
-        *("--csv", str(step.folder / "locust")),
+        *("--think-seconds", str(given.think_seconds)),
     ]
     urls = {"INGESTION_URL": platform.ingestion_url, "SERVING_URL": platform.serving_url}
-    log = step.folder / "locust.log"
-    with log.open("wb") as output:
-        code = subprocess.run(  # noqa: S603 - ourselves
-            command,
-            cwd=_HERE.parents[1],
-            env=os.environ | urls | {"VERSION": step.version},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            check=False,
-        ).returncode
-    if not (step.folder / "run.json").is_file():
-        lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
-        raise SystemExit("\n".join([f"Locust ended with exit code {code}:", *lines]))
+    run_locust(_HERE / "users.py", step.folder, arguments, urls | {"VERSION": step.version})
 
 
 def _write(folder: Path, settings: Row, rows: list[Row], failures: list[Row], texts: list[Row]) -> None:
@@ -136,7 +122,7 @@ def _write(folder: Path, settings: Row, rows: list[Row], failures: list[Row], te
 
 
 def _problems(rows: list[Row], texts: list[Row]) -> Iterator[str]:
-    """Version 1 fails by design; it is version 2 that must not."""
+    """Version 1 fails by design; version 2 must not."""
     [fate] = [row for row in texts if row["version"] == "2"]
     for name in ("lost", "failed", "doubled", "sent_again_doubled"):
         if fate[name]:
@@ -152,6 +138,7 @@ def _parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--steps", type=int, nargs="+", default=[1, 10, 25, 50, 100], help="numbers of users, one after the other")
     add("--seconds", type=int, default=12, help="length of each step")
+    add("--repeats", type=int, default=1, help="runs of each step; tables show medians, plots also a band")
     add("--think-seconds", type=float, default=0.5, help="mean pause of a user between two requests")
     add("--results", type=Path, default=_HERE.parent / "results" / "compare", help="folder for the results")
     return parser.parse_args()

@@ -1,16 +1,18 @@
-"""Both versions, started for the comparison: one process of each API, on free ports, with data of its own."""
+"""Starts either version with one process of each API, and tries it: warm-up, texts sent again, Argilla stopped."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import httpx
 import psycopg
 from rich.console import Console
 
-from load_testing.compare.labelled_texts import labelled_texts
+from load_testing.compare.outcomes import Sent
+from load_testing.compare.versions import VERSIONS, labelled_texts
 from load_testing.targets import holds_within
-from load_testing.version_1.running import put_labelled, running_version_1, stored_texts
+from load_testing.users.comment_texts import submission
+from load_testing.version_1.baseline import put_labelled, running_version_1, stored_texts
 from local_stack.components.postgres import argilla_database_url
 from local_stack.progress import display_for
 from local_stack.stack import Stack
@@ -22,23 +24,23 @@ _BATCH = 10
 
 
 class Held(NamedTuple):
-    """The texts that a version holds in the end, as often as it does; `postgres` is empty for version 1."""
+    """The texts of a version at the end, with duplicates; `postgres` is empty for version 1."""
 
     argilla: list[str]
     postgres: list[str]
 
 
 class Platform(Protocol):
-    """A version that runs."""
+    """A running version."""
 
     ingestion_url: str
     serving_url: str
 
     def add_labelled(self) -> None:
-        """Have it serve the labelled texts."""
+        """Make it serve the labelled texts."""
 
     def held(self) -> Held:
-        """Wait until nothing is under way any more, and return what it holds."""
+        """Wait until all uploads are done, and return the texts."""
 
     def stop_argilla(self) -> None:
         """Stop Argilla's server."""
@@ -49,7 +51,7 @@ class Platform(Protocol):
 
 @contextmanager
 def running(version: str, console: Console) -> Iterator[Platform]:
-    """Give a version, "1" or "2"; stopped, and its data deleted, when the block ends.
+    """Run version "1" or "2" until the block ends, then delete its data.
 
     Raises:
         StackError: it cannot start; the message says what to do.
@@ -123,7 +125,7 @@ class _Version2:
         return int(httpx.get(f"{self.serving_url}/stats").raise_for_status().json()["total"])
 
     def _settle(self) -> None:
-        """Wait until each text is in Argilla, where annotators find it."""
+        """Wait until annotators can find each text in Argilla."""
         self._wait(lambda: self._waiting() == 0, _SETTLED_SECONDS, "texts still wait for Argilla")
 
     def _waiting(self) -> int:
@@ -134,3 +136,61 @@ class _Version2:
     def _wait(condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
         if not holds_within(seconds, condition):
             raise SystemExit(f"Version 2: after {seconds:.0f} s {otherwise}.")
+
+
+TEXTS = 20
+_OUTAGE_SEED = "outage"
+_TIMEOUT_SECONDS = 120
+_WARM_UP_SEED = "warm-up"
+
+
+class Outage(NamedTuple):
+    """Numbers of requests while Argilla was down, and of those with a 2xx."""
+
+    posts: int
+    posts_answered: int
+    gets: int
+    gets_answered: int
+
+
+def warm_up(platform: Platform, version: str) -> None:
+    """Send texts and read labels, one after the other: the first requests take longest."""
+    with httpx.Client(timeout=_TIMEOUT_SECONDS) as client:
+        for number in range(TEXTS):
+            body = submission(_WARM_UP_SEED, number)
+            client.post(f"{platform.ingestion_url}/texts", json=body).raise_for_status()
+            for path in VERSIONS[version].reads.values():
+                client.get(f"{platform.serving_url}{path}").raise_for_status()
+
+
+def send_again(platform: Platform, runs: Sequence[Sent]) -> list[str]:
+    """Send acknowledged texts again, one after the other, as a client does after a lost response."""
+    bodies = [submission(run.seed, number) for run in runs for number in run.acknowledged][:TEXTS]
+    with httpx.Client(base_url=platform.ingestion_url, timeout=_TIMEOUT_SECONDS) as client:
+        for body in bodies:
+            client.post("/texts", json=body).raise_for_status()
+    return [body["text"] for body in bodies]
+
+
+def take_argilla_away(platform: Platform, version: str) -> tuple[Outage, Sent]:
+    """Stop Argilla, send new texts and read labels, and start Argilla again."""
+    read_url = f"{platform.serving_url}{VERSIONS[version].reads['all']}"
+    bodies = [submission(_OUTAGE_SEED, number) for number in range(TEXTS)]
+    platform.stop_argilla()
+    try:
+        posts = [_is_answered("POST", f"{platform.ingestion_url}/texts", body) for body in bodies]
+        gets = [_is_answered("GET", read_url) for _ in bodies]
+    finally:
+        platform.start_argilla()
+    acknowledged = [number for number, is_answered in enumerate(posts) if is_answered]
+    return Outage(len(posts), sum(posts), len(gets), sum(gets)), Sent(
+        _OUTAGE_SEED, range(len(posts)), acknowledged
+    )
+
+
+def _is_answered(method: str, url: str, body: dict[str, Any] | None = None) -> bool:
+    """Whether a request gets a 2xx, on a new connection: version 1 closes it after a 500."""
+    try:
+        return httpx.request(method, url, json=body, timeout=_TIMEOUT_SECONDS).is_success
+    except httpx.TransportError:
+        return False

@@ -1,11 +1,21 @@
-"""What the comparison shows: tables in Markdown, and pictures, both from the rows of its CSV files."""
+"""The report of the comparison: Markdown tables, pictures and an HTML page from the rows of its CSV files."""
 
 from collections.abc import Sequence
 from html import escape
 
-from load_testing.compare.results import Row
-from load_testing.reports.drawing import BLUE, ORANGE, STYLES, Axis, Line, draw
-from load_testing.reports.plots import LEAST_FOR_P99, note_on_p99, offered_line
+from load_testing.reports.plots import (
+    BLUE,
+    ORANGE,
+    STYLES,
+    Axis,
+    Line,
+    band,
+    draw,
+    note_on_p99,
+    offered_line,
+    points,
+)
+from load_testing.reports.summaries import Row
 
 KINDS = {"ingestion": "POST of single texts", "serving": "GET of 100 or 200 labelled texts"}
 _VERSIONS = ("1", "2")
@@ -31,7 +41,7 @@ _TRIALS = (
 
 
 def steps_table(rows: Sequence[Row], kind: str) -> str:
-    """Return one kind's steps, version 1 beside version 2, a line for each number of users."""
+    """Return the steps of one kind as a table with both versions, one line for each number of users."""
     lines = [
         "| users | answers/s, v1 | v2 | failed, v1 | v2 | p50 ms, v1 | v2 | p95 ms, v1 | v2 | p99 ms, v1 | v2 |",
         "|---:|" + "---:|" * 10,
@@ -46,7 +56,7 @@ def steps_table(rows: Sequence[Row], kind: str) -> str:
 
 
 def failures_table(rows: Sequence[Row]) -> str:
-    """Return why requests failed, a line for each reason."""
+    """Return the reasons of failures, one line each."""
     if not rows:
         return "No request failed.\n"
     lines = ["| version | users | of | requests | reason |", "|---|---:|---|---:|---|"]
@@ -58,7 +68,7 @@ def failures_table(rows: Sequence[Row]) -> str:
 
 
 def texts_table(rows: Sequence[Row]) -> str:
-    """Return what became of the texts, and what the trials showed."""
+    """Return the fates of the texts, and the results of the trials."""
     pair = [next(row for row in rows if row["version"] == version) for version in _VERSIONS]
     lines = ["| | version 1 | version 2 |", "|---|---:|---:|"]
     for name, words in _TEXTS.items():
@@ -72,7 +82,7 @@ def texts_table(rows: Sequence[Row]) -> str:
 
 
 def pictures(rows: Sequence[Row], think_seconds: float = 0) -> dict[str, str]:
-    """Return the pictures as SVG, by their names; none of failures where no request failed."""
+    """Return the pictures as SVG by name; no picture of failures if no request failed."""
     made = {}
     for kind, words in KINDS.items():
         made[f"{kind}_answers"] = _draw_answers(rows, kind, words, think_seconds)
@@ -85,7 +95,7 @@ def pictures(rows: Sequence[Row], think_seconds: float = 0) -> dict[str, str]:
 
 
 def _draw_answers(rows: Sequence[Row], kind: str, words: str, think_seconds: float) -> str:
-    lines = [Line(f"version {v}", _line(rows, v, kind, "answered_per_second"), _COLOURS[v]) for v in _VERSIONS]
+    lines = [_line(rows, v, kind, "answered_per_second", f"version {v}") for v in _VERSIONS]
     most = max((rate for line in lines for _, rate in line.points), default=0)
     lines += offered_line(_of(rows, _VERSIONS[0], kind), think_seconds, most)
     return draw(f"{words}: right answers per second", _USERS, Axis("answers/s"), lines)
@@ -95,8 +105,7 @@ def _draw_latency(rows: Sequence[Row], kind: str, words: str) -> str:
     lines, notes = [], []
     for version in _VERSIONS:
         for name, style in STYLES.items():
-            points = _line(rows, version, kind, f"{name}_ms")
-            lines.append(Line(f"v{version} {name}", points, _COLOURS[version], style))
+            lines.append(_line(rows, version, kind, f"{name}_ms", f"v{version} {name}", style))
         if note := note_on_p99(_of(rows, version, kind), "answered"):
             notes.append(f"Version {version}: {note}")
     latency = Axis("milliseconds", logarithmic=True)
@@ -115,11 +124,10 @@ def _of(rows: Sequence[Row], version: str, kind: str) -> list[Row]:
     return [_row(rows, version, kind, users) for users in _levels(rows, kind)]
 
 
-def _line(rows: Sequence[Row], version: str, kind: str, name: str) -> list[tuple[float, float]]:
-    # A step without a right answer has no latency: a gap.
-    found = [row for row in _of(rows, version, kind) if row[name] is not None]
-    enough = [row for row in found if name != "p99_ms" or row["answered"] >= LEAST_FOR_P99]
-    return [(row["users"], row[name]) for row in enough]
+def _line(rows: Sequence[Row], version: str, kind: str, name: str, label: str, style: str = "-") -> Line:
+    steps = _of(rows, version, kind)
+    shown = points(steps, "users", name, "answered")
+    return Line(label, shown, _COLOURS[version], style, band(steps, name, "answered"))
 
 
 def _failed(rows: Sequence[Row], version: str, kind: str) -> list[tuple[float, float]]:

@@ -1,6 +1,6 @@
 """The users of the comparison, a Locust file: `VERSION=1 locust -f load_testing/compare/users.py`.
 
-INGESTION_URL and SERVING_URL say where the version is.
+INGESTION_URL and SERVING_URL are the addresses of the version.
 """
 
 import json
@@ -17,29 +17,28 @@ from locust.env import Environment
 # Locust puts this folder on the path, not the project's.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from load_testing.compare.labelled_texts import labelled_texts
-from load_testing.compare.versions import VERSIONS
-from load_testing.users import options
-from load_testing.users.answers import expect
+from load_testing.compare.versions import VERSIONS, labelled_texts
+from load_testing.users import checked_user
 from load_testing.users.checked_user import CheckedUser, note_request
+from load_testing.users.checks import expect
 from load_testing.users.comment_texts import submission
 from load_testing.users.run_journal import begin, journal
 
 _VERSION = VERSIONS[os.environ.get("VERSION") or "2"]
 _EXPECTED = {what: {row for row in labelled_texts() if what in ("all", row[1])} for what in _VERSION.reads}
-# Numbers of the texts whose request has ended, in whichever way. At the end of a run Locust may cut one off.
+# Numbers of the texts whose request has ended. At the end of a run Locust may abort one.
 _SENT = array("Q")
-_CHANCE = random.Random()  # noqa: S311 - whose turn it is, no secret
+_CHANCE = random.Random()  # noqa: S311 - a choice of requests, no secret
 
 
 class TextSender(CheckedUser):
-    """Sends one text after the other."""
+    """Sends new texts, one after the other."""
 
     host = os.environ.get("INGESTION_URL") or "http://localhost:8080"
 
     @task
     def post_text(self) -> None:
-        """Send a text that was never sent before."""
+        """Send a new text."""
         number = journal().next_number()
         body = submission(journal().seed, number)
 
@@ -58,7 +57,7 @@ class LabelReader(CheckedUser):
 
     @task
     def get_texts(self) -> None:
-        """Read, and hold the answer against the texts that are there."""
+        """Read, and compare the response with the expected texts."""
         what = _CHANCE.choice(list(_VERSION.reads))
 
         def check(_: int, content: bytes) -> None:
@@ -70,24 +69,24 @@ class LabelReader(CheckedUser):
         self.ask("GET", _VERSION.reads[what], what, check)
 
 
-events.init_command_line_parser.add_listener(options.add_closed_options)
+events.init_command_line_parser.add_listener(checked_user.add_closed_options)
 events.request.add_listener(note_request)
 
 
 @events.test_start.add_listener
 def _begin(environment: Environment, **_: object) -> None:
-    given = options.given_to(environment)
+    given = checked_user.given_to(environment)
     del _SENT[:]
-    started = begin(options.seed_of(given))
+    started = begin(checked_user.seed_of(given))
     if given.record:
         started.record_to(Path(given.record))
 
 
 @events.test_stop.add_listener
 def _end(environment: Environment, **_: object) -> None:
-    done, given = journal(), options.given_to(environment)
+    done, given = journal(), checked_user.given_to(environment)
     done.end()
-    # Failures are what is measured here.
+    # Failures are a result here, not an error.
     environment.process_exit_code = 0
     if given.record:
         said = {

@@ -1,23 +1,45 @@
-"""All in which the two versions differ for a user: paths, and how an answer looks."""
+"""The differences between the versions that a user sees, and the labelled texts that both serve."""
 
+from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
-from load_testing.compare.labelled_texts import EACH, LABELS
-from load_testing.users.answers import Answer, expect
-from load_testing.users.ingestion_checks import check_stored
+from load_testing.users.checks import Answer, check_stored, expect
+from load_testing.users.comment_texts import submission
+
+EACH = 100
+LABELS = ("toxic", "non_toxic")
+_SEED = "labelled"
+
+
+@cache
+def labelled_texts() -> tuple[tuple[str, str], ...]:
+    """Return (text, label), the same each time."""
+    found: list[tuple[str, str]] = []
+    counts: Counter[str] = Counter()
+    number = 0
+    while len(found) < EACH * len(LABELS):
+        made = submission(_SEED, number)
+        number += 1
+        label = made.get("label")
+        if label and counts[label] < EACH:
+            counts[label] += 1
+            found.append((made["text"], label))
+    return tuple(found)
+
 
 Rows = list[dict[str, Any]]
 
 
 class Version(NamedTuple):
-    """How a version is asked, and what it answers."""
+    """The requests and the responses of a version."""
 
-    # What is read, and its path: all that is labelled ("all"), and by label.
+    # The path of all labelled texts ("all"), and of each label.
     reads: dict[str, str]
-    # Checks the answer to a text that is sent for the first time: status code, answer, text.
+    # Checks the response to a new text: status code, response, text.
     check_stored: Callable[[int, Answer, str], None]
-    # Takes the texts with their labels out of an answer.
+    # Returns the texts with their labels from a response.
     rows_of: Callable[[Any], Rows]
 
 
@@ -34,7 +56,7 @@ VERSIONS = {
     ),
     "2": Version(
         reads={
-            # Version 1 has no pages: it answers with all.
+            # Version 1 has no pages: it returns all texts.
             "all": f"/texts?limit={EACH * len(LABELS)}",
             "toxic": f"/toxic_texts?limit={EACH}",
             "non_toxic": f"/non_toxic_texts?limit={EACH}",

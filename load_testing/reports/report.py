@@ -1,6 +1,5 @@
-"""What a load test says in the end: `report.json`, the tables as CSV, and the pictures."""
+"""The report of a load test: `report.json`, the tables as CSV, and the pictures."""
 
-import csv
 import json
 import statistics
 from collections.abc import Sequence
@@ -9,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from load_testing.reports import plots, summaries
-from load_testing.reports.percentiles import SHARES, find_knee, percentiles
-from load_testing.reports.summaries import Request, Row, read_requests
+from load_testing.reports.summaries import SHARES, Request, Row, find_knee, percentiles, read_requests, write_rows
 
-# The generator does its work in one thread: beyond this share of a core its own delays are in the figures.
+# The generator runs in one thread. Above this share of a core its own delays distort the figures.
 BUSY_SHARE = 0.8
 _SPREAD_OF = ("per_second", "p50_ms", "p95_ms", "p99_ms")
 
@@ -37,26 +35,27 @@ class Run:
 
 
 def read_run(model: str, repeat: int, folder: Path) -> Run:
-    """Return what a run has left in its folder.
+    """Read the files of a run from its folder.
 
     Raises:
-        FileNotFoundError: it did not come to its end.
+        FileNotFoundError: the run did not finish.
     """
     said = json.loads((folder / "run.json").read_text())
     return Run(model, repeat, folder, said, read_requests(folder))
 
 
 def write_report(folder: Path, settings: dict[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
-    """Write everything into the folder, and return what `report.json` holds."""
+    """Write all files into the folder, and return the content of `report.json`."""
     models = {model: [run for run in runs if run.model == model] for model in ("closed", "open")}
     pooled = {model: _one_after_the_other(group) for model, group in models.items() if group}
     served = {model: summaries.without_refused(requests) for model, requests in pooled.items()}
     names = [{"model": r.model, "repeat": r.repeat, **row} for r in runs for row in summaries.by_name(r.requests)]
     seconds = {model: summaries.by_second(requests) for model, requests in pooled.items()}
-    users = summaries.medians([summaries.by_users(run.requests) for run in models["closed"]])
-    _write_csv(folder / "by_name.csv", names)
-    _write_csv(folder / "by_users.csv", users)
-    _write_csv(folder / "by_second.csv", [{"model": m, **row} for m, rows in seconds.items() for row in rows])
+    levels = [row for run in models["closed"] for row in summaries.by_users(run.requests)]
+    users = sorted(summaries.merge_repeats(levels, ["users"]), key=lambda row: row["users"])
+    write_rows(folder / "by_name.csv", names)
+    write_rows(folder / "by_users.csv", users)
+    write_rows(folder / "by_second.csv", [{"model": m, **row} for m, rows in seconds.items() for row in rows])
     latencies = {model: [request.latency_ms for request in requests] for model, requests in served.items()}
     pictures = {
         "latency_by_second": plots.latency_by_second(seconds),
@@ -82,7 +81,7 @@ def write_report(folder: Path, settings: dict[str, Any], runs: Sequence[Run]) ->
 
 
 def _one_after_the_other(runs: Sequence[Run]) -> list[Request]:
-    """Return the requests of several runs, each beginning in the second after the one before has ended."""
+    """Return the requests of several runs; each run starts in the second after the previous one."""
     pooled: list[Request] = []
     start = 0
     for run in runs:
@@ -119,7 +118,7 @@ def _rows_by_name(rows: Sequence[Row]) -> dict[str, Row]:
 
 
 def _spread(runs: Sequence[Run]) -> dict[str, dict[str, dict[str, float]]]:
-    """Return the median, the least and the greatest of the repeats, for each kind of request."""
+    """Return median, minimum and maximum of the repeats for each kind of request."""
     found = [_rows_by_name(summaries.by_name(run.requests)) for run in runs]
     names = {name for rows in found for name in rows}
     return {
@@ -129,13 +128,13 @@ def _spread(runs: Sequence[Run]) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def _range(found: Sequence[float | None]) -> dict[str, float]:
-    # All of a kind may have been refused.
+    # The API may have refused all requests of a kind.
     values = [value for value in found if value is not None] or [0.0]
     return {"median": round(statistics.median(values), 3), "min": min(values), "max": max(values)}
 
 
 def _omission(served: dict[str, list[Request]]) -> dict[str, Any]:
-    """Return what waiting clients leave out: the open model's percentiles against the closed one's."""
+    """Compare the percentiles of both models: the difference is hidden while clients wait."""
     closed = percentiles([request.latency_ms for request in served["closed"]])
     opened = percentiles([request.latency_ms for request in served["open"]])
     sent = percentiles([request.latency_ms - request.late_ms for request in served["open"]])
@@ -152,10 +151,3 @@ def _omission(served: dict[str, list[Request]]) -> dict[str, Any]:
 
 def _difference(one: float | None, other: float | None) -> float | None:
     return None if one is None or other is None else round(one - other, 3)
-
-
-def _write_csv(file: Path, rows: Sequence[Row]) -> None:
-    with file.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]) if rows else [])
-        writer.writeheader()
-        writer.writerows(rows)

@@ -1,4 +1,4 @@
-"""Reads the requests that a run recorded, and sums them up by kind, by number of users and by second."""
+"""Exact percentiles, the knee, and sums of a run's requests by kind, by number of users and by second."""
 
 import csv
 import statistics
@@ -7,12 +7,44 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from load_testing.reports.percentiles import percentiles
-from load_testing.users.answers import REFUSED
+import numpy as np
+
+from load_testing.users.checks import REFUSED
+
+SHARES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999, "max": 1.0}
+
+
+def percentile(latencies: Sequence[float], share: float) -> float:
+    """Return the smallest latency that `share` of all did not exceed (nearest rank), of at least one."""
+    return float(np.quantile(latencies, share, method="inverted_cdf"))
+
+
+def percentiles(latencies: Sequence[float]) -> dict[str, float | None]:
+    """Return each of SHARES in the latencies' unit, rounded to a microsecond if that is ms; null without any."""
+    if not len(latencies):
+        return dict.fromkeys(SHARES)
+    found = np.quantile(latencies, list(SHARES.values()), method="inverted_cdf")
+    return {name: round(float(value), 3) for name, value in zip(SHARES, found, strict=True)}
+
+
+_LEAST_GAIN = 0.5
+
+
+def find_knee(levels: Sequence[tuple[int, float]]) -> int | None:
+    """Return the users beyond which no level adds half as many requests per further user as the first ones did.
+
+    `levels` are (users, requests per second), sorted by users: the medians of several repeats. None: each level
+    has a later one that still gains.
+    """
+    for number, (users, rate) in enumerate(levels[:-1]):
+        gains = [(more_rate - rate) / (more - users) for more, more_rate in levels[number + 1 :]]
+        if max(gains) < _LEAST_GAIN * levels[0][1] / levels[0][0]:
+            return users
+    return None
 
 
 class Request(NamedTuple):
-    """One request; `at_s` is when it was sent, or to be sent in the open model, in seconds after the start."""
+    """One request; `at_s` is its time of sending, intended in the open model, in seconds after the start."""
 
     at_s: float
     method: str
@@ -35,7 +67,7 @@ def read_requests(folder: Path) -> list[Request]:
 
 
 _LEVELS = 10
-_COUNTS = {"requests", "refused", "failures"}
+_COUNTS = {"requests", "answered", "refused", "failures"}
 
 Row = dict[str, Any]
 
@@ -52,7 +84,7 @@ def by_name(requests: Sequence[Request]) -> list[Row]:
 
 
 def by_users(requests: Sequence[Request]) -> list[Row]:
-    """Return a row for each number of users that there was; ten at most, then of classes of numbers."""
+    """Return a row for each number of users, or for at most ten classes of numbers."""
     in_second = _users_by_second(requests)
     most = max(in_second.values(), default=1)
     width = -(-most // _LEVELS)
@@ -69,29 +101,30 @@ def by_users(requests: Sequence[Request]) -> list[Row]:
     return [{"users": users, **_row(group, seconds[users])} for users, group in sorted(groups.items())]
 
 
-def medians(repeats: Sequence[Sequence[Row]]) -> list[Row]:
-    """Return one row per number of users from `by_users` of each repeat, in the columns of a repeat.
+def merge_repeats(rows: Iterable[Row], keys: Sequence[str]) -> list[Row]:
+    """Return one row for each combination of `keys`, from rows of several repeats with the same columns.
 
-    Counts are sums. Rates and latencies are medians, beside the least and the greatest: `NAME_least`, `NAME_most`.
+    Counts are sums, and `NAME_least` is the count of the smallest repeat. Rates and latencies are medians. The
+    lowest and the highest repeat are in `NAME_least` and `NAME_most`.
     """
-    found: dict[int, list[Row]] = defaultdict(list)
-    for rows in repeats:
-        for row in rows:
-            found[row["users"]].append(row)
-    return [{"users": users, **_median(rows)} for users, rows in sorted(found.items())]
+    groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[tuple(row[key] for key in keys)].append(row)
+    return [dict(zip(keys, found, strict=True)) | _merged(group, keys) for found, group in groups.items()]
 
 
-def _median(rows: Sequence[Row]) -> Row:
-    made: Row = {}
+def _merged(rows: Sequence[Row], keys: Sequence[str]) -> Row:
+    merged: Row = {}
     ranges: Row = {}
-    for name in [name for name in rows[0] if name != "users"]:
+    for name in [name for name in rows[0] if name not in keys]:
         values = [row[name] for row in rows if row[name] is not None]
         if name in _COUNTS:
-            made[name] = sum(values)
-            continue
-        made[name] = round(statistics.median(values), 3) if values else None
-        ranges |= {f"{name}_least": min(values, default=None), f"{name}_most": max(values, default=None)}
-    return made | ranges
+            merged[name] = sum(values)
+        else:
+            merged[name] = round(statistics.median(values), 3) if values else None
+            ranges[f"{name}_most"] = max(values, default=None)
+        ranges[f"{name}_least"] = min(values, default=None)
+    return merged | ranges
 
 
 def by_second(requests: Iterable[Request]) -> list[Row]:
@@ -106,7 +139,7 @@ def by_second(requests: Iterable[Request]) -> list[Row]:
 
 
 def without_refused(requests: Iterable[Request]) -> list[Request]:
-    """Leave out the requests that were asked to come again: how fast they were sent away is no latency."""
+    """Leave out the requests that the API refused because it was full: their latency means nothing."""
     return [request for request in requests if not request.failure.startswith(REFUSED)]
 
 
@@ -132,3 +165,30 @@ def _users_by_second(requests: Iterable[Request]) -> dict[int, int]:
 def _duration(requests: Sequence[Request]) -> float:
     """Return the seconds from the start to the last request."""
     return max(max((request.at_s for request in requests), default=0.0), 0.001)
+
+
+def write_rows(file: Path, rows: Sequence[Row]) -> None:
+    """Write rows of the same columns as CSV; the file is empty if there are none."""
+    with file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]) if rows else [], lineterminator="\n")
+        if rows:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_rows(file: Path) -> list[Row]:
+    """Return the rows of a CSV, with numbers as numbers and empty cells as None."""
+    with file.open(newline="") as stream:
+        return [{name: _value(name, word) for name, word in row.items()} for row in csv.DictReader(stream)]
+
+
+def _value(name: str, word: str) -> Any:
+    # A version is a name.
+    if name == "version":
+        return word
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            continue
+    return word or None

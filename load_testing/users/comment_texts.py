@@ -1,4 +1,4 @@
-"""Comments as people write them: languages, lengths and claims follow from a seed and a number alone."""
+"""Comments like real ones: a seed and a number determine text, language, length and claimed label."""
 
 import random
 from typing import Any, NamedTuple
@@ -95,16 +95,16 @@ _ENDINGS = ("", "", "", "", " 😀", " 👍🏽", " lol", " !!!", "\n\nEdit: typ
 _SOURCES = ("forum", "chat", "reviews", "support")
 _TOXIC_SHARE = 0.3
 _CLAIMED_SHARE = 0.7
-# With the last sentence whole, half of the comments are shorter than 110 characters, a tenth longer than 270.
+# The last sentence is complete, so half of the comments are under 110 characters, a tenth over 270.
 _MEDIAN_CHARACTERS = 65
 _SPREAD = 0.95
 _LONGEST = 4000
 
 
 def submission(seed: str, number: int, dataset: str = "") -> dict[str, Any]:
-    """Return what a client sends to `POST /texts`; no other seed or number makes the same text.
+    """Return a body for `POST /texts`; each seed and number makes another text.
 
-    `seed` has no white space and no `/`. Without `dataset` the text goes into the default one.
+    `seed` has no white space and no `/`. Without `dataset` the text has none.
     """
     chance = random.Random(f"{seed}/{number}")  # noqa: S311 - texts, no secrets
     language = chance.choices(_LANGUAGES, _WEIGHTS)[0]
@@ -127,6 +127,6 @@ def submission(seed: str, number: int, dataset: str = "") -> dict[str, Any]:
 
 
 def bulk_body(seed: str, numbers: list[int], bad_rows: int = 0, dataset: str = "") -> bytes:
-    """Return these submissions as NDJSON, and after them so many rows that are refused."""
+    """Return these submissions as NDJSON, followed by `bad_rows` invalid rows."""
     rows = [orjson.dumps(submission(seed, number, dataset)) for number in numbers]
     return b"\n".join([*rows, *[b'{"text": " "}'] * bad_rows]) + b"\n"

@@ -1,20 +1,61 @@
-"""Begins and ends a run's journal, looks for lost texts at its end, and decides about Locust's exit code."""
+"""Starts and ends a run: its journal, the look-up of acknowledged texts, their removal, and Locust's exit code."""
 
 import json
 import logging
+import time
 from argparse import Namespace
 from pathlib import Path
 
+import orjson
 import psycopg
+from gevent.pool import Pool
+from geventhttpclient import HTTPClient
 from locust import events, log
 from locust.env import Environment
 from locust.runners import STATE_INIT, STATE_STOPPED, DistributedRunner, Runner
 
-from load_testing import removal
-from load_testing.reports import verdict
-from load_testing.users import checked_user, ingestion_users, options
-from load_testing.users.lookup import look_up
-from load_testing.users.run_journal import Journal, begin, journal
+from load_testing import targets
+from load_testing.users import api_users, checked_user, run_journal
+from load_testing.users.checks import id_of
+from load_testing.users.comment_texts import submission
+from load_testing.users.run_journal import Journal, Lookup, begin, journal
+
+_AT_ONCE = 16
+_ATTEMPTS = 10
+_PAUSE_SECONDS = 1
+_FAILURES = (OSError, ValueError, KeyError)
+
+
+def look_up(url: str, headers: dict[str, str], journal: Journal) -> Lookup:
+    """Request each acknowledged text by its id. A response with another text counts as lost."""
+    client = HTTPClient.from_url(url, concurrency=_AT_ONCE, headers=headers, connection_timeout=10)
+    lost, unknown = [], []
+    texts = (submission(journal.seed, number)["text"] for number in journal.acknowledged)
+    ids = ((id_of(text, journal.dataset), text) for text in texts)
+    for id_, found in Pool(_AT_ONCE).imap_unordered(lambda asked: _ask(client, *asked), ids, maxsize=_AT_ONCE):
+        if found is None:
+            unknown.append(id_)
+        elif not found:
+            lost.append(id_)
+    client.close()
+    return Lookup(len(journal.acknowledged), lost, unknown)
+
+
+def _ask(client: HTTPClient, id_: str, text: str) -> tuple[str, bool | None]:
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            time.sleep(_PAUSE_SECONDS)
+        try:
+            answer = client.get(f"/texts/{id_}")
+            body = bytes(answer.read())
+            if answer.status_code == 200:
+                return id_, bool(orjson.loads(body)["text"] == text)
+        except _FAILURES:
+            continue
+        if answer.status_code == 404:
+            return id_, False
+    return id_, None
+
 
 _COUNTS = ("requests", "refused", "failures", "arrivals", "late", "dropped")
 logger = logging.getLogger("load_testing")
@@ -25,13 +66,13 @@ events.request.add_listener(checked_user.note_request)
 @events.init.add_listener
 def _refuse_workers(environment: Environment, runner: Runner, **_: object) -> None:
     if isinstance(runner, DistributedRunner):
-        raise SystemExit("Run it as one process: what was acknowledged is known to that process only.")
+        raise SystemExit("Run it as one process: only that process knows the acknowledged texts.")
 
 
 @events.test_start.add_listener
 def _begin(environment: Environment, **_: object) -> None:
-    given = options.given_to(environment)
-    started = begin(options.seed_of(given), given.dataset)
+    given = checked_user.given_to(environment)
+    started = begin(checked_user.seed_of(given), given.dataset)
     if given.record:
         started.record_to(Path(given.record))
     logger.info("Texts follow from the seed %s", started.seed)
@@ -39,16 +80,16 @@ def _begin(environment: Environment, **_: object) -> None:
 
 @events.test_stop.add_listener
 def _end(environment: Environment, **_: object) -> None:
-    done, given = journal(), options.given_to(environment)
+    done, given = journal(), checked_user.given_to(environment)
     done.end()
     logger.info("Looking up %d acknowledged texts", len(done.acknowledged))
-    found = look_up(ingestion_users.IngestionUser.host, options.headers(), done)
+    found = look_up(api_users.IngestionUser.host, checked_user.headers(), done)
     logger.info("%s acknowledged, %s lost", f"{len(done.acknowledged):,}", f"{len(found.lost):,}")
     objectives = {"post": given.objective_post_ms, "get": given.objective_get_ms}
-    wrong = [*verdict.problems(done, found, objectives), *_remove_texts(done, given)]
+    wrong = [*run_journal.problems(done, found, objectives), *_remove_texts(done, given)]
     for problem in wrong:
         logger.error("Failed: %s", problem)
-    # Else Locust takes a refusal for an error. What it has caught itself stays one.
+    # Locust counts a refusal as an error; its own exceptions still fail the run.
     has_caught = log.unhandled_greenlet_exception or (environment.runner and environment.runner.exceptions)
     if wrong or not has_caught:
         environment.process_exit_code = max(environment.process_exit_code or 0, int(bool(wrong)))
@@ -71,15 +112,15 @@ def _end(environment: Environment, **_: object) -> None:
 
 
 def _remove_texts(done: Journal, given: Namespace) -> list[str]:
-    """Delete the run's texts from the dataset `loadtest`; return what is wrong with that."""
-    if done.dataset != options.LOADTEST or given.keep:
+    """Delete the run's texts from the dataset `loadtest`; return the problems."""
+    if done.dataset != checked_user.LOADTEST or given.keep:
         return []
-    database_url = removal.find_database(ingestion_users.IngestionUser.host)
+    database_url = targets.find_database(api_users.IngestionUser.host)
     if database_url is None:
         logger.warning("The texts stay in the dataset %s: set DATABASE_URL to have them removed.", done.dataset)
         return []
     try:
-        removed, uploaded = removal.remove_texts(database_url, done.dataset, done.seed)
+        removed, uploaded = targets.remove_texts(database_url, done.dataset, done.seed)
     except psycopg.Error as error:
         return [f"the texts of this run could not be removed: {error}"]
     logger.info("%s texts removed from the dataset %s", f"{removed:,}", done.dataset)
@@ -90,7 +131,7 @@ def _remove_texts(done: Journal, given: Namespace) -> list[str]:
 
 @events.quitting.add_listener
 def _stop_first(environment: Environment, **_: object) -> None:
-    # After Ctrl-C the run is still going on; its end decides about the exit code.
+    # After Ctrl-C the run still continues. Its end decides the exit code.
     runner = environment.runner
     if runner is not None and runner.state not in {STATE_INIT, STATE_STOPPED}:
         runner.stop()

@@ -1,4 +1,4 @@
-"""The shapes of a load: how many users there are, at least one, after which share of the time."""
+"""The shapes of a load: the number of users, at least one, by the share of the time that has passed."""
 
 from collections.abc import Callable
 
@@ -23,7 +23,7 @@ def spike(passed: float, users: int) -> int:
 
 
 def soak(passed: float, users: int) -> int:
-    """All of the users, all the time."""
+    """All users for the whole time."""
     return users
 
 

@@ -1,1 +1,1 @@
-"""Version 1 as a baseline: two FastAPI services straight on Argilla 1.29.1, in an environment of their own."""
+"""Version 1 as a baseline: two FastAPI services directly on Argilla 1.29.1, in a separate environment."""

@@ -1,11 +1,11 @@
-"""`python -m load_testing.version_1`: starts version 1 on free ports, and stops it at Ctrl-C."""
+"""`python -m load_testing.version_1`: runs version 1 on free ports until Ctrl-C."""
 
 import signal
 import sys
 
 from rich.console import Console
 
-from load_testing.version_1.running import running_version_1
+from load_testing.version_1.baseline import running_version_1
 from local_stack import StackError
 from local_stack.progress import display_for
 

@@ -1,7 +1,7 @@
 """The dataset card of a snapshot: Markdown with YAML in front.
 
-Written by hand: huggingface_hub's DatasetCard would replace the dump of the YAML only. The sections, and the
-escaping of values that people wrote, would stay, in a template that mypy and ruff do not check.
+Written by hand: huggingface_hub's DatasetCard would replace only the dump of the YAML, takes 1.5 s and 40 MiB to
+import, and needs jinja2 for its template, which mypy and ruff do not check. Tests read the card with it.
 """
 
 import json
@@ -11,22 +11,22 @@ from typing import Any
 import yaml
 
 from core.datasets import LabelRule
-from serving_api.snapshots.manifest import COLUMNS, SnapshotManifest
-from serving_api.snapshots.repository import Facts
+from serving_api.snapshots.manifest import COLUMNS, Facts, SnapshotManifest
 from serving_api.statistics.agreement import Estimate
 
 
 def literal(value: object) -> str:
-    """Return a value as JSON in one code span, on one line: no character of it means anything to Markdown.
+    """Return a value as JSON in a code span on one line, in which Markdown interprets no character.
 
-    What would end the span or a cell of a table, and what cannot be seen, is escaped as JSON does it.
+    Backticks and vertical bars would end the span or a table cell: they are escaped as in JSON, as are invisible
+    characters.
     """
     shown = json.dumps(value, ensure_ascii=False, sort_keys=True)
     return f"`{''.join(c if c.isprintable() and c not in '`|' else _escape(c) for c in shown)}`"
 
 
 def fenced(markdown: str) -> str:
-    """Return a text in a fenced code block; the fence is longer than any row of backticks in it."""
+    """Return a text in a fenced code block. The fence is longer than any run of backticks in the text."""
     longest = max((len(ticks) for ticks in re.findall("`+", markdown)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}markdown\n{markdown.strip()}\n{fence}"
@@ -39,7 +39,7 @@ def _escape(character: str) -> str:
 
 _MAGNITUDES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"))
 _LARGER = ((10**7, "1M<n<10M"), (10**8, "10M<n<100M"), (10**9, "100M<n<1B"))
-# The Hub takes codes of ISO 639; fewer texts than this share may be mistakes of the detector.
+# The Hub accepts codes of ISO 639. Below this share of the texts, the detector may be wrong.
 _LANGUAGE = re.compile("[a-z]{2,3}")
 _UNKNOWN_LANGUAGE = "und"
 _LANGUAGE_SHARE = 0.01
@@ -63,11 +63,11 @@ def make_front_matter(manifest: SnapshotManifest, facts: Facts) -> str:
         "dataset_info": {
             "features": [{"name": name, "dtype": column.type} for name, column in COLUMNS.items()],
             "splits": splits,
-            "download_size": sum(split.bytes for split in manifest.splits.values()),
+            "download_size": manifest.bytes,
             "dataset_size": sum(split.memory_bytes for split in manifest.splits.values()),
         },
     }
-    # As ASCII on lines of any length: nothing in it can look like the end of the YAML.
+    # ASCII without line breaks in values: no value can look like the end of the YAML.
     dumped: str = yaml.safe_dump(
         {key: value for key, value in matter.items() if value}, sort_keys=False, width=10**9
     )
@@ -75,7 +75,7 @@ def make_front_matter(manifest: SnapshotManifest, facts: Facts) -> str:
 
 
 def list_languages(facts: Facts) -> list[str]:
-    """Return the codes of ISO 639 of the languages that a hundredth of the texts, or more, are in."""
+    """Return the ISO 639 codes of the languages of at least a hundredth of the texts."""
     return [
         code
         for code, texts in facts.languages.items()
@@ -87,12 +87,12 @@ def _magnitude(texts: int) -> str:
     return next((name for end, name in (*_MAGNITUDES, *_LARGER) if texts < end), "n>1B")
 
 
-_DISPUTED = "null"  # as the manifest counts them
+_DISPUTED = "null"  # the manifest's name of texts without a label
 _RULES = {
-    LabelRule.MAJORITY: "What most annotators said; a tie is disputed.",
-    LabelRule.DAWID_SKENE: "The most probable one, by how each annotator confuses labels (Dawid and Skene 1979).",
-    LabelRule.MACE: "The most probable one, by how often each annotator guesses (MACE, Hovy et al. 2013).",
-    LabelRule.GLAD: "The most probable one, by annotators' ability and texts' difficulty (GLAD, Whitehill 2009).",
+    LabelRule.MAJORITY: "The label of most annotators; a tie is disputed.",
+    LabelRule.DAWID_SKENE: "The most probable label, given each annotator's confusions (Dawid and Skene 1979).",
+    LabelRule.MACE: "The most probable label, given each annotator's rate of guesses (MACE, Hovy et al. 2013).",
+    LabelRule.GLAD: "The most probable label, given abilities and texts' difficulty (GLAD, Whitehill 2009).",
 }
 _COEFFICIENTS = {
     "krippendorff_alpha": "Krippendorff's alpha (nominal)",
@@ -100,21 +100,21 @@ _COEFFICIENTS = {
     "observed_agreement": "Observed agreement",
 }
 _NEAR_DUPLICATES = {
-    "off": "Near duplicates were not looked for.",
+    "off": "Near duplicates were not searched.",
     "link": "Near duplicates are linked.",
-    "ask_once": "Near duplicates are linked, and annotators are asked for one of several.",
+    "ask_once": "Near duplicates are linked, and annotators label one of them.",
 }
 _ORDINARY_COLUMNS = ("text", "label")
 
 
 def make_card(manifest: SnapshotManifest, facts: Facts) -> str:
-    """Return README.md. Of the manifest's times it shows none."""
+    """Return README.md. It contains no time of the manifest."""
     sections = [
         _head(manifest, facts),
         _labels(manifest, facts),
         _agreement(facts),
         _annotators(facts),
-        f"## Guidelines\n\nWhat annotators were told last, as Markdown:\n\n{fenced(facts.guidelines)}",
+        f"## Guidelines\n\nThe annotators' latest guidelines, as Markdown:\n\n{fenced(facts.guidelines)}",
         _rule(facts),
         _sources(facts),
         _languages(facts),
@@ -128,7 +128,7 @@ def make_card(manifest: SnapshotManifest, facts: Facts) -> str:
 
 def _head(manifest: SnapshotManifest, facts: Facts) -> str:
     filters = [f"- `{name}`: {_filter(name, value)}" for name, value in sorted(manifest.filters.items())]
-    chosen = "\n".join(["It contains the texts that these filters choose:\n", *filters]) if filters else ""
+    chosen = "\n".join(["It contains the texts that match these filters:\n", *filters]) if filters else ""
     return f"""# {manifest.dataset}
 
 {_number(manifest.rows, "text", "texts")}, labelled by people. This is the snapshot
@@ -144,8 +144,8 @@ def _rewritten(manifest: SnapshotManifest, facts: Facts) -> str:
     gone = _number(facts.texts - manifest.rows, "text was", "texts were")
     return f"""
 
-{gone} taken out of it since it was written. Labels and splits are counted anew below; the
-other figures are from before."""
+{gone} removed from it after it was written. The numbers of labels and splits below are new;
+the other figures are from before."""
 
 
 def _filter(name: str, value: object) -> str:
@@ -176,8 +176,8 @@ def _agreement(facts: Facts) -> str:
     table = _table(["coefficient", "value", "95 % interval", "texts"], rows)
     return f"""## Agreement
 
-How far annotators agree on the texts with two or more answers. Intervals are percentiles of 1,000 bootstrap
-samples of the texts; "undefined" is where there are no such texts, or all answers name one label.{_base(facts)}
+Agreement of the annotators on texts with two or more answers. Intervals are percentiles of 1,000 bootstrap
+samples of the texts. "undefined": there are no such texts, or all answers are the same label.{_base(facts)}
 
 {table}"""
 
@@ -188,8 +188,8 @@ def _base(facts: Facts) -> str:
     names = ", ".join(f"`{name}`" for name in facts.agreement_without)
     return f"""
 
-Measured before these filters, so on more texts than the snapshot holds: {names}. They choose texts by what
-annotators said; among the chosen texts alone, agreement would look higher or lower than it is."""
+Measured before these filters, so on more texts than the snapshot contains: {names}. They choose texts by their
+answers, so agreement among the chosen texts alone would be too high or too low."""
 
 
 def _figure(value: float | None) -> str:
@@ -208,8 +208,8 @@ def _annotators(facts: Facts) -> str:
 
 {_number(answers.annotators, "annotator", "annotators")} gave {_number(answers.total, "answer", "answers")}: from
 {answers.fewest:,} to {answers.most:,} a text, {mean:.2f} on average; {facts.answers_wanted:,} complete a text.
-{_number(answers.adjudicators, "adjudicator", "adjudicators")} answered about disputes beside, and decided
-{_number(adjudicated, "label", "labels")}. No column holds the name of an annotator."""
+{_number(answers.adjudicators, "adjudicator", "adjudicators")} answered about disputes, and decided
+{_number(adjudicated, "label", "labels")}. No column contains the name of an annotator."""
 
 
 def _rule(facts: Facts) -> str:
@@ -222,19 +222,19 @@ def _rule(facts: Facts) -> str:
         ]
         for rule in facts.rules
     ]
-    return "## Label rule\n\n" + _table(["rule", "the label is", "versions", "texts"], rows)
+    return "## Label rule\n\n" + _table(["rule", "label", "versions", "texts"], rows)
 
 
 def _sources(facts: Facts) -> str:
-    head = f"## Sources\n\n{_number(facts.sources_total, 'source', 'sources')}, as senders named them."
+    head = f"## Sources\n\n{_number(facts.sources_total, 'source', 'sources')}, with the names that senders gave."
     rows = [[literal(name), f"{texts:,}"] for name, texts in facts.sources.items()]
     return f"{head} The most frequent:\n\n{_table(['source', 'texts'], rows)}" if rows else head
 
 
 def _languages(facts: Facts) -> str:
     rows = [[literal(code), f"{texts:,}"] for code, texts in facts.languages.items()]
-    told = f"As a detector told them (BCP 47; `und`: it was not sure).\n\n{_table(['language', 'texts'], rows)}"
-    return f"## Languages\n\n{told if rows else 'They were not told.'}"
+    table = f"Found by a detector (BCP 47; `und`: uncertain).\n\n{_table(['language', 'texts'], rows)}"
+    return f"## Languages\n\n{table if rows else 'Languages were not detected.'}"
 
 
 def _splits(manifest: SnapshotManifest, facts: Facts) -> str:
@@ -242,15 +242,15 @@ def _splits(manifest: SnapshotManifest, facts: Facts) -> str:
         [f"`{name}`", f"{manifest.shares[name]:.6g}", f"{split.rows:,}", f"`{split.path}`", f"`{split.sha256}`"]
         for name, split in manifest.splits.items()
     ]
-    by_label = "Stratified: each label has these shares by itself, as nearly as can be."
-    stratified = by_label if manifest.stratified else "Not stratified: labels do not matter for it."
+    by_label = "Stratified: the texts of each label are divided in these shares, as exactly as possible."
+    stratified = by_label if manifest.stratified else "Not stratified: splits do not depend on labels."
     return f"""## Splits
 
-A text's split follows from its id and the seed {manifest.seed}: it keeps it in every later snapshot with the same
-seed and shares. {stratified}
+A text's split follows from its id and the seed {manifest.seed}: every later snapshot with the same seed and shares
+has it in the same split. {stratified}
 
 {_NEAR_DUPLICATES[facts.near_duplicates]}
-{_number(facts.near_twins, "text is", "texts are")} linked to an earlier one; all that are linked share a split.
+{_number(facts.near_twins, "text is", "texts are")} linked to an earlier one. Linked texts share a split.
 
 {_table(["split", "share", "texts", "file", "SHA-256"], rows)}"""
 
@@ -262,7 +262,7 @@ def _loading(manifest: SnapshotManifest) -> str:
     quoted = ", ".join(f'"{name}"' for name in _ORDINARY_COLUMNS)
     return f"""## How to load it
 
-From its folder, or from where it is served: then `{path}` is `http://…/snapshots/{manifest.name}/{split}.parquet`.
+From its folder. From the serving API, `{path}` is `http://…/snapshots/{manifest.name}/{split}.parquet`.
 
 ```python
 import datasets, duckdb, pandas, polars
@@ -276,13 +276,13 @@ duckdb.sql("select {columns} from '{path}'")
 
 def _columns() -> str:
     rows = [[f"`{name}`", f"`{column.type}`", column.meaning] for name, column in COLUMNS.items()]
-    return "## Columns\n\n" + _table(["column", "type", "means"], rows)
+    return "## Columns\n\n" + _table(["column", "type", "meaning"], rows)
 
 
 def _licence(facts: Facts) -> str:
     if facts.license:
-        return f"## Licence\n\n{literal(facts.license)}, as the dataset's owner has set it."
-    return "## Licence\n\nNone was set. Whoever owns the texts decides, and adds `license:` to the YAML above."
+        return f"## Licence\n\n{literal(facts.license)}, set by the dataset's owner."
+    return "## Licence\n\nNone was set. The owner of the texts decides, and adds `license:` to the YAML above."
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

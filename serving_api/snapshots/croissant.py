@@ -1,6 +1,6 @@
 """Croissant descriptions of snapshots and of live labels: JSON-LD by http://mlcommons.org/croissant/1.1.
 
-Built by hand: importing mlcroissant takes seconds and loads pandas. Tests read the result with it.
+Written by hand: importing mlcroissant takes seconds and loads pandas. Tests read the result with it.
 """
 
 from datetime import date
@@ -8,10 +8,9 @@ from typing import Any
 from urllib.parse import urlencode
 
 from serving_api.snapshots.card import list_languages
-from serving_api.snapshots.manifest import COLUMNS, MOMENT, SnapshotManifest, SplitFile
-from serving_api.snapshots.repository import Facts
+from serving_api.snapshots.manifest import COLUMNS, MOMENT, Facts, SnapshotManifest, SplitFile
 
-# The specification's own, in full: readers compare it.
+# The specification's context, in full: readers compare it.
 _CONTEXT = {
     "@language": "en",
     "@vocab": "https://schema.org/",
@@ -73,7 +72,7 @@ def make_croissant(manifest: SnapshotManifest, facts: Facts, base: str | None = 
         "conformsTo": _VERSION,
         "name": manifest.name,
         "description": f"{manifest.rows} texts of the dataset {manifest.dataset}, labelled by people.",
-        "version": f"{manifest.version}.0.0",  # any number of labels may have changed since the one before
+        "version": f"{manifest.version}.0.0",  # major: any number of labels may have changed
         "datePublished": manifest.created_at.date().isoformat(),
         "citeAs": f"{manifest.dataset}, snapshot {manifest.name}, SHA-256 {manifest.content_hash}",
         "license": facts.license,
@@ -93,7 +92,7 @@ def make_croissant(manifest: SnapshotManifest, facts: Facts, base: str | None = 
 def make_live_croissant(
     dataset: str, version: int, newest: date | None, license_: str | None, base: str
 ) -> dict[str, Any]:
-    """Return the JSON-LD of live labels: the export, which changes with each label, and its records."""
+    """Return the JSON-LD of live labels: the export, and its records."""
     name = "labels.parquet"
     document = {
         "@context": _CONTEXT,
@@ -152,7 +151,7 @@ def _split_list(manifest: SnapshotManifest) -> dict[str, Any]:
 
 def _split_records(name: str, *, in_folder: bool) -> dict[str, Any]:
     records = _records(f"split-{name}", _file_id(name))
-    if in_folder:  # readers give a file that they download another name
+    if in_folder:  # readers rename downloaded files
         records["field"].insert(0, _split_field(name))
     return records | {"description": f"The texts of the split {name}."}
 
@@ -181,7 +180,7 @@ def _field(records: str, file: str, column: str) -> dict[str, Any]:
 
 
 def _split_field(split: str) -> dict[str, Any]:
-    """Return the field that tells the split: it is in the file's name."""
+    """Return the field of the split, which is read from the file's name."""
     id_ = f"split-{split}/split"
     return {
         "@type": "cr:Field",

@@ -1,63 +1,41 @@
-"""Compares two snapshots, and cuts lists of snapshots and of differences into pages."""
+"""Compares snapshots with one another and with the texts forgotten since, and cuts lists of them into pages."""
 
 import hashlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import duckdb
 import pyarrow as pa
-from pyarrow import parquet
+from pyarrow import compute as pc
 
-from core.web.problems import FieldError, Unavailable
+from core.web.problems import FieldError, NotFound, Unavailable
 from core.web.rate_limits import Places, current_client
+from serving_api.changes.service import feed_of
 from serving_api.replica.file import open_memory
+from serving_api.replica.replica import Replica
 from serving_api.settings import ReplicaSettings
 from serving_api.snapshots.manifest import SnapshotManifest
 from serving_api.snapshots.parameters import DiffParameters
+from serving_api.snapshots.repository import Difference, compare, list_forgotten, load_compared
 from serving_api.snapshots.schemas import DiffItem, DiffKind, DiffPage, SnapshotPage
-from serving_api.snapshots.storage import Storage, reaching_storage
+from serving_api.snapshots.storage import Storage
 from serving_api.texts.query import Mismatch, Position, decode_cursor, encode_cursor, microseconds
 from serving_api.watchdog import Crew
 
-_ROWS_AT_ONCE = 65_536
 _MEMORY_LIMIT = "512MB"
 
-_TOTALS = """
-    select count(*) filter (before.id is null), count(*) filter (after.id is null),
-           count(*) filter (before.id = after.id and before.label is distinct from after.label),
-           count(*) filter (before.split <> after.split)
-    from before full join after on before.id = after.id
-"""
-_ITEMS = """
-    select coalesce(before.id, after.id) as id, before.label as label_before, after.label as label_after,
-           before.split as split_before, after.split as split_after
-    from before full join after on before.id = after.id
-    where (before.id is null or after.id is null or before.label is distinct from after.label
-           or before.split <> after.split) and coalesce(before.id, after.id) > ?
-    order by 1 limit ?
-"""
 _FIRST = UUID(int=0)
 _INTERRUPT_SECONDS = 0.1
 
 
-class Difference(NamedTuple):
-    """How many texts differ in which way, and a page of them, by id."""
-
-    added: int
-    removed: int
-    relabelled: int
-    moved: int
-    items: list[dict[str, Any]]
-
-
 class Differ:
-    """Compares a bounded number of snapshots at once, each within a time limit."""
+    """Runs a bounded number of comparisons in parallel, each within a time limit."""
 
     def __init__(self, storage: Storage, places: Places, crew: Crew, seconds: float) -> None:
         self._storage = storage
@@ -68,12 +46,12 @@ class Differ:
     def compare(
         self, before: SnapshotManifest, after: SnapshotManifest, last: UUID | None, limit: int
     ) -> Difference:
-        """Return what is other in `after` than in `before`: the first `limit` texts behind the id `last`.
+        """Return how `after` differs from `before`, with the first `limit` texts above the id `last`.
 
         Raises:
             NotFound: a file of one is gone.
-            ShareExceeded: the client compares as many as one may.
-            Unavailable: others are being compared, it took too long, or the storage does not answer.
+            ShareExceeded: this client runs as many comparisons as one client may.
+            Unavailable: too many comparisons run, it took too long, or the storage does not answer.
         """
         until = time.monotonic() + self._seconds
         with self._places.hold(current_client()), self._crew.working(until):
@@ -93,29 +71,17 @@ class Differ:
         limit: int,
     ) -> Difference:
         for table, manifest in zip(("before", "after"), compared, strict=True):
-            self._load(database, table, manifest)
-        added, removed, relabelled, moved = database.execute(_TOTALS).fetchall()[0]
-        rows = database.execute(_ITEMS, [last, limit]).to_arrow_table().to_pylist()
-        return Difference(added, removed, relabelled, moved, rows)
+            load_compared(database, table, self._read(manifest))
+        return compare(database, last, limit)
 
-    def _load(self, database: duckdb.DuckDBPyConnection, table: str, manifest: SnapshotManifest) -> None:
-        database.execute(f"create table {table} (id uuid, label varchar, split varchar)")
+    def _read(self, manifest: SnapshotManifest) -> Iterator[tuple[str, Iterator[pa.RecordBatch]]]:
         for name, split in manifest.splits.items():
-            with self._storage.open(manifest.name, split.path) as file:
-                for batch in _batches(file):
-                    database.register("incoming", pa.Table.from_batches([batch]))
-                    database.execute(f"insert into {table} select id::uuid, label, ? from incoming", [name])  # noqa: S608
-                    database.unregister("incoming")
-
-
-def _batches(file: Any) -> Iterator[pa.RecordBatch]:
-    with reaching_storage():
-        yield from parquet.ParquetFile(file).iter_batches(_ROWS_AT_ONCE, columns=["id", "label"])
+            yield name, self._storage.batches(manifest.name, split.path, ["id", "label"])
 
 
 @contextmanager
 def _interrupted(database: duckdb.DuckDBPyConnection, until: float) -> Iterator[None]:
-    """Interrupt what the block runs once its time is over: again and again, for between statements it is lost."""
+    """Interrupt the block after its time, repeatedly: between statements an interrupt has no effect."""
     ended = threading.Event()
 
     def watch() -> None:
@@ -133,7 +99,7 @@ def _interrupted(database: duckdb.DuckDBPyConnection, until: float) -> Iterator[
 
 @contextmanager
 def _database() -> Iterator[duckdb.DuckDBPyConnection]:
-    """Give an empty database in memory, which may use a folder of its own where that does not suffice."""
+    """Yield an empty database in memory. It writes into a temporary folder if its memory is short."""
     with TemporaryDirectory(prefix="diff-") as folder:
         settings = ReplicaSettings(memory_limit=_MEMORY_LIMIT, threads=1)
         with open_memory(settings, folder) as database:
@@ -144,7 +110,7 @@ _LIST = b"snapshots"
 
 
 def page_of(manifests: Sequence[SnapshotManifest], limit: int, after: str | None) -> SnapshotPage:
-    """Return the first `limit` after the cursor's place, the newest first.
+    """Return the first `limit` snapshots after the cursor, the newest first.
 
     Raises:
         Mismatch: it is not a cursor of this list.
@@ -165,7 +131,7 @@ def diff_page(
     Raises:
         NotFound: a file of one is gone.
         Mismatch: it is not a cursor of this list.
-        Unavailable: others are being compared, or the storage does not answer.
+        Unavailable: too many comparisons run, or the storage does not answer.
     """
     list_ = hashlib.sha256(f"diff {before.content_hash} {after.content_hash}".encode()).digest()
     last = _position(parameters.cursor, list_).id if parameters.cursor else None
@@ -198,3 +164,62 @@ def _position(given: str, list_: bytes) -> Position:
 def _place(manifest: SnapshotManifest) -> tuple[int, UUID]:
     created_at = manifest.created_at.astimezone(UTC).replace(tzinfo=None)
     return microseconds(created_at), uuid5(NAMESPACE_URL, manifest.name)
+
+
+class Forgotten:
+    """Finds forgotten texts in snapshots by their ids; looks for those of each version once in each snapshot."""
+
+    def __init__(self, replica: Replica, storage: Storage) -> None:
+        self._replica = replica
+        self._storage = storage
+        self._lock = threading.Lock()
+        # By content hash: the last version that was looked at, and the ids that were found.
+        self._seen: dict[str, tuple[int, frozenset[UUID]]] = {}
+
+    def mark(self, manifest: SnapshotManifest) -> SnapshotManifest:
+        """Return the manifest with the number of forgotten texts that the snapshot contains.
+
+        Raises:
+            NotFound: a file of it is gone.
+            Unavailable: the storage does not answer.
+        """
+        return manifest.model_copy(update={"forgotten": len(self.find(manifest))})
+
+    def find_in(self, manifests: Iterable[SnapshotManifest]) -> Iterator[tuple[SnapshotManifest, frozenset[UUID]]]:
+        """Yield the snapshots that still exist, each with the forgotten texts that it contains."""
+        for manifest in manifests:
+            with suppress(NotFound):  # deleted
+                try:
+                    found = self.find(manifest)
+                except NotFound:  # rewritten since, or deleted
+                    found = self.find(self._storage.get(manifest.name))
+                yield manifest, found
+
+    def find(self, manifest: SnapshotManifest) -> frozenset[UUID]:
+        """Return the forgotten texts that a snapshot contains; raises as `mark` does."""
+        state = self._replica.state
+        newest = self._replica.forgotten
+        if state is None:
+            return frozenset()
+        # A snapshot has no text that was forgotten before its version. Versions of two feeds are not comparable.
+        first = manifest.version if manifest.feed == feed_of(state.identity) else 0
+        with self._lock:
+            seen, found = self._seen.get(manifest.content_hash, (first, frozenset()))
+        if newest <= seen:
+            return found
+        with self._replica.reading() as cursor:
+            ids = list_forgotten(cursor, manifest.dataset, seen, newest)
+        if ids:
+            found |= self._look_up(manifest, ids)
+        with self._lock:
+            self._seen[manifest.content_hash] = (newest, found)
+        return found
+
+    def _look_up(self, manifest: SnapshotManifest, ids: Collection[UUID]) -> frozenset[UUID]:
+        wanted = pa.array(sorted(map(str, ids)), pa.string())
+        found: set[UUID] = set()
+        for split in manifest.splits.values():
+            for batch in self._storage.batches(manifest.name, split.path, ["id"]):
+                column = batch.column("id")
+                found |= {UUID(id_) for id_ in column.filter(pc.is_in(column, wanted)).to_pylist()}
+        return frozenset(found)

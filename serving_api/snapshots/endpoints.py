@@ -32,7 +32,7 @@ from serving_api.snapshots.parameters import (
     parse_request,
     parse_rewrite,
 )
-from serving_api.snapshots.schemas import ForgottenFrom, ForgottenRead
+from serving_api.snapshots.schemas import DiffPage, ForgottenFrom, ForgottenRead, SnapshotPage
 from serving_api.snapshots.service import Snapshots
 from serving_api.snapshots.storage import reaching_storage
 from serving_api.texts.parameters import NoParameters
@@ -47,51 +47,48 @@ async def _snapshots(request: Request) -> Snapshots:
     return cast(Snapshots, request.app.state.snapshots)
 
 
-def _name(example: str = "toxicity-2026-11") -> object:
-    return Path(description="Name of the snapshot.", examples=[example])
-
-
 SnapshotsDep = Annotated[Snapshots, Depends(_snapshots)]
-Name = Annotated[str, _name()]
+Name = Annotated[str, Path(description="Name of the snapshot.", examples=["toxicity-2026-11"])]
 Nothing = Annotated[NoParameters, Query()]
 
 
-_ADMIN_GUARDS = [Depends(require_scope(Scope.ADMIN)), Depends(check_query_string)]
 _WRITING_GUARDS = [Depends(require_scope(Scope.SNAPSHOT)), Depends(check_query_string)]
+_ADMIN_GUARDS = [Depends(require_scope(Scope.ADMIN)), Depends(check_query_string)]
 
-router = Router(dependencies=GUARDS, tags=["snapshots"], default_response_class=Response)
-writing_router = Router(dependencies=_WRITING_GUARDS, tags=["snapshots"], default_response_class=Response)
-admin_router = Router(dependencies=_ADMIN_GUARDS, tags=["snapshots"], default_response_class=Response)
-forgotten_router = Router(dependencies=_ADMIN_GUARDS, tags=["operations"], default_response_class=Response)
+router = Router(dependencies=GUARDS, tags=["snapshots"])
+writing_router = Router(dependencies=_WRITING_GUARDS, tags=["snapshots"])
+admin_router = Router(dependencies=_ADMIN_GUARDS, tags=["snapshots"])
+forgotten_router = Router(dependencies=_ADMIN_GUARDS, tags=["operations"])
 
 
 @writing_router.post(
     "/snapshots",
     status_code=201,
     summary="Make a snapshot",
+    response_model=SnapshotManifest,
     openapi_extra={"requestBody": docs.BODY},
     responses=docs.CREATED,
 )
 async def create_snapshot(
     request: Request, snapshots: SnapshotsDep, datasets: DatasetsDep, _: Nothing
 ) -> Response:
-    """Write the chosen texts, all of one version, into files that never change: one for each split.
+    """Write the chosen texts of one version into immutable files, one for each split.
 
-    A text's split is decided by a hash of its id, or of the id of the text that its near duplicates began with,
-    and of the seed: it stays the same in every later snapshot with the same seed and shares. The answer comes when
-    the snapshot is whole; a client that goes away meanwhile finds it under its name. The same request of the same
-    version answers 200 with the snapshot that is there.
+    A hash of the seed and the text's id decides its split; near duplicates use the id of the first one. So a text
+    has the same split in every later snapshot with the same seed and shares. The response comes when the snapshot
+    is complete. If the client disconnects, the snapshot is still written, under its name. The same request for the
+    same version answers 200 with the existing snapshot.
     """
     require_media_type(request, "application/json")
     wanted, query = parse_request(await _read_body(request, BODY_BYTES), datasets)
-    # Shielded: who goes away while it is written finds it finished.
+    # Shielded: the snapshot is finished even if the client disconnects.
     created = await asyncio.shield(snapshots.writing.run(lambda: snapshots.create(wanted, query)))
     headers = {"Location": f"/snapshots/{created.manifest.name}"}
     status = 201 if created.is_new else 200
     return Response(created.manifest.model_dump_json(), status, headers, "application/json")
 
 
-@router.get("/snapshots", summary="Snapshots", responses=docs.LIST)
+@router.get("/snapshots", summary="Snapshots", response_model=SnapshotPage, responses=docs.LIST)
 async def list_snapshots(
     request: Request, parameters: Annotated[SnapshotsParameters, Query()], snapshots: SnapshotsDep
 ) -> Response:
@@ -102,13 +99,18 @@ async def list_snapshots(
     return _respond(request, page, page.next_cursor)
 
 
-@router.get("/snapshots/{name}", summary="One snapshot", responses=docs.ONE)
+@router.get("/snapshots/{name}", summary="One snapshot", response_model=SnapshotManifest, responses=docs.ONE)
 async def get_snapshot(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
-    """Get what a snapshot says of itself: its splits with their hashes, and what it was made of."""
+    """Get a snapshot's manifest: its splits with their hashes, and the request that made it."""
     return _respond(request, await snapshots.reading.run(lambda: snapshots.forgotten.mark(snapshots.get(name))))
 
 
-@router.get("/snapshots/{name}/{split}.parquet", summary="One split as Parquet", responses=docs.SPLIT)
+@router.get(
+    "/snapshots/{name}/{split}.parquet",
+    summary="One split as Parquet",
+    response_class=Response,
+    responses=docs.SPLIT,
+)
 async def get_split(
     request: Request,
     name: Name,
@@ -116,10 +118,10 @@ async def get_split(
     snapshots: SnapshotsDep,
     _: Nothing,
 ) -> Response:
-    """Get the Parquet file of a split, or with `Range` a part of it: one range at a time.
+    """Get the Parquet file of a split, or one part of it with `Range`.
 
-    It never changes, unless texts that must be forgotten are taken out of it; then its `ETag`, the SHA-256 of its
-    bytes, does. What readers take for a file on disk works: `read_parquet('http://…')`.
+    The file is immutable, with one exception: texts that must be forgotten are removed from it, which changes its
+    `ETag`, the SHA-256 of its bytes. Parquet readers accept the address: `read_parquet('http://…')`.
     """
     manifest = await snapshots.reading.run(lambda: snapshots.get(name))
     file = manifest.splits.get(split)
@@ -135,7 +137,9 @@ async def get_split(
     return await _send(request, snapshots, served, manifest.name, file.path)
 
 
-@router.get("/snapshots/{a}/diff/{b}", summary="What two snapshots differ in", responses=docs.DIFF)
+@router.get(
+    "/snapshots/{a}/diff/{b}", summary="Differences of two snapshots", response_model=DiffPage, responses=docs.DIFF
+)
 async def diff_snapshots(
     request: Request,
     a: Annotated[str, Path(description="The earlier snapshot.", examples=["toxicity-2026-10"])],
@@ -143,9 +147,9 @@ async def diff_snapshots(
     parameters: Annotated[DiffParameters, Query()],
     snapshots: SnapshotsDep,
 ) -> Response:
-    """Compare two snapshots: how many texts `b` has more and fewer, with another label, and in another split.
+    """Compare two snapshots: count the texts that only one has, and those with another label or split in `b`.
 
-    The texts that differ come in the order of their ids, page by page; the numbers count all of them.
+    The page lists texts that differ, in the order of their ids; the numbers count all of them.
     """
     page = await snapshots.reading.run(
         lambda: diff_page(snapshots.differ, snapshots.get(a), snapshots.get(b), parameters)
@@ -156,14 +160,15 @@ async def diff_snapshots(
 @admin_router.post(
     "/snapshots/{name}/rewrite",
     summary="Take texts out of a snapshot",
+    response_model=SnapshotManifest,
     openapi_extra={"requestBody": docs.REWRITE_BODY},
     responses=docs.REWRITTEN,
 )
 async def rewrite_snapshot(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
-    """Take texts out of a snapshot, for they must be forgotten. Nothing else changes one.
+    """Remove texts that must be forgotten from a snapshot. Nothing else changes a snapshot.
 
-    The hashes of the splits that held them are others then, and `rewritten_at` says when. Caches may have kept the
-    old files, which are `immutable` for them: empty those that are yours. Ids that are not in it do nothing.
+    The splits that contained them get new hashes, and `rewritten_at` is the time of the rewrite. Caches may still
+    have the old files, which are `immutable`: empty your caches. Unknown ids are ignored.
     """
     require_media_type(request, "application/json")
     without = parse_rewrite(await _read_body(request, REWRITE_BYTES))
@@ -172,13 +177,19 @@ async def rewrite_snapshot(request: Request, name: Name, snapshots: SnapshotsDep
     return _respond(request, rewritten)
 
 
-@admin_router.delete("/snapshots/{name}", status_code=204, summary="Delete a snapshot", responses=docs.DELETED)
+@admin_router.delete(
+    "/snapshots/{name}",
+    status_code=204,
+    summary="Delete a snapshot",
+    response_class=Response,
+    responses=docs.DELETED,
+)
 async def delete_snapshot(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
-    """Delete a snapshot with all its files, for ever.
+    """Delete a snapshot with all its files. You cannot undo this.
 
-    It is deleted at once: a download under way continues if the storage is a folder, and is cut off otherwise.
-    Snapshots that `follow` it stay as they are; texts that only it had placed may get other splits in later ones.
-    Give a new snapshot another name: caches may keep the files of the old one for a year.
+    A running download continues if the storage is a folder, and breaks otherwise. Snapshots that `follow` it don't
+    change. Texts whose split only this snapshot stored may get other splits in later ones. Don't reuse the name:
+    caches may keep the old files for a year.
     """
     with _audited(request, Action.SNAPSHOT_DELETED, name):
         await snapshots.writing.run(lambda: snapshots.delete(name))
@@ -187,7 +198,7 @@ async def delete_snapshot(request: Request, name: Name, snapshots: SnapshotsDep,
 
 @contextmanager
 def _audited(request: Request, action: Action, name: str, **details: int) -> Iterator[None]:
-    """Write the audit log's line of what the block does, also when it fails."""
+    """Write the block's line of the audit log, even if the block fails."""
     outcome = "failed"
     try:
         yield
@@ -197,7 +208,10 @@ def _audited(request: Request, action: Action, name: str, **details: int) -> Ite
 
 
 @router.get(
-    "/snapshots/{name}/README.md", summary="A snapshot's card", responses=docs.document(CARD, "text/markdown")
+    "/snapshots/{name}/README.md",
+    summary="A snapshot's card",
+    response_class=Response,
+    responses=docs.DOCUMENTS[CARD],
 )
 async def get_card(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
     """Get the dataset card, as the Hugging Face Hub shows it. Browsers show it as plain text."""
@@ -206,21 +220,23 @@ async def get_card(request: Request, name: Name, snapshots: SnapshotsDep, _: Not
 
 @router.get(
     "/snapshots/{name}/croissant.json",
-    summary="A snapshot in Croissant's words",
-    responses=docs.document(CROISSANT, "application/json"),
+    summary="A snapshot in the Croissant format",
+    response_class=Response,
+    responses=docs.DOCUMENTS[CROISSANT],
 )
 async def get_croissant_file(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
-    """Get the snapshot's metadata in the Croissant format."""
+    """Get the snapshot's description as Croissant 1.1, for programs."""
     return await _document(request, snapshots, name, CROISSANT, "application/json")
 
 
 @router.get(
     "/snapshots/{name}/snapshot.json",
     summary="A snapshot's manifest as a file",
-    responses=docs.document(MANIFEST, "application/json"),
+    response_class=Response,
+    responses=docs.DOCUMENTS[MANIFEST],
 )
 async def get_manifest(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
-    """Get the same as `GET /snapshots/{name}`, as the file that lies beside the data."""
+    """Get the manifest as the file `snapshot.json`; `GET /snapshots/{name}` answers the same."""
     return await _document(request, snapshots, name, MANIFEST, "application/json")
 
 
@@ -238,7 +254,7 @@ async def _document(request: Request, snapshots: Snapshots, name: str, file: str
 
 
 def _shown(request: Request, file: str, media_type: str) -> tuple[str, str]:
-    """Return media type and disposition: the card is shown. Browsers show plain text, and download Markdown."""
+    """Return media type and disposition. Browsers download Markdown, so they get the card as plain text."""
     if file != CARD:
         return media_type, f'attachment; filename="{file}"'
     kind = "text/plain" if "text/html" in request.headers.get("accept", "") else media_type
@@ -255,7 +271,7 @@ def _file_headers(manifest: SnapshotManifest, caching: str) -> dict[str, str]:
 
 async def _send(request: Request, snapshots: Snapshots, served: ServedFile, name: str, path: str) -> Response:
     storage = snapshots.storage
-    # Pieces are large and follow one another: fsspec's read-ahead would only copy them.
+    # The pieces are large and sequential: fsspec's read-ahead would only copy them.
     options = {} if storage.is_local else {"cache_type": "none"}
     piece_bytes = LOCAL_PIECE_BYTES if storage.is_local else REMOTE_PIECE_BYTES
     sending = Sending(snapshots.downloading, piece_bytes, reading=reaching_storage)
@@ -273,7 +289,7 @@ def _respond(request: Request, answer: BaseModel, next_cursor: str | None = None
 
 
 async def _read_body(request: Request, most: int) -> bytes:
-    body = bytearray()  # to add to bytes would copy them for each part, of which there may be one for each byte
+    body = bytearray()  # appending to bytes would copy them for each part, which may be a single byte
     async for part in request.stream():
         body += part
         if len(body) > most:
@@ -281,11 +297,16 @@ async def _read_body(request: Request, most: int) -> bytes:
     return bytes(body)
 
 
-@forgotten_router.get("/forgotten", summary="How far texts are forgotten here", responses=docs.FORGOTTEN)
+@forgotten_router.get(
+    "/forgotten",
+    summary="Progress of forgetting",
+    response_model=ForgottenRead,
+    responses=docs.FORGOTTEN,
+)
 async def read_forgotten(request: Request, replica: ReplicaDep, _: Annotated[NoParameters, Query()]) -> Response:
     """Report which queries, files and snapshots no longer contain forgotten texts.
 
-    Each process has its own files of replica and index; the process that answers reports on its own.
+    Each process has its own replica and index; the process that answers reports on its own.
     """
     snapshots = cast(Snapshots, request.app.state.snapshots)
     search = cast(SearchFollower, request.app.state.search)

@@ -1,4 +1,4 @@
-"""What requests for snapshots ask for: bodies and query parameters."""
+"""The bodies and query parameters of requests for snapshots."""
 
 import math
 from typing import Annotated, Any
@@ -26,15 +26,15 @@ _MOST_IDS = 10_000
 
 _SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
 _MOST_SPLITS = 20
-# By how much the sum of the shares may miss 1: decimal fractions are not exact.
+# The sum of the shares may differ from 1 by this: decimal fractions are not exact.
 _TOLERANCE = 1e-9
 
 
 def _name(name: str) -> str:
     if ".." in name:
-        raise ValueError("holds two dots side by side")
+        raise ValueError("contains two dots in a row")
     if name == "live":
-        raise ValueError("means the live labels to the dataset viewer")
+        raise ValueError("is the dataset viewer's name of the live labels")
     return name
 
 
@@ -45,11 +45,11 @@ SnapshotName = Annotated[
 
 def _of_one_split(name: str) -> str:
     if name.lower() == "all":
-        raise ValueError("means all splits together to those who read them")
+        raise ValueError("is the name of all splits together in the datasets library")
     return name
 
 
-# What `datasets` takes as one.
+# The names that the datasets library accepts.
 SplitName = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]{0,49}$"),
@@ -60,11 +60,11 @@ Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 
 
 class SnapshotCreate(FilterParameters):
-    """Which labelled texts a snapshot holds, and how they are split. Filters as in `GET /texts`."""
+    """The texts of a new snapshot and their splits. The filters are those of `GET /texts`."""
 
     name: SnapshotName | None = Field(
         None,
-        description="Name, unique; else made of dataset, version and content.",
+        description="Unique name; by default made of dataset, version and content hash.",
         examples=["toxicity-2026-11"],
         json_schema_extra={"pattern": NAME},
     )
@@ -72,14 +72,12 @@ class SnapshotCreate(FilterParameters):
         _SHARES,
         min_length=1,
         max_length=_MOST_SPLITS,
-        description="Share of each split; together 1.",
+        description="Share of each split; the sum is 1.",
         examples=[_SHARES],
     )
-    seed: int = Field(
-        0, ge=0, le=2**63 - 1, description="Decides, with the text's id, its split: for ever.", examples=[0]
-    )
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="Decides, with the text's id, its split.", examples=[0])
     stratify: bool = Field(
-        False, description="Each label has these shares by itself, as nearly as texts that stay can be divided."
+        False, description="Divide the texts of each label in these shares, as exactly as possible."
     )
     label: list[LabelName] = Field(
         [], max_length=100, description="Only texts with one of these labels.", examples=[["toxic", "non_toxic"]]
@@ -95,14 +93,14 @@ class SnapshotCreate(FilterParameters):
     @field_validator("labelled_after", "labelled_before", mode="before")
     @classmethod
     def _is_text(cls, moment: object) -> object:
-        # pydantic would take a number as seconds since 1970
+        # pydantic would read a number as seconds since 1970
         if moment is not None and not isinstance(moment, str):
             raise ValueError("is not a time as RFC 3339 has it, like 2026-11-24T08:30:00Z")
         return moment
 
     @property
     def filters(self) -> dict[str, Any]:
-        """The filters that were sent, as JSON has them, without the dataset."""
+        """The filters of the request as JSON values, without the dataset."""
         names = {*FilterParameters.model_fields, "label"} - {"dataset"}
         given = self.model_dump(mode="json", include=names, exclude_unset=True, exclude_none=True)
         if "label" in given:
@@ -110,7 +108,7 @@ class SnapshotCreate(FilterParameters):
         return {name: given[name] for name in sorted(given) if given[name] != []}
 
     def is_answered_by(self, manifest: SnapshotManifest, dataset: str) -> bool:
-        """Whether a snapshot was made for the same request."""
+        """Whether the same request made this snapshot."""
         return (manifest.dataset, manifest.shares, manifest.seed, manifest.stratified, manifest.filters) == (
             dataset,
             self.splits,
@@ -121,7 +119,7 @@ class SnapshotCreate(FilterParameters):
 
 
 class SnapshotRewrite(BaseModel):
-    """Which texts are taken out of a snapshot."""
+    """The texts to remove from a snapshot."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -134,7 +132,7 @@ class SnapshotRewrite(BaseModel):
 
 
 def parse_rewrite(body: bytes) -> frozenset[str]:
-    """Read the ids of the texts that are to be taken out.
+    """Read the ids of the texts to remove.
 
     Raises:
         Malformed: it is not JSON.
@@ -147,12 +145,12 @@ def parse_rewrite(body: bytes) -> frozenset[str]:
 
 
 def parse_request(body: bytes, datasets: Datasets) -> tuple[SnapshotCreate, TextsQuery]:
-    """Read a request, and which texts it means.
+    """Read a request, and return it with the query for its texts.
 
     Raises:
         Malformed: it is not JSON.
         InvalidFields: fields are wrong; each is named by its JSON pointer.
-        Mismatch: they do not go together.
+        Mismatch: fields contradict each other.
     """
     try:
         request = SnapshotCreate.model_validate_json(body or b"{}")
@@ -179,12 +177,12 @@ def _refusal(error: ValidationError) -> Problem:
 
 
 def _pointer(path: tuple[int | str, ...]) -> str:
-    """Return the JSON pointer of pydantic's location; of a member's name, which has none, its member's."""
+    """Return the JSON pointer of pydantic's location; the name of a member has that of the member."""
     return json_pointer([part for part in path if part != "[key]"])
 
 
 class SnapshotsParameters(BaseModel):
-    """Which page of the list of snapshots."""
+    """A page of the list of snapshots."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -193,6 +191,6 @@ class SnapshotsParameters(BaseModel):
 
 
 class DiffParameters(SnapshotsParameters):
-    """Which page of what two snapshots differ in."""
+    """A page of the differences of two snapshots."""
 
     limit: int = Field(100, ge=1, le=10_000, description="Texts on a page at most.", examples=[100])

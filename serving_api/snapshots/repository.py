@@ -1,90 +1,37 @@
-"""What the replica knows of a snapshot's texts: the facts that its card tells, and which were forgotten since."""
+"""The queries of snapshots: facts, rows by split, forgotten texts, and the comparison of two snapshots."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import duckdb
 import pyarrow as pa
-from pyarrow import compute as pc
-from pyarrow import parquet
-from pydantic import BaseModel, ConfigDict, Field
 
 from core.datasets import Dataset
 from core.models import AnnotationStatus
-from core.web.problems import NotFound
-from serving_api.changes.service import feed_of
-from serving_api.replica.replica import Replica
+from serving_api import columns
+from serving_api.exports.repository import schema_of, spans
 from serving_api.replica.tables import Role
-from serving_api.snapshots.manifest import SnapshotManifest
-from serving_api.snapshots.storage import Storage, reaching_storage
+from serving_api.snapshots.manifest import AnswerCounts, Facts, Rule
+from serving_api.snapshots.splits import GROUP, Former, hashed, place_of, quotas
 from serving_api.statistics.agreement import Estimate, agreement
 from serving_api.statistics.repository import count_votes
+from serving_api.texts.parameters import Order
 from serving_api.texts.query import TextsQuery
 from serving_api.texts.repository import Condition, conditions
 
+Connection = duckdb.DuckDBPyConnection
+
 _SOURCES_SHOWN = 20
+_BATCH_ROWS = 2048  # the size of DuckDB's own batches
+_TWINS_AT_ONCE = 65_536
 
 
-class AnswerCounts(BaseModel):
-    """How many answers the texts have. Submitted ones of annotators count."""
-
-    model_config = ConfigDict(frozen=True)
-
-    total: int = Field(description="On all texts.")
-    fewest: int = Field(description="On one text.")
-    most: int = Field(description="On one text.")
-    annotators: int = Field(description="Persons who gave them.")
-    adjudicators: int = Field(description="Persons who were asked about disputes beside; not among the others.")
-
-
-class Rule(BaseModel):
-    """A rule by which labels were derived."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    texts: int
-    first_version: int = Field(description="Estimates are counted; the oldest one that a label is from.")
-    last_version: int
-
-
-class Facts(BaseModel):
-    """What is so of a snapshot's texts, at its version. It names no annotator."""
-
-    model_config = ConfigDict(frozen=True)
-
-    guidelines: str = Field(description="What annotators are told when it is written, as Markdown.")
-    labels: tuple[str, ...] = Field(description="What annotators choose from, in their order.")
-    answers_wanted: int = Field(description="Annotations that complete a text.")
-    near_duplicates: str = Field(description="Setting of the dataset: off, link, ask_once.")
-    license: str | None = Field(description="Licence, as the dataset's owner has set it.")
-    texts: int
-    statuses: dict[str, int] = Field(description="Texts by status.")
-    decided_by: dict[str, int] = Field(description="Texts by whose answers decided.")
-    rules: tuple[Rule, ...] = Field(description="By name.")
-    answers: AnswerCounts
-    agreement: dict[str, Estimate] = Field(description="Coefficients with their 95 % intervals, by name.")
-    agreement_without: tuple[str, ...] = Field(
-        (), description="Filters that agreement is measured without, for they choose texts by their answers."
-    )
-    sources: dict[str, int] = Field(description="Texts by source, the 20 that most are from.")
-    sources_total: int = Field(description="How many sources there are.")
-    languages: dict[str, int] = Field(description="Texts by language where it is known, the most frequent first.")
-    near_twins: int = Field(description="Texts that are linked as near duplicates of an earlier one.")
-
-    def without_sources(self) -> "Facts":
-        """Return them without the names of sources: one might be that of a text that is to be forgotten."""
-        return self.model_copy(update={"sources": {}})
-
-
-def read_facts(cursor: duckdb.DuckDBPyConnection, query: TextsQuery, dataset: Dataset) -> Facts:
+def read_facts(cursor: Connection, query: TextsQuery, dataset: Dataset) -> Facts:
     """Return the facts of the texts that the query finds; the same version gives the same facts.
 
-    `cursor` is in the transaction that the rows are read in. Agreement is as in `GET /stats/agreement`.
+    `cursor` is in the transaction that reads the rows. Agreement is computed as in `GET /stats/agreement`.
     """
     unselected, left_out = _without_selection(query)
     sources = _count_by(cursor, query, "source")
@@ -122,7 +69,7 @@ def read_facts(cursor: duckdb.DuckDBPyConnection, query: TextsQuery, dataset: Da
     )
 
 
-def _measure_agreement(cursor: duckdb.DuckDBPyConnection, query: TextsQuery) -> dict[str, Estimate]:
+def _measure_agreement(cursor: Connection, query: TextsQuery) -> dict[str, Estimate]:
     measured = agreement(count_votes(cursor, query))
     return {
         "krippendorff_alpha": measured.krippendorff_alpha,
@@ -132,9 +79,9 @@ def _measure_agreement(cursor: duckdb.DuckDBPyConnection, query: TextsQuery) -> 
 
 
 def _without_selection(query: TextsQuery) -> tuple[TextsQuery, tuple[str, ...]]:
-    """Return the query without the filters that choose texts by what annotators said, and the names of these.
+    """Return the query without the filters that choose texts by their answers, and the names of these filters.
 
-    Among the texts with `min_agreement=1` every coefficient is 1, however little annotators agree.
+    Among the texts with `min_agreement=1` every coefficient is 1, whatever the agreement on all texts.
     """
     given = query.filters.model_dump(include={"status", "min_agreement"}, exclude_none=True)
     names = sorted([*given, *(["label"] if query.labels else [])])
@@ -142,8 +89,8 @@ def _without_selection(query: TextsQuery) -> tuple[TextsQuery, tuple[str, ...]]:
     return replace(query, labels=(), filters=filters), tuple(names)
 
 
-def _count_by(cursor: duckdb.DuckDBPyConnection, query: TextsQuery, column: str) -> dict[str, int]:
-    """Return the number of texts by what `column` holds, nulls left out, the most frequent first."""
+def _count_by(cursor: Connection, query: TextsQuery, column: str) -> dict[str, int]:
+    """Return the number of texts by the values of a column, without null, the most frequent first."""
     where, values = conditions(query)
     statement = f"""
         select {column}, count(*) from items where {where} and {column} is not null group by 1 order by 2 desc, 1
@@ -151,7 +98,7 @@ def _count_by(cursor: duckdb.DuckDBPyConnection, query: TextsQuery, column: str)
     return dict(_rows(cursor, statement, values))
 
 
-def _list_rules(cursor: duckdb.DuckDBPyConnection, query: TextsQuery) -> tuple[Rule, ...]:
+def _list_rules(cursor: Connection, query: TextsQuery) -> tuple[Rule, ...]:
     where, values = conditions(query)
     statement = f"""
         select rule, count(*), min(rule_version), max(rule_version) from items where {where} group by 1 order by 1
@@ -160,8 +107,8 @@ def _list_rules(cursor: duckdb.DuckDBPyConnection, query: TextsQuery) -> tuple[R
     return tuple(Rule(name=r, texts=n, first_version=first, last_version=last) for r, n, first, last in found)
 
 
-def _count_persons(cursor: duckdb.DuckDBPyConnection, query: TextsQuery) -> dict[str, int]:
-    """Return how many persons answered about these texts, by their role."""
+def _count_persons(cursor: Connection, query: TextsQuery) -> dict[str, int]:
+    """Return the number of persons who answered about these texts, by role."""
     where, values = _answers_about(query)
     statement = f"select role, count(distinct annotator) from annotations where {where} group by 1"  # noqa: S608
     return dict(_rows(cursor, statement, values))
@@ -175,69 +122,161 @@ def _answers_about(query: TextsQuery) -> Condition:
     return sql, [query.dataset, AnnotationStatus.SUBMITTED.value, *values]
 
 
-def _rows(cursor: duckdb.DuckDBPyConnection, statement: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+def _rows(cursor: Connection, statement: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
     return cursor.execute(statement, [*values]).fetchall()
 
 
-_IDS_AT_ONCE = 65_536
+_CHOOSE = """
+    create temp table chosen as
+    select id, labelled_at, {group} as grp, coalesce(label, '') as stratum, {hash} as hash
+    from items where {where} order by labelled_at
+"""
+_GROUPS = """
+    create temp table groups as
+    select grp, min(stratum) as stratum, count(*) as size, min(hash) as hash from chosen group by grp
+"""
+_PLACED = (
+    """
+    create temp table placed as
+    select coalesce(any_value(root), any_value(items.near_duplicate_of), named.id) as grp, min(place) as place
+    from named left join items on items.id = named.id left join twins on twins.id = named.id group by named.id
+    """,
+    "create or replace temp table placed as select grp, min(place) as place from placed group by grp",
+    "drop table named",
+)
+_HELD = """
+    select stratum, place, sum(size)::bigint from groups left join placed using (grp) group by all order by all
+"""
+# `middle` is twice the rank of the group's middle among the rows of its label that have no split yet.
+_ASSIGN = """
+    create temp table assigned as
+    with fresh as (
+        select grp, stratum, 2 * sum(size) over (partition by stratum order by hash, grp rows unbounded preceding)
+               - size as middle
+        from groups where grp not in (select grp from placed)
+    ), places as (
+        select grp, len(list_filter(bounds, lambda bound: bound <= middle))::utinyint as place
+        from fresh join quotas using (stratum)
+        union all
+        from placed
+    )
+    select id, labelled_at, place from chosen join places using (grp) order by labelled_at
+"""
 
-_FORGOTTEN = "select id from tombstones where forgotten and dataset = ? and version > ? and version <= ?"
+
+def assign(cursor: Connection, query: TextsQuery, shares: Mapping[str, float], seed: int, former: Former) -> None:
+    """Create the temporary table `assigned`: for each text the index of its split among the sorted names."""
+    where, values = conditions(query)
+    statement = _CHOOSE.format(group=GROUP, hash=hashed(seed), where=where)
+    cursor.execute(statement, values)
+    cursor.execute(_GROUPS)
+    cursor.execute("create temp table named (id uuid, place utinyint)")
+    for place, ids in former.ids:
+        _receive(cursor, "insert into named select id::uuid, ? from incoming", ids, place)
+    cursor.execute("create temp table twins (id uuid, root uuid)")
+    for twins in former.twins:
+        _receive(cursor, "insert into twins select id::uuid, root::uuid from incoming", twins)
+    for statement in _PLACED:
+        cursor.execute(statement)
+    held = cursor.execute(_HELD).fetchall()
+    cursor.register("quotas", quotas(held, [share for _, share in sorted(shares.items())]))
+    cursor.execute(_ASSIGN)
+    cursor.unregister("quotas")
 
 
-class Forgotten:
-    """Looks forgotten texts up in snapshots: those of a version once in each snapshot, by its column of ids."""
+def _receive(cursor: Connection, statement: str, batch: pa.RecordBatch, *values: str | int) -> None:
+    cursor.register("incoming", pa.Table.from_batches([batch]))
+    cursor.execute(statement, values)
+    cursor.unregister("incoming")
 
-    def __init__(self, replica: Replica, storage: Storage) -> None:
-        self._replica = replica
-        self._storage = storage
-        self._lock = Lock()
-        # By the hash of the content: up to which version was looked, and what was found.
-        self._seen: dict[str, tuple[int, frozenset[UUID]]] = {}
 
-    def mark(self, manifest: SnapshotManifest) -> SnapshotManifest:
-        """Return the manifest with the number of forgotten texts that the snapshot holds.
+def split_schema(cursor: Connection) -> pa.Schema:
+    """Return the schema of the rows of a split."""
+    return schema_of(cursor, columns.typed())
 
-        Raises:
-            NotFound: a file of it is gone.
-            Unavailable: the storage does not answer.
-        """
-        return manifest.model_copy(update={"forgotten": len(self.find(manifest))})
 
-    def find_in(self, manifests: Iterable[SnapshotManifest]) -> Iterator[tuple[SnapshotManifest, frozenset[UUID]]]:
-        """Yield those snapshots that are still there, and the forgotten texts that each holds."""
-        for manifest in manifests:
-            with suppress(NotFound):  # deleted
-                try:
-                    found = self.find(manifest)
-                except NotFound:  # rewritten meanwhile, or deleted
-                    found = self.find(self._storage.get(manifest.name))
-                yield manifest, found
+def read_rows(
+    cursor: Connection, query: TextsQuery, shares: Mapping[str, float], seed: int, *, assigned: bool
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows by the times of their labels and by id, with the index of each one's split in `split`.
 
-    def find(self, manifest: SnapshotManifest) -> frozenset[UUID]:
-        """Return the forgotten texts that a snapshot holds; raises as `mark` does."""
-        state = self._replica.state
-        newest = self._replica.forgotten
-        if state is None:
-            return frozenset()
-        # What was forgotten before the snapshot's version is not in it; but versions of another feed say nothing.
-        first = manifest.version if manifest.feed == feed_of(state.identity) else 0
-        with self._lock:
-            seen, found = self._seen.get(manifest.content_hash, (first, frozenset()))
-        if newest <= seen:
-            return found
-        with self._replica.reading() as cursor:
-            rows = cursor.execute(_FORGOTTEN, [manifest.dataset, seen, newest]).fetchall()
-        found |= self._look_up(manifest, {row[0] for row in rows}) if rows else frozenset()
-        with self._lock:
-            self._seen[manifest.content_hash] = (newest, found)
-        return found
+    This order is total, so every replica gives the same rows for a version. It is nearly the order of its file. If
+    `assigned`, the splits are those of the table that `assign` created, else they follow from the hashes.
+    """
+    where, values = conditions(query)
+    for span, bounds in spans(cursor, Order.OLDEST):
+        if assigned:
+            place = "place"
+            source = f"""
+                select items.*, place from (from items where {span}) as items
+                join (select id, place from assigned where {span}) as assigned using (id)
+            """  # noqa: S608
+            given = [*bounds, *bounds]
+        else:
+            place = place_of(shares)
+            source = f"select *, {hashed(seed)} as hash from items where {where} and {span}"  # noqa: S608
+            given = [*values, *bounds]
+        statement = f"""
+            select {columns.typed()}, {place} as split from ({source}) as items
+            order by labelled_at, items.id
+        """  # noqa: S608 - known columns
+        yield from cursor.execute(statement, given).to_arrow_reader(_BATCH_ROWS)
 
-    def _look_up(self, manifest: SnapshotManifest, ids: Collection[UUID]) -> frozenset[UUID]:
-        wanted = pa.array(sorted(map(str, ids)), pa.string())
-        found: set[UUID] = set()
-        for split in manifest.splits.values():
-            with self._storage.open(manifest.name, split.path) as file, reaching_storage():
-                for batch in parquet.ParquetFile(file).iter_batches(_IDS_AT_ONCE, columns=["id"]):
-                    column = batch.column("id")
-                    found |= {UUID(id_) for id_ in column.filter(pc.is_in(column, wanted)).to_pylist()}
-        return frozenset(found)
+
+def read_twins(cursor: Connection, query: TextsQuery) -> pa.RecordBatchReader:
+    """Return the near duplicates of earlier texts: `id`, and `root`, the first text of the group."""
+    where, values = conditions(query)
+    statement = f"""
+        select id::varchar as id, near_duplicate_of::varchar as root from items
+        where near_duplicate_of is not null and {where} order by items.id
+    """  # noqa: S608 - known columns
+    return cursor.execute(statement, values).to_arrow_reader(_TWINS_AT_ONCE)
+
+
+def list_forgotten(cursor: Connection, dataset: str, after: int, last: int) -> set[UUID]:
+    """Return the ids of the texts that were forgotten in the versions above `after`, up to `last`."""
+    statement = "select id from tombstones where forgotten and dataset = ? and version > ? and version <= ?"
+    return {row[0] for row in cursor.execute(statement, [dataset, after, last]).fetchall()}
+
+
+_TOTALS = """
+    select count(*) filter (before.id is null), count(*) filter (after.id is null),
+           count(*) filter (before.id = after.id and before.label is distinct from after.label),
+           count(*) filter (before.split <> after.split)
+    from before full join after on before.id = after.id
+"""
+_ITEMS = """
+    select coalesce(before.id, after.id) as id, before.label as label_before, after.label as label_after,
+           before.split as split_before, after.split as split_after
+    from before full join after on before.id = after.id
+    where (before.id is null or after.id is null or before.label is distinct from after.label
+           or before.split <> after.split) and coalesce(before.id, after.id) > ?
+    order by 1 limit ?
+"""
+
+
+class Difference(NamedTuple):
+    """The numbers of texts that differ, by kind, and a page of these texts in the order of their ids."""
+
+    added: int
+    removed: int
+    relabelled: int
+    moved: int
+    items: list[dict[str, Any]]
+
+
+def load_compared(
+    database: Connection, table: str, splits: Iterable[tuple[str, Iterable[pa.RecordBatch]]]
+) -> None:
+    """Create a table of a snapshot's texts; `splits` are their names, with batches of the columns id and label."""
+    database.execute(f"create table {table} (id uuid, label varchar, split varchar)")
+    for name, batches in splits:
+        for batch in batches:
+            _receive(database, f"insert into {table} select id::uuid, label, ? from incoming", batch, name)  # noqa: S608
+
+
+def compare(database: Connection, after: UUID, limit: int) -> Difference:
+    """Compare the tables `before` and `after`; the items are the first `limit` above the id `after`."""
+    added, removed, relabelled, moved = database.execute(_TOTALS).fetchall()[0]
+    rows = database.execute(_ITEMS, [after, limit]).to_arrow_table().to_pylist()
+    return Difference(added, removed, relabelled, moved, rows)

@@ -1,27 +1,28 @@
-"""What answers about snapshots hold, and what OpenAPI says of them."""
+"""The responses about snapshots: their models, and the headers and refusals that OpenAPI documents."""
 
 from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from core.web.openapi import (
-    Responses,
-    answer,
-    header,
-    key_refusals,
-    problem,
-    reference,
-    unavailable,
-    wrong_field,
-    wrong_parameter,
+from core.web.openapi import Responses, header, reference, refusals
+from core.web.problems import (
+    Conflict,
+    FieldError,
+    InvalidFields,
+    Malformed,
+    Problem,
+    TooLarge,
+    Unavailable,
+    UnsupportedType,
 )
-from serving_api.snapshots.manifest import CARD, CROISSANT, SnapshotManifest
-from serving_api.snapshots.manifest import MANIFEST as MANIFEST_FILE
-from serving_api.snapshots.parameters import SnapshotCreate, SnapshotRewrite
+from serving_api.file_response import PreconditionFailed, RangeNotSatisfiable
+from serving_api.snapshots.manifest import CARD, CROISSANT, MANIFEST, MANIFEST_EXAMPLE, SnapshotManifest
+from serving_api.snapshots.parameters import BODY_BYTES, REWRITE_BYTES, SnapshotCreate, SnapshotRewrite
+from serving_api.snapshots.storage import no_snapshot
 from serving_api.texts.parameters import EXAMPLE_CURSOR
-from serving_api.texts.schemas import EXAMPLE_ID
+from serving_api.texts.schemas import EXAMPLE_ID, mismatch, wrong_parameter
 
 NextCursor = Annotated[str | None, Field(description="For the next page; null on the last one.")]
 
@@ -29,12 +30,16 @@ NextCursor = Annotated[str | None, Field(description="For the next page; null on
 class SnapshotPage(BaseModel):
     """A page of snapshots."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"items": [MANIFEST_EXAMPLE], "next_cursor": EXAMPLE_CURSOR}]}
+    )
+
     items: list[SnapshotManifest]
     next_cursor: NextCursor
 
 
 class DiffKind(StrEnum):
-    """How a text differs; of two ways the first one here."""
+    """How a text differs; if two apply, the first one here."""
 
     ADDED = "added"
     REMOVED = "removed"
@@ -43,7 +48,7 @@ class DiffKind(StrEnum):
 
 
 class DiffItem(BaseModel):
-    """A text that is not the same in both snapshots. Where it is not in one, its split there is null."""
+    """A text that differs between two snapshots. Its split is null in a snapshot that does not contain it."""
 
     id: UUID
     change: DiffKind
@@ -53,146 +58,7 @@ class DiffItem(BaseModel):
     split_after: str | None
 
 
-class DiffPage(BaseModel):
-    """What two snapshots differ in, and a page of the texts that do."""
-
-    added: int = Field(description="Texts that only `b` has.")
-    removed: int = Field(description="Texts that only `a` has.")
-    relabelled: int = Field(description="Texts with another label in `b`.")
-    moved: int = Field(description="Texts in another split in `b`; none, if seed and shares are the same.")
-    items: list[DiffItem]
-    next_cursor: NextCursor
-
-
-_HASH = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
-_SPLITS = {
-    name: {
-        "path": f"data/{name}.parquet",
-        "rows": rows,
-        "bytes": rows * 160,
-        "sha256": _HASH,
-        "labels": {"non_toxic": rows - rows // 3, "toxic": rows // 3},
-    }
-    for name, rows in (("train", 800), ("validation", 100), ("test", 100))
-}
-MANIFEST: dict[str, Any] = {
-    "name": "toxicity-2026-11",
-    "created_at": "2026-11-28T14:00:00.120934Z",
-    "dataset": "toxicity",
-    "version": 91342,
-    "content_hash": _HASH,
-    "seed": 0,
-    "shares": {"train": 0.8, "validation": 0.1, "test": 0.1},
-    "stratified": False,
-    "filters": {"min_agreement": 0.8},
-    "splits": _SPLITS,
-    "feed": "9f86d081884c7d65",
-    "follows": [],
-    "rewritten_at": None,
-    "forgotten": 0,
-}
-_BODY_EXAMPLE = {"name": "toxicity-2026-11", "splits": {"train": 0.8, "validation": 0.1, "test": 0.1}}
-BODY: dict[str, Any] = {
-    "required": True,
-    "content": {"application/json": {"schema": reference(SnapshotCreate), "example": _BODY_EXAMPLE}},
-}
-_LOCATION = {"Location": header("Where it is.", "/snapshots/toxicity-2026-11")}
-
-_NOT_FOUND = problem(404, "snapshot_not_found", "There is no such snapshot, or file of it.")
-_STORAGE_AWAY = unavailable("storage_unavailable", "The storage of the snapshots does not answer.", 5)
-_ETAG = header("For If-None-Match.", f'"{_HASH[:32]}"')
-_ASK_AGAIN = header("Caches must ask again.", "private, no-cache")
-_HEADERS = {"ETag": _ETAG, "Cache-Control": _ASK_AGAIN}
-_NOT_MODIFIED = {"description": "The client holds this answer already.", "headers": _HEADERS}
-_BAD_QUERY = problem(400, "malformed_query", "The query string is not UTF-8.")
-_NO_PARAMETERS = wrong_parameter("x", "extra_forbidden", "Extra inputs are not permitted")
-
-CREATED: Responses = {
-    200: answer(
-        "The same request made it of this version before.", MANIFEST, model=SnapshotManifest, headers=_LOCATION
-    ),
-    201: answer("The snapshot is written.", MANIFEST, model=SnapshotManifest, headers=_LOCATION),
-    400: problem(400, "malformed_json", "Invalid JSON: EOF while parsing a string at line 1 column 11."),
-    **key_refusals("snapshot"),
-    409: problem(409, "snapshot_exists", "There is a snapshot toxicity-2026-11 already, of version 91342 or …"),
-    413: problem(413, "body_too_large", "The body is over 65536 bytes."),
-    415: problem(415, "unsupported_media_type", "Send the body as Content-Type: application/json."),
-    422: wrong_field("/splits", "value_error", "Value error, the shares add up to 0.9, not to 1"),
-    503: unavailable("too_busy", "Another snapshot is being written.", retry_after_seconds=5),
-}
-_REFUSALS: Responses = {400: _BAD_QUERY, **key_refusals("read"), 503: _STORAGE_AWAY}
-LIST: Responses = {
-    200: answer(
-        "The newest first.",
-        {"items": [MANIFEST], "next_cursor": EXAMPLE_CURSOR},
-        model=SnapshotPage,
-        headers=_HEADERS | {"Link": header("Where the next page is.", f"</snapshots?cursor={EXAMPLE_CURSOR}>; …")},
-    ),
-    304: _NOT_MODIFIED,
-    **_REFUSALS,
-    409: problem(409, "invalid_cursor", "Not a cursor of this list: pass next_cursor unchanged."),
-    422: wrong_parameter("limit", "less_than_equal", "limit must be between 1 and 1000 (got 5000)."),
-}
-ONE: Responses = {
-    200: answer("The snapshot.", MANIFEST, model=SnapshotManifest, headers=_HEADERS),
-    304: _NOT_MODIFIED,
-    **_REFUSALS,
-    404: _NOT_FOUND,
-    422: _NO_PARAMETERS,
-}
-
-_FILE_HEADERS = {
-    "ETag": header("SHA-256 of the file.", f'"{_HASH}"'),
-    "Last-Modified": header("When the snapshot was made, or rewritten.", "Sat, 28 Nov 2026 14:00:00 GMT"),
-    "Accept-Ranges": header("Parts of it can be asked for.", "bytes"),
-}
-_CONTENT_HEADERS = _FILE_HEADERS | {"Content-Disposition": header("A name for the file.", "attachment; …")}
-
-
-def _file(media_type: str, schema: dict[str, Any], example: str, cached: str) -> Responses:
-    """Describe a file that is sent whole or in part."""
-    content = {media_type: {"schema": schema, "example": example}}
-    caching = {"Cache-Control": header("How long caches may keep it.", cached)}
-    content_range = {"Content-Range": header("Which part it is, of how much.", "bytes 0-1023/131072")}
-    behind = {"Content-Range": header("How long the file is.", "bytes */131072")}
-    return {
-        200: {"description": "The file.", "content": content, "headers": _CONTENT_HEADERS | caching},
-        206: {
-            "description": "The part that Range asks for.",
-            "content": content,
-            "headers": _CONTENT_HEADERS | caching | content_range,
-        },
-        304: {"description": "The client holds it already.", "headers": _FILE_HEADERS | caching},
-        **_REFUSALS,
-        404: _NOT_FOUND,
-        412: problem(412, "precondition_failed", 'If-Match names another version of the file; its ETag is "…".'),
-        416: problem(416, "range_not_satisfiable", "The file has 131072 bytes.") | {"headers": behind},
-        422: _NO_PARAMETERS,
-    }
-
-
-SPLIT = _file(
-    "application/vnd.apache.parquet",
-    {"type": "string", "format": "binary"},
-    "PAR1…PAR1",
-    "private, max-age=31536000, immutable",
-)
-
-_DOCUMENT_EXAMPLES = {
-    CARD: "# toxicity-2026-11\n",
-    CROISSANT: {"name": "toxicity-2026-11"},
-    MANIFEST_FILE: MANIFEST,
-}
-
-
-def document(file: str, media_type: str) -> Responses:
-    """Describe one of the documents beside the data."""
-    example: Any = _DOCUMENT_EXAMPLES[file]
-    schema = {"type": "string" if isinstance(example, str) else "object"}
-    return _file(media_type, schema, example, "private, no-cache")
-
-
-_DIFF_ITEM = {
+_ITEM_EXAMPLE = {
     "id": EXAMPLE_ID,
     "change": "relabelled",
     "label_before": "toxic",
@@ -200,81 +66,168 @@ _DIFF_ITEM = {
     "split_before": "train",
     "split_after": "train",
 }
-DIFF: Responses = {
-    200: answer(
-        "What they differ in.",
-        {"added": 120, "removed": 2, "relabelled": 7, "moved": 0, "items": [_DIFF_ITEM], "next_cursor": None},
-        model=DiffPage,
-        headers=_HEADERS | {"Link": header("Where the next page is.", "<…>; …")},
-    ),
-    304: _NOT_MODIFIED,
-    **_REFUSALS,
-    404: _NOT_FOUND,
-    409: problem(409, "invalid_cursor", "Not a cursor of this list: pass next_cursor unchanged."),
-    422: wrong_parameter("limit", "less_than_equal", "limit must be between 1 and 10000 (got 50000)."),
+_DIFF_EXAMPLE: dict[str, Any] = {
+    "added": 120,
+    "removed": 2,
+    "relabelled": 7,
+    "moved": 0,
+    "items": [_ITEM_EXAMPLE],
+    "next_cursor": None,
 }
 
-DELETED: Responses = {
-    204: {"description": "The snapshot is gone."},
-    400: _BAD_QUERY,
-    **key_refusals("admin"),
-    404: _NOT_FOUND,
-    422: _NO_PARAMETERS,
-    503: unavailable("too_busy", "Another snapshot is being written.", retry_after_seconds=5),
-}
 
-REWRITE_BODY: dict[str, Any] = {
-    "required": True,
-    "content": {"application/json": {"schema": reference(SnapshotRewrite), "example": {"without": [EXAMPLE_ID]}}},
-}
-REWRITTEN: Responses = {
-    200: answer(
-        "The snapshot as it is now.",
-        MANIFEST | {"rewritten_at": "2026-11-28T15:00:00.120934Z"},
-        model=SnapshotManifest,
-        headers=_HEADERS,
-    ),
-    400: problem(400, "malformed_json", "Invalid JSON: EOF while parsing a string at line 1 column 11."),
-    **key_refusals("admin"),
-    404: _NOT_FOUND,
-    413: problem(413, "body_too_large", "The body is over 1048576 bytes."),
-    415: problem(415, "unsupported_media_type", "Send the body as Content-Type: application/json."),
-    422: wrong_field("/without/0", "uuid_parsing", "Input should be a valid UUID"),
-    503: unavailable("too_busy", "Another snapshot is being written.", retry_after_seconds=5),
-}
+class DiffPage(BaseModel):
+    """The differences of two snapshots: their numbers, and a page of the texts that differ."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_DIFF_EXAMPLE]})
+
+    added: int = Field(description="Texts that only `b` has.")
+    removed: int = Field(description="Texts that only `a` has.")
+    relabelled: int = Field(description="Texts with another label in `b`.")
+    moved: int = Field(description="Texts in another split in `b`; 0 if seed and shares are the same.")
+    items: list[DiffItem]
+    next_cursor: NextCursor
 
 
 class ForgottenFrom(BaseModel):
-    """A snapshot that holds texts which were forgotten since."""
+    """A snapshot that contains texts that were forgotten later."""
 
     name: str = Field(description="The snapshot.")
     ids: list[str] = Field(description="These texts, for `POST /snapshots/{name}/rewrite`.")
 
 
-class ForgottenRead(BaseModel):
-    """How far forgetting has come; of the process that answers."""
-
-    version: int = Field(description="The replica's version: no query finds what was forgotten up to it.")
-    traceless_below: int = Field(
-        description="No file of replica, search index or exports holds what was forgotten in versions below."
-    )
-    snapshots: list[ForgottenFrom] = Field(description="Those that are to be rewritten.")
-
-
-_FORGOTTEN_EXAMPLE = {
+_FORGOTTEN_EXAMPLE: dict[str, Any] = {
     "version": 91350,
     "traceless_below": 91351,
     "snapshots": [{"name": "toxicity-2026-11", "ids": ["5f3c1f7e-8a6f-8c15-9d3e-0b1f6a4f2d11"]}],
 }
-FORGOTTEN: Responses = {
-    200: answer(
-        "How far it has come.",
-        _FORGOTTEN_EXAMPLE,
-        model=ForgottenRead,
-        headers={"Cache-Control": header("It may change at any moment.", "no-store")},
+
+
+class ForgottenRead(BaseModel):
+    """The progress of forgetting in the process that answers."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_FORGOTTEN_EXAMPLE]})
+
+    version: int = Field(description="The replica's version: no query finds texts that were forgotten up to it.")
+    traceless_below: int = Field(
+        description="No file of replica, search index or exports contains texts forgotten in versions below."
+    )
+    snapshots: list[ForgottenFrom] = Field(description="The snapshots that you must rewrite.")
+
+
+def _body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
+    return {"required": True, "content": {"application/json": {"schema": reference(model), "example": example}}}
+
+
+BODY = _body(
+    SnapshotCreate, {"name": "toxicity-2026-11", "splits": {"train": 0.8, "validation": 0.1, "test": 0.1}}
+)
+REWRITE_BODY = _body(SnapshotRewrite, {"without": [EXAMPLE_ID]})
+
+_HASH = MANIFEST_EXAMPLE["content_hash"]
+_ETAG = {"ETag": header("For If-None-Match.", f'"{_HASH[:32]}"')}
+_HEADERS = _ETAG | {"Cache-Control": header("Caches must ask again.", "private, no-cache")}
+_LOCATION = {"Location": header("The address of the snapshot.", "/snapshots/toxicity-2026-11")}
+
+_BAD_QUERY = Malformed("The query string is not UTF-8.", code="malformed_query")
+_NO_PARAMETERS = wrong_parameter("x", "extra_forbidden", "x is not a parameter of this path.")
+_CURSOR = mismatch("cursor", "invalid_cursor", "Not a cursor of this list: pass next_cursor unchanged.")
+_AWAY = Unavailable(
+    "The storage of the snapshots does not answer.", code="storage_unavailable", retry_after_seconds=5
+)
+_BUSY = Unavailable("Another snapshot is being written.", code="too_busy", retry_after_seconds=5)
+_TYPE = UnsupportedType("Send the body as Content-Type: application/json.")
+_EXISTS = Conflict("There is a snapshot toxicity-2026-11 already, of version 91342 or …", code="snapshot_exists")
+
+
+def _bad_json(limit: int, pointer: str, code: str, detail: str) -> tuple[Problem, ...]:
+    """Return the refusals of a JSON body of at most `limit` bytes, with one of a field of it."""
+    malformed = "Invalid JSON: EOF while parsing a string at line 1 column 11."
+    return (
+        Malformed(malformed, code="malformed_json"),
+        TooLarge(f"The body is over {limit} bytes."),
+        _TYPE,
+        InvalidFields([FieldError(code, detail, pointer=pointer)]),
+    )
+
+
+def _sends(description: str, headers: dict[str, Any]) -> Responses:
+    return {200: {"description": description, "headers": headers}}
+
+
+def _reads(description: str, link: str, *problems: Problem) -> Responses:
+    """Describe a JSON answer with an ETag, and with a Link if it has pages."""
+    headers = _HEADERS | ({"Link": header("The next page.", link)} if link else {})
+    unchanged = {304: {"description": "The client holds this answer already.", "headers": _HEADERS}}
+    return _sends(description, headers) | unchanged | refusals(_BAD_QUERY, _AWAY, *problems, scope="read")
+
+
+def _limit(most: int, got: int) -> Problem:
+    return wrong_parameter("limit", "less_than_equal", f"limit must be between 1 and {most} (got {got}).")
+
+
+CREATED: Responses = {
+    200: {
+        "description": "The same request made it of this version before.",
+        "model": SnapshotManifest,
+        "headers": _LOCATION,
+    },
+    201: {"description": "The snapshot is written.", "headers": _LOCATION},
+    **refusals(
+        *_bad_json(BODY_BYTES, "/splits", "value_error", "Value error, the shares add up to 0.9, not to 1"),
+        *(_EXISTS, _BUSY),
+        scope="snapshot",
     ),
-    400: problem(400, "malformed_query", "The query string is not UTF-8."),
-    **key_refusals("admin"),
-    422: wrong_parameter("x", "extra_forbidden", "Extra inputs are not permitted"),
-    503: unavailable("replica_missing", "The replica is being built.", 5),
+}
+LIST = _reads("The newest first.", f"</snapshots?cursor={EXAMPLE_CURSOR}>; …", _CURSOR, _limit(1000, 5000))
+ONE = _reads("The snapshot.", "", no_snapshot(), _NO_PARAMETERS)
+DIFF = _reads("The differences.", "<…>; …", no_snapshot(), _CURSOR, _limit(10_000, 50_000))
+DELETED: Responses = {
+    204: {"description": "The snapshot is gone."},
+    **refusals(_BAD_QUERY, no_snapshot(), _NO_PARAMETERS, _BUSY, scope="admin"),
+}
+REWRITTEN = _sends("The snapshot as it is now.", _HEADERS) | refusals(
+    *_bad_json(REWRITE_BYTES, "/without/0", "uuid_parsing", "Input should be a valid UUID"),
+    *(no_snapshot(), _BUSY),
+    scope="admin",
+)
+_MISSING = Unavailable("The replica is being built.", code="replica_missing", retry_after_seconds=5)
+FORGOTTEN = _sends(
+    "The progress.", {"Cache-Control": header("It may change at any time.", "no-store")}
+) | refusals(_BAD_QUERY, _NO_PARAMETERS, _MISSING, scope="admin")
+
+
+def _file(media_type: str, schema: dict[str, Any], example: Any, cached: str) -> Responses:
+    """Describe a file that is sent whole or in part."""
+    content = {media_type: {"schema": schema, "example": example}}
+    headers = {
+        "ETag": header("SHA-256 of the file.", f'"{_HASH}"'),
+        "Last-Modified": header(
+            "The time of the snapshot, or of its last rewrite.", "Sat, 28 Nov 2026 14:00:00 GMT"
+        ),
+        "Accept-Ranges": header("The file is also sent in parts.", "bytes"),
+        "Cache-Control": header("How long caches may keep it.", cached),
+    }
+    sent = headers | {"Content-Disposition": header("A name for the file.", "attachment; …")}
+    part = sent | {"Content-Range": header("The part, and the size of the file.", "bytes 0-1023/131072")}
+    return {
+        200: {"description": "The file.", "content": content, "headers": sent},
+        206: {"description": "The part that Range requests.", "content": content, "headers": part},
+        304: {"description": "The client holds it already.", "headers": headers},
+        **refusals(
+            *(_BAD_QUERY, no_snapshot(), PreconditionFailed('"…"'), RangeNotSatisfiable(131072)),
+            *(_NO_PARAMETERS, _AWAY),
+            scope="read",
+        ),
+    }
+
+
+_OBJECT, _STRING = {"type": "object"}, {"type": "string"}
+_IMMUTABLE, _REVALIDATED = "private, max-age=31536000, immutable", "private, no-cache"
+
+SPLIT = _file("application/vnd.apache.parquet", _STRING | {"format": "binary"}, "PAR1…PAR1", _IMMUTABLE)
+DOCUMENTS: dict[str, Responses] = {
+    CARD: _file("text/markdown", _STRING, "# toxicity-2026-11\n", _REVALIDATED),
+    CROISSANT: _file("application/json", _OBJECT, {"name": "toxicity-2026-11"}, _REVALIDATED),
+    MANIFEST: _file("application/json", _OBJECT, MANIFEST_EXAMPLE, _REVALIDATED),
 }

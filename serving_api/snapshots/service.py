@@ -3,15 +3,13 @@
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Sequence, Set
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import duckdb
-import pyarrow as pa
 import structlog
-from pyarrow import parquet
 
 from core.datasets import Datasets
 from core.web.keys import is_dataset_allowed
@@ -24,67 +22,27 @@ from serving_api.replica.query_pool import FairThreads
 from serving_api.replica.replica import Replica
 from serving_api.replica.repository import Point
 from serving_api.settings import DataSettings
-from serving_api.snapshots.diff import Differ
-from serving_api.snapshots.manifest import FACTS, MANIFEST, SnapshotManifest, SplitFile
+from serving_api.snapshots.diff import Differ, Forgotten
+from serving_api.snapshots.manifest import FACTS, Facts, SnapshotManifest, SplitFile
 from serving_api.snapshots.parameters import SnapshotCreate
-from serving_api.snapshots.repository import Facts, Forgotten, read_facts
-from serving_api.snapshots.splits import TWINS, Former, rewrite_twins
+from serving_api.snapshots.repository import read_facts
+from serving_api.snapshots.splits import Former
 from serving_api.snapshots.storage import Storage, no_snapshot, reaching_storage, storage_full
-from serving_api.snapshots.writer import Division, WriterLock, content_hash, make_documents, rewrite, write_splits
+from serving_api.snapshots.writer import (
+    TWINS,
+    Division,
+    WriterLock,
+    content_hash,
+    rewrite,
+    rewrite_twins,
+    write_documents,
+    write_splits,
+)
 from serving_api.texts.query import TextsQuery
 from serving_api.watchdog import Crew
 
-
-def check_room(known: Sequence[SnapshotManifest], folder: Path, settings: DataSettings) -> None:
-    """Check that one more snapshot may be written, by way of `folder`.
-
-    Raises:
-        Conflict: there are as many as may be, or they are as large.
-        Unavailable: the disk is nearly full.
-    """
-    if len(known) >= settings.snapshots_max:
-        raise _refusal(
-            f"There are {len(known):,} snapshots, and SNAPSHOTS_MAX is {settings.snapshots_max:,}.", known
-        )
-    _check_bytes(known, 1, settings)
-    _check_disk(folder, settings)
-
-
-def check_size(
-    known: Sequence[SnapshotManifest], splits: Sequence[SplitFile], folder: Path, settings: DataSettings
-) -> None:
-    """Check that a snapshot with these files, which lie in `folder`, may be added; raises as `check_room` does."""
-    _check_bytes(known, sum(split.bytes for split in splits), settings)
-    _check_disk(folder, settings)
-
-
-def _check_bytes(known: Sequence[SnapshotManifest], more: int, settings: DataSettings) -> None:
-    held = sum(map(_size, known))
-    if held + more > settings.snapshots_max_bytes:
-        told = f"The {len(known):,} snapshots have {held:,} bytes, and SNAPSHOTS_MAX_BYTES is "
-        raise _refusal(f"{told}{settings.snapshots_max_bytes:,}.", known)
-
-
-def _check_disk(folder: Path, settings: DataSettings) -> None:
-    if shutil.disk_usage(folder).free < settings.snapshots_min_free_bytes:
-        raise storage_full()
-
-
-def _refusal(detail: str, known: Sequence[SnapshotManifest]) -> Conflict:
-    advice = "Delete some first, as an administrator: DELETE /snapshots/{name}, or annotate snapshot delete NAME."
-    if known:
-        oldest, largest = known[-1], max(known, key=_size)
-        advice += f" The oldest is {oldest.name}; the largest is {largest.name}, of {_size(largest):,} bytes."
-    return Conflict(f"{detail} {advice}", code="snapshot_quota")
-
-
-def _size(manifest: SnapshotManifest) -> int:
-    return sum(split.bytes for split in manifest.splits.values())
-
-
 log = structlog.get_logger()
 
-_IDS_AT_ONCE = 65_536
 COMPARED_AT_ONCE = 2
 _WAITING_WRITERS = 16
 _READING_THREADS = 8
@@ -92,14 +50,14 @@ _DOWNLOADING_THREADS = 16
 
 
 class Created(NamedTuple):
-    """The snapshot that a request asked for."""
+    """The snapshot of a request."""
 
     manifest: SnapshotManifest
     is_new: bool
 
 
 class Snapshots:
-    """All snapshots of a storage; one is written at a time."""
+    """All snapshots of a storage. One is written at a time."""
 
     def __init__(
         self,
@@ -111,7 +69,7 @@ class Snapshots:
         crew: Crew | None = None,
         diff_seconds: float = 3600,
     ) -> None:
-        """`share`: how much of what is bounded one client may have; `crew` notes comparisons that run."""
+        """`share` is the part of each bound that one client may use; `crew` watches running comparisons."""
         self._replica = replica
         self._settings = settings
         self._datasets = datasets
@@ -122,13 +80,13 @@ class Snapshots:
         crew = crew or Crew("comparisons of snapshots", COMPARED_AT_ONCE, math.inf)
         self.differ = Differ(self.storage, places, crew, diff_seconds)
         self._writer_lock = WriterLock(Path(self.storage.root) if self.storage.is_local else folder)
-        # What waits for the storage: writing, one at a time, is finished also when nobody waits for it.
+        # Threads that wait for the storage. A snapshot is finished even if its client disconnects.
         self.writing = FairThreads("snapshots", 1, _WAITING_WRITERS, share)
         self.reading = FairThreads("requests for snapshots", _READING_THREADS)
         self.downloading = FairThreads("downloads", _DOWNLOADING_THREADS)
 
     def list(self) -> list[SnapshotManifest]:
-        """Return the manifests of all datasets that the request's key may use, the newest first.
+        """Return the manifests of the datasets that the request's key may use, the newest first.
 
         Raises:
             Unavailable: the storage does not answer.
@@ -148,21 +106,21 @@ class Snapshots:
         return manifest
 
     def open(self, name: str, path: str, **options: Any) -> BinaryIO:
-        """Open a file of a snapshot, as its manifest names it: seekable, read in parts; raises as `get` does."""
+        """Open a file of a snapshot by its path in the manifest; it is seekable. Raises as `get` does."""
         return self.storage.open(name, path, **options)
 
     def close(self) -> None:
-        """Wait for what is under way to end; the replica's end, before, interrupts it."""
+        """Wait until the threads have finished. Close the replica first: that interrupts their queries."""
         for threads in (self.writing, self.reading, self.downloading):
             threads.close()
 
     def create(self, request: SnapshotCreate, query: TextsQuery) -> Created:
-        """Write a snapshot of what the query finds, or return the one that the same request made of this version.
+        """Write a snapshot of the query's texts, or return the one that the same request made of this version.
 
         Raises:
-            Conflict: another one has this name, nothing is found, or there are as many snapshots as may be.
-            Unavailable: another snapshot is being written, the replica or the storage is not there, or space or
-                memory is short.
+            Conflict: another snapshot has this name, no text is found, or the quota is used up.
+            Unavailable: another snapshot is being written, the replica or the storage is unavailable, or disk
+                space or memory is short.
         """
         started = time.perf_counter()
         try:
@@ -193,24 +151,24 @@ class Snapshots:
             found = _find(known, request, query.dataset, point)
             if found:
                 return Created(found, False)
-            check_room(known, folder, self._settings)
+            _check_quota(known, folder, self._settings, more=1)
             follows = _followed(known, request, query.dataset)
             former = _former(self.storage, follows) if request.stratify else None
             splits = write_splits(cursor, query, Division(request.splits, request.seed, former), folder)
             facts = read_facts(cursor, query, self._datasets[query.dataset])
         if not any(split.rows for split in splits.values()):
             raise Conflict("No labelled text fits these filters.", code="no_texts")
-        check_size(known, [*splits.values()], folder, self._settings)
         manifest = _manifest(request, query.dataset, point, splits, [one.name for one in follows])
-        finish(folder, manifest, facts)
+        _check_quota(known, folder, self._settings, more=manifest.bytes)
+        write_documents(folder, manifest, facts)
         self.storage.publish(folder, manifest.name)
-        log.info("snapshot.written", name=manifest.name, rows=sum(split.rows for split in splits.values()))
+        log.info("snapshot.written", name=manifest.name, rows=manifest.rows)
         return Created(manifest, True)
 
     def rewrite(self, name: str, without: Set[str]) -> SnapshotManifest:
-        """Take the texts with these ids out of a snapshot, and return its manifest.
+        """Remove the texts with these ids from a snapshot, and return its manifest.
 
-        Where one was in it, the hashes of its splits and of its content become others.
+        Splits that contained one of them get new hashes, and so does the content.
 
         Raises:
             NotFound: there is no such snapshot.
@@ -222,17 +180,17 @@ class Snapshots:
             if new != old:
                 rewrite_twins(self.storage, old, without, folder)
                 facts = Facts.model_validate_json(self.storage.read(name, FACTS))
-                finish(folder, new, facts.without_sources())
+                write_documents(folder, new, facts.without_sources())
                 self.storage.replace(folder, new)
                 log.info("snapshot.rewritten", name=name)
-            # Also what a rewriting that was killed has left.
+            # Also removes files of a rewrite that was killed.
             self.storage.prune(new)
             return new
 
     def delete(self, name: str) -> None:
-        """Delete a snapshot, at once: who reads it meanwhile reads on, or finds nothing.
+        """Delete a snapshot. Readers see all of it or nothing.
 
-        Others may follow it: they stay as they are, and texts that only it had placed may get other splits later.
+        Snapshots that follow it do not change. Texts whose split only it stored may get other splits later.
 
         Raises:
             NotFound: there is no such snapshot.
@@ -245,27 +203,43 @@ class Snapshots:
             log.info("snapshot.deleted", name=name)
 
 
+def _check_quota(known: Sequence[SnapshotManifest], folder: Path, settings: DataSettings, *, more: int) -> None:
+    """Check that the quota and the disk of `folder` allow another snapshot, of `more` bytes.
+
+    Raises:
+        Conflict: the number or the size of the snapshots is at its limit.
+        Unavailable: the disk is nearly full.
+    """
+    held = sum(one.bytes for one in known)
+    if len(known) >= settings.snapshots_max:
+        exceeded = f"There are {len(known):,} snapshots, and SNAPSHOTS_MAX is {settings.snapshots_max:,}."
+    elif held + more > settings.snapshots_max_bytes:
+        limit = f"SNAPSHOTS_MAX_BYTES is {settings.snapshots_max_bytes:,}"
+        exceeded = f"The {len(known):,} snapshots have {held:,} bytes, and {limit}."
+    elif shutil.disk_usage(folder).free < settings.snapshots_min_free_bytes:
+        raise storage_full()
+    else:
+        return
+    advice = "Delete some first, as an administrator: DELETE /snapshots/{name}, or annotate snapshot delete NAME."
+    if known:
+        oldest, largest = known[-1], max(known, key=lambda one: one.bytes)
+        advice += f" The oldest is {oldest.name}; the largest is {largest.name}, of {largest.bytes:,} bytes."
+    raise Conflict(f"{exceeded} {advice}", code="snapshot_quota")
+
+
 def _former(storage: Storage, follows: list[SnapshotManifest]) -> Former:
-    return Former(_read_places(storage, follows), _read_twins(storage, follows))
-
-
-def _read_twins(storage: Storage, follows: list[SnapshotManifest]) -> Iterator[pa.RecordBatch]:
-    for manifest in follows:
-        with storage.open(manifest.name, TWINS) as file:
-            yield from parquet.ParquetFile(file).iter_batches(_IDS_AT_ONCE)
-
-
-def _read_places(storage: Storage, follows: list[SnapshotManifest]) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Yield what earlier snapshots placed: of each split its place among the names in order, and ids."""
-    for manifest in follows:
-        for place, name in enumerate(sorted(manifest.splits)):
-            with storage.open(manifest.name, manifest.splits[name].path) as file:
-                for batch in parquet.ParquetFile(file).iter_batches(_IDS_AT_ONCE, columns=["id"]):
-                    yield place, batch
+    """Return the ids of earlier snapshots with the indexes of their splits, and the near duplicates."""
+    ids = (
+        (index, batch)
+        for manifest in follows
+        for index, name in enumerate(sorted(manifest.splits))
+        for batch in storage.batches(manifest.name, manifest.splits[name].path, ["id"])
+    )
+    return Former(ids, (batch for one in follows for batch in storage.batches(one.name, TWINS)))
 
 
 def _followed(known: list[SnapshotManifest], request: SnapshotCreate, dataset: str) -> list[SnapshotManifest]:
-    """Return the snapshots whose texts keep their splits in the one asked for, if it is stratified."""
+    """Return the snapshots whose texts keep their splits in the requested one, if it is stratified."""
     asked = (dataset, request.splits, request.seed)
     return [
         one
@@ -277,7 +251,11 @@ def _followed(known: list[SnapshotManifest], request: SnapshotCreate, dataset: s
 def _find(
     known: list[SnapshotManifest], request: SnapshotCreate, dataset: str, point: Point
 ) -> SnapshotManifest | None:
-    """Return what the same request made of the same version."""
+    """Return the snapshot that the same request made of the same version.
+
+    Raises:
+        Conflict: the name belongs to another snapshot.
+    """
     prefix = f"{dataset}-{point.version}-"
     for one in known:
         if request.name is None and not one.name.startswith(prefix):
@@ -311,10 +289,3 @@ def _manifest(
         splits=splits,
         follows=tuple(follows),
     )
-
-
-def finish(folder: Path, manifest: SnapshotManifest, facts: Facts) -> None:
-    """Write what says of a snapshot what it is."""
-    for path, content in make_documents(manifest, facts).items():
-        (folder / path).write_bytes(content)
-    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2))

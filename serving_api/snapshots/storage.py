@@ -1,7 +1,7 @@
-"""Where snapshots are kept: a folder, or a bucket, each snapshot a folder of its own below it.
+"""The storage of snapshots: a local folder or a bucket, with one subfolder for each snapshot.
 
-A snapshot is there once its `snapshot.json` is. In a folder it comes by one rename of the finished whole; in a
-bucket, where nothing can be renamed, its other files come first, and its name is reserved meanwhile.
+A snapshot exists if its `snapshot.json` exists. A local folder gets the finished snapshot by one rename. A bucket
+has no rename: the writer reserves the name, uploads the other files, and then the manifest.
 """
 
 import errno
@@ -10,15 +10,17 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import fsspec
+import pyarrow as pa
 import structlog
 from botocore.exceptions import BotoCoreError
 from fsspec.implementations.local import LocalFileSystem
+from pyarrow import parquet
 from pydantic import ValidationError
 
 from core.web.problems import Conflict, NotFound, Unavailable
@@ -26,11 +28,11 @@ from serving_api.snapshots.manifest import MANIFEST, NAME, SnapshotManifest
 
 log = structlog.get_logger()
 
-# Beside the files of a snapshot in a bucket that is being written, or deleted.
+# A file in the folder of a snapshot that is being written to or deleted from a bucket.
 _RESERVATION = "writing.json"
-# A writer that has not brought one more file within this time counts as dead.
+# A writer that uploads no file within this time is considered dead.
 _RESERVED_SECONDS = 3600
-# How long the storage may keep a thread: three attempts of a minute, and the pauses between them.
+# A thread waits this long for the storage at most: three attempts of a minute, with pauses.
 STORAGE_SECONDS = 240
 _OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {
@@ -39,6 +41,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     }
 }
 _NAME = re.compile(NAME)
+_ROWS_AT_ONCE = 65_536
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -49,9 +52,8 @@ class Storage:
         protocol = url.split("://", 1)[0] if "://" in url else "file"
         self.fs, self.root = fsspec.core.url_to_fs(url, **_OPTIONS.get(protocol, {}))
         self.is_local = isinstance(self.fs, LocalFileSystem)
-        self._manifests: dict[
-            str, tuple[str, SnapshotManifest]
-        ] = {}  # by name: what the listing says of it, and it
+        # Manifests by name, with the file's state in the listing: a list reads changed manifests only.
+        self._manifests: dict[str, tuple[str, SnapshotManifest]] = {}
 
     def list(self) -> list[SnapshotManifest]:
         """Return all manifests, the newest first.
@@ -69,7 +71,7 @@ class Storage:
                 if not _NAME.fullmatch(name):
                     continue
                 before = self._manifests.get(name)
-                with suppress(NotFound):  # it was removed just now
+                with suppress(NotFound):  # deleted since
                     held[name] = before if before and before[0] == stamp else (stamp, self.get(name))
         self._manifests = held
         newest = sorted((manifest for _, manifest in held.values()), key=lambda one: one.name)
@@ -95,17 +97,22 @@ class Storage:
             return cast(bytes, self.fs.cat_file(self._path(name, path)))
 
     def open(self, name: str, path: str, **options: Any) -> BinaryIO:
-        """Open a file below a snapshot's folder: seekable, and read in parts only; raises as `get` does."""
+        """Open a file below a snapshot's folder. It is seekable, and read in parts. Raises as `get` does."""
         with reaching_storage():
             return cast(BinaryIO, self.fs.open(self._path(name, path), "rb", **options))
 
-    def publish(self, folder: Path, name: str) -> None:
-        """Bring a finished snapshot, its manifest included, from a local folder to its place.
+    def batches(self, name: str, path: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of a Parquet file, by default all columns; raises as `get` does."""
+        with self.open(name, path) as file, reaching_storage():
+            yield from parquet.ParquetFile(file).iter_batches(_ROWS_AT_ONCE, columns=columns)
 
-        A local storage takes the folder itself: it must be one of `staging`.
+    def publish(self, folder: Path, name: str) -> None:
+        """Move or upload a finished snapshot, with its manifest, from a local folder.
+
+        A local storage renames the folder, which must be on the same disk.
 
         Raises:
-            Conflict: there is one of this name, or it is being written elsewhere.
+            Conflict: the name exists, or another machine is writing it.
             Unavailable: the storage does not answer, or is full.
         """
         with reaching_storage():
@@ -115,18 +122,18 @@ class Storage:
                 self._upload(folder, name)
 
     def replace(self, folder: Path, manifest: SnapshotManifest) -> None:
-        """Put another version of a snapshot in the place of its old one, at once, from a local folder.
+        """Replace a snapshot by the version in a local folder; the manifest comes last.
 
-        The new one's Parquet files have other names. `prune` removes the old ones.
+        The new Parquet files have other names. `prune` removes the old ones.
         """
         with reaching_storage(), self._reserved(manifest.name):
             for file in (*(file for file in _files(folder) if file != MANIFEST), MANIFEST):
                 self._put(folder / file, f"{self.root}/{manifest.name}/{file}")
 
     def delete(self, name: str, folder: Path) -> None:
-        """Take a snapshot out of the storage, at once: readers find all of it or nothing, whatever dies meanwhile.
+        """Remove a snapshot. Readers find all of it or nothing, even if this process dies.
 
-        A local storage moves it into `folder`, which is to be removed: it must be on the same disk.
+        A local storage moves it into `folder`, which must be on the same disk; the caller removes `folder`.
 
         Raises:
             NotFound: there is no such snapshot.
@@ -136,14 +143,14 @@ class Storage:
         target = manifest.rpartition("/")[0]
         with reaching_storage():
             if self.is_local:
-                Path(manifest).stat()  # what has none is no snapshot
+                Path(manifest).stat()  # a folder without a manifest is no snapshot
                 Path(target).rename(folder / name)
                 _sync(Path(self.root))
             else:
                 self._delete_from_bucket(target)
 
     def prune(self, manifest: SnapshotManifest) -> None:
-        """Remove the Parquet files in a snapshot's folder that are not its own any more."""
+        """Remove the Parquet files that a snapshot's manifest no longer names."""
         kept = {split.path for split in manifest.splits.values()}
         with reaching_storage():
             self.fs.invalidate_cache()
@@ -152,7 +159,7 @@ class Storage:
                     self.fs.rm_file(path)
 
     def clean(self) -> None:
-        """Remove what those left in a bucket that died while they wrote or deleted."""
+        """Remove the files of writers that died while they wrote to a bucket or deleted from it."""
         if self.is_local:
             return
         with reaching_storage():
@@ -167,7 +174,7 @@ class Storage:
                     self.fs.rm(folder, recursive=True)
 
     def _path(self, name: str, path: str) -> str:
-        # The path comes from a manifest or from this program; the name from a client.
+        # The name comes from a client, the path from a manifest or this program.
         if not _NAME.fullmatch(name) or ".." in path:
             raise NotFound("There is no snapshot of this name.", code="snapshot_not_found")
         return f"{self.root}/{name}/{path}"
@@ -192,7 +199,7 @@ class Storage:
         self.fs.rm_file(f"{target}/{_RESERVATION}")
 
     def _delete_from_bucket(self, target: str) -> None:
-        """Remove the manifest, and with it the snapshot; then the rest. `clean` goes on if this process dies."""
+        """Remove the manifest, then the other files. If this process dies, `clean` removes them."""
         with self._reserved(target.rpartition("/")[2]):
             self.fs.rm_file(f"{target}/{MANIFEST}")
             self.fs.invalidate_cache()
@@ -202,7 +209,7 @@ class Storage:
 
     @contextmanager
     def _reserved(self, name: str) -> Iterator[None]:
-        """Keep other machines from changing a snapshot in a bucket; in a folder there is a lock for that."""
+        """Prevent other machines from changing a snapshot in a bucket. In a folder, the writer's lock does."""
         if self.is_local:
             yield
             return
@@ -216,7 +223,7 @@ class Storage:
             yield
         except BaseException:
             with suppress(Exception):
-                if self.fs.exists(manifest):  # else what is left is for `clean`
+                if self.fs.exists(manifest):  # else `clean` removes the other files
                     self.fs.rm_file(reservation)
             raise
         self.fs.rm_file(reservation)
@@ -253,13 +260,13 @@ class Storage:
 
 
 def no_snapshot() -> NotFound:
-    """Return the refusal of a snapshot that is not there, or that the client must not know of."""
+    """Return the refusal of a snapshot that does not exist, or that the client must not see."""
     return NotFound("There is no such snapshot, or file of it.", code="snapshot_not_found")
 
 
 @contextmanager
 def reaching_storage() -> Iterator[None]:
-    """Say what a failure of the storage means to a client."""
+    """Turn failures of the storage into problems."""
     try:
         yield
     except FileNotFoundError as error:
@@ -291,7 +298,7 @@ def _move(folder: Path, target: Path) -> None:
     for inner in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
         _sync(inner)
     try:
-        folder.rename(target)  # fails where there is a folder with anything in it
+        folder.rename(target)  # fails if the target is a folder with files
     except OSError as error:
         if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
             raise _exists(target.name) from error
@@ -300,7 +307,7 @@ def _move(folder: Path, target: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Have the disk keep a file or folder, so that a loss of power leaves no hole in a snapshot."""
+    """Sync a file or folder to disk, so that a power failure does not damage a snapshot."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -309,5 +316,5 @@ def _sync(path: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder with all that is in it."""
+    """Remove a folder with its content."""
     shutil.rmtree(folder, ignore_errors=True)

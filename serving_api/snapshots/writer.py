@@ -20,25 +20,21 @@ from pyarrow import compute as pc
 from pyarrow import parquet
 
 from core.web.problems import Unavailable
-from serving_api import columns
 from serving_api.exports.formats import COMPARED, DICTIONARY, with_zone
-from serving_api.exports.repository import schema_of, spans
 from serving_api.snapshots.card import make_card
 from serving_api.snapshots.croissant import make_croissant
-from serving_api.snapshots.manifest import CARD, CROISSANT, FACTS, SnapshotManifest, SplitFile
-from serving_api.snapshots.repository import Facts
-from serving_api.snapshots.splits import Former, assign, hashed, place_of, write_twins
+from serving_api.snapshots.manifest import CARD, CROISSANT, FACTS, MANIFEST, Facts, SnapshotManifest, SplitFile
+from serving_api.snapshots.repository import assign, read_rows, read_twins, split_schema
+from serving_api.snapshots.splits import Former
 from serving_api.snapshots.storage import Storage, remove
-from serving_api.texts.parameters import Order
 from serving_api.texts.query import TextsQuery
-from serving_api.texts.repository import conditions
 
 _LOCK = ".lock"
 _WRITING = ".writing-"
 
 
 class WriterLock:
-    """Admits one writer of snapshots among all threads and processes that share a folder."""
+    """A lock for one writer among all threads and processes that share a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -46,11 +42,11 @@ class WriterLock:
 
     @contextmanager
     def hold(self) -> Iterator[Path]:
-        """Give a new empty folder, removed at the end unless it was moved; removes those of dead writers.
+        """Yield a new empty folder, and remove it at the end if it still exists. Removes those of dead writers.
 
         Raises:
             Unavailable: another snapshot is being written.
-            OSError: the folder may not be written.
+            OSError: the folder is not writable.
         """
         if not self._thread.acquire(blocking=False):
             raise _taken()
@@ -58,7 +54,7 @@ class WriterLock:
             self._folder.mkdir(parents=True, exist_ok=True)
             with (self._folder / _LOCK).open("w") as lock:
                 try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a process that dies lets go of it
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system releases it if the process dies
                 except BlockingIOError as error:
                     raise _taken() from error
                 yield from self._new_folder()
@@ -80,19 +76,18 @@ def _taken() -> Unavailable:
     return Unavailable("Another snapshot is being written.", code="too_busy", retry_after_seconds=5)
 
 
-def make_documents(manifest: SnapshotManifest, facts: Facts) -> dict[str, bytes]:
-    """Return the documents by their paths.
+def write_documents(folder: Path, manifest: SnapshotManifest, facts: Facts) -> None:
+    """Write the documents beside the data, and last the manifest.
 
-    Whoever rewrites a snapshot, of whose version nothing else is left, finds the facts in it.
+    A rewrite reads the facts: the replica may no longer have the snapshot's version.
     """
-    return {
-        CARD: make_card(manifest, facts).encode(),
-        CROISSANT: orjson.dumps(make_croissant(manifest, facts), option=orjson.OPT_INDENT_2),
-        FACTS: facts.model_dump_json(indent=2).encode(),
-    }
+    (folder / CARD).write_bytes(make_card(manifest, facts).encode())
+    (folder / CROISSANT).write_bytes(orjson.dumps(make_croissant(manifest, facts), option=orjson.OPT_INDENT_2))
+    (folder / FACTS).write_bytes(facts.model_dump_json(indent=2).encode())
+    (folder / MANIFEST).write_bytes(manifest.model_dump_json(indent=2).encode())
 
 
-# A row group ends with whichever comes first; it grows by whole pieces.
+# A row group grows by pieces, until it has this many rows or bytes.
 _GROUP_ROWS = 65_536
 _GROUP_BYTES = 16 * 2**20
 _PIECE_ROWS = 512
@@ -103,7 +98,7 @@ _BLOOM_FALSE_POSITIVES = 0.05
 
 
 class _HashingFile(io.RawIOBase):
-    """Writes a file, and knows its hash and size."""
+    """Writes a file, and computes its hash and size."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -123,7 +118,7 @@ class _HashingFile(io.RawIOBase):
 
 
 class SplitWriter:
-    """Writes one split, row group by row group; holds the rows of one at most."""
+    """Writes one split, row group by row group, with at most one of them in memory."""
 
     def __init__(self, folder: Path, path: str, schema: pa.Schema) -> None:
         self._path = path
@@ -133,7 +128,7 @@ class SplitWriter:
         self._file = target.open("xb")
         self._hashing = _HashingFile(self._file)
         self._writer: parquet.ParquetWriter | None = None
-        self._arrived: list[pa.RecordBatch] = []  # less than a piece
+        self._arrived: list[pa.RecordBatch] = []  # fewer rows than a piece
         self._arrived_rows = 0
         self._group: list[pa.Table] = []
         self._group_rows = self._group_bytes = 0
@@ -154,7 +149,7 @@ class SplitWriter:
         self._arrived_rows -= whole
 
     def finish(self) -> SplitFile:
-        """Write what is left, and say what the file holds."""
+        """Write the remaining rows, close the file and return its description."""
         if self._arrived_rows:
             self._add_piece(pa.Table.from_batches(self._arrived))
         if self._group_rows or self._writer is None:
@@ -172,7 +167,7 @@ class SplitWriter:
         )
 
     def abandon(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         self._file.close()
 
     def _add_piece(self, piece: pa.Table) -> None:
@@ -183,7 +178,7 @@ class SplitWriter:
             self._write_group()
 
     def _write_group(self) -> None:
-        # In one piece: where the pieces end would decide where pages do.
+        # As one chunk: Parquet pages would end where chunks end.
         rows = pa.concat_tables(self._group) if self._group else self._schema.empty_table()
         table = rows.cast(self._schema).combine_chunks()
         self._group, self._group_rows, self._group_bytes = [], 0, 0
@@ -196,7 +191,7 @@ class SplitWriter:
             self._labels["null" if one["values"] is None else one["values"]] += one["counts"]
 
     def _open(self, rows: int) -> parquet.ParquetWriter:
-        """Begin the file; its Bloom filters are sized for the first row group, the largest one."""
+        """Begin the file. The Bloom filters are sized for the first row group, which is the largest."""
         return parquet.ParquetWriter(
             self._hashing,
             self._schema,
@@ -210,35 +205,32 @@ class SplitWriter:
         )
 
 
-# The size of DuckDB's own batches.
-_BATCH_ROWS = 2048
-
-
 @dataclass(frozen=True)
 class Division:
-    """How texts are divided into splits."""
+    """The division of texts into splits."""
 
     shares: Mapping[str, float]
     seed: int
-    former: Former | None  # stratified: what earlier snapshots have placed
+    former: Former | None  # if stratified: the texts of earlier snapshots
 
     @property
     def names(self) -> list[str]:
-        """The splits by their places."""
+        """The sorted names of the splits; a split's index is its position here."""
         return sorted(self.shares)
 
 
 def write_splits(
     cursor: duckdb.DuckDBPyConnection, query: TextsQuery, division: Division, folder: Path
 ) -> dict[str, SplitFile]:
-    """Write each split's file below `folder`, and return what they hold, in the order of the shares."""
+    """Write each split's file below `folder`, and return their descriptions in the order of the shares."""
     if division.former is not None:
         assign(cursor, query, division.shares, division.seed, division.former)
-        write_twins(cursor, query, folder)
-    schema = schema_of(cursor, columns.typed())
+        _write_twins(read_twins(cursor, query), folder)
+    schema = split_schema(cursor)
     writers = [SplitWriter(folder, f"data/{name}.parquet", schema) for name in division.names]
     try:
-        for batch in _read(cursor, query, division):
+        assigned = division.former is not None
+        for batch in read_rows(cursor, query, division.shares, division.seed, assigned=assigned):
             places, rows = batch.column("split"), batch.drop_columns(["split"])
             for place, writer in enumerate(writers):
                 writer.add(rows.filter(pc.equal(places, place)))
@@ -255,38 +247,13 @@ def content_hash(splits: dict[str, SplitFile]) -> str:
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
-def _read(cursor: duckdb.DuckDBPyConnection, query: TextsQuery, division: Division) -> Iterator[pa.RecordBatch]:
-    """Yield the rows, ordered by the times of their labels and by id, with the place of each one's split.
-
-    That order is total, so that every replica of this version gives the same; and it is that of the file nearly.
-    """
-    where, values = conditions(query)
-    for span, bounds in spans(cursor, Order.OLDEST):
-        if division.former is None:
-            place = place_of(division.shares)
-            source = f"select *, {hashed(division.seed)} as hash from items where {where} and {span}"  # noqa: S608
-            given = [*values, *bounds]
-        else:
-            place = "place"
-            source = f"""
-                select items.*, place from (from items where {span}) as items
-                join (select id, place from assigned where {span}) as assigned using (id)
-            """  # noqa: S608
-            given = [*bounds, *bounds]
-        statement = f"""
-            select {columns.typed()}, {place} as split from ({source}) as items
-            order by labelled_at, items.id
-        """  # noqa: S608 - known columns
-        yield from cursor.execute(statement, given).to_arrow_reader(_BATCH_ROWS)
-
-
 _ROWS_AT_ONCE = 2048
 
 
 def rewrite(storage: Storage, old: SnapshotManifest, without: Set[str], folder: Path) -> SnapshotManifest:
-    """Write into `folder` the files of those splits that hold any of the ids, without them.
+    """Write new files into `folder`, without these ids, for the splits that contain any of them.
 
-    Returns the manifest of what the snapshot is then; the old one, if it holds none of them.
+    Returns the new manifest, or the old one if the snapshot contains none of the ids.
     """
     splits = {name: _rewrite_split(storage, old, name, without, folder) for name in old.splits}
     if splits == old.splits:
@@ -309,7 +276,7 @@ def _rewrite_split(
     if written.rows == split.rows:
         (folder / written.path).unlink()
         return split
-    # Another name: who reads the old one goes on with it, or fails, and never gets parts of both.
+    # A new name: a reader of the old file never gets parts of both.
     renamed = written.model_copy(update={"path": f"data/{name}-{written.sha256[:12]}.parquet"})
     (folder / written.path).rename(folder / renamed.path)
     return renamed
@@ -325,3 +292,24 @@ def _write(file: BinaryIO, without: Set[str], folder: Path, path: str) -> SplitF
         return writer.finish()
     finally:
         writer.abandon()
+
+
+TWINS = "near_duplicates.parquet"
+_TWINS_SCHEMA = pa.schema({"id": pa.string(), "root": pa.string()})
+
+
+def rewrite_twins(storage: Storage, manifest: SnapshotManifest, without: Set[str], folder: Path) -> None:
+    """Write the near duplicates again, without texts and roots that must be forgotten."""
+    if manifest.stratified:
+        unwanted = pa.array(sorted(without), pa.string())
+        with storage.open(manifest.name, TWINS) as file:
+            table = parquet.read_table(file)
+        for name in ("id", "root"):
+            table = table.filter(pc.invert(pc.is_in(table[name], unwanted)))
+        _write_twins(table.to_reader(), folder)
+
+
+def _write_twins(batches: pa.RecordBatchReader, folder: Path) -> None:
+    with parquet.ParquetWriter(folder / TWINS, _TWINS_SCHEMA, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_batch(batch)

@@ -60,11 +60,11 @@ async def get_agreement(
 ) -> Response:
     """Measure how far annotators agree, by the usual coefficients, each with a bootstrap 95 % interval over texts.
 
-    Submitted answers of annotators count, on texts with two or more of them; adjudicators' do not. Cohen's kappa
-    is shown for the 100 pairs of annotators that share the most texts; `pairs` says how many pairs there are.
+    Submitted answers of annotators count, on texts with two or more of them; adjudicators' do not. `cohen_kappa`
+    has the `max_pairs` pairs of annotators that share the most texts; `pairs` is the number of all pairs.
     """
     query = agreement_query(parameters, datasets)
-    key = b"agreement" + query.texts.fingerprint + repr(query.pair).encode()
+    key = b"agreement" + query.fingerprint
     answer = await _make(answers, key, query.texts.dataset, lambda cursor: service.make_agreement(cursor, query))
     return respond(request, replica, answer)
 

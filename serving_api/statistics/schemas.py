@@ -92,7 +92,7 @@ class AgreementStats(BaseModel):
     cohen_kappa: list[PairCoefficient] = Field(
         description="Of each pair of annotators, up to 100 pairs; those that share the most texts, first."
     )
-    pairs: int = Field(description="Pairs of annotators that share texts.")
+    pairs: int | None = Field(description="Pairs of annotators that share texts; null if they were not counted.")
     version: int
 
 

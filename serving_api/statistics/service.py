@@ -16,9 +16,6 @@ from serving_api.statistics.repository import FACETS, AnnotatorWork, AnswerCount
 from serving_api.texts.parameters import to_text
 from serving_api.texts.query import AgreementQuery, TextsQuery
 
-# Pairs of annotators in one answer at most.
-PAIRS_MAX = 100
-
 _MICROSECONDS_AN_HOUR = 3_600_000_000
 
 
@@ -54,7 +51,9 @@ def make_agreement(cursor: duckdb.DuckDBPyConnection, query: AgreementQuery) -> 
         pairs, found = int(bool(cells)), {query.pair: cells}
     else:
         votes = repository.count_votes(cursor, query.texts)
-        pairs, found = repository.count_pairs(cursor, query.texts, PAIRS_MAX)
+        pairs, found = None, {}
+        if query.max_pairs:
+            pairs, found = repository.count_pairs(cursor, query.texts, query.max_pairs)
     measured = agreement(votes)
     return {
         "dataset": query.texts.dataset,

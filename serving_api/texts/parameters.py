@@ -143,6 +143,13 @@ class AgreementParameters(PeriodParameters):
         description="Send it twice: only this pair, on the texts that both answered.",
         examples=[["ada", "grace"]],
     )
+    max_pairs: int = Field(
+        100,
+        ge=0,
+        le=100,
+        description="Pairs of annotators in `cohen_kappa`, at most. With 0 they are not counted, which is faster.",
+        examples=[100],
+    )
 
 
 class FilterParameters(PeriodParameters):

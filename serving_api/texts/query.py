@@ -119,6 +119,12 @@ class AgreementQuery:
 
     texts: TextsQuery
     pair: tuple[str, str] | None  # in the order of their names; None: all annotators
+    max_pairs: int = 100  # of all annotators; 0: pairs are not counted
+
+    @property
+    def fingerprint(self) -> bytes:
+        """The same for the same answer, and only for it."""
+        return self.texts.fingerprint + repr((self.pair, self.max_pairs)).encode()
 
 
 @dataclass(frozen=True)
@@ -187,7 +193,8 @@ def agreement_query(parameters: AgreementParameters, datasets: Datasets) -> Agre
         InvalidFields: the dataset is not known.
     """
     pair = sorted(parameters.annotator)
-    return AgreementQuery(texts_query(parameters, datasets), (pair[0], pair[1]) if pair else None)
+    texts = texts_query(parameters, datasets)
+    return AgreementQuery(texts, (pair[0], pair[1]) if pair else None, parameters.max_pairs)
 
 
 def disputed_query(parameters: DisputedParameters, datasets: Datasets) -> DisputedQuery:

@@ -8,19 +8,34 @@ import orjson
 
 from serving_api.columns import Kind
 from serving_api.texts.parameters import to_text
-from serving_api.viewer.conditions import NumberedRow, Slice
-from serving_api.viewer.features import SplitColumn, feature_types, features
 from serving_api.viewer.parameters import LENGTH
+from serving_api.viewer.split_rows import NumberedRow, Slice, SplitColumn
+
+
+def features(columns: Sequence[SplitColumn]) -> list[dict[str, Any]]:
+    """Return the columns as the dataset viewer lists them."""
+    return [
+        {"feature_idx": index, "name": column.name, "type": _type(column)} for index, column in enumerate(columns)
+    ]
+
+
+def feature_types(columns: Sequence[SplitColumn]) -> dict[str, dict[str, str]]:
+    """Return the columns in the form that `datasets.Features.from_dict` reads."""
+    return {column.name: _type(column) for column in columns}
+
+
+def _type(column: SplitColumn) -> dict[str, str]:
+    return {"dtype": column.dtype, "_type": "Value"}
 
 
 @dataclass(frozen=True, slots=True)
 class SplitFacts:
-    """A split's counts, known without reading its rows."""
+    """The counts of a split."""
 
     name: str
     rows: int
     memory_bytes: int
-    file_bytes: int  # of its Parquet file; 0 where there is none
+    file_bytes: int  # of its Parquet file; 0 if there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +61,7 @@ def splits(dataset: str, listed: Mapping[str, Sequence[str]]) -> dict[str, Any]:
 def parquet(configs: Sequence[ConfigFacts], base: str, columns: Sequence[SplitColumn] | None) -> dict[str, Any]:
     """Return the body of `/parquet` for snapshots; their files are below the address `base`.
 
-    `columns` are those of the config that was asked for, if one was.
+    `columns` are those of the requested config; None for all configs.
     """
     listed = [
         {
@@ -131,7 +146,7 @@ def _total(found: Sequence[SplitFacts]) -> tuple[int, int]:
     return sum(one.memory_bytes for one in found), sum(one.file_bytes for one in found)
 
 
-# Limits of `/first-rows`, as in the original: bytes of the body, rows that are kept anyway, bytes of a cut cell.
+# Limits of `/first-rows`, as in the original: bytes of the body, rows that are never omitted, bytes of a cut cell.
 _FIRST_BYTES = 1_000_000
 _FIRST_ROWS_KEPT = 10
 _CELL_BYTES = 100
@@ -150,7 +165,7 @@ def page(columns: Sequence[SplitColumn], found: Slice) -> bytes:
 
 
 def first_rows(split: dict[str, str], columns: Sequence[SplitColumn], found: Slice) -> bytes:
-    """Return the body of `/first-rows`, within its limits; `truncated` says whether anything is left out."""
+    """Return the body of `/first-rows` within its limits; `truncated` is true if anything is omitted or cut."""
     kept, left = _fitting([_item(columns, row) for row in found.rows])
     _cut(kept, left, columns)
     shortened = any(item["truncated_cells"] for item in kept)
@@ -159,7 +174,7 @@ def first_rows(split: dict[str, str], columns: Sequence[SplitColumn], found: Sli
 
 
 def _fitting(items: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
-    """Return the first items, as many as there is room for, and how much of it is left; some are kept anyway."""
+    """Return the items that fit, but at least the first few, and the remaining bytes, which may be negative."""
     left = _FIRST_BYTES
     kept: list[dict[str, Any]] = []
     for item in items:
@@ -172,7 +187,7 @@ def _fitting(items: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
 
 
 def _cut(items: list[dict[str, Any]], left: int, columns: Sequence[SplitColumn]) -> None:
-    """Shorten the long cells of the last items, as many of these as it takes."""
+    """Shorten the long cells of the last items until the body fits."""
     texts = [column.name for column in columns if column.is_text]
     for item in reversed(items):
         if left >= 0:
@@ -189,7 +204,7 @@ def _cut(items: list[dict[str, Any]], left: int, columns: Sequence[SplitColumn])
 
 def _item(columns: Sequence[SplitColumn], row: NumberedRow) -> dict[str, Any]:
     cells = {column.name: _cell(column, value) for column, value in zip(columns, row.values, strict=True)}
-    return {"row_idx": row.place, "row": cells, "truncated_cells": []}
+    return {"row_idx": row.offset, "row": cells, "truncated_cells": []}
 
 
 def _cell(column: SplitColumn, value: Any) -> Any:

@@ -1,158 +1,178 @@
 """The paths of the dataset viewer: parse, delegate, return."""
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated, cast
 
 from fastapi import Depends, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 
+from core.web.app import field_error
 from core.web.negotiation import Router
-from serving_api.dependencies import GUARDS, ReplicaDep, base_url, is_held, replica_headers
-from serving_api.replica.replica import Replica
-from serving_api.viewer import parameters as asked
+from core.web.problems import InvalidFields, Problem
+from serving_api.dependencies import GUARDS, base_url, is_held, replica_headers
 from serving_api.viewer import schemas
-from serving_api.viewer.refusals import ViewerRoute
+from serving_api.viewer.parameters import (
+    ConfigParameters,
+    RowFilterParameters,
+    RowsParameters,
+    SearchParameters,
+    SplitParameters,
+    ValidityParameters,
+)
+from serving_api.viewer.schemas import translated
 from serving_api.viewer.service import Viewer, ViewerAnswer
+from serving_api.viewer.statistics import Statistics
+
+Send = Callable[[ViewerAnswer], Response]
 
 
 async def _viewer(request: Request) -> Viewer:
     return cast(Viewer, request.app.state.viewer)
 
 
+async def _sender(request: Request) -> Send:
+    """Return a function that sends an answer, or 304 to a client that has it already."""
+
+    def send(answer: ViewerAnswer) -> Response:
+        headers = {"Cache-Control": "private, no-cache"}
+        if answer.point:
+            headers = replica_headers(request.app.state.replica, answer.point)
+        headers["ETag"] = answer.etag
+        if is_held(request, answer.etag):
+            return Response(status_code=304, headers=headers)
+        return Response(answer.body, headers=headers, media_type="application/json")
+
+    return send
+
+
 ViewerDep = Annotated[Viewer, Depends(_viewer)]
-ConfigQuery = Annotated[asked.ConfigParameters, Query()]
-SplitQuery = Annotated[asked.SplitParameters, Query()]
+SendDep = Annotated[Send, Depends(_sender)]
+ConfigQuery = Annotated[ConfigParameters, Query()]
+ValidityQuery = Annotated[ValidityParameters, Query()]
+SplitQuery = Annotated[SplitParameters, Query()]
+RowsQuery = Annotated[RowsParameters, Query()]
+SearchQuery = Annotated[SearchParameters, Query()]
+FilterQuery = Annotated[RowFilterParameters, Query()]
+
+
+class ViewerRoute(APIRoute):
+    """A route whose refusals also have the original's member `error` and header `X-Error-Code`."""
+
+    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
+        """Return the handler."""
+        handle = super().get_route_handler()
+
+        async def handle_and_translate(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except RequestValidationError as error:
+                wrong = InvalidFields([field_error(e["loc"], e["type"], e["msg"]) for e in error.errors()])
+                raise translated(wrong) from error
+            except Problem as problem:
+                raise translated(problem) from problem.__cause__
+
+        return handle_and_translate
 
 
 router = Router(dependencies=GUARDS, tags=["dataset viewer"], route_class=ViewerRoute)
 
 
-@router.get("/is-valid", summary="What the viewer can do", responses=schemas.RESPONSES["/is-valid"])
-async def get_validity(
-    request: Request,
-    parameters: Annotated[asked.ValidityParameters, Query()],
-    viewer: ViewerDep,
-    replica: ReplicaDep,
-) -> Response:
-    """Say what can be done with a dataset, a config or a split: everything, if there is one of this name."""
-    return _send(request, replica, await viewer.validity(parameters))
+@router.get(
+    "/is-valid", summary="What the viewer can do", response_model=schemas.Validity, responses=schemas.CONFIG
+)
+async def get_validity(parameters: ValidityQuery, viewer: ViewerDep, send: SendDep) -> Response:
+    """Return the capabilities for a dataset, a config or a split: all of them if it exists."""
+    return send(await viewer.validity(parameters))
 
 
-@router.get("/splits", summary="Configs and splits", responses=schemas.RESPONSES["/splits"])
-async def get_splits(
-    request: Request, parameters: ConfigQuery, viewer: ViewerDep, replica: ReplicaDep
-) -> Response:
+@router.get("/splits", summary="Configs and splits", response_model=schemas.Splits, responses=schemas.CONFIG)
+async def get_splits(parameters: ConfigQuery, viewer: ViewerDep, send: SendDep) -> Response:
     """List the configs and their splits: `live` first, then the snapshots of the dataset, the newest first."""
-    return _send(request, replica, await viewer.splits(parameters))
+    return send(await viewer.splits(parameters))
 
 
-@router.get("/first-rows", summary="The first rows of a split", responses=schemas.RESPONSES["/first-rows"])
-async def get_first_rows(
-    request: Request, parameters: SplitQuery, viewer: ViewerDep, replica: ReplicaDep
-) -> Response:
+@router.get(
+    "/first-rows", summary="The first rows of a split", response_model=schemas.FirstRows, responses=schemas.SPLIT
+)
+async def get_first_rows(parameters: SplitQuery, viewer: ViewerDep, send: SendDep) -> Response:
     """Get the first 100 rows of a split, in at most about 1 MB.
 
-    Where they are longer, rows are left out, and if even ten of them are longer, the texts of the last ones are
-    cut to 100 bytes: `truncated_cells` names them. `truncated` says whether the split has more than is shown.
+    If the rows are longer, the last ones are omitted. If ten rows are longer, the texts of the last ones are cut
+    to 100 bytes, and `truncated_cells` names their columns. `truncated` is true if anything is omitted or cut.
     """
-    return _send(request, replica, await viewer.first_rows(parameters))
+    return send(await viewer.first_rows(parameters))
 
 
-@router.get("/rows", summary="Rows of a split", responses=schemas.RESPONSES["/rows"])
-async def get_rows(
-    request: Request,
-    parameters: Annotated[asked.RowsParameters, Query()],
-    viewer: ViewerDep,
-    replica: ReplicaDep,
-) -> Response:
+@router.get("/rows", summary="Rows of a split", response_model=schemas.RowsPage, responses=schemas.PAGE)
+async def get_rows(parameters: RowsQuery, viewer: ViewerDep, send: SendDep) -> Response:
     """Get rows of a split.
 
-    Live rows are in the order of their labels, oldest first: new labels come at the end, and only a withdrawn
-    label moves the rows behind it. Use a snapshot if rows must keep their places.
+    Live rows are in the order of their labels, the oldest first: new labels come at the end, and a withdrawn label
+    moves the rows after it. Use a snapshot if rows must keep their positions.
     """
-    return _send(request, replica, await viewer.rows(parameters))
+    return send(await viewer.rows(parameters))
 
 
-@router.get("/search", summary="Rows that hold words", responses=schemas.RESPONSES["/search"])
-async def search_rows(
-    request: Request,
-    parameters: Annotated[asked.SearchParameters, Query()],
-    viewer: ViewerDep,
-    replica: ReplicaDep,
-) -> Response:
+@router.get("/search", summary="Rows that hold words", response_model=schemas.RowsPage, responses=schemas.PAGE)
+async def search_rows(parameters: SearchQuery, viewer: ViewerDep, send: SendDep) -> Response:
     """Search the texts of a split for words, as `GET /texts` does with `match=words` and `order=relevance`.
 
-    Of live labels the best 1,000 are listed: `partial` is true where there are more. Of a snapshot all are.
+    The list has the best 1,000 live labels, and `partial` is true if more match. Of a snapshot it has all.
     """
-    return _send(request, replica, await viewer.search(parameters))
+    return send(await viewer.search(parameters))
 
 
-@router.get("/filter", summary="Rows that fit a condition", responses=schemas.RESPONSES["/filter"])
-async def filter_rows(
-    request: Request,
-    parameters: Annotated[asked.RowFilterParameters, Query()],
-    viewer: ViewerDep,
-    replica: ReplicaDep,
-) -> Response:
-    """List rows of a split that fit a condition, in the order asked for.
+@router.get(
+    "/filter", summary="Rows that fit a condition", response_model=schemas.RowsPage, responses=schemas.FILTER
+)
+async def filter_rows(parameters: FilterQuery, viewer: ViewerDep, send: SendDep) -> Response:
+    """List rows of a split that fit a condition, in the order of `orderby`.
 
-    `where` and `orderby` are parts of SQL with nothing in them but columns, values and comparisons: names may be
-    in double quotes, strings are in single ones, times are strings as in RFC 3339, and there are no functions.
+    `where` and `orderby` are SQL, limited to columns, values and comparisons. Names may be in double quotes,
+    strings are in single quotes, and times are strings as in RFC 3339. There are no functions.
     """
-    return _send(request, replica, await viewer.filter(parameters))
+    return send(await viewer.filter(parameters))
 
 
-@router.get("/parquet", summary="Parquet files", responses=schemas.RESPONSES["/parquet"])
-async def get_parquet(
-    request: Request, parameters: ConfigQuery, viewer: ViewerDep, replica: ReplicaDep
-) -> Response:
+@router.get("/parquet", summary="Parquet files", response_model=schemas.ParquetFiles, responses=schemas.CONFIG)
+async def get_parquet(request: Request, parameters: ConfigQuery, viewer: ViewerDep, send: SendDep) -> Response:
     """List the Parquet files of snapshots.
 
-    `live` has none here: use `GET /export.parquet`.
+    `live` has none: use `GET /export.parquet`.
     """
-    return _send(request, replica, await viewer.parquet(parameters, base_url(request)))
+    return send(await viewer.parquet(parameters, base_url(request)))
 
 
-@router.get("/croissant", summary="Croissant description", responses=schemas.RESPONSES["/croissant"])
-async def get_croissant(
-    request: Request, parameters: ConfigQuery, viewer: ViewerDep, replica: ReplicaDep
-) -> Response:
-    """Describe a config as Croissant 1.1, with the addresses of its files; without `config` the live labels."""
-    return _send(request, replica, await viewer.croissant(parameters, base_url(request)))
+@router.get(
+    "/croissant", summary="Croissant description", response_model=schemas.Croissant, responses=schemas.CONFIG
+)
+async def get_croissant(request: Request, parameters: ConfigQuery, viewer: ViewerDep, send: SendDep) -> Response:
+    """Describe a config, by default the live labels, as Croissant 1.1 with the addresses of its files."""
+    return send(await viewer.croissant(parameters, base_url(request)))
 
 
-@router.get("/size", summary="Rows and bytes", responses=schemas.RESPONSES["/size"])
-async def get_size(request: Request, parameters: ConfigQuery, viewer: ViewerDep, replica: ReplicaDep) -> Response:
+@router.get("/size", summary="Rows and bytes", response_model=schemas.Size, responses=schemas.CONFIG)
+async def get_size(parameters: ConfigQuery, viewer: ViewerDep, send: SendDep) -> Response:
     """Count rows and bytes.
 
-    `num_bytes_memory` of live rows is their size in Arrow, without validity bitmaps; of snapshots, the size of the
-    files' columns before compression. `live` has no Parquet file: 0 bytes.
+    `num_bytes_memory` of live rows is their size in Arrow without validity bitmaps. Of snapshots it is the size of
+    the files' columns before compression. `live` has no Parquet file: 0 bytes.
     """
-    return _send(request, replica, await viewer.size(parameters))
+    return send(await viewer.size(parameters))
 
 
-@router.get("/info", summary="Metadata", responses=schemas.RESPONSES["/info"])
-async def get_info(request: Request, parameters: ConfigQuery, viewer: ViewerDep, replica: ReplicaDep) -> Response:
-    """Get the metadata that `datasets.DatasetInfo` holds; the description is the annotators' guidelines."""
-    return _send(request, replica, await viewer.info(parameters))
+@router.get("/info", summary="Metadata", response_model=schemas.Info, responses=schemas.CONFIG)
+async def get_info(parameters: ConfigQuery, viewer: ViewerDep, send: SendDep) -> Response:
+    """Get the metadata of `datasets.DatasetInfo`; the description is the annotators' guidelines."""
+    return send(await viewer.info(parameters))
 
 
-@router.get("/statistics", summary="Statistics of columns", responses=schemas.RESPONSES["/statistics"])
-async def get_statistics(
-    request: Request, parameters: SplitQuery, viewer: ViewerDep, replica: ReplicaDep
-) -> Response:
-    """Describe each column: how often labels occur, and the distribution of numbers, times and texts' lengths.
+@router.get("/statistics", summary="Statistics of columns", response_model=Statistics, responses=schemas.SPLIT)
+async def get_statistics(parameters: SplitQuery, viewer: ViewerDep, send: SendDep) -> Response:
+    """Describe each column: the frequencies of labels, the distribution of numbers, times and text lengths.
 
-    Strings are `string_label` where there are at most 30, each of them five times on average; else `string_text`.
-    `median` of numbers and times is an estimate. The original's `nan_count` counts null.
+    A column of strings is `string_label` if it has at most 30 values that each occur five times on average, else
+    `string_text`. `median` of numbers and times is an estimate. `nan_count` counts null.
     """
-    return _send(request, replica, await viewer.statistics(parameters))
-
-
-def _send(request: Request, replica: Replica, answered: ViewerAnswer) -> Response:
-    """Send an answer, or 304 to a client that holds it already."""
-    headers = {"Cache-Control": "private, no-cache"}
-    if answered.point:
-        headers = replica_headers(replica, answered.point)
-    headers["ETag"] = answered.etag
-    if is_held(request, answered.etag):
-        return Response(status_code=304, headers=headers)
-    return Response(answered.body, headers=headers, media_type="application/json")
+    return send(await viewer.statistics(parameters))

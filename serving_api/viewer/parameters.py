@@ -1,4 +1,4 @@
-"""The query parameters of the dataset viewer, named and bounded as the original's."""
+"""The query parameters of the dataset viewer, with the names and bounds of the original."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from serving_api.texts.matching import MAX_WORDS
 from serving_api.texts.parameters import DatasetParameters, SearchText, Word
 from serving_api.viewer.where import LENGTH_MAX
 
-# A whole number up to this is exact also where JSON's numbers are floats.
+# The largest whole number that is exact in JSON readers whose numbers are floats.
 _OFFSET_MAX = 2**53 - 1
 LENGTH = 100
 
@@ -32,59 +32,56 @@ Sql = Annotated[str, Field(min_length=1, max_length=LENGTH_MAX), AfterValidator(
 
 
 class ConfigParameters(DatasetParameters):
-    """Which dataset is meant, and which of its configs."""
+    """A dataset, or one of its configs."""
 
     config: Word | None = Field(
         None,
-        description="`live`: the labels as they are now; else a snapshot's name. Without it all of them.",
+        description="`live`, the current labels, or a snapshot's name; by default all configs.",
         examples=["live"],
     )
 
 
 class ValidityParameters(ConfigParameters):
-    """Which dataset, config and split to look at."""
+    """A dataset, a config or a split."""
 
     split: Word | None = Field(None, description="Split; `live` has one, `train`.", examples=["train"])
 
 
 class SplitParameters(DatasetParameters):
-    """Which split is meant."""
+    """A split."""
 
-    config: Word = Field(
-        description="`live`: the labels as they are now; else a snapshot's name.", examples=["live"]
-    )
+    config: Word = Field(description="`live`, the current labels, or a snapshot's name.", examples=["live"])
     split: Word = Field(description="Split; `live` has one, `train`.", examples=["train"])
 
 
 class RowsParameters(SplitParameters):
-    """Which rows of a list are meant."""
+    """Rows of a split."""
 
     offset: int = Field(0, ge=0, le=_OFFSET_MAX, description="Rows to skip.", examples=[0])
     length: int = Field(LENGTH, ge=0, le=LENGTH, description="Rows at most.", examples=[LENGTH])
 
 
 class SearchParameters(RowsParameters):
-    """Words to search for, and the page."""
+    """A search for words, and the page."""
 
     query: Query = Field(
-        description="Words that the text holds, whole, in any order; upper and lower case are the same. "
-        "No character has a meaning of its own.",
+        description="Whole words that the text contains, in any order and case. No character is special.",
         examples=["you are"],
     )
 
 
 class RowFilterParameters(RowsParameters):
-    """Which rows are listed, and in which order."""
+    """A condition and an order, and the page."""
 
     where: Sql | None = Field(
         None,
         description="A condition in SQL: columns compared with values of their kind by `=`, `<>`, `<`, `<=`, `>`, "
         "`>=`, `IN`, `BETWEEN`, `LIKE`, `ILIKE`, `IS NULL`; `AND`, `OR`, `NOT` and parentheses. A pattern may "
-        "have 8 `%` and 8 `_`; with any `_`, 2 `%`.",
+        "have 8 `%` and 8 `_`, but 2 `%` if it has a `_`.",
         examples=["\"label\"='toxic' AND score > 0.5"],
     )
     orderby: Sql | None = Field(
         None,
-        description="Columns to sort by, each with `ASC` or `DESC`, and `NULLS FIRST` or `LAST`, if you like.",
+        description="Columns to sort by, each optionally with `ASC` or `DESC`, and `NULLS FIRST` or `NULLS LAST`.",
         examples=['"score" DESC'],
     )

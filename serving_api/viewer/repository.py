@@ -2,7 +2,6 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from itertools import accumulate
@@ -17,36 +16,28 @@ from serving_api.search.pages import list_ranked
 from serving_api.texts.paging import Sample
 from serving_api.texts.parameters import Order
 from serving_api.texts.query import TextsQuery
-from serving_api.texts.repository import Condition, all_of, ordering
-from serving_api.viewer.conditions import (
-    LIVE_NAMES,
-    Filter,
-    Key,
-    NumberedRow,
-    Slice,
-    Span,
-    condition_of,
-    keys_of,
-)
-from serving_api.viewer.features import LIVE, SplitColumn
+from serving_api.texts.repository import Condition, ordering
+from serving_api.viewer.split_rows import LIVE, Filter, NumberedRow, Slice, SortKey, Span, SplitColumn
 from serving_api.viewer.statistics import make_statistics
 
+Connection = duckdb.DuckDBPyConnection
+
 ORDER = ordering(Order.OLDEST)
-# Rows that are sorted at a time to find a few.
+# The most rows to sort to find a page.
 SORTED_ROWS = 4096
 MARGIN = 1024
-# Then halves: rows of another dataset, or bursts, lead guesses astray.
+# After these guesses the window is halved: bursts, or rows of another dataset, may make guesses wrong.
 _GUESSES = 4
 _DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class DayOffsets:
-    """How many rows a dataset has by the day of their labels."""
+    """The numbers of a dataset's rows by the day of their labels."""
 
     dataset: str
     days: Sequence[date]
-    ends: Sequence[int]  # how many rows there are up to the end of each day
+    ends: Sequence[int]  # rows up to the end of each day
 
     @property
     def total(self) -> int:
@@ -54,7 +45,7 @@ class DayOffsets:
         return self.ends[-1] if self.ends else 0
 
     def begin(self, index: int) -> int:
-        """Return how many rows come before a day."""
+        """Return the number of rows before a day."""
         return self.ends[index - 1] if index else 0
 
 
@@ -68,61 +59,57 @@ class Window:
     end: int  # rows of the dataset before `high`
 
 
-def get_days(cursor: duckdb.DuckDBPyConnection, dataset: str) -> DayOffsets:
-    """Return how many rows the dataset has by day."""
+def get_days(cursor: Connection, dataset: str) -> DayOffsets:
+    """Return the numbers of the dataset's rows by day."""
     statement = "select day, texts from totals_by_day where dataset = ? order by day"
     counted = cursor.execute(statement, [dataset]).fetchall()
     return DayOffsets(dataset, [day for day, _ in counted], [*accumulate(texts for _, texts in counted)])
 
 
-def find_window(cursor: duckdb.DuckDBPyConnection, days: DayOffsets, sample: Sample, place: int) -> Window:
-    """Return a window that holds the row at `place`, which must be less than the total; mostly a small one."""
-    index = bisect_right(days.ends, place)
+def find_window(cursor: Connection, days: DayOffsets, sample: Sample, offset: int) -> Window:
+    """Return a window that contains the row at the offset `offset`, which must exist; usually it is small."""
+    index = bisect_right(days.ends, offset)
     low = datetime.combine(days.days[index], time())
     window = Window(low, low + _DAY, days.begin(index), days.ends[index])
     guesses = 0
     while window.end - window.before > SORTED_ROWS:
-        moments = _between(sample, window)
-        if not moments:  # all of one moment, or all new
+        timestamps = _between(sample, window)
+        if not timestamps:  # all rows have one timestamp, or all are new
             break
-        edges = _edges(moments, window, place) if guesses < _GUESSES else [moments[len(moments) // 2]]
-        window = _narrow(cursor, days.dataset, window, edges, place)
+        edges = _edges(timestamps, window, offset) if guesses < _GUESSES else [timestamps[len(timestamps) // 2]]
+        window = _narrow(cursor, days.dataset, window, edges, offset)
         guesses += 1
     return window
 
 
 def _between(sample: Sample, window: Window) -> list[datetime]:
-    """Return the sample's moments within a window, neither of its ends among them."""
+    """Return the sample's timestamps within a window, without its ends."""
     first = bisect_right(sample.moments, window.low)
     return sample.moments[first : bisect_left(sample.moments, window.high)]
 
 
-def _edges(moments: list[datetime], window: Window, place: int) -> list[datetime]:
-    """Return moments that are about a margin before and behind the place."""
-    each = len(moments) / (window.end - window.before)
-    around = (place - window.before - MARGIN, place - window.before + MARGIN)
-    return sorted({moments[min(max(int(rows * each), 0), len(moments) - 1)] for rows in around})
+def _edges(timestamps: list[datetime], window: Window, offset: int) -> list[datetime]:
+    """Return timestamps about a margin before and after the offset."""
+    each = len(timestamps) / (window.end - window.before)
+    around = (offset - window.before - MARGIN, offset - window.before + MARGIN)
+    return sorted({timestamps[min(max(int(rows * each), 0), len(timestamps) - 1)] for rows in around})
 
 
-def _narrow(
-    cursor: duckdb.DuckDBPyConnection, dataset: str, window: Window, edges: list[datetime], place: int
-) -> Window:
-    """Return the part of the window, as the edges divide it, that holds the place."""
+def _narrow(cursor: Connection, dataset: str, window: Window, edges: list[datetime], offset: int) -> Window:
+    """Return the part of the window between two edges that contains the offset."""
     counts = ", ".join("count(*) filter (labelled_at < ?)" for _ in edges)
     statement = f"select {counts} from items where dataset = ? and labelled_at >= ? and labelled_at < ?"  # noqa: S608
     found = cursor.execute(statement, [*edges, dataset, window.low, edges[-1]]).fetchall()[0]
     part = window
     for edge, rows in zip(edges, found, strict=True):
-        if window.before + rows > place:
+        if window.before + rows > offset:
             return replace(part, high=edge, end=window.before + rows)
         part = replace(part, low=edge, before=window.before + rows)
     return part
 
 
-def windows_of(
-    cursor: duckdb.DuckDBPyConnection, days: DayOffsets, sample: Sample, first: int, end: int
-) -> Window:
-    """Return the window of the rows from `first` to `end`, not included; there must be such rows."""
+def windows_of(cursor: Connection, days: DayOffsets, sample: Sample, first: int, end: int) -> Window:
+    """Return the window of the rows from `first` up to, but not including, `end`; these rows must exist."""
     low = find_window(cursor, days, sample, first)
     if end <= low.end:
         return low
@@ -135,42 +122,37 @@ def within_window(dataset: str, window: Window) -> Condition:
     return "dataset = ? and labelled_at >= ? and labelled_at < ?", [dataset, window.low, window.high]
 
 
-def get_places(
-    cursor: duckdb.DuckDBPyConnection, days: DayOffsets, rows: Sequence[tuple[UUID, datetime]]
-) -> list[int]:
-    """Return the place of each row, given by its id and the time of its label."""
+def get_offsets(cursor: Connection, days: DayOffsets, rows: Sequence[tuple[UUID, datetime]]) -> list[int]:
+    """Return the offset of each row, given by its id and the time of its label."""
     if not rows:
         return []
     by_day: dict[date, list[datetime]] = {}
-    for _, moment in rows:
-        by_day.setdefault(moment.date(), []).append(moment)
-    before = _count_before(cursor, days.dataset, {day: min(moments) for day, moments in by_day.items()})
+    for _, timestamp in rows:
+        by_day.setdefault(timestamp.date(), []).append(timestamp)
+    before = _count_before(cursor, days.dataset, {day: min(timestamps) for day, timestamps in by_day.items()})
     between = " or ".join(["labelled_at between ? and ?"] * len(by_day))
-    bounds = [bound for moments in by_day.values() for bound in (min(moments), max(moments))]
+    bounds = [bound for timestamps in by_day.values() for bound in (min(timestamps), max(timestamps))]
     statement = f"""
-        select id, place from (
-            select id, row_number() over (partition by labelled_at::date order by {ORDER}) - 1 as place
+        select id, row_offset from (
+            select id, row_number() over (partition by labelled_at::date order by {ORDER}) - 1 as row_offset
             from items where dataset = ? and ({between})
         ) where list_contains(?, id)
     """  # noqa: S608 - known columns only
     found = dict(cursor.execute(statement, [days.dataset, *bounds, [id_ for id_, _ in rows]]).fetchall())
     begins = {day: days.begin(index) + before.get(day, 0) for index, day in enumerate(days.days)}
-    return [begins[moment.date()] + found[id_] for id_, moment in rows]
+    return [begins[timestamp.date()] + found[id_] for id_, timestamp in rows]
 
 
-def _count_before(
-    cursor: duckdb.DuckDBPyConnection, dataset: str, moments: Mapping[date, datetime]
-) -> dict[date, int]:
-    """Return how many rows of each day come before a moment of it; days without such rows are left out."""
-    spans = " or ".join(["(labelled_at >= ? and labelled_at < ?)"] * len(moments))
-    bounds = [bound for day, moment in moments.items() for bound in (datetime.combine(day, time()), moment)]
+def _count_before(cursor: Connection, dataset: str, timestamps: Mapping[date, datetime]) -> dict[date, int]:
+    """Return the number of rows of each day before a timestamp; days without such rows are omitted."""
+    spans = " or ".join(["(labelled_at >= ? and labelled_at < ?)"] * len(timestamps))
+    bounds = [
+        bound for day, timestamp in timestamps.items() for bound in (datetime.combine(day, time()), timestamp)
+    ]
     statement = f"""
         select labelled_at::date, count(*) from items where dataset = ? and ({spans}) group by 1
     """  # noqa: S608
     return dict(cursor.execute(statement, [dataset, *bounds]).fetchall())
-
-
-Connection = duckdb.DuckDBPyConnection
 
 
 def read_rows(cursor: Connection, dataset: str, span: Span, sample: Sample) -> Slice:
@@ -188,21 +170,21 @@ def read_rows(cursor: Connection, dataset: str, span: Span, sample: Sample) -> S
 
 
 def list_page(
-    cursor: duckdb.DuckDBPyConnection,
+    cursor: Connection,
     columns: str,
     source: str,
     where: Condition,
-    keys: Sequence[Key],
+    keys: Sequence[SortKey],
     order: str,
     span: Span,
 ) -> tuple[int, list[tuple[Any, ...]]]:
-    """Return how many rows of the source fit, and the columns of some, sorted by the keys, then as `order` says.
+    """Return the number of rows of the source that fit, and a span of them, sorted by the keys, then by `order`.
 
-    The rows are read once. The first of the columns is never null, and all that `order` names are among them.
+    The rows are read once. The first column must not be null, and the columns must contain those of `order`.
     """
-    # Named by number: a column of the replica is not always what the list shows under its name.
+    # Keys have numbers as names: a column of the list may have the name of another one in the replica.
     named = "".join(f", {key.expression[0]} as key_{number}" for number, key in enumerate(keys))
-    sorting = ", ".join([*(f"key_{number} {key.how}" for number, key in enumerate(keys)), order])
+    sorting = ", ".join([*(f"key_{number} {key.direction}" for number, key in enumerate(keys)), order])
     statement = f"""
         with fitting as materialized (select {columns}{named} from {source} where {where[0]})
         select (select count(*) from fitting), {columns}
@@ -214,24 +196,24 @@ def list_page(
     return found[0][0], [row[1:] for row in found if row[1] is not None]
 
 
-def filter_rows(cursor: Connection, dataset: str, asked: Filter, span: Span) -> Slice:
-    """Return rows that fit, in the order asked for, then in the order of their labels."""
-    where = all_of([("dataset = ?", [dataset]), condition_of(asked.where, LIVE_NAMES)])
-    keys = keys_of(asked.orderby, LIVE_NAMES)
-    total, found = list_page(cursor, "id, labelled_at", "items", where, keys, ORDER, span)
+def filter_rows(cursor: Connection, dataset: str, rows_filter: Filter, span: Span) -> Slice:
+    """Return the dataset's rows that fit, in the requested order, then in the order of their labels."""
+    condition, values = rows_filter.where
+    where = f"dataset = ? and ({condition})", [dataset, *values]
+    total, found = list_page(cursor, "id, labelled_at", "items", where, rows_filter.orderby, ORDER, span)
     return Slice(_numbered(cursor, dataset, found), total)
 
 
 def search_rows(
     cursor: Connection, query: TextsQuery, span: Span, snapshot: IndexSnapshot | None, until: float
 ) -> Slice:
-    """Return rows that match, the best first; where there are more than can be ranked, the best of them."""
+    """Return rows that match, the best first; if too many match to rank all, the best of them."""
     ranked, whole = list_ranked(cursor, query, snapshot, until)
     wanted = [id_ for _, id_ in ranked[span.offset : span.offset + span.length]]
     where = f"id in ({', '.join('?' * len(wanted))})" if wanted else "false"
     statement = f"select id, labelled_at from items where {where}"  # noqa: S608
-    moments = dict(cursor.execute(statement, wanted).fetchall())
-    return Slice(_numbered(cursor, query.dataset, [(id_, moments[id_]) for id_ in wanted]), len(ranked), whole)
+    timestamps = dict(cursor.execute(statement, wanted).fetchall())
+    return Slice(_numbered(cursor, query.dataset, [(id_, timestamps[id_]) for id_ in wanted]), len(ranked), whole)
 
 
 def newest_day(cursor: Connection, dataset: str) -> date | None:
@@ -241,7 +223,7 @@ def newest_day(cursor: Connection, dataset: str) -> date | None:
 
 
 def facts(cursor: Connection, dataset: str) -> dict[str, int]:
-    """Return how many rows there are, and how many bytes they have as Arrow holds them; there is no file."""
+    """Return the number of rows, and their bytes in Arrow; there is no file."""
     widths = [_bytes_of(column) for column in LIVE]
     statement = f"select count(*), {' + '.join(widths)} from items where dataset = ?"  # noqa: S608
     rows, size = cursor.execute(statement, [dataset]).fetchall()[0]
@@ -250,25 +232,31 @@ def facts(cursor: Connection, dataset: str) -> dict[str, int]:
 
 def statistics(cursor: Connection, dataset: str) -> dict[str, Any]:
     """Return the statistics of all columns."""
-    meant: Condition = ("dataset = ?", [dataset])
-    return make_statistics(cursor, LIVE, LIVE_NAMES, lambda _: nullcontext(("items", meant)))
+    return make_statistics(LIVE, lambda _, wanted: aggregate(cursor, "items", ("dataset = ?", [dataset]), wanted))
+
+
+def aggregate(cursor: Connection, source: str, where: Condition, wanted: Sequence[Condition]) -> tuple[Any, ...]:
+    """Return the values of SQL aggregates over the rows of a source that fit."""
+    select = ", ".join(sql for sql, _ in wanted)
+    values = [value for _, some in wanted for value in some]
+    statement = f"select {select} from {source} where {where[0]}"  # noqa: S608 - known columns only
+    return cursor.execute(statement, [*values, *where[1]]).fetchall()[0]
 
 
 def _bytes_of(column: SplitColumn) -> str:
     if column.is_text:
-        # Where each string begins takes four bytes, and the end of the last one does.
-        name = LIVE_NAMES.get(column.name, column.quoted)
-        return f"coalesce(sum(strlen({name})), 0)::bigint + 4 * (count(*) + 1)"
+        # The offset of each string takes four bytes, and so does the end of the last one.
+        return f"coalesce(sum(strlen({column.sql})), 0)::bigint + 4 * (count(*) + 1)"
     if column.kind is Kind.FLAG:
         return "(count(*) + 7) // 8"
     return f"{4 if column.dtype == 'int32' else 8} * count(*)"
 
 
 def _numbered(cursor: Connection, dataset: str, found: Sequence[tuple[UUID, Any]]) -> list[NumberedRow]:
-    """Return these rows with their places, in the order given."""
+    """Return these rows with their offsets, in the given order."""
     if not found:
         return []
-    numbers = get_places(cursor, get_days(cursor, dataset), found)
+    numbers = get_offsets(cursor, get_days(cursor, dataset), found)
     ids = [id_ for id_, _ in found]
     statement = f"select {typed()} from items where id in ({', '.join('?' * len(ids))})"  # noqa: S608
     rows = {UUID(row[0]): row for row in cursor.execute(statement, ids).fetchall()}

@@ -1,21 +1,77 @@
-"""What the dataset viewer sends, and what OpenAPI says of it; shapes and names are the original's."""
+"""The bodies of the dataset viewer and its refusals; shapes and names are the original's.
+
+The models document: bodies are sent as the bytes that `descriptions.py` makes.
+"""
 
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.web.openapi import Responses, answer, header, key_refusals, problem, unavailable
+from core.web.openapi import Responses, header
+from core.web.problems import NotFound, Problem, Unavailable
 from serving_api.columns import EXAMPLE_ITEM
-from serving_api.texts.schemas import REPLICA_HEADERS
-from serving_api.viewer.features import LIVE, feature_types, features
-from serving_api.viewer.refusals import NO_CONFIG, TOO_BUSY, documented, documented_wrong
-from serving_api.viewer.statistics import STATISTICS_EXAMPLE, Statistics
+from serving_api.texts.schemas import REPLICA_HEADERS, refuses, wrong_parameter
+from serving_api.viewer.descriptions import ConfigFacts, SplitFacts, features, info, parquet, size, splits
+from serving_api.viewer.parameters import LENGTH
+from serving_api.viewer.split_rows import LIVE
+
+# The original's names of refusals. Client libraries read these and `error`.
+_CODES = {
+    401: "ExternalUnauthenticatedError",
+    403: "ExternalAuthenticatedError",
+    404: "ResponseNotFound",
+    422: "InvalidParameter",
+    503: "ResponseNotReady",
+}
+
+
+def translated(problem: Problem) -> Problem:
+    """Add the members and headers of the original's refusals, and return the problem."""
+    errors = problem.extra.get("errors", [])
+    is_missing = any(error["code"] == "missing" for error in errors)
+    words = [f"Parameter '{error['parameter']}': {error['detail']}" for error in errors if "parameter" in error]
+    problem.extra["error"] = " ".join(words) or problem.detail
+    code = "MissingRequiredParameter" if is_missing else _CODES.get(problem.status)
+    if code:
+        problem.headers["X-Error-Code"] = code
+    return problem
+
+
+def no_dataset(name: str, known: list[str]) -> NotFound:
+    """Return the refusal of an unknown dataset."""
+    return NotFound(f"There is no dataset {name!r}; there are: {', '.join(known)}.", code="dataset_not_found")
+
+
+def no_config(name: str, dataset: str) -> NotFound:
+    """Return the refusal of an unknown config."""
+    detail = f"There is no config {name!r} of {dataset}: it is live, or the name of a snapshot."
+    return NotFound(detail, code="config_not_found")
+
+
+def no_split(name: str, config: str, known: list[str]) -> NotFound:
+    """Return the refusal of an unknown split."""
+    detail = f"There is no split {name!r} of {config}; there are: {', '.join(known)}."
+    return NotFound(detail, code="split_not_found")
+
+
+_BASE = "http://127.0.0.1:9000"
+_CONFIGS = [ConfigFacts("toxicity", "toxicity-2026-11", LIVE, [SplitFacts("train", 800, 402112, 128000)])]
+_JSON = {"votes": '{"toxic": 3, "non_toxic": 1}', "metadata": '{"thread": 4}', "enrichment": "{}"}
+_ROWS: dict[str, Any] = {
+    "features": features(LIVE),
+    "rows": [{"row_idx": 234, "row": EXAMPLE_ITEM | _JSON, "truncated_cells": []}],
+}
+_FIRST_ROWS = {"dataset": "toxicity", "config": "live", "split": "train", **_ROWS, "truncated": True}
+_PAGE = _ROWS | {"num_rows_total": 4711, "num_rows_per_page": LENGTH, "partial": False}
+_CAPABILITIES: dict[str, Any] = dict.fromkeys(("preview", "viewer", "search", "filter", "statistics"), True)
 
 Cell = str | bool | int | float | None
 
 
 class Validity(BaseModel):
-    """What can be done with it."""
+    """The capabilities of the viewer."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_CAPABILITIES]})
 
     preview: bool
     viewer: bool
@@ -33,7 +89,7 @@ class SplitItem(BaseModel):
 
 
 class UnfinishedJob(BaseModel):
-    """Something that is not ready: here nothing ever is."""
+    """A job of the original that is not finished: this viewer has none."""
 
     dataset: str
     config: str
@@ -43,6 +99,10 @@ class UnfinishedJob(BaseModel):
 
 class Splits(BaseModel):
     """Configs and their splits."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [splits("toxicity", {"live": ["train"], "toxicity-2026-11": ["train"]})]}
+    )
 
     splits: list[SplitItem]
     pending: list[UnfinishedJob]
@@ -67,7 +127,7 @@ class Feature(BaseModel):
 class Row(BaseModel):
     """A row."""
 
-    row_idx: int = Field(description="Place in the split, from 0.")
+    row_idx: int = Field(description="Offset in the split, from 0.")
     row: dict[str, Cell] = Field(description="Times are RFC 3339, JSON is text.")
     truncated_cells: list[str] = Field(description="Columns whose text is cut.")
 
@@ -75,19 +135,23 @@ class Row(BaseModel):
 class FirstRows(SplitItem):
     """The first rows of a split."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [_FIRST_ROWS]})
+
     features: list[Feature]
     rows: list[Row]
-    truncated: bool = Field(description="Whether the split has more rows, or cells are cut.")
+    truncated: bool = Field(description="Whether rows are omitted or cells are cut.")
 
 
 class RowsPage(BaseModel):
     """Rows of a list."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [_PAGE]})
+
     features: list[Feature]
     rows: list[Row]
     num_rows_total: int = Field(description="Rows of the list.")
     num_rows_per_page: int
-    partial: bool = Field(description="Whether there are more than the list can show.")
+    partial: bool = Field(description="Whether more rows fit than the list can show.")
 
 
 class ParquetFile(SplitItem):
@@ -101,6 +165,8 @@ class ParquetFile(SplitItem):
 class ParquetFiles(BaseModel):
     """Parquet files."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [parquet(_CONFIGS, _BASE, None)]})
+
     parquet_files: list[ParquetFile]
     features: dict[str, FeatureType] | None = None
     pending: list[UnfinishedJob]
@@ -108,10 +174,27 @@ class ParquetFiles(BaseModel):
     partial: bool
 
 
+_CROISSANT: dict[str, Any] = {
+    "@context": {"@vocab": "https://schema.org/", "cr": "http://mlcommons.org/croissant/"},
+    "@type": "sc:Dataset",
+    "conformsTo": "http://mlcommons.org/croissant/1.1",
+    "name": "toxicity-2026-11",
+    "description": "800 texts of the dataset toxicity, labelled by people.",
+    "distribution": [
+        {
+            "@type": "cr:FileObject",
+            "@id": "train.parquet",
+            "contentUrl": f"{_BASE}/snapshots/toxicity-2026-11/train.parquet",
+        }
+    ],
+    "recordSet": [{"@type": "cr:RecordSet", "@id": "split-train", "name": "split-train"}],
+}
+
+
 class Croissant(BaseModel):
     """JSON-LD by http://mlcommons.org/croissant/1.1; further members are the specification's."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [_CROISSANT]})
 
     context: dict[str, object] = Field(alias="@context")
     type_: str = Field(alias="@type")
@@ -164,7 +247,9 @@ class SizesOfConfig(BaseModel):
 
 
 class Size(BaseModel):
-    """How many rows and bytes there are; `pending` and `failed` only of a whole dataset."""
+    """Numbers of rows and bytes; `pending` and `failed` only of a whole dataset."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [size("toxicity", _CONFIGS, of_one=False)]})
 
     size: SizesOfDataset | SizesOfConfig
     pending: list[UnfinishedJob] = []
@@ -173,7 +258,7 @@ class Size(BaseModel):
 
 
 class SplitInfo(BaseModel):
-    """A split as `datasets.SplitInfo` has it."""
+    """A split in the form of `datasets.SplitInfo`."""
 
     name: str
     num_bytes: int
@@ -182,7 +267,7 @@ class SplitInfo(BaseModel):
 
 
 class DatasetVersion(BaseModel):
-    """A version as `datasets.Version` has it; it says nothing here."""
+    """A version as `datasets.Version` has it; always 0.0.0."""
 
     version_str: str
     major: int
@@ -191,7 +276,7 @@ class DatasetVersion(BaseModel):
 
 
 class DatasetInfo(BaseModel):
-    """Metadata as `datasets.DatasetInfo` holds them."""
+    """Metadata in the form of `datasets.DatasetInfo`."""
 
     description: str
     citation: str
@@ -210,122 +295,49 @@ class DatasetInfo(BaseModel):
 class Info(BaseModel):
     """Metadata of a config, or of all of them by name."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [info("Decide whether the text is **toxic**.", _CONFIGS, of_one=True)]}
+    )
+
     dataset_info: DatasetInfo | dict[str, DatasetInfo]
     pending: list[UnfinishedJob] = []
     failed: list[UnfinishedJob] = []
     partial: bool
 
 
-_SPLIT = {"dataset": "toxicity", "config": "toxicity-2026-11", "split": "train"}
-_LIVE = {"dataset": "toxicity", "config": "live", "split": "train"}
-_ROW = EXAMPLE_ITEM | {
-    "votes": '{"toxic": 3, "non_toxic": 1}',
-    "metadata": '{"thread": 4}',
-    "enrichment": "{}",
-}
-_ROWS = [{"row_idx": 234, "row": _ROW, "truncated_cells": []}]
-_NOTHING: dict[str, Any] = {"pending": [], "failed": []}
-_PAGE = {
-    "features": features(LIVE),
-    "rows": _ROWS,
-    "num_rows_total": 4711,
-    "num_rows_per_page": 100,
-    "partial": False,
-}
-_BYTES = {
-    "num_bytes_parquet_files": 128000,
-    "num_bytes_memory": 402112,
-    "num_rows": 800,
-    "estimated_num_rows": None,
-}
-_NAME = {"dataset": "toxicity", "config": "toxicity-2026-11"}
-_CONFIG_SIZE = _NAME | _BYTES | {"num_columns": len(LIVE)}
-_SIZE = {
-    "size": {
-        "dataset": {"dataset": "toxicity"} | _BYTES,
-        "configs": [_CONFIG_SIZE],
-        "splits": [_CONFIG_SIZE | {"split": "train"}],
-    },
-    **_NOTHING,
-    "partial": False,
-}
-_INFO = {
-    "description": "Decide whether the text is **toxic**.",
-    "citation": "",
-    "homepage": "",
-    "license": "",
-    "features": feature_types(LIVE),
-    "builder_name": "parquet",
-    "dataset_name": "toxicity",
-    "config_name": "toxicity-2026-11",
-    "version": {"version_str": "0.0.0", "major": 0, "minor": 0, "patch": 0},
-    "splits": {
-        "train": {"name": "train", "num_bytes": 402112, "num_examples": 800, "dataset_name": "toxicity"},
-    },
-    "download_size": 128000,
-    "dataset_size": 402112,
-}
-_URL = "http://127.0.0.1:9000/snapshots/toxicity-2026-11/train.parquet"
-_PARQUET = {
-    "parquet_files": [_SPLIT | {"url": _URL, "filename": "train.parquet", "size": 128000}],
-    **_NOTHING,
-    "partial": False,
-}
-
-_CROISSANT = {
-    "@context": {"@vocab": "https://schema.org/", "cr": "http://mlcommons.org/croissant/"},
-    "@type": "sc:Dataset",
-    "conformsTo": "http://mlcommons.org/croissant/1.1",
-    "name": "toxicity-2026-11",
-    "description": "800 texts of the dataset toxicity, labelled by people.",
-    "distribution": [{"@type": "cr:FileObject", "@id": "train.parquet", "contentUrl": _URL}],
-    "recordSet": [{"@type": "cr:RecordSet", "@id": "split-train", "name": "split-train"}],
-}
-
-_ETAG = {"ETag": header("For If-None-Match.", '"9f86d081884c7d659a2feaa0c55ad015"')}
 _OF_LIVE = {
     name: described | {"description": f"{described['description']} Of live labels only."}
     for name, described in REPLICA_HEADERS.items()
     if name.startswith("X-")
 }
-_HEADERS = {"Cache-Control": REPLICA_HEADERS["Cache-Control"]} | _OF_LIVE | _ETAG
+_HEADERS = {
+    "Cache-Control": REPLICA_HEADERS["Cache-Control"],
+    "ETag": header("For If-None-Match.", '"9f86d081884c7d659a2feaa0c55ad015"'),
+}
 
 
-_LENGTH = documented_wrong("length", "less_than_equal", "length must be between 1 and 100 (got 500).")
-_UNKNOWN = documented_wrong("x", "extra_forbidden", "Extra inputs are not permitted")
-_WHERE = documented_wrong(
-    "where", "invalid_where", "At character 1: there is no column 'lable'; there are: id, dataset, text, label, …"
-)
-
-
-def _responses(
-    model: type, example: Any, wrong: dict[str, Any] = _UNKNOWN, headers: dict[str, Any] | None = None
-) -> Responses:
+def _responses(headers: dict[str, Any], *problems: Problem) -> Responses:
     return {
-        200: answer("Successful Response", example, model=model, headers=headers or _HEADERS),
-        304: {"description": "The client holds this answer already.", "headers": headers or _HEADERS},
-        400: problem(400, "malformed_query", "The query string is not UTF-8."),
-        **key_refusals("read"),
-        404: documented(problem(404, "config_not_found", NO_CONFIG), NO_CONFIG, "ResponseNotFound"),
-        422: wrong,
-        503: documented(unavailable("too_busy", TOO_BUSY), TOO_BUSY, "ResponseNotReady"),
+        200: {"description": "Successful Response", "headers": headers},
+        304: {"description": "The client holds this answer already.", "headers": headers},
+        **refuses(
+            *map(
+                translated,
+                (
+                    no_config("x", "toxicity"),
+                    wrong_parameter("x", "extra_forbidden", "x is not a parameter of this path."),
+                    Unavailable("Too many queries are waiting.", code="too_busy", retry_after_seconds=1),
+                    *problems,
+                ),
+            )
+        ),
     }
 
 
-_WITHOUT_REPLICA = {name: described for name, described in _HEADERS.items() if not name.startswith("X-")}
-_EVERYTHING = dict.fromkeys(("preview", "viewer", "search", "filter", "statistics"), True)
-_FIRST = _LIVE | {"features": features(LIVE), "rows": _ROWS, "truncated": True}
+_WHERE = "At character 1: there is no column 'lable'; there are: id, dataset, text, label, …"
+_LENGTH = "length must be between 1 and 100 (got 500)."
 
-RESPONSES: dict[str, Responses] = {
-    "/is-valid": _responses(Validity, _EVERYTHING, headers=_WITHOUT_REPLICA),
-    "/splits": _responses(Splits, {"splits": [_LIVE, _SPLIT], **_NOTHING}, headers=_WITHOUT_REPLICA),
-    "/first-rows": _responses(FirstRows, _FIRST),
-    "/rows": _responses(RowsPage, _PAGE, _LENGTH),
-    "/search": _responses(RowsPage, _PAGE, _LENGTH),
-    "/filter": _responses(RowsPage, _PAGE, _WHERE),
-    "/parquet": _responses(ParquetFiles, _PARQUET, headers=_WITHOUT_REPLICA),
-    "/croissant": _responses(Croissant, _CROISSANT, headers=_WITHOUT_REPLICA),
-    "/size": _responses(Size, _SIZE, headers=_WITHOUT_REPLICA),
-    "/info": _responses(Info, {"dataset_info": _INFO, "partial": False}, headers=_WITHOUT_REPLICA),
-    "/statistics": _responses(Statistics, STATISTICS_EXAMPLE),
-}
+CONFIG: Responses = _responses(_HEADERS)
+SPLIT: Responses = _responses(_HEADERS | _OF_LIVE)
+PAGE: Responses = _responses(_HEADERS | _OF_LIVE, wrong_parameter("length", "less_than_equal", _LENGTH))
+FILTER: Responses = _responses(_HEADERS | _OF_LIVE, wrong_parameter("where", "invalid_where", _WHERE))

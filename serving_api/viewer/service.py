@@ -1,9 +1,10 @@
-"""What the dataset viewer answers: of live labels from the replica, of snapshots from their files."""
+"""The dataset viewer: answers about live labels from the replica, and about snapshots from their files."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import duckdb
 import orjson
@@ -18,27 +19,36 @@ from serving_api.search.follower import SearchFollower
 from serving_api.settings import ReplicaSettings
 from serving_api.snapshots.croissant import make_croissant, make_live_croissant
 from serving_api.snapshots.service import Snapshots
-from serving_api.texts.matching import Match, Search
+from serving_api.texts.matching import Match
 from serving_api.texts.paging import Hints
 from serving_api.texts.parameters import DatasetParameters, FilterParameters, Order
 from serving_api.texts.query import TextsQuery, choose_dataset
 from serving_api.viewer import descriptions, repository, stored
-from serving_api.viewer import descriptions as rendering
-from serving_api.viewer import parameters as asked
-from serving_api.viewer.conditions import Slice, Span
 from serving_api.viewer.descriptions import ConfigFacts, SplitFacts
-from serving_api.viewer.features import LIVE as COLUMNS
-from serving_api.viewer.refusals import no_dataset, no_split
-from serving_api.viewer.stored import LIVE, LIVE_SPLIT, FileResults, SplitReader, StoredSnapshots
+from serving_api.viewer.parameters import (
+    LENGTH,
+    ConfigParameters,
+    RowFilterParameters,
+    RowsParameters,
+    SearchParameters,
+    SplitParameters,
+    ValidityParameters,
+)
+from serving_api.viewer.schemas import no_dataset, no_split
+from serving_api.viewer.split_rows import LIVE as COLUMNS
+from serving_api.viewer.split_rows import Slice, Span, SplitColumn
+from serving_api.viewer.stored import LIVE, LIVE_SPLIT, SplitReader, StoredSnapshots
 from serving_api.viewer.where import read_filter
 
 Connection = duckdb.DuckDBPyConnection
-OfLive = Callable[[Connection, Point], bytes]
-OfSnapshot = Callable[[Connection, SplitReader], bytes]
+T = TypeVar("T")
+OfLive = Callable[[Connection, Point], T]
+OfSnapshot = Callable[[Connection, SplitReader], T]
+Render = Callable[[Sequence[SplitColumn], Slice], bytes]
 
 
 class Split(NamedTuple):
-    """Which split is meant."""
+    """The name of a split."""
 
     dataset: str
     config: str
@@ -54,7 +64,7 @@ class ViewerAnswer(NamedTuple):
 
 
 class Viewer:
-    """Answers of all endpoints; one for each application."""
+    """Answers the requests of all endpoints; one for each application."""
 
     def __init__(
         self,
@@ -66,80 +76,57 @@ class Viewer:
         datasets: Datasets,
         settings: ReplicaSettings,
     ) -> None:
-        self._pool = pool  # of who waits for snapshots' files
+        self._pool = pool  # for queries that wait for the files of snapshots
         self._answers = answers
         self._hints = hints
         self._search = search
         self._datasets = datasets
-        self._kept = FileResults()
-        self._stored = StoredSnapshots(snapshots, self._kept)
-        self._memory = open_memory(settings)  # what snapshots are queried in
+        self._stored = StoredSnapshots(snapshots)
+        self._memory = open_memory(settings)  # runs the queries of snapshots
 
     def close(self) -> None:
-        """Let the memory go; the pool of files must have ended before."""
+        """Close the database in memory. Close the pool first."""
         self._memory.close()
 
-    async def rows(self, parameters: asked.RowsParameters) -> ViewerAnswer:
+    async def rows(self, parameters: RowsParameters) -> ViewerAnswer:
         """Return rows of a split."""
         split, span = self._split(parameters), _span(parameters)
-        return await self._answer(
-            split,
-            f"rows {span}",
-            lambda cursor, point: rendering.page(COLUMNS, self._live_rows(cursor, point, split, span)),
-            lambda _, reader: rendering.page(reader.columns, Slice(reader.read_span(span), reader.rows)),
-        )
+        return await self._list(split, f"rows {span}", *self._span_readers(split, span))
 
-    async def first_rows(self, parameters: asked.SplitParameters) -> ViewerAnswer:
+    async def first_rows(self, parameters: SplitParameters) -> ViewerAnswer:
         """Return the first rows of a split, shortened if they are long."""
-        split, span = self._split(parameters), Span(0, asked.LENGTH)
-        named = split._asdict()
-        return await self._answer(
-            split,
-            "first",
-            lambda cursor, point: rendering.first_rows(
-                named, COLUMNS, self._live_rows(cursor, point, split, span)
-            ),
-            lambda _, reader: rendering.first_rows(
-                named, reader.columns, Slice(reader.read_span(span), reader.rows)
-            ),
-        )
+        split = self._split(parameters)
+        readers = self._span_readers(split, Span(0, LENGTH))
+        return await self._list(split, "first", *readers, partial(descriptions.first_rows, split._asdict()))
 
-    async def filter(self, parameters: asked.RowFilterParameters) -> ViewerAnswer:
+    async def filter(self, parameters: RowFilterParameters) -> ViewerAnswer:
         """Return rows of a split that fit a condition.
 
         Raises:
-            InvalidFields: the condition or the order cannot be understood.
+            InvalidFields: the condition or the order is wrong.
         """
         split, span = self._split(parameters), _span(parameters)
+        read = partial(read_filter, parameters.where, parameters.orderby)
+        return await self._list(
+            split,
+            f"filter {span} {parameters.where!r} {parameters.orderby!r}",
+            lambda cursor, _: repository.filter_rows(cursor, split.dataset, read(COLUMNS), span),
+            lambda cursor, reader: stored.filter_rows(cursor, reader, read(reader.columns), span),
+        )
 
-        def of_live(cursor: Connection, _: Point) -> bytes:
-            wanted = read_filter(parameters.where, parameters.orderby, COLUMNS)
-            return rendering.page(COLUMNS, repository.filter_rows(cursor, split.dataset, wanted, span))
+    async def search(self, parameters: SearchParameters) -> ViewerAnswer:
+        """Return rows of a split that contain the words of a search, the best first."""
+        split, span, until = self._split(parameters), _span(parameters), self._pool.until()
+        filters = FilterParameters(q=parameters.query, match=Match.WORDS)
+        query = TextsQuery(split.dataset, (), filters, Order.RELEVANCE)
+        return await self._list(
+            split,
+            f"search {span} {parameters.query!r}",
+            lambda cursor, point: self._hits(cursor, point, query, span, until),
+            lambda cursor, reader: stored.search_rows(cursor, reader, query.search, span),
+        )
 
-        def of_snapshot(cursor: Connection, reader: SplitReader) -> bytes:
-            wanted = read_filter(parameters.where, parameters.orderby, reader.columns)
-            return rendering.page(reader.columns, stored.filter_rows(cursor, reader, wanted, span))
-
-        key = f"filter {span} {parameters.where!r} {parameters.orderby!r}"
-        return await self._answer(split, key, of_live, of_snapshot)
-
-    async def search(self, parameters: asked.SearchParameters) -> ViewerAnswer:
-        """Return rows of a split that hold the words of a search, the best first."""
-        split, span = self._split(parameters), _span(parameters)
-        until = self._pool.until()
-
-        def of_live(cursor: Connection, point: Point) -> bytes:
-            filters = FilterParameters(q=parameters.query, match=Match.WORDS)
-            query = TextsQuery(split.dataset, (), filters, Order.RELEVANCE)
-            return rendering.page(COLUMNS, self._hits(cursor, point, query, span, until))
-
-        def of_snapshot(cursor: Connection, reader: SplitReader) -> bytes:
-            search = Search(parameters.query, Match.WORDS)
-            return rendering.page(reader.columns, stored.search_rows(cursor, reader, search, span))
-
-        return await self._answer(split, f"search {span} {parameters.query!r}", of_live, of_snapshot)
-
-    async def statistics(self, parameters: asked.SplitParameters) -> ViewerAnswer:
+    async def statistics(self, parameters: SplitParameters) -> ViewerAnswer:
         """Return the statistics of a split's columns."""
         split = self._split(parameters)
         return await self._answer(
@@ -150,16 +137,16 @@ class Viewer:
             keep=True,
         )
 
-    async def splits(self, parameters: asked.ConfigParameters) -> ViewerAnswer:
+    async def splits(self, parameters: ConfigParameters) -> ViewerAnswer:
         """Return the splits of a dataset, or of one of its configs."""
         dataset, config = self._dataset(parameters), parameters.config
         return _document(descriptions.splits(dataset, await self._listed(dataset, config)))
 
-    async def validity(self, parameters: asked.ValidityParameters) -> ViewerAnswer:
-        """Return what can be done with a split, a config or a dataset: all, if there is one.
+    async def validity(self, parameters: ValidityParameters) -> ViewerAnswer:
+        """Return the capabilities for a split, a config or a dataset: all of them if it exists.
 
         Raises:
-            NotFound: there is none.
+            NotFound: it does not exist.
         """
         dataset, split = self._dataset(parameters), parameters.split
         listed = await self._listed(dataset, parameters.config)
@@ -168,15 +155,15 @@ class Viewer:
             raise no_split(split, parameters.config or dataset, list(dict.fromkeys(known)))
         return _document(dict.fromkeys(("preview", "viewer", "search", "filter", "statistics"), True))
 
-    async def parquet(self, parameters: asked.ConfigParameters, base: str) -> ViewerAnswer:
+    async def parquet(self, parameters: ConfigParameters, base: str) -> ViewerAnswer:
         """Return the Parquet files of snapshots, below the address `base`."""
         dataset, config = self._dataset(parameters), parameters.config
         configs = await self._snapshot_facts(dataset, config)
         columns = COLUMNS if config == LIVE else configs[0].columns if config else None
         return _document(descriptions.parquet(configs, base, columns))
 
-    async def croissant(self, parameters: asked.ConfigParameters, base: str) -> ViewerAnswer:
-        """Return the Croissant description of a config, of live labels by default; files are below `base`."""
+    async def croissant(self, parameters: ConfigParameters, base: str) -> ViewerAnswer:
+        """Return the Croissant description of a config, by default of live labels; files are below `base`."""
         dataset, config = self._dataset(parameters), parameters.config
         if config in {LIVE, None}:
 
@@ -195,22 +182,38 @@ class Viewer:
 
         return _document(await self._pool.run_beside(self._beside, work))
 
-    async def size(self, parameters: asked.ConfigParameters) -> ViewerAnswer:
-        """Return how many rows and bytes there are."""
+    async def size(self, parameters: ConfigParameters) -> ViewerAnswer:
+        """Return the numbers of rows and bytes."""
         configs = await self._configs(parameters)
         dataset = self._dataset(parameters)
         return _document(descriptions.size(dataset, configs, of_one=parameters.config is not None))
 
-    async def info(self, parameters: asked.ConfigParameters) -> ViewerAnswer:
-        """Return the metadata as the datasets library holds them."""
+    async def info(self, parameters: ConfigParameters) -> ViewerAnswer:
+        """Return the metadata in the form of the datasets library."""
         configs = await self._configs(parameters)
         guidelines = self._datasets[self._dataset(parameters)].guidelines.strip()
         return _document(descriptions.info(guidelines, configs, of_one=parameters.config is not None))
 
-    async def _answer(
-        self, split: Split, key: str, of_live: OfLive, of_snapshot: OfSnapshot, *, keep: bool = False
+    async def _list(
+        self,
+        split: Split,
+        key: str,
+        of_live: OfLive[Slice],
+        of_snapshot: OfSnapshot[Slice],
+        render: Render = descriptions.page,
     ) -> ViewerAnswer:
-        """Make an answer of live labels or of a snapshot's file; `keep` it as long as the file is the same."""
+        """Make an answer of rows, which are read from live labels or from a snapshot's file."""
+        return await self._answer(
+            split,
+            key,
+            lambda cursor, point: render(COLUMNS, of_live(cursor, point)),
+            lambda cursor, reader: render(reader.columns, of_snapshot(cursor, reader)),
+        )
+
+    async def _answer(
+        self, split: Split, key: str, of_live: OfLive[bytes], of_snapshot: OfSnapshot[bytes], *, keep: bool = False
+    ) -> ViewerAnswer:
+        """Make an answer from live labels or from a snapshot's file; `keep` caches that of a file."""
         if split.config == LIVE:
             if split.split != LIVE_SPLIT:
                 raise no_split(split.split, LIVE, [LIVE_SPLIT])
@@ -227,11 +230,11 @@ class Viewer:
                 with self._stored.opened(manifest, file, until) as reader:
                     return _in_memory(of_snapshot)(cursor, reader)
 
-            return self._kept.get(key, file.sha256, make) if keep else make()
+            return self._stored.cached(key, file, make) if keep else make()
 
         return _answered(await self._pool.run_beside(self._beside, work))
 
-    async def _configs(self, parameters: asked.ConfigParameters) -> list[ConfigFacts]:
+    async def _configs(self, parameters: ConfigParameters) -> list[ConfigFacts]:
         """Return the counts of a config, or of all configs of a dataset, live labels first."""
         dataset, config = self._dataset(parameters), parameters.config
         of_live = [await self._live_facts(dataset)] if config in {LIVE, None} else []
@@ -262,14 +265,19 @@ class Viewer:
             listed |= {manifest.name: list(manifest.splits) for manifest in manifests}
         return listed
 
-    def _live_rows(self, cursor: Connection, point: Point, split: Split, span: Span) -> Slice:
-        return repository.read_rows(cursor, split.dataset, span, self._hints.sample(cursor, point))
+    def _span_readers(self, split: Split, span: Span) -> tuple[OfLive[Slice], OfSnapshot[Slice]]:
+        """Return the functions that read a span from live labels and from a snapshot's file."""
+
+        def of_live(cursor: Connection, point: Point) -> Slice:
+            return repository.read_rows(cursor, split.dataset, span, self._hints.sample(cursor, point))
+
+        return of_live, lambda _, reader: Slice(reader.read_span(span), reader.rows)
 
     def _hits(self, cursor: Connection, point: Point, query: TextsQuery, span: Span, until: float) -> Slice:
         found = self._search.ask(point, lambda index: repository.search_rows(cursor, query, span, index, until))
         return found or repository.search_rows(cursor, query, span, None, until)
 
-    def _split(self, parameters: asked.SplitParameters) -> Split:
+    def _split(self, parameters: SplitParameters) -> Split:
         return Split(self._dataset(parameters), parameters.config, parameters.split)
 
     def _dataset(self, parameters: DatasetParameters) -> str:
@@ -279,7 +287,7 @@ class Viewer:
 
     @contextmanager
     def _beside(self) -> Iterator[Connection]:
-        """Give a connection that sees neither the replica nor what others are doing."""
+        """Yield a connection to the database in memory, which sees neither the replica nor other queries."""
         cursor = self._memory.cursor()
         try:
             yield cursor
@@ -288,7 +296,7 @@ class Viewer:
 
 
 def _in_memory(make: Callable[..., bytes]) -> Callable[..., bytes]:
-    """Refuse what takes more memory than DuckDB may use."""
+    """Refuse queries that need more memory than DuckDB may use."""
 
     def made(*arguments: Any) -> bytes:
         try:
@@ -299,7 +307,7 @@ def _in_memory(make: Callable[..., bytes]) -> Callable[..., bytes]:
     return made
 
 
-def _span(parameters: asked.RowsParameters) -> Span:
+def _span(parameters: RowsParameters) -> Span:
     return Span(parameters.offset, parameters.length)
 
 

@@ -1,26 +1,23 @@
-"""What `/statistics` says of each column: made by two aggregations over the rows, in memory that stays small.
+"""The statistics of each column for `/statistics`, from two aggregations over the rows in little memory.
 
-The first counts the lengths of strings, and about how many there are, and finds bounds and means of the rest; the
-second counts what lies in each bin, and labels.
+The first counts strings by length and estimates how many differ; of other columns it finds bounds and means. The
+second counts the values in each bin, and each label.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-import duckdb
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from serving_api.columns import Kind
 from serving_api.texts.parameters import to_text
 from serving_api.texts.repository import Condition
-from serving_api.viewer.conditions import Names
-from serving_api.viewer.features import SplitColumn
+from serving_api.viewer.split_rows import SplitColumn
 
-# A string column counts as labels with at most 30 different values, each occurring five times on average.
+# A string column contains labels if it has at most 30 values that each occur five times on average.
 _LABELS_MAX = 30
 _TIMES_MIN = 5
 
@@ -28,8 +25,8 @@ _BINS = 10
 _DECIMALS = 5
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - moments are UTC without a zone
 
-# Gives a relation that has these columns, and which of its rows are meant. It can be read once.
-Rows = Callable[[Sequence[SplitColumn]], AbstractContextManager[tuple[str, Condition]]]
+# Returns the values of SQL aggregates over all rows of a split; these read the given columns only.
+Aggregate = Callable[[Sequence[SplitColumn], Sequence[Condition]], tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +42,11 @@ class _Measured:
     median: float | None  # of lengths exact, else about
     deviation: float | None
     different: int = 0  # about, of strings
-    lengths: Mapping[int, int] = field(default_factory=dict)  # how many strings are so long
+    lengths: Mapping[int, int] = field(default_factory=dict)  # number of strings by length
 
     @property
     def kind(self) -> str:
-        """What the original calls such a column."""
+        """The original's type of the column."""
         if self.column.is_text:
             labels = self.different <= _LABELS_MAX and self.different * _TIMES_MIN <= self.values
             return "string_label" if labels else "string_text"
@@ -74,15 +71,13 @@ class _Measured:
         return [*(self.least + size * number for number in range(_BINS)), self.greatest]
 
 
-def make_statistics(
-    cursor: duckdb.DuckDBPyConnection, columns: Sequence[SplitColumn], names: Names, rows: Rows
-) -> dict[str, Any]:
+def make_statistics(columns: Sequence[SplitColumn], aggregate: Aggregate) -> dict[str, Any]:
     """Return the statistics of a split's columns, as the original names them."""
-    wanted = [measure for column in columns for measure in _measures(column, names)]
-    total, *found = _aggregate(cursor, rows(columns), [("count(*)", []), *((sql, []) for sql in wanted)])
-    measured = list(_measured(columns, names, total, found))
+    wanted: list[Condition] = [(sql, []) for column in columns for sql in _measures(column)]
+    total, *found = aggregate(columns, [("count(*)", []), *wanted])
+    measured = list(_measured(columns, total, found))
     counted_columns = [one.column for one in measured if one.kind != "string_text"]
-    counted = _aggregate(cursor, rows(counted_columns), [_counting(one, names) for one in measured])
+    counted = aggregate(counted_columns, [_counting(one) for one in measured])
     return {
         "num_examples": total,
         "statistics": [_column(one, counts or {}) for one, counts in zip(measured, counted, strict=True)],
@@ -90,22 +85,10 @@ def make_statistics(
     }
 
 
-def _aggregate(
-    cursor: duckdb.DuckDBPyConnection,
-    rows: AbstractContextManager[tuple[str, Condition]],
-    wanted: Sequence[Condition],
-) -> tuple[Any, ...]:
-    select = ", ".join(sql for sql, _ in wanted)
-    values = [value for _, some in wanted for value in some]
-    with rows as (relation, (where, more_values)):
-        statement = f"select {select} from {relation} where {where}"  # noqa: S608 - known columns only
-        return cursor.execute(statement, [*values, *more_values]).fetchall()[0]
-
-
-def _measures(column: SplitColumn, names: Names) -> list[str]:
-    value = _value(column, names)
+def _measures(column: SplitColumn) -> list[str]:
+    value = _value(column)
     if column.is_text:
-        return [f"histogram({value})", f"approx_count_distinct({names.get(column.name, column.quoted)})"]
+        return [f"histogram({value})", f"approx_count_distinct({column.sql})"]
     aggregates = (
         "count({0})",
         "min({0})",
@@ -117,9 +100,9 @@ def _measures(column: SplitColumn, names: Names) -> list[str]:
     return [aggregate.format(value) for aggregate in aggregates]
 
 
-def _value(column: SplitColumn, names: Names) -> str:
+def _value(column: SplitColumn) -> str:
     """Return the SQL expression that is measured for a column."""
-    name = names.get(column.name, column.quoted)
+    name = column.sql
     if column.is_text:
         return f"length({name})"
     if column.kind is Kind.FLAG:
@@ -127,12 +110,10 @@ def _value(column: SplitColumn, names: Names) -> str:
     return f"epoch_us({name})::double" if column.kind is Kind.MOMENT else f"{name}::double"
 
 
-def _measured(
-    columns: Sequence[SplitColumn], names: Names, total: int, found: Sequence[Any]
-) -> Iterator[_Measured]:
+def _measured(columns: Sequence[SplitColumn], total: int, found: Sequence[Any]) -> Iterator[_Measured]:
     start = 0
     for column in columns:
-        end = start + len(_measures(column, names))
+        end = start + len(_measures(column))
         parts, start = found[start:end], end
         yield _of_lengths(column, total, *parts) if column.is_text else _Measured(column, total, *parts)
 
@@ -151,18 +132,18 @@ def _of_lengths(column: SplitColumn, total: int, lengths: Mapping[int, int] | No
     )
 
 
-def _at(ordered: Sequence[int], counts: Mapping[int, int], place: int) -> int:
-    """Return the value at a place of a sorted list, of which only the counts are known."""
+def _at(ordered: Sequence[int], counts: Mapping[int, int], index: int) -> int:
+    """Return the value at an index of a sorted list, given by its counts."""
     for value in ordered:
-        place -= counts[value]
-        if place < 0:
+        index -= counts[value]
+        if index < 0:
             return value
     return ordered[-1]
 
 
-def _counting(one: _Measured, names: Names) -> Condition:
-    """Return an aggregate: a map of labels, or of the numbers of bins, to how many rows they have."""
-    name = names.get(one.column.name, one.column.quoted)
+def _counting(one: _Measured) -> Condition:
+    """Return an aggregate: the number of rows by label, or by number of the bin."""
+    name = one.column.sql
     if one.kind == "string_label":
         return f"histogram({name})", []
     if one.kind == "bool":
@@ -170,8 +151,8 @@ def _counting(one: _Measured, names: Names) -> Condition:
     edges = one.edges
     if not edges or one.kind == "string_text":
         return "null", []
-    number = f"floor(({_value(one.column, names)} - ?) / ?)"
-    # Of null and a number, the least is the number.
+    number = f"floor(({_value(one.column)} - ?) / ?)"
+    # In DuckDB, `least` ignores null.
     counting = f"histogram(least({number}, ?)::integer) filter ({name} is not null)"
     return counting, [edges[0], _size(edges), len(edges) - 2]
 
@@ -202,7 +183,7 @@ def _bins_of_lengths(one: _Measured) -> dict[int, int]:
 
 
 def _distribution(one: _Measured, counts: Mapping[int, int]) -> dict[str, Any]:
-    shown = _moment if one.kind == "datetime" else _rounded
+    shown = _timestamp if one.kind == "datetime" else _rounded
     exact = int if one.kind in {"int", "string_text"} else shown
     edges = [shown(edge) for edge in one.edges]
     bins = [counts.get(number, 0) for number in range(len(edges) - 1)]
@@ -224,7 +205,7 @@ def _rounded(value: float) -> float:
     return round(value, _DECIMALS)
 
 
-def _moment(microseconds: float) -> str:
+def _timestamp(microseconds: float) -> str:
     return to_text(_EPOCH + timedelta(microseconds=round(microseconds)))
 
 
@@ -233,7 +214,7 @@ def _duration(microseconds: float) -> str:
 
 
 class Histogram(BaseModel):
-    """How many values lie between one edge and the next."""
+    """The number of values between one edge and the next."""
 
     hist: list[int]
     bin_edges: list[float | str]
@@ -245,7 +226,7 @@ class _Counts(BaseModel):
 
 
 class Distribution(_Counts):
-    """Of numbers, of times, or of the lengths of texts."""
+    """Distribution of numbers, times or text lengths."""
 
     min: float | str | None
     max: float | str | None
@@ -256,7 +237,7 @@ class Distribution(_Counts):
 
 
 class Frequencies(_Counts):
-    """Of labels."""
+    """Frequencies of labels."""
 
     no_label_count: int
     no_label_proportion: float
@@ -265,28 +246,20 @@ class Frequencies(_Counts):
 
 
 class FlagFrequencies(_Counts):
-    """Of flags."""
+    """Frequencies of flags."""
 
     frequencies: dict[Literal["True", "False"], int]
 
 
 class ColumnStatistics(BaseModel):
-    """Of one column."""
+    """Statistics of one column."""
 
     column_name: str
     column_type: Literal["string_label", "string_text", "int", "float", "bool", "datetime"]
     column_statistics: Distribution | Frequencies | FlagFrequencies
 
 
-class Statistics(BaseModel):
-    """Of each column."""
-
-    num_examples: int
-    statistics: list[ColumnStatistics]
-    partial: bool
-
-
-STATISTICS_EXAMPLE = {
+_EXAMPLE: dict[str, Any] = {
     "num_examples": 800,
     "statistics": [
         {
@@ -318,3 +291,13 @@ STATISTICS_EXAMPLE = {
     ],
     "partial": False,
 }
+
+
+class Statistics(BaseModel):
+    """Statistics of each column."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+
+    num_examples: int
+    statistics: list[ColumnStatistics]
+    partial: bool

@@ -6,64 +6,30 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import duckdb
 import pyarrow as pa
+from cachetools import LRUCache
 from pyarrow import parquet
 
 from core.web.problems import NotFound, Unavailable
 from serving_api.columns import Kind
-from serving_api.snapshots.manifest import FACTS, SnapshotManifest, SplitFile
-from serving_api.snapshots.repository import Facts
+from serving_api.snapshots.manifest import FACTS, Facts, SnapshotManifest, SplitFile
 from serving_api.snapshots.service import Snapshots
 from serving_api.snapshots.storage import reaching_storage
 from serving_api.texts.matching import Search
 from serving_api.texts.repository import Condition
-from serving_api.viewer.conditions import (
-    Filter,
-    Key,
-    NumberedRow,
-    Slice,
-    Span,
-    columns_in,
-    condition_of,
-    keys_of,
-)
 from serving_api.viewer.descriptions import ConfigFacts, SplitFacts
-from serving_api.viewer.features import SplitColumn, columns_of
-from serving_api.viewer.refusals import no_config, no_split
-from serving_api.viewer.repository import list_page
+from serving_api.viewer.repository import aggregate, list_page
+from serving_api.viewer.schemas import no_config, no_split
+from serving_api.viewer.split_rows import Filter, NumberedRow, Slice, SortKey, Span, SplitColumn, columns_of
 from serving_api.viewer.statistics import make_statistics
 
-_MOST = 1000
+_RESULTS_MAX = 1000
+T = TypeVar("T")
 
-
-class FileResults:
-    """A cache of results of immutable files, by their hashes. The oldest is dropped first.
-
-    Spares a request to the storage for a Parquet footer, and reading all rows for statistics.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._things: dict[tuple[str, str], Any] = {}
-
-    def get(self, kind: str, sha256: str, make: Callable[[], Any]) -> Any:
-        """Return the result for the file with this hash; `make` it if it is not cached."""
-        key = kind, sha256
-        with self._lock:
-            if key in self._things:
-                return self._things[key]
-        made = make()
-        with self._lock:
-            self._things[key] = made
-            if len(self._things) > _MOST:
-                del self._things[next(iter(self._things))]
-        return made
-
-
-PLACE = "place_in_split"
+OFFSET = "row_offset"
 _BATCH_ROWS = 4096
 _STREAMED_ROWS = 16_384
 
@@ -79,7 +45,7 @@ class SplitReader:
         """
         self._file = parquet.ParquetFile(file)
         self._until = until
-        self.failure: Exception | None = None  # why a stream ended; DuckDB tells its own story
+        self.failure: Exception | None = None  # the reason why a stream ended; DuckDB raises another error
         self.columns = columns_of(self._file.schema_arrow)
         self._names = [column.name for column in self.columns]
 
@@ -97,30 +63,30 @@ class SplitReader:
 
     def read_span(self, span: Span) -> list[NumberedRow]:
         """Return the rows of a span."""
-        return self.read_places(range(span.offset, min(span.offset + span.length, self.rows)))
+        return self.read_offsets(range(span.offset, min(span.offset + span.length, self.rows)))
 
-    def read_places(self, places: Sequence[int]) -> list[NumberedRow]:
-        """Return the rows at these places, in the order given; reads the row groups that hold them, and no other.
+    def read_offsets(self, offsets: Sequence[int]) -> list[NumberedRow]:
+        """Return the rows at these offsets, in the given order. Reads only the row groups that contain them.
 
         Raises:
             Unavailable: it took too long.
         """
         found: dict[int, NumberedRow] = {}
-        wanted = sorted(places)
+        wanted = sorted(offsets)
         for group, (start, end) in enumerate(pairwise(self._starts())):
             here = wanted[bisect_left(wanted, start) : bisect_left(wanted, end)]
             if here:
                 found |= self._read_group(group, start, here)
-        return [found[place] for place in places]
+        return [found[offset] for offset in offsets]
 
     def batches(self, names: Sequence[str]) -> pa.RecordBatchReader:
-        """Stream these columns of all rows, with the row's place beside; times are UTC without a zone.
+        """Stream these columns of all rows, and the row's offset. Times are UTC without a zone.
 
         Raises:
-            Unavailable: on the way, when it took too long.
+            Unavailable: the stream takes too long.
         """
         schema = pa.schema([_without_zone(field) for field in self._file.schema_arrow if field.name in names])
-        schema = schema.append(pa.field(PLACE, pa.int64()))
+        schema = schema.append(pa.field(OFFSET, pa.int64()))
         return pa.RecordBatchReader.from_batches(schema, self._stream(schema))
 
     def _stream(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -132,25 +98,25 @@ class SplitReader:
 
     def _numbered(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         start = 0
-        # One column at least: its rows have to be counted.
+        # At least one column: rows must be counted.
         names = schema.names[:-1] or self._names[:1]
         for batch in self._file.iter_batches(_STREAMED_ROWS, columns=names):
             self._check_time()
             arrays = [batch.column(name).cast(schema.field(name).type) for name in schema.names[:-1]]
             end = start + len(batch)
-            places = pa.array(range(start, end), pa.int64())
-            yield pa.RecordBatch.from_arrays([*arrays, places], schema=schema)
+            offsets = pa.array(range(start, end), pa.int64())
+            yield pa.RecordBatch.from_arrays([*arrays, offsets], schema=schema)
             start = end
 
-    def _read_group(self, group: int, start: int, places: Sequence[int]) -> dict[int, NumberedRow]:
+    def _read_group(self, group: int, start: int, offsets: Sequence[int]) -> dict[int, NumberedRow]:
         found: dict[int, NumberedRow] = {}
         for batch in self._file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=self._names):
             self._check_time()
             end = start + len(batch)
-            for place in (place for place in places if start <= place < end):
-                found[place] = NumberedRow(place, self._values(batch, place - start))
+            for offset in (offset for offset in offsets if start <= offset < end):
+                found[offset] = NumberedRow(offset, self._values(batch, offset - start))
             start = end
-            if places[-1] < end:
+            if offsets[-1] < end:
                 break
         return found
 
@@ -158,7 +124,7 @@ class SplitReader:
         return tuple(_value(column, batch.column(column.name)[index]) for column in self.columns)
 
     def _starts(self) -> list[int]:
-        """Return the place at which each row group begins, and the end of the last one."""
+        """Return the offset at which each row group begins, and the end of the last one."""
         metadata, starts = self._file.metadata, [0]
         for group in range(metadata.num_row_groups):
             starts.append(starts[-1] + metadata.row_group(group).num_rows)
@@ -178,7 +144,7 @@ def _value(column: SplitColumn, scalar: pa.Scalar) -> Any:
     return value.replace(tzinfo=None) if column.kind is Kind.MOMENT and value else value
 
 
-# The config of live labels, which no snapshot can have, and its split.
+# The config of live labels, which is no valid name of a snapshot, and its split.
 LIVE = "live"
 LIVE_SPLIT = "train"
 
@@ -186,11 +152,26 @@ Footer = tuple[tuple[SplitColumn, ...], int]  # columns, and bytes before compre
 
 
 class StoredSnapshots:
-    """The snapshots; every method waits for the storage."""
+    """The snapshots. Every method waits for the storage."""
 
-    def __init__(self, snapshots: Snapshots, kept: FileResults) -> None:
+    def __init__(self, snapshots: Snapshots) -> None:
         self._snapshots = snapshots
-        self._kept = kept
+        self._lock = threading.Lock()
+        self._results: LRUCache[tuple[str, str], Any] = LRUCache(_RESULTS_MAX)
+
+    def cached(self, kind: str, file: SplitFile, make: Callable[[], T]) -> T:
+        """Return the result of a kind for an immutable file; `make` it unless it is cached.
+
+        Spares a request to the storage for a Parquet footer, and reading all rows for statistics.
+        """
+        key = kind, file.sha256
+        with self._lock:
+            if key in self._results:
+                return cast(T, self._results[key])
+        made = make()
+        with self._lock:
+            self._results[key] = made
+        return made
 
     def find(self, dataset: str, config: str | None) -> list[SnapshotManifest]:
         """Return a dataset's snapshot of this name, or all of them, the newest first; raises as `get` does."""
@@ -219,7 +200,7 @@ class StoredSnapshots:
         return manifest, Facts.model_validate_json(self._snapshots.storage.read(config, FACTS))
 
     def get_split(self, dataset: str, config: str, split: str) -> tuple[SnapshotManifest, SplitFile]:
-        """Return a snapshot and one of its splits; raises as `get` does, also where it has no such split."""
+        """Return a snapshot and one of its splits; raises as `get` does, and if the split does not exist."""
         manifest = self.get(dataset, config)
         if split not in manifest.splits:
             raise no_split(split, config, list(manifest.splits))
@@ -227,7 +208,7 @@ class StoredSnapshots:
 
     @contextmanager
     def opened(self, manifest: SnapshotManifest, split: SplitFile, until: float) -> Iterator[SplitReader]:
-        """Give the open file of a split, to be read `until` then, by the monotonic clock.
+        """Yield the open file of a split, which can be read until the deadline, by the monotonic clock.
 
         Raises:
             Unavailable: the storage does not answer, the file is damaged, or it took too long.
@@ -251,13 +232,12 @@ class StoredSnapshots:
             with self.opened(manifest, split, until) as reader:
                 return reader.columns, reader.uncompressed_bytes
 
-        footer: Footer = self._kept.get("footer", split.sha256, read)
-        return footer
+        return self.cached("footer", split, read)
 
 
 @contextmanager
 def _reading(manifest: SnapshotManifest) -> Iterator[None]:
-    """Tell a damaged file from a storage that does not answer: for a damaged one Arrow sets no `errno`."""
+    """Distinguish a damaged file from a storage that does not answer: Arrow sets `errno` only for the latter."""
     try:
         yield
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
@@ -269,35 +249,33 @@ def _reading(manifest: SnapshotManifest) -> Iterator[None]:
 
 Connection = duckdb.DuckDBPyConnection
 
-# A view of the connection's own, which no other one sees.
+# A view that only this connection sees.
 _ROWS = "split_rows"
 
 
-def filter_rows(cursor: Connection, split: SplitReader, asked: Filter, span: Span) -> Slice:
-    """Return rows that fit, in the order asked for, then in the split's own."""
-    where, keys = condition_of(asked.where, {}), keys_of(asked.orderby, {})
-    return _read(cursor, split, list(_looked_at(asked)), where, keys, span)
+def filter_rows(cursor: Connection, split: SplitReader, rows_filter: Filter, span: Span) -> Slice:
+    """Return rows that fit, in the requested order, then in the split's own."""
+    return _read(cursor, split, rows_filter.columns, rows_filter.where, rows_filter.orderby, span)
 
 
 def search_rows(cursor: Connection, split: SplitReader, search: Search, span: Span) -> Slice:
     """Return all rows that match, the best first, then in the split's own order."""
-    return _read(cursor, split, ["text"], search.condition(), [Key(search.relevance(), "desc")], span)
+    return _read(cursor, split, ["text"], search.condition(), [SortKey(search.relevance(), "desc")], span)
 
 
 def statistics(cursor: Connection, split: SplitReader) -> dict[str, Any]:
     """Return the statistics of all columns."""
 
-    @contextmanager
-    def rows(columns: Sequence[SplitColumn]) -> Iterator[tuple[str, Condition]]:
-        with _streamed(cursor, split, [column.name for column in columns]) as relation:
-            yield relation, ("true", [])
+    def run(columns: Sequence[SplitColumn], wanted: Sequence[Condition]) -> tuple[Any, ...]:
+        with _streamed(cursor, split, [column.name for column in columns]) as rows:
+            return aggregate(cursor, rows, ("true", []), wanted)
 
-    return make_statistics(cursor, split.columns, {}, rows)
+    return make_statistics(split.columns, run)
 
 
 @contextmanager
 def _streamed(cursor: Connection, split: SplitReader, names: Sequence[str]) -> Iterator[str]:
-    """Give the name of a relation with these columns of the split; it can be read once.
+    """Yield the name of a relation with these columns of the split, which can be read once.
 
     Raises:
         Unavailable: it took too long.
@@ -317,17 +295,9 @@ def _read(
     split: SplitReader,
     names: Sequence[str],
     where: Condition,
-    keys: Sequence[Key],
+    keys: Sequence[SortKey],
     span: Span,
 ) -> Slice:
     with _streamed(cursor, split, names) as rows:
-        total, found = list_page(cursor, PLACE, rows, where, keys, PLACE, span)
-    return Slice(split.read_places([place for (place,) in found]), total)
-
-
-def _looked_at(asked: Filter) -> Iterator[str]:
-    columns: list[SplitColumn] = [
-        *(columns_in(asked.where) if asked.where else ()),
-        *(o.column for o in asked.orderby),
-    ]
-    yield from dict.fromkeys(column.name for column in columns)
+        total, found = list_page(cursor, OFFSET, rows, where, keys, OFFSET, span)
+    return Slice(split.read_offsets([offset for (offset,) in found]), total)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from load_testing.version_1.java import find_java
+from load_testing.version_1.baseline import find_java
 from local_stack import StackError
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,8 @@ export function useAgreements(parameters, tick) {
     const stop = new AbortController();
     const load = async () => {
       const found = [];
-      for (const one of JSON.parse(asked)) found.push(await get("stats/agreement", one, { signal: stop.signal }));
+      // Of these, only the coefficients of all annotators are shown.
+      for (const one of JSON.parse(asked)) found.push(await get("stats/agreement", { ...one, max_pairs: 0 }, { signal: stop.signal }));
       set({ asked, data: found, error: null });
     };
     load().catch((error) => stop.signal.aborted || set((old) => ({ ...old, error })));

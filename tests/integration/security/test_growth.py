@@ -24,9 +24,8 @@ from ingestion_api.main import create_app as create_ingestion
 from ingestion_api.settings import IngestionSettings
 from serving_api.main import create_app as create_serving
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
-from serving_api.viewer.conditions import NotUnderstood
-from serving_api.viewer.features import LIVE as COLUMNS
-from serving_api.viewer.where import LENGTH_MAX, parse_orderby, parse_where
+from serving_api.viewer.split_rows import LIVE as COLUMNS
+from serving_api.viewer.where import LENGTH_MAX, NotUnderstood, parse_orderby, parse_where
 from uploader.main import Settings
 from uploader.main import create_app as create_uploader
 from uploader.settings import (

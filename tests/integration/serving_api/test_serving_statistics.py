@@ -1,4 +1,4 @@
-"""What is said about annotators, and what wants a decision, against a model in plain Python."""
+"""Statistics of annotators, and texts that need a decision, compared with a model in plain Python."""
 
 import random
 from collections import Counter
@@ -79,6 +79,14 @@ def check_agreement_is_that_of_annotators(client: TestClient, items: list[Item])
     for pair in body["cohen_kappa"]:
         expected_kappa = cohen_kappa(_cells(items, *pair["annotators"]))
         assert (pair["value"], pair["n"]) == (expected_kappa.value, expected_kappa.n)
+
+
+def check_the_number_of_pairs_may_be_limited(client: TestClient, items: list[Item]) -> None:
+    whole = client.get("/stats/agreement").json()
+    two = client.get("/stats/agreement", params={"max_pairs": 2}).json()
+    assert two == whole | {"cohen_kappa": whole["cohen_kappa"][:2]}
+    none = client.get("/stats/agreement", params={"max_pairs": 0}).json()
+    assert none == whole | {"cohen_kappa": [], "pairs": None}
 
 
 def _cells(items: list[Item], one: str, other: str) -> dict[tuple[str, str], int]:
@@ -215,6 +223,7 @@ def test_random_texts_are_told_of_as_they_are(serve: Serve, labeller: Labeller) 
         for check in (
             check_agreement_is_that_of_annotators,
             check_agreement_of_a_pair_is_about_the_texts_of_both,
+            check_the_number_of_pairs_may_be_limited,
             check_statistics_of_a_source_and_a_period,
             check_annotators_are_told_apart,
             check_pace_is_that_between_pauses,
@@ -241,6 +250,8 @@ WRONG = {
     "stats/agreement?annotator=ada&annotator=ada": "annotator",
     "stats/agreement?annotator=a&annotator=b&annotator=c": "annotator",
     "stats/agreement?source=a&source=b": "source",
+    "stats/agreement?max_pairs=-1": "max_pairs",
+    "stats/agreement?max_pairs=101": "max_pairs",
     "stats/annotators?dataset=unknown": "dataset",
     "stats/annotators?dataset=toxicity-adjudication": "dataset",
     "stats/annotators?annotator=ada": "annotator",

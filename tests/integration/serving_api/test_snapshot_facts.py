@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 
 from core.models import NearDuplicate
 from serving_api.replica.replica import Replica
-from serving_api.snapshots.repository import Facts
+from serving_api.snapshots.manifest import Facts
 from serving_api.snapshots.service import Snapshots
 from tests.integration.serving_api.labelling import Labeller
 
@@ -52,7 +52,7 @@ def test_facts_are_of_the_texts_in_it(
     assert facts_of(everything).answers.annotators == 4
     snapshots: Snapshots = client.app.state.snapshots  # type: ignore[attr-defined]
     snapshots.rewrite("all", {str(ids[6])})
-    assert "1 text was taken out" in (everything / "README.md").read_text()
+    assert "1 text was removed from it" in (everything / "README.md").read_text()
     for document in ("README.md", "croissant.json", "facts.json", "snapshot.json"):
         assert FORGOTTEN not in (everything / document).read_text(), document
 

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from core.settings import AccessSettings
-from core.web.app import install_web
+from core.web.app import PlainRoute, install_web
 from core.web.health import Check, NotReady
 from core.web.problems import NotFound, quoted
 
@@ -80,6 +80,31 @@ def test_every_refusal_is_a_problem(client: TestClient, method: str, path: str, 
     problem = answer.json()
     assert {"type", "title", "status", "detail", "code"} <= problem.keys()
     assert (problem["status"], problem["code"]) == (status, code)
+
+
+def test_a_plain_route_answers_and_refuses_as_other_routes_do() -> None:
+    async def answer(request: Request) -> Response:
+        match (await request.body()).decode():
+            case "missing":
+                raise NotFound("There is no such thing.")
+            case "crash":
+                raise RuntimeError("the password is hunter2")
+            case said:
+                return Response(said, headers={"Location": request.url.path})
+
+    app = FastAPI()
+    app.router.add_api_route("/echo", answer, methods=["POST"], route_class_override=PlainRoute)
+    install_web(app, {})
+    with TestClient(app, raise_server_exceptions=False) as client:
+        echoed = client.post("/echo", content="hello")
+        assert (echoed.status_code, echoed.text, echoed.headers["location"]) == (200, "hello", "/echo")
+        refused = {said: client.post("/echo", content=said) for said in ("missing", "crash")}
+        assert [one.json()["code"] for one in refused.values()] == ["not_found", "internal_error"]
+        assert [one.status_code for one in refused.values()] == [404, 500]
+        assert "hunter2" not in refused["crash"].text
+        assert client.get("/echo").json()["code"] == "method_not_allowed"
+        assert client.post("/echo", headers={"Accept": "text/html"}).status_code == 406
+        assert 'method="POST",route="/echo",status="404"' in client.get("/metrics").text
 
 
 def test_a_crash_tells_the_client_nothing(client: TestClient) -> None:

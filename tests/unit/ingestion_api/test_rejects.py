@@ -15,8 +15,8 @@ from core.datasets import load_datasets
 from core.tables.rows import RowRefused
 from ingestion_api.bulk.mapping import ObjectMapping
 from ingestion_api.bulk.parameters import BulkParameters
-from ingestion_api.imports.rejects import KeptRejects, to_json
-from ingestion_api.texts.quick_submission import QuickSubmission, read_quickly
+from ingestion_api.imports.runs.rejects import KeptRejects, to_json
+from ingestion_api.texts.submissions import QuickSubmission, read_quickly
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_what_json_has_no_type_for(value: Any, written: str) -> None:
     ids=["unreadable", "unknown type", "object", "surrogate", "long integer", "long"],
 )
 def test_what_is_not_kept(value: Any) -> None:
-    """A text could hide in the string form of what is unknown."""
+    """A text could hide in the string form of an unknown value."""
     assert to_json(value) is None
     assert to_json({"cell": value}) is None or isinstance(value, RowRefused)
 

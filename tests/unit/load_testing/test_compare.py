@@ -11,12 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from load_testing.compare import report
-from load_testing.compare.labelled_texts import labelled_texts
-from load_testing.compare.losses import Sent, fate_of
-from load_testing.compare.results import Step, failure_rows, read_rows, reason_of, step_row, write_rows
-from load_testing.compare.versions import VERSIONS
-from load_testing.reports.summaries import Request
-from load_testing.users.answers import WrongAnswer
+from load_testing.compare.outcomes import (
+    LoadStep,
+    Sent,
+    failure_rows,
+    fate_of,
+    reason_of,
+    step_row,
+)
+from load_testing.compare.versions import VERSIONS, labelled_texts
+from load_testing.reports.summaries import Request, merge_repeats, read_rows, write_rows
+from load_testing.users.checks import WrongAnswer
 from load_testing.users.comment_texts import submission
 from load_testing.users.run_journal import COLUMNS
 
@@ -79,10 +84,10 @@ def test_a_reason_names_the_exception(failure: str, reason: str) -> None:
     assert reason_of(Request(0, "POST", "a text", 1, 0, 1, failure)) == reason
 
 
-def make_step(folder: Path, version: str, users: int, rows: list[tuple[float, float, str]]) -> Step:
+def make_step(folder: Path, version: str, users: int, rows: list[tuple[float, float, str]]) -> LoadStep:
     """Write what a run leaves; `rows` are (at_s, latency_ms, failure)."""
     folder.mkdir()
-    step = Step(version, "ingestion", users, folder)
+    step = LoadStep(version, "ingestion", users, folder)
     quoted = [failure.replace('"', '""') for *_, failure in rows]
     lines = [f'{at},POST,a text,{ms},0,{users},"{q}"' for (at, ms, _), q in zip(rows, quoted, strict=True)]
     (folder / "requests.csv").write_text("\n".join([",".join(COLUMNS), *lines]) + "\n")
@@ -96,7 +101,7 @@ def test_failures_make_no_step_look_faster(tmp_path: Path) -> None:
     row = step_row(step)
     assert (row["requests"], row["answered"], row["failures"]) == (4, 2, 2)
     assert (row["p50_ms"], row["seconds"], row["answered_per_second"]) == (500, 2, 1)
-    assert [(r["reason"], r["requests"]) for r in failure_rows(step)] == [
+    assert [(r["reason"], r["requests"]) for r in failure_rows([step])] == [
         ("500 LiveError: Only one live display may be active at once", 1),
         ("x", 1),
     ]
@@ -140,6 +145,19 @@ def test_a_step_without_a_latency_is_a_gap_in_the_picture(tmp_path: Path) -> Non
 def test_no_picture_shows_two_zeros(tmp_path: Path) -> None:
     rows = [row for row in comparison(tmp_path) if row["users"] == 1]
     assert {name.partition("_")[2] for name in report.pictures(rows)} == {"answers", "latency"}
+
+
+def test_repeats_of_a_step_become_medians_with_a_band(tmp_path: Path) -> None:
+    rows = comparison(tmp_path)
+    slower = [row | {"p50_ms": row["p50_ms"] and 3 * row["p50_ms"], "answered_per_second": 0.5} for row in rows]
+    merged = merge_repeats([*rows, *slower], ["version", "kind", "users"])
+    first = merged[0]
+    assert (first["version"], first["users"], first["requests"], first["answered_least"]) == ("1", 1, 2, 1)
+    p50 = [first[f"p50_ms{end}"] for end in ("_least", "", "_most")]
+    assert p50 == pytest.approx([10.04, 20.08, 30.12])
+    assert report.steps_table(merged, "ingestion").count("\n") == 4
+    assert all("FillBetween" in picture for name, picture in report.pictures(merged).items() if "answers" in name)
+    assert not any("FillBetween" in picture for picture in report.pictures(rows).values())
 
 
 def test_one_page_holds_all_tables_and_pictures(tmp_path: Path) -> None:

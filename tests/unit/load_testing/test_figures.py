@@ -13,11 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from load_testing.reports import plots, summaries
-from load_testing.reports.drawing import Axis, Line, draw
-from load_testing.reports.percentiles import SHARES, find_knee, percentiles
+from load_testing.reports.plots import Axis, Line, draw
 from load_testing.reports.report import read_run, write_report
-from load_testing.reports.summaries import Request
-from load_testing.users.answers import REFUSED
+from load_testing.reports.summaries import SHARES, Request, find_knee, percentiles
+from load_testing.users.checks import REFUSED
 from load_testing.users.run_journal import COLUMNS
 from load_testing.users.shape_plans import PLANS
 
@@ -172,8 +171,9 @@ def test_the_offered_load_stands_beside_what_was_answered() -> None:
 
 def test_repeats_become_medians_with_a_band() -> None:
     repeats = [[request(at / 10, ms) for at in range(1, 20)] for ms in (1, 9, 2)]
-    rows = summaries.medians([summaries.by_users(requests) for requests in repeats])
+    rows = summaries.merge_repeats((row for found in repeats for row in summaries.by_users(found)), ["users"])
     [row] = rows
+    assert row["requests_least"] == 19
     assert (row["requests"], row["p50_ms"], row["p50_ms_least"], row["p50_ms_most"]) == (57, 2, 1, 9)
     assert "FillBetween" in plots.latency_by_users(rows)
 

@@ -25,6 +25,7 @@ def test_each_variable_of_the_readme_is_an_option() -> None:
 
 
 def test_the_comparison_takes_several_steps() -> None:
-    given = ["STEPS=1 50", "SECONDS=5", "THINK_SECONDS=2"]
+    given = ["STEPS=1 50", "SECONDS=5", "REPEATS=3", "THINK_SECONDS=2"]
     made = subprocess.run(["make", "-n", "compare", *given], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert made.stdout.splitlines()[-1].endswith("load_testing.compare --steps 1 50 --seconds 5 --think-seconds 2")
+    wanted = "load_testing.compare --steps 1 50 --seconds 5 --repeats 3 --think-seconds 2"
+    assert made.stdout.splitlines()[-1].endswith(wanted)

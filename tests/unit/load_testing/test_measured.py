@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from load_testing import measured
-from load_testing.reports.measured_blocks import BLOCKS, PROJECT_BLOCKS
+from load_testing.measured import BLOCKS, PROJECT_BLOCKS
 
 TEXT = measured.README.read_text()
 AGAIN = "run python -m load_testing.measured"
@@ -43,8 +43,8 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_no_result_is_told_outside_of_the_blocks() -> None:
-    """Between "Version 1" and "Measure anew" only blocks hold units of measurement."""
-    told = TEXT.partition("\n## Version 1\n")[2].partition("\n## Measure anew\n")[0]
+    """Between "Version 1" and "Repeat the measurements" only blocks hold units of measurement."""
+    told = TEXT.partition("\n## Version 1\n")[2].partition("\n## Repeat the measurements\n")[0]
     prose = re.sub(r"<!-- measured: .*?<!-- end -->", "", told, flags=re.DOTALL)
     assert re.findall(r"\d[\d,.]*\s?(?:ms|s|%|MiB|GiB|/s|requests|texts|users)\b", prose) == []
 

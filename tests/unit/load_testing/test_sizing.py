@@ -1,11 +1,11 @@
-"""What the steps and the sizing compute, and how the README tells it."""
+"""The computations of steps and sizing, and their text in the README."""
 
 import json
 import os
 from pathlib import Path
 
 from load_testing import measured, steps
-from load_testing.compare.results import write_rows
+from load_testing.reports.summaries import write_rows
 
 SIZING = {
     "labelled_texts": 1000,
@@ -29,12 +29,12 @@ def test_cores_are_those_of_the_time_in_which_requests_were_sent(tmp_path: Path)
     (run / "run.json").write_text(json.dumps({"generator": {"wall_seconds": 10, "cpu_share": 0.75}}))
     (run / "requests.csv").touch()
     os.utime(run / "requests.csv", (110, 110))
-    samples = [steps.Sample(at, {"argilla": at * 0.5, "redis": 1.0}) for at in range(100, 111)]
+    samples = [steps.CoreSample(at, {"argilla": at * 0.5, "redis": 1.0}) for at in range(100, 111)]
     # What comes before and after is the start and the look-up.
     samples = [
-        steps.Sample(90, {"argilla": 0, "redis": 0}),
+        steps.CoreSample(90, {"argilla": 0, "redis": 0}),
         *samples,
-        steps.Sample(120, {"argilla": 99, "redis": 9}),
+        steps.CoreSample(120, {"argilla": 99, "redis": 9}),
     ]
     assert steps.shares(samples, tmp_path) == [
         {"part": "load generator", "cores": 0.75},
@@ -69,4 +69,5 @@ def test_the_knee_is_told_with_its_users(tmp_path: Path) -> None:
     settings = {"processors": 2, "seconds": 9, "labelled_texts": 10, "load_average_before": 0.5}
     (folder / "report.json").write_text(json.dumps({"settings": settings}))
     told = measured.page("<!-- measured: knee -->\n<!-- end -->", tmp_path)
-    assert "The knee is at 8 users; 850 requests a second are the most, with 12 users and a p99 of 18 ms" in told
+    assert "The knee is at 8 users: beyond it, no level adds half" in told
+    assert "The maximum is 850 requests a second, with 12 users and a p99 of 18 ms" in told

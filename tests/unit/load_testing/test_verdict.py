@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from load_testing.reports.verdict import Lookup, problems
-from load_testing.users.answers import REFUSED
-from load_testing.users.run_journal import Journal
+from load_testing.users.checks import REFUSED
+from load_testing.users.run_journal import Journal, Lookup, problems
 
 NO_OBJECTIVES = {"post": 0.0, "get": 0.0}
 ALL_THERE = Lookup(3, [], [])

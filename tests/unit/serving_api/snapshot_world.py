@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from core.datasets import load_datasets
-from load_testing.bench.serving.serving_rows import make_replica
+from load_testing.bench.replica_rows import make_replica
 from serving_api.replica.replica import Replica
 from serving_api.replica.tables import derive
 from serving_api.settings import DataSettings, ReplicaSettings

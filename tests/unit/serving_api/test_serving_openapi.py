@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, SecretStr
 
 from core.datasets import load_datasets
@@ -13,7 +14,9 @@ from serving_api.main import create_app
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 from serving_api.statistics.schemas import AgreementStats, AnnotatorsStats, Stats
 from serving_api.texts.schemas import CountedPage, TextDetail, TextPage
-from serving_api.viewer.schemas import RESPONSES as VIEWER
+from serving_api.viewer import schemas as viewer
+from serving_api.viewer.endpoints import router as viewer_router
+from serving_api.viewer.statistics import Statistics
 
 DATA_PATHS = [
     "/texts",
@@ -30,7 +33,7 @@ DATA_PATHS = [
     "/stats",
     "/stats/agreement",
     "/stats/annotators",
-    *VIEWER,
+    *(route.path for route in viewer_router.routes if isinstance(route, APIRoute)),
 ]
 
 
@@ -67,7 +70,12 @@ def test_every_parameter_is_described_with_an_example(openapi: dict[str, Any], p
 
 
 @pytest.mark.parametrize(
-    "model", [CountedPage, TextPage, TextDetail, Stats, AgreementStats, AnnotatorsStats, ChangesPage]
+    "model",
+    [
+        *(CountedPage, TextPage, TextDetail, Stats, AgreementStats, AnnotatorsStats, ChangesPage),
+        *(viewer.Validity, viewer.Splits, viewer.FirstRows, viewer.RowsPage, viewer.ParquetFiles),
+        *(viewer.Croissant, viewer.Size, viewer.Info, Statistics),
+    ],
 )
 def test_examples_are_true_to_their_schemas(model: type[BaseModel]) -> None:
     [example] = model.model_json_schema()["examples"]

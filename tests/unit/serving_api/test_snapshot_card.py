@@ -1,4 +1,4 @@
-"""What a snapshot's card and Croissant description say; whatever people write stays in its place."""
+"""A snapshot's card and Croissant description; foreign texts cannot break their structure."""
 
 import json
 from dataclasses import replace
@@ -14,8 +14,7 @@ from markdown_it.token import Token
 from core.datasets import Dataset, LabelRule
 from serving_api.snapshots.card import list_languages, literal, make_card
 from serving_api.snapshots.croissant import make_croissant
-from serving_api.snapshots.manifest import COLUMNS, SnapshotManifest, SplitFile
-from serving_api.snapshots.repository import AnswerCounts, Facts, Rule
+from serving_api.snapshots.manifest import COLUMNS, AnswerCounts, Facts, Rule, SnapshotManifest, SplitFile
 from serving_api.statistics.agreement import Estimate
 
 HASH = "0" * 64
@@ -74,7 +73,7 @@ def tokens(card: str) -> list[Token]:
 
 
 def shape(card: str) -> list[tuple[str, list[str]]]:
-    """Return what the card is made of, without what it says."""
+    """Return the structure of the card, without its texts."""
     return [(token.type, [child.type for child in token.children or []]) for token in tokens(card)]
 
 
@@ -157,7 +156,7 @@ def test_the_card_says_what_is_so() -> None:
     assert "| Fleiss' kappa | undefined |  | 90 |" in card
     assert "5 annotators gave 270 answers" in card
     assert "the seed 3" in card
-    assert "Stratified: each label" in card
+    assert "Stratified: the texts of each label" in card
     other_day = datetime(2027, 1, 1, tzinfo=UTC)
     assert make_card(a_manifest(stratified=True, created_at=other_day), some_facts()) == card
 
@@ -173,9 +172,9 @@ def test_a_rewritten_snapshot_says_so_and_names_no_source() -> None:
     splits = {"train": split("train", 79), "test": split("test", 20)}
     card = make_card(a_manifest(splits=splits, rewritten_at=moment), some_facts().without_sources())
     assert "99 texts, labelled by people" in card
-    assert "1 text was taken out of it" in card
+    assert "1 text was removed from it" in card
     assert '`"forum"` |' not in card
-    assert "taken out" not in make_card(a_manifest(), some_facts())
+    assert "removed from it" not in make_card(a_manifest(), some_facts())
 
 
 @pytest.mark.parametrize("rule", LabelRule)

@@ -1,4 +1,4 @@
-"""Snapshots in a folder: their bytes, their names, and what is left of writers that failed."""
+"""Snapshots in a folder: their bytes, their names, and leftovers of failed writers."""
 
 import errno
 import fcntl
@@ -11,8 +11,8 @@ from pyarrow import parquet
 
 from core.web.problems import Conflict, InvalidFields, NotFound, Unavailable
 from serving_api.snapshots import storage, writer
-from serving_api.snapshots.diff import Difference
 from serving_api.snapshots.manifest import MANIFEST, SnapshotManifest
+from serving_api.snapshots.repository import Difference
 from serving_api.snapshots.writer import SplitWriter
 from tests.unit.serving_api.snapshot_world import Row, World, world
 
@@ -219,7 +219,7 @@ def test_a_deleted_snapshot_is_gone_at_once_and_its_name_is_free(labelled: World
         labelled.snapshots.get("one")
     with pytest.raises(NotFound):
         labelled.snapshots.delete("one")
-    # What follows it stays as it is, and can be followed.
+    # The rest stays unchanged and can be read.
     assert labelled.snapshots.list() == [second]
     assert len(labelled.splits(second)) == len(_ROWS)
     assert labelled.create(name="one", stratify=True).manifest.follows == ("two",)

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from core.datasets import load_datasets
 from core.settings import AccessSettings, DatabaseSettings
 from core.web.keys import ValidKey, hash_key
-from load_testing.bench.serving.serving_rows import make_replica
+from load_testing.bench.replica_rows import make_replica
 from serving_api.main import create_app
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 from serving_api.snapshots.manifest import SplitFile
@@ -205,6 +205,8 @@ def test_texts_are_taken_out_by_admins_only(labelled: TestClient) -> None:
         ring.replace([ValidKey(hash_key("reader"), "1", "reader", frozenset({"read"}))])
         reader = {"Authorization": "Bearer reader"}
         assert labelled.get("/snapshots/one", headers=reader).status_code == 200
+        assert labelled.post("/snapshots", json={"name": "two"}, headers=reader).status_code == 403
+        ring.replace([ValidKey(hash_key("reader"), "1", "reader", frozenset({"read", "snapshot"}))])
         assert labelled.post("/snapshots", json={"name": "two"}, headers=reader).status_code == 201
         refused = labelled.post("/snapshots/one/rewrite", json={"without": ids}, headers=reader)
         assert refused.status_code == 403

@@ -4,29 +4,15 @@ from datetime import datetime
 
 import pytest
 
-from serving_api.viewer.conditions import (
-    Among,
-    Between,
-    Comparison,
-    IsNull,
-    Joined,
-    Like,
-    Node,
-    Not,
-    NotUnderstood,
-    Ordering,
-    columns_in,
-)
-from serving_api.viewer.features import LIVE
-from serving_api.viewer.where import parse_orderby, parse_where
+from serving_api.texts.repository import Condition
+from serving_api.viewer.split_rows import LIVE, SortKey
+from serving_api.viewer.where import NotUnderstood, parse_orderby, parse_where, read_filter
 
 _NAMED = {column.name: column for column in LIVE}
-SCORE, CONFIDENCE, TEXT, LABEL = (_NAMED[name] for name in ("score", "confidence", "text", "label"))
-METADATA, LABELLED_AT = _NAMED["metadata"], _NAMED["labelled_at"]
-ONE = Comparison(SCORE, "=", 1)
+ONE: Condition = ('"score" = ?', [1])
 NOON = datetime(2026, 11, 1, 12)  # noqa: DTZ001 - the replica holds UTC without a zone
 
-READ: dict[str, Node] = {
+READ: dict[str, Condition] = {
     "score = 1": ONE,
     "score == 1": ONE,
     "SCORE = 1": ONE,
@@ -35,47 +21,50 @@ READ: dict[str, Node] = {
     "(score = 1)": ONE,
     "((score = 1))": ONE,
     "score = +1": ONE,
-    "score != -1": Comparison(SCORE, "<>", -1),
-    "score <> 1": Comparison(SCORE, "<>", 1),
-    "score < 0.5": Comparison(SCORE, "<", 0.5),
-    "score <= -.5": Comparison(SCORE, "<=", -0.5),
-    "score >= 2e1": Comparison(SCORE, ">=", 20.0),
-    "score = confidence": Comparison(SCORE, "=", CONFIDENCE),
-    "text <> metadata": Comparison(TEXT, "<>", METADATA),
+    "score != -1": ('"score" <> ?', [-1]),
+    "score <> 1": ('"score" <> ?', [1]),
+    "score < 0.5": ('"score" < ?', [0.5]),
+    "score <= -.5": ('"score" <= ?', [-0.5]),
+    "score >= 2e1": ('"score" >= ?', [20.0]),
+    "score = confidence": ('"score" = "confidence"', []),
+    "text <> metadata": ('"text" <> "metadata"', []),
     "1 = score": ONE,
     "+1 = score": ONE,
-    "-1 < score": Comparison(SCORE, ">", -1),
-    "1 <= score": Comparison(SCORE, ">=", 1),
-    "1 > score": Comparison(SCORE, "<", 1),
-    "1 >= score": Comparison(SCORE, "<=", 1),
-    "1 != score": Comparison(SCORE, "<>", 1),
-    "'a' = label": Comparison(LABEL, "=", "a"),
-    "label = 'it''s'": Comparison(LABEL, "=", "it's"),
-    "label = ''": Comparison(LABEL, "=", ""),
-    "labelled_at > '2026-11-01T12:00:00Z'": Comparison(LABELLED_AT, ">", NOON),
-    "labelled_at > TIMESTAMP '2026-11-01T12:00:00Z'": Comparison(LABELLED_AT, ">", NOON),
-    "timestamp '2026-11-01T12:00:00Z' < labelled_at": Comparison(LABELLED_AT, ">", NOON),
-    "label in ('a', 'b')": Among(LABEL, ("a", "b")),
-    "score NOT IN (1)": Not(Among(SCORE, (1,))),
-    "score between 1 and 2": Between(SCORE, 1, 2),
-    "score not between 1 and 2": Not(Between(SCORE, 1, 2)),
-    "text like 'a%%'": Like(TEXT, "a%", any_case=False),
-    "text ILIKE 'a%'": Like(TEXT, "a%", any_case=True),
-    "text not like 'a%'": Not(Like(TEXT, "a%", any_case=False)),
-    "score is null": IsNull(SCORE),
-    "score IS NOT NULL": Not(IsNull(SCORE)),
-    "not score = 1": Not(ONE),
+    "-1 < score": ('"score" > ?', [-1]),
+    "1 <= score": ('"score" >= ?', [1]),
+    "1 > score": ('"score" < ?', [1]),
+    "1 >= score": ('"score" <= ?', [1]),
+    "1 != score": ('"score" <> ?', [1]),
+    "'a' = label": ('"label" = ?', ["a"]),
+    "label = 'it''s'": ('"label" = ?', ["it's"]),
+    "label = ''": ('"label" = ?', [""]),
+    "labelled_at > '2026-11-01T12:00:00Z'": ('"labelled_at" > ?', [NOON]),
+    "labelled_at > TIMESTAMP '2026-11-01T12:00:00Z'": ('"labelled_at" > ?', [NOON]),
+    "timestamp '2026-11-01T12:00:00Z' < labelled_at": ('"labelled_at" > ?', [NOON]),
+    "label in ('a', 'b')": ('"label" in (?, ?)', ["a", "b"]),
+    "score NOT IN (1)": ('not ("score" in (?))', [1]),
+    "score between 1 and 2": ('"score" between ? and ?', [1, 2]),
+    "score not between 1 and 2": ('not ("score" between ? and ?)', [1, 2]),
+    "text like 'a%%'": ('"text" like ?', ["a%"]),
+    "text ILIKE 'a%'": ('lower("text") like lower(?)', ["a%"]),
+    "text not like 'a%'": ('not ("text" like ?)', ["a%"]),
+    "score is null": ('"score" is null', []),
+    "score IS NOT NULL": ('not ("score" is null)', []),
+    "not score = 1": ('not ("score" = ?)', [1]),
     "not not score = 1": ONE,
-    "not (score = 1)": Not(ONE),
-    "score = 1 and score = 1 AND score = 1": Joined("and", (ONE, ONE, ONE)),
-    "score = 1 or score = 1 and score is null": Joined("or", (ONE, Joined("and", (ONE, IsNull(SCORE))))),
-    "(score = 1 or score = 1) and score is null": Joined("and", (Joined("or", (ONE, ONE)), IsNull(SCORE))),
+    "not (score = 1)": ('not ("score" = ?)', [1]),
+    "score = 1 and score = 1 AND score = 1": ('("score" = ?) and ("score" = ?) and ("score" = ?)', [1, 1, 1]),
+    "score = 1 or score = 1 and score is null": ('("score" = ?) or (("score" = ?) and ("score" is null))', [1, 1]),
+    "(score = 1 or score = 1) and score is null": (
+        '(("score" = ?) or ("score" = ?)) and ("score" is null)',
+        [1, 1],
+    ),
 }
 
 
 @pytest.mark.parametrize(("where", "expected"), READ.items())
-def test_each_form_of_a_condition_is_read_as_it_says(where: str, expected: Node) -> None:
-    assert parse_where(where, LIVE) == expected
+def test_each_form_of_a_condition_is_read_as_it_says(where: str, expected: Condition) -> None:
+    assert parse_where(where, LIVE).where == expected
 
 
 @pytest.mark.parametrize(
@@ -90,32 +79,37 @@ def test_each_form_of_a_condition_is_read_as_it_says(where: str, expected: Node)
     ],
 )
 def test_whole_numbers_of_64_bits_are_exact(digits: str, kind: type) -> None:
-    node = parse_where(f"score = {digits}", LIVE)
-    assert isinstance(node, Comparison)
-    assert isinstance(node.value, kind)
-    assert node.value == kind(digits)
+    [value] = parse_where(f"score = {digits}", LIVE).where[1]
+    assert isinstance(value, kind)
+    assert value == kind(digits)
 
 
 ORDERED = {
-    "score": [Ordering(SCORE, descending=False, nulls_first=False)],
-    "score asc": [Ordering(SCORE, descending=False, nulls_first=False)],
-    "score DESC": [Ordering(SCORE, descending=True, nulls_first=False)],
-    "score nulls first": [Ordering(SCORE, descending=False, nulls_first=True)],
+    "score": [SortKey(('"score"', []), "asc nulls last")],
+    "score asc": [SortKey(('"score"', []), "asc nulls last")],
+    "score DESC": [SortKey(('"score"', []), "desc nulls last")],
+    "score nulls first": [SortKey(('"score"', []), "asc nulls first")],
     "score asc NULLS LAST, text desc nulls first": [
-        Ordering(SCORE, descending=False, nulls_first=False),
-        Ordering(TEXT, descending=True, nulls_first=True),
+        SortKey(('"score"', []), "asc nulls last"),
+        SortKey(('"text"', []), "desc nulls first"),
     ],
 }
 
 
 @pytest.mark.parametrize(("orderby", "expected"), ORDERED.items())
-def test_each_form_of_an_order_is_read_as_it_says(orderby: str, expected: list[Ordering]) -> None:
-    assert parse_orderby(orderby, LIVE) == tuple(expected)
+def test_each_form_of_an_order_is_read_as_it_says(orderby: str, expected: list[SortKey]) -> None:
+    assert parse_orderby(orderby, LIVE).orderby == tuple(expected)
 
 
-def test_the_columns_of_a_condition_are_told() -> None:
-    node = parse_where("not (score = confidence or label in ('a')) and text is null", LIVE)
-    assert list(columns_in(node)) == [SCORE, CONFIDENCE, LABEL, TEXT]
+def test_a_filter_names_the_columns_that_it_reads() -> None:
+    where = "not (score = confidence or label in ('a')) and text is null and score = 1"
+    assert read_filter(where, "label, id", LIVE).columns == ("score", "confidence", "label", "text", "id")
+
+
+def test_an_id_is_compared_and_sorted_as_text() -> None:
+    asked = read_filter("id = 'a' and 'b' < id", "id", LIVE)
+    assert asked.where == ("(id::varchar = ?) and (id::varchar > ?)", ["a", "b"])
+    assert asked.orderby == (SortKey(("id::varchar", []), "asc nulls last"),)
 
 
 WRONG = {
@@ -189,4 +183,4 @@ def test_a_bound_allows_so_much_and_no_more(longest: str, longer: str, told: str
 
 
 def test_an_order_has_eight_columns_at_most() -> None:
-    assert len(parse_orderby(", ".join(["id"] * 8), LIVE)) == 8
+    assert len(parse_orderby(", ".join(["id"] * 8), LIVE).orderby) == 8

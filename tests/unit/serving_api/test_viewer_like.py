@@ -8,17 +8,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from serving_api.viewer.conditions import (
+from serving_api.viewer.like_patterns import (
     PATTERN_MAX,
     PERCENTS_MAX,
     PERCENTS_WITH_UNDERSCORES_MAX,
     UNDERSCORES_MAX,
-    NotUnderstood,
     canonical,
     like,
 )
-from serving_api.viewer.features import LIVE
-from serving_api.viewer.where import LIKES_MAX, parse_where
+from serving_api.viewer.split_rows import LIVE
+from serving_api.viewer.where import LIKES_MAX, NotUnderstood, parse_where
 
 # Letters that fold in several ways, signs of regular expressions, ends of lines, and more than one byte.
 _LETTERS = "aAbẞßİiıΣσςéÉ😀\n\r\0 .*+?()[]{}|^$\\#-&~'\""

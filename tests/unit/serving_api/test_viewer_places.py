@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from serving_api.replica.tables import COUNT, TABLES
 from serving_api.texts.paging import Sample
 from serving_api.viewer import repository
-from serving_api.viewer import repository as offsets
-from serving_api.viewer.conditions import Span
+from serving_api.viewer.split_rows import Span
 from tests.unit.serving_api.viewer_world import FIRST
 
 _DATASETS = ["toxicity", "mood"]
@@ -68,14 +67,14 @@ def test_any_span_is_that_of_a_plain_sort(
     items = _fill(replica, drawn)
     samples = [Sample(sorted(sampled), 3), Sample([moment for moment, _, _ in items[::3]], 3), Sample([], 1)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(offsets, "SORTED_ROWS", 4)
-        patch.setattr(offsets, "MARGIN", 2)
+        patch.setattr(repository, "SORTED_ROWS", 4)
+        patch.setattr(repository, "MARGIN", 2)
         for dataset in _DATASETS:
             of_dataset = [str(id_) for _, id_, of in items if of == dataset]
             for sample in samples:
                 found = repository.read_rows(replica, dataset, Span(*span), sample)
                 assert [row.values[0] for row in found.rows] == of_dataset[span[0] : span[0] + span[1]]
-                assert [row.place for row in found.rows] == list(range(span[0], span[0] + len(found.rows)))
+                assert [row.offset for row in found.rows] == list(range(span[0], span[0] + len(found.rows)))
                 assert found.total == len(of_dataset)
 
 
@@ -86,8 +85,8 @@ def test_a_row_is_at_its_place_of_a_plain_sort(
     items = _fill(replica, drawn)
     of_dataset = [(id_, moment) for moment, id_, dataset in items if dataset == "mood"]
     wanted = [place for place in chosen if place < len(of_dataset)]
-    days = offsets.get_days(replica, "mood")
-    assert offsets.get_places(replica, days, [of_dataset[place] for place in wanted]) == wanted
+    days = repository.get_days(replica, "mood")
+    assert repository.get_offsets(replica, days, [of_dataset[place] for place in wanted]) == wanted
 
 
 def test_a_window_is_small_wherever_it_is(replica: duckdb.DuckDBPyConnection) -> None:
@@ -111,9 +110,9 @@ def test_a_window_is_small_wherever_it_is(replica: duckdb.DuckDBPyConnection) ->
     )
     moments = replica.execute("select labelled_at from items where rowid % 30 = 0 order by 1").fetchall()
     sample = Sample([moment for (moment,) in moments], 30)
-    days = offsets.get_days(replica, "toxicity")
+    days = repository.get_days(replica, "toxicity")
     assert days.total == 60000
     for place in range(0, days.total, 1777):
-        window = offsets.find_window(replica, days, sample, place)
+        window = repository.find_window(replica, days, sample, place)
         assert window.before <= place < window.end
-        assert window.end - window.before <= offsets.SORTED_ROWS
+        assert window.end - window.before <= repository.SORTED_ROWS

@@ -5,18 +5,20 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
 import duckdb
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from core.web.problems import InvalidFields
 from serving_api.viewer import repository, stored
-from serving_api.viewer.conditions import LIVE_NAMES, NotUnderstood, Slice, Span, condition_of
-from serving_api.viewer.features import LIVE
+from serving_api.viewer.split_rows import LIVE, Slice, Span
 from serving_api.viewer.stored import SplitReader
-from serving_api.viewer.where import DEPTH_MAX, LENGTH_MAX, parse_orderby, parse_where, read_filter
+from serving_api.viewer.where import DEPTH_MAX, LENGTH_MAX, NotUnderstood, parse_orderby, parse_where, read_filter
 from tests.unit.serving_api.viewer_world import Where, make_parquet, make_replica, make_rows, wheres
 
 ROWS = make_rows(50)
@@ -47,8 +49,8 @@ def _reader(file: io.BytesIO) -> SplitReader:
 def _places(found: Slice) -> list[int]:
     assert found.total == len(found.rows)
     for row in found.rows:
-        assert row.values[0] == str(ROWS[row.place]["id"])
-    return [row.place for row in found.rows]
+        assert row.values[0] == str(ROWS[row.offset]["id"])
+    return [row.offset for row in found.rows]
 
 
 @given(where=wheres)
@@ -57,9 +59,20 @@ def test_a_condition_means_the_same_in_the_replica_in_a_file_and_in_plain_python
 ) -> None:
     sql, model = where
     expected = [place for place, row in enumerate(ROWS) if model(row)]
-    asked = read_filter(sql, None, LIVE)
-    assert _places(repository.filter_rows(replica, "toxicity", asked, EVERY)) == expected
-    assert _places(stored.filter_rows(beside, _reader(file), asked, EVERY)) == expected
+    reader = _reader(file)
+    of_live, of_file = (read_filter(sql, None, columns) for columns in (LIVE, reader.columns))
+    assert _places(repository.filter_rows(replica, "toxicity", of_live, EVERY)) == expected
+    assert _places(stored.filter_rows(beside, reader, of_file, EVERY)) == expected
+
+
+@pytest.mark.parametrize("where", ["score = 1 or score is null", "score is null or not label = 'x' and score = 1"])
+def test_a_condition_finds_no_rows_of_another_dataset(where: str) -> None:
+    elsewhere = [row | {"id": uuid4(), "dataset": "mood"} for row in ROWS]
+    with make_replica([*ROWS, *elsewhere]) as both:
+        found = repository.filter_rows(both, "toxicity", read_filter(where, None, LIVE), EVERY)
+    assert found.total > 0
+    assert {row.values[1] for row in found.rows} == {"toxicity"}
+    _places(found)
 
 
 _KEYS = st.lists(
@@ -91,12 +104,13 @@ def test_an_order_is_that_of_a_plain_sort(
         order = nulls + held if nulls_first else held + nulls
     nulls_words = {None: "", True: " nulls first", False: " NULLS LAST"}
     written = ", ".join(f'"{column}"{" DESC" if down else ""}{nulls_words[nulls]}' for column, down, nulls in keys)
-    asked = read_filter(None, written, LIVE)
+    reader, span = _reader(file), Span(offset, length)
+    of_live, of_file = (read_filter(None, written, columns) for columns in (LIVE, reader.columns))
     for found in (
-        repository.filter_rows(replica, "toxicity", asked, Span(offset, length)),
-        stored.filter_rows(beside, _reader(file), asked, Span(offset, length)),
+        repository.filter_rows(replica, "toxicity", of_live, span),
+        stored.filter_rows(beside, reader, of_file, span),
     ):
-        assert [row.place for row in found.rows] == order[offset : offset + length]
+        assert [row.offset for row in found.rows] == order[offset : offset + length]
         assert found.total == len(ROWS)
 
 
@@ -106,9 +120,16 @@ def _key(column: str, place: int) -> Any:
 
 
 def test_values_are_bound() -> None:
-    sql, values = condition_of(parse_where("text = 'a''b' or score in (1, -2.5)", LIVE), LIVE_NAMES)
+    sql, values = parse_where("text = 'a''b' or score in (1, -2.5)", LIVE).where
     assert sql == '("text" = ?) or ("score" in (?, ?))'
     assert values == ["a'b", 1, -2.5]
+
+
+def test_a_quote_in_the_name_of_a_file_s_column_is_doubled(beside: duckdb.DuckDBPyConnection) -> None:
+    table, file = pa.table({'a"b': ["x", "y"], "id": ["1", "2"]}), io.BytesIO()
+    parquet.write_table(table, file)
+    asked = read_filter('"a""b" = \'y\'', '"a""b"', _reader(file).columns)
+    assert [row.values for row in stored.filter_rows(beside, _reader(file), asked, EVERY).rows] == [("y", "2")]
 
 
 WRONG = {

@@ -1,0 +1,193 @@
+"""The two import tasks of each ingestion process: running imports, one at a time, and deleting old ones."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import anyio
+import anyio.to_process
+import psycopg
+import structlog
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from core.datasets import Datasets
+from core.settings import DatabaseSettings
+from core.web.problems import Problem
+from ingestion_api import metrics
+from ingestion_api.bulk.pipes import NoProgress, run_watched
+from ingestion_api.imports.runs import repository
+from ingestion_api.imports.runs.repository import Claim
+from ingestion_api.imports.runs.run import RunResult, run_import
+from ingestion_api.settings import IngestionSettings
+
+log = structlog.get_logger()
+
+_POLL_SECONDS = 1.0
+_MOST_CRASHES = 3
+_DAY_SECONDS = 86400
+
+
+class ImportCrashed(Problem):
+    """The process that runs the import crashed several times at the same row."""
+
+    status = 422
+    code = "import_crashed"
+
+
+class UploadExpired(Problem):
+    """The client did not continue its upload in time."""
+
+    status = 410
+    code = "upload_expired"
+
+
+@asynccontextmanager
+async def importing(
+    engine: AsyncEngine, database: DatabaseSettings, settings: IngestionSettings, datasets: Datasets
+) -> AsyncIterator[asyncio.Event]:
+    """Run imports until the block ends; set the event that it gives whenever an upload is complete.
+
+    An import under way when the block ends is put back, with the batches that it has stored.
+    """
+    completed = asyncio.Event()
+    limiter = anyio.CapacityLimiter(1)
+
+    async def start(claim: Claim) -> RunResult:
+        async def run(reports: Path) -> RunResult:
+            return await anyio.to_process.run_sync(
+                run_import, claim, datasets, database, settings, reports, cancellable=True, limiter=limiter
+            )
+
+        return await run_watched(run, settings.worker_seconds)
+
+    tasks = [
+        asyncio.create_task(_for_ever(lambda: _run_next(engine, settings, start), completed)),
+        asyncio.create_task(_for_ever(lambda: _clear_up(engine, settings), asyncio.Event())),
+    ]
+    try:
+        yield completed
+    finally:
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def _for_ever(step: Callable[[], Awaitable[bool]], woken: asyncio.Event) -> None:
+    """Repeat `step` while it returns True. When it returns False, wait for the event or a second."""
+    while True:
+        woken.clear()
+        try:
+            if await step():
+                continue
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("imports.database_away", error=type(error).__name__)
+        except Exception:
+            # After any error the next import must run.
+            log.exception("imports.crashed")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_POLL_SECONDS):
+                await woken.wait()
+
+
+async def _run_next(
+    engine: AsyncEngine, settings: IngestionSettings, start: Callable[[Claim], Awaitable[RunResult]]
+) -> bool:
+    claim = await repository.claim_import(engine, settings.import_lease_seconds)
+    if claim is None:
+        return False
+    if claim.crashes >= _MOST_CRASHES:
+        log.error("import.given_up", import_id=str(claim.id), last_row=claim.last_row)
+        metrics.IMPORTS.labels("crashed").inc()
+        detail = f"The process that runs it has ended {claim.crashes} times behind row {claim.last_row}."
+        await repository.give_up(engine, claim, ImportCrashed(detail))
+        return True
+    log.info("import.started", import_id=str(claim.id), after_row=claim.last_row)
+    return await _run(engine, settings, claim, start)
+
+
+async def _run(
+    engine: AsyncEngine,
+    settings: IngestionSettings,
+    claim: Claim,
+    start: Callable[[Claim], Awaitable[RunResult]],
+) -> bool:
+    """Run an import; put it back if the run is interrupted."""
+    crashed = False
+    try:
+        with metrics.IMPORT_SECONDS.time():
+            outcome = await _while_held(engine, settings, claim, start)
+    except NoProgress as problem:
+        # Do not repeat the import: it would take as long.
+        log.error("import.stuck", import_id=str(claim.id), last_row=claim.last_row)
+        metrics.IMPORTS.labels("failed").inc()
+        await repository.give_up(engine, claim, problem)
+        return True
+    except psycopg.OperationalError as error:
+        log.warning("import.interrupted", import_id=str(claim.id), error=type(error).__name__)
+    except Exception:
+        crashed = True
+        log.exception("import.crashed", import_id=str(claim.id))
+    except asyncio.CancelledError:
+        with suppress(SQLAlchemyError, OSError):  # then the lease runs out
+            await repository.release_claim(engine, claim, crashed=False)
+        raise
+    else:
+        _observe(claim, outcome)
+        return True
+    await _release(engine, claim, crashed=crashed)
+    return False
+
+
+async def _while_held(
+    engine: AsyncEngine,
+    settings: IngestionSettings,
+    claim: Claim,
+    start: Callable[[Claim], Awaitable[RunResult]],
+) -> RunResult:
+    """Run an import and renew its claim. Losing the claim, or being cancelled, kills the process that runs it."""
+    running = asyncio.ensure_future(start(claim))
+    holding = asyncio.create_task(_hold(engine, settings.import_lease_seconds, claim))
+    try:
+        await asyncio.wait({running, holding}, return_when=asyncio.FIRST_COMPLETED)
+        return await running if running.done() else RunResult(None, {})
+    finally:
+        running.cancel()
+        holding.cancel()
+        await asyncio.wait({running, holding})
+
+
+async def _hold(engine: AsyncEngine, lease_seconds: float, claim: Claim) -> None:
+    """Renew a claim until it is lost. During an outage the run itself fails."""
+    held = True
+    while held:
+        await asyncio.sleep(lease_seconds / 6)
+        with suppress(OperationalError, OSError):
+            held = await repository.renew_claim(engine, claim, lease_seconds)
+
+
+async def _release(engine: AsyncEngine, claim: Claim, *, crashed: bool) -> None:
+    """Put an import back as soon as the database is available."""
+    while True:
+        try:
+            return await repository.release_claim(engine, claim, crashed=crashed)
+        except (SQLAlchemyError, OSError):
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+def _observe(claim: Claim, outcome: RunResult) -> None:
+    state = outcome.state or "lost"
+    log.info("import.ended", import_id=str(claim.id), state=str(state), **outcome.counts)
+    metrics.IMPORTS.labels(str(state)).inc()
+    metrics.count_submissions(outcome.counts)
+
+
+async def _clear_up(engine: AsyncEngine, settings: IngestionSettings) -> bool:
+    seconds = settings.import_expire_seconds
+    expired = UploadExpired(f"The client did not continue the upload for {seconds:g} seconds.")
+    if count := await repository.expire_uploads(engine, seconds, expired):
+        log.info("imports.expired", imports=count)
+    dropped = await repository.drop_bodies(engine)
+    return await repository.drop_old(engine, settings.import_keep_days * _DAY_SECONDS) or dropped
