@@ -31,9 +31,9 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield world
 
 
-def export(world: World, folder: Path, format_: Format, times: int = 1, **filters: str) -> list[bytes]:
+def export(world: World, folder: Path, format_: Format, times: int = 1, source: str | None = None) -> list[bytes]:
     """Return the content of an export, each time that it is requested."""
-    query = export_query(ExportParameters.model_validate(filters), load_datasets(None))
+    query = export_query(ExportParameters(source=source), load_datasets(None))
 
     async def get() -> list[bytes]:
         places, crew = Places("exports", 1, 1), Watchdog(30).crew("exports", 1)
@@ -55,9 +55,9 @@ def test_the_first_response_from_memory_equals_the_next_from_the_file(
 
 
 def test_an_export_without_rows_has_the_columns_of_one_with_rows(world: World, tmp_path: Path) -> None:
-    def read(**filters: str) -> tuple[pa.Table, pa.Table]:
-        [as_parquet] = export(world, tmp_path / "exports", PARQUET, **filters)
-        [as_arrow] = export(world, tmp_path / "exports", ARROW, **filters)
+    def read(source: str | None = None) -> tuple[pa.Table, pa.Table]:
+        [as_parquet] = export(world, tmp_path / "exports", PARQUET, source=source)
+        [as_arrow] = export(world, tmp_path / "exports", ARROW, source=source)
         return parquet.read_table(io.BytesIO(as_parquet)), pa.ipc.open_file(as_arrow).read_all()
 
     some, none = read(), read(source="nowhere")
