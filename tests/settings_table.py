@@ -13,6 +13,8 @@ from local_stack.settings import StackSettings
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 from uploader.settings import (
     ForgottenFilesSettings,
+    ModelSettings,
+    ModelStorageSettings,
     PacingSettings,
     PushSettings,
     RuleSettings,
@@ -43,6 +45,8 @@ GROUPS: dict[str, list[type[BaseSettings]]] = {
         SweepSettings,
         WebhookSettings,
         RuleSettings,
+        ModelSettings,
+        ModelStorageSettings,
         ForgottenFilesSettings,
     ],
     "Serving API": [ServingSettings, DataSettings, ReplicaSettings],

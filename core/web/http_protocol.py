@@ -30,12 +30,12 @@ from core.web.problems import (
 
 log = structlog.get_logger()
 
-# A client that is still sending would lose the response if the connection closed at once: discard its data for
+# A client that is still sending would lose the response if the connection closed immediately: discard its data for
 # this long.
 _LINGER_SECONDS = 2.0
 # A connection checks its clock this many times in the shortest time limit: one timer for each request costs more.
 _LOOKS = 4
-# Enough of a request line to see what is wrong with its address.
+# Enough of a request line to find the fault in its address.
 _LINE_BYTES = 2048
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _RAW_TARGET = re.compile(rb"[A-Z]+ [\x21-\x7e]*[\x80-\xff]")
@@ -113,7 +113,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, and limit what it buffers."""
+        """Feed the parser, and limit its buffer."""
         if self._refused:
             return
         if not self._in_body and (self._unread == 0 or len(self._head) < _LINE_BYTES):
@@ -157,7 +157,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_body, self._unread, self._due = False, 0, None
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is not HTTP."""
+        """Refuse a request that is not valid HTTP."""
         detail = "The request is not valid HTTP (RFC 9112)."
         if not self._in_body and _RAW_TARGET.match(self._head):
             detail = "The address has characters that are not ASCII. Percent-encode the address: ä is %C3%A4."

@@ -22,7 +22,7 @@ from ingestion_api.bulk.parameters import BulkParameters, check_parameters, read
 from ingestion_api.bulk.pipes import open_pipe, run_watched, send_body
 from ingestion_api.bulk.schemas import BULK_BODY, BULK_STORED, BulkResult
 from ingestion_api.bulk.store import BulkRequest, Counts, store_body
-from ingestion_api.dependencies import DatasetsDep
+from ingestion_api.dependencies import DatasetsDep, stream_body
 from ingestion_api.settings import IngestionSettings
 
 router = Router(dependencies=[Depends(require_scope(Scope.INGEST)), Depends(query_is_checked)], tags=["texts"])
@@ -80,7 +80,7 @@ async def _store_in_process(request: Request, bulk: BulkRequest) -> Counts:
                 limiter=state.bulk_limiter,
             )
 
-        sending = asyncio.create_task(send_body(request.stream(), end, http_settings().body_seconds))
+        sending = asyncio.create_task(send_body(stream_body(request), end, http_settings().body_seconds))
         try:
             return await run_watched(store, settings.worker_seconds)
         finally:

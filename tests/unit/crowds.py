@@ -75,7 +75,7 @@ def best_weights() -> Floats:
 
 
 def least_errors(texts: int) -> Floats:
-    """Return the least standard error with which any unbiased method can tell each accuracy, the truth unknown.
+    """Return the lower bound of the standard error of each accuracy, for unbiased methods without the truth.
 
     By Cramér and Rao, for the model of Dawid and Skene with two labels: of each annotator the probability of
     answering 1 where the truth is 1, and where it is 0, and the frequency of 1.

@@ -1,4 +1,4 @@
-"""Tests of uploader.jobs: which jobs run, and what is told when they stand still."""
+"""Tests of uploader.jobs: the running jobs, and the reports about blocked ones."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -22,6 +22,7 @@ from uploader.dataset import ConcurrencyLimit, DatasetState
 from uploader.forgetting.service import FilesWatch
 from uploader.jobs import DatabaseJobs, DatasetJobs
 from uploader.leadership import Leadership
+from uploader.model.model_job import ModelRemover
 from uploader.pull.collector import Collector
 from uploader.pull.sweep import Sweeper
 from uploader.rules.estimation import Estimator
@@ -48,7 +49,14 @@ def _run_jobs(run: RunWithEngine, fake: FakeArgilla, work: Work) -> None:
             database = get_database(engine)
             estimator = Estimator(state, RuleSettings(), database, anyio.CapacityLimiter(1))
             jobs = DatasetJobs(
-                state, PushSettings(), sweeper, collector, estimator, retry_cap_seconds=0, watch_seconds=0
+                state,
+                PushSettings(),
+                sweeper,
+                collector,
+                estimator,
+                ModelRemover(state),
+                retry_cap_seconds=0,
+                watch_seconds=0,
             )
             await work(jobs, state, asyncio.Event())
             await leadership.release()
@@ -185,7 +193,7 @@ def test_a_statement_that_postgres_refuses_is_an_alert_and_no_outage(
 def test_forget_requests_that_take_too_long_are_measured_and_noted(
     run: RunWithEngine, add_texts: AddTexts, database_url: str
 ) -> None:
-    """Also those of a dataset that no settings define any more: nobody works on them."""
+    """Also those of a dataset that the settings no longer define: no job works on them."""
     for dataset, age in ((DATASET, "2 minutes"), ("gone", "2 hours")):
         [id_] = add_texts("a", dataset=dataset)
         with psycopg.connect(database_url) as connection:

@@ -141,7 +141,7 @@ def test_answers_weigh_as_with_crowd_kits_dawid_skene() -> None:
     )
     theirs = model.probas_.sort_index()[[0, 1]].to_numpy()
     assert np.abs(_weighed(parameters, crowd) - theirs).max() < 1e-5
-    # With our one answer as the average beside theirs: less than one in a hundred of each one's.
+    # With our one answer as the average among theirs: less than one in a hundred of each one's.
     ours = estimate(LabelRule.DAWID_SKENE, crowd.answers, LABELS)
     assert ours is not None
     assert np.abs(_weighed(ours, crowd) - theirs).max() < 0.03
