@@ -123,6 +123,7 @@ def create(
     min_annotations: export.MinAnnotations = None,
     labelled_after: export.LabelledAfter = None,
     labelled_before: export.LabelledBefore = None,
+    predicted_label: export.PredictedLabel = None,
     q: export.Search = None,
 ) -> None:
     """Create a snapshot.

@@ -33,7 +33,7 @@ class Kind(Enum):
 class From:
     """The source of a column, and properties of its values."""
 
-    sql: str  # in Postgres, over `labels as l`, `texts as t` and `first_twin`
+    sql: str  # in Postgres, over `labels as l`, `texts as t`, `predictions as p` and `first_twin`
     changes: bool = False  # whether it may change while `labelled_at` stays
     repeats: bool = False  # whether many rows share a value: worth a dictionary in Parquet
     type: str = ""  # in DuckDB, where it does not follow from Python's
@@ -103,6 +103,17 @@ class TextItem(BaseModel):
         description="Results of the intake, such as `language` and `redacted`.",
         examples=[{"language": {"code": "en", "confidence": 0.91}}],
     )
+    predicted_label: Annotated[str | None, From("p.label", changes=True, repeats=True)] = Field(
+        description="Label that the active model gives the text. The model learnt from texts without this one; "
+        "null without a model.",
+        examples=["toxic"],
+    )
+    predicted_probability: Annotated[float | None, From("p.probability", changes=True)] = Field(
+        description="Probability of `predicted_label` by the model, 0 to 1.", examples=[0.94]
+    )
+    model_version: Annotated[str | None, From("p.model_version", changes=True, repeats=True)] = Field(
+        description="Version of the model, as in `GET /models`.", examples=["3f1c9a5be027"]
+    )
     received_at: Annotated[datetime, From("t.received_at at time zone 'utc'")] = Field(
         description="When the text was received.", examples=["2026-11-01T08:30:00.000000Z"]
     )
@@ -122,6 +133,11 @@ class StoredItem(TextItem):
     )
     near_duplicate_of: Annotated[UUID | None, From("first_twin.id")] = Field(
         description="The first text of its near duplicates."
+    )
+    quality: Annotated[float | None, From("case when p.quality_of = l.label then p.quality end", changes=True)] = (
+        Field(
+            description="How likely the label is right by the votes and the model, 0 to 1; null for a newer label."
+        )
     )
     version: Annotated[int, From("l.changed_xid::text::bigint", changes=True, type="bigint")] = Field(
         description="Point of the change feed of its last change."

@@ -40,7 +40,15 @@ from serving_api.metrics import (
     REPLICA_AGE_SECONDS,
     SEARCH_INDEX_BEHIND_SECONDS,
 )
+from serving_api.models import endpoints as model_endpoints
+from serving_api.models.schemas import ScoreRequest
+from serving_api.models.service import Models
 from serving_api.pages.endpoints import add_dashboard
+from serving_api.perspective import endpoints as perspective_endpoints
+from serving_api.perspective.client import PerspectiveSettings
+from serving_api.perspective.google_errors import GoogleErrors
+from serving_api.perspective.schemas import AnalyzeCommentRequest, GoogleError, SuggestCommentScoreRequest
+from serving_api.perspective.service import Perspective
 from serving_api.replica.answer_cache import AnswerCache, Answers
 from serving_api.replica.file import release_memory
 from serving_api.replica.follower import Follower
@@ -66,6 +74,12 @@ _STATE_SECONDS = 1.0
 # Queries and exports leave freed memory behind.
 _RELEASE_SECONDS = 60.0
 
+# Messages that endpoints read, or translate, without FastAPI.
+_BODIES = (
+    *(SnapshotCreate, SnapshotRewrite, ScoreRequest),
+    *(AnalyzeCommentRequest, SuggestCommentScoreRequest, GoogleError),
+)
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -85,6 +99,8 @@ class Parts:
     exports: Exports
     snapshots: Snapshots
     viewer: Viewer
+    models: Models
+    perspective: Perspective
     serving_settings: ServingSettings
     datasets: Datasets
 
@@ -120,7 +136,8 @@ def create_app(
         "queries": lambda: _check_queries(parts.watchdog),
     }
     install_web(app, checks, access)
-    describe(app, datasets, access.require_api_key, SnapshotCreate, SnapshotRewrite)
+    app.add_middleware(GoogleErrors)
+    describe(app, datasets, access.require_api_key, *_BODIES)
     return app
 
 
@@ -135,6 +152,9 @@ def _add_paths(app: FastAPI, datasets: Datasets, access: AccessSettings) -> None
         snapshot_endpoints.admin_router,
         snapshot_endpoints.forgotten_router,
         viewer_endpoints.router,
+        model_endpoints.router,
+        perspective_endpoints.router,
+        perspective_endpoints.open_router,
     ):
         app.include_router(router)
     add_dashboard(app, datasets, read_settings(PageSettings), key_is_required=access.require_api_key)
@@ -154,17 +174,15 @@ def _make_parts(
     # If the storage of snapshots hangs, only requests for snapshots wait.
     files_crew = watchdog.crew("queries of snapshots", serving.query_threads, STORAGE_SECONDS)
     files_pool = _make_pool(replica, serving, share, files_crew)
-    notifier = ChangeNotifier(query_pool, Places("requests that wait for changes", serving.changes_clients, share))
-    replica.on_change(lambda _: notifier.notify())
+    notifier = _make_notifier(replica, query_pool, serving, share)
     search, cache = SearchFollower(replica), AnswerCache(serving.cache_bytes)
     answers, hints = Answers(replica, query_pool, cache), Hints()
     snapshots = _make_snapshots(replica, serving, data, datasets, watchdog, share)
+    models = Models(replica, serving, data, datasets, share)
     key_ring = KeyRing(access.require_api_key, access.limit)
     return Parts(
         replica=replica,
-        follower=Follower(
-            replica, database.libpq_url, replica_settings.poll_seconds, key_ring, replica_settings.forget_seconds
-        ),
+        follower=_make_follower(replica, database, replica_settings, key_ring),
         search=search,
         key_ring=key_ring,
         watchdog=watchdog,
@@ -177,9 +195,25 @@ def _make_parts(
         exports=_make_exports(replica, serving, data, watchdog, share),
         snapshots=snapshots,
         viewer=Viewer(files_pool, answers, hints, search, snapshots, datasets, replica_settings),
+        models=models,
+        perspective=Perspective(read_settings(PerspectiveSettings), datasets, models),
         serving_settings=serving,
         datasets=datasets,
     )
+
+
+def _make_follower(
+    replica: Replica, database: DatabaseSettings, settings: ReplicaSettings, key_ring: KeyRing
+) -> Follower:
+    return Follower(replica, database.libpq_url, settings.poll_seconds, key_ring, settings.forget_seconds)
+
+
+def _make_notifier(
+    replica: Replica, query_pool: QueryPool, serving: ServingSettings, share: float
+) -> ChangeNotifier:
+    notifier = ChangeNotifier(query_pool, Places("requests that wait for changes", serving.changes_clients, share))
+    replica.on_change(lambda _: notifier.notify())
+    return notifier
 
 
 def _make_pool(replica: Replica, serving: ServingSettings, share: float, crew: Crew) -> QueryPool:
@@ -224,6 +258,7 @@ async def _running(app: FastAPI, parts: Parts, data: DataSettings) -> AsyncItera
         asyncio.create_task(_show_state(parts.replica, parts.search if searches else None, data)),
         asyncio.create_task(follow_parent()),
         asyncio.create_task(_release_memory()),
+        asyncio.create_task(parts.models.follow()),
     ]
     settle(app)
     if searches:
@@ -236,6 +271,8 @@ async def _running(app: FastAPI, parts: Parts, data: DataSettings) -> AsyncItera
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await anyio.to_thread.run_sync(parts.follower.stop, _STOP_SECONDS)
+    await parts.perspective.ingestion.close()
+    parts.models.close()
     parts.query_pool.close()
     await anyio.to_thread.run_sync(parts.files_pool.close)
     parts.viewer.close()

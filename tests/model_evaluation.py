@@ -16,10 +16,10 @@ from uuid import UUID
 
 import numpy as np
 from cleanlab.filter import find_label_issues
-from load_testing.reports.plots import BLUE, GREY, Axis, Line, draw
 from sklearn.metrics import f1_score
 from threadpoolctl import threadpool_limits
 
+from load_testing.reports.plots import BLUE, GREY, Axis, Line, draw
 from tests.unit.simulated_comments import LABELS, simulate_comments
 from uploader.model.label_quality import score_labels
 from uploader.model.training import LabelledTexts, train

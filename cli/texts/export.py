@@ -25,13 +25,14 @@ Complete = Annotated[
 Annotator = Annotated[str | None, typer.Option(help="Only texts that this annotator answered.")]
 MinAgreement = Annotated[float | None, typer.Option(help="Only texts with at least this agreement, 0 to 1.")]
 MinAnnotations = Annotated[int | None, typer.Option(help="Only texts with at least this number of annotations.")]
+PredictedLabel = Annotated[str | None, typer.Option(help="Only texts that the model gives this label.")]
 LabelledAfter = Annotated[str | None, typer.Option(help="Only labels later than this time (RFC 3339).")]
 LabelledBefore = Annotated[str | None, typer.Option(help="Only labels earlier than this time (RFC 3339).")]
 Search = Annotated[str | None, typer.Option(help="Only texts that contain these words.")]
 
 _NAMES = (
     *("dataset", "label", "source", "language", "status", "complete", "annotator", "min_agreement"),
-    *("min_annotations", "labelled_after", "labelled_before", "q"),
+    *("min_annotations", "labelled_after", "labelled_before", "predicted_label", "q"),
 )
 
 
@@ -78,6 +79,7 @@ def export(
     min_annotations: MinAnnotations = None,
     labelled_after: LabelledAfter = None,
     labelled_before: LabelledBefore = None,
+    predicted_label: PredictedLabel = None,
     q: Search = None,
     order: Order = None,
     spreadsheet: Annotated[bool, typer.Option("--spreadsheet", help="CSV that is safe in a spreadsheet.")] = False,

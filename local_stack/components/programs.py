@@ -30,6 +30,7 @@ def program_environment(context: Context) -> dict[str, str]:
         "SERVING_HOST": "127.0.0.1",
         "SERVING_PORT": str(settings.serving_port),
         "SERVING_URL": settings.serving_url,
+        "PERSPECTIVE_INGESTION_URL": settings.ingestion_url,
         "HTTP_CORS_ORIGINS": _cors_origins(settings.ingestion_port, settings.serving_port),
         "PAGE_INGESTION_URL": settings.ingestion_url,
         "PAGE_SERVING_URL": settings.serving_url,

@@ -4,11 +4,13 @@
 """
 
 import queue
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
 
 import duckdb
 import pyarrow as pa
@@ -50,16 +52,20 @@ _WINDOW = f"""
 """
 
 
-def _select(is_of_label: bool) -> str:
-    """Return the select list of the columns that come from a label, or of those that come from its text.
+def _select(table: str) -> str:
+    """Return the select list of the columns that come from labels (l), predictions (p), or else texts (t).
 
     DuckDB misreads ADBC's xid8, and has no time zones: these columns are bigint and UTC instead.
     """
-    columns = [c for c in STORED.values() if c.origin.sql.startswith("l.") == is_of_label]
+
+    def origin(sql: str) -> str:
+        return "p" if re.search(r"\bp\.", sql) else "l" if sql.startswith("l.") else "t"
+
+    columns = [column for column in STORED.values() if origin(column.origin.sql) == table]
     return ", ".join(f"{column.origin.sql} as {column.name}" for column in columns)
 
 
-_LABEL, _TEXT = _select(is_of_label=True), _select(is_of_label=False)
+_LABEL, _PREDICTION, _TEXT = _select("l"), _select("p"), _select("t")
 
 # `first_twin.id` is the text that its near duplicates began with: each leads to the most similar one of those
 # stored before. These links are made with the text and stay, so the result never changes.
@@ -91,7 +97,9 @@ _TOMBSTONES = f"""
 """  # noqa: S608
 
 _ITEMS = f"""
-    select {_TEXT}, {_LABEL} from labels l join texts t on t.id = l.text_id {_FIRST_TWIN} where {_LABELLED}
+    select {_TEXT}, {_LABEL}, {_PREDICTION}
+    from labels l join texts t on t.id = l.text_id left join predictions p on p.text_id = l.text_id {_FIRST_TWIN}
+    where {_LABELLED}
 """  # noqa: S608
 
 # Adjudicators annotate the copy; their annotations belong to the disputed text.
@@ -107,6 +115,9 @@ _ANNOTATIONS = f"""
 
 _LABELS = f"select l.text_id as id, {_LABEL} from labels l where {_LABELLED}"  # noqa: S608
 _TEXTS = f"select {_TEXT} from texts t {_FIRST_TWIN} where t.id in (select text_id from labels)"  # noqa: S608
+_PREDICTIONS = f"""
+    select p.text_id as id, {_PREDICTION} from predictions p join labels l on l.text_id = p.text_id
+"""  # noqa: S608
 _COPIES = "select c.id, c.adjudicates as text_id from texts c where c.adjudicates is not null"
 _ANSWERS = f"select {_ANNOTATION}, a.text_id from annotations a where a.withdrawn_at is null"  # noqa: S608
 
@@ -116,12 +127,35 @@ CHANGES = {"items": _ITEMS, "annotations": _ANNOTATIONS, "tombstones": _TOMBSTON
 EVERYTHING = {
     "labels": _LABELS,
     "texts": _TEXTS,
+    "predictions": _PREDICTIONS,
     "copies": _COPIES,
     "answers": _ANSWERS,
     "tombstones": _TOMBSTONES,
 }
 
+# Manifests are long: they are read only when this differs from the models that are known.
+_MODEL_STATES = """
+    select dataset, version, is_active, activated_at at time zone 'utc' as activated_at
+    from models order by created_at desc, version
+"""
+_MODELS = """
+    select dataset, version, created_at at time zone 'utc' as created_at, is_active,
+           activated_at at time zone 'utc' as activated_at, decision, manifest::text as manifest
+    from models order by created_at desc, version
+"""
 _KEYS = str(select_valid_keys().compile(dialect=postgresql.dialect()))  # type: ignore[no-untyped-call]
+
+
+class StoredModel(NamedTuple):
+    """A trained model, as the table `models` describes it; times are UTC without a zone."""
+
+    dataset: str
+    version: str
+    created_at: datetime
+    is_active: bool
+    activated_at: datetime | None
+    decision: str  # whether it became active, and why
+    manifest: str  # JSON
 
 
 class StampedAhead(Exception):
@@ -184,6 +218,13 @@ class FeedSnapshot:
     def keys(self) -> list[ValidKey]:
         """Return every valid API key."""
         return [ValidKey.from_row(row.values()) for row in self._rows(_KEYS)]
+
+    def models(self, known: list[StoredModel]) -> list[StoredModel]:
+        """Return every model, the newest first; `known` itself if nothing has changed since it was read."""
+        states = [(m.dataset, m.version, m.is_active, m.activated_at) for m in known]
+        if [tuple(row.values()) for row in self._rows(_MODEL_STATES)] == states:
+            return known
+        return [StoredModel(**row) for row in self._rows(_MODELS)]
 
     @contextmanager
     def stream(self, statement: str, start: int, end: int) -> Iterator[pa.RecordBatchReader]:

@@ -125,6 +125,7 @@ class Follower:
         with feed.snapshot(connection) as snapshot:
             head = snapshot.head(state.cursor if state else 0)
             self._take_over_keys(snapshot.keys())
+            self._replica.take_over_models(snapshot.models(self._replica.models))
             self.rebuilding = _DAMAGED if self._replica.file.damaged else _why_build(state, head)
             if self.rebuilding is None:
                 self._bring_up(snapshot, head)

@@ -13,7 +13,7 @@ import duckdb
 from core.web.keys import ValidKey
 from core.web.problems import Unavailable
 from serving_api.replica import feed, folder, repository, tables
-from serving_api.replica.feed import FeedSnapshot, stage
+from serving_api.replica.feed import FeedSnapshot, StoredModel, stage
 from serving_api.replica.file import ReplicaFile, being_built, release_memory
 from serving_api.replica.folder import ReplicaFolder
 from serving_api.replica.repository import Applied, Point, State, apply, load
@@ -33,6 +33,7 @@ class Replica:
         """Make a replica in the folder of `path`; each of several processes gets its own folder in it."""
         self.state: State | None = None
         self.keys: list[ValidKey] = []
+        self.models: list[StoredModel] = []  # the newest first
         self.rows = 0
         self.forgotten = 0  # the version at which the last text was forgotten
         self._shared = path.parent
@@ -134,6 +135,7 @@ class Replica:
                 state = State(identity, end, repository.get_number(cursor, tables.BUILT_VERSION), read_at, end)
                 repository.replace_state(cursor, state)
                 repository.replace_keys(cursor, self.keys)
+                repository.replace_models(cursor, self.models)
             if self._processes > 1:
                 self.folder.make_seed(file)
             self._swap(file, state)
@@ -147,6 +149,7 @@ class Replica:
             with file.transaction() as cursor:
                 state = repository.get_state_or_none(cursor)
                 repository.replace_keys(cursor, self.keys)
+                repository.replace_models(cursor, self.models)
             if state is None or not fits(state):
                 return False
             self._swap(file, state)
@@ -186,10 +189,20 @@ class Replica:
             with self.file.transaction() as cursor:
                 repository.replace_keys(cursor, keys)
 
+    def take_over_models(self, models: list[StoredModel]) -> None:
+        """Keep the models, as `take_over_keys` keeps the keys."""
+        if models == self.models:
+            return
+        self.models = models
+        if not self.file.damaged:
+            with self.file.transaction() as cursor:
+                repository.replace_models(cursor, models)
+
     def _load(self) -> None:
         with self.file.transaction("read only") as cursor:
             state = repository.get_state_or_none(cursor)
             self.keys = repository.list_keys(cursor)
+            self.models = repository.list_models(cursor)
         if state:
             self._set(state)
 

@@ -1,4 +1,4 @@
-"""Fills and changes the replica's tables; reads its layout, its point of the change feed and the API keys."""
+"""Fills and changes the replica's tables; reads its layout, its point of the change feed, API keys and models."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +9,7 @@ import duckdb
 
 from core.web.keys import ValidKey
 from serving_api.replica import tables
-from serving_api.replica.feed import EVERYTHING, Source, stage
+from serving_api.replica.feed import EVERYTHING, Source, StoredModel, stage
 from serving_api.replica.tables import FORGOTTEN, LAYOUT, TABLES
 
 Cursor = duckdb.DuckDBPyConnection
@@ -81,6 +81,19 @@ def replace_keys(cursor: Cursor, keys: list[ValidKey]) -> None:
             "insert into api_keys values (?, ?, ?, ?, ?, ?, ?)",
             [key.hash, key.id, key.name, sorted(key.scopes), *limits],
         )
+
+
+def list_models(cursor: Cursor) -> list[StoredModel]:
+    """Return the models of all datasets, the newest first."""
+    statement = f"select {', '.join(StoredModel._fields)} from models order by created_at desc, version"  # noqa: S608
+    return [StoredModel(*row) for row in cursor.execute(statement).fetchall()]
+
+
+def replace_models(cursor: Cursor, models: list[StoredModel]) -> None:
+    """Store the models."""
+    cursor.execute("delete from models")
+    for model in models:
+        cursor.execute("insert into models values (?, ?, ?, ?, ?, ?, ?)", [*model])
 
 
 def count_items(cursor: Cursor) -> int:

@@ -19,7 +19,7 @@ _TOTALS = {
 }
 
 # Raise it with each change of a table here: a file of another layout is rebuilt.
-LAYOUT = 10
+LAYOUT = 11
 
 
 class Role(StrEnum):
@@ -46,6 +46,10 @@ TABLES = {
     "api_keys": """
         hash blob not null, id varchar not null, name varchar not null, scopes varchar[] not null,
         requests_per_second double, burst integer, datasets varchar[]
+    """,
+    "models": """
+        dataset varchar not null, version varchar not null, created_at timestamp not null,
+        is_active boolean not null, activated_at timestamp, decision varchar, manifest varchar not null
     """,
     "layout": "number integer not null",
     "state": """
@@ -180,6 +184,8 @@ FINISH = (
     *_COPY_RECENT,
 )
 
+_JOINED = "(select * from new_labels join new_texts using (id) left join new_predictions using (id))"
+
 # These fill an empty file, each in its own transaction.
 LOAD = (
     f"""
@@ -192,8 +198,8 @@ LOAD = (
     # Pages and filters by time skip the row groups that hold other times.
     f"""
     insert into items by name
-    {derive("(select * from new_labels join new_texts using (id))", "annotations", "labelled_at, id desc")}
-    """,  # noqa: S608
+    {derive(_JOINED, "annotations", "labelled_at, id desc")}
+    """,
     "insert into tombstones by name from new_tombstones",
     *FINISH,
 )

@@ -175,6 +175,9 @@ class FilterParameters(PeriodParameters):
     min_annotations: int | None = Field(
         None, ge=0, le=_COUNT_MAX, description="Only texts with at least this many annotations.", examples=[2]
     )
+    predicted_label: LabelName | None = Field(
+        None, description="Only texts to which the active model gives this label.", examples=["toxic"]
+    )
     q: SearchText | None = Field(
         None,
         description="Only texts that contain this, by the rule `match`. It ignores case, and has no wildcards.",

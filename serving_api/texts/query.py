@@ -153,7 +153,7 @@ def page_query(parameters: PageParameters, labels: Sequence[str], datasets: Data
     if parameters.order is Order.RELEVANCE and parameters.q is None:
         raise Mismatch(FieldError("needs_q", "Only a search has a relevance: send q too.", parameter="order"))
     texts = labelled_texts_query(parameters, labels, datasets, parameters.order)
-    return PageQuery(texts, parameters.limit, _position(parameters.cursor, texts.fingerprint))
+    return PageQuery(texts, parameters.limit, position(parameters.cursor, texts.fingerprint))
 
 
 def labelled_texts_query(
@@ -166,7 +166,9 @@ def labelled_texts_query(
         Mismatch: a label belongs to another dataset.
     """
     dataset = choose_dataset(filters.dataset, labels, datasets)
-    _check_labels(labels, dataset, datasets)
+    _check_labels("label", labels, dataset, datasets)
+    if filters.predicted_label is not None:
+        _check_labels("predicted_label", [filters.predicted_label], dataset, datasets)
     return TextsQuery(dataset, tuple(sorted(set(labels))), filters, order)
 
 
@@ -205,7 +207,7 @@ def disputed_query(parameters: DisputedParameters, datasets: Datasets) -> Disput
         Mismatch: the cursor belongs to another list.
     """
     texts, below = texts_query(parameters, datasets), parameters.confidence_below
-    after = _position(parameters.cursor, _disputed_fingerprint(texts, below))
+    after = position(parameters.cursor, _disputed_fingerprint(texts, below))
     return DisputedQuery(texts, below, parameters.limit, after)
 
 
@@ -220,7 +222,12 @@ def texts_query(parameters: SourceParameters, datasets: Datasets) -> TextsQuery:
     return TextsQuery(dataset, (), FilterParameters.model_validate(given), Order.NEWEST)
 
 
-def _position(given: str | None, query: bytes) -> Position | None:
+def position(given: str | None, query: bytes) -> Position | None:
+    """Return the position that a parameter `cursor` holds in the list that `query` identifies.
+
+    Raises:
+        Mismatch: the cursor belongs to another list.
+    """
     try:
         return decode_cursor(given, query) if given else None
     except ValueError as error:
@@ -232,9 +239,9 @@ def _disputed_fingerprint(texts: TextsQuery, confidence_below: float) -> bytes:
     return hashlib.sha256(f"disputed, complete first {confidence_below} ".encode() + texts.fingerprint).digest()
 
 
-def _check_labels(labels: Sequence[str], dataset: str, datasets: Datasets) -> None:
+def _check_labels(parameter: str, labels: Sequence[str], dataset: str, datasets: Datasets) -> None:
     known = datasets[dataset].labels
-    errors = {label: _unknown("label", label, known) for label in labels if label not in known}
+    errors = {label: _unknown(parameter, label, known) for label in labels if label not in known}
     elsewhere = {label for other in datasets.values() for label in other.labels}
     if errors.keys() - elsewhere:
         raise InvalidFields(list(errors.values()))

@@ -35,6 +35,7 @@ def conditions(query: TextsQuery) -> Condition:
         "complete = ?": filters.complete,
         "agreement >= ?": filters.min_agreement,
         "annotations >= ?": filters.min_annotations,
+        "predicted_label = ?": filters.predicted_label,
         "labelled_at > ?": filters.labelled_after,
         "labelled_at < ?": filters.labelled_before,
     }

@@ -33,7 +33,13 @@ GROUPS = {
     "migrate": ["All programs"],
     "ingestion": ["All programs", "Datasets (ingestion API, uploader, serving API)", "Ingestion API", PAGES],
     "uploader": ["All programs", "Datasets (ingestion API, uploader, serving API)", "Uploader"],
-    "serving": ["All programs", "Datasets (ingestion API, uploader, serving API)", "Serving API", PAGES],
+    "serving": [
+        "All programs",
+        "Datasets (ingestion API, uploader, serving API)",
+        "Serving API",
+        "Perspective's API (serving API)",
+        PAGES,
+    ],
     "annotate": ["Command line", "Serving API", "Uploader"],
 }
 

@@ -36,6 +36,7 @@ class World:
     database: DatabaseSettings
     engine: Engine
     labeller: Labeller
+    folder: Path
 
     @property
     def replica(self) -> Replica:
@@ -80,7 +81,7 @@ def fresh_world(admin_database_url: str, template: str, folder: Path) -> Iterato
     with fresh_database(admin_database_url, template) as url:
         database = DatabaseSettings(url=SecretStr(url))
         engine = create_engine(database.sqlalchemy_url)
-        yield World(make_client(folder, database), database, engine, Labeller(engine))
+        yield World(make_client(folder, database), database, engine, Labeller(engine), folder)
         engine.dispose()
 
 

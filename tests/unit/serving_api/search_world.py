@@ -111,6 +111,7 @@ _ADDED = """
     select ?::uuid as id, 'toxicity' as dataset, ? as text, ? as label, 'labelled' as status, 1.0 as agreement,
            '{}' as votes, 1 as annotations, null as confidence, 'majority' as rule, 1 as rule_version,
            true as complete,
+           null as predicted_label, null as predicted_probability, null as model_version,
            'annotators' as decided_by, ? as source, null as external_id, null as claimed_label, null as score,
            '{}' as metadata, '{}' as enrichment, ? as received_at, ? as labelled_at, ?::bigint as version
 """
