@@ -24,7 +24,7 @@ from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWith
 from tests.integration.uploader.modelling import DEFINITION, add_labelled, keeping_model, remove_model
 from tests.unit.simulated_comments import LABELS, Comment, simulate_comments
 from uploader.leadership import NotLeading
-from uploader.model.repository import activate
+from uploader.model.repository import Predicted, activate, store_predictions
 
 COMMENTS = simulate_comments(1200, seed=1)
 FIRST, NEW, PENDING = COMMENTS[:400], COMMENTS[400:700], COMMENTS[700:]
@@ -223,21 +223,14 @@ def test_a_forgotten_text_leaves_no_prediction_and_gets_none(
 
     async def work(engine: AsyncEngine) -> None:
         async with keeping_model(engine, tmp_path) as loop:
-            # Forgotten between the computing of its score and the writing.
-            original = loop.job._store
-
-            async def store(batch: Any, *, is_labelled: bool) -> bool:
-                if not is_labelled:
-                    await forget(engine, late)
-                return await original(batch, is_labelled=is_labelled)
-
-            loop.job._store = store  # type: ignore[method-assign, assignment]
             await loop.look()
-            predicted = {row[0] for row in rows(_PREDICTIONS)}
-            assert {labelled, pending} <= predicted
-            assert late not in predicted
-            await forget(engine, labelled, pending)
+            assert {labelled, pending, late} <= {row[0] for row in rows(_PREDICTIONS)}
+            await forget(engine, labelled, pending, late)
             await loop.look()
+            # Its prediction was computed before, and is written now.
+            old = Predicted(late, "toxic", 0.9, [0.9, 0.1])
+            async with engine.begin() as connection:
+                assert await store_predictions(connection, DATASET, "0" * 12, [old]) == []
 
     run(work)
     assert not {labelled, pending, late} & {row[0] for row in rows(_PREDICTIONS)}
