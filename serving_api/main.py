@@ -40,8 +40,17 @@ from serving_api.metrics import (
     REPLICA_AGE_SECONDS,
     SEARCH_INDEX_BEHIND_SECONDS,
 )
+from serving_api.models import endpoints as model_endpoints
+from serving_api.models.schemas import ScoreRequest
+from serving_api.models.service import Models
 from serving_api.pages.endpoints import add_dashboard
+from serving_api.perspective import endpoints as perspective_endpoints
+from serving_api.perspective.client import PerspectiveSettings
+from serving_api.perspective.google_errors import GoogleErrors
+from serving_api.perspective.schemas import AnalyzeCommentRequest, GoogleError, SuggestCommentScoreRequest
+from serving_api.perspective.service import Perspective
 from serving_api.replica.answer_cache import AnswerCache, Answers
+from serving_api.replica.file import release_memory
 from serving_api.replica.follower import Follower
 from serving_api.replica.query_pool import QueryPool
 from serving_api.replica.replica import Replica
@@ -59,14 +68,22 @@ from serving_api.viewer import endpoints as viewer_endpoints
 from serving_api.viewer.service import Viewer
 from serving_api.watchdog import Crew, Watchdog
 
-# A window is applied faster; a build is cut off, and starts anew the next time.
+# Applying a window is faster. A build is interrupted, and starts again after the next start.
 _STOP_SECONDS = 2.0
 _STATE_SECONDS = 1.0
+# Queries and exports leave freed memory behind.
+_RELEASE_SECONDS = 60.0
+
+# Messages that endpoints read, or translate, without FastAPI.
+_BODIES = (
+    *(SnapshotCreate, SnapshotRewrite, ScoreRequest),
+    *(AnalyzeCommentRequest, SuggestCommentScoreRequest, GoogleError),
+)
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What the application is made of. The endpoints find each part in `app.state`, under its name here."""
+    """The parts of the application. `app.state` has each of them under its name here."""
 
     replica: Replica
     follower: Follower
@@ -82,6 +99,8 @@ class Parts:
     exports: Exports
     snapshots: Snapshots
     viewer: Viewer
+    models: Models
+    perspective: Perspective
     serving_settings: ServingSettings
     datasets: Datasets
 
@@ -117,7 +136,8 @@ def create_app(
         "queries": lambda: _check_queries(parts.watchdog),
     }
     install_web(app, checks, access)
-    describe(app, datasets, access.require_api_key, SnapshotCreate, SnapshotRewrite)
+    app.add_middleware(GoogleErrors)
+    describe(app, datasets, access.require_api_key, *_BODIES)
     return app
 
 
@@ -132,6 +152,9 @@ def _add_paths(app: FastAPI, datasets: Datasets, access: AccessSettings) -> None
         snapshot_endpoints.admin_router,
         snapshot_endpoints.forgotten_router,
         viewer_endpoints.router,
+        model_endpoints.router,
+        perspective_endpoints.router,
+        perspective_endpoints.open_router,
     ):
         app.include_router(router)
     add_dashboard(app, datasets, read_settings(PageSettings), key_is_required=access.require_api_key)
@@ -148,20 +171,18 @@ def _make_parts(
     replica = Replica(data.replica_path, replica_settings, serving.processes)
     watchdog, share = Watchdog(serving.stuck_seconds), access.client_share
     query_pool = _make_pool(replica, serving, share, watchdog.crew("queries", serving.query_threads))
-    # Storage of snapshots that hangs delays only what reads snapshots.
+    # If the storage of snapshots hangs, only requests for snapshots wait.
     files_crew = watchdog.crew("queries of snapshots", serving.query_threads, STORAGE_SECONDS)
     files_pool = _make_pool(replica, serving, share, files_crew)
-    notifier = ChangeNotifier(query_pool, Places("requests that wait for changes", serving.changes_clients, share))
-    replica.on_change(lambda _: notifier.notify())
+    notifier = _make_notifier(replica, query_pool, serving, share)
     search, cache = SearchFollower(replica), AnswerCache(serving.cache_bytes)
     answers, hints = Answers(replica, query_pool, cache), Hints()
     snapshots = _make_snapshots(replica, serving, data, datasets, watchdog, share)
+    models = Models(replica, serving, data, datasets, share)
     key_ring = KeyRing(access.require_api_key, access.limit)
     return Parts(
         replica=replica,
-        follower=Follower(
-            replica, database.libpq_url, replica_settings.poll_seconds, key_ring, replica_settings.forget_seconds
-        ),
+        follower=_make_follower(replica, database, replica_settings, key_ring),
         search=search,
         key_ring=key_ring,
         watchdog=watchdog,
@@ -174,9 +195,25 @@ def _make_parts(
         exports=_make_exports(replica, serving, data, watchdog, share),
         snapshots=snapshots,
         viewer=Viewer(files_pool, answers, hints, search, snapshots, datasets, replica_settings),
+        models=models,
+        perspective=Perspective(read_settings(PerspectiveSettings), datasets, models),
         serving_settings=serving,
         datasets=datasets,
     )
+
+
+def _make_follower(
+    replica: Replica, database: DatabaseSettings, settings: ReplicaSettings, key_ring: KeyRing
+) -> Follower:
+    return Follower(replica, database.libpq_url, settings.poll_seconds, key_ring, settings.forget_seconds)
+
+
+def _make_notifier(
+    replica: Replica, query_pool: QueryPool, serving: ServingSettings, share: float
+) -> ChangeNotifier:
+    notifier = ChangeNotifier(query_pool, Places("requests that wait for changes", serving.changes_clients, share))
+    replica.on_change(lambda _: notifier.notify())
+    return notifier
 
 
 def _make_pool(replica: Replica, serving: ServingSettings, share: float, crew: Crew) -> QueryPool:
@@ -212,7 +249,7 @@ def _make_exports(
 
 @asynccontextmanager
 async def _running(app: FastAPI, parts: Parts, data: DataSettings) -> AsyncIterator[None]:
-    """Run everything that works beside the requests."""
+    """Run the background work: the follower, the search index, metrics."""
     searches = parts.serving_settings.search_index
     parts.watchdog.start()
     await anyio.to_thread.run_sync(parts.replica.open)
@@ -220,6 +257,8 @@ async def _running(app: FastAPI, parts: Parts, data: DataSettings) -> AsyncItera
     tasks = [
         asyncio.create_task(_show_state(parts.replica, parts.search if searches else None, data)),
         asyncio.create_task(follow_parent()),
+        asyncio.create_task(_release_memory()),
+        asyncio.create_task(parts.models.follow()),
     ]
     settle(app)
     if searches:
@@ -232,6 +271,8 @@ async def _running(app: FastAPI, parts: Parts, data: DataSettings) -> AsyncItera
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await anyio.to_thread.run_sync(parts.follower.stop, _STOP_SECONDS)
+    await parts.perspective.ingestion.close()
+    parts.models.close()
     parts.query_pool.close()
     await anyio.to_thread.run_sync(parts.files_pool.close)
     parts.viewer.close()
@@ -256,21 +297,27 @@ async def _check_queries(watchdog: Watchdog) -> str | None:
 
 
 async def _show_state(replica: Replica, search: SearchFollower | None, data: DataSettings) -> None:
-    """Keep the metrics up to date by themselves, also while Postgres hangs; what processes share are values."""
+    """Update the gauges regularly, even while Postgres hangs: with several processes they are plain values."""
     behind = Behind()
     while True:
         REPLICA_AGE_SECONDS.set(replica.age_seconds)
         if search is not None and replica.state is not None:
             SEARCH_INDEX_BEHIND_SECONDS.set(behind.seconds(search.version or 0, replica.state.version))
-        with suppress(OSError):  # the folder was taken away; what needs it says so
+        with suppress(OSError):  # the folder is missing; requests that need it report that
             disk = shutil.disk_usage(data.data_dir)
             DATA_FREE_BYTES.set(disk.free)
             DATA_SIZE_BYTES.set(disk.total)
         await asyncio.sleep(_STATE_SECONDS)
 
 
+async def _release_memory() -> None:
+    while True:
+        await asyncio.sleep(_RELEASE_SECONDS)
+        await anyio.to_thread.run_sync(release_memory)
+
+
 def make_app() -> FastAPI:
-    """Make the service as the environment says; called in each process."""
+    """Make the application from the environment; called in each process."""
     configure_logging(read_settings(LogSettings), "serving_api")
     tracing.configure(read_settings(TracingSettings), "serving_api")
     return create_app(
@@ -284,7 +331,7 @@ def make_app() -> FastAPI:
 
 
 def main() -> None:
-    """Run the service as the environment says."""
+    """Run the service with the settings of the environment."""
     configure_logging(read_settings(LogSettings), "serving_api")
     settings = read_settings(ServingSettings)
     refuse_open_bind(settings.host, read_settings(AccessSettings))

@@ -68,6 +68,7 @@ SNAPSHOTS = Counter(
 SNAPSHOT_SECONDS = Histogram(
     "serving_snapshot_seconds", "Time to write a snapshot", buckets=(0.5, 1, 5, 15, 60, 300, 900, 3600)
 )
+MODEL_LOADS = Counter("serving_model_loads_total", "Models that became active and were loaded", ["result"])
 DATA_FREE_BYTES = Gauge(
     "serving_data_free_bytes", "Free disk below DATA_DIR, for the program's user", multiprocess_mode="livemin"
 )
@@ -80,3 +81,4 @@ start_at_zero(CACHE_LOOKUPS, "hit", "miss")
 start_at_zero(QUERIES_REFUSED, "full", "share", "time", "exports")
 start_at_zero(STUCK, "queries", "queries of snapshots", "exports", "comparisons of snapshots")
 start_at_zero(SNAPSHOTS, "written", "found", "refused", "failed")
+start_at_zero(MODEL_LOADS, "loaded", "failed")

@@ -19,7 +19,7 @@ from cleanlab.filter import find_label_issues
 from sklearn.metrics import f1_score
 from threadpoolctl import threadpool_limits
 
-from load_testing.reports.drawing import BLUE, GREY, Axis, Line, draw
+from load_testing.reports.plots import BLUE, GREY, Axis, Line, draw
 from tests.unit.simulated_comments import LABELS, simulate_comments
 from uploader.model.label_quality import score_labels
 from uploader.model.training import LabelledTexts, train

@@ -10,6 +10,7 @@ from cli.addresses import CommandLineSettings
 from core.web.static_pages import PageSettings
 from ingestion_api.settings import IngestionSettings
 from local_stack.settings import StackSettings
+from serving_api.perspective.client import PerspectiveSettings
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 from uploader.settings import (
     ForgottenFilesSettings,
@@ -50,6 +51,7 @@ GROUPS: dict[str, list[type[BaseSettings]]] = {
         ForgottenFilesSettings,
     ],
     "Serving API": [ServingSettings, DataSettings, ReplicaSettings],
+    "Perspective's API (serving API)": [PerspectiveSettings],
     "Pages (ingestion API, serving API)": [PageSettings],
     "Command line": [CommandLineSettings],
     "Local stack (`make up`)": [StackSettings],

@@ -6,6 +6,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 # Of a model: the first hex digits of the SHA-256 of its `model.skops`.
 VERSION = r"^[0-9a-f]{12}$"
+
+# A label of less quality is a suspect if the model predicts another label. Measured on 1,000 public comments with
+# 5 % of their labels flipped, five seeds: 45 % of the suspects were flipped, and 65 % of the flipped labels were
+# suspects. Below 0.5 it was 21 % and 84 %, below 0.2 64 % and 48 %.
+SUSPECT_BELOW = 0.3
 _HASH = r"^[0-9a-f]{64}$"
 
 

@@ -35,6 +35,7 @@ from core.web.problems import (
     InvalidFields,
     Malformed,
     Problem,
+    TooLarge,
     UnsupportedType,
     json_pointer,
     problem_response,
@@ -154,6 +155,20 @@ def require_media_type(request: Request, *accepted: str) -> str:
     if charset and charset[1].lower() not in {"utf-8", "utf8", "us-ascii"}:
         raise UnsupportedType(f"Send the body in UTF-8, not in {charset[1]}.")
     return media_type
+
+
+async def read_body(request: Request, most: int) -> bytes:
+    """Return the body.
+
+    Raises:
+        TooLarge: it has more than `most` bytes.
+    """
+    body = bytearray()  # to add to bytes would copy them for each part, of which there may be one for each byte
+    async for part in request.stream():
+        body += part
+        if len(body) > most:
+            raise TooLarge(f"The body is over {most} bytes.")
+    return bytes(body)
 
 
 def check_query_string(request: Request, repeatable: Collection[str] = ()) -> None:
@@ -277,7 +292,7 @@ class RequestContext:
                 scope, receive, send_with_id
             )
         finally:
-            # The route's template, since each path with an id would be a series of its own.
+            # The route's template, since each path with an id would be a separate series.
             route = getattr(scope.get("route"), "path", "other")
             _observe(scope, route, status, time.perf_counter() - started)
             trace.end(scope, route, status)

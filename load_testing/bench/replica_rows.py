@@ -33,6 +33,7 @@ _ITEMS = """
            'majority' as rule, 1 as rule_version, 'annotators' as decided_by,
            case when hash(n, 4) % 10000 = 0 then 'rare' when hash(n, 5) % 3 = 0 then 'forum' else 'mail' end
            as source,
+           null as predicted_label, null as predicted_probability, null as model_version,
            'demo-' || n as external_id, label as claimed_label, n % 1000 / 1000 as score,
            '{"number":' || n || '}' as metadata, '{"language":{"code":"en","confidence":0.9}}' as enrichment,
            'en' as language, labelled_at - interval 2 hour as received_at, labelled_at, $version as version

@@ -52,6 +52,7 @@ _ITEMS = """
            'I think this update is great, and you should be ashamed. (demo text ' || n || ')' as text,
            'toxic' as label, 'labelled' as status, 1.0 as agreement, '{"toxic":2}' as votes, 2 as annotations,
            true as complete,
+           null as predicted_label, null as predicted_probability, null as model_version,
            1.0 as confidence, 'majority' as rule, 1 as rule_version, 'annotators' as decided_by, 'bench' as source,
            'demo-' || n as external_id, null as claimed_label, null as score, '{"number":' || n || '}' as metadata,
            '{}' as enrichment,
@@ -80,6 +81,7 @@ _SEARCHED_ITEMS = f"""
            ) || case when n % 1000 = 7 then ' 有毒的话' else '' end as text,
            case when n % 3 = 0 then 'toxic' else 'non_toxic' end as label, 'labelled' as status, 1 as agreement,
            '{{}}' as votes, 3 as annotations, true as complete, null as confidence, 'majority' as rule, 1 as rule_version,
+           null as predicted_label, null as predicted_probability, null as model_version,
            'annotators' as decided_by, null as external_id, null as claimed_label, null as score,
            'source ' || hash(n) % 500 as source, '{{}}' as metadata, '{{}}' as enrichment,
            timestamp '2026-01-01' as received_at, timestamp '2026-01-01' + to_seconds(n) as labelled_at, 1 as version

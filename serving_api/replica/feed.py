@@ -4,11 +4,13 @@
 """
 
 import queue
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
 
 import duckdb
 import pyarrow as pa
@@ -24,8 +26,8 @@ from serving_api.columns import STORED
 from serving_api.replica import tables
 from serving_api.replica.tables import Role
 
-# Which history of transaction ids this is: a restored, promoted or recreated database counts anew. A restore into
-# the same database makes the table anew: labels of after the back-up are gone, and no tombstone tells.
+# Identifies a history of transaction ids. A restored, promoted or recreated database starts another one. So does a
+# restore into the same database, since it recreates the table: newer labels are gone without a tombstone.
 _IDENTITY = """
     (select system_identifier from pg_control_system())::text
     || '/' || (select timeline_id from pg_control_checkpoint())
@@ -43,23 +45,27 @@ _HEAD = f"""
                as has_changes
 """  # noqa: S608 - constants of this program
 
-# Copies of disputed texts, put before adjudicators, are no items. Told by the name: it costs no join.
+# Copies of disputed texts, for adjudicators, are not items. The dataset's name shows it without a join.
 _WINDOW = f"""
     l.changed_xid >= '{{start}}'::xid8 and l.changed_xid < '{{end}}'::xid8
     and l.dataset not like '%{adjudication_of("")}'
 """
 
 
-def _select(is_of_label: bool) -> str:
-    """Return the select list of the columns that come from a label, or of those that come from its text.
+def _select(table: str) -> str:
+    """Return the select list of the columns that come from labels (l), predictions (p), or else texts (t).
 
     DuckDB misreads ADBC's xid8, and has no time zones: these columns are bigint and UTC instead.
     """
-    columns = [c for c in STORED.values() if c.origin.sql.startswith("l.") == is_of_label]
+
+    def origin(sql: str) -> str:
+        return "p" if re.search(r"\bp\.", sql) else "l" if sql.startswith("l.") else "t"
+
+    columns = [column for column in STORED.values() if origin(column.origin.sql) == table]
     return ", ".join(f"{column.origin.sql} as {column.name}" for column in columns)
 
 
-_LABEL, _TEXT = _select(is_of_label=True), _select(is_of_label=False)
+_LABEL, _PREDICTION, _TEXT = _select("l"), _select("p"), _select("t")
 
 # `first_twin.id` is the text that its near duplicates began with: each leads to the most similar one of those
 # stored before. These links are made with the text and stay, so the result never changes.
@@ -91,10 +97,12 @@ _TOMBSTONES = f"""
 """  # noqa: S608
 
 _ITEMS = f"""
-    select {_TEXT}, {_LABEL} from labels l join texts t on t.id = l.text_id {_FIRST_TWIN} where {_LABELLED}
+    select {_TEXT}, {_LABEL}, {_PREDICTION}
+    from labels l join texts t on t.id = l.text_id left join predictions p on p.text_id = l.text_id {_FIRST_TWIN}
+    where {_LABELLED}
 """  # noqa: S608
 
-# What adjudicators say about the copy is said about the disputed text.
+# Adjudicators annotate the copy; their annotations belong to the disputed text.
 _ANNOTATIONS = f"""
     select {_ANNOTATION}, l.text_id, l.dataset, '{Role.ANNOTATOR}' as role
     from labels l join annotations a on a.text_id = l.text_id
@@ -107,21 +115,47 @@ _ANNOTATIONS = f"""
 
 _LABELS = f"select l.text_id as id, {_LABEL} from labels l where {_LABELLED}"  # noqa: S608
 _TEXTS = f"select {_TEXT} from texts t {_FIRST_TWIN} where t.id in (select text_id from labels)"  # noqa: S608
+_PREDICTIONS = f"""
+    select p.text_id as id, {_PREDICTION} from predictions p join labels l on l.text_id = p.text_id
+"""  # noqa: S608
 _COPIES = "select c.id, c.adjudicates as text_id from texts c where c.adjudicates is not null"
 _ANSWERS = f"select {_ANNOTATION}, a.text_id from annotations a where a.withdrawn_at is null"  # noqa: S608
 
-# Statements by what they give. What changed in a window is joined by Postgres: few rows, found by indexes. To join
-# whole tables is what it is slow at: they come one after another, and DuckDB joins them.
+# Statements by the name of their rows. Postgres joins the changes of a window: few rows, found by indexes. It is
+# slow at joining whole tables: it sends these one after another, and DuckDB joins them.
 CHANGES = {"items": _ITEMS, "annotations": _ANNOTATIONS, "tombstones": _TOMBSTONES}
 EVERYTHING = {
     "labels": _LABELS,
     "texts": _TEXTS,
+    "predictions": _PREDICTIONS,
     "copies": _COPIES,
     "answers": _ANSWERS,
     "tombstones": _TOMBSTONES,
 }
 
+# Manifests are long: they are read only when this differs from the models that are known.
+_MODEL_STATES = """
+    select dataset, version, is_active, activated_at at time zone 'utc' as activated_at
+    from models order by created_at desc, version
+"""
+_MODELS = """
+    select dataset, version, created_at at time zone 'utc' as created_at, is_active,
+           activated_at at time zone 'utc' as activated_at, decision, manifest::text as manifest
+    from models order by created_at desc, version
+"""
 _KEYS = str(select_valid_keys().compile(dialect=postgresql.dialect()))  # type: ignore[no-untyped-call]
+
+
+class StoredModel(NamedTuple):
+    """A trained model, as the table `models` describes it; times are UTC without a zone."""
+
+    dataset: str
+    version: str
+    created_at: datetime
+    is_active: bool
+    activated_at: datetime | None
+    decision: str  # whether it became active, and why
+    manifest: str  # JSON
 
 
 class StampedAhead(Exception):
@@ -130,7 +164,7 @@ class StampedAhead(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where the feed stands in one snapshot of Postgres."""
+    """The position of the feed in one snapshot of Postgres."""
 
     identity: str
     window_end: int  # every transaction below has ended
@@ -151,7 +185,7 @@ def connect(url: str) -> Iterator[dbapi.Connection]:
 
 @contextmanager
 def snapshot(connection: dbapi.Connection) -> Iterator["FeedSnapshot"]:
-    """Open one repeatable-read transaction: all that is read within fits together.
+    """Open one repeatable-read transaction: everything read in it is of the same snapshot.
 
     After an error the connection must be closed: ADBC crashes when it is used again in the middle of a stream.
     """
@@ -162,16 +196,16 @@ def snapshot(connection: dbapi.Connection) -> Iterator["FeedSnapshot"]:
 
 
 class FeedSnapshot:
-    """Postgres at one moment."""
+    """One snapshot of Postgres."""
 
     def __init__(self, connection: dbapi.Connection) -> None:
         self._connection = connection
 
     def head(self, start: int) -> Head:
-        """Return where the feed stands, and whether it changed from `start` on.
+        """Return the position of the feed, and whether labels changed from `start` on.
 
         Raises:
-            StampedAhead: the rows were restored from another cluster and must be stamped anew.
+            StampedAhead: the rows were restored from another cluster and need new stamps.
         """
         row = self._rows(_HEAD.format(start=start))[0]
         if row.pop("stamped_ahead"):
@@ -184,6 +218,13 @@ class FeedSnapshot:
     def keys(self) -> list[ValidKey]:
         """Return every valid API key."""
         return [ValidKey.from_row(row.values()) for row in self._rows(_KEYS)]
+
+    def models(self, known: list[StoredModel]) -> list[StoredModel]:
+        """Return every model, the newest first; `known` itself if nothing has changed since it was read."""
+        states = [(m.dataset, m.version, m.is_active, m.activated_at) for m in known]
+        if [tuple(row.values()) for row in self._rows(_MODEL_STATES)] == states:
+            return known
+        return [StoredModel(**row) for row in self._rows(_MODELS)]
 
     @contextmanager
     def stream(self, statement: str, start: int, end: int) -> Iterator[pa.RecordBatchReader]:
@@ -205,10 +246,10 @@ _AHEAD = 2
 
 
 class Source(Protocol):
-    """Where rows come from: serving_api.replica.feed.FeedSnapshot."""
+    """A source of rows: `FeedSnapshot`."""
 
     def stream(self, statement: str, start: int, end: int, /) -> AbstractContextManager[pa.RecordBatchReader]:
-        """Stream what a statement gives."""
+        """Stream the rows of a statement."""
 
 
 def stage(
@@ -216,7 +257,7 @@ def stage(
 ) -> None:
     """Receive the rows of each part into a temporary table `new_…`.
 
-    Outside of a transaction: within one DuckDB would keep every batch in memory.
+    Call it outside of a transaction: in one, DuckDB would keep every batch in memory.
     """
     # One after another: they come over one connection.
     for name, statement in parts.items():

@@ -13,10 +13,10 @@ from fastapi import Depends, Path, Query, Request, Response
 from pydantic import BaseModel
 
 from core.audit import Action, Entry, caller, write_line
-from core.web.app import require_media_type
+from core.web.app import read_body, require_media_type
 from core.web.keys import Scope, require_scope
 from core.web.negotiation import Router
-from core.web.problems import NotFound, TooLarge
+from core.web.problems import NotFound
 from serving_api.dependencies import GUARDS, DatasetsDep, ReplicaDep, check_query_string, is_held, next_url
 from serving_api.exports.service import Exports
 from serving_api.file_response import LOCAL_PIECE_BYTES, REMOTE_PIECE_BYTES, Sending, ServedFile, send_file
@@ -47,12 +47,8 @@ async def _snapshots(request: Request) -> Snapshots:
     return cast(Snapshots, request.app.state.snapshots)
 
 
-def _name(example: str = "toxicity-2026-11") -> object:
-    return Path(description="Name of the snapshot.", examples=[example])
-
-
 SnapshotsDep = Annotated[Snapshots, Depends(_snapshots)]
-Name = Annotated[str, _name()]
+Name = Annotated[str, Path(description="Name of the snapshot.", examples=["toxicity-2026-11"])]
 Nothing = Annotated[NoParameters, Query()]
 
 
@@ -84,7 +80,7 @@ async def create_snapshot(
     same version answers 200 with the existing snapshot.
     """
     require_media_type(request, "application/json")
-    wanted, query = parse_request(await _read_body(request, BODY_BYTES), datasets)
+    wanted, query = parse_request(await read_body(request, BODY_BYTES), datasets)
     # Shielded: the snapshot is finished even if the client disconnects.
     created = await asyncio.shield(snapshots.writing.run(lambda: snapshots.create(wanted, query)))
     headers = {"Location": f"/snapshots/{created.manifest.name}"}
@@ -175,7 +171,7 @@ async def rewrite_snapshot(request: Request, name: Name, snapshots: SnapshotsDep
     have the old files, which are `immutable`: empty your caches. Unknown ids are ignored.
     """
     require_media_type(request, "application/json")
-    without = parse_rewrite(await _read_body(request, REWRITE_BYTES))
+    without = parse_rewrite(await read_body(request, REWRITE_BYTES))
     with _audited(request, Action.SNAPSHOT_REWRITTEN, name, texts=len(without)):
         rewritten = await snapshots.writing.run(lambda: snapshots.rewrite(name, without))
     return _respond(request, rewritten)
@@ -224,12 +220,12 @@ async def get_card(request: Request, name: Name, snapshots: SnapshotsDep, _: Not
 
 @router.get(
     "/snapshots/{name}/croissant.json",
-    summary="A snapshot in Croissant's words",
+    summary="A snapshot in the Croissant format",
     response_class=Response,
     responses=docs.DOCUMENTS[CROISSANT],
 )
 async def get_croissant_file(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
-    """Get the snapshot's metadata in the Croissant format."""
+    """Get the snapshot's description as Croissant 1.1, for programs."""
     return await _document(request, snapshots, name, CROISSANT, "application/json")
 
 
@@ -290,15 +286,6 @@ def _respond(request: Request, answer: BaseModel, next_cursor: str | None = None
     if request.method != "POST" and is_held(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
     return Response(body, headers=headers, media_type="application/json")
-
-
-async def _read_body(request: Request, most: int) -> bytes:
-    body = bytearray()  # appending to bytes would copy them for each part, which may be a single byte
-    async for part in request.stream():
-        body += part
-        if len(body) > most:
-            raise TooLarge(f"The body is over {most} bytes.")
-    return bytes(body)
 
 
 @forgotten_router.get(

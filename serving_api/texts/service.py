@@ -76,19 +76,19 @@ class Texts:
             rows = self._search.list_in_order(cursor, point, page, page.limit + 1, until)
         if rows is None:
             rows = paging.list_page(cursor, page, sample, likely)
-        following = _cursor_after(rows, page.limit, _time_rank, page.texts.fingerprint)
+        following = cursor_after(rows, page.limit, _time_rank, page.texts.fingerprint)
         rest = {"total": likely if is_counted(page.texts) else None, "version": point.version}
-        return _list(_documents(rows), page.limit, following, page.texts.dataset, rest)
+        return make_page(list_documents(rows), page.limit, following, page.texts.dataset, rest)
 
     def _hits(self, cursor: Connection, point: Point, page: PageQuery, until: float) -> Made:
         rows = self._search.list_hits(cursor, point, page, page.limit + 1, until)
-        following = _cursor_after(rows, page.limit, lambda row: row["rank"], page.texts.fingerprint)
+        following = cursor_after(rows, page.limit, lambda row: row["rank"], page.texts.fingerprint)
         search, items = page.texts.search, []
         for row in rows:  # DuckDB's interrupt has no effect here
             check_time(until)
-            items.append(_with(row["document"], {"highlights": search.highlights(row["text"])}))
+            items.append(with_members(row["document"], {"highlights": search.highlights(row["text"])}))
         rest = {"total": None, "version": point.version}
-        return _list(items, page.limit, following, page.texts.dataset, rest)
+        return make_page(items, page.limit, following, page.texts.dataset, rest)
 
 
 def _position(query: PageQuery | DisputedQuery) -> bytes:
@@ -97,11 +97,11 @@ def _position(query: PageQuery | DisputedQuery) -> bytes:
 
 def _disputed(cursor: Connection, version: int, query: DisputedQuery) -> Made:
     rows = repository.list_disputed(cursor, query, query.limit + 1)
-    following = _cursor_after(rows, query.limit, lambda row: row["urgency"], query.fingerprint)
-    return _list(_documents(rows), query.limit, following, query.texts.dataset, {"version": version})
+    following = cursor_after(rows, query.limit, lambda row: row["urgency"], query.fingerprint)
+    return make_page(list_documents(rows), query.limit, following, query.texts.dataset, {"version": version})
 
 
-def _cursor_after(rows: list[Row], limit: int, rank: Callable[[Row], int], fingerprint: bytes) -> str | None:
+def cursor_after(rows: list[Row], limit: int, rank: Callable[[Row], int], fingerprint: bytes) -> str | None:
     """Return the cursor after the first `limit` rows; None if no more rows follow."""
     if len(rows) <= limit:
         return None
@@ -113,18 +113,20 @@ def _time_rank(row: Row) -> int:
     return microseconds(row["labelled_at"])
 
 
-def _list(items: list[str], limit: int, following: str | None, dataset: str, rest: dict[str, int | None]) -> Made:
-    """Make a page of the first `limit` items and the other members."""
+def make_page(
+    items: list[str], limit: int, following: str | None, dataset: str, rest: dict[str, int | None]
+) -> Made:
+    """Make a page of the first `limit` items and the other members. `following` is the cursor of the next page."""
     tail = orjson.dumps({"next_cursor": following} | rest)
     body = b'{"items":[%b],%b' % (",".join(items[:limit]).encode(), tail[1:])
     return Made(body, dataset, following)
 
 
-def _documents(rows: list[Row]) -> list[str]:
+def list_documents(rows: list[Row]) -> list[str]:
     return [row["document"] for row in rows]
 
 
-def _with(document: str, more: dict[str, Any]) -> str:
+def with_members(document: str, more: dict[str, Any]) -> str:
     """Return a JSON object with more members."""
     return f"{document[:-1]},{orjson.dumps(more)[1:].decode()}"
 

@@ -19,7 +19,7 @@ from core.settings import DatabaseSettings
 from uploader import metrics
 from uploader.dataset import DatasetState
 from uploader.rules import repository
-from uploader.rules.crowd import Estimate, NoEstimate, estimate_dataset
+from uploader.rules.crowd import NoEstimate, RuleEstimate, estimate_dataset
 from uploader.runner import run_in_process
 from uploader.settings import RuleSettings
 
@@ -98,7 +98,7 @@ class Estimator:
             await self._state.leadership.confirm(connection, to_change=True)
             await repository.mark_rewritten(connection, self._state.name, estimate.seen_xid)
 
-    async def _store(self, estimate: Estimate) -> None:
+    async def _store(self, estimate: RuleEstimate) -> None:
         parameters = None if estimate.parameters is None else json.dumps(estimate.parameters)
         async with self._state.engine.begin() as connection:
             await self._state.leadership.confirm(connection, to_change=True)

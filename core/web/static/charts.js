@@ -1,7 +1,7 @@
 // Charts as SVG that Preact draws. Observable Plot was tried: it adds <style> elements, which the page's
 // Content-Security-Policy forbids, and weighs 490 kB with d3. Each chart has its numbers as a table below it.
 import { html, useEffect, useRef, useState } from "./html.js";
-import { count, short } from "./format.js";
+import { count, percent, short, wilson } from "./format.js";
 
 const WIDEST_BAR = 72; // pixels: one day alone is no wall
 const LEFT = 44;
@@ -114,6 +114,50 @@ export function Intervals({ rows, title, valueTitle, from = 0, to = 1, format, h
       format(row.value),
       interval(row, format),
       count(row.n),
+    ])} />
+  </figure>`;
+}
+
+/** A reliability diagram. `bins`: [{texts, probability, right}]; the diagonal is where both are equal. */
+export function Reliability({ bins, title, height = 260 }) {
+  const [ref, width] = useWidth();
+  const from = Math.min(0.5, ...bins.map((bin) => Math.min(bin.probability, bin.right)));
+  const inner = height - TOP - BOTTOM;
+  const y = (value) => TOP + (inner * (1 - value)) / (1 - from);
+  const x = (value) => LEFT + ((width - LEFT - RIGHT) * (value - from)) / (1 - from);
+  const steps = [0, 0.25, 0.5, 0.75, 1].map((share) => from + share * (1 - from));
+  const rows = bins.map((bin) => ({ ...bin, interval: wilson(bin.right, bin.texts) }));
+  const words = (row) => `${percent(row.interval[0])} to ${percent(row.interval[1])}`;
+  return html`<figure class="chart" ref=${ref}>
+    <svg width=${width} height=${height} role="img" aria-label=${title}>
+      ${steps.map((step) => html`<${YTick} key=${step} y=${y(step)} width=${width} text=${percent(step)} />`)}
+      ${steps.map(
+        (step) => html`<text key=${step} class="tick" x=${x(step)} y=${height - 6} text-anchor=${step < 1 ? "middle" : "end"}>
+          ${percent(step)}
+        </text>`,
+      )}
+      <line class="diagonal" x1=${x(from)} x2=${x(1)} y1=${y(from)} y2=${y(1)} />
+      <polyline class="line" points=${rows.map((row) => `${x(row.probability)},${y(row.right)}`).join(" ")} />
+      ${rows.map(
+        (row) => html`<g key=${row.probability}>
+          <line
+            class="whisker"
+            x1=${x(row.probability)}
+            x2=${x(row.probability)}
+            y1=${Math.min(y(row.interval[0]), height - BOTTOM)}
+            y2=${y(row.interval[1])}
+          />
+          <circle class="dot" cx=${x(row.probability)} cy=${y(row.right)} r="4">
+            <title>${`${percent(row.probability)}: ${percent(row.right)} right (${words(row)}), n = ${count(row.texts)}`}</title>
+          </circle>
+        </g>`,
+      )}
+    </svg>
+    <${AsTable} title=${title} head=${["Probability", "Right", "95 % interval", "Texts"]} rows=${rows.map((row) => [
+      percent(row.probability, 1),
+      percent(row.right, 1),
+      words(row),
+      count(row.texts),
     ])} />
   </figure>`;
 }

@@ -12,6 +12,7 @@ const VIEWS = [
   ["texts", "Texts"],
   ["quality", "Quality"],
   ["work", "Work list"],
+  ["model", "Model"],
   ["training", "Training data"],
 ];
 // Each view is loaded when it is first shown.
@@ -21,6 +22,7 @@ const MODULES = {
   text: () => import("./text.js"),
   quality: () => import("./quality.js"),
   work: () => import("./work.js"),
+  model: () => import("./model.js"),
   training: () => import("./training.js"),
 };
 
@@ -46,11 +48,12 @@ function Frame({ meta, parameters, keyWanted, onKey, onForget }) {
   const name = Object.hasOwn(MODULES, view) ? view : "overview";
   const [tick, setTick] = useState(0);
   const stats = useData(keyWanted ? null : "stats", { dataset }, tick);
+  const models = useData(keyWanted ? null : "models", { dataset }, tick);
   const live = useLive(dataset, stats.data && !stats.stale ? stats.data.version : null);
   useEffect(() => setTick((old) => old + (live.tick ? 1 : 0)), [live.tick]);
   const context = useMemo(
-    () => ({ meta, dataset, labels: meta.datasets[dataset].labels, tick, stats }),
-    [meta, dataset, tick, stats.data, stats.error, stats.stale],
+    () => ({ meta, dataset, labels: meta.datasets[dataset].labels, tick, stats, models }),
+    [meta, dataset, tick, stats.data, stats.error, stats.stale, models.data, models.error, models.stale],
   );
   useEffect(() => {
     const title = VIEWS.find(([one]) => one === name)?.[1] || "Text";
@@ -63,7 +66,7 @@ function Frame({ meta, parameters, keyWanted, onKey, onForget }) {
         <img src="static/shared/icon.svg" alt="" width="24" height="24" />Annotation
       </a>
       <nav class="nav" aria-label="Views">
-        ${VIEWS.map(
+        ${VIEWS.filter(([view]) => view !== "model" || models.data?.items.length).map(
           ([view, title]) => html`<a
             key=${view}
             ...${linkTo({ view: view === "overview" ? "" : view })}

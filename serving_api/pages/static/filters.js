@@ -12,6 +12,7 @@ export const SINGLE = [
   "labelled_after",
   "labelled_before",
   "complete",
+  "predicted_label",
 ];
 
 /** Return the filters that an address names, as parameters of the API. */
@@ -45,6 +46,7 @@ export function filterTitle(name, value) {
     labelled_after: `after ${value.slice(0, 10)}`,
     labelled_before: `before ${value.slice(0, 10)}`,
     complete: value === "true" ? "complete" : "incomplete",
+    predicted_label: `model: ${value}`,
     match: `match: ${value}`,
   };
   return titles[name] || `${name}: ${value}`;

@@ -42,6 +42,7 @@ function Item({ item, labels, trace, places }) {
     ["Answers", "complete" in item ? `${submitted}, ${item.complete ? "complete" : "not complete yet"}` : submitted],
     ["Source", item.source || "none"],
     ["External id", item.external_id || "none"],
+    ...(item.predicted_label ? [["Model", `${item.predicted_label}, ${percent(item.predicted_probability)}`]] : []),
     ["Sender's label", item.claimed_label ? `${item.claimed_label}, score ${decimal(item.score)}` : "none"],
     ["Language", item.enrichment?.language?.code || "not detected"],
     ["Received", moment(item.received_at)],

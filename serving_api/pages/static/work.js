@@ -62,7 +62,8 @@ export default function Work({ dataset, labels, tick, stats, meta }) {
   </div>`;
 }
 
-function SourcePicker({ stats, source }) {
+/** A choice among the sources of the labelled texts. */
+export function SourcePicker({ stats, source }) {
   const sources = Object.keys(stats.data?.by_source || {}).filter(Boolean);
   if (sources.length < 2 && !source) return null;
   return html`<label class="inline">
@@ -125,7 +126,8 @@ function WorkTable({ items, labels, places }) {
   </div>`;
 }
 
-function Pager({ page, cursor }) {
+/** Leads to the first and to the next page of a list. */
+export function Pager({ page, cursor }) {
   if (!cursor && !page.next_cursor) return null;
   const to = (next) => () => {
     change({ cursor: next });

@@ -15,12 +15,14 @@ import httpx
 import psycopg
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import create_engine
+from sqlalchemy import Engine, create_engine, insert
 
+from core.models import Model
 from core.settings import DatabaseSettings
 from tests.conftest import fresh_database
 from tests.integration.security.conftest import add_key
 from tests.integration.serving_api.labelling import Labeller
+from tests.integration.serving_api.modelling import make_manifest, predict, train
 from tests.programs import Program, running
 from tests.waiting import wait_for
 
@@ -37,14 +39,19 @@ guidelines = "Is it toxic?"
 labels = ["yes", "no"]
 guidelines = "Is it zebra?"
 """
+# TOXICITY means a label of the hidden dataset.
+COMMENT = {"comment": {"text": "a"}, "requestedAttributes": {"TOXICITY": {}}}
+SUGGESTION = {"comment": {"text": "a"}, "attributeScores": {"TOXICITY": {"summaryScore": {"value": 1}}}}
 NDJSON = {"Content-Type": "application/x-ndjson"}
 # Without a key, and with nothing of a text in it.
 OPEN = {"GET /", "GET /healthz", "GET /readyz", "GET /metrics", "POST /webhooks/argilla"}
+OPEN |= {"GET /$discovery/rest", "GET /discovery/v1/apis/commentanalyzer/v1alpha1/rest"}
+MODEL = "0123456789ab"
 
 
 @dataclass(frozen=True)
 class Ask:
-    """A request for what is of the hidden dataset, and the status that the limited key gets; 200: it sees less."""
+    """A request for data of the hidden dataset, and the status for the limited key; 200: it sees less."""
 
     path: str
     status: int
@@ -91,6 +98,7 @@ def world(
         text = fill(url)
         env = {"DATABASE_URL": url, "REQUIRE_API_KEY": "true", "DATA_DIR": str(folder)}
         env["DATASETS_FILE"] = str(folder / "datasets.toml")
+        env["PERSPECTIVE_ATTRIBUTES"] = f"TOXICITY={HIDDEN}.yes"
         ingestion = stack.enter_context(running("ingestion_api", env, folder / "ingestion.log"))
         serving = stack.enter_context(running("serving_api", env, folder / "serving.log", probe="/readyz"))
         for key in (everything, limited, elsewhere):
@@ -112,8 +120,26 @@ def fill(url: str) -> UUID:
     labeller.annotate({id_: {f"{MARK} one": "yes", f"{MARK} two": "yes"}}, HIDDEN)
     disputed = labeller.add_text(f"a disputed {MARK}", HIDDEN)
     labeller.annotate({disputed: {f"{MARK} one": "yes", f"{MARK} two": "no"}}, HIDDEN)
+    add_model(engine, id_)
     engine.dispose()
     return id_
+
+
+def add_model(engine: Engine, suspect: UUID) -> None:
+    """Store a model's row, without its files, and a prediction that doubts a label."""
+    manifest = make_manifest(train(("yes", "no")), HIDDEN).model_copy(update={"decision": MARK, "version": MODEL})
+    with engine.begin() as connection:
+        connection.execute(
+            insert(Model).values(
+                dataset=HIDDEN,
+                version=MODEL,
+                created_at=manifest.created_at,
+                is_active=True,
+                decision=MARK,
+                manifest=manifest.model_dump(mode="json"),
+            )
+        )
+    predict(engine, MODEL, {suspect: ("no", 0.9, 0.1)}, quality_of="yes")
 
 
 def make_import(ingestion: Program, headers: dict[str, str]) -> str:
@@ -160,6 +186,12 @@ def asks_of_serving(world: World) -> dict[str, list[Ask]]:
         "GET /texts": [Ask("/texts", 403, hidden), Ask("/texts", 403, {"label": "yes"})],
         "GET /texts/{id}": [Ask(f"/texts/{world.text}", 404)],
         "GET /disputed": [Ask("/disputed", 403, hidden)],
+        "GET /suspects": [Ask("/suspects", 403, hidden)],
+        "GET /models": [Ask("/models", 403, hidden)],
+        "GET /models/{version}": [Ask(f"/models/{MODEL}", 404)],
+        "POST /score": [Ask("/score", 403, body={"texts": ["a"], "dataset": HIDDEN})],
+        "POST /v1alpha1/comments:analyze": [Ask("/v1alpha1/comments:analyze", 403, body=COMMENT)],
+        "POST /v1alpha1/comments:suggestscore": [Ask("/v1alpha1/comments:suggestscore", 403, body=SUGGESTION)],
         "GET /changes": [
             Ask("/changes", 403, hidden),
             Ask("/changes", 403, hidden, headers={"Accept": "text/event-stream"}, shows=False),
@@ -221,7 +253,7 @@ def operations(program: Program) -> list[str]:
 
 
 def stored(world: World) -> tuple[Any, ...]:
-    """Return what is stored of the hidden dataset."""
+    """Return the stored rows of the hidden dataset."""
     with psycopg.connect(world.database_url) as connection:
         texts = connection.execute("select count(*) from texts where dataset = %s", [HIDDEN]).fetchone()
         imports = connection.execute(
@@ -264,7 +296,9 @@ def assert_hidden(world: World, api: str, method: str, ask: Ask) -> None:
     said = refused.text.replace(SNAPSHOT, "") if ask.status == 404 else refused.text  # the client's own words
     assert MARK not in said, where
     assert str(world.text) in ask.path or str(world.text) not in said, where
-    if method != "HEAD" and ask.status == 403 and "code" in refused.json():
+    if ask.path.startswith("/v1alpha1/"):  # Perspective's API, in Google's shape
+        assert refused.json()["error"]["details"][0]["reason"] == "DATASET_NOT_ALLOWED", where
+    elif method != "HEAD" and ask.status == 403 and "code" in refused.json():
         assert refused.json()["code"] == "dataset_not_allowed", where
         assert SHOWN in refused.json()["detail"], where
 

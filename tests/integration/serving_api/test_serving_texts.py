@@ -49,6 +49,9 @@ def test_item_has_the_shape_of_the_contract(client: TestClient, labeller: Labell
         "external_id": "post-1",
         "claimed_label": "toxic",
         "score": 0.9,
+        "predicted_label": None,
+        "predicted_probability": None,
+        "model_version": None,
         "metadata": {"language": "en", "likes": 3, "edited": False, "share": 0.1},
         "enrichment": {"language": {"code": "en", "confidence": 0.9}},
     }

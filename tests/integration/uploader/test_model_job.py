@@ -24,7 +24,9 @@ from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWith
 from tests.integration.uploader.modelling import DEFINITION, add_labelled, keeping_model, remove_model
 from tests.unit.simulated_comments import LABELS, Comment, simulate_comments
 from uploader.leadership import NotLeading
-from uploader.model.repository import Predicted, activate, store_predictions
+from uploader.model.model_process import score_pending
+from uploader.model.repository import activate
+from uploader.runner import run_in_process
 
 COMMENTS = simulate_comments(1200, seed=1)
 FIRST, NEW, PENDING = COMMENTS[:400], COMMENTS[400:700], COMMENTS[700:]
@@ -212,7 +214,12 @@ def test_a_label_that_changes_gets_another_quality(
 
 
 def test_a_forgotten_text_leaves_no_prediction_and_gets_none(
-    run: RunWithEngine, database_url: str, add_texts: AddTexts, rows: Rows, tmp_path: Path
+    run: RunWithEngine,
+    database_url: str,
+    add_texts: AddTexts,
+    rows: Rows,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     [labelled, *_] = add_labelled(database_url, FIRST)
     [pending, late] = add_texts(PENDING[0].text, PENDING[1].text)
@@ -223,14 +230,20 @@ def test_a_forgotten_text_leaves_no_prediction_and_gets_none(
 
     async def work(engine: AsyncEngine) -> None:
         async with keeping_model(engine, tmp_path) as loop:
+            # Forgotten between the computing of its score and the writing.
+            async def run_and_forget(stopping: Any, limiter: Any, work: Any, *arguments: Any) -> Any:
+                result = await run_in_process(stopping, limiter, work, *arguments)
+                if work is score_pending:
+                    await forget(engine, late)
+                return result
+
+            monkeypatch.setattr("uploader.model.model_job.run_in_process", run_and_forget)
             await loop.look()
-            assert {labelled, pending, late} <= {row[0] for row in rows(_PREDICTIONS)}
-            await forget(engine, labelled, pending, late)
+            predicted = {row[0] for row in rows(_PREDICTIONS)}
+            assert {labelled, pending} <= predicted
+            assert late not in predicted
+            await forget(engine, labelled, pending)
             await loop.look()
-            # Its prediction was computed before, and is written now.
-            old = Predicted(late, "toxic", 0.9, [0.9, 0.1])
-            async with engine.begin() as connection:
-                assert await store_predictions(connection, DATASET, "0" * 12, [old]) == []
 
     run(work)
     assert not {labelled, pending, late} & {row[0] for row in rows(_PREDICTIONS)}

@@ -63,7 +63,7 @@ def searches(draw: st.DrawFn, held: Sequence[str]) -> str:
 
 
 def model_fold(text: str) -> str:
-    """Return each character in lower case by itself."""
+    """Return each character in lower case, separately."""
     lower = [character.lower()[0] for character in text]
     return "".join("σ" if character == "ς" else character for character in lower)
 
@@ -111,6 +111,7 @@ _ADDED = """
     select ?::uuid as id, 'toxicity' as dataset, ? as text, ? as label, 'labelled' as status, 1.0 as agreement,
            '{}' as votes, 1 as annotations, null as confidence, 'majority' as rule, 1 as rule_version,
            true as complete,
+           null as predicted_label, null as predicted_probability, null as model_version,
            'annotators' as decided_by, ? as source, null as external_id, null as claimed_label, null as score,
            '{}' as metadata, '{}' as enrichment, ? as received_at, ? as labelled_at, ?::bigint as version
 """
@@ -122,7 +123,7 @@ _EDIT = f"create or replace temp table edited as {tables.derive(f'({_EDITED})', 
 
 
 class World:
-    """A replica, and what it should hold."""
+    """A replica, and its expected content."""
 
     def __init__(self, replica: Replica) -> None:
         self.replica = replica

@@ -28,7 +28,8 @@ _INCOMING = """
            1.0 as confidence, null as source, null as external_id, null as claimed_label, null as score,
            'majority' as rule, 1 as rule_version, true as complete, 'annotators' as decided_by, '{}' as metadata,
            '{}' as enrichment, labelled_at as received_at, labelled_at, 1 as version,
-           root::uuid as near_duplicate_of
+           root::uuid as near_duplicate_of,
+           null as predicted_label, null as predicted_probability, null as model_version
     from incoming
 """
 _INSERT = f"insert into items by name {derive(f'({_INCOMING})', 'annotations')}"

@@ -48,6 +48,7 @@ def _row(words: str, share: float | None, moment: datetime, **given: Any) -> dic
         "rule_version": 1,
         "claimed_label": None,
         "score": share,
+        "predicted_probability": share,
         "metadata": '{"n": 12345678901234567890123, "x": 1.50}',
         "enrichment": "{}",
         "received_at": moment,

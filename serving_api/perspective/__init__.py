@@ -1,0 +1,1 @@
+"""Perspective's API, as a drop-in: comments:analyze and comments:suggestscore."""

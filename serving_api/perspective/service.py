@@ -1,0 +1,181 @@
+"""Scores comments in Perspective's terms, and turns suggested scores into submissions."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import orjson
+from pydantic import ValidationError
+
+from core.datasets import Datasets
+from core.text_identity import TEXT_BYTES
+from core.web.keys import require_dataset_allowed
+from core.web.problems import quoted
+from serving_api.models.service import Models
+from serving_api.perspective.client import IngestionClient, PerspectiveSettings
+from serving_api.perspective.schemas import (
+    AnalyzeCommentRequest,
+    AnalyzeCommentResponse,
+    AttributeScores,
+    BadComment,
+    CommentRequest,
+    Message,
+    Score,
+    SpanScore,
+    SuggestCommentScoreRequest,
+    SuggestCommentScoreResponse,
+)
+
+Asked = TypeVar("Asked", bound=Message)
+
+
+class AttributeLabel(NamedTuple):
+    """The label that an attribute means."""
+
+    dataset: str
+    label: str
+
+
+def read_attributes(settings: PerspectiveSettings, datasets: Datasets) -> dict[str, AttributeLabel]:
+    """Return the labels by attribute. The default setting loses its dataset where there is no such one.
+
+    Raises:
+        SystemExit: the setting is malformed, or names a dataset or a label that does not exist.
+    """
+    found = {}
+    for part in filter(None, (one.strip() for one in settings.attributes.split(","))):
+        attribute, _, target = part.partition("=")
+        dataset, _, label = target.partition(".")
+        if dataset in datasets and label in datasets[dataset].labels:
+            found[attribute.strip()] = AttributeLabel(dataset, label)
+        elif "attributes" in settings.model_fields_set:
+            raise SystemExit(f"PERSPECTIVE_ATTRIBUTES: {part!r} is not ATTRIBUTE=dataset.label of the settings.")
+    return found
+
+
+def parse(model: type[Asked], body: bytes) -> Asked:
+    """Read a request as Google's servers do: null is as good as nothing, unknown fields are refused.
+
+    Raises:
+        BadComment: it is not JSON, or not such a message.
+    """
+    try:
+        return model.model_validate(_without_nulls(orjson.loads(body)))
+    except orjson.JSONDecodeError as error:
+        raise BadComment("Invalid JSON payload received.") from error
+    except ValidationError as error:
+        raise BadComment(_explain(error)) from error
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nulls(one) for name, one in value.items() if one is not None}
+    return [_without_nulls(one) for one in value] if isinstance(value, list) else value
+
+
+def _explain(error: ValidationError) -> str:
+    wrong = error.errors()[0]
+    *path, name = map(str, wrong["loc"] or ("the body",))
+    if wrong["type"] == "extra_forbidden":
+        where = f" at {quoted('.'.join(path))}" if path else ""
+        return f"Invalid JSON payload received. Unknown name {quoted(name)}{where}: Cannot find field."
+    return f"Invalid value at {quoted('.'.join([*path, name]))}: {wrong['msg']}"
+
+
+class Perspective:
+    """Perspective's two methods."""
+
+    def __init__(self, settings: PerspectiveSettings, datasets: Datasets, models: Models) -> None:
+        self._attributes = read_attributes(settings, datasets)
+        self._datasets = datasets
+        self._models = models
+        self.ingestion = IngestionClient(settings)
+
+    async def analyze(self, asked: AnalyzeCommentRequest) -> AnalyzeCommentResponse:
+        """Score a comment.
+
+        Raises:
+            BadComment: the comment or an attribute is not supported.
+            Unavailable: the dataset of an attribute has no model yet.
+        """
+        text = _require_text(asked)
+        targets = self._require_targets(asked.requested_attributes, drop=asked.drop_unsupported_attributes)
+        for name, parameters in asked.requested_attributes.items():
+            if name in targets and parameters.score_type not in {"PROBABILITY", "SCORE_TYPE_UNSPECIFIED"}:
+                raise BadComment(
+                    f"Requested score type {parameters.score_type} is not supported by attribute {name}"
+                )
+        by_dataset = {
+            name: (await self._models.score(name, [text])).probabilities[0]
+            for name in {target.dataset for target in targets.values()}
+        }
+        scores = {}
+        for name, target in targets.items():
+            value = by_dataset[target.dataset][target.label]
+            if value >= asked.requested_attributes[name].score_threshold:
+                scores[name] = _scores(value, len(text) if asked.span_annotations else None)
+        return AnalyzeCommentResponse(
+            attribute_scores=scores, languages=asked.languages, client_token=asked.client_token
+        )
+
+    async def suggest(
+        self, asked: SuggestCommentScoreRequest, key_name: str | None
+    ) -> SuggestCommentScoreResponse:
+        """Hand suggested scores to the ingestion API, for each dataset the one that is farthest from 0.5.
+
+        Raises:
+            BadComment: the comment, an attribute or its score is not supported.
+            Unavailable, IngestionFailed, NotSetUp: nothing, or not everything, was stored; sending it again helps.
+        """
+        text = _require_text(asked)
+        targets = self._require_targets(asked.attribute_scores)
+        suggested: dict[str, tuple[AttributeLabel, float]] = {}
+        for name, target in targets.items():
+            summary = asked.attribute_scores[name].summary_score
+            if summary is None:
+                raise BadComment(f"Missing summary_score of attribute {name}")
+            _, known = suggested.get(target.dataset, (target, 0.5))
+            if abs(summary.value - 0.5) >= abs(known - 0.5):
+                suggested[target.dataset] = target, summary.value
+        for target, value in suggested.values():
+            submission = {"text": text, "dataset": target.dataset} | self._claim(target, value)
+            if source := asked.community_id or key_name:
+                submission["source"] = source
+            if asked.client_token:
+                submission["external_id"] = asked.client_token
+            await self.ingestion.submit(submission)
+        return SuggestCommentScoreResponse(requested_languages=asked.languages, client_token=asked.client_token)
+
+    def _claim(self, target: AttributeLabel, value: float) -> dict[str, Any]:
+        """Return the claim that a score makes. A low one claims the other label, where there is exactly one."""
+        others = [label for label in self._datasets[target.dataset].labels if label != target.label]
+        if value >= 0.5:
+            return {"label": target.label, "score": value}
+        return {"label": others[0], "score": 1 - value} if len(others) == 1 else {}
+
+    def _require_targets(self, asked: Mapping[str, object], *, drop: bool = False) -> dict[str, AttributeLabel]:
+        if not asked:
+            raise BadComment("Missing requested_attributes", code="no_requested_attributes")
+        for name in asked:
+            if name not in self._attributes and not drop:
+                raise BadComment(f"Unknown requested attribute: {quoted(name)}")
+        targets = {name: self._attributes[name] for name in asked if name in self._attributes}
+        for target in targets.values():
+            require_dataset_allowed(target.dataset)
+        return targets
+
+
+def _require_text(asked: CommentRequest) -> str:
+    text = asked.comment.text
+    if not text.strip():
+        raise BadComment("Comment must be non-empty.", code="comment_empty")
+    if len(text.encode()) > TEXT_BYTES:
+        raise BadComment("Comment text too long.", code="comment_too_long")
+    if asked.comment.type == "HTML":
+        raise BadComment("Currently, only 'PLAIN_TEXT' comments are supported")
+    return text
+
+
+def _scores(value: float, span_end: int | None) -> AttributeScores:
+    score = Score(value=value, type="PROBABILITY")
+    spans = [] if span_end is None else [SpanScore(begin=0, end=span_end, score=score)]
+    return AttributeScores(span_scores=spans, summary_score=score)
