@@ -184,9 +184,10 @@ update datasets set model_asked_at = null where name = :dataset and model_asked_
 
 _IS_ACTIVE = text("select 1 from models where dataset = :dataset and version = :version and is_active for share")
 
-# A text that was forgotten meanwhile gets none. The lock keeps it from being forgotten until the commit.
+# A text that was forgotten meanwhile gets none, and none is forgotten until the commit. In order of id, as all who
+# lock texts: so those who write labels cannot block each other.
 _LOCK = text("""
-select id from texts where id = any(cast(:ids as uuid[])) and status <> 'forgotten' order by id for key share
+select id from texts where id = any(cast(:ids as uuid[])) and status <> 'forgotten' order by id for no key update
 """)
 
 _PREDICT = text("""
