@@ -1,4 +1,4 @@
-"""Where the platform is: from the environment, else from a running local stack, else the default ports."""
+"""The addresses of the platform: from the environment, a running local stack, or else the default ports."""
 
 import json
 import shlex
@@ -13,26 +13,35 @@ from core.settings import ArgillaSettings, DatabaseSettings, SettingsGroup, read
 
 
 class CommandLineSettings(SettingsGroup):
-    """Where the command line finds the platform."""
+    """Addresses and keys that the command line uses."""
 
-    ingestion_url: str | None = Field(None, description="Ingestion API; else the running local stack's.")
-    serving_url: str | None = Field(None, description="Serving API; else the running local stack's.")
+    ingestion_url: str | None = Field(
+        None, description="Address of the ingestion API. Default: the running local stack's."
+    )
+    serving_url: str | None = Field(
+        None, description="Address of the serving API. Default: the running local stack's."
+    )
     annotate_api_key: SecretStr | None = Field(None, description="API key that `annotate` sends.")
-    database_url: SecretStr | None = Field(None, description="Postgres; else the running local stack's.")
-    argilla_url: str | None = Field(None, description="Argilla; else the running local stack's.")
-    argilla_api_key: SecretStr | None = Field(None, description="Argilla owner's key; else the local stack's.")
-    data_dir: Path = Field(Path(".data"), description="Folder that holds the local stack's data.")
+    database_url: SecretStr | None = Field(
+        None, description="Address of the platform's database. Default: the running local stack's."
+    )
+    argilla_url: str | None = Field(None, description="Address of Argilla. Default: the running local stack's.")
+    argilla_api_key: SecretStr | None = Field(
+        None, description="API key of Argilla's owner. Default: the local stack's."
+    )
+    data_dir: Path = Field(Path(".data"), description="Folder with the local stack's data.")
     argilla_database_url: SecretStr | None = Field(
-        None, description="Argilla's Postgres, for back-ups; else the running local stack's."
+        None, description="Address of Argilla's database, for backups. Default: the running local stack's."
     )
     argilla_reindex_command: str | None = Field(
-        None, description="Makes Argilla's search index anew after a restore; else the running local stack's."
+        None,
+        description="Command that rebuilds Argilla's search index after a restore. Default: the local stack's.",
     )
     snapshots_url: str | None = Field(
-        None, description="Folder of the snapshots, or `s3://bucket/prefix`; else `snapshots/` in DATA_DIR."
+        None, description="Folder of the snapshots, or `s3://bucket/prefix`. Default: `snapshots/` in DATA_DIR."
     )
     pg_bin_dir: Path | None = Field(
-        None, description="Folder of `pg_dump`, `pg_restore` and `psql`; else they are looked for."
+        None, description="Folder of `pg_dump`, `pg_restore` and `psql`. Default: searched for."
     )
 
 
@@ -62,7 +71,7 @@ def database() -> DatabaseSettings:
     """Return the platform's database.
 
     Raises:
-        typer.Exit: it is not named, and no local stack runs.
+        typer.Exit: the setting is missing and no local stack runs.
     """
     given = settings().database_url
     url = given.get_secret_value() if given else _local_stack("database_url")
@@ -76,7 +85,7 @@ def argilla_database() -> str:
     """Return the address of Argilla's database. Holds the password: never log it.
 
     Raises:
-        typer.Exit: it is not named, and no local stack runs; or it is no Postgres.
+        typer.Exit: the setting is missing and no local stack runs, or the address is not one of Postgres.
     """
     given = settings().argilla_database_url
     url = given.get_secret_value() if given else _local_stack("argilla_database_url")
@@ -85,7 +94,7 @@ def argilla_database() -> str:
         typer.secho(message, err=True, fg="red")
         raise typer.Exit(2)
     scheme, _, rest = url.partition("://")
-    # Argilla's own setting of this name tells its driver, too.
+    # Argilla's own setting of this name also contains its driver.
     if scheme.partition("+")[0] not in {"postgresql", "postgres"}:
         typer.secho("ARGILLA_DATABASE_URL must start with postgresql://.", err=True, fg="red")
         raise typer.Exit(2)
@@ -93,27 +102,27 @@ def argilla_database() -> str:
 
 
 def argilla_reindex() -> str | None:
-    """Return the command that makes Argilla's search index anew; None if none is known."""
+    """Return the command that rebuilds Argilla's search index; None if none is known."""
     if settings().argilla_reindex_command or not _local_stack("argilla_database_url"):
         return settings().argilla_reindex_command
     return f"{shlex.quote(sys.executable)} -m local_stack reindex"
 
 
 def snapshots() -> str:
-    """Return where the snapshots are: a folder, or an address as fsspec takes it."""
+    """Return the place of the snapshots: a folder, or an address for fsspec."""
     return settings().snapshots_url or str((settings().data_dir / "snapshots").resolve())
 
 
 def knows_database() -> bool:
-    """Whether the platform's database is named, or a local stack runs."""
+    """Whether the address of the platform's database is known."""
     return settings().database_url is not None or _local_stack("database_url") is not None
 
 
 def argilla() -> ArgillaSettings:
-    """Return where Argilla is, with an owner's key.
+    """Return the address of Argilla, with an owner's key.
 
     Raises:
-        typer.Exit: it is not named, and no local stack runs.
+        typer.Exit: the setting is missing and no local stack runs.
     """
     given = settings().argilla_api_key
     key = given.get_secret_value() if given else _local_stack("argilla_api_key")

@@ -18,7 +18,7 @@ _REFUSALS: dict[int, str] = {
 
 
 def open_argilla(settings: ArgillaSettings, seconds: float) -> httpx.Client:
-    """Return a client of Argilla's API with our key; each call times out after so many seconds."""
+    """Return a client of Argilla's API with our key; `seconds` is the timeout of each call."""
     return httpx.Client(
         base_url=f"{settings.url.rstrip('/')}/api/v1/",
         headers={"X-Argilla-Api-Key": settings.api_key.get_secret_value()},
@@ -29,7 +29,7 @@ def open_argilla(settings: ArgillaSettings, seconds: float) -> httpx.Client:
 
 
 class AccountsError(Exception):
-    """Argilla is away, or does not do what was asked; the message is for people."""
+    """Argilla does not answer, or refuses a request; the message is for users."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Accounts:
         return next((user for user in self.list_users() if user.name == name), None)
 
     def create_annotator(self, name: str, first_name: str, password: str) -> User:
-        """Make a user who may do nothing but annotate."""
+        """Create a user who may only annotate."""
         body = {"username": name, "first_name": first_name, "role": "annotator", "password": password}
         return _to_user(self._call("POST", "users", body))
 
@@ -79,10 +79,10 @@ class Accounts:
         return next((UUID(space["id"]) for space in spaces if space["name"] == name), None)
 
     def get_workspace(self, name: str) -> UUID:
-        """Return the id of a workspace, which is made if it is not there yet."""
+        """Return the id of a workspace; create the workspace unless it exists."""
         found = self.find_workspace(name)
         if found is None:
-            # Made meanwhile by the uploader: as good as made here.
+            # The uploader may create it at the same time (409).
             self._call("POST", "workspaces", {"name": name}, accept=httpx.codes.CONFLICT)
             found = self.find_workspace(name)
         if found is None:
@@ -94,22 +94,22 @@ class Accounts:
         return {UUID(user["id"]) for user in self._call("GET", f"workspaces/{workspace_id}/users")["items"]}
 
     def join(self, workspace_id: UUID, user: User) -> None:
-        """Let a user into a workspace; one who is in it stays so."""
+        """Add a user to a workspace, unless it has them."""
         body = {"user_id": str(user.id)}
         self._call("POST", f"workspaces/{workspace_id}/users", body, accept=httpx.codes.CONFLICT)
 
     def leave(self, workspace_id: UUID, user: User) -> bool:
-        """Take a user out of a workspace; return whether they were in it. Their answers stay."""
+        """Remove a user from a workspace; return whether it had them. Their answers stay."""
         path = f"workspaces/{workspace_id}/users/{user.id}"
         return self._call("DELETE", path, accept=httpx.codes.NOT_FOUND) is not None
 
     def list_pages(self, workspace_id: UUID) -> dict[str, str]:
-        """Return where the datasets of a workspace are annotated, by their names."""
+        """Return the pages on which annotators answer, by names of datasets."""
         found = self._call("GET", f"me/datasets?workspace_id={workspace_id}")["items"]
         return {item["name"]: page_url(self.url, UUID(item["id"])) for item in found}
 
     def _call(self, method: str, path: str, body: Any = None, accept: int | None = None) -> Any:
-        """Return what Argilla answers; None for the status that is accepted beside success."""
+        """Return Argilla's response; None for the additional status `accept`."""
         try:
             answer = self._http.request(method, path, json=body)
         except httpx.TransportError as error:

@@ -1,8 +1,8 @@
-"""What the commands print with: results on standard output, progress and errors on standard error.
+"""Output of the commands: results on standard output, progress and errors on standard error.
 
-Most of what is printed holds what others wrote: texts, names, what servers say. So both consoles escape whatever a
-terminal would act on, and read no markup. Line ends pass, since messages have several lines: `printable` escapes
-those, too, for values that must stay on one line.
+Texts, names and error messages come from other people and servers. Both consoles therefore escape control
+characters and ignore markup. Line ends stay, since messages have several lines; `printable` escapes them in values
+that must stay on one line.
 """
 
 import json
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def printable(value: str) -> str:
-    """Return what others wrote with everything escaped that a terminal would act on, line ends included."""
+    """Return a foreign text with all control characters escaped, line ends included."""
     if value.isprintable():
         return value
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
@@ -42,7 +42,7 @@ class SafeConsole(Console):
         return super().render_str(_on_lines(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
-        """Escape whatever else is printed, but for what rich itself sends to the terminal."""
+        """Escape all other output, except rich's own control codes."""
         for segment in super().render(renderable, options):
             is_plain = segment.control or segment.text.isprintable()
             yield segment if is_plain else Segment(_on_lines(segment.text), segment.style)
@@ -51,12 +51,12 @@ class SafeConsole(Console):
 out = SafeConsole()
 err = SafeConsole(stderr=True)
 
-# Of a text in a list.
+# Length of a text in a list.
 SHORT_CHARACTERS = 60
 
 
 def fail(message: str) -> NoReturn:
-    """Say why the command cannot go on, and end it with exit code 1."""
+    """Print the reason for a failure, and end the command with exit code 1."""
     err.print(message, style="red")
     raise typer.Exit(1)
 
@@ -77,14 +77,14 @@ def byte_progress() -> "Progress":
 
 
 def plain(value: str, limit: int | None = None) -> Text:
-    """Return what others wrote as it may stand in a table: no control characters, no markup."""
+    """Return a foreign text for a table: without control characters and markup, cut to `limit` characters."""
     shown = printable(value)
     return Text(shown if limit is None or len(shown) <= limit else f"{shown[: limit - 1]}…")
 
 
 def print_json(value: Any, *, indent: int | None = 2) -> None:
-    """Print a value as JSON, in ASCII: whatever a terminal would act on is escaped as JSON has it."""
-    # The only control character that JSON lets pass, and only within strings.
+    """Print a value as ASCII JSON, with control characters escaped."""
+    # The only control character that JSON does not escape.
     typer.echo(json.dumps(value, indent=indent, default=_as_json).replace("\x7f", "\\u007f"))
 
 

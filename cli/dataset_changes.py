@@ -16,7 +16,7 @@ from core.datasets import Datasets, get_definition, list_adjudications, load_dat
 from core.models import Dataset
 from core.settings import DatasetsFileSettings, read_settings
 
-app = typer.Typer(help="Compare the datasets' settings with those in force, and apply them.", no_args_is_help=True)
+app = typer.Typer(help="Compare DATASETS_FILE with the settings in force, and apply it.", no_args_is_help=True)
 
 
 class _Change(NamedTuple):
@@ -29,9 +29,12 @@ class _Change(NamedTuple):
 
 @app.command()
 def diff(
-    as_json: Annotated[bool, typer.Option("--json", help="Everything, for programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Show which settings in DATASETS_FILE differ from those in force. Exit code 1: some do."""
+    """Show the settings in DATASETS_FILE that differ from those in force.
+
+    Exit code 1: there are differences.
+    """
     engine = make_engine(addresses.database(), "annotate datasets")
     changes = list(
         _compare(_read_in_force(engine), load_datasets(read_settings(DatasetsFileSettings).datasets_file))
@@ -85,8 +88,11 @@ def _show(changes: list[_Change]) -> None:
 
 
 @app.command()
-def apply(name: Annotated[str, typer.Argument(metavar="DATASET", help="A dataset of DATASETS_FILE.")]) -> None:
-    """Let the uploader apply a definition that asks annotators for less than the one in force."""
+def apply(name: Annotated[str, typer.Argument(metavar="DATASET", help="Dataset in DATASETS_FILE.")]) -> None:
+    """Apply a definition that asks annotators for fewer answers than the one in force.
+
+    The uploader applies other changes without this command, when it starts.
+    """
     datasets = load_datasets(read_settings(DatasetsFileSettings).datasets_file)
     if name not in _names(datasets):
         fail(f"DATASETS_FILE does not define {name}: it defines {', '.join(_names(datasets))}.")

@@ -1,4 +1,4 @@
-"""`annotate demo-data`: synthetic labelled texts for trials and benchmarks, written straight into Postgres."""
+"""`annotate demo-data`: writes synthetic labelled texts directly into Postgres, for trials and benchmarks."""
 
 import re
 import secrets
@@ -48,17 +48,19 @@ select exists (select from texts where source is distinct from :source and statu
 
 def demo_data(
     texts: Annotated[int, typer.Option(min=1, help="Number of texts.")],
-    annotators: Annotated[int, typer.Option(min=1, max=20, help="Annotators; each answers every text.")] = 3,
+    annotators: Annotated[
+        int, typer.Option(min=1, max=20, help="Number of annotators. Each answers every text.")
+    ] = 3,
     argilla: Annotated[
         bool,
         typer.Option(
-            "--argilla", help="Create the annotators in Argilla and have the uploader upload texts and answers."
+            "--argilla", help="Create the annotators in Argilla, and let the uploader upload texts and answers."
         ),
     ] = False,
 ) -> None:
-    """Fill an empty database with labelled texts; the same numbers make the same texts, votes and labels.
+    """Fill an empty database with synthetic labelled texts.
 
-    Argilla stays empty, unless --argilla is given.
+    The same numbers create the same texts, answers and labels. Argilla stays empty, unless --argilla is given.
     """
     engine = make_engine(addresses.database(), "annotate demo-data")
     status = (TextStatus.PENDING if argilla else TextStatus.DEMO).value

@@ -39,7 +39,7 @@ order by requested_at limit 20
 
 
 def show_requests(engine: Engine, ids: Sequence[UUID]) -> None:
-    """Show what was asked to be forgotten, all of it or these texts, after looking how far it has come."""
+    """Show all forget requests, or those of these texts, after an update of their progress."""
     with engine.begin() as connection:
         _look(connection)
         rows = connection.execute(_REQUESTS, {"ids": list(ids)}).all()
@@ -62,7 +62,7 @@ def show_requests(engine: Engine, ids: Sequence[UUID]) -> None:
 
 
 def list_stuck(connection: Connection) -> list[str]:
-    """Return a line for each request that takes too long, or that Argilla does not let finish; 20 at most."""
+    """Return a line for each request that is overdue or blocked by Argilla; 20 at most."""
     values = {"alert_seconds": read_settings(ForgetSettings).alert_seconds}
     return [
         f"forgetting of {row.text_id} in {row.dataset} is not complete: {row.argilla_note or name_steps(row)}"
@@ -71,7 +71,7 @@ def list_stuck(connection: Connection) -> list[str]:
 
 
 def look_if_waited_for(connection: Connection) -> None:
-    """Store what the serving API says it holds no more, if a request waits for that."""
+    """Store the serving API's progress, if a request waits for it."""
     if waits_for_files(connection):
         _look(connection)
 
@@ -97,9 +97,9 @@ def _written(at: datetime | None) -> str:
 
 _WAIT_SECONDS = 60
 LOOK_SECONDS = 0.5
-# A snapshot is written anew in that time.
+# The API rewrites one snapshot in this time.
 _TIMEOUT_SECONDS = 600
-# The API takes 1 MiB.
+# A body may have 1 MiB.
 _IDS_AT_ONCE = 20_000
 
 _NEWEST = text("""
@@ -110,10 +110,10 @@ where was_labelled and copy_of is null
 
 
 def read_forgotten() -> dict[str, Any]:
-    """Return how far forgetting has come, as the serving API says.
+    """Return the serving API's progress of forgetting.
 
     Raises:
-        httpx.HTTPError: it does not answer, or takes no key for this.
+        httpx.HTTPError: the API does not answer, or refuses the key.
     """
     answer = httpx.get(f"{addresses.serving_url()}/forgotten", headers=addresses.headers(), timeout=60)
     answer.raise_for_status()
@@ -122,7 +122,7 @@ def read_forgotten() -> dict[str, Any]:
 
 
 def rewrite_marked(engine: Engine, name: str | None = None) -> None:
-    """Rewrite all snapshots that hold forgotten texts, or the one of this name, once the replica knows these."""
+    """Remove forgotten texts from all snapshots, or from one; waits until the replica knows the texts."""
     with engine.connect() as connection:
         newest: int = connection.execute(_NEWEST).scalar_one()
     refusals = []
@@ -160,6 +160,6 @@ def _rewrite(snapshot: dict[str, Any]) -> None:
     out.print(f"{snapshot['name']}: {len(snapshot['ids']):,} texts taken out")
 
 
-def rewrite(name: Annotated[str, typer.Argument(help="As `GET /snapshots` shows it.")]) -> None:
-    """Take the texts out of a snapshot that were forgotten since it was made."""
+def rewrite(name: Annotated[str, typer.Argument(help="Name in `annotate snapshot list`.")]) -> None:
+    """Remove texts from a snapshot that were forgotten after it was created."""
     rewrite_marked(make_engine(addresses.database(), "annotate snapshot"), name)

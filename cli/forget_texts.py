@@ -1,4 +1,4 @@
-"""`annotate forget`: takes texts out of everything, for good; straight in Postgres, which tells the others."""
+"""`annotate forget`: deletes texts in Postgres; all other programs follow its requests."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,7 +30,7 @@ from core.web.problems import Problem
 
 _IDS = bindparam("ids", type_=ARRAY(Uuid))
 
-# A copy for adjudicators stands for the text that it is a copy of. No index leads from external ids to texts.
+# The id of an adjudicators' copy means its original. External ids have no index.
 _BY_ID = text("""
 select coalesce(adjudicates, id) from texts where id = any(:ids) and status <> 'forgotten'
 """).bindparams(_IDS)
@@ -54,7 +54,7 @@ where status <> 'forgotten' and id <> all(:ids) and id in (
 )
 order by id
 """).bindparams(_IDS)
-# Tables without an index that helps are read in full.
+# Without an index, Postgres reads whole tables.
 _TAKE_TIME = text("set local statement_timeout = 0")
 
 _SHOWN_TEXTS = 20
@@ -184,7 +184,7 @@ def _forget_rows(engine: Engine, texts: Sequence[Any], external_ids: Sequence[st
 def _find(
     connection: Connection, ids: Sequence[UUID], external_ids: Sequence[str], dataset: str | None
 ) -> tuple[list[Any], list[str]]:
-    """Return the texts to forget, their copies included, and what of the named was not found."""
+    """Return the texts to forget with their copies, and a name for each text that was not found."""
     chosen = set(connection.scalars(_BY_ID, {"ids": list(ids)}))
     if external_ids:
         chosen |= set(connection.scalars(_BY_EXTERNAL_ID, {"external_ids": list(external_ids)}))

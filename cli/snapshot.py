@@ -28,7 +28,7 @@ _PIECE_BYTES = 2**20
 def complaints(
     client: httpx.Client, url: str, copy: Path | None, about: Mapping[str, Any]
 ) -> tuple[list[str], pa.Array]:
-    """Return what is wrong with a split's file, downloaded or a copy, and the ids in it.
+    """Return the faults of a split's file, downloaded or a copy, and the ids in it.
 
     Raises:
         httpx.HTTPError, OSError: it cannot be read.
@@ -95,20 +95,23 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-# To write one takes as long as it takes.
+# The API responds when the snapshot is written, which may take long.
 _TIMEOUT = httpx.Timeout(10, read=3600)
 _PAGE = 1000
+
+
+Splits = Annotated[
+    list[str] | None, typer.Option("--split", help="NAME=SHARE, such as train=0.8. The shares add up to 1.")
+]
 
 
 @app.command()
 def create(
     context: typer.Context,
-    name: Annotated[str | None, typer.Argument(help="Name; else made of dataset, version and content.")] = None,
-    split: Annotated[
-        list[str] | None, typer.Option(help="NAME=SHARE, as train=0.8; may be repeated, together 1.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Decides, with a text's id, its split.")] = None,
-    stratify: Annotated[bool, typer.Option("--stratify", help="Each label has the shares by itself.")] = False,
+    name: Annotated[str | None, typer.Argument(help="Default: made of dataset, version and content.")] = None,
+    split: Splits = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the assignment of texts to splits.")] = None,
+    stratify: Annotated[bool, typer.Option("--stratify", help="Give each label these shares.")] = False,
     dataset: export.Dataset = None,
     label: export.Label = None,
     source: export.Source = None,
@@ -123,13 +126,12 @@ def create(
     predicted_label: export.PredictedLabel = None,
     q: export.Search = None,
 ) -> None:
-    """Make a snapshot, or find the one that the same request made of the same version."""
-    given = {
-        "name": name,
-        "splits": _shares(split) if split else None,
-        "seed": seed,
-        "stratify": stratify or None,
-    }
+    """Create a snapshot.
+
+    If the same request already made a snapshot of the same version of the labels, that one is shown instead.
+    """
+    splits = _shares(split) if split else None
+    given = {"name": name, "splits": splits, "seed": seed, "stratify": stratify or None}
     body = export.chosen(context) | {member: value for member, value in given.items() if value is not None}
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=err) as progress:
@@ -141,8 +143,8 @@ def create(
 
 
 @app.command("list")
-def list_(as_json: Annotated[bool, typer.Option("--json", help="Everything, for programs.")] = False) -> None:
-    """List the snapshots, the newest first."""
+def list_(as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False) -> None:
+    """List the snapshots, newest first."""
     items = list(_pages("/snapshots"))
     if as_json:
         print_json(items)
@@ -160,10 +162,10 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Everything, for 
 def diff(
     a: Annotated[str, typer.Argument(help="The earlier snapshot.")],
     b: Annotated[str, typer.Argument(help="The later snapshot.")],
-    examples: Annotated[int, typer.Option(min=0, max=10_000, help="Texts to show.")] = 10,
-    as_json: Annotated[bool, typer.Option("--json", help="Every text that differs, for programs.")] = False,
+    examples: Annotated[int, typer.Option(min=0, max=10_000, help="Number of changed texts to show.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all changed texts as JSON.")] = False,
 ) -> None:
-    """Compare two snapshots: which texts one of them lacks, and which have another label or split."""
+    """Compare two snapshots: added, removed, relabelled and moved texts."""
     path = f"/snapshots/{_segment(a)}/diff/{_segment(b)}"
     page = _call("GET", path, params={"limit": max(1, _PAGE if as_json else examples)}).json()
     if as_json:
@@ -181,10 +183,13 @@ def diff(
 
 @app.command()
 def delete(
-    name: Annotated[str, typer.Argument(help="As `annotate snapshot list` shows it.")],
+    name: Annotated[str, typer.Argument(help="Name in `annotate snapshot list`.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Delete a snapshot with all its files. Needs a key with the scope admin."""
+    """Delete a snapshot with all its files.
+
+    This needs a key with the scope admin.
+    """
     path = f"/snapshots/{_segment(name)}"
     if not yes:
         typer.confirm(f"Delete the snapshot {name} for good?", abort=True)
@@ -198,10 +203,15 @@ def verify(
     name: Annotated[str, typer.Argument(help="Name of the snapshot.")],
     folder: Annotated[
         Path | None,
-        typer.Option(help="Check a copy in this folder, not what the API sends.", file_okay=False, exists=True),
+        typer.Option(
+            help="Check a copy in this folder instead of the files of the API.", file_okay=False, exists=True
+        ),
     ] = None,
 ) -> None:
-    """Check the files of a snapshot: hashes, rows, and that no text is in two splits. Exit code 1: it is bad."""
+    """Check the files of a snapshot: hashes, rows, labels, and that no text is in two splits.
+
+    Exit code 1: a check failed.
+    """
     manifest = _call("GET", f"/snapshots/{_segment(name)}").json()
     url = f"{addresses.serving_url()}/snapshots/{_segment(name)}"
     found: list[str] = []
@@ -237,7 +247,7 @@ def _shares(given: list[str]) -> dict[str, float]:
 
 
 def _segment(name: str) -> str:
-    # As it is in a path: what is no name is not found, and leads nowhere else.
+    # The name becomes part of a path, so it must not contain a slash or a query.
     if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or not name.isascii():
         fail(f"{printable(name)!r} is no name of a snapshot.")
     return name

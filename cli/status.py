@@ -1,4 +1,4 @@
-"""`annotate status`: how much waits where, how fresh the labels are, and what is missing or blocked."""
+"""`annotate status`: the queue, the labels, the time left, and problems."""
 
 import time
 from dataclasses import dataclass, field
@@ -27,12 +27,12 @@ from (
 
 @dataclass
 class _Report:
-    """What one look found out."""
+    """The state of the platform at one time."""
 
     queue: dict[str, Any] = field(default_factory=dict)
     stats: dict[str, Any] = field(default_factory=dict)
     labels_per_hour: float | None = None
-    seconds_left: float | None = None  # until all texts have the answers that they want, at this pace
+    seconds_left: float | None = None  # until all texts have all wanted answers, at this pace
     problems: list[str] = field(default_factory=list)  # each outage once
 
     def as_json(self) -> dict[str, Any]:
@@ -43,10 +43,14 @@ class _Report:
 
 
 def status(
-    as_json: Annotated[bool, typer.Option("--json", help="Everything, for programs.")] = False,
-    watch: Annotated[float | None, typer.Option(min=0.1, help="Show it again every so many seconds.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    watch: Annotated[float | None, typer.Option(min=0.1, help="Repeat it after this number of seconds.")] = None,
 ) -> None:
-    """Show the queue, the labels, the time left, and what is missing or blocked. Exit code 1: something is."""
+    """Show the queue, the labels, the time left, and problems.
+
+    A problem is an unreachable part, a blocked job or an overdue forget request. The time left is an estimate at
+    the pace of the last hour. Exit code 1: there are problems.
+    """
     while True:
         report = _look()
         if as_json:
@@ -82,7 +86,7 @@ def _look() -> _Report:
 
 
 def _is_there(name: str, url: str, outages: dict[str, tuple[str, list[str]]], problems: list[str]) -> bool:
-    """Ask a program what it misses; several that miss the same make one outage."""
+    """Ask a program for its missing dependencies; a dependency that several programs miss is one outage."""
     try:
         answer = httpx.get(f"{url}/readyz", timeout=5)
     except httpx.TransportError as error:
@@ -98,7 +102,7 @@ def _get(url: str, outages: dict[str, tuple[str, list[str]]], problems: list[str
         answer = httpx.get(url, headers=addresses.headers(), timeout=10)
         answer.raise_for_status()
     except httpx.HTTPError as error:
-        if not outages:  # else it fails for what is missing
+        if not outages:  # otherwise the outage is the cause
             problems.append(f"{url}: {error}")
         return {}
     values: dict[str, Any] = answer.json()
@@ -106,7 +110,7 @@ def _get(url: str, outages: dict[str, tuple[str, list[str]]], problems: list[str
 
 
 def _read_database(report: _Report, outages: dict[str, tuple[str, list[str]]]) -> list[str]:
-    """Read the pace; return which texts are not forgotten everywhere although they should be."""
+    """Read the pace; return a line for each overdue forget request."""
     if not addresses.knows_database():
         return []
     engine = make_engine(addresses.database(), "annotate status")
@@ -115,7 +119,7 @@ def _read_database(report: _Report, outages: dict[str, tuple[str, list[str]]]) -
             report.labels_per_hour = _measure_pace(connection)
             look_if_waited_for(connection)
             return list_stuck(connection)
-    except SQLAlchemyError as error:  # without its words, which hold the statement
+    except SQLAlchemyError as error:  # its message contains the statement
         outages.setdefault("database", (f"Postgres does not answer: {type(error).__name__}", []))[1].append(
             "annotate"
         )

@@ -1,4 +1,4 @@
-"""The audit log: who did what to which object. No entry holds a text or a secret.
+"""The audit log: actor, action and objects. No entry holds a text or a secret.
 
 A change in Postgres is logged in the same transaction, in the table `audit_log`. The serving API works without
 Postgres, so its changes of files are log lines `audit` only. The other programs write such a line, too.
@@ -21,7 +21,7 @@ _IDS_KEPT = 100
 
 
 class Action(StrEnum):
-    """What was done, and to what."""
+    """The kinds of actions, with their objects."""
 
     KEY_CREATED = "key.created"
     KEY_WITHDRAWN = "key.withdrawn"
@@ -51,7 +51,7 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing that was done. `details` are names of ours, scopes and numbers: nothing that somebody wrote."""
+    """One action. `details` has names of datasets, scopes and numbers, and nothing that a user wrote."""
 
     program: str
     actor: Actor
@@ -77,7 +77,7 @@ def account() -> Actor:
 
 
 def caller(request: HasScope) -> Actor:
-    """Return the API key of a request as an actor; `nobody` if no key is required."""
+    """Return the API key of a request as an actor, or the kind `nobody` if no key is required."""
     key = request.scope.get("api_key")
     return Actor("key", f"{key.id} {key.name}") if key else Actor("nobody", "")
 

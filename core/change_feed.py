@@ -1,8 +1,8 @@
 """The change feed: label rows in the order of the transactions that changed them.
 
-Every change to a label stamps its row with the id of its transaction. A reader takes the rows from where it
-stopped up to the oldest transaction that is still running: all that is below has ended, so nothing can appear
-there later. Following a sequence or a time misses rows that commit late; this window misses none.
+Every change to a label stamps its row with the id of its transaction. A reader takes the rows between its
+position and the oldest transaction that is still running: every transaction below has ended, so no row can appear
+there later. A reader that follows a sequence or a timestamp misses rows that commit late; this window misses none.
 
 Rows carry state, not differences; a label that is gone stays as a `withdrawn` row.
 """
@@ -23,5 +23,5 @@ _NOTIFY = text("select pg_notify(:channel, '')")
 
 
 def wake_readers(connection: Connection) -> None:
-    """Tell the readers, when the transaction commits, that labels changed."""
+    """Notify the readers that labels changed, when the transaction commits."""
     connection.execute(_NOTIFY, {"channel": CHANNEL})

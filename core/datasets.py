@@ -59,7 +59,7 @@ class Order(StrEnum):
 
 
 class Question(BaseModel):
-    """Something that annotators are asked beside the label; never required, and never counted."""
+    """A further question to annotators; never required, and never counted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

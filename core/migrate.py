@@ -29,7 +29,7 @@ def alembic_config() -> Config:
 
 
 def migrate(settings: DatabaseSettings) -> None:
-    """Apply every missing migration; several machines may call it at once. A later release's tables stay."""
+    """Apply every missing migration; several machines may call it concurrently. A later release's tables stay."""
     engine = create_engine(settings.sqlalchemy_url)
     with engine.connect() as connection:
         connection.execute(text("select pg_advisory_lock(:lock)"), {"lock": _LOCK})

@@ -7,9 +7,9 @@ ASKED = ("pending", "uploading", "uploaded")
 def lock_of(dataset: str) -> str:
     """Return the SQL that locks a dataset's near duplicates until the transaction ends; `dataset` is SQL, too.
 
-    Take it before looking for the twins of texts to be stored, and before letting a text fail. Then no twin is
-    overlooked because it is stored at the same time, and none waits for a text that has just failed. Take it with
-    a separate statement: only the next one sees what was stored before.
+    Take it before looking for the twins of new texts, and before marking a text as failed. Then no twin that is
+    stored at the same time is overlooked, and none waits for a text that has just failed. Take it with a separate
+    statement: only the next statement sees the rows that were stored before.
     """
     return f"pg_advisory_xact_lock(hashtextextended('near_duplicates ' || {dataset}, 0))"
 
@@ -25,7 +25,7 @@ where status = 'near_duplicate'
     )
 """
 
-# For texts of these ids; whoever stores their twins waits, and sees then what became of them.
+# For texts with these ids. A transaction that stores one of their twins waits, and then sees their new status.
 LOCK_TWINS = f"""
 select {lock_of("dataset")}
 from (select distinct dataset from texts where id = any(:ids) order by dataset) as names

@@ -41,14 +41,14 @@ class DatabaseSettings(SettingsGroup):
     model_config = SettingsConfigDict(env_prefix="DATABASE_")
 
     url: SecretStr = Field(description="Postgres address: postgresql://user:password@host:port/database.")
-    pool_size: int = Field(10, ge=1, description="Connections that one process keeps open at most.")
+    pool_size: int = Field(10, ge=1, description="Maximum number of connections that one process keeps open.")
     statement_timeout_seconds: int = Field(
-        60, ge=1, description="Postgres ends a statement of a program that runs longer."
+        60, ge=1, description="Postgres cancels a statement that runs longer than this."
     )
 
     prepare_statements: bool = Field(
         True,
-        description="Whether statements are prepared; false behind a PgBouncer that pools transactions.",
+        description="Whether statements are prepared. Set it to false behind a PgBouncer in transaction mode.",
     )
 
     @field_validator("url")
@@ -79,9 +79,9 @@ class LogSettings(SettingsGroup):
 
     model_config = SettingsConfigDict(env_prefix="LOG_")
 
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level logged.")
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level that is logged.")
     format: Literal["json", "console"] = Field(
-        "json", description="`json` for machines, `console` for people at a terminal."
+        "json", description="`json` for log collectors, `console` for terminals."
     )
 
 
@@ -93,17 +93,19 @@ class TracingSettings(SettingsGroup):
     exporter_otlp_endpoint: str | None = Field(
         None,
         pattern=r"^https?://",
-        description="Collector of traces, OTLP over HTTP, as `http://collector:4318`. Empty: no traces.",
+        description="Address of the trace collector, OTLP over HTTP, such as `http://collector:4318`. Empty: no "
+        "traces.",
     )
     exporter_otlp_headers: SecretStr | None = Field(
         None,
-        description="Headers for the collector, as `authorization=Bearer%20KEY`; read by the exporter itself.",
+        description="Headers for the collector, such as `authorization=Bearer%20KEY`. The exporter reads them "
+        "itself.",
     )
     traces_sampler_arg: float = Field(
         1,
         ge=0,
         le=1,
-        description="Share of texts and of requests that are traced; of texts, all programs trace the same ones.",
+        description="Share of texts and requests that are traced. All programs trace the same texts.",
     )
 
     @field_validator("exporter_otlp_endpoint", mode="before")
@@ -114,7 +116,7 @@ class TracingSettings(SettingsGroup):
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Requests a second in the long run, and requests at once."""
+    """Requests a second on average, and requests in a burst."""
 
     requests_per_second: float
     burst: int
@@ -131,29 +133,31 @@ class AccessSettings(SettingsGroup):
     """Who may call the APIs."""
 
     require_api_key: bool = Field(
-        True, description="Whether each call needs an API key; false is allowed on loopback addresses only."
+        True, description="Whether each request needs an API key. `false` is allowed only on loopback addresses."
     )
     rate_limit_requests_per_second: float | None = Field(
         None,
         gt=0,
         allow_inf_nan=False,
-        description="Requests a second that each API key may send to each process of an API, unless the key has a "
-        "limit of its own; without it there is no limit.",
+        description="Requests per second that each API key may send to one process of an API. A key's own limit "
+        "overrides it. Empty: no limit.",
     )
     rate_limit_burst: int | None = Field(
-        None, ge=1, description="Requests that a key may send at once; without it, those of one second."
+        None, ge=1, description="Requests that a key may send in one burst. Default: one second's."
     )
     client_share: float = Field(
         0.5,
         gt=0,
         le=1,
-        description="Part of each bounded resource (bulk uploads, imports, exports, waiting queries and clients, "
-        "snapshots being made) that one API key may hold in a process, or one address without keys; beyond, 429.",
+        description="Maximum share of each limited resource that one client may hold in one process; above it, "
+        "the API answers 429. A client is an API key, or an address where no keys are required. "
+        "Limited resources are bulk uploads, imports, exports, waiting queries, waiting clients and "
+        "snapshots in the making.",
     )
     metrics_token: SecretStr | None = Field(
         None,
         min_length=16,
-        description="Bearer token that `/metrics` asks for, of the programs; without it `/metrics` is open.",
+        description="Bearer token that `/metrics` requires. Empty: `/metrics` is open.",
     )
 
     @property
@@ -174,38 +178,46 @@ class HttpSettings(SettingsGroup):
 
     model_config = SettingsConfigDict(env_prefix="HTTP_")
 
-    connections: int = Field(4096, ge=1, description="Connections that one process holds; more are refused (503).")
+    connections: int = Field(
+        4096, ge=1, description="Maximum number of connections of one process; further ones get 503."
+    )
     head_bytes: int = Field(
-        65536, ge=8192, description="Longest address and headers of a request together; longer ones get 431."
+        65536,
+        ge=8192,
+        description="Maximum size of the request line and the headers together; longer ones get 431.",
     )
     head_seconds: float = Field(
         10,
         gt=0,
-        description="A connection must have sent a whole head so many seconds after it opened, or after "
-        "the first byte of a further request (408).",
+        description="Time limit for a request's headers (408). It starts when the connection opens, or at the "
+        "first byte of a later request.",
     )
-    body_seconds: float = Field(30, gt=0, description="Longest pause within the body of a request (408).")
+    body_seconds: float = Field(30, gt=0, description="Longest pause within a request's body (408).")
     body_bytes_per_second: int = Field(
         1024,
         ge=0,
-        description="Slowest average at which the body of a request may arrive (408), over each "
-        "HTTP_BODY_RATE_SECONDS while the server is ready to read it; 0: any.",
+        description="Minimum average speed of a request's body (408), measured over each HTTP_BODY_RATE_SECONDS "
+        "in which the server is ready to read. 0: no minimum.",
     )
-    body_rate_seconds: float = Field(30, gt=0, description="For how long each average of a body's speed is taken.")
+    body_rate_seconds: float = Field(
+        30, gt=0, description="Period over which the average speed of a body is measured."
+    )
     idle_seconds: int = Field(
-        75, ge=1, description="An idle connection is closed after so many seconds; more than a proxy's."
+        75,
+        ge=1,
+        description="An idle connection is closed after this time. It should exceed the idle timeout of a proxy.",
     )
     hosts: str | None = Field(
         None,
-        description="Names, separated by commas, under which a service without API keys may be reached besides "
-        "`localhost`, `127.0.0.1` and `[::1]`: requests with another `Host`, and writing ones with another "
-        "`Origin`, get 403. Services that require keys do not check this.",
+        description="Host names, separated by commas, of a service without API keys, in addition to `localhost`, "
+        "`127.0.0.1` and `[::1]`. Requests with another `Host`, and writes with another `Origin`, get"
+        " 403. Services that require keys ignore this setting.",
     )
 
     cors_origins: str | None = Field(
         None,
-        description="Origins, separated by commas, as `https://annotate.example`, whose web pages may call the "
-        "API (CORS). Without it: none. Keys are needed all the same.",
+        description="Origins, separated by commas, whose web pages may call the API (CORS), such as "
+        "`https://annotate.example`. Empty: none. Their requests still need keys.",
     )
 
     @field_validator("cors_origins")
@@ -233,7 +245,7 @@ class DatasetsFileSettings(SettingsGroup):
     """Where the datasets are defined."""
 
     datasets_file: Path | None = Field(
-        None, description="TOML file that defines the datasets; without it there is `toxicity` only."
+        None, description="TOML file that defines the datasets. Empty: only the dataset `toxicity`."
     )
 
 
@@ -243,7 +255,7 @@ class ForgetSettings(SettingsGroup):
     model_config = SettingsConfigDict(env_prefix="FORGET_")
 
     alert_seconds: int = Field(
-        3600, ge=1, description="A forget request that is not finished after this time is an alert."
+        3600, ge=1, description="A forget request that takes longer than this raises an alert."
     )
 
 
@@ -256,7 +268,7 @@ class ArgillaSettings(SettingsGroup):
     api_key: SecretStr = Field(description="API key of an Argilla owner.")
     workspace: str = Field(
         "annotation",
-        description="Argilla workspace that holds the datasets; disputed texts are in `…_adjudication`.",
+        description="Argilla workspace of the datasets. Disputed texts are in `…_adjudication`.",
     )
 
     @property

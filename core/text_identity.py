@@ -28,7 +28,7 @@ _VISIBLE = re.compile(f"[^{INVISIBLE}]")
 # Less than every id: where a walk by id begins.
 BEFORE_ALL = UUID(int=0)
 
-# A UUID's bits that tell version 8 (the application's own) and the variant of RFC 9562, and all others.
+# The bits of a UUID with its version, 8 (defined by the application), and the variant of RFC 9562; all other bits.
 _FIXED_BITS = 8 << 76 | 0b10 << 62
 _FREE_BITS = ~(0xF << 76 | 0b11 << 62)
 

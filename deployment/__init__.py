@@ -1,1 +1,1 @@
-"""What the containers need beside their images."""
+"""Files that the containers need in addition to their images."""

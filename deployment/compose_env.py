@@ -1,6 +1,6 @@
-"""The secrets of `docker compose`: `write` generates a file of them, `check` refuses what is not fit to be one.
+"""The secrets of `docker compose`: `write` generates a file with them, `check` refuses weak ones.
 
-It uses the standard library only: it runs before anything is installed, and in a container of its own.
+It uses only the standard library: it runs before anything is installed, and in a separate container.
 """
 
 import os
@@ -22,7 +22,7 @@ SECRETS = {
     "METRICS_TOKEN": "the bearer token that /metrics asks for, and Prometheus sends",
 }
 _SHORTEST = 16
-# They travel inside addresses, so nothing that would have to be quoted there.
+# They are parts of addresses, so they contain no character that needs quoting there.
 _FIT = re.compile(r"[A-Za-z0-9_-]+")
 _PUBLISHED = {
     "argilla.apikey",
@@ -58,7 +58,7 @@ def write(path: Path) -> None:
 
 
 def faults(given: Mapping[str, str]) -> list[str]:
-    """Return what is wrong with the secrets, a sentence each, without the secrets themselves."""
+    """Return the faults of the secrets, one sentence each, without the secrets themselves."""
     found = [f"{name} {reason}" for name in SECRETS if (reason := _fault(given.get(name, "")))]
     values = [given.get(name) for name in SECRETS]
     return found or (["Two secrets are the same."] if len(set(values)) < len(values) else [])

@@ -57,7 +57,7 @@ def integrity(content: bytes) -> str:
 
 
 def for_browsers(script: bytes) -> bytes:
-    """Return a module whose imports name the files beside it, without the address of its source map."""
+    """Return a module whose imports name the files in its folder, without the address of its source map."""
     return _IMPORT.sub(rb'\1"./\2.js"', _SOURCE_MAP.sub(b"\n", script))
 
 

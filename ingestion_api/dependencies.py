@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import Depends, Query, Request
 from sqlalchemy.ext.asyncio import AsyncConnection
+from starlette.requests import ClientDisconnect
 
 from core.datasets import Datasets
 from core.tables.rows import ROW_BYTES
@@ -33,6 +35,26 @@ async def get_connection(request: Request) -> AsyncIterator[AsyncConnection]:
             yield connection
     except TimeoutError:
         raise Unavailable("The database is slow.", code="database_slow") from None
+
+
+lend_connection = asynccontextmanager(get_connection)
+
+
+class BodyCut(Exception):
+    """The client is gone before the end of its body."""
+
+
+async def stream_body(request: Request) -> AsyncIterator[bytes]:
+    """Yield the body as it comes.
+
+    Raises:
+        BodyCut: the client is gone.
+    """
+    try:
+        async for part in request.stream():
+            yield part
+    except ClientDisconnect:
+        raise BodyCut from None
 
 
 def require_length(request: Request, limit_bytes: int) -> None:

@@ -39,17 +39,20 @@ from core.web.rate_limits import Places
 from core.web.server import follow_parent, run, settle
 from core.web.static_pages import PageSettings
 from ingestion_api.bulk.endpoints import router as bulk
+from ingestion_api.dependencies import BodyCut
 from ingestion_api.enrichment.enrich import prepare
 from ingestion_api.imports.endpoints import add_import_endpoints
 from ingestion_api.imports.runs.worker import importing
 from ingestion_api.pages.endpoints import add_upload_page
+from ingestion_api.previews.endpoints import router as previews
 from ingestion_api.settings import IngestionSettings
 from ingestion_api.texts.endpoints import add_create_text
 from ingestion_api.texts.endpoints import router as texts
 from ingestion_api.texts.intake import Intake
 from ingestion_api.texts.schemas import TextCreate
-from ingestion_api.webhooks import WebhookSecrets, make_turns
-from ingestion_api.webhooks import router as webhooks
+from ingestion_api.webhooks.endpoints import make_turns
+from ingestion_api.webhooks.endpoints import router as webhooks
+from ingestion_api.webhooks.signatures import WebhookSecrets
 
 log = structlog.get_logger()
 
@@ -92,9 +95,7 @@ def create_app(
     describe(
         app, app.state.datasets, access.require_api_key, TextCreate, import_max_bytes=settings.import_max_bytes
     )
-    for error in (OperationalError, PoolTimeout, psycopg.OperationalError):
-        app.add_exception_handler(error, _on_outage)
-    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    _add_handlers(app)
     return app
 
 
@@ -105,7 +106,15 @@ def _add_endpoints(app: FastAPI) -> None:
     imports = Router(dependencies=[Depends(require_scope(Scope.INGEST)), Depends(query_is_checked)])
     add_import_endpoints(imports)
     app.include_router(imports)
+    app.include_router(previews)
     app.include_router(webhooks)
+
+
+def _add_handlers(app: FastAPI) -> None:
+    for error in (OperationalError, PoolTimeout, psycopg.OperationalError):
+        app.add_exception_handler(error, _on_outage)
+    for cut in (ClientDisconnect, BodyCut):
+        app.add_exception_handler(cut, _on_disconnect)
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ from locust.log import greenlet_exception_logger
 # Locust puts this folder on the path, not the project's.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from load_testing.users import api_users
+from load_testing.users import api_users, run_listeners  # noqa: F401 - one listens
 from load_testing.users.checked_user import CheckedUser, add_open_options, given_to
 from load_testing.users.run_journal import journal
 

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from local_stack import StackError
-from local_stack.components.argilla import reindex as make_index_anew
+from local_stack.components.argilla import reindex as rebuild_index
 from local_stack.data_dir import delete_data_dir, load_or_create_credentials
 from local_stack.plan import Context
 from local_stack.processes.lock import MakeWatch, StackLock, wait_until_ended
@@ -84,7 +84,7 @@ def _start_or_stop(stack: Stack, reasons: list[str]) -> None:
 
 
 def _stop_on_signals(stop_asked: threading.Event) -> list[str]:
-    """Have signals set `stop_asked`; returns the list in which their names appear."""
+    """Let signals set `stop_asked`; return the list that gets their names."""
     reasons: list[str] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
@@ -97,7 +97,7 @@ def _stop_on_signals(stop_asked: threading.Event) -> list[str]:
 
 
 def _stop_with_make(stop_asked: threading.Event, reasons: list[str]) -> None:
-    """Set `stop_asked` when the `make` that started us is gone or is to end."""
+    """Set `stop_asked` when the `make` that started us was killed or interrupted."""
     make = MakeWatch()
 
     def watch() -> None:
@@ -153,11 +153,11 @@ def clean() -> None:
 
 @app.command()
 def status() -> None:
-    """Say whether a stack runs on this DATA_DIR, and what; exit code 1 if none is ready."""
+    """Show whether a stack runs on this DATA_DIR, with its processes; exit code 1 if none is ready."""
     with _clear_errors():
         data_dir = load_settings().data_dir
         file = data_dir / "stack.json"
-        # The file alone may be left of a killed stack.
+        # A killed stack leaves the file behind.
         if not file.exists() or StackLock(data_dir).running_owner() is None:
             raise StackError(f"No stack is ready on {data_dir}.")
         for name, pid in json.loads(file.read_text())["pids"].items():
@@ -167,7 +167,7 @@ def status() -> None:
 
 @app.command()
 def reindex() -> None:
-    """Make Argilla's search index anew from its database, while a stack with Postgres and OpenSearch runs."""
+    """Rebuild Argilla's search index from its database. A stack with Postgres and OpenSearch must run."""
     with _clear_errors():
         settings = load_settings()
         if StackLock(settings.data_dir).running_owner() is None:
@@ -176,7 +176,7 @@ def reindex() -> None:
                 "python -m local_stack up --only postgres,opensearch"
             )
         credentials = load_or_create_credentials(settings.data_dir)
-        make_index_anew(Context(settings, credentials, threading.Event(), -1, lambda _name, _text: None))
+        rebuild_index(Context(settings, credentials, threading.Event(), -1, lambda _name, _text: None))
         _say("Argilla's search index is made anew.")
 
 
@@ -193,14 +193,14 @@ Read labelled texts:
 
 
 def page_addresses(stack: Stack) -> dict[str, str]:
-    """Return the addresses of the web pages that run, by what they are called."""
+    """Return the addresses of the running web pages, by their names."""
     pages = {"Dashboard": "serving_api", "Upload": "ingestion_api"}
     urls = {"serving_api": stack.settings.serving_url, "ingestion_api": stack.settings.ingestion_url}
     return {name: f"{urls[program]}/" for name, program in pages.items() if program in stack.pids}
 
 
 def summary(stack: Stack) -> str:
-    """Return addresses, Argilla's login and a command to try for each API that runs."""
+    """Return addresses, Argilla's login and an example command for each running API."""
     settings, credentials = stack.settings, stack.context.credentials
     lines = ["", "Ready.", ""]
     if page_addresses(stack):

@@ -16,7 +16,7 @@ from local_stack import StackError
 
 
 def close_directory(directory: Path) -> None:
-    """Let only the owner into `directory`: that also protects files with open modes that an older version left.
+    """Let only the owner into `directory`. This also protects readable files of an older version.
 
     Raises:
         StackError: it belongs to another user, or is a directory that all users share, like `/tmp`.
@@ -91,7 +91,7 @@ def load_or_create_credentials(data_dir: Path) -> Credentials:
     except ValidationError as error:
         raise StackError(f"{path} is damaged ({error}). Put it back from a copy, or `make clean`.") from error
     if credentials.model_fields_set != Credentials.model_fields.keys():
-        # Also when an older version, with fewer secrets, has written the file.
+        # An older version with fewer secrets may have written the file.
         write_private(path, credentials.model_dump_json(indent=2) + "\n")
     return credentials
 
@@ -115,7 +115,7 @@ def is_disk_full(error: OSError) -> bool:
     return error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
-# What a stack makes first; a directory without any of them was not made by one.
+# A stack creates these files first. A directory without any of them is not the data of a stack.
 _MARKS = ("stack.lock", "credentials.json", "stack.json")
 
 

@@ -14,18 +14,18 @@ from local_stack.settings import StackSettings
 
 @dataclass(frozen=True)
 class Context:
-    """What every step and service works with."""
+    """Settings and tools for every step and service."""
 
     settings: StackSettings
     credentials: Credentials
     stop_asked: threading.Event
-    # The descriptor of the stack's lock, for the guards to hold.
+    # File descriptor of the stack's lock, which the guards inherit.
     lock: int
     # Shows what a step is doing: (its name, text).
     show: Callable[[str, str], None]
 
     def directory(self, name: str) -> Path:
-        """Return a directory of that name in DATA_DIR; made if it is not there."""
+        """Return a directory in DATA_DIR; create it unless it exists."""
         path = self.settings.data_dir / name
         path.mkdir(mode=0o700, exist_ok=True)
         return path
@@ -37,7 +37,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Step:
-    """Something to do once at each start."""
+    """A task that runs once at each start."""
 
     name: str
     run: Callable[[Context], None]
@@ -49,8 +49,8 @@ class Step:
 class Service:
     """A program to keep running.
 
-    `needs` must be ready before it starts; `also` belongs to the stack whenever this does, but is not waited for;
-    `stops_before` (as well as `needs`) is still there while this stops.
+    `needs` must be ready before it starts. `also` belongs to the stack whenever this service does, but is not
+    waited for. `stops_before` and `needs` still run while this service stops.
     """
 
     name: str
@@ -87,7 +87,7 @@ def run_side_by_side(
     while True:
         if first_error is None and not stop_asked.is_set():
             for name in sorter.get_ready():
-                # Daemons, so that one that hangs cannot keep a stopped stack alive.
+                # Daemon threads: a hanging one cannot keep a stopped stack alive.
                 threading.Thread(target=run, args=(name,), name=name, daemon=True).start()
                 running += 1
         if not running:

@@ -1,4 +1,4 @@
-"""Ports: whether they are free, who holds one, and free ones for a test run."""
+"""Checks that ports are free, names the program on a taken one, and reserves free ones for tests."""
 
 import errno
 import fcntl
@@ -14,7 +14,7 @@ import psutil
 
 from local_stack import StackError
 
-# Below the range from which the kernel takes ports for outgoing connections, so those cannot get in between.
+# Below the kernel's range for outgoing connections, which could take a port in between.
 _FREE_PORT_RANGE = range(10_000, 30_000)
 
 
@@ -36,7 +36,7 @@ def is_port_free(port: int) -> bool:
         StackError: this user may not listen on that port at all.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As servers do; else connections that are just closing would count as "taken".
+        # Servers set it, too. Without it, closing connections would count as "taken".
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))

@@ -1,4 +1,4 @@
-"""Shows how the stack comes up: a live table on a terminal, plain lines elsewhere."""
+"""Shows the start of the stack: a live table on a terminal, plain lines elsewhere."""
 
 import threading
 import time
@@ -23,19 +23,19 @@ _COLOURS: dict[State, str] = {
 
 
 class Display(Protocol):
-    """What a stack tells about itself."""
+    """Shows the progress of a stack."""
 
     def begin(self, names: Iterable[str]) -> None:
-        """The stack is about to start (or stop) these."""
+        """Begin to start or stop these parts."""
 
     def update(self, name: str, state: State, detail: str = "") -> None:
-        """One of them changed."""
+        """Show the new state of a part."""
 
     def end(self) -> None:
-        """Starting (or stopping) is over; further lines are plain."""
+        """End the starting or stopping; further lines are plain."""
 
     def say(self, text: str) -> None:
-        """Something worth a line of its own."""
+        """Print a separate line."""
 
 
 class PlainDisplay:
@@ -67,7 +67,7 @@ class PlainDisplay:
 
 
 class TableDisplay:
-    """A table that is drawn anew while the stack starts."""
+    """A table that is updated while the stack starts."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

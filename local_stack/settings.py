@@ -19,28 +19,31 @@ class StackSettings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
-    data_dir: Path = Field(Path(".data"), description="Data, logs and generated credentials of one stack.")
+    data_dir: Path = Field(
+        Path(".data"), description="Directory of one stack's data, logs and generated credentials."
+    )
     cache_dir: Path = Field(
-        Path("~/.cache/annotation-platform"), description="Downloads that all stacks of this machine share."
+        Path("~/.cache/annotation-platform"),
+        description="Directory of downloads that all stacks on this machine share.",
     )
     ingestion_port: Port = Field(8080, ge=1, le=65535, description="Port of the ingestion API.")
     serving_port: Port = Field(9000, ge=1, le=65535, description="Port of the serving API.")
     uploader_port: Port = Field(8081, ge=1, le=65535, description="Port of the uploader's health and metrics.")
-    argilla_port: Port = Field(6900, ge=1, le=65535, description="Port of Argilla, server and web pages.")
+    argilla_port: Port = Field(6900, ge=1, le=65535, description="Port of Argilla's server and web pages.")
     postgres_port: Port = Field(15433, ge=1, le=65535, description="Port of Postgres.")
     redis_port: Port = Field(16380, ge=1, le=65535, description="Port of Redis.")
     opensearch_port: Port = Field(
-        9219, ge=2, le=HIGHEST_OPENSEARCH_PORT, description="Port of OpenSearch, HTTP; 9299 at most."
+        9219, ge=2, le=HIGHEST_OPENSEARCH_PORT, description="HTTP port of OpenSearch; 9299 at most."
     )
     opensearch_transport_port: Port = Field(
-        9319, ge=1, le=65535, description="Port on which OpenSearch nodes would talk to each other."
+        9319, ge=1, le=65535, description="Port for connections between OpenSearch nodes. There is only one node."
     )
     opensearch_heap_mb: int = Field(512, ge=256, description="Java heap of OpenSearch, in MiB.")
     open: bool = Field(
         False, description="Whether `make up` opens the dashboard and the upload page in a browser."
     )
     min_free_disk_mb: int = Field(
-        1024, ge=0, description="The stack does not start with less free disk than this, in MiB."
+        1024, ge=0, description="Free disk space, in MiB, that the stack requires at its start."
     )
 
     @field_validator("data_dir", "cache_dir")

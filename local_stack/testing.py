@@ -1,4 +1,4 @@
-"""A stack for a test run: free ports, a data directory of its own, the shared cache; next to a running `make up`.
+"""A stack for a test run, with free ports, a new data directory and the shared cache.
 
     @pytest.fixture(scope="session")
     def stack() -> Iterator[RunningStack]:

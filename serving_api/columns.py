@@ -31,7 +31,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class From:
-    """Where a column comes from, and how its values behave."""
+    """The source of a column, and properties of its values."""
 
     sql: str  # in Postgres, over `labels as l`, `texts as t`, `predictions as p` and `first_twin`
     changes: bool = False  # whether it may change while `labelled_at` stays
@@ -53,13 +53,13 @@ class TextItem(BaseModel):
         description="The text, after Unicode NFC and stripping outer white space.", examples=["you are an idiot"]
     )
     label: Annotated[str | None, From("l.label", changes=True, repeats=True)] = Field(
-        description="What the annotations add up to, by `rule`; null where they are disputed.", examples=["toxic"]
+        description="The result of the annotations by `rule`; null if the text is disputed.", examples=["toxic"]
     )
     status: Annotated[Literal["labelled", "disputed"], From("l.status", changes=True, repeats=True)] = Field(
         description="`labelled` or `disputed`.", examples=["labelled"]
     )
     agreement: Annotated[float, From("l.agreement", changes=True, repeats=True)] = Field(
-        description="Share of the label, or of the most frequent one, among the votes.", examples=[0.75]
+        description="Share of the votes for the label, or for the most frequent one.", examples=[0.75]
     )
     votes: Annotated[dict[str, int], From("l.votes", changes=True, repeats=True)] = Field(
         description="Submitted annotations by label.", examples=[{"non_toxic": 1, "toxic": 3}]
@@ -68,39 +68,39 @@ class TextItem(BaseModel):
         description="Number of submitted annotations.", examples=[4]
     )
     complete: Annotated[bool, From("t.completed_at is not null", changes=True, repeats=True)] = Field(
-        description="Whether it has as many submitted annotations as its dataset wants.", examples=[True]
+        description="Whether it has as many submitted annotations as its dataset requires.", examples=[True]
     )
     confidence: Annotated[float | None, From("l.confidence", changes=True, repeats=True)] = Field(
-        description="Probability of the label by `rule`; of a majority, its share; null where there is none.",
+        description="Probability of the label by `rule`, or the majority's share; null if there is no label.",
         examples=[0.75],
     )
     rule: Annotated[LabelRule, From("l.rule", changes=True, repeats=True)] = Field(
-        description="How the annotations were added up.", examples=["majority"]
+        description="The rule that derived the label from the annotations.", examples=["majority"]
     )
     rule_version: Annotated[int, From("l.rule_version", changes=True, repeats=True)] = Field(
-        description="Counts up with each estimate of the rule.", examples=[1]
+        description="Increases with each estimate of the rule.", examples=[1]
     )
     decided_by: Annotated[Decider, From("l.decided_by", changes=True, repeats=True)] = Field(
-        description="`annotators` or `adjudicators`: whose answers the label follows from.",
+        description="`annotators` or `adjudicators`: whose answers decided the label.",
         examples=["annotators"],
     )
     source: Annotated[str | None, From("t.source", repeats=True)] = Field(
-        description="Where the text came from, as its sender said.", examples=["forum"]
+        description="Source of the text, given by its sender.", examples=["forum"]
     )
     external_id: Annotated[str | None, From("t.external_id")] = Field(
         description="The sender's own id of the text.", examples=["post-17"]
     )
     claimed_label: Annotated[str | None, From("t.claimed_label", repeats=True)] = Field(
-        description="The sender's claim; it counts for nothing.", examples=["toxic"]
+        description="Label that the sender claimed; it does not count as a vote.", examples=["toxic"]
     )
     score: Annotated[float | None, From("t.score")] = Field(
-        description="How sure the sender was of it, 0 to 1.", examples=[0.91]
+        description="The sender's confidence in `claimed_label`, 0 to 1.", examples=[0.91]
     )
     metadata: Annotated[dict[str, str | float | bool], From("t.metadata")] = Field(
-        description="What else the sender said.", examples=[{"thread": 4}]
+        description="Further data from the sender.", examples=[{"thread": 4}]
     )
     enrichment: Annotated[dict[str, Any], From("t.enrichment", repeats=True)] = Field(
-        description="What was found at intake, as `language` and `redacted`.",
+        description="Results of the intake, such as `language` and `redacted`.",
         examples=[{"language": {"code": "en", "confidence": 0.91}}],
     )
     predicted_label: Annotated[str | None, From("p.label", changes=True, repeats=True)] = Field(
@@ -118,7 +118,7 @@ class TextItem(BaseModel):
         description="When the text was received.", examples=["2026-11-01T08:30:00.000000Z"]
     )
     labelled_at: Annotated[datetime, From("l.labelled_at at time zone 'utc'")] = Field(
-        description="When the first label was known; edits keep it.", examples=["2026-11-02T09:12:44.120934Z"]
+        description="When the text got its first label; edits keep it.", examples=["2026-11-02T09:12:44.120934Z"]
     )
 
 
@@ -129,10 +129,10 @@ class StoredItem(TextItem):
         description="The known answer of a gold text."
     )
     language: Annotated[str | None, From("t.enrichment -> 'language' ->> 'code'")] = Field(
-        description="The language that `enrichment` tells."
+        description="The language in `enrichment`."
     )
     near_duplicate_of: Annotated[UUID | None, From("first_twin.id")] = Field(
-        description="The text that its near duplicates began with."
+        description="The first text of its near duplicates."
     )
     quality: Annotated[float | None, From("case when p.quality_of = l.label then p.quality end", changes=True)] = (
         Field(
@@ -140,7 +140,7 @@ class StoredItem(TextItem):
         )
     )
     version: Annotated[int, From("l.changed_xid::text::bigint", changes=True, type="bigint")] = Field(
-        description="Point of the change feed at which it changed last."
+        description="Point of the change feed of its last change."
     )
 
 
@@ -163,7 +163,7 @@ class Column:
 
     @property
     def arrow_type(self) -> str:
-        """What Apache Arrow, and Hugging Face's `datasets`, call its type in exports."""
+        """The name of its type in exports, for Apache Arrow and Hugging Face's `datasets`."""
         return _ARROW_TYPES[self.type]
 
 
@@ -201,9 +201,9 @@ def _column(name: str, model: type[BaseModel]) -> Column:
     return Column(name, kind, origin.type or type_, is_nullable, origin, field.description or "", example)
 
 
-# What clients see, in this order.
+# The columns that clients see, in this order.
 COLUMNS = _columns_of(TextItem)
-# What the change feed brings: these, and what only the replica needs.
+# The columns of the change feed: these, and those that only the replica needs.
 STORED = _columns_of(StoredItem)
 
 EXAMPLE_ITEM = {name: column.example for name, column in COLUMNS.items()}
@@ -211,7 +211,7 @@ EXAMPLE_ITEM = {name: column.example for name, column in COLUMNS.items()}
 # As serving_api.texts.parameters.to_text.
 _MOMENT = "strftime({0}, '%Y-%m-%dT%H:%M:%S.%fZ')"
 
-# JSON columns are put in as they are: read and written again, their long numbers would change.
+# JSON columns are copied: parsing them would change long numbers.
 _IN_JSON = {
     Kind.TEXT: "coalesce(to_json({0})::varchar, 'null')",
     Kind.NUMBER: "coalesce(to_json({0})::varchar, 'null')",
@@ -220,7 +220,7 @@ _IN_JSON = {
     Kind.JSON: "{0}",
 }
 
-# In quotes whatever it holds, so that an empty text and none differ: "" and nothing.
+# Always in quotes, so that an empty text ("") differs from null (nothing).
 _QUOTED = """'"' || replace({0}, '"', '""') || '"'"""
 _IN_CSV = {
     Kind.TEXT: _QUOTED.format("{0}::varchar"),
@@ -230,8 +230,8 @@ _IN_CSV = {
     Kind.JSON: _QUOTED,
 }
 
-# What a spreadsheet takes for a formula, also behind blanks and quotes, and what it might take away to get at one;
-# by https://owasp.org/www-community/attacks/CSV_Injection.
+# Cells that a spreadsheet may read as a formula, also after blanks, quotes or characters that it may strip; see
+# https://owasp.org/www-community/attacks/CSV_Injection.
 _FORMULA = r"""^[\s\p{Z}\p{C}"'']*[=+\-@＝＋－＠]|^[\t\r\n]"""
 _NO_FORMULA = f"case when regexp_matches({{0}}, '{_FORMULA}') then '''' || {{0}} else {{0}} end".replace(
     "{0}", "{0}::varchar"
@@ -245,7 +245,7 @@ _COMMA = ", ',', "
 
 
 def typed() -> str:
-    """Return the select list of the columns as they are; ids are texts."""
+    """Return the select list of the columns with their types; ids are strings."""
     return ", ".join(f"{name}::varchar as id" if name == "id" else name for name in COLUMNS)
 
 
@@ -256,12 +256,12 @@ def json_object() -> str:
 
 
 def json_line() -> str:
-    """Return one expression: the JSON object of `GET /texts`, as it is kept ready, and a line feed."""
+    """Return one expression: the stored JSON object of `GET /texts`, and a line feed."""
     return "document || chr(10) as line"
 
 
 def csv_line(*, for_spreadsheet: bool) -> str:
-    """Return one expression: the fields as RFC 4180 has them, and the end of the line."""
+    """Return one expression: the fields by RFC 4180, and the end of the line."""
     values = [value for _, value in _values(_IN_SPREADSHEET if for_spreadsheet else _IN_CSV)]
     return f"concat({_COMMA.join(values)}, chr(13), chr(10)) as line"
 

@@ -1,4 +1,4 @@
-"""What all endpoints share: parts of the application, checks of requests, and responses with ETag and Link."""
+"""Shared by all endpoints: parts of the application, checks of requests, and responses with ETag and Link."""
 
 import re
 from typing import Annotated, cast
@@ -57,7 +57,7 @@ _ETAG = re.compile(r'(?:W/)?("[^"]*")')
 
 
 def respond(request: Request, replica: Replica, answer: Answer) -> Response:
-    """Send a response, or 304 to a client that has it already."""
+    """Return the HTTP response, or 304 for a client that already has it."""
     request.scope["answer_key"] = answer.key
     headers = replica_headers(replica, answer.point) | {"ETag": answer.etag}
     if answer.next_cursor:
@@ -77,7 +77,7 @@ def replica_headers(replica: Replica, point: Point) -> dict[str, str]:
 
 
 def is_held(request: Request, etag: str) -> bool:
-    """Whether the client has this response; `etag` is in quotes, and weak ones match."""
+    """Whether the client already has this response; `etag` is in quotes, and weak validators match."""
     held = ", ".join(request.headers.getlist("if-none-match"))
     return held.strip() == "*" or etag in _ETAG.findall(held)
 
@@ -89,13 +89,13 @@ async def client_gone(receive: Receive) -> None:
 
 
 def next_url(request: Request, cursor: str) -> str:
-    """Return the address of the next page of the list that the request asks for."""
+    """Return the address of the next page of a list."""
     parameters = [item for item in request.query_params.multi_items() if item[0] != "cursor"]
     path = request.scope["route"].path.format(**request.path_params)
     return f"{base_url(request)}{path}?{urlencode([*parameters, ('cursor', cursor)])}"
 
 
 def base_url(request: Request) -> str:
-    """Return where the client finds this API; without a scheme and a host, if its own Host is no name of one."""
+    """Return this API's address for the client, without scheme and host if its Host header is not a host name."""
     path, host = request.scope.get("root_path", ""), request.headers.get("host", "")
     return f"{request.scope['scheme']}://{host}{path}" if _HOST.fullmatch(host) else path

@@ -50,6 +50,7 @@ from serving_api.perspective.google_errors import GoogleErrors
 from serving_api.perspective.schemas import AnalyzeCommentRequest, GoogleError, SuggestCommentScoreRequest
 from serving_api.perspective.service import Perspective
 from serving_api.replica.answer_cache import AnswerCache, Answers
+from serving_api.replica.file import release_memory
 from serving_api.replica.follower import Follower
 from serving_api.replica.query_pool import QueryPool
 from serving_api.replica.replica import Replica
@@ -67,9 +68,11 @@ from serving_api.viewer import endpoints as viewer_endpoints
 from serving_api.viewer.service import Viewer
 from serving_api.watchdog import Crew, Watchdog
 
-# A window is applied faster; a build is cut off, and starts anew the next time.
+# Applying a window is faster. A build is interrupted, and starts again after the next start.
 _STOP_SECONDS = 2.0
 _STATE_SECONDS = 1.0
+# Queries and exports leave freed memory behind.
+_RELEASE_SECONDS = 60.0
 
 # Messages that endpoints read, or translate, without FastAPI.
 _BODIES = (
@@ -80,7 +83,7 @@ _BODIES = (
 
 @dataclass(frozen=True)
 class Parts:
-    """What the application is made of. The endpoints find each part in `app.state`, under its name here."""
+    """The parts of the application. `app.state` has each of them under its name here."""
 
     replica: Replica
     follower: Follower
@@ -168,7 +171,7 @@ def _make_parts(
     replica = Replica(data.replica_path, replica_settings, serving.processes)
     watchdog, share = Watchdog(serving.stuck_seconds), access.client_share
     query_pool = _make_pool(replica, serving, share, watchdog.crew("queries", serving.query_threads))
-    # Storage of snapshots that hangs delays only what reads snapshots.
+    # If the storage of snapshots hangs, only requests for snapshots wait.
     files_crew = watchdog.crew("queries of snapshots", serving.query_threads, STORAGE_SECONDS)
     files_pool = _make_pool(replica, serving, share, files_crew)
     notifier = _make_notifier(replica, query_pool, serving, share)
@@ -246,7 +249,7 @@ def _make_exports(
 
 @asynccontextmanager
 async def _running(app: FastAPI, parts: Parts, data: DataSettings) -> AsyncIterator[None]:
-    """Run everything that works beside the requests."""
+    """Run the background work: the follower, the search index, metrics."""
     searches = parts.serving_settings.search_index
     parts.watchdog.start()
     await anyio.to_thread.run_sync(parts.replica.open)
@@ -255,6 +258,7 @@ async def _running(app: FastAPI, parts: Parts, data: DataSettings) -> AsyncItera
         asyncio.create_task(_show_state(parts.replica, parts.search if searches else None, data)),
         asyncio.create_task(follow_parent()),
         asyncio.create_task(parts.models.follow()),
+        asyncio.create_task(_release_memory()),
     ]
     settle(app)
     if searches:
@@ -293,21 +297,27 @@ async def _check_queries(watchdog: Watchdog) -> str | None:
 
 
 async def _show_state(replica: Replica, search: SearchFollower | None, data: DataSettings) -> None:
-    """Keep the metrics up to date by themselves, also while Postgres hangs; what processes share are values."""
+    """Update the gauges regularly, even while Postgres hangs: with several processes they are plain values."""
     behind = Behind()
     while True:
         REPLICA_AGE_SECONDS.set(replica.age_seconds)
         if search is not None and replica.state is not None:
             SEARCH_INDEX_BEHIND_SECONDS.set(behind.seconds(search.version or 0, replica.state.version))
-        with suppress(OSError):  # the folder was taken away; what needs it says so
+        with suppress(OSError):  # the folder is missing; requests that need it report that
             disk = shutil.disk_usage(data.data_dir)
             DATA_FREE_BYTES.set(disk.free)
             DATA_SIZE_BYTES.set(disk.total)
         await asyncio.sleep(_STATE_SECONDS)
 
 
+async def _release_memory() -> None:
+    while True:
+        await asyncio.sleep(_RELEASE_SECONDS)
+        await anyio.to_thread.run_sync(release_memory)
+
+
 def make_app() -> FastAPI:
-    """Make the service as the environment says; called in each process."""
+    """Make the application from the environment; called in each process."""
     configure_logging(read_settings(LogSettings), "serving_api")
     tracing.configure(read_settings(TracingSettings), "serving_api")
     return create_app(
@@ -321,7 +331,7 @@ def make_app() -> FastAPI:
 
 
 def main() -> None:
-    """Run the service as the environment says."""
+    """Run the service with the settings of the environment."""
     configure_logging(read_settings(LogSettings), "serving_api")
     settings = read_settings(ServingSettings)
     refuse_open_bind(settings.host, read_settings(AccessSettings))

@@ -9,99 +9,108 @@ from core.settings import SettingsGroup
 
 
 class DataSettings(SettingsGroup):
-    """Where a program keeps its files."""
+    """The folders of a program's files."""
 
     data_dir: Path = Field(
-        Path(".data"), description="Directory of the programs' files; the replica is in `serving/` below it."
+        Path(".data"), description="Directory of the programs' files. The replica is in its folder `serving/`."
     )
 
     snapshots_url: str | None = Field(
         None,
-        description="Folder of the snapshots, or `s3://bucket/prefix`; else `snapshots/` in DATA_DIR.",
+        description="Folder of the snapshots, or `s3://bucket/prefix`. Default: `snapshots/` in DATA_DIR.",
     )
 
-    snapshots_max: int = Field(1_000, ge=1, description="Snapshots that there may be; beyond, 409.")
+    snapshots_max: int = Field(1_000, ge=1, description="Maximum number of snapshots; further ones get 409.")
     snapshots_max_bytes: int = Field(
-        2**40, ge=1, description="Bytes that the Parquet files of all snapshots may have together; beyond, 409."
+        2**40, ge=1, description="Maximum size of the Parquet files of all snapshots together; above it, 409."
     )
     snapshots_min_free_bytes: int = Field(
         2**30,
         ge=0,
-        description="No snapshot is made when less than this is free on the disk that it is written to; then 503.",
+        description="Free disk space that creating a snapshot requires; with less, 503.",
     )
 
     @property
     def replica_path(self) -> Path:
-        """The replica's first file; later ones are beside it, with a number.
+        """The replica's first file. Later files are in the same folder, with a number.
 
-        They may be deleted while the program is stopped: the replica comes back the same.
+        You may delete them while the program is stopped: it builds the same replica again.
         """
         return self.data_dir / "serving" / "replica.duckdb"
 
 
 class ServingSettings(SettingsGroup):
-    """Where the serving API listens, and how much it does at once."""
+    """The serving API's address and its limits."""
 
     model_config = SettingsConfigDict(env_prefix="SERVING_")
 
-    host: str = Field("127.0.0.1", description="Address that the serving API listens on.")
-    port: int = Field(9000, ge=0, le=65535, description="Port that the serving API listens on.")
+    host: str = Field("127.0.0.1", description="Address on which the serving API listens.")
+    port: int = Field(9000, ge=0, le=65535, description="Port of the serving API.")
     processes: int = Field(
         1,
         ge=1,
-        description="Processes that share the port; each has its own replica on disk, and the limits below.",
+        description="Number of processes that share the port. Each has its own replica on disk; the following "
+        "limits apply to each.",
     )
     query_threads: int = Field(
-        4, ge=1, description="Queries that run at once, and as many of snapshots' files; more wait."
+        4,
+        ge=1,
+        description="Number of concurrent queries, and of concurrent reads of snapshots' files; more wait.",
     )
-    query_queue: int = Field(256, ge=0, description="Queries that wait at most; beyond, the answer is 503.")
-    query_seconds: float = Field(10, gt=0, description="Time limit of one query, with its wait; then 503.")
+    query_queue: int = Field(256, ge=0, description="Maximum number of waiting queries; further ones get 503.")
+    query_seconds: float = Field(10, gt=0, description="Time limit of one query, including its wait; then 503.")
     stuck_seconds: float = Field(
         30,
         gt=0,
-        description="When all threads of a kind are so long over their time limit, `/readyz` says so, and the "
-        "process ends, to be started again by what supervises it.",
+        description="If all threads of a kind exceed their time limit by this time, `/readyz` reports it and the "
+        "process exits. A supervisor should restart it.",
     )
-    exports: int = Field(4, ge=1, description="Exports that are written at once; further ones get 503.")
+    exports: int = Field(
+        4, ge=1, description="Maximum number of exports that are written concurrently; further ones get 503."
+    )
     export_bytes: int = Field(
         16 * 2**30,
         ge=1,
-        description="Disk for the files of exports, which are kept to be read in parts; the oldest is removed.",
+        description="Disk space for files of exports, which clients can read in parts. The oldest files are "
+        "deleted first.",
     )
     export_chunk_seconds: float = Field(
-        300, gt=0, description="An export that needs longer to find its next rows gets 503."
+        300, gt=0, description="An export gets 503 if its next rows take longer than this."
     )
     export_idle_seconds: float = Field(
-        30, gt=0, description="A client that takes nothing of its export for so long is cut off."
+        30, gt=0, description="A client that reads nothing of its export for this time is disconnected."
     )
     diff_seconds: float = Field(
-        120, gt=0, description="Time limit of comparing two snapshots; two are compared at once."
+        120, gt=0, description="Time limit for a comparison of two snapshots. Two comparisons run concurrently."
     )
     key_check_seconds: float = Field(
         30,
         gt=0,
         le=60,
-        description="How often the key of an answer that goes on (events, long polls, exports, downloads) is "
-        "checked again; the connection is cut when it was withdrawn.",
+        description="How often the API key of a long response (events, long polls, exports, downloads) is checked"
+        " again. Withdrawing the key closes the connection.",
     )
-    cache_bytes: int = Field(64 * 2**20, ge=0, description="Memory for answers that are ready to send again.")
+    cache_bytes: int = Field(64 * 2**20, ge=0, description="Memory for cached responses.")
     search_index: bool = Field(
         True,
-        description="Whether an index of the texts is kept for `q`; without it each search reads all of them.",
+        description="Whether an index of the texts speeds up `q`. Without it, each search reads all texts.",
     )
     changes_clients: int = Field(
-        500, ge=1, description="Clients that wait for changes at once, by long polls or events; beyond, it is 503."
+        500,
+        ge=1,
+        description="Maximum number of clients that wait for changes, by long polls or events; further ones get "
+        "503.",
     )
     changes_heartbeat_seconds: float = Field(
-        15, gt=0, description="Events: a comment goes out this often, so that a lost connection is noticed."
+        15, gt=0, description="Interval of the comments in an event stream. They reveal lost connections."
     )
     changes_send_seconds: float = Field(
-        60, gt=0, description="Events: a client that takes nothing for so long is let go."
+        60, gt=0, description="A client that reads no events for this time is disconnected."
     )
 
 
 class ReplicaSettings(SettingsGroup):
-    """How the replica follows Postgres, and what DuckDB may use."""
+    """How the replica follows Postgres, and DuckDB's memory and threads."""
 
     model_config = SettingsConfigDict(env_prefix="REPLICA_")
 
@@ -109,22 +118,23 @@ class ReplicaSettings(SettingsGroup):
         1,
         gt=0,
         le=60,
-        description="The replica looks for new labels at least this often; mostly it is woken earlier.",
+        description="Longest pause between two queries for new labels. Notifications usually arrive earlier.",
     )
     forget_seconds: float = Field(
         60,
         ge=0,
-        description="So long after texts were forgotten the file is built anew, so that no part of them is left.",
+        description="The replica's file is rebuilt this long after texts were forgotten, so that it contains no "
+        "trace of them.",
     )
     memory_limit: str = Field(
         "1GB",
         pattern=r"^[0-9]+(\.[0-9]+)? ?[KMGT]i?B$",
-        description="Memory that DuckDB takes at most, as `512MB`; twice that while a replica is built anew.",
+        description="Memory limit of DuckDB, such as `512MB`. While a replica is rebuilt, twice as much is used.",
     )
     threads: int = Field(
         1,
         ge=1,
-        description="Threads that DuckDB takes for one query. With more, one that reads much ends sooner, and "
-        "each page takes more processor time; queries run side by side anyway.",
+        description="Threads that DuckDB uses for one query. More threads make large queries faster, but each "
+        "page needs more CPU time. Queries run concurrently anyway.",
     )
-    build_threads: int = Field(2, ge=1, description="Threads that DuckDB builds a replica with.")
+    build_threads: int = Field(2, ge=1, description="Threads that DuckDB uses to build a replica.")

@@ -1,7 +1,7 @@
 """Notices work that runs beyond its time limit, and ends the process when all threads of a kind are stuck.
 
-DuckDB does not look for an interrupt everywhere, and a thread cannot be killed: only a new process helps. Whatever
-supervises this one starts it (docker, the local stack, or the process that started several).
+DuckDB does not check for an interrupt everywhere, and a thread cannot be killed: only a new process helps. The
+supervisor starts it: docker, the local stack, or the parent of several processes.
 """
 
 import os
@@ -17,7 +17,8 @@ from serving_api.metrics import OVERDUE, STUCK
 
 log = structlog.get_logger()
 
-# How long /readyz tells it before the process stops, and how long a stop may take: a stuck thread never ends.
+# How long `/readyz` reports stuck threads before the process stops, and how long the stop may take: a stuck thread
+# never ends.
 _NOTICE_SECONDS = 5.0
 _STOP_SECONDS = 15.0
 _LOOK_SECONDS = 0.5
@@ -25,7 +26,7 @@ _EXIT_CODE = 70  # EX_SOFTWARE
 
 
 class Job:
-    """Work under way; by `until`, by the monotonic clock, it must have ended."""
+    """Running work with its deadline, by the monotonic clock."""
 
     def __init__(self, until: float) -> None:
         self.until = until
@@ -35,7 +36,7 @@ class Crew:
     """The threads that do one kind of work."""
 
     def __init__(self, kind: str, threads: int, stuck_seconds: float) -> None:
-        """`stuck_seconds`: work that goes on for so long after its end is stuck."""
+        """`stuck_seconds`: work is stuck when it runs this long past its deadline."""
         self.kind = kind
         self._threads = threads
         self._stuck_seconds = stuck_seconds
@@ -44,7 +45,7 @@ class Crew:
 
     @contextmanager
     def working(self, until: float) -> Iterator[Job]:
-        """Note that the block is under way, in one of the threads."""
+        """Count the block as running in one of the threads."""
         job = Job(until)
         with self._lock:
             self._jobs.add(job)
@@ -56,12 +57,12 @@ class Crew:
 
     @property
     def overdue(self) -> int:
-        """How many jobs should have ended by now."""
+        """The number of jobs past their deadline."""
         return self._late_by(0)
 
     @property
     def is_stuck(self) -> bool:
-        """Whether none of the threads can be hoped to come back."""
+        """Whether all threads are stuck."""
         return self._late_by(self._stuck_seconds) >= self._threads
 
     def _late_by(self, seconds: float) -> int:
@@ -79,7 +80,7 @@ class Watchdog:
         self._stop = threading.Event()
 
     def crew(self, kind: str, threads: int, more_seconds: float = 0) -> Crew:
-        """Return a crew to look after; its work may take `more_seconds` beyond the usual to end."""
+        """Return a new crew to watch. `more_seconds` is added to the usual time after which work is stuck."""
         crew = Crew(kind, threads, self._stuck_seconds + more_seconds)
         self._crews.append(crew)
         return crew
@@ -90,12 +91,12 @@ class Watchdog:
         return f"{', '.join(kinds)} are stuck; this process ends soon, to be started again" if kinds else None
 
     def start(self) -> None:
-        """Begin to look."""
-        # A daemon: it must outlive the others, for it ends them.
+        """Start watching."""
+        # A daemon, since it must outlive the threads that it ends.
         threading.Thread(target=self._run, name="watchdog", daemon=True).start()
 
     def stop(self) -> None:
-        """End: all work has ended."""
+        """Stop watching: all work has ended."""
         self._stop.set()
 
     def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""Writes the Grafana board from what it is to show: `python -m tests.board`."""
+"""Writes the Grafana dashboard from a list of its panels: `python -m tests.board`."""
 
 import json
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Real servers for the tests: one stack a run, a database of its own for each test."""
+"""Real servers for the tests: one stack per run, and a new database for each test."""
 
 import inspect
 import os
@@ -56,7 +56,7 @@ def admin_database_url() -> Iterator[str]:
     """A Postgres of the tests' own, as its superuser."""
     with _running_postgres() as url:
         with psycopg.connect(url, autocommit=True) as connection:
-            # Killed are processes here, not machines: what was written stays. It took half of a test's time.
+            # The tests kill processes, not machines, so written data stays. Syncing took half of a test's time.
             connection.execute("alter system set fsync = off")
             connection.execute("select pg_reload_conf()")
         yield url

@@ -1,10 +1,10 @@
 """Becomes any of the platform's programs quickly: `python -m tests.forking FD`; see tests.programs for its use.
 
 A process that has loaded the libraries, and forks. The tests start some hundred programs, and each would load them
-for two seconds of processor time. The programs' own code is loaded anew each time.
+for two seconds of processor time. The programs' own code is loaded in each child.
 
 An order comes over the socket FD: four bytes that say how long the rest is, then JSON; with them three open files:
-standard output, standard error, and where to tell the program's pid and, later, how it ended.
+standard output, standard error, and the pipe for the program's pid and, later, its exit code.
 """
 
 import ast
@@ -34,7 +34,7 @@ _LATER = (
     "uvicorn.protocols.http.httptools_impl",
     "uvloop",
 )
-# It has a thread once it is loaded, which a fork lacks: the program's end would wait for it for ever.
+# Once loaded, it has a thread that a fork lacks: the program would wait for it at its end.
 _NOT_BEFORE = {"duckdb"}
 
 
@@ -77,7 +77,7 @@ def _imported(module: ast.Module) -> Iterator[str]:
 
 
 def _start(order: dict[str, Any], output: int, errors: int, report: int) -> None:
-    """Be the program, in a child; this process tells how it ends, as only a parent knows."""
+    """Run the program in a child; this process reports its exit code, which only a parent knows."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     pid = os.fork()
     if pid == 0:

@@ -46,7 +46,7 @@ def _table(prefix: str) -> str:
 
 
 def page() -> str:
-    """Return the page with its tables written anew."""
+    """Return the page with its tables updated."""
     return re.sub(f"{START}.*?{END}", lambda _: f"{START}\n{tables()}\n{END}", PAGE.read_text(), flags=re.DOTALL)
 
 

@@ -16,6 +16,6 @@ def open_to_others(folder: Path) -> dict[Path, str]:
 def _modes(folder: Path) -> Iterator[tuple[Path, int]]:
     for path in (folder, *folder.rglob("*")):
         with suppress(FileNotFoundError):  # a server deletes its own files meanwhile
-            # A link has no mode of its own; what it points to is outside (the cache of downloads).
+            # A link has no separate mode; its target is outside (the cache of downloads).
             if not path.is_symlink():
                 yield path, stat.S_IMODE(path.lstat().st_mode)

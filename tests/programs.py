@@ -28,7 +28,7 @@ class Process:
     """A program's process, used as `subprocess.Popen` is."""
 
     def __init__(self, report: int) -> None:
-        """Take the pipe that tells the process id and, later, the exit code."""
+        """Take the pipe with the process id and, later, the exit code."""
         self.returncode: int | None = None
         self._report = report
         [self.pid] = NUMBER.unpack(os.read(report, NUMBER.size))
@@ -62,7 +62,7 @@ class Process:
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill it."""
         self.send_signal(signal.SIGKILL)
 
 
@@ -81,7 +81,7 @@ class Program:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a port without a server."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -114,10 +114,10 @@ def running(
 def run(
     module: str, *arguments: str, env: Mapping[str, str], seconds: float = 120
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python -m module` with arguments to its end, and return what it said.
+    """Run `python -m module` with arguments to its end, and return its output.
 
     Raises:
-        subprocess.TimeoutExpired: it did not end within so many seconds; it is killed.
+        subprocess.TimeoutExpired: it did not end within `seconds`, and was killed.
     """
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         process = _start(module, arguments, env, output, errors)

@@ -55,7 +55,7 @@ class Proxy:
         task.add_done_callback(self._tasks.discard)
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # Every end of a connection looks the same from here: somebody closed it.
+        # Every end of a connection looks the same from here: one side closed it.
         with suppress(OSError):
             try:
                 await self._relay_call(reader, writer)

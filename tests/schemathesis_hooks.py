@@ -1,4 +1,4 @@
-"""Tells Schemathesis how to send what it has no serializer for. Named by schemathesis.toml."""
+"""Serializers that Schemathesis lacks. schemathesis.toml names this module."""
 
 import json
 from typing import Any

@@ -25,11 +25,11 @@ def wait_for(condition: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -
 
 
 def wait_for_blocked(database_url: str, sessions: int = 1) -> None:
-    """Wait until so many sessions of the database wait for a lock that another one holds."""
+    """Wait until this number of sessions of the database wait for a lock."""
     with psycopg.connect(database_url, autocommit=True) as watching:
         wait_for(lambda: watching.execute(_WAITING).fetchone() == (sessions,))
 
 
 async def until_blocked(database_url: str, sessions: int = 1) -> None:
-    """Do the same while the event loop goes on."""
+    """Do the same without blocking the event loop."""
     await asyncio.to_thread(wait_for_blocked, database_url, sessions)

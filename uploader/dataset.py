@@ -16,12 +16,12 @@ from uploader.argilla.client import Argilla
 from uploader.argilla.errors import AlreadyThere, Stopped
 from uploader.argilla.setup import Prepared, prepare
 from uploader.leadership import Leadership
-from uploader.runner import Alert
+from uploader.runner import JobAlert
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """In which order texts go before annotators, how many at a time, and which share of them is gold."""
+    """In which order annotators get texts, how many at a time, and which share of them is gold."""
 
     order: Order = Order.OLDEST
     max_open_records: int | None = None  # None: no limit
@@ -39,10 +39,10 @@ class Pace:
 
 
 class ConcurrencyLimit:
-    """As many PUTs at once as Argilla has server processes, and one batch more to be confirmed meanwhile.
+    """Limits PUTs to the number of Argilla's server processes, and batches to one more, to confirm meanwhile.
 
-    Both are handed out in the order asked for, so that one dataset's backlog cannot starve another. A batch waits
-    for its PUT no longer than another PUT takes, so its claim does not run out over it.
+    Datasets get both in the order of their requests, so that one dataset's backlog cannot starve another. A batch
+    waits for its PUT no longer than another PUT takes, so its claim does not run out meanwhile.
     """
 
     def __init__(self, connections: int) -> None:
@@ -92,7 +92,7 @@ class DatasetState:
         self.leadership = leadership
         self.limit = limit
         self.prepared: Prepared | None = None
-        self.settings_alert: Alert | None = None  # the definition asks for less than Argilla: it is held back
+        self.settings_alert: JobAlert | None = None  # the definition asks for less than Argilla: it is held back
         self._workspace = workspace
         self._preparing = asyncio.Lock()
         self._stale_due_at = 0.0  # by time.monotonic()
@@ -106,7 +106,7 @@ class DatasetState:
         return is_due
 
     async def prepare(self) -> Prepared:
-        """Return the dataset in Argilla, made ready when this has not been done since it was last found unfit.
+        """Return the dataset in Argilla; prepares it if it is not prepared, or was found unfit since.
 
         Raises:
             ArgillaError: it cannot be prepared.
@@ -140,13 +140,13 @@ class DatasetState:
         return prepared
 
     async def _is_approved(self) -> bool:
-        """Whether an operator allowed this definition although it asks annotators for less."""
+        """Whether an operator approved this definition, which asks annotators for less."""
         defined = get_definition(self.name, self._defined).model_dump(mode="json")
         async with self.engine.connect() as connection:
             return await repository.get_approved_settings(connection, self.name) == defined
 
     def _put_in_force(self, answers_wanted: int) -> None:
-        """Work with this number of answers, which is the one that Argilla asks for."""
+        """Use the number of answers that Argilla asks for."""
         disputed_in = adjudicated_by(self.name)
         name, key = (self.name, "answers_wanted") if disputed_in is None else (disputed_in, "dispute_extra")
         self.datasets[name] = self._defined[name].model_copy(update={key: answers_wanted})
@@ -155,13 +155,13 @@ class DatasetState:
         if defined == answers_wanted:
             self.settings_alert = None
             return
-        self.settings_alert = Alert(
+        self.settings_alert = JobAlert(
             "settings_lowered", _LOWERED.format(self.name, defined, answers_wanted, self.name)
         )
         log.warning("settings.held_back", dataset=self.name, defined=defined, in_force=answers_wanted)
 
     async def _queue_disputes(self) -> None:
-        """Put texts before adjudicators that were disputed before the settings asked for that."""
+        """Queue for adjudicators the texts that were disputed before the settings asked for adjudication."""
         after: UUID | None = BEFORE_ALL
         while after is not None and self.definition.dispute_extra:
             async with self.engine.begin() as connection:

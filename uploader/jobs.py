@@ -24,7 +24,7 @@ from uploader.pull.sweep import Sweeper
 from uploader.push.backlog import upload_backlog
 from uploader.push.claiming import QueueStart
 from uploader.rules.estimation import Estimator
-from uploader.runner import Alert, Backoff, JobRunner, store_alerts, wait_for_any
+from uploader.runner import Backoff, JobAlert, JobRunner, store_alerts, wait_for_any
 from uploader.settings import PushSettings
 
 Job = Callable[[asyncio.Event], Awaitable[None]]
@@ -87,12 +87,12 @@ async def _wait(tasks: set[asyncio.Task[None]], seconds: float) -> None:
         await asyncio.wait(tasks, timeout=seconds)
 
 
-# One that stands by may have to take over soon.
+# A process that does not lead may have to take over soon.
 _STAND_BY_SECONDS = 1.0
 
 
 class DatasetJobs:
-    """The jobs of one dataset. None of them raises while something they need is away."""
+    """The jobs of one dataset. During an outage they pause, and raise nothing."""
 
     def __init__(
         self,
@@ -117,22 +117,22 @@ class DatasetJobs:
             for job in ("push", "pull", "sweep", "heal", "rule", "forget", "measure", "tell")
         )
         self._shown = (self._push, self._pull, self._sweep, self._repair, self._rule, self._forget)
-        self._told: dict[str, Alert | None] = {}
+        self._told: dict[str, JobAlert | None] = {}
 
     async def push(self, stopping: asyncio.Event) -> None:
-        """Upload what is pending."""
+        """Upload the pending texts."""
         await self._lead(
             self._push,
             lambda: upload_backlog(self._state, self._push_settings, self._push, stopping, self._queue_start),
         )
 
     async def pull(self, stopping: asyncio.Event) -> None:
-        """Read the texts again that events were about; runs until the uploader stops."""
+        """Read again the texts of events, until the uploader stops."""
         work = lambda: follow_refresh_requests(self._state, self._collector, self.wake, stopping, self._pull)  # noqa: E731
         await self._lead(self._pull, work)
 
     async def sweep(self, stopping: asyncio.Event) -> None:
-        """Read all texts again, when there is a reason to."""
+        """Read all texts again, if there is a reason."""
         await self._lead(self._sweep, lambda: self._sweeper.run(stopping, self._sweep.go_on))
 
     async def repair(self, stopping: asyncio.Event) -> None:
@@ -142,11 +142,11 @@ class DatasetJobs:
         )
 
     async def estimate(self, stopping: asyncio.Event) -> None:
-        """Keep the labels as the dataset's rule says."""
+        """Estimate the dataset's rule, and rewrite labels that it changes."""
         await self._lead(self._rule, lambda: self._estimator.run(stopping, self._rule.go_on))
 
     async def forget(self, stopping: asyncio.Event) -> None:
-        """Take texts out of Argilla that were forgotten on request."""
+        """Delete forgotten texts in Argilla."""
         await self._lead(self._forget, lambda: self._forgetter.run(stopping))
 
     @property
@@ -159,7 +159,7 @@ class DatasetJobs:
         await self._tell.run(self._tell_alerts)
 
     async def measure(self, _stopping: asyncio.Event) -> None:
-        """Show the backlog, and how much annotators have."""
+        """Set the gauges of the backlog and of open records."""
         await self._measure.run(self._show_backlog)
 
     async def check(self) -> None:
@@ -208,7 +208,7 @@ class DatasetJobs:
 
 
 class DatabaseJobs:
-    """What is to be known of the database as a whole."""
+    """The jobs that concern the whole database."""
 
     def __init__(
         self, engine: AsyncEngine, files: FilesWatch, retry_cap_seconds: float, forget_alert_seconds: float
@@ -222,7 +222,7 @@ class DatabaseJobs:
         self._unfinished: dict[str, Unfinished] = {}
 
     async def measure(self, _stopping: asyncio.Event) -> None:
-        """Show how much disk the database takes."""
+        """Set the gauge of the database's size."""
         await self._database.run(self._measure)
 
     async def _measure(self) -> None:
@@ -230,7 +230,7 @@ class DatabaseJobs:
             metrics.DATABASE_BYTES.set(await repository.measure_database(connection))
 
     async def watch_forgetting(self, _stopping: asyncio.Event) -> None:
-        """Show the age of unfinished forget requests, also of datasets on which no uploader works."""
+        """Set the gauge of unfinished forget requests, also for datasets without an uploader."""
         await self._forget.run(self._watch_forgetting)
 
     async def watch_files(self, _stopping: asyncio.Event) -> None:
@@ -272,7 +272,7 @@ class WebhookJobs:
         )
 
     async def renew(self, stopping: asyncio.Event) -> None:
-        """Check our webhook in Argilla regularly, unless this process only stands by."""
+        """Check our webhook in Argilla regularly, while this process leads a dataset."""
         await self._renew.run(lambda: self._keep_renewing(stopping))
 
     async def _keep_renewing(self, stopping: asyncio.Event) -> None:

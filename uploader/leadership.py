@@ -29,8 +29,8 @@ class NotLeading(Exception):
 class Leadership:
     """This process's claim to lead the work on one dataset.
 
-    Postgres' clock alone decides who leads. What this process knows of it runs out by its own monotonic clock,
-    never later than the lease, so that it stops by itself when it cannot reach Postgres or was frozen.
+    Postgres' clock alone decides who leads. By its own monotonic clock this process stops at the latest when the
+    lease runs out, also if it cannot reach Postgres or was frozen.
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class Leadership:
 
     @property
     def leads(self) -> bool:
-        """Whether this process leads, for all that it knows."""
+        """Whether this process leads, as far as it knows."""
         return self._until is not None and self._clock() < self._until
 
     def check(self) -> None:
-        """See that this process leads still.
+        """Check that this process still leads.
 
         Raises:
             NotLeading: it may not any more.
@@ -63,9 +63,9 @@ class Leadership:
             raise NotLeading(self._dataset)
 
     async def confirm(self, connection: AsyncConnection, *, to_change: bool = False) -> None:
-        """See in Postgres that this process leads, and keep it so until the transaction ends.
+        """Check in Postgres that this process leads, and lock that until the transaction ends.
 
-        With `to_change` the transaction may go on to change the dataset's row.
+        With `to_change` the transaction may change the dataset's row later.
 
         Raises:
             NotLeading: it does not any more.
@@ -75,13 +75,13 @@ class Leadership:
             raise NotLeading(self._dataset)
 
     async def keep(self) -> None:
-        """Hold the leadership whenever nobody else does, until cancelled."""
+        """Renew or take the leadership at intervals, until cancelled."""
         while True:
             await asyncio.sleep(self._lease_seconds / _LOOKS_A_LEASE)
             await self.look()
 
     async def look(self) -> None:
-        """Hold the leadership, if nobody else does and Postgres is there."""
+        """Renew the leadership, or take it if it is free. Errors are logged only."""
         try:
             await self.hold()
         except (SQLAlchemyError, psycopg.Error) as error:
@@ -93,10 +93,10 @@ class Leadership:
             self.is_known = False
 
     async def hold(self) -> None:
-        """Keep the leadership, or take it when nobody has it.
+        """Renew the leadership, or take it if it is free.
 
         Raises:
-            sqlalchemy.exc.SQLAlchemyError: Postgres is away; the leadership goes on until its lease runs out.
+            sqlalchemy.exc.SQLAlchemyError: Postgres is away; the leadership ends when its lease runs out.
         """
         try:
             await self._hold()
@@ -124,7 +124,7 @@ class Leadership:
         """Let another uploader lead.
 
         Raises:
-            sqlalchemy.exc.SQLAlchemyError: Postgres is away; the lease runs out by itself.
+            sqlalchemy.exc.SQLAlchemyError: Postgres is away; the lease runs out.
         """
         async with self._engine.begin() as connection:
             await repository.release_lease(connection, self._dataset, self.id)
@@ -150,6 +150,6 @@ async def keep_leading(leaderships: Iterable[Leadership]) -> AsyncIterator[None]
             task.cancel()
         await asyncio.wait(tasks)
         for leadership in held:
-            # Without Postgres the lease runs out by itself.
+            # Without Postgres the lease runs out.
             with suppress(SQLAlchemyError, psycopg.Error):
                 await leadership.release()

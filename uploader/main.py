@@ -82,7 +82,7 @@ def read_all_settings() -> Settings:
     """Read the settings from the environment.
 
     Raises:
-        SystemExit: names what is missing or wrong.
+        SystemExit: names each missing or wrong setting.
     """
     return Settings(
         read_settings(UploaderSettings),

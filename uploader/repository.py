@@ -255,7 +255,7 @@ async def release_lease(connection: AsyncConnection, dataset: str, leader: UUID)
 
 
 async def lock_lease(connection: AsyncConnection, dataset: str, leader: UUID, *, to_change: bool) -> bool:
-    """Keep the lease as it is until the transaction ends; return whether this leader holds it.
+    """Lock the lease until the transaction ends; return whether this leader holds it.
 
     With `to_change` the transaction may change the dataset's row later.
     """

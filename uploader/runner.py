@@ -54,7 +54,7 @@ _REFUSED_HINT = (
 )
 
 
-class Alert(NamedTuple):
+class JobAlert(NamedTuple):
     """Why a job is blocked until an operator acts."""
 
     code: str
@@ -67,7 +67,7 @@ class JobRunner:
     def __init__(self, dataset: str, job: str, backoff: Backoff) -> None:
         self.job = job
         self.reason: str | None = None
-        self.alert: Alert | None = None
+        self.alert: JobAlert | None = None
         self.has_run = False  # whether `alert` is known
         self._dataset = dataset
         self._backoff = backoff
@@ -83,7 +83,7 @@ class JobRunner:
         except NotLeading:
             self.stand_by()
         except Stopped as error:
-            self._stand_still(type(error).__name__.lower(), error.reason, Alert(error.code, error.reason))
+            self._stand_still(type(error).__name__.lower(), error.reason, JobAlert(error.code, error.reason))
         except ArgillaError as error:
             self._stand_still(type(error).__name__.lower(), str(error))
         # Not the messages of Postgres' errors: they may quote texts.
@@ -91,11 +91,11 @@ class JobRunner:
             self._stand_still("database", f"Postgres: {type(error).__name__}")
         except (SQLAlchemyError, psycopg.Error) as error:
             reason = f"Postgres refuses a statement: {type(error).__name__}"
-            self._stand_still("database", reason, Alert("database_refused", f"{reason}. {_REFUSED_HINT}"))
+            self._stand_still("database", reason, JobAlert("database_refused", f"{reason}. {_REFUSED_HINT}"))
         except Exception as error:
             log.exception("job.crashed", dataset=self._dataset, job=self.job)
             reason = f"a mistake in the uploader: {type(error).__name__}"
-            self._stand_still("crash", reason, Alert("uploader_crash", f"{reason}. Its log has the traceback."))
+            self._stand_still("crash", reason, JobAlert("uploader_crash", f"{reason}. Its log has the traceback."))
         else:
             self.go_on()
 
@@ -105,7 +105,7 @@ class JobRunner:
             self._pause_seconds = self._backoff.fail()
         return self._pause_seconds
 
-    def _stand_still(self, kind: str, reason: str, alert: Alert | None = None) -> None:
+    def _stand_still(self, kind: str, reason: str, alert: JobAlert | None = None) -> None:
         self.pause()  # the work may have begun it itself
         if reason != self.reason:
             log.warning("job.stopped", dataset=self._dataset, job=self.job, kind=kind, reason=reason)
@@ -147,7 +147,7 @@ async def wait_for_any(*events: asyncio.Event, seconds: float) -> None:
             task.cancel()
 
 
-async def store_alerts(engine: AsyncEngine, dataset: str, alerts: Mapping[str, Alert | None]) -> None:
+async def store_alerts(engine: AsyncEngine, dataset: str, alerts: Mapping[str, JobAlert | None]) -> None:
     """Store the alert of each job of a dataset, or that it has none."""
     async with engine.begin() as connection:
         for job, alert in sorted(alerts.items()):

@@ -19,23 +19,24 @@ class UploaderSettings(SettingsGroup):
 
     model_config = SettingsConfigDict(env_prefix="UPLOADER_")
 
-    host: str = Field("127.0.0.1", description="Address on which the uploader answers /readyz and /metrics.")
+    host: str = Field("127.0.0.1", description="Address on which the uploader serves /readyz and /metrics.")
     port: int = Field(8081, ge=1, le=65535, description="Port of the uploader's /readyz and /metrics.")
     argilla_timeout_seconds: float = Field(
         60,
         gt=0,
-        description="A call of Argilla that takes longer is given up; a hanging OpenSearch takes over 35 s.",
+        description="Timeout of a call to Argilla. Calls that wait for a hanging OpenSearch take over 35 s.",
     )
     retry_cap_seconds: float = Field(
-        15, gt=0, description="Longest pause of a dataset between two attempts during an outage."
+        15, gt=0, description="Longest pause between two attempts of a dataset during an outage."
     )
     leader_lease_seconds: float = Field(
         5,
         gt=0,
-        description="One uploader works on a dataset; when it is silent for so long, another takes over.",
+        description="One uploader leads each dataset. If it does not renew its lease for this time, another one "
+        "takes over.",
     )
     stop_seconds: float = Field(
-        5, ge=0, description="Time that a stopping uploader gives its batches to end before it gives them back."
+        5, ge=0, description="Time that a stopping uploader waits for its batches. It releases the rest."
     )
 
 
@@ -44,25 +45,28 @@ class PushSettings(SettingsGroup):
 
     model_config = SettingsConfigDict(env_prefix="UPLOAD_")
 
-    interval_seconds: float = Field(1, gt=0, description="Pause between two looks for pending texts.")
+    interval_seconds: float = Field(1, gt=0, description="Pause between two queries for pending texts.")
     connections: int = Field(
-        1, ge=1, description="Batches sent to Argilla at once: as many as it has server processes."
+        1,
+        ge=1,
+        description="Number of batches sent to Argilla concurrently. Use the number of Argilla's server "
+        "processes.",
     )
     batch_size: int = Field(
         MAX_SEARCH_TERMS,
         ge=1,
         le=MAX_SEARCH_TERMS,
-        description="Texts in one batch at most; Argilla confirms 250.",
+        description="Maximum number of texts in a batch. Argilla can confirm 250.",
     )
     batch_bytes: int = Field(
         4_194_304,
         ge=1,
-        description="Bytes of text and metadata in one batch at most; a larger text travels alone.",
+        description="Maximum size of text and metadata in a batch. A larger text is sent alone.",
     )
     lease_seconds: int = Field(
         120,
         ge=1,
-        description="A claim that is not finished after this time may be taken over by another uploader.",
+        description="Another uploader may take over a claim that is not finished after this time.",
     )
 
 
@@ -72,8 +76,8 @@ class PacingSettings(SettingsGroup):
     max_open_records: Annotated[int | None, _EMPTY_IS_NONE] = Field(
         None,
         ge=1,
-        description="Records of a dataset before annotators that want more answers, at most; its own "
-        "`max_open_records` wins. Empty: no limit.",
+        description="Maximum number of a dataset's records in Argilla that still need answers. The dataset's own "
+        "`max_open_records` overrides it. Empty: no limit.",
     )
 
 
@@ -81,24 +85,24 @@ class SweepSettings(SettingsGroup):
     """How annotations come back from Argilla."""
 
     sweep_interval_seconds: float = Field(
-        0.5, gt=0, description="Pause between two looks for new activity of annotators."
+        0.5, gt=0, description="Pause between two checks for new activity of annotators."
     )
     full_sweep_seconds: float = Field(
-        3600, gt=0, description="Longest rest between two complete sweeps, whether activity was seen or not."
+        3600, gt=0, description="Longest time between two full sweeps, whether there was activity or not."
     )
     sweep_share: float = Field(
         0.1,
         gt=0,
         le=1,
-        description="Share of the time for which a full sweep without a reason keeps Argilla busy.",
+        description="Share of time in which a full sweep without a reason uses Argilla.",
     )
     sweep_busy_share: float = Field(
-        0.5, gt=0, le=1, description="The same for a sweep that has a reason: something changed, no event told it."
+        0.5, gt=0, le=1, description="The same for a sweep with a reason: something changed without an event."
     )
     count_interval_seconds: float = Field(
         30,
         gt=0,
-        description="Pause between two comparisons of Argilla's counts with ours, which find deletions.",
+        description="Pause between two comparisons of Argilla's counts with ours. They find deletions.",
     )
 
 
@@ -111,7 +115,7 @@ class RuleSettings(SettingsGroup):
         60, gt=0, description="Shortest pause between two estimates of a dataset's label rule."
     )
     share: float = Field(
-        0.1, gt=0, le=1, description="Share of the time for which estimates of a dataset keep a core busy at most."
+        0.1, gt=0, le=1, description="Maximum share of time in which the estimates of a dataset use a core."
     )
 
 
@@ -122,12 +126,12 @@ class ForgottenFilesSettings(SettingsGroup):
 
     url: Annotated[HttpUrl | None, _EMPTY_IS_NONE] = Field(
         None,
-        description="Address of the serving API. Empty: forget requests of labelled texts stay open until "
-        "`annotate status` or `annotate forget --list` is run.",
+        description="Address of the serving API. Empty: forget requests of labelled texts stay open until you run"
+        " `annotate status` or `annotate forget --list`.",
     )
     api_key: Annotated[SecretStr | None, _EMPTY_IS_NONE] = Field(
         None,
-        description="Key with the scope `admin` for the serving API; not needed where REQUIRE_API_KEY=false.",
+        description="API key with the scope `admin` for the serving API. Not needed if REQUIRE_API_KEY=false.",
     )
 
     @property
@@ -143,15 +147,15 @@ class WebhookSettings(SettingsGroup):
 
     url: Annotated[HttpUrl | None, _EMPTY_IS_NONE] = Field(
         None,
-        description="Address of the ingestion API as Argilla's worker reaches it, without a path. "
-        "Empty: no webhooks, labels come with sweeps only.",
+        description="Address of the ingestion API for Argilla's worker, without a path. Empty: no webhooks; "
+        "sweeps alone bring labels.",
     )
-    check_seconds: float = Field(30, gt=0, description="Pause between two looks at our webhook in Argilla.")
+    check_seconds: float = Field(30, gt=0, description="Pause between two checks of our webhook in Argilla.")
     grace_seconds: float = Field(
         60,
         gt=0,
-        description="Activity in Argilla that no event explains makes for a sweep after as long as a sweep takes, "
-        "and after this time at the latest.",
+        description="Activity in Argilla that no event explains starts a sweep after the duration of a sweep, and"
+        " after this time at the latest.",
     )
 
     @property

@@ -25,7 +25,7 @@ _FORMAT = 1
 _UNFINISHED = ".unfinished-"
 _PIECE = 1 << 20
 
-Advance = Callable[[int], object]  # is told of so many more bytes
+Advance = Callable[[int], object]  # gets a number of bytes
 
 
 class BackupError(Exception):
@@ -33,7 +33,7 @@ class BackupError(Exception):
 
 
 class BadArchive(BackupError):
-    """The folder is no archive, or is not what its manifest says."""
+    """The folder is not an archive, or differs from its manifest."""
 
 
 class Dumped(BaseModel):
@@ -80,9 +80,9 @@ class Manifest(BaseModel):
 
 @contextmanager
 def new_archive(folder: Path, now: datetime | None = None) -> Iterator[tuple[Path, Path]]:
-    """Give a hidden folder to fill, and the name that it gets when the block ends well; else it is removed.
+    """Give a hidden folder to fill, and its final name. An error in the block deletes the folder.
 
-    Of one `folder` one archive is made at a time: what else is unfinished there is of the dead, and goes.
+    A lock allows one archive at a time in a `folder`. Unfinished archives of killed backups are deleted.
 
     Raises:
         BadArchive: another back-up into this folder is under way.
@@ -117,7 +117,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def describe_files(archive: Path, advance: Advance) -> dict[str, File]:
-    """Write all files of an archive down to the disk, and return them with their hashes, by path below it."""
+    """Sync all files of an archive to the disk; return their sizes and hashes by relative path."""
     found = {}
     for path in _list(archive):
         _sync(archive / path)
@@ -126,16 +126,16 @@ def describe_files(archive: Path, advance: Advance) -> dict[str, File]:
 
 
 def write_manifest(archive: Path, manifest: Manifest) -> None:
-    """Write the manifest, last of all files, down to the disk."""
+    """Write the manifest, the last file, and sync it to the disk."""
     (archive / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
     _sync(archive / MANIFEST)
 
 
 def read_manifest(archive: Path) -> Manifest:
-    """Return what an archive says that it holds.
+    """Return the manifest of an archive.
 
     Raises:
-        BadArchive: the folder is none, or not a finished one, or of a release that this one does not know.
+        BadArchive: the folder is not an archive, is unfinished, or is of an unknown release.
     """
     if _UNFINISHED in archive.name:
         raise BadArchive(f"{archive} is not finished.")
@@ -149,7 +149,7 @@ def read_manifest(archive: Path) -> Manifest:
 
 
 def list_complaints(archive: Path, manifest: Manifest, advance: Advance) -> list[str]:
-    """Read every file of an archive, and return a line for each that is not what the manifest says."""
+    """Read every file of an archive; return a line for each difference from the manifest."""
     there = set(_list(archive))
     wrong = [f"{path}: is missing" for path in manifest.files.keys() - there]
     wrong += [f"{path}: is not in the manifest" for path in there - manifest.files.keys()]
@@ -163,7 +163,7 @@ def list_complaints(archive: Path, manifest: Manifest, advance: Advance) -> list
 
 
 def _list(archive: Path) -> list[str]:
-    # What a link leads to is none of the archive's.
+    # Targets of links do not belong to the archive.
     files = (path for path in archive.rglob("*") if path.is_file() and not path.is_symlink())
     return sorted(str(path.relative_to(archive)) for path in files if path != archive / MANIFEST)
 
@@ -196,7 +196,7 @@ _TRIES = 3
 
 
 def copy_out(url: str, archive: Path, advance: Advance) -> int:
-    """Copy all whole snapshots into the archive; return how many."""
+    """Copy all complete snapshots into the archive; return their number."""
     fs, root = fsspec.core.url_to_fs(url, skip_instance_cache=True)
     target = archive / SNAPSHOTS
     target.mkdir()
@@ -210,7 +210,7 @@ def copy_out(url: str, archive: Path, advance: Advance) -> int:
 def _copy_one(fs: fsspec.AbstractFileSystem, source: str, target: Path, advance: Advance) -> None:
     for attempt in range(1, _TRIES + 1):
         try:
-            # Before its files: if it is rewritten meanwhile, these are gone, and it is copied anew.
+            # Read before the files: if it has changed afterwards, the snapshot is copied again.
             manifest = fs.cat_file(f"{source}/{_MANIFEST}")
             fs.invalidate_cache()
             for path in fs.find(source):
@@ -238,7 +238,7 @@ def _pieces(source: BinaryIO) -> Iterator[bytes]:
 
 
 def list_conflicts(url: str, archive: Path, manifest: Manifest) -> list[str]:
-    """Return the names of snapshots that are there already, and are not those of the archive."""
+    """Return the names of existing snapshots that differ from those of the archive."""
     fs, root = fsspec.core.url_to_fs(url, skip_instance_cache=True)
     conflicts = []
     for name in names_in(manifest):
@@ -257,7 +257,7 @@ def names_in(manifest: Manifest) -> list[str]:
 
 
 def copy_in(url: str, archive: Path, manifest: Manifest, advance: Advance) -> int:
-    """Copy the archive's snapshots to their place, each one's manifest last; return how many."""
+    """Copy the archive's snapshots to their place, the manifest of each last; return their number."""
     fs, root = fsspec.core.url_to_fs(url, skip_instance_cache=True)
     names = names_in(manifest)
     for name in names:

@@ -24,7 +24,7 @@ _DEBIAN = Path("/usr/lib/postgresql")
 
 
 class NoTools(BackupError):
-    """There are no programs of Postgres that fit the server; says what to do."""
+    """No fitting programs of Postgres were found; the message says what to do."""
 
 
 class Tools:
@@ -110,14 +110,14 @@ Connection = psycopg.Connection[tuple[object, ...]]
 
 
 class DumpFailed(BackupError):
-    """pg_dump did not end well; holds its words."""
+    """pg_dump failed; the message is its own."""
 
 
 @contextmanager
 def one_moment(url: str) -> Iterator[tuple[Connection, str]]:
-    """Give a connection that sees the database as it is now, and the name of that snapshot for others.
+    """Give a connection with a snapshot of the database, and the name of that snapshot for pg_dump.
 
-    The transaction only reads: it holds nobody back but VACUUM, and the change feed not at all.
+    The transaction only reads. It delays VACUUM, but neither writers nor the change feed.
     """
     with psycopg.connect(connection_string(url, "annotate backup")) as connection:
         connection.autocommit = True
@@ -131,10 +131,10 @@ def one_moment(url: str) -> Iterator[tuple[Connection, str]]:
 
 
 def describe(connection: Connection, tables: tuple[str, ...], tools: Tools) -> Dumped:
-    """Return what is in the database at the connection's moment.
+    """Return times, versions and row counts of the database in the connection's snapshot.
 
     Raises:
-        DumpFailed: a table is missing: it is another database.
+        DumpFailed: a table is missing, so this is another database.
     """
     [(taken_at,)] = connection.execute("select now()").fetchall()
     try:

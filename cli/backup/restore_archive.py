@@ -139,7 +139,7 @@ def _check_snapshots(archive: Path, manifest: Manifest) -> None:
 
 
 def _ids_to_forget(platform_url: str, file: Path | None) -> list[UUID]:
-    """Return what was forgotten since, as the database to be replaced and the file say."""
+    """Return the forgotten texts in the database that is replaced, and those in the file."""
     ids = {UUID(line) for line in file.read_text().split()} if file else set()
     with psycopg.connect(connection_string(platform_url, "annotate restore")) as connection:
         if connection.execute("select to_regclass('public.forget_requests')").fetchall()[0][0] is not None:
@@ -148,7 +148,7 @@ def _ids_to_forget(platform_url: str, file: Path | None) -> list[UUID]:
 
 
 def _forget_again(ids: list[UUID]) -> None:
-    """Forget anew what an archive of before brought back."""
+    """Forget texts again that the older archive contains."""
     with psycopg.connect(connection_string(addresses.database().libpq_url, "annotate restore")) as connection:
         query = "select id from texts where id = any(%s) and status <> 'forgotten' order by id"
         back = [str(id_) for (id_,) in connection.execute(query, [ids])]

@@ -1,4 +1,4 @@
-"""`annotate annotators`: who may answer in Argilla, added, listed and removed."""
+"""`annotate annotators`: adds, lists and removes annotators' accounts in Argilla."""
 
 import secrets
 from collections.abc import Iterator
@@ -19,13 +19,13 @@ from core.connections import make_engine
 from core.models import Annotation, AnnotationStatus
 from core.settings import ArgillaSettings
 
-app = typer.Typer(help="Annotators' accounts in Argilla: add, list, remove.", no_args_is_help=True)
+app = typer.Typer(help="Add, list and remove annotators' accounts in Argilla.", no_args_is_help=True)
 
 _PASSWORD_BYTES = 18  # 24 characters
 
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name to log in with.")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="User name in Argilla.")]
 AdjudicatorOption = Annotated[
-    bool, typer.Option("--adjudicator", help="In the workspace of the disputed texts, not the annotators'.")
+    bool, typer.Option("--adjudicator", help="Use the workspace for disputed texts instead of the annotators'.")
 ]
 
 
@@ -42,15 +42,15 @@ def _open_argilla() -> Iterator[tuple[Accounts, ArgillaSettings]]:
 @app.command()
 def add(
     name: NameArgument,
-    first_name: Annotated[str | None, typer.Option(help="As Argilla greets them; else NAME.")] = None,
+    first_name: Annotated[str | None, typer.Option(help="First name that Argilla shows. Default: NAME.")] = None,
     adjudicator: AdjudicatorOption = False,
     reset_password: Annotated[
-        bool, typer.Option("--reset-password", help="Give an annotator who has an account a new password.")
+        bool, typer.Option("--reset-password", help="Give an existing annotator a new password.")
     ] = False,
 ) -> None:
-    """Let somebody answer, with an account that is made if there is none of this name.
+    """Let an annotator answer. Creates the account, unless it exists.
 
-    The password is generated and printed once, alone on standard output. Who has an account keeps the password.
+    The password is generated and printed once, alone on standard output. An existing account keeps its password.
     """
     name, first_name = _readable(name), _readable(first_name or name)
     with _open_argilla() as (accounts, settings):
@@ -67,21 +67,21 @@ def add(
 def _let_in(accounts: Accounts, workspace_id: UUID, name: str, first_name: str, reset: bool) -> None:
     user, password = _prepare_user(accounts, name, first_name, reset)
     if password is not None:
-        # At once: whatever fails next, it is known.
+        # Before the next call: if that fails, the password is not lost.
         err.print(f"The password of {name}, shown this once:")
         typer.echo(password)
     accounts.join(workspace_id, user)
 
 
 def _readable(name: str) -> str:
-    """Argilla takes any name; those that cannot be seen or typed are refused here."""
+    """Refuse names that users cannot see or type; Argilla accepts any name."""
     if not name or name != name.strip() or not name.isprintable():
         fail("A name must not be empty, and have no white space around it and no control characters.")
     return name
 
 
 def _prepare_user(accounts: Accounts, name: str, first_name: str, reset: bool) -> tuple[User, str | None]:
-    """Return the user with a new password; None if they keep the one that they have."""
+    """Return the user, and the new password; None if the password stays."""
     user = accounts.find_user(name)
     if user is not None and reset and user.role != "annotator":
         fail(f"{name} is an {user.role} of Argilla: their password is their own matter.")
@@ -96,7 +96,7 @@ def _prepare_user(accounts: Accounts, name: str, first_name: str, reset: bool) -
 
 @app.command("list")
 def list_annotators() -> None:
-    """Show the users of Argilla, in which of our workspaces they are, and how many submitted answers count."""
+    """List the users of Argilla, with our workspaces that they belong to and their number of submitted answers."""
     answers = _count_answers()
     with _open_argilla() as (accounts, settings):
         members = {
@@ -133,15 +133,15 @@ def remove(
     delete_account: Annotated[
         bool,
         typer.Option(
-            "--delete-account", help="Delete the account and all answers: labels that rest on them change."
+            "--delete-account", help="Delete the account with all answers. Labels that depend on them change."
         ),
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before an account is deleted.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete an account without asking for confirmation.")] = False,
 ) -> None:
-    """Let somebody answer no more: out of our workspaces, or with --adjudicator out of that one only.
+    """Remove an annotator from our workspaces; with --adjudicator, only from the workspace for disputed texts.
 
-    Their answers stay and count, and they can be added again. --delete-account is another matter: Argilla deletes
-    the answers of a deleted user, so they are withdrawn here, too, as soon as a sweep finds that.
+    The answers stay and count, and you can add the annotator again. With --delete-account, Argilla also deletes
+    the answers. The platform withdraws them when the next sweep finds that.
     """
     with _open_argilla() as (accounts, settings):
         user = accounts.find_user(name)

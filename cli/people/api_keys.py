@@ -1,4 +1,4 @@
-"""`annotate keys`: API keys, made, listed and withdrawn straight in Postgres."""
+"""`annotate keys`: creates, lists and withdraws API keys, directly in Postgres."""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -16,7 +16,7 @@ from core.models import ApiKey
 from core.settings import Limit
 from core.web.keys import Scope, hash_key, make_key
 
-app = typer.Typer(help="API keys: create, list, withdraw.", no_args_is_help=True)
+app = typer.Typer(help="Create, list and withdraw API keys.", no_args_is_help=True)
 
 
 def _engine() -> Engine:
@@ -25,21 +25,26 @@ def _engine() -> Engine:
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="Who or what will use the key.")],
-    scope: Annotated[list[Scope], typer.Option(help="What the key allows; may be given more than once.")],
+    name: Annotated[str, typer.Argument(help="User of the key: a person or a program.")],
+    scope: Annotated[list[Scope], typer.Option(help="Scope of the key.")],
     requests_per_second: Annotated[
         float | None,
-        typer.Option(min=0.001, max=1e6, help="Limit, for each process of an API; else as the settings say."),
+        typer.Option(
+            min=0.001, max=1e6, help="Rate limit in each process of an API. Default: the settings' limit."
+        ),
     ] = None,
     burst: Annotated[
-        int | None, typer.Option(min=1, max=1_000_000, help="Requests at once; else those of one second.")
+        int | None,
+        typer.Option(
+            min=1, max=1_000_000, help="Number of requests that may arrive together. Default: one second's."
+        ),
     ] = None,
     dataset: Annotated[
         list[str] | None,
-        typer.Option(help="A dataset that the key may use; may be given more than once. Else all."),
+        typer.Option(help="Dataset that the key may use. Default: all."),
     ] = None,
 ) -> None:
-    """Make a key. It is printed once, and only its hash is kept."""
+    """Create a key and print it once. The platform stores only its hash."""
     if burst is not None and requests_per_second is None:
         fail("--burst needs --requests-per-second.")
     key = make_key()
@@ -59,7 +64,7 @@ def create(
 
 @app.command("list")
 def list_keys() -> None:
-    """Show all keys, without their secrets."""
+    """List all keys, without their secrets."""
     table = Table("id", "name", "scopes", "datasets", "limit", "created", "withdrawn")
     with _engine().connect() as connection:
         for row in connection.execute(select(ApiKey.__table__).order_by(ApiKey.created_at)):
@@ -73,8 +78,8 @@ def list_keys() -> None:
 
 
 @app.command()
-def withdraw(id_: Annotated[UUID, typer.Argument(metavar="ID", help="As `annotate keys list` shows it.")]) -> None:
-    """Withdraw a key; the APIs refuse it within seconds."""
+def withdraw(id_: Annotated[UUID, typer.Argument(metavar="ID", help="Id in `annotate keys list`.")]) -> None:
+    """Withdraw a key. The APIs refuse it within seconds."""
     statement = update(ApiKey).where(ApiKey.id == id_, ApiKey.withdrawn_at.is_(None))
     with _engine().begin() as connection:
         changed = connection.execute(statement.values(withdrawn_at=func.now())).rowcount

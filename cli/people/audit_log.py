@@ -1,4 +1,4 @@
-"""`annotate audit`: what administrators did, as Postgres has noted it; and how the other commands note it."""
+"""`annotate audit` shows the audit log in Postgres; the other commands write to it with `note` and `noted`."""
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -21,14 +21,14 @@ _SHOWN_IDS = 3
 def note(
     connection: Connection, action: Action, ids: Collection[Any], outcome: str = "done", **details: Any
 ) -> None:
-    """Note in the caller's transaction what the account that runs this command does; nothing where nothing was."""
+    """Write an entry in the caller's transaction, with the account that runs this command; none without `ids`."""
     if ids:
         connection.execute(noting(Entry("cli", account(), action, ids, outcome, details)))
 
 
 @contextmanager
 def noted(action: Action, *ids: str, **details: Any) -> Iterator[None]:
-    """Note what is done elsewhere than in Postgres, once the block has ended: also that it failed."""
+    """Write an entry after the block, also if it fails; for actions outside of Postgres."""
     outcome = "failed"
     try:
         yield
@@ -44,14 +44,15 @@ def noted(action: Action, *ids: str, **details: Any) -> Iterator[None]:
 
 
 def audit(
-    action: Annotated[list[Action] | None, typer.Option(help="These actions only; may be repeated.")] = None,
-    since: Annotated[datetime | None, typer.Option(help="Not what was before.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Entries at most.")] = 50,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Everything, a line of JSON each, for programs.")
-    ] = False,
+    action: Annotated[list[Action] | None, typer.Option(help="Only this action.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="Only entries since this time.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of entries.")] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each entry as a line of JSON.")] = False,
 ) -> None:
-    """Show what administrators did: who, what, to what, when, and whether it was done. The newest comes first."""
+    """Show the audit log: which administrator did what, and when.
+
+    The newest entry comes first.
+    """
     query = select(AuditEntry.__table__).order_by(AuditEntry.id.desc()).limit(limit)
     if action:
         query = query.where(AuditEntry.action.in_(action))

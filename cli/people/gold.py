@@ -72,7 +72,7 @@ Rejects = list[tuple[int, str]]
 
 
 def read_gold(path: Path, labels: tuple[str, ...]) -> tuple[dict[int, GoldRow], Rejects]:
-    """Return the good rows by their number, and what is wrong with the others.
+    """Return the valid rows by number, and the errors of the others.
 
     Raises:
         OSError, Problem: the file cannot be read, or has other columns.
@@ -112,16 +112,16 @@ def _reasons(error: Exception) -> str:
     return "; ".join(f"{where}: {what}" if where else what for where, what in found)
 
 
-app = typer.Typer(help="Texts with a known answer: add, list, remove.", no_args_is_help=True)
+app = typer.Typer(help="Add, list and remove gold texts: texts with a known answer.", no_args_is_help=True)
 
 _CHUNK_ROWS = 500
 
-# In order of id, as whoever derives labels locks them.
+# Ordered by id, like the locks of programs that derive labels: no deadlocks.
 _LOCK = text("""
 select id, gold_label, status from texts where dataset = :dataset and id = any(:ids) order by id for no key update
 """)
 
-# -> pending. Received about when another text was, so that the time does not tell what it is.
+# -> pending. The received time is near another text's, so annotators cannot recognise a gold text by its time.
 _INSERT = text("""
 insert into texts (id, dataset, text, claimed_label, score, source, external_id, gold_label, received_at)
 values (:id, :dataset, :text, :claimed_label, :score, :source, :external_id, :label, coalesce((
@@ -164,12 +164,15 @@ def _engine() -> Engine:
 
 @app.command()
 def add(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV, NDJSON, Parquet, .xlsx …")],
-    dataset: Annotated[str, typer.Option(help="The dataset of these texts.")] = DEFAULT_DATASET,
+    file: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="CSV, NDJSON, JSON, Parquet or .xlsx file.")
+    ],
+    dataset: Annotated[str, typer.Option(help="Dataset of the texts.")] = DEFAULT_DATASET,
 ) -> None:
-    """Make texts gold: fields text (or id, of a stored one), label, and source, external_id, claimed_label, score.
+    """Add gold texts from a file.
 
-    Texts that are not stored yet are. Exit code 1: some rows were rejected; the others count.
+    Required columns: label, and text or the id of a stored text. Optional: source, external_id, claimed_label,
+    score. New texts are stored. Exit code 1: some rows were rejected; the others are stored.
     """
     definition = load_datasets(read_settings(DatasetsFileSettings).datasets_file).get(dataset)
     if definition is None:
@@ -194,7 +197,7 @@ def add(
 
 
 def _store(connection: Connection, dataset: str, definition: Dataset, rows: Mapping[int, GoldRow]) -> Rejects:
-    """Store rows by line; return those that cannot be."""
+    """Store rows; return the lines and reasons of those that cannot be stored."""
     ids = {line: row.text_id(dataset) for line, row in rows.items()}
     held, forgotten = _lock(connection, dataset, ids.values())
     missing = {line: row for line, row in rows.items() if ids[line] not in held | forgotten}
@@ -213,7 +216,7 @@ def _store(connection: Connection, dataset: str, definition: Dataset, rows: Mapp
 
 
 def _lock(connection: Connection, dataset: str, ids: Any) -> tuple[dict[UUID, str | None], dict[UUID, None]]:
-    """Return the known answers of the texts that are stored; and the texts that are forgotten."""
+    """Lock the texts; return the known answers of stored texts, and the forgotten texts."""
     rows = connection.execute(_LOCK, {"dataset": dataset, "ids": list(ids)}).all()
     forgotten = {row.id: None for row in rows if row.status == TextStatus.FORGOTTEN}
     return {row.id: row.gold_label for row in rows if row.id not in forgotten}, forgotten
@@ -234,18 +237,18 @@ def _set(connection: Connection, labels: Mapping[UUID, str], held: Mapping[UUID,
 
 
 def _tell(connection: Connection, ids: Sequence[UUID]) -> None:
-    """Put the texts' labels into the change feed again."""
+    """Write the texts' labels into the change feed again."""
     if connection.execute(_RESTAMP, {"ids": list(ids)}).rowcount:
         wake_readers(connection)
 
 
 @app.command("list")
 def list_gold(
-    dataset: Annotated[str | None, typer.Option(help="Texts of this dataset only.")] = None,
-    texts: Annotated[bool, typer.Option("--texts", help="The texts themselves, with their ids.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="Texts at most.")] = 50,
+    dataset: Annotated[str | None, typer.Option(help="Only texts of this dataset.")] = None,
+    texts: Annotated[bool, typer.Option("--texts", help="List the texts with their ids.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of texts.")] = 50,
 ) -> None:
-    """Show how many gold texts there are, are before annotators, have answers, and how many answers are right."""
+    """Show numbers of gold texts: all, shown to annotators, answered; and the share of right answers."""
     with _engine().connect() as connection:
         out.print(_texts(connection, dataset, limit) if texts else _summary(connection, dataset))
 
@@ -267,9 +270,12 @@ def _texts(connection: Connection, dataset: str | None, limit: int) -> Table:
 
 @app.command()
 def remove(
-    ids: Annotated[list[UUID], typer.Argument(metavar="ID...", help="As `gold list --texts` shows them.")],
+    ids: Annotated[list[UUID], typer.Argument(metavar="ID...", help="Ids in `annotate gold list --texts`.")],
 ) -> None:
-    """Make gold texts ordinary ones. Exit code 1: some that were named are not gold."""
+    """Make gold texts ordinary texts.
+
+    Exit code 1: some of the named texts are not gold.
+    """
     with _engine().begin() as connection:
         removed = {row.id for row in connection.execute(_REMOVE, {"ids": ids})}
         _tell(connection, list(removed))

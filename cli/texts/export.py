@@ -14,21 +14,21 @@ from cli import addresses
 from cli.console import byte_progress, err, fail
 from cli.texts import file_imports
 
-Dataset = Annotated[str | None, typer.Option(help="Dataset; else the default one.")]
-Label = Annotated[list[str] | None, typer.Option(help="Only this label; may be repeated.")]
+Dataset = Annotated[str | None, typer.Option(help="Dataset. Default: the platform's default dataset.")]
+Label = Annotated[list[str] | None, typer.Option(help="Only texts with this label.")]
 Source = Annotated[str | None, typer.Option(help="Only texts from this source.")]
 Language = Annotated[str | None, typer.Option(help="Only texts in this language.")]
-Status = Annotated[str | None, typer.Option(help="labelled or disputed.")]
+Status = Annotated[str | None, typer.Option(help="Only texts with this status: labelled or disputed.")]
 Complete = Annotated[
-    bool | None, typer.Option("--complete/--incomplete", help="Only texts with, or without, all wanted answers.")
+    bool | None, typer.Option("--complete/--incomplete", help="Only texts that have, or lack, all wanted answers.")
 ]
 Annotator = Annotated[str | None, typer.Option(help="Only texts that this annotator answered.")]
-MinAgreement = Annotated[float | None, typer.Option(help="Least agreement, 0 to 1.")]
-MinAnnotations = Annotated[int | None, typer.Option(help="Least number of annotations.")]
+MinAgreement = Annotated[float | None, typer.Option(help="Only texts with at least this agreement, 0 to 1.")]
+MinAnnotations = Annotated[int | None, typer.Option(help="Only texts with at least this number of annotations.")]
 PredictedLabel = Annotated[str | None, typer.Option(help="Only texts to which the model gives this label.")]
-LabelledAfter = Annotated[str | None, typer.Option(help="Only labels later than this; RFC 3339.")]
-LabelledBefore = Annotated[str | None, typer.Option(help="Only labels earlier than this.")]
-Search = Annotated[str | None, typer.Option(help="Only texts that hold this.")]
+LabelledAfter = Annotated[str | None, typer.Option(help="Only labels later than this time (RFC 3339).")]
+LabelledBefore = Annotated[str | None, typer.Option(help="Only labels earlier than this time (RFC 3339).")]
+Search = Annotated[str | None, typer.Option(help="Only texts that contain these words.")]
 
 _NAMES = (
     *("dataset", "label", "source", "language", "status", "complete", "annotator", "min_agreement"),
@@ -37,7 +37,7 @@ _NAMES = (
 
 
 def chosen(context: typer.Context) -> dict[str, Any]:
-    """Return the filters that a command was given, by their names in the API."""
+    """Return the filters that the user gave, by their names in the API."""
     given = {name: context.params[name] for name in _NAMES}
     return {name: value for name, value in given.items() if value is not None and value not in ((), [])}
 
@@ -51,17 +51,23 @@ _FORMATS = {
     ".csv": "csv",
 }
 _STANDARD_OUTPUT = Path("-")
-# A filter that leaves little looks at everything before the first byte comes.
+# With a selective filter, the API reads everything before it sends the first byte.
 _TIMEOUT = httpx.Timeout(10, read=300)
+
+
+Format = Annotated[
+    Literal["parquet", "arrow", "arrows", "ndjson", "csv"] | None,
+    typer.Option("--format", help="Format of the file. Default: by its suffix."),
+]
+Order = Annotated[
+    Literal["newest", "oldest"] | None, typer.Option(help="Order by the time of the label. Default: newest.")
+]
 
 
 def export(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="File to write; - for standard output.", dir_okay=False)],
-    format_: Annotated[
-        Literal["parquet", "arrow", "arrows", "ndjson", "csv"] | None,
-        typer.Option("--format", help="Kind of file; else by its ending."),
-    ] = None,
+    file: Annotated[Path, typer.Argument(help="File to write, or - for standard output.", dir_okay=False)],
+    format_: Format = None,
     dataset: Dataset = None,
     label: Label = None,
     source: Source = None,
@@ -75,10 +81,13 @@ def export(
     labelled_before: LabelledBefore = None,
     predicted_label: PredictedLabel = None,
     q: Search = None,
-    order: Annotated[Literal["newest", "oldest"] | None, typer.Option(help="Which label comes first.")] = None,
+    order: Order = None,
     spreadsheet: Annotated[bool, typer.Option("--spreadsheet", help="CSV that is safe in a spreadsheet.")] = False,
 ) -> None:
-    """Save labelled texts as Parquet, Arrow, NDJSON or CSV. The file is there when it is whole, or not at all."""
+    """Save labelled texts as Parquet, Arrow, NDJSON or CSV.
+
+    The file appears when it is complete. An interrupted export leaves no file.
+    """
     given = {"order": order, "spreadsheet": "true" if spreadsheet else None}
     url = f"{addresses.serving_url()}/export.{format_ or _format(file)}"
     parameters = chosen(context) | {name: value for name, value in given.items() if value is not None}
@@ -101,7 +110,7 @@ def _format(file: Path) -> str:
 
 
 def _save(url: str, parameters: dict[str, Any], file: Path) -> str:
-    """Write the answer to the file and return its version."""
+    """Write the response to the file; return the version of the labels."""
     with (
         httpx.Client(headers=addresses.headers(), timeout=_TIMEOUT) as client,
         client.stream("GET", url, params=parameters) as answer,
@@ -119,7 +128,7 @@ def _save(url: str, parameters: dict[str, Any], file: Path) -> str:
 
 @contextmanager
 def _whole(file: Path) -> Iterator[BinaryIO]:
-    """Give a file beside this one, which takes its place at the end, or goes away after an error."""
+    """Give a temporary file that replaces the file at the end, and is deleted after an error."""
     if file == _STANDARD_OUTPUT:
         with open(sys.stdout.fileno(), "wb", closefd=False) as target:
             yield target

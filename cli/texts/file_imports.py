@@ -32,27 +32,27 @@ Result = TypeVar("Result")
 
 
 class Refused(Exception):
-    """The API refuses a request; sending it again would not help."""
+    """The API refuses a request, and would refuse it again."""
 
 
 @dataclass(frozen=True)
 class Api:
-    """The ingestion API; each call waits while it is away, and calls `waiting` meanwhile.
+    """The ingestion API. Each call is retried while the API is unreachable, and calls `waiting` before each retry.
 
     Raises:
-        Refused: says what the API says.
-        httpx.HTTPError: it was away for five minutes.
+        Refused: the API refused the request; contains its reason.
+        httpx.HTTPError: the API was unreachable for five minutes.
     """
 
     client: httpx.Client
     waiting: Callable[[], None]
 
     def request(self, method: str, path: str, **more: Any) -> httpx.Response:
-        """Send a request that may be sent again."""
+        """Send a request that is safe to repeat."""
         return self.patiently(lambda: _send(self.client, method, path, **more))
 
     def patiently(self, action: Callable[[], Result]) -> Result:
-        """Repeat an action while what stands in its way may pass."""
+        """Repeat an action while its error is temporary."""
         retrying = Retrying(
             retry=retry_if_exception(_is_passing),
             wait=wait_random_exponential(max=10),
@@ -67,7 +67,7 @@ class Api:
 
 
 def headers_of_file(file: Path) -> dict[str, str] | None:
-    """Return the headers that say how a file is to be read, by its suffixes; None for an unknown kind."""
+    """Return the headers for the format and compression of a file, by its suffixes; None if unknown."""
     kind = kind_of_file(file)
     if kind is None:
         return None
@@ -76,14 +76,14 @@ def headers_of_file(file: Path) -> dict[str, str] | None:
 
 
 def create_import(api: Api, file: Path, kind: dict[str, str], parameters: dict[str, str]) -> str:
-    """Make an import that waits for the file; returns its path."""
+    """Create an import without its file; return its path."""
     headers = kind | {"Upload-Complete": "?0", "Upload-Length": str(file.stat().st_size)}
     path: str = api.request("POST", "/imports", params=parameters, headers=headers).headers["location"]
     return path
 
 
 def send_file(api: Api, path: str, file: Path, on_stored: Callable[[int], None]) -> None:
-    """Send what is not stored yet of a file; calls `on_stored` with the bytes that are."""
+    """Send the part of a file that is not stored yet; `on_stored` gets the number of stored bytes."""
     complete = False
     with file.open("rb") as stream:
         while not complete:
@@ -92,7 +92,7 @@ def send_file(api: Api, path: str, file: Path, on_stored: Callable[[int], None])
 
 
 def _send_piece(client: httpx.Client, path: str, stream: BinaryIO, size: int) -> tuple[int, bool]:
-    """Send the piece that the API wants next; returns how much is stored, and whether that is all."""
+    """Send the next piece; return how many bytes are stored, and whether the file is complete."""
     state = _send(client, "HEAD", path).headers
     stored = int(state["upload-offset"])
     if state["upload-complete"] == "?1":
@@ -109,7 +109,7 @@ def _send_piece(client: httpx.Client, path: str, stream: BinaryIO, size: int) ->
 
 
 def follow(api: Api, path: str) -> Iterator[dict[str, Any]]:
-    """Yield the import as it goes on; the last one has ended."""
+    """Yield the state of the import until it has ended."""
     pause = _FIRST_PAUSE_SECONDS
     while True:
         result: dict[str, Any] = api.request("GET", path).json()
@@ -136,7 +136,7 @@ def rejected_rows(api: Api, path: str) -> Iterator[str]:
 
 
 def reason(answer: httpx.Response) -> str:
-    """Return what an answer of refusal says."""
+    """Return the reason in an error response."""
     if not answer.headers.get("content-type", "").startswith("application/problem+json"):
         return f"the API answered {answer.status_code}."
     try:
@@ -146,7 +146,7 @@ def reason(answer: httpx.Response) -> str:
 
 
 def explain(problem: dict[str, Any]) -> str:
-    """Return what a problem says, with its first errors, where it does not say them itself."""
+    """Return the text of a problem, with its first errors unless the text contains them."""
     of_rows = describe_groups(problem.get("error_groups", []))
     errors = (error for error in problem.get("errors", []) if "row" not in error)
     others = [error["detail"] for error in errors if error["detail"] not in problem["detail"]]
@@ -179,13 +179,13 @@ def _send(client: httpx.Client, method: str, path: str, **more: Any) -> httpx.Re
 
 def _is_passing(error: BaseException) -> bool:
     if isinstance(error, httpx.HTTPStatusError):
-        # 408, 409: of an upload that is cut short or overtaken by its own retry; the next try asks for the offset.
+        # An upload may be cut (408), or be overtaken by its own retry (409). The next try asks for the offset.
         overtaken = error.request.method == "PATCH" and "upload_offset_mismatch" in error.response.text
         return overtaken or error.response.status_code in {408, 429, 502, 503, 504}
     return isinstance(error, httpx.TransportError)
 
 
-app = typer.Typer(help="Files that were handed in: list, show, cancel.", no_args_is_help=True)
+app = typer.Typer(help="List, show and cancel imports of files.", no_args_is_help=True)
 
 _COUNTS = ("received", "accepted", "duplicates", "rejected")
 
@@ -202,11 +202,11 @@ def _api() -> Iterator[Api]:
 @app.command("list")
 def list_imports(
     state: Annotated[
-        str | None, typer.Option(help="Of one state: receiving, waiting, running, done or failed.")
+        str | None, typer.Option(help="Only imports in this state: receiving, waiting, running, done or failed.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="Imports at most.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of imports.")] = 20,
 ) -> None:
-    """Show the imports, newest first."""
+    """List the imports, newest first."""
     parameters: dict[str, Any] = {"limit": limit} | ({"state": state} if state else {})
     with _api() as api:
         found = api.request("GET", "/imports", params=parameters).json()["items"]
@@ -218,8 +218,8 @@ def list_imports(
 
 
 @app.command()
-def show(id_: Annotated[UUID, typer.Argument(metavar="ID")]) -> None:
-    """Show one import: how far it has come, and why rows were rejected."""
+def show(id_: Annotated[UUID, typer.Argument(metavar="ID", help="Id in `annotate imports list`.")]) -> None:
+    """Show one import: its progress, and the reasons for rejected rows."""
     with _api() as api:
         found = api.request("GET", f"/imports/{id_}").json()
     table = Table(show_header=False)
@@ -243,8 +243,11 @@ def show(id_: Annotated[UUID, typer.Argument(metavar="ID")]) -> None:
 
 
 @app.command()
-def cancel(id_: Annotated[UUID, typer.Argument(metavar="ID")]) -> None:
-    """Stop an import and forget it. Rows that are stored stay."""
+def cancel(id_: Annotated[UUID, typer.Argument(metavar="ID", help="Id in `annotate imports list`.")]) -> None:
+    """Stop and delete an import.
+
+    Rows that it has stored stay.
+    """
     with _api() as api:
         api.request("DELETE", f"/imports/{id_}")
     out.print(f"{id_} is stopped. Rows that were stored stay.")

@@ -21,13 +21,13 @@ from cli.console import SHORT_CHARACTERS, err, fail, out, plain, printable
 from cli.texts import file_imports
 
 _FIRST_BYTES = 1024 * 1024
-_WHOLE_BYTES = 16 * _FIRST_BYTES  # of formats whose index is at the end
+_WHOLE_BYTES = 16 * _FIRST_BYTES  # of formats with an index at the end
 _FIRST_ROWS = 1000
 _FIELDS = ("text", "label", "score", "source", "external_id", "metadata")
 
 
 def show_previews(kinds: Mapping[Path, dict[str, str]], parameters: dict[str, str]) -> None:
-    """Show how each file would be read. Exit code 1: one of them would be refused."""
+    """Show how each file would be read; end with exit code 1 if one would be refused."""
     is_refused = False
     with httpx.Client(base_url=addresses.ingestion_url(), headers=addresses.headers(), timeout=60) as client:
         for file, kind in kinds.items():
@@ -45,7 +45,10 @@ def show_previews(kinds: Mapping[Path, dict[str, str]], parameters: dict[str, st
 
 
 def _read_start(file: Path, kind: dict[str, str]) -> tuple[bytes, bool]:
-    """Return what the API reads of a file, and whether that is the whole; else one byte more, to tell that."""
+    """Return the part of a file that the API previews, and whether the file is sent unchanged.
+
+    One byte more than the API reads shows the API that the file continues.
+    """
     is_parquet = kind == file_imports.headers_of_file(Path("x.parquet"))
     if is_parquet and file.stat().st_size > _WHOLE_BYTES:
         return _first_rows(file), False
@@ -203,7 +206,7 @@ def _hand_in(
     progress: Progress,
     bar: TaskID,
 ) -> dict[str, Any]:
-    """Send a file and wait until its rows are stored; returns the import as it has ended."""
+    """Send a file and wait until its rows are stored; return the ended import."""
     path = None
     result: dict[str, Any] = {}
     try:
@@ -217,13 +220,13 @@ def _hand_in(
             _show(progress, bar, file, result)
     except KeyboardInterrupt:
         if path:
-            _say_what_goes_on(path.rsplit("/", 1)[-1], file, is_complete=bool(result))
+            _say_how_to_continue(path.rsplit("/", 1)[-1], file, is_complete=bool(result))
         raise
     return result
 
 
-def _say_what_goes_on(id_: str, file: Path, *, is_complete: bool) -> None:
-    """After Ctrl-C: what becomes of the import, and what to do about it."""
+def _say_how_to_continue(id_: str, file: Path, *, is_complete: bool) -> None:
+    """After Ctrl-C, say how to continue or stop the import."""
     if is_complete:
         err.print("The import goes on at the server.", f"See it with: annotate imports show {id_}", sep="\n")
     else:
@@ -244,7 +247,7 @@ def _rejects(api: file_imports.Api, file: Path, result: dict[str, Any]) -> Itera
 
 
 def _report(results: dict[Path, dict[str, Any]]) -> None:
-    """Show what became of the files, and end with exit code 1 unless every row was stored."""
+    """Show the results, and end with exit code 1 unless every row was stored."""
     table = Table("file", *_COUNTS)
     for file, result in results.items():
         table.add_row(file.name, *(str(result[name]) for name in _COUNTS))

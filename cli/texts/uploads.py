@@ -1,4 +1,4 @@
-"""`annotate uploads`: texts on their way to the annotators, looked at and sent again straight in Postgres."""
+"""`annotate uploads`: lists, shows and retries uploads to Argilla, directly in Postgres."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -21,7 +21,7 @@ app.command()(verify)
 
 _DONE = {TextStatus.UPLOADED, TextStatus.FORGOTTEN, TextStatus.DEMO}
 
-DatasetOption = Annotated[str | None, typer.Option(help="Texts of this dataset only.")]
+DatasetOption = Annotated[str | None, typer.Option(help="Only texts of this dataset.")]
 
 
 def _engine() -> Engine:
@@ -31,12 +31,13 @@ def _engine() -> Engine:
 @app.command("list")
 def list_uploads(
     status: Annotated[
-        list[TextStatus] | None, typer.Option(help="May be given more than once; else all that is not uploaded.")
+        list[TextStatus] | None,
+        typer.Option(help="Only texts with this status. Default: all texts that are not uploaded."),
     ] = None,
     dataset: DatasetOption = None,
-    limit: Annotated[int, typer.Option(min=1, help="Texts of each status at most.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of texts of each status.")] = 50,
 ) -> None:
-    """Show texts by status, in the order received."""
+    """List texts by status, in the order received."""
     table = Table("id", "dataset", "status", "attempts", "received", "text", "last error")
     with _engine().connect() as connection:
         for chosen in status or [s for s in TextStatus if s not in _DONE]:
@@ -55,7 +56,7 @@ def list_uploads(
 
 def _find(connection: Connection, status: TextStatus, dataset: str | None, limit: int) -> list[Row[Any]]:
     columns = (Text.id, Text.dataset, Text.status, Text.attempts, Text.received_at, Text.text, Text.last_error)
-    # Written into the statement: each status has an index of its own.
+    # A literal, because each status has its own partial index.
     query = select(*columns).where(Text.status == bindparam(None, status, Text.status.type, literal_execute=True))
     if dataset is not None:
         query = query.where(Text.dataset == dataset)
@@ -63,8 +64,8 @@ def _find(connection: Connection, status: TextStatus, dataset: str | None, limit
 
 
 @app.command()
-def show(id_: Annotated[UUID, typer.Argument(metavar="ID", help="As `annotate uploads list` shows it.")]) -> None:
-    """Show everything about one text: its status, attempts and times, Argilla's words, its annotations."""
+def show(id_: Annotated[UUID, typer.Argument(metavar="ID", help="Id in `annotate uploads list`.")]) -> None:
+    """Show everything about one text: status, attempts, times, Argilla's error, annotations."""
     with _engine().connect() as connection:
         text = connection.execute(select(Text.__table__).where(Text.id == id_)).mappings().one_or_none()
         label = connection.execute(select(Label.__table__).where(Label.text_id == id_)).mappings().one_or_none()
@@ -93,15 +94,20 @@ def _count_annotations(connection: Connection, id_: UUID) -> str:
 
 @app.command()
 def retry(
-    ids: Annotated[list[UUID] | None, typer.Argument(metavar="[ID]...", help="Failed texts; else all.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="All failed texts; the same as naming none.")] = False,
+    ids: Annotated[
+        list[UUID] | None, typer.Argument(metavar="[ID]...", help="Failed texts. Default: all.")
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="All failed texts: the same as no ID.")] = False,
     dataset: DatasetOption = None,
 ) -> None:
-    """Send failed texts again. Exit code 1: some that were named had not failed."""
+    """Upload failed texts again.
+
+    Exit code 1: some of the named texts have not failed.
+    """
     if ids and all_:
         err.print("Name texts, or give --all: not both.", style="red")
         raise typer.Exit(2)
-    # failed -> pending: somebody has mended what was wrong; attempts and Argilla's words stay until it is answered
+    # failed -> pending: an operator fixed the cause; attempts and Argilla's error stay until Argilla responds
     statement = (
         update(Text).where(Text.status == TextStatus.FAILED).values(status=TextStatus.PENDING, retry_at=None)
     )

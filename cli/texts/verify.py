@@ -19,9 +19,9 @@ from core.connections import make_engine
 from core.models import Annotation, Dataset, Text, TextStatus
 from core.text_identity import BEFORE_ALL
 
-# What was under way at the first look is looked at once more after so long.
+# Differences may be changes under way, so they are checked again after this time.
 _SETTLE_SECONDS = 5.0
-# More than that are not under way.
+# With more differences than this, a second check would not help.
 _MOVING_TEXTS = 2500
 
 _PAGE = text("""
@@ -35,7 +35,7 @@ select id from texts where dataset = :dataset and id = any(:ids) and status <> '
 
 @dataclass
 class Report:
-    """What was found out about a dataset; ids are those of texts, but for `unknown`."""
+    """The differences of one dataset. The ids are those of texts, except in `unknown`."""
 
     dataset: str
     argilla_dataset_id: UUID
@@ -101,7 +101,7 @@ def _count(connection: Connection, dataset: str, *statuses: TextStatus) -> int:
 def _compare_ours(
     connection: Connection, argilla: ArgillaReader, report: Report, on_texts: Callable[[int], None]
 ) -> None:
-    """Look every uploaded text up in Argilla; those that do not fit once more, when what moved has settled."""
+    """Look up every uploaded text in Argilla, and those that differ once more after a pause."""
     suspects: list[UUID] = []
     for ids in _pages(connection, report.dataset):
         suspects += _compare(connection, argilla, report, ids)
@@ -126,7 +126,7 @@ def _pages(connection: Connection, dataset: str) -> Iterator[list[UUID]]:
 
 
 def _compare(connection: Connection, argilla: ArgillaReader, report: Report, ids: Sequence[UUID]) -> list[UUID]:
-    """Compare some texts; return those that do not fit."""
+    """Compare some texts; return those that differ."""
     if not ids:
         return []
     shown = argilla.find_answers(report.argilla_dataset_id, ids)
@@ -152,7 +152,7 @@ def _list_held(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, list[t
 
 
 def _agree(held: list[tuple[UUID | None, Answer]], shown: list[Answer], report: Report) -> bool:
-    """Whether we hold the answers that Argilla shows; those that only an earlier dataset had are counted."""
+    """Whether we hold the answers that Argilla shows. Counts answers that only an earlier dataset had."""
     answering = {annotator for annotator, *_ in shown}
     kept = [a for where, a in held if where != report.argilla_dataset_id and a[0] not in answering]
     report.answers_kept += len(kept)
@@ -162,7 +162,7 @@ def _agree(held: list[tuple[UUID | None, Answer]], shown: list[Answer], report: 
 def _compare_theirs(
     connection: Connection, argilla: ArgillaReader, report: Report, on_records: Callable[[int], None]
 ) -> None:
-    """Look every record up in Postgres, unless their numbers say that there is none too many."""
+    """Look up every record in Postgres, unless the counts show that there is no unknown record."""
     if report.stored == report.uploaded - len(report.missing):
         return
     offset = 0
@@ -184,11 +184,15 @@ def _is_id(external_id: str) -> bool:
 
 
 def verify(
-    dataset: Annotated[str | None, typer.Option(help="This dataset only.")] = None,
-    examples: Annotated[int, typer.Option(min=0, help="Ids of each kind to show.")] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="Everything, for programs.")] = False,
+    dataset: Annotated[str | None, typer.Option(help="Only this dataset.")] = None,
+    examples: Annotated[int, typer.Option(min=0, help="Number of example ids for each difference.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Compare Postgres, Argilla's database and its search index. Exit code 1: they are out of step."""
+    """Compare Postgres, Argilla's database and its search index.
+
+    The command only reads. It reports missing and invisible texts, unknown records and different answers. It needs
+    Argilla's address and key, or a running local stack. Exit code 1: there are differences.
+    """
     engine = make_engine(addresses.database(), "annotate uploads verify")
     argilla = ArgillaReader(addresses.argilla())
     found = list_datasets(engine, dataset)

@@ -64,7 +64,7 @@ order by id
 for update
 """).bindparams(_IDS)
 
-# any -> forgotten: on request. What is left says nothing about the text but its id.
+# any -> forgotten: on request. Only the id and the dataset remain.
 _EMPTY = text("""
 update texts
 set status = 'forgotten', text = '', claimed_label = null, score = null, model_score = null, source = null,
@@ -129,7 +129,7 @@ delete from texts using lifted where texts.id = lifted.text_id and texts.status 
 returning texts.id
 """).bindparams(_IDS)
 
-# The label's row, a tombstone, tells the version in which the text was forgotten.
+# The stamp of the label's tombstone is the version in which the text was forgotten.
 _SEE_REPLICA = text("""
 update forget_requests set replica_at = now()
 from labels

@@ -18,7 +18,7 @@ from core.text_identity import normalise, text_id
 
 OVERDUE = "forgetting_overdue"
 
-# What is wrong while a step is open, and what to do.
+# The problem while a step is open, and its remedy.
 STEPS = {
     "imports": "the body of an import may still hold it; let the import end, or delete it (`GET /imports`)",
     "argilla": "Argilla may still have it: no uploader works on the dataset, or Argilla keeps it "
@@ -40,14 +40,14 @@ class Unfinished:
 
 
 def read_unfinished(row: Row[Any]) -> Unfinished:
-    """Return what a row of `UNFINISHED` tells."""
+    """Return a row of `UNFINISHED` as an object."""
     requests = "A forget request is" if row.requests == 1 else f"{row.requests:,} forget requests are"
     reason = f"{requests} not finished: {name_steps(row)}."
     return Unfinished(row.dataset, row.since, row.age_seconds, reason)
 
 
 def name_steps(row: Row[Any]) -> str:
-    """Return what is open, from a row with a column for each step."""
+    """Return the open steps in words, from a row with a column for each step."""
     return "; ".join(words for step, words in STEPS.items() if getattr(row, step))
 
 
@@ -118,7 +118,7 @@ def blank_problems(connection: Connection) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """What else leads to some texts, beside the rows that have their ids as keys."""
+    """The rows that lead to some texts, but do not have their ids as keys."""
 
     bands: Sequence[Any] = ()  # keys of near_duplicate_bands
     rejects: Sequence[tuple[UUID, int]] = field(default=())  # keys of import_rejects
@@ -135,9 +135,9 @@ def find_traces(connection: Connection, datasets: Mapping[UUID, str], external_i
 
 
 def forget_texts(connection: Connection, ids: Sequence[UUID], traces: Traces, by: str) -> list[UUID]:
-    """Forget texts in Postgres, in the caller's transaction, and note what is left to do; `by` asked for it.
+    """Forget texts in Postgres, in the caller's transaction, and store the request for the other steps of `by`.
 
-    Returns the texts that are forgotten by this call; what was forgotten before, or is not there, is not.
+    Returns the texts that this call forgot, without missing ones and those forgotten before.
     """
     rows = repository.lock_texts(connection, ids)
     if not rows:

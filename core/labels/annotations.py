@@ -1,8 +1,8 @@
-"""Takes over what Argilla holds: annotations, and the labels that follow from them.
+"""Stores annotations as Argilla has them, and derives the labels.
 
-An annotation belongs to the dataset in Argilla in which it was seen last, or to which it was given back. One that
-belongs to another dataset than the one that is read is *carried*: it counts until the same annotator's answer is
-seen in the one that is read. See docs/decisions/0020-healing.md.
+An annotation belongs to the dataset in Argilla in which it was last seen or restored. An annotation that belongs
+to another dataset than the one that is read is *carried*: it counts until a read shows the same annotator's
+answer. See docs/decisions/0020-healing.md.
 """
 
 from collections.abc import Iterable, Sequence
@@ -54,10 +54,10 @@ def replace_annotations(
 ) -> list[UUID]:
     """Make what we hold for these texts equal to a complete read of a dataset in Argilla that began at `read_at`.
 
-    `responses` holds for each text read all of its responses, an empty list where there are none. What is
-    absent there was deleted, and is withdrawn here, unless it was seen by a later read, or is carried. A failed
-    or forgotten text has no record any more: what was read of it before is too old. Runs in the caller's
-    transaction. Returns the texts whose annotations changed.
+    `responses` has all responses of each text that was read, or an empty list. An annotation without a response
+    was deleted, and is withdrawn, unless a later read saw it, or it is carried. A failed or forgotten text has no
+    record any more, so an earlier read of it is ignored. Runs in the caller's transaction. Returns the texts whose
+    annotations changed.
     """
     held = _annotations_of(connection, responses)
     changed = [
@@ -87,9 +87,9 @@ def withdraw_annotations(
 
 
 def update_labels(connection: Connection, datasets: Datasets, dataset: str, text_ids: Sequence[UUID]) -> None:
-    """Derive the labels of these texts anew and put them into the change feed; their rows must be locked.
+    """Derive the labels of these texts again and stamp them for the change feed. The texts must be locked.
 
-    What adjudicators say changes the label of the text that was disputed.
+    Answers of adjudicators change the label of the disputed text.
     """
     definition = get_definition(dataset, datasets)
     rule = _get_rule(connection, dataset, definition.label_rule)
@@ -108,7 +108,7 @@ def update_labels(connection: Connection, datasets: Datasets, dataset: str, text
 
 
 def rewrite_labels(connection: Connection, datasets: Datasets, dataset: str, text_ids: Sequence[UUID]) -> None:
-    """Derive the labels of these texts anew, failed ones' too, because the dataset's label rule says otherwise."""
+    """Derive the labels of these texts again after the label rule changed, also of failed texts."""
     rows = _lock_rows(connection, text_ids)
     update_labels(connection, datasets, dataset, [r.id for r in rows if r.status != TextStatus.FORGOTTEN])
 

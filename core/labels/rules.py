@@ -96,7 +96,7 @@ def load_parameters(stored: dict[str, Any]) -> Confusions | Abilities:
 
 
 def half_knowing(labels: int) -> Matrix:
-    """Return the matrix of somebody who knows half of the answers, and guesses the others."""
+    """Return the matrix of an annotator who knows half of the answers, and guesses the others."""
     return tuple(
         tuple(0.5 * (truth == answer) + 0.5 / labels for answer in range(labels)) for truth in range(labels)
     )
@@ -140,7 +140,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class RuleInForce:
-    """A dataset's label rule, with what was estimated for it. A majority needs nothing, and has one version."""
+    """A dataset's label rule with its estimated parameters. A majority has none, and one version."""
 
     rule: LabelRule = LabelRule.MAJORITY
     version: int = 1
@@ -179,7 +179,7 @@ def majority(submitted: Iterable[str]) -> Outcome:
 
 
 def adjudicate(outcome: Outcome, decisions: Iterable[str]) -> Outcome:
-    """Return what is left of `outcome` when adjudicators have submitted these values: they decide.
+    """Return the outcome after adjudicators submitted these values: they decide.
 
     Votes and agreement stay those of the annotators. Adjudicators who are divided decide nothing.
     """

@@ -20,7 +20,7 @@ class TextStatus(StrEnum):
     UPLOADED = "uploaded"  # confirmed: annotators can find the record in Argilla
     FAILED = "failed"  # refused by Argilla for what it is; `last_error` says why
     FORGOTTEN = "forgotten"  # emptied on request; the row keeps its id, so that the text is not stored again
-    # stored beside a near twin that annotators are asked for, in a dataset with near_duplicates = "ask_once";
+    # a near duplicate of a text that annotators get, in a dataset with near_duplicates = "ask_once";
     # pending again when that twin fails, or the setting changes
     NEAR_DUPLICATE = "near_duplicate"
     DEMO = "demo"  # made by `annotate demo-data`, with answers; never in Argilla, so no uploader touches it

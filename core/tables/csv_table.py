@@ -148,7 +148,7 @@ class _CsvRows:
 
 
 class _Lines:
-    """The body's lines with their ends, as csv wants them. `start` is the line in which the row begins.
+    """The body's lines with their ends, as `csv` needs them. `start` is the line in which the row begins.
 
     The lines of a row are kept until the next one begins: a quote that never closes would take the rows behind it.
     """

@@ -1,4 +1,4 @@
-"""Content-Encoding: from compressed chunks to plain ones, in constant memory, whatever they expand to."""
+"""Content-Encoding: decompresses chunks in constant memory, also those that expand very far."""
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -63,7 +63,7 @@ def recognise_encoding(body: "PlainBody") -> "PlainBody":
 def peek(chunks: Iterable[bytes], count: int) -> tuple[bytes, Iterator[bytes]]:
     """Return the first `count` bytes or more (fewer if the body is shorter), and an iterator over the whole body.
 
-    If reading these bytes fails, the iterator yields what was read and then raises the error.
+    If reading these bytes fails, the iterator yields the bytes that were read and then raises the error.
     """
     source, held, failed = iter(chunks), list[bytes](), list[Exception]()
     try:
@@ -136,14 +136,16 @@ def _decode_members(chunks: Iterator[bytes], make: Callable[[], Any]) -> Iterato
                     held = data
                     break
                 if not _starts_member(data):
-                    raise TrailingJunk("The body goes on behind its compressed data.", code="malformed_encoding")
+                    raise TrailingJunk(
+                        "The body has more bytes after its compressed data.", code="malformed_encoding"
+                    )
                 decoder = make()
             yield from decoder.feed(data)
             data = b""
             if decoder.ended:
                 data, decoder = decoder.unused, None
     if held:
-        raise TrailingJunk("The body goes on behind its compressed data.", code="malformed_encoding")
+        raise TrailingJunk("The body has more bytes after its compressed data.", code="malformed_encoding")
     if decoder is not None:
         raise EOFError("it ends too early")
 

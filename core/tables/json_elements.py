@@ -1,4 +1,4 @@
-"""Cuts a JSON array into its elements without reading what is in them.
+"""Cuts a JSON array into its elements without parsing them.
 
 A streaming parser would do, but `ijson` crashes the process on long numbers, and takes memory by the square of the
 nesting depth. Cut out, an element is parsed alone, so that a bad one costs only itself.
@@ -23,7 +23,7 @@ def split_elements(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the bytes of each element.
 
     Raises:
-        Malformed: the body is no array, ends before the array does, or goes on after it.
+        Malformed: the body is no array, ends before the array does, or has more bytes after it.
         TooLarge: an element is longer than a row may be, so that its end was not looked for.
     """
     source = iter(chunks)
@@ -75,4 +75,4 @@ def _read_on(source: Iterator[bytes], held_bytes: int) -> bytes:
 
 def _expect_end(rest: bytes, source: Iterator[bytes]) -> None:
     if rest.strip(_SPACE) or any(chunk.strip(_SPACE) for chunk in source):
-        raise Malformed("The body goes on after its array.", code="malformed_json")
+        raise Malformed("The body has more bytes after its array.", code="malformed_json")

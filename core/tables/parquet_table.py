@@ -25,7 +25,7 @@ from core.web.problems import Malformed, TooLarge
 
 _BATCH_ROWS = 5000  # each batch repeats its columns' dictionaries
 _BUFFER_BYTES = 64 * 1024
-# The most bytes of rows that are converted at once.
+# The most bytes of rows that are converted together.
 _PART_BYTES = 16 * 1024 * 1024
 
 # Strings that repeat are stored once in a file.
@@ -281,7 +281,7 @@ def _make_part(arrays: Sequence[pa.Array], names: Sequence[str], start: int, end
 
 
 def _convert_cells(array: pa.Array, name: str) -> tuple[list[Any], bool]:
-    """Return the cells, and whether a RowRefused stands in the place of some."""
+    """Return the cells, and whether a RowRefused replaces some of them."""
     convert = _find_converter(array.type)
     try:
         return convert(array), False

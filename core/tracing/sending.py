@@ -97,11 +97,11 @@ class Sender:
         self.take_ids = ids.take
 
     def flush(self) -> None:
-        """Send what is waiting, within a few seconds."""
+        """Send the waiting spans, within a few seconds."""
         _wait_for(self._processor.force_flush)
 
     def stop(self) -> None:
-        """Send what is waiting, within a few seconds, and then nothing more."""
+        """Send the waiting spans, within a few seconds, and drop later ones."""
         _wait_for(self._provider.shutdown)
 
 

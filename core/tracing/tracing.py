@@ -152,7 +152,7 @@ class Tracing:
     ) -> SpanContext:
         """Add work on many texts, with its parts, and with links to its texts that are traced.
 
-        Its parent is the request that `work_for` named; without one it is a trace of its own.
+        Its parent is the request that `work_for` set; without a request it begins a trace.
         """
         links = [root_of(id_) for id_ in text_ids if self.traces(id_)]
         batch = self._add(name, self._request, started_ns, attributes=attributes, links=links, error=error)

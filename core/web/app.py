@@ -292,7 +292,7 @@ class RequestContext:
                 scope, receive, send_with_id
             )
         finally:
-            # The route's template, since each path with an id would be a series of its own.
+            # The route's template, since each path with an id would be a separate series.
             route = getattr(scope.get("route"), "path", "other")
             _observe(scope, route, status, time.perf_counter() - started)
             trace.end(scope, route, status)

@@ -60,7 +60,7 @@ class BrowserGuard:
 
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-# What scripts may send beside what each of them may.
+# Headers that scripts may send, in addition to those that CORS always allows.
 _SENT = (
     "Authorization",
     "Content-Encoding",
@@ -72,7 +72,7 @@ _SENT = (
     "Range",
     "X-Request-ID",
 )
-# What scripts may read beside what each of them may.
+# Headers that scripts may read, in addition to those that CORS always allows.
 _EXPOSED = (
     "Accept-Ranges",
     "Content-Disposition",
@@ -93,7 +93,7 @@ _SECONDS = 600  # that a browser remembers a permission
 class Cors(CORSMiddleware):
     """Starlette's middleware with our headers; pages of other origins get a problem in place of a permission.
 
-    Permission to read replaces no API key: a browser sends none by itself.
+    Permission to read replaces no API key: a browser sends a key only if a script does.
     """
 
     def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:

@@ -15,7 +15,7 @@ from core.web.negotiation import Router
 from core.web.openapi import Responses, answer, header, problem
 from core.web.problems import MissingKey
 
-# Parts of error messages of Postgres, the network and name resolution, in lower case, and what is shown instead.
+# Parts of error messages of Postgres, the network and name resolution, in lower case, and the public reason.
 _REASONS = (
     ("password authentication failed", "wrong password"),
     ("pg_hba.conf", "the database does not let us in"),
@@ -90,7 +90,7 @@ class Readiness(BaseModel):
 
 
 def add_health(app: FastAPI, checks: dict[str, Check], metrics_token: SecretStr | None = None) -> None:
-    """Add the endpoints; /readyz runs the named `checks`, and /metrics asks for the token, if there is one."""
+    """Add the endpoints; /readyz runs the named `checks`, and /metrics requires the token, if there is one."""
     router = Router(tags=["operations"])
     logged: dict[str, str] = {}
 

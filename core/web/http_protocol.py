@@ -30,12 +30,12 @@ from core.web.problems import (
 
 log = structlog.get_logger()
 
-# A client that is still sending would lose the response if the connection closed at once: discard its data for
+# A client that is still sending would lose the response if the connection closed immediately: discard its data for
 # this long.
 _LINGER_SECONDS = 2.0
 # A connection checks its clock this many times in the shortest time limit: one timer for each request costs more.
 _LOOKS = 4
-# Enough of a request line to see what is wrong with its address.
+# Enough of a request line to find the fault in its address.
 _LINE_BYTES = 2048
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _RAW_TARGET = re.compile(rb"[A-Z]+ [\x21-\x7e]*[\x80-\xff]")
@@ -80,6 +80,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._bounds = http_settings()
         times = self._bounds.head_seconds, self._bounds.body_seconds, self._bounds.body_rate_seconds
         self._look_seconds = min(times) / _LOOKS
+        # A little longer, so that an endpoint which applies the same limit can say what it stored.
+        self._body_seconds = self._bounds.body_seconds + self._look_seconds
         self._head = b""  # the first bytes of the head that is being read
         self._unread = 0  # bytes received since the parser last returned a head or a part of a body
         self._in_body = False
@@ -111,7 +113,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, and limit what it buffers."""
+        """Feed the parser, and limit its buffer."""
         if self._refused:
             return
         if not self._in_body and (self._unread == 0 or len(self._head) < _LINE_BYTES):
@@ -136,7 +138,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_body, self._unread = True, 0
         self._body_bytes, self._ready_seconds = 0, 0.0
         self._looked_at = self.loop.time()
-        self._due = self._looked_at + self._bounds.body_seconds
+        self._due = self._looked_at + self._body_seconds
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a body."""
@@ -145,7 +147,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_body(body)
         self._unread = 0
         self._body_bytes += len(body)
-        self._due = self.loop.time() + self._bounds.body_seconds
+        self._due = self.loop.time() + self._body_seconds
 
     def on_message_complete(self) -> None:
         """Switch to the time limit of idle connections."""
@@ -155,7 +157,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_body, self._unread, self._due = False, 0, None
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is not HTTP."""
+        """Refuse a request that is not valid HTTP."""
         detail = "The request is not valid HTTP (RFC 9112)."
         if not self._in_body and _RAW_TARGET.match(self._head):
             detail = "The address has characters that are not ASCII. Percent-encode the address: ä is %C3%A4."

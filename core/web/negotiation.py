@@ -188,7 +188,7 @@ def _rank(media_type: str, ranges: list[_MediaRange]) -> tuple[float, int]:
 
 # Smaller bodies fit into one packet anyway.
 LEAST_BYTES = 1000
-# Larger bodies are compressed in a thread: the event loop would stand still for more than a millisecond.
+# Larger bodies are compressed in a thread: they would block the event loop for more than a millisecond.
 _THREAD_BYTES = 64 * 1024
 _GZIP_LEVEL = 4
 _ZSTD_LEVEL = 3
@@ -264,7 +264,7 @@ class _Sending:
         await self._send(message)
 
     async def _encode(self, head: Message, message: Message) -> Message:
-        """Return the body's message as the client wants it, and change the head accordingly."""
+        """Return the body's message in the client's coding, and change the head accordingly."""
         headers = _varying(head["headers"])
         body = message.get("body", b"")
         if self._coding and len(body) >= LEAST_BYTES and not message.get("more_body"):

@@ -34,7 +34,7 @@ _SCHEMAS = "#/components/schemas"
 
 
 class ProblemError(BaseModel):
-    """What is wrong with one field, parameter or row."""
+    """An error in one field, parameter or row."""
 
     code: str
     detail: str
@@ -118,35 +118,11 @@ def wrong_parameter(parameter: str, code: str, detail: str) -> dict[str, Any]:
     return problem(422, "invalid_fields", detail, errors=errors)
 
 
-def wrong_field(pointer: str, code: str, detail: str) -> dict[str, Any]:
-    """Describe the refusal of a field of the body."""
-    errors = [{"pointer": pointer, "code": code, "detail": detail}]
-    return problem(422, "invalid_fields", f"Wrong: {pointer}. See errors.", errors=errors)
-
-
-def unavailable(code: str, detail: str, retry_after_seconds: int = 1) -> dict[str, Any]:
-    """Describe a temporary refusal."""
-    example = str(retry_after_seconds)
-    headers = {"Retry-After": header("Seconds after which to ask again.", example)}
-    return problem(503, code, detail) | {"headers": headers}
-
-
 _LIMITED = {
     "Retry-After": header("Seconds after which to ask again.", "1"),
     "RateLimit-Policy": header("Requests (q) in a window of w seconds.", '"key";q=100;w=2'),
     "RateLimit": header("Requests left (r), and seconds until all are available again (t).", '"key";r=0;t=2'),
 }
-
-
-def key_refusals(scope: str) -> Responses:
-    """Describe the refusals of requests without a valid key. An endpoint with 401 requires a key."""
-    challenge = {"WWW-Authenticate": header("How to send a key.", "Bearer")}
-    return {
-        401: problem(401, "missing_key", "Send an API key: Authorization: Bearer KEY.") | {"headers": challenge},
-        403: problem(403, "scope_missing", f"This API key lacks the scope {scope}."),
-        429: problem(429, "rate_limited", "This API key may send 50 requests a second, and 100 at once.")
-        | {"headers": _LIMITED},
-    }
 
 
 _MALFORMED_QUERY = problem(400, "malformed_query", "The query string is not UTF-8.")

@@ -209,7 +209,7 @@ class RequestTimeout(Problem):
     code = "request_timeout"
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"The request did not go on for {seconds:g} s.")
+        super().__init__(f"The rest of the request did not arrive within {seconds:g} s.")
 
 
 class BodyTooSlow(Problem):
@@ -221,7 +221,7 @@ class BodyTooSlow(Problem):
     def __init__(self, bytes_per_second: int, seconds: float) -> None:
         super().__init__(
             f"The body came at under {bytes_per_second} bytes a second for {seconds:g} s. Send it faster, or in "
-            "several requests: PATCH /imports/{id} of the ingestion API goes on with an upload."
+            "several requests: PATCH /imports/{id} of the ingestion API continues an upload."
         )
 
 

@@ -95,7 +95,7 @@ def settle(app: FastAPI) -> None:
 
 
 async def follow_parent() -> None:
-    """End this process when its parent is gone; return at once without a parent."""
+    """End this process when its parent is gone; return immediately without a parent."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return
@@ -105,7 +105,7 @@ async def follow_parent() -> None:
 
 
 def abort_connection(receive: Receive) -> None:
-    """Close a request's connection at once, also while the client reads nothing.
+    """Close a request's connection immediately, even if the client reads nothing.
 
     Uvicorn itself would wait until the client has read all that was sent.
     """
@@ -115,7 +115,7 @@ def abort_connection(receive: Receive) -> None:
 
 
 def server_is_stopping() -> bool:
-    """Whether uvicorn was told to stop, which it tells the application only after all responses have ended.
+    """Whether uvicorn is stopping. It informs the application only after all responses have ended.
 
     sse-starlette notes it when it has replaced the signal handler; else the handler is a method of the server.
     """

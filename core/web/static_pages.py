@@ -44,14 +44,16 @@ class PageSettings(SettingsGroup):
 
     page_ingestion_url: str | None = Field(
         None,
-        description="Address of the ingestion API in a browser; else port 8080 of the host that served the page.",
+        description="Address of the ingestion API in a browser. Default: port 8080 of the host that served the "
+        "page.",
     )
     page_serving_url: str | None = Field(
         None,
-        description="Address of the serving API in a browser; else port 9000 of the host that served the page.",
+        description="Address of the serving API in a browser. Default: port 9000 of the host that served the "
+        "page.",
     )
     page_argilla_url: str | None = Field(
-        None, description="Address of Argilla in a browser; else port 6900 of the host that served the page."
+        None, description="Address of Argilla in a browser. Default: port 6900 of the host that served the page."
     )
 
     def ingestion_url(self, request: Request) -> str:

@@ -12,7 +12,7 @@ from ingestion_api.bulk.pipes import report_step
 from ingestion_api.texts.submissions import NewText, check_fields
 
 _BATCH_CHARACTERS = 16_000_000  # two batches are held at a time
-# What an element of a list or an object takes in memory beside its characters, about.
+# The approximate memory of an element of a list or an object, in addition to its characters.
 _ELEMENT_CHARACTERS = 50
 # A row of 1 MiB may have a hundred thousand wrong fields with long names.
 _TOLD_ERRORS = 10
@@ -28,7 +28,7 @@ _REMEDIES = {
 
 @dataclass(frozen=True, slots=True)
 class BulkUpload:
-    """How a body is to be read and stored."""
+    """How to read and store a body."""
 
     open: Callable[[Iterable[bytes]], Rows]
     datasets: Datasets

@@ -12,6 +12,7 @@ from fastapi import Depends, Query, Request
 from core.tables.decoding import require_encoding
 from core.tracing.tracing import TRACEPARENT
 from core.web.app import query_is_checked
+from core.web.http_protocol import http_settings
 from core.web.keys import Scope, allowed_datasets, require_scope
 from core.web.negotiation import Router
 from core.web.problems import Problem, Unavailable
@@ -21,7 +22,7 @@ from ingestion_api.bulk.parameters import BulkParameters, check_parameters, read
 from ingestion_api.bulk.pipes import open_pipe, run_watched, send_body
 from ingestion_api.bulk.schemas import BULK_BODY, BULK_STORED, BulkResult
 from ingestion_api.bulk.store import BulkRequest, Counts, store_body
-from ingestion_api.dependencies import DatasetsDep
+from ingestion_api.dependencies import DatasetsDep, stream_body
 from ingestion_api.settings import IngestionSettings
 
 router = Router(dependencies=[Depends(require_scope(Scope.INGEST)), Depends(query_is_checked)], tags=["texts"])
@@ -79,7 +80,7 @@ async def _store_in_process(request: Request, bulk: BulkRequest) -> Counts:
                 limiter=state.bulk_limiter,
             )
 
-        sending = asyncio.create_task(send_body(request.stream(), end, settings.idle_seconds))
+        sending = asyncio.create_task(send_body(stream_body(request), end, http_settings().body_seconds))
         try:
             return await run_watched(store, settings.worker_seconds)
         finally:

@@ -145,7 +145,7 @@ def _canonical(word: str) -> str:
 
 
 def require_label(label: str, labels: Collection[str], *, quote: bool) -> None:
-    """Check a label after it was mapped. `quote`: say in the refusal what it is.
+    """Check a mapped label. `quote`: quote it in the refusal.
 
     Raises:
         RowRefused: it is none of the dataset's labels.

@@ -20,7 +20,7 @@ from ingestion_api.texts.submissions import QuickSubmission
 
 # Columns that are fields when they have a field's name.
 FIELD_COLUMNS = ("label", "score", "source", "external_id", "dataset")
-# The likeliest first. Compared without case, spaces and hyphens.
+# The most likely name first. Names are compared without case, spaces and hyphens.
 LIKELY_NAMES = {
     "text": "text comment_text comment tweet tweet_text full_text content body message sentence post review",
     "label": "label labels class is_toxic toxic toxicity target category annotation gold_label is_hate hate y",
@@ -72,8 +72,8 @@ class Wanted:
 class Rows:
     """A table's rows, and how to map one.
 
-    `to_fields` returns the fields of a submission, or raises RowRefused. `as_sent` returns what is kept of a
-    rejected row. `roles`: the position of each field's column.
+    `to_fields` returns the fields of a submission, or raises RowRefused. `as_sent` returns the part of a rejected
+    row that is kept. `roles`: the position of each field's column.
     """
 
     rows: Iterator[Row]
@@ -83,7 +83,7 @@ class Rows:
 
 
 def map_table(table: Table, wanted: Wanted, datasets: Datasets) -> Rows:
-    """Decide which column holds what.
+    """Decide the role of each column.
 
     Raises:
         ColumnsRefused: a column is not there, is there twice, or has a type that does not fit.

@@ -21,7 +21,7 @@ from ingestion_api.enrichment.links import linked_datasets
 from ingestion_api.texts.schemas import Line
 from ingestion_api.texts.submissions import read_quickly
 
-# Twins are looked for under a lock that the dataset's single texts wait for: a third of a second for so many rows.
+# The search for near duplicates holds a lock that the dataset's single texts wait for: 0.3 s for these rows.
 _LINKED_CHUNK_ROWS = 500
 
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([\w.:-]+)", re.IGNORECASE)
@@ -29,7 +29,7 @@ _COLUMNS = ("text", "label", "score", "external_id", "metadata")
 
 
 class BulkParameters(BaseModel):
-    """How the body is to be read."""
+    """The parameters of a bulk body: how to read it."""
 
     model_config = ConfigDict(extra="forbid")
 

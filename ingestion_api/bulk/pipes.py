@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 import anyio
 import structlog
-from starlette.requests import ClientDisconnect
 
 from core.web.problems import Problem
+from ingestion_api.dependencies import BodyCut
 
 log = structlog.get_logger()
 
@@ -53,10 +53,10 @@ async def send_body(stream: AsyncIterator[bytes], end: int, idle_seconds: float)
         await _write(end, _LENGTH.pack(0))
     except TimeoutError:
         await _write(end, _LENGTH.pack(_TIMED_OUT))
-    except ClientDisconnect:
+    except BodyCut:
         await _write(end, _LENGTH.pack(_CUT))
     except Exception:
-        # Whatever it was: who reads the other end must not wait for ever.
+        # The reader at the other end must not wait forever after any error.
         log.exception("body.not_passed_on")
         await _write(end, _LENGTH.pack(_CUT))
 
@@ -83,7 +83,7 @@ def receive_body(path: Path, idle_seconds: float) -> Iterator[bytes]:
 
     Raises:
         BodyTimeout: the client sent nothing for `idle_seconds`.
-        ClientDisconnect: the client is gone.
+        BodyCut: the client is gone.
     """
     # Without waiting for a writer, who may be gone; reads wait all the same.
     end = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -94,14 +94,14 @@ def receive_body(path: Path, idle_seconds: float) -> Iterator[bytes]:
                 raise BodyTimeout(f"Nothing came for {idle_seconds:g} seconds.")
             chunk = pipe.read(length)
             if len(chunk) < length:
-                raise ClientDisconnect
+                raise BodyCut
             yield chunk
 
 
 def _read_length(head: bytes) -> int:
     length: int = _LENGTH.unpack(head)[0] if len(head) == _LENGTH.size else _CUT
     if length == _CUT:
-        raise ClientDisconnect
+        raise BodyCut
     return length
 
 
@@ -115,7 +115,7 @@ _reports: int | None = None
 
 
 class NoProgress(Problem):
-    """The process that read a body was ended: it did not go on."""
+    """The process that read a body made no progress and was ended."""
 
     status = 422
     code = "no_progress"
@@ -162,7 +162,7 @@ async def run_watched(run: Callable[[Path], Coroutine[Any, Any, Result]], second
 
 
 async def _wait_until_stuck(end: int, seconds: float) -> None:
-    """Return when no report has come for so long."""
+    """Return when no report has come for `seconds`."""
     waits = 1  # until the first report: a new process takes its time to start
     first = True
     while True:
@@ -190,12 +190,12 @@ def reporting_to(path: Path) -> Iterator[None]:
 
 
 def report_step() -> None:
-    """Say that this process goes on."""
+    """Report progress."""
     _report(_STEP)
 
 
 def report_each(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Say with each chunk of a body that this process goes on."""
+    """Yield the chunks of a body, and report progress with each of them."""
     for chunk in chunks:
         _report(_STEP)
         yield chunk
@@ -218,7 +218,7 @@ def _report(report: bytes) -> None:
 
 
 def limit_memory(most_bytes: int) -> None:
-    """Let this process hold at most so many bytes; what goes beyond fails with MemoryError."""
+    """Limit the memory of this process to `most_bytes`; an allocation beyond it raises MemoryError."""
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     most = most_bytes if hard == resource.RLIM_INFINITY else min(most_bytes, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (most, hard))

@@ -27,8 +27,8 @@ _KNOWN = """
     select new.id from unnest(%s::uuid[]) as new (id)
     cross join lateral (select from texts where texts.id = new.id limit 1) as known
 """
-# Another transaction may insert the same rows in another order: before Postgres ends one of the two
-# (`deadlock_timeout`, one second), this one makes way, and goes on in order of id.
+# Another transaction may insert the same rows in another order. This one rolls back before Postgres ends one of
+# them (`deadlock_timeout`, one second), and then inserts in order of id.
 _WAIT_BRIEFLY = "set local lock_timeout = '300ms'"
 _WAIT = "set local lock_timeout to default"
 
@@ -40,7 +40,7 @@ _SINGLE_TEXTS_COME = """
     )
 """
 # A COPY keeps its core for as long as it inserts, 4 ms at a time (64 KB of rows); what takes turns with it there
-# waits. Rows are therefore made ready in pieces, each of which can be a short COPY of its own, with a pause.
+# waits. So rows are encoded in pieces, each of which can be a short COPY, with a pause after it.
 _PIECE_ROWS = 64
 _PAUSE_SECONDS = 0.0015
 
@@ -105,9 +105,9 @@ class ReadyRows:
 
 
 def encode(cursor: Cursor[Any], rows: Iterable[NewText]) -> ReadyRows:
-    """Make rows ready for `copy_new`, the first of equal ones. Sends nothing, and may run beside it.
+    """Encode rows for `copy_new`, the first of equal ones. Sends nothing, and may run while `copy_new` runs.
 
-    `cursor` is one that nothing else uses; it tells how values are written.
+    `cursor` defines how values are encoded; nothing else may use it meanwhile.
     """
     unique: dict[bytes, NewText] = {}
     for row in rows:
@@ -200,6 +200,11 @@ def stage_texts(cursor: Cursor[Any], rows: Iterable[NewText]) -> None:
         copy.set_types(_COPY_TYPES)
         for row in rows:
             copy.write_row(astuple(row))
+
+
+def lift_time_limit(cursor: Cursor[Any]) -> None:
+    """Let the statements of this transaction run without a time limit."""
+    cursor.execute("set local statement_timeout = 0")
 
 
 def insert_staged(cursor: Cursor[Any], datasets: Datasets) -> int:

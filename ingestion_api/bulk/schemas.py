@@ -4,7 +4,9 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from core.web.openapi import Responses, answer, key_refusals, problem, reference, unavailable
+from core.web.openapi import Responses, answer, problem, reference, refusals
+from core.web.problems import Malformed, Problem, TooLarge, Unavailable, UnsupportedType
+from ingestion_api.bulk.pipes import BodyTimeout
 from ingestion_api.texts.schemas import TextCreate
 
 
@@ -43,16 +45,23 @@ _TEXT_ROWS = {
     "text/csv": "text,label\nYou are all idiots.,toxic\nThanks!,\n",
     "text/tab-separated-values": "text\tlabel\nYou are all idiots.\ttoxic\nThanks!\t\n",
 }
-# The second kind of row says what is true: whatever a row is, a bad one costs only itself.
+# The second kind of row: the API accepts any value as a row and rejects a bad one alone.
 _ARRAY = {"type": "array", "items": {"anyOf": [reference(TextCreate), {"description": "Rejected, alone."}]}}
-_ROW_ERROR = {
+ROW_ERROR = {
     "row": 3,
     "code": "unknown_label",
     "detail": 'label "1" is not one of toxic, non_toxic; map it with label_map=1:toxic',
 }
-_ERROR_GROUP = {"code": _ROW_ERROR["code"], "detail": _ROW_ERROR["detail"], "count": 1, "rows": [3]}
+ERROR_GROUP = {"code": ROW_ERROR["code"], "detail": ROW_ERROR["detail"], "count": 1, "rows": [3]}
 _COUNTS = {"received": 3, "accepted": 1, "duplicates": 1, "rejected": 1}
 _NOTHING_STORED = {"received": 3, "accepted": 0, "duplicates": 0, "rejected": 1}
+
+
+def _counting(refused: Problem, counts: dict[str, Any]) -> Problem:
+    """Return a problem that carries the counts of the rows before it."""
+    refused.extra = counts | {"errors": [ROW_ERROR]}
+    return refused
+
 
 BULK_BODY: dict[str, Any] = {
     "required": True,
@@ -70,18 +79,23 @@ BULK_BODY: dict[str, Any] = {
     },
 }
 BULK_STORED: Responses = {
-    200: answer("What became of the rows.", _COUNTS | {"errors": [_ROW_ERROR], "error_groups": [_ERROR_GROUP]}),
-    400: problem(400, "malformed_json", "The body ends before its array does.", **_COUNTS, errors=[_ROW_ERROR]),
-    **key_refusals("ingest"),
-    408: problem(408, "body_timeout", "Nothing came for 30 seconds.", **_COUNTS, errors=[_ROW_ERROR]),
-    413: problem(413, "row_too_large", "A row is longer than 1048576 bytes.", **_COUNTS, errors=[_ROW_ERROR]),
-    415: problem(415, "unsupported_media_type", "Send the body as Content-Type: application/x-ndjson or …"),
+    200: answer(
+        "The counts of stored and rejected rows.",
+        _COUNTS | {"errors": [ROW_ERROR], "error_groups": [ERROR_GROUP]},
+    ),
+    **refusals(
+        _counting(Malformed("The body ends before its array does.", code="malformed_json"), _COUNTS),
+        _counting(BodyTimeout("Nothing came for 30 seconds."), _COUNTS),
+        _counting(TooLarge("A row is longer than 1048576 bytes.", code="row_too_large"), _COUNTS),
+        UnsupportedType("Send the body as Content-Type: application/x-ndjson or …"),
+        Unavailable("Too many bulk uploads are under way.", code="bulk_busy", retry_after_seconds=5),
+        scope="ingest",
+    ),
     422: problem(
         422,
         "rows_rejected",
         "1 rows were rejected; nothing is stored.",
         **_NOTHING_STORED,
-        errors=[_ROW_ERROR],
+        errors=[ROW_ERROR],
     ),
-    503: unavailable("bulk_busy", "Too many bulk uploads are under way.", 5),
 }

@@ -16,7 +16,7 @@ import psycopg
 
 from core.connections import connect_in_thread
 from core.datasets import Datasets
-from core.settings import DatabaseSettings, TracingSettings, read_settings
+from core.settings import DatabaseSettings, HttpSettings, TracingSettings, read_settings
 from core.startup import step_back
 from core.tables.decoding import decode
 from core.tracing.tracing import tracing
@@ -31,7 +31,15 @@ from ingestion_api.bulk.pipes import (
     reporting_to,
     waiting_for_postgres,
 )
-from ingestion_api.bulk.repository import ReadyRows, copy_new, create_stage, encode, insert_staged, stage_texts
+from ingestion_api.bulk.repository import (
+    ReadyRows,
+    copy_new,
+    create_stage,
+    encode,
+    insert_staged,
+    lift_time_limit,
+    stage_texts,
+)
 from ingestion_api.enrichment.links import linked_datasets
 from ingestion_api.settings import IngestionSettings
 
@@ -43,7 +51,7 @@ Cursor = psycopg.Cursor[Any]
 
 @dataclass(slots=True)
 class Counts:
-    """What has become of the rows so far: accepted + duplicates + rejected = received."""
+    """The counts of rows so far: accepted + duplicates + rejected = received."""
 
     received: int = 0
     accepted: int = 0
@@ -94,11 +102,11 @@ def store_bulk(
 ) -> Counts:
     """Store the rows of a body; each batch is one transaction, or all are one with `abort_on_error`.
 
-    `counts` and `after_row` go on from where an earlier run has stopped.
+    `counts` and `after_row` are the state in which an earlier run stopped.
 
     Raises:
         Aborted: a row was rejected under `abort_on_error`; nothing is stored.
-        Problem: the body cannot be read on, or takes too much memory; carries the counts of what is stored.
+        Problem: the rest of the body cannot be read, or takes too much memory. It has the counts of stored rows.
     """
     counts = counts or Counts()
     try:
@@ -197,7 +205,7 @@ def _one_behind(store: Store) -> Iterator[Store]:
 def _finish_all_or_nothing(cursor: Cursor, upload: BulkUpload, counts: Counts) -> None:
     if counts.rejected:
         raise Aborted(f"{counts.rejected} rows were rejected; nothing is stored.")
-    cursor.execute("set local statement_timeout = 0")  # as long as the body was, so long may this take
+    lift_time_limit(cursor)  # a long body takes a long insert
     counts.stored(counts.received, insert_staged(cursor, upload.datasets))
 
 
@@ -221,16 +229,16 @@ class BulkRequest:
 def store_body(
     request: BulkRequest, body: Path, database: DatabaseSettings, settings: IngestionSettings, reports: Path
 ) -> Counts:
-    """Store what comes through the pipe `body`; say through `reports` that it goes on.
+    """Store the body that comes through the pipe `body`, and report progress to the pipe `reports`.
 
     Raises:
         Problem: as `store_bulk`; or a parameter is wrong.
-        ClientDisconnect: the client is gone; what it sent is stored.
+        BodyCut: the client is gone; the rows that it sent are stored.
     """
     prepare_process(settings)
     chunk_rows = settings.bulk_chunk_rows
     upload = make_upload(request.media_type, request.parameters, request.datasets, chunk_rows, request.allowed)
-    chunks = decode(report_each(receive_body(body, settings.idle_seconds)), request.encoding)
+    chunks = decode(report_each(receive_body(body, read_settings(HttpSettings).body_seconds)), request.encoding)
     with (
         tracing_for(request.traceparent),
         connect_in_thread(database, "ingestion_api bulk") as connection,

@@ -74,7 +74,7 @@ _INTEGERS = range(-(2**63), 2**63)
 def as_metadata(value: Any, name: str, *, cut: bool) -> bool | int | float | str | None:
     """Return a cell as a value of metadata; None where it is absent. Lists and the like become JSON.
 
-    `cut`: shorten what is too long, with `…` at its end.
+    `cut`: shorten a value that is too long, with `…` at its end.
 
     Raises:
         RowRefused: the cell has no exact JSON.

@@ -77,7 +77,7 @@ _ISSUED = re.compile(
 _DIGIT = re.compile(r"\d")
 _LEAST_PHONE_DIGITS = 7
 
-# One pass is enough, except for texts made to need more: a placeholder may complete a pattern beside it.
+# One pass is enough, except for hostile texts: a placeholder may complete a pattern next to it.
 _PASSES = 5
 
 

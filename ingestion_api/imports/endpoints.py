@@ -1,13 +1,11 @@
 """`/imports`: long files as jobs, whose upload may be continued."""
 
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 from uuid import UUID
 
-import anyio.to_process
 import orjson
-from anyio import BrokenWorkerProcess
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy import RowMapping
@@ -15,36 +13,24 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.audit import Action, Entry, caller, noting, write_line
 from core.tables.decoding import require_encoding
-from core.tables.opening import MEDIA_TYPES
 from core.web.keys import allowed_datasets
 from core.web.negotiation import Router
-from core.web.problems import Problem, Unavailable
+from core.web.problems import Problem
 from core.web.rate_limits import client_name
 from ingestion_api.bulk.parameters import BulkParameters, check_parameters, read_content_type
-from ingestion_api.bulk.pipes import run_watched
-from ingestion_api.dependencies import ConnectionDep, DatasetsDep
-from ingestion_api.imports import documentation as docs
+from ingestion_api.dependencies import ConnectionDep, DatasetsDep, lend_connection, stream_body
 from ingestion_api.imports import repository
-from ingestion_api.imports.preview import FIRST_BYTES, WHOLE_BYTES, PreviewRequest, preview_body
+from ingestion_api.imports import schemas as docs
 from ingestion_api.imports.schemas import (
     AppendHeaders,
     Import,
     ImportList,
     ImportRead,
-    Preview,
     UploadHeaders,
     VisibleState,
     import_fields,
 )
-from ingestion_api.imports.upload import (
-    expected_length,
-    lend_connection,
-    receive,
-    receive_parts,
-    require_open,
-    require_room,
-    upload_headers,
-)
+from ingestion_api.imports.upload import UploadStore, expected_length, require_open, require_room, upload_headers
 from ingestion_api.settings import IngestionSettings
 
 router = Router(tags=["imports"])
@@ -57,7 +43,7 @@ _PAGE_REJECTS = 1000
     "/imports",
     status_code=202,
     response_model=ImportRead,
-    summary="Hand in a long file",
+    summary="Import a long file",
     openapi_extra={"requestBody": docs.IMPORT_BODY},
     responses=docs.IMPORT_MADE,
 )
@@ -69,14 +55,14 @@ async def create_import(
 ) -> Response:
     """Store the body; its rows are stored afterwards. Takes what `POST /texts/bulk` takes.
 
-    With `Upload-Complete: ?0` the body, which may be empty, is only the beginning: go on with `PATCH`. So does a
-    client that was cut off.
+    With `Upload-Complete: ?0` the body, which may be empty, is only the beginning: continue it with `PATCH`. A
+    client that was cut off does the same.
     """
     settings: IngestionSettings = request.app.state.settings
     media_type = read_content_type(request.headers.get("content-type", ""), parameters)
     encoding = require_encoding(request.headers.get("content-encoding"))
     check_parameters(parameters, datasets)
-    length = expected_length(request, headers, 0, None, settings.import_max_bytes)
+    length = expected_length(request.headers.get("content-length"), headers, 0, None, settings.import_max_bytes)
     given = parameters.model_dump(exclude_none=True)
     allowed = allowed_datasets()
     async with lend_connection(request) as connection:
@@ -85,68 +71,18 @@ async def create_import(
         id_ = await repository.create_import(connection, client, media_type, encoding, given, length, allowed)
         await connection.commit()
     try:
-        await receive(request, id_, headers, 0, length)
+        await _receive(request, id_, headers, 0, length)
     except Problem as problem:
         problem.headers |= {"Location": f"/imports/{id_}"}
         raise
     return await _answer(request, id_)
 
 
-@router.post(
-    "/imports/preview",
-    summary="See how a file would be read",
-    openapi_extra={"requestBody": docs.IMPORT_BODY},
-    responses=docs.IMPORT_PREVIEWED,
-)
-async def preview_import(
-    request: Request, datasets: DatasetsDep, parameters: Annotated[BulkParameters, Query()]
-) -> Preview:
-    """Read the first MiB of a body as an import would, and propose what its columns are. Nothing is stored.
-
-    Takes what `POST /imports` takes, with the same parameters; what follows the first MiB is ignored. Of Parquet
-    and .xlsx the whole file is needed, up to 16 MiB.
-    """
-    media_type = read_content_type(request.headers.get("content-type", ""), parameters)
-    encoding = require_encoding(request.headers.get("content-encoding"))
-    check_parameters(parameters, datasets)
-    with request.app.state.bulk_places.hold(client_name(request.scope)):
-        body, is_whole = await _read_start(request, MEDIA_TYPES[media_type] in {"parquet", "xlsx"})
-        preview = PreviewRequest(body, is_whole, media_type, encoding, parameters, datasets, allowed_datasets())
-        return Preview.model_validate(await _preview_in_process(request, preview))
-
-
-async def _read_start(request: Request, is_indexed: bool) -> tuple[bytes, bool]:
-    """Return the beginning of the body, and whether that is all of it."""
-    settings: IngestionSettings = request.app.state.settings
-    start = bytearray()
-    async for part in receive_parts(request, settings.idle_seconds):
-        start += part
-        is_indexed = is_indexed or start.startswith((b"PAR1", b"PK\x03\x04"))
-        most = WHOLE_BYTES if is_indexed else FIRST_BYTES
-        if len(start) > most:
-            return bytes(start[:most]), False
-    return bytes(start), True
-
-
-async def _preview_in_process(request: Request, preview: PreviewRequest) -> dict[str, Any]:
-    state = request.app.state
-
-    async def run(reports: Path) -> dict[str, Any]:
-        return await anyio.to_process.run_sync(
-            preview_body, preview, state.settings, reports, cancellable=True, limiter=state.bulk_limiter
-        )
-
-    try:
-        return await run_watched(run, state.settings.worker_seconds)
-    except BrokenWorkerProcess:
-        raise Unavailable("The process that read the body is gone. Send it again.", code="bulk_crashed") from None
-
-
 @router.patch(
     "/imports/{id}",
     status_code=202,
     response_model=ImportRead,
-    summary="Go on with the upload",
+    summary="Continue an upload",
     openapi_extra={"requestBody": docs.PART_BODY},
     responses=docs.IMPORT_CONTINUED,
 )
@@ -162,9 +98,16 @@ async def continue_import(
         row = await repository.get_import(connection, id)
     if not _is_repeated_end(row, request, headers):
         require_open(row, offset)
-        length = expected_length(request, headers, offset, row["upload_length"], settings.import_max_bytes)
-        await receive(request, id, headers, offset, length)
+        content, most = request.headers.get("content-length"), settings.import_max_bytes
+        length = expected_length(content, headers, offset, row["upload_length"], most)
+        await _receive(request, id, headers, offset, length)
     return await _answer(request, id)
+
+
+async def _receive(request: Request, id_: UUID, headers: UploadHeaders, offset: int, length: int | None) -> None:
+    state = request.app.state
+    store = UploadStore(partial(lend_connection, request), state.settings, state.import_completed)
+    await store.receive(stream_body(request), id_, headers, offset, length)
 
 
 def _is_repeated_end(row: RowMapping, request: Request, headers: AppendHeaders) -> bool:
@@ -195,11 +138,11 @@ async def _read(connection: AsyncConnection, row: RowMapping) -> ImportRead:
     "/imports/{id}",
     status_code=204,
     response_class=Response,
-    summary="Where to go on with the upload",
+    summary="Show how much of the upload is stored",
     responses=docs.OFFSET_READ,
 )
 async def read_offset(id: UUID, request: Request, connection: ConnectionDep) -> Response:  # noqa: A002
-    """Tell how much of the body is stored."""
+    """Return the number of stored bytes in the headers."""
     row = await repository.get_import(connection, id)
     headers = upload_headers(row, request.app.state.settings) | {"Cache-Control": "no-store"}
     return Response(status_code=204, headers=headers)
@@ -207,7 +150,7 @@ async def read_offset(id: UUID, request: Request, connection: ConnectionDep) -> 
 
 @router.get(
     "/imports/{id}",
-    summary="How far it has come",
+    summary="Show an import",
     responses=docs.IMPORT_READ,
 )
 async def read_import(id: UUID, connection: ConnectionDep) -> ImportRead:  # noqa: A002
@@ -218,7 +161,7 @@ async def read_import(id: UUID, connection: ConnectionDep) -> ImportRead:  # noq
 
 @router.get(
     "/imports",
-    summary="Imports, newest first",
+    summary="List imports, newest first",
     responses=docs.IMPORTS_LISTED,
 )
 async def list_imports(
@@ -229,7 +172,7 @@ async def list_imports(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: Annotated[int | None, Query(ge=1, lt=2**63, description="`next_cursor` of the page before.")] = None,
 ) -> ImportList:
-    """Return imports, newest first: here a client that was cut off finds its own."""
+    """Return imports, newest first. A client that was cut off finds its import here."""
     rows = await repository.list_imports(connection, state, cursor, limit + 1)
     items = [Import.model_validate(import_fields(row)) for row in rows[:limit]]
     next_cursor = str(rows[limit - 1]["sequence"]) if len(rows) > limit else None
@@ -243,11 +186,11 @@ async def list_imports(
     "/imports/{id}",
     status_code=204,
     response_class=Response,
-    summary="Stop it and forget it",
+    summary="Stop and delete an import",
     responses=docs.IMPORT_DELETED,
 )
 async def delete_import(id: UUID, request: Request, connection: ConnectionDep) -> Response:  # noqa: A002
-    """Stop an import and forget it. Rows that are stored stay."""
+    """Stop an import and delete it. Rows that are stored stay."""
     entry = Entry("ingestion_api", caller(request), Action.IMPORT_DELETED, [str(id)])
     await repository.delete_import(connection, id)
     await connection.execute(noting(entry))
@@ -259,7 +202,7 @@ async def delete_import(id: UUID, request: Request, connection: ConnectionDep) -
 @router.get(
     "/imports/{id}/rejects",
     response_class=StreamingResponse,
-    summary="The rows that were rejected, and why",
+    summary="Show the rejected rows",
     responses=docs.REJECTS_READ,
 )
 async def read_rejects(id: UUID, request: Request) -> StreamingResponse:  # noqa: A002

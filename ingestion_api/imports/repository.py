@@ -1,4 +1,4 @@
-"""The queries that requests about imports need."""
+"""The queries of the endpoints of imports."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -36,8 +36,8 @@ _UNFINISHED = (ImportState.RECEIVING, ImportState.WAITING, ImportState.RUNNING)
 def _visible() -> ColumnElement[bool]:
     """Return the condition of the imports that the request's key may see.
 
-    Whatever its parameter says, each row of an import may name a dataset of its own. So a limited key sees only
-    the imports that were limited to datasets of its own when they were made.
+    Each row of an import may name another dataset than the parameter. So a limited key sees only the imports that
+    were limited to the key's datasets when they were created.
     """
     shown = Import.state != ImportState.DELETED
     allowed = allowed_datasets()

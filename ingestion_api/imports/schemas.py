@@ -1,4 +1,4 @@
-"""What travels on the wire about imports."""
+"""Requests and responses of imports, with their examples."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -7,9 +7,10 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 from sqlalchemy import RowMapping
 
-from core.web.openapi import IMPORT_BYTES
-from core.web.problems import Problem
-from ingestion_api.bulk.schemas import ErrorGroup, RowError
+from core.web.openapi import IMPORT_BYTES, Responses, answer, header, problem, refusals, wrong_parameter
+from core.web.problems import Conflict, NotFound, TooLarge, Unavailable, UnsupportedType
+from ingestion_api.bulk.pipes import BodyTimeout
+from ingestion_api.bulk.schemas import BULK_BODY, ERROR_GROUP, ROW_ERROR, ErrorGroup, RowError
 from ingestion_api.imports.runs.rejects import to_storable
 
 # What a structured integer of HTTP can hold (RFC 9651).
@@ -45,13 +46,13 @@ class AppendHeaders(UploadHeaders):
 class Upload(BaseModel):
     """How much of the body is stored, as it was sent."""
 
-    offset: int = Field(description="Bytes that are stored: go on from here.")
-    length: int | None = Field(description="Bytes of the whole body; null while nobody knows.")
+    offset: int = Field(description="Bytes that are stored: continue from here.")
+    length: int | None = Field(description="Bytes of the whole body; null while unknown.")
     complete: bool
 
 
 class Progress(BaseModel):
-    """How far the rows are stored."""
+    """The progress of storing the rows."""
 
     rows: int = Field(description="The last row that is counted.")
     bytes: int = Field(description="Bytes of the body that were read.")
@@ -78,7 +79,7 @@ class Import(BaseModel):
     duplicates: int
     rejected: int
     rejects_kept: int = Field(description="Rejected rows at /imports/{id}/rejects: the first ones.")
-    problem: dict[str, Any] | None = Field(description="Why it failed.")
+    problem: dict[str, Any] | None = Field(description="Why the import failed.")
 
 
 class ImportRead(Import):
@@ -121,124 +122,128 @@ def _rows_per_second(row: RowMapping) -> float | None:
     return round(row["last_row"] / seconds, 1) if seconds > 0 else None
 
 
-Role = Literal["text", "label", "score", "source", "external_id", "dataset", "metadata"]
+_ID = "3f1c8b52-2f4e-4a57-9a53-0c1f6b7d2e90"
+_PROBLEM_TYPES = "https://iana.org/assignments/http-problem-types#"
 
-
-PREVIEW_EXAMPLE: dict[str, Any] = {
-    "format": "csv",
-    "media_type": "text/csv",
-    "content_encoding": "identity",
-    "charset": "windows-1252",
-    "delimiter": ";",
-    "dataset": "toxicity",
-    "labels": ["toxic", "non_toxic"],
-    "columns": [
-        {
-            "name": "comment_text",
-            "type": "string",
-            "samples": ["You are all idiots.", "Schönen Dank!"],
-            "empty": 0,
-            "roles": ["text"],
-        },
-        {"name": "toxic", "type": "integer", "samples": ["1", "0"], "empty": 0, "roles": ["label"]},
-    ],
-    "label_values": [
-        {"value": "0", "rows": 1, "label": "non_toxic"},
-        {"value": "1", "rows": 1, "label": "toxic"},
-    ],
-    "parameters": {
-        "text": "comment_text",
-        "label": "toxic",
-        "label_map": "0:non_toxic,1:toxic",
-        "charset": "windows-1252",
-    },
-    "proposed": ["charset", "label", "label_map", "text"],
-    "received": 3,
+_LISTED: dict[str, Any] = {
+    "id": _ID,
+    "state": "running",
+    "media_type": "application/x-ndjson",
+    "encoding": "gzip",
+    "parameters": {"on_error": "skip", "text": "comment_text", "metadata": "all"},
+    "created_at": "2026-11-01T08:30:00.000000Z",
+    "received_at": "2026-11-01T08:30:12.501200Z",
+    "started_at": "2026-11-01T08:30:12.610400Z",
+    "finished_at": None,
+    "upload": {"offset": 524288000, "length": 524288000, "complete": True},
+    "progress": {"rows": 1250000, "bytes": 131072000, "bytes_total": 524288000, "rows_per_second": 41250.3},
+    "received": 1250000,
+    "accepted": 1249000,
+    "duplicates": 999,
     "rejected": 1,
-    "complete": True,
-    "rows": [
-        {"row": 1, "submission": {"text": "You are all idiots.", "label": "toxic"}},
-        {"row": 2, "submission": {"text": "Schönen Dank!", "label": "non_toxic"}},
-    ],
-    "rejects": [
-        {
-            "row": 3,
-            "code": "wrong_cell_count",
-            "detail": "3 cells, but the header has 2; see line 4",
-            "fields": None,
-        }
-    ],
-    "errors": [
-        {
-            "code": "wrong_cell_count",
-            "detail": "3 cells, but the header has 2; see line 4",
-            "count": 1,
-            "rows": [3],
-        }
-    ],
+    "rejects_kept": 1,
     "problem": None,
 }
+_IMPORT = _LISTED | {"errors": [ROW_ERROR], "error_groups": [ERROR_GROUP]}
 
+_OFFSET = header("Bytes of the body that are stored.", "16777216")
+_COMPLETE = header("`?1`: the whole body is stored.", "?0")
+_LIMIT = header(
+    "The longest body, and the seconds after which an upload without new data fails.",
+    "max-size=107374182400, max-age=86400",
+)
+_LENGTH = header("Bytes of the whole body, if known.", "524288000")
+_STATE = {"Upload-Offset": _OFFSET, "Upload-Complete": _COMPLETE}
+_UPLOAD = _STATE | {"Upload-Length": _LENGTH, "Upload-Limit": _LIMIT}
+_LOCATION = {"Location": header("The path of the import.", f"/imports/{_ID}")}
 
-class PreviewColumn(BaseModel):
-    """A column, and what it would be."""
+_NO_IMPORT = NotFound(f"There is no import {_ID}.")
+_AWAY = Unavailable("The database is away.", code="database_unavailable")
+_CUT = BodyTimeout("Nothing came for 30 seconds.", headers={"Location": f"/imports/{_ID}"})
+_TOO_LARGE = TooLarge("The body of an import may have 107374182400 bytes.", code="upload_too_large")
+_INCONSISTENT = problem(
+    400,
+    "inconsistent_upload_length",
+    "The upload is longer than the 100 bytes that were announced.",
+    type=f"{_PROBLEM_TYPES}inconsistent-upload-length",
+)
 
-    name: str
-    type: str = Field(description="`string`, `integer`, `number`, `list` …; of CSV by its first values.")
-    samples: list[str] = Field(description="The first 5 different values, 200 characters of each at most.")
-    empty: int = Field(description="Rows without a value, of those that were read.")
-    roles: list[Role] = Field(description="What it would be; empty: it would be left out.")
+_REFUSED: Responses = {
+    **refusals(_NO_IMPORT, _AWAY, scope="ingest"),
+    422: wrong_parameter("id", "uuid_parsing", "id must be a UUID (got 17)."),
+}
 
+# The body may be empty: it is then sent by PATCH.
+IMPORT_BODY: dict[str, Any] = BULK_BODY
+PART_BODY: dict[str, Any] = {
+    "required": False,
+    "content": {"application/partial-upload": {"schema": {"type": "string", "format": "binary"}}},
+}
 
-class PreviewValue(BaseModel):
-    """A value of the label column."""
+IMPORT_MADE: Responses = {
+    202: answer("The import.", _IMPORT, headers=_UPLOAD | _LOCATION),
+    **refusals(
+        _CUT,
+        Conflict("The import is done already.", code="import_ended"),
+        _TOO_LARGE,
+        UnsupportedType("Send the body as Content-Type: application/x-ndjson or …"),
+        _AWAY,
+        scope="ingest",
+    ),
+    400: _INCONSISTENT,
+    422: wrong_parameter("dataset", "unknown_dataset", "must be one of: toxicity"),
+}
 
-    value: str
-    rows: int
-    label: str | None = Field(description="The label that it means; null: its rows would be rejected.")
+IMPORT_CONTINUED: Responses = {
+    202: answer("The upload is complete.", _IMPORT, model=ImportRead, headers=_UPLOAD | _LOCATION),
+    204: {"description": "This part is stored; more must follow.", "headers": _UPLOAD | _LOCATION},
+    **refusals(_NO_IMPORT, _CUT, _TOO_LARGE, _AWAY, scope="ingest"),
+    400: _INCONSISTENT,
+    409: problem(
+        409,
+        "upload_offset_mismatch",
+        "16777216 bytes are stored; send what follows.",
+        type=f"{_PROBLEM_TYPES}mismatching-upload-offset",
+        **{"expected-offset": 16777216, "provided-offset": 8388608},
+    )
+    | {"headers": _STATE},
+    422: wrong_parameter("upload-offset", "missing", "Field required"),
+}
 
+IMPORTS_LISTED: Responses = {
+    200: answer(
+        "The imports.",
+        {"items": [_LISTED], "next_cursor": "41"},
+        headers={"Link": header("The next page.", '</imports?cursor=41>; rel="next"')},
+    ),
+    **refusals(_AWAY, scope="ingest"),
+    422: wrong_parameter("limit", "less_than_equal", "limit must be between 1 and 1000 (got 5000)."),
+}
 
-class PreviewRow(BaseModel):
-    """A row as the submission that it would be."""
+IMPORT_READ: Responses = {
+    200: answer("The import.", _IMPORT),
+    **_REFUSED,
+}
 
-    row: int
-    submission: dict[str, Any] = Field(description="As in the body of `POST /texts`.")
+OFFSET_READ: Responses = {
+    204: {"description": "The headers say how much is stored.", "headers": _UPLOAD},
+    **_REFUSED,
+}
 
+IMPORT_DELETED: Responses = {
+    204: {"description": "The import is deleted."},
+    **_REFUSED,
+}
 
-class PreviewReject(BaseModel):
-    """A row that would be rejected."""
-
-    row: int
-    code: str
-    detail: str
-    fields: Any = Field(description="The row as it was read; null if it could not be read, or is over 64 KiB.")
-
-
-class Preview(BaseModel):
-    """How a body would be read."""
-
-    format: str = Field(description="What the body is: `csv`, `ndjson`, `json`, `parquet` or `xlsx`.")
-    media_type: str = Field(description="The Content-Type to import it with.")
-    content_encoding: str = Field(description="The Content-Encoding to import it with; `identity`: none.")
-    charset: str | None = Field(description="Null where the format has none.")
-    delimiter: str | None = Field(description="Of CSV: the character.")
-    dataset: str = Field(description="The dataset of rows that name none.")
-    labels: list[str] = Field(description="The labels of that dataset.")
-    columns: list[PreviewColumn] = Field(description="Of JSON: the fields that were seen.")
-    label_values: list[PreviewValue] = Field(description="The values of the label column, up to 50; else empty.")
-    parameters: dict[str, str] = Field(description="For `POST /imports`: those of this request, and proposals.")
-    proposed: list[str] = Field(description="Which of the parameters are proposals.")
-    received: int = Field(description="Rows that were read.")
-    rejected: int = Field(description="Those of them that would be rejected.")
-    complete: bool = Field(description="Whether these were all rows.")
-    rows: list[PreviewRow] = Field(description="The first 20 that would be stored.")
-    rejects: list[PreviewReject] = Field(description="The first 20 that would be rejected.")
-    errors: list[ErrorGroup] = Field(description="Each reason once, the commonest first; 20 at most.")
-    problem: dict[str, Any] | None = Field(description="Why the import would fail, as it would say so.")
-
-
-class PreviewTooLarge(Problem):
-    """A format whose index is at its end is too long to be read as a whole."""
-
-    status = 413
-    code = "preview_too_large"
+_REJECT = (
+    '{"row":3,"code":"unknown_label","detail":"label \\"toxc\\" is not one of …",'
+    '"fields":{"text":"a","label":"toxc"}}\n'
+)
+REJECTS_READ: Responses = {
+    200: {
+        "description": "A line for each rejected row that is kept: the first `rejects_kept` ones. `fields`: the "
+        "row as it was read; null if it could not be read, is over 64 KiB, or a dataset redacts texts.",
+        "content": {"application/x-ndjson": {"schema": {"type": "string"}, "example": _REJECT}},
+    },
+    **_REFUSED,
+}

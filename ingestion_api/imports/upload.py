@@ -1,20 +1,20 @@
 """Resumable uploads: stores the body of an import piece by piece, and refuses what does not fit."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from uuid import UUID
 
-from fastapi import Request
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
-from starlette.requests import ClientDisconnect
 
 from core.models import ImportState
+from core.web.http_protocol import http_settings
 from core.web.problems import FieldError, InvalidFields, Problem, TooLarge
 from ingestion_api import metrics
 from ingestion_api.bulk.pipes import BodyTimeout
-from ingestion_api.dependencies import get_connection
+from ingestion_api.dependencies import BodyCut
 from ingestion_api.imports import repository
 from ingestion_api.imports.schemas import UploadHeaders
 from ingestion_api.settings import IngestionSettings
@@ -23,7 +23,7 @@ _PROBLEM_TYPES = "https://iana.org/assignments/http-problem-types#"
 
 
 def upload_state(offset: int, complete: str) -> dict[str, str]:
-    """Return the headers that tell how much is stored, and whether (`?1`, `?0`) that is all."""
+    """Return the headers with the number of stored bytes, and whether the upload is complete (`?1`, `?0`)."""
     return {"Upload-Offset": str(offset), "Upload-Complete": complete}
 
 
@@ -61,7 +61,7 @@ class ImportEnded(Problem):
 
 
 class InconsistentLength(Problem):
-    """The body's length is not what was announced."""
+    """The length of the body differs from the announced one."""
 
     status = 400
     code = "inconsistent_upload_length"
@@ -94,7 +94,7 @@ class ImportBytesExceeded(Problem):
     def __init__(self, most: int) -> None:
         super().__init__(
             f"The bodies of your unfinished imports may have {most} bytes together. "
-            "Wait until some have ended, or delete some; then go on with this one."
+            "Wait until some have ended, or delete some; then continue this one."
         )
 
 
@@ -126,11 +126,9 @@ async def require_room_for_piece(connection: AsyncConnection, settings: Ingestio
 
 _CHUNK_BYTES = 1024 * 1024
 
-lend_connection = asynccontextmanager(get_connection)
-
 
 def upload_headers(row: RowMapping, settings: IngestionSettings) -> dict[str, str]:
-    """Return the headers that tell a client how its upload stands."""
+    """Return the headers that describe the state of an upload."""
     complete = row["received_at"] is not None
     headers = upload_state(row["upload_offset"], "?1" if complete else "?0")
     length = row["upload_offset"] if complete else row["upload_length"]
@@ -159,11 +157,12 @@ def require_open(row: RowMapping, offset: int) -> None:
 
 
 def expected_length(
-    request: Request, headers: UploadHeaders, offset: int, known: int | None, most: int
+    content: str | None, headers: UploadHeaders, offset: int, known: int | None, most: int
 ) -> int | None:
-    """Return the length of the whole body that a request at `offset` announces; None: nobody knows.
+    """Return the length of the whole body that a request at `offset` announces; None: it is unknown.
 
-    `known` is what earlier requests have announced, `most` the limit.
+    `content` is the request's Content-Length, `known` the length that earlier requests have announced, `most` the
+    limit.
 
     Raises:
         InconsistentLength: it contradicts itself or an earlier one.
@@ -171,7 +170,7 @@ def expected_length(
     """
     if headers.upload_length is not None and headers.upload_length > most:
         raise InvalidFields([FieldError("less_than_equal", f"must be at most {most}", parameter="upload-length")])
-    content = request.headers.get("content-length", "")
+    content = content or ""
     end = offset + int(content) if content.isdecimal() else offset
     lengths = {length for length in (known, headers.upload_length) if length is not None}
     if content.isdecimal() and (headers.complete or (headers.complete is None and not lengths)):
@@ -184,41 +183,74 @@ def expected_length(
     return lengths.pop() if lengths else None
 
 
-async def receive(request: Request, id_: UUID, headers: UploadHeaders, offset: int, length: int | None) -> None:
-    """Store the body of a request behind `offset`; it ends the upload when it says so, or the length is reached.
+@dataclass(frozen=True, slots=True)
+class UploadStore:
+    """Stores the bodies of imports. `connect` lends a connection; a complete upload sets `completed`."""
 
-    Raises:
-        BodyTimeout, ClientDisconnect: it was cut short; what came is stored.
-        OffsetMismatch, UploadCompleted, ImportEnded: another request was faster.
-        InconsistentLength, TooLarge: more comes than was announced, or than an import may have.
-        ImportBytesExceeded: more comes than the client's imports may have together; what came before is stored.
-        Unavailable, OperationalError: the database is slow or away.
-    """
-    settings: IngestionSettings = request.app.state.settings
-    async for piece in _pieces(request, settings.idle_seconds):
-        end = offset + len(piece)
-        if length is not None and end > length:
-            raise InconsistentLength(f"The upload is longer than the {length} bytes that were announced.")
-        if end > settings.import_max_bytes:
-            await _refuse_too_long(request, id_, settings.import_max_bytes)
-        await _store(request, id_, offset, length, piece)
-        offset = end
-    if headers.complete and length is not None and offset != length:
-        raise InconsistentLength(f"The upload ends at {offset}, but {length} bytes were announced.")
-    if offset == length or (length is None and headers.complete is not False):
-        await _complete(request, id_, offset)
+    connect: Callable[[], AbstractAsyncContextManager[AsyncConnection]]
+    settings: IngestionSettings
+    completed: asyncio.Event
+
+    async def receive(
+        self, stream: AsyncIterator[bytes], id_: UUID, headers: UploadHeaders, offset: int, length: int | None
+    ) -> None:
+        """Store the body of a request behind `offset`. It ends the upload if it says so or reaches the length.
+
+        Raises:
+            BodyTimeout, BodyCut: it was cut short; the bytes that came are stored.
+            OffsetMismatch, UploadCompleted, ImportEnded: another request was faster.
+            InconsistentLength, TooLarge: the body is longer than announced, or than an import may be.
+            ImportBytesExceeded: the client's imports are too long together; earlier bytes are stored.
+            Unavailable, OperationalError: the database is slow or away.
+        """
+        async for piece in _pieces(stream, http_settings().body_seconds):
+            end = offset + len(piece)
+            if length is not None and end > length:
+                raise InconsistentLength(f"The upload is longer than the {length} bytes that were announced.")
+            if end > self.settings.import_max_bytes:
+                await self._refuse_too_long(id_)
+            await self._store(id_, offset, length, piece)
+            offset = end
+        if headers.complete and length is not None and offset != length:
+            raise InconsistentLength(f"The upload ends at {offset}, but {length} bytes were announced.")
+        if offset == length or (length is None and headers.complete is not False):
+            await self._complete(id_, offset)
+
+    async def _store(self, id_: UUID, offset: int, length: int | None, piece: bytes) -> None:
+        async with self.connect() as connection:
+            if not await repository.append_chunk(connection, id_, offset, length, piece):
+                require_open(await repository.get_import(connection, id_), offset)
+                raise InconsistentLength("Another request has announced another length of the upload.")
+            await require_room_for_piece(connection, self.settings, id_)
+            await connection.commit()
+        metrics.IMPORT_BYTES.inc(len(piece))
+
+    async def _complete(self, id_: UUID, offset: int) -> None:
+        async with self.connect() as connection:
+            if not await repository.complete_upload(connection, id_, offset):
+                require_open(await repository.get_import(connection, id_), offset)
+            await connection.commit()
+        self.completed.set()
+
+    async def _refuse_too_long(self, id_: UUID) -> None:
+        most = self.settings.import_max_bytes
+        problem = TooLarge(f"The body of an import may have {most} bytes.", code="upload_too_large")
+        async with self.connect() as connection:
+            await repository.fail_upload(connection, id_, problem.as_dict())
+            await connection.commit()
+        raise problem
 
 
-async def _pieces(request: Request, idle_seconds: float) -> AsyncIterator[bytes]:
-    """Yield the body in pieces of 1 MiB; also what is left of one that is cut short, before that is raised."""
+async def _pieces(stream: AsyncIterator[bytes], idle_seconds: float) -> AsyncIterator[bytes]:
+    """Yield the body in pieces of 1 MiB; also the rest of one that is cut short, before that is raised."""
     gathered = bytearray()
     try:
-        async for part in receive_parts(request, idle_seconds):
+        async for part in receive_parts(stream, idle_seconds):
             gathered += part
             while len(gathered) >= _CHUNK_BYTES:
                 yield bytes(gathered[:_CHUNK_BYTES])
                 del gathered[:_CHUNK_BYTES]
-    except (BodyTimeout, ClientDisconnect):
+    except (BodyTimeout, BodyCut):
         if gathered:
             yield bytes(gathered)
         raise
@@ -226,14 +258,13 @@ async def _pieces(request: Request, idle_seconds: float) -> AsyncIterator[bytes]
         yield bytes(gathered)
 
 
-async def receive_parts(request: Request, idle_seconds: float) -> AsyncIterator[bytes]:
-    """Yield the body as it comes.
+async def receive_parts(stream: AsyncIterator[bytes], idle_seconds: float) -> AsyncIterator[bytes]:
+    """Yield the parts of a body.
 
     Raises:
         BodyTimeout: nothing came for so long.
-        ClientDisconnect: the client is gone.
+        BodyCut: the client is gone.
     """
-    stream = request.stream()
     while True:
         try:
             async with asyncio.timeout(idle_seconds):
@@ -243,29 +274,3 @@ async def receive_parts(request: Request, idle_seconds: float) -> AsyncIterator[
         if part is None:
             return
         yield part
-
-
-async def _store(request: Request, id_: UUID, offset: int, length: int | None, piece: bytes) -> None:
-    async with lend_connection(request) as connection:
-        if not await repository.append_chunk(connection, id_, offset, length, piece):
-            require_open(await repository.get_import(connection, id_), offset)
-            raise InconsistentLength("Another request has announced another length of the upload.")
-        await require_room_for_piece(connection, request.app.state.settings, id_)
-        await connection.commit()
-    metrics.IMPORT_BYTES.inc(len(piece))
-
-
-async def _complete(request: Request, id_: UUID, offset: int) -> None:
-    async with lend_connection(request) as connection:
-        if not await repository.complete_upload(connection, id_, offset):
-            require_open(await repository.get_import(connection, id_), offset)
-        await connection.commit()
-    request.app.state.import_completed.set()
-
-
-async def _refuse_too_long(request: Request, id_: UUID, most: int) -> None:
-    problem = TooLarge(f"The body of an import may have {most} bytes.", code="upload_too_large")
-    async with lend_connection(request) as connection:
-        await repository.fail_upload(connection, id_, problem.as_dict())
-        await connection.commit()
-    raise problem

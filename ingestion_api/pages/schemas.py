@@ -1,8 +1,9 @@
-"""What `GET /datasets` sends, with its example."""
+"""The response of `GET /datasets`, with its example."""
 
 from pydantic import BaseModel, Field
 
-from core.web.openapi import Responses, answer, key_refusals, unavailable
+from core.web.openapi import Responses, answer, refusals
+from core.web.problems import Unavailable
 
 
 class DatasetRead(BaseModel):
@@ -38,6 +39,5 @@ _EXAMPLE = {
 }
 DATASETS: Responses = {
     200: answer("The datasets.", _EXAMPLE),
-    **key_refusals("ingest"),
-    503: unavailable("database_unavailable", "The database is away.", 1),
+    **refusals(Unavailable("The database is away.", code="database_unavailable"), scope="ingest"),
 }

@@ -95,7 +95,7 @@ class Intake:
                 _fail(batch, Unavailable("The database is away.", code="database_unavailable"))
             except Exception:
                 await self._disconnect()
-                # Respond to these requests whatever has failed, and continue with the next batch.
+                # Respond to these requests after any error, and continue with the next batch.
                 log.exception("intake.commit_crashed", texts=len(batch))
                 _fail(batch, Problem("Storing failed for a reason that is logged here."))
             else:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection as EngineConnection
 from core.datasets import Datasets, list_adjudications
 from core.forgetting.repository import UNFINISHED
 from core.forgetting.service import OVERDUE, read_unfinished
-from core.models import REREADS_CHANNEL, Dataset, TextStatus
+from core.models import REREADS_CHANNEL, Dataset, TextStatus, Webhook
 from ingestion_api.enrichment.links import StoredText, link, linked_datasets, lock, run_async
 from ingestion_api.texts.submissions import NewText
 
@@ -235,3 +235,8 @@ async def list_argilla_ids(connection: EngineConnection) -> dict[str, UUID]:
     query = select(Dataset.name, Dataset.argilla_dataset_id).where(Dataset.argilla_dataset_id.is_not(None))
     rows = await connection.execute(query)
     return {name: id_ for name, id_ in rows if id_ is not None}
+
+
+async def list_webhook_secrets(connection: EngineConnection) -> list[str]:
+    """Return the secrets that Argilla's webhooks sign with."""
+    return list(await connection.scalars(select(Webhook.secret)))

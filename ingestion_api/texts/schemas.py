@@ -192,9 +192,9 @@ class TextCreate(BaseModel):
     score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
         None, description="The sender's confidence in the claim."
     )
-    source: Line | None = Field(None, description="Where the text comes from.")
+    source: Line | None = Field(None, description="The source of the text, such as a forum.")
     external_id: Line | None = Field(None, description="The sender's own name for the text.")
-    metadata: Metadata = Field(default_factory=dict, description="Shown to annotators beside the text.")
+    metadata: Metadata = Field(default_factory=dict, description="Shown to annotators with the text.")
 
 
 # `near_duplicate`: not shown to annotators, who get its near duplicate; see "Enrichment" in the guide.

@@ -104,7 +104,7 @@ def parse_submission(body: bytes, datasets: Datasets) -> NewText:
     """Read a submission from JSON.
 
     Raises:
-        Malformed, InvalidFields, TooLarge: what is wrong with it.
+        Malformed, InvalidFields, TooLarge: it cannot be stored.
     """
     quick = read_quickly(body)
     if quick and fits(quick, datasets):
@@ -175,7 +175,7 @@ def _to_enriched_row(submission: TextCreate | QuickSubmission, text: str, name: 
     fields = enrich(given, dataset)
     _check_length(fields.text)  # a placeholder may be longer than what it replaces
     return NewText(
-        # Of the redacted text, so that the id reveals nothing about what was redacted.
+        # The id of the redacted text, so that it reveals nothing about the original.
         text_key(name, fields.text),
         name,
         fields.text,

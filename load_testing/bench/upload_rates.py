@@ -2,7 +2,8 @@
 
 **The queue** is measured while a REPEATABLE READ transaction (a backup, a report) holds an old snapshot. Postgres
 cannot remove dead rows then, and each claim passes the index entries of claimed rows. A second Postgres gets the
-same load without such a transaction. They alternate batch by batch, so noise of the machine affects both.
+same load without such a transaction. They alternate batch by batch, so noise of the machine affects both. Each
+order of the queue is a dataset.
 
 **Uploads** are compared with a plain loop of PUTs with the same records: with one server process of Argilla and
 one connection, then with two of each over the same data.
@@ -29,7 +30,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.connections import make_async_engine
-from core.datasets import DEFAULT_DATASET, load_datasets
+from core.datasets import DEFAULT_DATASET, Order, load_datasets
 from core.migrate import migrate
 from core.settings import ArgillaSettings, DatabaseSettings
 from core.text_identity import text_id
@@ -43,12 +44,14 @@ from uploader import repository
 from uploader.argilla.client import Argilla, make_http_client
 from uploader.argilla.records import PendingText, to_record
 from uploader.argilla.setup import prepare
+from uploader.dataset import Pace
 from uploader.push.claiming import QueueStart, claim_texts
 from uploader.settings import MAX_SEARCH_TERMS
 
 # The effect of a held transaction grows with time: 180 s show all of it.
 _QUEUE_SECONDS = float(os.environ.get("BENCH_QUEUE_SECONDS", "20"))
-_PARTS = 3  # of the time, each a line of the table
+_ORDERS = (Order.OLDEST, Order.NEWEST, Order.UNCERTAIN)
+_PARTS = 3  # of the time for an order, each a line of the table
 _BATCH_TEXTS = 250
 _BATCH_BYTES = 4_194_304
 _BACKLOG_TEXTS = 20_000
@@ -66,8 +69,8 @@ _DEFINITION = load_datasets(None)[DEFAULT_DATASET]
 _WORDS = ["you", "are", "the", "map", "update", "idiot", "thanks", "nobody", "better", "again"]
 
 _ARRIVE = text("""
-insert into texts (id, dataset, text, source)
-select gen_random_uuid(), :dataset, 'text ' || n, 'held-queue' from generate_series(1, :count) as n
+insert into texts (id, dataset, text, score, source)
+select gen_random_uuid(), :dataset, 'text ' || n, random(), 'held-queue' from generate_series(1, :count) as n
 """)
 _INSERT = """
 insert into texts (id, dataset, text, claimed_label, score, source) values (%s, %s, %s, 'toxic', 0.5, 'bench')
@@ -76,9 +79,10 @@ insert into texts (id, dataset, text, claimed_label, score, source) values (%s, 
 
 @dataclass
 class _Queue:
-    """The queue of one database, with the time and the number of its claims."""
+    """The queue of one database in an order, with the time and the number of its claims."""
 
     engine: AsyncEngine
+    order: Order
     start: QueueStart = field(default_factory=QueueStart)
     seconds: float = 0
     claimed: int = 0
@@ -87,7 +91,7 @@ class _Queue:
     async def arrive(self, count: int) -> None:
         """Insert texts."""
         async with self.engine.begin() as connection:
-            await connection.execute(_ARRIVE, {"dataset": DEFAULT_DATASET, "count": count})
+            await connection.execute(_ARRIVE, {"dataset": self.order, "count": count})
 
     async def claim(self) -> None:
         """Claim and finish a batch as the uploader does, without Argilla."""
@@ -96,11 +100,12 @@ class _Queue:
         async with self.engine.begin() as connection:
             if began_at >= self.stale_at:
                 self.stale_at = began_at + 1
-                await repository.return_stale_claims(connection, DEFAULT_DATASET)
+                await repository.return_stale_claims(connection, self.order)
             texts = await claim_texts(
                 connection,
-                DEFAULT_DATASET,
+                self.order,
                 claim,
+                Pace(self.order),
                 count=_BATCH_TEXTS,
                 bytes_=_BATCH_BYTES,
                 lease_seconds=_LEASE_SECONDS,
@@ -112,26 +117,27 @@ class _Queue:
 
 
 def measure_queue(stack: RunningStack, _rows: int) -> FigureTable:
-    """Claim texts in both servers for 20 s, or `BENCH_QUEUE_SECONDS`."""
+    """Claim texts in both servers for 20 s in each order, or `BENCH_QUEUE_SECONDS`."""
     columns = (
         FigureColumn("texts claimed", "claimed", ","),
         FigureColumn("quiet, texts/s", "quiet"),
         FigureColumn("held, texts/s", "held"),
         FigureColumn("held / quiet", "ratio", ".2f"),
     )
-    table = FigureTable("Queue under a held transaction", (), columns)
+    table = FigureTable("Queue under a held transaction", ("order",), columns)
     table.caption = f"Lines are thirds of {_QUEUE_SECONDS:.0f} s. Goal: at least {_GOAL} in the last."
     with running_stack({"postgres"}) as peer, psycopg.connect(stack.database_url, options=_ENDLESS) as holding:
         migrate(DatabaseSettings(url=SecretStr(peer.database_url)))
         holding.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         holding.execute("select count(*) from texts where false")
-        asyncio.run(_measure_claims(table, peer.database_url, stack.database_url))
+        for order in _ORDERS:
+            asyncio.run(_measure_claims(table, order, peer.database_url, stack.database_url))
     return table
 
 
-async def _measure_claims(table: FigureTable, quiet_url: str, held_url: str) -> None:
+async def _measure_claims(table: FigureTable, order: Order, quiet_url: str, held_url: str) -> None:
     queues = [
-        _Queue(make_async_engine(DatabaseSettings(url=SecretStr(url)), "bench held queue"))
+        _Queue(make_async_engine(DatabaseSettings(url=SecretStr(url)), "bench held queue"), order)
         for url in (quiet_url, held_url)
     ]
     for queue in queues:
@@ -145,7 +151,7 @@ async def _measure_claims(table: FigureTable, quiet_url: str, held_url: str) -> 
                 await queue.arrive(_BATCH_TEXTS)
                 await queue.claim()
         quiet, held = (queue.claimed / queue.seconds for queue in queues)
-        table.add((), [{"claimed": queues[1].claimed, "quiet": quiet, "held": held, "ratio": held / quiet}])
+        table.add((order,), [{"claimed": queues[1].claimed, "quiet": quiet, "held": held, "ratio": held / quiet}])
     for queue in queues:
         await queue.engine.dispose()
 

@@ -35,7 +35,7 @@ def _argilla_environment(context: Context, part: str) -> dict[str, str]:
         "ARGILLA_ELASTICSEARCH": opensearch_url(context),
         "ARGILLA_REDIS_URL": redis_url(context),
         "ARGILLA_CORS_ORIGINS": f'["{settings.argilla_url}"]',
-        # Else every restart would end all sessions.
+        # Otherwise every restart would end all sessions.
         "ARGILLA_AUTH_SECRET_KEY": context.credentials.argilla_session_key,
         "ARGILLA_ENABLE_TELEMETRY": "0",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -57,7 +57,7 @@ def _set_up_database(context: Context) -> None:
             return
         context.show("argilla_database", "creating the tables and the owner account")
         _run_setup(context)
-        # Noted in the database itself, so that the note cannot outlive it.
+        # Stored in the database, so that it is deleted together with it.
         connection.execute(
             sql.SQL("comment on database {} is {}").format(sql.Identifier(ARGILLA_DATABASE), sql.Literal(wanted))
         )
@@ -87,14 +87,14 @@ def _server_command(context: Context) -> Command:
 
 
 def server_command(context: Context, part: str, port: int, processes: int = 1) -> Command:
-    """Return how a server over the stack's data starts; each `part` has temporary files of its own."""
+    """Return the command of a server for the stack's data; each `part` has separate temporary files."""
     command = _argilla_command(context, part, ["start", "--host", "127.0.0.1", "--port", str(port)])
     # Argilla's own command has no option for it, but its web server reads this.
     return replace(command, env={**command.env, "WEB_CONCURRENCY": str(processes)})
 
 
 def reindex(context: Context) -> None:
-    """Make Argilla's search index anew from its database; Postgres and OpenSearch have to run.
+    """Rebuild Argilla's search index from its database. Postgres and OpenSearch must run.
 
     Raises:
         StackError: it failed; the message ends with its last lines.
@@ -114,13 +114,13 @@ def _argilla_command(context: Context, part: str, arguments: list[str]) -> Comma
 
 
 def _is_server_ready(context: Context, _pid: int) -> bool:
-    # Answers only if the database, the account and the key are right.
+    # Succeeds only if database, account and key are right.
     headers = {"X-Argilla-Api-Key": context.credentials.argilla_api_key}
     return answers_ok(f"{context.settings.argilla_url}/api/v1/me", headers)
 
 
 def _is_worker_ready(_context: Context, pid: int) -> bool:
-    # It has no address; it is at work once its pool has started a worker process.
+    # It has no port. It works once its pool has started a worker process.
     try:
         return bool(psutil.Process(pid).children())
     except psutil.NoSuchProcess:
@@ -136,7 +136,7 @@ SERVICES = (
         "argilla",
         _server_command,
         _is_server_ready,
-        # OpenSearch may start meanwhile: Argilla imports for seconds, and then waits a minute for it.
+        # OpenSearch may start at the same time: Argilla imports for seconds, then waits up to a minute for it.
         needs=frozenset({"argilla_database", "redis", "opensearch_files"}),
         also=frozenset({"opensearch", "argilla_worker"}),
         stops_before=frozenset({"opensearch"}),

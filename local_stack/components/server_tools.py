@@ -18,7 +18,7 @@ _PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "
 
 
 def server_environment(temporary: Path) -> dict[str, str]:
-    """Return a small environment for a server: nothing of the caller's can change how it works."""
+    """Return a minimal environment for a server, without the caller's other variables."""
     inherited = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     return inherited | {"TMPDIR": str(temporary)}
 
@@ -32,12 +32,12 @@ def without_proxy_for_loopback(environment: dict[str, str]) -> dict[str, str]:
 
 @cache
 def _client() -> httpx.Client:
-    # Made once: a client takes long to make. No proxy, and no connection kept, since servers come and go.
+    # Cached, because creating a client is slow. No proxy, and no kept connections, because servers restart.
     return httpx.Client(timeout=5, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
 
 
 def answers_ok(url: str, headers: Mapping[str, str] | None = None) -> bool:
-    """Whether a GET is answered with 200; false too while nobody listens."""
+    """Whether a GET returns 200; false also while no server listens."""
     try:
         return _client().get(url, headers=headers).status_code == httpx.codes.OK
     except httpx.TransportError:

@@ -1,4 +1,4 @@
-"""Downloads from Maven Central: pinned by SHA-256, never seen half-finished, tried again."""
+"""Downloads from Maven Central: pinned by SHA-256, atomic, with retries."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ _AT_ONCE = 8
 
 
 class DownloadError(Exception):
-    """What arrived is not what was pinned."""
+    """The downloaded file differs from the pinned one."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Pin:
 
 @dataclass(frozen=True)
 class Attempts:
-    """How often to try, and how long to wait in between."""
+    """Number of attempts, and the pauses between them."""
 
     count: int = 6
     first_pause_seconds: float = 0.5
@@ -61,10 +61,10 @@ def download_all(
     maven: MavenContext | None = None,
     attempts: Attempts = Attempts(),
 ) -> None:
-    """Bring every pinned file into `directory`; files that are there and whole are not fetched again.
+    """Download every pinned file into `directory`, unless a complete one exists.
 
     Raises:
-        StackError: a file could not be fetched; what was fetched stays for the next try.
+        StackError: a file could not be downloaded. Complete files stay for the next attempt.
         StackStopped: the stack was asked to stop.
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def download_all(
 
 
 def _remove_abandoned(directory: Path) -> None:
-    """Delete what killed runs left half-finished."""
+    """Delete incomplete files of killed processes."""
     for unfinished in directory.glob(".*"):
         pid = unfinished.name.rsplit(".", 2)[1]
         if not psutil.pid_exists(int(pid)):

@@ -1,4 +1,4 @@
-"""The virtual environment of the Argilla server: built once a machine from a hashed lock, shared by all stacks."""
+"""The virtual environment of the Argilla server, built from a lock with hashes, and shared by all stacks."""
 
 import fcntl
 import hashlib
@@ -21,7 +21,7 @@ STEP_NAME = "argilla_files"
 
 
 def environment_key() -> str:
-    """Return what the environment depends on, as a short name: the lock and the Python version."""
+    """Return a short name made of the hash of the lock and the Python version."""
     digest = hashlib.sha256(_LOCK_FILE.read_bytes()).hexdigest()[:16]
     return f"{sys.implementation.name}{sys.version_info.major}.{sys.version_info.minor}-{digest}"
 
@@ -36,12 +36,12 @@ def _environment(cache_dir: Path) -> Path:
 
 
 def is_argilla_installed(cache_dir: Path) -> bool:
-    """Whether the environment is there; false too when the Python that it was made from is gone."""
+    """Whether the environment exists; false also if its base Python was removed."""
     return argilla_python(cache_dir).exists()
 
 
 def install_argilla(context: Context) -> None:
-    """Build the environment unless it is there.
+    """Build the environment unless it exists.
 
     Raises:
         StackError: the packages could not be installed.
@@ -55,7 +55,7 @@ def install_argilla(context: Context) -> None:
     with _exclusive(environment.with_name(environment.name + ".lock"), context.stop_asked):
         if is_argilla_installed(cache_dir):
             return
-        # Renamed when whole, so that a half-made one is never used.
+        # Renamed when complete, so that an incomplete one is never used.
         unfinished = environment.with_name(environment.name + ".unfinished")
         for stale in (unfinished, environment):
             shutil.rmtree(stale, ignore_errors=True)
@@ -76,7 +76,7 @@ def _build(context: Context, environment: Path) -> None:
             "--python",
             environment / "bin" / "python",
             "--require-hashes",
-            # The lock is complete, and has newer releases than Argilla asks for: argilla_server.overrides.
+            # The lock is complete. It has newer releases than Argilla allows: argilla_server.overrides.
             "--no-deps",
             "--compile-bytecode",
             "--requirements",
@@ -86,7 +86,7 @@ def _build(context: Context, environment: Path) -> None:
 
 
 def _run(context: Context, argv: list[str | Path]) -> None:
-    # The caller's environment: proxies, certificates and package index settings are there.
+    # The caller's environment has proxies, certificates and package index settings.
     environment = {name: value for name, value in environment_for_uv().items() if name != "VIRTUAL_ENV"}
     environment = {"UV_HTTP_RETRIES": "6", **environment, "UV_NO_PROGRESS": "1"}
     command = Command(argv, environment, context.settings.cache_dir)

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-# pip's setting, and the environment variable by which uv is told the same. Both part several values by spaces.
+# Settings of pip, and the equivalent environment variables of uv. Both separate values by spaces.
 _VARIABLES = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",
@@ -24,10 +24,10 @@ _VARIABLES = {
 
 
 def environment_for_uv(python: str = sys.executable) -> dict[str, str]:
-    """Return this process's environment with pip's settings added; what is set for uv already stays.
+    """Return this process's environment with pip's settings for uv. Existing settings of uv win.
 
     Args:
-        python: an interpreter that has pip. Where it has none, nothing is added.
+        python: an interpreter with pip. Without pip, nothing is added.
     """
     listed = subprocess.run(  # noqa: S603 - the command is ours
         [python, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
@@ -53,7 +53,7 @@ def install(environment: Path) -> None:
     """Make the virtual environment unless it is there, and install the locked packages and the project.
 
     Raises:
-        subprocess.CalledProcessError: a step failed, which has said why.
+        subprocess.CalledProcessError: a step failed and has printed the reason.
     """
     python = environment / "bin" / "python"
     if not python.exists():
@@ -61,11 +61,11 @@ def install(environment: Path) -> None:
     locked = subprocess.check_output(["pipenv", "requirements", "--dev", "--hash"], cwd=_PROJECT, text=True)  # noqa: S607
     packages = [line for line in locked.splitlines() if not line.startswith("-e ")]
     with tempfile.TemporaryDirectory() as folder:
-        # uv itself comes by pip, which checks its hash.
+        # pip installs uv itself and checks its hash.
         own = _write(Path(folder, "uv.txt"), [line for line in packages if line.startswith("uv==")])
         _run([python, "-m", "pip", "install", "--quiet", "--require-hashes", "--requirement", own])
         everything = _write(Path(folder, "packages.txt"), packages)
-        # Not compiled: Python compiles what is used at first use, a tenth of it, and keeps it.
+        # Not compiled: Python compiles each module at its first import. That is a tenth of all.
         _uv(python, ["--require-hashes", "--no-deps", "--requirement", everything])
     _uv(python, ["--no-deps", "--editable", _PROJECT])
 

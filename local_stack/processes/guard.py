@@ -1,8 +1,8 @@
-"""Runs one command and ends it, with all it started, as soon as the stack is gone.
+"""Runs one command, and ends it with all its descendants when the stack is gone.
 
-The stack holds the other end of a pipe. When that closes, because the stack asked for it or because it was killed,
-the guard stops the command, waits, and kills what is left. It uses the standard library only, to start fast and be
-small: `python guard.py OPTIONS -- COMMAND`.
+The stack holds the other end of a pipe. The pipe closes when the stack closes it or is killed. Then the guard
+stops the command, waits, and kills the remaining processes. It uses only the standard library, to start fast and
+to stay small: `python guard.py OPTIONS -- COMMAND`.
 """
 
 import argparse
@@ -21,7 +21,7 @@ _ON_LINUX = sys.platform == "linux"
 
 
 class Child:
-    """The command's process, and what it left behind."""
+    """The command's process and its descendants."""
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         self._process = process
@@ -32,7 +32,7 @@ class Child:
         return self._process.returncode
 
     def reap(self) -> None:
-        """Collect every ended child; orphans of the command are ours too."""
+        """Collect all ended children. Orphans of the command are our children, too."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -55,7 +55,7 @@ class Child:
             os.kill(self._process.pid, signal.SIGKILL)
 
     def kill_leftovers(self) -> None:
-        """Kill what the command started and did not end; returns when all of it is gone."""
+        """Kill the remaining descendants of the command; return when all are gone."""
         while leftovers := _descendants():
             for pid in leftovers:
                 _kill(pid)

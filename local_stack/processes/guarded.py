@@ -1,4 +1,4 @@
-"""Processes that cannot outlive the stack: each has a guard (guard.py) that ends it in time. Their log files."""
+"""Processes that cannot outlive the stack, since each has a guard (guard.py); and their log files."""
 
 import os
 import shutil
@@ -25,10 +25,10 @@ def open_log(path: Path) -> int:
 
 
 def bound_log(path: Path) -> None:
-    """Move a log over the limit to `NAME.log.1` while its writer goes on; lines written meanwhile may be lost."""
+    """Move a log over the limit to `NAME.log.1` while a process writes to it; a few lines may be lost."""
     if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
         shutil.copyfile(path, _older(path))
-        # The writer appends, so it goes on at the new end.
+        # The writer appends, so it continues at the new end.
         os.truncate(path, 0)
 
 
@@ -37,7 +37,7 @@ def _older(path: Path) -> Path:
 
 
 def last_lines(path: Path, count: int = 20) -> str:
-    """Return the last lines of a log, indented, to show beside an error."""
+    """Return the last lines of a log, indented, for an error message."""
     if not path.exists():
         return "  (no output)"
     with path.open("rb") as file:
@@ -59,7 +59,7 @@ class Account:
 
 @dataclass(frozen=True)
 class Command:
-    """A command, and how to end it."""
+    """A command, and how it is stopped."""
 
     argv: Sequence[str | Path]
     env: Mapping[str, str]
@@ -70,7 +70,7 @@ class Command:
 
 
 class GuardedProcess:
-    """A running command; it and all it started are gone once `wait` has returned."""
+    """A running command. When `wait` has returned, the command and its descendants are gone."""
 
     def __init__(self, name: str, command: Command, log: Path, lock: int | None = None) -> None:
         """Start `command`, with its output in `log`; the guard holds the descriptor `lock` as long as it lives.
@@ -124,7 +124,7 @@ class GuardedProcess:
             return None
         self._close_lifeline()
         if code < 0:
-            # Somebody killed the guard: do its last duty. What it ran was in its session.
+            # The guard was killed, so do its last task: kill the processes of its session.
             _kill_session(self._guard.pid)
         return code
 
@@ -134,7 +134,7 @@ class GuardedProcess:
             self._child.send_signal(number)
 
     def stop(self) -> None:
-        """Have the guard end the command (politely first) and wait until everything is gone."""
+        """Let the guard stop the command, and wait until all processes are gone."""
         self._close_lifeline()
         self.wait()
 
@@ -188,7 +188,7 @@ def _process_or_none(pid: int) -> psutil.Process | None:
 def run_to_end(
     name: str, command: Command, log: Path, stop_asked: threading.Event, lock: int | None = None
 ) -> None:
-    """Run a command that ends by itself.
+    """Run a command and wait for its end.
 
     Raises:
         StackError: it failed; the message ends with its last lines.

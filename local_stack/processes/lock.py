@@ -14,7 +14,7 @@ from local_stack import StackError
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether it is still this very process and has not ended; dead but not yet collected counts as ended."""
+    """Whether the process still runs; a zombie counts as ended, and so does another process with its pid."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -22,7 +22,7 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def wait_until_ended(process: psutil.Process, timeout_seconds: float) -> bool:
-    """Wait for any process, not only a child; False if it still lives after `timeout_seconds`."""
+    """Wait for the end of any process, not only a child; False if it still runs after `timeout_seconds`."""
     deadline = time.monotonic() + timeout_seconds
     while is_alive(process):
         if time.monotonic() > deadline:
@@ -36,16 +36,16 @@ class MakeWatch:
 
     def __init__(self) -> None:
         self._chain = _up_to_make(psutil.Process().parents())
-        # `make` leaves this in the environment of what it starts.
+        # `make` sets this variable for its children.
         self._was_too_late = not self._chain and "MAKELEVEL" in os.environ
         self._catches_interrupt = bool(self._chain) and _catches_interrupt(self._chain[-1].pid)
 
     def end_reason(self) -> str | None:
-        """Say what happened to them; None while all is well."""
+        """Return what happened to them; None while they run."""
         if self._was_too_late or not all(is_alive(process) for process in self._chain):
             return "make was killed"
         if self._catches_interrupt and not _catches_interrupt(self._chain[-1].pid):
-            # GNU make passes SIGINT on to nobody (a terminal sends it to all), but stops catching it.
+            # GNU make does not pass SIGINT on (a terminal sends it to all), but it stops catching it.
             return "make was interrupted"
         return None
 
@@ -58,7 +58,7 @@ def _up_to_make(parents: Sequence[psutil.Process]) -> Sequence[psutil.Process]:
 
 
 def _catches_interrupt(pid: int) -> bool:
-    """Whether a process has a handler for SIGINT; False where the system does not tell."""
+    """Whether a process has a handler for SIGINT; False if the system does not show it."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -68,7 +68,7 @@ def _catches_interrupt(pid: int) -> bool:
 
 
 _LEFTOVERS_SECONDS = 60
-# The kernel tells a start in ticks and the boot time may be corrected; a reused pid is much younger than this.
+# The start time is counted in ticks, and the boot time may be corrected. A reused pid is much younger.
 _SAME_MOMENT_SECONDS = 2
 
 

@@ -17,7 +17,7 @@ _POLL_SECONDS = 0.1
 
 
 class ServiceRunner:
-    """One service of a running stack; `tell` gets a line for each thing worth knowing."""
+    """Runs one service of a stack; the callback `tell` gets a line for each restart or failure."""
 
     def __init__(
         self, service: Service, context: Context, tell: Callable[[str], None], pid_changed: Callable[[], None]
@@ -137,5 +137,5 @@ class ServiceRunner:
 
 
 def restart_pause_seconds(deaths: int) -> float:
-    """Return how long to wait before the next start after so many deaths in a row."""
+    """Return the pause before the next start after a number of consecutive deaths."""
     return min(_FIRST_PAUSE_SECONDS * 2.0 ** min(deaths - 1, 10), _LONGEST_PAUSE_SECONDS)

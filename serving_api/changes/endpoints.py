@@ -67,11 +67,11 @@ async def get_changes(
 ) -> Response:
     """List texts that were labelled, relabelled or lost their label, in the order of versions.
 
-    Pass `next` as the following `since`. A client that applies page after page has the same labels as this API. A
+    Pass `next` as `since` of the next request. A client that applies each page has the same labels as this API. A
     text appears on a page at most once. A page ends with a version, so it may be longer than `limit`. `wait` makes
     it a long poll.
 
-    With `Accept: text/event-stream` the changes come as server-sent events, as long as the client listens: first
+    With `Accept: text/event-stream` the changes come as server-sent events until the client disconnects: first
     `feed`, then `upsert` and `delete`. An `id` is the version up to which everything was sent.
     """
     dataset = choose_dataset(parameters.dataset, (), datasets)
@@ -90,7 +90,7 @@ async def get_changes(
 
 
 class ChangesStream(EventSourceResponse):
-    """The changes as events. As long as it is sent, it takes one of the places for waiting clients."""
+    """The changes as server-sent events. It takes one of the places for waiting clients while it is sent."""
 
     def __init__(self, changes: Changes, query: ChangesQuery, settings: ServingSettings) -> None:
         super().__init__(
@@ -105,7 +105,7 @@ class ChangesStream(EventSourceResponse):
         with self._notifier.waiting("stream"):
             try:
                 await super().__call__(scope, receive, send)
-            # A heartbeat may run out of time with the event that it waits behind: then both come, in a group.
+            # A heartbeat that waits for a stuck event times out with it: then a group has both errors.
             except* SendTimeoutError:
                 log.info("changes.client_stuck")
 
@@ -113,7 +113,7 @@ class ChangesStream(EventSourceResponse):
 def _respond(request: Request, replica: Replica, page: ChangesResult) -> Response:
     response = respond(request, replica, page.answer)
     response.headers["Vary"] = "Accept"
-    request.scope.pop("answer_key")  # the shortcut would send it without what is special here
+    request.scope.pop("answer_key")  # the shortcut would omit `Vary` and the rest of the page
     if page.rest is None or response.status_code != HTTPStatus.OK:
         return response
     del response.headers["content-length"]

@@ -9,7 +9,7 @@ import duckdb
 
 from serving_api.texts.repository import READY, Row, list_rows
 
-# Tombstones have no time of a label: in their version they come first.
+# Tombstones have no `labelled_at`: they come first in their version.
 _NO_TIME = datetime.min  # noqa: DTZ901 - the replica holds UTC without a zone
 _VERSION_WHOLE = (datetime.max, UUID(int=2**128 - 1))  # noqa: DTZ901
 _VERSION_MAX = 2**63 - 1
@@ -30,12 +30,12 @@ class ChangePosition(NamedTuple):
 
 
 class Change(NamedTuple):
-    """An item as it is now, or the tombstone of one."""
+    """The current state of an item, or its tombstone."""
 
     position: ChangePosition
     row: Row
     is_delete: bool
-    ends_version: bool  # nothing else has this version
+    ends_version: bool  # it is the last change of its version
 
 
 def after_version(version: int) -> ChangePosition:

@@ -1,4 +1,4 @@
-"""What `GET /changes` sends, with the examples and refusals of the documentation."""
+"""Responses of `GET /changes`, with examples and refusals for OpenAPI."""
 
 import json
 from typing import Any, Literal
@@ -32,14 +32,14 @@ data: {json.dumps(_DELETE, separators=(",", ":"))}
 
 
 class Upsert(TextItem):
-    """A labelled text that is new, or not as it was."""
+    """A new or changed labelled text."""
 
     op: Literal["upsert"]
     version: int
 
 
 class Delete(BaseModel):
-    """A text that is labelled no more."""
+    """A text that lost its label."""
 
     op: Literal["delete"]
     version: int

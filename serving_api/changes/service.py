@@ -37,17 +37,19 @@ _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 PAGE_BATCH = 1000
 _EVENTS_BATCH = 200
 _TRIES = 30
-# A version that is higher than what is known here comes from another serving process, which is ahead by as much.
+# A client with a higher version than this process has read it from another process, which is ahead.
 _AHEAD_SECONDS = 1.0
 _RETRY_SECONDS = 1.0
 _STOP_LOOK_SECONDS = 0.25
 
 
 class ChangeNotifier:
-    """Knows the newest version of each dataset, and wakes the clients that wait for it. For one event loop."""
+    """Wakes the clients that wait for a change of a dataset, with one query for each new version of the replica.
+
+    For one event loop."""
 
     def __init__(self, pool: QueryPool, places: Places) -> None:
-        """`places`: how many clients may wait."""
+        """`places`: the number of clients that may wait."""
         self.is_stopping = False
         self._pool = pool
         self._places = places
@@ -59,7 +61,7 @@ class ChangeNotifier:
         self._newest: dict[str, int] = {}
 
     def notify(self) -> None:
-        """Tell, from any thread, that the replica has a new version."""
+        """Signal that the replica has a new version. Callable from any thread."""
         if self._loop and not self.is_stopping:
             self._loop.call_soon_threadsafe(self._replica_changed.set)
 
@@ -78,13 +80,13 @@ class ChangeNotifier:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def stop(self) -> None:
-        """Wake all clients: the server stops."""
+        """Wake all clients, since the server stops."""
         self.is_stopping = True
         self._wake()
 
     @contextlib.contextmanager
     def waiting(self, kind: str) -> Iterator[None]:
-        """Hold one of the places for a client that waits.
+        """Hold one of the places while a client waits.
 
         Raises:
             ShareExceeded: this client has its share of the places.
@@ -150,7 +152,7 @@ class ChangeNotifier:
         done.set()
 
     async def _watch_for_stop(self) -> None:
-        # Uvicorn waits for the responses under way before it tells the application that it stops.
+        # Uvicorn waits for running responses before it signals the shutdown to the application.
         while not server_is_stopping():  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(_STOP_LOOK_SECONDS)
         self.stop()
@@ -182,7 +184,7 @@ class _Batch(NamedTuple):
 
 
 class Changes:
-    """Serves clients that follow the changes."""
+    """Makes pages and events of changes."""
 
     def __init__(
         self, replica: Replica, pool: QueryPool, cache: AnswerCache, notifier: ChangeNotifier, readers: int
@@ -236,13 +238,13 @@ class Changes:
         return ChangesResult(answer, is_empty=not batch.changes, rest=None)
 
     async def wait(self, query: ChangesQuery, seconds: float) -> None:
-        """Wait for a change after `query.since`, at most so many seconds."""
+        """Wait at most `seconds` for a change after `query.since`."""
         if query.since > self._replica.loaded().cursor:
             seconds = min(seconds, _AHEAD_SECONDS)
         await self.notifier.wait_beyond(query.dataset, query.since, seconds)
 
     async def events(self, query: ChangesQuery) -> AsyncIterator[bytes]:
-        """Send the changes after `query.since`, and those to come.
+        """Yield the changes after `query.since`, then new ones as they come.
 
         Ends when the server stops, and when the database becomes another one.
         """
@@ -293,7 +295,7 @@ def feed_of(identity: str) -> str:
 
 
 def render(change: Change) -> bytes:
-    """Return a change as it travels."""
+    """Return the JSON object of a change."""
     row = change.row
     if change.is_delete:
         return orjson.dumps(
@@ -303,14 +305,14 @@ def render(change: Change) -> bytes:
 
 
 def _event(change: Change) -> bytes:
-    # An id says that everything up to it was sent, so only the last change of a version has one.
+    # An id means that everything up to it was sent, so only the last change of a version has one.
     version = str(change.position.version) if change.ends_version else None
     kind = "delete" if change.is_delete else "upsert"
     return ServerSentEvent(_on_one_line(render(change).decode()), event=kind, id=version).encode()
 
 
 def _on_one_line(json: str) -> str:
-    """Escape characters that many clients take for line ends, although they are none in events."""
+    """Escape characters that many clients wrongly read as line ends."""
     return json if json.isascii() else json.translate(_LINE_ENDS)
 
 

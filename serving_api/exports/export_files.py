@@ -1,8 +1,8 @@
 """The folder of finished export files: each is written once, served many times, and the oldest is removed first.
 
-A file's name holds all that is known of it, so the processes of one machine share the folder without a database:
-`KEY.ROWS.FEED.VERSION.TOKEN`. KEY is the hash of format and query, ROWS adds the version, and TOKEN is random: two
-files of the same rows may hold them in another order, so that only the token makes a strong ETag.
+The file names contain all metadata, so the processes of one machine share the folder without a database:
+`KEY.ROWS.FEED.VERSION.TOKEN`. KEY is the hash of format and query, and ROWS also of the version. TOKEN is random:
+two files of the same rows may have them in different orders, so a strong ETag needs the token.
 """
 
 import errno
@@ -20,12 +20,12 @@ from core.web.problems import Unavailable
 from serving_api.file_response import LOCAL_PIECE_BYTES
 
 _MOST_FILES = 256
-# The limits are checked each time that so many files were begun, or one has grown by so much.
+# The limits are checked after this number of new files, and whenever a file has grown by this number of bytes.
 _CHECK_FILES = 32
 CHECK_BYTES = 16 * 2**20
-# An unfinished file of another process that has not grown for so long belongs to a process that died.
+# The process of an unfinished file that has not grown for this time has died.
 _ABANDONED_SECONDS = 3600
-# How long a client's ranges are read from the version that it saw first; each request begins it anew.
+# How long after its last request a client's ranges come from the version that it saw first.
 _FOLLOWED_SECONDS = 60
 
 _UNFINISHED = "unfinished-"
@@ -48,12 +48,13 @@ class ExportFile(NamedTuple):
 
 
 class Growing:
-    """An unfinished file: counts its bytes and keeps the folder within its limits while it grows."""
+    """An unfinished file: keeps the folder within its limits while it grows, and its content while it is small."""
 
     def __init__(self, file: BinaryIO, folder: "ExportFolder") -> None:
         self._file = file
         self._folder = folder
         self._unchecked = 0
+        self._small = io.BytesIO()
         self.size = 0
         self.closed = False
 
@@ -63,11 +64,18 @@ class Growing:
         self._file.write(part)
         self._unchecked += size
         self.size += size
+        if self.size <= LOCAL_PIECE_BYTES:
+            self._small.write(part)
         if self._unchecked >= CHECK_BYTES:
             self._unchecked = 0
             self._file.flush()  # so that the folder's listing has the size
             self._folder.make_room()
         return size
+
+    @property
+    def content(self) -> bytes | None:
+        """All bytes of a small file; None of another."""
+        return self._small.getvalue() if self.size <= LOCAL_PIECE_BYTES else None
 
     def tell(self) -> int:
         """Return the number of bytes written."""
@@ -77,7 +85,7 @@ class Growing:
         """Do nothing: `finish` flushes."""
 
     def finish(self) -> None:
-        """Write what is buffered."""
+        """Write the buffered bytes."""
         self._file.close()
 
     def writable(self) -> bool:
@@ -95,24 +103,24 @@ class ExportFolder:
         self._begun_files = 0  # since the folder was looked through last
 
     def open(self, owner: str) -> None:
-        """Make the folder where it is missing, and remove what `owner`, an earlier process, left unfinished."""
+        """Create the folder, and remove unfinished files of an earlier process of the same `owner`."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for left in self._folder.glob(f"{_UNFINISHED}{owner}-*"):
             left.unlink(missing_ok=True)
 
     def find_tagged(self, key: str, etags: list[str]) -> ExportFile | None:
-        """Return the file of this query, of whichever version, that has one of these ETags."""
+        """Return the file of this query, in any version, that has one of these ETags."""
         return next((file for file in self._files(f"{key}.") if file.etag in etags), None)
 
     def follow(self, key: str, client: str, file: ExportFile) -> None:
-        """Note that this client reads this file: `followed` returns it for a while."""
+        """Record that this client reads this file: `followed` returns it for a while."""
         link = self._link(key, client)
         made = link.with_name(f"{_FOLLOWED}{secrets.token_hex(8)}")
         made.symlink_to(file.path.name)
         made.replace(link)
 
     def followed(self, key: str, client: str) -> ExportFile | None:
-        """Return the file that the client has begun to read; ranges of two versions would not fit together."""
+        """Return the file that the client has begun to read: it must not mix ranges of two versions."""
         link = self._link(key, client)
         with suppress(OSError):
             if time.time() - link.lstat().st_mtime < _FOLLOWED_SECONDS:
@@ -121,7 +129,7 @@ class ExportFolder:
 
     @contextmanager
     def writing(self, owner: str) -> Iterator[tuple[Path, Growing]]:
-        """Give a new unfinished file; it is removed at the end unless it was kept.
+        """Yield a new unfinished file. It is removed at the end unless it was kept.
 
         Raises:
             Unavailable: the disk is full.
@@ -167,7 +175,7 @@ class ExportFolder:
             raise _no_space()
 
     def purge(self, feed: str, forgotten: int) -> None:
-        """Remove the files that may hold a forgotten text, `forgotten` being the version of the last one.
+        """Remove the files that may contain a forgotten text; `forgotten` is the version of the last one.
 
         Files of another database are removed as well: its versions cannot be compared.
         """
@@ -183,7 +191,7 @@ class ExportFolder:
                 link.unlink(missing_ok=True)
 
     def _files(self, prefix: str) -> list[ExportFile]:
-        # Not iterdir, which makes a Path of each: a third of the time of a small export.
+        # Not iterdir, which makes a Path for each file: a third of the time of a small export.
         names = [name for name in os.listdir(self._folder) if name.startswith(prefix)]  # noqa: PTH208
         return [file for file in (_parse(name, self._folder) for name in names) if file is not None]
 
@@ -205,7 +213,7 @@ class ExportFolder:
 
 
 def open_file(file: ExportFile) -> tuple[BinaryIO, int]:
-    """Open a file to be read, note that it was used, and return it with its size; a small one is in memory.
+    """Open a file for reading, record its use, and return it with its size; a small file is in memory.
 
     Raises:
         FileNotFoundError: it was removed.

@@ -24,22 +24,22 @@ class ExportQuery:
     """Which labelled texts are exported."""
 
     texts: TextsQuery
-    order: Order | None  # None: as they lie in the replica
+    order: Order | None  # None: the order of the replica
 
     @property
     def key(self) -> bytes:
-        """The same for queries that ask for the same rows in the same order, and only for them."""
+        """A hash that is equal for queries of the same rows in the same order, and only for them."""
         return f"{self.order} ".encode() + self.texts.fingerprint
 
 
 def export_query(parameters: ExportParameters, datasets: Datasets) -> ExportQuery:
-    """Return the query that the parameters ask for.
+    """Return the query of an export.
 
     Raises:
         InvalidFields: the dataset or a label is not known; each is named.
         Mismatch: a label belongs to another dataset.
     """
-    # A default is no request: Swagger sends all of them, `match` without `q` among them.
+    # Defaults don't count as sent: Swagger sends all of them, and `match` without `q` would be refused.
     given = parameters.model_dump(include=set(TextsParameters.model_fields), exclude_defaults=True)
     page = page_query(TextsParameters.model_validate(given), parameters.label, datasets)
     return ExportQuery(page.texts, Order(parameters.order) if parameters.order else None)
@@ -51,7 +51,7 @@ def schema_of(cursor: duckdb.DuckDBPyConnection, columns: str) -> pa.Schema:
 
 
 def read_batches(cursor: duckdb.DuckDBPyConnection, query: ExportQuery, columns: str) -> Iterator[pa.RecordBatch]:
-    """Yield batches of the select list; DuckDB reads on only as they are taken."""
+    """Yield batches of the select list. DuckDB reads only as far as they are consumed."""
     where, values = conditions(query.texts)
     for (of_part, bounds), order in _parts(cursor, query.order):
         statement = f"select {columns} from items where {where} and {of_part} {order}"  # noqa: S608 - known columns
@@ -61,8 +61,8 @@ def read_batches(cursor: duckdb.DuckDBPyConnection, query: ExportQuery, columns:
 def _parts(cursor: duckdb.DuckDBPyConnection, order: Order | None) -> Iterator[tuple[Condition, str]]:
     """Yield the condition of each part, and the order within it.
 
-    With an order, the parts are spans of time that follow one another: sorting all rows at once would keep all of
-    them in memory. The rows lie nearly in order of time, so a span is found without reading the others.
+    With an order, the parts are consecutive spans of time: sorting all rows in one query would keep them in
+    memory. The rows are nearly in order of time, so DuckDB finds a span without reading the others.
     """
     if order is None:
         yield ("true", []), ""
@@ -72,7 +72,7 @@ def _parts(cursor: duckdb.DuckDBPyConnection, order: Order | None) -> Iterator[t
 
 
 def spans(cursor: duckdb.DuckDBPyConnection, order: Order) -> Iterator[Condition]:
-    """Yield the conditions of spans of time that follow one another, each of few enough rows to be sorted."""
+    """Yield the conditions of consecutive spans of time, each with few enough rows to sort them in memory."""
     every = f"select distinct labelled_at from items where rowid % {SORTED_ROWS} = 0 order by 1"  # noqa: S608
     starts = [row[0] for row in cursor.execute(every).fetchall()]
     found = [*pairwise([None, *starts, None])]

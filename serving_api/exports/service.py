@@ -1,7 +1,7 @@
-"""Exports: writes each one to disk once for each version and query, and gives the file to all who ask for it.
+"""Writes each export to disk, once for each version and query, and serves the file to all its clients.
 
-Readers such as polars and fsspec ask for the length first and then for ranges, so the whole file must be there.
-It also frees the read transaction early: a slow client holds an open file, and no version of the replica.
+Readers such as polars and fsspec request the length first and then ranges, so the file must be complete. A file
+also ends the read transaction early: a slow client holds an open file, and no version of the replica.
 """
 
 import asyncio
@@ -10,14 +10,17 @@ import io
 import math
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
 import duckdb
+import pyarrow as pa
 import structlog
 
 from core.web.problems import Problem, ShareExceeded, Unavailable
@@ -26,7 +29,6 @@ from serving_api.changes.service import feed_of
 from serving_api.exports.export_files import ExportFile, ExportFolder, Growing, open_file
 from serving_api.exports.formats import Batches, Format
 from serving_api.exports.repository import ExportQuery, read_batches, schema_of
-from serving_api.file_response import LOCAL_PIECE_BYTES
 from serving_api.metrics import EXPORTS, QUERIES_REFUSED
 from serving_api.replica import repository
 from serving_api.replica.answer_cache import etag
@@ -45,26 +47,26 @@ _MIN_FREE_BYTES = 2**30  # left on the disk, which the replica needs as well
 
 
 class ExportRequest(NamedTuple):
-    """Which export a client asks for, and of which version."""
+    """A request for an export: its query, its format and its version."""
 
     query: ExportQuery
     format: Format
-    etags: list[str]  # any version with one of these is wanted, if it is still there
-    continues: bool  # the client goes on reading the version that it has begun with
+    etags: list[str]  # a version with one of these is preferred, if its file exists
+    continues: bool  # the client continues to read a file, and needs the version that it began with
 
     @property
     def key(self) -> str:
-        """The same for the same format, rows and order, whatever the version."""
+        """Identifies format, rows and order, but not the version."""
         parts = f"export {self.format.columns} {self.format.name} ".encode() + self.query.key
         return hashlib.sha256(parts).hexdigest()[:32]
 
     def rows_at(self, point: Point) -> str:
-        """Return the hash of the rows in this version: the part of the ETag that all processes agree on."""
+        """Return the hash of the rows in this version: the part of the ETag that is the same in all processes."""
         return etag(point, self.key.encode()).strip('"')
 
 
 class OpenExport(NamedTuple):
-    """A finished export, open: it can be read even when the file is removed meanwhile."""
+    """A finished export, open: it can be read even after the file is removed."""
 
     file: ExportFile
     source: BinaryIO
@@ -72,15 +74,15 @@ class OpenExport(NamedTuple):
 
 
 class WrittenExport(NamedTuple):
-    """An export that was written just now. Opening a small one again would take a fifth of its time."""
+    """A new export. A small one is in memory: opening it again would take a fifth of its time."""
 
     file: ExportFile
-    content: bytes | None  # of a small one
-    client: str  # it is noted that this client reads it
+    content: bytes | None  # of a small export
+    client: str  # the folder records that this client reads it
 
 
 class Exports:
-    """Writes a bounded number of exports at once, of which one client has a share; serves any number."""
+    """Writes a bounded number of exports in parallel, a share of them for each client. Serves any number."""
 
     def __init__(
         self,
@@ -112,7 +114,7 @@ class Exports:
         """Return an export as an open file; writes it if there is none yet.
 
         Raises:
-            ShareExceeded: the client has as many exports written at once as one may.
+            ShareExceeded: the client already has its share of the exports that are being written.
             Unavailable: nothing is loaded yet, too many exports are being written, it takes too long, or memory or
                 disk is short.
         """
@@ -133,7 +135,7 @@ class Exports:
         raise Unavailable("The export was removed meanwhile.", code="too_busy", retry_after_seconds=5)
 
     def purge(self) -> None:
-        """Remove the files that may hold a forgotten text."""
+        """Remove the files that may contain a forgotten text."""
         state = self._replica.state
         if state is None:
             return
@@ -144,14 +146,14 @@ class Exports:
         self._folder.purge(feed_of(state.identity), self._replica.forgotten)
 
     def _purge_or_warn(self) -> None:
-        """Purge; a disk that fails must not stop the replica from following. `traceless_below` raises then."""
+        """Purge. A failing disk must not stop the follower; `traceless_below` raises then."""
         try:
             self.purge()
         except OSError as error:
             log.warning("export.purge_failed", error=str(error))
 
     def traceless_below(self, version: int) -> int:
-        """Return the version below which no file holds a forgotten text; `version` is the replica's own."""
+        """Return the version below which no file contains a forgotten text; `version` is the replica's."""
         self.purge()
         with self._lock:
             return min([version, *(begun + 1 for begun in self._begun_versions.values())])
@@ -168,7 +170,7 @@ class Exports:
         return self._replica.folder.path.name
 
     async def _begun(self, request: ExportRequest, client: str) -> ExportFile | None:
-        """Return the file that the client has read parts of, which another process may have written."""
+        """Return the file of which the client has read parts. Another process may have written it."""
         if request.etags:
             return await self.threads.run(lambda: self._folder.find_tagged(request.key, request.etags))
         if request.continues:
@@ -217,7 +219,7 @@ class Exports:
             try:
                 return await self._in_time(writing, asyncio.wrap_future(work))
             finally:
-                while not work.done():  # again and again: an interrupt between two statements is lost
+                while not work.done():  # in a loop: an interrupt between two statements is lost
                     writing.stop()
                     await asyncio.sleep(_INTERRUPT_SECONDS)
         except Exception as error:
@@ -238,7 +240,7 @@ class Exports:
                 raise Unavailable(detail, code="query_timeout", retry_after_seconds=5)
 
     def _write_file(self, writing: "_Writing") -> WrittenExport:
-        """Write one version into a new file. Keep none that may hold a text forgotten meanwhile."""
+        """Write one version into a new file. Delete it if it may contain a text that was forgotten meanwhile."""
         request, token = writing.request, object()
         if not self._is_open:
             self.purge()
@@ -255,23 +257,20 @@ class Exports:
             if point.version < self._replica.forgotten:
                 self.purge()
                 return WrittenExport(kept, None, client)
-            content = None
-            if file.size <= LOCAL_PIECE_BYTES:
-                with suppress(FileNotFoundError):  # removed meanwhile
-                    content = kept.path.read_bytes()
+            if file.content is not None:
                 self._folder.follow(request.key, client, kept)
-            return WrittenExport(kept, content, client)
+            return WrittenExport(kept, file.content, client)
         finally:
             with self._lock:
                 del self._begun_versions[token]
 
 
 class _Writing:
-    """One export being written, in a thread of its own."""
+    """An export that is being written, in its own thread."""
 
     def __init__(self, request: ExportRequest, replica: Replica, crew: Crew, until: float) -> None:
         self.request = request
-        self.until = until  # by the monotonic clock; moves on with each batch of rows
+        self.until = until  # by the monotonic clock; each batch of rows extends it
         self._seconds = until - time.monotonic()
         self._replica = replica
         self._crew = crew
@@ -288,12 +287,12 @@ class _Writing:
         try:
             with self._crew.working(math.inf) as self._job, self._replica.reading() as self._cursor:
                 point = repository.get_point(self._cursor)
-                schema = schema_of(self._cursor, format_.columns)
-                format_.write(
-                    cast(BinaryIO, file),
-                    schema,
-                    self._watched(read_batches(self._cursor, self.request.query, format_.columns)),
-                )
+                batches = self._watched(read_batches(self._cursor, self.request.query, format_.columns))
+                first = next(batches, None)
+                # `schema_of` runs another query: planning it takes as long as a small export as CSV.
+                schema = schema_of(self._cursor, format_.columns) if first is None else first.schema
+                found = batches if first is None else chain([first], batches)
+                format_.write(cast(BinaryIO, file), schema, found)
         except duckdb.OutOfMemoryException as error:
             raise Unavailable("Memory is short.", code="too_busy", retry_after_seconds=5) from error
         finally:
@@ -308,7 +307,7 @@ class _Writing:
             with suppress(duckdb.ConnectionException):  # closed just now
                 cursor.interrupt()
 
-    def _watched(self, batches: Batches) -> Batches:
+    def _watched(self, batches: Batches) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             yield batch
             self.until = time.monotonic() + self._seconds

@@ -1,4 +1,4 @@
-"""Responses made from the replica, and the cache of those that are ready to send again."""
+"""Makes responses from the replica, and caches them until a label changes."""
 
 import hashlib
 from collections.abc import Callable
@@ -84,7 +84,7 @@ class Answers:
     async def get(self, key: bytes, make: Callable[[Connection, Point], Made]) -> Answer:
         """Return the response for `key`, from the cache or by `make`; raises as `QueryPool.run`.
 
-        Requests with the same key must ask for the same body, and other requests must have other keys.
+        The key must identify the body: equal keys for equal bodies, and different keys for different ones.
         """
 
         def work(cursor: Connection, point: Point) -> Answer:

@@ -26,8 +26,8 @@ from serving_api.columns import STORED
 from serving_api.replica import tables
 from serving_api.replica.tables import Role
 
-# Which history of transaction ids this is: a restored, promoted or recreated database counts anew. A restore into
-# the same database makes the table anew: labels of after the back-up are gone, and no tombstone tells.
+# Identifies a history of transaction ids. A restored, promoted or recreated database starts another one. So does a
+# restore into the same database, since it recreates the table: newer labels are gone without a tombstone.
 _IDENTITY = """
     (select system_identifier from pg_control_system())::text
     || '/' || (select timeline_id from pg_control_checkpoint())
@@ -45,7 +45,7 @@ _HEAD = f"""
                as has_changes
 """  # noqa: S608 - constants of this program
 
-# Copies of disputed texts, put before adjudicators, are no items. Told by the name: it costs no join.
+# Copies of disputed texts, for adjudicators, are not items. The dataset's name shows it without a join.
 _WINDOW = f"""
     l.changed_xid >= '{{start}}'::xid8 and l.changed_xid < '{{end}}'::xid8
     and l.dataset not like '%{adjudication_of("")}'
@@ -102,7 +102,7 @@ _ITEMS = f"""
     where {_LABELLED}
 """  # noqa: S608
 
-# What adjudicators say about the copy is said about the disputed text.
+# Adjudicators annotate the copy; their annotations belong to the disputed text.
 _ANNOTATIONS = f"""
     select {_ANNOTATION}, l.text_id, l.dataset, '{Role.ANNOTATOR}' as role
     from labels l join annotations a on a.text_id = l.text_id
@@ -121,8 +121,8 @@ _PREDICTIONS = f"""
 _COPIES = "select c.id, c.adjudicates as text_id from texts c where c.adjudicates is not null"
 _ANSWERS = f"select {_ANNOTATION}, a.text_id from annotations a where a.withdrawn_at is null"  # noqa: S608
 
-# Statements by what they give. What changed in a window is joined by Postgres: few rows, found by indexes. To join
-# whole tables is what it is slow at: they come one after another, and DuckDB joins them.
+# Statements by the name of their rows. Postgres joins the changes of a window: few rows, found by indexes. It is
+# slow at joining whole tables: it sends these one after another, and DuckDB joins them.
 CHANGES = {"items": _ITEMS, "annotations": _ANNOTATIONS, "tombstones": _TOMBSTONES}
 EVERYTHING = {
     "labels": _LABELS,
@@ -164,7 +164,7 @@ class StampedAhead(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where the feed stands in one snapshot of Postgres."""
+    """The position of the feed in one snapshot of Postgres."""
 
     identity: str
     window_end: int  # every transaction below has ended
@@ -185,7 +185,7 @@ def connect(url: str) -> Iterator[dbapi.Connection]:
 
 @contextmanager
 def snapshot(connection: dbapi.Connection) -> Iterator["FeedSnapshot"]:
-    """Open one repeatable-read transaction: all that is read within fits together.
+    """Open one repeatable-read transaction: everything read in it is of the same snapshot.
 
     After an error the connection must be closed: ADBC crashes when it is used again in the middle of a stream.
     """
@@ -196,16 +196,16 @@ def snapshot(connection: dbapi.Connection) -> Iterator["FeedSnapshot"]:
 
 
 class FeedSnapshot:
-    """Postgres at one moment."""
+    """One snapshot of Postgres."""
 
     def __init__(self, connection: dbapi.Connection) -> None:
         self._connection = connection
 
     def head(self, start: int) -> Head:
-        """Return where the feed stands, and whether it changed from `start` on.
+        """Return the position of the feed, and whether labels changed from `start` on.
 
         Raises:
-            StampedAhead: the rows were restored from another cluster and must be stamped anew.
+            StampedAhead: the rows were restored from another cluster and need new stamps.
         """
         row = self._rows(_HEAD.format(start=start))[0]
         if row.pop("stamped_ahead"):
@@ -246,10 +246,10 @@ _AHEAD = 2
 
 
 class Source(Protocol):
-    """Where rows come from: serving_api.replica.feed.FeedSnapshot."""
+    """A source of rows: `FeedSnapshot`."""
 
     def stream(self, statement: str, start: int, end: int, /) -> AbstractContextManager[pa.RecordBatchReader]:
-        """Stream what a statement gives."""
+        """Stream the rows of a statement."""
 
 
 def stage(
@@ -257,7 +257,7 @@ def stage(
 ) -> None:
     """Receive the rows of each part into a temporary table `new_…`.
 
-    Outside of a transaction: within one DuckDB would keep every batch in memory.
+    Call it outside of a transaction: in one, DuckDB would keep every batch in memory.
     """
     # One after another: they come over one connection.
     for name, statement in parts.items():

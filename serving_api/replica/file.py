@@ -1,5 +1,6 @@
 """Opens DuckDB, in this module only, and manages one open file: readers, damage, removal after the last reader."""
 
+import ctypes
 import shutil
 import threading
 import time
@@ -27,7 +28,7 @@ _CLOSE_SECONDS = 5.0
 def open_database(path: Path, settings: ReplicaSettings, *, locked: bool = True) -> duckdb.DuckDBPyConnection:
     """Open the database at `path`.
 
-    If it is `locked`, its settings cannot be changed: so is every database that is queried.
+    If it is `locked`, its settings cannot be changed. Every database that is queried must be locked.
 
     Raises:
         duckdb.Error: the file is damaged, locked by another process, or not accessible.
@@ -56,6 +57,16 @@ def _connect(
     return duckdb.connect(path, config=config | more)
 
 
+def release_memory() -> None:
+    """Give freed memory back to the operating system; glibc otherwise keeps what DuckDB and tantivy have freed.
+
+    After the search index of 1 M texts is built, 0.6 GB are resident instead of 1.7 GB.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:  # other C libraries have no such function
+        trim(0)
+
+
 class OtherLayout(Exception):
     """The file was written by another version of this program."""
 
@@ -64,25 +75,26 @@ class ReplicaFile:
     """A DuckDB file of the current layout, open in this process only; one thread writes, many read."""
 
     def __init__(self, path: Path, settings: ReplicaSettings, *, locked: bool = True) -> None:
-        """Open the file; begin an empty one where there is none. If `locked`, DuckDB's settings stay as they are.
+        """Open or create the file. If `locked`, DuckDB's settings cannot be changed.
 
         Raises:
-            duckdb.Error: it is damaged, or may not be opened.
+            duckdb.Error: it is damaged or not accessible.
             OtherLayout: it was written by another version of this program.
         """
         self.path = path
         self.damaged = False
         self._retired = False
         self._cursors: set[duckdb.DuckDBPyConnection] = set()
-        self._idle: list[duckdb.DuckDBPyConnection] = []  # to be used again; open ones keep the file open
-        self._points: dict[duckdb.DuckDBPyConnection, Point] = {}  # of those in a transaction that sees the newest
+        self._idle: list[duckdb.DuckDBPyConnection] = []  # reused; open cursors keep the file open
+        # Of the cursors whose transaction sees the newest point.
+        self._points: dict[duckdb.DuckDBPyConnection, Point] = {}
         self._renewals = 0
         self._changed = threading.Condition()
         self._connection: duckdb.DuckDBPyConnection | None = _open(path, settings, locked)
 
     @property
     def closed(self) -> bool:
-        """Whether it can no longer be read."""
+        """Whether the file is closed."""
         return self._connection is None
 
     def close(self) -> None:
@@ -93,7 +105,7 @@ class ReplicaFile:
                 self._idle.pop().close()
             deadline = time.monotonic() + _CLOSE_SECONDS
             while self._cursors and time.monotonic() < deadline:
-                # Again and again: an interrupt between two statements is lost.
+                # In a loop: an interrupt between two statements is lost.
                 for cursor in self._cursors:
                     cursor.interrupt()
                 self._changed.wait(0.1)
@@ -121,7 +133,7 @@ class ReplicaFile:
 
     @contextmanager
     def transaction(self, mode: str = "") -> Iterator[duckdb.DuckDBPyConnection]:
-        """Give a cursor in a transaction, committed at the end; `mode` may be `read only`. Else as `cursor`."""
+        """Yield a cursor in a transaction, committed at the end; `mode` may be `read only`. Else as `cursor`."""
         with self.cursor() as cursor:
             cursor.execute(f"begin transaction {mode}")
             yield cursor
@@ -131,10 +143,10 @@ class ReplicaFile:
 
     @contextmanager
     def querying(self) -> Iterator[tuple[duckdb.DuckDBPyConnection, Point]]:
-        """Give a cursor in a transaction that only reads, and the point of the change feed that it sees.
+        """Yield a cursor in a read-only transaction, and the point of the change feed that it sees.
 
         Both are reused until `renew`: a new cursor and transaction take as much processor time as half a page.
-        Don't create temporary tables, and don't interrupt the cursor after the block. Else as `cursor`.
+        Don't create temporary tables, and don't interrupt the cursor after the block. Otherwise as `cursor`.
         """
         with self.cursor(again=True) as cursor:
             point = self._points.get(cursor)
@@ -148,7 +160,7 @@ class ReplicaFile:
             yield cursor, point
 
     def renew(self) -> None:
-        """Let later queries see what is committed by now."""
+        """Let later queries see all transactions committed so far."""
         with self._changed:
             self._renewals += 1
             for cursor in self._idle:
@@ -158,12 +170,12 @@ class ReplicaFile:
 
     @contextmanager
     def cursor(self, *, again: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Give a cursor with its own connection; closing it rolls back uncommitted changes.
+        """Yield a cursor with its own connection. Closing it rolls back uncommitted changes.
 
-        With `again` the cursor is taken from earlier ones, if there are any, and kept for later ones.
+        With `again` the cursor is reused.
 
         Raises:
-            Unavailable: the file is being closed, or it is damaged where it was read.
+            Unavailable: the file is being closed, or the part that was read is damaged.
         """
         cursor = self._get_cursor(again)
         keep = False
@@ -216,7 +228,7 @@ def being_built() -> Unavailable:
 
 
 def delete(path: Path) -> None:
-    """Delete a file, with DuckDB's log and temporary files beside it."""
+    """Delete a file, and DuckDB's log and temporary files."""
     path.unlink(missing_ok=True)
     path.with_name(f"{path.name}.wal").unlink(missing_ok=True)
     shutil.rmtree(path.with_name(f"{path.name}.tmp"), ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The folder of the replica's files, and the lock files that give each process one of its own."""
+"""The folder of the replica's files, and the lock files that give each process its own folder."""
 
 import fcntl
 import re
@@ -43,7 +43,7 @@ def claim(folder: Path, processes: int) -> tuple[Path, TextIO]:
 
 @contextmanager
 def building_turn(folder: Path, stopping: threading.Event) -> Iterator[bool]:
-    """Wait until no other process builds a replica; give false if `stopping` is set before that."""
+    """Wait until no other process builds a replica; yield false if `stopping` is set first."""
     with (folder / "build.lock").open("w") as lock:
         while not (mine := _try_lock(lock)):
             if stopping.wait(_TURN_SECONDS):
@@ -108,7 +108,7 @@ class ReplicaFolder:
         return ReplicaFile(self._building, self._settings, locked=False)
 
     def begin_from_seed(self) -> ReplicaFile | None:
-        """Begin the next file as a copy of the one that another process has just built, if there is one."""
+        """Begin the next file as a copy of a file that another process has just built; None without one."""
         delete(self._building)
         try:
             shutil.copyfile(self._seed, self._building)

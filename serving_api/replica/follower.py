@@ -35,7 +35,7 @@ _LONGEST_DELAY_SECONDS = 10.0
 _LONGEST_BUILD_DELAY_SECONDS = 300.0
 # Collects the labels of a busy moment into one window: each new version empties the cache of answers.
 _PAUSE_SECONDS = 0.1
-# How long the thread may take to notice a stop.
+# How often the thread checks for a stop.
 _LOOK_SECONDS = 0.25
 
 # Texts of one window that are traced; spans must not delay labels.
@@ -70,14 +70,14 @@ class Follower:
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
 
     def start(self) -> None:
-        """Take over what the replica's file holds, and begin to follow."""
+        """Use the keys in the replica's file, and begin to follow."""
         if self._replica.state:
             self._key_ring.replace(self._replica.keys)
             self._show()
         self._thread.start()
 
     def stop(self, timeout_seconds: float) -> None:
-        """End after the window under way, or after `timeout_seconds`."""
+        """Stop after the current window, or after `timeout_seconds`."""
         self._stop.set()
         self._thread.join(timeout_seconds)
 
@@ -119,7 +119,7 @@ class Follower:
         return not self._stop.is_set()
 
     def _follow(self, connection: dbapi.Connection) -> None:
-        """Bring the replica to what Postgres shows now."""
+        """Bring the replica to the state of Postgres."""
         self._replica.folder.drop_old_seed()
         state = self._replica.state
         with feed.snapshot(connection) as snapshot:
@@ -135,7 +135,7 @@ class Follower:
         self._observe(head)
 
     def _why_forget(self) -> str | None:
-        """Return why to rebuild if texts were forgotten a while ago: one rebuild for all texts of that while."""
+        """Return a reason to rebuild `forget_seconds` after texts were forgotten: once for all of them."""
         if not self._replica.has_traces:
             self._traces_since = None
             return None

@@ -35,7 +35,7 @@ class FairThreads:
         self._turns = Turns(what, threads, waiting, share)
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Return what `work` returns, in a thread; raises as `begin`."""
+        """Run `work` in a thread, and return its result; raises as `begin`."""
         return await (await self.begin(work))
 
     async def begin(self, work: Callable[[], T]) -> "asyncio.Future[T]":
@@ -68,7 +68,7 @@ Connect = Callable[[], AbstractContextManager[duckdb.DuckDBPyConnection]]
 
 
 class QueryPool:
-    """A bounded number of threads that read the replica."""
+    """Runs queries of the replica in a bounded number of threads."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class QueryPool:
         return time.monotonic() + self._seconds
 
     async def run(self, work: Callable[[duckdb.DuckDBPyConnection, Point], T]) -> T:
-        """Return what `work` makes of a cursor in a read-only transaction, and of the point that it sees.
+        """Return the result of `work`, which gets a cursor in a read-only transaction, and the point that it sees.
 
         Raises:
             ShareExceeded: this client has too many queries in the queue.
@@ -109,7 +109,7 @@ class QueryPool:
         return await self._run(ask)
 
     async def run_beside(self, connect: Connect, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
-        """Return what `work` makes of the cursor that `connect` gives; raises as `run` does."""
+        """Return the result of `work`, which gets the cursor of `connect`. Raises as `run`."""
 
         def ask(running: _Running) -> T:
             with connect() as cursor, running.on(cursor):

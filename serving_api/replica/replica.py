@@ -14,17 +14,17 @@ from core.web.keys import ValidKey
 from core.web.problems import Unavailable
 from serving_api.replica import feed, folder, repository, tables
 from serving_api.replica.feed import FeedSnapshot, StoredModel, stage
-from serving_api.replica.file import ReplicaFile, being_built
+from serving_api.replica.file import ReplicaFile, being_built, release_memory
 from serving_api.replica.folder import ReplicaFolder
 from serving_api.replica.repository import Applied, Point, State, apply, load
 from serving_api.settings import ReplicaSettings
 
-# How often an idle replica stores that it is up to date: rarely, since each time writes to the file.
+# How often an idle replica stores its state: rarely, since it writes to the file.
 _NOTE_SECONDS = 60
 
 
 class Replica:
-    """The data that the serving API answers from. One thread writes: the follower."""
+    """The serving API's data. Only the follower's thread writes."""
 
     file: ReplicaFile
     folder: ReplicaFolder
@@ -35,13 +35,13 @@ class Replica:
         self.keys: list[ValidKey] = []
         self.models: list[StoredModel] = []  # the newest first
         self.rows = 0
-        self.forgotten = 0  # the version in which a text was forgotten last
+        self.forgotten = 0  # the version at which the last text was forgotten
         self._shared = path.parent
         self._settings = settings
         self._processes = processes
         self._folder_lock: TextIO | None = None
         self._swapping = threading.Lock()
-        self._files: list[ReplicaFile] = []  # all that may be open, those included that readers still hold
+        self._files: list[ReplicaFile] = []  # all that may be open, including old files with readers
         self._listeners: list[Callable[[State], None]] = []
         self._noted_at: datetime | None = None
         self._closing = False
@@ -59,7 +59,7 @@ class Replica:
             self._use(self.folder.open())
             try:
                 self._load()
-            except Unavailable:  # the file looked sound, but is not
+            except Unavailable:  # the file is damaged
                 self.file.retire()
                 self._use(self.folder.open())
         except (OSError, duckdb.Error) as error:
@@ -81,9 +81,9 @@ class Replica:
 
     @contextmanager
     def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Give a cursor in its own transaction: everything that is read within is of one version.
+        """Yield a cursor in its own transaction: everything read in it is of one version.
 
-        It stays readable for any time, also if the replica is rebuilt meanwhile.
+        It stays readable even if the replica is rebuilt.
 
         Raises:
             Unavailable: nothing is loaded yet, or the file is damaged where it was read.
@@ -96,7 +96,7 @@ class Replica:
 
     @contextmanager
     def querying(self) -> Iterator[tuple[duckdb.DuckDBPyConnection, Point]]:
-        """Give what `ReplicaFile.querying` gives: for short queries. Raises as `reading`."""
+        """Yield the same as `ReplicaFile.querying`, for short queries. Raises as `reading`."""
         self.loaded()
         with ExitStack() as stack:
             with self._swapping:
@@ -115,7 +115,7 @@ class Replica:
 
     @property
     def has_traces(self) -> bool:
-        """Whether the file may hold parts of a text that was forgotten since it was begun."""
+        """Whether the file may have parts of a text that was forgotten after its build began."""
         return self.state is not None and self.forgotten >= self.state.built > 0
 
     def on_change(self, listener: Callable[[State], None]) -> None:
@@ -123,11 +123,11 @@ class Replica:
         self._listeners.append(listener)
 
     def turn_to_build(self, stopping: threading.Event) -> AbstractContextManager[bool]:
-        """Wait until no other process of this machine builds; give false if `stopping` is set before that."""
+        """Wait until no other process of this machine builds; yield false if `stopping` is set first."""
         return folder.building_turn(self._shared, stopping)
 
     def build(self, snapshot: FeedSnapshot, identity: str, end: int) -> None:
-        """Make a new file of what `snapshot` shows, and use it; readers see the old one until it is done."""
+        """Build a new file from `snapshot`, and use it. Readers see the old one until then."""
         read_at = _now()
         with self._next(self.folder.begin()) as file:
             with file.cursor() as cursor:
@@ -141,7 +141,7 @@ class Replica:
             self._swap(file, state)
 
     def copy_seed(self, fits: Callable[[State], bool]) -> bool:
-        """Use a copy of what another process of this machine has built, if there is one that fits."""
+        """Use a copy of the file that another process of this machine has built, if `fits` accepts its state."""
         file = self.folder.begin_from_seed()
         if file is None:
             return False
@@ -156,7 +156,7 @@ class Replica:
         return True
 
     def merge(self, snapshot: FeedSnapshot, end: int) -> Applied:
-        """Apply what changed since the cursor, and return what that was."""
+        """Apply and return the changes since the cursor."""
         old = self.loaded()
         read_at = _now()
         with self.file.cursor() as cursor:
@@ -173,7 +173,7 @@ class Replica:
         return applied
 
     def advance(self, end: int) -> None:
-        """Record that Postgres was read and that nothing had changed below `end`."""
+        """Record that Postgres was read, and that no label changed below `end`."""
         self.state = replace(self.loaded(), cursor=end, read_at=_now())
         if self._noted_at is None or (self.state.read_at - self._noted_at).total_seconds() > _NOTE_SECONDS:
             with self.file.transaction() as cursor:
@@ -181,7 +181,7 @@ class Replica:
             self._noted_at = self.state.read_at
 
     def take_over_keys(self, keys: list[ValidKey]) -> None:
-        """Keep the valid API keys, so that they are known also while Postgres is away."""
+        """Store the valid API keys: they are needed while Postgres is unavailable."""
         if keys == self.keys:
             return
         self.keys = keys
@@ -225,6 +225,7 @@ class Replica:
             self._set(state)
         self._tell()
         old.retire()
+        release_memory()
 
     def _use(self, file: ReplicaFile) -> None:
         self._files = [one for one in self._files if not one.closed] + [file]

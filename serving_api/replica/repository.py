@@ -1,4 +1,4 @@
-"""Queries of what the replica knows beside texts: its layout, its point of the feed, API keys and models."""
+"""Fills and changes the replica's tables; reads its layout, its point of the change feed, API keys and models."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,7 +30,7 @@ class State:
     cursor: int  # every change stamped below is applied
     version: int  # the highest stamp applied; 0 when there is none
     read_at: datetime  # when Postgres was last read, UTC
-    built: int = 0  # the cursor when the file was begun: nothing that was forgotten below was ever in it
+    built: int = 0  # the cursor when the file was begun: texts forgotten before it were never in the file
 
 
 def get_layout(connection: Cursor) -> int:
@@ -114,7 +114,7 @@ def get_number(cursor: Cursor, statement: str) -> int:
 
 def load(cursor: duckdb.DuckDBPyConnection, source: Source, end: int, threads: int) -> None:
     """Fill an empty file with everything that is stamped below `end`."""
-    # Several threads take twice the processor time for a batch that one stores.
+    # With several threads, storing a batch takes twice the processor time.
     cursor.execute("set threads = 1")
     stage(cursor, source, EVERYTHING, 0, end)
     cursor.execute(f"set threads = {threads:d}")
@@ -123,14 +123,14 @@ def load(cursor: duckdb.DuckDBPyConnection, source: Source, end: int, threads: i
 
 
 class Applied(NamedTuple):
-    """What a window brought."""
+    """The changes of a window."""
 
-    ids: list[UUID]  # of the texts that changed
-    answered_at: list[datetime]  # UTC, of each text with new answers the last one's; empty when many texts changed
+    ids: list[UUID]  # of the changed texts
+    answered_at: list[datetime]  # UTC: the last answer to each text with new answers; empty if many texts changed
 
 
 def apply(cursor: duckdb.DuckDBPyConnection) -> Applied:
-    """Bring what was staged of a window into the tables; belongs into a transaction."""
+    """Apply the staged rows of a window to the tables. Call it in a transaction."""
     ids = [row[0] for row in cursor.execute(tables.CHANGED).fetchall()]
     new_answers = tables.list_new_answers(len(ids))
     answered_at = [moment for (moment,) in cursor.execute(new_answers, ids).fetchall()] if new_answers else []

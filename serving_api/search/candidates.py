@@ -18,8 +18,8 @@ from serving_api.texts.query import TextsQuery
 RANKED = 1_000
 COMPARED = 10_000
 
-# How many blocks are looked into: first one, then some, then all others together. Few texts are looked for in all
-# blocks at once: each search opens the columns of the index anew, which takes longer the more texts there are.
+# How many blocks a search reads: first one, then some, then all others together. If few texts have the query's
+# tags, it reads all blocks in one search: opening the index's columns costs more, the more texts it has.
 _STEPS = (1, 8)
 _FEW = 65_536
 _GRAM = 3
@@ -31,7 +31,7 @@ _MUST = tantivy.Occur.Must
 
 @dataclass(frozen=True)
 class IndexSnapshot:
-    """The index at one point of the change feed; it stays as it is."""
+    """The index at one point of the change feed. It is immutable."""
 
     searcher: tantivy.Searcher
     schema: tantivy.Schema
@@ -45,9 +45,9 @@ class IndexSnapshot:
     def in_order(
         self, query: TextsQuery, after: datetime | None, first: int
     ) -> Iterator[tuple[list[UUID], int | None]]:
-        """Give the candidates in the order of the query, from `after` on: a list of `first` ids, then longer ones.
+        """Yield the candidates in the query's order, from `after` on: a list of `first` ids, then longer lists.
 
-        Each comes with the place of its last one, which the next may share; None: there are no more.
+        Each list comes with the `place` of its last text, which the next list may share; None after the last list.
         """
         clauses = [tantivy.Query.const_score_query(clause, 0) for clause in self._clauses(query)]
         newest = query.order is not Order.OLDEST
@@ -75,7 +75,7 @@ class IndexSnapshot:
                 size = min(size * 2, RANKED)
 
     def best(self, query: TextsQuery) -> list[UUID]:
-        """Return the candidates that BM25 puts first, at most `RANKED`."""
+        """Return the candidates with the highest BM25 score, at most `RANKED`."""
         low, high = _period(query.filters)
         filters = [tantivy.Query.const_score_query(clause, 0) for clause in self._filters(query)]
         found: list[UUID] = []
@@ -128,7 +128,7 @@ class IndexSnapshot:
         return found
 
     def _word(self, word: str, match: Match) -> list[tantivy.Query]:
-        """Return what holds of a text with this word: its runs of letters are terms, the last may be cut short."""
+        """Return conditions that each text with this word meets: it has the word's runs of letters as terms."""
         runs = _runs(word)
         is_open = match is Match.PREFIX and bool(runs) and word.endswith(runs[-1])
         whole = runs[:-1] if is_open else runs
@@ -140,7 +140,7 @@ class IndexSnapshot:
         return found
 
     def _beginning(self, prefix: str) -> list[tantivy.Query]:
-        """Return that a word begins so, where few different ones do; else trigrams say nearly as much."""
+        """Return the condition that a word begins with `prefix`; none if many do: trigrams then filter as well."""
         with guarded():
             terms = self.searcher.terms_with_prefix("words", prefix, limit=_TERMS_USED + 1)
         if len(terms) > _TERMS_USED:
@@ -149,7 +149,7 @@ class IndexSnapshot:
         return [tantivy.Query.boolean_query(any_of) if any_of else tantivy.Query.empty_query()]
 
     def _grams(self, literal: str) -> list[tantivy.Query]:
-        """Return the rarest of the runs of three characters in a literal; a shorter one is a run by itself."""
+        """Return the rarest trigrams of a literal. A literal of one or two characters is searched as a whole."""
         starts = range(max(1, len(literal) - _GRAM + 1))
         step = -(-len(starts) // _GRAMS_LOOKED_AT)
         grams = {literal[start : start + _GRAM] for start in (*starts[::step], starts[-1])}
@@ -158,7 +158,7 @@ class IndexSnapshot:
         return [self._term("grams", gram) for gram in rarest[:_GRAMS_USED]]
 
     def _spans(self, low: datetime | None, high: datetime | None, newest: bool) -> Iterator[list[tantivy.Query]]:
-        """Give what limits a search to blocks, in the order of the list: few first, then the rest."""
+        """Yield the conditions that limit a search to blocks, in the list's order: first few, then the rest."""
         first, last = self._blocks(low, high)
         bounds = self._between(low, high)
         for step in _STEPS:
@@ -193,7 +193,7 @@ class IndexSnapshot:
         return self._numbers(moment_number(low) if low else None, moment_number(high) + 1 if high else None)
 
     def _numbers(self, first: int | None, end: int | None) -> list[tantivy.Query]:
-        """Return what limits the moments, as numbers, to those from `first` up to, not including, `end`."""
+        """Return the condition that limits the timestamps, as numbers, to `first` <= number < `end`."""
         if first is None and end is None:
             return []
         return [
@@ -214,7 +214,7 @@ class IndexSnapshot:
 
 
 def tags_of(dataset: str, **tags: str | None) -> tuple[str, ...]:
-    """Return the tags of a text: its dataset, and what else filters ask for, by name."""
+    """Return the tags of a text, one for its dataset and one for each named value."""
     return (f"dataset {dataset}", *(f"{name} {value}" for name, value in tags.items() if value is not None))
 
 

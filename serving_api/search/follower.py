@@ -3,10 +3,8 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,12 +13,13 @@ import structlog
 
 from core.web.problems import Unavailable
 from serving_api.metrics import SEARCH_INDEX_VERSION, SEARCH_SCANS
+from serving_api.replica.file import release_memory
 from serving_api.replica.replica import Replica
 from serving_api.replica.repository import Point, get_point
 from serving_api.search.candidates import IndexSnapshot
 from serving_api.search.index import Damaged, Meta, SearchIndex, moment_number
 from serving_api.search.pages import list_hits, list_in_order
-from serving_api.search.repository import list_starts, list_withdrawn, read_entries
+from serving_api.search.repository import blocks, changed_after, list_starts, list_withdrawn, read_entries
 from serving_api.texts.query import PageQuery
 from serving_api.texts.repository import Condition, Row
 
@@ -40,7 +39,7 @@ class _Stopped(Exception):
 
 
 class Behind:
-    """Measures how long something has been behind what it follows, while both move."""
+    """Measures how long a follower has been behind, while both versions increase."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -48,7 +47,7 @@ class Behind:
         self._since = 0.0
 
     def seconds(self, version: int, followed: int) -> float:
-        """Return for how long the version that was awaited first has been missing; call it regularly."""
+        """Return for how many seconds the oldest awaited version has been missing. Call it regularly."""
         now = self._clock()
         if self._awaited is None or version >= self._awaited:
             self._awaited, self._since = (followed if version < followed else None), now
@@ -102,7 +101,7 @@ class SearchFollower:
         return fitting[-1] if fitting else None
 
     def ask(self, point: Point, look: Callable[[IndexSnapshot], T]) -> T | None:
-        """Return what `look` finds in the index as of `point`; None if no index can be used."""
+        """Return the result of `look` on the index as of `point`; None if there is no usable index."""
         snapshot = self.snapshot_or_none(point)
         try:
             return look(snapshot) if snapshot else None
@@ -149,7 +148,7 @@ class SearchFollower:
         self.close()
 
     def follow(self) -> None:
-        """Bring the index to what the replica shows now."""
+        """Bring the index to the replica's version."""
         state = self._replica.loaded()
         if self._broken.is_set():
             self.close()
@@ -162,14 +161,14 @@ class SearchFollower:
             log.info("search.stale", found=meta.version, wanted=state.version)
             self._build()
         elif meta.built < self._replica.forgotten and not self._replica.has_traces:
-            # What is deleted stays in tantivy's files for as long as it likes.
+            # tantivy keeps deleted texts in its files until it merges them, at a time of its choice.
             log.info("search.forgetting")
             self._build()
         elif meta.version < state.version:
             self._catch_up(index, meta)
 
     def _open(self) -> SearchIndex | None:
-        """Open the index that is there; None where it cannot be used."""
+        """Open the existing index; None if it is unusable."""
         if self._broken.is_set():
             return None
         try:
@@ -197,11 +196,12 @@ class SearchFollower:
         numbers = tuple(moment_number(start) for start in starts)
         meta = Meta(point.identity, point.version, numbers or (0,), 0, 0, point.version)
         # Block by block: DuckDB keeps overwritten rows as long as a transaction lasts.
-        for condition in _blocks(starts):
+        for condition in blocks(starts):
             with self._replica.reading() as cursor:
                 meta = self._add(index, cursor, condition, meta)
         index.commit(meta)
         self._show(index)
+        release_memory()
         log.info("search.built", version=point.version, seconds=round(time.perf_counter() - started, 3))
 
     def _catch_up(self, index: SearchIndex, meta: Meta) -> None:
@@ -211,7 +211,7 @@ class SearchFollower:
                 point = get_point(cursor)
                 for id_ in list_withdrawn(cursor, meta.version):
                     index.remove(id_)
-                meta = self._add(index, cursor, ("items.version > ?", [meta.version]), meta)
+                meta = self._add(index, cursor, changed_after(meta.version), meta)
             index.commit(replace(meta, identity=point.identity, version=point.version))
         except BaseException:
             index.undo()
@@ -233,9 +233,3 @@ class SearchFollower:
         self._snapshots.append(snapshot)
         self._index = index
         SEARCH_INDEX_VERSION.set(snapshot.meta.version)
-
-
-def _blocks(starts: list[datetime]) -> Iterator[Condition]:
-    """Give the conditions that divide the items at these moments."""
-    for start, end in pairwise([*starts, None]):
-        yield ("labelled_at >= ? and labelled_at < ?", [start, end]) if end else ("labelled_at >= ?", [start])

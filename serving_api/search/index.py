@@ -22,11 +22,13 @@ _CRC_BYTES = 2**20
 
 
 class Damaged(Exception):
-    """The index cannot be used any more."""
+    """The index is unusable."""
 
 
 def check_files(path: Path) -> None:
-    """Compare each file of the last commit with the checksum in its footer, which tantivy does not do on opening.
+    """Compare each file of the last commit with the checksum in its footer: tantivy does not when it opens them.
+
+    Without it, a flipped bit gives wrong search results (`tests/unit/serving_api/test_search_pages.py`).
 
     Raises:
         Damaged: one differs.
@@ -36,7 +38,7 @@ def check_files(path: Path) -> None:
 
 
 def _committed(path: Path) -> Iterator[Path]:
-    """Give the files of the last commit; a killed process may have left others half written."""
+    """Yield the files of the last commit. A killed process may have left others half written."""
     try:
         segments = json.loads((path / "meta.json").read_text())["segments"]
         names = {segment["segment_id"].replace("-", ""): segment["deletes"] for segment in segments}
@@ -86,7 +88,7 @@ class LabelPosition(NamedTuple):
 
     @property
     def number(self) -> int:
-        """The same order in 64 bits, but for texts of one microsecond whose ids begin alike."""
+        """The position in 64 bits. Texts of the same microsecond whose ids begin alike may share it."""
         return (
             (moment_number(self.labelled_at) << TIE_BITS) + (1 << TIE_BITS) - 1 - (self.id.int >> (128 - TIE_BITS))
         )
@@ -111,8 +113,8 @@ class Meta:
     version: int
     starts: tuple[int, ...]  # of the blocks, as `moment_number`
     newest: int  # texts in the last block
-    latest: int  # the last moment of all
-    built: int = 0  # the version that it was begun with: nothing that was forgotten until then was ever in it
+    latest: int  # the latest timestamp of all texts
+    built: int = 0  # the version at which the build began: texts forgotten before it were never in the index
     layout: int = _LAYOUT
 
     def block(self, position: LabelPosition) -> int:
@@ -124,7 +126,7 @@ class Meta:
         return max(0, bisect_right(self.starts, moment) - 1)
 
     def with_entry(self, position: LabelPosition) -> "Meta":
-        """Return what it is with one text more; a full block is followed by another."""
+        """Return the metadata with one more text. If the last block is full, the text begins another block."""
         moment = moment_number(position.labelled_at)
         if self.newest >= BLOCK_TEXTS and moment > self.latest:
             return replace(self, starts=(*self.starts, moment), newest=1, latest=moment)
@@ -139,10 +141,10 @@ def moment_number(moment: datetime) -> int:
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Turn tantivy's errors about a broken folder into `Damaged`.
+    """Raise `Damaged` in place of tantivy's errors about a broken folder.
 
     Raises:
-        Damaged: in place of any error within, a panic included, which is no `Exception`.
+        Damaged: in place of any error in the block, including a panic, which is not an `Exception`.
     """
     try:
         yield
@@ -169,7 +171,7 @@ class SearchIndex:
 
     @classmethod
     def open(cls, path: Path) -> "SearchIndex":
-        """Open what is there.
+        """Open the existing index.
 
         Raises:
             Damaged: it is missing, broken or of another layout.
@@ -184,21 +186,21 @@ class SearchIndex:
 
     @classmethod
     def begin(cls, path: Path) -> "SearchIndex":
-        """Begin an empty one in place of what is there."""
+        """Replace the index by an empty one."""
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(parents=True)
         return cls(path)
 
     @property
     def schema(self) -> tantivy.Schema:
-        """What an entry is made of."""
+        """The fields of an entry."""
         return self._index.schema
 
     def meta(self) -> Meta:
-        """Return what was committed last.
+        """Return the metadata of the last commit.
 
         Raises:
-            Damaged: nothing was.
+            Damaged: there is no commit.
         """
         with guarded():
             searcher = self.searcher()
@@ -210,12 +212,12 @@ class SearchIndex:
             return Meta(**{**stored, "starts": tuple(stored["starts"])})
 
     def searcher(self) -> tantivy.Searcher:
-        """Return the index as it was committed last; it stays as it is."""
+        """Return the index as of the last commit. It does not change."""
         self._index.reload()
         return self._index.searcher()
 
     def put(self, entry: IndexEntry, block: int) -> None:
-        """Add a text, or replace it."""
+        """Add or replace a text."""
         document = tantivy.Document()
         document.add_text("id", entry.position.id.hex)
         document.add_text("grams", entry.folded)
@@ -232,7 +234,7 @@ class SearchIndex:
             self._writer.add_document(document)
 
     def remove(self, id_: UUID) -> None:
-        """Remove a text, if it is in."""
+        """Remove a text if the index has it."""
         with guarded():
             self._writer.delete_documents_by_term("id", id_.hex)
 
@@ -247,7 +249,7 @@ class SearchIndex:
             self._writer.commit()
 
     def undo(self) -> None:
-        """Roll back what was not committed."""
+        """Roll back the uncommitted changes."""
         with guarded():
             self._writer.rollback()
 
@@ -278,7 +280,7 @@ def _schema() -> tantivy.Schema:
 
 
 def _cut(folded: str) -> str:
-    """Split words that tantivy would drop for their length. No search is as long as the parts."""
+    """Split words that tantivy would drop because they are too long. No search has a word as long as the parts."""
     if len(folded) <= _TOKEN_CHARACTERS:
         return folded
     parts, run = [], 0

@@ -8,12 +8,13 @@ from serving_api.replica.query_pool import check_time
 from serving_api.replica.repository import get_point
 from serving_api.search.candidates import RANKED, IndexSnapshot
 from serving_api.search.index import LabelPosition
+from serving_api.search.repository import changed_after, unchanged_since
 from serving_api.texts import repository
 from serving_api.texts.parameters import Order
 from serving_api.texts.query import PageQuery, TextsQuery, microseconds, timestamp
-from serving_api.texts.repository import Condition, Row, all_of, conditions, ordering, page_conditions
+from serving_api.texts.repository import Row, all_of, conditions, ordering, page_conditions
 
-# Some candidates don't match: look at this many more than asked for.
+# Some candidates don't match: read this many more than requested.
 _SPARE = 10
 
 
@@ -39,7 +40,7 @@ def list_hits(
 def list_ranked(
     cursor: duckdb.DuckDBPyConnection, query: TextsQuery, snapshot: IndexSnapshot | None, until: float
 ) -> tuple[list[tuple[int, UUID]], bool]:
-    """Return the best matches, at most `RANKED`, and whether these are all: (relevance, negative; id), in order.
+    """Return the best matches as (negative relevance, id), at most `RANKED`, and whether there are no others.
 
     Without an index all texts are read.
 
@@ -53,8 +54,10 @@ def list_ranked(
     else:
         found = []
         if snapshot.point != get_point(cursor):
-            found = repository.list_ranked(cursor, None, all_of([_newer(snapshot), asked]), relevance, RANKED)
-        as_indexed = all_of([_known(snapshot), asked])
+            found = repository.list_ranked(
+                cursor, None, all_of([changed_after(snapshot.point.version), asked]), relevance, RANKED
+            )
+        as_indexed = all_of([unchanged_since(snapshot.point.version), asked])
         ids = snapshot.best(query)
         check_time(until)
         whole = max(len(ids), len(found)) < RANKED
@@ -72,17 +75,17 @@ def list_in_order(
         Unavailable: it was not done `until` then, by the monotonic clock.
     """
     texts, asked = page.texts, page_conditions(page)
-    as_indexed = all_of([_known(snapshot), asked])
+    as_indexed = all_of([unchanged_since(snapshot.point.version), asked])
     found = []
     if snapshot.point != get_point(cursor):
         found = repository.list_chosen(
-            cursor, None, all_of([_newer(snapshot), asked]), ordering(texts.order), count
+            cursor, None, all_of([changed_after(snapshot.point.version), asked]), ordering(texts.order), count
         )
     after = timestamp(page.after.rank) if page.after else None
     for ids, last in snapshot.in_order(texts, after, min(count + _SPARE, RANKED)):
         check_time(until)
         found += repository.list_chosen(cursor, ids, as_indexed, ordering(texts.order), len(ids))
-        # What shares the last position may come before it, and be in the next list.
+        # Texts with the last position may come before it, and be in the next list.
         if last is not None and sum(_is_before(row, last, texts.order) for row in found) >= count:
             break
     return sorted(found, key=lambda row: _sort_key(row, texts.order))[:count]
@@ -97,14 +100,6 @@ def _ranked(
     wanted = [id_ for _, id_ in shown]
     rows = {row["id"]: row for row in repository.list_chosen(cursor, wanted, all_of([]), "id", len(wanted))}
     return [rows[id_] | {"rank": -rank} for rank, id_ in shown]
-
-
-def _newer(snapshot: IndexSnapshot) -> Condition:
-    return "version > ?", [snapshot.point.version]
-
-
-def _known(snapshot: IndexSnapshot) -> Condition:
-    return "version <= ?", [snapshot.point.version]
 
 
 def _sort_key(row: Row, order: Order) -> tuple[int, int]:

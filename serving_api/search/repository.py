@@ -1,7 +1,8 @@
-"""Queries of what the search index holds of the replica."""
+"""Queries that read the replica for the search index."""
 
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +19,7 @@ _FETCHED = 1_000
 
 
 def list_starts(cursor: duckdb.DuckDBPyConnection) -> list[datetime]:
-    """Return the moments that divide the texts into blocks; none where there are no texts."""
+    """Return the timestamps that divide the texts into blocks; none if there are no texts."""
     statement = """
         select distinct labelled_at from
             (select labelled_at, row_number() over (order by labelled_at) as number from items)
@@ -27,8 +28,24 @@ def list_starts(cursor: duckdb.DuckDBPyConnection) -> list[datetime]:
     return [row[0] for row in cursor.execute(statement, [index.BLOCK_TEXTS]).fetchall()]
 
 
+def blocks(starts: list[datetime]) -> Iterator[Condition]:
+    """Yield the WHERE clauses that divide the items at these timestamps."""
+    for start, end in pairwise([*starts, None]):
+        yield ("labelled_at >= ? and labelled_at < ?", [start, end]) if end else ("labelled_at >= ?", [start])
+
+
+def changed_after(version: int) -> Condition:
+    """Return the WHERE clause of the items that changed after a version."""
+    return "version > ?", [version]
+
+
+def unchanged_since(version: int) -> Condition:
+    """Return the WHERE clause of the items that did not change after a version."""
+    return "version <= ?", [version]
+
+
 def read_entries(cursor: duckdb.DuckDBPyConnection, condition: Condition) -> Iterator[IndexEntry]:
-    """Stream what is to be indexed of the items that fit the condition, in the order of their labels."""
+    """Stream the index entries of the items that meet the condition, in the order of their labels."""
     where, values = condition
     statement = f"""
         select id, dataset, {FOLDED}, label, status, complete, source, language, agreement, annotations,

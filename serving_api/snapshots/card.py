@@ -63,7 +63,7 @@ def make_front_matter(manifest: SnapshotManifest, facts: Facts) -> str:
         "dataset_info": {
             "features": [{"name": name, "dtype": column.type} for name, column in COLUMNS.items()],
             "splits": splits,
-            "download_size": sum(split.bytes for split in manifest.splits.values()),
+            "download_size": manifest.bytes,
             "dataset_size": sum(split.memory_bytes for split in manifest.splits.values()),
         },
     }

@@ -13,7 +13,6 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 import duckdb
 import pyarrow as pa
 from pyarrow import compute as pc
-from pyarrow import parquet
 
 from core.web.problems import FieldError, NotFound, Unavailable
 from core.web.rate_limits import Places, current_client
@@ -25,11 +24,10 @@ from serving_api.snapshots.manifest import SnapshotManifest
 from serving_api.snapshots.parameters import DiffParameters
 from serving_api.snapshots.repository import Difference, compare, list_forgotten, load_compared
 from serving_api.snapshots.schemas import DiffItem, DiffKind, DiffPage, SnapshotPage
-from serving_api.snapshots.storage import Storage, reaching_storage
+from serving_api.snapshots.storage import Storage
 from serving_api.texts.query import Mismatch, Position, decode_cursor, encode_cursor, microseconds
 from serving_api.watchdog import Crew
 
-_ROWS_AT_ONCE = 65_536
 _MEMORY_LIMIT = "512MB"
 
 _FIRST = UUID(int=0)
@@ -78,13 +76,7 @@ class Differ:
 
     def _read(self, manifest: SnapshotManifest) -> Iterator[tuple[str, Iterator[pa.RecordBatch]]]:
         for name, split in manifest.splits.items():
-            with self._storage.open(manifest.name, split.path) as file:
-                yield name, _batches(file)
-
-
-def _batches(file: Any) -> Iterator[pa.RecordBatch]:
-    with reaching_storage():
-        yield from parquet.ParquetFile(file).iter_batches(_ROWS_AT_ONCE, columns=["id", "label"])
+            yield name, self._storage.batches(manifest.name, split.path, ["id", "label"])
 
 
 @contextmanager
@@ -227,8 +219,7 @@ class Forgotten:
         wanted = pa.array(sorted(map(str, ids)), pa.string())
         found: set[UUID] = set()
         for split in manifest.splits.values():
-            with self._storage.open(manifest.name, split.path) as file, reaching_storage():
-                for batch in parquet.ParquetFile(file).iter_batches(_ROWS_AT_ONCE, columns=["id"]):
-                    column = batch.column("id")
-                    found |= {UUID(id_) for id_ in column.filter(pc.is_in(column, wanted)).to_pylist()}
+            for batch in self._storage.batches(manifest.name, split.path, ["id"]):
+                column = batch.column("id")
+                found |= {UUID(id_) for id_ in column.filter(pc.is_in(column, wanted)).to_pylist()}
         return frozenset(found)

@@ -47,12 +47,8 @@ async def _snapshots(request: Request) -> Snapshots:
     return cast(Snapshots, request.app.state.snapshots)
 
 
-def _name(example: str = "toxicity-2026-11") -> object:
-    return Path(description="Name of the snapshot.", examples=[example])
-
-
 SnapshotsDep = Annotated[Snapshots, Depends(_snapshots)]
-Name = Annotated[str, _name()]
+Name = Annotated[str, Path(description="Name of the snapshot.", examples=["toxicity-2026-11"])]
 Nothing = Annotated[NoParameters, Query()]
 
 
@@ -224,12 +220,12 @@ async def get_card(request: Request, name: Name, snapshots: SnapshotsDep, _: Not
 
 @router.get(
     "/snapshots/{name}/croissant.json",
-    summary="A snapshot in Croissant's words",
+    summary="A snapshot in the Croissant format",
     response_class=Response,
     responses=docs.DOCUMENTS[CROISSANT],
 )
 async def get_croissant_file(request: Request, name: Name, snapshots: SnapshotsDep, _: Nothing) -> Response:
-    """Get the snapshot's metadata in the Croissant format."""
+    """Get the snapshot's description as Croissant 1.1, for programs."""
     return await _document(request, snapshots, name, CROISSANT, "application/json")
 
 

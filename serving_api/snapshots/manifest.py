@@ -98,6 +98,11 @@ class SnapshotManifest(BaseModel):
         """Texts in all splits."""
         return sum(split.rows for split in self.splits.values())
 
+    @property
+    def bytes(self) -> int:
+        """Size of all splits' files."""
+        return sum(split.bytes for split in self.splits.values())
+
 
 class AnswerCounts(BaseModel):
     """Numbers of submitted answers by annotators."""

@@ -3,15 +3,13 @@
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Sequence, Set
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import duckdb
-import pyarrow as pa
 import structlog
-from pyarrow import parquet
 
 from core.datasets import Datasets
 from core.web.keys import is_dataset_allowed
@@ -25,7 +23,7 @@ from serving_api.replica.replica import Replica
 from serving_api.replica.repository import Point
 from serving_api.settings import DataSettings
 from serving_api.snapshots.diff import Differ, Forgotten
-from serving_api.snapshots.manifest import FACTS, MANIFEST, Facts, SnapshotManifest, SplitFile
+from serving_api.snapshots.manifest import FACTS, Facts, SnapshotManifest, SplitFile
 from serving_api.snapshots.parameters import SnapshotCreate
 from serving_api.snapshots.repository import read_facts
 from serving_api.snapshots.splits import Former
@@ -35,65 +33,16 @@ from serving_api.snapshots.writer import (
     Division,
     WriterLock,
     content_hash,
-    make_documents,
     rewrite,
     rewrite_twins,
+    write_documents,
     write_splits,
 )
 from serving_api.texts.query import TextsQuery
 from serving_api.watchdog import Crew
 
-
-def check_room(known: Sequence[SnapshotManifest], folder: Path, settings: DataSettings) -> None:
-    """Check that the quota and the disk of `folder` allow another snapshot.
-
-    Raises:
-        Conflict: the number or the size of the snapshots is at its limit.
-        Unavailable: the disk is nearly full.
-    """
-    if len(known) >= settings.snapshots_max:
-        raise _refusal(
-            f"There are {len(known):,} snapshots, and SNAPSHOTS_MAX is {settings.snapshots_max:,}.", known
-        )
-    _check_bytes(known, 1, settings)
-    _check_disk(folder, settings)
-
-
-def check_size(
-    known: Sequence[SnapshotManifest], splits: Sequence[SplitFile], folder: Path, settings: DataSettings
-) -> None:
-    """Check that the quota allows these files, which are in `folder`; raises as `check_room` does."""
-    _check_bytes(known, sum(split.bytes for split in splits), settings)
-    _check_disk(folder, settings)
-
-
-def _check_bytes(known: Sequence[SnapshotManifest], more: int, settings: DataSettings) -> None:
-    held = sum(map(_size, known))
-    if held + more > settings.snapshots_max_bytes:
-        told = f"The {len(known):,} snapshots have {held:,} bytes, and SNAPSHOTS_MAX_BYTES is "
-        raise _refusal(f"{told}{settings.snapshots_max_bytes:,}.", known)
-
-
-def _check_disk(folder: Path, settings: DataSettings) -> None:
-    if shutil.disk_usage(folder).free < settings.snapshots_min_free_bytes:
-        raise storage_full()
-
-
-def _refusal(detail: str, known: Sequence[SnapshotManifest]) -> Conflict:
-    advice = "Delete some first, as an administrator: DELETE /snapshots/{name}, or annotate snapshot delete NAME."
-    if known:
-        oldest, largest = known[-1], max(known, key=_size)
-        advice += f" The oldest is {oldest.name}; the largest is {largest.name}, of {_size(largest):,} bytes."
-    return Conflict(f"{detail} {advice}", code="snapshot_quota")
-
-
-def _size(manifest: SnapshotManifest) -> int:
-    return sum(split.bytes for split in manifest.splits.values())
-
-
 log = structlog.get_logger()
 
-_IDS_AT_ONCE = 65_536
 COMPARED_AT_ONCE = 2
 _WAITING_WRITERS = 16
 _READING_THREADS = 8
@@ -202,18 +151,18 @@ class Snapshots:
             found = _find(known, request, query.dataset, point)
             if found:
                 return Created(found, False)
-            check_room(known, folder, self._settings)
+            _check_quota(known, folder, self._settings, more=1)
             follows = _followed(known, request, query.dataset)
             former = _former(self.storage, follows) if request.stratify else None
             splits = write_splits(cursor, query, Division(request.splits, request.seed, former), folder)
             facts = read_facts(cursor, query, self._datasets[query.dataset])
         if not any(split.rows for split in splits.values()):
             raise Conflict("No labelled text fits these filters.", code="no_texts")
-        check_size(known, [*splits.values()], folder, self._settings)
         manifest = _manifest(request, query.dataset, point, splits, [one.name for one in follows])
-        finish(folder, manifest, facts)
+        _check_quota(known, folder, self._settings, more=manifest.bytes)
+        write_documents(folder, manifest, facts)
         self.storage.publish(folder, manifest.name)
-        log.info("snapshot.written", name=manifest.name, rows=sum(split.rows for split in splits.values()))
+        log.info("snapshot.written", name=manifest.name, rows=manifest.rows)
         return Created(manifest, True)
 
     def rewrite(self, name: str, without: Set[str]) -> SnapshotManifest:
@@ -231,7 +180,7 @@ class Snapshots:
             if new != old:
                 rewrite_twins(self.storage, old, without, folder)
                 facts = Facts.model_validate_json(self.storage.read(name, FACTS))
-                finish(folder, new, facts.without_sources())
+                write_documents(folder, new, facts.without_sources())
                 self.storage.replace(folder, new)
                 log.info("snapshot.rewritten", name=name)
             # Also removes files of a rewrite that was killed.
@@ -254,23 +203,39 @@ class Snapshots:
             log.info("snapshot.deleted", name=name)
 
 
+def _check_quota(known: Sequence[SnapshotManifest], folder: Path, settings: DataSettings, *, more: int) -> None:
+    """Check that the quota and the disk of `folder` allow another snapshot, of `more` bytes.
+
+    Raises:
+        Conflict: the number or the size of the snapshots is at its limit.
+        Unavailable: the disk is nearly full.
+    """
+    held = sum(one.bytes for one in known)
+    if len(known) >= settings.snapshots_max:
+        exceeded = f"There are {len(known):,} snapshots, and SNAPSHOTS_MAX is {settings.snapshots_max:,}."
+    elif held + more > settings.snapshots_max_bytes:
+        limit = f"SNAPSHOTS_MAX_BYTES is {settings.snapshots_max_bytes:,}"
+        exceeded = f"The {len(known):,} snapshots have {held:,} bytes, and {limit}."
+    elif shutil.disk_usage(folder).free < settings.snapshots_min_free_bytes:
+        raise storage_full()
+    else:
+        return
+    advice = "Delete some first, as an administrator: DELETE /snapshots/{name}, or annotate snapshot delete NAME."
+    if known:
+        oldest, largest = known[-1], max(known, key=lambda one: one.bytes)
+        advice += f" The oldest is {oldest.name}; the largest is {largest.name}, of {largest.bytes:,} bytes."
+    raise Conflict(f"{exceeded} {advice}", code="snapshot_quota")
+
+
 def _former(storage: Storage, follows: list[SnapshotManifest]) -> Former:
-    return Former(_read_places(storage, follows), _read_twins(storage, follows))
-
-
-def _read_twins(storage: Storage, follows: list[SnapshotManifest]) -> Iterator[pa.RecordBatch]:
-    for manifest in follows:
-        with storage.open(manifest.name, TWINS) as file:
-            yield from parquet.ParquetFile(file).iter_batches(_IDS_AT_ONCE)
-
-
-def _read_places(storage: Storage, follows: list[SnapshotManifest]) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Yield batches of ids from earlier snapshots, each with the index of its split among the sorted names."""
-    for manifest in follows:
-        for place, name in enumerate(sorted(manifest.splits)):
-            with storage.open(manifest.name, manifest.splits[name].path) as file:
-                for batch in parquet.ParquetFile(file).iter_batches(_IDS_AT_ONCE, columns=["id"]):
-                    yield place, batch
+    """Return the ids of earlier snapshots with the indexes of their splits, and the near duplicates."""
+    ids = (
+        (index, batch)
+        for manifest in follows
+        for index, name in enumerate(sorted(manifest.splits))
+        for batch in storage.batches(manifest.name, manifest.splits[name].path, ["id"])
+    )
+    return Former(ids, (batch for one in follows for batch in storage.batches(one.name, TWINS)))
 
 
 def _followed(known: list[SnapshotManifest], request: SnapshotCreate, dataset: str) -> list[SnapshotManifest]:
@@ -324,10 +289,3 @@ def _manifest(
         splits=splits,
         follows=tuple(follows),
     )
-
-
-def finish(folder: Path, manifest: SnapshotManifest, facts: Facts) -> None:
-    """Write the documents, and last the manifest."""
-    for path, content in make_documents(manifest, facts).items():
-        (folder / path).write_bytes(content)
-    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2))

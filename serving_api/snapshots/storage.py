@@ -10,15 +10,17 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import fsspec
+import pyarrow as pa
 import structlog
 from botocore.exceptions import BotoCoreError
 from fsspec.implementations.local import LocalFileSystem
+from pyarrow import parquet
 from pydantic import ValidationError
 
 from core.web.problems import Conflict, NotFound, Unavailable
@@ -39,6 +41,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     }
 }
 _NAME = re.compile(NAME)
+_ROWS_AT_ONCE = 65_536
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -97,6 +100,11 @@ class Storage:
         """Open a file below a snapshot's folder. It is seekable, and read in parts. Raises as `get` does."""
         with reaching_storage():
             return cast(BinaryIO, self.fs.open(self._path(name, path), "rb", **options))
+
+    def batches(self, name: str, path: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of a Parquet file, by default all columns; raises as `get` does."""
+        with self.open(name, path) as file, reaching_storage():
+            yield from parquet.ParquetFile(file).iter_batches(_ROWS_AT_ONCE, columns=columns)
 
     def publish(self, folder: Path, name: str) -> None:
         """Move or upload a finished snapshot, with its manifest, from a local folder.

@@ -23,7 +23,7 @@ from core.web.problems import Unavailable
 from serving_api.exports.formats import COMPARED, DICTIONARY, with_zone
 from serving_api.snapshots.card import make_card
 from serving_api.snapshots.croissant import make_croissant
-from serving_api.snapshots.manifest import CARD, CROISSANT, FACTS, Facts, SnapshotManifest, SplitFile
+from serving_api.snapshots.manifest import CARD, CROISSANT, FACTS, MANIFEST, Facts, SnapshotManifest, SplitFile
 from serving_api.snapshots.repository import assign, read_rows, read_twins, split_schema
 from serving_api.snapshots.splits import Former
 from serving_api.snapshots.storage import Storage, remove
@@ -76,16 +76,15 @@ def _taken() -> Unavailable:
     return Unavailable("Another snapshot is being written.", code="too_busy", retry_after_seconds=5)
 
 
-def make_documents(manifest: SnapshotManifest, facts: Facts) -> dict[str, bytes]:
-    """Return the documents by their paths.
+def write_documents(folder: Path, manifest: SnapshotManifest, facts: Facts) -> None:
+    """Write the documents beside the data, and last the manifest.
 
-    The facts are one of them: a rewrite needs them when the replica no longer has the snapshot's version.
+    A rewrite reads the facts: the replica may no longer have the snapshot's version.
     """
-    return {
-        CARD: make_card(manifest, facts).encode(),
-        CROISSANT: orjson.dumps(make_croissant(manifest, facts), option=orjson.OPT_INDENT_2),
-        FACTS: facts.model_dump_json(indent=2).encode(),
-    }
+    (folder / CARD).write_bytes(make_card(manifest, facts).encode())
+    (folder / CROISSANT).write_bytes(orjson.dumps(make_croissant(manifest, facts), option=orjson.OPT_INDENT_2))
+    (folder / FACTS).write_bytes(facts.model_dump_json(indent=2).encode())
+    (folder / MANIFEST).write_bytes(manifest.model_dump_json(indent=2).encode())
 
 
 # A row group grows by pieces, until it has this many rows or bytes.

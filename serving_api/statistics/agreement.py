@@ -1,10 +1,10 @@
 """How far annotators agree: the usual coefficients, each with a bootstrap interval.
 
-Every coefficient here is a function of sums over texts, and a text's summands follow from its kind: from how
-often each label was chosen for it, or from what the two annotators of a pair said. A million texts are of a few
-kinds, so that resampling texts is drawing how many there are of each kind, from a multinomial distribution.
+Every coefficient is a function of sums over texts. A text's summands depend on its kind only: its votes by label,
+or the answers of a pair's two annotators. A million texts have few kinds. So resampling texts means drawing the
+number of texts of each kind from a multinomial distribution.
 
-Kinds are sorted first: in another order the sums differ in their last bit, and what is drawn altogether.
+Kinds are sorted first: another order changes the last bit of the sums, and all that is drawn.
 """
 
 from collections import Counter
@@ -23,7 +23,7 @@ Measure = Callable[[Array], Array]  # of sums over texts, a row a sample; NaN wh
 RESAMPLES = 1000
 _SEED = 6
 _INTERVAL_PERCENT = (2.5, 97.5)
-# Beyond so many kinds their numbers are not drawn one by one. The sums of that many texts are as good as normal.
+# Above this number of kinds, the sums are drawn from a normal distribution, which approximates them well.
 KINDS_MAX = 100
 _DECIMALS = 6
 
@@ -42,7 +42,7 @@ class Estimate:
     high: float | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as it is sent."""
+        """Return the JSON object of the response."""
         return asdict(self)
 
 
@@ -170,7 +170,7 @@ def _resample(kinds: Array, numbers: NDArray[np.int64], n: int) -> Array:
     mean = numbers @ kinds / n
     centred = kinds - mean
     covariance = (centred * numbers[:, np.newaxis]).T @ centred / n
-    # Unchecked: what is below zero by rounding counts as nothing.
+    # Unchecked: eigenvalues that rounding made negative count as zero.
     return random.multivariate_normal(
         n * mean, n * covariance, size=RESAMPLES, method="eigh", check_valid="ignore"
     )

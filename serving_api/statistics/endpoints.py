@@ -82,9 +82,9 @@ async def get_annotators(
     replica: ReplicaDep,
     datasets: DatasetsDep,
 ) -> Response:
-    """List what each annotator did, and how often it was the outcome; who answered the most comes first.
+    """List the work of each annotator, and how often their answer was the outcome, by number of answers.
 
-    On labelled and disputed texts: who only ever discarded texts that nobody answered is not on the list.
+    It covers labelled and disputed texts. Annotators who only discarded texts that have no answers are not listed.
     """
     query = texts_query(parameters, datasets)
     key = b"annotators" + query.fingerprint

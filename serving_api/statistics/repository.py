@@ -61,7 +61,7 @@ def count_votes(cursor: duckdb.DuckDBPyConnection, query: TextsQuery) -> dict[Vo
 
 
 def count_pair(cursor: duckdb.DuckDBPyConnection, query: TextsQuery, pair: Pair) -> Cells:
-    """Return the number of texts that both of a pair have answered, by what they said."""
+    """Return the number of texts that both annotators of a pair answered, by their answers."""
     where, values = _submitted(query)
     said = f"select text_id, value from annotations where {where} and annotator = ?"  # noqa: S608
     statement = f"""
@@ -75,7 +75,7 @@ def count_pair(cursor: duckdb.DuckDBPyConnection, query: TextsQuery, pair: Pair)
 def count_pairs(
     cursor: duckdb.DuckDBPyConnection, query: TextsQuery, pairs_max: int
 ) -> tuple[int, dict[Pair, Cells]]:
-    """Return how many pairs share texts, and the same as `count_pair` of those that share the most."""
+    """Return the number of pairs that share texts, and the counts of those that share the most."""
     where, values = _submitted(query)
     # Numbers for annotator and answer together: joining and counting them is faster than joining words.
     statement = f"""
@@ -109,9 +109,9 @@ def count_pairs(
 
 
 def list_work(cursor: duckdb.DuckDBPyConnection, query: TextsQuery) -> list[AnnotatorWork]:
-    """Return what each annotator has done, who answered the most first."""
+    """Return the work of each annotator, by number of answers."""
     where, values = annotator_conditions(query)
-    # By spans of time first, which leaves little to sort. None is longer than a step, so none has a pause within.
+    # Spans of time first, which leaves little to sort. No span is longer than a step, so it contains no pause.
     statement = f"""
         with spans as (
             select annotator, epoch_us(min(created_at)) as starts, epoch_us(max(created_at)) as ends,
@@ -135,7 +135,7 @@ def list_work(cursor: duckdb.DuckDBPyConnection, query: TextsQuery) -> list[Anno
 
 
 def count_outcomes(cursor: duckdb.DuckDBPyConnection, query: TextsQuery) -> list[AnswerCount]:
-    """Return what each annotator said about labelled texts and gold texts."""
+    """Return the answers of each annotator to labelled texts and gold texts."""
     where, values = conditions(query)
     said, said_values = said_by_annotators(query.dataset)
     statement = f"""
@@ -156,7 +156,7 @@ def _submitted(query: TextsQuery) -> tuple[str, list[object]]:
 
 
 def count_complete(cursor: duckdb.DuckDBPyConnection, dataset: str) -> int:
-    """Return the number of a dataset's items that have as many annotations as it wants."""
+    """Return the number of a dataset's complete items."""
     return sum_texts(cursor, "dataset = ? and complete", [dataset])
 
 
@@ -182,7 +182,7 @@ def count_by_annotator(cursor: duckdb.DuckDBPyConnection, dataset: str) -> dict[
 
 VALUES_MAX = 50
 
-# What is counted for each filter, of the items; annotators are counted by their names in `annotators`.
+# The expression over `items` that is counted for each filter; annotators are counted by the names in `annotators`.
 _VALUES = {
     "label": "label",
     "status": "status",
@@ -198,7 +198,7 @@ Counted = list[tuple[Any, int]]  # a value, and the number of texts with it; the
 
 
 def count_texts(cursor: duckdb.DuckDBPyConnection, query: TextsQuery) -> int:
-    """Return the number of texts that a query means."""
+    """Return the number of texts that a query selects."""
     if is_counted(query):
         return sum_texts(cursor, *kind_conditions(query))
     where, values = conditions(query)
@@ -210,7 +210,7 @@ def count_texts(cursor: duckdb.DuckDBPyConnection, query: TextsQuery) -> int:
 def count_values(
     cursor: duckdb.DuckDBPyConnection, query: TextsQuery, facets: Sequence[str]
 ) -> dict[str, Counted]:
-    """Return the most frequent values of each of these facets among the texts that a query means."""
+    """Return the most frequent values of each of these facets among the texts that a query selects."""
     kept = [facet for facet in facets if facet in KINDS] if is_counted(query) else []
     read = [facet for facet in facets if facet not in kept]
     found: dict[str, Counted] = {}
@@ -260,7 +260,7 @@ def _count_one(number: int, facet: str) -> str:
 def count_labels_by_day(
     cursor: duckdb.DuckDBPyConnection, query: TextsQuery, days: int
 ) -> tuple[date | None, list[tuple[date, str | None, int]]]:
-    """Return the first of so many days up to the last one with a label, and the texts of each day by label."""
+    """Return the first of `days` days up to the last one with a label, and the texts of each day by label."""
     where, values = conditions(query)
     newest = f"select max(labelled_at)::date from items where {where}"  # noqa: S608
     last: date | None = cursor.execute(newest, values).fetchall()[0][0]

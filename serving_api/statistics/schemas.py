@@ -1,4 +1,4 @@
-"""What the endpoints of statistics send, with the examples and refusals of the documentation."""
+"""Responses of the endpoints of statistics, with examples and refusals for OpenAPI."""
 
 from datetime import date, datetime
 from typing import Any
@@ -104,7 +104,7 @@ class Share(BaseModel):
 
 
 class AnnotatorStats(BaseModel):
-    """What one annotator did."""
+    """The work of one annotator."""
 
     annotator: str
     answers: int = Field(description="Submitted annotations.")
@@ -125,7 +125,7 @@ class AnnotatorStats(BaseModel):
 
 
 class AnnotatorsStats(BaseModel):
-    """What each annotator did; who answered the most, first."""
+    """The work of each annotator, by number of answers."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -203,7 +203,7 @@ class Facets(BaseModel):
 
 
 class DayCounts(BaseModel):
-    """What was labelled and answered on one day, UTC."""
+    """Labels and answers of one day, UTC."""
 
     day: date
     labels: dict[str, int] = Field(description="Texts by label, on the day of their `labelled_at`.")

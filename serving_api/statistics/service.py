@@ -132,7 +132,7 @@ def make_facets(cursor: duckdb.DuckDBPyConnection, query: TextsQuery) -> dict[st
 
 
 def make_days(cursor: duckdb.DuckDBPyConnection, query: TextsQuery, days: int) -> dict[str, Any]:
-    """Return the labels and answers of so many days up to the last one with a label."""
+    """Return the labels and answers of `days` days, up to the last one with a label."""
     found: dict[date, dict[str, Any]] = {}
 
     def on(day: date) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def make_days(cursor: duckdb.DuckDBPyConnection, query: TextsQuery, days: int) -
 
 
 def _without(query: TextsQuery, facet: str) -> TextsQuery:
-    """Return the query without the filter by values of a facet."""
+    """Return the query without the filter of a facet."""
     if facet == "label":
         return replace(query, labels=())
     name = _FILTERS.get(facet, facet)

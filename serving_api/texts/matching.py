@@ -32,7 +32,7 @@ _SPACE = "".join(re.escape(chr(point)) for point in range(0x3001) if chr(point).
 
 
 class Match(StrEnum):
-    """How `q` is looked for."""
+    """How `q` is matched."""
 
     SUBSTRING = "substring"
     WORDS = "words"
@@ -41,7 +41,7 @@ class Match(StrEnum):
 
 
 def fold(text: str) -> str:
-    """Return the text as it is compared; the same as `FOLDED` makes of it in DuckDB."""
+    """Return the text in the form for comparisons; the same as `FOLDED` in DuckDB."""
     return text.replace("İ", "i").lower().replace("ς", "σ")
 
 
@@ -60,7 +60,7 @@ def word_characters() -> str:
 
 
 def is_word_character(character: str) -> bool:
-    """Return whether it belongs to a word that spaces or punctuation must end."""
+    """Return whether a character belongs to words that are separated by spaces or punctuation."""
     if character != "_" and unicodedata.category(character)[0] not in "LNM":
         return False
     return not any(first <= ord(character) <= last for first, last in _SPACELESS)
@@ -96,11 +96,11 @@ class Search:
         return " and ".join(sql for sql, _ in found), [value for _, value in found]
 
     def relevance(self) -> tuple[str, list[Any]]:
-        """Return an expression over `items` and its values: how well a text that matches does so, in millionths.
+        """Return the relevance of a matching text in millionths, as an expression over `items` and its values.
 
-        One for the words of the search side by side, whole; and up to one for how often it occurs, less in a long
-        text: BM25's formula for one term, k1 = 1.2, b = 0.75, a usual text being of 100 characters. It follows
-        from the text alone, so it never changes.
+        A text gets one point if it has the words of the search in a row, whole, and up to one point for the number
+        of matches, fewer in a long text: BM25's formula for one term with k1 = 1.2, b = 0.75 and an average length
+        of 100 characters. It depends on the text alone, so it never changes.
         """
         times = " + ".join(f"(length({FOLDED}) - length(replace({FOLDED}, ?, ''))) / ?" for _ in self.literals)
         found: list[Any] = [value for literal in self.literals for value in (literal, len(literal))]
@@ -117,7 +117,7 @@ class Search:
         return _merge(found)[:MAX_HIGHLIGHTS]
 
     def _needles(self) -> list[tuple[str, bool, bool]]:
-        """Return what must occur: patterns, and whether each must be at the beginning and the end of a word."""
+        """Return the patterns that must occur, each with whether it must begin, and end, at the edge of a word."""
         if self.match is Match.SUBSTRING:
             return []
         if self.match is Match.PHRASE:

@@ -1,7 +1,7 @@
 """Reads pages from narrow ranges of time: a page then costs the same in a small and in a large replica.
 
-DuckDB skips row groups that hold other times, but orders all that a query leaves. So the query leaves little: a
-range that probably holds the page, and where that was too narrow, the next one, four times as wide.
+DuckDB skips row groups with other times, but sorts all rows that a query selects. So the query selects few: a
+range that probably has the page's rows, and if they were not enough, the next range, four times as wide.
 """
 
 import threading
@@ -24,38 +24,38 @@ SAMPLE_SIZE = 4096
 _WIDER = 4
 # The first range is this much wider than a page seems to need.
 _SLACK = 1.5
-# To read a row by its index costs as much as to scan about 500.
+# Reading a row by its index costs as much as scanning about 500.
 _SPARSE_ROWS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Timestamps of labels, in order, taken evenly from all. May be old: it only helps to guess a width."""
+    """Timestamps of labels, sorted, evenly taken from all. It may be old: it only helps to estimate a range."""
 
     moments: list[datetime]
     rows_each: int  # the rows that one moment stands for
 
     @property
     def rows(self) -> int:
-        """How many rows there were, about."""
+        """The approximate number of rows."""
         return len(self.moments) * self.rows_each
 
 
 def take_sample(cursor: duckdb.DuckDBPyConnection, rows: int) -> Sample:
-    """Look at the replica's `rows` rows."""
+    """Take a sample of the replica's `rows` rows."""
     rows_each = max(1, rows // SAMPLE_SIZE)
     return Sample(repository.list_timestamps(cursor, rows_each), rows_each)
 
 
 def is_sparse(page: PageQuery, sample: Sample, texts: int) -> bool:
-    """Whether the page's texts are so rare that an index finds them faster; `texts` as in `list_page`."""
+    """Whether the page's texts are so rare that the search index finds them faster; `texts` as in `list_page`."""
     return page.limit * sample.rows > _SPARSE_ROWS * max(texts, 1)
 
 
 def list_page(cursor: duckdb.DuckDBPyConnection, page: PageQuery, sample: Sample, texts: int) -> list[Row]:
     """Return the page's items, and one more if there are more.
 
-    `texts` is about how many texts fit, wherever they stand; more where that is not known.
+    `texts` is an estimate of the number of texts on all pages.
     """
     wanted = page.limit + 1
     newest_first = page.texts.order is Order.NEWEST
@@ -76,7 +76,7 @@ def list_page(cursor: duckdb.DuckDBPyConnection, page: PageQuery, sample: Sample
 
 
 def _ends(page: PageQuery) -> tuple[datetime | None, datetime | None]:
-    """Return where the page begins at the earliest, and where it ends at the latest; None: nowhere."""
+    """Return the bounds of the page's timestamps; None: no bound."""
     filters = page.texts.filters
     first, last = filters.labelled_before, filters.labelled_after
     if page.texts.order is Order.OLDEST:
@@ -106,7 +106,7 @@ def _index(moments: list[datetime], timestamp: datetime) -> float:
     return index + (timestamp - before) / (after - before)
 
 
-# Old samples make pages slower, not wrong.
+# An old sample makes pages slower, not wrong.
 _SAMPLE_SECONDS = 60
 _KINDS_MAX = 10_000
 
@@ -114,7 +114,7 @@ _KINDS_MAX = 10_000
 class Hints:
     """Caches totals of the newest version and a sample of timestamps; shared by the threads that query.
 
-    Without it each page would read both: `make bench ONLY=serving`, "label, fresh".
+    Without it each page would read both (`make bench ONLY=serving`, "label, fresh").
     """
 
     def __init__(self) -> None:
@@ -130,7 +130,7 @@ class Hints:
         return self._total(point, f"{where} {values!r}", lambda: repository.sum_texts(cursor, where, values))
 
     def count_likely(self, cursor: duckdb.DuckDBPyConnection, point: Point, query: TextsQuery) -> int:
-        """Return about how many texts a query finds, or more if the totals don't tell."""
+        """Return an estimate of the number of texts that a query finds, from the totals. It is rarely too low."""
         texts, name = self.count_texts(cursor, point, query), query.filters.annotator
         if name is None:
             return texts
@@ -147,7 +147,7 @@ class Hints:
         return totals[kind]
 
     def sample(self, cursor: duckdb.DuckDBPyConnection, point: Point) -> Sample:
-        """Return a sample of the times at which texts were labelled, not much older than `point`."""
+        """Return a sample of the labels' timestamps, not much older than `point`."""
         with self._lock:
             is_old = self._sampled_of != point and time.monotonic() - self._sampled_at > _SAMPLE_SECONDS
             if self._sample is None or is_old:

@@ -13,7 +13,7 @@ from serving_api.texts.matching import Match
 
 
 def to_text(moment: datetime) -> str:
-    """Return a moment, UTC without a zone, in RFC 3339 with microseconds."""
+    """Return a timestamp, UTC without a zone, in RFC 3339 with microseconds."""
     return f"{moment.isoformat(timespec='microseconds')}Z"
 
 
@@ -37,7 +37,7 @@ def _not_a_number(value: Any) -> Any:
 
 
 def _to_utc(moment: datetime) -> datetime:
-    """Return the moment in UTC without a zone, as the replica holds it; without a zone it is UTC already."""
+    """Return the timestamp in UTC without a zone, as the replica stores it. A timestamp without a zone is UTC."""
     try:
         return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
     except OverflowError as error:
@@ -89,21 +89,21 @@ class Order(StrEnum):
 
 
 class TimeOrder(StrEnum):
-    """The orders of an export that wants one."""
+    """The orders of a sorted export."""
 
     NEWEST = Order.NEWEST.value
     OLDEST = Order.OLDEST.value
 
 
 class LabelStatusFilter(StrEnum):
-    """What a status filter may ask for."""
+    """The values of a status filter."""
 
     LABELLED = "labelled"
     DISPUTED = "disputed"
 
 
 class DatasetParameters(BaseModel):
-    """Which dataset is meant."""
+    """The dataset."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -113,13 +113,13 @@ class DatasetParameters(BaseModel):
 
 
 class SourceParameters(DatasetParameters):
-    """Which texts of a dataset are meant, by where they came from."""
+    """Texts of a dataset by their source."""
 
     source: Word | None = Field(None, description="Only texts from this source.", examples=["forum"])
 
 
 class PeriodParameters(SourceParameters):
-    """Which labelled texts are meant, by where they came from and when they were labelled."""
+    """Labelled texts by their source and by the time of their labels."""
 
     labelled_after: Moment | None = Field(
         None,
@@ -134,7 +134,7 @@ class PeriodParameters(SourceParameters):
 
 
 class AgreementParameters(PeriodParameters):
-    """Whose agreement is asked for."""
+    """Annotators whose agreement is measured."""
 
     annotator: Pair = Field(
         default_factory=list,
@@ -153,10 +153,10 @@ class AgreementParameters(PeriodParameters):
 
 
 class FilterParameters(PeriodParameters):
-    """Filters that every way to read labelled texts has."""
+    """The filters of all endpoints that read labelled texts."""
 
     language: Word | None = Field(
-        None, description="Only texts in this language, as `enrichment` tells it.", examples=["en"]
+        None, description="Only texts in this language, by `enrichment`.", examples=["en"]
     )
     status: LabelStatusFilter | None = Field(
         None, description="Only texts with this status.", examples=["labelled"]
@@ -180,15 +180,15 @@ class FilterParameters(PeriodParameters):
     )
     q: SearchText | None = Field(
         None,
-        description="Only texts that contain this, as `match` says; upper and lower case are the same. "
-        "No character has a meaning of its own.",
+        description="Only texts that contain this, by the rule `match`. It ignores case, and has no wildcards.",
         examples=["you are"],
     )
     match: Match = Field(
         Match.SUBSTRING,
-        description="How `q` is looked for. `substring`: all of it, spaces too, anywhere. `words`: each of its "
-        "words, whole, in any order. `phrase`: its words side by side, whole. `prefix`: words that begin like "
-        "each of its words. Scripts without spaces between words (Chinese, Japanese, Thai …) need no whole words.",
+        description="How `q` is matched. `substring`: the text contains `q`, with its spaces. `words`: it has "
+        "each of its words, whole, in any order. `phrase`: it has the words in a row, whole. `prefix`: for each "
+        "word it has a word that begins so. In scripts without spaces (Chinese, Japanese, Thai …) words need not "
+        "be whole.",
         examples=["substring"],
     )
 
@@ -205,11 +205,11 @@ class LabelParameters(FilterParameters):
 
 
 class PageParameters(FilterParameters):
-    """Filters and place of a page of a label's own list."""
+    """A page of the list of one label."""
 
     order: Order = Field(
         Order.NEWEST,
-        description="Which label comes first; `relevance`: the text that matches `q` best, at most 1,000 of them.",
+        description="Newest or oldest label first; `relevance`: the best matches of `q` first, at most 1,000.",
         examples=["newest"],
     )
     limit: Limit = 100
@@ -221,37 +221,37 @@ class PageParameters(FilterParameters):
 
 
 class TextsParameters(PageParameters, LabelParameters):
-    """Filters and place of a page of all labelled texts."""
+    """A page of all labelled texts."""
 
 
 class ExportParameters(LabelParameters):
-    """Which labelled texts are exported."""
+    """Labelled texts to export."""
 
     order: TimeOrder | None = Field(
         None,
-        description="Which label comes first; without it, as they lie in the replica, roughly the oldest first.",
+        description="Newest or oldest label first; without it the order of the replica, roughly the oldest first.",
         examples=["newest"],
     )
 
 
 class CsvParameters(ExportParameters):
-    """Which labelled texts are exported, and for which programs."""
+    """Labelled texts to export as CSV."""
 
     spreadsheet: bool = Field(
         False,
-        description="For people: a `'` before what a spreadsheet takes for a formula, and a byte order mark.",
+        description="For spreadsheets: a `'` before cells that look like formulas, and a byte order mark.",
         examples=[True],
     )
 
 
 class DisputedParameters(SourceParameters):
-    """What is on the list of disputed texts, and which page of it."""
+    """A page of the list of disputed texts."""
 
     confidence_below: float = Field(
         0.7,
         ge=0,
         le=1,
-        description="Labels that annotators decided with less `confidence` are on the list too; 0: none.",
+        description="Also list labels that annotators decided with less `confidence`; 0: none.",
         examples=[0.7],
     )
     limit: Limit = 100
@@ -263,7 +263,7 @@ class DisputedParameters(SourceParameters):
 
 
 class DaysParameters(PeriodParameters):
-    """Which days are counted."""
+    """Days to count."""
 
     days: int = Field(
         30, ge=1, le=366, description="Number of days, up to the last one with a label.", examples=[30]
@@ -271,7 +271,7 @@ class DaysParameters(PeriodParameters):
 
 
 class ChangesParameters(DatasetParameters):
-    """After which change to go on, and how long to wait for the next one."""
+    """The position in the change feed, and how long to wait for the next change."""
 
     since: int = Field(
         0, ge=0, le=2**63 - 1, description="`next` of the page before; 0: from the beginning.", examples=[91342]
@@ -296,6 +296,6 @@ class ChangesParameters(DatasetParameters):
 
 
 class NoParameters(BaseModel):
-    """For paths that take none: refuses all."""
+    """For endpoints without parameters: refuses all."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

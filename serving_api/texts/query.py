@@ -33,7 +33,7 @@ _CHECK_BYTES = 8
 class Position:
     """The last item that was shown."""
 
-    rank: int  # by which the list is ordered: `microseconds` of a timestamp, or what its query says
+    rank: int  # the sort key of the list: `microseconds` of a timestamp, or as its query defines it
     id: UUID
 
 
@@ -43,12 +43,12 @@ def microseconds(timestamp: datetime) -> int:
 
 
 def timestamp(microseconds: int) -> datetime:
-    """Return the timestamp, UTC without a zone, that is so many microseconds after 1970."""
+    """Return the timestamp, UTC without a zone, `microseconds` after 1970."""
     return _EPOCH + microseconds * _MICROSECOND
 
 
 def encode_cursor(position: Position, query: bytes) -> str:
-    """Return the cursor that goes on after `position` in the list that `query` identifies."""
+    """Return the cursor for the items after `position` in the list that `query` identifies."""
     packed = _POSITION.pack(position.rank, position.id.bytes)
     return urlsafe_b64encode(packed + _check(packed, query)).decode().rstrip("=")
 
@@ -57,7 +57,7 @@ def decode_cursor(cursor: str, query: bytes) -> Position:
     """Return the position that `cursor` holds.
 
     Raises:
-        ValueError: it was not made here, was changed, or belongs to another list.
+        ValueError: it was not made by this API, was changed, or belongs to another list.
     """
     raw = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
     packed, check = raw[: _POSITION.size], raw[_POSITION.size :]
@@ -72,7 +72,7 @@ def _check(packed: bytes, query: bytes) -> bytes:
 
 
 class Mismatch(Conflict):
-    """A parameter is right by itself, but does not go with the others."""
+    """A valid parameter contradicts other parameters."""
 
     def __init__(self, error: FieldError) -> None:
         super().__init__(error.detail, code=error.code)
@@ -90,13 +90,13 @@ class TextsQuery:
 
     @cached_property
     def search(self) -> Search:
-        """What `q` looks for, where it is given."""
+        """The search for `q`, if it is given."""
         return Search(self.filters.q or "", self.filters.match)
 
     @cached_property
     def fingerprint(self) -> bytes:
-        """The same for queries that ask for the same list, and only for them."""
-        # Without those left out: cursors stay valid when there is a further filter.
+        """A hash that is equal for queries of the same list, and only for them."""
+        # Without the filters that are not set: cursors stay valid when a release adds a filter.
         filters = self.filters.model_dump_json(
             include=set(FilterParameters.model_fields) - {"dataset"}, exclude_none=True
         )
@@ -138,12 +138,12 @@ class DisputedQuery:
 
     @property
     def fingerprint(self) -> bytes:
-        """The same for pages of the same list, and only for them."""
+        """A hash that is equal for pages of the same list, and only for them."""
         return _disputed_fingerprint(self.texts, self.confidence_below)
 
 
 def page_query(parameters: PageParameters, labels: Sequence[str], datasets: Datasets) -> PageQuery:
-    """Return the query that the parameters ask for.
+    """Return the query of one page.
 
     Raises:
         InvalidFields: the dataset or a label is not known; each is named.
@@ -173,10 +173,10 @@ def labelled_texts_query(
 
 
 def check_search(filters: FilterParameters) -> None:
-    """Check that `q` and `match` go together.
+    """Check `q` and `match` together.
 
     Raises:
-        Mismatch: they do not.
+        Mismatch: `match` is given without `q`, or `q` has too many words for it.
     """
     if filters.q is None:
         if filters.match is not Match.SUBSTRING:  # the default says nothing

@@ -49,22 +49,22 @@ def conditions(query: TextsQuery) -> Condition:
 
 
 def kind_conditions(query: TextsQuery) -> Condition:
-    """Return the WHERE clause over `totals` of the texts that the query's kind holds, and its values."""
+    """Return the WHERE clause over `totals` for the query's label, status, source, language and `complete`."""
     kinds = query.filters.model_dump(include={"source", "language", "status", "complete"})
     return conditions(replace(query, filters=FilterParameters.model_construct(**kinds)))
 
 
 def is_counted(query: TextsQuery) -> bool:
-    """Whether the query asks for all texts of a kind, so that their number is known."""
+    """Whether the query selects whole kinds of texts, whose number `totals` has."""
     return not query.filters.model_dump(include=_UNCOUNTED, exclude_none=True)
 
 
 def page_conditions(page: PageQuery) -> Condition:
-    """Return the WHERE clause of what comes after the page's position."""
+    """Return the WHERE clause of the items after the page's position."""
     found = [conditions(page.texts)]
     if page.after:
         before, behind = ("<", ">") if page.texts.order is Order.NEWEST else (">", "<")
-        # The first half says nothing new, but DuckDB skips row groups by it.
+        # The first comparison is redundant, but DuckDB skips row groups by it.
         sql = f"labelled_at {before}= ? and (labelled_at {before} ? or id {behind} ?)"
         labelled_at = timestamp(page.after.rank)
         found.append((sql, [labelled_at, labelled_at, page.after.id]))
@@ -99,12 +99,12 @@ def disputed_conditions(query: DisputedQuery) -> Condition:
 
 
 def said_by_annotators(dataset: str) -> Condition:
-    """Return the WHERE clause over `annotations` of what annotators, not adjudicators, say about a dataset."""
+    """Return the WHERE clause over `annotations` for a dataset's annotators, without adjudicators."""
     return "dataset = ? and role = ?", [dataset, Role.ANNOTATOR.value]
 
 
 def annotator_conditions(query: TextsQuery) -> Condition:
-    """Return the WHERE clause over `annotations` of what annotators, not adjudicators, say about these texts."""
+    """Return the WHERE clause over `annotations` for these texts' annotators, without adjudicators."""
     found = [said_by_annotators(query.dataset)]
     if query.labels or query.filters.model_dump(exclude_none=True, exclude={"dataset", "match"}):
         where, values = conditions(query)
@@ -118,12 +118,12 @@ def ordering(order: Order) -> str:
 
 
 def all_of(found: list[Condition]) -> Condition:
-    """Return the WHERE clause of what fits all of these."""
+    """Return the WHERE clause that combines conditions with `and`."""
     return " and ".join(sql for sql, _ in found) or "true", [value for _, values in found for value in values]
 
 
 def time_window(begin: datetime | None, end: datetime | None, newest_first: bool) -> Condition:
-    """Return the WHERE clause of what comes after `begin`, up to `end`: each text is in one range only."""
+    """Return the WHERE clause for the labels from `begin` to `end`, so that each text is in one range only."""
     found: list[tuple[str, datetime]] = []
     if begin:
         found.append(("labelled_at <= ?" if newest_first else "labelled_at >= ?", begin))
@@ -142,9 +142,9 @@ _ANNOTATION = "annotator, role, value, status, created_at, updated_at"
 
 
 def list_items(cursor: duckdb.DuckDBPyConnection, page: PageQuery, window: Condition, count: int) -> list[Row]:
-    """Return the first `count` items of what comes after the page's position and is in the window.
+    """Return the first `count` items that come after the page's position and are in the window.
 
-    Their ids are texts: to make a UUID of each takes Python a tenth of a page's time.
+    Their ids are strings: making UUIDs takes a tenth of a page's time.
     """
     where, values = page_conditions(page)
     within, more_values = window
@@ -194,7 +194,7 @@ def get_item_or_none(cursor: duckdb.DuckDBPyConnection, id_: UUID) -> Row | None
 def list_annotations(cursor: duckdb.DuckDBPyConnection, text_id: UUID) -> list[Row]:
     """Return the annotations of one text, those of adjudicators too, the oldest first."""
     statement = f"select {_ANNOTATION}, id from annotations where text_id = ?"  # noqa: S608
-    # To have DuckDB sort these few takes longer than to find them.
+    # Sorting these few in DuckDB takes longer than finding them.
     rows = list_rows(cursor, statement, [text_id])
     return sorted(rows, key=lambda row: (row["created_at"], row.pop("id")))
 
@@ -245,7 +245,7 @@ def _among(ids: Sequence[UUID] | None) -> tuple[str, str]:
 
 
 def list_rows(cursor: duckdb.DuckDBPyConnection, statement: str, values: list[Any] | dict[str, Any]) -> list[Row]:
-    """Return what a query finds, by the names of its columns."""
+    """Return the rows of a query as dictionaries."""
     cursor.execute(statement, values)
     names = [column[0] for column in cursor.description or ()]
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

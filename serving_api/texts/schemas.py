@@ -1,6 +1,6 @@
-"""What the endpoints of texts send, with the examples and refusals of the documentation.
+"""Responses of the endpoints of texts, with examples and refusals for OpenAPI.
 
-The models are documentation only: pages are sent as the bytes that the replica keeps ready.
+The models only document: the replica stores the JSON of each item, and pages are made of it.
 """
 
 from datetime import datetime
@@ -125,21 +125,21 @@ def sends(headers: dict[str, Any] | None = None, *, has_etag: bool = True) -> Re
 
 
 def wrong_parameter(name: str, code: str, detail: str) -> Problem:
-    """Return the refusal of one parameter, as it is sent."""
+    """Return the problem that is sent for one wrong parameter."""
     problem = InvalidFields([FieldError(code, detail, parameter=name)])
     problem.detail = detail
     return problem
 
 
 def mismatch(parameter: str, code: str, detail: str) -> Problem:
-    """Return the refusal of parameters that do not go together, as it is sent."""
+    """Return the problem that is sent for parameters that contradict each other."""
     problem = Conflict(detail, code=code)
     problem.extra = {"errors": [FieldError(code, detail, parameter=parameter).as_dict()]}
     return problem
 
 
 def refuses(*problems: Problem) -> Responses:
-    """Describe what every endpoint that reads the replica refuses, and these problems."""
+    """Describe the problems of every endpoint that reads the replica, and the given ones."""
     return refusals(
         Malformed("The query string is not UTF-8.", code="malformed_query"),
         Unavailable("The replica is being built.", code="replica_missing", retry_after_seconds=5),
@@ -149,7 +149,7 @@ def refuses(*problems: Problem) -> Responses:
 
 
 def not_labelled(id_: object, ingestion_url: str) -> NotFound:
-    """Return the refusal of a text that this API does not have: the ingestion API knows why."""
+    """Return the problem for a text without a label; it links to the ingestion API, which knows the reason."""
     address = f"{ingestion_url.rstrip('/')}/texts/{id_}"
     return NotFound(
         f"No labelled text has this id: it is not labelled yet, or unknown. GET {address} tells which.",

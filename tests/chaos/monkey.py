@@ -18,7 +18,7 @@ _LONGEST_REST_SECONDS = 3
 
 @dataclass
 class Monkey:
-    """Strikes a platform; `done` tells what it did, and when."""
+    """Causes failures in a platform; `done` lists them with their times."""
 
     platform: Platform
     seed: int

@@ -70,7 +70,7 @@ class Platform:
         return self.runners.get(part) or self.stack.stack.runner(part)
 
     def is_ready(self) -> bool:
-        """Whether every program says that it has what it needs."""
+        """Whether every program reports no missing dependency."""
         return all(
             answers_ok(f"{url}/readyz") for url in (self.ingestion_url, self.serving_url, self.uploader_url)
         )

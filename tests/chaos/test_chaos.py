@@ -1,8 +1,8 @@
-"""Whatever dies, is frozen or cut off, nothing is lost or doubled, and every answer is right.
+"""Parts are killed, frozen or cut off; nothing is lost or doubled, and every response is right.
 
-A round strikes each part once, under load; then everything must come to rest and be right. All the time a
-transaction holds an old snapshot, so that Postgres keeps the dead rows of the queue. CHAOS_MINUTES makes for
-more rounds, with new seeds; CHAOS_SEED repeats a round's strikes, though not their timing.
+A round disturbs each part once, under load. Then everything must recover and be right. All the time a transaction
+holds an old snapshot, so that Postgres keeps the dead rows of the queue. CHAOS_MINUTES adds rounds with new seeds;
+CHAOS_SEED repeats a round's failures, though not their timing.
 """
 
 import os
@@ -74,7 +74,7 @@ def _complaints(load: Load) -> list[str]:
 
 
 def _wait_until_right(load: Load) -> list[str]:
-    """Return what is wrong still when everything has had time to come to rest."""
+    """Return the faults that remain after a recovery time."""
     ends_at = time.monotonic() + _REST_SECONDS
     while (complaints := _complaints(load)) and time.monotonic() < ends_at:
         time.sleep(1)

@@ -45,7 +45,7 @@ def argilla_database_url(platform: Platform) -> str:
 def list_complaints(
     platform: Platform, dataset_id: str, acknowledged: dict[UUID, str], bad: set[UUID], deleted: set[UUID]
 ) -> list[str]:
-    """Return what is wrong, in words; nothing when all is well."""
+    """Return a sentence for each fault."""
     with psycopg.connect(platform.database_url) as ours, psycopg.connect(argilla_database_url(platform)) as theirs:
         records = theirs.execute(_RECORDS, [dataset_id]).fetchall()
         answers = _their_answers(theirs, dataset_id)

@@ -21,7 +21,7 @@ class Composition:
     profiles: tuple[str, ...] = ()
 
     def run(self, *arguments: str, seconds: float = 1000, check: bool = True) -> str:
-        """Run `docker compose …`; return what it printed.
+        """Run `docker compose …`; return its output.
 
         Fails the test with all that was said when the exit code is not 0 and `check` is set.
         """
@@ -45,7 +45,7 @@ class Composition:
         return {one["Config"]["Labels"]["com.docker.compose.service"]: one for one in found}
 
     def execute(self, service: str, *command: str, check: bool = True) -> str:
-        """Run a command in a running container; return what it printed."""
+        """Run a command in a running container; return its output."""
         return self.run("exec", "--no-TTY", service, *command, check=check)
 
     def fails(self, service: str, *command: str) -> bool:

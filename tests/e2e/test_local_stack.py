@@ -1,4 +1,4 @@
-"""The local stack, on the real thing: what it starts, what it heals, and that it leaves nothing behind."""
+"""The local stack with real servers: it starts them, restarts them, and leaves nothing behind."""
 
 import json
 import os
@@ -186,7 +186,7 @@ def test_stack_json_is_private_and_complete(own_stack: RunningStack) -> None:
 
 
 def open_data(settings: StackSettings) -> dict[Path, str]:
-    """Return what other users could read in DATA_DIR; root's Postgres, and nobody else, may pass through it."""
+    """Return the paths that other users could read in DATA_DIR; only root's Postgres may traverse it."""
     found = open_to_others(settings.data_dir)
     if (account := account_for_postgres()) is not None:
         assert found.pop(settings.data_dir) == oct(0o710)
@@ -344,7 +344,7 @@ def test_killed_supervisor_is_healed_by_the_next_start(settings: StackSettings) 
         first.process.kill()
         first.process.wait()
     assert first.stack_json.exists()
-    # At once, while what the first left behind is still stopping.
+    # Start immediately, while the processes of the first stack still stop.
     with up(settings) as second:
         second.wait_until_ready()
         assert json.loads(second.stack_json.read_text())["pids"].keys() == {"postgres", "redis"}
@@ -437,7 +437,7 @@ def test_data_of_an_older_version_is_closed_to_others(settings: StackSettings) -
     settings.data_dir.chmod(0o755)
     with up(settings) as running:
         running.wait_until_ready()
-        # `logs` keeps its mode: nobody else can reach it any more.
+        # `logs` keeps its mode: other users can no longer reach it.
         assert open_data(settings).keys() <= {settings.logs_dir}
 
 

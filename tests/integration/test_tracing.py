@@ -84,7 +84,7 @@ def hand_in(url: str) -> None:
 
 
 def serve_and_relabel(serving_url: str, database_url: str, ids: list[UUID]) -> None:
-    """Read the first text twice, and have it labelled anew, so that it is applied to a replica that is there."""
+    """Read the first text twice, and let it be labelled again, so that it is applied to an existing replica."""
     for _ in range(2):
         httpx.get(f"{serving_url}/texts/{ids[0]}", headers=_TRACEPARENT).raise_for_status()
     with psycopg.connect(database_url) as connection:

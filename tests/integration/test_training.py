@@ -27,7 +27,7 @@ class Page:
 
     def __init__(self, ingestion: Program, serving: Program, folder: Path) -> None:
         self._addresses = {"http://127.0.0.1:8080": ingestion.url, "http://127.0.0.1:9000": serving.url}
-        # Nobody listens at that endpoint: who phones home fails.
+        # No server listens at that endpoint: a program that phones home fails.
         self._env = os.environ | {
             "INGESTION_URL": ingestion.url,
             "SERVING_URL": serving.url,

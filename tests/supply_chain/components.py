@@ -15,7 +15,7 @@ from local_stack.components.postgres import find_binaries
 from local_stack.packages.downloads import read_pins
 from tests.supply_chain.locks import ARGILLA, OPENSEARCH, OURSELVES, PIPFILE_LOCK, ROOT, normalise
 
-# OSV cannot tell from a tag which Debian packages an image has. For the servers in them, Bitnami's advisories do.
+# OSV does not know the Debian packages of an image. Bitnami's advisories cover the servers in the images.
 _IMAGES = {
     "argilla/argilla-server": ("PyPI", "argilla-server"),
     "grafana/grafana": ("Bitnami", "grafana"),

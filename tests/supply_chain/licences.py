@@ -11,9 +11,9 @@ from tests.supply_chain.locks import ROOT, normalise, runtime_packages
 
 PAGE = ROOT / "docs" / "licences.md"
 
-# Those that allow use, change and redistribution within a program of any licence; MPL and LGPL bind what is
-# changed of the package itself, and we change nothing. Not GPL and AGPL, which bind the whole program, and nothing
-# unknown.
+# Licences that allow use, change and redistribution within a program of any licence. MPL and LGPL apply to changes
+# of the package itself, and we change nothing. GPL and AGPL apply to the whole program; they and unknown
+# licences are missing.
 ALLOWED = {
     "0BSD",
     "Apache-2.0",
@@ -82,7 +82,7 @@ def spdx(licence: str) -> str:
 
 
 def is_allowed(licence: str) -> bool:
-    """Whether all that an expression names is allowed: also what it offers as a choice, which is stricter."""
+    """Whether all licences in an expression are allowed, alternatives included, which is stricter."""
     parts = re.split(r"\s+(?:AND|OR)\s+|[()]", licence)
     return all(part.strip() in ALLOWED for part in parts if part.strip())
 

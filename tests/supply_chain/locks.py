@@ -9,8 +9,8 @@ PIPFILE_LOCK = ROOT / "Pipfile.lock"
 ARGILLA = ROOT / "local_stack" / "packages" / "argilla_server.lock"
 REQUIREMENTS = (
     ARGILLA,
-    ROOT / "load_testing" / "bench" / "roapi.lock",
-    ROOT / "load_testing" / "bench" / "datasette.lock",
+    ROOT / "load_testing" / "bench" / "peers" / "roapi.lock",
+    ROOT / "load_testing" / "bench" / "peers" / "datasette.lock",
 )
 OPENSEARCH = ROOT / "local_stack" / "packages" / "opensearch.lock"
 

@@ -78,7 +78,7 @@ def accepted_holes(page: str) -> dict[tuple[str, str], set[str]]:
 
 
 def main() -> int:
-    """Ask, and print what is known."""
+    """Query OSV, and print known vulnerabilities."""
     service = os.environ.get("VULNERABILITY_SERVICE", SERVICE)
     components = all_components()
     _print(f"Asking about {len(components)} components")

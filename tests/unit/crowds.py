@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.labels.rules import Answer
-from uploader.rules.crowd import Answers
+from uploader.rules.crowd import AnswerTable
 
 Floats = npt.NDArray[np.float64]
 
@@ -25,9 +25,9 @@ class Crowd:
     truth: list[str]
 
     @property
-    def answers(self) -> Answers:
+    def answers(self) -> AnswerTable:
         """The same as the estimation reads it."""
-        answers = Answers()
+        answers = AnswerTable()
         for given in self.texts:
             answers.add(given)
         return answers
@@ -75,7 +75,7 @@ def best_weights() -> Floats:
 
 
 def least_errors(texts: int) -> Floats:
-    """Return the least standard error with which any unbiased method can tell each accuracy, the truth unknown.
+    """Return the lower bound of the standard error of each accuracy, for unbiased methods without the truth.
 
     By Cramér and Rao, for the model of Dawid and Skene with two labels: of each annotator the probability of
     answering 1 where the truth is 1, and where it is 0, and the frequency of 1.

@@ -1,4 +1,4 @@
-"""Which series a PromQL expression reads, as far as the tests need it: no more than names and matchers."""
+"""The series that a PromQL expression reads: only names and matchers, as the tests need."""
 
 import re
 

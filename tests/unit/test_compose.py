@@ -60,7 +60,7 @@ def test_a_service_may_do_as_little_as_possible(name: str) -> None:
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert int(service["user"].partition(":")[0]) > 0
-    # OpenSearch writes a key store beside its own settings.
+    # OpenSearch writes a key store into its settings folder.
     assert service["read_only"] is (name != "search")
     assert "privileged" not in service
     assert not any("docker.sock" in str(volume) for volume in service.get("volumes", []))
@@ -131,7 +131,7 @@ def test_only_the_wanted_ports_are_published() -> None:
         f"{here}:${{ARGILLA_PORT:-6900}}:6900",
     ]
     assert published["grafana"][0].startswith(f"{here}:")
-    # These ask nobody who they are.
+    # These have no login.
     for name in ("load", "prometheus"):
         assert all(port.startswith("127.0.0.1:") for port in published[name])
 
@@ -148,7 +148,7 @@ def test_only_what_is_published_is_outside_of_the_internal_networks() -> None:
 
 
 def volumes(service: dict[str, Any]) -> list[str]:
-    """Return what is mounted where nobody has set anything."""
+    """Return the volumes with default settings."""
     return [re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", volume) for volume in service.get("volumes", [])]
 
 
@@ -309,7 +309,7 @@ def test_the_image_of_locust_has_what_locust_needs() -> None:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project's packages as the Dockerfile installs them: from a wheel of what it copies."""
+    """The project's packages as the Dockerfile installs them: from a wheel of the copied files."""
     source = tmp_path_factory.mktemp("source")
     copy(ROOT / "pyproject.toml", source)
     for package in re.findall(r"^COPY (\w+) \1$", DOCKERFILE, re.MULTILINE):
@@ -336,7 +336,7 @@ def test_the_wheel_holds_every_file_of_its_packages(installed: Path) -> None:
         }
 
 
-# Runs each command where only the packages of the image are to be found; prints how each ended, a line each.
+# Runs each command with only the packages of the image; prints the end of each in a line.
 _RUN_ALL = """
 import importlib.abc, json, runpy, sys
 

@@ -7,17 +7,12 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel
 from pydantic_settings import BaseSettings
 
 import core.settings
 from core.datasets import Dataset, Question, load_datasets
-from core.settings import AccessSettings, DatabaseSettings, DatasetsFileSettings
-from ingestion_api.main import create_app as create_ingestion_api
-from ingestion_api.settings import IngestionSettings
-from serving_api.main import create_app as create_serving_api
-from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
-from tests import settings_table
+from tests import commands_table, endpoints_table, settings_table
 
 ROOT = Path(__file__).parents[2]
 # Perspective's API: its errors have Google's shape.
@@ -52,20 +47,23 @@ def test_every_setting_is_described() -> None:
                 assert field.description, name
 
 
+def test_the_commands_page_is_what_the_commands_say() -> None:
+    assert commands_table.PAGE.read_text() == commands_table.page(), "run python -m tests.commands_table"
+
+
+def test_every_argument_and_option_is_described() -> None:
+    for name, command in commands_table.commands():
+        for parameter in command.params:
+            assert parameter.help, (name, parameter.name)
+
+
+def test_the_endpoints_page_is_what_the_apis_say() -> None:
+    assert endpoints_table.PAGE.read_text() == endpoints_table.page(), "run python -m tests.endpoints_table"
+
+
 @pytest.fixture(params=["ingestion_api", "serving_api"])
 def api(request: pytest.FixtureRequest, tmp_path: Path) -> FastAPI:
-    database = DatabaseSettings(url=SecretStr("postgresql://nobody@127.0.0.1:1/none"))
-    if request.param == "ingestion_api":
-        return create_ingestion_api(IngestionSettings(), database, AccessSettings(), DatasetsFileSettings())
-    data = DataSettings(data_dir=tmp_path)
-    datasets = load_datasets(None)
-    return create_serving_api(ServingSettings(), ReplicaSettings(), data, database, AccessSettings(), datasets)
-
-
-def test_every_endpoint_is_in_the_guide(api: FastAPI) -> None:
-    for path, operations in api.openapi()["paths"].items():
-        for method in operations:
-            assert f"`{method.upper()} {path}`" in GUIDE, (method, path)
+    return endpoints_table.make_app(request.param, tmp_path)
 
 
 def test_every_answer_has_an_example(api: FastAPI) -> None:

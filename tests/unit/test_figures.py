@@ -1,4 +1,4 @@
-"""The pictures of docs/ hold their draw.io source, show what it says, and name what there is."""
+"""The pictures of docs/ contain their draw.io source, show it, and name existing parts."""
 
 import html
 import re

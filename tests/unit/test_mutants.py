@@ -1,4 +1,4 @@
-"""The faults that `make mutants` plants, and the page that tells which test notices what."""
+"""The faults that `make mutants` plants, and the page with the tests for each module."""
 
 import re
 import tomllib

@@ -20,7 +20,7 @@ _FORBIDDEN = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write
 
 
 def _target(path: Path, name: str) -> Path:
-    """Return the file that a module's import leads to: below `/static`, `shared/` is a folder of its own."""
+    """Return the file that a module imports: below `/static`, `shared/` is a separate folder."""
     if name.startswith("./shared/"):
         return SHARED / name.removeprefix("./shared/")
     return path.parent / name

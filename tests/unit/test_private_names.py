@@ -1,4 +1,4 @@
-"""Tests use what is public: a private name may change its meaning without any user noticing."""
+"""Tests use public names: a private name may change its meaning without any user noticing."""
 
 import ast
 import re

@@ -18,7 +18,7 @@ class CircuitState(StrEnum):
     """What becomes of a call."""
 
     CLOSED = "closed"  # it is made
-    OPEN = "open"  # it fails at once, until the pause is over
+    OPEN = "open"  # it fails immediately, until the pause is over
     HALF_OPEN = "half_open"  # one small call is made first, and decides
 
 
@@ -43,7 +43,7 @@ class Circuit:
         """
         if self._is_closed():
             return
-        # One probes; the others wait for what it finds.
+        # One caller probes; the others wait for its result.
         async with self._probing:
             if self._is_closed():
                 return
@@ -56,19 +56,19 @@ class Circuit:
                 self.fail(str(error))
                 raise Unreachable(f"Argilla does not answer: {self._reason}") from error
             except ArgillaError:
-                pass  # an answer: whoever waits will get it, too
+                pass  # a response: the waiting calls will get it, too
             self._close()
 
     def _is_closed(self) -> bool:
         return self.state == CircuitState.CLOSED
 
     def doubt(self) -> None:
-        """RefreshRequest a 500 or a time-out."""
+        """Record a 500 or a time-out."""
         if self._is_closed():
             self._show(CircuitState.HALF_OPEN)
 
     def fail(self, reason: str) -> None:
-        """RefreshRequest that Argilla did not answer; begins a pause unless one is on."""
+        """Record that Argilla did not answer; begins a pause unless one is on."""
         if self.state != CircuitState.OPEN or not self._backoff.is_on():
             pause_seconds = self._backoff.fail()
             if not self._reason:

@@ -70,7 +70,7 @@ def make_http_client(settings: ArgillaSettings, timeout_seconds: float) -> httpx
         headers={"X-Argilla-Api-Key": settings.api_key.get_secret_value()},
         timeout=httpx.Timeout(timeout_seconds, connect=_CONNECT_SECONDS),
         # After a 500 Argilla drops the connection, a little later: a call that reused it would fail. A new
-        # connection for each call costs nothing beside the batch that it carries.
+        # connection for each call costs nothing compared with its batch.
         limits=httpx.Limits(max_keepalive_connections=0),
     )
 
@@ -86,7 +86,7 @@ class Argilla:
         self._circuit = circuit  # without one, every call is made
 
     async def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
-        """Make a call, if the circuit lets it pass, and return what it answers.
+        """Make a call, if the circuit lets it pass, and return the response's JSON.
 
         Raises:
             ArgillaError: see uploader.argilla.errors.

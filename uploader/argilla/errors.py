@@ -1,4 +1,4 @@
-"""Errors of a call to Argilla, sorted by what helps.
+"""Errors of a call to Argilla, sorted by remedy, and how responses become errors.
 
 ArgillaError
 ├── Refused      422           the items are wrong; sending them again never helps
@@ -24,7 +24,7 @@ _OWNERS_KEY = (
     "the user of ARGILLA_API_KEY may not do this. Set ARGILLA_API_KEY to the key of an owner and restart the "
     "uploader, or make that user an owner."
 )
-# The index is not there; or OpenSearch made one by itself for the next write, as Argilla would not have made it.
+# The index is missing; or OpenSearch created one for the next write, with other settings than Argilla's.
 _INDEX_LOST = ("index_not_found_exception", "Text fields are not optimised for operations")
 _STORED = "found records with same external ids: "
 _POSITION = re.compile(r"Record at position (\d+) is not valid because (.*)", re.DOTALL)
@@ -84,7 +84,7 @@ class Gone(Stopped):
 
 
 def raise_for_status(response: httpx.Response) -> None:
-    """Raise the ArgillaError that an answer stands for, if it is none of success."""
+    """Raise the ArgillaError of a response, unless it is a success."""
     status = response.status_code
     where = f"{response.request.method} {response.request.url.path}: Argilla answered {status}"
     match status:
@@ -131,7 +131,7 @@ def parse_refusal(response: httpx.Response) -> Refused:
 
 
 def parse_stored(refusal: Refused) -> set[str]:
-    """Return the external ids that the refusal of a POST names as taken; none if it is about the items.
+    """Return the external ids that a refused POST reports as taken; none if it is about the items.
 
     Raises:
         Stopped: it is about something else.

@@ -1,4 +1,4 @@
-"""The questions of a dataset in Argilla: the label, and those that the settings ask beside it.
+"""The questions of a dataset in Argilla: the label, and further ones of the settings.
 
 Of a published dataset Argilla 2.8 lets titles, descriptions and the order of options be changed; not which
 questions there are, nor their types and options.
@@ -16,7 +16,7 @@ Json = dict[str, Any]
 
 
 async def complete_questions(argilla: Argilla, dataset: Json, definition: Dataset, *, may_change: bool) -> UUID:
-    """Make the questions of a dataset that is not published yet, and bring up to date what `may_change`.
+    """Create the questions of a dataset that is not published yet, and update them if they `may_change`.
 
     Return the id of the question `label`.
 
@@ -52,7 +52,7 @@ async def _create(argilla: Argilla, dataset: Json, question: Json) -> None:
 
 
 def to_questions(definition: Dataset) -> dict[str, Json]:
-    """Return what Argilla is to hold, by the questions' names, in the order of the page."""
+    """Return the questions as Argilla's API takes them, by name, in the order of the page."""
     options = _to_options(definition.labels)
     label = {
         "name": LABEL_QUESTION,
@@ -95,7 +95,7 @@ def to_title(label: str) -> str:
 
 
 def check_questions(dataset: str, wanted: dict[str, Json], there: dict[str, Json]) -> None:
-    """See that a dataset asks what the settings define, as far as Argilla cannot change it.
+    """Check the properties of a dataset's questions that Argilla cannot change.
 
     Raises:
         Stopped: it does not; says what of which question, and what to do.
@@ -128,7 +128,7 @@ def _values(question: Json) -> list[Any]:
 
 
 def find_changes(wanted: Json, there: Json) -> Json:
-    """Return what is to be changed of a question that fits."""
+    """Return the changes that make a fitting question equal to the wanted one."""
     changes = {name: wanted[name] for name in ("title", "description") if there[name] != wanted[name]}
     held = {name: _without_nothing(there["settings"].get(name)) for name in wanted["settings"]}
     if held != wanted["settings"] and wanted["settings"]["type"] != "rating":

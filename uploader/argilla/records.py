@@ -75,7 +75,7 @@ def to_metadata(text: PendingText) -> dict[str, Any]:
 
 
 def _found(enrichment: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the terms of what was found at intake: `language`, and numbers like `redacted_email`."""
+    """Return the results of the enrichment at intake: `language`, and numbers like `redacted_email`."""
     redacted = {f"redacted_{kind}": count for kind, count in enrichment.get("redacted", {}).items()}
     return ({"language": enrichment["language"]["code"]} if "language" in enrichment else {}) | redacted
 

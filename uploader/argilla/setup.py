@@ -30,14 +30,14 @@ class Prepared:
 
     dataset_id: UUID
     question_id: UUID  # of the question `label`
-    # What Argilla asks for, where that is more than the definition says: then nothing was changed.
+    # The number that Argilla asks for, if the definition asks for fewer: then nothing was changed.
     former_answers_wanted: int | None = None
 
 
 async def prepare(
     argilla: Argilla, workspace: str, name: str, definition: Dataset, *, may_lower: bool = True
 ) -> Prepared:
-    """Create what is missing of a dataset in Argilla, and bring what may change up to date.
+    """Create the missing parts of a dataset in Argilla, and update the parts that may change.
 
     Without `may_lower` a definition that asks annotators for fewer answers than Argilla does changes nothing: most
     likely the uploader was started with another DATASETS_FILE, or without one.

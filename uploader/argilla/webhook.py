@@ -1,4 +1,4 @@
-"""Registers our webhook in Argilla, and tells whether its events arrive."""
+"""Registers our webhook in Argilla, and watches whether its events arrive."""
 
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -23,7 +23,7 @@ Json = dict[str, Any]
 
 
 class Registration:
-    """Our webhook in Argilla. Several uploaders may see to it at once: they agree on which one stays."""
+    """Our webhook in Argilla. Several uploaders may renew it concurrently: they agree on the one that stays."""
 
     def __init__(self, argilla: Argilla, engine: AsyncEngine, url: str | None, workspace: str) -> None:
         # Whether events can be counted on: at the last look the webhook was there as it should be.
@@ -34,7 +34,7 @@ class Registration:
         self._description = f"Annotation platform, workspace {workspace}"
 
     async def renew(self) -> None:
-        """Make Argilla's webhooks of ours what they should be; without a URL there should be none.
+        """Create or correct our webhook in Argilla, and delete others of ours; without a URL delete all of ours.
 
         Raises:
             ArgillaError: Argilla is away, or does not let us.

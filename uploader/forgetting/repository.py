@@ -53,12 +53,12 @@ async def list_open(connection: AsyncConnection, dataset: str) -> tuple[list[UUI
 
 
 async def open_again(connection: AsyncConnection, ids: Sequence[UUID]) -> None:
-    """RefreshRequest that Argilla has these texts again."""
+    """Store that Argilla has these texts again."""
     await connection.execute(_OPEN_AGAIN, {"ids": list(ids)})
 
 
 async def list_all(connection: AsyncConnection, dataset: str) -> list[UUID]:
-    """Return all texts of a dataset that are to stay forgotten."""
+    """Return all forgotten texts of a dataset."""
     return list((await connection.scalars(_ALL, {"dataset": dataset})).all())
 
 
@@ -72,7 +72,7 @@ async def note_removed(
 
 
 async def list_without_bodies(connection: AsyncConnection, dataset: str) -> list[UUID]:
-    """Return the forgotten texts that no body of an import holds any more, where that is not noted yet."""
+    """Return the forgotten texts that no import body holds any more, and of which that is not stored yet."""
     return list((await connection.scalars(_WITHOUT_BODIES, {"dataset": dataset})).all())
 
 
@@ -83,5 +83,5 @@ async def list_unfinished(connection: AsyncConnection) -> list[Unfinished]:
 
 
 async def note_imports(connection: AsyncConnection, ids: Sequence[UUID]) -> None:
-    """RefreshRequest that no import holds these texts any more."""
+    """Store that no import holds these texts any more."""
     await connection.execute(_IMPORTS, {"ids": list(ids)})

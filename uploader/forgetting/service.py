@@ -28,7 +28,7 @@ _LOOKED_UP_TEXTS = 500
 
 # A text that Argilla kept is tried again after this time.
 _RETRY_SECONDS = 60
-# After so many texts that failed alone, and none that did not, the fault is Argilla's.
+# If this many single texts failed and none succeeded, the fault is Argilla's.
 _FAILURES_OF_ARGILLA = 3
 _WORDS_CHARACTERS = 500
 
@@ -42,16 +42,16 @@ _SET_ASIDE_LEFT = "A dataset that was set aside in Argilla, {}, still holds it. 
 
 
 class Forgetter:
-    """Takes a dataset's forgotten texts out of Argilla; tries those that Argilla keeps once a minute."""
+    """Deletes a dataset's forgotten texts in Argilla; retries those that Argilla keeps once a minute."""
 
     def __init__(self, state: DatasetState, watch_seconds: float) -> None:
-        """Take the time after which an upload that began before a text was forgotten has ended, or arrived."""
+        """`watch_seconds`: an upload that began before a text was forgotten has ended after this time."""
         self._state = state
         self._watch_seconds = watch_seconds
         self._not_before: dict[UUID, float] = {}
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Work on all open requests. What fails for one text, or in Postgres, does not hold up the others.
+        """Work on all open requests. A failure of one text, or of Postgres, does not delay the others.
 
         Raises:
             NotLeading: another uploader leads by now.
@@ -105,13 +105,13 @@ class Forgetter:
 
 
 def _say(error: Refused | Fault) -> str:
-    # Argilla's words may quote what was sent, and that was a record without a text.
+    # Argilla's words may quote the request, which had no text.
     words = error.words[:_WORDS_CHARACTERS] if isinstance(error, Refused) else str(error)
     return _REFUSED.format(words.replace("\0", "\ufffd"))
 
 
 async def keep_out(state: DatasetState) -> None:
-    """Take out again what a late upload may have brought back of any forgotten text; costs a call for 500 texts.
+    """Delete again forgotten texts that a late upload brought back; costs one call for each 500 texts.
 
     Raises:
         As `Forgetter.run`.
@@ -133,7 +133,7 @@ async def _take_out_again(state: DatasetState, dataset_id: UUID, stored: Collect
     except IndexLost:
         raise
     except (Refused, Fault):
-        # The job that forgets finds out which text it is; the sweep goes on.
+        # The forget job finds the text; the sweep continues.
         async with state.engine.begin() as connection:
             await repository.open_again(connection, [UUID(id_) for id_ in stored])
         return
@@ -157,7 +157,7 @@ async def _settle_imports(state: DatasetState) -> None:
 
 
 async def _remove(state: DatasetState, ids: Sequence[UUID]) -> Mapping[UUID, str]:
-    """Take texts out of Argilla; return those of which something is left, with what it is."""
+    """Delete texts in Argilla; return the reason for each text that Argilla still has a part of."""
     state.leadership.check()
     prepared = await state.prepare()
     external_ids = [str(id_) for id_ in ids]
@@ -175,7 +175,7 @@ async def _remove(state: DatasetState, ids: Sequence[UUID]) -> Mapping[UUID, str
 
 
 async def _take_out(argilla: Argilla, dataset_id: UUID, external_ids: Collection[str]) -> None:
-    """Delete records. They are emptied before: whatever a deletion leaves, in the index say, holds no text."""
+    """Empty records and delete them: if the deletion leaves an index entry, it holds no text."""
     for part in _parts(external_ids):
         record_ids = await argilla.overwrite_records(dataset_id, [_blank(id_) for id_ in part])
         await argilla.delete_records(dataset_id, record_ids)
@@ -227,7 +227,7 @@ async def _take_out_set_aside(argilla: Argilla, dataset_id: UUID, external_ids: 
 
 
 async def _take_out_unindexed(argilla: Argilla, dataset_id: UUID, external_ids: Sequence[str]) -> set[str]:
-    """Delete records of a dataset without a search index, where calls end in errors; return what is left."""
+    """Delete records of a dataset without a search index, where calls end in errors; return those left."""
     stored = await argilla.find_stored(dataset_id, external_ids)
     for part in _parts(stored):
         try:
@@ -238,7 +238,7 @@ async def _take_out_unindexed(argilla: Argilla, dataset_id: UUID, external_ids: 
 
 
 async def _delete_listed(argilla: Argilla, dataset_id: UUID, external_ids: set[str]) -> None:
-    """Delete records whose ids only the list of all records tells."""
+    """Delete records; finds their ids in the list of all records."""
     missing = set(external_ids)
     offset = 0
     found: list[UUID] = []

@@ -1,4 +1,4 @@
-"""Reads the texts again that Argilla's events were about: the fast way; the sweep is the complete one."""
+"""Reads again the texts of Argilla's events: the fast way; the sweep is the complete one."""
 
 import asyncio
 from collections.abc import Mapping, Sequence

@@ -24,10 +24,10 @@ DELETED = "Its record was deleted in Argilla."
 async def settle_missing(
     state: DatasetState, argilla_dataset_id: UUID, missing: Sequence[UUID], read_at: datetime
 ) -> list[UUID]:
-    """Set those aside whose record is not in Argilla's database any more, and withdraw their annotations.
+    """Mark texts as failed whose record is no longer in Argilla's database, and withdraw their annotations.
 
-    Return those whose record is there: Argilla's search index has lost them. Nothing is concluded about texts
-    that are on their way, or that were uploaded into another dataset than this one.
+    Return the texts whose record is there: Argilla's search index has lost them. Texts in flight, and texts of
+    another dataset in Argilla, stay as they are.
 
     Raises:
         ArgillaError: Argilla is away.
@@ -98,7 +98,7 @@ async def show_again(state: DatasetState, argilla_dataset_id: UUID, ids: Sequenc
 
 
 async def _set_aside(state: DatasetState, collector: Collector, prepared: Prepared) -> None:
-    """Give a dataset without an index another name, so that a new one is made; nothing of it is deleted.
+    """Rename a dataset without an index, so that a new one is created; deletes nothing.
 
     Argilla creates an index only when a dataset is published; no call of its API does. Its database still
     has all answers: they are taken over before, and those that came meanwhile after.

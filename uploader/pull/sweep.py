@@ -68,7 +68,7 @@ async def count_in_argilla(argilla: Argilla, argilla_dataset_id: UUID) -> Counts
 
 log = structlog.get_logger()
 
-# After so long it is time to see whether there is a reason to go faster.
+# After this time it checks again whether there is a reason to go faster.
 _SLICE_SECONDS = 10
 _LONGEST_PAUSE_SECONDS = 30
 _EVENT_SECONDS = timedelta(seconds=10)
@@ -105,7 +105,7 @@ class Sweeper:
         self._took_seconds: float | None = None  # by the last sweep that this process did as a whole
 
     async def run(self, stopping: asyncio.Event, on_page: Callable[[], None]) -> None:
-        """See whether a sweep is due, and sweep for a while; calls `on_page` after each page.
+        """Sweep for a while, if a sweep is due; calls `on_page` after each page.
 
         Raises:
             NotLeading: another uploader leads by now.
@@ -194,7 +194,7 @@ class Sweeper:
         stopping: asyncio.Event,
         on_page: Callable[[], None],
     ) -> None:
-        """Go on for a while, so that Argilla works for us for `share` of the time only."""
+        """Read pages for a while, and keep Argilla busy for at most `share` of that time."""
         slice_ends_at = time.monotonic() + _SLICE_SECONDS
         while not stopping.is_set() and time.monotonic() < slice_ends_at:
             self._state.leadership.check()

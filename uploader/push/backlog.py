@@ -17,8 +17,8 @@ from uploader.dataset import DatasetState
 from uploader.leadership import NotLeading
 from uploader.push import repository as push_repository
 from uploader.push.claiming import QueueStart, claim_texts
-from uploader.push.deliver import ArgillaDataset, Outcome, deliver, kind_of
-from uploader.push.restore import Answer, add_responses, list_answers
+from uploader.push.deliver import ArgillaDataset, Delivery, deliver, kind_of
+from uploader.push.restore import CarriedAnswer, add_responses, list_answers
 from uploader.runner import JobRunner
 from uploader.settings import PushSettings
 
@@ -151,7 +151,7 @@ async def _upload_batch(
 
 async def _deliver(
     state: DatasetState, prepared: Prepared, destination: ArgillaDataset, claim: UUID, texts: list[PendingText]
-) -> Outcome:
+) -> Delivery:
     held = await list_answers(state, prepared.dataset_id, texts)
     suggested = state.labels if state.definition.suggestions == "shown" else frozenset()
     records = [
@@ -168,8 +168,8 @@ async def _finish(
     state: DatasetState,
     argilla_dataset_id: UUID,
     claim: UUID,
-    outcome: Outcome,
-    restored: Sequence[Answer],
+    outcome: Delivery,
+    restored: Sequence[CarriedAnswer],
 ) -> None:
     reasons = {UUID(id_): words for id_, words in outcome.failed.items()}
     with metrics.BATCH_STEP_SECONDS.labels(state.name, "finish").time():
@@ -201,7 +201,7 @@ async def _return_claim(state: DatasetState, claim: UUID, wait_seconds: float, r
 
 
 async def settle_completion(state: DatasetState, stopping: asyncio.Event) -> None:
-    """Make `completed_at` follow the number of answers that the settings ask for, in steps that survive a restart.
+    """Correct `completed_at` after the settings changed `answers_wanted`, in steps that survive a restart.
 
     Raises:
         NotLeading: another uploader leads by now.
@@ -217,7 +217,11 @@ async def settle_completion(state: DatasetState, stopping: asyncio.Event) -> Non
 
 
 def _trace_batch(
-    dataset: str, claimed_ns: int, steps: Sequence[Interval], texts: Sequence[PendingText], outcome: Outcome | None
+    dataset: str,
+    claimed_ns: int,
+    steps: Sequence[Interval],
+    texts: Sequence[PendingText],
+    outcome: Delivery | None,
 ) -> None:
     """Add the spans of a batch that has ended just now; `outcome` is None when it was given back."""
     traced = [text for text in texts if tracing.traces(text.id)]
@@ -243,6 +247,6 @@ def _trace_batch(
             tracing.add_life(text.id, int(text.received_at.timestamp() * 1e9), {"dataset": dataset})
 
 
-def _what_became(text_id: UUID, outcome: Outcome) -> str:
+def _what_became(text_id: UUID, outcome: Delivery) -> str:
     reason = outcome.failed.get(str(text_id))
     return "uploaded" if reason is None else kind_of(reason)

@@ -1,4 +1,4 @@
-"""Chooses which pending texts annotators get next, and how many. See docs/decisions/0024-pacing-and-order.md."""
+"""Chooses the pending texts that annotators get next. See docs/decisions/0024-pacing-and-order.md."""
 
 import random
 import time
@@ -7,20 +7,19 @@ from dataclasses import dataclass
 from itertools import accumulate, chain, zip_longest
 from uuid import UUID
 
-from sqlalchemy import TextClause
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.datasets import Order
 from uploader.argilla.records import PendingText
 from uploader.dataset import Pace
 from uploader.push import repository
-from uploader.push.repository import Owed, Pick
+from uploader.push.repository import Owed, Pick, QueueOrder
 
 # The distance of a score from 0.5 as a whole number, below all others.
 _DISTANCE_UNITS = 10**12
 # How far a gold text stands from its neighbour: a second, or a millionth of a score.
 _APART = 10**6
-# Limits the debt to what randomness causes: a lack of gold texts is not made up for later.
+# Limits the debt to the effect of randomness: a lack of gold texts is not made up for later.
 _MOST_OWED = 3.0
 # Sums of shares are not exact.
 _ROUNDING = 1e-9
@@ -33,40 +32,76 @@ _random = random.SystemRandom()
 _OLDEST_FIRST = Pace()
 
 
+@dataclass(slots=True)
+class _Start:
+    bound: float  # all texts before it, in the order, were claimed, if they were received up to `since`
+    since: int = 0
+    until: float = 0  # then the whole queue is read again
+
+
 class QueueStart:
-    """Where a claim of the oldest texts begins: behind the index entries of texts that were claimed before.
+    """Where claims begin in each order: behind the index entries of texts that were claimed before.
 
     While any transaction holds an old snapshot, Postgres keeps those entries, and each claim would pass them all.
-    Texts that come back to the queue or commit late may stand before the start. So a claim reads the whole queue
-    when it finds too few texts, and every few seconds, as long as that takes a small share of the time.
+    A text that comes back to the queue, commits late or gets another score may be before the start. So a claim
+    reads the whole queue when it finds too few texts, and every few seconds, if that takes a small share of the
+    time.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._after = 0
-        self._until = 0.0
+        self._starts: dict[QueueOrder, _Start] = {}
 
     async def pick(
         self,
         connection: AsyncConnection,
-        statement: TextClause,
+        queue: QueueOrder,
         dataset: str,
         count: int,
         picked: Collection[Pick] = (),
     ) -> list[Pick]:
-        """Choose and lock the oldest texts, as `repository.pick` does."""
+        """Choose and lock the first texts of a queue, as `repository.pick` does."""
+        start = self._starts.setdefault(queue, _Start(queue.first_bound))
         picks: list[Pick] = []
-        if self._clock() < self._until:
-            picks = await repository.pick(connection, statement, dataset, count, picked, after=self._after)
+        if self._clock() < start.until:
+            picks = await _pick_from(connection, queue, dataset, count, picked, start)
         if len(picks) < count:
             began_at = self._clock()
-            picks = await repository.pick(connection, statement, dataset, count, picked, after=0)
+            bound = queue.first_bound
+            picks = await repository.pick(connection, queue.ordered, dataset, count, picked, bound=bound)
             now = self._clock()
-            self._until = now + max(_WHOLE_QUEUE_SECONDS, (now - began_at) / _WHOLE_QUEUE_SHARE)
-        if picks:
-            # Not behind the last one: of these texts, some may not be claimed in the end.
-            self._after = picks[0].sequence - 1
+            start.until = now + max(_WHOLE_QUEUE_SECONDS, (now - began_at) / _WHOLE_QUEUE_SHARE)
+            _move(start, queue, picks)
+            start.since = max((one.sequence for one in picks), default=start.since)
         return picks
+
+
+async def _pick_from(
+    connection: AsyncConnection,
+    queue: QueueOrder,
+    dataset: str,
+    count: int,
+    picked: Collection[Pick],
+    start: _Start,
+) -> list[Pick]:
+    arrived: list[Pick] = []
+    if queue.arrived is not None:
+        bounds = {"bound": start.bound, "since": start.since}
+        arrived = await repository.pick(connection, queue.arrived, dataset, count, picked, **bounds)
+        if len(arrived) < count:
+            start.since = min((one.sequence - 1 for one in arrived), default=start.since)
+    rest = count - len(arrived)
+    ordered = await repository.pick(
+        connection, queue.ordered, dataset, rest, [*picked, *arrived], bound=start.bound
+    )
+    _move(start, queue, ordered)
+    return arrived + ordered
+
+
+def _move(start: _Start, queue: QueueOrder, picks: Sequence[Pick]) -> None:
+    if picks:
+        # To the first one, not behind the last: some of these texts may not be claimed in the end.
+        start.bound = queue.bound_of(picks[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +166,9 @@ async def _pick_ordinary(
         case Order.OLDEST:
             picks = await start.pick(connection, repository.OLDEST, dataset, count)
         case Order.NEWEST:
-            picks = await repository.pick(connection, repository.NEWEST, dataset, count)
+            picks = await start.pick(connection, repository.NEWEST, dataset, count)
         case Order.UNCERTAIN:
-            picks = await repository.pick(connection, repository.UNCERTAIN, dataset, count)
+            picks = await start.pick(connection, repository.UNCERTAIN, dataset, count)
             picks += await start.pick(connection, repository.UNSCORED, dataset, count - len(picks))
         case Order.MIXED:
             return await _pick_mixed(connection, dataset, count, owed, start)
@@ -144,7 +179,7 @@ async def _pick_mixed(
     connection: AsyncConnection, dataset: str, count: int, owed: Owed, start: QueueStart
 ) -> list[_Chosen]:
     wanted = min(count, max(0, int(owed.uncertain + count / 2 + _ROUNDING)))
-    uncertain = await repository.pick(connection, repository.UNCERTAIN, dataset, wanted)
+    uncertain = await start.pick(connection, repository.UNCERTAIN, dataset, wanted)
     oldest = await start.pick(connection, repository.OLDEST, dataset, count - len(uncertain), uncertain)
     pairs = zip_longest(
         [_Chosen(one, one, is_uncertain=True) for one in uncertain], [_Chosen(one, one) for one in oldest]

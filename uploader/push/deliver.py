@@ -51,7 +51,7 @@ class Destination(Protocol):
 
 
 @dataclass
-class Outcome:
+class Delivery:
     """What became of each record of a batch, by `external_id`."""
 
     uploaded: set[str] = field(default_factory=set)
@@ -70,7 +70,7 @@ class _Judged:
     broke_down: set[str] = field(default_factory=set)
 
 
-async def deliver(destination: Destination, records: Sequence[Record]) -> Outcome:
+async def deliver(destination: Destination, records: Sequence[Record]) -> Delivery:
     """Bring records to the annotators; in O(k log n) calls when k of n are bad.
 
     A record fails only when it is shown to be its own fault: Argilla refuses it, or handles others but not it.
@@ -82,7 +82,7 @@ async def deliver(destination: Destination, records: Sequence[Record]) -> Outcom
     await _put_isolating(destination, records, judged)
     accepted = [r for r in records if r["external_id"] not in judged.refused]
     visible, unreadable = await _find(destination, accepted)
-    # Argilla stores first and indexes afterwards; a second PUT indexes what was cut off in between.
+    # Argilla stores first and indexes afterwards; a second PUT indexes records that were stored only.
     unseen = [r for r in accepted if r["external_id"] not in visible | unreadable | judged.broke_down]
     if unseen:
         await _put_isolating(destination, unseen, judged)
@@ -92,7 +92,7 @@ async def deliver(destination: Destination, records: Sequence[Record]) -> Outcom
     if doubtful and not visible:
         await _blame_records(destination, doubtful - judged.broke_down)
     reasons = {id_: BROKE_DOWN if id_ in judged.broke_down else NOT_VISIBLE for id_ in doubtful}
-    return Outcome(visible, judged.refused | reasons | dict.fromkeys(unreadable, UNREADABLE))
+    return Delivery(visible, judged.refused | reasons | dict.fromkeys(unreadable, UNREADABLE))
 
 
 async def _find(destination: Destination, records: Sequence[Record]) -> Found:

@@ -4,7 +4,7 @@ A text is *sent* from its first claim on: its `page_position` is set then. One t
 (outage, lease run out, repair) is *returning*; one without it is *new*.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,6 +20,7 @@ _DUE = "dataset = :dataset and status = 'pending' and (retry_at is null or retry
 _NEW = f"{_DUE} and page_position is null and gold_label is null"
 # The sender's score; else the model's.
 _SCORE = "coalesce(score, model_score)"
+_DISTANCE = f"abs({_SCORE} - 0.5)"
 
 
 def _picking(condition: str, order: str) -> TextClause:
@@ -34,13 +35,55 @@ for update skip locked
 """)  # noqa: S608 - constants only
 
 
-# Each has an index in its order, and skips few entries there: gold, returning and retried texts.
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """A pending text that was chosen and locked."""
+
+    id: UUID
+    bytes: int
+    score: float | None
+    received_at: datetime
+    page_position: int | None
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueOrder:
+    """New texts in an order. A read begins at `bound`, the key of a text; texts with smaller keys come first."""
+
+    ordered: TextClause
+    first_bound: float  # before all texts
+    bound_of: Callable[[Pick], float]
+    # Texts received after the sequence `since` that come before `bound`. None: every new text comes last.
+    arrived: TextClause | None = None
+
+
+# Each statement has an index in its order, and skips few entries there: gold, returning and retried texts.
 RETURNING = _picking(f"{_DUE} and page_position is not null", "page_position")
-OLDEST = _picking(f"{_NEW} and sequence > :after", "sequence")
-NEWEST = _picking(_NEW, "sequence desc")
-UNCERTAIN = _picking(f"{_NEW} and {_SCORE} is not null", f"abs({_SCORE} - 0.5), sequence")
-UNSCORED = _picking(f"{_NEW} and score is null and model_score is null and sequence > :after", "sequence")
 GOLD = _picking(f"{_DUE} and page_position is null and gold_label is not null", "sequence")
+
+OLDEST = QueueOrder(_picking(f"{_NEW} and sequence >= :bound", "sequence"), 0, lambda pick: pick.sequence)
+UNSCORED = QueueOrder(
+    _picking(f"{_NEW} and score is null and model_score is null and sequence >= :bound", "sequence"),
+    0,
+    lambda pick: pick.sequence,
+)
+NEWEST = QueueOrder(
+    _picking(f"{_NEW} and sequence <= :bound", "sequence desc"),
+    2**63 - 1,
+    lambda pick: pick.sequence,
+    _picking(f"{_NEW} and sequence > greatest(:since, :bound)", "sequence desc"),
+)
+UNCERTAIN = QueueOrder(
+    _picking(f"{_NEW} and {_SCORE} is not null and {_DISTANCE} >= :bound", f"{_DISTANCE}, sequence"),
+    0.0,
+    lambda pick: abs((0.5 if pick.score is None else pick.score) - 0.5),
+    # `+ 0` keeps the planner from reading the index of distances, where dead entries are. Sorts a few texts.
+    _picking(
+        f"{_NEW} and {_SCORE} is not null and sequence > :since and {_DISTANCE} + 0 < :bound",
+        f"{_DISTANCE} + 0, sequence",
+    ),
+)
 
 # Those that return keep their room, so that nothing new takes it while they wait. Counted as far as it matters.
 _TAKEN_ROOM = text("""
@@ -73,18 +116,6 @@ returning texts.id, text, claimed_label, score, source, external_id, metadata, e
 
 
 @dataclass(frozen=True, slots=True)
-class Pick:
-    """A pending text that was chosen and locked."""
-
-    id: UUID
-    bytes: int
-    score: float | None
-    received_at: datetime
-    page_position: int | None
-    sequence: int
-
-
-@dataclass(frozen=True, slots=True)
 class Owed:
     """By how many texts the claims so far are behind their shares; less than none: ahead."""
 
@@ -98,7 +129,7 @@ async def pick(
     dataset: str,
     count: int,
     picked: Collection[Pick] = (),
-    **more: int,
+    **more: float,
 ) -> list[Pick]:
     """Choose and lock up to `count` texts that are not `picked` yet; `more` goes to the statement."""
     if count <= 0:

@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CarriedAnswer:
     """An annotation that is not in Argilla's present dataset."""
 
     text_id: UUID
@@ -37,12 +37,12 @@ class Answer:
 
 
 # The answers to restore for one text, by the present id of the user.
-Answers = Mapping[UUID, Answer]
+Answers = Mapping[UUID, CarriedAnswer]
 
 
 async def list_answers(
     state: DatasetState, argilla_dataset_id: UUID, texts: Sequence[PendingText]
-) -> dict[UUID, dict[UUID, Answer]]:
+) -> dict[UUID, dict[UUID, CarriedAnswer]]:
     """Return the answers to restore with the records of these texts, by text and user.
 
     Those of annotators whom Argilla does not know stay with us, and count.
@@ -55,7 +55,7 @@ async def list_answers(
         return {}  # they were never uploaded
     async with state.engine.connect() as connection:
         rows = await repository.list_carried(connection, argilla_dataset_id, ids)
-    carried = [Answer(*row) for row in rows]
+    carried = [CarriedAnswer(*row) for row in rows]
     if not carried:
         return {}
     answers = assign(carried, await state.argilla.list_usernames(), state.labels)
@@ -67,14 +67,14 @@ async def list_answers(
 
 
 def assign(
-    carried: Iterable[Answer], users: Mapping[UUID, str], labels: Collection[str]
-) -> dict[UUID, dict[UUID, Answer]]:
-    """Return the answers by text and present user: the one with the annotator's id, else with the name.
+    carried: Iterable[CarriedAnswer], users: Mapping[UUID, str], labels: Collection[str]
+) -> dict[UUID, dict[UUID, CarriedAnswer]]:
+    """Return the answers by text and present user: the user with the annotator's id, or else with the name.
 
     Of several answers of one user the last one is taken.
     """
     ids = {name: id_ for id_, name in users.items()}
-    answers: dict[UUID, dict[UUID, Answer]] = {}
+    answers: dict[UUID, dict[UUID, CarriedAnswer]] = {}
     for answer in carried:
         user_id = answer.annotator_id if answer.annotator_id in users else ids.get(answer.annotator)
         # Argilla takes a submitted answer only with one of the dataset's labels; drafts may be empty.
@@ -92,7 +92,7 @@ def add_responses(record: Record, answers: Answers, definition: Dataset) -> Reco
     return record | {"responses": responses}
 
 
-def _to_response(user_id: UUID, answer: Answer, definition: Dataset) -> dict[str, Any]:
+def _to_response(user_id: UUID, answer: CarriedAnswer, definition: Dataset) -> dict[str, Any]:
     # Never null: that would make Argilla answer 500 for the record ever after.
     values = {LABEL_QUESTION: {"value": answer.value}} if answer.value in definition.labels else {}
     for question in definition.questions:
@@ -129,7 +129,7 @@ async def put_with_responses(
             blamed = {i for i in refusal.by_position if i < len(sent) and "responses" in sent[i]}
             if not blamed:
                 raise
-            # A user that was deleted just now, say: that must not set the text aside.
+            # For example a user who was deleted just now: the text must not fail because of that.
             metrics.REFUSED_REPAIRS.labels(dataset, "answers").inc(len(blamed))
             log.warning(
                 "repair.refused", dataset=dataset, records=len(blamed), reason="Argilla refuses the answers"

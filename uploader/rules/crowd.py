@@ -37,12 +37,12 @@ from uploader.rules import repository
 
 Floats = npt.NDArray[np.float64]
 
-# Prior: so many answers like the average annotator's, added to an annotator's own for each true label.
+# Prior: this many answers of the average annotator are added to an annotator's own, for each true label.
 # Without it, crowd-kit trusts an annotator who answered once completely.
 _PRIOR_ANSWERS = 1.0
 _LEAST = 1e-10
-# GLAD takes 2 to 4 ms an answer. So many texts tell the annotators' abilities well enough; ids are hashes, so the
-# first ones are a random sample.
+# GLAD takes 2 to 4 ms for each answer. This many texts suffice to estimate abilities. Ids are hashes, so the first
+# ones are a random sample.
 GLAD_TEXTS = 10_000
 # It has converged by then. Its own stopping rule compares a mean with a sum, and may stop after two steps.
 GLAD_STEPS = 10
@@ -53,7 +53,7 @@ class NoEstimate(Exception):
 
 
 @dataclass
-class Answers:
+class AnswerTable:
     """Submitted answers in 12 bytes each, numbers standing for texts, annotators and labels.
 
     The numbers are in the order of first appearance, within any number of first texts, too: crowd-kit's MACE takes
@@ -77,7 +77,7 @@ class Answers:
         self.texts += 1
 
 
-def estimate(rule: LabelRule, answers: Answers, labels: Sequence[str]) -> Confusions | Abilities | None:
+def estimate(rule: LabelRule, answers: AnswerTable, labels: Sequence[str]) -> Confusions | Abilities | None:
     """Estimate the annotators of a dataset; `labels` are those that may be chosen. A majority needs no estimate.
 
     Raises:
@@ -95,7 +95,7 @@ def estimate(rule: LabelRule, answers: Answers, labels: Sequence[str]) -> Confus
         raise NoEstimate(f"{rule}: the estimate is out of range") from error
 
 
-def _estimate_dawid_skene(answers: Answers, labels: list[str]) -> Confusions:
+def _estimate_dawid_skene(answers: AnswerTable, labels: list[str]) -> Confusions:
     from crowdkit.aggregation import DawidSkene
 
     size = len(labels)
@@ -113,7 +113,7 @@ def _estimate_dawid_skene(answers: Answers, labels: list[str]) -> Confusions:
     return _to_confusions(answers, labels, priors, matrices, average)
 
 
-def _estimate_mace(answers: Answers, labels: list[str]) -> Confusions:
+def _estimate_mace(answers: AnswerTable, labels: list[str]) -> Confusions:
     from crowdkit.aggregation import MACE
 
     size = len(labels)
@@ -133,7 +133,7 @@ def _estimate_mace(answers: Answers, labels: list[str]) -> Confusions:
     return _to_confusions(answers, labels, np.full(size, 1 / size), matrices, average)
 
 
-def _estimate_glad(answers: Answers, labels: list[str]) -> Abilities:
+def _estimate_glad(answers: AnswerTable, labels: list[str]) -> Abilities:
     import pandas as pd
     from crowdkit.aggregation import GLAD
 
@@ -153,14 +153,14 @@ def _estimate_glad(answers: Answers, labels: list[str]) -> Abilities:
     )
 
 
-_ESTIMATES: dict[LabelRule, Callable[[Answers, list[str]], Confusions | Abilities]] = {
+_ESTIMATES: dict[LabelRule, Callable[[AnswerTable, list[str]], Confusions | Abilities]] = {
     LabelRule.DAWID_SKENE: _estimate_dawid_skene,
     LabelRule.MACE: _estimate_mace,
     LabelRule.GLAD: _estimate_glad,
 }
 
 
-def _to_frame(answers: Answers) -> Any:
+def _to_frame(answers: AnswerTable) -> Any:
     import pandas as pd
 
     return pd.DataFrame(dict(zip(("task", "worker", "label"), map(np.asarray, answers.columns), strict=True)))
@@ -172,13 +172,13 @@ def _align(probabilities: Any, texts: int, size: int) -> Floats:
 
 
 def _smooth(counts: Floats, prior: Floats) -> Floats:
-    """Return frequencies of answers by true label, with a few answers as in `prior` beside those counted."""
+    """Return frequencies of answers by true label, with a few answers of `prior` added to the counted ones."""
     rows = counts + _PRIOR_ANSWERS * prior
     return np.asarray(rows / rows.sum(axis=-1, keepdims=True))
 
 
 def _to_confusions(
-    answers: Answers, labels: list[str], priors: Floats, matrices: Floats, average: Floats
+    answers: AnswerTable, labels: list[str], priors: Floats, matrices: Floats, average: Floats
 ) -> Confusions:
     names = [name for name, _ in zip(answers.annotators, matrices, strict=False)]
     return Confusions.model_validate(
@@ -192,7 +192,7 @@ def _to_confusions(
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class RuleEstimate:
     """The result of an estimate, in values that can be sent between processes."""
 
     is_new: bool  # else these answers were estimated before
@@ -204,7 +204,7 @@ class Estimate:
     to_rewrite: list[UUID]  # texts whose label is not what the rule says
 
 
-def estimate_dataset(dataset: str, definition: Dataset, database: DatabaseSettings) -> Estimate:
+def estimate_dataset(dataset: str, definition: Dataset, database: DatabaseSettings) -> RuleEstimate:
     """Estimate the rule of a dataset from all of its submitted answers, unless that was done with the same ones.
 
     Raises:
@@ -226,7 +226,7 @@ def estimate_dataset(dataset: str, definition: Dataset, database: DatabaseSettin
         to_rewrite = [
             row.text_id for row in repository.read_answers(connection, dataset) if _is_to_change(row, rule)
         ]
-    return Estimate(
+    return RuleEstimate(
         is_new,
         None if parameters is None else parameters.model_dump(mode="json"),
         digest,
@@ -237,8 +237,8 @@ def estimate_dataset(dataset: str, definition: Dataset, database: DatabaseSettin
     )
 
 
-def _read_answers(connection: psycopg.Connection, dataset: str, definition: Dataset) -> tuple[Answers, str]:
-    answers = Answers()
+def _read_answers(connection: psycopg.Connection, dataset: str, definition: Dataset) -> tuple[AnswerTable, str]:
+    answers = AnswerTable()
     digest = blake2b(repr((definition.label_rule.value, definition.labels)).encode(), digest_size=16)
     for row in repository.read_answers(connection, dataset):
         given = list(zip(row.annotators, row.values, strict=True))

@@ -20,7 +20,7 @@ from core.settings import DatabaseSettings
 from uploader import metrics
 from uploader.dataset import DatasetState
 from uploader.rules import repository
-from uploader.rules.crowd import Estimate, NoEstimate, estimate_dataset
+from uploader.rules.crowd import NoEstimate, RuleEstimate, estimate_dataset
 from uploader.settings import RuleSettings
 
 log = structlog.get_logger()
@@ -96,7 +96,7 @@ class Estimator:
             await self._state.leadership.confirm(connection, to_change=True)
             await repository.mark_rewritten(connection, self._state.name, estimate.seen_xid)
 
-    async def _run_process(self, stopping: asyncio.Event) -> Estimate | None:
+    async def _run_process(self, stopping: asyncio.Event) -> RuleEstimate | None:
         """Return the estimate; None when the uploader stops first, which ends the process."""
         work = anyio.to_process.run_sync(
             estimate_dataset,
@@ -115,7 +115,7 @@ class Estimator:
             stop.cancel()
             await asyncio.wait({running, stop})
 
-    async def _store(self, estimate: Estimate) -> None:
+    async def _store(self, estimate: RuleEstimate) -> None:
         parameters = None if estimate.parameters is None else json.dumps(estimate.parameters)
         async with self._state.engine.begin() as connection:
             await self._state.leadership.confirm(connection, to_change=True)

@@ -71,7 +71,7 @@ async def get_state(connection: AsyncConnection, dataset: str) -> Row[Any]:
 async def store_estimate(
     connection: AsyncConnection, dataset: str, rule: str, parameters: str | None, answers: str
 ) -> int:
-    """Store an estimate; return its version. `parameters` is JSON, `answers` the digest of what was read."""
+    """Store an estimate; return its version. `parameters` is JSON, `answers` is the digest of the answers."""
     values = {"dataset": dataset, "rule": rule, "parameters": parameters, "answers": answers}
     version: int = (await connection.execute(_STORE, values)).scalar_one()
     return version

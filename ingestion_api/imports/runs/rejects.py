@@ -31,7 +31,7 @@ StoredReject = tuple[int, str, str, str | None]  # row, code, detail, fields as 
 
 @dataclass(slots=True)
 class KeptRejects:
-    """What is kept so far, and the most that is. The first rows are kept, without gaps."""
+    """The rejected rows that are kept so far, and their limits. The first rows are kept, without gaps."""
 
     rows: int
     bytes: int

@@ -17,7 +17,7 @@ from ingestion_api.imports.runs.rejects import StoredReject, to_storable
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """An import that is to be run, in values that travel between processes; `owner` fences it."""
+    """A claimed import, in values that can be pickled. `owner` fences its queries."""
 
     id: UUID
     owner: UUID
@@ -72,7 +72,7 @@ _RELEASE = text("""
     where id = :id and lease_owner = :owner and state = 'running'
 """)
 
-# running -> failed: it brings down whoever runs it, or does not go on.
+# running -> failed: it crashed its process several times, or made no progress.
 _GIVE_UP = text("""
     update imports
     set state = 'failed', problem = cast(:problem as json), finished_at = now(),
@@ -80,7 +80,7 @@ _GIVE_UP = text("""
     where id = :id and lease_owner = :owner and state = 'running'
 """)
 
-# receiving -> failed: nobody goes on with the upload.
+# receiving -> failed: the client has not continued the upload in time.
 _EXPIRE = text("""
     update imports set state = 'failed', problem = cast(:problem as json), finished_at = now()
     where has_body and state = 'receiving' and active_at < now() - make_interval(secs => :seconds)
@@ -143,7 +143,7 @@ async def renew_claim(engine: AsyncEngine, claim: Claim, lease_seconds: float) -
 
 
 async def release_claim(engine: AsyncEngine, claim: Claim, *, crashed: bool) -> None:
-    """Give an import back, for this or another process to go on with."""
+    """Release an import, so that this or another process can continue it."""
     async with engine.begin() as connection:
         await connection.execute(_RELEASE, {"id": claim.id, "owner": claim.owner, "crashed": crashed})
 
@@ -244,11 +244,11 @@ def start_anew(connection: psycopg.Connection, id_: UUID, owner: UUID) -> None:
 
 
 def finish(cursor: psycopg.Cursor[Any], id_: UUID, owner: UUID) -> None:
-    """Say that every row is counted; if that was said before, it stays as it is."""
+    """Mark an import as done; an import that has ended is not changed."""
     cursor.execute(_END, ["done", None, id_, owner])
 
 
 def fail(connection: psycopg.Connection, id_: UUID, owner: UUID, problem: dict[str, Any]) -> None:
-    """Say why the import cannot go on."""
+    """Mark an import as failed, with the reason."""
     connection.execute(_END, ["failed", json.dumps(to_storable(problem)), id_, owner])
     connection.commit()

@@ -1,7 +1,7 @@
-"""Runs an import: reads its body from Postgres, stores its rows. In a process of its own, called by `worker`.
+"""Runs an import in a separate process: reads its body from Postgres and stores its rows. `worker` calls it.
 
-Each batch is one transaction with the counts that include it, under the claim: who goes on after a crash counts
-nothing twice.
+Each batch is one transaction with the counts that include it, under the claim. So the process that continues after
+a crash counts nothing twice.
 """
 
 import os
@@ -28,12 +28,12 @@ from ingestion_api.imports.runs.rejects import KeptRejects, StoredReject, to_jso
 from ingestion_api.imports.runs.repository import Claim
 from ingestion_api.settings import IngestionSettings
 
-# Postgres ends a long insert soon after the process that wanted it is gone.
+# Postgres ends a long insert soon after its client process is gone.
 _OPTIONS = "-c client_connection_check_interval=5s"
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunResult:
     """How a run has ended (None: the claim was lost), and what this run alone has counted."""
 
     state: ImportState | None
@@ -41,16 +41,16 @@ class Outcome:
 
 
 class ClaimLost(Exception):
-    """The import was deleted, or is another process's by now; or who gave it to this process is gone."""
+    """The import was deleted or claimed by another process, or the parent process is gone."""
 
 
 def run_import(
     claim: Claim, datasets: Datasets, database: DatabaseSettings, settings: IngestionSettings, reports: Path
-) -> Outcome:
-    """Store the rows behind the last one that is counted; say through `reports` that it goes on.
+) -> RunResult:
+    """Store the rows behind the last counted one, and report progress to the pipe `reports`.
 
     Raises:
-        psycopg.OperationalError: the database is away; what is committed is counted.
+        psycopg.OperationalError: the database is away; the committed batches are counted.
     """
     prepare_process(settings)
     counts = Counts() if claim.parameters["on_error"] == "abort" else claim.counts
@@ -64,7 +64,7 @@ def run_import(
         reporting_to(reports),
     ):
         state = _run(claim, datasets, settings, counts, connection, reader)
-    return Outcome(state, {name: getattr(counts, name) - before[name] for name in COUNTED})
+    return RunResult(state, {name: getattr(counts, name) - before[name] for name in COUNTED})
 
 
 def _run(
@@ -96,7 +96,7 @@ def _run(
 
 
 class _Body:
-    """The body as it was sent, read piece by piece."""
+    """The body of an import as it was sent, read from Postgres in pieces."""
 
     def __init__(self, reader: psycopg.Connection, claim: Claim) -> None:
         self._reader = reader
@@ -133,7 +133,7 @@ def _make_journal(
             "rejects_kept": kept.rows,
             "reject_bytes": kept.bytes,
             "lease_seconds": settings.import_lease_seconds,
-            # All or nothing begins anew: no batch is progress that a crash leaves.
+            # With `on_error=abort` a run starts from the first row, so no batch is progress that survives a crash.
             "is_progress": not abort,
         }
         if not repository.record(cursor, values):
@@ -151,7 +151,7 @@ def _rejects(batch: Batch, keep_fields: bool) -> Iterator[StoredReject]:
 
 
 def _without_counts(problem: Problem) -> dict[str, Any]:
-    """The import has the counts and the rejected rows in other places."""
+    """Return a problem's fields without the counts and rejected rows, which the import stores separately."""
     counted = {*COUNTED, "errors", "error_groups"}
     return {name: value for name, value in problem.as_dict().items() if name not in counted}
 

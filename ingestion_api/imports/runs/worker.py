@@ -1,4 +1,4 @@
-"""The two tasks of each ingestion process that imports need: running them, one at a time, and clearing up."""
+"""The two import tasks of each ingestion process: running imports, one at a time, and deleting old ones."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,7 +19,7 @@ from ingestion_api import metrics
 from ingestion_api.bulk.pipes import NoProgress, run_watched
 from ingestion_api.imports.runs import repository
 from ingestion_api.imports.runs.repository import Claim
-from ingestion_api.imports.runs.run import Outcome, run_import
+from ingestion_api.imports.runs.run import RunResult, run_import
 from ingestion_api.settings import IngestionSettings
 
 log = structlog.get_logger()
@@ -30,14 +30,14 @@ _DAY_SECONDS = 86400
 
 
 class ImportCrashed(Problem):
-    """The process that runs the import ends badly, again and again at the same place."""
+    """The process that runs the import crashed several times at the same row."""
 
     status = 422
     code = "import_crashed"
 
 
 class UploadExpired(Problem):
-    """Nobody went on with the upload."""
+    """The client did not continue its upload in time."""
 
     status = 410
     code = "upload_expired"
@@ -54,8 +54,8 @@ async def importing(
     completed = asyncio.Event()
     limiter = anyio.CapacityLimiter(1)
 
-    async def start(claim: Claim) -> Outcome:
-        async def run(reports: Path) -> Outcome:
+    async def start(claim: Claim) -> RunResult:
+        async def run(reports: Path) -> RunResult:
             return await anyio.to_process.run_sync(
                 run_import, claim, datasets, database, settings, reports, cancellable=True, limiter=limiter
             )
@@ -76,7 +76,7 @@ async def importing(
 
 
 async def _for_ever(step: Callable[[], Awaitable[bool]], woken: asyncio.Event) -> None:
-    """Repeat what says whether there may be more to do at once; else wait for the event or a while."""
+    """Repeat `step` while it returns True. When it returns False, wait for the event or a second."""
     while True:
         woken.clear()
         try:
@@ -85,7 +85,7 @@ async def _for_ever(step: Callable[[], Awaitable[bool]], woken: asyncio.Event) -
         except (SQLAlchemyError, OSError) as error:
             log.warning("imports.database_away", error=type(error).__name__)
         except Exception:
-            # Whatever it was, the next import must be run.
+            # After any error the next import must run.
             log.exception("imports.crashed")
         with suppress(TimeoutError):
             async with asyncio.timeout(_POLL_SECONDS):
@@ -93,7 +93,7 @@ async def _for_ever(step: Callable[[], Awaitable[bool]], woken: asyncio.Event) -
 
 
 async def _run_next(
-    engine: AsyncEngine, settings: IngestionSettings, start: Callable[[Claim], Awaitable[Outcome]]
+    engine: AsyncEngine, settings: IngestionSettings, start: Callable[[Claim], Awaitable[RunResult]]
 ) -> bool:
     claim = await repository.claim_import(engine, settings.import_lease_seconds)
     if claim is None:
@@ -112,15 +112,15 @@ async def _run(
     engine: AsyncEngine,
     settings: IngestionSettings,
     claim: Claim,
-    start: Callable[[Claim], Awaitable[Outcome]],
+    start: Callable[[Claim], Awaitable[RunResult]],
 ) -> bool:
-    """Run an import; if it does not come to its end, put it back."""
+    """Run an import; put it back if the run is interrupted."""
     crashed = False
     try:
         with metrics.IMPORT_SECONDS.time():
             outcome = await _while_held(engine, settings, claim, start)
     except NoProgress as problem:
-        # Not again: it would take as long.
+        # Do not repeat the import: it would take as long.
         log.error("import.stuck", import_id=str(claim.id), last_row=claim.last_row)
         metrics.IMPORTS.labels("failed").inc()
         await repository.give_up(engine, claim, problem)
@@ -145,14 +145,14 @@ async def _while_held(
     engine: AsyncEngine,
     settings: IngestionSettings,
     claim: Claim,
-    start: Callable[[Claim], Awaitable[Outcome]],
-) -> Outcome:
-    """Run an import and renew its claim; its process is killed when the claim is lost, or nobody waits."""
+    start: Callable[[Claim], Awaitable[RunResult]],
+) -> RunResult:
+    """Run an import and renew its claim. Losing the claim, or being cancelled, kills the process that runs it."""
     running = asyncio.ensure_future(start(claim))
     holding = asyncio.create_task(_hold(engine, settings.import_lease_seconds, claim))
     try:
         await asyncio.wait({running, holding}, return_when=asyncio.FIRST_COMPLETED)
-        return await running if running.done() else Outcome(None, {})
+        return await running if running.done() else RunResult(None, {})
     finally:
         running.cancel()
         holding.cancel()
@@ -160,7 +160,7 @@ async def _while_held(
 
 
 async def _hold(engine: AsyncEngine, lease_seconds: float, claim: Claim) -> None:
-    """Renew a claim until it is lost. During an outage the run itself finds out."""
+    """Renew a claim until it is lost. During an outage the run itself fails."""
     held = True
     while held:
         await asyncio.sleep(lease_seconds / 6)
@@ -169,7 +169,7 @@ async def _hold(engine: AsyncEngine, lease_seconds: float, claim: Claim) -> None
 
 
 async def _release(engine: AsyncEngine, claim: Claim, *, crashed: bool) -> None:
-    """Put an import back, as soon as the database is there."""
+    """Put an import back as soon as the database is available."""
     while True:
         try:
             return await repository.release_claim(engine, claim, crashed=crashed)
@@ -177,7 +177,7 @@ async def _release(engine: AsyncEngine, claim: Claim, *, crashed: bool) -> None:
             await asyncio.sleep(_POLL_SECONDS)
 
 
-def _observe(claim: Claim, outcome: Outcome) -> None:
+def _observe(claim: Claim, outcome: RunResult) -> None:
     state = outcome.state or "lost"
     log.info("import.ended", import_id=str(claim.id), state=str(state), **outcome.counts)
     metrics.IMPORTS.labels(str(state)).inc()
@@ -186,7 +186,7 @@ def _observe(claim: Claim, outcome: Outcome) -> None:
 
 async def _clear_up(engine: AsyncEngine, settings: IngestionSettings) -> bool:
     seconds = settings.import_expire_seconds
-    expired = UploadExpired(f"Nobody went on with the upload for {seconds:g} seconds.")
+    expired = UploadExpired(f"The client did not continue the upload for {seconds:g} seconds.")
     if count := await repository.expire_uploads(engine, seconds, expired):
         log.info("imports.expired", imports=count)
     dropped = await repository.drop_bodies(engine)

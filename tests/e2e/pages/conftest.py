@@ -114,7 +114,7 @@ VisitMaker = Callable[..., Visit]
 
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[VisitMaker]:
-    """Makes a tab for a program's page, in a browser session of its own."""
+    """Opens a tab with a program's page, in a new browser session."""
     contexts: list[BrowserContext] = []
 
     def make(program: Program, width: int = 1280, scheme: str = "light") -> Visit:

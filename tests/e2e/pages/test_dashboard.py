@@ -13,7 +13,7 @@ from tests.waiting import wait_for
 
 pytestmark = pytest.mark.pages
 
-# The browser says so by itself when the ingestion API can't be reached; the page does, too.
+# If the ingestion API cannot be reached, both the browser and the page report it.
 _AWAY = "Failed to load resource: net::ERR_CONNECTION_REFUSED"
 _VIEWS = {
     "overview": "",

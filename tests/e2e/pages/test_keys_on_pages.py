@@ -1,4 +1,4 @@
-"""Where keys are required, a page asks for one and keeps it for the browser session only."""
+"""If keys are required, a page requests one and keeps it only for the browser session."""
 
 from collections.abc import Iterator
 
@@ -64,7 +64,7 @@ def test_a_page_offers_only_what_the_key_allows(
     page.wait_for_selector("h1:has-text('Training data')")
     page.wait_for_selector("text=No snapshots yet")
     assert page.get_by_role("button", name="Make the snapshot").count() == offers
-    # Refused either way: for the key, or for what is asked.
+    # The key or the request is refused.
     answer = httpx.post(f"{closed.url}/snapshots", json={"unknown": 1}, headers=headers)
     assert (answer.status_code == 403) == (not offers)
 

@@ -50,7 +50,7 @@ _SWEEPS = {"UPLOADER_RETRY_CAP_SECONDS": "1", "SWEEP_INTERVAL_SECONDS": "0.5", "
 
 @dataclass(frozen=True)
 class Way:
-    """The APIs, and the command line beside them."""
+    """The APIs and the command line."""
 
     argilla: ArgillaSpace
     ingestion_url: str
@@ -58,20 +58,20 @@ class Way:
     env: dict[str, str]
 
     def run(self, *arguments: str, **changes: str) -> Result:
-        """Run `annotate annotators`, in this process: a program of its own takes a second to start."""
+        """Run `annotate annotators` in this process: a new process takes a second to start."""
         addresses.settings.cache_clear()
         result = CliRunner().invoke(app, arguments, env=self.env | changes)
         addresses.settings.cache_clear()
         return result
 
     def annotate(self, *arguments: str) -> str:
-        """Run `annotate annotators`; return what it prints."""
+        """Run `annotate annotators`; return its output."""
         result = self.run(*arguments)
         assert result.exit_code == 0, result.stderr
         return result.stdout
 
     def add_annotator(self, name: str, *options: str) -> Annotator:
-        """Make an account, or give it another password, and log in with what is printed."""
+        """Create an account or reset its password, and log in with the printed password."""
         password = self.annotate("add", name, *options).strip()
         assert len(password) == 24
         http = open_argilla(self.argilla.url, "")
@@ -86,7 +86,7 @@ class Way:
         return (answer.json()["status"], answer.json()["label"]) if answer.status_code == 200 else None
 
     def alerts(self) -> list[dict[str, Any]]:
-        """Return what stands still."""
+        """Return the blocked jobs."""
         items: list[dict[str, Any]] = httpx.get(f"{self.ingestion_url}/queue").json()["alerts"]
         return items
 

@@ -172,7 +172,7 @@ def test_events_that_come_twice_and_in_the_wrong_order_change_nothing(
     wait_for(lambda: fetch(database_url, "select swept_at is not null from datasets") == [(True,)])
     wait_for(lambda: statuses(database_url) == {"uploaded": 2})
     wait_for(lambda: fetch(database_url, "select count(*) from webhooks") == [(1,)])
-    # Argilla sends again ten seconds later what it had no answer to: after the events of the edits.
+    # Argilla repeats an event without a response after ten seconds: after the events of the edits.
     faults = [DROP, LOSE_ANSWER]
     calls: list[bytes] = []
 

@@ -1,4 +1,4 @@
-"""`annotate demo-data` beside a running uploader and a real Argilla."""
+"""`annotate demo-data` while an uploader runs with a real Argilla."""
 
 import json
 from typing import Any

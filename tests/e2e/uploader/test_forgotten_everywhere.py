@@ -116,7 +116,7 @@ def _files(folders: Sequence[Path]) -> list[str]:
 
 
 def _contents(file: Path) -> Iterator[bytes]:
-    """Yield a file's bytes, and what is compressed in them."""
+    """Yield a file's bytes, and the content of compressed parts."""
     yield file.read_bytes()
     if file.suffix == ".parquet":
         yield json.dumps(parquet.read_table(file).to_pylist(), default=repr, ensure_ascii=False).encode()

@@ -212,7 +212,7 @@ def test_a_lost_index_makes_for_a_new_dataset_and_loses_no_answer(
         ann, bob = argilla.add_annotator("ann"), argilla.add_annotator("bob")
         _give_answers(argilla, ids, ann, bob)
         wait_for(lambda: len(fetch(database_url, _COUNTED)) == 9)
-    # Nobody but Argilla's database knows this one.
+    # Only Argilla's database knows this one.
     ann.answer(argilla.record(ids[9])["id"], "toxic")
     lost = str(argilla.dataset()["id"])
     httpx.delete(_index(stack, argilla)).raise_for_status()

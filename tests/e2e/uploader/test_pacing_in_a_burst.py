@@ -1,4 +1,4 @@
-"""Fifty thousand texts arrive at once, and annotators of a real Argilla notice nothing of it."""
+"""Fifty thousand texts arrive in a burst, and annotators of a real Argilla notice nothing of it."""
 
 import threading
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ TOP_UP_SECONDS = 10  # "within seconds", on a machine that Argilla's index and e
 
 @dataclass
 class _Watch:
-    """What annotators had before them, as Argilla tells it, at every look."""
+    """The annotators' queue in Argilla, at every check."""
 
     argilla: ArgillaSpace
     pending: list[int] = field(default_factory=list)

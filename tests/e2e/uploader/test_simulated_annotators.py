@@ -1,4 +1,4 @@
-"""Annotators of known accuracy answer in a real Argilla: what is estimated of them, and what it is worth."""
+"""Annotators of known accuracy answer in a real Argilla; the tests check the estimates and the labels."""
 
 import itertools
 import json
@@ -95,7 +95,7 @@ def test_the_rule_finds_out_whom_to_believe(
 def _check_accuracies(matrices: dict[str, list[list[float]]], accuracies: dict[str, float]) -> None:
     for name, accuracy in accuracies.items():
         estimated = (matrices[name][0][0] + matrices[name][1][1]) / 2
-        # Twice the error of somebody who knows the truth of each text, since the truth is estimated, too.
+        # Twice the error with a known truth of each text, since the truth is estimated, too.
         assert abs(estimated - accuracy) < 4 * 2 * math.sqrt(accuracy * (1 - accuracy) / TEXTS), name
 
 

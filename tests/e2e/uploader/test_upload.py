@@ -170,7 +170,7 @@ def test_a_start_with_another_file_asks_annotators_for_no_less_until_it_is_appli
     with start_uploader(DATASETS_FILE=str(datasets)):
         pass
     assert annotate("datasets", "diff", DATASETS_FILE=str(datasets), **env).returncode == 0
-    # Without DATASETS_FILE the shipped default is in force, which asks for one answer.
+    # Without DATASETS_FILE the shipped default is in force, with one answer per text.
     different = annotate("datasets", "diff", **env)
     assert different.returncode == 1
     assert "annotate datasets apply toxicity" in different.stdout

@@ -1,4 +1,4 @@
-"""The fast way back on a real Argilla: its worker sends events, and each answer is a label at once."""
+"""Webhooks of a real Argilla: its worker sends events, and each answer is a label within seconds."""
 
 import signal
 from collections.abc import Iterator
@@ -192,7 +192,7 @@ def test_answers_whose_events_were_lost_come_with_a_sweep(
         wait_for(lambda: way.stored(two) == ("non_toxic", "labelled", 1))
     finally:
         stack.kill("argilla_worker", signal.SIGCONT)
-    # A deleted user moves no activity and makes no event: the counts tell.
+    # A deleted user causes neither activity nor an event: the counts reveal it.
     argilla.http.delete(f"users/{ann.id}").raise_for_status()
     wait_for(lambda: way.stored(one) == way.stored(two) == (None, "withdrawn", 0))
 

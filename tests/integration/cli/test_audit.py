@@ -23,7 +23,7 @@ WORDS = "a text that nobody is to read"
 
 
 def entries(url: str) -> list[dict[str, Any]]:
-    """Return what `annotate audit` tells, the oldest first."""
+    """Return the entries of `annotate audit`, the oldest first."""
     done = annotate("audit", "--json", DATABASE_URL=url)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()][::-1]
@@ -102,7 +102,7 @@ def test_each_action_leaves_a_line_without_texts(database_url: str, tmp_path: Pa
 
 
 def test_what_is_undone_is_not_noted(database_url: str) -> None:
-    """The line is written in the transaction of what it tells."""
+    """The entry is written in the transaction of its action."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(
             "create function refuse() returns trigger language plpgsql as $$ begin raise 'no'; end $$;"

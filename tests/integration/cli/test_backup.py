@@ -155,7 +155,7 @@ def test_everything_comes_back_and_nothing_stale(source: Place, archive: Path, t
     assert ask(target.platform, indexes) == ask(source.platform, indexes)
     # Its condition comes back in other words; the uploader's are still found to mean the same.
     assert "ix_texts_open" in _plan(target.platform)
-    # Argilla: nobody's event goes to where the platform was; other people's webhooks stay as they are.
+    # Argilla must not send events to the former platform; other webhooks stay unchanged.
     assert ask(target.argilla, "select username from users order by id") == [("owner",), ("ann",)]
     assert ask(target.argilla, "select id, enabled from webhooks order by id") == [
         (WEBHOOKS[0], False),
@@ -164,7 +164,7 @@ def test_everything_comes_back_and_nothing_stale(source: Place, archive: Path, t
     found = sorted(str(p.relative_to(target.data_dir)) for p in target.data_dir.rglob("*") if p.is_file())
     assert found == ["snapshots/one/data/train.parquet", "snapshots/one/snapshot.json"]
     assert "search-engine reindex" in result.stderr
-    # Again: it is not empty any more. Told to, it comes out the same, without what was forgotten meanwhile.
+    # The database is not empty any more. --replace restores the same, without the texts forgotten meanwhile.
     refused = annotate("restore", str(archive), place=target)
     assert refused.returncode == 1
     assert "is not empty: it holds 300 texts, 900 annotations, 300 labels, 1 api_keys" in refused.stderr

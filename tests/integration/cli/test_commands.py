@@ -249,7 +249,7 @@ _SCHEMA = """
     select indexdef from pg_indexes where schemaname = 'public'
     union all select pg_get_constraintdef(oid) from pg_constraint order by 1
 """
-# All but what tells when it was written.
+# Everything except the times.
 _WRITTEN = """
     select t.id, text, score, external_id, t.metadata, label, l.votes, l.changed_xid::text, a.annotator, a.value
     from texts t join labels l on l.text_id = t.id join annotations a using (text_id) order by t.id, a.annotator

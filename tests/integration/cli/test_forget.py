@@ -130,7 +130,7 @@ def test_the_whole_database_holds_nothing_of_it(
     assert _rows(connection, "select fields::text from import_rejects where fields is not null") == [
         ('{"text": ""}',)
     ]
-    # What was held for its sake is asked now; which group it is in still follows from the link.
+    # Its suppressed duplicate is uploaded now; its group still follows from the link.
     assert _rows(connection, "select status from texts where text = 'nearly the same'") == [("pending",)]
     requests = _rows(connection, "select text_id, copy_of, requested_by, imports_at is null from forget_requests")
     assert sorted(requests, key=str) == sorted(
@@ -225,7 +225,7 @@ def test_gold_does_not_bring_it_back(
 def test_a_dispute_that_is_queued_meanwhile_leaves_no_copy(
     connection: psycopg.Connection, labeller: Labeller, engine: Engine, database_url: str
 ) -> None:
-    """Whoever puts a dispute before adjudicators waits for the row, and finds it empty."""
+    """The job that copies disputes waits for the row, and finds it empty."""
     id_ = labeller.add_text(_WORDS)
     with engine.begin() as forgetting:
         forget_texts(forgetting, [id_], Traces(), "tester")
@@ -303,7 +303,7 @@ def test_rejects_that_may_quote_it_in_another_way_are_blanked(
 def test_problems_of_failed_imports_quote_nothing(
     connection: psycopg.Connection, labeller: Labeller, database_url: str, code: str
 ) -> None:
-    """A CSV without a header has the first text in its place, and the problem lists the columns."""
+    """The first text of a CSV without a header counts as the header, and the problem lists the columns."""
     id_ = labeller.add_text(_WORDS)
     insert = (
         "insert into imports (id, media_type, encoding, parameters, state, has_body, problem)"

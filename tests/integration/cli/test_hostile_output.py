@@ -1,4 +1,4 @@
-"""Names, texts and errors that would act on a terminal, through each command that prints what is stored."""
+"""Names, texts and errors with control characters, through each command that prints stored values."""
 
 import json
 from collections.abc import Iterator

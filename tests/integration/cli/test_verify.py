@@ -1,4 +1,4 @@
-"""`annotate uploads verify` on a real Postgres and an Argilla that says what the test wants."""
+"""`annotate uploads verify` with a real Postgres and a scripted Argilla."""
 
 import json
 import threading

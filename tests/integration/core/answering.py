@@ -26,7 +26,7 @@ ANSWERS = st.dictionaries(
 def answer(
     text: UUID, annotator: int, value: str | None, status: str = "submitted", updated: int = 0, number: int = 0
 ) -> Response:
-    """One response; `number` tells a re-created one from the one that was deleted."""
+    """One response; `number` distinguishes a re-created one from the deleted one."""
     return Response(
         text_id=text,
         response_id=uuid.uuid5(text, f"{annotator}/{number}"),

@@ -131,7 +131,7 @@ def test_texts_are_locked_in_one_order_whatever_order_they_are_read_in(
     engine: sa.Engine, database_url: str
 ) -> None:
     """Else two reads could each hold what the other one waits for."""
-    # Stored first, locked last; and by no index, which would have an order of its own.
+    # Stored first, locked last; and without an index, which would impose another order.
     low, high = sorted(TEXTS[:2], key=lambda id_: (id_, TEXTS.index(id_)))
     with engine.begin() as connection:
         connection.execute(sa.text("delete from texts"))

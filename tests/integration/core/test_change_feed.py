@@ -1,4 +1,4 @@
-"""A reader that goes on where it stopped misses no change, in whatever order transactions end."""
+"""A reader that continues at its position misses no change, in whatever order transactions end."""
 
 from uuid import UUID
 

@@ -20,7 +20,7 @@ from core.settings import DatabaseSettings
 from ingestion_api.bulk.pipes import open_pipe
 from ingestion_api.imports import repository
 from ingestion_api.imports.runs.repository import Claim
-from ingestion_api.imports.runs.run import Outcome, run_import
+from ingestion_api.imports.runs.run import RunResult, run_import
 from ingestion_api.settings import IngestionSettings
 from tests.waiting import wait_for
 
@@ -32,7 +32,7 @@ _NDJSON = "application/x-ndjson"
 _BLOCKED = "select count(*) from pg_locks where locktype = 'advisory' and objid = %s and not granted"
 
 
-def _run(claim: Claim, datasets: Datasets, database: DatabaseSettings, settings: IngestionSettings) -> Outcome:
+def _run(claim: Claim, datasets: Datasets, database: DatabaseSettings, settings: IngestionSettings) -> RunResult:
     with open_pipe() as (reports, _):
         return run_import(claim, datasets, database, settings, reports)
 
@@ -50,7 +50,7 @@ class ImportQueue:
     def call(
         self, function: Callable[Concatenate[AsyncEngine, P], Awaitable[T]], *args: P.args, **named: P.kwargs
     ) -> T:
-        """Call a function of `imports.runs.repository` on a connection of its own."""
+        """Call a function of `imports.runs.repository` on a new connection."""
 
         async def call() -> T:
             engine = make_async_engine(self.database, "test")
@@ -64,7 +64,7 @@ class ImportQueue:
     def ask(
         self, function: Callable[Concatenate[AsyncConnection, P], Awaitable[T]], *args: P.args, **named: P.kwargs
     ) -> T:
-        """Call a function of `imports.repository` in a transaction of its own."""
+        """Call a function of `imports.repository` in a new transaction."""
 
         async def within(engine: AsyncEngine) -> T:
             async with engine.begin() as connection:
@@ -75,13 +75,13 @@ class ImportQueue:
     def begin(
         self, function: Callable[Concatenate[AsyncEngine, P], Awaitable[T]], *args: P.args, **named: P.kwargs
     ) -> Future[T]:
-        """Do as `call` in a thread of its own."""
+        """Run `call` in a new thread."""
         return self._threads.submit(lambda: self.call(function, *args, **named))
 
     def begin_asking(
         self, function: Callable[Concatenate[AsyncConnection, P], Awaitable[T]], *args: P.args, **named: P.kwargs
     ) -> Future[T]:
-        """Do as `ask` in a thread of its own."""
+        """Run `ask` in a new thread."""
         return self._threads.submit(lambda: self.ask(function, *args, **named))
 
     def wait_until_blocked(self) -> None:
@@ -89,8 +89,8 @@ class ImportQueue:
         statement = "select count(*) from pg_locks where locktype in ('transactionid', 'tuple') and not granted"
         wait_for(lambda: self.fetch(statement) == [(1,)])
 
-    def run(self, claim: Claim, datasets: Datasets | None = None) -> Future[Outcome]:
-        """Run an import in a process of its own, as the API does."""
+    def run(self, claim: Claim, datasets: Datasets | None = None) -> Future[RunResult]:
+        """Run an import in a new process, as the API does."""
         datasets = datasets or load_datasets(None)
         return self._processes.submit(_run, claim, datasets, self.database, self.settings)
 
@@ -171,7 +171,7 @@ class Barrier:
         self._holder = holder
 
     def wait(self, count: int = 1) -> None:
-        """Wait until so many stand before it."""
+        """Wait until this number of imports are ahead of it."""
         wait_for(lambda: self._holder.execute(_BLOCKED, [_BARRIER]).fetchone() == (count,))
 
     def open(self) -> None:

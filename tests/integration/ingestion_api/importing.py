@@ -14,7 +14,7 @@ ENDED = {"done", "failed"}
 
 
 def lines(count: int, text: str = "text") -> bytes:
-    """NDJSON of so many texts."""
+    """NDJSON with this number of texts."""
     return b"".join(json.dumps({"text": f"{text} {n}"}).encode() + b"\n" for n in range(count))
 
 

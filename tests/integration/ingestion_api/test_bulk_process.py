@@ -15,7 +15,7 @@ NDJSON = {"Content-Type": "application/x-ndjson"}
 
 
 class _Upload:
-    """An upload that has stored something and goes on until it is let go."""
+    """An upload that has stored a part and continues until it is released."""
 
     def __init__(self, url: str) -> None:
         self._let_go = threading.Event()

@@ -1,4 +1,4 @@
-"""Whatever dies, what was acknowledged is there, once; what is away is said at once."""
+"""After any kill, acknowledged texts exist once; a missing dependency is reported immediately."""
 
 import asyncio
 import itertools
@@ -21,7 +21,7 @@ from tests.waiting import wait_for
 
 
 async def _send(url: str, acknowledged: list[str], stop: threading.Event) -> None:
-    """Send texts, 16 at a time, until the API is gone or somebody stops it."""
+    """Send texts, 16 at a time, until the API is gone or the test stops it."""
 
     async def send(client: httpx.AsyncClient, sender: int) -> None:
         for n in itertools.takewhile(lambda _: not stop.is_set(), itertools.count()):

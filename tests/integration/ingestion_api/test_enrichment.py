@@ -197,7 +197,7 @@ def test_bulk_holds_all_but_the_first_of_twins(client: httpx.Client, database_ur
 def test_twins_that_are_stored_at_the_same_time_are_linked(
     api: Program, client: httpx.Client, database_url: str, datasets_file: Path, tmp_path: Path
 ) -> None:
-    """Two processes, single POSTs and bulk uploads at once: of each pair one is asked, and the other knows it."""
+    """Two processes with concurrent POSTs and bulk uploads upload one text of each pair, and link the other."""
     env = {"DATABASE_URL": database_url, "DATASETS_FILE": str(datasets_file)}
     names = [hashlib.sha256(bytes([number])).hexdigest()[:24] for number in range(60)]
 

@@ -1,4 +1,4 @@
-"""What no well-meaning client sends: refused with a clear problem, nothing half stored, the service goes on."""
+"""Hostile requests are refused with a clear problem, nothing is half stored, and the service continues."""
 
 import gzip
 import io

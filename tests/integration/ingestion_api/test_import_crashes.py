@@ -1,4 +1,4 @@
-"""Whatever dies while an import is received or run: what was acknowledged is there, and counted once."""
+"""After a kill while an import is received or run, acknowledged rows exist and count once."""
 
 import io
 import signal

@@ -27,7 +27,8 @@ from tests.waiting import wait_for
 
 @contextmanager
 def _api(database_url: str, folder: Path, **env: str) -> Iterator[tuple[Program, httpx.Client]]:
-    env = {f"INGESTION_{name.upper()}": value for name, value in env.items()} | {"DATABASE_URL": database_url}
+    env = {name if name.isupper() else f"INGESTION_{name.upper()}": value for name, value in env.items()}
+    env |= {"DATABASE_URL": database_url}
     with (
         running("ingestion_api", env, folder / "log") as program,
         httpx.Client(base_url=program.url, timeout=30) as client,
@@ -60,7 +61,7 @@ def test_a_body_over_the_limit_is_refused_and_dropped(database_url: str, tmp_pat
 
 
 def test_a_client_that_stops_sending_is_cut_off_and_may_go_on(database_url: str, tmp_path: Path) -> None:
-    with _api(database_url, tmp_path, idle_seconds="0.5") as (program, client):
+    with _api(database_url, tmp_path, HTTP_BODY_SECONDS="0.5") as (program, client):
         path = open_import(client)
         with socket.create_connection(("127.0.0.1", urlsplit(program.url).port or 0), 30) as raw:
             raw.sendall(
@@ -68,7 +69,7 @@ def test_a_client_that_stops_sending_is_cut_off_and_may_go_on(database_url: str,
             )
             raw.sendall(b'Content-Length: 1000\r\n\r\n{"text": "a"}\n')
             assert raw.recv(4096).startswith(b"HTTP/1.1 408 ")
-        assert stored_bytes(client, path) == 14
+        wait_for(lambda: stored_bytes(client, path) == 14)
         assert append(client, path, 14, b'{"text": "b"}\n', "?1").status_code == 202
         assert counts(ended(client, path)) == (2, 2, 0, 0)
 

@@ -22,7 +22,7 @@ from ingestion_api.imports.runs.repository import (
     release_claim,
     renew_claim,
 )
-from ingestion_api.imports.runs.run import Outcome
+from ingestion_api.imports.runs.run import RunResult
 from tests.integration.ingestion_api.import_queue import ImportQueue, lines, process_pool
 
 LEASE = 100.0
@@ -210,7 +210,7 @@ def test_a_run_whose_claim_is_lost_stores_and_counts_nothing(
     assert queue.run(lost).result().state is None
     assert queue.row(lost.id) == before
     assert (queue.texts(), _rejects(queue)) == ([], [])
-    assert queue.run(held).result() == Outcome(
+    assert queue.run(held).result() == RunResult(
         ImportState.DONE, {"received": 3, "accepted": 2, "duplicates": 0, "rejected": 1}
     )
 
@@ -274,7 +274,7 @@ def test_a_resumed_import_counts_each_row_once(queue: ImportQueue, on_error: str
         rows[1:1] = ["nope", ""]
         rows.append("nope")
     id_ = queue.add(lines(*rows), on_error=on_error)
-    # A batch has two rows; the process dies at the third one, after it has told of the second.
+    # A batch has two rows; the process dies at the third one, after it has reported the second.
     with queue.crashing("new.last_row >= 6"):
         crashed = _claim(queue)
         with pytest.raises(psycopg.Error):

@@ -1,6 +1,6 @@
-"""The queue of single texts before the database: its bound, its order, its batches, and what failures tell.
+"""The queue of single texts before the database: its limit, order, batches and errors.
 
-A test locks the table, so that the API stands in the middle of a commit for as long as the test wants.
+A test locks the table, so that the API waits in the middle of a commit until the test releases it.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ BLOCKED = "select pid from pg_stat_activity where wait_event_type = 'Lock' and d
 
 @dataclass
 class Intake:
-    """An API with a short queue, on a database of its own."""
+    """An API with a short queue and a new database."""
 
     url: str
     database: psycopg.Connection

@@ -32,7 +32,7 @@ def _is_serving(child: psutil.Process) -> bool:
 
 
 def _send(program: Program, text: str) -> int:
-    """Send over a connection of its own, so that any process may get it."""
+    """Send over a new connection, so that any process may get it."""
     return httpx.post(f"{program.url}/texts", json={"text": text}, timeout=20).status_code
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from core.tables.rows import ROW_BYTES
 from core.text_identity import text_id
-from ingestion_api.webhooks import EVENT_BYTES
+from ingestion_api.webhooks.endpoints import EVENT_BYTES
 from tests.integration.ingestion_api.signing import SECRET, event, signed
 from tests.programs import running
 
@@ -161,7 +161,7 @@ def test_strangers_who_send_slowly_do_not_keep_argilla_out(send: Send, client: h
         slow = [stack.enter_context(_begin(client, signed(body), 1000, "127.0.0.2")) for _ in range(20)]
         assert send(body).status_code == 204
         answers = [raw.recv(65536)[:12] for raw in slow]
-    # Those whose turn came are told that they are too slow; the others that it did not come.
+    # Clients whose turn came are refused as too slow; the others because their turn did not come.
     assert set(answers) == {b"HTTP/1.1 408", b"HTTP/1.1 503"}
     assert answers.count(b"HTTP/1.1 503") >= 4
 

@@ -1,4 +1,4 @@
-"""Starts the load test as people do, as a process of its own: Locust patches the interpreter that imports it."""
+"""Starts the load test as a separate process: Locust patches the interpreter that imports it."""
 
 import json
 import os

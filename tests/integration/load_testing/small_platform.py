@@ -1,4 +1,4 @@
-"""A server that answers as both APIs do, in this process, and can be told to misbehave."""
+"""A server in this process that responds like both APIs, and can be made to misbehave."""
 
 import json
 import threading
@@ -27,7 +27,7 @@ _EMPTY_QUEUE = dict.fromkeys(("pending", "uploading", "uploaded", "failed", "ope
 
 @dataclass
 class SmallPlatform:
-    """What it holds, and how it misbehaves."""
+    """Its content, and its faults."""
 
     url: str = ""
     texts: dict[str, str] = field(default_factory=dict)

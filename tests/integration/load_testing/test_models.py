@@ -1,4 +1,4 @@
-"""The load test finds what it is there to find: a server in this process stalls, loses texts, and lies."""
+"""The load test finds the faults of a server in this process that stalls, loses texts, and lies."""
 
 from pathlib import Path
 

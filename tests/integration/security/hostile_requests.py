@@ -74,7 +74,7 @@ HEADERS = [
     "webhook-signature",
     "webhook-timestamp",
 ]
-# Values that lead a request past the first checks, so that what is behind them is reached.
+# Values that pass the first checks, so that a request reaches the code behind them.
 VALUES: dict[str, list[bytes]] = {
     "dataset": [b"toxicity"],
     "config": [b"toxicity", b"default"],

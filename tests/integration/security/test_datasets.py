@@ -51,7 +51,7 @@ MODEL = "0123456789ab"
 
 @dataclass(frozen=True)
 class Ask:
-    """A request for what is of the hidden dataset, and the status that the limited key gets; 200: it sees less."""
+    """A request for data of the hidden dataset, and the status for the limited key; 200: it sees less."""
 
     path: str
     status: int
@@ -253,7 +253,7 @@ def operations(program: Program) -> list[str]:
 
 
 def stored(world: World) -> tuple[Any, ...]:
-    """Return what is stored of the hidden dataset."""
+    """Return the stored rows of the hidden dataset."""
     with psycopg.connect(world.database_url) as connection:
         texts = connection.execute("select count(*) from texts where dataset = %s", [HIDDEN]).fetchone()
         imports = connection.execute(

@@ -34,7 +34,7 @@ PAUSE_SECONDS = float(os.environ.get("FUZZ_PAUSE_SECONDS", "0"))
 
 
 class _Peer(BaseHTTPRequestHandler):
-    """Answers at once: how late it is shows how busy the machine is."""
+    """Responds immediately: its delay shows the load of the machine."""
 
     protocol_version = "HTTP/1.1"
 
@@ -54,7 +54,7 @@ def _serve_peer(port: int) -> None:
 
 @contextmanager
 def peer() -> Iterator[str]:
-    """Run a server that does nothing, in a process of its own."""
+    """Run a server that does nothing, in a separate process."""
     port = free_port()
     process = get_context("spawn").Process(target=_serve_peer, args=(port,), daemon=True)
     process.start()

@@ -155,7 +155,7 @@ def test_who_sends_too_much_is_told_so_by_both_apis(guarded: Guarded) -> None:
             assert 1 <= int(refused.headers["retry-after"]) <= 100
             assert refused.headers["ratelimit-policy"] == '"key";q=2;w=200'
             assert refused.headers["ratelimit"].startswith('"key";r=0;t=')
-    # Others are not limited, and are told nothing of limits.
+    # Other keys have no limit, and no headers about limits.
     answer = httpx.get(page, headers=guarded.headers("read"))
     assert answer.status_code == 200
     assert "ratelimit" not in answer.headers

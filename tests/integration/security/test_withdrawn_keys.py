@@ -1,4 +1,4 @@
-"""A withdrawn key ends what is still being sent."""
+"""A withdrawn key ends responses that are still being sent."""
 
 import socket
 from collections.abc import Iterator

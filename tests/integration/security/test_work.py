@@ -1,4 +1,4 @@
-"""Work is bounded by what was sent: a short body cannot keep a process busy, fill its memory or fill the disk."""
+"""The body's length limits the work: a short body cannot keep a process busy, fill its memory or the disk."""
 
 import gzip
 import json
@@ -78,7 +78,7 @@ def test_columns_that_nobody_wants_are_not_read(database_url: str, tmp_path: Pat
 
 
 def test_a_body_that_takes_too_much_memory_is_refused(database_url: str, tmp_path: Path) -> None:
-    # What it expands to is announced, and not too much for its length; but it is all in one page.
+    # Its expanded size is announced and allowed for its length; but it is all in one page.
     noise = os.urandom(MIB // 2)
     body = pack({"text": ["x" * 200 * MIB], "noise": [noise]}, use_dictionary=False)
     with api(database_url, tmp_path, INGESTION_WORKER_MEMORY_BYTES=str(300 * MIB)) as (_, client):

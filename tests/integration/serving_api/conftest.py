@@ -30,7 +30,7 @@ Serve = Callable[..., AbstractContextManager[TestClient]]
 
 @dataclass(frozen=True)
 class World:
-    """An application on a database of its own."""
+    """An application with a new database."""
 
     client: TestClient
     database: DatabaseSettings
@@ -47,7 +47,7 @@ class World:
 
 @pytest.fixture(scope="session", autouse=True)
 def _unsettled() -> Iterator[None]:
-    """Spare each application what it does for its first request: half of what a start costs, a hundred times."""
+    """Cache the work of each application's first request: half of a start's time, a hundred times."""
     gc.collect()
     gc.freeze()
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""Reads exports with the tools that people have. A program of its own, for what these do when imported.
+"""Reads exports with common tools, in a separate program because of their side effects on import.
 
 It takes the server's address, and prints the number of rows that each reader found, as JSON.
 """

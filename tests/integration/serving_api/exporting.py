@@ -20,7 +20,7 @@ def _ndjson(body: bytes) -> list[Item]:
 
 
 def read_csv(body: bytes) -> list[Item]:
-    """Return the rows of a CSV file; what is empty is null, for Python's reader does not tell."""
+    """Return the rows of a CSV file; empty fields are null, because Python's reader makes no difference."""
     rows = csv.DictReader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True)
     return [{name: _from_csv(name, value) for name, value in row.items()} for row in rows]
 

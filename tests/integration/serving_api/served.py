@@ -13,7 +13,7 @@ from tests.integration.serving_api.labelling import wait_until
 
 @contextmanager
 def served(app: Any, lifespan: Literal["auto", "off"] = "auto") -> Iterator[str]:
-    """Serve an ASGI application, in a thread, until the block ends; `off`: somebody else has started it."""
+    """Serve an ASGI application in a thread until the block ends; `off`: its lifespan runs elsewhere."""
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan=lifespan))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, args=([listener],))

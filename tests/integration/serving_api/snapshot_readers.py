@@ -1,4 +1,4 @@
-"""Reads a snapshot with the tools that people have. A program of its own, for what these do when imported.
+"""Reads a snapshot with common tools, in a separate program because of their side effects on import.
 
 It takes the server, the name of a snapshot and a copy of its folder, and prints what each reader found, as JSON.
 """
@@ -78,7 +78,7 @@ def datasets_streaming(url: str, _: str) -> Any:
 
 
 def datasets_folder(_: str, folder: str) -> Any:
-    """Load the folder as it is."""
+    """Load the unchanged folder."""
     import datasets
 
     loaded = datasets.load_dataset(folder)
@@ -145,7 +145,7 @@ READERS: list[Callable[[str, str], Any]] = [
 
 
 def main() -> None:
-    """Run the readers one by one; each is announced to the server, which counts what it is sent."""
+    """Run the readers one by one; each is announced to the server, which counts its requests."""
     server, name, folder = sys.argv[1:]
     url = f"{server}/snapshots/{name}"
     found = {}

@@ -1,4 +1,4 @@
-"""What is counted for the dashboard, against plain Python; and how its page and files are sent."""
+"""The dashboard's counts, compared with plain Python; and the responses with its page and files."""
 
 import random
 from collections import Counter

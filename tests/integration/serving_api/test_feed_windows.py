@@ -181,7 +181,7 @@ def test_a_stamp_that_postgres_has_not_given_out_is_refused(
     id_ = labeller.add_label("a")
 
     def is_refused(ahead: int) -> bool:
-        """Stamp the label so far ahead of the next id, as it is once that is committed."""
+        """Stamp the label with a later id, as if that transaction had been committed."""
         with engine.begin() as connection:
             connection.execute(
                 text(

@@ -25,7 +25,7 @@ DATASETS: Datasets = {
 
 @pytest.fixture
 def client(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
-    # So small that a few texts make pages of several batches, and that the replica forgets what is recent.
+    # So small that a few texts fill several batches, and that the replica forgets recent changes.
     monkeypatch.setattr(changes_module, "PAGE_BATCH", 3)
     monkeypatch.setattr(tables, "RECENT_MAX", 12)
     monkeypatch.setattr(tables, "RECENT_KEPT", 6)

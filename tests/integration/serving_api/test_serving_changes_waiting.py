@@ -1,4 +1,4 @@
-"""Long polls and server-sent events, from a program of its own: what it sends, and whom it lets go."""
+"""Long polls and server-sent events of a separate program: its messages, and the clients it disconnects."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""`complete`: whether a text has as many submitted annotations as its dataset wants."""
+"""`complete`: whether a text has all submitted annotations that its dataset requires."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The program and its Postgres are killed; what is served stays consistent and becomes complete again."""
+"""The program and its Postgres are killed; the responses stay consistent and become complete again."""
 
 import random
 import shutil

@@ -45,7 +45,7 @@ def add_rows(labeller: Labeller, rows: int, source: str = "many") -> None:
 
 @contextmanager
 def begun(url: str, path: str = "/export.ndjson") -> Iterator[socket.socket]:
-    """Ask for an export and take its first bytes."""
+    """Request an export and read its first bytes."""
     target = urlsplit(url)
     with socket.create_connection((target.hostname, target.port or 80), timeout=20) as client:
         client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
@@ -61,7 +61,7 @@ def ended(url: str, result: str) -> float:
 
 
 def is_connected(program: Program, client: socket.socket) -> bool:
-    """Whether the program still holds its end of the connection, with what it could not send yet."""
+    """Whether the program still holds its end of the connection, with unsent bytes."""
     port = client.getsockname()[1]
     held = psutil.Process(program.process.pid).net_connections("tcp4")
     return any(connection.raddr and connection.raddr.port == port for connection in held)
@@ -141,7 +141,7 @@ def test_a_version_stays_to_the_end_while_labels_and_the_replica_change(
 
 
 def change(labeller: Labeller, replica: Replica, many: list[UUID]) -> None:
-    """Edit, withdraw, and have all of it built anew."""
+    """Edit, withdraw, and let the replica be rebuilt."""
     labeller.annotate({id_: {"ada": "toxic", "bob": "toxic"} for id_ in many[:300]})
     labeller.annotate({id_: {} for id_ in many[300:400]})
     labeller.wait_for(replica)
@@ -205,7 +205,7 @@ def test_what_fails_at_once_is_a_problem(
     def failing(*_: Any) -> Iterator[Any]:
         raise duckdb.OutOfMemoryException("no memory")
 
-    monkeypatch.setattr(service, "schema_of", failing)
+    monkeypatch.setattr(service, "read_batches", failing)
     for _ in range(5):  # more than there are slots
         answer = client.get(f"/export.{name}")
         assert (answer.status_code, answer.json()["code"]) == (503, "too_busy")
@@ -223,13 +223,13 @@ def test_memory_does_not_grow_with_the_rows(
         wait_until(lambda: httpx.get(f"{program.url}/stats").json().get("total") == 420_000)
         few = peak_bytes(program.url, program.process.pid, f"/export.{name}?source=few")
         many = peak_bytes(program.url, program.process.pid, f"/export.{name}")
-    # DuckDB keeps what it has read of its file, up to REPLICA_MEMORY_LIMIT.
+    # DuckDB caches the read parts of its file, up to REPLICA_MEMORY_LIMIT.
     cached = sum(file.stat().st_size for file in (tmp_path / "serving").iterdir())
     assert many - few < cached + 200 * 2**20
 
 
 def peak_bytes(url: str, pid: int, path: str) -> int:
-    """Return the most resident memory while somebody takes an export, slowly at first."""
+    """Return the peak resident memory while a client reads an export, slowly at first."""
     peak, process = 0, psutil.Process(pid)
     with httpx.stream("GET", f"{url}{path}", timeout=60) as answer:
         for number, _ in enumerate(answer.iter_raw(2**20)):

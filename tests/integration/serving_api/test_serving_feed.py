@@ -209,7 +209,7 @@ def damage_the_log(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Left:
-    """What is left of an application that has stopped, and the database that it followed."""
+    """The files of a stopped application, and its database."""
 
     world: World
     folder: Path
@@ -298,7 +298,7 @@ def test_database_that_went_back_in_time_is_read_anew(serve: Serve, labeller: La
     with serve() as client:
         wait_until(lambda: builds() > built)
         assert_same(engine, replica_of(client))
-        # The same version of another history: what is held from before may be another answer.
+        # The same version of another history: a cached response may differ.
         after = client.get("/texts", headers={"If-None-Match": before.headers["etag"]})
         assert after.headers["x-replica-version"] == before.headers["x-replica-version"]
         assert after.status_code == 200
@@ -314,7 +314,7 @@ def test_a_restore_into_the_same_database_is_noticed(
         labeller.add_label(name)
     labeller.wait_for(replica)
     before = client.get("/changes").json()["feed"]
-    # As a restore leaves it: the table is another one, and no tombstone tells of what it lacks.
+    # As after a restore: another table, without tombstones for the missing rows.
     with engine.begin() as connection:
         for statement in (
             "create table restored (like labels including all)",

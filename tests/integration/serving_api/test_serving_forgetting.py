@@ -1,4 +1,4 @@
-"""What was forgotten is a `delete` in the change feed, is found by nothing, and leaves the files on disk."""
+"""A forgotten text is a `delete` in the change feed, is not found, and disappears from the files on disk."""
 
 import shutil
 import time
@@ -49,7 +49,7 @@ def forget(engine: Engine, *ids: UUID) -> None:
 
 
 def files_with(folder: Path, word: str) -> list[str]:
-    """Return the files below a folder that hold a word as it is, or in small letters as the index does."""
+    """Return the files below a folder that contain a word, unchanged or in lower case as in the index."""
     forms = (word.encode(), word.lower().encode())
     return sorted(
         str(file.relative_to(folder))
@@ -170,7 +170,7 @@ def test_a_snapshot_that_cannot_be_rewritten_does_not_keep_the_others_from_it(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Somebody deletes one between the look for snapshots and the rewriting."""
+    """A snapshot is deleted between the listing and the rewriting."""
     id_ = labeller.add_label(f"I met {_NAME}")
     get = httpx.get
     env = {"DATABASE_URL": database.libpq_url, "DATA_DIR": str(tmp_path)}

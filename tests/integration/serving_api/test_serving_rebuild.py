@@ -1,4 +1,4 @@
-"""The replica is built anew while the old one serves on; whatever ends a build, one of the two is there."""
+"""The replica is rebuilt while the old one serves; after any end of a build, one of the two exists."""
 
 import random
 import time
@@ -23,7 +23,7 @@ from tests.programs import Program, running
 
 @contextmanager
 def builds_wait(database_url: str) -> Iterator[psycopg.Connection]:
-    """Hold up whoever reads annotations, as a slow Postgres would: builds get stuck half-way."""
+    """Delay reads of annotations, like a slow Postgres: builds get stuck half-way."""
     with psycopg.connect(database_url) as connection:
         connection.execute("lock table annotations in access exclusive mode")
         yield connection
@@ -114,7 +114,7 @@ def begun(folder: Path) -> bool:
 def elsewhere(
     labeller: Labeller, environment: dict[str, str], tmp_path: Path, other_database_url: str
 ) -> dict[str, str]:
-    """A replica of one text, and the environment with another, empty database, so that it must be built anew."""
+    """A replica of one text, and the environment with another, empty database, so that it must be rebuilt."""
     labeller.add_label("of the first database")
     with running("serving_api", environment, tmp_path / "log", "/readyz") as program:
         wait_until(lambda: total(program) == 1)

@@ -25,7 +25,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     folder = tmp_path_factory.mktemp("shares")
     make_replica(folder / "serving" / "replica.duckdb", _ROWS)
     environment = {
-        # Nobody answers there: the replica serves what it holds.
+        # No server listens there: the replica serves its data.
         "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none",
         "DATA_DIR": str(folder),
         "SERVING_QUERY_THREADS": "1",
@@ -45,7 +45,7 @@ def _client(program: Program, address: str) -> httpx.Client:
 
 @contextmanager
 def _held(program: Program, path: str, accept: str = "*/*") -> Iterator[bytes]:
-    """Ask for an answer that goes on as the greedy client, and give its beginning."""
+    """Request a long response as the greedy client, and return its beginning."""
     target = urlsplit(program.url)
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that it is not all sent at once

@@ -1,4 +1,4 @@
-"""What is sent again is what would be made again."""
+"""A cached response equals a new one."""
 
 from typing import Any
 

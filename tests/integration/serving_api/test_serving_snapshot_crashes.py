@@ -17,7 +17,7 @@ _ROWS = 60_000
 
 def _environment(folder: Path) -> dict[str, str]:
     make_replica(folder / "serving" / "replica.duckdb", _ROWS)
-    # Nobody answers there: the replica serves what it holds.
+    # No server listens there: the replica serves its data.
     return {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "DATA_DIR": str(folder)}
 
 

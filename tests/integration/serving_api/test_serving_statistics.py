@@ -1,4 +1,4 @@
-"""What is said about annotators, and what wants a decision, against a model in plain Python."""
+"""Statistics of annotators, and texts that need a decision, compared with a model in plain Python."""
 
 import random
 from collections import Counter

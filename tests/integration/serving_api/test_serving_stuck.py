@@ -1,4 +1,4 @@
-"""Queries that nothing interrupts: hostile patterns are none of them, and a process that has them is replaced."""
+"""Uninterruptible queries: hostile patterns are not among them, and a process with such queries is replaced."""
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +26,7 @@ _HOSTILE = [
 def _environment(folder: Path, port: int, **more: str) -> dict[str, str]:
     make_replica(folder / "serving" / "replica.duckdb", 100)
     return {
-        # Nobody answers there: the replica serves what it holds.
+        # No server listens there: the replica serves its data.
         "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none",
         "DATA_DIR": str(folder),
         "SERVING_PORT": str(port),
@@ -54,7 +54,7 @@ def _missing(url: str) -> Mapping[str, str]:
 def test_a_process_whose_threads_are_stuck_says_so_and_ends(stuck: Program) -> None:
     assert httpx.get(f"{stuck.url}/texts").status_code == 200
     httpx.post(f"{stuck.url}/stick")
-    # One that is over its time is refused at once, and is no reason yet.
+    # A query over its time limit is refused immediately; one alone does not end the process.
     assert httpx.get(f"{stuck.url}/texts?limit=2", timeout=30).json()["code"] == "query_timeout"
     wait_until(lambda: "queries" in _missing(stuck.url))
     assert "queries are stuck" in _missing(stuck.url)["queries"]
@@ -63,7 +63,7 @@ def test_a_process_whose_threads_are_stuck_says_so_and_ends(stuck: Program) -> N
         'serving_stuck_total{kind="queries"} 1.0',
     ):
         wait_until(lambda: line in httpx.get(f"{stuck.url}/metrics").text)  # noqa: B023
-    # What is ready is served until then.
+    # Cached responses are served until then.
     assert httpx.get(f"{stuck.url}/texts").status_code == 200
     assert stuck.process.wait(120) != 0
     assert "queries.stuck" in stuck.log.read_text()

@@ -28,7 +28,7 @@ from tests.conftest import fresh_database
 from tests.integration.serving_api.conftest import LOCAL, Serve
 from tests.integration.serving_api.labelling import Labeller, wait_until
 
-# Beside the project, or beside the folder of its worktrees.
+# Next to the project, or next to the folder of its worktrees.
 PUBLISHED = [parent / "shared" / "data" / "dataset-viewer-openapi.json" for parent in Path(__file__).parents[4:6]]
 
 _DATASETS = {
@@ -249,7 +249,7 @@ def test_sizes_add_up(viewer: TestClient) -> None:
         assert _get(viewer, "/size", config=SNAPSHOT)["size"]["config"][key] == found["configs"][1][key]
     assert found["configs"][1]["num_bytes_parquet_files"] > 0 == found["configs"][0]["num_bytes_parquet_files"]
     exported = parquet.read_table(io.BytesIO(viewer.get("/export.parquet").content))
-    # Arrow adds marks of what is null, and rounds up.
+    # Arrow adds a validity bitmap, and rounds up.
     assert found["configs"][0]["num_bytes_memory"] == pytest.approx(exported.nbytes, rel=0.1)
 
 
@@ -410,7 +410,7 @@ def _validate(document: dict[str, Any], path: str, status: str, body: dict[str, 
 
 
 def _made_exact(node: Any) -> Any:
-    """Mend what JSON Schema would take at its word, and the published examples do not keep.
+    """Relax constraints of the JSON Schema that the published examples violate.
 
     An integer is a number too, and a string a cell of several kinds, so that `oneOf` never holds; `nullable` is of
     another version of OpenAPI; and dtypes are listed as people write about them.

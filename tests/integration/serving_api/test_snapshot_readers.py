@@ -123,7 +123,7 @@ def run_readers(address: str, recorder: Recorder, folder: Path) -> Read:
     manifest, again = (post(address, wanted | named) for named in ({}, {"name": AGAIN}))
     copy = folder / "copy"
     shutil.copytree(folder / "snapshots" / manifest["name"], copy)
-    # Nobody listens at that endpoint: who phones home fails.
+    # No server listens at that endpoint: a program that phones home fails.
     away = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0"}
     quiet = {
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",

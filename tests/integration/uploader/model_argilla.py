@@ -29,7 +29,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Event:
-    """What a webhook tells: which record, and when."""
+    """The content of an event: the record and the time."""
 
     external_id: str
     record_id: UUID

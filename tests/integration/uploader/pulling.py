@@ -46,14 +46,14 @@ class Side:
             return await note_reread(connection, UUID(event.external_id), event.record_id, DATASET_ID, event.at)
 
     async def pull(self) -> int:
-        """Read what is noted again; return how many texts that was."""
+        """Read all requested texts again; return their number."""
         count = 0
         while read := await pull_once(self.state, self.collector, DATASET_ID):
             count += read
         return count
 
     async def push(self, model: ModelArgilla) -> None:
-        """Upload what is pending, as if the push did: Argilla shows it then."""
+        """Upload pending texts like the push, so that Argilla shows them."""
         statement = text(
             "update texts set status = 'uploaded', uploaded_at = clock_timestamp() where status = 'pending'"
             " returning id"

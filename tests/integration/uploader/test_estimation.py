@@ -93,7 +93,7 @@ async def estimating(engine: AsyncEngine, rule: LabelRule = LabelRule.DAWID_SKEN
 
 @dataclass
 class Labels:
-    """What is stored."""
+    """The stored labels."""
 
     rows: Rows
 
@@ -161,7 +161,7 @@ def test_labels_follow_the_rule_of_the_settings(run: RunWithEngine, add_texts: A
             await side.estimate()
             assert _estimates() == count
 
-            # New answers, edits and withdrawals are weighed at once.
+            # New answers, edits and withdrawals are weighted immediately.
             await side.answer({late: DISPUTED[:1], ids[0]: ANSWERS[0][:1], ids[1]: []}, minute=2)
             now = labels()
             assert now[late][:5] == _shown(rule.label(DISPUTED[:1]))
@@ -169,7 +169,7 @@ def test_labels_follow_the_rule_of_the_settings(run: RunWithEngine, add_texts: A
             assert now[ids[1]][:2] == (None, "withdrawn")
             assert {id_ for id_ in first if now[id_] != first[id_]} == {ids[0], ids[1]}
 
-            # The next estimate restamps what it sees otherwise, and nothing else.
+            # The next estimate restamps only the labels that it changes.
             flipped = [(name, LABELS[value == "toxic"]) for name, value in ANSWERS[2]]
             await side.answer({ids[2]: flipped}, minute=3)
             before = labels()
@@ -234,7 +234,7 @@ def test_what_interrupts_an_estimate_costs_nothing(
             await side.estimator.run(stopped, lambda: None)
             assert (labels(), rows(state)) == (before, [(None, 0, False)])
 
-            # Stopped after the first labels: the next uploader goes on with the same estimate.
+            # Stopped after the first labels: the next uploader continues with the same estimate.
             stopping = asyncio.Event()
             await side.estimator.run(stopping, stopping.set)
             assert rows(state) == [("dawid_skene", 1, False)]

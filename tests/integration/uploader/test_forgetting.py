@@ -1,4 +1,4 @@
-"""Tests of uploader.forgetting.service on a model of Argilla: what was forgotten does not stay there."""
+"""Tests of uploader.forgetting.service with a model of Argilla: forgotten texts do not stay there."""
 
 import asyncio
 import json

@@ -59,7 +59,7 @@ def answer(database_url: str) -> Answer:
 
 @pytest.fixture
 def upload(run: RunWithEngine, model: ModelArgilla) -> Upload:
-    """Upload what is pending as an uploader that begins just now; then do what is given."""
+    """Upload pending texts as a newly started uploader; then run the given action."""
 
     def upload_(then: Callable[[Side], Awaitable[None]] | None = None) -> None:
         async def work(engine: AsyncEngine) -> None:

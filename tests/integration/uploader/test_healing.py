@@ -240,7 +240,7 @@ def test_entries_that_the_index_lost_are_shown_again_if_they_are_of_the_present_
 
     work(show)
     assert rows(_STATUSES) == [("unseen", "pending"), ("seen", "uploaded"), ("failed", "failed")]
-    # They keep their place before annotators, and are sent at once.
+    # They count as shown to annotators, and are sent immediately.
     assert rows("select page_position = sequence, retry_at from texts where text = 'unseen'") == [(True, None)]
 
 

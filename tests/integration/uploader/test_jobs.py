@@ -1,4 +1,4 @@
-"""Tests of uploader.jobs: which jobs run, and what is told when they stand still."""
+"""Tests of uploader.jobs: the running jobs, and the reports about blocked ones."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -185,7 +185,7 @@ def test_a_statement_that_postgres_refuses_is_an_alert_and_no_outage(
 def test_forget_requests_that_take_too_long_are_measured_and_noted(
     run: RunWithEngine, add_texts: AddTexts, database_url: str
 ) -> None:
-    """Also those of a dataset that no settings define any more: nobody works on them."""
+    """Also those of a dataset that the settings no longer define: no job works on them."""
     for dataset, age in ((DATASET, "2 minutes"), ("gone", "2 hours")):
         [id_] = add_texts("a", dataset=dataset)
         with psycopg.connect(database_url) as connection:

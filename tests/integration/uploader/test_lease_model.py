@@ -66,7 +66,7 @@ class _Model:
 
 
 class LeaseMachine(RuleBasedStateMachine):
-    """Uploaders that claim, finish, give back, lose the lead and never learn of it."""
+    """Uploaders that claim, finish, release, and lose the lead without noticing."""
 
     loop: asyncio.AbstractEventLoop
     engine: AsyncEngine
@@ -132,7 +132,7 @@ class LeaseMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.leader is not None and "pending" in self.model.status.values())
     @rule(count=st.integers(1, 4))
     def claim(self, count: int) -> None:
-        """Also by one whose lease ran out, while nobody has taken it."""
+        """Also by one whose lease expired, as long as no other has claimed it."""
         claim = uuid4()
         taken = self.do(self._claim(self.model.leader or 0, claim, count))
         assert taken == self.model.next_texts(count)

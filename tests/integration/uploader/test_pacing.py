@@ -43,7 +43,7 @@ class _ForgetfulArgilla(FakeArgilla):
 
 @dataclass
 class _Scene:
-    """Two uploaders, annotators who answer, and somebody who counts what these have before them."""
+    """Two uploaders, annotators who answer, and a counter of the annotators' open records."""
 
     engine: AsyncEngine
     argilla: _ForgetfulArgilla
@@ -140,7 +140,7 @@ async def _answer_until(scene: _Scene, count: int) -> None:
 
 @pytest.mark.soak
 def test_pacing_holds_under_a_burst(run: RunWithEngine, database_url: str, rows: Rows) -> None:
-    """While batches go at once, Argilla takes some in silence, annotators answer, and another one takes over."""
+    """Batches run concurrently, Argilla stores some without a response, annotators answer, the leader changes."""
     with psycopg.connect(database_url) as connection:
         connection.execute(
             "insert into texts (id, dataset, text) select gen_random_uuid(), %s, 'text ' || n"
@@ -150,7 +150,7 @@ def test_pacing_holds_under_a_burst(run: RunWithEngine, database_url: str, rows:
     scene: _Scene = run(_burst)
     assert scene.argilla.put_count > 7
     assert scene.most_open == _LIMIT
-    # Also as Argilla shows it, with what it took and did not say so.
+    # Also in Argilla, including texts that it stored without a response.
     assert scene.most_shown == _LIMIT
     assert rows("select count(*) from texts where status <> 'pending'")[0][0] < 1000
 
@@ -242,7 +242,7 @@ def test_completion_follows_the_answers_wanted(run: RunWithEngine, database_url:
     for wanted, changed in ((1, {1, 2, 3, 4}), (3, {1, 2}), (2, {2})):
         stamped = rows(stamps)
         run(_settle(wanted))
-        # Readers of the change feed are told which texts are complete now, or no longer.
+        # The change feed shows texts that are complete now, or no longer.
         told = {id_ for id_, _ in {*rows(stamps)} - {*stamped}}
         assert {int(number) % 5 for id_, number in rows("select id, text from texts") if id_ in told} == changed
         assert len(told) == 500 * len(changed)

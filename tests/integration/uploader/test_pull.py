@@ -232,7 +232,7 @@ def test_a_response_without_values_is_given_some_so_that_its_record_can_be_put_a
         assert (given["status"], given["values"]) == ("discarded", values)
 
     pull(work)
-    # What Argilla refuses is tried again when the text is read again; the answer counts as it is.
+    # A refused repair is repeated when the text is read again; the answer counts unchanged.
     assert rows("select status, value from annotations") == [("discarded", None)]
     assert rows("select count(*) from rereads") == [(0,)]
     assert _refused_repairs() - before == (answered is not None)

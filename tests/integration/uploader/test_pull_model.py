@@ -146,7 +146,7 @@ class _Machine(RuleBasedStateMachine):
 
     @rule()
     def read(self) -> None:
-        """Begin a read that is applied later: after newer ones, or after what it read has changed."""
+        """Begin a read that is applied later: after newer ones, or after a change of its data."""
         [[read_at]] = self.postgres.execute("select clock_timestamp()").fetchall()
         read = self.side.state.argilla.read_responses(DATASET_ID, [str(id_) for id_ in _TEXTS])
         self.held.append((self._run(read), read_at))
@@ -179,7 +179,7 @@ class _Machine(RuleBasedStateMachine):
         try:
             for found, read_at in self.held:
                 self._run(self.side.collector.take_over(DATASET_ID, found, read_at))
-            # Argilla's index is mended some day, if not by us.
+            # Argilla's index is repaired some day, if not by us.
             for record in self.argilla.records.values():
                 record.is_visible = True
             self.push()

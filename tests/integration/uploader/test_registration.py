@@ -28,7 +28,7 @@ Renew = Callable[..., bool]
 
 @pytest.fixture
 def model() -> ModelArgilla:
-    """An Argilla with a webhook of somebody else's."""
+    """An Argilla with a foreign webhook."""
     return ModelArgilla(webhooks=[dict(_SOMEBODY_ELSES)])
 
 

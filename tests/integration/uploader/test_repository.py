@@ -132,7 +132,7 @@ def test_failed_texts_keep_argillas_words(run: RunWithEngine, add_texts: AddText
 def test_gold_that_waits_for_its_share_is_not_the_oldest_pending_text(
     run: RunWithEngine, add_texts: AddTexts, database_url: str
 ) -> None:
-    """With gold_share = 0 it waits for ever."""
+    """With gold_share = 0 it always waits."""
     add_texts("gold", gold_label="toxic", received_at="2026-01-01")
 
     async def measure(engine: AsyncEngine) -> tuple[int, float]:

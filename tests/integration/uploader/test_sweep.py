@@ -1,4 +1,4 @@
-"""Tests of uploader.pull.sweep on a model of Argilla: when it sweeps, and what it takes over."""
+"""Tests of uploader.pull.sweep with a model of Argilla: reasons for sweeps, and their results."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -370,7 +370,7 @@ class _Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
-    """A clock that goes on by what a test says, and by pauses."""
+    """A clock that the test and pauses advance."""
     clock = _Clock()
     monkeypatch.setattr("uploader.pull.sweep.time", SimpleNamespace(monotonic=lambda: clock.now))
     monkeypatch.setattr("uploader.pull.sweep.wait_for_any", clock.pause)

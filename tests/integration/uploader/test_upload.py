@@ -192,7 +192,7 @@ def test_a_stopping_upload_claims_nothing(upload: Upload, add_texts: AddTexts, r
 
 
 def _puts_at_once(upload: Upload, connections: int) -> int:
-    """Upload with so many connections; return how many PUTs were under way at once."""
+    """Upload with this number of connections; return the maximum number of concurrent PUTs."""
     now = most = 0
     all_here = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""Archives: whole or not at all, and what was done to one is told."""
+"""Archives are complete or absent, and every damage is reported."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""`annotate` as a program of its own: its name, its version, and the completion that it installs into a shell."""
+"""The program `annotate`: its name, its version, and the completion that it installs into a shell."""
 
 import os
 import pty

@@ -1,4 +1,4 @@
-"""`annotate snapshot` says what is wrong with a copy."""
+"""`annotate snapshot` reports the faults of a copy."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What answers say about the true label, by what is known of the annotators."""
+"""Estimates of the true label from answers and the annotators' accuracy."""
 
 import math
 from contextlib import nullcontext

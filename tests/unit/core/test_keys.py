@@ -1,4 +1,4 @@
-"""API keys let in whom they should, and nobody else."""
+"""API keys admit their holders, and no other client."""
 
 import asyncio
 
@@ -96,7 +96,7 @@ def test_a_key_that_sends_too_much_is_told_when_to_come_again(reader_key: str) -
 
 
 def test_a_wait_of_less_than_a_second_is_told_as_one_second(reader_key: str) -> None:
-    """`Retry-After: 0` would make clients send again at once."""
+    """`Retry-After: 0` would make clients repeat the request immediately."""
     ring = KeyRing(required=True)
     ring.replace([ValidKey(hash_key(reader_key), "1", "test", frozenset({Scope.READ}), 5, 1)])
     ring.admit(request(f"Bearer {reader_key}"), Scope.READ)

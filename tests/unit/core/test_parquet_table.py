@@ -136,7 +136,7 @@ def write_arrays(**arrays: Any) -> bytes:
 
 
 def test_a_column_that_is_not_wanted_may_hold_anything() -> None:
-    """A date that Python has no type for, bytes that are no UTF-8 in a column of strings, a zone nobody knows."""
+    """A date without a Python type, bytes that are not UTF-8 in a string column, an unknown time zone."""
     body = write_arrays(
         text=pa.array(["a", "b"]),
         day=pa.array([2**31 - 1, 0], pa.int32()).cast(pa.date32()),

@@ -1,4 +1,4 @@
-"""A bucket lets through what its limit says, and tells the truth about what is left."""
+"""A bucket admits requests up to its limit, and reports the right remainder."""
 
 import math
 import re

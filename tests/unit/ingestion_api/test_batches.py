@@ -1,4 +1,4 @@
-"""Batches: so many rows, but never so long that memory runs out."""
+"""Batches: limited by rows, and by bytes so that memory suffices."""
 
 import json
 

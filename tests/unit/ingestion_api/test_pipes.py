@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 import anyio
 import pytest
-from starlette.requests import ClientDisconnect
 
 from ingestion_api.bulk.pipes import BodyTimeout, open_pipe, receive_body, send_body
+from ingestion_api.dependencies import BodyCut
 
 
 async def _breaks_with(error: Exception | None) -> AsyncIterator[bytes]:
@@ -18,7 +18,7 @@ async def _breaks_with(error: Exception | None) -> AsyncIterator[bytes]:
 
 @pytest.mark.parametrize(
     ("error", "seen"),
-    [(ClientDisconnect(), ClientDisconnect), (None, BodyTimeout), (ZeroDivisionError(), ClientDisconnect)],
+    [(BodyCut(), BodyCut), (None, BodyTimeout), (ZeroDivisionError(), BodyCut)],
 )
 def test_the_reader_is_told_why_a_body_ends(error: Exception | None, seen: type[Exception]) -> None:
     received: list[bytes] = []

@@ -1,4 +1,4 @@
-"""What is taken out of texts, and what is not."""
+"""Parts of texts that are redacted, and parts that are not."""
 
 import pytest
 from hypothesis import example, given

@@ -49,7 +49,7 @@ def test_what_json_has_no_type_for(value: Any, written: str) -> None:
     ids=["unreadable", "unknown type", "object", "surrogate", "long integer", "long"],
 )
 def test_what_is_not_kept(value: Any) -> None:
-    """A text could hide in the string form of what is unknown."""
+    """A text could hide in the string form of an unknown value."""
     assert to_json(value) is None
     assert to_json({"cell": value}) is None or isinstance(value, RowRefused)
 

@@ -1,4 +1,4 @@
-"""What the steps and the sizing compute, and how the README tells it."""
+"""The computations of steps and sizing, and their text in the README."""
 
 import json
 import os

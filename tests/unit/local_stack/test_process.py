@@ -10,7 +10,7 @@ import pytest
 from local_stack import StackError, StackStopped
 from local_stack.processes.guarded import Command, GuardedProcess, describe_exit, run_to_end
 
-# A parent that starts a child in a session of its own, writes the child's pid, and waits.
+# A parent that starts a child in a new session, writes the child's pid, and waits.
 WITH_A_GRANDCHILD = """
 import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)

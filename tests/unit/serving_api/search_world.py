@@ -63,7 +63,7 @@ def searches(draw: st.DrawFn, held: Sequence[str]) -> str:
 
 
 def model_fold(text: str) -> str:
-    """Return each character in lower case by itself."""
+    """Return each character in lower case, separately."""
     lower = [character.lower()[0] for character in text]
     return "".join("σ" if character == "ς" else character for character in lower)
 
@@ -123,7 +123,7 @@ _EDIT = f"create or replace temp table edited as {tables.derive(f'({_EDITED})', 
 
 
 class World:
-    """A replica, and what it should hold."""
+    """A replica, and its expected content."""
 
     def __init__(self, replica: Replica) -> None:
         self.replica = replica

@@ -36,7 +36,7 @@ async def send_to_stuck() -> None:
     settings = ServingSettings(changes_heartbeat_seconds=0.05, changes_send_seconds=0.3)
     query = ChangesQuery(DEFAULT_DATASET, 0, 100, None)
     scope: dict[str, Any] = {"type": "http", "method": "GET"}
-    # A busy machine: when it goes on, the time of both is over.
+    # A busy machine: when it continues, the time of both is over.
     asyncio.get_running_loop().call_later(0.15, time.sleep, 0.5)
     with anyio.fail_after(10):
         await ChangesStream(changes, query, settings)(scope, no_message, stuck)

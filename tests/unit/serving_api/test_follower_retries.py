@@ -1,4 +1,4 @@
-"""What the follower does while Postgres is away: it says so, tries ever more rarely, and stops at once."""
+"""While Postgres is unreachable, the follower reports it, retries with growing pauses, and stops immediately."""
 
 from pathlib import Path
 

@@ -332,7 +332,7 @@ def test_totals_count_what_a_query_finds_unless_it_asks_for_more(
     assert total == len(found(replica, **kinds))
 
 
-# What wants a decision
+# Texts that need a decision
 
 URGENT: list[tuple[str, dict[str, Any]]] = [
     ("most_answers", {"status": "disputed", "label": None, "annotations": 5, "confidence": None}),
@@ -356,7 +356,7 @@ URGENT: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.fixture(scope="module")
 def urgent() -> Iterator[duckdb.DuckDBPyConnection]:
-    """The rows above; those that want a decision stand in the order of the list."""
+    """The rows above; those that need a decision are in the order of the list."""
     with duckdb.connect() as connection:
         connection.execute(f"create table items ({TABLES['items']})")
         for number, (name, columns) in enumerate(URGENT, 1):

@@ -36,7 +36,7 @@ def seen(cursor: duckdb.DuckDBPyConnection) -> int:
     return version
 
 
-# Somebody begins to ask, the n-th of those who ask ends, a version is committed.
+# A query begins, the n-th running query ends, a version is committed.
 STEPS = st.lists(st.one_of(st.just("begin"), st.integers(0, 4), st.just("commit")), max_size=20)
 
 

@@ -1,4 +1,4 @@
-"""Which file is in use after a kill at any moment, and what is shared with other processes."""
+"""The file in use after a kill at any time, and the files shared with other processes."""
 
 import os
 import threading

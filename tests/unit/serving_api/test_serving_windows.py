@@ -177,7 +177,7 @@ def test_a_page_is_read_at_once_from_a_range_half_as_wide_again(
         page = PageQuery(page.texts, LIMIT, Position(at, uuid.UUID(int=0)))
     sparseness = 3 if label else 1
     [read] = reads(monkeypatch, even, page, take_sample(even, ROWS), ROWS // sparseness)
-    # A moment of the sample stands for four rows.
+    # A timestamp of the sample represents four rows.
     assert read.seconds == pytest.approx(1.5 * (LIMIT + 1) * sparseness, abs=6)
 
 

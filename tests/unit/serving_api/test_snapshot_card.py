@@ -1,4 +1,4 @@
-"""What a snapshot's card and Croissant description say; whatever people write stays in its place."""
+"""A snapshot's card and Croissant description; foreign texts cannot break their structure."""
 
 import json
 from dataclasses import replace
@@ -73,7 +73,7 @@ def tokens(card: str) -> list[Token]:
 
 
 def shape(card: str) -> list[tuple[str, list[str]]]:
-    """Return what the card is made of, without what it says."""
+    """Return the structure of the card, without its texts."""
     return [(token.type, [child.type for child in token.children or []]) for token in tokens(card)]
 
 

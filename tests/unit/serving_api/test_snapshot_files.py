@@ -1,4 +1,4 @@
-"""Snapshots in a folder: their bytes, their names, and what is left of writers that failed."""
+"""Snapshots in a folder: their bytes, their names, and leftovers of failed writers."""
 
 import errno
 import fcntl
@@ -219,7 +219,7 @@ def test_a_deleted_snapshot_is_gone_at_once_and_its_name_is_free(labelled: World
         labelled.snapshots.get("one")
     with pytest.raises(NotFound):
         labelled.snapshots.delete("one")
-    # What follows it stays as it is, and can be followed.
+    # The rest stays unchanged and can be read.
     assert labelled.snapshots.list() == [second]
     assert len(labelled.splits(second)) == len(_ROWS)
     assert labelled.create(name="one", stratify=True).manifest.follows == ("two",)

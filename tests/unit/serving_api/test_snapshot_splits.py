@@ -1,4 +1,4 @@
-"""Splits: by the hash alone, or with each label's shares; for ever."""
+"""Splits: by the hash alone, or with each label's shares; the assignment never changes."""
 
 import hashlib
 import itertools
@@ -31,7 +31,7 @@ def model_hash(id_: UUID, seed: int) -> Fraction:
 
 
 def model_split(id_: UUID, seed: int, shares: dict[str, float]) -> str:
-    """Return the split as the guide tells it."""
+    """Return the split by the guide's rule."""
     end, hash_ = Fraction(0), model_hash(id_, seed)
     for name in sorted(shares):
         end += Fraction(str(shares[name]))

@@ -100,7 +100,7 @@ def test_a_search_in_a_file_finds_words_the_best_first(reader: SplitReader) -> N
         found = stored.search_rows(beside, reader, Search("a", Match.WORDS), Span(0, 100))
     texts = [row.values[_NAMES.index("text")] for row in found.rows]
     assert found.total == len(texts)
-    # One of two letters is as good as whole, as long as it is a word by itself.
+    # A word of two letters counts in full if it is a separate word.
     assert Counter(texts) == Counter(
         row["text"] for row in ROWS if row["text"] in {"a", "A", "a'b", 'a"b', "a%", "a\\b"}
     )

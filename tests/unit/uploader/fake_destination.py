@@ -10,7 +10,7 @@ from uploader.push.deliver import Found
 
 
 class Flaw(StrEnum):
-    """What is wrong with a record."""
+    """The fault of a record."""
 
     REFUSED_FIRST = "422 that names the first bad record only"
     REFUSED_ALL = "422 that names every such record"

@@ -16,7 +16,7 @@ _STATES = [CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN]
 
 
 class _Server:
-    """Answers with `status`, or not at all when that is None; keeps what it was asked."""
+    """Responds with `status`, or not at all if that is None; records the requests."""
 
     def __init__(self) -> None:
         self.now = 1000.0

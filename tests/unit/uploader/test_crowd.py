@@ -24,7 +24,7 @@ from tests.unit.crowds import (
     least_errors,
     simulate,
 )
-from uploader.rules.crowd import Answers, NoEstimate, estimate
+from uploader.rules.crowd import AnswerTable, NoEstimate, estimate
 
 ESTIMATED = [LabelRule.DAWID_SKENE, LabelRule.MACE, LabelRule.GLAD]
 # GLAD takes 100 times as long an answer.
@@ -141,7 +141,7 @@ def test_answers_weigh_as_with_crowd_kits_dawid_skene() -> None:
     )
     theirs = model.probas_.sort_index()[[0, 1]].to_numpy()
     assert np.abs(_weighed(parameters, crowd) - theirs).max() < 1e-5
-    # With our one answer as the average beside theirs: less than one in a hundred of each one's.
+    # With our one answer as the average among theirs: less than one in a hundred of each one's.
     ours = estimate(LabelRule.DAWID_SKENE, crowd.answers, LABELS)
     assert ours is not None
     assert np.abs(_weighed(ours, crowd) - theirs).max() < 0.03
@@ -197,8 +197,8 @@ LABEL = st.sampled_from(["a", "b", "c"])
 TEXT = st.dictionaries(st.sampled_from("vwxyz"), LABEL, max_size=5).map(lambda given: sorted(given.items()))
 
 
-def _answers(texts: list[list[Answer]]) -> Answers:
-    answers = Answers()
+def _answers(texts: list[list[Answer]]) -> AnswerTable:
+    answers = AnswerTable()
     for given_ in texts:
         answers.add(given_)
     return answers

@@ -13,7 +13,7 @@ from core.datasets import Dataset, Question
 from core.models import AnnotationStatus
 from uploader.argilla.client import Argilla
 from uploader.argilla.errors import Refused
-from uploader.push.restore import Answer, add_responses, assign, put_with_responses
+from uploader.push.restore import CarriedAnswer, add_responses, assign, put_with_responses
 
 _TEXT, _ANN, _BOB, _EVE = (UUID(int=n) for n in (1, 21, 22, 23))
 _LABELS = ("toxic", "non_toxic")
@@ -30,8 +30,8 @@ _DEFINITION = Dataset(
 
 def _answer(
     annotator: UUID, name: str, status: str = "submitted", value: str | None = "toxic", **more: Any
-) -> Answer:
-    return Answer(_TEXT, uuid4(), annotator, name, AnnotationStatus(status), value, {"label": value} | more)
+) -> CarriedAnswer:
+    return CarriedAnswer(_TEXT, uuid4(), annotator, name, AnnotationStatus(status), value, {"label": value} | more)
 
 
 def test_an_answer_goes_to_the_user_with_the_id_else_to_the_one_with_the_name() -> None:

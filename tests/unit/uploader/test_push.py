@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from tests.unit.uploader.fake_destination import FakeDestination, Flaw
 from uploader.argilla.errors import Refused, Unreachable
 from uploader.argilla.records import Record
-from uploader.push.deliver import BROKE_DOWN, NOT_VISIBLE, UNREADABLE, Outcome, deliver
+from uploader.push.deliver import BROKE_DOWN, NOT_VISIBLE, UNREADABLE, Delivery, deliver
 
 _REFUSED = {Flaw.REFUSED_ALL, Flaw.REFUSED_FIRST, Flaw.REFUSED_NAMELESS}
 
 
-def _deliver(destination: FakeDestination, count: int) -> Outcome:
+def _deliver(destination: FakeDestination, count: int) -> Delivery:
     return asyncio.run(deliver(destination, [{"external_id": str(i)} for i in range(count)]))
 
 

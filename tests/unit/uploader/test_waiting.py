@@ -6,7 +6,7 @@ import psycopg
 
 from uploader.argilla.errors import Stopped, Unreachable
 from uploader.leadership import NotLeading
-from uploader.runner import Alert, Backoff, JobRunner
+from uploader.runner import Backoff, JobAlert, JobRunner
 
 
 class _Clock:
@@ -114,12 +114,12 @@ async def _lose_the_lead() -> None:
 
 def test_only_what_somebody_must_mend_is_an_alert() -> None:
     runner, clock = _runner()
-    alerts: list[Alert | None] = []
+    alerts: list[JobAlert | None] = []
     for work in (_fail_for_good, _fail_with_argilla, _must_not_run, _work):
         asyncio.run(runner.run(work))
         alerts.append(runner.alert)
         clock.now += 60
-    assert alerts[0] == Alert("argilla_key_unknown", "set another key")
+    assert alerts[0] == JobAlert("argilla_key_unknown", "set another key")
     assert [alert.code if alert else None for alert in alerts[1:]] == [None, "uploader_crash", None]
 
 

@@ -1,4 +1,4 @@
-"""The serving API with threads that can be taken for ever: `python -m tests.integration.serving_api.stuck`.
+"""The serving API with threads that can be blocked: `python -m tests.integration.serving_api.stuck`.
 
 `POST /stick` starts, in the pool of queries, as many queries that nothing interrupts as there are threads.
 """

@@ -1,4 +1,4 @@
-"""Reads the beginning of a body as an import would, and stores nothing. In a process of its own."""
+"""Reads the beginning of a body as an import would, in a separate process. Stores nothing."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -18,11 +18,11 @@ from ingestion_api.bulk.batches import Batch, check_row, group_rejects
 from ingestion_api.bulk.mapping import find_metadata, find_roles
 from ingestion_api.bulk.parameters import BulkParameters, make_upload, open_body
 from ingestion_api.bulk.pipes import reporting_to
-from ingestion_api.bulk.proposal import Profile, profile_rows, propose
 from ingestion_api.bulk.schemas import ErrorGroup
 from ingestion_api.bulk.store import prepare_process
 from ingestion_api.imports.runs.rejects import to_json, to_storable
-from ingestion_api.imports.schemas import (
+from ingestion_api.previews.proposal import Profile, profile_rows, propose
+from ingestion_api.previews.schemas import (
     Preview,
     PreviewColumn,
     PreviewReject,
@@ -43,7 +43,7 @@ _PROFILED_ROWS = 1000
 
 
 class CutHere(Exception):
-    """The body goes on behind the part that is read."""
+    """The body is longer than the part that was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class PreviewRequest:
     allowed: frozenset[str] | None
 
     def chunks(self) -> PlainBody:
-        """Return the body anew; it raises CutHere where it is cut."""
+        """Return an iterator over the body from its start; it raises CutHere where the part ends."""
         return recognise_encoding(PlainBody(self._parts(), self.encoding))
 
     def _parts(self) -> Iterator[bytes]:
@@ -156,7 +156,7 @@ def _readable(table: Table) -> list[int]:
 
 
 def _until_problem(rows: Iterator[Any]) -> Iterator[Any]:
-    """Yield rows up to a fault; the check of the rows tells it."""
+    """Yield rows up to a fault; `_check` reports the fault."""
     try:
         yield from rows
     except Problem:
@@ -208,7 +208,7 @@ def _columns(table: Table, profiles: list[Profile], parameters: BulkParameters) 
         roles = [(position, role) for role, position in find_roles(columns, wanted).items()]
         taken = {position for position, _ in roles}
         roles += [(position, "metadata") for position in find_metadata(columns, wanted, taken)]
-    except ColumnsRefused:  # the problem tells it
+    except ColumnsRefused:  # `problem` reports it
         roles = []
     return [
         PreviewColumn.model_validate(

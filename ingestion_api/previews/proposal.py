@@ -1,4 +1,4 @@
-"""Proposes which column is what, from the columns' names and first values."""
+"""Proposes a role for each column, from the columns' names and first values."""
 
 import re
 from collections import Counter
@@ -39,7 +39,7 @@ class Profile:
     most: float = 0.0
 
     def add(self, cell: Any) -> None:
-        """Look at a cell."""
+        """Count a cell."""
         self.rows += 1
         try:
             word = as_word(cell, self.column.name)
