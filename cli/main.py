@@ -25,6 +25,8 @@ COMMANDS = {
     "imports": _Command("cli.texts.file_imports:app", "List, show and cancel imports of files."),
     "export": _Command("cli.texts.export:export", "Save labelled texts as Parquet, Arrow, NDJSON or CSV."),
     "snapshot": _Command("cli.snapshot:app", "Create, list, compare, verify and delete snapshots."),
+    "model": _Command("cli.model:app", "Train, list, show, activate and evaluate the models of a dataset."),
+    "suspects": _Command("cli.model:suspects", "Ask again about labels that the model doubts."),
     "status": _Command("cli.status:status", "Show the queue, the labels, the time left, and problems."),
     "uploads": _Command("cli.texts.uploads:app", "List, show, retry and verify uploads to Argilla."),
     "datasets": _Command(

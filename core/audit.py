@@ -38,6 +38,9 @@ class Action(StrEnum):
     SNAPSHOT_REWRITTEN = "snapshot.rewritten"
     SNAPSHOT_DELETED = "snapshot.deleted"
     ARGILLA_CHANGED = "argilla.changed"  # a dataset, a workspace or a webhook there, as the settings have it
+    MODEL_ASKED = "model.asked"  # a training
+    MODEL_ACTIVATED = "model.activated"
+    SUSPECTS_ASKED = "suspects.asked"  # texts, put before adjudicators
     SETTINGS_APPROVED = "settings.approved"  # a definition that asks annotators for less
 
 

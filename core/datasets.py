@@ -10,6 +10,7 @@ from uuid import UUID
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -54,7 +55,7 @@ class Order(StrEnum):
 
     OLDEST = "oldest"  # as received
     NEWEST = "newest"  # the other way round
-    UNCERTAIN = "uncertain"  # the sender's `score` nearest 0.5 first; then those without one, the oldest first
+    UNCERTAIN = "uncertain"  # the `score` of the sender, else of the model, nearest 0.5 first; then the oldest
     MIXED = "mixed"  # half of each batch as `uncertain`, half as `oldest`
 
 
@@ -87,6 +88,21 @@ class Question(BaseModel):
         return self
 
 
+class ModelInLoop(BaseModel):
+    """The classifier that is trained from a dataset's labels."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = Field(False, description="Whether a model is trained. `false` also removes its predictions.")
+    min_labels: int = Field(100, ge=20, description="Labelled texts of each label before the first training.")
+    retrain_after: float = Field(
+        0.1,
+        gt=0,
+        le=10,
+        description="New labels before the next training, as a share of those before; at least 200.",
+    )
+
+
 class Dataset(BaseModel):
     """A label set, its guidelines and questions, and how its texts are processed."""
 
@@ -104,10 +120,14 @@ class Dataset(BaseModel):
         max_length=500,
         description="The question that the labels answer, as annotators read it.",
     )
-    suggestions: Literal["shown", "hidden"] = Field(
-        "shown",
-        description="Whether annotators see the sender's label as a suggestion, which saves time and biases them.",
+    suggestions: Annotated[
+        Literal["sender", "model", "hidden"],
+        BeforeValidator(lambda value: "sender" if value == "shown" else value),
+    ] = Field(
+        "sender",
+        description="Whose label annotators see as a suggestion, which saves time and biases them.",
     )
+    model: ModelInLoop = Field(ModelInLoop(), description="The classifier that is trained from the labels.")
     answers_wanted: int = Field(1, ge=1, description="Submitted annotations that complete a text in Argilla.")
     questions: tuple[Question, ...] = Field((), description="What annotators are asked beside the label.")
     order: Order = Field(Order.OLDEST, description="Which pending texts annotators get first.")
@@ -147,10 +167,16 @@ class Dataset(BaseModel):
         return self.language or bool(self.redact)
 
     @property
+    def uses_model_scores(self) -> bool:
+        """Whether pending texts need the model's score."""
+        is_ordered = self.order in {Order.UNCERTAIN, Order.MIXED}
+        return self.model.enabled and (is_ordered or self.suggestions == "model")
+
+    @property
     def adjudication(self) -> "Dataset":
         """What adjudicators are asked about the disputed texts of this dataset."""
         changes: dict[str, object] = {"answers_wanted": self.dispute_extra, "dispute_extra": 0, "gold_share": 0}
-        changes |= {"guidelines": self.guidelines.strip() + _TO_ADJUDICATORS}
+        changes |= {"guidelines": self.guidelines.strip() + _TO_ADJUDICATORS, "model": ModelInLoop()}
         return self.model_copy(update=changes | {"order": Order.OLDEST, "label_rule": LabelRule.MAJORITY})
 
     @model_validator(mode="after")
@@ -158,6 +184,12 @@ class Dataset(BaseModel):
         if self.dispute_extra and len(self.adjudication.guidelines) > _MAX_GUIDELINES:
             room = _MAX_GUIDELINES - len(_TO_ADJUDICATORS)
             raise ValueError(f"with dispute_extra the guidelines may have {room:,} characters at most")
+        return self
+
+    @model_validator(mode="after")
+    def _suggesting_model_is_there(self) -> "Dataset":
+        if self.suggestions == "model" and not self.model.enabled:
+            raise ValueError('suggestions = "model" needs model.enabled = true')
         return self
 
     @field_validator("questions")
@@ -265,7 +297,8 @@ def _describe(wrong: Any) -> str:
 
 
 def _describe_unknown(path: tuple[str | int, ...]) -> str:
-    known = sorted((Question if "questions" in path[1:-1] else Dataset).model_fields)
+    tables: dict[str | int, type[BaseModel]] = {"questions": Question, "model": ModelInLoop}
+    known = sorted(tables.get(path[1] if len(path) > 2 else "", Dataset).model_fields)
     close = get_close_matches(str(path[-1]), known, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     return f"there is no such key; {hint}Known are: {', '.join(known)}"

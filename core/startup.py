@@ -2,9 +2,12 @@
 
 import logging
 import os
+import resource
 import signal
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +104,15 @@ def step_back() -> None:
     """Let what people wait for go first, and leave Ctrl-C to the process that serves them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(_NICENESS - os.nice(0))
+
+
+@contextmanager
+def limited_memory(bytes_: int) -> Iterator[None]:
+    """Raise MemoryError when this process allocates more than `bytes_` within the block."""
+    former, most = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = bytes_ if most == resource.RLIM_INFINITY else min(bytes_, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (former, most))

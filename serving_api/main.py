@@ -257,8 +257,8 @@ async def _running(app: FastAPI, parts: Parts, data: DataSettings) -> AsyncItera
     tasks = [
         asyncio.create_task(_show_state(parts.replica, parts.search if searches else None, data)),
         asyncio.create_task(follow_parent()),
-        asyncio.create_task(parts.models.follow()),
         asyncio.create_task(_release_memory()),
+        asyncio.create_task(parts.models.follow()),
     ]
     settle(app)
     if searches:

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from core.datasets import load_datasets
 from core.settings import AccessSettings, DatabaseSettings, DatasetsFileSettings
-from core.web.keys import Scope
+from core.web.keys import KeyRing, Scope
 from core.web.problems import ScopeMissing
 from ingestion_api.main import create_app as create_ingestion_api
 from ingestion_api.settings import IngestionSettings
@@ -43,8 +43,8 @@ def _table(app: FastAPI) -> Iterator[str]:
             yield f"| `{method.upper()} {path}` | {scope} | {purpose.replace('|', '&#124;')} |\n"
 
 
-class _Recorder:
-    """Replaces the key ring: records the required scope of an endpoint, and refuses the request."""
+class _Recorder(KeyRing):
+    """Records the required scope of an endpoint, and refuses the request."""
 
     scope: Scope | None = None
 
@@ -54,7 +54,7 @@ class _Recorder:
 
 
 def _scope(app: FastAPI, method: str, path: str) -> str:
-    app.state.key_ring = recorder = _Recorder()
+    app.state.key_ring = recorder = _Recorder(required=True)
     client = TestClient(app, raise_server_exceptions=False)
     client.request(method, re.sub(r"\{\w+\}", str(UUID(int=0)), path), headers={"Accept": "*/*"})
     return f"`{recorder.scope}`" if recorder.scope else "none"

@@ -14,6 +14,8 @@ from serving_api.perspective.client import PerspectiveSettings
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 from uploader.settings import (
     ForgottenFilesSettings,
+    ModelSettings,
+    ModelStorageSettings,
     PacingSettings,
     PushSettings,
     RuleSettings,
@@ -44,6 +46,8 @@ GROUPS: dict[str, list[type[BaseSettings]]] = {
         SweepSettings,
         WebhookSettings,
         RuleSettings,
+        ModelSettings,
+        ModelStorageSettings,
         ForgottenFilesSettings,
     ],
     "Serving API": [ServingSettings, DataSettings, ReplicaSettings],

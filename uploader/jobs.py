@@ -16,6 +16,7 @@ from uploader.argilla.webhook import Registration
 from uploader.dataset import DatasetState
 from uploader.forgetting.repository import list_unfinished
 from uploader.forgetting.service import FilesWatch, Forgetter
+from uploader.model.model_job import ModelJob, ModelRemover
 from uploader.pull import repository as pull_repository
 from uploader.pull.collector import Collector
 from uploader.pull.listener import follow_refresh_requests, listen
@@ -101,6 +102,7 @@ class DatasetJobs:
         sweeper: Sweeper,
         collector: Collector,
         estimator: Estimator,
+        model: ModelJob | ModelRemover,
         retry_cap_seconds: float,
         watch_seconds: float,
     ) -> None:
@@ -111,12 +113,15 @@ class DatasetJobs:
         self._sweeper = sweeper
         self._collector = collector
         self._estimator = estimator
+        self._model_work = model
         self._forgetter = Forgetter(state, watch_seconds)
-        self._push, self._pull, self._sweep, self._repair, self._rule, self._forget, self._measure, self._tell = (
+        self._push, self._pull, self._sweep, self._repair, self._rule, self._model, self._forget = self._shown = [
             JobRunner(state.name, job, Backoff(retry_cap_seconds))
-            for job in ("push", "pull", "sweep", "heal", "rule", "forget", "measure", "tell")
+            for job in ("push", "pull", "sweep", "heal", "rule", "model", "forget")
+        ]
+        self._measure, self._tell = (
+            JobRunner(state.name, job, Backoff(retry_cap_seconds)) for job in ("measure", "tell")
         )
-        self._shown = (self._push, self._pull, self._sweep, self._repair, self._rule, self._forget)
         self._told: dict[str, JobAlert | None] = {}
 
     async def push(self, stopping: asyncio.Event) -> None:
@@ -144,6 +149,10 @@ class DatasetJobs:
     async def estimate(self, stopping: asyncio.Event) -> None:
         """Estimate the dataset's rule, and rewrite labels that it changes."""
         await self._lead(self._rule, lambda: self._estimator.run(stopping, self._rule.go_on))
+
+    async def keep_model(self, stopping: asyncio.Event) -> None:
+        """Train the dataset's model and predict with it; remove its traces where it is off."""
+        await self._lead(self._model, lambda: self._model_work.run(stopping, self._model.go_on))
 
     async def forget(self, stopping: asyncio.Event) -> None:
         """Delete forgotten texts in Argilla."""

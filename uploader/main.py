@@ -35,12 +35,16 @@ from uploader.dataset import ConcurrencyLimit, DatasetState
 from uploader.forgetting.service import FilesWatch
 from uploader.jobs import DatabaseJobs, DatasetJobs, Schedule, WebhookJobs
 from uploader.leadership import Leadership, keep_leading
+from uploader.model.model_job import ModelJob, ModelRemover
+from uploader.model.model_process import Workplace
 from uploader.pull.collector import Collector
 from uploader.pull.sweep import Sweeper
 from uploader.repository import warn_of_undefined
 from uploader.rules.estimation import Estimator
 from uploader.settings import (
     ForgottenFilesSettings,
+    ModelSettings,
+    ModelStorageSettings,
     PacingSettings,
     PushSettings,
     RuleSettings,
@@ -53,6 +57,7 @@ _TELL_SECONDS = 1
 _REPAIR_SECONDS = 5
 _MEASURE_SECONDS = 5
 _ESTIMATE_SECONDS = 5
+_MODEL_SECONDS = 5
 _FORGET_SECONDS = 2
 _DATABASE_SECONDS = 60
 _FILES_SECONDS = 10
@@ -76,6 +81,8 @@ class Settings:
     access: AccessSettings | None = None
     forget: ForgetSettings = field(default_factory=ForgetSettings)
     serving: ForgottenFilesSettings = field(default_factory=ForgottenFilesSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    models: ModelStorageSettings = field(default_factory=ModelStorageSettings)
 
 
 def read_all_settings() -> Settings:
@@ -97,6 +104,8 @@ def read_all_settings() -> Settings:
         read_settings(AccessSettings),
         read_settings(ForgetSettings),
         read_settings(ForgottenFilesSettings),
+        read_settings(ModelSettings),
+        read_settings(ModelStorageSettings),
     )
 
 
@@ -107,8 +116,8 @@ def create_app(settings: Settings) -> FastAPI:
     argilla = Argilla(http, Circuit(settings.uploader.retry_cap_seconds), engine)
     states = _make_states(settings, engine, argilla)
     registration = Registration(argilla, engine, settings.webhook.endpoint, settings.argilla.workspace)
-    limiter = anyio.CapacityLimiter(1)
-    jobs = {state.name: _make_jobs(state, registration, limiter, settings) for state in states}
+    limiters = anyio.CapacityLimiter(1), anyio.CapacityLimiter(1)
+    jobs = {state.name: _make_jobs(state, registration, *limiters, settings) for state in states}
     webhook_jobs = WebhookJobs(
         registration,
         settings.webhook.check_seconds,
@@ -164,12 +173,16 @@ def _make_states(settings: Settings, engine: AsyncEngine, argilla: Argilla) -> l
 
 
 def _make_jobs(
-    state: DatasetState, registration: Registration, limiter: anyio.CapacityLimiter, settings: Settings
+    state: DatasetState,
+    registration: Registration,
+    rules: anyio.CapacityLimiter,
+    models: anyio.CapacityLimiter,
+    settings: Settings,
 ) -> DatasetJobs:
     collector = Collector(state.argilla, state.engine, state.name, state.datasets)
     health = WebhookHealth(settings.webhook.grace_seconds)
     sweeper = Sweeper(state, collector, settings.sweep, registration, health)
-    estimator = Estimator(state, settings.rule, settings.database, limiter)
+    estimator = Estimator(state, settings.rule, settings.database, rules)
     # As long as a call may take that a claim allows: no upload begins later, and none is under way longer.
     watch_seconds = settings.uploader.argilla_timeout_seconds + settings.push.lease_seconds
     return DatasetJobs(
@@ -178,9 +191,26 @@ def _make_jobs(
         sweeper,
         collector,
         estimator,
+        _make_model_job(state, models, settings),
         settings.uploader.retry_cap_seconds,
         watch_seconds,
     )
+
+
+def _make_model_job(
+    state: DatasetState, limiter: anyio.CapacityLimiter, settings: Settings
+) -> ModelJob | ModelRemover:
+    if not state.definition.model.enabled:
+        return ModelRemover(state)
+    place = Workplace(
+        state.name,
+        state.definition,
+        settings.database,
+        settings.models.address,
+        settings.model.memory_bytes,
+        settings.model.max_texts,
+    )
+    return ModelJob(state, place, settings.model, limiter)
 
 
 def _make_schedule(all_jobs: Iterable[DatasetJobs], webhook_jobs: WebhookJobs, settings: Settings) -> Schedule:
@@ -193,6 +223,7 @@ def _make_schedule(all_jobs: Iterable[DatasetJobs], webhook_jobs: WebhookJobs, s
         schedule.add(jobs.sweep, settings.sweep.sweep_interval_seconds)
         schedule.add(jobs.repair, _REPAIR_SECONDS)
         schedule.add(jobs.estimate, _ESTIMATE_SECONDS)
+        schedule.add(jobs.keep_model, _MODEL_SECONDS)
         schedule.add(jobs.forget, _FORGET_SECONDS)
         schedule.add(jobs.tell, _TELL_SECONDS)
         schedule.add(jobs.measure, _MEASURE_SECONDS)

@@ -8,6 +8,7 @@ _LONG_BUCKETS = (*LATENCY_BUCKETS, 30, 60, 120, 300, 1800, 3600)
 
 FAILURES = ("refused", "broke_down", "not_visible", "unreadable")
 # Values for a response that has none, and answers that are restored in a new dataset.
+MODEL_OUTCOMES = ("accepted", "refused")
 REPAIRS = ("response", "answers")
 
 PENDING_TEXTS = Gauge("uploader_pending_texts", "Texts that wait to be uploaded", ["dataset"])
@@ -163,6 +164,39 @@ JOB_STOPPED = Gauge(
     "1 while a job of a dataset (`task`: Prometheus has a `job` of its own) is blocked, by kind of reason",
     ["dataset", "task", "reason"],
 )
+
+MODEL_TRAINED = Gauge(
+    "uploader_model_trained_timestamp_seconds", "When the active model was trained, Unix time", ["dataset"]
+)
+MODEL_SECONDS = Histogram(
+    "uploader_model_training_seconds", "Time of one training of a model", ["dataset"], buckets=_LONG_BUCKETS
+)
+MODEL_DECISIONS = Counter(
+    "uploader_model_trainings_total",
+    f"Trained models by what became of them: {', '.join(MODEL_OUTCOMES)}",
+    ["dataset", "outcome"],
+)
+MODEL_FAILURES = Counter(
+    "uploader_model_failures_total", "Trainings and scorings that failed; the former model stays", ["dataset"]
+)
+MODEL_SUSPECTS = Gauge(
+    "uploader_model_suspects_ratio", "Share of labels that the model finds rather wrong than right", ["dataset"]
+)
+MODEL_DRIFT = Gauge(
+    "uploader_model_drift_psi",
+    "Population stability index of the newest texts' scores against the training's; 0.25 and more is a shift",
+    ["dataset", "source"],
+)
+MODEL_SCORED = Counter(
+    "uploader_model_scored_texts_total", "Predictions of the model that were stored", ["dataset"]
+)
+
+
+def begin_model(dataset: str) -> None:
+    """Show the counters of a dataset's model before anything has happened to it."""
+    start_at_zero(MODEL_DECISIONS, *((dataset, outcome) for outcome in MODEL_OUTCOMES))
+    for counter in (MODEL_FAILURES, MODEL_SCORED):
+        start_at_zero(counter, dataset)
 
 
 def begin(dataset: str) -> None:

@@ -4,8 +4,10 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+import anyio
+import anyio.to_process
 import psycopg
 import structlog
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
@@ -15,6 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from uploader import metrics, repository
 from uploader.argilla.errors import ArgillaError, Stopped
 from uploader.leadership import NotLeading
+
+Result = TypeVar("Result")
 
 
 class Backoff:
@@ -135,6 +139,25 @@ class JobRunner:
         if kind is not None:
             metrics.JOB_STOPPED.labels(self._dataset, self.job, kind).set(1)
         self._kind = kind
+
+
+async def run_in_process(
+    stopping: asyncio.Event, limiter: anyio.CapacityLimiter, work: Callable[..., Result], *arguments: object
+) -> Result | None:
+    """Run work in a separate process; return None when the uploader stops first, which ends the process.
+
+    Raises:
+        anyio.BrokenWorkerProcess: the process was killed, for example for lack of memory.
+    """
+    run = anyio.to_process.run_sync(work, *arguments, cancellable=True, limiter=limiter)
+    running, stop = asyncio.ensure_future(run), asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait({running, stop}, return_when=asyncio.FIRST_COMPLETED)
+        return await running if running.done() else None
+    finally:
+        running.cancel()
+        stop.cancel()
+        await asyncio.wait({running, stop})
 
 
 async def wait_for_any(*events: asyncio.Event, seconds: float) -> None:

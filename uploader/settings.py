@@ -1,5 +1,6 @@
 """Settings of the uploader."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, HttpUrl, SecretStr
@@ -117,6 +118,46 @@ class RuleSettings(SettingsGroup):
     share: float = Field(
         0.1, gt=0, le=1, description="Maximum share of time in which the estimates of a dataset use a core."
     )
+
+
+class ModelSettings(SettingsGroup):
+    """How models are trained, in the datasets that have one."""
+
+    model_config = SettingsConfigDict(env_prefix="MODEL_")
+
+    interval_seconds: float = Field(
+        60, gt=0, description="Shortest pause between two looks for new labels and unscored texts of a dataset."
+    )
+    share: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="Share of the time for which the model of a dataset keeps a core busy at most.",
+    )
+    memory_bytes: int = Field(
+        3 * 2**29,
+        ge=2**28,
+        description="Memory that the process that trains and scores may allocate; a training beyond fails.",
+    )
+    max_texts: int = Field(
+        100_000, ge=1000, description="Labelled texts that a model is trained on at most: the newest."
+    )
+
+
+class ModelStorageSettings(SettingsGroup):
+    """Where models are stored: with the snapshots of the serving API."""
+
+    data_dir: Path = Field(Path(".data"), description="Directory of the programs' files.")
+    snapshots_url: Annotated[str | None, _EMPTY_IS_NONE] = Field(
+        None,
+        description="Folder of the snapshots and models, or `s3://bucket/prefix`, as in the serving API; "
+        "else `snapshots/` in DATA_DIR.",
+    )
+
+    @property
+    def address(self) -> str:
+        """The folder or bucket."""
+        return self.snapshots_url or str(self.data_dir.absolute() / "snapshots")
 
 
 class ForgottenFilesSettings(SettingsGroup):

@@ -25,7 +25,7 @@ Complete = Annotated[
 Annotator = Annotated[str | None, typer.Option(help="Only texts that this annotator answered.")]
 MinAgreement = Annotated[float | None, typer.Option(help="Only texts with at least this agreement, 0 to 1.")]
 MinAnnotations = Annotated[int | None, typer.Option(help="Only texts with at least this number of annotations.")]
-PredictedLabel = Annotated[str | None, typer.Option(help="Only texts to which the model gives this label.")]
+PredictedLabel = Annotated[str | None, typer.Option(help="Only texts that the model gives this label.")]
 LabelledAfter = Annotated[str | None, typer.Option(help="Only labels later than this time (RFC 3339).")]
 LabelledBefore = Annotated[str | None, typer.Option(help="Only labels earlier than this time (RFC 3339).")]
 Search = Annotated[str | None, typer.Option(help="Only texts that contain these words.")]

@@ -53,14 +53,33 @@ def request_adjudication(
     ]
     if not disputed:
         return
+    _queue_copies(connection, dataset, {id_: outcomes[id_] for id_ in disputed})
+
+
+def ask_again(connection: Connection, dataset: str, text_ids: Sequence[UUID]) -> list[UUID]:
+    """Queue labelled texts as disputed ones are; return those that are not before adjudicators yet.
+
+    Where adjudicators agree, their answer becomes the label.
+    """
+    columns = (Label.text_id, Label.status, Label.label, Label.agreement, Label.votes, Label.annotations)
+    labelled = select(*columns).where(
+        Label.text_id.in_(text_ids), Label.dataset == dataset, Label.status == LabelStatus.LABELLED
+    )
+    rows = connection.execute(labelled).all()
+    outcomes = {r.text_id: Outcome(r.status, r.label, r.agreement, r.votes, r.annotations) for r in rows}
+    return _queue_copies(connection, dataset, outcomes)
+
+
+def _queue_copies(connection: Connection, dataset: str, outcomes: Mapping[UUID, Outcome]) -> list[UUID]:
     # Locked, if it is not yet: one that is forgotten meanwhile must leave no copy.
-    query = select(Text.__table__).where(Text.id.in_(disputed), Text.status.not_in(_NOT_ASKED))
+    query = select(Text.__table__).where(Text.id.in_(outcomes), Text.status.not_in(_NOT_ASKED))
     rows = connection.execute(query.order_by(Text.id).with_for_update(key_share=True)).all()
     if not rows:
-        return
+        return []
     # -> pending: as a text of the adjudicators' dataset
     copies = [_copy(row, adjudication_of(dataset), outcomes[row.id]) for row in rows]
-    connection.execute(insert(Text).values(copies).on_conflict_do_nothing())
+    statement = insert(Text).values(copies).on_conflict_do_nothing().returning(Text.adjudicates)
+    return [id_ for id_ in connection.scalars(statement) if id_]
 
 
 def request_missing(connection: Connection, dataset: str, definition: Dataset, after: UUID) -> UUID | None:

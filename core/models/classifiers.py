@@ -21,9 +21,6 @@ class Model(Base):
     created_at: Mapped[datetime]
     is_active: Mapped[bool] = mapped_column(server_default=sa.text("false"))
     activated_at: Mapped[datetime | None]
-    predicted_at: Mapped[datetime | None] = mapped_column(
-        comment="when all labelled texts had its predictions; null: to be done once it is active"
-    )
     decision: Mapped[str] = mapped_column(comment="whether it became active, and why; for people")
     manifest: Mapped[dict[str, Any]] = mapped_column(comment="core.classifiers.model_manifest.ModelManifest")
 

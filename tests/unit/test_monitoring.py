@@ -82,6 +82,7 @@ def test_what_programs_register_is_in_the_tables() -> None:
 
 def test_what_alerts_count_is_there_before_it_happens() -> None:
     uploader.metrics.begin("a")
+    uploader.metrics.begin_model("a")
     shown = [sample for family in REGISTRY.collect() for sample in family.samples]
     for alert in _alerts():
         for name, matched in selectors(alert["expr"]):

@@ -43,8 +43,19 @@ class PendingText:
     page_position: int | None = None  # where it stands in Argilla's page
 
 
-def to_record(text: PendingText, question_id: UUID, labels: Collection[str]) -> Record:
-    """Return the record of a text; a claimed label that is one of `labels` becomes a suggestion.
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A label that annotators are shown, and who suggests it."""
+
+    label: str
+    score: float | None  # how sure the agent is, 0 to 1
+    agent: str | None
+
+
+def to_record(
+    text: PendingText, question_id: UUID, labels: Collection[str], predicted: Suggestion | None = None
+) -> Record:
+    """Return the record of a text. It suggests a claimed label that is one of `labels`, else what is `predicted`.
 
     Never with responses: they would overwrite the annotators' own.
     """
@@ -52,7 +63,7 @@ def to_record(text: PendingText, question_id: UUID, labels: Collection[str]) -> 
         "external_id": str(text.id),
         "fields": {TEXT_FIELD: text.text},
         "metadata": to_metadata(text),
-        "suggestions": _suggestions(text, question_id, labels),
+        "suggestions": _suggestions(question_id, _claim(text, labels) or predicted),
     }
 
 
@@ -95,15 +106,21 @@ def _value(value: Any) -> str | int | float:
     return json.dumps(value, ensure_ascii=False)[:MAX_TERM_CHARACTERS]
 
 
-def _suggestions(text: PendingText, question_id: UUID, labels: Collection[str]) -> list[dict[str, Any]]:
+def _claim(text: PendingText, labels: Collection[str]) -> Suggestion | None:
     # A claim that the settings no longer know is no reason to refuse the text.
-    if text.claimed_label not in labels:
+    if text.claimed_label is None or text.claimed_label not in labels:
+        return None
+    return Suggestion(text.claimed_label, text.score, to_agent(text.source))
+
+
+def _suggestions(question_id: UUID, suggested: Suggestion | None) -> list[dict[str, Any]]:
+    if suggested is None:
         return []
     suggestion = {
         "question_id": str(question_id),
-        "value": text.claimed_label,
-        "score": text.score,
-        "agent": to_agent(text.source),
+        "value": suggested.label,
+        "score": suggested.score,
+        "agent": suggested.agent,
     }
     return [{key: value for key, value in suggestion.items() if value is not None}]
 

@@ -11,7 +11,7 @@ import structlog
 from core.tracing.tracing import Attributes, Interval, tracing
 from uploader import metrics, repository
 from uploader.argilla.errors import Gone, Stopped
-from uploader.argilla.records import PendingText, to_record
+from uploader.argilla.records import PendingText, Suggestion, to_record
 from uploader.argilla.setup import Prepared
 from uploader.dataset import DatasetState
 from uploader.leadership import NotLeading
@@ -153,15 +153,25 @@ async def _deliver(
     state: DatasetState, prepared: Prepared, destination: ArgillaDataset, claim: UUID, texts: list[PendingText]
 ) -> Delivery:
     held = await list_answers(state, prepared.dataset_id, texts)
-    suggested = state.labels if state.definition.suggestions == "shown" else frozenset()
+    shows = state.definition.suggestions
+    claimed = state.labels if shows == "sender" else frozenset()
+    predicted = await _list_predictions(state, texts) if shows == "model" else {}
+    made = [to_record(text, prepared.question_id, claimed, predicted.get(text.id)) for text in texts]
     records = [
-        add_responses(to_record(text, prepared.question_id, suggested), held.get(text.id, {}), state.definition)
-        for text in texts
+        add_responses(record, held.get(text.id, {}), state.definition)
+        for text, record in zip(texts, made, strict=True)
     ]
     outcome = await deliver(destination, records)
     restored = [a for id_ in outcome.uploaded & destination.restored for a in held[UUID(id_)].values()]
     await _finish(state, prepared.dataset_id, claim, outcome, restored)
     return outcome
+
+
+async def _list_predictions(state: DatasetState, texts: Sequence[PendingText]) -> dict[UUID, Suggestion]:
+    async with state.engine.connect() as connection:
+        found = await push_repository.list_predictions(connection, [text.id for text in texts])
+    # A label that the settings no longer know would be refused.
+    return {id_: suggestion for id_, suggestion in found.items() if suggestion.label in state.labels}
 
 
 async def _finish(

@@ -14,7 +14,7 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.change_feed import STAMP, wake_readers
-from uploader.argilla.records import PendingText
+from uploader.argilla.records import PendingText, Suggestion
 
 _DUE = "dataset = :dataset and status = 'pending' and (retry_at is null or retry_at <= now())"
 _NEW = f"{_DUE} and page_position is null and gold_label is null"
@@ -121,6 +121,17 @@ class Owed:
 
     gold: float = 0
     uncertain: float = 0
+
+
+_PREDICTIONS = text("""
+select text_id, label, probability, model_version from predictions where text_id = any(cast(:ids as uuid[]))
+""")
+
+
+async def list_predictions(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, Suggestion]:
+    """Return what the active model predicts of texts, where it does."""
+    rows = await connection.execute(_PREDICTIONS, {"ids": list(ids)})
+    return {row.text_id: Suggestion(row.label, row.probability, f"model:{row.model_version}") for row in rows}
 
 
 async def pick(

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from uuid import UUID
 
 import anyio
-import anyio.to_process
 import structlog
 
 from core.datasets import LabelRule
@@ -21,6 +20,7 @@ from uploader import metrics
 from uploader.dataset import DatasetState
 from uploader.rules import repository
 from uploader.rules.crowd import NoEstimate, RuleEstimate, estimate_dataset
+from uploader.runner import run_in_process
 from uploader.settings import RuleSettings
 
 log = structlog.get_logger()
@@ -82,7 +82,9 @@ class Estimator:
 
     async def _estimate(self, stopping: asyncio.Event, on_step: Callable[[], None]) -> None:
         with metrics.RULE_SECONDS.labels(self._state.name).time():
-            estimate = await self._run_process(stopping)
+            estimate = await run_in_process(
+                stopping, self._limiter, estimate_dataset, self._state.name, self._state.definition, self._database
+            )
         if estimate is None:
             return
         if estimate.is_new:
@@ -95,25 +97,6 @@ class Estimator:
         async with self._state.engine.begin() as connection:
             await self._state.leadership.confirm(connection, to_change=True)
             await repository.mark_rewritten(connection, self._state.name, estimate.seen_xid)
-
-    async def _run_process(self, stopping: asyncio.Event) -> RuleEstimate | None:
-        """Return the estimate; None when the uploader stops first, which ends the process."""
-        work = anyio.to_process.run_sync(
-            estimate_dataset,
-            self._state.name,
-            self._state.definition,
-            self._database,
-            cancellable=True,
-            limiter=self._limiter,
-        )
-        running, stop = asyncio.ensure_future(work), asyncio.create_task(stopping.wait())
-        try:
-            await asyncio.wait({running, stop}, return_when=asyncio.FIRST_COMPLETED)
-            return await running if running.done() else None
-        finally:
-            running.cancel()
-            stop.cancel()
-            await asyncio.wait({running, stop})
 
     async def _store(self, estimate: RuleEstimate) -> None:
         parameters = None if estimate.parameters is None else json.dumps(estimate.parameters)

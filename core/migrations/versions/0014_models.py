@@ -41,11 +41,6 @@ def _create_models() -> None:
         sa.Column("created_at", moment, nullable=False),
         sa.Column("is_active", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("activated_at", moment),
-        sa.Column(
-            "predicted_at",
-            moment,
-            comment="when all labelled texts had its predictions; null: to be done once it is active",
-        ),
         sa.Column("decision", sa.Text(), nullable=False, comment="whether it became active, and why; for people"),
         sa.Column(
             "manifest",

@@ -22,6 +22,7 @@ from uploader.dataset import ConcurrencyLimit, DatasetState
 from uploader.forgetting.service import FilesWatch
 from uploader.jobs import DatabaseJobs, DatasetJobs
 from uploader.leadership import Leadership
+from uploader.model.model_job import ModelRemover
 from uploader.pull.collector import Collector
 from uploader.pull.sweep import Sweeper
 from uploader.rules.estimation import Estimator
@@ -48,7 +49,14 @@ def _run_jobs(run: RunWithEngine, fake: FakeArgilla, work: Work) -> None:
             database = get_database(engine)
             estimator = Estimator(state, RuleSettings(), database, anyio.CapacityLimiter(1))
             jobs = DatasetJobs(
-                state, PushSettings(), sweeper, collector, estimator, retry_cap_seconds=0, watch_seconds=0
+                state,
+                PushSettings(),
+                sweeper,
+                collector,
+                estimator,
+                ModelRemover(state),
+                retry_cap_seconds=0,
+                watch_seconds=0,
             )
             await work(jobs, state, asyncio.Event())
             await leadership.release()

@@ -29,6 +29,21 @@ def test_all_of_it_can_be_set(tmp_path: Path) -> None:
     assert (dataset.enriches, dataset.phone_regions, dataset.near_duplicate_similarity) == (True, ("DE",), 0.8)
 
 
+def test_a_model_is_off_in_files_and_on_in_the_default(tmp_path: Path) -> None:
+    assert load_datasets(None)["toxicity"].model.enabled
+    dataset = load_datasets(_write(tmp_path, ""))["d"]
+    assert (dataset.model.enabled, dataset.uses_model_scores) == (False, False)
+    dataset = load_datasets(_write(tmp_path, 'model.enabled = true\norder = "mixed"\n'))["d"]
+    assert dataset.uses_model_scores
+    # Nobody suggests a label to those who decide disputes.
+    assert not dataset.adjudication.model.enabled
+
+
+def test_shown_suggestions_are_the_senders(tmp_path: Path) -> None:
+    for word in ("shown", "sender"):
+        assert load_datasets(_write(tmp_path, f'suggestions = "{word}"\n'))["d"].suggestions == "sender"
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -44,6 +59,9 @@ def test_all_of_it_can_be_set(tmp_path: Path) -> None:
         ),
         ('[[d.questions]]\nname = "q"\ntype = "text"', "d.questions.0.title: is required"),
         ('[[d.questions]]\nname = "label"\ntype = "text"\ntitle = "Q"', "d.questions.0: the name label"),
+        ("model.enabeld = true", "d.model.enabeld: .*did you mean enabled?"),
+        ("model.min_labels = 1", "d.model.min_labels: .*greater than or equal to 20"),
+        ('suggestions = "model"', 'd: .*suggestions = "model" needs model.enabled = true'),
         ("x = ", "is not TOML: Invalid value .at line 4"),
         ("x = [", "is not TOML: "),
         ('[D]\nlabels = ["a", "b"]\nguidelines = "g"', "D: must be like"),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uploader.argilla.records import PendingText, to_agent, to_metadata, to_record
+from uploader.argilla.records import PendingText, Suggestion, to_agent, to_metadata, to_record
 
 _QUESTION = UUID(int=7)
 _LABELS = ("toxic", "non_toxic")
@@ -61,6 +61,16 @@ def test_the_claim_becomes_a_suggestion_of_its_source() -> None:
 @pytest.mark.parametrize("claim", [None, "obscene"])
 def test_without_a_known_claim_nothing_is_suggested(claim: str | None) -> None:
     assert to_record(_text(claimed_label=claim, score=0.5), _QUESTION, _LABELS)["suggestions"] == []
+
+
+def test_what_the_model_predicts_is_suggested_where_no_claim_is_shown() -> None:
+    predicted = Suggestion("toxic", 0.8, "model:0123456789ab")
+    text = _text(claimed_label="non_toxic", score=0.9, source="forum")
+    shown = to_record(text, _QUESTION, frozenset(), predicted)["suggestions"]
+    assert shown == [
+        {"question_id": str(_QUESTION), "value": "toxic", "score": 0.8, "agent": "model:0123456789ab"}
+    ]
+    assert _AGENT.fullmatch(shown[0]["agent"])
 
 
 @given(st.text())

@@ -1,0 +1,457 @@
+"""Tests of uploader.model: labels become a model, its predictions and scores, on a real Postgres."""
+
+import asyncio
+import os
+import signal
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import anyio
+import psycopg
+import pytest
+from prometheus_client import REGISTRY
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from core.classifiers.classifier import Classifier
+from core.classifiers.model_files import ModelFiles
+from core.classifiers.model_manifest import ModelManifest
+from core.datasets import ModelInLoop
+from core.forgetting.service import Traces, forget_texts
+from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
+from tests.integration.uploader.modelling import DEFINITION, add_labelled, keeping_model, remove_model
+from tests.unit.simulated_comments import LABELS, Comment, simulate_comments
+from uploader.leadership import NotLeading
+from uploader.model.model_process import score_pending
+from uploader.model.repository import activate
+from uploader.runner import run_in_process
+
+COMMENTS = simulate_comments(1200, seed=1)
+FIRST, NEW, PENDING = COMMENTS[:400], COMMENTS[400:700], COMMENTS[700:]
+
+_PREDICTIONS = "select text_id, model_version, label, probability, quality, quality_of from predictions"
+
+
+def _failures() -> float:
+    return REGISTRY.get_sample_value("uploader_model_failures_total", {"dataset": DATASET}) or 0
+
+
+def _files(folder: Path) -> list[str]:
+    return [path.name for path in folder.rglob("*") if path.is_file()]
+
+
+def _flip(comment: Comment) -> Comment:
+    return comment._replace(label=LABELS[1 - LABELS.index(comment.label)])
+
+
+def test_labels_become_a_model_and_predictions(
+    run: RunWithEngine, database_url: str, rows: Rows, tmp_path: Path
+) -> None:
+    comments = [_flip(one) if n % 20 == 0 else one for n, one in enumerate(FIRST)]
+    ids = add_labelled(database_url, comments[:100])
+    before = rows("select text_id, changed_xid::text from labels")
+
+    async def work(engine: AsyncEngine) -> None:
+        async with keeping_model(engine, tmp_path) as loop:
+            await loop.look()
+            assert rows("select * from models") == []  # too few labels
+            assert _files(tmp_path) == []
+            ids.extend(await anyio.to_thread.run_sync(add_labelled, database_url, comments[100:]))
+            await loop.look()
+
+    run(work)
+    [(version, is_active, stored)] = rows("select version, is_active, manifest from models")
+    manifest = ModelManifest.model_validate(stored)
+    assert is_active
+    assert manifest.is_accepted
+    assert manifest.decision.startswith("Accepted: the first model, and better than always")
+    files = ModelFiles(str(tmp_path))
+    assert files.read_manifest(DATASET, version) == manifest
+    assert Classifier.load(files.read_model(DATASET, version)).labels == list(LABELS)
+    assert (tmp_path / "models" / DATASET / version / "README.md").read_text().startswith(f"# Model {version}")
+    assert manifest.sizes.by_label == {label: sum(c.label == label for c in comments) for label in LABELS}
+
+    # Every label got a prediction and a quality, and went through the change feed.
+    predictions = {row[0]: row[1:] for row in rows(_PREDICTIONS)}
+    assert predictions.keys() == set(ids)
+    assert {row[0] for row in predictions.values()} == {version}
+    given = {id_: comment.label for id_, comment in zip(ids, comments, strict=True)}
+    assert {id_: row[4] for id_, row in predictions.items()} == given
+    for id_, (_, label, probability, quality, _) in predictions.items():
+        assert quality == pytest.approx(probability if label == given[id_] else 1 - probability, abs=1e-5)
+    stamps = dict(rows("select text_id, changed_xid::text from labels"))
+    assert all(int(stamps[id_]) > int(stamp) for id_, stamp in before)
+    # The flipped ones are the suspects.
+    worst = sorted(ids, key=lambda id_: predictions[id_][3])[:20]
+    flipped = set(ids[::20])
+    assert len(flipped & set(worst)) >= 10
+
+
+def test_a_model_is_trained_again_when_a_share_of_new_labels_came(
+    run: RunWithEngine, database_url: str, rows: Rows, tmp_path: Path
+) -> None:
+    add_labelled(database_url, FIRST)
+    now = datetime.now(UTC).replace(year=2100)
+
+    async def work(engine: AsyncEngine) -> None:
+        async with keeping_model(engine, tmp_path) as loop:
+            await loop.look()
+            [(first,)] = rows("select version from models")
+            await anyio.to_thread.run_sync(lambda: add_labelled(database_url, NEW[:199], at=now))
+            await loop.look()
+            assert rows("select version from models") == [(first,)]
+            # Texts that were labelled since have the prediction of the model, which did not see them.
+            assert rows("select count(*) from predictions where quality is not null") == [(599,)]
+            await anyio.to_thread.run_sync(lambda: add_labelled(database_url, NEW[199:200], at=now))
+            await loop.look()
+
+    run(work)
+    models = rows("select version, is_active, manifest, decision from models order by created_at")
+    assert [row[1] for row in models] == [False, True]
+    second = ModelManifest.model_validate(models[1][2])
+    assert second.compared is not None
+    assert (second.compared.version, second.compared.model.texts) == (models[0][0], 600)
+    assert second.decision == models[1][3]
+    assert second.decision.startswith("Accepted: not worse.")
+    assert rows("select distinct model_version from predictions") == [(second.version,)]
+
+
+def test_a_worse_model_is_not_activated(run: RunWithEngine, database_url: str, rows: Rows, tmp_path: Path) -> None:
+    add_labelled(database_url, FIRST)
+
+    async def work(engine: AsyncEngine) -> None:
+        async with keeping_model(engine, tmp_path) as loop:
+            await loop.look()
+            predicted = rows(_PREDICTIONS)
+            # Predictions that no honest model reaches make the next one worse.
+            async with engine.begin() as connection:
+                await connection.execute(
+                    text(
+                        "update predictions set probabilities = case when labels.label = 'toxic'"
+                        " then '{0.999,0.001}'::real[] else '{0.001,0.999}' end"
+                        " from labels where labels.text_id = predictions.text_id"
+                    )
+                )
+                await connection.execute(
+                    text(
+                        "update labels set label = 'toxic' where text_id ="
+                        " (select min(text_id::text)::uuid from labels where label = 'non_toxic')"
+                    )
+                )
+                await connection.execute(text("update datasets set model_asked_at = now()"))
+            await loop.look()
+            assert len(predicted) == len(FIRST)
+
+    run(work)
+    first, second = rows("select is_active, decision, version from models order by created_at")
+    assert (first[0], second[0]) == (True, False)
+    assert second[1].startswith("Refused: worse.")
+    assert rows("select model_asked_at from datasets") == [(None,)]
+    assert rows("select distinct model_version from predictions") == [(first[2],)]
+
+
+def test_pending_texts_without_a_claimed_score_get_the_models(
+    run: RunWithEngine, database_url: str, add_texts: AddTexts, rows: Rows, tmp_path: Path
+) -> None:
+    add_labelled(database_url, FIRST)
+    scored = add_texts(*(comment.text for comment in PENDING))
+    claimed = add_texts("claimed", score=0.9)
+    [sent] = add_texts("was sent before", page_position=3)
+
+    async def work(engine: AsyncEngine) -> None:
+        async with keeping_model(engine, tmp_path) as loop:
+            await loop.look()
+
+    run(work)
+    scores = dict(rows("select id, model_score from texts where status = 'pending'"))
+    assert (scores[claimed[0]], scores[sent]) == (None, None)
+    probabilities = dict(rows("select text_id, probability from predictions where quality is null"))
+    assert probabilities.keys() == set(scored)
+    # Of two labels, the score is the probability of the more likely one.
+    assert all(scores[id_] == pytest.approx(probabilities[id_], abs=1e-5) for id_ in scored)
+    # Those that the model is sure about are right.
+    truth = {id_: comment.label for id_, comment in zip(scored, PENDING, strict=True)}
+    sure = [(id_, label) for id_, label, p in rows("select text_id, label, probability from predictions")
+            if id_ in truth and p > 0.9]  # fmt: skip
+    assert len(sure) > 50
+    assert sum(truth[id_] == label for id_, label in sure) / len(sure) > 0.9
+
+
+def test_a_label_that_changes_gets_another_quality(
+    run: RunWithEngine, database_url: str, rows: Rows, tmp_path: Path
+) -> None:
+    [first, *_] = add_labelled(database_url, FIRST)
+
+    def read() -> Any:
+        return rows(f"{_PREDICTIONS} where text_id = '{first}'")[0]
+
+    async def work(engine: AsyncEngine) -> None:
+        async with keeping_model(engine, tmp_path) as loop:
+            await loop.look()
+            before = read()
+            other = _flip(FIRST[0]).label
+            async with engine.begin() as connection:
+                await connection.execute(
+                    text(
+                        "update labels set label = :label, changed_xid = pg_current_xact_id() where text_id = :id"
+                    ),
+                    {"label": other, "id": first},
+                )
+            await loop.look()
+            after = read()
+            assert after[:4] == before[:4]
+            assert (before[5], after[5]) == (FIRST[0].label, other)
+            assert after[4] == pytest.approx(1 - before[4], abs=1e-5)
+            # Then there is nothing to write: the job does not follow its own changes.
+            stamps = rows("select text_id, changed_xid::text from labels")
+            await loop.look()
+            await loop.look()
+            assert rows("select text_id, changed_xid::text from labels") == stamps
+
+    run(work)
+
+
+def test_a_forgotten_text_leaves_no_prediction_and_gets_none(
+    run: RunWithEngine,
+    database_url: str,
+    add_texts: AddTexts,
+    rows: Rows,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    [labelled, *_] = add_labelled(database_url, FIRST)
+    [pending, late] = add_texts(PENDING[0].text, PENDING[1].text)
+
+    async def forget(engine: AsyncEngine, *ids: UUID) -> None:
+        async with engine.begin() as connection:
+            await connection.run_sync(lambda c: forget_texts(c, ids, Traces(), "a test"))
+
+    async def work(engine: AsyncEngine) -> None:
+        async with keeping_model(engine, tmp_path) as loop:
+            # Forgotten between the computing of its score and the writing.
+            async def run_and_forget(stopping: Any, limiter: Any, work: Any, *arguments: Any) -> Any:
+                result = await run_in_process(stopping, limiter, work, *arguments)
+                if work is score_pending:
+                    await forget(engine, late)
+                return result
+
+            monkeypatch.setattr("uploader.model.model_job.run_in_process", run_and_forget)
+            await loop.look()
+            predicted = {row[0] for row in rows(_PREDICTIONS)}
+            assert {labelled, pending} <= predicted
+            assert late not in predicted
+            await forget(engine, labelled, pending)
+            await loop.look()
+
+    run(work)
+    assert not {labelled, pending, late} & {row[0] for row in rows(_PREDICTIONS)}
+    assert rows("select count(*) from texts where status = 'forgotten' and model_score is not null") == [(0,)]
+
+
+def test_one_killed_in_the_middle_leaves_nothing_half_made(
+    run: RunWithEngine, database_url: str, rows: Rows, tmp_path: Path
+) -> None:
+    add_labelled(database_url, FIRST)
+
+    async def kill(connection: psycopg.AsyncConnection) -> None:
+        async def find_reader() -> bool:
+            found = await connection.execute(
+                "select 1 from pg_stat_activity where application_name = 'uploader training'"
+            )
+            return await found.fetchone() is not None
+
+        while not await find_reader():  # noqa: ASYNC110 - Postgres sends no event
+            await asyncio.sleep(0.01)
+        for process in _children():
+            os.kill(process, signal.SIGKILL)
+
+    async def work(engine: AsyncEngine) -> None:
+        async with keeping_model(engine, tmp_path) as loop:
+            before = _failures()
+            async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+                killing = asyncio.create_task(kill(connection))
+                await loop.look()
+                await killing
+            assert _failures() == before + 1
+            assert rows("select * from models") == []
+            assert "model.json" not in _files(tmp_path)
+            await loop.look()
+
+    run(work)
+    [(version, is_active)] = rows("select version, is_active from models")
+    assert is_active
+    assert [path.name for path in (tmp_path / "models" / DATASET).iterdir()] == [version]
+
+
+def _children() -> list[int]:
+    """Return the processes that this one started, and that run Python for the job."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+            command = path.with_name("cmdline").read_bytes()
+        except OSError:
+            continue
+        if int(fields[1]) == os.getpid() and b"to_process" in command:
+            found.append(int(path.parent.name))
+    return found
+
+
+def test_predictions_are_completed_after_a_crash_between_two_batches(
+    run: RunWithEngine, database_url: str, rows: Rows, tmp_path: Path
+) -> None:
+    add_labelled(database_url, COMMENTS[:700])
+
+    class Crash(Exception):
+        pass
+
+    def crash() -> None:
+        if rows("select count(*) from predictions")[0][0]:
+            raise Crash
+
+    async def work(engine: AsyncEngine) -> None:
+        async with keeping_model(engine, tmp_path) as loop:
+            with pytest.raises(Crash):
+                await loop.look(crash)
+        assert rows("select count(*) from predictions") == [(500,)]
+        async with keeping_model(engine, tmp_path) as loop:
+            await loop.look()
+
+    run(work)
+    assert rows("select count(*) from predictions") == [(700,)]
+    assert rows("select count(*) from models") == [(1,)]
+
+
+def test_a_training_without_enough_memory_fails_and_is_told(
+    run: RunWithEngine, database_url: str, rows: Rows, tmp_path: Path
+) -> None:
+    add_labelled(database_url, FIRST)
+
+    async def work(engine: AsyncEngine) -> None:
+        async with keeping_model(engine, tmp_path, memory_bytes=20 * 2**20) as loop:
+            before = _failures()
+            await loop.look()
+            assert _failures() == before + 1
+
+    run(work)
+    assert rows("select * from models") == []
+
+
+def test_what_is_turned_off_leaves_no_trace_and_can_be_turned_on_again(
+    run: RunWithEngine, database_url: str, add_texts: AddTexts, rows: Rows, tmp_path: Path
+) -> None:
+    add_labelled(database_url, COMMENTS[:700])
+    add_texts(*(comment.text for comment in PENDING))
+
+    async def work(engine: AsyncEngine) -> None:
+        async with keeping_model(engine, tmp_path) as loop:
+            await loop.look()
+        stamps = dict(rows("select text_id, changed_xid::text from labels"))
+        await remove_model(engine)
+        assert rows("select count(*) from predictions") == [(0,)]
+        assert rows("select count(*) from texts where model_score is not null") == [(0,)]
+        assert rows("select is_active from models") == [(False,)]
+        # The replicas hear of it.
+        after = dict(rows("select text_id, changed_xid::text from labels"))
+        assert all(after[id_] != stamp for id_, stamp in stamps.items())
+        async with keeping_model(engine, tmp_path) as loop:
+            await loop.look()
+
+    run(work)
+    assert rows("select is_active from models") == [(True,)]
+    assert rows("select count(*) from predictions") == [(1200,)]
+
+
+def test_an_older_model_can_be_activated(
+    run: RunWithEngine, database_url: str, rows: Rows, tmp_path: Path
+) -> None:
+    add_labelled(database_url, FIRST)
+
+    async def work(engine: AsyncEngine) -> None:
+        async with keeping_model(engine, tmp_path) as loop:
+            await loop.look()
+            first = {row[0]: row[1:4] for row in rows(_PREDICTIONS)}
+            await anyio.to_thread.run_sync(add_labelled, database_url, NEW)
+            async with engine.begin() as connection:
+                await connection.execute(text("update datasets set model_asked_at = now()"))
+            await loop.look()
+            [(former,)] = rows("select version from models where not is_active")
+            async with engine.begin() as connection:
+                await activate(connection, DATASET, former)
+            await loop.look()
+            now = {row[0]: row[1:4] for row in rows(_PREDICTIONS)}
+            # Its out-of-fold predictions are back, not those of a model that saw the labels.
+            assert {id_: now[id_] for id_ in first} == first
+            assert len(now) == len(FIRST) + len(NEW)
+
+    run(work)
+
+
+def test_labels_beyond_the_definition_are_no_part_of_the_model(
+    run: RunWithEngine, database_url: str, rows: Rows, tmp_path: Path
+) -> None:
+    add_labelled(database_url, FIRST)
+    add_labelled(database_url, [comment._replace(label="former") for comment in NEW[:50]])
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "update labels set status = 'disputed', label = null where text_id in"
+            " (select text_id from labels where label = 'former' limit 20)"
+        )
+
+    async def work(engine: AsyncEngine) -> None:
+        async with keeping_model(engine, tmp_path) as loop:
+            await loop.look()
+
+    run(work)
+    [(stored,)] = rows("select manifest from models")
+    sizes = ModelManifest.model_validate(stored).sizes
+    assert (sizes.texts, sizes.disputed, sizes.left_out) == (len(FIRST), 20, 0)
+    assert rows("select count(*) from predictions") == [(len(FIRST),)]
+
+
+def test_only_the_leader_writes(run: RunWithEngine, database_url: str, rows: Rows, tmp_path: Path) -> None:
+    add_labelled(database_url, FIRST)
+
+    async def work(engine: AsyncEngine) -> None:
+        async with keeping_model(engine, tmp_path) as loop:
+            async with engine.begin() as connection:
+                await connection.execute(text("update datasets set leader_id = gen_random_uuid()"))
+            with pytest.raises(NotLeading):
+                await loop.look()
+
+    run(work)
+    assert rows("select * from models") == []
+
+
+def test_stopping_ends_the_training(run: RunWithEngine, database_url: str, rows: Rows, tmp_path: Path) -> None:
+    add_labelled(database_url, COMMENTS)
+
+    async def work(engine: AsyncEngine) -> None:
+        async with keeping_model(engine, tmp_path) as loop:
+            stopping = asyncio.Event()
+            asyncio.get_running_loop().call_later(0.5, stopping.set)
+            await loop.job.run(stopping, lambda: None)
+
+    run(work)
+    assert rows("select * from models") == []
+
+
+def test_the_settings_ask_for_as_many_labels_of_each(
+    run: RunWithEngine, database_url: str, rows: Rows, tmp_path: Path
+) -> None:
+    toxic = [comment for comment in COMMENTS if comment.label == "toxic"]
+    others = [comment for comment in COMMENTS if comment.label != "toxic"]
+    add_labelled(database_url, toxic[:300] + others[:29])
+    definition = DEFINITION.model_copy(update={"model": ModelInLoop(enabled=True, min_labels=30)})
+
+    async def work(engine: AsyncEngine) -> None:
+        async with keeping_model(engine, tmp_path, definition) as loop:
+            await loop.look()
+            assert rows("select * from models") == []
+            await anyio.to_thread.run_sync(add_labelled, database_url, others[29:30])
+            await loop.look()
+
+    run(work)
+    assert rows("select count(*) from models") == [(1,)]

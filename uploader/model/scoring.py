@@ -1,0 +1,144 @@
+"""Computes predictions with the active model."""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import psycopg
+
+from core.classifiers.classifier import Classifier
+from core.classifiers.measures import count_tenths, population_stability
+from core.classifiers.model_files import ModelFiles
+from core.classifiers.model_manifest import ModelManifest
+from core.connections import connect_in_thread
+from uploader.model import repository
+from uploader.model.label_quality import score_labels
+from uploader.model.learning import read_out_of_fold
+from uploader.model.model_process import Page, Refreshed, Workplace
+from uploader.model.repository import Predicted
+
+# A quality that moved less is not written again: each write sends the label through the change feed.
+_TOLERANCE = 0.01
+# Of pending texts: so many are looked at, and scored, before they are written.
+PAGE_TEXTS = 1_000
+_RECENT_TEXTS = 2_000
+# Fewer texts of a source say nothing about its distribution.
+_LEAST_OF_SOURCE = 100
+_DIGITS = 6
+
+Array = np.ndarray[Any, Any]
+
+
+def refresh_predictions(place: Workplace, version: str) -> Refreshed:
+    """Return the predictions of labelled texts that have to be written: see `uploader.model.model_process`."""
+    manifest, classifier = _load(place.address, place.dataset, version)
+    with connect_in_thread(place.database, "uploader scoring") as connection:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        clock = repository.read_clock(connection)
+        rows = list(repository.read_predicted(connection, place.dataset, manifest.labels, version))
+        answers = _group(repository.read_answers(connection, place.dataset, manifest.labels), manifest)
+    if not rows:
+        return Refreshed(clock.version, [], 0, 0)
+    found = np.empty((len(rows), len(manifest.labels)))
+    stale = [at for at, row in enumerate(rows) if row.model_version != version]
+    for at, row in enumerate(rows):
+        if row.model_version == version:
+            found[at] = row.probabilities
+    found[stale] = _predict_stale(place, manifest, classifier, [rows[at] for at in stale])
+    return _compare_with_stored(clock.version, rows, found, manifest, answers, version)
+
+
+def _predict_stale(
+    place: Workplace, manifest: ModelManifest, classifier: Classifier, rows: Sequence[Any]
+) -> Array:
+    """Return out-of-fold probabilities of texts that the model was trained on, and its own ones of the others."""
+    if not rows:
+        return np.empty((0, len(manifest.labels)))
+    known = read_out_of_fold(ModelFiles(place.address), manifest)
+    new = [row for row in rows if row.text_id not in known]
+    scored = dict(
+        zip((row.text_id for row in new), classifier.probabilities([row.text for row in new]), strict=True)
+    )
+    return np.array([known[row.text_id] if row.text_id in known else scored[row.text_id] for row in rows])
+
+
+def _compare_with_stored(
+    seen: str,
+    rows: Sequence[Any],
+    found: Array,
+    manifest: ModelManifest,
+    answers: Mapping[UUID, Sequence[tuple[str, int]]],
+    version: str,
+) -> Refreshed:
+    number = {name: at for at, name in enumerate(manifest.labels)}
+    labels = np.array([number[row.label] for row in rows])
+    quality = score_labels(
+        [row.text_id for row in rows], labels, found / found.sum(axis=1, keepdims=True), answers
+    )
+    to_write = [
+        _predicted(row.text_id, one, manifest.labels, float(score), row.label)
+        for row, one, score in zip(rows, found, quality, strict=True)
+        if row.model_version != version
+        or row.quality_of != row.label
+        or row.quality is None
+        or abs(row.quality - score) > _TOLERANCE
+    ]
+    suspects = (found.argmax(axis=1) != labels) & (quality < 0.5)
+    return Refreshed(seen, to_write, len(rows), int(suspects.sum()))
+
+
+def score_pending(place: Workplace, version: str, after: int) -> Page:
+    """Return the scores of the next pending texts that lack one: see `uploader.model.model_process`."""
+    manifest, classifier = _load(place.address, place.dataset, version)
+    also_claimed = place.definition.suggestions == "model"
+    with connect_in_thread(place.database, "uploader scoring") as connection:
+        rows = repository.read_pending(
+            connection, place.dataset, version, after, PAGE_TEXTS, also_claimed=also_claimed
+        )
+    to_score = [row for row in rows if row.is_to_score]
+    found = classifier.probabilities([row.text for row in to_score])
+    predicted = [_predicted(row.id, one, manifest.labels) for row, one in zip(to_score, found, strict=True)]
+    return Page(predicted, rows[-1].sequence if rows else None)
+
+
+def measure_drift(place: Workplace, version: str) -> dict[str, float]:
+    """Return the PSI of each source of the training: see `uploader.model.model_process`."""
+    manifest, classifier = _load(place.address, place.dataset, version)
+    with connect_in_thread(place.database, "uploader scoring") as connection:
+        rows = repository.read_recent(connection, place.dataset, _RECENT_TEXTS)
+    sources = np.array([row.source for row in rows])
+    scores = classifier.probabilities([row.text for row in rows])[:, 0]
+    return {
+        source: population_stability(expected, count_tenths(scores[sources == source]))
+        for source, expected in manifest.scores_by_source.items()
+        if min(sum(expected), (sources == source).sum()) >= _LEAST_OF_SOURCE
+    }
+
+
+@lru_cache(maxsize=1)
+def _load(address: str, dataset: str, version: str) -> tuple[ModelManifest, Classifier]:
+    files = ModelFiles(address)
+    return files.read_manifest(dataset, version), Classifier.load(files.read_model(dataset, version))
+
+
+def _group(rows: Any, manifest: ModelManifest) -> dict[UUID, list[tuple[str, int]]]:
+    number = {name: at for at, name in enumerate(manifest.labels)}
+    answers: dict[UUID, list[tuple[str, int]]] = {}
+    for row in rows:
+        answers.setdefault(row.text_id, []).append((row.annotator, number[row.value]))
+    return answers
+
+
+def _predicted(
+    text_id: UUID,
+    probabilities: Array,
+    labels: Sequence[str],
+    quality: float | None = None,
+    quality_of: str | None = None,
+) -> Predicted:
+    best = int(probabilities.argmax())
+    rounded = [round(float(one), _DIGITS) for one in probabilities]
+    scored = None if quality is None else round(quality, _DIGITS)
+    return Predicted(text_id, labels[best], rounded[best], rounded, scored, quality_of)
