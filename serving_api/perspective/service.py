@@ -27,6 +27,9 @@ from serving_api.perspective.schemas import (
 
 Asked = TypeVar("Asked", bound=Message)
 
+# No message is nested deeper. What a client nests a thousand times would exceed Python's recursion limit.
+_MESSAGE_LEVELS = 8
+
 
 class AttributeLabel(NamedTuple):
     """The label that an attribute means."""
@@ -66,10 +69,10 @@ def parse(model: type[Asked], body: bytes) -> Asked:
         raise BadComment(_explain(error)) from error
 
 
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_nulls(one) for name, one in value.items() if one is not None}
-    return [_without_nulls(one) for one in value] if isinstance(value, list) else value
+def _without_nulls(value: Any, levels: int = _MESSAGE_LEVELS) -> Any:
+    if levels and isinstance(value, dict):
+        return {name: _without_nulls(one, levels - 1) for name, one in value.items() if one is not None}
+    return [_without_nulls(one, levels - 1) for one in value] if levels and isinstance(value, list) else value
 
 
 def _explain(error: ValidationError) -> str:

@@ -158,6 +158,7 @@ def test_unknown_attributes_can_be_dropped(scoring: World) -> None:
             "INVALID_ARGUMENT",
         ),
         ("POST", ANALYZE, {"content": b"[" * 100_000, "headers": NDJSON}, 400, "INVALID_ARGUMENT"),
+        ("POST", ANALYZE, {"content": b"[" * 1000 + b"]" * 1000, "headers": NDJSON}, 400, "INVALID_ARGUMENT"),
         ("POST", ANALYZE, {"content": b"[]", "headers": NDJSON}, 400, "INVALID_ARGUMENT"),
         ("POST", ANALYZE, {"content": b" " * 2**21, "headers": NDJSON}, 413, "INVALID_ARGUMENT"),
         ("POST", ANALYZE, {"content": b"{}"}, 415, "INVALID_ARGUMENT"),
