@@ -6,12 +6,14 @@ import pytest
 
 from tests.integration.security.conftest import add_key
 from tests.integration.serving_api.labelling import Labeller
+from tests.integration.serving_api.modelling import store_model, train
 from tests.programs import running
 from tests.schemathesis_run import PHASES, WHOLE, run_schemathesis
 
 
 @pytest.fixture
-def labelled(labeller: Labeller) -> None:
+def labelled(labeller: Labeller, tmp_path: Path) -> None:
+    store_model(labeller.engine, tmp_path / "snapshots", train())
     for n in range(12):
         id_ = labeller.add_text(f"you are {n}", source="forum", score=0.91, metadata_={"language": "en", "n": n})
         labeller.annotate({id_: {"ada": "toxic", "grace": "toxic" if n % 3 else "non_toxic"}})
