@@ -13,7 +13,7 @@ from cli import addresses
 from cli.console import SHORT_CHARACTERS, fail, out, plain, print_json
 from cli.people.audit_log import note
 from core.audit import Action
-from core.classifiers.model_manifest import Estimate, Measures, ModelManifest
+from core.classifiers.model_manifest import SUSPECT_BELOW, Estimate, Measures, ModelManifest
 from core.connections import make_engine
 from core.datasets import DEFAULT_DATASET, Dataset, load_datasets
 from core.labels.adjudication import ask_again as ask_adjudicators
@@ -189,7 +189,7 @@ def ask_again(
     ] = None,
     dataset: DatasetOption = DEFAULT_DATASET,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Texts at most, without IDs.")] = 50,
-    quality_below: Annotated[float, typer.Option(min=0, max=1, help="Of the label, without IDs.")] = 0.5,
+    quality_below: Annotated[float, typer.Option(min=0, max=1, help="Of the label, without IDs.")] = SUSPECT_BELOW,
 ) -> None:
     """Put suspect texts before adjudicators, whose answer decides. Needs `dispute_extra` in DATASETS_FILE.
 

@@ -11,7 +11,7 @@ import psycopg
 from core.classifiers.classifier import Classifier
 from core.classifiers.measures import count_tenths, population_stability
 from core.classifiers.model_files import ModelFiles
-from core.classifiers.model_manifest import ModelManifest
+from core.classifiers.model_manifest import SUSPECT_BELOW, ModelManifest
 from core.connections import connect_in_thread
 from uploader.model import repository
 from uploader.model.label_quality import score_labels
@@ -85,7 +85,7 @@ def _compare_with_stored(
         or row.quality is None
         or abs(row.quality - score) > _TOLERANCE
     ]
-    suspects = (found.argmax(axis=1) != labels) & (quality < 0.5)
+    suspects = (found.argmax(axis=1) != labels) & (quality < SUSPECT_BELOW)
     return Refreshed(seen, to_write, len(rows), int(suspects.sum()))
 
 

@@ -427,14 +427,14 @@ def test_claims_that_begin_behind_others_miss_no_text_that_arrives(
     run(work)
 
 
-_STATEMENTS: dict[str, tuple[TextClause, str]] = {
+_STATEMENTS: dict[str, tuple[TextClause | None, str]] = {
     "returning": (repository.RETURNING, "ix_texts_returning"),
     "oldest": (repository.OLDEST.ordered, "ix_texts_pending"),
     "newest": (repository.NEWEST.ordered, "ix_texts_pending"),
     "uncertain": (repository.UNCERTAIN.ordered, "ix_texts_most_uncertain"),
     "unscored": (repository.UNSCORED.ordered, "ix_texts_pending"),
-    "newest arrived": (repository.NEWEST.arrived or text(""), "ix_texts_pending"),
-    "uncertain arrived": (repository.UNCERTAIN.arrived or text(""), "ix_texts_pending"),
+    "newest arrived": (repository.NEWEST.arrived, "ix_texts_pending"),
+    "uncertain arrived": (repository.UNCERTAIN.arrived, "ix_texts_pending"),
     "gold": (repository.GOLD, "ix_texts_gold"),
 }
 
@@ -455,6 +455,7 @@ def test_each_pick_follows_an_index(run: RunWithEngine, database_url: str) -> No
         plans = {}
         async with engine.connect() as connection:
             for name, (statement, _) in _STATEMENTS.items():
+                assert statement is not None
                 plan = await connection.execute(text(f"explain {statement.text}"), values)
                 plans[name] = "\n".join(row[0] for row in plan)
         return plans
