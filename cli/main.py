@@ -55,10 +55,14 @@ def load(name: str) -> Any:
     """Import a command or a group of commands; return it as Typer runs it."""
     module, _, attribute = COMMANDS[name].where.partition(":")
     found = getattr(import_module(module), attribute)
-    if not isinstance(found, typer.Typer):
-        command, found = found, typer.Typer(add_completion=False)
-        found.command(name)(command)
-    loaded = typer.main.get_command(found)
+    loaded: Any
+    if isinstance(found, typer.Typer):
+        # Not `get_command`: that makes a command of a group with a single command.
+        loaded = typer.main.get_group(found)
+    else:
+        single = typer.Typer(add_completion=False)
+        single.command(name)(found)
+        loaded = typer.main.get_command(single)
     loaded.name = name
     return loaded
 

@@ -49,9 +49,9 @@ async def analyze_comment(request: Request, perspective: PerspectiveDep) -> Resp
     response_model=docs.SuggestCommentScoreResponse,
 )
 async def suggest_score(request: Request, perspective: PerspectiveDep) -> Response:
-    """Submit the comment for annotation, with the suggested score as a claim.
+    """Submit the comment for annotation, with the suggested score as a claim: needs the scope `ingest`, too.
 
-    The key needs the scope `ingest` too. The response comes after the commit.
+    The response comes after the commit.
     """
     key = request.scope.get("api_key")
     if key is not None and not key.scopes & {Scope.INGEST, Scope.ADMIN}:
