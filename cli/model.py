@@ -182,11 +182,6 @@ def _shown(estimate: Estimate | None) -> str:
     return "–" if estimate is None else f"{estimate.value:.3f} ({estimate.low:.3f}–{estimate.high:.3f})"
 
 
-@suspects.callback()
-def _group() -> None:
-    """Make a group of it, though there is one command."""
-
-
 @suspects.command("ask-again")
 def ask_again(
     ids: Annotated[
