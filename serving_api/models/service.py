@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import UTC
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -206,7 +207,9 @@ def _manifest(content: str) -> ModelManifest:
 
 
 def _read(model: StoredModel) -> ModelRead:
-    state: dict[str, Any] = {"is_active": model.is_active, "activated_at": model.activated_at}
+    # DuckDB has no time zones: its timestamps are UTC.
+    activated_at = model.activated_at and model.activated_at.replace(tzinfo=UTC)
+    state: dict[str, Any] = {"is_active": model.is_active, "activated_at": activated_at}
     if model.decision:
         state["decision"] = model.decision
     return ModelRead(**_manifest(model.manifest).model_dump() | state)

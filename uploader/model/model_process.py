@@ -50,40 +50,43 @@ class Page:
 
 def train_model(place: Workplace, active: str | None) -> ModelManifest:
     """Train on all labelled texts, compare with the `active` model, and store the files."""
-    with _at_work(place):
-        from uploader.model import learning
+    step_back()
+    from uploader.model import learning
 
+    with _at_work(place):
         return learning.train_model(place, active)
 
 
 def refresh_predictions(place: Workplace, version: str) -> Refreshed:
     """Predict the labelled texts that have no prediction of this model, and score all labels anew."""
-    with _at_work(place):
-        from uploader.model import scoring
+    step_back()
+    from uploader.model import scoring
 
+    with _at_work(place):
         return scoring.refresh_predictions(place, version)
 
 
 def score_pending(place: Workplace, version: str, after: int) -> Page:
     """Score those of the next pending texts behind a position that lack a score."""
-    with _at_work(place):
-        from uploader.model import scoring
+    step_back()
+    from uploader.model import scoring
 
+    with _at_work(place):
         return scoring.score_pending(place, version, after)
 
 
 def measure_drift(place: Workplace, version: str) -> dict[str, float]:
     """Return the PSI of each source of the training: the newest texts' scores against those of the training."""
-    with _at_work(place):
-        from uploader.model import scoring
+    step_back()
+    from uploader.model import scoring
 
+    with _at_work(place):
         return scoring.measure_drift(place, version)
 
 
 @contextmanager
 def _at_work(place: Workplace) -> Iterator[None]:
-    """Use one thread, little priority and limited memory."""
-    step_back()
+    """Use one thread and limited memory. Import libraries before: they misreport a lack of memory."""
     from botocore.exceptions import BotoCoreError
     from threadpoolctl import threadpool_limits
 

@@ -1,5 +1,5 @@
 // How a file is read: format, what each column becomes, what the labels mean. Each change asks for a new preview.
-import { html, useState } from "./shared/html.js";
+import { html, useEffect, useState } from "./shared/html.js";
 import { count } from "./shared/format.js";
 import { Card } from "./shared/parts.js";
 
@@ -58,15 +58,11 @@ function Format({ preview, datasets, onChange }) {
         ${names.map((one) => html`<option key=${one} value=${one}>${one}</option>`)}
       </select>
     </label>`}
-    <label class="field">
-      <span>Source of all rows</span>
-      <input
-        value=${sourceIsColumn ? "" : source}
-        placeholder=${sourceIsColumn ? `from the column ${source}` : "none"}
-        maxlength="1000"
-        onChange=${(event) => onChange({ source: event.target.value })}
-      />
-    </label>
+    <${SourceOfAllRows}
+      source=${sourceIsColumn ? "" : source}
+      column=${sourceIsColumn ? source : ""}
+      onChange=${(value) => onChange({ source: value })}
+    />
     <label class="field">
       <span>Rows that can't be stored</span>
       <select value=${preview.parameters.on_error || "skip"} onChange=${(event) => onChange({ on_error: event.target.value })}>
@@ -75,6 +71,22 @@ function Format({ preview, datasets, onChange }) {
       </select>
     </label>
   </div>`;
+}
+
+/** What is being typed stays when a preview arrives meanwhile. */
+function SourceOfAllRows({ source, column, onChange }) {
+  const [typed, setTyped] = useState(source);
+  useEffect(() => setTyped(source), [source]);
+  return html`<label class="field">
+    <span>Source of all rows</span>
+    <input
+      value=${typed}
+      placeholder=${column ? `from the column ${column}` : "none"}
+      maxlength="1000"
+      onInput=${(event) => setTyped(event.target.value)}
+      onChange=${(event) => onChange(event.target.value)}
+    />
+  </label>`;
 }
 
 /** Return [chosen, choose]: what was chosen since the last preview, which does not show it yet. */

@@ -82,6 +82,33 @@ def test_a_wrong_mapping_is_corrected_and_the_rows_arrive(visit: VisitMaker, ing
     _assert_clean(tab)
 
 
+def test_a_preview_that_arrives_while_somebody_types_takes_nothing_away(
+    visit: VisitMaker, ingestion: Program
+) -> None:
+    page = visit(ingestion).open()
+    page.set_input_files("input[type=file]", files=[_csv([("a comment", "bad"), ("another", "fine")])])
+    page.wait_for_selector("#mapping")
+    page.get_by_label("What the column verdict becomes").select_option("label")
+    choice = page.get_by_label("Label of the value bad")
+    choice.wait_for()
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/imports/preview*", hold)
+    choice.select_option("toxic")
+    page.wait_for_selector(".stale")
+    source = page.get_by_label("Source of all rows")
+    source.press_sequentially("forum")
+    page.unroute("**/imports/preview*")
+    held[0].continue_()
+    page.wait_for_function("() => !document.querySelector('.stale')")
+    assert source.input_value() == "forum"
+    source.blur()
+    page.wait_for_selector("td:has-text('forum')")
+
+
 def test_pasted_lines_become_texts(visit: VisitMaker, ingestion: Program) -> None:
     tab = visit(ingestion)
     page = tab.open()
