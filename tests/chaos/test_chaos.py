@@ -82,6 +82,7 @@ def _wait_until_right(load: Load) -> list[str]:
 
 
 def _one_round(load: Load, argilla: ArgillaSpace, annotators: list[Annotator], seed: int) -> None:
+    print(f"seed {seed}: begins")  # noqa: T201
     monkey = Monkey(load.platform, seed)
     leaving = argilla.add_annotator("leaving")
     with running_load(load, [*annotators, leaving], f"round {seed}", seed):
