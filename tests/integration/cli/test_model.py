@@ -140,7 +140,7 @@ def test_suspects_go_before_adjudicators_once(
         # The model agrees with the last two, and the fourth has another label by now.
         connection.execute(
             "insert into predictions values (%s, 'toxicity', 'v', %s, 0.9, '{0.1,0.9}', %s, %s)",
-            [id_, "non_toxic" if n < 4 else "toxic", 0.1 * (4 - n) if n < 4 else 0.9, "toxic" if n != 3 else "x"],
+            [id_, "non_toxic" if n < 4 else "toxic", 0.05 * (4 - n) if n < 4 else 0.9, "toxic" if n != 3 else "x"],
         )
 
     def copies() -> set[UUID]:
