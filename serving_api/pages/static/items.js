@@ -38,6 +38,14 @@ export function ArgillaLink({ places, item, title }) {
   return href && html`<a href=${href} target="_blank" rel="noopener noreferrer">${title}</a>`;
 }
 
+/** The cell of a table of texts with the source, and the time of the label. */
+export function OriginCell({ item }) {
+  return html`<td class="origin">
+    <span title=${item.source}>${item.source || "no source"}</span>
+    <span class="muted">${moment(item.labelled_at)}</span>
+  </td>`;
+}
+
 export function TextTable({ items, labels }) {
   return html`<div class="table-box" tabindex="0" role="region" aria-label="Table of texts">
     <table class="texts">
@@ -64,10 +72,7 @@ export function TextTable({ items, labels }) {
             <td><${Label} name=${item.label} labels=${labels} /></td>
             <td><${Votes} votes=${item.votes} labels=${labels} /></td>
             <td class="number">${percent(item.agreement)}</td>
-            <td class="origin">
-              <span title=${item.source}>${item.source || "no source"}</span>
-              <span class="muted">${moment(item.labelled_at)}</span>
-            </td>
+            <${OriginCell} item=${item} />
           </tr>`,
         )}
       </tbody>

@@ -6,7 +6,7 @@ import { count, decimal, moment, percent, plural } from "./shared/format.js";
 import { Card, Empty, Figure, Label, Loaded, Votes } from "./shared/parts.js";
 import { change, linkTo, useParameters } from "./shared/state.js";
 import { isCursorRefused } from "./filters.js";
-import { ArgillaLink } from "./items.js";
+import { ArgillaLink, OriginCell } from "./items.js";
 import { Pager, SourcePicker } from "./work.js";
 
 const PAGE = 50;
@@ -175,10 +175,7 @@ function SuspectTable({ items, labels, places }) {
               <span class="open"><${ArgillaLink} places=${places} item=${item} title="Open in Argilla" /></span>
             </td>
             <td class="number">${decimal(item.quality)}</td>
-            <td class="origin">
-              <span title=${item.source}>${item.source || "no source"}</span>
-              <span class="muted">${moment(item.labelled_at)}</span>
-            </td>
+            <${OriginCell} item=${item} />
           </tr>`,
         )}
       </tbody>

@@ -1,11 +1,11 @@
 // Work list: what wants a decision, the most urgent first, with the votes side by side.
 import { html, useEffect } from "./shared/html.js";
 import { useData, useDebounced } from "./shared/data.js";
-import { count, moment, percent, plural } from "./shared/format.js";
+import { count, percent, plural } from "./shared/format.js";
 import { Card, Empty, Loaded } from "./shared/parts.js";
 import { change, linkTo, useParameters } from "./shared/state.js";
 import { isCursorRefused } from "./filters.js";
-import { ArgillaLink } from "./items.js";
+import { ArgillaLink, OriginCell } from "./items.js";
 
 const PAGE = 50;
 const DEFAULT_BELOW = 0.7;
@@ -115,10 +115,7 @@ function WorkTable({ items, labels, places }) {
                 : html`${item.label}, confidence ${percent(item.confidence)}`}
               <span class="open"><${ArgillaLink} places=${places} item=${item} title="Open in Argilla" /></span>
             </td>
-            <td class="origin">
-              <span title=${item.source}>${item.source || "no source"}</span>
-              <span class="muted">${moment(item.labelled_at)}</span>
-            </td>
+            <${OriginCell} item=${item} />
           </tr>`,
         )}
       </tbody>
