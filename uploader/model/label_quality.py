@@ -6,6 +6,8 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
+from cleanlab.multiannotator import get_label_quality_multiannotator
+from cleanlab.rank import get_label_quality_scores
 
 Array = np.ndarray[Any, Any]
 # By text: what each annotator said.
@@ -21,8 +23,6 @@ def score_labels(ids: Sequence[UUID], labels: Array, probabilities: Array, answe
     cleanlab's CROWDLAB derives from the model and the annotators, each weighted by how reliable it is. The model
     alone scores a label that no annotator chose, as after an adjudication.
     """
-    from cleanlab.rank import get_label_quality_scores
-
     quality: Array = get_label_quality_scores(labels, probabilities)
     shared = [at for at, id_ in enumerate(ids) if len(answers.get(id_, ())) > 1]
     if len(shared) >= _LEAST_SHARED_TEXTS:
@@ -34,8 +34,6 @@ def score_labels(ids: Sequence[UUID], labels: Array, probabilities: Array, answe
 def _score_shared(
     labels: Array, probabilities: Array, given: Sequence[Sequence[tuple[str, int]]], otherwise: Array
 ) -> Array:
-    from cleanlab.multiannotator import get_label_quality_multiannotator
-
     names = sorted({annotator for answers in given for annotator, _ in answers})
     column = {name: at for at, name in enumerate(names)}
     table = np.full((len(labels), len(names)), np.nan)

@@ -87,11 +87,14 @@ def measure_drift(place: Workplace, version: str) -> dict[str, float]:
 @contextmanager
 def _at_work(place: Workplace) -> Iterator[None]:
     """Use one thread and limited memory. Import libraries before: they misreport a lack of memory."""
+    import sklearn.feature_extraction.text  # noqa: F401  (core.classifiers imports it when it is used)
     from botocore.exceptions import BotoCoreError
     from threadpoolctl import threadpool_limits
 
     try:
         with threadpool_limits(1), limited_memory(place.memory_bytes):
             yield
+    except ImportError as error:  # a shared library that does not fit into the memory
+        raise MemoryError(f"a library could not be loaded within {place.memory_bytes:,} bytes: {error}") from None
     except BotoCoreError as error:  # not all of them can be sent between processes
         raise OSError(f"the storage of the models does not answer: {type(error).__name__}") from None
