@@ -45,14 +45,12 @@ from serving_api.models.schemas import ScoreRequest
 from serving_api.models.service import Models
 from serving_api.pages.endpoints import add_dashboard
 from serving_api.perspective import endpoints as perspective_endpoints
-from serving_api.perspective.client import PerspectiveSettings
 from serving_api.perspective.google_errors import GoogleErrors
 from serving_api.perspective.schemas import AnalyzeCommentRequest, GoogleError, SuggestCommentScoreRequest
-from serving_api.perspective.service import Perspective
-from serving_api.replica.answer_cache import AnswerCache, Answers
+from serving_api.perspective.service import Perspective, PerspectiveSettings
 from serving_api.replica.file import release_memory
 from serving_api.replica.follower import Follower
-from serving_api.replica.query_pool import QueryPool
+from serving_api.replica.query_pool import AnswerCache, Answers, QueryPool
 from serving_api.replica.replica import Replica
 from serving_api.search.follower import Behind, SearchFollower
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings

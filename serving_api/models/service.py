@@ -26,9 +26,8 @@ from core.web.problems import Unavailable
 from serving_api.metrics import MODEL_LOADS
 from serving_api.models.repository import SuspectsQuery, list_suspects, suspects_fingerprint
 from serving_api.models.schemas import ModelRead, ModelSummary, SuspectsParameters, no_model, no_such_model
-from serving_api.replica.answer_cache import Made
 from serving_api.replica.feed import StoredModel
-from serving_api.replica.query_pool import FairThreads
+from serving_api.replica.query_pool import FairThreads, Made
 from serving_api.replica.replica import Replica
 from serving_api.replica.repository import Point
 from serving_api.settings import DataSettings, ServingSettings

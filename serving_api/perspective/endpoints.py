@@ -10,8 +10,13 @@ from core.web.negotiation import Router
 from core.web.problems import ScopeMissing
 from serving_api.dependencies import base_url
 from serving_api.perspective import schemas as docs
-from serving_api.perspective.discovery import VERSION, discovery_document
-from serving_api.perspective.schemas import AnalyzeCommentRequest, Message, SuggestCommentScoreRequest
+from serving_api.perspective.schemas import (
+    VERSION,
+    AnalyzeCommentRequest,
+    Message,
+    SuggestCommentScoreRequest,
+    discovery_document,
+)
 from serving_api.perspective.service import Asked, Perspective, parse
 
 # Contexts, which are ignored, may have a megabyte in Perspective.

@@ -8,7 +8,7 @@ from fastapi import Query, Request, Response
 
 from core.web.negotiation import Router
 from serving_api.dependencies import GUARDS, AnswersDep, DatasetsDep, ReplicaDep, replica_headers, respond
-from serving_api.replica.answer_cache import Answer, Answers, Connection
+from serving_api.replica.query_pool import Answer, Answers, Connection
 from serving_api.statistics import schemas, service
 from serving_api.texts.parameters import (
     AgreementParameters,

@@ -16,7 +16,7 @@ from core.web.negotiation import Router
 from core.web.problems import NotFound, Problem, problem_response
 from core.web.static_pages import PageSettings
 from serving_api.dependencies import GUARDS, DatasetsDep, ReplicaDep, respond
-from serving_api.replica.answer_cache import Answers
+from serving_api.replica.query_pool import Answers
 from serving_api.replica.replica import Replica
 from serving_api.texts import schemas as docs
 from serving_api.texts.parameters import DisputedParameters, NoParameters, PageParameters, TextsParameters

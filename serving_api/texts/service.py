@@ -9,8 +9,7 @@ import orjson
 
 from core.web.keys import is_dataset_allowed
 from core.web.problems import NotFound
-from serving_api.replica.answer_cache import Answer, Answers, Connection, Made
-from serving_api.replica.query_pool import QueryPool, check_time
+from serving_api.replica.query_pool import Answer, Answers, Connection, Made, QueryPool, check_time
 from serving_api.replica.repository import Point
 from serving_api.texts import paging, repository
 from serving_api.texts.paging import Hints
