@@ -127,7 +127,7 @@ def create_app(
     _add_paths(app, datasets, access)
     # The last one added sees a request first.
     app.add_middleware(KeyWatch, key_ring=parts.key_ring, seconds=serving.key_check_seconds)
-    app.add_middleware(Shortcut, replica=parts.replica, answers=parts.answers, key_ring=parts.key_ring)
+    app.add_middleware(Shortcut, answers=parts.answers, key_ring=parts.key_ring)
     app.add_middleware(Compression)
     checks: dict[str, Check] = {
         "replica": lambda: _check_replica(parts.replica, parts.follower),

@@ -4,23 +4,22 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Coroutine
 from http import HTTPStatus
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import structlog
-from fastapi import Depends, Header, Query, Request, Response
+from fastapi import Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from sse_starlette.sse import EventSourceResponse, SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
 from core.web.negotiation import Router, choose_media_type
-from core.web.openapi import Responses, header
+from core.web.openapi import Responses, header, with_example
 from core.web.problems import Unavailable
 from serving_api.changes.service import Changes, ChangesQuery, ChangesResult
 from serving_api.columns import EXAMPLE_ITEM, TextItem
-from serving_api.dependencies import GUARDS, DatasetsDep, ReplicaDep, client_gone, respond
-from serving_api.replica.replica import Replica
+from serving_api.dependencies import GUARDS, DatasetsDep, client_gone, part, respond
 from serving_api.settings import ServingSettings
 from serving_api.texts.parameters import EXAMPLE_FEED, ChangesParameters
 from serving_api.texts.query import choose_dataset
@@ -64,7 +63,7 @@ class Delete(BaseModel):
 class ChangesPage(BaseModel):
     """A page of changes, in the order of their versions."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_PAGE]})
+    model_config = with_example(_PAGE)
 
     items: list[Upsert | Delete]
     next: int = Field(
@@ -103,14 +102,6 @@ def make_changes_router() -> Router:
     return router
 
 
-async def _changes(request: Request) -> Changes:
-    return cast(Changes, request.app.state.changes)
-
-
-async def _settings(request: Request) -> ServingSettings:
-    return cast(ServingSettings, request.app.state.serving_settings)
-
-
 LastEventId = Annotated[
     int | None,
     Header(
@@ -126,9 +117,8 @@ LastEventId = Annotated[
 async def get_changes(
     request: Request,
     parameters: Annotated[ChangesParameters, Query()],
-    changes: Annotated[Changes, Depends(_changes)],
-    settings: Annotated[ServingSettings, Depends(_settings)],
-    replica: ReplicaDep,
+    changes: Annotated[Changes, part("changes")],
+    settings: Annotated[ServingSettings, part("serving_settings")],
     datasets: DatasetsDep,
     last_event_id: LastEventId = None,
 ) -> Response:
@@ -153,7 +143,7 @@ async def get_changes(
         with changes.notifier.waiting("poll"):
             await _first_done(changes.wait(query, parameters.wait), client_gone(request.receive))
         page = await changes.page(query)
-    return _respond(request, replica, page)
+    return _respond(request, page)
 
 
 class ChangesStream(EventSourceResponse):
@@ -177,8 +167,8 @@ class ChangesStream(EventSourceResponse):
                 log.info("changes.client_stuck")
 
 
-def _respond(request: Request, replica: Replica, page: ChangesResult) -> Response:
-    response = respond(request, replica, page.answer)
+def _respond(request: Request, page: ChangesResult) -> Response:
+    response = respond(request, page.answer)
     response.headers["Vary"] = "Accept"
     request.scope.pop("answer_key")  # the shortcut would omit `Vary` and the rest of the page
     if page.rest is None or response.status_code != HTTPStatus.OK:
@@ -191,8 +181,8 @@ def _respond(request: Request, replica: Replica, page: ChangesResult) -> Respons
 
 async def _joined(head: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield head
-    async for part in rest:
-        yield part
+    async for piece in rest:
+        yield piece
 
 
 async def _first_done(*waits: Coroutine[Any, Any, None]) -> None:
