@@ -18,7 +18,7 @@ from serving_api.texts.repository import Condition, ordering
 from serving_api.viewer.split_rows import LIVE, Filter, NumberedRow, Slice, SortKey, Span, SplitColumn
 
 Connection = duckdb.DuckDBPyConnection
-# Relevance and id of the best matches, and whether these are all: as of `search.pages.list_ranked`.
+# Relevance and id of the best matches, and whether these are all: as of `search.repository.list_ranked`.
 Ranked = tuple[list[tuple[int, UUID]], bool]
 
 ORDER = ordering(Order.OLDEST)

@@ -10,12 +10,11 @@ import orjson
 
 from core.datasets import Datasets
 from core.web.problems import Unavailable
-from serving_api.replica.answer_cache import Answers
 from serving_api.replica.file import open_memory
-from serving_api.replica.query_pool import QueryPool
+from serving_api.replica.query_pool import Answers, QueryPool
 from serving_api.replica.repository import Point
 from serving_api.search.follower import SearchFollower
-from serving_api.search.pages import list_ranked
+from serving_api.search.repository import list_ranked
 from serving_api.settings import ReplicaSettings
 from serving_api.snapshots.croissant import make_croissant, make_live_croissant
 from serving_api.snapshots.service import Snapshots
