@@ -6,14 +6,13 @@ from uuid import UUID
 
 import typer
 from rich.table import Table
-from sqlalchemy import Connection, Engine, Row, bindparam, func, select, update
+from sqlalchemy import Connection, Row, bindparam, func, select, update
 
 from cli import addresses
 from cli.console import SHORT_CHARACTERS, err, fail, out, plain
 from cli.people.audit_log import note
 from cli.texts.verify import verify
 from core.audit import Action
-from core.connections import make_engine
 from core.models import Annotation, Label, Text, TextStatus
 
 app = typer.Typer(help="List, show, retry and verify uploads to Argilla.", no_args_is_help=True)
@@ -22,10 +21,6 @@ app.command()(verify)
 _DONE = {TextStatus.UPLOADED, TextStatus.FORGOTTEN, TextStatus.DEMO}
 
 DatasetOption = Annotated[str | None, typer.Option(help="Only texts of this dataset.")]
-
-
-def _engine() -> Engine:
-    return make_engine(addresses.database(), "annotate uploads")
 
 
 @app.command("list")
@@ -39,7 +34,7 @@ def list_uploads(
 ) -> None:
     """List texts by status, in the order received."""
     table = Table("id", "dataset", "status", "attempts", "received", "text", "last error")
-    with _engine().connect() as connection:
+    with addresses.transaction("uploads") as connection:
         for chosen in status or [s for s in TextStatus if s not in _DONE]:
             for row in _find(connection, chosen, dataset, limit):
                 table.add_row(
@@ -66,7 +61,7 @@ def _find(connection: Connection, status: TextStatus, dataset: str | None, limit
 @app.command()
 def show(id_: Annotated[UUID, typer.Argument(metavar="ID", help="Id in `annotate uploads list`.")]) -> None:
     """Show everything about one text: status, attempts, times, Argilla's error, annotations."""
-    with _engine().connect() as connection:
+    with addresses.transaction("uploads") as connection:
         text = connection.execute(select(Text.__table__).where(Text.id == id_)).mappings().one_or_none()
         label = connection.execute(select(Label.__table__).where(Label.text_id == id_)).mappings().one_or_none()
         annotations = _count_annotations(connection, id_)
@@ -115,7 +110,7 @@ def retry(
         statement = statement.where(Text.id.in_(ids))
     if dataset is not None:
         statement = statement.where(Text.dataset == dataset)
-    with _engine().begin() as connection:
+    with addresses.transaction("uploads") as connection:
         retried = {row.id for row in connection.execute(statement.returning(Text.id))}
         note(connection, Action.UPLOADS_RETRIED, retried, **({"dataset": dataset} if dataset else {}))
     out.print(f"{len(retried):,} texts are pending again.")

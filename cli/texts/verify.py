@@ -6,16 +6,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Annotated
 from uuid import UUID
 
-import httpx
 import typer
 from rich.progress import Progress
 from rich.table import Table
-from sqlalchemy import Connection, Engine, func, select, text
+from sqlalchemy import Connection, func, select, text
 
 from cli import addresses
-from cli.argilla_api import PAGE, Answer, ArgillaReader
-from cli.console import err, fail, out, print_json, printable
-from core.connections import make_engine
+from cli.argilla_api import PAGE, Answer, ArgillaApi, open_argilla
+from cli.console import AsJson, err, fail, out, print_json, printable
 from core.models import Annotation, Dataset, Text, TextStatus
 from core.text_identity import BEFORE_ALL
 
@@ -58,7 +56,7 @@ class Report:
         return self.exists and not self.refilling and not wrong and self.stored == self.searchable
 
 
-def list_datasets(engine: Engine, name: str | None) -> list[Report]:
+def _list_datasets(name: str | None) -> list[Report]:
     """Return an empty report for each dataset that was ever uploaded, or for the one of this name."""
     query = select(
         Dataset.name, Dataset.argilla_dataset_id, Dataset.refill_position.is_not(None).label("refilling")
@@ -66,19 +64,15 @@ def list_datasets(engine: Engine, name: str | None) -> list[Report]:
     query = query.where(Dataset.argilla_dataset_id.is_not(None)).order_by(Dataset.name)
     if name is not None:
         query = query.where(Dataset.name == name)
-    with engine.connect() as connection:
+    with addresses.transaction("uploads verify") as connection:
         return [
             Report(row.name, row.argilla_dataset_id, refilling=row.refilling) for row in connection.execute(query)
         ]
 
 
-def compare(engine: Engine, argilla: ArgillaReader, report: Report) -> Report:
-    """Fill in what a dataset's parts hold, with a progress bar.
-
-    Raises:
-        httpx.HTTPError: Argilla does not answer as it should.
-    """
-    with engine.connect() as connection, Progress(console=err, transient=True) as progress:
+def _fill_in(argilla: ArgillaApi, report: Report) -> Report:
+    """Fill in what a dataset's parts hold, with a progress bar."""
+    with addresses.connection("uploads verify") as connection, Progress(console=err, transient=True) as progress:
         report.pending = _count(connection, report.dataset, TextStatus.PENDING, TextStatus.UPLOADING)
         report.uploaded = _count(connection, report.dataset, TextStatus.UPLOADED)
         report.exists = argilla.has_dataset(report.argilla_dataset_id)
@@ -99,7 +93,7 @@ def _count(connection: Connection, dataset: str, *statuses: TextStatus) -> int:
 
 
 def _compare_ours(
-    connection: Connection, argilla: ArgillaReader, report: Report, on_texts: Callable[[int], None]
+    connection: Connection, argilla: ArgillaApi, report: Report, on_texts: Callable[[int], None]
 ) -> None:
     """Look up every uploaded text in Argilla, and those that differ once more after a pause."""
     suspects: list[UUID] = []
@@ -125,7 +119,7 @@ def _pages(connection: Connection, dataset: str) -> Iterator[list[UUID]]:
         after = ids[-1]
 
 
-def _compare(connection: Connection, argilla: ArgillaReader, report: Report, ids: Sequence[UUID]) -> list[UUID]:
+def _compare(connection: Connection, argilla: ArgillaApi, report: Report, ids: Sequence[UUID]) -> list[UUID]:
     """Compare some texts; return those that differ."""
     if not ids:
         return []
@@ -160,7 +154,7 @@ def _agree(held: list[tuple[UUID | None, Answer]], shown: list[Answer], report: 
 
 
 def _compare_theirs(
-    connection: Connection, argilla: ArgillaReader, report: Report, on_records: Callable[[int], None]
+    connection: Connection, argilla: ArgillaApi, report: Report, on_records: Callable[[int], None]
 ) -> None:
     """Look up every record in Postgres, unless the counts show that there is no unknown record."""
     if report.stored == report.uploaded - len(report.missing):
@@ -186,23 +180,18 @@ def _is_id(external_id: str) -> bool:
 def verify(
     dataset: Annotated[str | None, typer.Option(help="Only this dataset.")] = None,
     examples: Annotated[int, typer.Option(min=0, help="Number of example ids for each difference.")] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare Postgres, Argilla's database and its search index.
 
     The command only reads. It reports missing and invisible texts, unknown records and different answers. It needs
     Argilla's address and key, or a running local stack. Exit code 1: there are differences.
     """
-    engine = make_engine(addresses.database(), "annotate uploads verify")
-    argilla = ArgillaReader(addresses.argilla())
-    found = list_datasets(engine, dataset)
+    found = _list_datasets(dataset)
     if not found:
         fail("No dataset was ever uploaded." if dataset is None else f"No dataset {dataset} was ever uploaded.")
-    try:
-        argilla.read_usernames()
-        reports = [compare(engine, argilla, report) for report in found]
-    except httpx.HTTPError as error:
-        fail(f"Argilla at {argilla.http.base_url}: {error}")
+    with open_argilla(addresses.argilla()) as argilla:
+        reports = [_fill_in(argilla, report) for report in found]
     if as_json:
         datasets = [asdict(report) | {"in_step": report.in_step} for report in reports]
         print_json({"datasets": datasets})
