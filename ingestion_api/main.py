@@ -29,7 +29,7 @@ from core.settings import (
     refuse_open_bind,
 )
 from core.startup import configure_logging
-from core.tracing.tracing import tracing
+from core.tracing import tracing
 from core.web.app import NO_TELEMETRY, install_web, query_is_checked
 from core.web.keys import KeyRing, Scope, ValidKey, require_scope, select_valid_keys
 from core.web.negotiation import Router

@@ -21,7 +21,7 @@ from core.settings import (
     refuse_open_bind,
 )
 from core.startup import close_folder, configure_logging
-from core.tracing.tracing import tracing
+from core.tracing import tracing
 from core.web.app import NO_TELEMETRY, install_web
 from core.web.health import Check, NotReady
 from core.web.keys import KeyRing, KeyWatch

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.datasets import Datasets
 from core.settings import read_settings
-from core.tracing.tracing import STEP, note_step
+from core.tracing import STEP, note_step
 from core.web import keys
 from core.web.keys import KeyRing
 from core.web.negotiation import Router
