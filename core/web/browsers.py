@@ -59,9 +59,9 @@ class BrowserGuard:
         return is_loopback(host) or host in self._hosts
 
 
-_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+_CORS_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 # Headers that scripts may send, in addition to those that CORS always allows.
-_SENT = (
+_SENT_HEADERS = (
     "Authorization",
     "Content-Encoding",
     "Content-Type",
@@ -87,7 +87,7 @@ _EXPOSED = (
     "X-Replica-Version",
     "X-Request-ID",
 )
-_SECONDS = 600  # that a browser remembers a permission
+_CORS_SECONDS = 600  # that a browser remembers a permission
 
 
 class Cors(CORSMiddleware):
@@ -100,10 +100,10 @@ class Cors(CORSMiddleware):
         super().__init__(
             app,
             allow_origins=tuple(origins),
-            allow_methods=_METHODS,
-            allow_headers=_SENT,
+            allow_methods=_CORS_METHODS,
+            allow_headers=_SENT_HEADERS,
             expose_headers=_EXPOSED,
-            max_age=_SECONDS,
+            max_age=_CORS_SECONDS,
         )
 
     def preflight_response(self, request_headers: Headers) -> Response:
