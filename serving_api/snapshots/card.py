@@ -12,7 +12,7 @@ import yaml
 
 from core.datasets import LabelRule
 from serving_api.snapshots.manifest import COLUMNS, Facts, SnapshotManifest
-from serving_api.statistics.agreement import Estimate
+from serving_api.statistics.agreement import Coefficient
 
 
 def literal(value: object) -> str:
@@ -196,7 +196,7 @@ def _figure(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
 
 
-def _interval(one: Estimate) -> str:
+def _interval(one: Coefficient) -> str:
     return "" if one.low is None else f"{_figure(one.low)} to {_figure(one.high)}"
 
 

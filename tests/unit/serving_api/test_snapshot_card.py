@@ -15,7 +15,7 @@ from core.datasets import Dataset, LabelRule
 from serving_api.snapshots.card import list_languages, literal, make_card
 from serving_api.snapshots.croissant import make_croissant
 from serving_api.snapshots.manifest import COLUMNS, AnswerCounts, Facts, Rule, SnapshotManifest, SplitFile
-from serving_api.statistics.agreement import Estimate
+from serving_api.statistics.agreement import Coefficient
 
 HASH = "0" * 64
 
@@ -42,7 +42,7 @@ def a_manifest(**changes: Any) -> SnapshotManifest:
 
 
 def some_facts(**changes: Any) -> Facts:
-    estimate = Estimate(0.61234, 90, 0.5, 0.7)
+    estimate = Coefficient(0.61234, 90, 0.5, 0.7)
     facts = Facts(
         guidelines="Decide.",
         labels=("toxic", "non_toxic"),
