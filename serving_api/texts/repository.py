@@ -220,10 +220,14 @@ def count_answers(cursor: duckdb.DuckDBPyConnection, dataset: str, annotator: st
 def list_chosen(
     cursor: duckdb.DuckDBPyConnection, ids: Sequence[UUID] | None, condition: Condition, order: str, count: int
 ) -> list[Row]:
-    """Return the first `count` items that fit the condition, by this ORDER BY clause, of these ids or of all."""
+    """Return the first `count` items that fit the condition, by this ORDER BY clause, of these ids or of all.
+
+    Each has its `rank` by time.
+    """
     where, values = condition
     given, items = _among(ids)
-    statement = f"{given} select {READY}, text from {items} where {where} order by {order} limit ?"  # noqa: S608
+    chosen = f"select {READY}, text, epoch_us(labelled_at) as rank from {items} where {where}"  # noqa: S608
+    statement = f"{given} {chosen} order by {order} limit ?"
     return list_rows(cursor, statement, [*(ids or []), *values, count])
 
 
