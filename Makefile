@@ -99,7 +99,7 @@ format: $(INSTALLED)  ## Put the code into its canonical form
 
 lock:  ## Pin the newest versions that Pipfile allows, without the address of a package index
 	pipenv lock
-	$(PYTHON) -m local_stack.packages.locked_packages strip Pipfile.lock
+	$(PYTHON) -m local_stack.locked_packages strip Pipfile.lock
 
 audit: $(INSTALLED) sbom  ## Check locks, licences and known vulnerabilities; exit code 2: nobody could be asked
 	$(RUN) pytest --quiet -m "soak or not soak" tests/unit/test_supply_chain.py
@@ -120,7 +120,7 @@ $(INSTALLED): Pipfile.lock
 		$(PYTHON) -m venv .tools && .tools/bin/pip install --quiet pipenv && \
 		echo "The system manages this Python, so pipenv is in .tools/bin: put that folder on your PATH."; }
 	@echo "Installing the packages of Pipfile.lock into .venv."
-	@$(PYTHON) -m local_stack.packages.locked_packages install || pipenv sync --dev
+	@$(PYTHON) -m local_stack.locked_packages install || pipenv sync --dev
 	@touch $@
 
 # Needs nothing installed. COMPOSE_ENV=FILE: into another file.
