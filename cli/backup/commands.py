@@ -255,8 +255,8 @@ def _place(url: str) -> tuple[str, int, str]:
 def _check_snapshots(archive: Path, manifest: Manifest) -> None:
     if conflicts := archives.list_conflicts(addresses.snapshots(), archive, manifest):
         raise BackupError(
-            f"There are other snapshots or models of these names in {addresses.snapshots()}: {', '.join(conflicts[:10])}. "
-            "Move them away, or give --replace to lose them, or --without-snapshots."
+            f"There are other snapshots or models of these names in {addresses.snapshots()}: "
+            f"{', '.join(conflicts[:10])}. Move them away, or give --replace to lose them, or --without-snapshots."
         )
 
 
