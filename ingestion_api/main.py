@@ -50,9 +50,8 @@ from ingestion_api.texts.endpoints import add_create_text
 from ingestion_api.texts.endpoints import router as texts
 from ingestion_api.texts.intake import Intake
 from ingestion_api.texts.schemas import TextCreate
-from ingestion_api.webhooks.endpoints import make_turns
+from ingestion_api.webhooks.endpoints import WebhookSecrets, make_turns
 from ingestion_api.webhooks.endpoints import router as webhooks
-from ingestion_api.webhooks.signatures import WebhookSecrets
 
 log = structlog.get_logger()
 

@@ -1,12 +1,15 @@
 """Content-Encoding: decompresses chunks in constant memory, also those that expand very far."""
 
+import errno
+import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from contextlib import contextmanager
+from typing import IO, Any
 
 from backports import zstd
 
-from core.web.problems import Malformed, TooLarge, UnsupportedType
+from core.web.problems import Malformed, TooLarge, Unavailable, UnsupportedType
 
 _STEP_BYTES = 64 * 1024
 
@@ -233,3 +236,30 @@ def _join_small(chunks: Iterator[bytes]) -> Iterator[bytes]:
         raise
     if gathered:
         yield b"".join(gathered)
+
+
+@contextmanager
+def spooled(chunks: Iterable[bytes]) -> Iterator[tuple[IO[bytes], int]]:
+    """Write a body into a file that is gone when the block ends; gives the file and its length in bytes.
+
+    Raises:
+        Unavailable: the disk that holds temporary files is full.
+    """
+    # Unbuffered: closing a buffered one would try again to write what did not fit.
+    with tempfile.TemporaryFile(buffering=0) as file:
+        yield file, _write(file, chunks)
+
+
+def _write(file: IO[bytes], chunks: Iterable[bytes]) -> int:
+    written = 0
+    for chunk in chunks:
+        rest = memoryview(chunk)
+        try:
+            while rest:
+                rest = rest[file.write(rest) :]
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            raise Unavailable("There is no room for the file just now. Send it later.", code="disk_full") from None
+        written += len(chunk)
+    return written

@@ -18,9 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
-from core.tables.decoding import PlainBody, check_expansion
+from core.tables.decoding import PlainBody, check_expansion, spooled
 from core.tables.rows import ROW_BYTES, TOO_LONG, Row, RowRefused, Table, TableColumn, check_columns
-from core.tables.spool import spooled
 from core.web.problems import Malformed, TooLarge
 
 _BATCH_ROWS = 5000  # each batch repeats its columns' dictionaries

@@ -13,8 +13,8 @@ from typing import IO, Any
 import msgspec
 from python_calamine import CalamineError, CalamineWorkbook
 
+from core.tables.decoding import spooled
 from core.tables.rows import ROW_BYTES, TOO_LONG, Row, RowRefused, Table, TableColumn, check_columns
-from core.tables.spool import spooled
 from core.web.problems import Malformed, TooLarge
 
 _MOST_BYTES = 128 * 1024 * 1024  # of all parts, unpacked

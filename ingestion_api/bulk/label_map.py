@@ -13,8 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from core.datasets import DEFAULT_DATASET, Datasets
-from core.tables.cells import as_word
-from core.tables.rows import RowRefused
+from core.tables.rows import RowRefused, as_word
 from core.web.openapi import BLANK
 from core.web.problems import FieldError, InvalidFields
 

@@ -12,8 +12,7 @@ from typing import Any
 from msgspec import structs
 
 from core.datasets import DEFAULT_DATASET, Datasets
-from core.tables.cells import as_number, as_word
-from core.tables.rows import ColumnsRefused, Row, RowRefused, Table, TableColumn
+from core.tables.rows import ColumnsRefused, Row, RowRefused, Table, TableColumn, as_number, as_word
 from ingestion_api.bulk.label_map import LabelMap, require_label
 from ingestion_api.bulk.values import as_metadata
 from ingestion_api.texts.submissions import QuickSubmission

@@ -17,7 +17,7 @@ from core.web.problems import FieldError, InvalidFields, UnsupportedType, requir
 from ingestion_api.bulk.batches import BulkUpload
 from ingestion_api.bulk.label_map import LABEL_MAP, LabelMap, check_targets, parse_label_map, split_names
 from ingestion_api.bulk.mapping import Rows, Wanted, map_table
-from ingestion_api.enrichment.links import linked_datasets
+from ingestion_api.enrichment.repository import linked_datasets
 from ingestion_api.texts.schemas import Line
 from ingestion_api.texts.submissions import read_quickly
 

@@ -40,7 +40,7 @@ from ingestion_api.bulk.repository import (
     lift_time_limit,
     stage_texts,
 )
-from ingestion_api.enrichment.links import linked_datasets
+from ingestion_api.enrichment.repository import linked_datasets
 from ingestion_api.settings import IngestionSettings
 
 _SHOWN_ERRORS = 100

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.datasets import DEFAULT_DATASET, Datasets
-from core.tables.cells import as_word
-from core.tables.rows import RowRefused, TableColumn
+from core.tables.rows import RowRefused, TableColumn, as_word
 from ingestion_api.bulk.mapping import FIELD_COLUMNS, LIKELY_NAMES, is_unnamed, plain_name
 from ingestion_api.bulk.parameters import BulkParameters
 
