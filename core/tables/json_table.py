@@ -5,7 +5,6 @@ process on long numbers, and takes memory by the square of the nesting depth. Cu
 so that a bad one costs only itself.
 """
 
-import codecs
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -25,13 +24,7 @@ _DEPTH_CHANGES = {b"[": 1, b"{": 1, b",": 0, b"]": -1, b"}": -1}
 _SPACE = b" \t\r\n"
 
 
-def split_elements(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the bytes of each element.
-
-    Raises:
-        Malformed: the body is no array, ends before the array does, or has more bytes after it.
-        TooLarge: an element is longer than a row may be, so that its end was not looked for.
-    """
+def _split_elements(chunks: Iterable[bytes]) -> Iterator[bytes]:
     source = iter(chunks)
     buffer = _open(source)
     start = scanned = elements = 0
@@ -57,13 +50,10 @@ def split_elements(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 def _open(source: Iterator[bytes]) -> bytes:
     """Return what follows the opening bracket."""
-    buffer = b""
     for chunk in source:
-        buffer += chunk
-        content = buffer.removeprefix(codecs.BOM_UTF8).lstrip(_SPACE)
-        if content.startswith(b"["):
-            return content[1:]
-        if content and not codecs.BOM_UTF8.startswith(content):  # the mark may come in pieces
+        if content := chunk.lstrip(_SPACE):
+            if content.startswith(b"["):
+                return content[1:]
             break
     raise Malformed(
         "The body is not a JSON array. Send one object a line as application/x-ndjson.", code="malformed_json"
@@ -112,7 +102,7 @@ def open_json(chunks: Iterable[bytes], parse: Parse = read_value) -> Table:
     """Read the elements of one JSON array; or, as some programs call that JSON, one JSON object a line.
 
     Reading the rows raises:
-        Malformed: not a JSON array; elements before the fault have been yielded.
+        Malformed: not a JSON array, or one that is cut; elements before the fault have been yielded.
         TooLarge: an element is over the limit, so that the next one cannot be found.
     """
     start, chunks = peek(as_utf8(chunks), ROW_BYTES // 4)
@@ -120,7 +110,7 @@ def open_json(chunks: Iterable[bytes], parse: Parse = read_value) -> Table:
         return open_ndjson(chunks, parse)
 
     def read(_: Sequence[int] = ()) -> Iterator[Row]:
-        return ((number, _parse(element, parse)) for number, element in enumerate(split_elements(chunks), 1))
+        return ((number, _parse(element, parse)) for number, element in enumerate(_split_elements(chunks), 1))
 
     return Table("json", None, read, charset="utf-8")
 

@@ -60,7 +60,7 @@ def open_parquet(chunks: Iterable[bytes], body: PlainBody) -> Table:
     reading = _hold_open(chunks, body)
     metadata, schema = next(reading)
     check_columns(schema.names, metadata.num_columns)
-    columns = [TableColumn(field.name, describe_type(field.type)) for field in schema]
+    columns = [TableColumn(field.name, _describe_type(field.type)) for field in schema]
 
     def read(wanted: Sequence[int]) -> Iterator[Row]:
         reading.send(wanted)
@@ -74,7 +74,7 @@ def _hold_open(chunks: Iterable[bytes], body: PlainBody) -> Generator[Any, Seque
 
     A generator, so that the file is closed when the reader stops early.
     """
-    with spooled(chunks) as (file, _):
+    with spooled(chunks) as file:
         try:
             _check_footer(file)
             metadata = parquet.read_metadata(file)
@@ -96,12 +96,12 @@ def _malformed(error: Exception) -> Malformed:
     return Malformed(f"The body is not readable Parquet: {reason}", code="malformed_parquet")
 
 
-def describe_type(kind: pa.DataType) -> str:
+def _describe_type(kind: pa.DataType) -> str:
     """Return the name of a type as users know it."""
     if isinstance(kind, pa.BaseExtensionType):
-        return "uuid" if kind.extension_name == "arrow.uuid" else describe_type(kind.storage_type)
+        return "uuid" if kind.extension_name == "arrow.uuid" else _describe_type(kind.storage_type)
     if pa.types.is_dictionary(kind):
-        return describe_type(kind.value_type)
+        return _describe_type(kind.value_type)
     return next((name for name, is_such in _TYPES.items() if is_such(kind)), str(kind))
 
 

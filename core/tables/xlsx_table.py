@@ -34,7 +34,7 @@ def open_xlsx(chunks: Iterable[bytes]) -> Table:
         TooLarge: it takes too much memory.
         Unavailable: the disk that holds temporary files is full.
     """
-    with spooled(chunks) as (file, _):
+    with spooled(chunks) as file:
         file.seek(0)
         if file.read(len(_OLD_EXCEL)) == _OLD_EXCEL:
             raise _malformed("it is an old .xls, or protected by a password")

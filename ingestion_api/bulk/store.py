@@ -18,7 +18,7 @@ from core.connections import connect_in_thread
 from core.datasets import Datasets
 from core.settings import DatabaseSettings, HttpSettings, TracingSettings, read_settings
 from core.startup import step_back
-from core.tables.decoding import decode
+from core.tables.decoding import PlainBody
 from core.tracing.tracing import tracing
 from core.web.problems import Problem
 from ingestion_api.bulk.batches import Batch, BulkUpload, Reasons, Reject, read_batches
@@ -238,7 +238,7 @@ def store_body(
     prepare_process(settings)
     chunk_rows = settings.bulk_chunk_rows
     upload = make_upload(request.media_type, request.parameters, request.datasets, chunk_rows, request.allowed)
-    chunks = decode(report_each(receive_body(body, read_settings(HttpSettings).body_seconds)), request.encoding)
+    chunks = PlainBody(report_each(receive_body(body, read_settings(HttpSettings).body_seconds)), request.encoding)
     with (
         tracing_for(request.traceparent),
         connect_in_thread(database, "ingestion_api bulk") as connection,

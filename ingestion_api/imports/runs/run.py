@@ -17,7 +17,7 @@ from core.connections import connect_in_thread
 from core.datasets import Datasets
 from core.models import ImportState
 from core.settings import DatabaseSettings
-from core.tables.decoding import decode
+from core.tables.decoding import PlainBody
 from core.web.problems import Problem
 from ingestion_api.bulk.batches import Batch
 from ingestion_api.bulk.parameters import BulkParameters, make_upload
@@ -85,7 +85,9 @@ def _run(
         keep_fields = not any(dataset.redact for dataset in datasets.values())
         note = _make_journal(claim, body, settings, upload.abort_on_error, keep_fields)
         after_row = 0 if upload.abort_on_error else claim.last_row
-        store_bulk(connection, upload, decode(report_each(body.chunks()), claim.encoding), note, counts, after_row)
+        store_bulk(
+            connection, upload, PlainBody(report_each(body.chunks()), claim.encoding), note, counts, after_row
+        )
     except Problem as problem:
         connection.rollback()
         repository.fail(connection, claim.id, claim.owner, _without_counts(problem))
