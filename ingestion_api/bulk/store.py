@@ -15,16 +15,13 @@ from typing import Any
 import psycopg
 
 from core.connections import connect_in_thread
-from core.datasets import Datasets
 from core.settings import DatabaseSettings, HttpSettings, TracingSettings, read_settings
 from core.startup import step_back
 from core.tables.decoding import PlainBody
 from core.tracing.tracing import tracing
-from core.web.problems import Problem
+from core.web.problems import Problem, TooLarge
 from ingestion_api.bulk.batches import Batch, BulkUpload, Reasons, Reject, read_batches
-from ingestion_api.bulk.parameters import BulkParameters, make_upload
 from ingestion_api.bulk.pipes import (
-    OutOfMemory,
     limit_memory,
     receive_body,
     report_each,
@@ -44,6 +41,12 @@ from ingestion_api.enrichment.repository import linked_datasets
 from ingestion_api.settings import IngestionSettings
 
 _SHOWN_ERRORS = 100
+# The search for near duplicates holds a lock that the dataset's single texts wait for: 0.3 s for these rows.
+_LINKED_CHUNK_ROWS = 500
+_OUT_OF_MEMORY = (
+    "Reading the body takes more memory than allowed. What was stored stays. "
+    "Write shorter row groups and pages, or shorter rows."
+)
 COUNTED = ("received", "accepted", "duplicates", "rejected")
 
 Cursor = psycopg.Cursor[Any]
@@ -96,25 +99,30 @@ def store_bulk(
     connection: psycopg.Connection,
     upload: BulkUpload,
     chunks: Iterable[bytes],
+    chunk_rows: int,
     journal: Journal | None = None,
     counts: Counts | None = None,
     after_row: int = 0,
 ) -> Counts:
-    """Store the rows of a body; each batch is one transaction, or all are one with `abort_on_error`.
+    """Store the rows of a body, as it was sent, in batches of `chunk_rows`.
 
-    `counts` and `after_row` are the state in which an earlier run stopped.
+    Each batch is one transaction, or all are one with `abort_on_error`. `counts` and `after_row` are the state in
+    which an earlier run stopped.
 
     Raises:
         Aborted: a row was rejected under `abort_on_error`; nothing is stored.
         Problem: the rest of the body cannot be read, or takes too much memory. It has the counts of stored rows.
     """
     counts = counts or Counts()
+    if linked_datasets(upload.datasets):
+        chunk_rows = min(chunk_rows, _LINKED_CHUNK_ROWS)
+    batches = read_batches(upload, PlainBody(report_each(chunks), upload.encoding), chunk_rows, after_row)
     try:
         with connection.cursor() as cursor:
             if _stages(upload):
                 create_stage(cursor)
                 connection.commit()
-            _store_batches(cursor, upload, read_batches(upload, chunks, after_row), journal, counts)
+            _store_batches(cursor, upload, batches, journal, counts)
             if upload.abort_on_error:
                 with waiting_for_postgres():
                     _finish_all_or_nothing(cursor, upload, counts)
@@ -125,9 +133,9 @@ def store_bulk(
         problem.extra = counts.as_dict() | problem.extra
         raise
     except MemoryError:
-        out_of_memory = OutOfMemory()
-        out_of_memory.extra = counts.as_dict()
-        raise out_of_memory from None
+        too_large = TooLarge(_OUT_OF_MEMORY, code="out_of_memory")
+        too_large.extra = counts.as_dict()
+        raise too_large from None
     return counts
 
 
@@ -214,37 +222,28 @@ def _finish_all_or_nothing(cursor: Cursor, upload: BulkUpload, counts: Counts) -
 _SWITCH_SECONDS = 0.0002
 
 
-@dataclass(frozen=True, slots=True)
-class BulkRequest:
-    """A bulk upload, in values that travel between processes."""
-
-    media_type: str
-    encoding: str
-    parameters: BulkParameters
-    datasets: Datasets
-    allowed: frozenset[str] | None  # the datasets that its rows may name; None: all
-    traceparent: str | None = None
-
-
 def store_body(
-    request: BulkRequest, body: Path, database: DatabaseSettings, settings: IngestionSettings, reports: Path
+    upload: BulkUpload,
+    body: Path,
+    traceparent: str | None,
+    database: DatabaseSettings,
+    settings: IngestionSettings,
+    reports: Path,
 ) -> Counts:
     """Store the body that comes through the pipe `body`, and report progress to the pipe `reports`.
 
     Raises:
-        Problem: as `store_bulk`; or a parameter is wrong.
+        Problem: as `store_bulk`.
         BodyCut: the client is gone; the rows that it sent are stored.
     """
     prepare_process(settings)
-    chunk_rows = settings.bulk_chunk_rows
-    upload = make_upload(request.media_type, request.parameters, request.datasets, chunk_rows, request.allowed)
-    chunks = PlainBody(report_each(receive_body(body, read_settings(HttpSettings).body_seconds)), request.encoding)
+    chunks = receive_body(body, read_settings(HttpSettings).body_seconds)
     with (
-        tracing_for(request.traceparent),
+        tracing_for(traceparent),
         connect_in_thread(database, "ingestion_api bulk") as connection,
         reporting_to(reports),
     ):
-        return store_bulk(connection, upload, chunks)
+        return store_bulk(connection, upload, chunks, settings.bulk_chunk_rows)
 
 
 @contextmanager

@@ -1,4 +1,8 @@
-"""Values of any format as exact JSON, and as values of metadata."""
+"""Values of any format as exact JSON, and as values of metadata.
+
+A rejected row is kept as it was read, before columns are mapped. What has no JSON is not kept: a text could hide
+in its string form.
+"""
 
 import math
 from base64 import b64encode
@@ -14,6 +18,8 @@ from pydantic_core import from_json
 from core.tables.rows import ROW_BYTES, TOO_LONG, RowRefused
 from ingestion_api.texts.schemas import METADATA_CHARACTERS
 from ingestion_api.texts.submissions import QuickSubmission
+
+_FIELDS_BYTES = 64 * 1024  # of a rejected row that is kept
 
 
 def to_exact_json(value: Any) -> str:
@@ -66,6 +72,29 @@ def _text_of(value: bytes) -> str | dict[str, str]:
         return value.decode()
     except UnicodeDecodeError:
         return {"base64": b64encode(value).decode()}
+
+
+def to_json(fields: Any) -> str | None:
+    """Return the row as JSON; None if it could not be read, is over 64 KiB, or holds what JSON cannot say."""
+    if isinstance(fields, RowRefused):
+        return None
+    try:
+        encoded = to_exact_json(fields)
+    except (TypeError, ValueError, RecursionError):  # lone surrogates, integers of many digits, deep nesting
+        return None
+    return encoded if len(encoded.encode()) <= _FIELDS_BYTES else None
+
+
+def to_storable(value: Any) -> Any:
+    """Return what a refusal says, without characters that Postgres or JSON cannot hold: it may quote the body."""
+    match value:
+        case str():
+            return value.replace("\0", "\ufffd").encode(errors="replace").decode()
+        case dict():
+            return {to_storable(name): to_storable(part) for name, part in value.items()}
+        case list():
+            return [to_storable(part) for part in value]
+    return value
 
 
 _INTEGERS = range(-(2**63), 2**63)

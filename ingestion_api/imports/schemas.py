@@ -9,9 +9,9 @@ from sqlalchemy import RowMapping
 
 from core.web.openapi import IMPORT_BYTES, Responses, answer, header, problem, refusals, wrong_parameter
 from core.web.problems import Conflict, NotFound, TooLarge, Unavailable, UnsupportedType
-from ingestion_api.bulk.pipes import BodyTimeout
 from ingestion_api.bulk.schemas import BULK_BODY, ERROR_GROUP, ROW_ERROR, ErrorGroup, RowError
-from ingestion_api.imports.runs.rejects import to_storable
+from ingestion_api.bulk.values import to_storable
+from ingestion_api.dependencies import BodyTimeout
 
 # What a structured integer of HTTP can hold (RFC 9651).
 _MOST_BYTES = 999_999_999_999_999
@@ -159,7 +159,7 @@ _LOCATION = {"Location": header("The path of the import.", f"/imports/{_ID}")}
 
 _NO_IMPORT = NotFound(f"There is no import {_ID}.")
 _AWAY = Unavailable("The database is away.", code="database_unavailable")
-_CUT = BodyTimeout("Nothing came for 30 seconds.", headers={"Location": f"/imports/{_ID}"})
+_CUT = BodyTimeout(30, headers={"Location": f"/imports/{_ID}"})
 _TOO_LARGE = TooLarge("The body of an import may have 107374182400 bytes.", code="upload_too_large")
 _INCONSISTENT = problem(
     400,

@@ -10,11 +10,9 @@ from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.models import ImportState
-from core.web.http_protocol import http_settings
 from core.web.problems import FieldError, InvalidFields, Problem, TooLarge
 from ingestion_api import metrics
-from ingestion_api.bulk.pipes import BodyTimeout
-from ingestion_api.dependencies import BodyCut
+from ingestion_api.dependencies import BodyCut, BodyTimeout
 from ingestion_api.imports import repository
 from ingestion_api.imports.schemas import UploadHeaders
 from ingestion_api.settings import IngestionSettings
@@ -203,7 +201,7 @@ class UploadStore:
             ImportBytesExceeded: the client's imports are too long together; earlier bytes are stored.
             Unavailable, OperationalError: the database is slow or away.
         """
-        async for piece in _pieces(stream, http_settings().body_seconds):
+        async for piece in _pieces(stream):
             end = offset + len(piece)
             if length is not None and end > length:
                 raise InconsistentLength(f"The upload is longer than the {length} bytes that were announced.")
@@ -241,11 +239,11 @@ class UploadStore:
         raise problem
 
 
-async def _pieces(stream: AsyncIterator[bytes], idle_seconds: float) -> AsyncIterator[bytes]:
+async def _pieces(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Yield the body in pieces of 1 MiB; also the rest of one that is cut short, before that is raised."""
     gathered = bytearray()
     try:
-        async for part in receive_parts(stream, idle_seconds):
+        async for part in stream:
             gathered += part
             while len(gathered) >= _CHUNK_BYTES:
                 yield bytes(gathered[:_CHUNK_BYTES])
@@ -256,21 +254,3 @@ async def _pieces(stream: AsyncIterator[bytes], idle_seconds: float) -> AsyncIte
         raise
     if gathered:
         yield bytes(gathered)
-
-
-async def receive_parts(stream: AsyncIterator[bytes], idle_seconds: float) -> AsyncIterator[bytes]:
-    """Yield the parts of a body.
-
-    Raises:
-        BodyTimeout: nothing came for so long.
-        BodyCut: the client is gone.
-    """
-    while True:
-        try:
-            async with asyncio.timeout(idle_seconds):
-                part = await anext(stream, None)
-        except TimeoutError:
-            raise BodyTimeout(f"Nothing came for {idle_seconds:g} seconds.") from None
-        if part is None:
-            return
-        yield part

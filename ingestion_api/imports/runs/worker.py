@@ -3,10 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 
 import anyio
-import anyio.to_process
 import psycopg
 import structlog
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
@@ -16,7 +14,7 @@ from core.datasets import Datasets
 from core.settings import DatabaseSettings
 from core.web.problems import Problem
 from ingestion_api import metrics
-from ingestion_api.bulk.pipes import NoProgress, run_watched
+from ingestion_api.bulk.pipes import NoProgress, run_beside, run_watched
 from ingestion_api.imports.runs import repository
 from ingestion_api.imports.runs.repository import Claim
 from ingestion_api.imports.runs.run import RunResult, run_import
@@ -55,12 +53,8 @@ async def importing(
     limiter = anyio.CapacityLimiter(1)
 
     async def start(claim: Claim) -> RunResult:
-        async def run(reports: Path) -> RunResult:
-            return await anyio.to_process.run_sync(
-                run_import, claim, datasets, database, settings, reports, cancellable=True, limiter=limiter
-            )
-
-        return await run_watched(run, settings.worker_seconds)
+        arguments = claim, datasets, database, settings
+        return await run_watched(run_import, *arguments, limiter=limiter, seconds=settings.worker_seconds)
 
     tasks = [
         asyncio.create_task(_for_ever(lambda: _run_next(engine, settings, start), completed)),
@@ -118,7 +112,9 @@ async def _run(
     crashed = False
     try:
         with metrics.IMPORT_SECONDS.time():
-            outcome = await _while_held(engine, settings, claim, start)
+            # Losing the claim, or being cancelled, kills the process that runs it.
+            holding = _hold(engine, settings.import_lease_seconds, claim)
+            outcome = await run_beside(start(claim), holding) or RunResult(None, {})
     except NoProgress as problem:
         # Do not repeat the import: it would take as long.
         log.error("import.stuck", import_id=str(claim.id), last_row=claim.last_row)
@@ -139,24 +135,6 @@ async def _run(
         return True
     await _release(engine, claim, crashed=crashed)
     return False
-
-
-async def _while_held(
-    engine: AsyncEngine,
-    settings: IngestionSettings,
-    claim: Claim,
-    start: Callable[[Claim], Awaitable[RunResult]],
-) -> RunResult:
-    """Run an import and renew its claim. Losing the claim, or being cancelled, kills the process that runs it."""
-    running = asyncio.ensure_future(start(claim))
-    holding = asyncio.create_task(_hold(engine, settings.import_lease_seconds, claim))
-    try:
-        await asyncio.wait({running, holding}, return_when=asyncio.FIRST_COMPLETED)
-        return await running if running.done() else RunResult(None, {})
-    finally:
-        running.cancel()
-        holding.cancel()
-        await asyncio.wait({running, holding})
 
 
 async def _hold(engine: AsyncEngine, lease_seconds: float, claim: Claim) -> None:

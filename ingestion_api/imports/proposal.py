@@ -9,8 +9,9 @@ from typing import Any
 
 from core.datasets import DEFAULT_DATASET, Datasets
 from core.tables.rows import RowRefused, TableColumn, as_word
+from ingestion_api.bulk.label_map import escape
 from ingestion_api.bulk.mapping import FIELD_COLUMNS, LIKELY_NAMES, is_unnamed, plain_name
-from ingestion_api.bulk.parameters import BulkParameters
+from ingestion_api.bulk.schemas import BulkParameters
 
 _SAMPLES = 5
 _SAMPLE_CHARACTERS = 200
@@ -185,7 +186,7 @@ def propose_label_map(profile: Profile, labels: Sequence[str]) -> str:
         elif is_binary and positive:
             is_positive = value.lower() in _POSITIVE
             pairs[value] = next(label for label in labels if (label == positive) == is_positive)
-    return ",".join(f"{_escape(theirs)}:{ours}" for theirs, ours in pairs.items())
+    return ",".join(f"{escape(theirs)}:{ours}" for theirs, ours in pairs.items())
 
 
 def _stem(label: str) -> tuple[bool, str]:
@@ -198,7 +199,3 @@ def _find_positive(labels: Sequence[str]) -> str | None:
         return None
     found = [label for label in labels if not _NEGATION.match(label)]
     return found[0] if len(found) == 1 else None
-
-
-def _escape(label: str) -> str:
-    return re.sub(r"([\\,:])", r"\\\1", label)
