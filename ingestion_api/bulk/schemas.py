@@ -9,7 +9,7 @@ from core.datasets import Datasets
 from core.tables.opening import CHARACTER_FORMATS, MEDIA_TYPES
 from core.tables.text_lines import require_charset
 from core.web.keys import require_dataset_allowed
-from core.web.openapi import DATASET_NAME, Responses, answer, problem, reference, refusals
+from core.web.openapi import DATASET_NAME, Responses, answer, reference, refusals
 from core.web.problems import (
     FieldError,
     InvalidFields,
@@ -143,6 +143,16 @@ def check_parameters(parameters: BulkParameters, datasets: Datasets) -> None:
         )
 
 
+class RowsRejected(Problem):
+    """With `on_error=abort`: a row was rejected, so that nothing is stored."""
+
+    status = 422
+    code = "rows_rejected"
+
+    def __init__(self, count: int) -> None:
+        super().__init__(f"{count} rows were rejected; nothing is stored.")
+
+
 class RowError(BaseModel):
     """Why one row of a bulk upload was rejected."""
 
@@ -221,14 +231,8 @@ BULK_STORED: Responses = {
         _counting(BodyTimeout(30), _COUNTS),
         _counting(TooLarge("A row is longer than 1048576 bytes.", code="row_too_large"), _COUNTS),
         UnsupportedType("Send the body as Content-Type: application/x-ndjson or …"),
+        _counting(RowsRejected(1), _NOTHING_STORED),
         Unavailable("Too many bulk uploads are under way.", code="bulk_busy", retry_after_seconds=5),
         scope="ingest",
-    ),
-    422: problem(
-        422,
-        "rows_rejected",
-        "1 rows were rejected; nothing is stored.",
-        **_NOTHING_STORED,
-        errors=[ROW_ERROR],
     ),
 }

@@ -37,6 +37,7 @@ from ingestion_api.bulk.repository import (
     lift_time_limit,
     stage_texts,
 )
+from ingestion_api.bulk.schemas import RowsRejected
 from ingestion_api.enrichment.repository import linked_datasets
 from ingestion_api.settings import IngestionSettings
 
@@ -81,18 +82,9 @@ class Counts:
         return numbers | {"errors": list(map(asdict, self.errors)), "error_groups": self.reasons.as_list()}
 
 
-class Aborted(Problem):
-    """With `on_error=abort`: a row was rejected, so that nothing is stored."""
-
-    status = 422
-    code = "rows_rejected"
-
-
 # Called in the transaction that stores a batch, with the counts that include it. With `abort_on_error` batches are
 # only staged; the transaction that stores them all calls it once more, with an empty batch.
 Journal = Callable[[Cursor, Batch, Counts], None]
-
-Store = Callable[[Batch, ReadyRows | None], None]
 
 
 def store_bulk(
@@ -110,7 +102,7 @@ def store_bulk(
     which an earlier run stopped.
 
     Raises:
-        Aborted: a row was rejected under `abort_on_error`; nothing is stored.
+        RowsRejected: a row was rejected under `abort_on_error`; nothing is stored.
         Problem: the rest of the body cannot be read, or takes too much memory. It has the counts of stored rows.
     """
     counts = counts or Counts()
@@ -133,9 +125,7 @@ def store_bulk(
         problem.extra = counts.as_dict() | problem.extra
         raise
     except MemoryError:
-        too_large = TooLarge(_OUT_OF_MEMORY, code="out_of_memory")
-        too_large.extra = counts.as_dict()
-        raise too_large from None
+        raise TooLarge(_OUT_OF_MEMORY, code="out_of_memory", extra=counts.as_dict()) from None
     return counts
 
 
@@ -147,15 +137,18 @@ def _stages(upload: BulkUpload) -> bool:
 def _store_batches(
     cursor: Cursor, upload: BulkUpload, batches: Iterator[Batch], journal: Journal | None, counts: Counts
 ) -> None:
+    """Store each batch in a thread, while the next one is being read."""
     # A file that was sent before, or until it was cut off: one batch is like the one before.
     expect_duplicates = False
 
+    @waiting_for_postgres()
     def store(batch: Batch, ready: ReadyRows | None) -> None:
         nonlocal expect_duplicates
         started_ns = time.time_ns()
         counts.add(batch)
         if ready is None:
-            accepted = _stage(cursor, batch, upload)
+            stage_texts(cursor, batch.rows)
+            accepted = 0 if upload.abort_on_error else insert_staged(cursor, upload.datasets)
         else:
             accepted = copy_new(cursor, ready, expect_duplicates=expect_duplicates)
             expect_duplicates = accepted < len(batch.rows)
@@ -169,9 +162,17 @@ def _store_batches(
             _trace(batch, started_ns)
 
     stages = _stages(upload)
-    with _one_behind(store) as store_beside, cursor.connection.cursor() as idle:
-        for batch in batches:
-            store_beside(batch, None if stages else encode(idle, batch.rows))
+    under_way: Future[None] | None = None
+    with ThreadPoolExecutor(1) as thread, cursor.connection.cursor() as idle:
+        try:
+            for batch in batches:
+                ready = None if stages else encode(idle, batch.rows)
+                if under_way is not None:
+                    under_way.result()
+                under_way = thread.submit(store, batch, ready)
+        finally:
+            if under_way is not None:
+                under_way.result()
 
 
 def _trace(batch: Batch, started_ns: int) -> None:
@@ -181,38 +182,9 @@ def _trace(batch: Batch, started_ns: int) -> None:
         tracing.add_step("receive", id_, started_ns, link=stored)
 
 
-def _stage(cursor: Cursor, batch: Batch, upload: BulkUpload) -> int:
-    """Stage a batch, and insert it, unless all batches are stored together; returns how many rows were new."""
-    stage_texts(cursor, batch.rows)
-    return 0 if upload.abort_on_error else insert_staged(cursor, upload.datasets)
-
-
-@contextmanager
-def _one_behind(store: Store) -> Iterator[Store]:
-    """Give a function that stores a batch while the next one is being read; all are stored when the block ends."""
-    under_way: Future[None] | None = None
-
-    def store_beside(batch: Batch, ready: ReadyRows | None) -> None:
-        nonlocal under_way
-        if under_way is not None:
-            under_way.result()
-        under_way = thread.submit(store_watched, batch, ready)
-
-    def store_watched(batch: Batch, ready: ReadyRows | None) -> None:
-        with waiting_for_postgres():
-            store(batch, ready)
-
-    with ThreadPoolExecutor(1) as thread:
-        try:
-            yield store_beside
-        finally:
-            if under_way is not None:
-                under_way.result()
-
-
 def _finish_all_or_nothing(cursor: Cursor, upload: BulkUpload, counts: Counts) -> None:
     if counts.rejected:
-        raise Aborted(f"{counts.rejected} rows were rejected; nothing is stored.")
+        raise RowsRejected(counts.rejected)
     lift_time_limit(cursor)  # a long body takes a long insert
     counts.stored(counts.received, insert_staged(cursor, upload.datasets))
 

@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -58,14 +57,13 @@ def _detector() -> Any:
 _LEAST_CARD = 10**12
 
 
-@dataclass(frozen=True, slots=True)
-class Enriched:
+class Enriched(NamedTuple):
     """The fields of a submission that enrichment changes, and its results. `text` is normalised."""
 
     text: str
     source: str | None
     external_id: str | None
-    metadata: dict[str, Any]
+    metadata: dict[str, Any] | None
     enrichment: dict[str, Any]
 
 
@@ -110,7 +108,7 @@ def _redact(fields: Enriched, dataset: Dataset) -> Enriched:
         redacted(fields.text, "/text"),
         redacted(fields.source, "/source"),
         redacted(fields.external_id, "/external_id"),
-        {name: redacted(value, "/metadata") for name, value in fields.metadata.items()},
+        {name: redacted(value, "/metadata") for name, value in (fields.metadata or {}).items()},
         {"redacted": dict(counts)} if counts else {},
     )
 

@@ -131,13 +131,13 @@ def _link_group(group: list[StoredText], datasets: Datasets) -> Statements:
     candidates = {stored for counts in shared.values() for stored in most_shared(counts)}
     rows = (yield _READ_TEXTS, [list(ASKED), list(candidates)]) if candidates else []
     known = {id_: Known(id_, shingles(text), asked) for id_, text, asked in rows or []}
-    outcome = decide(new, shared, known, datasets)
-    if outcome.links:
-        yield _INSERT_LINKS, [list(column) for column in zip(*outcome.links, strict=True)]
-    if outcome.held:
-        yield _HOLD_BACK, [list(outcome.held)]
+    links, held = decide(new, shared, known, datasets)
+    if links:
+        yield _INSERT_LINKS, [list(column) for column in zip(*links, strict=True)]
+    if held:
+        yield _HOLD_BACK, [list(held)]
     yield _INSERT_BANDS, _columns(new, lambda text: text.bands)
-    return outcome.held
+    return held
 
 
 def _columns(new: list[NewKnown], bands: Callable[[NewKnown], list[int]]) -> list[list[Any]]:
