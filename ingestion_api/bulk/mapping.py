@@ -63,8 +63,7 @@ def map_table(table: Table, parameters: BulkParameters, datasets: Datasets) -> R
     """
     if table.columns is None:
         return Rows(table.read(()), ObjectMapping(parameters, datasets), lambda row: row)
-    roles = find_roles(table.columns, parameters)
-    metadata = find_metadata(table.columns, parameters, set(roles.values()))
+    roles, metadata = assign_columns(table.columns, parameters)
     read = list(dict.fromkeys([*roles.values(), *metadata]))  # a column may be label and score
     cells = range(len(table.columns)) if table.whole_rows else read
     places = {position: place for place, position in enumerate(cells)}
@@ -84,8 +83,8 @@ def plain_name(name: str) -> str:
     return re.sub(r"[\s\-.]+", "_", name.strip().lower())
 
 
-def find_roles(columns: Sequence[TableColumn], parameters: BulkParameters) -> dict[str, int]:
-    """Return the position of the column of each field.
+def assign_columns(columns: Sequence[TableColumn], parameters: BulkParameters) -> tuple[dict[str, int], list[int]]:
+    """Return the position of the column of each field, and those of the columns that become metadata.
 
     Raises:
         ColumnsRefused: see `map_table`.
@@ -97,15 +96,11 @@ def find_roles(columns: Sequence[TableColumn], parameters: BulkParameters) -> di
         named["source"] = parameters.source or ""
     taken = set(named.values())
     named |= {role: role for role in FIELD_COLUMNS if role not in named and role in names and role not in taken}
-    return {role: find_column(columns, role, name) for role, name in named.items()}
+    roles = {role: _find_column(columns, role, name) for role, name in named.items()}
+    return roles, _find_metadata(columns, parameters, set(roles.values()))
 
 
-def find_column(columns: Sequence[TableColumn], role: str, name: str) -> int:
-    """Return the position of the column with this name.
-
-    Raises:
-        ColumnsRefused: see `map_table`.
-    """
+def _find_column(columns: Sequence[TableColumn], role: str, name: str) -> int:
     found = [position for position, column in enumerate(columns) if column.name == name]
     if not found:
         likely = (c.name for c in columns if plain_name(c.name) in LIKELY_NAMES.get(role, "").split())
@@ -123,17 +118,13 @@ def find_column(columns: Sequence[TableColumn], role: str, name: str) -> int:
     return found[0]
 
 
-def find_metadata(columns: Sequence[TableColumn], parameters: BulkParameters, taken: set[int]) -> list[int]:
-    """Return the positions of the columns that become metadata: no index, and none without a name.
-
-    Raises:
-        ColumnsRefused: they are too many, or see `map_table`.
-    """
+def _find_metadata(columns: Sequence[TableColumn], parameters: BulkParameters, taken: set[int]) -> list[int]:
+    """Return the positions of the columns that become metadata: no index, and none without a name."""
     names = parameters.metadata_names
     if parameters.all_metadata:
         others = (c for position, c in enumerate(columns) if position not in taken)
         names = [column.name for column in others if not is_unnamed(column.name)]
-    found = [find_column(columns, "metadata", name) for name in names]
+    found = [_find_column(columns, "metadata", name) for name in names]
     too_long = [name for name in names if len(name) > _NAME_CHARACTERS]
     if len(found) > _MOST_METADATA or too_long:
         detail = f"Metadata may have {_MOST_METADATA} columns, with names of up to {_NAME_CHARACTERS} characters. "

@@ -144,7 +144,7 @@ def check_parameters(parameters: BulkParameters, datasets: Datasets) -> None:
 
 
 class RowsRejected(Problem):
-    """With `on_error=abort`: a row was rejected, so that nothing is stored."""
+    """A row was rejected with `on_error=abort`, so that nothing is stored."""
 
     status = 422
     code = "rows_rejected"

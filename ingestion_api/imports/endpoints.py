@@ -34,9 +34,9 @@ from ingestion_api.imports.preview import (
 )
 from ingestion_api.imports.schemas import (
     AppendHeaders,
-    Import,
     ImportList,
     ImportRead,
+    ImportSummary,
     UploadHeaders,
     VisibleState,
     import_fields,
@@ -68,13 +68,10 @@ async def create_import(
     """
     settings: IngestionSettings = request.app.state.settings
     length = expected_length(request.headers.get("content-length"), headers, 0, None, settings.import_max_bytes)
-    given = upload.parameters.model_dump(exclude_none=True)
     async with lend_connection(request) as connection:
         client = client_name(request.scope)
         await require_room(connection, settings, client, length)
-        id_ = await repository.create_import(
-            connection, client, upload.media_type, upload.encoding, given, length, upload.allowed
-        )
+        id_ = await repository.create_import(connection, client, upload, length)
         await connection.commit()
     try:
         await _receive(request, id_, headers, 0, length)
@@ -221,7 +218,7 @@ async def list_imports(
 ) -> ImportList:
     """Return imports, newest first. A client that was cut off finds its import here."""
     rows = await repository.list_imports(connection, state, cursor, limit + 1)
-    items = [Import.model_validate(import_fields(row)) for row in rows[:limit]]
+    items = [ImportSummary.model_validate(import_fields(row)) for row in rows[:limit]]
     next_cursor = str(rows[limit - 1]["sequence"]) if len(rows) > limit else None
     if next_cursor:
         query = request.url.include_query_params(cursor=next_cursor).query

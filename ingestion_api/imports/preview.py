@@ -19,7 +19,7 @@ from core.web.openapi import Responses, answer, refusals, wrong_parameter
 from core.web.problems import Malformed, Problem, Unavailable, UnsupportedType
 from ingestion_api.bulk.batches import Batch, BulkUpload, Reasons, check_row
 from ingestion_api.bulk.label_map import LabelMap
-from ingestion_api.bulk.mapping import find_metadata, find_roles
+from ingestion_api.bulk.mapping import assign_columns
 from ingestion_api.bulk.pipes import reporting_to
 from ingestion_api.bulk.schemas import BulkParameters, ErrorGroup
 from ingestion_api.bulk.store import prepare_process
@@ -248,18 +248,17 @@ def _media_type(table: Table, sent_as: str) -> str:
 def _columns(profiles: list[Profile], parameters: BulkParameters) -> list[dict[str, Any]]:
     columns = [profile.column for profile in profiles]
     try:
-        roles = [(position, role) for role, position in find_roles(columns, parameters).items()]
-        taken = {position for position, _ in roles}
-        roles += [(position, "metadata") for position in find_metadata(columns, parameters, taken)]
+        fields, metadata = assign_columns(columns, parameters)
     except ColumnsRefused:  # `problem` reports it
-        roles = []
+        fields, metadata = {}, []
+    roles = [*fields.items(), *(("metadata", position) for position in metadata)]
     return [
         {
             "name": profile.column.name,
             "type": profile.type,
             "samples": profile.samples,
             "empty": profile.empty,
-            "roles": [role for found, role in roles if found == position],
+            "roles": [role for role, found in roles if found == position],
         }
         for position, profile in enumerate(profiles)
     ]

@@ -1,6 +1,6 @@
 """The queries of the endpoints of imports."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from core.models import Import, ImportChunk, ImportReject, ImportState
 from core.web.keys import allowed_datasets
 from core.web.problems import NotFound
+from ingestion_api.bulk.batches import BulkUpload
 
 _REASONS = text("""
     select code, detail, count(*) as count, (array_agg("row" order by "row"))[1:5] as rows
@@ -34,21 +35,18 @@ def _visible() -> ColumnElement[bool]:
 async def create_import(
     connection: AsyncConnection,
     client: str,
-    media_type: str,
-    encoding: str,
-    parameters: dict[str, Any],
+    upload: BulkUpload,
     length: int | None,
-    datasets: Collection[str] | None,
 ) -> UUID:
-    """Make an import that waits for its body; returns its id. Its rows may name these `datasets`; None: all."""
+    """Make an import that waits for its body; returns its id. `length`: bytes of the body, if known."""
     statement = insert(Import).values(
         id=uuid4(),
         client=client,
-        media_type=media_type,
-        encoding=encoding,
-        parameters=parameters,
+        media_type=upload.media_type,
+        encoding=upload.encoding,
+        parameters=upload.parameters.model_dump(exclude_none=True),
         upload_length=length,
-        datasets=None if datasets is None else sorted(datasets),
+        datasets=None if upload.allowed is None else sorted(upload.allowed),
     )
     return (await connection.execute(statement.returning(Import.id))).scalar_one()  # -> receiving
 

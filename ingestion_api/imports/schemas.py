@@ -60,7 +60,7 @@ class Progress(BaseModel):
     rows_per_second: float | None = Field(description="Since the start; null before the first row.")
 
 
-class Import(BaseModel):
+class ImportSummary(BaseModel):
     """An import; its counts have the names of the bulk answer: accepted + duplicates + rejected = received."""
 
     id: UUID
@@ -82,7 +82,7 @@ class Import(BaseModel):
     problem: dict[str, Any] | None = Field(description="Why the import failed.")
 
 
-class ImportRead(Import):
+class ImportRead(ImportSummary):
     """An import with the first rows that were rejected."""
 
     errors: list[RowError] = Field(description="The first 100; more are at /imports/{id}/rejects.")
@@ -94,12 +94,12 @@ class ImportRead(Import):
 class ImportList(BaseModel):
     """A page of imports, newest first."""
 
-    items: list[Import]
+    items: list[ImportSummary]
     next_cursor: str | None
 
 
 def import_fields(row: RowMapping) -> dict[str, Any]:
-    """Return the fields of `Import` from a row of the table."""
+    """Return the fields of `ImportSummary` from a row of the table."""
     complete = row["received_at"] is not None
     length = row["upload_offset"] if complete else row["upload_length"]
     progress = {

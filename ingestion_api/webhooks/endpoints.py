@@ -1,9 +1,10 @@
 """`POST /webhooks/argilla`: verifies Argilla's events, and records which texts to read again."""
 
 import asyncio
+import math
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
@@ -46,12 +47,8 @@ _LOOK_SECONDS = 1.0
 _KEEP_SECONDS = 10.0
 
 
-def check_headers(given: Mapping[str, str]) -> dict[str, str]:
-    """Check the form and age of an event's headers, before its body is read, and return them.
-
-    Raises:
-        BadSignature: one is missing, malformed, or too old.
-    """
+def _check_headers(given: Mapping[str, str]) -> dict[str, str]:
+    """Check the form and age of an event's headers, before its body is read, and return them."""
     headers = {name: given[name] for name in HEADERS if name in given}
     if len(headers) < len(HEADERS):
         raise BadSignature(f"Send {', '.join(HEADERS)}.")
@@ -66,43 +63,34 @@ def check_headers(given: Mapping[str, str]) -> dict[str, str]:
 class WebhookSecrets:
     """This process's copy of the webhooks' secrets."""
 
-    def __init__(self, engine: AsyncEngine, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._clock = clock
         self._webhooks: list[Webhook] = []
-        self._read_at: float | None = None
+        self._read_at = -math.inf
 
-    async def verify(self, body: bytes, headers: Mapping[str, str]) -> None:
+    async def verify(self, body: bytes, headers: dict[str, str]) -> None:
         """Check that Argilla signed an event within the last five minutes.
 
         Raises:
             BadSignature: it did not.
             sqlalchemy.exc.SQLAlchemyError: the secrets cannot be read.
         """
-        await self._refresh(_KEEP_SECONDS)
-        if is_signed(body, headers, self._webhooks):
-            return
-        # The webhook may be new.
-        await self._refresh(_LOOK_SECONDS)
-        if not is_signed(body, headers, self._webhooks):
-            raise BadSignature("The event is not signed by a webhook of ours, or is over five minutes old.")
+        for seconds in (_KEEP_SECONDS, _LOOK_SECONDS):  # the webhook may be new
+            await self._refresh(seconds)
+            if any(_is_signed(webhook, body, headers) for webhook in self._webhooks):
+                return
+        raise BadSignature("The event is not signed by a webhook of ours, or is over five minutes old.")
 
     async def _refresh(self, seconds: float) -> None:
-        now = self._clock()
-        if self._read_at is not None and now - self._read_at < seconds:
-            return
-        async with self._engine.connect() as connection:
-            secrets = await list_webhook_secrets(connection)
-        self._webhooks = [Webhook(secret) for secret in secrets]
-        self._read_at = now
+        now = time.monotonic()
+        if now - self._read_at >= seconds:
+            async with self._engine.connect() as connection:
+                secrets = await list_webhook_secrets(connection)
+            self._webhooks = [Webhook(secret) for secret in secrets]
+            self._read_at = now
 
 
-def is_signed(body: bytes, headers: Mapping[str, str], webhooks: Sequence[Webhook]) -> bool:
-    """Whether one of the webhooks' secrets signed the body, at most five minutes ago."""
-    return any(_is_signed_by(webhook, body, dict(headers)) for webhook in webhooks)
-
-
-def _is_signed_by(webhook: Webhook, body: bytes, headers: dict[str, Any]) -> bool:
+def _is_signed(webhook: Webhook, body: bytes, headers: dict[str, str]) -> bool:
     try:
         webhook.verify(body, headers, json_parse=False)
     except (WebhookVerificationError, ValueError):
@@ -211,9 +199,9 @@ async def receive_event(request: Request) -> Response:
 
 async def _read_signed(request: Request) -> tuple[_Event, _Record | None]:
     try:
-        headers = check_headers(request.headers)
+        headers = _check_headers(request.headers)
         require_length(request, EVENT_BYTES)
-        return parse_event(await _read_and_verify(request, headers))
+        return _parse_event(await _read_and_verify(request, headers))
     except BadSignature:
         metrics.WEBHOOK_EVENTS.labels("forged").inc()
         raise
@@ -241,12 +229,8 @@ async def _read_and_verify(request: Request, headers: dict[str, str]) -> bytes:
     return body
 
 
-def parse_event(body: bytes) -> tuple[_Event, _Record | None]:
-    """Read an event and the record whose annotations changed; None if it is of another kind.
-
-    Raises:
-        Malformed: it is not an event of Argilla's.
-    """
+def _parse_event(body: bytes) -> tuple[_Event, _Record | None]:
+    """Read an event and the record whose annotations changed; None if it is of another kind."""
     try:
         event = _Event.model_validate(orjson.loads(body))
         match event.type:
