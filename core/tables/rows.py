@@ -57,8 +57,7 @@ class Table:
     delimiter: str | None = None
 
 
-def list_columns(columns: Sequence[TableColumn]) -> str:
-    """Return the names and types of columns for an error message, in one line."""
+def _list(columns: Sequence[TableColumn]) -> str:
     shown = ", ".join(f"{c.name[:_LISTED_CHARACTERS]} ({c.type})" for c in columns[:_LISTED_COLUMNS] if c.name)
     more = f" and {len(columns) - _LISTED_COLUMNS} more" if len(columns) > _LISTED_COLUMNS else ""
     return shown + more
@@ -73,8 +72,8 @@ class ColumnsRefused(Problem):
     def __init__(
         self, parameter: str, detail: str, columns: Sequence[TableColumn], code: str = "unknown_column"
     ) -> None:
-        super().__init__(f"{detail} The columns are: {list_columns(columns)}.", code=code)
-        self.extra = {"errors": [{"parameter": parameter, "code": code, "detail": detail}]}
+        errors = [{"parameter": parameter, "code": code, "detail": detail}]
+        super().__init__(f"{detail} The columns are: {_list(columns)}.", code=code, extra={"errors": errors})
 
 
 def check_columns(names: list[str], count: int | None = None) -> None:

@@ -4,7 +4,6 @@ A rejected row is kept as it was read, before columns are mapped. What has no JS
 in its string form.
 """
 
-import math
 from base64 import b64encode
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -123,10 +122,8 @@ def as_metadata(value: Any, name: str, *, cut: bool) -> bool | int | float | str
 
 
 def _exact_number(value: float | Decimal) -> int | float | str | None:
-    if math.isnan(value):
-        return None
-    if math.isinf(value):
-        return "Infinity" if value > 0 else "-Infinity"
+    if not isfinite(value):
+        return None if isnan(value) else str(_scalar(value))
     if isinstance(value, float):
         return value
     if value == value.to_integral_value() and int(value) in _INTEGERS:
