@@ -176,13 +176,9 @@ def _read_rows(
 
 def _find_leaves(schema: pa.Schema, wanted: Sequence[int]) -> list[int]:
     """Return the places of the columns as Parquet counts them: each field within a struct is one."""
-    counts = [_count_leaves(field.type) for field in schema]
-    starts = [sum(counts[:position]) for position in range(len(counts))]
-    return [
-        leaf
-        for position in sorted(set(wanted))
-        for leaf in range(starts[position], starts[position] + counts[position])
-    ]
+    chosen = set(wanted)
+    columns = (position for position, field in enumerate(schema) for _ in range(_count_leaves(field.type)))
+    return [leaf for leaf, position in enumerate(columns) if position in chosen]
 
 
 def _count_leaves(kind: pa.DataType) -> int:
@@ -211,7 +207,7 @@ def _row_lengths(rows: int, arrays: Sequence[pa.Array]) -> list[int]:
     """Return about how many bytes each row will have."""
     total = pa.repeat(pa.scalar(0, pa.int64()), rows)
     for array in arrays:
-        values = _storage(array)
+        values = array.storage if isinstance(array, pa.ExtensionArray) else array
         if pa.types.is_nested(values.type):
             # Taken as spread evenly: to look into each row would take longer than to read it.
             total = pc.add(total, pa.scalar(_total_length(values) // max(1, rows), pa.int64()))
@@ -219,10 +215,6 @@ def _row_lengths(rows: int, arrays: Sequence[pa.Array]) -> list[int]:
             total = pc.add(total, _lengths(values))
     lengths: list[int] = total.to_pylist()
     return lengths
-
-
-def _storage(array: pa.Array) -> pa.Array:
-    return array.storage if isinstance(array, pa.ExtensionArray) else array
 
 
 def _lengths(values: pa.Array) -> pa.Array:

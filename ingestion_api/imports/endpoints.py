@@ -192,22 +192,14 @@ async def read_offset(id: UUID, request: Request, connection: ConnectionDep) -> 
     return Response(status_code=204, headers=headers)
 
 
-@router.get(
-    "/imports/{id}",
-    summary="Show an import",
-    responses=docs.IMPORT_READ,
-)
+@router.get("/imports/{id}", summary="Show an import", responses=docs.IMPORT_READ)
 async def read_import(id: UUID, connection: ConnectionDep) -> ImportRead:  # noqa: A002
     """Return an import with its progress, its counts and its first errors."""
     row = await repository.get_import(connection, id)
     return await _read(connection, row)
 
 
-@router.get(
-    "/imports",
-    summary="List imports, newest first",
-    responses=docs.IMPORTS_LISTED,
-)
+@router.get("/imports", summary="List imports, newest first", responses=docs.IMPORTS_LISTED)
 async def list_imports(
     request: Request,
     response: Response,

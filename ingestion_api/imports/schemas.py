@@ -250,20 +250,12 @@ IMPORTS_LISTED: Responses = {
     422: wrong_parameter("limit", "less_than_equal", "limit must be between 1 and 1000 (got 5000)."),
 }
 
-IMPORT_READ: Responses = {
-    200: answer("The import.", _IMPORT),
-    **_REFUSED,
-}
-
+IMPORT_READ: Responses = {200: answer("The import.", _IMPORT), **_REFUSED}
 OFFSET_READ: Responses = {
     204: {"description": "The headers say how much is stored.", "headers": _UPLOAD},
     **_REFUSED,
 }
-
-IMPORT_DELETED: Responses = {
-    204: {"description": "The import is deleted."},
-    **_REFUSED,
-}
+IMPORT_DELETED: Responses = {204: {"description": "The import is deleted."}, **_REFUSED}
 
 _REJECT = (
     '{"row":3,"code":"unknown_label","detail":"label \\"toxc\\" is not one of …",'
