@@ -21,15 +21,15 @@ from core.settings import (
     refuse_open_bind,
 )
 from core.startup import close_folder, configure_logging
-from core.tracing.tracing import tracing
+from core.tracing import tracing
 from core.web.app import NO_TELEMETRY, install_web
+from core.web.browsers import PageSettings
 from core.web.health import Check, NotReady
 from core.web.keys import KeyRing, KeyWatch
 from core.web.negotiation import Compression
 from core.web.openapi import describe
 from core.web.rate_limits import Places
 from core.web.server import follow_parent, run, settle
-from core.web.static_pages import PageSettings
 from serving_api.changes.endpoints import make_changes_router
 from serving_api.changes.service import ChangeNotifier, Changes
 from serving_api.exports import endpoints as export_endpoints
@@ -45,14 +45,12 @@ from serving_api.models.schemas import ScoreRequest
 from serving_api.models.service import Models
 from serving_api.pages.endpoints import add_dashboard
 from serving_api.perspective import endpoints as perspective_endpoints
-from serving_api.perspective.client import PerspectiveSettings
 from serving_api.perspective.google_errors import GoogleErrors
 from serving_api.perspective.schemas import AnalyzeCommentRequest, GoogleError, SuggestCommentScoreRequest
-from serving_api.perspective.service import Perspective
-from serving_api.replica.answer_cache import AnswerCache, Answers
+from serving_api.perspective.service import Perspective, PerspectiveSettings
 from serving_api.replica.file import release_memory
 from serving_api.replica.follower import Follower
-from serving_api.replica.query_pool import QueryPool
+from serving_api.replica.query_pool import AnswerCache, Answers, QueryPool
 from serving_api.replica.replica import Replica
 from serving_api.search.follower import Behind, SearchFollower
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
@@ -129,7 +127,7 @@ def create_app(
     _add_paths(app, datasets, access)
     # The last one added sees a request first.
     app.add_middleware(KeyWatch, key_ring=parts.key_ring, seconds=serving.key_check_seconds)
-    app.add_middleware(Shortcut, replica=parts.replica, answers=parts.answers, key_ring=parts.key_ring)
+    app.add_middleware(Shortcut, answers=parts.answers, key_ring=parts.key_ring)
     app.add_middleware(Compression)
     checks: dict[str, Check] = {
         "replica": lambda: _check_replica(parts.replica, parts.follower),

@@ -18,7 +18,7 @@ from core.connections import connect_in_thread
 from core.settings import DatabaseSettings, HttpSettings, TracingSettings, read_settings
 from core.startup import step_back
 from core.tables.decoding import PlainBody
-from core.tracing.tracing import tracing
+from core.tracing import tracing
 from core.web.problems import Problem, TooLarge
 from ingestion_api.bulk.batches import Batch, BulkUpload, Reasons, Reject, read_batches
 from ingestion_api.bulk.pipes import (

@@ -7,11 +7,11 @@ from fastapi import Depends, FastAPI, Request
 from pydantic import BaseModel, Field
 
 from core.datasets import Datasets, adjudication_of, page_url
+from core.web.browsers import PageSettings, add_page
 from core.web.keys import Scope, is_dataset_allowed, require_scope
 from core.web.negotiation import Router
 from core.web.openapi import Responses, answer, refusals
 from core.web.problems import Unavailable
-from core.web.static_pages import PageSettings, add_page
 from ingestion_api.dependencies import ConnectionDep
 from ingestion_api.texts.repository import list_argilla_ids
 

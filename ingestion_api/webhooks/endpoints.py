@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from core.tables.rows import ROW_BYTES
-from core.tracing.tracing import note_step
+from core.tracing import note_step
 from core.web.openapi import refusals
 from core.web.problems import (
     BadSignature,
