@@ -96,7 +96,9 @@ def describe_file(
     """Describe a file in OpenAPI. `headers` include the ETag and are sent with 304 too."""
     content = {media_type: {"schema": schema, "example": example}}
     headers = headers | {"Accept-Ranges": header("The file is also sent in parts.", "bytes")}
-    sent = headers | {"Content-Disposition": header("A name for the file.", "attachment; …")}
+    sent = headers | {
+        "Content-Disposition": header("A name for the file.", 'attachment; filename="toxicity-91342.parquet"')
+    }
     part = sent | {"Content-Range": header("The part, and the size of the file.", "bytes 0-1023/131072")}
     return {
         200: {"description": "The file.", "content": content, "headers": sent},
