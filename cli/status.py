@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cli import addresses
 from cli.console import AsJson, err, out, print_json, printable
-from cli.forget_requests import list_stuck, look_if_waited_for
+from cli.forget import list_stuck, look_if_waited_for
 
 # The newest labels: the index of the change feed finds them, however many there are.
 _PACE = text("""
