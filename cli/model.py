@@ -184,7 +184,7 @@ def ask_again(
 ) -> None:
     """Put suspect texts before adjudicators, whose answer decides. Needs `dispute_extra` in DATASETS_FILE.
 
-    Argilla cannot ask for more answers to single records, and annotators do not get a record again that they
+    Argilla cannot request more answers to single records, and annotators do not get a record again that they
     answered. So the texts go the way of disputed ones.
     """
     definition = _definition(dataset)

@@ -55,7 +55,7 @@ def public_reason(error: BaseException) -> str:
 
 log = structlog.get_logger()
 
-# A check raises if a need of the program is not met; `public_reason` decides what is shown of the error. It may
+# A check raises if a need of the program is not met; /readyz shows the `public_reason` of the error. It may
 # return a note if the need is met.
 Check = Callable[[], Awaitable[str | None]]
 
@@ -129,7 +129,7 @@ def _require_token(request: Request, token: SecretStr) -> None:
 
 
 async def run_checks(checks: dict[str, Check], logged: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Run the checks concurrently; return why some fail or exceed three seconds, and the others' notes.
+    """Run the checks concurrently; return why some fail or exceed three seconds, and the notes of the rest.
 
     `logged` has the reason last logged for each unmet need.
     """
