@@ -15,7 +15,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from core.classifiers.classifier import Classifier, make_vectorizers
 from core.classifiers.model_files import name_version
 from tests.unit.simulated_comments import LABELS, simulate_comments
-from uploader.model.label_quality import score_labels
+from uploader.model.scoring import score_labels
 from uploader.model.training import LabelledTexts, Trained, assign_folds, group_texts, train
 
 COMMENTS = simulate_comments(300, seed=5)
