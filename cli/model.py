@@ -17,8 +17,7 @@ from core.classifiers.model_manifest import SUSPECT_BELOW, Estimate, Measures, M
 from core.connections import make_engine
 from core.datasets import DEFAULT_DATASET, Dataset, load_datasets
 from core.labels.adjudication import ask_again as ask_adjudicators
-from core.models import Dataset as DatasetRow
-from core.models import Label, LabelStatus, Model, Prediction, Text
+from core.models import DatasetRow, Label, LabelStatus, Model, Prediction, Text
 from core.settings import DatasetsFileSettings, read_settings
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from cli import addresses
 from cli.argilla_api import PAGE, Answer, ArgillaReader
 from cli.console import err, fail, out, print_json, printable
 from core.connections import make_engine
-from core.models import Annotation, Dataset, Text, TextStatus
+from core.models import Annotation, DatasetRow, Text, TextStatus
 from core.text_identity import BEFORE_ALL
 
 # Differences may be changes under way, so they are checked again after this time.
@@ -61,11 +61,11 @@ class Report:
 def list_datasets(engine: Engine, name: str | None) -> list[Report]:
     """Return an empty report for each dataset that was ever uploaded, or for the one of this name."""
     query = select(
-        Dataset.name, Dataset.argilla_dataset_id, Dataset.refill_position.is_not(None).label("refilling")
+        DatasetRow.name, DatasetRow.argilla_dataset_id, DatasetRow.refill_position.is_not(None).label("refilling")
     )
-    query = query.where(Dataset.argilla_dataset_id.is_not(None)).order_by(Dataset.name)
+    query = query.where(DatasetRow.argilla_dataset_id.is_not(None)).order_by(DatasetRow.name)
     if name is not None:
-        query = query.where(Dataset.name == name)
+        query = query.where(DatasetRow.name == name)
     with engine.connect() as connection:
         return [
             Report(row.name, row.argilla_dataset_id, refilling=row.refilling) for row in connection.execute(query)

@@ -1,6 +1,6 @@
 """The tables, by concept. Import them from here: then all of them are known to SQLAlchemy."""
 
-from core.models.administration import Alert, ApiKey, AuditEntry, Dataset, ForgetRequest, Webhook
+from core.models.administration import AlertRow, ApiKey, AuditEntry, DatasetRow, ForgetRequest, Webhook
 from core.models.base import Base, Xid8
 from core.models.labels import (
     REREADS_CHANNEL,
@@ -26,13 +26,13 @@ from core.models.texts import (
 
 __all__ = [
     "REREADS_CHANNEL",
-    "Alert",
+    "AlertRow",
     "Annotation",
     "AnnotationStatus",
     "ApiKey",
     "AuditEntry",
     "Base",
-    "Dataset",
+    "DatasetRow",
     "Decider",
     "ForgetRequest",
     "Import",

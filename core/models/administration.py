@@ -77,7 +77,7 @@ class ForgetRequest(Base):
     )
 
 
-class Dataset(Base):
+class DatasetRow(Base):
     """What the programs remember of each dataset that the settings define."""
 
     __tablename__ = "datasets"
@@ -134,7 +134,7 @@ class Dataset(Base):
     )
 
 
-class Alert(Base):
+class AlertRow(Base):
     """A job that is blocked until an operator acts. The uploader that leads the dataset writes it."""
 
     __tablename__ = "alerts"

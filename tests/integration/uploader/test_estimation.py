@@ -23,12 +23,12 @@ from core.labels.annotations import Response, replace_annotations
 from core.labels.rules import TOLERANCE, Answer, Outcome, RuleInForce, load_parameters, majority
 from core.models import AnnotationStatus
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine, get_database
+from tests.integration.uploader.leading import leading
 from tests.programs import free_port, running
 from tests.unit.crowds import LABELS, simulate
 from tests.waiting import wait_for
-from uploader.argilla.client import Argilla
-from uploader.dataset import ConcurrencyLimit, DatasetState
-from uploader.leadership import Leadership, NotLeading
+from uploader.dataset import DatasetState
+from uploader.leadership import NotLeading
 from uploader.rules.estimation import Estimator
 from uploader.settings import RuleSettings
 
@@ -77,18 +77,9 @@ def _response(text_id: UUID, annotator: str, value: str) -> Response:
 
 @asynccontextmanager
 async def estimating(engine: AsyncEngine, rule: LabelRule = LabelRule.DAWID_SKENE) -> AsyncIterator[Side]:
-    datasets = {
-        DATASET: Dataset(labels=LABELS, guidelines="x", label_rule=rule, answers_wanted=2, dispute_extra=1)
-    }
-    async with httpx.AsyncClient() as http:
-        leadership = Leadership(engine, DATASET, 60)
-        await leadership.hold()
-        state = DatasetState(DATASET, datasets, engine, Argilla(http), "w", leadership, ConcurrencyLimit(1))
-        estimator = Estimator(state, AT_ONCE, get_database(engine), anyio.CapacityLimiter(1))
-        try:
-            yield Side(engine, state, estimator)
-        finally:
-            await leadership.release()
+    definition = Dataset(labels=LABELS, guidelines="x", label_rule=rule, answers_wanted=2, dispute_extra=1)
+    async with leading(engine, definition=definition) as state:
+        yield Side(engine, state, Estimator(state, AT_ONCE, get_database(engine), anyio.CapacityLimiter(1)))
 
 
 @dataclass
@@ -124,6 +115,7 @@ def _failures() -> float:
     return REGISTRY.get_sample_value("uploader_rule_failures_total", {"dataset": DATASET}) or 0
 
 
+@pytest.mark.usefixtures("one_process")
 def test_labels_follow_the_rule_of_the_settings(run: RunWithEngine, add_texts: AddTexts, rows: Rows) -> None:
     ids = add_texts(*(f"text {n}" for n in range(TEXTS)))
     [disputed, late] = add_texts("disputed", "late")

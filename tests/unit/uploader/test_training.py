@@ -85,9 +85,8 @@ def test_texts_without_letters_are_no_duplicates_of_each_other() -> None:
     assert len(set(group_texts(_data(texts)))) == len(texts)
 
 
-def test_the_classifier_computes_what_scikit_learn_does() -> None:
+def test_the_classifier_computes_what_scikit_learn_does(trained: Trained) -> None:
     data = _data()
-    trained = train(data)
     truth = simulate_comments(400, seed=6)
     texts = [comment.text for comment in truth]
     found = trained.classifier.probabilities(texts)
@@ -128,9 +127,8 @@ def test_more_than_two_labels() -> None:
     assert Classifier.load(trained.classifier.save()).labels == ["a", "b", "c"]
 
 
-def test_texts_without_a_known_word_are_scored() -> None:
-    data = _data()
-    found = train(data).classifier.probabilities(["", "漢字", "x" * 1_000_000])
+def test_texts_without_a_known_word_are_scored(trained: Trained) -> None:
+    found = trained.classifier.probabilities(["", "漢字", "x" * 1_000_000])
     assert found.shape == (3, 2)
     np.testing.assert_allclose(found.sum(axis=1), 1)
 
