@@ -29,7 +29,9 @@ from tests.unit.crowds import LABELS, simulate
 from tests.waiting import wait_for
 from uploader.dataset import DatasetState
 from uploader.leadership import NotLeading
+from uploader.rules.crowd import RuleEstimate, estimate_dataset
 from uploader.rules.estimation import Estimator
+from uploader.runner import run_in_process
 from uploader.settings import RuleSettings
 
 TEXTS = 60
@@ -245,6 +247,28 @@ def test_what_interrupts_an_estimate_costs_nothing(
             assert (labels(), rows(state)) == (before, [("dawid_skene", 1, True)])
 
     run(work)
+
+
+def test_an_estimate_may_take_longer_than_a_transaction_may_be_idle(
+    run: RunWithEngine, add_texts: AddTexts
+) -> None:
+    """To import crowd-kit alone takes more than a tenth of a second."""
+    ids = add_texts(*(f"text {n}" for n in range(TEXTS)))
+
+    async def work(engine: AsyncEngine) -> RuleEstimate | None:
+        async with estimating(engine) as side:
+            await side.answer(dict(zip(ids, ANSWERS, strict=True)))
+            async with engine.begin() as connection:
+                name = engine.url.database
+                await connection.exec_driver_sql(
+                    f"alter database \"{name}\" set idle_in_transaction_session_timeout = '100ms'"
+                )
+            place = DATASET, side.state.definition, get_database(engine)
+            return await run_in_process(asyncio.Event(), anyio.CapacityLimiter(1), estimate_dataset, *place)
+
+    estimate = run(work)
+    assert estimate is not None
+    assert (estimate.is_new, estimate.texts, len(estimate.to_rewrite)) == (True, TEXTS, TEXTS)
 
 
 def test_the_uploader_does_it_by_itself(
