@@ -14,7 +14,7 @@ import structlog
 
 from core.classifiers.classifier import ForeignModel
 from core.classifiers.model_files import BadModel
-from core.classifiers.model_manifest import ModelManifest
+from core.classifiers.model_manifest import KEPT_MODELS, ModelManifest
 from uploader import metrics
 from uploader.dataset import DatasetState
 from uploader.model import repository
@@ -22,6 +22,7 @@ from uploader.model.model_process import (
     Workplace,
     measure_drift,
     refresh_predictions,
+    remove_models,
     score_pending,
     train_model,
 )
@@ -136,6 +137,7 @@ class ModelJob:
             if state.model_asked_at is not None:
                 await repository.clear_asked(connection, self._state.name, state.model_asked_at)
         self._tell(manifest)
+        await self._remove_outdated(stopping)
 
     def _tell(self, manifest: ModelManifest) -> None:
         outcome = "accepted" if manifest.is_accepted else "refused"
@@ -149,6 +151,14 @@ class ModelJob:
             seconds=manifest.seconds,
             decision=manifest.decision,
         )
+
+    async def _remove_outdated(self, stopping: asyncio.Event) -> None:
+        """Remove the files of old models; their rows stay."""
+        async with self._state.engine.connect() as connection:
+            outdated = await repository.list_outdated(connection, self._state.name, KEPT_MODELS)
+        removed = await self._compute(stopping, remove_models, outdated) if outdated else None
+        if removed:
+            log.info("model.files_removed", dataset=self._state.name, versions=removed)
 
     async def _refresh(self, stopping: asyncio.Event, on_step: Callable[[], None]) -> None:
         """Write the predictions of labelled texts that are missing or stale."""

@@ -3,7 +3,7 @@
 The uploader imports this module only, so it starts without scikit-learn and runs without its memory.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -82,6 +82,15 @@ def measure_drift(place: Workplace, version: str) -> dict[str, float]:
 
     with _at_work(place):
         return scoring.measure_drift(place, version)
+
+
+def remove_models(place: Workplace, versions: Sequence[str]) -> list[str]:
+    """Remove the files of models; return those that were there."""
+    step_back()
+    from core.classifiers.model_files import ModelFiles
+
+    with _at_work(place):
+        return ModelFiles(place.address).remove(place.dataset, versions)
 
 
 @contextmanager

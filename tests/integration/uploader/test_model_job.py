@@ -1,6 +1,6 @@
 """Tests of uploader.model: labels become a model, its predictions and scores, on a real Postgres."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -13,12 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.classifiers.classifier import Classifier
 from core.classifiers.model_files import ModelFiles
-from core.classifiers.model_manifest import ModelManifest
+from core.classifiers.model_manifest import KEPT_MODELS, ModelManifest
 from core.datasets import ModelInLoop
 from core.forgetting.service import Traces, forget_texts
 from tests.integration.uploader.conftest import DATASET, AddTexts, Compute, Rows, RunWithEngine
 from tests.integration.uploader.modelling import (
     DEFINITION,
+    START,
     add_labelled,
     keeping_model,
     remove_model,
@@ -26,7 +27,7 @@ from tests.integration.uploader.modelling import (
 from tests.unit.simulated_comments import LABELS, Comment, simulate_comments
 from uploader.leadership import NotLeading
 from uploader.model.model_process import score_pending
-from uploader.model.repository import activate
+from uploader.model.repository import activate, list_outdated
 
 COMMENTS = simulate_comments(1200, seed=1)
 FIRST, NEW, PENDING = COMMENTS[:400], COMMENTS[400:700], COMMENTS[700:]
@@ -378,3 +379,34 @@ def test_the_settings_ask_for_as_many_labels_of_each(
 
     run(work)
     assert rows("select count(*) from models") == [(1,)]
+
+
+def test_the_files_of_old_models_are_removed_and_their_rows_stay(
+    run: RunWithEngine, database_url: str, rows: Rows, tmp_path: Path
+) -> None:
+    add_labelled(database_url, FIRST)
+    folder = tmp_path / "models" / DATASET
+    old = [f"{n:012x}" for n in range(KEPT_MODELS + 2)]
+    with psycopg.connect(database_url) as connection:
+        for n, version in enumerate(old):
+            (folder / version).mkdir(parents=True)
+            (folder / version / "model.json").write_text("{}")
+            connection.execute(
+                "insert into models (dataset, version, created_at, is_active, decision, manifest)"
+                " values (%s, %s, %s, %s, '', '{}')",
+                [DATASET, version, START + timedelta(days=n), n == 0],
+            )
+
+    async def list_removable(engine: AsyncEngine) -> list[str]:
+        async with engine.connect() as connection:
+            return await list_outdated(connection, DATASET, KEPT_MODELS)
+
+    async def work(engine: AsyncEngine) -> None:
+        async with keeping_model(engine, tmp_path) as loop:
+            await loop.look()
+
+    assert run(list_removable) == [old[1]]  # not the active one, though it is the oldest
+    run(work)
+    [(new,)] = rows("select version from models where is_active")
+    assert set(_names(folder)) == {new, *old[2:]}
+    assert rows("select count(*) from models") == [(len(old) + 1,)]
