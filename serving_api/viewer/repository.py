@@ -12,7 +12,7 @@ import duckdb
 
 from serving_api.columns import Kind, typed
 from serving_api.search.candidates import IndexSnapshot
-from serving_api.search.pages import list_ranked
+from serving_api.search.repository import list_ranked
 from serving_api.texts.paging import Sample
 from serving_api.texts.parameters import Order
 from serving_api.texts.query import TextsQuery

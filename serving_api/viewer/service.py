@@ -11,9 +11,8 @@ import orjson
 
 from core.datasets import Datasets
 from core.web.problems import Unavailable
-from serving_api.replica.answer_cache import Answers
 from serving_api.replica.file import open_memory
-from serving_api.replica.query_pool import QueryPool
+from serving_api.replica.query_pool import Answers, QueryPool
 from serving_api.replica.repository import Point
 from serving_api.search.follower import SearchFollower
 from serving_api.settings import ReplicaSettings
