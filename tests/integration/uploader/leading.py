@@ -31,7 +31,7 @@ async def leading(
     """Lead the dataset until the block ends; `answer` is Argilla's side, `changes` are those of the leadership."""
     transport = httpx.MockTransport(answer) if answer else None
     async with httpx.AsyncClient(base_url="http://argilla/api/v1/", transport=transport) as http:
-        leadership = Leadership(engine, DATASET, **{"lease_seconds": 1000, **changes})
+        leadership = Leadership(engine, DATASET, **{"lease_seconds": 60, **changes})
         await leadership.hold()
         limit = ConcurrencyLimit(connections)
         try:

@@ -173,7 +173,7 @@ def test_two_claims_at_once_take_turns_so_that_the_limit_holds(
 
     async def work(engine: AsyncEngine) -> None:
         # One connection: one batch is put while the next one is claimed.
-        async with leading(engine, FakeArgilla().answer, definition) as state:
+        async with leading(engine, FakeArgilla().answer, definition, lease_seconds=1000) as state:
             state.prepared = Prepared(DATASET_ID, QUESTION_ID)
             with psycopg.connect(database_url) as gate:
                 gate.execute(_CLAIMS_WAIT)
@@ -209,7 +209,7 @@ def test_the_datasets_own_limit_wins_and_disputes_have_none(run: RunWithEngine) 
 def _settle(answers_wanted: int) -> Callable[[AsyncEngine], Coroutine[Any, Any, None]]:
     async def work(engine: AsyncEngine) -> None:
         definition = DEFINITION.model_copy(update={"answers_wanted": answers_wanted})
-        async with leading(engine, definition=definition) as state:
+        async with leading(engine, definition=definition, lease_seconds=1000) as state:
             await settle_completion(state, asyncio.Event())
 
     return work
