@@ -145,7 +145,7 @@ class DatasetState:
             return await repository.get_approved_settings(connection, self.name) == defined
 
     def _put_in_force(self, answers_wanted: int) -> None:
-        """Use the number of answers that Argilla asks for."""
+        """Use this number of answers, which Argilla has."""
         disputed_in = adjudicated_by(self.name)
         name, key = (self.name, "answers_wanted") if disputed_in is None else (disputed_in, "dispute_extra")
         self.datasets[name] = self._defined[name].model_copy(update={key: answers_wanted})

@@ -76,7 +76,7 @@ class Text(Base):
         sa.CheckConstraint("score between 0 and 1", name="score_range"),
         sa.Index("ix_texts_pending", "dataset", "sequence", postgresql_where=sa.text("status = 'pending'")),
         sa.Index("ix_texts_uploading", "lease_until", postgresql_where=sa.text("status = 'uploading'")),
-        # Records before annotators that want more answers.
+        # Sent records that need more answers.
         sa.Index(
             "ix_texts_open",
             "dataset",

@@ -29,7 +29,7 @@ class Prepared:
 
     dataset_id: UUID
     question_id: UUID  # of the question `label`
-    # The number that Argilla asks for, if the definition asks for fewer: then nothing was changed.
+    # Set when the definition asks for fewer answers than Argilla: Argilla keeps this number.
     former_answers_wanted: int | None = None
 
 

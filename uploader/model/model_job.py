@@ -1,4 +1,4 @@
-"""Keeps a dataset's model: trains it when enough labels came, and writes what it predicts.
+"""Trains a dataset's model when enough labels arrived, and writes its predictions.
 
 All computing is in a separate process. What dies in between is done again: a model counts once its row is in
 Postgres, and predictions that are missing or stale are found by comparing rows.
@@ -32,7 +32,7 @@ from uploader.settings import ModelSettings, Settings
 
 log = structlog.get_logger()
 
-# So many labels go through the change feed together.
+# Labels that one transaction sends through the change feed.
 BATCH_TEXTS = 500
 _LEAST_NEW_LABELS = 200
 # Walks over the whole queue, for texts that came back or were committed late.

@@ -58,7 +58,7 @@ def train_model(place: Workplace, active: str | None) -> ModelManifest:
 
 
 def refresh_predictions(place: Workplace, version: str) -> Refreshed:
-    """Predict the labelled texts that have no prediction of this model, and score all labels anew."""
+    """Predict the labelled texts that lack a prediction of this model, and score all labels again."""
     step_back()
     from uploader.model import scoring
 

@@ -79,7 +79,7 @@ order by sequence desc limit %(count)s
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """A prediction as it is stored."""
+    """A row of `predictions`."""
 
     text_id: UUID
     label: str

@@ -21,9 +21,9 @@ from uploader.model.learning import read_out_of_fold
 from uploader.model.model_process import Page, Refreshed, Workplace
 from uploader.model.repository import Predicted
 
-# A quality that moved less is not written again: each write sends the label through the change feed.
+# Smaller changes of a quality are not written: each write sends the label through the change feed.
 _TOLERANCE = 0.01
-# Of pending texts: so many are looked at, and scored, before they are written.
+# Pending texts that one call reads and scores.
 PAGE_TEXTS = 1_000
 _RECENT_TEXTS = 2_000
 # Fewer texts of a source say nothing about its distribution.
