@@ -13,7 +13,7 @@ from core.datasets import list_adjudications
 from core.migrate import check_database
 from core.settings import LogSettings, TracingSettings, read_settings, refuse_open_bind
 from core.startup import configure_logging, keep_files_private
-from core.tracing.tracing import tracing
+from core.tracing import tracing
 from core.web.app import NO_TELEMETRY, install_web
 from core.web.health import Check
 from core.web.server import serve
