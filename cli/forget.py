@@ -116,8 +116,7 @@ def _read_ids(file: Path) -> list[UUID]:
 
 def _read_words(file: Path) -> Iterator[tuple[int, str]]:
     # Here: `annotate status` uses this module and reads no tables.
-    from core.tables.local_files import open_file, read_columns
-    from core.tables.opening import kind_of_file
+    from core.tables.opening import kind_of_file, open_file, read_columns
     from core.web.problems import Problem
 
     with file.open("rb") as lines:
