@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from load_testing.bench.harness import FigureColumn, FigureTable, Sample
-from load_testing.bench.servers import running
+from load_testing.bench.harness import FigureColumn, FigureTable, Sample, running
 from load_testing.targets import holds_within
 from local_stack.components.argilla import WORKSPACE
 from local_stack.testing import RunningStack

@@ -17,9 +17,18 @@ import duckdb
 import httpx
 
 from core.datasets import load_datasets
-from load_testing.bench.harness import FigureColumn, FigureTable, Sample, cost_of, in_turns, peak_memory
+from load_testing.bench.harness import (
+    FigureColumn,
+    FigureTable,
+    Sample,
+    Server,
+    api_environment,
+    cost_of,
+    in_turns,
+    peak_memory,
+    serving,
+)
 from load_testing.bench.replica_rows import make_replica
-from load_testing.bench.servers import Server, api_environment, serving
 from load_testing.targets import add_demo_texts, wait_until_served
 from local_stack.testing import RunningStack
 from serving_api.replica.replica import Replica
@@ -92,7 +101,7 @@ def _export(server: Server, name: str, rows: int, copy: Callable[[str], object])
         # All texts match, but each export has another filter: the API keeps written Parquet files.
         path = f"/export.{name}?min_agreement=0.{next(_NUMBERS):06}"
         sample = cost_of(lambda: sizes.append(_download(server.url, path)), server.pid)
-    sample |= {"rate": rows / sample["seconds"], "size": sizes[0] / 1e6, "peak": peak.bytes / 1e6}
+    sample |= {"rate": rows / sample["seconds"], "size": sizes[0] / 1e6, **peak}
     if copied:
         sample |= {"copy_rate": rows / copied["seconds"], "copy_core_seconds": copied["core_seconds"]}
         sample["ratio"] = copied["seconds"] / sample["seconds"]
@@ -147,7 +156,7 @@ def _measured(write: Callable[[], int]) -> Sample:
     sizes: list[int] = []
     with peak_memory(os.getpid()) as peak:
         sample = cost_of(lambda: sizes.append(write()))
-    return sample | {"size": sizes[0] / 1e6, "peak": peak.bytes / 1e6}
+    return sample | {"size": sizes[0] / 1e6, **peak}
 
 
 def _make(snapshots: Snapshots, body: bytes) -> int:

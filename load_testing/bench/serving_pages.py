@@ -21,10 +21,18 @@ import duckdb
 import httpx
 
 from core.datasets import DEFAULT_DATASET, load_datasets
-from load_testing.bench.harness import FigureColumn, FigureTable, compare, in_turns
-from load_testing.bench.peers.installed import install_peer
+from load_testing.bench.harness import (
+    CLIENTS,
+    FigureColumn,
+    FigureTable,
+    Server,
+    compare,
+    in_turns,
+    measure_gets,
+    running_server,
+)
+from load_testing.bench.peers import LOCKS, install
 from load_testing.bench.replica_rows import data_directory, make_replica, replica_path, serving_replica
-from load_testing.bench.servers import CLIENTS, Server, measure_gets, running_server
 from serving_api.texts.parameters import TextsParameters
 from serving_api.texts.query import Position, encode_cursor, microseconds, page_query
 
@@ -190,7 +198,7 @@ def measure_peers(rows: int) -> FigureTable:
 
 @contextmanager
 def _roapi(rows: int) -> Iterator[Server]:
-    program = install_peer("roapi") / "roapi"
+    program = install(LOCKS / "roapi.lock") / "roapi"
     file = _peer_file(rows, "items.parquet")
     command = [program, "--addr-http", "127.0.0.1:{port}", "--table", f"items={file}"]
     # It opens ports for other protocols, too: 0 is any.
@@ -201,7 +209,7 @@ def _roapi(rows: int) -> Iterator[Server]:
 
 @contextmanager
 def _datasette(rows: int) -> Iterator[Server]:
-    program = install_peer("datasette") / "datasette"
+    program = install(LOCKS / "datasette.lock") / "datasette"
     file = _peer_file(rows, "items.db")
     command = [program, "serve", "--immutable", file, "--port", "{port}", "--setting", "suggest_facets", "off"]
     with running_server(list(map(str, command)), {}, "/-/versions.json") as server:

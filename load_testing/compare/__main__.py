@@ -15,8 +15,8 @@ from pathlib import Path
 from rich.console import Console
 
 from load_testing.compare import report
-from load_testing.compare.outcomes import LoadStep, failure_rows, fate_of, step_row
 from load_testing.compare.platforms import Platform, running, send_again, take_argilla_away, warm_up
+from load_testing.compare.report import LoadStep, failure_rows, fate_of, step_row
 from load_testing.reports.summaries import Row, merge_repeats, write_rows
 from load_testing.targets import run_locust
 from local_stack import StackError

@@ -8,7 +8,7 @@ import httpx
 import psycopg
 from rich.console import Console
 
-from load_testing.compare.outcomes import Sent
+from load_testing.compare.report import Sent
 from load_testing.compare.versions import VERSIONS, labelled_texts
 from load_testing.targets import holds_within
 from load_testing.users.comment_texts import submission

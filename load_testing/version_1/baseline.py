@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from load_testing.bench.peers.installed import install
+from load_testing.bench.peers import install
 from local_stack import StackError
 from local_stack.components.opensearch import STEP as OPENSEARCH_FILES
 from local_stack.components.opensearch import is_opensearch_ready, opensearch_command, opensearch_url

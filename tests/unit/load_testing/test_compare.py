@@ -11,14 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from load_testing.compare import report
-from load_testing.compare.outcomes import (
-    LoadStep,
-    Sent,
-    failure_rows,
-    fate_of,
-    reason_of,
-    step_row,
-)
+from load_testing.compare.report import LoadStep, Sent, failure_rows, fate_of, reason_of, step_row
 from load_testing.compare.versions import VERSIONS, labelled_texts
 from load_testing.reports.summaries import Request, merge_repeats, read_rows, write_rows
 from load_testing.users.checks import WrongAnswer
