@@ -11,13 +11,12 @@ from core.migrate import migrate
 from core.settings import DatabaseSettings
 from load_testing.bench import (
     ingestion_rates,
-    label_lag,
     replicas,
     scaling,
     serving_files,
     serving_pages,
     shards,
-    upload_rates,
+    uploader_rates,
 )
 from local_stack.testing import RunningStack, running_stack
 
@@ -28,7 +27,7 @@ _OF_INTAKE: dict[str, OfStack] = {
     "single": ingestion_rates.measure_single,
     "bulk": ingestion_rates.measure_bulk,
     "beside": ingestion_rates.measure_beside,
-    "queue": upload_rates.measure_queue,
+    "queue": uploader_rates.measure_queue,
     "sizes": ingestion_rates.measure_sizes,
 }
 # Each of these fills a new Postgres.
@@ -47,8 +46,8 @@ _OF_FILES: dict[str, Callable[[int], Table]] = {
     "snapshots": serving_files.measure_snapshots,
     "shards": shards.measure_shards,
 }
-_OF_ARGILLA: dict[str, OfStack] = {"uploads": upload_rates.measure_uploads}
-_OF_EVERYTHING: dict[str, OfStack] = {"lag": label_lag.measure_lag}
+_OF_ARGILLA: dict[str, OfStack] = {"uploads": uploader_rates.measure_uploads}
+_OF_EVERYTHING: dict[str, OfStack] = {"lag": uploader_rates.measure_lag}
 _ALL = (*_OF_INTAKE, *_OF_LABELS, *_OF_FILES, *_OF_ARGILLA, *_OF_EVERYTHING)
 _POSTGRES = {"postgres"}
 _ARGILLA = {"postgres", "redis", "opensearch", "argilla"}

@@ -43,6 +43,9 @@ class FigureColumn(NamedTuple):
     combine: Callable[[Iterable[float]], float] = statistics.median
 
 
+LATENCIES = (FigureColumn("p50 ms", "p50", ".2f"), FigureColumn("p99 ms", "p99", ".2f"))
+
+
 class FigureTable(Table):
     """A table whose lines start with the names of a case; `columns` show figures of its samples."""
 

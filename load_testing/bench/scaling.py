@@ -37,8 +37,8 @@ from local_stack.testing import RunningStack
 
 _COUNTS = (1, 2, 4)
 _CLIENTS = 64
-_POSTS = 4000
-_GETS = 4000
+# Numbers of requests and texts. `make bench ROWS=` lowers those that are above it.
+_REQUESTS = 4000
 _TEXTS = 20_000
 _ANNOTATORS = 3
 _NUMBERS = count()
@@ -76,7 +76,7 @@ http {{
 """
 
 
-def measure_nginx(stack: RunningStack, _rows: int) -> FigureTable:
+def measure_nginx(stack: RunningStack, rows: int) -> FigureTable:
     """Measure single POSTs and pages with one process, and with 1, 2 and 4 processes behind one nginx.
 
     Each process has a separate port and folder, as on separate machines.
@@ -94,13 +94,14 @@ def measure_nginx(stack: RunningStack, _rows: int) -> FigureTable:
         table.caption = "Not measured: there is no nginx here (Debian: nginx-light)."
         return table
     url = stack.database_url
-    for program, send in (("ingestion_api", _post), ("serving_api", _get)):
+    for program, send_all in (("ingestion_api", _post), ("serving_api", _get)):
         if program == "serving_api":
             with psycopg.connect(url) as connection:
                 connection.execute("truncate texts")  # demo texts need an empty table
-            add_demo_texts(url, _TEXTS)
+            add_demo_texts(url, min(_TEXTS, rows))
         with ExitStack() as opened:
             servers = [opened.enter_context(_api(program, url)) for _ in range(max(_COUNTS))]
+            send = partial(send_all, min(_REQUESTS, rows))
             send(servers[0].url)  # warms up
             measure = partial(_measure, send, _postmaster(url))
             table.add((f"{program}, no nginx", "1"), [measure(servers[:1], None)])
@@ -129,13 +130,13 @@ def _running_nginx(binary: str, urls: Sequence[str]) -> Iterator[Server]:
             yield Server(url, process.pid)
 
 
-def _post(url: str) -> Sample:
-    return post_all(f"{url}/texts", list(map(orjson.dumps, make_submissions(_POSTS))), _CLIENTS)
+def _post(count: int, url: str) -> Sample:
+    return post_all(f"{url}/texts", list(map(orjson.dumps, make_submissions(count))), _CLIENTS)
 
 
-def _get(url: str) -> Sample:
+def _get(count: int, url: str) -> Sample:
     # Each request has another filter, also in later runs: no response comes from the cache.
-    return get_all(url, [f"/texts?limit=20&min_agreement=0.{next(_NUMBERS):06}" for _ in range(_GETS)], _CLIENTS)
+    return get_all(url, [f"/texts?limit=20&min_agreement=0.{next(_NUMBERS):06}" for _ in range(count)], _CLIENTS)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ import httpx
 from core.datasets import DEFAULT_DATASET, load_datasets
 from load_testing.bench.harness import (
     CLIENTS,
+    LATENCIES,
     FigureColumn,
     FigureTable,
     Server,
@@ -46,7 +47,6 @@ Parameters = dict[str, str | int]
 Load = tuple[Any, ...]
 
 _DATASETS = load_datasets(None)
-_LATENCIES = (FigureColumn("p50 ms", "p50", ".2f"), FigureColumn("p99 ms", "p99", ".2f"))
 _RATE, _PER_CORE = FigureColumn("answers/s", "rate"), FigureColumn("per core used", "per_core")
 
 
@@ -140,7 +140,7 @@ _DATASETTE: dict[str, Parameters] = {
 
 def measure_pages(rows: int) -> FigureTable:
     """Measure each kind of request over 10,000 texts and over `rows`, first without the cache."""
-    columns = (_RATE, _PER_CORE, *_LATENCIES, FigureColumn(f"p50 / that at {FEW:,}", "ratio", ".2f"))
+    columns = (_RATE, _PER_CORE, *LATENCIES, FigureColumn(f"p50 / that at {FEW:,}", "ratio", ".2f"))
     table = FigureTable(f"Serving API, {CLIENTS} clients", ("request", "texts"), columns)
     for cache in (False, True):
         with serving_replica(FEW, cache) as small, serving_replica(rows, cache) as large:
@@ -173,7 +173,7 @@ def _repeated(server: Server) -> dict[str, Load]:
 def measure_peers(rows: int) -> FigureTable:
     """Measure pages of ours and of the peers, one after the other, over the same rows."""
     rows = min(rows, _ROWS_MAX)
-    columns = (_RATE, FigureColumn("cores", "cores", ".2f"), _PER_CORE, *_LATENCIES)
+    columns = (_RATE, FigureColumn("cores", "cores", ".2f"), _PER_CORE, *LATENCIES)
     table = FigureTable(f"Pages of {LIMIT} of {rows:,} texts, {CLIENTS} clients", ("server", "page"), columns)
     with serving_replica(rows, cache=False) as server:
         for page, kind in _OURS.items():
