@@ -70,6 +70,8 @@ http {{
             proxy_pass http://apis;
             proxy_http_version 1.1;
             proxy_set_header Connection "";
+            # The APIs without keys refuse other hosts than this machine.
+            proxy_set_header Host $host;
         }}
     }}
 }}

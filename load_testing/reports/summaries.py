@@ -167,6 +167,11 @@ def _duration(requests: Sequence[Request]) -> float:
     return max(max((request.at_s for request in requests), default=0.0), 0.001)
 
 
+def markdown_table(head: str, rows: Iterable[Iterable[object]]) -> str:
+    """Return a table in Markdown: `head` is the line of the titles and the line of their alignments."""
+    return "\n".join([head, *(f"| {' | '.join(map(str, cells))} |" for cells in rows)]) + "\n"
+
+
 def write_rows(file: Path, rows: Sequence[Row]) -> None:
     """Write rows of the same columns as CSV; the file is empty if there are none."""
     with file.open("w", newline="") as stream:
