@@ -1,7 +1,7 @@
 """Shared by all endpoints: parts of the application, checks of requests, and responses with ETag and Link."""
 
 import re
-from typing import Annotated, cast
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import Depends, Request, Response
@@ -10,7 +10,7 @@ from starlette.types import Receive
 from core.datasets import Datasets
 from core.web import app
 from core.web.keys import Scope, require_scope
-from serving_api.replica.answer_cache import Answer, Answers
+from serving_api.replica.query_pool import Answer, Answers
 from serving_api.replica.replica import Replica
 from serving_api.replica.repository import Point
 
@@ -26,21 +26,18 @@ _REPEATABLE = {
 }
 
 
-async def _answers(request: Request) -> Answers:
-    return cast(Answers, request.app.state.answers)
+def part(name: str) -> Any:
+    """Return the dependency on a part of the application, which `main.Parts` names."""
+
+    async def get(request: Request) -> Any:
+        return getattr(request.app.state, name)
+
+    return Depends(get)
 
 
-async def _replica(request: Request) -> Replica:
-    return cast(Replica, request.app.state.replica)
-
-
-async def _datasets(request: Request) -> Datasets:
-    return cast(Datasets, request.app.state.datasets)
-
-
-AnswersDep = Annotated[Answers, Depends(_answers)]
-ReplicaDep = Annotated[Replica, Depends(_replica)]
-DatasetsDep = Annotated[Datasets, Depends(_datasets)]
+AnswersDep = Annotated[Answers, part("answers")]
+ReplicaDep = Annotated[Replica, part("replica")]
+DatasetsDep = Annotated[Datasets, part("datasets")]
 
 
 async def check_query_string(request: Request) -> None:
@@ -56,10 +53,10 @@ _HOST = re.compile(r"[A-Za-z0-9.\-_]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
 _ETAG = re.compile(r'(?:W/)?("[^"]*")')
 
 
-def respond(request: Request, replica: Replica, answer: Answer) -> Response:
+def respond(request: Request, answer: Answer) -> Response:
     """Return the HTTP response, or 304 for a client that already has it."""
     request.scope["answer_key"] = answer.key
-    headers = replica_headers(replica, answer.point) | {"ETag": answer.etag}
+    headers = replica_headers(request.app.state.replica, answer.point) | {"ETag": answer.etag}
     if answer.next_cursor:
         headers["Link"] = f'<{next_url(request, answer.next_cursor)}>; rel="next"'
     if is_held(request, answer.etag):

@@ -9,14 +9,15 @@ import io
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import structlog
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from core.web.problems import Problem
+from core.web.openapi import Responses, header, refusals
+from core.web.problems import Malformed, Problem
 from core.web.server import abort_connection
 from serving_api.dependencies import is_held
 from serving_api.replica.query_pool import FairThreads
@@ -87,6 +88,28 @@ class PreconditionFailed(Problem):
         super().__init__(
             f"If-Match names another version of the file; its ETag is {etag}.", headers={"ETag": etag}
         )
+
+
+def describe_file(
+    media_type: str, schema: dict[str, Any], example: Any, headers: dict[str, Any], *problems: Problem
+) -> Responses:
+    """Describe a file in OpenAPI. `headers` include the ETag and are sent with 304 too."""
+    content = {media_type: {"schema": schema, "example": example}}
+    headers = headers | {"Accept-Ranges": header("The file is also sent in parts.", "bytes")}
+    sent = headers | {"Content-Disposition": header("A name for the file.", "attachment; …")}
+    part = sent | {"Content-Range": header("The part, and the size of the file.", "bytes 0-1023/131072")}
+    return {
+        200: {"description": "The file.", "content": content, "headers": sent},
+        206: {"description": "The part that Range requests.", "content": content, "headers": part},
+        304: {"description": "The client holds it already.", "headers": headers},
+        **refusals(
+            Malformed("The query string is not UTF-8.", code="malformed_query"),
+            PreconditionFailed(headers["ETag"]["example"]),
+            RangeNotSatisfiable(131_072),
+            *problems,
+            scope="read",
+        ),
+    }
 
 
 class ServedFile(NamedTuple):

@@ -45,14 +45,12 @@ from serving_api.models.schemas import ScoreRequest
 from serving_api.models.service import Models
 from serving_api.pages.endpoints import add_dashboard
 from serving_api.perspective import endpoints as perspective_endpoints
-from serving_api.perspective.client import PerspectiveSettings
 from serving_api.perspective.google_errors import GoogleErrors
 from serving_api.perspective.schemas import AnalyzeCommentRequest, GoogleError, SuggestCommentScoreRequest
-from serving_api.perspective.service import Perspective
-from serving_api.replica.answer_cache import AnswerCache, Answers
+from serving_api.perspective.service import Perspective, PerspectiveSettings
 from serving_api.replica.file import release_memory
 from serving_api.replica.follower import Follower
-from serving_api.replica.query_pool import QueryPool
+from serving_api.replica.query_pool import AnswerCache, Answers, QueryPool
 from serving_api.replica.replica import Replica
 from serving_api.search.follower import Behind, SearchFollower
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
@@ -129,7 +127,7 @@ def create_app(
     _add_paths(app, datasets, access)
     # The last one added sees a request first.
     app.add_middleware(KeyWatch, key_ring=parts.key_ring, seconds=serving.key_check_seconds)
-    app.add_middleware(Shortcut, replica=parts.replica, answers=parts.answers, key_ring=parts.key_ring)
+    app.add_middleware(Shortcut, answers=parts.answers, key_ring=parts.key_ring)
     app.add_middleware(Compression)
     checks: dict[str, Check] = {
         "replica": lambda: _check_replica(parts.replica, parts.follower),

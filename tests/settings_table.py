@@ -10,7 +10,7 @@ from cli.addresses import CommandLineSettings
 from core.web.static_pages import PageSettings
 from ingestion_api.settings import IngestionSettings
 from local_stack.settings import StackSettings
-from serving_api.perspective.client import PerspectiveSettings
+from serving_api.perspective.service import PerspectiveSettings
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 from uploader.settings import (
     ForgottenFilesSettings,

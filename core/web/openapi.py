@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from pydantic.config import JsonDict
 from pydantic.json_schema import models_json_schema
 
@@ -57,6 +57,11 @@ class ProblemRead(BaseModel):
 def answer(description: str, example: Any, media_type: str = "application/json", **more: Any) -> dict[str, Any]:
     """Describe a successful response; pass `model` if the endpoint's return type is not its schema."""
     return {"description": description, "content": {media_type: {"example": example}}, **more}
+
+
+def with_example(example: dict[str, Any]) -> ConfigDict:
+    """Return the configuration of a model that has this example in the document."""
+    return ConfigDict(json_schema_extra={"examples": [example]})
 
 
 def header(description: str, example: str) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from serving_api.replica import feed, repository, tables
 from serving_api.replica.file import ReplicaFile
 from serving_api.replica.replica import Replica
 from serving_api.search.follower import SearchFollower
-from serving_api.search.pages import list_hits
+from serving_api.search.repository import list_hits
 from serving_api.settings import ReplicaSettings
 from serving_api.texts.parameters import TextsParameters
 from serving_api.texts.query import page_query

@@ -1,24 +1,90 @@
-"""GET /changes: parse, delegate, return; the same path as pages and as server-sent events."""
+"""GET /changes as pages and as server-sent events, and its description in OpenAPI."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Coroutine
 from http import HTTPStatus
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal
+from uuid import UUID
 
 import structlog
-from fastapi import Depends, Header, Query, Request, Response
+from fastapi import Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field
 from sse_starlette.sse import EventSourceResponse, SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
 from core.web.negotiation import Router, choose_media_type
-from serving_api.changes.schemas import CHANGES, ChangesPage
+from core.web.openapi import Responses, header, with_example
+from core.web.problems import Unavailable
 from serving_api.changes.service import Changes, ChangesQuery, ChangesResult
-from serving_api.dependencies import GUARDS, DatasetsDep, ReplicaDep, client_gone, respond
-from serving_api.replica.replica import Replica
+from serving_api.columns import EXAMPLE_ITEM, TextItem
+from serving_api.dependencies import GUARDS, DatasetsDep, client_gone, part, respond
 from serving_api.settings import ServingSettings
-from serving_api.texts.parameters import ChangesParameters
+from serving_api.texts.parameters import EXAMPLE_FEED, ChangesParameters
 from serving_api.texts.query import choose_dataset
+from serving_api.texts.schemas import UNCHANGED, mismatch, refuses, sends, wrong_parameter
+
+_DELETE = {"op": "delete", "version": 91344, "id": EXAMPLE_ITEM["id"], "dataset": "toxicity"}
+_PAGE: dict[str, Any] = {
+    "items": [{"op": "upsert", "version": 91342} | EXAMPLE_ITEM, _DELETE],
+    "next": 91344,
+    "feed": EXAMPLE_FEED,
+}
+_EVENTS = f"""retry: 1000
+event: feed
+data: {{"feed":"{EXAMPLE_FEED}","version":91344}}
+
+id: 91344
+event: delete
+data: {json.dumps(_DELETE, separators=(",", ":"))}
+
+: ping
+
+"""
+
+
+class Upsert(TextItem):
+    """A new or changed labelled text."""
+
+    op: Literal["upsert"]
+    version: int
+
+
+class Delete(BaseModel):
+    """A text that lost its label."""
+
+    op: Literal["delete"]
+    version: int
+    id: UUID
+    dataset: str
+
+
+class ChangesPage(BaseModel):
+    """A page of changes, in the order of their versions."""
+
+    model_config = with_example(_PAGE)
+
+    items: list[Upsert | Delete]
+    next: int = Field(
+        description="For `since`: where the next page begins. The same as `since` if nothing is new."
+    )
+    feed: str = Field(description="Which database the versions belong to.")
+
+
+_CHANGES = sends({"Vary": header("Pages and events have one path.", "Accept")})
+_CHANGES[200]["content"] = {"text/event-stream": {"schema": {"type": "string"}, "example": _EVENTS}}
+_REPLACED = "The database is another one, and its versions too: begin anew, with an empty mirror and since=0."
+CHANGES: Responses = (
+    _CHANGES
+    | UNCHANGED
+    | refuses(
+        mismatch("feed", "feed_replaced", _REPLACED),
+        wrong_parameter("wait", "less_than_equal", "wait must be between 0 and 60 (got 90)."),
+        Unavailable("Too many clients wait for changes.", code="too_many_waiting", retry_after_seconds=5),
+    )
+)
+
 
 log = structlog.get_logger()
 
@@ -36,14 +102,6 @@ def make_changes_router() -> Router:
     return router
 
 
-async def _changes(request: Request) -> Changes:
-    return cast(Changes, request.app.state.changes)
-
-
-async def _settings(request: Request) -> ServingSettings:
-    return cast(ServingSettings, request.app.state.serving_settings)
-
-
 LastEventId = Annotated[
     int | None,
     Header(
@@ -59,9 +117,8 @@ LastEventId = Annotated[
 async def get_changes(
     request: Request,
     parameters: Annotated[ChangesParameters, Query()],
-    changes: Annotated[Changes, Depends(_changes)],
-    settings: Annotated[ServingSettings, Depends(_settings)],
-    replica: ReplicaDep,
+    changes: Annotated[Changes, part("changes")],
+    settings: Annotated[ServingSettings, part("serving_settings")],
     datasets: DatasetsDep,
     last_event_id: LastEventId = None,
 ) -> Response:
@@ -86,7 +143,7 @@ async def get_changes(
         with changes.notifier.waiting("poll"):
             await _first_done(changes.wait(query, parameters.wait), client_gone(request.receive))
         page = await changes.page(query)
-    return _respond(request, replica, page)
+    return _respond(request, page)
 
 
 class ChangesStream(EventSourceResponse):
@@ -110,8 +167,8 @@ class ChangesStream(EventSourceResponse):
                 log.info("changes.client_stuck")
 
 
-def _respond(request: Request, replica: Replica, page: ChangesResult) -> Response:
-    response = respond(request, replica, page.answer)
+def _respond(request: Request, page: ChangesResult) -> Response:
+    response = respond(request, page.answer)
     response.headers["Vary"] = "Accept"
     request.scope.pop("answer_key")  # the shortcut would omit `Vary` and the rest of the page
     if page.rest is None or response.status_code != HTTPStatus.OK:
@@ -124,8 +181,8 @@ def _respond(request: Request, replica: Replica, page: ChangesResult) -> Respons
 
 async def _joined(head: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield head
-    async for part in rest:
-        yield part
+    async for piece in rest:
+        yield piece
 
 
 async def _first_done(*waits: Coroutine[Any, Any, None]) -> None:

@@ -96,7 +96,7 @@ def _list(
     cursor: duckdb.DuckDBPyConnection, table: str, where: str, values: dict[str, Any], count: int
 ) -> list[Change]:
     values = values | {"count": count}
-    # As in repository.list_disputed: narrow rows are sorted, and only the few wide ones are fetched.
+    # As in texts.repository.list_by_rank: narrow rows are sorted, and only the few wide ones are fetched.
     chosen = f"select rowid from {table} where dataset = $dataset and {where} order by {_ORDER} limit $count"  # noqa: S608
     items = f"select {READY}, version from {table} where rowid in ({chosen})"  # noqa: S608
     tombstones = f"""

@@ -22,8 +22,7 @@ from core.web.server import server_is_stopping
 from serving_api.changes import repository
 from serving_api.changes.repository import Change, ChangePosition, after_version, find_page_end, list_changes
 from serving_api.metrics import CHANGES_WAITING
-from serving_api.replica.answer_cache import Answer, AnswerCache, etag
-from serving_api.replica.query_pool import ANY_NUMBER, QueryPool
+from serving_api.replica.query_pool import ANY_NUMBER, Answer, AnswerCache, QueryPool, etag
 from serving_api.replica.replica import Replica
 from serving_api.replica.repository import Point
 from serving_api.texts.query import Mismatch

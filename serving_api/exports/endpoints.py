@@ -2,6 +2,8 @@
 
 import re
 import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Annotated, Any, cast
 
 import orjson
@@ -12,23 +14,16 @@ from core.web.negotiation import Router
 from core.web.openapi import Responses, header
 from core.web.problems import Unavailable
 from serving_api.columns import COLUMNS, EXAMPLE_ITEM, Kind, csv_header
-from serving_api.dependencies import GUARDS, DatasetsDep, ReplicaDep, replica_headers
+from serving_api.dependencies import GUARDS, replica_headers
 from serving_api.exports.formats import ARROW, ARROW_STREAM, CSV, CSV_FOR_SPREADSHEETS, NDJSON, PARQUET, Format
-from serving_api.exports.repository import ExportQuery, export_query
+from serving_api.exports.repository import export_query
 from serving_api.exports.service import ExportRequest, Exports
-from serving_api.file_response import (
-    PreconditionFailed,
-    RangeNotSatisfiable,
-    Sending,
-    ServedFile,
-    send_file,
-    strong_tags,
-)
+from serving_api.file_response import Sending, ServedFile, describe_file, send_file, strong_tags
 from serving_api.metrics import EXPORT_BYTES, EXPORTS
 from serving_api.replica.replica import Replica
 from serving_api.replica.repository import Point
 from serving_api.texts.parameters import CsvParameters, ExportParameters
-from serving_api.texts.schemas import REPLICA_HEADERS, UNCHANGED, mismatch, refuses, wrong_parameter
+from serving_api.texts.schemas import REPLICA_HEADERS, mismatch, wrong_parameter
 
 _ITEM_LINE = orjson.dumps(EXAMPLE_ITEM, option=orjson.OPT_APPEND_NEWLINE).decode()
 
@@ -40,31 +35,25 @@ def _csv_cell(name: str) -> str:
 
 
 _CSV_LINES = f"{csv_header()}{','.join(map(_csv_cell, COLUMNS))}\r\n"
-_ETAG = '"9f86d081884c7d659a2feaa0c55ad015-5d41402abc4b2a76"'
 _HEADERS = REPLICA_HEADERS | {
-    "ETag": header("For If-None-Match, If-Match and If-Range.", _ETAG),
-    "Accept-Ranges": header("Parts of the file may be asked for.", "bytes"),
-    "Content-Disposition": header("A name for the file.", 'attachment; filename="toxicity-91342.parquet"'),
+    "ETag": header(
+        "For If-None-Match, If-Match and If-Range.", '"9f86d081884c7d659a2feaa0c55ad015-5d41402abc4b2a76"'
+    )
 }
-_PART_HEADERS = _HEADERS | {"Content-Range": header("Which part it is.", "bytes 0-65535/131072")}
 _TEXT: dict[str, Any] = {"type": "string"}
 _BINARY: dict[str, Any] = {"type": "string", "format": "binary"}
 
 
 def _responses(format_: Format, schema: dict[str, Any], example: str) -> Responses:
-    content = {format_.media_type: {"schema": schema, "example": example}}
-    return {
-        200: {"description": "The file.", "content": content, "headers": _HEADERS},
-        206: {"description": "The part that `Range` asks for.", "content": content, "headers": _PART_HEADERS},
-        **UNCHANGED,
-        **refuses(
-            mismatch("label", "unknown_label", "'spam' is not one of: toxic, non_toxic."),
-            PreconditionFailed(_ETAG),
-            wrong_parameter("min_agreement", "less_than_equal", "min_agreement must be between 0 and 1 (got 8)."),
-            Unavailable("Too many exports are under way.", code="too_busy", retry_after_seconds=5),
-            RangeNotSatisfiable(131_072),
-        ),
-    }
+    return describe_file(
+        format_.media_type,
+        schema,
+        example,
+        _HEADERS,
+        mismatch("label", "unknown_label", "'spam' is not one of: toxic, non_toxic."),
+        wrong_parameter("min_agreement", "less_than_equal", "min_agreement must be between 0 and 1 (got 8)."),
+        Unavailable("Too many exports are under way.", code="too_busy", retry_after_seconds=5),
+    )
 
 
 PARQUET_RESPONSES = _responses(PARQUET, _BINARY, "PAR1…PAR1")
@@ -76,81 +65,69 @@ CSV_RESPONSES = _responses(CSV, _TEXT, _CSV_LINES)
 log = structlog.get_logger()
 
 
-async def _exports(request: Request) -> Exports:
-    return cast(Exports, request.app.state.exports)
-
-
-ExportsDep = Annotated[Exports, Depends(_exports)]
 Parameters = Annotated[ExportParameters, Query()]
+Export = Callable[[ExportParameters, Format], Awaitable[Response]]
+
+
+async def _exporter(request: Request) -> Export:
+    return partial(_export, request)
+
+
+ExportDep = Annotated[Export, Depends(_exporter)]
 
 router = Router(dependencies=GUARDS, tags=["exports"], default_response_class=Response)
 
 
 @router.get("/export.parquet", summary="Labelled texts as Parquet", responses=PARQUET_RESPONSES)
-async def export_parquet(
-    request: Request, parameters: Parameters, exports: ExportsDep, replica: ReplicaDep, datasets: DatasetsDep
-) -> Response:
+async def export_parquet(parameters: Parameters, export: ExportDep) -> Response:
     """Get the chosen texts of one version as Parquet, compressed with zstd.
 
     `votes`, `metadata` and `enrichment` are JSON texts; times are UTC. Without `order` the rows come as they lie
     in the replica, roughly the oldest label first. pandas, polars, DuckDB and fsspec can read parts of the file.
     """
-    return await _export(request, exports, replica, export_query(parameters, datasets), PARQUET)
+    return await export(parameters, PARQUET)
 
 
 @router.get("/export.arrow", summary="Labelled texts as an Arrow file", responses=ARROW_RESPONSES)
-async def export_arrow(
-    request: Request, parameters: Parameters, exports: ExportsDep, replica: ReplicaDep, datasets: DatasetsDep
-) -> Response:
+async def export_arrow(parameters: Parameters, export: ExportDep) -> Response:
     """Get the chosen texts of one version as an Arrow file.
 
     `polars.read_ipc` and `pandas.read_feather` read it. Columns and order are those of `/export.parquet`.
     """
-    return await _export(request, exports, replica, export_query(parameters, datasets), ARROW)
+    return await export(parameters, ARROW)
 
 
 @router.get("/export.arrows", summary="Labelled texts as an Arrow stream", responses=STREAM_RESPONSES)
-async def export_arrows(
-    request: Request, parameters: Parameters, exports: ExportsDep, replica: ReplicaDep, datasets: DatasetsDep
-) -> Response:
+async def export_arrows(parameters: Parameters, export: ExportDep) -> Response:
     """Get the chosen texts of one version as an Arrow stream.
 
     `pyarrow.ipc.open_stream` reads it. Columns and order are those of `/export.parquet`.
     """
-    return await _export(request, exports, replica, export_query(parameters, datasets), ARROW_STREAM)
+    return await export(parameters, ARROW_STREAM)
 
 
 @router.get("/export.ndjson", summary="Labelled texts as NDJSON", responses=NDJSON_RESPONSES)
-async def export_ndjson(
-    request: Request, parameters: Parameters, exports: ExportsDep, replica: ReplicaDep, datasets: DatasetsDep
-) -> Response:
+async def export_ndjson(parameters: Parameters, export: ExportDep) -> Response:
     """Get the chosen texts of one version as lines, each an item of `GET /texts` without `highlights`.
 
     Order is that of `/export.parquet`.
     """
-    return await _export(request, exports, replica, export_query(parameters, datasets), NDJSON)
+    return await export(parameters, NDJSON)
 
 
 @router.get("/export.csv", summary="Labelled texts as CSV", responses=CSV_RESPONSES)
-async def export_csv(
-    request: Request,
-    parameters: Annotated[CsvParameters, Query()],
-    exports: ExportsDep,
-    replica: ReplicaDep,
-    datasets: DatasetsDep,
-) -> Response:
+async def export_csv(parameters: Annotated[CsvParameters, Query()], export: ExportDep) -> Response:
     """Get the chosen texts of one version as CSV with a header, quoted as in RFC 4180.
 
     `""` is an empty text, and nothing is null. `votes`, `metadata` and `enrichment` are JSON. With
     `spreadsheet=true` no cell can be taken for a formula. Order is that of `/export.parquet`.
     """
-    format_ = CSV_FOR_SPREADSHEETS if parameters.spreadsheet else CSV
-    return await _export(request, exports, replica, export_query(parameters, datasets), format_)
+    return await export(parameters, CSV_FOR_SPREADSHEETS if parameters.spreadsheet else CSV)
 
 
-async def _export(
-    request: Request, exports: Exports, replica: Replica, query: ExportQuery, format_: Format
-) -> Response:
+async def _export(request: Request, parameters: ExportParameters, format_: Format) -> Response:
+    exports, replica = cast(Exports, request.app.state.exports), cast(Replica, request.app.state.replica)
+    query = export_query(parameters, request.app.state.datasets)
     conditions = [request.headers.get(name) for name in ("if-range", "if-match")]
     etags = [tag for header in conditions for tag in strong_tags(header)]
     continues = request.method == "GET" and "range" in request.headers and not etags

@@ -47,7 +47,7 @@ class ExportFile(NamedTuple):
         return f'"{self.rows}-{self.token}"'
 
 
-class Growing:
+class Growing(io.RawIOBase):
     """An unfinished file: keeps the folder within its limits while it grows, and its content while it is small."""
 
     def __init__(self, file: BinaryIO, folder: "ExportFolder") -> None:
@@ -56,7 +56,10 @@ class Growing:
         self._unchecked = 0
         self._small = io.BytesIO()
         self.size = 0
-        self.closed = False
+
+    def writable(self) -> bool:
+        """Return true."""
+        return True
 
     def write(self, part: Any) -> int:
         """Write all of it; raises as `ExportFolder.make_room`."""
@@ -79,18 +82,11 @@ class Growing:
 
     def tell(self) -> int:
         """Return the number of bytes written."""
-        return self._file.tell()
-
-    def flush(self) -> None:
-        """Do nothing: `finish` flushes."""
+        return self.size
 
     def finish(self) -> None:
         """Write the buffered bytes."""
         self._file.close()
-
-    def writable(self) -> bool:
-        """Return true."""
-        return True
 
 
 class ExportFolder:

@@ -31,8 +31,7 @@ from serving_api.exports.formats import Batches, Format
 from serving_api.exports.repository import ExportQuery, read_batches, schema_of
 from serving_api.metrics import EXPORTS, QUERIES_REFUSED
 from serving_api.replica import repository
-from serving_api.replica.answer_cache import etag
-from serving_api.replica.query_pool import FairThreads
+from serving_api.replica.query_pool import FairThreads, etag
 from serving_api.replica.replica import Replica
 from serving_api.replica.repository import Point
 from serving_api.watchdog import Crew, Job

@@ -1,14 +1,14 @@
 """The endpoints of models, scores and suspects: parse, delegate, return."""
 
 import hashlib
-from typing import Annotated, cast
+from typing import Annotated
 
-from fastapi import Depends, Path, Query, Request, Response
+from fastapi import Path, Query, Request, Response
 
 from core.web.app import read_body, require_media_type
 from core.web.negotiation import Router, choose_media_type
 from core.web.problems import FieldError, InvalidFields
-from serving_api.dependencies import GUARDS, AnswersDep, DatasetsDep, ReplicaDep, is_held, respond
+from serving_api.dependencies import GUARDS, DatasetsDep, is_held, part, respond
 from serving_api.models import schemas as docs
 from serving_api.models.schemas import (
     BODY_BYTES,
@@ -23,18 +23,15 @@ from serving_api.models.schemas import (
     TextScore,
     parse_score_request,
 )
-from serving_api.models.service import Models, make_suspects, suspects_query
+from serving_api.models.service import Models, render_suspect
+from serving_api.texts.endpoints import TextsDep
 from serving_api.texts.parameters import NoParameters
-from serving_api.texts.query import choose_dataset
+from serving_api.texts.query import Ranking, choose_dataset, ranked_query
 
 _SENT = ("application/json", CARD)
 
 
-async def _models(request: Request) -> Models:
-    return cast(Models, request.app.state.models)
-
-
-ModelsDep = Annotated[Models, Depends(_models)]
+ModelsDep = Annotated[Models, part("models")]
 
 router = Router(dependencies=GUARDS, tags=["models"])
 
@@ -92,8 +89,7 @@ async def get_model(
 async def list_suspects(
     request: Request,
     parameters: Annotated[SuspectsParameters, Query()],
-    answers: AnswersDep,
-    replica: ReplicaDep,
+    texts: TextsDep,
     datasets: DatasetsDep,
 ) -> Response:
     """List labelled texts whose label is probably wrong, the worst first.
@@ -102,10 +98,8 @@ async def list_suspects(
     `quality_below`. The list is empty before the first model. Follow `next_cursor`, or the `Link` header, to walk
     through all of them.
     """
-    query = suspects_query(parameters, datasets)
-    key = b"suspects" + query.fingerprint + f"{query.limit} {query.after}".encode()
-    answer = await answers.get(key, lambda cursor, point: make_suspects(cursor, point, query))
-    return respond(request, replica, answer)
+    query = ranked_query(Ranking.SUSPECTS, parameters, parameters.quality_below, datasets)
+    return respond(request, await texts.ranked(query, render_suspect))
 
 
 def _send(request: Request, body: bytes, media_type: str = "application/json") -> Response:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core.classifiers.model_manifest import SUSPECT_BELOW, Measures, ModelManifest
 from core.text_identity import TEXT_BYTES
-from core.web.openapi import DATASET_NAME, Responses, answer, header, reference, refusals
+from core.web.openapi import DATASET_NAME, Responses, answer, header, reference, refusals, with_example
 from core.web.problems import (
     ERRORS_SHOWN,
     FieldError,
@@ -20,7 +20,7 @@ from core.web.problems import (
     json_pointer,
 )
 from serving_api.columns import EXAMPLE_ITEM, TextItem
-from serving_api.texts.parameters import EXAMPLE_CURSOR, Cursor, DatasetParameters, Limit, SourceParameters
+from serving_api.texts.parameters import EXAMPLE_CURSOR, DatasetParameters, RankedParameters
 from serving_api.texts.schemas import UNCHANGED, mismatch, refuses, sends, wrong_parameter
 
 MOST_TEXTS = 1000
@@ -109,7 +109,7 @@ class ModelsParameters(DatasetParameters):
     """Whose models are listed."""
 
 
-class SuspectsParameters(SourceParameters):
+class SuspectsParameters(RankedParameters):
     """Which labelled texts are suspects, and which page of them."""
 
     quality_below: float = Field(
@@ -119,12 +119,6 @@ class SuspectsParameters(SourceParameters):
         description="Texts whose label has less `quality` are on the list. A higher value finds more of the wrong "
         "labels, and lists more right ones.",
         examples=[SUSPECT_BELOW],
-    )
-    limit: Limit = 100
-    cursor: Cursor | None = Field(
-        None,
-        description="`next_cursor` of the page before; the other parameters but `limit` must be the same.",
-        examples=[EXAMPLE_CURSOR],
     )
 
 
@@ -148,11 +142,7 @@ _SUSPECT = EXAMPLE_ITEM | {
 class SuspectPage(BaseModel):
     """A page of suspects, the worst first."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"items": [_SUSPECT], "next_cursor": EXAMPLE_CURSOR, "version": 91342}],
-        }
-    )
+    model_config = with_example({"items": [_SUSPECT], "next_cursor": EXAMPLE_CURSOR, "version": 91342})
 
     items: list[Suspect]
     next_cursor: str | None = Field(description="For the next page; null on the last one.")

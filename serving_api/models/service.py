@@ -9,7 +9,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import duckdb
 import orjson
 import structlog
 from anyio import to_thread
@@ -24,17 +23,13 @@ from core.text_identity import normalise
 from core.web.keys import is_dataset_allowed
 from core.web.problems import Unavailable
 from serving_api.metrics import MODEL_LOADS
-from serving_api.models.repository import SuspectsQuery, list_suspects, suspects_fingerprint
-from serving_api.models.schemas import ModelRead, ModelSummary, SuspectsParameters, no_model, no_such_model
-from serving_api.replica.answer_cache import Made
+from serving_api.models.schemas import ModelRead, ModelSummary, no_model, no_such_model
 from serving_api.replica.feed import StoredModel
 from serving_api.replica.query_pool import FairThreads
 from serving_api.replica.replica import Replica
-from serving_api.replica.repository import Point
 from serving_api.settings import DataSettings, ServingSettings
-from serving_api.texts.query import position, texts_query
 from serving_api.texts.repository import Row
-from serving_api.texts.service import cursor_after, make_page, with_members
+from serving_api.texts.service import with_members
 
 log = structlog.get_logger()
 
@@ -223,33 +218,12 @@ def _summary(model: StoredModel) -> ModelSummary:
     return ModelSummary(**shown, texts=manifest.sizes.texts, metrics=manifest.metrics["model"])
 
 
-def suspects_query(parameters: SuspectsParameters, datasets: Datasets) -> SuspectsQuery:
-    """Return the query for labelled texts that are probably wrong.
-
-    Raises:
-        InvalidFields: the dataset is not known.
-        Mismatch: the cursor belongs to another list.
-    """
-    texts, below = texts_query(parameters, datasets), parameters.quality_below
-    after = position(parameters.cursor, suspects_fingerprint(texts, below))
-    return SuspectsQuery(texts, below, parameters.limit, after)
-
-
-def make_suspects(cursor: duckdb.DuckDBPyConnection, point: Point, query: SuspectsQuery) -> Made:
-    """Make a page of suspects."""
-    rows = list_suspects(cursor, query, query.limit + 1)
-    following = cursor_after(rows, query.limit, lambda row: row["rank"], query.fingerprint)
-    items = [
-        with_members(row["document"], {"quality": row["quality"], "reason": explain_suspect(row)}) for row in rows
-    ]
-    return make_page(items, query.limit, following, query.texts.dataset, {"version": point.version})
-
-
-def explain_suspect(row: Row) -> str:
-    """Return a sentence about why a label is probably wrong."""
-    votes = orjson.loads(row["votes"]).get(row["label"], 0)
-    said = f"{votes} of {row['annotations']} annotators say {row['label']}"
-    if row["decided_by"] == Decider.ADJUDICATORS:
-        said = f"Adjudicators decided {row['label']}"
-    probability = f"{row['predicted_probability']:.0%}".replace("%", " %")
-    return f"{said}; the model, which learnt without this text, gives {row['predicted_label']} {probability}."
+def render_suspect(row: Row) -> str:
+    """Return the JSON of a text whose label is probably wrong, with the reason in a sentence."""
+    item = orjson.loads(row["document"])
+    said = f"{item['votes'].get(item['label'], 0)} of {item['annotations']} annotators say {item['label']}"
+    if item["decided_by"] == Decider.ADJUDICATORS:
+        said = f"Adjudicators decided {item['label']}"
+    probability = f"{item['predicted_probability']:.0%}".replace("%", " %")
+    model = f"the model, which learnt without this text, gives {item['predicted_label']} {probability}."
+    return with_members(row["document"], {"quality": row["quality"], "reason": f"{said}; {model}"})

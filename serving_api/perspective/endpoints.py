@@ -1,6 +1,6 @@
 """The paths of Perspective's API: parse, delegate, return."""
 
-from typing import Annotated, cast
+from typing import Annotated
 
 from fastapi import Depends, Request, Response
 
@@ -8,21 +8,22 @@ from core.web.app import read_body, require_media_type
 from core.web.keys import Scope, require_scope
 from core.web.negotiation import Router
 from core.web.problems import ScopeMissing
-from serving_api.dependencies import base_url
+from serving_api.dependencies import base_url, part
 from serving_api.perspective import schemas as docs
-from serving_api.perspective.discovery import VERSION, discovery_document
-from serving_api.perspective.schemas import AnalyzeCommentRequest, Message, SuggestCommentScoreRequest
+from serving_api.perspective.schemas import (
+    VERSION,
+    AnalyzeCommentRequest,
+    Message,
+    SuggestCommentScoreRequest,
+    discovery_document,
+)
 from serving_api.perspective.service import Asked, Perspective, parse
 
 # Contexts, which are ignored, may have a megabyte in Perspective.
 _BODY_BYTES = 2**20
 
 
-async def _perspective(request: Request) -> Perspective:
-    return cast(Perspective, request.app.state.perspective)
-
-
-PerspectiveDep = Annotated[Perspective, Depends(_perspective)]
+PerspectiveDep = Annotated[Perspective, part("perspective")]
 
 router = Router(dependencies=[Depends(require_scope(Scope.READ))], tags=["perspective"])
 # Client libraries read it before they have a key.

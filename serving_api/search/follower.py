@@ -18,8 +18,15 @@ from serving_api.replica.replica import Replica
 from serving_api.replica.repository import Point, get_point
 from serving_api.search.candidates import IndexSnapshot
 from serving_api.search.index import Damaged, Meta, SearchIndex, moment_number
-from serving_api.search.pages import list_hits, list_in_order
-from serving_api.search.repository import blocks, changed_after, list_starts, list_withdrawn, read_entries
+from serving_api.search.repository import (
+    blocks,
+    changed_after,
+    list_hits,
+    list_in_order,
+    list_starts,
+    list_withdrawn,
+    read_entries,
+)
 from serving_api.texts.query import PageQuery
 from serving_api.texts.repository import Condition, Row
 
@@ -112,7 +119,7 @@ class SearchFollower:
     def list_hits(
         self, cursor: duckdb.DuckDBPyConnection, point: Point, page: PageQuery, count: int, until: float
     ) -> list[Row]:
-        """Return what `search.pages.list_hits` finds; without an index it reads all texts."""
+        """Return what `search.repository.list_hits` finds; without an index it reads all texts."""
         rows = self.ask(point, lambda index: list_hits(cursor, page, count, index, until))
         if rows is None:
             SEARCH_SCANS.inc()
@@ -122,7 +129,7 @@ class SearchFollower:
     def list_in_order(
         self, cursor: duckdb.DuckDBPyConnection, point: Point, page: PageQuery, count: int, until: float
     ) -> list[Row] | None:
-        """Return what `search.pages.list_in_order` finds; None if no index can be used."""
+        """Return what `search.repository.list_in_order` finds; None if no index can be used."""
         return self.ask(point, lambda index: list_in_order(cursor, page, count, index, until))
 
     def report_damage(self, error: Damaged) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from core.datasets import LabelRule
-from serving_api.snapshots.manifest import COLUMNS, Facts, SnapshotManifest
+from serving_api.columns import COLUMNS
+from serving_api.snapshots.manifest import Facts, SnapshotManifest, describe
 from serving_api.statistics.agreement import Estimate
 
 
@@ -61,7 +62,7 @@ def make_front_matter(manifest: SnapshotManifest, facts: Facts) -> str:
         "tags": ["human-annotated", "croissant"],
         "configs": [{"config_name": "default", "data_files": files}],
         "dataset_info": {
-            "features": [{"name": name, "dtype": column.type} for name, column in COLUMNS.items()],
+            "features": [{"name": name, "dtype": column.arrow_type} for name, column in COLUMNS.items()],
             "splits": splits,
             "download_size": manifest.bytes,
             "dataset_size": sum(split.memory_bytes for split in manifest.splits.values()),
@@ -275,7 +276,7 @@ duckdb.sql("select {columns} from '{path}'")
 
 
 def _columns() -> str:
-    rows = [[f"`{name}`", f"`{column.type}`", column.meaning] for name, column in COLUMNS.items()]
+    rows = [[f"`{name}`", f"`{column.arrow_type}`", describe(column)] for name, column in COLUMNS.items()]
     return "## Columns\n\n" + _table(["column", "type", "meaning"], rows)
 
 

@@ -57,22 +57,13 @@ class Differ:
         with self._places.hold(current_client()), self._crew.working(until):
             try:
                 with _database() as database, _interrupted(database, until):
-                    return self._compare(database, (before, after), last or _FIRST, limit)
+                    load_compared(database, "before", self._read(before))
+                    load_compared(database, "after", self._read(after))
+                    return compare(database, last or _FIRST, limit)
             except duckdb.InterruptException as error:
                 raise Unavailable(
                     "The comparison took too long.", code="query_timeout", retry_after_seconds=60
                 ) from error
-
-    def _compare(
-        self,
-        database: duckdb.DuckDBPyConnection,
-        compared: tuple[SnapshotManifest, SnapshotManifest],
-        last: UUID,
-        limit: int,
-    ) -> Difference:
-        for table, manifest in zip(("before", "after"), compared, strict=True):
-            load_compared(database, table, self._read(manifest))
-        return compare(database, last, limit)
 
     def _read(self, manifest: SnapshotManifest) -> Iterator[tuple[str, Iterator[pa.RecordBatch]]]:
         for name, split in manifest.splits.items():

@@ -4,11 +4,10 @@
 """
 
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from serving_api.columns import COLUMNS as EXPORTED
 from serving_api.columns import Column, Kind
 from serving_api.statistics.agreement import Estimate
 
@@ -57,9 +56,7 @@ MANIFEST_EXAMPLE: dict[str, Any] = {
     "shares": {"train": 0.8, "validation": 0.1, "test": 0.1},
     "stratified": False,
     "filters": {"min_agreement": 0.8},
-    "splits": {
-        name: _split_example(name, rows) for name, rows in (("train", 800), ("validation", 100), ("test", 100))
-    },
+    "splits": {name: _split_example(name, rows) for name, rows in _ROWS.items()},
     "feed": "9f86d081884c7d65",
     "follows": [],
     "rewritten_at": None,
@@ -158,20 +155,8 @@ class Facts(BaseModel):
         return self.model_copy(update={"sources": {}})
 
 
-class DescribedColumn(NamedTuple):
-    """A column of every split."""
-
-    type: str  # as Apache Arrow, and Hugging Face's `datasets`, name it
-    meaning: str
-
-
-MOMENT = EXPORTED["labelled_at"].arrow_type
-
-
-def _describe(column: Column) -> DescribedColumn:
-    meaning = column.meaning[:1].lower() + column.meaning[1:]
-    told = f"JSON object: {meaning}" if column.kind is Kind.JSON else column.meaning
-    return DescribedColumn(column.arrow_type, told)
-
-
-COLUMNS = {name: _describe(column) for name, column in EXPORTED.items()}
+def describe(column: Column) -> str:
+    """Return the meaning of a column of the splits, where a JSON column is a text."""
+    if column.kind is not Kind.JSON:
+        return column.meaning
+    return f"JSON object: {column.meaning[:1].lower()}{column.meaning[1:]}"

@@ -17,7 +17,7 @@ from core.web.problems import (
     Unavailable,
     UnsupportedType,
 )
-from serving_api.file_response import PreconditionFailed, RangeNotSatisfiable
+from serving_api.file_response import describe_file
 from serving_api.snapshots.manifest import CARD, CROISSANT, MANIFEST, MANIFEST_EXAMPLE, SnapshotManifest
 from serving_api.snapshots.parameters import BODY_BYTES, REWRITE_BYTES, SnapshotCreate, SnapshotRewrite
 from serving_api.snapshots.storage import no_snapshot
@@ -198,28 +198,13 @@ FORGOTTEN = _sends(
 
 
 def _file(media_type: str, schema: dict[str, Any], example: Any, cached: str) -> Responses:
-    """Describe a file that is sent whole or in part."""
-    content = {media_type: {"schema": schema, "example": example}}
+    changed = "The time of the snapshot, or of its last rewrite."
     headers = {
         "ETag": header("SHA-256 of the file.", f'"{_HASH}"'),
-        "Last-Modified": header(
-            "The time of the snapshot, or of its last rewrite.", "Sat, 28 Nov 2026 14:00:00 GMT"
-        ),
-        "Accept-Ranges": header("The file is also sent in parts.", "bytes"),
+        "Last-Modified": header(changed, "Sat, 28 Nov 2026 14:00:00 GMT"),
         "Cache-Control": header("How long caches may keep it.", cached),
     }
-    sent = headers | {"Content-Disposition": header("A name for the file.", "attachment; …")}
-    part = sent | {"Content-Range": header("The part, and the size of the file.", "bytes 0-1023/131072")}
-    return {
-        200: {"description": "The file.", "content": content, "headers": sent},
-        206: {"description": "The part that Range requests.", "content": content, "headers": part},
-        304: {"description": "The client holds it already.", "headers": headers},
-        **refusals(
-            *(_BAD_QUERY, no_snapshot(), PreconditionFailed('"…"'), RangeNotSatisfiable(131072)),
-            *(_NO_PARAMETERS, _AWAY),
-            scope="read",
-        ),
-    }
+    return describe_file(media_type, schema, example, headers, no_snapshot(), _NO_PARAMETERS, _AWAY)
 
 
 _OBJECT, _STRING = {"type": "object"}, {"type": "string"}

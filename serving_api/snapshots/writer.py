@@ -2,7 +2,6 @@
 
 import fcntl
 import hashlib
-import io
 import secrets
 import threading
 from collections import Counter
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import duckdb
 import orjson
@@ -97,26 +96,6 @@ _ORDER = [("labelled_at", "ascending"), ("id", "ascending")]
 _BLOOM_FALSE_POSITIVES = 0.05
 
 
-class _HashingFile(io.RawIOBase):
-    """Writes a file, and computes its hash and size."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.sha256 = hashlib.sha256()
-        self.size = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, part: Any) -> int:
-        self.sha256.update(part)
-        self.size += len(part)
-        return self._file.write(part)
-
-    def tell(self) -> int:
-        return self.size
-
-
 class SplitWriter:
     """Writes one split, row group by row group, with at most one of them in memory."""
 
@@ -125,8 +104,7 @@ class SplitWriter:
         self._schema = with_zone(schema)
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        self._file = target.open("xb")
-        self._hashing = _HashingFile(self._file)
+        self._file = target.open("xb+")
         self._writer: parquet.ParquetWriter | None = None
         self._arrived: list[pa.RecordBatch] = []  # fewer rows than a piece
         self._arrived_rows = 0
@@ -156,13 +134,16 @@ class SplitWriter:
             self._write_group()
         if self._writer:
             self._writer.close()
+        size = self._file.tell()
+        self._file.seek(0)
+        sha256 = hashlib.file_digest(self._file, "sha256").hexdigest()
         self._file.close()
         return SplitFile(
             path=self._path,
             rows=self._rows,
-            bytes=self._hashing.size,
+            bytes=size,
             memory_bytes=self._memory_bytes,
-            sha256=self._hashing.sha256.hexdigest(),
+            sha256=sha256,
             labels=dict(sorted(self._labels.items())),
         )
 
@@ -193,7 +174,7 @@ class SplitWriter:
     def _open(self, rows: int) -> parquet.ParquetWriter:
         """Begin the file. The Bloom filters are sized for the first row group, which is the largest."""
         return parquet.ParquetWriter(
-            self._hashing,
+            self._file,
             self._schema,
             compression="zstd",
             compression_level=1,

@@ -7,8 +7,8 @@ import orjson
 from fastapi import Query, Request, Response
 
 from core.web.negotiation import Router
-from serving_api.dependencies import GUARDS, AnswersDep, DatasetsDep, ReplicaDep, replica_headers, respond
-from serving_api.replica.answer_cache import Answer, Answers, Connection
+from serving_api.dependencies import GUARDS, DatasetsDep, replica_headers, respond
+from serving_api.replica.query_pool import Answer, Answers, Connection
 from serving_api.statistics import schemas, service
 from serving_api.texts.parameters import (
     AgreementParameters,
@@ -31,16 +31,14 @@ router = Router(dependencies=GUARDS, tags=["texts"])
 
 @router.get("/stats", summary="Totals", response_model=schemas.Stats, responses=schemas.STATS)
 async def get_stats(
-    parameters: Annotated[DatasetParameters, Query()],
-    answers: AnswersDep,
-    replica: ReplicaDep,
-    datasets: DatasetsDep,
+    request: Request, parameters: Annotated[DatasetParameters, Query()], datasets: DatasetsDep
 ) -> Response:
     """Count the labelled and disputed texts of a dataset."""
     name = choose_dataset(parameters.dataset, (), datasets)
     key = b"stats" + name.encode()
-    answer = await _make(answers, key, name, lambda cursor: service.make_stats(cursor, name, datasets[name]))
+    answer = await _answer(request, name, key, lambda cursor: service.make_stats(cursor, name, datasets[name]))
     # The totals are cached for each version; the replica's age is new in each response.
+    replica = request.app.state.replica
     body = b'%b,"replica_age_seconds":%.3f}' % (answer.body[:-1], replica.age_seconds)
     return Response(body, headers=replica_headers(replica, answer.point), media_type="application/json")
 
@@ -52,11 +50,7 @@ async def get_stats(
     responses=schemas.AGREEMENT,
 )
 async def get_agreement(
-    request: Request,
-    parameters: Annotated[AgreementParameters, Query()],
-    answers: AnswersDep,
-    replica: ReplicaDep,
-    datasets: DatasetsDep,
+    request: Request, parameters: Annotated[AgreementParameters, Query()], datasets: DatasetsDep
 ) -> Response:
     """Measure how far annotators agree, by the usual coefficients, each with a bootstrap 95 % interval over texts.
 
@@ -65,22 +59,18 @@ async def get_agreement(
     """
     query = agreement_query(parameters, datasets)
     key = b"agreement" + query.fingerprint
-    answer = await _make(answers, key, query.texts.dataset, lambda cursor: service.make_agreement(cursor, query))
-    return respond(request, replica, answer)
+    dataset = query.texts.dataset
+    return await _respond(request, dataset, key, lambda cursor: service.make_agreement(cursor, query))
 
 
 @router.get(
     "/stats/annotators",
     summary="What each annotator did",
     response_model=schemas.AnnotatorsStats,
-    responses=schemas.ANNOTATORS,
+    responses=schemas.COUNTED,
 )
 async def get_annotators(
-    request: Request,
-    parameters: Annotated[PeriodParameters, Query()],
-    answers: AnswersDep,
-    replica: ReplicaDep,
-    datasets: DatasetsDep,
+    request: Request, parameters: Annotated[PeriodParameters, Query()], datasets: DatasetsDep
 ) -> Response:
     """List the work of each annotator, and how often their answer was the outcome, by number of answers.
 
@@ -88,22 +78,17 @@ async def get_annotators(
     """
     query = texts_query(parameters, datasets)
     key = b"annotators" + query.fingerprint
-    answer = await _make(answers, key, query.dataset, lambda cursor: service.make_annotators(cursor, query))
-    return respond(request, replica, answer)
+    return await _respond(request, query.dataset, key, lambda cursor: service.make_annotators(cursor, query))
 
 
 @router.get(
     "/stats/facets",
     summary="Texts by the values of filters",
     response_model=schemas.Facets,
-    responses=schemas.FACETS,
+    responses=schemas.COUNTED,
 )
 async def get_facets(
-    request: Request,
-    parameters: Annotated[LabelParameters, Query()],
-    answers: AnswersDep,
-    replica: ReplicaDep,
-    datasets: DatasetsDep,
+    request: Request, parameters: Annotated[LabelParameters, Query()], datasets: DatasetsDep
 ) -> Response:
     """Count the texts that the filters leave, by the values that each filter may have.
 
@@ -112,34 +97,34 @@ async def get_facets(
     check_search(parameters)
     query = labelled_texts_query(parameters, parameters.label, datasets, Order.NEWEST)
     key = b"facets" + query.fingerprint
-    answer = await _make(answers, key, query.dataset, lambda cursor: service.make_facets(cursor, query))
-    return respond(request, replica, answer)
+    return await _respond(request, query.dataset, key, lambda cursor: service.make_facets(cursor, query))
 
 
 @router.get(
     "/stats/days",
     summary="Labels and answers by day",
     response_model=schemas.DailyCounts,
-    responses=schemas.DAYS,
+    responses=schemas.COUNTED,
 )
 async def get_days(
-    request: Request,
-    parameters: Annotated[DaysParameters, Query()],
-    answers: AnswersDep,
-    replica: ReplicaDep,
-    datasets: DatasetsDep,
+    request: Request, parameters: Annotated[DaysParameters, Query()], datasets: DatasetsDep
 ) -> Response:
     """Count labels by day and label, and submitted answers by day and annotator; days are those of UTC."""
     query, days = texts_query(parameters, datasets), parameters.days
     key = b"days%d " % days + query.fingerprint
-    answer = await _make(answers, key, query.dataset, lambda cursor: service.make_days(cursor, query, days))
-    return respond(request, replica, answer)
+    return await _respond(request, query.dataset, key, lambda cursor: service.make_days(cursor, query, days))
 
 
-async def _make(
-    answers: Answers, key: bytes, dataset: str, compute: Callable[[Connection], dict[str, Any]]
-) -> Answer:
-    """Return the response whose body is what `compute` returns, with the replica's version."""
+Make = Callable[[Connection], dict[str, Any]]
+
+
+async def _respond(request: Request, dataset: str, key: bytes, make: Make) -> Response:
+    return respond(request, await _answer(request, dataset, key, make))
+
+
+async def _answer(request: Request, dataset: str, key: bytes, make: Make) -> Answer:
+    """Return the answer whose body is what `make` returns, with the replica's version."""
+    answers: Answers = request.app.state.answers
     return await answers.document(
-        key, dataset, lambda cursor, point: orjson.dumps(compute(cursor) | {"version": point.version})
+        key, dataset, lambda cursor, point: orjson.dumps(make(cursor) | {"version": point.version})
     )

@@ -3,9 +3,9 @@
 from datetime import date, datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
-from core.web.openapi import Responses
+from core.web.openapi import Responses, with_example
 from serving_api.texts.schemas import UNCHANGED, refuses, sends, wrong_parameter
 
 _COEFFICIENT: dict[str, Any] = {"value": 0.71, "n": 1200, "low": 0.68, "high": 0.74}
@@ -14,23 +14,19 @@ _COEFFICIENT: dict[str, Any] = {"value": 0.71, "n": 1200, "low": 0.68, "high": 0
 class Stats(BaseModel):
     """Totals of a dataset."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "dataset": "toxicity",
-                    "total": 3,
-                    "complete": 2,
-                    "by_label": {"toxic": 1, "non_toxic": 1},
-                    "by_status": {"labelled": 2, "disputed": 1},
-                    "by_source": {"forum": 2},
-                    "without_source": 1,
-                    "by_day": {"2026-11-02": 3},
-                    "by_annotator": {"ada": 3, "grace": 2},
-                    "version": 91342,
-                    "replica_age_seconds": 0.412,
-                }
-            ]
+    model_config = with_example(
+        {
+            "dataset": "toxicity",
+            "total": 3,
+            "complete": 2,
+            "by_label": {"toxic": 1, "non_toxic": 1},
+            "by_status": {"labelled": 2, "disputed": 1},
+            "by_source": {"forum": 2},
+            "without_source": 1,
+            "by_day": {"2026-11-02": 3},
+            "by_annotator": {"ada": 3, "grace": 2},
+            "version": 91342,
+            "replica_age_seconds": 0.412,
         }
     )
 
@@ -65,21 +61,15 @@ class PairCoefficient(Coefficient):
 class AgreementStats(BaseModel):
     """How far annotators agree."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "dataset": "toxicity",
-                    "krippendorff_alpha": _COEFFICIENT,
-                    "fleiss_kappa": _COEFFICIENT,
-                    "observed_agreement": {"value": 0.86, "n": 1200, "low": 0.85, "high": 0.87},
-                    "cohen_kappa": [
-                        {"annotators": ["ada", "grace"], "value": 0.73, "n": 800, "low": 0.68, "high": 0.78}
-                    ],
-                    "pairs": 1,
-                    "version": 91342,
-                }
-            ]
+    model_config = with_example(
+        {
+            "dataset": "toxicity",
+            "krippendorff_alpha": _COEFFICIENT,
+            "fleiss_kappa": _COEFFICIENT,
+            "observed_agreement": {"value": 0.86, "n": 1200, "low": 0.85, "high": 0.87},
+            "cohen_kappa": [{"annotators": ["ada", "grace"], "value": 0.73, "n": 800, "low": 0.68, "high": 0.78}],
+            "pairs": 1,
+            "version": 91342,
         }
     )
 
@@ -127,30 +117,26 @@ class AnnotatorStats(BaseModel):
 class AnnotatorsStats(BaseModel):
     """The work of each annotator, by number of answers."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
+    model_config = with_example(
+        {
+            "dataset": "toxicity",
+            "annotators": [
                 {
-                    "dataset": "toxicity",
-                    "annotators": [
-                        {
-                            "annotator": "ada",
-                            "answers": 900,
-                            "discarded": 4,
-                            "first_at": "2026-11-02T09:12:40.100000Z",
-                            "last_at": "2026-11-05T16:40:02.730000Z",
-                            "answers_per_hour": 240.5,
-                            "agreement_with_outcome": {"value": 0.94, "n": 850},
-                            "gold_accuracy": {"value": 0.96, "n": 50},
-                            "confusion": {
-                                "toxic": {"toxic": 370, "non_toxic": 20},
-                                "non_toxic": {"toxic": 31, "non_toxic": 429},
-                            },
-                        }
-                    ],
-                    "version": 91342,
+                    "annotator": "ada",
+                    "answers": 900,
+                    "discarded": 4,
+                    "first_at": "2026-11-02T09:12:40.100000Z",
+                    "last_at": "2026-11-05T16:40:02.730000Z",
+                    "answers_per_hour": 240.5,
+                    "agreement_with_outcome": {"value": 0.94, "n": 850},
+                    "gold_accuracy": {"value": 0.96, "n": 50},
+                    "confusion": {
+                        "toxic": {"toxic": 370, "non_toxic": 20},
+                        "non_toxic": {"toxic": 31, "non_toxic": 429},
+                    },
                 }
-            ]
+            ],
+            "version": 91342,
         }
     )
 
@@ -171,22 +157,18 @@ class FacetValue(BaseModel):
 class Facets(BaseModel):
     """For each filter its most frequent values, at most 50, among the texts that the other filters leave."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "dataset": "toxicity",
-                    "total": 3,
-                    "label": [{"value": "toxic", "texts": 2}, {"value": None, "texts": 1}],
-                    "status": [{"value": "labelled", "texts": 2}, {"value": "disputed", "texts": 1}],
-                    "complete": [{"value": True, "texts": 2}, {"value": False, "texts": 1}],
-                    "source": [{"value": "forum", "texts": 3}],
-                    "language": [{"value": "en", "texts": 3}],
-                    "annotator": [{"value": "ada", "texts": 3}, {"value": "grace", "texts": 2}],
-                    "agreement": [{"value": 1.0, "texts": 2}, {"value": 0.5, "texts": 1}],
-                    "version": 91342,
-                }
-            ]
+    model_config = with_example(
+        {
+            "dataset": "toxicity",
+            "total": 3,
+            "label": [{"value": "toxic", "texts": 2}, {"value": None, "texts": 1}],
+            "status": [{"value": "labelled", "texts": 2}, {"value": "disputed", "texts": 1}],
+            "complete": [{"value": True, "texts": 2}, {"value": False, "texts": 1}],
+            "source": [{"value": "forum", "texts": 3}],
+            "language": [{"value": "en", "texts": 3}],
+            "annotator": [{"value": "ada", "texts": 3}, {"value": "grace", "texts": 2}],
+            "agreement": [{"value": 1.0, "texts": 2}, {"value": 0.5, "texts": 1}],
+            "version": 91342,
         }
     )
 
@@ -214,22 +196,18 @@ class DayCounts(BaseModel):
 class DailyCounts(BaseModel):
     """Labels and answers by day, the oldest first; days without any are left out."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
+    model_config = with_example(
+        {
+            "dataset": "toxicity",
+            "days": [
                 {
-                    "dataset": "toxicity",
-                    "days": [
-                        {
-                            "day": "2026-11-02",
-                            "labels": {"toxic": 2},
-                            "disputed": 1,
-                            "answers": {"ada": 3, "grace": 2},
-                        },
-                    ],
-                    "version": 91342,
-                }
-            ]
+                    "day": "2026-11-02",
+                    "labels": {"toxic": 2},
+                    "disputed": 1,
+                    "answers": {"ada": 3, "grace": 2},
+                },
+            ],
+            "version": 91342,
         }
     )
 
@@ -243,6 +221,4 @@ _ONE_ANNOTATOR = wrong_parameter("annotator", "too_short", "annotator must be se
 
 STATS: Responses = sends(has_etag=False) | refuses(_UNKNOWN_DATASET)
 AGREEMENT: Responses = sends() | UNCHANGED | refuses(_ONE_ANNOTATOR)
-ANNOTATORS: Responses = sends() | UNCHANGED | refuses(_UNKNOWN_DATASET)
-FACETS: Responses = sends() | UNCHANGED | refuses(_UNKNOWN_DATASET)
-DAYS: Responses = sends() | UNCHANGED | refuses(_UNKNOWN_DATASET)
+COUNTED: Responses = sends() | UNCHANGED | refuses(_UNKNOWN_DATASET)

@@ -1,10 +1,10 @@
 """The endpoints of labelled texts: parse, delegate, return; and the shortcut to cached responses."""
 
-from typing import Annotated, cast
+from typing import Annotated
 from uuid import UUID
 
 from cachetools import FIFOCache
-from fastapi import Depends, Path, Query, Request, Response
+from fastapi import Path, Query, Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.datasets import Datasets
@@ -15,12 +15,11 @@ from core.web.keys import KeyRing
 from core.web.negotiation import Router
 from core.web.problems import NotFound, Problem, problem_response
 from core.web.static_pages import PageSettings
-from serving_api.dependencies import GUARDS, DatasetsDep, ReplicaDep, respond
-from serving_api.replica.answer_cache import Answers
-from serving_api.replica.replica import Replica
+from serving_api.dependencies import GUARDS, DatasetsDep, part, respond
+from serving_api.replica.query_pool import Answers
 from serving_api.texts import schemas as docs
 from serving_api.texts.parameters import DisputedParameters, NoParameters, PageParameters, TextsParameters
-from serving_api.texts.query import disputed_query, page_query
+from serving_api.texts.query import Ranking, page_query, ranked_query
 from serving_api.texts.schemas import CountedPage, TextDetail, TextPage
 from serving_api.texts.service import Texts
 
@@ -31,11 +30,7 @@ _BYTES_MAX = 500
 RequestKey = tuple[str, str, bytes, tuple[bytes, ...]]  # method, path, query string, Accept
 
 
-async def _texts(request: Request) -> Texts:
-    return cast(Texts, request.app.state.texts)
-
-
-TextsDep = Annotated[Texts, Depends(_texts)]
+TextsDep = Annotated[Texts, part("texts")]
 
 
 def make_texts_router(datasets: Datasets) -> Router:
@@ -63,7 +58,6 @@ async def list_texts(
     request: Request,
     parameters: Annotated[TextsParameters, Query()],
     texts: TextsDep,
-    replica: ReplicaDep,
     datasets: DatasetsDep,
 ) -> Response:
     """List labelled and disputed texts, the newest label first.
@@ -71,7 +65,7 @@ async def list_texts(
     Follow `next_cursor`, or the `Link` header, to read all of them: each is listed once, also while labels arrive.
     """
     query = page_query(parameters, parameters.label, datasets)
-    return respond(request, replica, await texts.page(query))
+    return respond(request, await texts.page(query))
 
 
 async def get_text(
@@ -79,7 +73,6 @@ async def get_text(
     id_: Annotated[UUID, Path(alias="id", description="Id of the text.", examples=[docs.EXAMPLE_ID])],
     _: Annotated[NoParameters, Query()],
     texts: TextsDep,
-    replica: ReplicaDep,
 ) -> Response:
     """Get one labelled text with its annotations: here `annotations` is a list, not a number."""
     try:
@@ -87,14 +80,13 @@ async def get_text(
     except NotFound as problem:
         raise docs.not_labelled(id_, read_settings(PageSettings).ingestion_url(request)) from problem
     note_step(request.scope, "serve", id_)
-    return respond(request, replica, answer)
+    return respond(request, answer)
 
 
 async def list_disputed(
     request: Request,
     parameters: Annotated[DisputedParameters, Query()],
     texts: TextsDep,
-    replica: ReplicaDep,
     datasets: DatasetsDep,
 ) -> Response:
     """List texts that need a decision, the most urgent first.
@@ -104,8 +96,8 @@ async def list_disputed(
     the lowest first. Follow `next_cursor`, or the `Link` header, to read all of them: each is listed once. A text
     whose annotations change meanwhile may move.
     """
-    query = disputed_query(parameters, datasets)
-    return respond(request, replica, await texts.disputed(query))
+    query = ranked_query(Ranking.DISPUTED, parameters, parameters.confidence_below, datasets)
+    return respond(request, await texts.ranked(query))
 
 
 def _add_label_path(router: Router, label: str) -> None:
@@ -113,11 +105,10 @@ def _add_label_path(router: Router, label: str) -> None:
         request: Request,
         parameters: Annotated[PageParameters, Query()],
         texts: TextsDep,
-        replica: ReplicaDep,
         datasets: DatasetsDep,
     ) -> Response:
         query = page_query(parameters, [label], datasets)
-        return respond(request, replica, await texts.page(query))
+        return respond(request, await texts.page(query))
 
     router.add_api_route(
         f"/{label}_texts",
@@ -140,9 +131,8 @@ class Shortcut:
     the framework (3.6 times as many).
     """
 
-    def __init__(self, app: ASGIApp, replica: Replica, answers: Answers, key_ring: KeyRing) -> None:
+    def __init__(self, app: ASGIApp, answers: Answers, key_ring: KeyRing) -> None:
         self.app = app
-        self._replica = replica
         self._answers = answers
         self._key_ring = key_ring
         self._seen: FIFOCache[RequestKey, tuple[bytes, object, object]] = FIFOCache(_REQUESTS_MAX)
@@ -168,7 +158,7 @@ class Shortcut:
             if not keys.is_dataset_allowed(answer.dataset):
                 await self.app(scope, receive, send)  # it refuses with its own problem
                 return
-            response = respond(request, self._replica, answer)
+            response = respond(request, answer)
         except Problem as problem:
             response = problem_response(problem)
         await response(scope, receive, send)

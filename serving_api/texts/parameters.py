@@ -244,7 +244,18 @@ class CsvParameters(ExportParameters):
     )
 
 
-class DisputedParameters(SourceParameters):
+class RankedParameters(SourceParameters):
+    """A page of a list of texts that need attention."""
+
+    limit: Limit = 100
+    cursor: Cursor | None = Field(
+        None,
+        description="`next_cursor` of the page before; the other parameters but `limit` must be the same.",
+        examples=[EXAMPLE_CURSOR],
+    )
+
+
+class DisputedParameters(RankedParameters):
     """A page of the list of disputed texts."""
 
     confidence_below: float = Field(
@@ -253,12 +264,6 @@ class DisputedParameters(SourceParameters):
         le=1,
         description="Also list labels that annotators decided with less `confidence`; 0: none.",
         examples=[0.7],
-    )
-    limit: Limit = 100
-    cursor: Cursor | None = Field(
-        None,
-        description="`next_cursor` of the page before; the other parameters but `limit` must be the same.",
-        examples=[EXAMPLE_CURSOR],
     )
 
 

@@ -4,8 +4,9 @@ import hashlib
 import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from enum import StrEnum
 from functools import cached_property
 from uuid import UUID
 
@@ -15,11 +16,11 @@ from core.web.problems import Conflict, FieldError, InvalidFields
 from serving_api.texts.matching import MAX_WORDS, Match, Search
 from serving_api.texts.parameters import (
     AgreementParameters,
-    DisputedParameters,
     FilterParameters,
     Order,
     PageParameters,
     PeriodParameters,
+    RankedParameters,
     SourceParameters,
 )
 
@@ -112,6 +113,34 @@ class PageQuery:
     limit: int
     after: Position | None
 
+    @property
+    def fingerprint(self) -> bytes:
+        """A hash that is equal for pages of the same list, and only for them."""
+        return self.texts.fingerprint
+
+
+class Ranking(StrEnum):
+    """A list of texts that need attention, the most urgent first. The values are part of cursors."""
+
+    DISPUTED = "disputed, complete first"
+    SUSPECTS = "suspects"
+
+
+@dataclass(frozen=True)
+class RankedQuery:
+    """One page of the texts that need attention."""
+
+    ranking: Ranking
+    texts: TextsQuery
+    below: float  # of labels with less confidence (disputed texts) or less quality (suspects)
+    limit: int
+    after: Position | None = None
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        """A hash that is equal for pages of the same list, and only for them."""
+        return hashlib.sha256(f"{self.ranking} {self.below} ".encode() + self.texts.fingerprint).digest()
+
 
 @dataclass(frozen=True)
 class AgreementQuery:
@@ -125,21 +154,6 @@ class AgreementQuery:
     def fingerprint(self) -> bytes:
         """The same for the same answer, and only for it."""
         return self.texts.fingerprint + repr((self.pair, self.max_pairs)).encode()
-
-
-@dataclass(frozen=True)
-class DisputedQuery:
-    """One page of the texts that need a decision."""
-
-    texts: TextsQuery
-    confidence_below: float
-    limit: int
-    after: Position | None
-
-    @property
-    def fingerprint(self) -> bytes:
-        """A hash that is equal for pages of the same list, and only for them."""
-        return _disputed_fingerprint(self.texts, self.confidence_below)
 
 
 def page_query(parameters: PageParameters, labels: Sequence[str], datasets: Datasets) -> PageQuery:
@@ -199,16 +213,15 @@ def agreement_query(parameters: AgreementParameters, datasets: Datasets) -> Agre
     return AgreementQuery(texts, (pair[0], pair[1]) if pair else None, parameters.max_pairs)
 
 
-def disputed_query(parameters: DisputedParameters, datasets: Datasets) -> DisputedQuery:
-    """Return the query for the texts that need a decision.
+def ranked_query(ranking: Ranking, parameters: RankedParameters, below: float, datasets: Datasets) -> RankedQuery:
+    """Return the query for a page of the texts that need attention.
 
     Raises:
         InvalidFields: the dataset is not known.
         Mismatch: the cursor belongs to another list.
     """
-    texts, below = texts_query(parameters, datasets), parameters.confidence_below
-    after = position(parameters.cursor, _disputed_fingerprint(texts, below))
-    return DisputedQuery(texts, below, parameters.limit, after)
+    query = RankedQuery(ranking, texts_query(parameters, datasets), below, parameters.limit)
+    return replace(query, after=position(parameters.cursor, query.fingerprint))
 
 
 def texts_query(parameters: SourceParameters, datasets: Datasets) -> TextsQuery:
@@ -233,10 +246,6 @@ def position(given: str | None, query: bytes) -> Position | None:
     except ValueError as error:
         detail = "Not a cursor of this list: pass next_cursor unchanged, with the same filters and order."
         raise Mismatch(FieldError("invalid_cursor", detail, parameter="cursor")) from error
-
-
-def _disputed_fingerprint(texts: TextsQuery, confidence_below: float) -> bytes:
-    return hashlib.sha256(f"disputed, complete first {confidence_below} ".encode() + texts.fingerprint).digest()
 
 
 def _check_labels(parameter: str, labels: Sequence[str], dataset: str, datasets: Datasets) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import duckdb
@@ -14,7 +14,7 @@ from serving_api.texts.parameters import (
     FilterParameters,
     Order,
 )
-from serving_api.texts.query import DisputedQuery, PageQuery, TextsQuery, timestamp
+from serving_api.texts.query import PageQuery, RankedQuery, Ranking, TextsQuery, timestamp
 
 Condition = tuple[str, list[Any]]
 
@@ -71,31 +71,33 @@ def page_conditions(page: PageQuery) -> Condition:
     return all_of(found)
 
 
-# The rank of a text that needs a decision: complete texts above all others; among either, disputes by their
-# number of annotations, then labels by how far they are from certain, in millionths. All disputes are above two
-# millions, and all of this is below 10^16.
-URGENCY = f"""
-    (if(complete, 10000000000000000, 0) +
-     case when status = '{LabelStatus.DISPUTED}' then (1 + annotations::bigint) * 1000000
-     else ((1 - confidence) * 1000000)::bigint end)
-"""
+class _Ranked(NamedTuple):
+    """The texts of a ranking: their condition, which takes `RankedQuery.below`, and how they are ranked."""
+
+    condition: str
+    rank: str
+    direction: str
 
 
-def disputed_conditions(query: DisputedQuery) -> Condition:
-    """Return the WHERE clause of texts that need a decision and come after the query's position."""
-    found = [conditions(query.texts)]
-    undecided = "status = ? or (decided_by = ? and confidence < ?)"
-    found.append(
-        (f"({undecided})", [LabelStatus.DISPUTED.value, Decider.ANNOTATORS.value, query.confidence_below])
-    )
-    if query.after:
-        found.append(
-            (
-                f"({URGENCY} < ? or ({URGENCY} = ? and id > ?))",
-                [query.after.rank, query.after.rank, query.after.id],
-            )
-        )
-    return all_of(found)
+_RANKINGS = {
+    # Complete texts above all others; among either, disputes by their number of annotations, then labels by their
+    # distance from certainty, in millionths. All disputes are above two millions, and all of this is below 10^16.
+    Ranking.DISPUTED: _Ranked(
+        f"(status = '{LabelStatus.DISPUTED}' or (decided_by = '{Decider.ANNOTATORS}' and confidence < ?))",
+        f"""
+        (if(complete, 10000000000000000, 0) +
+         case when status = '{LabelStatus.DISPUTED}' then (1 + annotations::bigint) * 1000000
+         else ((1 - confidence) * 1000000)::bigint end)
+        """,
+        "desc",
+    ),
+    # By the quality of the label, in millionths of a millionth.
+    Ranking.SUSPECTS: _Ranked(
+        f"status = '{LabelStatus.LABELLED}' and predicted_label <> label and quality < ?",
+        "(quality * 1000000000000)::bigint",
+        "asc",
+    ),
+}
 
 
 def said_by_annotators(dataset: str) -> Condition:
@@ -142,7 +144,7 @@ _ANNOTATION = "annotator, role, value, status, created_at, updated_at"
 
 
 def list_items(cursor: duckdb.DuckDBPyConnection, page: PageQuery, window: Condition, count: int) -> list[Row]:
-    """Return the first `count` items that come after the page's position and are in the window.
+    """Return the first `count` items after the page's position and in the window, each with its `rank`.
 
     Their ids are strings: making UUIDs takes a tenth of a page's time.
     """
@@ -150,10 +152,11 @@ def list_items(cursor: duckdb.DuckDBPyConnection, page: PageQuery, window: Condi
     within, more_values = window
     order = ordering(page.texts.order)
     statement = f"""
-        select id::varchar, labelled_at, document from items where {where} and {within} order by {order} limit ?
+        select id::varchar, epoch_us(labelled_at), document from items
+        where {where} and {within} order by {order} limit ?
     """  # noqa: S608 - known columns only
     found = cursor.execute(statement, [*values, *more_values, count]).fetchall()
-    return [{"id": id_, "labelled_at": labelled_at, "document": text} for id_, labelled_at, text in found]
+    return [{"id": id_, "rank": rank, "document": document} for id_, rank, document in found]
 
 
 def list_timestamps(cursor: duckdb.DuckDBPyConnection, each: int) -> list[datetime]:
@@ -169,17 +172,20 @@ def sum_texts(cursor: duckdb.DuckDBPyConnection, where: str, values: list[Any]) 
     return number
 
 
-def list_disputed(cursor: duckdb.DuckDBPyConnection, query: DisputedQuery, count: int) -> list[Row]:
-    """Return the first `count` items that need a decision and come after the query's position.
-
-    Each has its rank in the list: `urgency`.
-    """
-    where, values = disputed_conditions(query)
-    order = "urgency desc, id"
-    chosen = f"select rowid, {URGENCY} as urgency from items where {where} order by {order} limit ?"  # noqa: S608
+def list_by_rank(cursor: duckdb.DuckDBPyConnection, query: RankedQuery, count: int) -> list[Row]:
+    """Return the first `count` items of a ranking that come after the query's position, each with its `rank`."""
+    condition, rank, direction = _RANKINGS[query.ranking]
+    found: list[Condition] = [conditions(query.texts), (condition, [query.below])]
+    if query.after:
+        behind, after = "<" if direction == "desc" else ">", query.after.rank
+        found.append((f"({rank} {behind} ? or ({rank} = ? and id > ?))", [after, after, query.after.id]))
+    where, values = all_of(found)
+    order = f"rank {direction}, id"
+    # Narrow rows are sorted, and only the few wide ones are fetched.
+    chosen = f"select rowid, {rank} as rank from items where {where} order by {order} limit ?"  # noqa: S608
     return list_rows(
         cursor,
-        f"select {READY}, urgency from items join ({chosen}) as chosen on chosen.rowid = items.rowid "  # noqa: S608
+        f"select {READY}, quality, rank from items join ({chosen}) as chosen on chosen.rowid = items.rowid "  # noqa: S608
         f"order by {order}",
         [*values, count],
     )

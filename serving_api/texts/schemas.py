@@ -6,9 +6,9 @@ The models only document: the replica stores the JSON of each item, and pages ar
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
-from core.web.openapi import Responses, header, refusals
+from core.web.openapi import Responses, header, refusals, with_example
 from core.web.problems import Conflict, FieldError, InvalidFields, Malformed, NotFound, Problem, Unavailable
 from serving_api.columns import EXAMPLE_ITEM, TextItem
 from serving_api.replica.tables import Role
@@ -23,23 +23,19 @@ _COUNTED_PAGE: dict[str, Any] = {"items": [_HIT], "total": 4711} | _PAGE
 class TextPage(BaseModel):
     """A page of labelled texts."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "items": [
-                        EXAMPLE_ITEM
-                        | {
-                            "label": None,
-                            "status": "disputed",
-                            "agreement": 0.5,
-                            "votes": {"non_toxic": 2, "toxic": 2},
-                            "confidence": None,
-                        }
-                    ],
-                    **_PAGE,
+    model_config = with_example(
+        {
+            "items": [
+                EXAMPLE_ITEM
+                | {
+                    "label": None,
+                    "status": "disputed",
+                    "agreement": 0.5,
+                    "votes": {"non_toxic": 2, "toxic": 2},
+                    "confidence": None,
                 }
-            ]
+            ],
+            **_PAGE,
         }
     )
 
@@ -61,7 +57,7 @@ class FoundItem(TextItem):
 class CountedPage(TextPage):
     """A page of labelled texts, and how many there are on all pages."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_COUNTED_PAGE]})
+    model_config = with_example(_COUNTED_PAGE)
 
     items: list[FoundItem]  # type: ignore[assignment]  # each is a text, too
 
@@ -85,21 +81,17 @@ class AnnotationItem(BaseModel):
 class TextDetail(TextItem):
     """A labelled text with its annotations."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                EXAMPLE_ITEM
-                | {
-                    "annotations": [
-                        {
-                            "annotator": "ada",
-                            "role": "annotator",
-                            "value": "toxic",
-                            "status": "submitted",
-                            "created_at": "2026-11-02T09:12:40.100000Z",
-                            "updated_at": "2026-11-02T09:12:40.100000Z",
-                        }
-                    ]
+    model_config = with_example(
+        EXAMPLE_ITEM
+        | {
+            "annotations": [
+                {
+                    "annotator": "ada",
+                    "role": "annotator",
+                    "value": "toxic",
+                    "status": "submitted",
+                    "created_at": "2026-11-02T09:12:40.100000Z",
+                    "updated_at": "2026-11-02T09:12:40.100000Z",
                 }
             ]
         }

@@ -1,6 +1,8 @@
 """Responses about texts: pages, searches, disputes and single texts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import islice
+from operator import itemgetter
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -9,13 +11,12 @@ import orjson
 
 from core.web.keys import is_dataset_allowed
 from core.web.problems import NotFound
-from serving_api.replica.answer_cache import Answer, Answers, Connection, Made
-from serving_api.replica.query_pool import QueryPool, check_time
+from serving_api.replica.query_pool import Answer, Answers, Connection, Made, QueryPool, check_time
 from serving_api.replica.repository import Point
 from serving_api.texts import paging, repository
 from serving_api.texts.paging import Hints
 from serving_api.texts.parameters import to_text
-from serving_api.texts.query import DisputedQuery, PageQuery, Position, encode_cursor, microseconds
+from serving_api.texts.query import PageQuery, Position, RankedQuery, encode_cursor
 from serving_api.texts.repository import Row, is_counted
 
 
@@ -50,13 +51,16 @@ class Texts:
         """Return one page of labelled texts."""
         kind, make = (b"page", self._page) if page.texts.filters.q is None else (b"search", self._hits)
         until = self._pool.until()
-        key = kind + page.texts.fingerprint + _position(page)
-        return await self._answers.get(key, lambda cursor, point: make(cursor, point, page, until))
+        return await self._answers.get(_key(kind, page), lambda cursor, point: make(cursor, point, page, until))
 
-    async def disputed(self, query: DisputedQuery) -> Answer:
-        """Return one page of the texts that need a decision."""
-        key = b"disputed" + query.fingerprint + _position(query)
-        return await self._answers.get(key, lambda cursor, point: _disputed(cursor, point.version, query))
+    async def ranked(self, query: RankedQuery, render: Callable[[Row], str] = itemgetter("document")) -> Answer:
+        """Return one page of the texts that need attention; `render` returns the JSON of one of them."""
+
+        def make(cursor: Connection, point: Point) -> Made:
+            rows = repository.list_by_rank(cursor, query, query.limit + 1)
+            return _make_page(query, rows, map(render, rows), version=point.version)
+
+        return await self._answers.get(_key(b"ranked", query), make)
 
     async def text(self, id_: UUID) -> Answer:
         """Return one labelled text with its annotations.
@@ -76,54 +80,33 @@ class Texts:
             rows = self._search.list_in_order(cursor, point, page, page.limit + 1, until)
         if rows is None:
             rows = paging.list_page(cursor, page, sample, likely)
-        following = cursor_after(rows, page.limit, _time_rank, page.texts.fingerprint)
-        rest = {"total": likely if is_counted(page.texts) else None, "version": point.version}
-        return make_page(list_documents(rows), page.limit, following, page.texts.dataset, rest)
+        total = likely if is_counted(page.texts) else None
+        return _make_page(page, rows, [row["document"] for row in rows], total=total, version=point.version)
 
     def _hits(self, cursor: Connection, point: Point, page: PageQuery, until: float) -> Made:
         rows = self._search.list_hits(cursor, point, page, page.limit + 1, until)
-        following = cursor_after(rows, page.limit, lambda row: row["rank"], page.texts.fingerprint)
         search, items = page.texts.search, []
         for row in rows:  # DuckDB's interrupt has no effect here
             check_time(until)
             items.append(with_members(row["document"], {"highlights": search.highlights(row["text"])}))
-        rest = {"total": None, "version": point.version}
-        return make_page(items, page.limit, following, page.texts.dataset, rest)
+        return _make_page(page, rows, items, total=None, version=point.version)
 
 
-def _position(query: PageQuery | DisputedQuery) -> bytes:
-    return f"{query.limit} {query.after}".encode()
+def _key(kind: bytes, query: PageQuery | RankedQuery) -> bytes:
+    return kind + query.fingerprint + f"{query.limit} {query.after}".encode()
 
 
-def _disputed(cursor: Connection, version: int, query: DisputedQuery) -> Made:
-    rows = repository.list_disputed(cursor, query, query.limit + 1)
-    following = cursor_after(rows, query.limit, lambda row: row["urgency"], query.fingerprint)
-    return make_page(list_documents(rows), query.limit, following, query.texts.dataset, {"version": version})
-
-
-def cursor_after(rows: list[Row], limit: int, rank: Callable[[Row], int], fingerprint: bytes) -> str | None:
-    """Return the cursor after the first `limit` rows; None if no more rows follow."""
-    if len(rows) <= limit:
-        return None
-    last = rows[limit - 1]
-    return encode_cursor(Position(rank(last), UUID(str(last["id"]))), fingerprint)
-
-
-def _time_rank(row: Row) -> int:
-    return microseconds(row["labelled_at"])
-
-
-def make_page(
-    items: list[str], limit: int, following: str | None, dataset: str, rest: dict[str, int | None]
+def _make_page(
+    query: PageQuery | RankedQuery, rows: list[Row], items: Iterable[str], **others: int | None
 ) -> Made:
-    """Make a page of the first `limit` items and the other members. `following` is the cursor of the next page."""
-    tail = orjson.dumps({"next_cursor": following} | rest)
-    body = b'{"items":[%b],%b' % (",".join(items[:limit]).encode(), tail[1:])
-    return Made(body, dataset, following)
-
-
-def list_documents(rows: list[Row]) -> list[str]:
-    return [row["document"] for row in rows]
+    """Make a page of the first `limit` items; of the rows behind them, one more says that there are others."""
+    following = None
+    if len(rows) > query.limit:
+        last = rows[query.limit - 1]
+        following = encode_cursor(Position(last["rank"], UUID(str(last["id"]))), query.fingerprint)
+    tail = orjson.dumps({"next_cursor": following} | others)
+    body = b'{"items":[%b],%b' % (",".join(islice(items, query.limit)).encode(), tail[1:])
+    return Made(body, query.texts.dataset, following)
 
 
 def with_members(document: str, more: dict[str, Any]) -> str:

@@ -7,11 +7,11 @@ from pydantic import AfterValidator, Field
 from core.web.openapi import NOT_BLANK
 from serving_api.texts.matching import MAX_WORDS
 from serving_api.texts.parameters import DatasetParameters, SearchText, Word
+from serving_api.viewer.split_rows import LENGTH
 from serving_api.viewer.where import LENGTH_MAX
 
 # The largest whole number that is exact in JSON readers whose numbers are floats.
 _OFFSET_MAX = 2**53 - 1
-LENGTH = 100
 
 
 def _without_nul(value: str) -> str:

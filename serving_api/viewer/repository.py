@@ -1,26 +1,25 @@
 """The queries of the viewer: live rows with their offsets, and pages of any rows."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from itertools import accumulate
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import duckdb
 
 from serving_api.columns import Kind, typed
-from serving_api.search.candidates import IndexSnapshot
-from serving_api.search.pages import list_ranked
 from serving_api.texts.paging import Sample
 from serving_api.texts.parameters import Order
 from serving_api.texts.query import TextsQuery
 from serving_api.texts.repository import Condition, ordering
 from serving_api.viewer.split_rows import LIVE, Filter, NumberedRow, Slice, SortKey, Span, SplitColumn
-from serving_api.viewer.statistics import make_statistics
 
 Connection = duckdb.DuckDBPyConnection
+# Relevance and id of the best matches, and whether these are all: as of `search.repository.list_ranked`.
+Ranked = tuple[list[tuple[int, UUID]], bool]
 
 ORDER = ordering(Order.OLDEST)
 # The most rows to sort to find a page.
@@ -117,11 +116,6 @@ def windows_of(cursor: Connection, days: DayOffsets, sample: Sample, first: int,
     return Window(low.low, high.high, low.before, high.end)
 
 
-def within_window(dataset: str, window: Window) -> Condition:
-    """Return the WHERE clause of a window's rows, and its values."""
-    return "dataset = ? and labelled_at >= ? and labelled_at < ?", [dataset, window.low, window.high]
-
-
 def get_offsets(cursor: Connection, days: DayOffsets, rows: Sequence[tuple[UUID, datetime]]) -> list[int]:
     """Return the offset of each row, given by its id and the time of its label."""
     if not rows:
@@ -155,18 +149,81 @@ def _count_before(cursor: Connection, dataset: str, timestamps: Mapping[date, da
     return dict(cursor.execute(statement, [dataset, *bounds]).fetchall())
 
 
-def read_rows(cursor: Connection, dataset: str, span: Span, sample: Sample) -> Slice:
-    """Return rows in the order of their labels, the oldest first."""
-    days = get_days(cursor, dataset)
-    end = min(span.offset + span.length, days.total)
-    if span.offset >= end:
-        return Slice([], days.total)
-    window = windows_of(cursor, days, sample, span.offset, end)
-    where, values = within_window(dataset, window)
-    statement = f"select {typed()} from items where {where} order by {ORDER} limit ? offset ?"  # noqa: S608
-    paging = [end - span.offset, span.offset - window.before]
-    rows = cursor.execute(statement, [*values, *paging]).fetchall()
-    return Slice([NumberedRow(span.offset + index, row) for index, row in enumerate(rows)], days.total)
+@dataclass(frozen=True)
+class LiveSplit:
+    """The live labels of a dataset, in the order of their labels, the oldest first."""
+
+    cursor: Connection
+    dataset: str
+    sample: Callable[[], Sample]
+    rank: Callable[[TextsQuery], Ranked]
+    columns: ClassVar = LIVE
+
+    def rows(self, span: Span) -> Slice:
+        """Return the rows of a span."""
+        days = get_days(self.cursor, self.dataset)
+        end = min(span.offset + span.length, days.total)
+        if span.offset >= end:
+            return Slice([], days.total)
+        window = windows_of(self.cursor, days, self.sample(), span.offset, end)
+        where = "dataset = ? and labelled_at >= ? and labelled_at < ?"
+        statement = f"select {typed()} from items where {where} order by {ORDER} limit ? offset ?"  # noqa: S608
+        values = [self.dataset, window.low, window.high, end - span.offset, span.offset - window.before]
+        rows = self.cursor.execute(statement, values).fetchall()
+        return Slice([NumberedRow(span.offset + index, row) for index, row in enumerate(rows)], days.total)
+
+    def filter(self, rows_filter: Filter, span: Span) -> Slice:
+        """Return the rows that fit, in the requested order, then in the order of their labels."""
+        condition, values = rows_filter.where
+        where = f"dataset = ? and ({condition})", [self.dataset, *values]
+        columns = "id, labelled_at"
+        total, found = list_page(self.cursor, columns, "items", where, rows_filter.orderby, ORDER, span)
+        return Slice(self._numbered(found), total)
+
+    def search(self, query: TextsQuery, span: Span) -> Slice:
+        """Return rows that match, the best first; if too many match to rank all, the best of them."""
+        ranked, whole = self.rank(query)
+        wanted = [id_ for _, id_ in ranked[span.offset : span.offset + span.length]]
+        statement = f"select id, labelled_at from items where {_among(wanted)}"  # noqa: S608
+        timestamps = dict(self.cursor.execute(statement, wanted).fetchall())
+        return Slice(self._numbered([(id_, timestamps[id_]) for id_ in wanted]), len(ranked), whole)
+
+    def aggregate(self, _: Sequence[SplitColumn], wanted: Sequence[Condition]) -> tuple[Any, ...]:
+        """Return the values of SQL aggregates over all rows."""
+        return aggregate(self.cursor, "items", ("dataset = ?", [self.dataset]), wanted)
+
+    def newest_day(self) -> date | None:
+        """Return the day of the newest label; None without labels."""
+        return max(get_days(self.cursor, self.dataset).days, default=None)
+
+    def count(self) -> tuple[int, int]:
+        """Return the number of rows, and their bytes in Arrow."""
+        widths = " + ".join(map(_bytes_of, LIVE))
+        rows, size = self.aggregate(LIVE, [("count(*)", []), (widths, [])])
+        return rows, size
+
+    def _numbered(self, found: Sequence[tuple[UUID, Any]]) -> list[NumberedRow]:
+        """Return these rows with their offsets, in the given order."""
+        if not found:
+            return []
+        numbers = get_offsets(self.cursor, get_days(self.cursor, self.dataset), found)
+        ids = [id_ for id_, _ in found]
+        statement = f"select {typed()} from items where {_among(ids)}"  # noqa: S608
+        rows = {UUID(row[0]): row for row in self.cursor.execute(statement, ids).fetchall()}
+        return [NumberedRow(number, rows[id_]) for number, id_ in zip(numbers, ids, strict=True)]
+
+
+def _among(ids: Sequence[UUID]) -> str:
+    return f"id in ({', '.join('?' * len(ids))})" if ids else "false"
+
+
+def _bytes_of(column: SplitColumn) -> str:
+    if column.is_text:
+        # The offset of each string takes four bytes, and so does the end of the last one.
+        return f"coalesce(sum(strlen({column.sql})), 0)::bigint + 4 * (count(*) + 1)"
+    if column.kind is Kind.FLAG:
+        return "(count(*) + 7) // 8"
+    return f"{4 if column.dtype == 'int32' else 8} * count(*)"
 
 
 def list_page(
@@ -196,68 +253,9 @@ def list_page(
     return found[0][0], [row[1:] for row in found if row[1] is not None]
 
 
-def filter_rows(cursor: Connection, dataset: str, rows_filter: Filter, span: Span) -> Slice:
-    """Return the dataset's rows that fit, in the requested order, then in the order of their labels."""
-    condition, values = rows_filter.where
-    where = f"dataset = ? and ({condition})", [dataset, *values]
-    total, found = list_page(cursor, "id, labelled_at", "items", where, rows_filter.orderby, ORDER, span)
-    return Slice(_numbered(cursor, dataset, found), total)
-
-
-def search_rows(
-    cursor: Connection, query: TextsQuery, span: Span, snapshot: IndexSnapshot | None, until: float
-) -> Slice:
-    """Return rows that match, the best first; if too many match to rank all, the best of them."""
-    ranked, whole = list_ranked(cursor, query, snapshot, until)
-    wanted = [id_ for _, id_ in ranked[span.offset : span.offset + span.length]]
-    where = f"id in ({', '.join('?' * len(wanted))})" if wanted else "false"
-    statement = f"select id, labelled_at from items where {where}"  # noqa: S608
-    timestamps = dict(cursor.execute(statement, wanted).fetchall())
-    return Slice(_numbered(cursor, query.dataset, [(id_, timestamps[id_]) for id_ in wanted]), len(ranked), whole)
-
-
-def newest_day(cursor: Connection, dataset: str) -> date | None:
-    """Return the day of the newest label; None without labels."""
-    days = get_days(cursor, dataset).days
-    return max(days, default=None)
-
-
-def facts(cursor: Connection, dataset: str) -> dict[str, int]:
-    """Return the number of rows, and their bytes in Arrow; there is no file."""
-    widths = [_bytes_of(column) for column in LIVE]
-    statement = f"select count(*), {' + '.join(widths)} from items where dataset = ?"  # noqa: S608
-    rows, size = cursor.execute(statement, [dataset]).fetchall()[0]
-    return {"rows": rows, "memory_bytes": size, "file_bytes": 0}
-
-
-def statistics(cursor: Connection, dataset: str) -> dict[str, Any]:
-    """Return the statistics of all columns."""
-    return make_statistics(LIVE, lambda _, wanted: aggregate(cursor, "items", ("dataset = ?", [dataset]), wanted))
-
-
 def aggregate(cursor: Connection, source: str, where: Condition, wanted: Sequence[Condition]) -> tuple[Any, ...]:
     """Return the values of SQL aggregates over the rows of a source that fit."""
     select = ", ".join(sql for sql, _ in wanted)
     values = [value for _, some in wanted for value in some]
     statement = f"select {select} from {source} where {where[0]}"  # noqa: S608 - known columns only
     return cursor.execute(statement, [*values, *where[1]]).fetchall()[0]
-
-
-def _bytes_of(column: SplitColumn) -> str:
-    if column.is_text:
-        # The offset of each string takes four bytes, and so does the end of the last one.
-        return f"coalesce(sum(strlen({column.sql})), 0)::bigint + 4 * (count(*) + 1)"
-    if column.kind is Kind.FLAG:
-        return "(count(*) + 7) // 8"
-    return f"{4 if column.dtype == 'int32' else 8} * count(*)"
-
-
-def _numbered(cursor: Connection, dataset: str, found: Sequence[tuple[UUID, Any]]) -> list[NumberedRow]:
-    """Return these rows with their offsets, in the given order."""
-    if not found:
-        return []
-    numbers = get_offsets(cursor, get_days(cursor, dataset), found)
-    ids = [id_ for id_, _ in found]
-    statement = f"select {typed()} from items where id in ({', '.join('?' * len(ids))})"  # noqa: S608
-    rows = {UUID(row[0]): row for row in cursor.execute(statement, ids).fetchall()}
-    return [NumberedRow(number, rows[id_]) for number, id_ in zip(numbers, ids, strict=True)]

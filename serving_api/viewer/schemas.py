@@ -1,6 +1,6 @@
 """The bodies of the dataset viewer and its refusals; shapes and names are the original's.
 
-The models document: bodies are sent as the bytes that `descriptions.py` makes.
+The models document: bodies are sent as the bytes that `split_rows.py` makes.
 """
 
 from typing import Any, Literal
@@ -11,9 +11,8 @@ from core.web.openapi import Responses, header
 from core.web.problems import NotFound, Problem, Unavailable
 from serving_api.columns import EXAMPLE_ITEM
 from serving_api.texts.schemas import REPLICA_HEADERS, refuses, wrong_parameter
-from serving_api.viewer.descriptions import ConfigFacts, SplitFacts, features, info, parquet, size, splits
-from serving_api.viewer.parameters import LENGTH
-from serving_api.viewer.split_rows import LIVE
+from serving_api.viewer import split_rows
+from serving_api.viewer.split_rows import CAPABILITIES, LENGTH, LIVE, make_config
 
 # The original's names of refusals. Client libraries read these and `error`.
 _CODES = {
@@ -55,15 +54,14 @@ def no_split(name: str, config: str, known: list[str]) -> NotFound:
 
 
 _BASE = "http://127.0.0.1:9000"
-_CONFIGS = [ConfigFacts("toxicity", "toxicity-2026-11", LIVE, [SplitFacts("train", 800, 402112, 128000)])]
+_CONFIGS = [make_config("toxicity", "toxicity-2026-11", LIVE, {"train": (800, 402112, 128000)})]
 _JSON = {"votes": '{"toxic": 3, "non_toxic": 1}', "metadata": '{"thread": 4}', "enrichment": "{}"}
 _ROWS: dict[str, Any] = {
-    "features": features(LIVE),
+    "features": split_rows.features(LIVE),
     "rows": [{"row_idx": 234, "row": EXAMPLE_ITEM | _JSON, "truncated_cells": []}],
 }
 _FIRST_ROWS = {"dataset": "toxicity", "config": "live", "split": "train", **_ROWS, "truncated": True}
 _PAGE = _ROWS | {"num_rows_total": 4711, "num_rows_per_page": LENGTH, "partial": False}
-_CAPABILITIES: dict[str, Any] = dict.fromkeys(("preview", "viewer", "search", "filter", "statistics"), True)
 
 Cell = str | bool | int | float | None
 
@@ -71,7 +69,7 @@ Cell = str | bool | int | float | None
 class Validity(BaseModel):
     """The capabilities of the viewer."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_CAPABILITIES]})
+    model_config = ConfigDict(json_schema_extra={"examples": [CAPABILITIES]})
 
     preview: bool
     viewer: bool
@@ -101,7 +99,9 @@ class Splits(BaseModel):
     """Configs and their splits."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [splits("toxicity", {"live": ["train"], "toxicity-2026-11": ["train"]})]}
+        json_schema_extra={
+            "examples": [split_rows.splits("toxicity", {"live": ["train"], "toxicity-2026-11": ["train"]})]
+        }
     )
 
     splits: list[SplitItem]
@@ -165,7 +165,7 @@ class ParquetFile(SplitItem):
 class ParquetFiles(BaseModel):
     """Parquet files."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [parquet(_CONFIGS, _BASE, None)]})
+    model_config = ConfigDict(json_schema_extra={"examples": [split_rows.parquet(_CONFIGS, _BASE, None)]})
 
     parquet_files: list[ParquetFile]
     features: dict[str, FeatureType] | None = None
@@ -249,7 +249,9 @@ class SizesOfConfig(BaseModel):
 class Size(BaseModel):
     """Numbers of rows and bytes; `pending` and `failed` only of a whole dataset."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [size("toxicity", _CONFIGS, of_one=False)]})
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [split_rows.size("toxicity", _CONFIGS, of_one=False)]}
+    )
 
     size: SizesOfDataset | SizesOfConfig
     pending: list[UnfinishedJob] = []
@@ -296,7 +298,9 @@ class Info(BaseModel):
     """Metadata of a config, or of all of them by name."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [info("Decide whether the text is **toxic**.", _CONFIGS, of_one=True)]}
+        json_schema_extra={
+            "examples": [split_rows.info("Decide whether the text is **toxic**.", _CONFIGS, of_one=True)]
+        }
     )
 
     dataset_info: DatasetInfo | dict[str, DatasetInfo]

@@ -5,9 +5,12 @@ second counts the values in each bin, and each label.
 """
 
 import math
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import accumulate
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,11 +39,11 @@ class _Measured:
     column: SplitColumn
     total: int
     values: int  # that are not null
-    least: float | None
-    greatest: float | None
-    mean: float | None
-    median: float | None  # of lengths exact, else about
-    deviation: float | None
+    least: float | None = None
+    greatest: float | None = None
+    mean: float | None = None
+    deviation: float | None = None
+    median: float | None = None  # of lengths exact, else about
     different: int = 0  # about, of strings
     lengths: Mapping[int, int] = field(default_factory=dict)  # number of strings by length
 
@@ -89,15 +92,8 @@ def _measures(column: SplitColumn) -> list[str]:
     value = _value(column)
     if column.is_text:
         return [f"histogram({value})", f"approx_count_distinct({column.sql})"]
-    aggregates = (
-        "count({0})",
-        "min({0})",
-        "max({0})",
-        "avg({0})",
-        "approx_quantile({0}, 0.5)",
-        "stddev_samp({0})",
-    )
-    return [aggregate.format(value) for aggregate in aggregates]
+    ordinary = [f"{function}({value})" for function in ("count", "min", "max", "avg", "stddev_samp")]
+    return [*ordinary, f"approx_quantile({value}, 0.5)"]
 
 
 def _value(column: SplitColumn) -> str:
@@ -120,25 +116,16 @@ def _measured(columns: Sequence[SplitColumn], total: int, found: Sequence[Any]) 
 
 def _of_lengths(column: SplitColumn, total: int, lengths: Mapping[int, int] | None, different: int) -> _Measured:
     if not lengths:
-        return _Measured(column, total, 0, None, None, None, None, None)
+        return _Measured(column, total, 0)
     ordered = sorted(lengths)
     values = sum(lengths.values())
     sum_ = sum(length * count for length, count in lengths.items())
     squares = sum(length**2 * count for length, count in lengths.items())
     deviation = math.sqrt((values * squares - sum_**2) / (values * (values - 1))) if values > 1 else None
-    median = (_at(ordered, lengths, (values - 1) // 2) + _at(ordered, lengths, values // 2)) / 2
-    return _Measured(
-        column, total, values, ordered[0], ordered[-1], sum_ / values, median, deviation, different, lengths
-    )
-
-
-def _at(ordered: Sequence[int], counts: Mapping[int, int], index: int) -> int:
-    """Return the value at an index of a sorted list, given by its counts."""
-    for value in ordered:
-        index -= counts[value]
-        if index < 0:
-            return value
-    return ordered[-1]
+    ends = [*accumulate(lengths[length] for length in ordered)]
+    middle = [ordered[bisect_right(ends, index)] for index in ((values - 1) // 2, values // 2)]
+    numbers = (ordered[0], ordered[-1], sum_ / values, deviation, sum(middle) / 2)
+    return _Measured(column, total, values, *numbers, different, lengths)
 
 
 def _counting(one: _Measured) -> Condition:
@@ -174,31 +161,28 @@ def _column(one: _Measured, counts: Mapping[Any, int]) -> dict[str, Any]:
     return {"column_name": one.column.name, "column_type": one.kind, "column_statistics": known | found}
 
 
-def _bins_of_lengths(one: _Measured) -> dict[int, int]:
-    edges, bins = one.edges, dict[int, int]()
+def _bins_of_lengths(one: _Measured) -> Mapping[int, int]:
+    edges, bins = one.edges, Counter[int]()
     for length, count in one.lengths.items():
-        number = min(int((length - edges[0]) // _size(edges)), len(edges) - 2)
-        bins[number] = bins.get(number, 0) + count
+        bins[min(int((length - edges[0]) // _size(edges)), len(edges) - 2)] += count
     return bins
 
 
 def _distribution(one: _Measured, counts: Mapping[int, int]) -> dict[str, Any]:
-    shown = _timestamp if one.kind == "datetime" else _rounded
-    exact = int if one.kind in {"int", "string_text"} else shown
+    shown: Callable[[float], Any] = _timestamp if one.kind == "datetime" else _rounded
+    exact: Callable[[float], Any] = int if one.kind in {"int", "string_text"} else shown
+    spread: Callable[[float], Any] = _duration if one.kind == "datetime" else _rounded
     edges = [shown(edge) for edge in one.edges]
     bins = [counts.get(number, 0) for number in range(len(edges) - 1)]
-    return {
-        "min": _or_none(exact, one.least),
-        "max": _or_none(exact, one.greatest),
-        "mean": _or_none(shown, one.mean),
-        "median": _or_none(shown, one.median),
-        "std": _or_none(_duration if one.kind == "datetime" else _rounded, one.deviation),
-        "histogram": {"hist": bins, "bin_edges": edges} if edges else None,
+    found = {
+        "min": (exact, one.least),
+        "max": (exact, one.greatest),
+        "mean": (shown, one.mean),
+        "median": (shown, one.median),
+        "std": (spread, one.deviation),
     }
-
-
-def _or_none(shown: Callable[[float], Any], value: float | None) -> Any:
-    return None if value is None else shown(value)
+    numbers = {name: None if value is None else show(value) for name, (show, value) in found.items()}
+    return numbers | {"histogram": {"hist": bins, "bin_edges": edges} if edges else None}
 
 
 def _rounded(value: float) -> float:

@@ -18,42 +18,51 @@ from serving_api.columns import Kind
 from serving_api.snapshots.manifest import FACTS, Facts, SnapshotManifest, SplitFile
 from serving_api.snapshots.service import Snapshots
 from serving_api.snapshots.storage import reaching_storage
-from serving_api.texts.matching import Search
+from serving_api.texts.query import TextsQuery
 from serving_api.texts.repository import Condition
-from serving_api.viewer.descriptions import ConfigFacts, SplitFacts
 from serving_api.viewer.repository import aggregate, list_page
 from serving_api.viewer.schemas import no_config, no_split
-from serving_api.viewer.split_rows import Filter, NumberedRow, Slice, SortKey, Span, SplitColumn, columns_of
-from serving_api.viewer.statistics import make_statistics
+from serving_api.viewer.split_rows import (
+    Config,
+    Filter,
+    NumberedRow,
+    Slice,
+    SortKey,
+    Span,
+    SplitColumn,
+    columns_of,
+    make_config,
+)
 
-_RESULTS_MAX = 1000
+Connection = duckdb.DuckDBPyConnection
 T = TypeVar("T")
 
-OFFSET = "row_offset"
+_RESULTS_MAX = 1000
+
+_OFFSET = "row_offset"
+# A view that only the connection sees.
+_VIEW = "split_rows"
 _BATCH_ROWS = 4096
 _STREAMED_ROWS = 16_384
 
 
-class SplitReader:
+class StoredSplit:
     """An open file of a split, read within a time limit."""
 
-    def __init__(self, file: Any, until: float) -> None:
-        """Read the footer of a file that can seek; `until` is by the monotonic clock.
+    def __init__(self, file: Any, until: float, cursor: Connection) -> None:
+        """Read the footer of a file that can seek.
+
+        `until` is by the monotonic clock. `cursor` is of a database in memory, which runs the queries.
 
         Raises:
             pyarrow.ArrowInvalid: it is not Parquet.
         """
         self._file = parquet.ParquetFile(file)
         self._until = until
-        self.failure: Exception | None = None  # the reason why a stream ended; DuckDB raises another error
+        self._cursor = cursor
+        self._failure: Exception | None = None  # the reason why a stream ended; DuckDB raises another error
         self.columns = columns_of(self._file.schema_arrow)
         self._names = [column.name for column in self.columns]
-
-    @property
-    def rows(self) -> int:
-        """Rows of the split."""
-        total: int = self._file.metadata.num_rows
-        return total
 
     @property
     def uncompressed_bytes(self) -> int:
@@ -61,9 +70,24 @@ class SplitReader:
         metadata = self._file.metadata
         return sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
 
-    def read_span(self, span: Span) -> list[NumberedRow]:
+    def rows(self, span: Span) -> Slice:
         """Return the rows of a span."""
-        return self.read_offsets(range(span.offset, min(span.offset + span.length, self.rows)))
+        total = self._file.metadata.num_rows
+        return Slice(self.read_offsets(range(span.offset, min(span.offset + span.length, total))), total)
+
+    def filter(self, rows_filter: Filter, span: Span) -> Slice:
+        """Return the rows that fit, in the requested order, then in the split's own."""
+        return self._list(rows_filter.columns, rows_filter.where, rows_filter.orderby, span)
+
+    def search(self, query: TextsQuery, span: Span) -> Slice:
+        """Return all rows that match, the best first, then in the split's own order."""
+        search = query.search
+        return self._list(["text"], search.condition(), [SortKey(search.relevance(), "desc")], span)
+
+    def aggregate(self, columns: Sequence[SplitColumn], wanted: Sequence[Condition]) -> tuple[Any, ...]:
+        """Return the values of SQL aggregates over all rows; they use these columns."""
+        with self._streamed([column.name for column in columns]):
+            return aggregate(self._cursor, _VIEW, ("true", []), wanted)
 
     def read_offsets(self, offsets: Sequence[int]) -> list[NumberedRow]:
         """Return the rows at these offsets, in the given order. Reads only the row groups that contain them.
@@ -79,21 +103,36 @@ class SplitReader:
                 found |= self._read_group(group, start, here)
         return [found[offset] for offset in offsets]
 
-    def batches(self, names: Sequence[str]) -> pa.RecordBatchReader:
-        """Stream these columns of all rows, and the row's offset. Times are UTC without a zone.
+    def _list(self, names: Sequence[str], where: Condition, keys: Sequence[SortKey], span: Span) -> Slice:
+        with self._streamed(names):
+            total, found = list_page(self._cursor, _OFFSET, _VIEW, where, keys, _OFFSET, span)
+        return Slice(self.read_offsets([offset for (offset,) in found]), total)
+
+    @contextmanager
+    def _streamed(self, names: Sequence[str]) -> Iterator[None]:
+        """Make these columns of all rows, and each row's offset, a view that can be read once.
+
+        Times are UTC without a zone.
 
         Raises:
-            Unavailable: the stream takes too long.
+            Unavailable: it took too long.
+            OSError: the storage does not answer.
         """
         schema = pa.schema([_without_zone(field) for field in self._file.schema_arrow if field.name in names])
-        schema = schema.append(pa.field(OFFSET, pa.int64()))
-        return pa.RecordBatchReader.from_batches(schema, self._stream(schema))
+        schema = schema.append(pa.field(_OFFSET, pa.int64()))
+        self._cursor.register(_VIEW, pa.RecordBatchReader.from_batches(schema, self._stream(schema)))
+        try:
+            yield
+        except duckdb.Error as error:
+            raise self._failure or error from error
+        finally:
+            self._cursor.unregister(_VIEW)
 
     def _stream(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         try:
             yield from self._numbered(schema)
         except Exception as error:
-            self.failure = error
+            self._failure = error
             raise
 
     def _numbered(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -101,7 +140,7 @@ class SplitReader:
         # At least one column: rows must be counted.
         names = schema.names[:-1] or self._names[:1]
         for batch in self._file.iter_batches(_STREAMED_ROWS, columns=names):
-            self._check_time()
+            _check_time(self._until)
             arrays = [batch.column(name).cast(schema.field(name).type) for name in schema.names[:-1]]
             end = start + len(batch)
             offsets = pa.array(range(start, end), pa.int64())
@@ -111,7 +150,7 @@ class SplitReader:
     def _read_group(self, group: int, start: int, offsets: Sequence[int]) -> dict[int, NumberedRow]:
         found: dict[int, NumberedRow] = {}
         for batch in self._file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=self._names):
-            self._check_time()
+            _check_time(self._until)
             end = start + len(batch)
             for offset in (offset for offset in offsets if start <= offset < end):
                 found[offset] = NumberedRow(offset, self._values(batch, offset - start))
@@ -130,9 +169,10 @@ class SplitReader:
             starts.append(starts[-1] + metadata.row_group(group).num_rows)
         return starts
 
-    def _check_time(self) -> None:
-        if time.monotonic() > self._until:
-            raise Unavailable("The query took too long.", code="query_timeout", retry_after_seconds=5)
+
+def _check_time(until: float) -> None:
+    if time.monotonic() > until:
+        raise Unavailable("The query took too long.", code="query_timeout", retry_after_seconds=5)
 
 
 def _without_zone(field: pa.Field) -> pa.Field:
@@ -207,30 +247,29 @@ class StoredSnapshots:
         return manifest, manifest.splits[split]
 
     @contextmanager
-    def opened(self, manifest: SnapshotManifest, split: SplitFile, until: float) -> Iterator[SplitReader]:
+    def opened(
+        self, manifest: SnapshotManifest, split: SplitFile, until: float, cursor: Connection
+    ) -> Iterator[StoredSplit]:
         """Yield the open file of a split, which can be read until the deadline, by the monotonic clock.
 
         Raises:
             Unavailable: the storage does not answer, the file is damaged, or it took too long.
         """
         with reaching_storage(), self._snapshots.open(manifest.name, split.path) as file, _reading(manifest):
-            yield SplitReader(file, until)
+            yield StoredSplit(file, until, cursor)
 
-    def facts(self, manifest: SnapshotManifest, until: float) -> ConfigFacts:
-        """Return a snapshot's counts, from its manifest and the footers of its files."""
-        columns: tuple[SplitColumn, ...] = ()
-        splits = []
-        for name, split in manifest.splits.items():
-            columns, memory = self._footer(manifest, split, until)
-            splits.append(SplitFacts(name, split.rows, memory, split.bytes))
-        return ConfigFacts(manifest.dataset, manifest.name, columns, splits)
+    def measure(self, manifest: SnapshotManifest, until: float, cursor: Connection) -> Config:
+        """Return a snapshot's columns and sizes, from its manifest and the footers of its files."""
+        footers = {name: self._footer(manifest, split, until, cursor) for name, split in manifest.splits.items()}
+        sizes = {name: (split.rows, footers[name][1], split.bytes) for name, split in manifest.splits.items()}
+        columns = footers[next(iter(footers))][0]
+        return make_config(manifest.dataset, manifest.name, columns, sizes)
 
-    def _footer(self, manifest: SnapshotManifest, split: SplitFile, until: float) -> Footer:
+    def _footer(self, manifest: SnapshotManifest, split: SplitFile, until: float, cursor: Connection) -> Footer:
         def read() -> Footer:
-            if time.monotonic() > until:
-                raise Unavailable("The query took too long.", code="query_timeout", retry_after_seconds=5)
-            with self.opened(manifest, split, until) as reader:
-                return reader.columns, reader.uncompressed_bytes
+            _check_time(until)
+            with self.opened(manifest, split, until, cursor) as opened:
+                return opened.columns, opened.uncompressed_bytes
 
         return self.cached("footer", split, read)
 
@@ -245,59 +284,3 @@ def _reading(manifest: SnapshotManifest) -> Iterator[None]:
             raise
         detail = f"The snapshot {manifest.name} cannot be read; its files may be damaged."
         raise Unavailable(detail, code="snapshot_damaged", retry_after_seconds=60) from error
-
-
-Connection = duckdb.DuckDBPyConnection
-
-# A view that only this connection sees.
-_ROWS = "split_rows"
-
-
-def filter_rows(cursor: Connection, split: SplitReader, rows_filter: Filter, span: Span) -> Slice:
-    """Return rows that fit, in the requested order, then in the split's own."""
-    return _read(cursor, split, rows_filter.columns, rows_filter.where, rows_filter.orderby, span)
-
-
-def search_rows(cursor: Connection, split: SplitReader, search: Search, span: Span) -> Slice:
-    """Return all rows that match, the best first, then in the split's own order."""
-    return _read(cursor, split, ["text"], search.condition(), [SortKey(search.relevance(), "desc")], span)
-
-
-def statistics(cursor: Connection, split: SplitReader) -> dict[str, Any]:
-    """Return the statistics of all columns."""
-
-    def run(columns: Sequence[SplitColumn], wanted: Sequence[Condition]) -> tuple[Any, ...]:
-        with _streamed(cursor, split, [column.name for column in columns]) as rows:
-            return aggregate(cursor, rows, ("true", []), wanted)
-
-    return make_statistics(split.columns, run)
-
-
-@contextmanager
-def _streamed(cursor: Connection, split: SplitReader, names: Sequence[str]) -> Iterator[str]:
-    """Yield the name of a relation with these columns of the split, which can be read once.
-
-    Raises:
-        Unavailable: it took too long.
-        OSError: the storage does not answer.
-    """
-    cursor.register(_ROWS, split.batches(names))
-    try:
-        yield _ROWS
-    except duckdb.Error as error:
-        raise split.failure or error from error
-    finally:
-        cursor.unregister(_ROWS)
-
-
-def _read(
-    cursor: Connection,
-    split: SplitReader,
-    names: Sequence[str],
-    where: Condition,
-    keys: Sequence[SortKey],
-    span: Span,
-) -> Slice:
-    with _streamed(cursor, split, names) as rows:
-        total, found = list_page(cursor, OFFSET, rows, where, keys, OFFSET, span)
-    return Slice(split.read_offsets([offset for (offset,) in found]), total)

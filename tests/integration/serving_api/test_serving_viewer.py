@@ -194,7 +194,7 @@ def test_a_search_in_a_snapshot_finds_what_the_live_one_does(viewer: TestClient)
 
 def test_a_search_that_cannot_show_all_says_so(viewer: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not _get(viewer, "/search", query="number", **LIVE_SPLIT)["partial"]
-    monkeypatch.setattr("serving_api.search.pages.RANKED", 20)
+    monkeypatch.setattr("serving_api.search.repository.RANKED", 20)
     found = _get(viewer, "/search", query="number you", **LIVE_SPLIT)
     assert (found["partial"], found["num_rows_total"]) == (True, 20)
 

@@ -22,9 +22,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.datasets import Dataset
 from core.settings import AccessSettings, DatabaseSettings
+from serving_api.columns import COLUMNS
 from serving_api.main import create_app
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
-from serving_api.snapshots.manifest import COLUMNS
 from tests.conftest import fresh_database
 from tests.integration.serving_api.labelling import Labeller, wait_until
 from tests.integration.serving_api.served import served
@@ -204,7 +204,7 @@ def test_datasets_streams_it(read: Read) -> None:
 
 def test_datasets_loads_its_folder_as_it_is(read: Read) -> None:
     assert read.found["datasets_folder"]["ids"] == read.ids
-    types = {name: column.type for name, column in COLUMNS.items()}
+    types = {name: column.arrow_type for name, column in COLUMNS.items()}
     assert read.found["datasets_folder"]["features"] == types
 
 

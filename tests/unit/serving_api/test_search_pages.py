@@ -18,7 +18,7 @@ from core.datasets import load_datasets
 from serving_api.replica import repository
 from serving_api.search import index
 from serving_api.search.follower import SearchFollower
-from serving_api.search.pages import list_hits
+from serving_api.search.repository import list_hits
 from serving_api.texts.matching import Match
 from serving_api.texts.parameters import TextsParameters
 from serving_api.texts.query import PageQuery, Position, page_query

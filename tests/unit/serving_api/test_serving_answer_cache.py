@@ -1,4 +1,4 @@
-from serving_api.replica.answer_cache import Answer, AnswerCache
+from serving_api.replica.query_pool import Answer, AnswerCache
 from serving_api.replica.repository import Point
 
 POINT = Point("cluster", 1)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, SecretStr
 
 from core.datasets import load_datasets
 from core.settings import AccessSettings, DatabaseSettings
-from serving_api.changes.schemas import ChangesPage
+from serving_api.changes.endpoints import ChangesPage
 from serving_api.main import create_app
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 from serving_api.statistics.schemas import AgreementStats, AnnotatorsStats, Stats

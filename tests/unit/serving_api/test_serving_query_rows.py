@@ -25,12 +25,13 @@ from serving_api.texts.parameters import (
 from serving_api.texts.query import (
     Mismatch,
     Position,
+    RankedQuery,
+    Ranking,
     agreement_query,
-    disputed_query,
     encode_cursor,
     labelled_texts_query,
-    microseconds,
     page_query,
+    ranked_query,
     texts_query,
 )
 from serving_api.texts.repository import (
@@ -38,7 +39,7 @@ from serving_api.texts.repository import (
     annotator_conditions,
     is_counted,
     kind_conditions,
-    list_disputed,
+    list_by_rank,
     list_items,
 )
 
@@ -189,7 +190,7 @@ def test_pages_go_on_behind_their_cursor_and_ids_decide_between_equal_times(
             break
         [row] = rows
         walked.append(UUID(row["id"]))
-        position = Position(microseconds(row["labelled_at"]), UUID(row["id"]))
+        position = Position(row["rank"], UUID(row["id"]))
         parameters["cursor"] = encode_cursor(position, page.texts.fingerprint)
     same_time = [name for name in TOXICITY if name not in {"earlier", "later"}]
     newest = ["later", *same_time, "earlier"]
@@ -364,14 +365,19 @@ def urgent() -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
+def _disputed(**parameters: Any) -> RankedQuery:
+    checked = DisputedParameters.model_validate(parameters)
+    return ranked_query(Ranking.DISPUTED, checked, checked.confidence_below, DATASETS)
+
+
 def _walk(urgent: duckdb.DuckDBPyConnection, **parameters: Any) -> list[str]:
     names: list[str] = []
-    query = disputed_query(DisputedParameters(**parameters), DATASETS)
-    while rows := list_disputed(urgent, query, 1):
+    query = _disputed(**parameters)
+    while rows := list_by_rank(urgent, query, 1):
         names.append(json.loads(rows[0]["document"]))
-        position = Position(rows[0]["urgency"], rows[0]["id"])
+        position = Position(rows[0]["rank"], rows[0]["id"])
         cursor = encode_cursor(position, query.fingerprint)
-        query = disputed_query(DisputedParameters(**parameters, cursor=cursor), DATASETS)
+        query = _disputed(**parameters, cursor=cursor)
     return names
 
 
@@ -404,11 +410,11 @@ def test_disputes_are_those_of_the_dataset_and_the_source(urgent: duckdb.DuckDBP
 
 
 def test_a_cursor_of_disputes_belongs_to_its_list(urgent: duckdb.DuckDBPyConnection) -> None:
-    query = disputed_query(DisputedParameters(), DATASETS)
-    assert query.fingerprint == disputed_query(DisputedParameters(limit=5), DATASETS).fingerprint
-    assert replace(query, confidence_below=0.6).fingerprint != query.fingerprint != query.texts.fingerprint
+    query = _disputed()
+    assert query.fingerprint == _disputed(limit=5).fingerprint
+    assert replace(query, below=0.6).fingerprint != query.fingerprint != query.texts.fingerprint
     cursor = encode_cursor(Position(5, UUID(int=1)), query.fingerprint)
-    assert disputed_query(DisputedParameters(cursor=cursor, limit=5), DATASETS).after == Position(5, UUID(int=1))
+    assert _disputed(cursor=cursor, limit=5).after == Position(5, UUID(int=1))
     for other in ({"confidence_below": 0.6}, {"source": "a"}):
         with pytest.raises(Mismatch, match="cursor"):
-            disputed_query(DisputedParameters.model_validate({"cursor": cursor, **other}), DATASETS)
+            _disputed(cursor=cursor, **other)

@@ -12,9 +12,10 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from core.datasets import Dataset, LabelRule
+from serving_api.columns import COLUMNS
 from serving_api.snapshots.card import list_languages, literal, make_card
 from serving_api.snapshots.croissant import make_croissant
-from serving_api.snapshots.manifest import COLUMNS, AnswerCounts, Facts, Rule, SnapshotManifest, SplitFile
+from serving_api.snapshots.manifest import AnswerCounts, Facts, Rule, SnapshotManifest, SplitFile
 from serving_api.statistics.agreement import Estimate
 
 HASH = "0" * 64

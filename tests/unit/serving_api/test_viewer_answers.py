@@ -19,13 +19,15 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from core.web.problems import Unavailable
-from serving_api.texts.matching import Match, Search
-from serving_api.viewer import descriptions, repository, stored
-from serving_api.viewer.descriptions import feature_types
-from serving_api.viewer.split_rows import LIVE, NumberedRow, Slice, Span, columns_of
-from serving_api.viewer.stored import SplitReader
+from serving_api.texts.matching import Match
+from serving_api.texts.parameters import FilterParameters, Order
+from serving_api.texts.query import TextsQuery
+from serving_api.viewer import split_rows
+from serving_api.viewer.split_rows import LIVE, NumberedRow, Slice, Span, columns_of, feature_types
+from serving_api.viewer.statistics import make_statistics
+from serving_api.viewer.stored import StoredSplit
 from serving_api.viewer.where import read_filter
-from tests.unit.serving_api.viewer_world import make_parquet, make_replica, make_rows
+from tests.unit.serving_api.viewer_world import live_split, make_parquet, make_replica, make_rows
 
 ROWS = make_rows(50)
 _SPLIT = {"dataset": "toxicity", "config": "live", "split": "train"}
@@ -43,13 +45,14 @@ def file(replica: duckdb.DuckDBPyConnection) -> io.BytesIO:
     return make_parquet(replica)
 
 
-@pytest.fixture
-def reader(file: io.BytesIO) -> SplitReader:
-    return SplitReader(file, time.monotonic() + 60)
+@pytest.fixture(scope="module")
+def stored(file: io.BytesIO) -> Iterator[StoredSplit]:
+    with duckdb.connect() as beside:
+        yield StoredSplit(file, time.monotonic() + 600, beside)
 
 
-def test_live_columns_are_those_of_a_file(reader: SplitReader) -> None:
-    assert reader.columns == LIVE
+def test_live_columns_are_those_of_a_file(stored: StoredSplit) -> None:
+    assert stored.columns == LIVE
 
 
 def test_the_datasets_library_reads_the_features(file: io.BytesIO) -> None:
@@ -59,16 +62,17 @@ def test_the_datasets_library_reads_the_features(file: io.BytesIO) -> None:
 
 
 @given(places=st.lists(st.integers(0, 49), max_size=12))
-def test_rows_of_a_file_are_found_by_their_places(file: io.BytesIO, places: list[int]) -> None:
-    found = SplitReader(file, time.monotonic() + 60).read_offsets(places)
+def test_rows_of_a_file_are_found_by_their_places(stored: StoredSplit, places: list[int]) -> None:
+    found = stored.read_offsets(places)
     assert [row.values[0] for row in found] == [str(ROWS[place]["id"]) for place in places]
     assert [row.values[_NAMES.index("labelled_at")] for row in found] == [ROWS[p]["labelled_at"] for p in places]
 
 
 @given(offset=st.integers(0, 60), length=st.integers(0, 30))
-def test_a_span_of_a_file_is_that_of_a_list(file: io.BytesIO, offset: int, length: int) -> None:
-    found = SplitReader(file, time.monotonic() + 60).read_span(Span(offset, length))
-    assert [row.values[0] for row in found] == [str(row["id"]) for row in ROWS[offset : offset + length]]
+def test_a_span_of_a_file_is_that_of_a_list(stored: StoredSplit, offset: int, length: int) -> None:
+    found = stored.rows(Span(offset, length))
+    assert found.total == len(ROWS)
+    assert [row.values[0] for row in found.rows] == [str(row["id"]) for row in ROWS[offset : offset + length]]
 
 
 def test_only_row_groups_that_hold_the_rows_are_read(file: io.BytesIO) -> None:
@@ -81,23 +85,25 @@ def test_only_row_groups_that_hold_the_rows_are_read(file: io.BytesIO) -> None:
             return part
 
     counting = Counting(file.getvalue())
-    reader = SplitReader(counting, time.monotonic() + 60)
-    before = counting.read_bytes
-    assert len(reader.read_span(Span(21, 7))) == 7
+    with duckdb.connect() as beside:
+        stored = StoredSplit(counting, time.monotonic() + 60, beside)
+        before = counting.read_bytes
+        assert len(stored.rows(Span(21, 7)).rows) == 7
     assert counting.read_bytes - before < len(file.getvalue()) / 5
 
 
 def test_reading_ends_with_its_time(file: io.BytesIO) -> None:
-    late = SplitReader(file, time.monotonic() - 1)
-    with pytest.raises(Unavailable):
-        late.read_span(Span(0, 1))
-    with pytest.raises(Unavailable), duckdb.connect() as beside:
-        stored.statistics(beside, late)
-
-
-def test_a_search_in_a_file_finds_words_the_best_first(reader: SplitReader) -> None:
     with duckdb.connect() as beside:
-        found = stored.search_rows(beside, reader, Search("a", Match.WORDS), Span(0, 100))
+        late = StoredSplit(file, time.monotonic() - 1, beside)
+        with pytest.raises(Unavailable):
+            late.rows(Span(0, 1))
+        with pytest.raises(Unavailable):
+            make_statistics(late.columns, late.aggregate)
+
+
+def test_a_search_in_a_file_finds_words_the_best_first(stored: StoredSplit) -> None:
+    query = TextsQuery("toxicity", (), FilterParameters(q="a", match=Match.WORDS), Order.RELEVANCE)
+    found = stored.search(query, Span(0, 100))
     texts = [row.values[_NAMES.index("text")] for row in found.rows]
     assert found.total == len(texts)
     # A word of two letters counts in full if it is a separate word.
@@ -114,7 +120,7 @@ def _rows(texts: list[str]) -> list[NumberedRow]:
 
 
 def _first(texts: list[str], total: int) -> dict[str, Any]:
-    body = descriptions.first_rows(_SPLIT, LIVE, Slice(_rows(texts), total))
+    body = split_rows.first_rows(_SPLIT, LIVE, Slice(_rows(texts), total))
     assert len(body) < 1_010_000
     found: dict[str, Any] = orjson.loads(body)
     return found
@@ -147,19 +153,18 @@ def test_the_last_of_ten_very_long_rows_are_cut() -> None:
     assert found["rows"][0]["row"]["text"] == "ä" * 100_000
 
 
-def _statistics(replica: duckdb.DuckDBPyConnection, reader: SplitReader) -> dict[str, dict[str, Any]]:
+def _statistics(replica: duckdb.DuckDBPyConnection, stored: StoredSplit) -> dict[str, dict[str, Any]]:
     """Return the statistics of each column, which are the same of the replica and of a file."""
-    found = repository.statistics(replica, "toxicity")
-    with duckdb.connect() as beside:
-        assert stored.statistics(beside, reader) == found
+    found = make_statistics(LIVE, live_split(replica).aggregate)
+    assert make_statistics(stored.columns, stored.aggregate) == found
     assert found["num_examples"] == len(ROWS)
     return {
         one["column_name"]: {"type": one["column_type"], **one["column_statistics"]} for one in found["statistics"]
     }
 
 
-def test_statistics_are_those_of_plain_python(replica: duckdb.DuckDBPyConnection, reader: SplitReader) -> None:
-    found = _statistics(replica, reader)
+def test_statistics_are_those_of_plain_python(replica: duckdb.DuckDBPyConnection, stored: StoredSplit) -> None:
+    found = _statistics(replica, stored)
     assert list(found) == _NAMES
     for name, one in found.items():
         held = [row[name] for row in ROWS if row[name] is not None]
@@ -170,8 +175,6 @@ def test_statistics_are_those_of_plain_python(replica: duckdb.DuckDBPyConnection
         elif one["type"] == "string_label":
             assert one["frequencies"] == Counter(held)
             assert one["n_unique"] == len(set(held))
-        elif one["type"] == "bool":
-            assert one["frequencies"] == Counter(str(value) for value in held)
         elif not held:
             assert [one[key] for key in ("min", "max", "mean", "median", "std", "histogram")] == [None] * 6
         else:
@@ -213,18 +216,17 @@ def _check_distribution(one: dict[str, Any], held: list[Any]) -> None:
     "where", ["complete = true", "TRUE = complete", "complete <> false", "complete in (true)"]
 )
 def test_flags_are_compared_with_true_and_false(
-    replica: duckdb.DuckDBPyConnection, reader: SplitReader, where: str
+    replica: duckdb.DuckDBPyConnection, stored: StoredSplit, where: str
 ) -> None:
     expected = sum(row["complete"] for row in ROWS)
     assert 0 < expected < len(ROWS)
-    of_live, of_file = (read_filter(where, None, columns) for columns in (LIVE, reader.columns))
-    assert repository.filter_rows(replica, "toxicity", of_live, Span(0, 100)).total == expected
-    with duckdb.connect() as beside:
-        assert stored.filter_rows(beside, reader, of_file, Span(0, 100)).total == expected
+    of_live, of_file = (read_filter(where, None, columns) for columns in (LIVE, stored.columns))
+    assert live_split(replica).filter(of_live, Span(0, 100)).total == expected
+    assert stored.filter(of_file, Span(0, 100)).total == expected
 
 
 def test_a_split_without_rows_has_statistics() -> None:
     with make_replica([]) as empty:
-        found = repository.statistics(empty, "toxicity")
+        found = make_statistics(LIVE, live_split(empty).aggregate)
     assert found["num_examples"] == 0
     assert all(one["column_statistics"]["nan_proportion"] == 0 for one in found["statistics"])

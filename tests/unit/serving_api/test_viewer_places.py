@@ -13,7 +13,7 @@ from serving_api.replica.tables import COUNT, TABLES
 from serving_api.texts.paging import Sample
 from serving_api.viewer import repository
 from serving_api.viewer.split_rows import Span
-from tests.unit.serving_api.viewer_world import FIRST
+from tests.unit.serving_api.viewer_world import FIRST, live_split
 
 _DATASETS = ["toxicity", "mood"]
 _FILL = """
@@ -72,7 +72,7 @@ def test_any_span_is_that_of_a_plain_sort(
         for dataset in _DATASETS:
             of_dataset = [str(id_) for _, id_, of in items if of == dataset]
             for sample in samples:
-                found = repository.read_rows(replica, dataset, Span(*span), sample)
+                found = live_split(replica, dataset, sample).rows(Span(*span))
                 assert [row.values[0] for row in found.rows] == of_dataset[span[0] : span[0] + span[1]]
                 assert [row.offset for row in found.rows] == list(range(span[0], span[0] + len(found.rows)))
                 assert found.total == len(of_dataset)

@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from core.web.problems import InvalidFields
-from serving_api.viewer import repository, stored
 from serving_api.viewer.split_rows import LIVE, Slice, Span
-from serving_api.viewer.stored import SplitReader
+from serving_api.viewer.stored import StoredSplit
 from serving_api.viewer.where import DEPTH_MAX, LENGTH_MAX, NotUnderstood, parse_orderby, parse_where, read_filter
-from tests.unit.serving_api.viewer_world import Where, make_parquet, make_replica, make_rows, wheres
+from tests.unit.serving_api.viewer_world import Where, live_split, make_parquet, make_replica, make_rows, wheres
 
 ROWS = make_rows(50)
 EVERY = Span(0, 100)
@@ -42,8 +41,8 @@ def file(replica: duckdb.DuckDBPyConnection) -> io.BytesIO:
     return make_parquet(replica)
 
 
-def _reader(file: io.BytesIO) -> SplitReader:
-    return SplitReader(file, time.monotonic() + 60)
+def _stored(file: io.BytesIO, beside: duckdb.DuckDBPyConnection) -> StoredSplit:
+    return StoredSplit(file, time.monotonic() + 60, beside)
 
 
 def _places(found: Slice) -> list[int]:
@@ -59,17 +58,17 @@ def test_a_condition_means_the_same_in_the_replica_in_a_file_and_in_plain_python
 ) -> None:
     sql, model = where
     expected = [place for place, row in enumerate(ROWS) if model(row)]
-    reader = _reader(file)
-    of_live, of_file = (read_filter(sql, None, columns) for columns in (LIVE, reader.columns))
-    assert _places(repository.filter_rows(replica, "toxicity", of_live, EVERY)) == expected
-    assert _places(stored.filter_rows(beside, reader, of_file, EVERY)) == expected
+    stored = _stored(file, beside)
+    of_live, of_file = (read_filter(sql, None, columns) for columns in (LIVE, stored.columns))
+    assert _places(live_split(replica).filter(of_live, EVERY)) == expected
+    assert _places(stored.filter(of_file, EVERY)) == expected
 
 
 @pytest.mark.parametrize("where", ["score = 1 or score is null", "score is null or not label = 'x' and score = 1"])
 def test_a_condition_finds_no_rows_of_another_dataset(where: str) -> None:
     elsewhere = [row | {"id": uuid4(), "dataset": "mood"} for row in ROWS]
     with make_replica([*ROWS, *elsewhere]) as both:
-        found = repository.filter_rows(both, "toxicity", read_filter(where, None, LIVE), EVERY)
+        found = live_split(both).filter(read_filter(where, None, LIVE), EVERY)
     assert found.total > 0
     assert {row.values[1] for row in found.rows} == {"toxicity"}
     _places(found)
@@ -104,11 +103,11 @@ def test_an_order_is_that_of_a_plain_sort(
         order = nulls + held if nulls_first else held + nulls
     nulls_words = {None: "", True: " nulls first", False: " NULLS LAST"}
     written = ", ".join(f'"{column}"{" DESC" if down else ""}{nulls_words[nulls]}' for column, down, nulls in keys)
-    reader, span = _reader(file), Span(offset, length)
-    of_live, of_file = (read_filter(None, written, columns) for columns in (LIVE, reader.columns))
+    stored, span = _stored(file, beside), Span(offset, length)
+    of_live, of_file = (read_filter(None, written, columns) for columns in (LIVE, stored.columns))
     for found in (
-        repository.filter_rows(replica, "toxicity", of_live, span),
-        stored.filter_rows(beside, reader, of_file, span),
+        live_split(replica).filter(of_live, span),
+        stored.filter(of_file, span),
     ):
         assert [row.offset for row in found.rows] == order[offset : offset + length]
         assert found.total == len(ROWS)
@@ -128,8 +127,9 @@ def test_values_are_bound() -> None:
 def test_a_quote_in_the_name_of_a_file_s_column_is_doubled(beside: duckdb.DuckDBPyConnection) -> None:
     table, file = pa.table({'a"b': ["x", "y"], "id": ["1", "2"]}), io.BytesIO()
     parquet.write_table(table, file)
-    asked = read_filter('"a""b" = \'y\'', '"a""b"', _reader(file).columns)
-    assert [row.values for row in stored.filter_rows(beside, _reader(file), asked, EVERY).rows] == [("y", "2")]
+    stored = _stored(file, beside)
+    asked = read_filter('"a""b" = \'y\'', '"a""b"', stored.columns)
+    assert [row.values for row in stored.filter(asked, EVERY).rows] == [("y", "2")]
 
 
 WRONG = {
@@ -203,7 +203,7 @@ def test_the_longest_and_deepest_conditions_are_answered(replica: duckdb.DuckDBP
     many = "id in (" + ",".join(["''"] * 1300) + ")"
     signs = "not " * 900 + "score = -0"
     for where in (deep, long, many, signs):
-        repository.filter_rows(replica, "toxicity", read_filter(where, None, LIVE), EVERY)
+        live_split(replica).filter(read_filter(where, None, LIVE), EVERY)
 
 
 _WORDS = [
@@ -242,4 +242,4 @@ def test_rubbish_is_refused_or_answered(replica: duckdb.DuckDBPyConnection, rubb
         asked = read_filter(rubbish, None, LIVE)
     except InvalidFields:
         return
-    repository.filter_rows(replica, "toxicity", asked, EVERY)
+    live_split(replica).filter(asked, EVERY)

@@ -1,6 +1,7 @@
 """Rows of every kind, in a replica's tables and in a Parquet file, and a plain model of what SQL says of them."""
 
 import io
+import math
 import re
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -14,6 +15,10 @@ from pyarrow import parquet
 from serving_api.columns import COLUMNS, typed
 from serving_api.exports.formats import with_zone
 from serving_api.replica.tables import COUNT, TABLES
+from serving_api.search.repository import list_ranked
+from serving_api.texts.paging import Sample
+from serving_api.texts.query import TextsQuery
+from serving_api.viewer.repository import LiveSplit, Ranked
 
 Row = dict[str, Any]
 
@@ -72,6 +77,20 @@ def make_replica(rows: Sequence[Row]) -> duckdb.DuckDBPyConnection:
     for statement in COUNT:
         connection.execute(statement)
     return connection
+
+
+_NO_SAMPLE = Sample([], 1)
+
+
+def live_split(
+    replica: duckdb.DuckDBPyConnection, dataset: str = "toxicity", sample: Sample = _NO_SAMPLE
+) -> LiveSplit:
+    """Return the live labels of a replica, without a search index."""
+
+    def rank(query: TextsQuery) -> Ranked:
+        return list_ranked(replica, query, None, math.inf)
+
+    return LiveSplit(replica, dataset, lambda: sample, rank)
 
 
 def make_parquet(replica: duckdb.DuckDBPyConnection) -> io.BytesIO:
