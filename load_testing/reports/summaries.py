@@ -55,6 +55,9 @@ class Request(NamedTuple):
     failure: str
 
 
+COLUMNS = Request._fields
+
+
 def read_requests(folder: Path) -> list[Request]:
     """Return the requests of the run that was recorded in this folder."""
     with (folder / "requests.csv").open(newline="") as file:

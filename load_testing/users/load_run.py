@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from core.datasets import DEFAULT_DATASET
-from load_testing.reports.summaries import SHARES, Request, percentile
+from load_testing.reports.summaries import COLUMNS, SHARES, percentile
 from load_testing.users.checks import REFUSED
 
 # The only dataset whose texts a load test deletes. Its definition says `upload = false`.
@@ -117,7 +117,7 @@ class Journal:
         self._folder = folder
         self._file = (folder / "requests.csv").open("w", newline="")
         self._writer = csv.writer(self._file)
-        self._writer.writerow(Request._fields)
+        self._writer.writerow(COLUMNS)
 
     def next_number(self) -> int:
         """Return the number of a new text."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from load_testing.compare import report
 from load_testing.compare.report import LoadStep, Sent, failure_rows, fate_of, reason_of, step_row
 from load_testing.compare.versions import VERSIONS, labelled_texts
-from load_testing.reports.summaries import Request, merge_repeats, read_rows, write_rows
+from load_testing.reports.summaries import COLUMNS, Request, merge_repeats, read_rows, write_rows
 from load_testing.users.checks import WrongAnswer
 from load_testing.users.comment_texts import submission
 
@@ -82,7 +82,7 @@ def make_step(folder: Path, version: str, users: int, rows: list[tuple[float, fl
     step = LoadStep(version, "ingestion", users, folder)
     quoted = [failure.replace('"', '""') for *_, failure in rows]
     lines = [f'{at},POST,a text,{ms},0,{users},"{q}"' for (at, ms, _), q in zip(rows, quoted, strict=True)]
-    (folder / "requests.csv").write_text("\n".join([",".join(Request._fields), *lines]) + "\n")
+    (folder / "requests.csv").write_text("\n".join([",".join(COLUMNS), *lines]) + "\n")
     said = {"seed": "s", "sent": list(range(len(rows))), "acknowledged": [0], "generator": {"cpu_share": 0.1}}
     (folder / "run.json").write_text(json.dumps(said))
     return step

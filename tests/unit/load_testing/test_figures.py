@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from load_testing.reports import plots, summaries
 from load_testing.reports.plots import Axis, Line, draw
 from load_testing.reports.report import read_run, write_report
-from load_testing.reports.summaries import SHARES, Request, find_knee, percentiles
+from load_testing.reports.summaries import COLUMNS, SHARES, Request, find_knee, percentiles
 from load_testing.users.checks import REFUSED
 from load_testing.users.load_run import PLANS
 
@@ -190,7 +190,7 @@ def _write_run(folder: Path, latencies: list[float], late_ms: float = 0, **said:
     rows = [
         f"{i / 10},GET,serving: stats,{ms + late_ms},{late_ms},{1 + i // 10}," for i, ms in enumerate(latencies)
     ]
-    (folder / "requests.csv").write_text("\n".join([",".join(Request._fields), *rows]) + "\n")
+    (folder / "requests.csv").write_text("\n".join([",".join(COLUMNS), *rows]) + "\n")
     generator = {"cpu_seconds": 9.0, "wall_seconds": 10.0, "cpu_share": 0.9}
     (folder / "run.json").write_text(json.dumps({"generator": generator, "problems": [], "dropped": 0} | said))
 
