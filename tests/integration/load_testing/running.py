@@ -58,7 +58,8 @@ def run_file(
 ) -> EndedRun:
     """Run Locust with a file of load_testing/ and without its page, as `python -m load_testing` does."""
     urls = {"INGESTION_URL": ingestion_url, "SERVING_URL": serving_url}
-    code = run_locust(ROOT / "load_testing" / name, folder, _words(options), urls | env)
+    # Without the time-out, Locust would abort requests in flight: their texts would be stored without a response.
+    code = run_locust(ROOT / "load_testing" / name, folder, _words({"stop_timeout": 60} | options), urls | env)
     return EndedRun(code, read_run(name, 1, folder), (folder / "locust.log").read_text())
 
 
