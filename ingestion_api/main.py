@@ -29,15 +29,15 @@ from core.settings import (
     refuse_open_bind,
 )
 from core.startup import configure_logging
-from core.tracing.tracing import tracing
+from core.tracing import tracing
 from core.web.app import NO_TELEMETRY, install_web, query_is_checked
+from core.web.browsers import PageSettings
 from core.web.keys import KeyRing, Scope, ValidKey, require_scope, select_valid_keys
 from core.web.negotiation import Router
 from core.web.openapi import describe
 from core.web.problems import Unavailable, problem_response
 from core.web.rate_limits import Places
 from core.web.server import follow_parent, run, settle
-from core.web.static_pages import PageSettings
 from ingestion_api.bulk.endpoints import router as bulk
 from ingestion_api.dependencies import BodyCut
 from ingestion_api.enrichment.enrich import prepare

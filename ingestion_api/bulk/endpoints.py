@@ -10,7 +10,7 @@ from anyio import BrokenWorkerProcess
 from fastapi import Depends, Query, Request
 
 from core.tables.decoding import require_encoding
-from core.tracing.tracing import TRACEPARENT
+from core.tracing import TRACEPARENT
 from core.web.app import query_is_checked
 from core.web.http_protocol import http_settings
 from core.web.keys import Scope, allowed_datasets, require_scope

@@ -19,7 +19,7 @@ from core.datasets import Datasets
 from core.settings import DatabaseSettings, HttpSettings, TracingSettings, read_settings
 from core.startup import step_back
 from core.tables.decoding import decode
-from core.tracing.tracing import tracing
+from core.tracing import tracing
 from core.web.problems import Problem
 from ingestion_api.bulk.batches import Batch, BulkUpload, Reasons, Reject, read_batches
 from ingestion_api.bulk.parameters import BulkParameters, make_upload

@@ -6,9 +6,9 @@ from typing import Any
 from fastapi import Depends, FastAPI, Request
 
 from core.datasets import Datasets, adjudication_of, page_url
+from core.web.browsers import PageSettings, add_page
 from core.web.keys import Scope, is_dataset_allowed, require_scope
 from core.web.negotiation import Router
-from core.web.static_pages import PageSettings, add_page
 from ingestion_api.dependencies import ConnectionDep
 from ingestion_api.pages.schemas import DATASETS, DatasetList, DatasetRead
 from ingestion_api.texts.repository import list_argilla_ids

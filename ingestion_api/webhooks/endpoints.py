@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ValidationError
 
 from core.tables.rows import ROW_BYTES
-from core.tracing.tracing import note_step
+from core.tracing import note_step
 from core.web.openapi import refusals
 from core.web.problems import (
     BadSignature,

@@ -13,7 +13,7 @@ import yaml
 from core.datasets import LabelRule
 from serving_api.columns import COLUMNS
 from serving_api.snapshots.manifest import Facts, SnapshotManifest, describe
-from serving_api.statistics.agreement import Estimate
+from serving_api.statistics.agreement import Coefficient
 
 
 def literal(value: object) -> str:
@@ -197,7 +197,7 @@ def _figure(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
 
 
-def _interval(one: Estimate) -> str:
+def _interval(one: Coefficient) -> str:
     return "" if one.low is None else f"{_figure(one.low)} to {_figure(one.high)}"
 
 
