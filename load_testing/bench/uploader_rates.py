@@ -31,7 +31,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.connections import make_async_engine
-from core.datasets import DEFAULT_DATASET, Order, load_datasets
+from core.datasets import DEFAULT_DATASET, UploadOrder, load_datasets
 from core.migrate import migrate
 from core.settings import ArgillaSettings, DatabaseSettings
 from core.text_identity import text_id
@@ -85,7 +85,7 @@ class _Queue:
     """The queue of one database in an order, with the time and the number of its claims."""
 
     engine: AsyncEngine
-    order: Order
+    order: UploadOrder
     start: QueueStart = field(default_factory=QueueStart)
     seconds: float = 0
     claimed: int = 0
@@ -133,12 +133,12 @@ def measure_queue(stack: RunningStack, _rows: int) -> FigureTable:
         migrate(DatabaseSettings(url=SecretStr(peer.database_url)))
         holding.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         holding.execute("select count(*) from texts where false")
-        for order in (Order.OLDEST, Order.NEWEST, Order.UNCERTAIN):
+        for order in (UploadOrder.OLDEST, UploadOrder.NEWEST, UploadOrder.UNCERTAIN):
             asyncio.run(_measure_claims(table, order, peer.database_url, stack.database_url))
     return table
 
 
-async def _measure_claims(table: FigureTable, order: Order, quiet_url: str, held_url: str) -> None:
+async def _measure_claims(table: FigureTable, order: UploadOrder, quiet_url: str, held_url: str) -> None:
     queues = [
         _Queue(make_async_engine(DatabaseSettings(url=SecretStr(url)), "bench held queue"), order)
         for url in (quiet_url, held_url)
