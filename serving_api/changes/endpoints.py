@@ -93,15 +93,6 @@ _SENT = ("application/json", EVENTS)
 _VERSION_MAX = 2**63 - 1
 
 
-def make_changes_router() -> Router:
-    """Return the path of changes."""
-    router = Router(dependencies=GUARDS, tags=["texts"])
-    router.add_api_route(
-        "/changes", get_changes, summary="What changed", response_model=ChangesPage, responses=CHANGES
-    )
-    return router
-
-
 LastEventId = Annotated[
     int | None,
     Header(
@@ -114,6 +105,10 @@ LastEventId = Annotated[
 ]
 
 
+router = Router(dependencies=GUARDS, tags=["texts"])
+
+
+@router.get("/changes", summary="What changed", response_model=ChangesPage, responses=CHANGES)
 async def get_changes(
     request: Request,
     parameters: Annotated[ChangesParameters, Query()],

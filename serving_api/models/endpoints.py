@@ -16,7 +16,6 @@ from serving_api.models.schemas import (
     EXAMPLE_VERSION,
     ModelList,
     ModelRead,
-    ModelsParameters,
     ScoreResponse,
     SuspectPage,
     SuspectsParameters,
@@ -25,7 +24,7 @@ from serving_api.models.schemas import (
 )
 from serving_api.models.service import Models, render_suspect
 from serving_api.texts.endpoints import TextsDep
-from serving_api.texts.parameters import NoParameters
+from serving_api.texts.parameters import DatasetParameters, NoParameters
 from serving_api.texts.query import Ranking, choose_dataset, ranked_query
 
 _SENT = ("application/json", CARD)
@@ -62,7 +61,7 @@ async def score_texts(
 
 @router.get("/models", summary="Models of a dataset", responses=docs.LIST, response_model=ModelList)
 async def list_models(
-    request: Request, parameters: Annotated[ModelsParameters, Query()], models: ModelsDep, datasets: DatasetsDep
+    request: Request, parameters: Annotated[DatasetParameters, Query()], models: ModelsDep, datasets: DatasetsDep
 ) -> Response:
     """List the models of a dataset, the newest first. One of them is active: it scores texts."""
     dataset = choose_dataset(parameters.dataset, (), datasets)

@@ -20,7 +20,7 @@ from core.web.problems import (
     json_pointer,
 )
 from serving_api.columns import EXAMPLE_ITEM, TextItem
-from serving_api.texts.parameters import EXAMPLE_CURSOR, DatasetParameters, RankedParameters
+from serving_api.texts.parameters import EXAMPLE_CURSOR, RankedParameters
 from serving_api.texts.schemas import UNCHANGED, mismatch, refuses, sends, wrong_parameter
 
 MOST_TEXTS = 1000
@@ -103,10 +103,6 @@ class ModelList(BaseModel):
     """The models of a dataset."""
 
     items: list[ModelSummary] = Field(description="The newest first.")
-
-
-class ModelsParameters(DatasetParameters):
-    """Whose models are listed."""
 
 
 class SuspectsParameters(RankedParameters):

@@ -15,7 +15,7 @@ from adbc_driver_postgresql import dbapi
 from core.change_feed import CHANNEL
 from core.connections import connection_string
 from core.tracing import tracing
-from core.web.keys import KeyRing, ValidKey
+from core.web.keys import KeyRing
 from serving_api.metrics import (
     APPLY_SECONDS,
     FEED_ERRORS,
@@ -124,11 +124,15 @@ class Follower:
         state = self._replica.state
         with feed.snapshot(connection) as snapshot:
             head = snapshot.head(state.cursor if state else 0)
-            self._take_over_keys(snapshot.keys())
-            self._replica.take_over_models(snapshot.models(self._replica.models))
+            keys = snapshot.keys()
+            self._key_ring.replace(keys)
+            self._replica.take_over(keys, snapshot.models(self._replica.models))
             self.rebuilding = _DAMAGED if self._replica.file.damaged else _why_build(state, head)
             if self.rebuilding is None:
-                self._bring_up(snapshot, head)
+                if head.has_changes:
+                    self._merge(snapshot, head)
+                else:
+                    self._replica.advance(head.window_end)
                 self.rebuilding = self._why_forget()
         if self.rebuilding:
             self._rebuild(connection, self.rebuilding)
@@ -142,16 +146,6 @@ class Follower:
         now = time.monotonic()
         self._traces_since = self._traces_since or now
         return _FORGOTTEN if now - self._traces_since >= self._forget_seconds else None
-
-    def _take_over_keys(self, keys: list[ValidKey]) -> None:
-        self._key_ring.replace(keys)
-        self._replica.take_over_keys(keys)
-
-    def _bring_up(self, snapshot: feed.FeedSnapshot, head: feed.Head) -> None:
-        if head.has_changes:
-            self._merge(snapshot, head)
-        else:
-            self._replica.advance(head.window_end)
 
     def _rebuild(self, connection: dbapi.Connection, reason: str) -> None:
         """Build another file; the old one, if there is one, is served until then."""

@@ -49,7 +49,7 @@ class FoundItem(TextItem):
 
     highlights: list[tuple[int, int]] | None = Field(
         None,
-        description="With `q` only: where the text matches, [start, end) in Unicode code points; the first 100.",
+        description="Where the text matches `q`, if sent: [start, end) in Unicode code points; the first 100.",
         examples=[[[0, 7]]],
     )
 
