@@ -14,7 +14,7 @@ import duckdb
 import pyarrow as pa
 from pyarrow import compute as pc
 
-from core.web.problems import FieldError, NotFound, Unavailable
+from core.web.problems import NotFound, Unavailable
 from core.web.rate_limits import Places, current_client
 from serving_api.changes.service import feed_of
 from serving_api.replica.file import open_memory
@@ -149,7 +149,7 @@ def _position(given: str, list_: bytes) -> Position:
         return decode_cursor(given, list_)
     except ValueError as error:
         detail = "Not a cursor of this list: pass next_cursor unchanged."
-        raise Mismatch(FieldError("invalid_cursor", detail, parameter="cursor")) from error
+        raise Mismatch("cursor", "invalid_cursor", detail) from error
 
 
 def _place(manifest: SnapshotManifest) -> tuple[int, UUID]:
