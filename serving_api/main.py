@@ -181,7 +181,7 @@ def _make_parts(
     key_ring = KeyRing(access.require_api_key, access.limit)
     return Parts(
         replica=replica,
-        follower=_make_follower(replica, database, replica_settings, key_ring),
+        follower=Follower(replica, database.libpq_url, replica_settings, key_ring),
         search=search,
         key_ring=key_ring,
         watchdog=watchdog,
@@ -199,12 +199,6 @@ def _make_parts(
         serving_settings=serving,
         datasets=datasets,
     )
-
-
-def _make_follower(
-    replica: Replica, database: DatabaseSettings, settings: ReplicaSettings, key_ring: KeyRing
-) -> Follower:
-    return Follower(replica, database.libpq_url, settings.poll_seconds, key_ring, settings.forget_seconds)
 
 
 def _make_notifier(

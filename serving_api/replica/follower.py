@@ -27,6 +27,7 @@ from serving_api.metrics import (
 from serving_api.replica import feed
 from serving_api.replica.replica import Replica
 from serving_api.replica.repository import State
+from serving_api.settings import ReplicaSettings
 
 log = structlog.get_logger()
 
@@ -52,16 +53,13 @@ _AGAIN = "#"
 class Follower:
     """Brings the changes from Postgres into the replica, and the valid keys into the key ring."""
 
-    def __init__(
-        self, replica: Replica, url: str, poll_seconds: float, key_ring: KeyRing, forget_seconds: float = 60
-    ) -> None:
+    def __init__(self, replica: Replica, url: str, settings: ReplicaSettings, key_ring: KeyRing) -> None:
         self.error: str | None = None
         self.rebuilding: str | None = None  # why
         self._replica = replica
         self._url = url
-        self._poll_seconds = poll_seconds
+        self._settings = settings
         self._key_ring = key_ring
-        self._forget_seconds = forget_seconds
         self._traces_since: float | None = None
         self._stop = threading.Event()
         self._window_end = 0
@@ -109,9 +107,9 @@ class Follower:
 
     def _wait(self, listener: psycopg.Connection) -> bool:
         """Wait for a notification or the poll interval; return whether to continue."""
-        if self._stop.wait(min(_PAUSE_SECONDS, self._poll_seconds)):
+        if self._stop.wait(min(_PAUSE_SECONDS, self._settings.poll_seconds)):
             return False
-        until = time.monotonic() + self._poll_seconds
+        until = time.monotonic() + self._settings.poll_seconds
         while not self._stop.is_set():
             left = until - time.monotonic()
             if left <= 0 or list(listener.notifies(timeout=min(left, _LOOK_SECONDS), stop_after=1)):
@@ -145,7 +143,7 @@ class Follower:
             return None
         now = time.monotonic()
         self._traces_since = self._traces_since or now
-        return _FORGOTTEN if now - self._traces_since >= self._forget_seconds else None
+        return _FORGOTTEN if now - self._traces_since >= self._settings.forget_seconds else None
 
     def _rebuild(self, connection: dbapi.Connection, reason: str) -> None:
         """Build another file; the old one, if there is one, is served until then."""
