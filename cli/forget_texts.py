@@ -21,8 +21,7 @@ from core.datasets import adjudication_of, load_datasets
 from core.forgetting.repository import forget_values, lift
 from core.forgetting.service import find_traces, forget_texts
 from core.settings import DatasetsFileSettings, read_settings
-from core.tables.local_files import open_file, read_columns
-from core.tables.opening import kind_of_file
+from core.tables.opening import kind_of_file, open_file, read_columns
 from core.text_identity import text_id
 from core.web.problems import Problem
 

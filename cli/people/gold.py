@@ -18,9 +18,8 @@ from core.change_feed import STAMP, wake_readers
 from core.datasets import DEFAULT_DATASET, Dataset, load_datasets
 from core.models import TextStatus
 from core.settings import DatasetsFileSettings, read_settings
-from core.tables.cells import as_word
-from core.tables.local_files import open_file, read_columns
-from core.tables.rows import RowRefused
+from core.tables.opening import open_file, read_columns
+from core.tables.rows import RowRefused, as_word
 from core.text_identity import TEXT_BYTES, normalise, text_id
 from core.web.problems import Problem
 
