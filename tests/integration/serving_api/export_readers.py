@@ -1,10 +1,5 @@
-"""Reads exports with common tools, in a separate program because of their side effects on import.
+"""Reads exports with common tools, and returns the number of rows. `snapshot_readers` runs them."""
 
-It takes the server's address, and prints the number of rows that each reader found, as JSON.
-"""
-
-import json
-import sys
 from collections.abc import Callable
 from importlib.resources import files
 
@@ -82,7 +77,3 @@ READERS: list[Callable[[str], int]] = [
     duckdb_httpfs,
     datasets_streaming,
 ]
-
-
-if __name__ == "__main__":
-    json.dump({reader.__name__: reader(sys.argv[1]) for reader in READERS}, sys.stdout)
