@@ -55,7 +55,7 @@ def duckdb_httpfs(url: str) -> int:
     extension = next(files("duckdb_extension_httpfs").joinpath("extensions").rglob("*.duckdb_extension"))  # type: ignore[attr-defined]
     with duckdb.connect() as connection:
         connection.execute(f"load '{extension}'")
-        found = connection.execute("select count(label) from read_parquet(?)", [f"{url}/export.parquet"])
+        found = connection.execute("select count(id) from read_parquet(?)", [f"{url}/export.parquet"])
         return int(found.fetchall()[0][0])
 
 
