@@ -11,7 +11,7 @@ export PATH := $(PATH):$(SCRIPTS):$(CURDIR)/.tools/bin
 INSTALLED := .venv/.installed
 PROJECT := core ingestion_api uploader serving_api cli local_stack load_testing deployment tests
 
-.PHONY: up down clean install vendor bench loadtest soak test test-pages test-serving test-ingestion test-parts test-stack test-whole test-containers unit unit-apis unit-others mutants \
+.PHONY: up down clean install vendor bench loadtest soak test test-pages test-serving test-ingestion test-parts test-security test-stack test-whole test-containers unit unit-apis unit-others mutants \
 	check lint types format lock audit sbom licences compose-env compare measure
 
 up: $(INSTALLED)  ## Start everything; Ctrl-C stops it
@@ -26,7 +26,7 @@ clean: $(INSTALLED)  ## Stop a running stack and delete its data
 install: $(INSTALLED)  ## Install what the project needs
 
 test: lint  ## Check the code, and run every test on real components, but for make soak
-	@$(MAKE) --no-print-directory -j 4 --output-sync=line test-whole test-serving test-ingestion test-parts test-stack test-pages unit-apis unit-others types
+	@$(MAKE) --no-print-directory -j 4 --output-sync=line test-whole test-serving test-ingestion test-parts test-security test-stack test-pages unit-apis unit-others types
 
 # Side by side, four at a time. What only computes gives way to what waits for servers that compute.
 test-serving: $(INSTALLED)
@@ -37,7 +37,10 @@ test-ingestion: $(INSTALLED)
 
 test-parts: $(INSTALLED)
 	nice -n 5 $(RUN) pytest tests/integration --ignore tests/integration/cli --ignore tests/integration/serving_api \
-		--ignore tests/integration/ingestion_api
+		--ignore tests/integration/ingestion_api --ignore tests/integration/security
+
+test-security: $(INSTALLED)
+	nice -n 5 $(RUN) pytest tests/integration/security
 
 # Start everything for themselves.
 README_TEST := tests/e2e/test_readme.py
@@ -96,7 +99,7 @@ format: $(INSTALLED)  ## Put the code into its canonical form
 
 lock:  ## Pin the newest versions that Pipfile allows, without the address of a package index
 	pipenv lock
-	$(PYTHON) -m local_stack.packages.locked_packages strip Pipfile.lock
+	$(PYTHON) -m local_stack.locked_packages strip Pipfile.lock
 
 audit: $(INSTALLED) sbom  ## Check locks, licences and known vulnerabilities; exit code 2: nobody could be asked
 	$(RUN) pytest --quiet -m "soak or not soak" tests/unit/test_supply_chain.py
@@ -117,7 +120,7 @@ $(INSTALLED): Pipfile.lock
 		$(PYTHON) -m venv .tools && .tools/bin/pip install --quiet pipenv && \
 		echo "The system manages this Python, so pipenv is in .tools/bin: put that folder on your PATH."; }
 	@echo "Installing the packages of Pipfile.lock into .venv."
-	@$(PYTHON) -m local_stack.packages.locked_packages install || pipenv sync --dev
+	@$(PYTHON) -m local_stack.locked_packages install || pipenv sync --dev
 	@touch $@
 
 # Needs nothing installed. COMPOSE_ENV=FILE: into another file.

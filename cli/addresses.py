@@ -3,13 +3,19 @@
 import json
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 from pydantic import Field, SecretStr
 
 from core.settings import ArgillaSettings, DatabaseSettings, SettingsGroup, read_settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 
 class CommandLineSettings(SettingsGroup):
@@ -76,9 +82,28 @@ def database() -> DatabaseSettings:
     given = settings().database_url
     url = given.get_secret_value() if given else _local_stack("database_url")
     if url is None:
-        typer.secho("Set DATABASE_URL, or start the local stack with `make up`.", err=True, fg="red")
-        raise typer.Exit(2)
+        _refuse("Set DATABASE_URL, or start the local stack with `make up`.")
     return DatabaseSettings(url=SecretStr(url))
+
+
+@contextmanager
+def connection(command: str) -> Iterator["Connection"]:
+    """Give a connection to the platform's database; `command` names it in pg_stat_activity."""
+    from core.connections import make_engine  # here: SQLAlchemy takes long to load, and not all commands need it
+
+    engine = make_engine(database(), f"annotate {command}")
+    try:
+        with engine.connect() as opened:
+            yield opened
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def transaction(command: str) -> Iterator["Connection"]:
+    """Give a connection to the platform's database, in a transaction that the end of the block commits."""
+    with connection(command) as opened, opened.begin():
+        yield opened
 
 
 def argilla_database() -> str:
@@ -90,14 +115,11 @@ def argilla_database() -> str:
     given = settings().argilla_database_url
     url = given.get_secret_value() if given else _local_stack("argilla_database_url")
     if url is None:
-        message = "Set ARGILLA_DATABASE_URL, or give --without-argilla."
-        typer.secho(message, err=True, fg="red")
-        raise typer.Exit(2)
+        _refuse("Set ARGILLA_DATABASE_URL, or give --without-argilla.")
     scheme, _, rest = url.partition("://")
     # Argilla's own setting of this name also contains its driver.
     if scheme.partition("+")[0] not in {"postgresql", "postgres"}:
-        typer.secho("ARGILLA_DATABASE_URL must start with postgresql://.", err=True, fg="red")
-        raise typer.Exit(2)
+        _refuse("ARGILLA_DATABASE_URL must start with postgresql://.")
     return f"postgresql://{rest}"
 
 
@@ -127,10 +149,14 @@ def argilla() -> ArgillaSettings:
     given = settings().argilla_api_key
     key = given.get_secret_value() if given else _local_stack("argilla_api_key")
     if key is None:
-        typer.secho("Set ARGILLA_URL and ARGILLA_API_KEY, or start the local stack.", err=True, fg="red")
-        raise typer.Exit(2)
+        _refuse("Set ARGILLA_URL and ARGILLA_API_KEY, or start the local stack.")
     url = settings().argilla_url or _local_stack("argilla_url") or "http://127.0.0.1:6900"
     return ArgillaSettings(url=url, api_key=SecretStr(key))
+
+
+def _refuse(reason: str) -> NoReturn:
+    typer.secho(reason, err=True, fg="red")
+    raise typer.Exit(2)
 
 
 def _local_stack(entry: str) -> str | None:

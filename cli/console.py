@@ -8,7 +8,7 @@ that must stay on one line.
 import json
 from collections.abc import Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from uuid import UUID
 
 import typer
@@ -53,6 +53,8 @@ err = SafeConsole(stderr=True)
 
 # Length of a text in a list.
 SHORT_CHARACTERS = 60
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
 
 
 def fail(message: str) -> NoReturn:

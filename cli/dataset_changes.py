@@ -5,13 +5,12 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.table import Table
-from sqlalchemy import Engine, select, update
+from sqlalchemy import select, update
 
 from cli import addresses
-from cli.console import SHORT_CHARACTERS, fail, out, plain, print_json
+from cli.console import SHORT_CHARACTERS, AsJson, fail, out, plain, print_json
 from cli.people.audit_log import note
 from core.audit import Action
-from core.connections import make_engine
 from core.datasets import Datasets, get_definition, list_adjudications, load_datasets
 from core.models import Dataset
 from core.settings import DatasetsFileSettings, read_settings
@@ -28,18 +27,13 @@ class _Change(NamedTuple):
 
 
 @app.command()
-def diff(
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-) -> None:
+def diff(as_json: AsJson = False) -> None:
     """Show the settings in DATASETS_FILE that differ from those in force.
 
     Exit code 1: there are differences.
     """
-    engine = make_engine(addresses.database(), "annotate datasets")
-    changes = list(
-        _compare(_read_in_force(engine), load_datasets(read_settings(DatasetsFileSettings).datasets_file))
-    )
-    engine.dispose()
+    datasets = load_datasets(read_settings(DatasetsFileSettings).datasets_file)
+    changes = list(_compare(_read_in_force(), datasets))
     if as_json:
         print_json({"changes": [change._asdict() for change in changes]})
     else:
@@ -48,9 +42,9 @@ def diff(
         raise typer.Exit(1)
 
 
-def _read_in_force(engine: Engine) -> dict[str, dict[str, Any]]:
+def _read_in_force() -> dict[str, dict[str, Any]]:
     query = select(Dataset.name, Dataset.settings).where(Dataset.settings.is_not(None)).order_by(Dataset.name)
-    with engine.connect() as connection:
+    with addresses.transaction("datasets") as connection:
         return {row.name: row.settings for row in connection.execute(query)}
 
 
@@ -97,11 +91,9 @@ def apply(name: Annotated[str, typer.Argument(metavar="DATASET", help="Dataset i
     if name not in _names(datasets):
         fail(f"DATASETS_FILE does not define {name}: it defines {', '.join(_names(datasets))}.")
     defined = get_definition(name, datasets).model_dump(mode="json")
-    engine = make_engine(addresses.database(), "annotate datasets")
-    with engine.begin() as connection:
+    with addresses.transaction("datasets") as connection:
         statement = update(Dataset).where(Dataset.name == name).values(settings_approved=defined)
         if connection.execute(statement).rowcount == 0:
             fail(f"No uploader has worked on {name} yet: its settings are applied when one starts.")
         note(connection, Action.SETTINGS_APPROVED, [name], answers_wanted=defined["answers_wanted"])
-    engine.dispose()
     out.print(f"A running uploader that has the same definition of {name} applies it within seconds.")

@@ -3,7 +3,7 @@
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from importlib.resources import files
 from typing import Annotated, Any
 
@@ -12,9 +12,8 @@ from rich.progress import track
 from sqlalchemy import Connection, text
 
 from cli import addresses
-from cli.argilla_api import Accounts, AccountsError
-from cli.console import err, fail, out, printable
-from core.connections import make_engine
+from cli.argilla_api import open_argilla
+from cli.console import err, fail, out
 from core.datasets import DEFAULT_DATASET
 from core.models import TextStatus
 
@@ -62,10 +61,9 @@ def demo_data(
 
     The same numbers create the same texts, answers and labels. Argilla stays empty, unless --argilla is given.
     """
-    engine = make_engine(addresses.database(), "annotate demo-data")
     status = (TextStatus.PENDING if argilla else TextStatus.DEMO).value
     values = {"annotators": annotators, "dataset": DEFAULT_DATASET, "source": SOURCE, "status": status}
-    with engine.begin() as connection:
+    with addresses.transaction("demo-data") as connection:
         _refuse_other_texts(connection)
         if argilla:
             _create_annotators(annotators)
@@ -74,7 +72,7 @@ def demo_data(
             _fill_empty(connection, texts, values)
     if not is_empty:
         for chunk in track(_chunks(texts, _CHUNK_TEXTS), "Writing", console=err):
-            with engine.begin() as connection:
+            with addresses.transaction("demo-data") as connection:
                 for statement in _statements():
                     connection.execute(text(statement), values | chunk)
     out.print(f"There are {texts:,} labelled texts with answers of {annotators} annotators.")
@@ -87,17 +85,14 @@ def demo_data(
 def _create_annotators(count: int) -> None:
     """Create `annotator_1` to `annotator_<count>`, so that their answers can be restored in Argilla."""
     settings = addresses.argilla()
-    try:
-        with closing(Accounts(settings)) as accounts:
-            workspace_id = accounts.get_workspace(settings.workspace)
-            for number in range(1, count + 1):
-                name = f"annotator_{number}"
-                # `annotate annotators add NAME --reset-password` makes a password that is known.
-                password = secrets.token_urlsafe(_PASSWORD_BYTES)
-                user = accounts.find_user(name) or accounts.create_annotator(name, name, password)
-                accounts.join(workspace_id, user)
-    except AccountsError as error:
-        fail(printable(str(error)))
+    with open_argilla(settings) as argilla:
+        workspace_id = argilla.get_workspace(settings.workspace)
+        for number in range(1, count + 1):
+            name = f"annotator_{number}"
+            # `annotate annotators add NAME --reset-password` makes a password that is known.
+            password = secrets.token_urlsafe(_PASSWORD_BYTES)
+            user = argilla.find_user(name) or argilla.create_annotator(name, name, password)
+            argilla.join(workspace_id, user)
 
 
 def _chunks(texts: int, size: int) -> list[dict[str, int]]:

@@ -9,7 +9,7 @@ from uuid import UUID
 import httpx
 import typer
 from rich.table import Table
-from sqlalchemy import Connection, Engine, bindparam, text
+from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Uuid
 
@@ -17,7 +17,6 @@ from cli import addresses
 from cli.console import err, fail, out, plain, printable
 from cli.people.audit_log import noted
 from core.audit import Action
-from core.connections import make_engine
 from core.forgetting.repository import IS_OPEN, IS_UNFINISHED, store_files_seen, waits_for_files
 from core.forgetting.service import name_steps
 from core.settings import ForgetSettings, read_settings
@@ -38,9 +37,9 @@ order by requested_at limit 20
 """)  # noqa: S608 - constants only
 
 
-def show_requests(engine: Engine, ids: Sequence[UUID]) -> None:
+def show_requests(ids: Sequence[UUID]) -> None:
     """Show all forget requests, or those of these texts, after an update of their progress."""
-    with engine.begin() as connection:
+    with addresses.transaction("forget") as connection:
         _look(connection)
         rows = connection.execute(_REQUESTS, {"ids": list(ids)}).all()
         stuck = list_stuck(connection)
@@ -121,9 +120,9 @@ def read_forgotten() -> dict[str, Any]:
     return found
 
 
-def rewrite_marked(engine: Engine, name: str | None = None) -> None:
+def rewrite_marked(name: str | None = None) -> None:
     """Remove forgotten texts from all snapshots, or from one; waits until the replica knows the texts."""
-    with engine.connect() as connection:
+    with addresses.transaction("forget") as connection:
         newest: int = connection.execute(_NEWEST).scalar_one()
     refusals = []
     try:
@@ -162,4 +161,4 @@ def _rewrite(snapshot: dict[str, Any]) -> None:
 
 def rewrite(name: Annotated[str, typer.Argument(help="Name in `annotate snapshot list`.")]) -> None:
     """Remove texts from a snapshot that were forgotten after it was created."""
-    rewrite_marked(make_engine(addresses.database(), "annotate snapshot"), name)
+    rewrite_marked(name)

@@ -2,14 +2,13 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
 import typer
 from rich.table import Table
-from sqlalchemy import Connection, Engine, bindparam, text
+from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Uuid
 
@@ -18,13 +17,11 @@ from cli.console import SHORT_CHARACTERS, err, fail, out, plain, printable
 from cli.forget_requests import rewrite_marked, show_requests
 from cli.people.audit_log import note
 from core.audit import Action, account
-from core.connections import make_engine
 from core.datasets import adjudication_of, load_datasets
 from core.forgetting.repository import forget_values, lift
 from core.forgetting.service import find_traces, forget_texts
 from core.settings import DatasetsFileSettings, read_settings
-from core.tables.local_files import open_file, read_columns
-from core.tables.opening import kind_of_file
+from core.tables.opening import kind_of_file, open_file, read_columns
 from core.text_identity import text_id
 from core.web.problems import Problem
 
@@ -99,24 +96,14 @@ def forget(
     if not (named or external_id or list_ or rewrite_snapshots):
         err.print("Name texts by id, --external-id or --file; or give --list.", style="red")
         raise typer.Exit(2)
-    with _engine() as engine:
-        if list_:
-            show_requests(engine, named)
-        elif lift_:
-            _lift(engine, named)
-        elif named or external_id:
-            _forget(engine, named, external_id or [], dataset, by or account().name, yes=yes)
-        if rewrite_snapshots:
-            rewrite_marked(engine)
-
-
-@contextmanager
-def _engine() -> Iterator[Engine]:
-    engine = make_engine(addresses.database(), "annotate forget")
-    try:
-        yield engine
-    finally:
-        engine.dispose()
+    if list_:
+        show_requests(named)
+    elif lift_:
+        _lift(named)
+    elif named or external_id:
+        _forget(named, external_id or [], dataset, by or account().name, yes=yes)
+    if rewrite_snapshots:
+        rewrite_marked()
 
 
 def _read_ids(file: Path) -> list[UUID]:
@@ -147,10 +134,8 @@ def _read_words(file: Path) -> Iterator[tuple[int, str]]:
         fail(f"{file}: {printable(problem.detail)}")
 
 
-def _forget(
-    engine: Engine, ids: Sequence[UUID], external_ids: Sequence[str], dataset: str | None, by: str, *, yes: bool
-) -> None:
-    with engine.begin() as connection:
+def _forget(ids: Sequence[UUID], external_ids: Sequence[str], dataset: str | None, by: str, *, yes: bool) -> None:
+    with addresses.transaction("forget") as connection:
         connection.execute(_TAKE_TIME)
         texts, missing = _find(connection, ids, external_ids, dataset)
         twins = list(connection.scalars(_TWINS, {"ids": [row.id for row in texts]}))
@@ -160,22 +145,22 @@ def _forget(
         _show(texts, twins)
         if not yes:
             typer.confirm(f"Forget {len(texts):,} texts for good?", abort=True)
-        out.print(f"{len(_forget_rows(engine, texts, external_ids, by)):,} texts are forgotten in Postgres.")
+        out.print(f"{len(_forget_rows(texts, external_ids, by)):,} texts are forgotten in Postgres.")
         out.print("What is left to do follows by itself: see `annotate forget --list`.")
     if missing:
         raise typer.Exit(1)
 
 
-def _forget_rows(engine: Engine, texts: Sequence[Any], external_ids: Sequence[str], by: str) -> list[UUID]:
+def _forget_rows(texts: Sequence[Any], external_ids: Sequence[str], by: str) -> list[UUID]:
     names = {row.id: row.dataset for row in texts}
     words = {*external_ids, *(row.external_id for row in texts if row.external_id)}
-    with engine.begin() as connection:
+    with addresses.transaction("forget") as connection:
         connection.execute(_TAKE_TIME)
         traces = find_traces(connection, names, words)
-    with engine.begin() as connection:
+    with addresses.transaction("forget") as connection:
         forgotten = forget_texts(connection, list(names), traces, by)
         note(connection, Action.TEXTS_FORGOTTEN, forgotten, datasets=sorted({names[id_] for id_ in forgotten}))
-    with engine.begin() as connection:
+    with addresses.transaction("forget") as connection:
         connection.execute(_TAKE_TIME)
         forget_values(connection)
     return forgotten
@@ -224,8 +209,8 @@ def _show(texts: Sequence[Any], twins: Sequence[UUID]) -> None:
         err.print(f"{len(twins):,} texts that are nearly the same stay: {shown}")
 
 
-def _lift(engine: Engine, ids: Sequence[UUID]) -> None:
-    with engine.begin() as connection:
+def _lift(ids: Sequence[UUID]) -> None:
+    with addresses.transaction("forget") as connection:
         lifted = lift(connection, ids)
         note(connection, Action.TEXTS_LIFTED, lifted)
     out.print(f"{len(lifted):,} texts may be sent again.")

@@ -37,8 +37,8 @@ COMMANDS = {
     "keys": _Command("cli.people.api_keys:app", "Create, list and withdraw API keys."),
     "audit": _Command("cli.people.audit_log:audit", "Show the audit log: which administrator did what, and when."),
     "forget": _Command("cli.forget_texts:forget", "Delete texts everywhere, for good."),
-    "backup": _Command("cli.backup.create_archive:app", "Create and verify archives of all data."),
-    "restore": _Command("cli.backup.restore_archive:restore", "Restore an archive of `annotate backup`."),
+    "backup": _Command("cli.backup.commands:app", "Create and verify archives of all data."),
+    "restore": _Command("cli.backup.commands:restore", "Restore an archive of `annotate backup`."),
     "demo-data": _Command("cli.demo_data:demo_data", "Fill an empty database with synthetic labelled texts."),
 }
 

@@ -1,20 +1,17 @@
 """`annotate model` and `annotate suspects`: the models in the loop, and the labels that they doubt."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
 from rich.table import Table
-from sqlalchemy import Connection, func, select, text, update
+from sqlalchemy import func, select, text, update
 
 from cli import addresses
-from cli.console import SHORT_CHARACTERS, fail, out, plain, print_json
+from cli.console import fail, out, print_json, printable
 from cli.people.audit_log import note
 from core.audit import Action
 from core.classifiers.model_manifest import SUSPECT_BELOW, Estimate, Measures, ModelManifest
-from core.connections import make_engine
 from core.datasets import DEFAULT_DATASET, Dataset, load_datasets
 from core.labels.adjudication import ask_again as ask_adjudicators
 from core.models import Dataset as DatasetRow
@@ -30,17 +27,13 @@ suspects = typer.Typer(help="Ask again about labels that the model doubts.", no_
 DatasetOption = Annotated[str, typer.Option(help="Dataset.")]
 Version = Annotated[str | None, typer.Argument(help="As `annotate model list` shows it; else the active one.")]
 _LEAST_TEXTS = 20
-_COLUMNS = ("texts", "ROC AUC", "average precision", "F1", "log loss", "calibration error")
-
-
-@contextmanager
-def _connected() -> Iterator[Connection]:
-    engine = make_engine(addresses.database(), "annotate model")
-    try:
-        with engine.begin() as connection:
-            yield connection
-    finally:
-        engine.dispose()
+_MEASURES = {
+    "ROC AUC": "roc_auc",
+    "average precision": "average_precision",
+    "F1": "f1",
+    "log loss": "log_loss",
+    "calibration error": "calibration_error",
+}
 
 
 def _definition(dataset: str) -> Dataset:
@@ -56,7 +49,7 @@ def train(dataset: DatasetOption = DEFAULT_DATASET) -> None:
     definition = _definition(dataset)
     if not definition.model.enabled:
         fail(f"The model of {dataset} is off: set model.enabled = true in DATASETS_FILE.")
-    with _connected() as connection:
+    with addresses.transaction("model") as connection:
         counted = select(Label.label, func.count().label("labelled")).where(
             Label.dataset == dataset, Label.status == LabelStatus.LABELLED, Label.label.in_(definition.labels)
         )
@@ -75,19 +68,16 @@ def train(dataset: DatasetOption = DEFAULT_DATASET) -> None:
 @app.command("list")
 def list_models(dataset: DatasetOption = DEFAULT_DATASET) -> None:
     """Show the models of a dataset, the newest first, and what was decided about each."""
-    table = Table("version", "trained", "texts", "ROC AUC", "log loss", "active", "decision")
-    for row, manifest in _read_models(dataset):
+    models = _read_models(dataset)
+    table = Table("version", "trained", "texts", "ROC AUC", "log loss", "active")
+    for row, manifest in models:
         measures = manifest.metrics["model"]
-        table.add_row(
-            row.version,
-            f"{row.created_at:%Y-%m-%d %H:%M}",
-            f"{manifest.sizes.texts:,}",
-            _shown(measures.roc_auc),
-            _shown(measures.log_loss),
-            "yes" if row.is_active else "",
-            plain(row.decision, SHORT_CHARACTERS),
-        )
+        values = ("–" if each is None else f"{each.value:.3f}" for each in (measures.roc_auc, measures.log_loss))
+        trained, texts = f"{row.created_at:%Y-%m-%d %H:%M}", f"{manifest.sizes.texts:,}"
+        table.add_row(row.version, trained, texts, *values, "yes" if row.is_active else "")
     out.print(table)
+    for row, _ in models:
+        out.print(f"{row.version}: {printable(row.decision)}", soft_wrap=True)
 
 
 @app.command()
@@ -106,7 +96,7 @@ def activate(
     row, _ = _get_model(dataset, version)
     if row.is_active:
         fail(f"{version} is active already.")
-    with _connected() as connection:
+    with addresses.transaction("model") as connection:
         models = update(Model).where(Model.dataset == dataset)
         connection.execute(models.where(Model.is_active).values(is_active=False))
         values = {"is_active": True, "activated_at": func.now(), "decision": "Activated by an operator."}
@@ -119,7 +109,7 @@ def activate(
 def evaluate(version: Version = None, dataset: DatasetOption = DEFAULT_DATASET) -> None:
     """Measure a model on the labels that came after its training: texts that it cannot have seen."""
     row, manifest = _get_model(dataset, version)
-    with _connected() as connection:
+    with addresses.transaction("model") as connection:
         query = (
             select(Text.text, Label.label)
             .join(Label, Label.text_id == Text.id)
@@ -136,10 +126,11 @@ def evaluate(version: Version = None, dataset: DatasetOption = DEFAULT_DATASET) 
             f"{len(rows)} labels came after the training; {_LEAST_TEXTS} are needed. `show` has its own measures."
         )
     measured = _measure(_load(manifest), [r.text for r in rows], [manifest.labels.index(r.label) for r in rows])
-    table = Table("", *_COLUMNS)
-    for name, each in (("when trained", manifest.metrics["model"]), ("on new labels", measured)):
-        values = (each.roc_auc, each.average_precision, each.f1, each.log_loss, each.calibration_error)
-        table.add_row(name, f"{each.texts:,}", *map(_shown, values))
+    trained = manifest.metrics["model"]
+    table = Table("", "when trained", "on new labels")
+    table.add_row("texts", f"{trained.texts:,}", f"{measured.texts:,}")
+    for name, field in _MEASURES.items():
+        table.add_row(name, _shown(getattr(trained, field)), _shown(getattr(measured, field)))
     out.print(table)
 
 
@@ -166,7 +157,7 @@ def _measure(classifier: "Classifier", texts: list[str], labels: list[int]) -> M
 
 def _read_models(dataset: str) -> list[tuple[Any, ModelManifest]]:
     query = select(Model.__table__).where(Model.dataset == dataset).order_by(Model.created_at.desc())
-    with _connected() as connection:
+    with addresses.transaction("model") as connection:
         return [(row, ModelManifest.model_validate(row.manifest)) for row in connection.execute(query)]
 
 
@@ -199,7 +190,7 @@ def ask_again(
     definition = _definition(dataset)
     if not definition.dispute_extra:
         fail(f"{dataset} has no adjudicators: set dispute_extra = 1 in DATASETS_FILE.")
-    with _connected() as connection:
+    with addresses.transaction("model") as connection:
         chosen = ids or list(connection.scalars(_worst(dataset, limit, quality_below)))
         asked = ask_adjudicators(connection, dataset, chosen)
         note(connection, Action.SUSPECTS_ASKED, asked, dataset=dataset)

@@ -16,7 +16,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from cli import addresses
-from cli.console import err, fail, out, print_json, printable
+from cli.console import AsJson, err, fail, out, print_json, printable
 from cli.forget_requests import rewrite
 from cli.people.audit_log import noted
 from cli.texts import export, file_imports
@@ -143,7 +143,7 @@ def create(
 
 
 @app.command("list")
-def list_(as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False) -> None:
+def list_(as_json: AsJson = False) -> None:
     """List the snapshots, newest first."""
     items = list(_pages("/snapshots"))
     if as_json:

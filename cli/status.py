@@ -11,9 +11,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from cli import addresses
-from cli.console import err, out, print_json, printable
+from cli.console import AsJson, err, out, print_json, printable
 from cli.forget_requests import list_stuck, look_if_waited_for
-from core.connections import make_engine
 
 # The newest labels: the index of the change feed finds them, however many there are.
 _PACE = text("""
@@ -43,7 +42,7 @@ class _Report:
 
 
 def status(
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    as_json: AsJson = False,
     watch: Annotated[float | None, typer.Option(min=0.1, help="Repeat it after this number of seconds.")] = None,
 ) -> None:
     """Show the queue, the labels, the time left, and problems.
@@ -113,9 +112,8 @@ def _read_database(report: _Report, outages: dict[str, tuple[str, list[str]]]) -
     """Read the pace; return a line for each overdue forget request."""
     if not addresses.knows_database():
         return []
-    engine = make_engine(addresses.database(), "annotate status")
     try:
-        with engine.begin() as connection:
+        with addresses.transaction("status") as connection:
             report.labels_per_hour = _measure_pace(connection)
             look_if_waited_for(connection)
             return list_stuck(connection)
@@ -124,8 +122,6 @@ def _read_database(report: _Report, outages: dict[str, tuple[str, list[str]]]) -
             "annotate"
         )
         return []
-    finally:
-        engine.dispose()
 
 
 def _measure_pace(connection: Connection) -> float:

@@ -11,8 +11,9 @@ from starlette.requests import ClientDisconnect
 
 from core.datasets import Datasets
 from core.tables.rows import ROW_BYTES
+from core.web.http_protocol import http_settings
 from core.web.openapi import DATASET_NAME
-from core.web.problems import TooLarge, Unavailable, UnsupportedType
+from core.web.problems import Problem, TooLarge, Unavailable, UnsupportedType
 
 _DATABASE_SECONDS = 5.0
 _LENGTH_DIGITS = 15
@@ -44,17 +45,39 @@ class BodyCut(Exception):
     """The client is gone before the end of its body."""
 
 
-async def stream_body(request: Request) -> AsyncIterator[bytes]:
-    """Yield the body as it comes.
+class BodyTimeout(Problem):
+    """The client sends too slowly."""
+
+    status = 408
+    code = "body_timeout"
+
+    def __init__(self, seconds: float, headers: dict[str, str] | None = None) -> None:
+        super().__init__(f"Nothing came for {seconds:g} seconds.", headers=headers)
+
+
+def stream_body(request: Request) -> AsyncIterator[bytes]:
+    """Yield the parts of a body as they come; raises as `receive_parts`."""
+    return receive_parts(request.stream(), http_settings().body_seconds)
+
+
+async def receive_parts(stream: AsyncIterator[bytes], idle_seconds: float) -> AsyncIterator[bytes]:
+    """Yield the parts of a body.
 
     Raises:
+        BodyTimeout: nothing came for so long.
         BodyCut: the client is gone.
     """
-    try:
-        async for part in request.stream():
-            yield part
-    except ClientDisconnect:
-        raise BodyCut from None
+    while True:
+        try:
+            async with asyncio.timeout(idle_seconds):
+                part = await anext(stream, None)
+        except TimeoutError:
+            raise BodyTimeout(idle_seconds) from None
+        except ClientDisconnect:
+            raise BodyCut from None
+        if part is None:
+            return
+        yield part
 
 
 def require_length(request: Request, limit_bytes: int) -> None:

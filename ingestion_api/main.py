@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 import anyio
 import psycopg
 import structlog
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
@@ -29,30 +29,27 @@ from core.settings import (
     refuse_open_bind,
 )
 from core.startup import configure_logging
-from core.tracing.tracing import tracing
-from core.web.app import NO_TELEMETRY, install_web, query_is_checked
-from core.web.keys import KeyRing, Scope, ValidKey, require_scope, select_valid_keys
-from core.web.negotiation import Router
+from core.tracing import tracing
+from core.web.app import NO_TELEMETRY, install_web
+from core.web.browsers import PageSettings
+from core.web.keys import KeyRing, ValidKey, select_valid_keys
 from core.web.openapi import describe
 from core.web.problems import Unavailable, problem_response
 from core.web.rate_limits import Places
 from core.web.server import follow_parent, run, settle
-from core.web.static_pages import PageSettings
 from ingestion_api.bulk.endpoints import router as bulk
 from ingestion_api.dependencies import BodyCut
 from ingestion_api.enrichment.enrich import prepare
-from ingestion_api.imports.endpoints import add_import_endpoints
+from ingestion_api.imports.endpoints import router as imports
 from ingestion_api.imports.runs.worker import importing
 from ingestion_api.pages.endpoints import add_upload_page
-from ingestion_api.previews.endpoints import router as previews
 from ingestion_api.settings import IngestionSettings
 from ingestion_api.texts.endpoints import add_create_text
 from ingestion_api.texts.endpoints import router as texts
 from ingestion_api.texts.intake import Intake
 from ingestion_api.texts.schemas import TextCreate
-from ingestion_api.webhooks.endpoints import make_turns
+from ingestion_api.webhooks.endpoints import WebhookSecrets, make_turns
 from ingestion_api.webhooks.endpoints import router as webhooks
-from ingestion_api.webhooks.signatures import WebhookSecrets
 
 log = structlog.get_logger()
 
@@ -103,10 +100,7 @@ def _add_endpoints(app: FastAPI) -> None:
     add_create_text(app)
     app.include_router(texts)
     app.include_router(bulk)
-    imports = Router(dependencies=[Depends(require_scope(Scope.INGEST)), Depends(query_is_checked)])
-    add_import_endpoints(imports)
     app.include_router(imports)
-    app.include_router(previews)
     app.include_router(webhooks)
 
 

@@ -8,7 +8,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 from local_stack.data_dir import Credentials
-from local_stack.processes.guarded import Command
+from local_stack.guarded import Command
 from local_stack.settings import StackSettings
 
 

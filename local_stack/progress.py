@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Iterable
-from typing import Literal, Protocol
+from typing import Literal
 
 from rich.console import Console
 from rich.live import Live
@@ -22,8 +22,8 @@ _COLOURS: dict[State, str] = {
 }
 
 
-class Display(Protocol):
-    """Shows the progress of a stack."""
+class Display:
+    """Shows the progress of a stack. This one shows nothing, for tests."""
 
     def begin(self, names: Iterable[str]) -> None:
         """Begin to start or stop these parts."""
@@ -38,8 +38,8 @@ class Display(Protocol):
         """Print a separate line."""
 
 
-class PlainDisplay:
-    """One line for each change."""
+class _Lines(Display):
+    """One line for each change; of a step's own reports, one in a few seconds."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -47,30 +47,24 @@ class PlainDisplay:
         self._said_at: dict[str, float] = {}
 
     def begin(self, names: Iterable[str]) -> None:
-        """Start counting the seconds."""
         self._began_at = time.monotonic()
 
     def update(self, name: str, state: State, detail: str = "") -> None:
-        """Print the change; of a step's own reports, one in a few seconds."""
         now = time.monotonic()
         if state == "working" and detail and now - self._said_at.get(name, 0) < _PLAIN_PAUSE_SECONDS:
             return
         self._said_at[name] = now
         self.say(f"{now - self._began_at:5.1f} s  {name}: {detail or state}")
 
-    def end(self) -> None:
-        """Nothing is open."""
-
     def say(self, text: str) -> None:
-        """Print `text`."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-class TableDisplay:
-    """A table that is updated while the stack starts."""
+class _LiveTable(_Lines):
+    """A table that is updated while the stack starts; it stays on the screen, and lines go above it."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
+        super().__init__(console)
         self._rows: dict[str, tuple[State, str]] = {}
         self._began: dict[str, float] = {}
         self._took: dict[str, float] = {}
@@ -78,14 +72,12 @@ class TableDisplay:
         self._live: Live | None = None
 
     def begin(self, names: Iterable[str]) -> None:
-        """Open the table."""
         self._rows = dict.fromkeys(names, ("waiting", ""))
         self._began, self._took = {}, {}
         self._live = Live(console=self._console, get_renderable=self._table, refresh_per_second=8)
         self._live.start()
 
     def update(self, name: str, state: State, detail: str = "") -> None:
-        """Change one row."""
         with self._changing:
             self._rows[name] = (state, detail)
             if state in {"working", "stopping"}:
@@ -94,14 +86,9 @@ class TableDisplay:
                 self._took[name] = time.monotonic() - self._began[name]
 
     def end(self) -> None:
-        """Leave the last table on the screen."""
         if self._live is not None:
             self._live.stop()
             self._live = None
-
-    def say(self, text: str) -> None:
-        """Print `text`, above the table while it is open."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 2))
@@ -117,22 +104,6 @@ class TableDisplay:
         return f"{time.monotonic() - self._began[name]:.0f} s" if name in self._began else ""
 
 
-class NoDisplay:
-    """Shows nothing, for tests."""
-
-    def begin(self, names: Iterable[str]) -> None:
-        """Nothing."""
-
-    def update(self, name: str, state: State, detail: str = "") -> None:
-        """Nothing."""
-
-    def end(self) -> None:
-        """Nothing."""
-
-    def say(self, text: str) -> None:
-        """Nothing."""
-
-
 def display_for(console: Console) -> Display:
     """Return the table on a terminal, plain lines elsewhere."""
-    return TableDisplay(console) if console.is_terminal else PlainDisplay(console)
+    return _LiveTable(console) if console.is_terminal else _Lines(console)

@@ -8,37 +8,31 @@ from functools import partial
 from pathlib import Path
 
 from local_stack import StackError
-from local_stack.components import argilla, opensearch, postgres, programs, redis
+from local_stack.components import argilla, opensearch, postgres, programs
+from local_stack.components.argilla import is_argilla_installed
 from local_stack.components.postgres import argilla_database_url, database_url
 from local_stack.components.programs import program_environment
 from local_stack.data_dir import (
+    StackLock,
     check_free_disk,
     close_directory,
     is_disk_full,
     load_or_create_credentials,
     write_private_json,
 )
-from local_stack.packages.environments import is_argilla_installed
+from local_stack.guarded import bound_log
 from local_stack.plan import Context, Service, Step, run_side_by_side, stop_order, with_needs
 from local_stack.ports import check_ports_free
-from local_stack.processes.guarded import bound_log
-from local_stack.processes.lock import StackLock
-from local_stack.processes.supervisor import ServiceRunner
 from local_stack.progress import Display
 from local_stack.settings import StackSettings
+from local_stack.supervisor import ServiceRunner
 
 STEPS: dict[str, Step] = {
     step.name: step for step in (*postgres.STEPS, opensearch.STEP, *argilla.STEPS, programs.STEP)
 }
 SERVICES: dict[str, Service] = {
     service.name: service
-    for service in (
-        postgres.SERVICE,
-        redis.SERVICE,
-        opensearch.SERVICE,
-        *argilla.SERVICES,
-        *programs.SERVICES,
-    )
+    for service in (postgres.SERVICE, opensearch.SERVICE, *argilla.SERVICES, *programs.SERVICES)
 }
 ALL_PARTS: dict[str, Step | Service] = {**STEPS, **SERVICES}
 INFRASTRUCTURE = frozenset({"postgres", "redis", "opensearch", "argilla", "argilla_worker"})

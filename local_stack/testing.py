@@ -12,67 +12,32 @@ import signal
 import tempfile
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from local_stack.components.opensearch import opensearch_url
 from local_stack.components.postgres import admin_database_url, database_url
 from local_stack.ports import reserved_ports
-from local_stack.progress import Display, NoDisplay
+from local_stack.progress import Display
 from local_stack.settings import HIGHEST_OPENSEARCH_PORT, StackSettings
 from local_stack.stack import EVERYTHING, Stack
 
 
-@dataclass(frozen=True)
 class RunningStack:
     """Addresses of a running stack, and ways to hurt it."""
 
-    stack: Stack
-
-    @property
-    def settings(self) -> StackSettings:
-        """Ports, addresses (`ingestion_url`, `serving_url`, `argilla_url`, …) and directories."""
-        return self.stack.settings
-
-    @property
-    def ingestion_url(self) -> str:
-        """Address of the ingestion API."""
-        return self.settings.ingestion_url
-
-    @property
-    def serving_url(self) -> str:
-        """Address of the serving API."""
-        return self.settings.serving_url
-
-    @property
-    def uploader_url(self) -> str:
-        """Address of the uploader's health and metrics."""
-        return self.settings.uploader_url
-
-    @property
-    def argilla_url(self) -> str:
-        """Address of Argilla."""
-        return self.settings.argilla_url
-
-    @property
-    def opensearch_url(self) -> str:
-        """Address of OpenSearch, with its password."""
-        return opensearch_url(self.stack.context)
-
-    @property
-    def argilla_api_key(self) -> str:
-        """API key of Argilla's owner."""
-        return self.stack.context.credentials.argilla_api_key
-
-    @property
-    def database_url(self) -> str:
-        """Address of the platform's database, as its owner."""
-        return database_url(self.stack.context)
-
-    @property
-    def admin_database_url(self) -> str:
-        """Address of Postgres as the superuser, who may make databases for tests."""
-        return admin_database_url(self.stack.context)
+    def __init__(self, stack: Stack) -> None:
+        context = stack.context
+        self.stack = stack
+        self.settings = stack.settings
+        self.logs_dir = stack.settings.logs_dir  # of logs, `NAME.log` each
+        self.ingestion_url = stack.settings.ingestion_url
+        self.serving_url = stack.settings.serving_url
+        self.uploader_url = stack.settings.uploader_url  # health and metrics
+        self.argilla_url = stack.settings.argilla_url
+        self.argilla_api_key = context.credentials.argilla_api_key  # its owner's
+        self.opensearch_url = opensearch_url(context)  # with its password, as the two below
+        self.database_url = database_url(context)  # the platform's, as its owner
+        self.admin_database_url = admin_database_url(context)  # as the superuser, who may make databases for tests
 
     @property
     def env(self) -> dict[str, str]:
@@ -83,11 +48,6 @@ class RunningStack:
     def pids(self) -> dict[str, int]:
         """Process ids of what runs now, by name."""
         return self.stack.pids
-
-    @property
-    def logs_dir(self) -> Path:
-        """Directory of the logs, `NAME.log` each."""
-        return self.settings.logs_dir
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to a component's main process; if it dies, the stack starts it again."""
@@ -132,7 +92,7 @@ def running_stack(components: Set[str] = EVERYTHING, display: Display | None = N
         StackError: it could not be started.
     """
     with settings_for_tests() as settings:
-        stack = Stack(settings, display or NoDisplay(), components)
+        stack = Stack(settings, display or Display(), components)
         try:
             stack.start()
             yield RunningStack(stack)

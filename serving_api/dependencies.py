@@ -11,7 +11,7 @@ from starlette.types import Receive
 from core.datasets import Datasets
 from core.web import app
 from core.web.keys import Scope, require_scope
-from serving_api.replica.query_pool import Answer, Answers
+from serving_api.replica.query_pool import Answer
 from serving_api.replica.replica import Replica
 from serving_api.replica.repository import Point
 
@@ -36,7 +36,6 @@ def part(name: str) -> Any:
     return Depends(get)
 
 
-AnswersDep = Annotated[Answers, part("answers")]
 ReplicaDep = Annotated[Replica, part("replica")]
 DatasetsDep = Annotated[Datasets, part("datasets")]
 

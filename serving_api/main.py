@@ -21,15 +21,15 @@ from core.settings import (
     refuse_open_bind,
 )
 from core.startup import close_folder, configure_logging
-from core.tracing.tracing import tracing
+from core.tracing import tracing
 from core.web.app import NO_TELEMETRY, install_web
+from core.web.browsers import PageSettings
 from core.web.health import Check, NotReady
 from core.web.keys import KeyRing, KeyWatch
 from core.web.negotiation import Compression
 from core.web.openapi import describe
 from core.web.rate_limits import Places
 from core.web.server import follow_parent, run, settle
-from core.web.static_pages import PageSettings
 from serving_api.changes.endpoints import make_changes_router
 from serving_api.changes.service import ChangeNotifier, Changes
 from serving_api.exports import endpoints as export_endpoints

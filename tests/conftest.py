@@ -2,24 +2,30 @@
 
 import inspect
 import os
+import pickle
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import httpx
 import psycopg
 import pytest
+from fastapi.openapi.utils import get_openapi
 from hypothesis import settings
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
+from starlette.routing import BaseRoute
 
 from core.migrate import migrate
 from core.settings import DatabaseSettings
 from local_stack.testing import RunningStack, running_stack
 
 _TEMPLATE = "test_template"
+# Their routes do not depend on settings.
+_APIS = {"Ingestion API", "Serving API", "Uploader"}
 
 # The machine may be busy: how long an example takes says nothing about the code. Each run tries other examples.
 settings.register_profile("project", deadline=None, max_examples=20)
@@ -31,6 +37,23 @@ def _one_tls_context() -> Iterator[None]:
     """Let the clients of httpx share what none uses: reading all certificates would take each of them 25 ms."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("httpx._transports.default.create_ssl_context", cache(httpx.create_ssl_context))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_description() -> Iterator[None]:
+    """Let FastAPI describe the routes of each API once: it needs half a second, and each application needs it."""
+    described: dict[tuple[str, int], bytes] = {}
+
+    def get_described(*, title: str, routes: Sequence[BaseRoute], **options: Any) -> dict[str, Any]:
+        key = (title, len(routes))
+        if title not in _APIS or key not in described:
+            described[key] = pickle.dumps(get_openapi(title=title, routes=routes, **options))
+        document: dict[str, Any] = pickle.loads(described[key])  # noqa: S301 - the application completes its own copy
+        return document
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fastapi.applications.get_openapi", get_described)
         yield
 
 

@@ -7,7 +7,7 @@ from pydantic_settings import BaseSettings
 
 import core.settings
 from cli.addresses import CommandLineSettings
-from core.web.static_pages import PageSettings
+from core.web.browsers import PageSettings
 from ingestion_api.settings import IngestionSettings
 from local_stack.settings import StackSettings
 from serving_api.perspective.service import PerspectiveSettings

@@ -24,7 +24,7 @@ from core.settings import (
     refuse_open_bind,
 )
 from core.startup import configure_logging, keep_files_private
-from core.tracing.tracing import tracing
+from core.tracing import tracing
 from core.web.app import NO_TELEMETRY, install_web
 from core.web.health import Check
 from core.web.server import serve

@@ -1,1 +1,1 @@
-"""`annotate backup` and `annotate restore`: both databases and the snapshots, in a folder. See docs/backup.md."""
+"""Backup and restore: both databases and the snapshots, in a folder. See docs/backup.md."""

@@ -3,23 +3,21 @@
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, cast
 from uuid import UUID
 
 import fsspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 MANIFEST = "manifest.json"
-PLATFORM_DUMP = "platform.dump"
-ARGILLA_DUMP = "argilla.dump"
 # Ids of the texts that were forgotten, one a line: for a restore of an older archive.
 FORGOTTEN = "forgotten.txt"
-SNAPSHOTS = "snapshots"
+_SNAPSHOTS = "snapshots"
 
 _FORMAT = 1
 _UNFINISHED = ".unfinished-"
@@ -30,10 +28,6 @@ Advance = Callable[[int], object]  # gets a number of bytes
 
 class BackupError(Exception):
     """A backup or a restore is not possible; the message says why, and what to do."""
-
-
-class BadArchive(BackupError):
-    """The folder is not an archive, or differs from its manifest."""
 
 
 class Dumped(BaseModel):
@@ -79,27 +73,27 @@ class Manifest(BaseModel):
 
 
 @contextmanager
-def new_archive(folder: Path, now: datetime | None = None) -> Iterator[tuple[Path, Path]]:
+def new_archive(folder: Path) -> Iterator[tuple[Path, Path]]:
     """Give a hidden folder to fill, and its final name. An error in the block deletes the folder.
 
     A lock allows one archive at a time in a `folder`. Unfinished archives of killed backups are deleted.
 
     Raises:
-        BadArchive: another back-up into this folder is under way.
+        BackupError: another back-up into this folder is under way.
         OSError: the folder cannot be written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"annotation-platform-{now or datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    name = f"annotation-platform-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     with _alone(folder):
         for dead in folder.glob(f"{_UNFINISHED}*"):
             shutil.rmtree(dead, ignore_errors=True)
         if (folder / name).exists():
-            raise BadArchive(f"There is an archive {folder / name} already.")
+            raise BackupError(f"There is an archive {folder / name} already.")
         unfinished = folder / f"{_UNFINISHED}{name}"
         unfinished.mkdir(mode=0o700)
         try:
             yield unfinished, folder / name
-            _sync_folders(unfinished)
+            _sync(unfinished, *unfinished.rglob("*"))
             unfinished.rename(folder / name)
             _sync(folder)
         finally:
@@ -112,52 +106,50 @@ def _alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise BadArchive(f"Another back-up into {folder} is under way.") from error
+            raise BackupError(f"Another back-up into {folder} is under way.") from error
         yield
 
 
+def _sync(*paths: Path) -> None:
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        with suppress(OSError):  # some file systems cannot for folders
+            os.fsync(descriptor)
+        os.close(descriptor)
+
+
 def describe_files(archive: Path, advance: Advance) -> dict[str, File]:
-    """Sync all files of an archive to the disk; return their sizes and hashes by relative path."""
-    found = {}
-    for path in _list(archive):
-        _sync(archive / path)
-        found[path] = _describe(archive / path, advance)
-    return found
-
-
-def write_manifest(archive: Path, manifest: Manifest) -> None:
-    """Write the manifest, the last file, and sync it to the disk."""
-    (archive / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
-    _sync(archive / MANIFEST)
+    """Return the sizes and hashes of all files of an archive but the manifest, by relative path."""
+    return {path: _describe(archive / path, advance) for path in _list(archive)}
 
 
 def read_manifest(archive: Path) -> Manifest:
     """Return the manifest of an archive.
 
     Raises:
-        BadArchive: the folder is not an archive, is unfinished, or is of an unknown release.
+        BackupError: the folder is not an archive, is unfinished, or is of an unknown release.
     """
     if _UNFINISHED in archive.name:
-        raise BadArchive(f"{archive} is not finished.")
+        raise BackupError(f"{archive} is not finished.")
     try:
         return Manifest.model_validate_json((archive / MANIFEST).read_bytes())
     except FileNotFoundError as error:
-        raise BadArchive(f"{archive} is no archive, or half of one: it has no {MANIFEST}.") from error
+        raise BackupError(f"{archive} is no archive, or half of one: it has no {MANIFEST}.") from error
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])
-        raise BadArchive(f"{archive / MANIFEST} is damaged, or of another release. {wrong}") from error
+        raise BackupError(f"{archive / MANIFEST} is damaged, or of another release. {wrong}") from error
 
 
 def list_complaints(archive: Path, manifest: Manifest, advance: Advance) -> list[str]:
     """Read every file of an archive; return a line for each difference from the manifest."""
-    there = set(_list(archive))
-    wrong = [f"{path}: is missing" for path in manifest.files.keys() - there]
-    wrong += [f"{path}: is not in the manifest" for path in there - manifest.files.keys()]
-    for path in sorted(manifest.files.keys() & there):
-        said, found = manifest.files[path], _describe(archive / path, advance)
-        if found.bytes != said.bytes:
-            wrong.append(f"{path}: has {found.bytes:,} bytes, not {said.bytes:,}")
-        elif found != said:
+    found = describe_files(archive, advance)
+    wrong = [f"{path}: is missing" for path in manifest.files.keys() - found.keys()]
+    wrong += [f"{path}: is not in the manifest" for path in found.keys() - manifest.files.keys()]
+    for path in manifest.files.keys() & found.keys():
+        said = manifest.files[path]
+        if found[path].bytes != said.bytes:
+            wrong.append(f"{path}: has {found[path].bytes:,} bytes, not {said.bytes:,}")
+        elif found[path] != said:
             wrong.append(f"{path}: is damaged, its SHA-256 is another one")
     return sorted(wrong)
 
@@ -178,100 +170,63 @@ def _describe(path: Path, advance: Advance) -> File:
     return File(bytes=size, sha256=digest.hexdigest())
 
 
-def _sync_folders(archive: Path) -> None:
-    for path in (archive, *archive.rglob("*")):
-        if path.is_dir():
-            _sync(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    with suppress(OSError):  # some file systems cannot for folders
-        os.fsync(descriptor)
-    os.close(descriptor)
-
-
-_MANIFEST = "snapshot.json"
+_SNAPSHOT_MANIFEST = "snapshot.json"
+_IN_ARCHIVE = re.compile(rf"{_SNAPSHOTS}/([^/]+)/{re.escape(_SNAPSHOT_MANIFEST)}")
 _TRIES = 3
 
 
-def copy_out(url: str, archive: Path, advance: Advance) -> int:
-    """Copy all complete snapshots into the archive; return their number."""
+def copy_out(url: str, archive: Path, advance: Advance) -> None:
+    """Copy all complete snapshots into the archive."""
     fs, root = fsspec.core.url_to_fs(url, skip_instance_cache=True)
-    target = archive / SNAPSHOTS
-    target.mkdir()
-    names = [path.split("/")[-2] for path in fs.glob(f"{root}/*/{_MANIFEST}")]
-    names = [name for name in names if not name.startswith(".")]
-    for name in names:
-        _copy_one(fs, f"{root}/{name}", target / name, advance)
-    return len(names)
+    (archive / _SNAPSHOTS).mkdir()
+    for path in fs.glob(f"{root}/*/{_SNAPSHOT_MANIFEST}"):
+        name = path.split("/")[-2]
+        if not name.startswith("."):
+            target = archive / _SNAPSHOTS / name
+            _copy_snapshot(fs, f"{root}/{name}", target)
+            advance(sum(file.stat().st_size for file in target.rglob("*")))
 
 
-def _copy_one(fs: fsspec.AbstractFileSystem, source: str, target: Path, advance: Advance) -> None:
+def _copy_snapshot(fs: fsspec.AbstractFileSystem, source: str, target: Path) -> None:
     for attempt in range(1, _TRIES + 1):
         try:
             # Read before the files: if it has changed afterwards, the snapshot is copied again.
-            manifest = fs.cat_file(f"{source}/{_MANIFEST}")
+            manifest = fs.cat_file(f"{source}/{_SNAPSHOT_MANIFEST}")
             fs.invalidate_cache()
-            for path in fs.find(source):
-                _copy(cast(BinaryIO, fs.open(path, "rb")), target / path.removeprefix(f"{source}/"), advance)
-            if fs.cat_file(f"{source}/{_MANIFEST}") == manifest:
+            fs.get(source, str(target), recursive=True)
+            if fs.cat_file(f"{source}/{_SNAPSHOT_MANIFEST}") == manifest:
                 return
         except FileNotFoundError:
             if attempt == _TRIES:
                 raise
         shutil.rmtree(target, ignore_errors=True)
-    raise BadArchive(f"The snapshot {source} changes all the time.")
+    raise BackupError(f"The snapshot {source} changes all the time.")
 
 
-def _copy(source: BinaryIO, target: Path, advance: Advance) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with source, target.open("xb") as file:
-        for piece in _pieces(source):
-            file.write(piece)
-            advance(len(piece))
-
-
-def _pieces(source: BinaryIO) -> Iterator[bytes]:
-    while piece := source.read(_PIECE):
-        yield piece
+def list_snapshots(manifest: Manifest) -> list[str]:
+    """Return the names of the snapshots in an archive."""
+    return sorted(found[1] for path in manifest.files if (found := _IN_ARCHIVE.fullmatch(path)))
 
 
 def list_conflicts(url: str, archive: Path, manifest: Manifest) -> list[str]:
     """Return the names of existing snapshots that differ from those of the archive."""
     fs, root = fsspec.core.url_to_fs(url, skip_instance_cache=True)
     conflicts = []
-    for name in names_in(manifest):
-        there = f"{root}/{name}/{_MANIFEST}"
-        ours = (archive / SNAPSHOTS / name / _MANIFEST).read_bytes()
+    for name in list_snapshots(manifest):
+        there = f"{root}/{name}/{_SNAPSHOT_MANIFEST}"
+        ours = (archive / _SNAPSHOTS / name / _SNAPSHOT_MANIFEST).read_bytes()
         if fs.exists(there) and fs.cat_file(there) != ours:
             conflicts.append(name)
     return conflicts
 
 
-def names_in(manifest: Manifest) -> list[str]:
-    """Return the names of the snapshots in an archive."""
-    depth = 3  # snapshots/NAME/snapshot.json
-    paths = (path.split("/") for path in manifest.files)
-    return sorted(p[1] for p in paths if len(p) == depth and p[0] == SNAPSHOTS and p[2] == _MANIFEST)
-
-
-def copy_in(url: str, archive: Path, manifest: Manifest, advance: Advance) -> int:
-    """Copy the archive's snapshots to their place, the manifest of each last; return their number."""
+def copy_in(url: str, archive: Path, manifest: Manifest, advance: Advance) -> None:
+    """Copy the archive's snapshots to their place, the manifest of each last."""
     fs, root = fsspec.core.url_to_fs(url, skip_instance_cache=True)
-    names = names_in(manifest)
-    for name in names:
-        prefix = f"{SNAPSHOTS}/{name}/"
-        files = sorted((path for path in manifest.files if path.startswith(prefix)), key=_is_manifest)
-        for path in files:
-            target = f"{root}/{path.removeprefix(f'{SNAPSHOTS}/')}"
+    for name in list_snapshots(manifest):
+        files = [path for path in manifest.files if path.startswith(f"{_SNAPSHOTS}/{name}/")]
+        for path in sorted(files, key=lambda path: path.endswith(f"/{_SNAPSHOT_MANIFEST}")):
+            target = f"{root}/{path.removeprefix(f'{_SNAPSHOTS}/')}"
             fs.makedirs(target.rpartition("/")[0], exist_ok=True)
-            with (archive / path).open("rb") as source, fs.open(target, "wb") as file:
-                for piece in _pieces(cast(BinaryIO, source)):
-                    file.write(piece)
-                    advance(len(piece))
-    return len(names)
-
-
-def _is_manifest(path: str) -> bool:
-    return path.endswith(f"/{_MANIFEST}")
+            fs.put_file(str(archive / path), target)
+            advance(manifest.files[path].bytes)

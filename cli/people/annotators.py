@@ -1,8 +1,6 @@
 """`annotate annotators`: adds, lists and removes annotators' accounts in Argilla."""
 
 import secrets
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from typing import Annotated
 from uuid import UUID
 
@@ -11,13 +9,11 @@ from rich.table import Table
 from sqlalchemy import func, select
 
 from cli import addresses
-from cli.argilla_api import Accounts, AccountsError, User
+from cli.argilla_api import ArgillaApi, User, open_argilla
 from cli.console import err, fail, out, plain, printable
 from cli.people.audit_log import noted
 from core.audit import Action
-from core.connections import make_engine
 from core.models import Annotation, AnnotationStatus
-from core.settings import ArgillaSettings
 
 app = typer.Typer(help="Add, list and remove annotators' accounts in Argilla.", no_args_is_help=True)
 
@@ -27,16 +23,6 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="User name in 
 AdjudicatorOption = Annotated[
     bool, typer.Option("--adjudicator", help="Use the workspace for disputed texts instead of the annotators'.")
 ]
-
-
-@contextmanager
-def _open_argilla() -> Iterator[tuple[Accounts, ArgillaSettings]]:
-    settings = addresses.argilla()
-    with closing(Accounts(settings)) as accounts:
-        try:
-            yield accounts, settings
-        except AccountsError as error:
-            fail(printable(str(error)))
 
 
 @app.command()
@@ -53,7 +39,8 @@ def add(
     The password is generated and printed once, alone on standard output. An existing account keeps its password.
     """
     name, first_name = _readable(name), _readable(first_name or name)
-    with _open_argilla() as (accounts, settings):
+    settings = addresses.argilla()
+    with open_argilla(settings) as accounts:
         workspace = settings.adjudication_workspace if adjudicator else settings.workspace
         workspace_id = accounts.get_workspace(workspace)
         action = Action.ANNOTATOR_PASSWORD if reset_password else Action.ANNOTATOR_ADDED
@@ -64,7 +51,7 @@ def add(
             err.print(f"Annotate {printable(dataset)} in the recommended order: {page}", soft_wrap=True)
 
 
-def _let_in(accounts: Accounts, workspace_id: UUID, name: str, first_name: str, reset: bool) -> None:
+def _let_in(accounts: ArgillaApi, workspace_id: UUID, name: str, first_name: str, reset: bool) -> None:
     user, password = _prepare_user(accounts, name, first_name, reset)
     if password is not None:
         # Before the next call: if that fails, the password is not lost.
@@ -80,7 +67,7 @@ def _readable(name: str) -> str:
     return name
 
 
-def _prepare_user(accounts: Accounts, name: str, first_name: str, reset: bool) -> tuple[User, str | None]:
+def _prepare_user(accounts: ArgillaApi, name: str, first_name: str, reset: bool) -> tuple[User, str | None]:
     """Return the user, and the new password; None if the password stays."""
     user = accounts.find_user(name)
     if user is not None and reset and user.role != "annotator":
@@ -98,7 +85,8 @@ def _prepare_user(accounts: Accounts, name: str, first_name: str, reset: bool) -
 def list_annotators() -> None:
     """List the users of Argilla, with our workspaces that they belong to and their number of submitted answers."""
     answers = _count_answers()
-    with _open_argilla() as (accounts, settings):
+    settings = addresses.argilla()
+    with open_argilla(settings) as accounts:
         members = {
             name: accounts.list_members(id_)
             for name in (settings.workspace, settings.adjudication_workspace)
@@ -119,11 +107,8 @@ def _count_answers() -> dict[UUID, int]:
         .where(Annotation.status == AnnotationStatus.SUBMITTED, Annotation.withdrawn_at.is_(None))
         .group_by(Annotation.annotator_id)
     )
-    engine = make_engine(addresses.database(), "annotate annotators")
-    with engine.connect() as connection:
-        counts = {row.annotator_id: row.answers for row in connection.execute(counting)}
-    engine.dispose()
-    return counts
+    with addresses.transaction("annotators") as connection:
+        return {row.annotator_id: row.answers for row in connection.execute(counting)}
 
 
 @app.command()
@@ -143,7 +128,8 @@ def remove(
     The answers stay and count, and you can add the annotator again. With --delete-account, Argilla also deletes
     the answers. The platform withdraws them when the next sweep finds that.
     """
-    with _open_argilla() as (accounts, settings):
+    settings = addresses.argilla()
+    with open_argilla(settings) as accounts:
         user = accounts.find_user(name)
         if user is None:
             fail(f"Argilla has no user {printable(name)}.")
@@ -158,12 +144,12 @@ def remove(
         out.print(f"{name} has left {', '.join(left)}. Their answers stay and count.")
 
 
-def _leave(accounts: Accounts, workspace: str, user: User) -> bool:
+def _leave(accounts: ArgillaApi, workspace: str, user: User) -> bool:
     workspace_id = accounts.find_workspace(workspace)
     return workspace_id is not None and accounts.leave(workspace_id, user)
 
 
-def _delete(accounts: Accounts, user: User, yes: bool) -> None:
+def _delete(accounts: ArgillaApi, user: User, yes: bool) -> None:
     if user.role != "annotator":
         fail(f"{user.name} is an {user.role} of Argilla: only annotators' accounts are deleted.")
     count = _count_answers().get(user.id, 0)

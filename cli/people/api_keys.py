@@ -5,22 +5,17 @@ from uuid import UUID
 
 import typer
 from rich.table import Table
-from sqlalchemy import Engine, func, insert, select, update
+from sqlalchemy import func, insert, select, update
 
 from cli import addresses
 from cli.console import err, fail, out
 from cli.people.audit_log import note
 from core.audit import Action
-from core.connections import make_engine
 from core.models import ApiKey
 from core.settings import Limit
 from core.web.keys import Scope, hash_key, make_key
 
 app = typer.Typer(help="Create, list and withdraw API keys.", no_args_is_help=True)
-
-
-def _engine() -> Engine:
-    return make_engine(addresses.database(), "annotate keys")
 
 
 @app.command()
@@ -55,7 +50,7 @@ def create(
         "datasets": sorted(set(dataset)) if dataset else None,
     }
     values = {"name": name, "hash": hash_key(key), **shown}
-    with _engine().begin() as connection:
+    with addresses.transaction("keys") as connection:
         id_ = connection.execute(insert(ApiKey).values(values).returning(ApiKey.id)).scalar_one()
         note(connection, Action.KEY_CREATED, [id_], name=name, **shown)
     err.print(f"Key {id_} for {name}. It is shown this once:")
@@ -66,7 +61,7 @@ def create(
 def list_keys() -> None:
     """List all keys, without their secrets."""
     table = Table("id", "name", "scopes", "datasets", "limit", "created", "withdrawn")
-    with _engine().connect() as connection:
+    with addresses.transaction("keys") as connection:
         for row in connection.execute(select(ApiKey.__table__).order_by(ApiKey.created_at)):
             withdrawn = f"{row.withdrawn_at:%Y-%m-%d %H:%M}" if row.withdrawn_at else ""
             limit = Limit.of(row.requests_per_second, row.burst)
@@ -81,7 +76,7 @@ def list_keys() -> None:
 def withdraw(id_: Annotated[UUID, typer.Argument(metavar="ID", help="Id in `annotate keys list`.")]) -> None:
     """Withdraw a key. The APIs refuse it within seconds."""
     statement = update(ApiKey).where(ApiKey.id == id_, ApiKey.withdrawn_at.is_(None))
-    with _engine().begin() as connection:
+    with addresses.transaction("keys") as connection:
         changed = connection.execute(statement.values(withdrawn_at=func.now())).rowcount
         if changed:
             note(connection, Action.KEY_WITHDRAWN, [id_])

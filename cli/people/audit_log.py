@@ -12,7 +12,6 @@ from sqlalchemy import Connection, select
 from cli import addresses
 from cli.console import SHORT_CHARACTERS, err, out, plain, print_json
 from core.audit import Action, Entry, account, noting
-from core.connections import make_engine
 from core.models import AuditEntry
 
 _SHOWN_IDS = 3
@@ -37,10 +36,8 @@ def noted(action: Action, *ids: str, **details: Any) -> Iterator[None]:
         if not addresses.knows_database():
             err.print("No DATABASE_URL: this is not in the audit log.", style="yellow")
         else:
-            engine = make_engine(addresses.database(), "annotate")
-            with engine.begin() as connection:
+            with addresses.transaction("audit") as connection:
                 note(connection, action, ids, outcome, **details)
-            engine.dispose()
 
 
 def audit(
@@ -58,10 +55,8 @@ def audit(
         query = query.where(AuditEntry.action.in_(action))
     if since:
         query = query.where(AuditEntry.at >= since.astimezone())
-    engine = make_engine(addresses.database(), "annotate audit")
-    with engine.connect() as connection:
+    with addresses.transaction("audit") as connection:
         rows = connection.execute(query).mappings().all()
-    engine.dispose()
     if as_json:
         for row in rows:
             print_json(dict(row), indent=None)

@@ -8,20 +8,18 @@ from uuid import UUID
 import typer
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from rich.table import Table
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, text
 
 from cli import addresses
 from cli.console import SHORT_CHARACTERS, fail, out, plain, printable
 from cli.people.audit_log import note
 from core.audit import Action
 from core.change_feed import STAMP, wake_readers
-from core.connections import make_engine
 from core.datasets import DEFAULT_DATASET, Dataset, load_datasets
 from core.models import TextStatus
 from core.settings import DatasetsFileSettings, read_settings
-from core.tables.cells import as_word
-from core.tables.local_files import open_file, read_columns
-from core.tables.rows import RowRefused
+from core.tables.opening import open_file, read_columns
+from core.tables.rows import RowRefused, as_word
 from core.text_identity import TEXT_BYTES, normalise, text_id
 from core.web.problems import Problem
 
@@ -158,10 +156,6 @@ order by dataset, sequence limit :limit
 _REMOVE = text("update texts set gold_label = null where id = any(:ids) and gold_label is not null returning id")
 
 
-def _engine() -> Engine:
-    return make_engine(addresses.database(), "annotate gold")
-
-
 @app.command()
 def add(
     file: Annotated[
@@ -181,11 +175,10 @@ def add(
         rows, rejects = read_gold(file, definition.labels)
     except (OSError, Problem) as error:
         fail(f"{file} cannot be read: {error}")
-    engine = _engine()
     lines = sorted(rows)
     for first in range(0, len(lines), _CHUNK_ROWS):
         chunk = {line: rows[line] for line in lines[first : first + _CHUNK_ROWS]}
-        with engine.begin() as connection:
+        with addresses.transaction("gold") as connection:
             refused = _store(connection, dataset, definition, chunk)
             stored = chunk.keys() - {line for line, _ in refused}
             ids = [chunk[line].text_id(dataset) for line in stored]
@@ -249,7 +242,7 @@ def list_gold(
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of texts.")] = 50,
 ) -> None:
     """Show numbers of gold texts: all, shown to annotators, answered; and the share of right answers."""
-    with _engine().connect() as connection:
+    with addresses.transaction("gold") as connection:
         out.print(_texts(connection, dataset, limit) if texts else _summary(connection, dataset))
 
 
@@ -276,7 +269,7 @@ def remove(
 
     Exit code 1: some of the named texts are not gold.
     """
-    with _engine().begin() as connection:
+    with addresses.transaction("gold") as connection:
         removed = {row.id for row in connection.execute(_REMOVE, {"ids": ids})}
         _tell(connection, list(removed))
         note(connection, Action.GOLD_REMOVED, removed)

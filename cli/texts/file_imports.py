@@ -31,7 +31,7 @@ _ENDED = {"done", "failed"}
 Result = TypeVar("Result")
 
 
-class Refused(Exception):
+class ImportRefused(Exception):
     """The API refuses a request, and would refuse it again."""
 
 
@@ -40,7 +40,7 @@ class Api:
     """The ingestion API. Each call is retried while the API is unreachable, and calls `waiting` before each retry.
 
     Raises:
-        Refused: the API refused the request; contains its reason.
+        ImportRefused: the API refused the request; contains its reason.
         httpx.HTTPError: the API was unreachable for five minutes.
     """
 
@@ -63,7 +63,7 @@ class Api:
         try:
             return retrying(action)
         except httpx.HTTPStatusError as error:
-            raise Refused(reason(error.response)) from None
+            raise ImportRefused(reason(error.response)) from None
 
 
 def headers_of_file(file: Path) -> dict[str, str] | None:
@@ -195,7 +195,7 @@ def _api() -> Iterator[Api]:
     try:
         with httpx.Client(base_url=addresses.ingestion_url(), headers=addresses.headers(), timeout=60) as client:
             yield Api(client, lambda: err.print("waiting for the API"))
-    except (Refused, httpx.HTTPError, httpx.InvalidURL) as error:
+    except (ImportRefused, httpx.HTTPError, httpx.InvalidURL) as error:
         fail(str(error))
 
 

@@ -36,7 +36,13 @@ def show_previews(kinds: Mapping[Path, dict[str, str]], parameters: dict[str, st
                 start, is_whole = _read_start(file, kind)
                 preview = file_imports.preview(api, start, kind, parameters)
                 preview["complete"] = preview["complete"] and is_whole
-            except (file_imports.Refused, httpx.HTTPError, httpx.InvalidURL, OSError, pa.ArrowException) as error:
+            except (
+                file_imports.ImportRefused,
+                httpx.HTTPError,
+                httpx.InvalidURL,
+                OSError,
+                pa.ArrowException,
+            ) as error:
                 fail(f"{file}: {error}")
             _show_preview(file, preview)
             is_refused |= preview["problem"] is not None
@@ -173,7 +179,7 @@ def _ingest(
                 results[file] = _hand_in(api, file, kind, parameters, resume, progress, bar)
                 if target is not None:
                     target.writelines(_rejects(api, file, results[file]))
-            except (file_imports.Refused, httpx.HTTPError, httpx.InvalidURL) as error:
+            except (file_imports.ImportRefused, httpx.HTTPError, httpx.InvalidURL) as error:
                 fail(f"{file}: {error}")
             if results[file]["state"] != "done":
                 break

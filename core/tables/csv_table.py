@@ -4,6 +4,7 @@ import csv
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 
 from core.tables.rows import ROW_BYTES, TOO_LONG, Row, RowRefused, Table, TableColumn, check_columns
@@ -85,22 +86,20 @@ class _Overlong(Exception):
     """The row is longer than a row may be."""
 
 
+@dataclass(slots=True)
 class _CsvRows:
-    """The rows behind the header."""
+    """The rows behind the header. `likely`: the encoding that the body probably has, once that is known."""
 
-    def __init__(
-        self, names: list[str], lines: "_Lines", rows: Iterator[list[str]], characters: Characters
-    ) -> None:
-        self._names = names
-        self._lines = lines
-        self._rows = rows
-        self._characters = characters
-        self._likely: str | None = None
+    names: list[str]
+    lines: "_Lines"
+    rows: Iterator[list[str]]
+    characters: Characters
+    likely: str | None = None
 
     def read(self, wanted: Sequence[int]) -> Iterator[Row]:
         """Yield the cells of all columns; those that are wanted must be in the body's encoding."""
-        number, width = 0, len(self._names)
-        lines, rows = self._lines, self._rows
+        number, width = 0, len(self.names)
+        lines, rows = self.lines, self.rows
         while True:
             lines.begin()
             try:
@@ -118,17 +117,17 @@ class _CsvRows:
             if len(cells) != width:
                 detail = f"{len(cells)} cells, but the header has {width}; see line {lines.start}"
                 yield number, RowRefused("wrong_cell_count", detail)
-            elif self._characters.wrong_bytes and (refused := self._check_encoding(cells, wanted)):
+            elif self.characters.wrong_bytes and (refused := self._check_encoding(cells, wanted)):
                 yield number, refused
             else:
                 yield number, cells
 
     def _refuse(self, error: csv.Error | _Overlong) -> RowRefused:
         if not isinstance(error, _Overlong):
-            return RowRefused("malformed_csv", f"line {self._lines.start}: {_fault(error)}")
-        if self._lines.row_lines == 1:
+            return RowRefused("malformed_csv", f"line {self.lines.start}: {_fault(error)}")
+        if len(self.lines.row) == 1:
             return TOO_LONG
-        detail = f"line {self._lines.start}: a quote is opened and not closed within {ROW_BYTES} bytes"
+        detail = f"line {self.lines.start}: a quote is opened and not closed within {ROW_BYTES} bytes"
         return RowRefused(TOO_LONG.code, detail)
 
     def _check_encoding(self, cells: list[str], wanted: Sequence[int]) -> RowRefused | None:
@@ -136,13 +135,13 @@ class _CsvRows:
             try:
                 cells[position].encode()
             except UnicodeEncodeError as error:
-                name, charset = self._names[position], self._characters.charset
+                name, charset = self.names[position], self.characters.charset
                 offset = len(cells[position][: error.start].encode())
                 detail = f"the cell {name} is not {charset} at byte {offset}"
-                if self._likely is None:
-                    self._likely = guess_charset(self._characters.wrong_bytes) or ""
-                if self._likely:
-                    detail += f"; the file is probably {self._likely}: send charset={self._likely}"
+                if self.likely is None:
+                    self.likely = guess_charset(self.characters.wrong_bytes) or ""
+                if self.likely:
+                    detail += f"; the file is probably {self.likely}: send charset={self.likely}"
                 return RowRefused("malformed_utf8" if charset == "utf-8" else "malformed_charset", detail)
         return None
 
@@ -150,13 +149,14 @@ class _CsvRows:
 class _Lines:
     """The body's lines with their ends, as `csv` needs them. `start` is the line in which the row begins.
 
-    The lines of a row are kept until the next one begins: a quote that never closes would take the rows behind it.
+    The lines of a row are kept in `row` until the next one begins: a quote that never closes would take the rows
+    behind it.
     """
 
     def __init__(self, characters: Iterable[str]) -> None:
         self._lines = _split(characters)
         self._again: deque[str | None] = deque()
-        self._row: list[str | None] = []
+        self.row: list[str | None] = []
         self._row_bytes = 0
         self._reread = 0
         self.start = 1
@@ -167,23 +167,18 @@ class _Lines:
     def __next__(self) -> str:
         line = self._again.popleft() if self._again else next(self._lines)
         if line is None:
-            self._row.append(None)
+            self.row.append(None)
             raise _Overlong
-        self._row.append(line)
+        self.row.append(line)
         self._row_bytes += len(line) if line.isascii() else len(line.encode(errors="replace"))
         if self._row_bytes > ROW_BYTES:
             raise _Overlong
         return line
 
-    @property
-    def row_lines(self) -> int:
-        """Return how many lines the row has so far."""
-        return len(self._row)
-
     def begin(self) -> None:
         """Begin a new row."""
-        self.start += len(self._row)
-        self._row.clear()
+        self.start += len(self.row)
+        self.row.clear()
         self._row_bytes = 0
 
     def give_back(self, after: int = 0) -> None:
@@ -192,9 +187,9 @@ class _Lines:
         Raises:
             Malformed: this happened too often.
         """
-        again = self._row[after:]
+        again = self.row[after:]
         self._again.extendleft(reversed(again))
-        del self._row[after:]
+        del self.row[after:]
         self._row_bytes = 0
         self._reread += sum(len(line or "") for line in again)
         if self._reread > _REREAD_CHARACTERS:

@@ -1,12 +1,15 @@
 """Content-Encoding: decompresses chunks in constant memory, also those that expand very far."""
 
+import errno
+import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from contextlib import contextmanager
+from typing import IO, Any
 
 from backports import zstd
 
-from core.web.problems import Malformed, TooLarge, UnsupportedType
+from core.web.problems import Malformed, TooLarge, Unavailable, UnsupportedType
 
 _STEP_BYTES = 64 * 1024
 
@@ -27,6 +30,9 @@ _PART_BYTES = 16 * 1024
 class TrailingJunk(Malformed):
     """Other bytes follow the compressed data, which is complete."""
 
+    def __init__(self) -> None:
+        super().__init__("The body has more bytes after its compressed data.", code="malformed_encoding")
+
 
 def require_encoding(header: str | None) -> str:
     """Return the Content-Encoding that a request names: `identity`, `gzip` (or `x-gzip`, the same) or `zstd`.
@@ -39,16 +45,6 @@ def require_encoding(header: str | None) -> str:
         known = ", ".join(_DECODERS)
         raise UnsupportedType(f"Content-Encoding {encoding!r} is not read here; use one of: {known}.")
     return encoding
-
-
-def decode(chunks: Iterable[bytes], encoding: str) -> "PlainBody":
-    """Undo a Content-Encoding that `require_encoding` has let pass.
-
-    Iterating raises:
-        Malformed: damaged or cut short; what came before has been yielded.
-        TooLarge: it expands as only a bomb does.
-    """
-    return PlainBody(chunks, encoding)
 
 
 def recognise_encoding(body: "PlainBody") -> "PlainBody":
@@ -96,7 +92,14 @@ def check_expansion(plain_bytes: int, sent_bytes: int, most: int) -> None:
 
 
 class PlainBody:
-    """The plain chunks of a body. `sent_bytes`: how many bytes were sent for them so far, compressed or not."""
+    """The plain chunks of a body, whose Content-Encoding `require_encoding` has let pass.
+
+    `sent_bytes`: how many bytes were sent for the chunks so far, compressed or not.
+
+    Iterating raises:
+        Malformed: damaged or cut short; what came before has been yielded.
+        TooLarge: it expands as only a bomb does.
+    """
 
     def __init__(self, chunks: Iterable[bytes], encoding: str = "identity") -> None:
         self.encoding = encoding
@@ -115,7 +118,7 @@ class PlainBody:
     def _expand(self, chunks: Iterator[bytes], encoding: str) -> Iterator[bytes]:
         expanded = 0
         try:
-            for plain in _decode_members(chunks, _DECODERS[encoding]):
+            for plain in _decode_members(chunks, encoding):
                 expanded += len(plain)
                 check_expansion(expanded, self.sent_bytes, _MOST_EXPANSION)
                 yield plain
@@ -124,8 +127,9 @@ class PlainBody:
             raise Malformed(f"The body is not readable {encoding}: {reason}.", code="malformed_encoding") from None
 
 
-def _decode_members(chunks: Iterator[bytes], make: Callable[[], Any]) -> Iterator[bytes]:
+def _decode_members(chunks: Iterator[bytes], encoding: str) -> Iterator[bytes]:
     """Decode members that follow on each other; zeros behind the last one are padding."""
+    make, feed = _DECODERS[encoding]
     decoder: Any = make()
     held = b""  # the first bytes of what may be another member
     for part in _cut(chunks):
@@ -135,17 +139,15 @@ def _decode_members(chunks: Iterator[bytes], make: Callable[[], Any]) -> Iterato
                 if len(data) < _MAGIC_BYTES:
                     held = data
                     break
-                if not _starts_member(data):
-                    raise TrailingJunk(
-                        "The body has more bytes after its compressed data.", code="malformed_encoding"
-                    )
+                if not data.startswith(tuple(_MAGIC)) and data[1:4] != _SKIPPABLE_FRAME:
+                    raise TrailingJunk
                 decoder = make()
-            yield from decoder.feed(data)
+            yield from feed(decoder, data)
             data = b""
-            if decoder.ended:
-                data, decoder = decoder.unused, None
+            if decoder.eof:
+                data, decoder = decoder.unused_data, None
     if held:
-        raise TrailingJunk("The body has more bytes after its compressed data.", code="malformed_encoding")
+        raise TrailingJunk
     if decoder is not None:
         raise EOFError("it ends too early")
 
@@ -157,59 +159,33 @@ def _cut(chunks: Iterator[bytes]) -> Iterator[bytes]:
             yield chunk[start : start + _PART_BYTES]
 
 
-def _starts_member(data: bytes) -> bool:
-    return data.startswith(tuple(_MAGIC)) or data[1:4] == _SKIPPABLE_FRAME
+def _make_zstd() -> zstd.ZstdDecompressor:
+    return zstd.ZstdDecompressor(options={int(zstd.DecompressionParameter.window_log_max): _ZSTD_WINDOW_LOG})
 
 
-class _Gzip:
-    """One member of a gzip body."""
-
-    def __init__(self) -> None:
-        self._decoder = zlib.decompressobj(_GZIP)
-
-    @property
-    def ended(self) -> bool:
-        return self._decoder.eof
-
-    @property
-    def unused(self) -> bytes:
-        return self._decoder.unused_data
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        while data or not self._decoder.eof:
-            plain = self._decoder.decompress(data, _STEP_BYTES)
-            data = self._decoder.unconsumed_tail
-            if not plain and not data:
-                return
-            if plain:
-                yield plain
+def _feed_gzip(decoder: Any, data: bytes) -> Iterator[bytes]:
+    while data or not decoder.eof:
+        plain = decoder.decompress(data, _STEP_BYTES)
+        data = decoder.unconsumed_tail
+        if not plain and not data:
+            return
+        if plain:
+            yield plain
 
 
-class _Zstd:
-    """One frame of a zstd body."""
-
-    def __init__(self) -> None:
-        options = {int(zstd.DecompressionParameter.window_log_max): _ZSTD_WINDOW_LOG}
-        self._decoder = zstd.ZstdDecompressor(options=options)
-
-    @property
-    def ended(self) -> bool:
-        return self._decoder.eof
-
-    @property
-    def unused(self) -> bytes:
-        return self._decoder.unused_data
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        while not self._decoder.eof:
-            if plain := self._decoder.decompress(data, _STEP_BYTES):
-                yield plain
-            elif self._decoder.needs_input:
-                return
-            data = b""
+def _feed_zstd(decoder: Any, data: bytes) -> Iterator[bytes]:
+    while not decoder.eof:
+        if plain := decoder.decompress(data, _STEP_BYTES):
+            yield plain
+        elif decoder.needs_input:
+            return
+        data = b""
 
 
-_DECODERS: dict[str, Callable[[], Any]] = {"gzip": _Gzip, "zstd": _Zstd}
+_DECODERS: dict[str, tuple[Callable[[], Any], Callable[[Any, bytes], Iterator[bytes]]]] = {
+    "gzip": (lambda: zlib.decompressobj(_GZIP), _feed_gzip),
+    "zstd": (_make_zstd, _feed_zstd),
+}
 
 
 def _join_small(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -233,3 +209,24 @@ def _join_small(chunks: Iterator[bytes]) -> Iterator[bytes]:
         raise
     if gathered:
         yield b"".join(gathered)
+
+
+@contextmanager
+def spooled(chunks: Iterable[bytes]) -> Iterator[IO[bytes]]:
+    """Write a body into a file that is gone when the block ends: the index of some formats is at their end.
+
+    Raises:
+        Unavailable: the disk that holds temporary files is full.
+    """
+    # Unbuffered: closing a buffered one would try again to write what did not fit.
+    with tempfile.TemporaryFile(buffering=0) as file:
+        try:
+            for chunk in chunks:
+                rest = memoryview(chunk)
+                while rest:
+                    rest = rest[file.write(rest) :]
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            raise Unavailable("There is no room for the file just now. Send it later.", code="disk_full") from None
+        yield file

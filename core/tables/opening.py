@@ -1,13 +1,15 @@
-"""Opens a body as a table, by its declared format and its first bytes."""
+"""Opens a body or a file as a table, by its declared format and its first bytes."""
 
-from collections.abc import Iterable
-from pathlib import PurePath
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+from typing import Any
 
 from core.tables.csv_table import open_csv
 from core.tables.decoding import PlainBody, peek, recognise_encoding
 from core.tables.json_table import Parse, open_json, open_ndjson, read_value
 from core.tables.parquet_table import open_parquet
-from core.tables.rows import Table
+from core.tables.rows import ColumnsRefused, RowRefused, Table
 from core.tables.xlsx_table import open_xlsx
 
 MEDIA_TYPES = {
@@ -71,3 +73,50 @@ def open_table(
         case "json":
             return open_json(chunks, parse)
     return open_csv(chunks, charset, delimiter or ("\t" if format_ == "tsv" else None))
+
+
+_CHUNK_BYTES = 256 * 1024
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[Table]:
+    """Open a file as a table by its suffix, NDJSON where that says nothing.
+
+    Raises:
+        OSError, Problem: it cannot be read.
+    """
+    media_type, encoding = kind_of_file(path) or ("application/x-ndjson", "identity")
+    with path.open("rb") as file:
+        chunks = iter(lambda: file.read(_CHUNK_BYTES), b"")
+        yield open_table(PlainBody(chunks, encoding), MEDIA_TYPES[media_type])
+
+
+def read_columns(
+    table: Table, known: Collection[str] | None = None, required: Collection[str] = ()
+) -> Iterator[tuple[int, Any | RowRefused]]:
+    """Yield the rows as dicts by column. Columns without a name are left out; JSON rows are as they are.
+
+    Raises:
+        ColumnsRefused: there are others than the `known` ones, one is there twice, or a required one is not.
+    """
+    if table.columns is None:
+        yield from table.read(())
+        return
+    names = [column.name for column in table.columns]
+    expected = required if known is None else known
+    wanted = [n for n, name in enumerate(names) if name.strip() and (known is not None or name in expected)]
+    for position in wanted:
+        name = names[position]
+        if name not in expected or names.count(name) > 1:
+            problem = "is there twice" if name in expected else f"is not known; known are {', '.join(expected)}"
+            raise ColumnsRefused(name, f'The column "{name}" {problem}.', table.columns)
+    for name in required:
+        if name not in names:
+            raise ColumnsRefused(name, f'There is no column "{name}".', table.columns)
+    read = range(len(names)) if table.whole_rows else wanted
+    for number, cells in table.read(wanted):
+        if isinstance(cells, RowRefused):
+            yield number, cells
+        else:
+            by_name = dict(zip((names[position] for position in read), cells, strict=True))
+            yield number, {name: cell for name, cell in by_name.items() if name.strip()}

@@ -18,9 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
-from core.tables.decoding import PlainBody, check_expansion
+from core.tables.decoding import PlainBody, check_expansion, spooled
 from core.tables.rows import ROW_BYTES, TOO_LONG, Row, RowRefused, Table, TableColumn, check_columns
-from core.tables.spool import spooled
 from core.web.problems import Malformed, TooLarge
 
 _BATCH_ROWS = 5000  # each batch repeats its columns' dictionaries
@@ -61,7 +60,7 @@ def open_parquet(chunks: Iterable[bytes], body: PlainBody) -> Table:
     reading = _hold_open(chunks, body)
     metadata, schema = next(reading)
     check_columns(schema.names, metadata.num_columns)
-    columns = [TableColumn(field.name, describe_type(field.type)) for field in schema]
+    columns = [TableColumn(field.name, _describe_type(field.type)) for field in schema]
 
     def read(wanted: Sequence[int]) -> Iterator[Row]:
         reading.send(wanted)
@@ -75,7 +74,7 @@ def _hold_open(chunks: Iterable[bytes], body: PlainBody) -> Generator[Any, Seque
 
     A generator, so that the file is closed when the reader stops early.
     """
-    with spooled(chunks) as (file, _):
+    with spooled(chunks) as file:
         try:
             _check_footer(file)
             metadata = parquet.read_metadata(file)
@@ -97,12 +96,12 @@ def _malformed(error: Exception) -> Malformed:
     return Malformed(f"The body is not readable Parquet: {reason}", code="malformed_parquet")
 
 
-def describe_type(kind: pa.DataType) -> str:
+def _describe_type(kind: pa.DataType) -> str:
     """Return the name of a type as users know it."""
     if isinstance(kind, pa.BaseExtensionType):
-        return "uuid" if kind.extension_name == "arrow.uuid" else describe_type(kind.storage_type)
+        return "uuid" if kind.extension_name == "arrow.uuid" else _describe_type(kind.storage_type)
     if pa.types.is_dictionary(kind):
-        return describe_type(kind.value_type)
+        return _describe_type(kind.value_type)
     return next((name for name, is_such in _TYPES.items() if is_such(kind)), str(kind))
 
 
@@ -177,13 +176,9 @@ def _read_rows(
 
 def _find_leaves(schema: pa.Schema, wanted: Sequence[int]) -> list[int]:
     """Return the places of the columns as Parquet counts them: each field within a struct is one."""
-    counts = [_count_leaves(field.type) for field in schema]
-    starts = [sum(counts[:position]) for position in range(len(counts))]
-    return [
-        leaf
-        for position in sorted(set(wanted))
-        for leaf in range(starts[position], starts[position] + counts[position])
-    ]
+    chosen = set(wanted)
+    columns = (position for position, field in enumerate(schema) for _ in range(_count_leaves(field.type)))
+    return [leaf for leaf, position in enumerate(columns) if position in chosen]
 
 
 def _count_leaves(kind: pa.DataType) -> int:
@@ -212,7 +207,7 @@ def _row_lengths(rows: int, arrays: Sequence[pa.Array]) -> list[int]:
     """Return about how many bytes each row will have."""
     total = pa.repeat(pa.scalar(0, pa.int64()), rows)
     for array in arrays:
-        values = _storage(array)
+        values = array.storage if isinstance(array, pa.ExtensionArray) else array
         if pa.types.is_nested(values.type):
             # Taken as spread evenly: to look into each row would take longer than to read it.
             total = pc.add(total, pa.scalar(_total_length(values) // max(1, rows), pa.int64()))
@@ -220,10 +215,6 @@ def _row_lengths(rows: int, arrays: Sequence[pa.Array]) -> list[int]:
             total = pc.add(total, _lengths(values))
     lengths: list[int] = total.to_pylist()
     return lengths
-
-
-def _storage(array: pa.Array) -> pa.Array:
-    return array.storage if isinstance(array, pa.ExtensionArray) else array
 
 
 def _lengths(values: pa.Array) -> pa.Array:

@@ -3,6 +3,7 @@
 import codecs
 import re
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import AnyStr
 
 import charset_normalizer
@@ -132,15 +133,11 @@ def as_utf8(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield a JSON body in UTF-8, without its byte order mark; the mark may say UTF-16 or UTF-32."""
     start, chunks = peek(chunks, 4)
     if start.startswith(codecs.BOM_UTF8):
-        return _without_mark(chunks)
+        next(chunks)  # the start
+        return chain([start.removeprefix(codecs.BOM_UTF8)], chunks)
     if start.startswith(tuple(_MARKS)):
         return (characters.encode() for characters in Characters(chunks))
     return iter(chunks)
-
-
-def _without_mark(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    yield next(chunks).removeprefix(codecs.BOM_UTF8)
-    yield from chunks
 
 
 def split_lines(chunks: Iterable[AnyStr], newline: AnyStr) -> Iterator[AnyStr | None]:

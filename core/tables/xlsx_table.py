@@ -13,8 +13,8 @@ from typing import IO, Any
 import msgspec
 from python_calamine import CalamineError, CalamineWorkbook
 
+from core.tables.decoding import spooled
 from core.tables.rows import ROW_BYTES, TOO_LONG, Row, RowRefused, Table, TableColumn, check_columns
-from core.tables.spool import spooled
 from core.web.problems import Malformed, TooLarge
 
 _MOST_BYTES = 128 * 1024 * 1024  # of all parts, unpacked
@@ -34,7 +34,7 @@ def open_xlsx(chunks: Iterable[bytes]) -> Table:
         TooLarge: it takes too much memory.
         Unavailable: the disk that holds temporary files is full.
     """
-    with spooled(chunks) as (file, _):
+    with spooled(chunks) as file:
         file.seek(0)
         if file.read(len(_OLD_EXCEL)) == _OLD_EXCEL:
             raise _malformed("it is an old .xls, or protected by a password")

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.metrics import HTTP_REQUEST_SECONDS, HTTP_UNHANDLED_ERRORS
 from core.settings import AccessSettings
-from core.tracing.tracing import tracing
+from core.tracing import tracing
 from core.web.browsers import BrowserGuard, Cors
 from core.web.health import Check, add_health
 from core.web.http_protocol import close_unless_continued, http_settings, read_request_id

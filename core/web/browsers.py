@@ -1,21 +1,36 @@
-"""Web pages of other sites: which of their requests are refused, and who may read responses (CORS).
+"""Browsers: which requests of other sites' pages are refused, who may read responses (CORS), and our own pages.
 
 A service without keys listens on this machine only, but any web page in a browser there can send requests to it.
 With a host name that resolves to 127.0.0.1 (DNS rebinding) a page could also read the responses.
+
+Our own pages are static files: `GET /` for browsers, and the files below `/static`. All files are read at the
+start: there are few, and a request can't name a file outside of the folders. A page loads scripts and styles from
+its own service only, none of them inline, and may send requests to one other service.
 """
 
-from collections.abc import Collection
+import hashlib
+import mimetypes
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import orjson
+from fastapi import FastAPI, Request, Response
+from pydantic import Field
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from core.settings import is_loopback
-from core.web.problems import HostNotAllowed, Malformed, OriginNotAllowed, Problem, problem_response
+from core.settings import SettingsGroup, is_loopback
+from core.web.negotiation import choose_media_type
+from core.web.openapi import Responses, answer, header
+from core.web.problems import HostNotAllowed, Malformed, NotFound, OriginNotAllowed, Problem, problem_response
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 # The longest host name with a port. Longer values are not host names, and would fill the cache.
@@ -59,9 +74,9 @@ class BrowserGuard:
         return is_loopback(host) or host in self._hosts
 
 
-_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+_CORS_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 # Headers that scripts may send, in addition to those that CORS always allows.
-_SENT = (
+_SENT_HEADERS = (
     "Authorization",
     "Content-Encoding",
     "Content-Type",
@@ -87,7 +102,7 @@ _EXPOSED = (
     "X-Replica-Version",
     "X-Request-ID",
 )
-_SECONDS = 600  # that a browser remembers a permission
+_CORS_SECONDS = 600  # that a browser remembers a permission
 
 
 class Cors(CORSMiddleware):
@@ -100,10 +115,10 @@ class Cors(CORSMiddleware):
         super().__init__(
             app,
             allow_origins=tuple(origins),
-            allow_methods=_METHODS,
-            allow_headers=_SENT,
+            allow_methods=_CORS_METHODS,
+            allow_headers=_SENT_HEADERS,
             expose_headers=_EXPOSED,
-            max_age=_SECONDS,
+            max_age=_CORS_SECONDS,
         )
 
     def preflight_response(self, request_headers: Headers) -> Response:
@@ -116,3 +131,137 @@ class Cors(CORSMiddleware):
             return response
         detail = f"{bytes(response.body).decode()}: this API takes no such method or header from web pages."
         return problem_response(Malformed(detail, code="cors_refused"))
+
+
+SHARED = Path(__file__).parent / "static"
+
+_HTML = "text/html"
+_SENT = ("application/json", _HTML)
+_INDEX = "index.html"
+_HOST = re.compile(r"([A-Za-z0-9.\-_]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?")
+_POLICY = (
+    "default-src 'self'; connect-src 'self'{others}; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
+
+# Returns the members of the JSON answer of `GET /`.
+Links = Callable[[Request], Mapping[str, Any]]
+
+
+class PageSettings(SettingsGroup):
+    """Where browsers find the services that the pages link to."""
+
+    page_ingestion_url: str | None = Field(
+        None,
+        description="Address of the ingestion API in a browser. Default: port 8080 of the host that served the "
+        "page.",
+    )
+    page_serving_url: str | None = Field(
+        None,
+        description="Address of the serving API in a browser. Default: port 9000 of the host that served the "
+        "page.",
+    )
+    page_argilla_url: str | None = Field(
+        None, description="Address of Argilla in a browser. Default: port 6900 of the host that served the page."
+    )
+
+    def ingestion_url(self, request: Request) -> str:
+        """Return the address of the ingestion API for the browser that sent a request."""
+        return self.page_ingestion_url or beside(request, 8080)
+
+    def serving_url(self, request: Request) -> str:
+        """Return the address of the serving API for the browser that sent a request."""
+        return self.page_serving_url or beside(request, 9000)
+
+    def argilla_url(self, request: Request) -> str:
+        """Return the address of Argilla for the browser that sent a request."""
+        return self.page_argilla_url or beside(request, 6900)
+
+
+def beside(request: Request, port: int) -> str:
+    """Return the address of another port of the host that a request names; of this machine, if it names none."""
+    found = _HOST.fullmatch(request.headers.get("host", ""))
+    return f"{request.scope['scheme']}://{found[1] if found else '127.0.0.1'}:{port}"
+
+
+@dataclass(frozen=True, slots=True)
+class StaticFile:
+    """A file of a page, ready to be sent."""
+
+    content: bytes
+    media_type: str
+    etag: str
+
+
+class StaticFiles:
+    """The files of a page and those that all pages share, by their paths below `/static`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files = _read(folder) | {f"shared/{name}": file for name, file in _read(SHARED).items()}
+
+    def send(self, request: Request, name: str, connects_to: str | None = None) -> Response:
+        """Send a file, or 304 to a browser that holds it; the page in it may send requests to `connects_to`.
+
+        Raises:
+            NotFound: there is no such file.
+        """
+        file = self._files.get(name)
+        if file is None:
+            raise NotFound(f"There is no file {name[:200]!r}.", code="file_not_found")
+        headers = {"ETag": file.etag, "Cache-Control": "no-cache", "Referrer-Policy": "no-referrer"}
+        if file.media_type == _HTML:
+            headers |= {"Content-Security-Policy": _policy(connects_to), "Vary": "Accept"}
+        if file.etag in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        return Response(file.content, headers=headers, media_type=file.media_type)
+
+
+def add_page(app: FastAPI, folder: Path, links: Links, connects_to: Callable[[Request], str]) -> None:
+    """Add `GET /` and `GET /static/…` to an application.
+
+    Args:
+        app: the application.
+        folder: holds the page's own files, among them index.html.
+        links: makes the JSON answer of `GET /`.
+        connects_to: returns the address of the other service that the page may send requests to.
+    """
+    files = StaticFiles(folder)
+
+    async def start(request: Request) -> Response:
+        """Send the page to browsers, and to all others, as JSON, links to the main endpoints and the settings."""
+        accept = ",".join(request.headers.getlist("accept"))
+        if choose_media_type(_SENT, accept) == _HTML:
+            return files.send(request, _INDEX, connects_to(request))
+        body = orjson.dumps(links(request))
+        return Response(body, headers={"Vary": "Accept"}, media_type="application/json")
+
+    async def send_file(request: Request) -> Response:
+        return files.send(request, request.path_params["name"])
+
+    app.add_api_route("/", start, summary="The page, or links", responses=START, tags=["page"])
+    app.router.routes.append(Route("/", start, methods=["HEAD"]))
+    app.router.routes.append(Route("/static/{name:path}", send_file, methods=["GET"]))
+
+
+START: Responses = {
+    200: answer("The page, or links", {"docs": "http://127.0.0.1:9000/docs"})
+    | {"headers": {"Vary": header("The page and the links have one path.", "Accept")}}
+}
+START[200]["content"]["application/json"]["schema"] = {"type": "object"}
+START[200]["content"][_HTML] = {"schema": {"type": "string"}, "example": "<!doctype html>…"}
+
+
+def _policy(connects_to: str | None) -> str:
+    """Return the Content-Security-Policy of a page."""
+    parts = urlsplit(connects_to or "")
+    return _POLICY.format(others=f" {parts.scheme}://{parts.netloc}" if parts.netloc else "")
+
+
+def _read(folder: Path) -> dict[str, StaticFile]:
+    files = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        media_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+        etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+        files[path.relative_to(folder).as_posix()] = StaticFile(content, media_type, etag)
+    return files

@@ -77,12 +77,20 @@ class Problem(Exception):
     status = 500
     code = "internal_error"
 
-    def __init__(self, detail: str, *, code: str | None = None, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        detail: str,
+        *,
+        code: str | None = None,
+        headers: dict[str, str] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> None:
+        """`extra`: further members of the body."""
         super().__init__(detail)
         self.detail = detail
         self.code = code or self.code
         self.headers = headers or {}
-        self.extra: dict[str, Any] = {}
+        self.extra = extra or {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle without calling `__init__`, whose arguments differ between the kinds."""

@@ -1,15 +1,20 @@
 """From a bulk body to batches of checked rows, in constant memory."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from core.datasets import Datasets
-from core.tables.rows import RowRefused
-from core.web.problems import DatasetNotAllowed, FieldError, InvalidFields, Problem, TooLarge
-from ingestion_api.bulk.mapping import Rows
+from core.tables.csv_table import DELIMITERS
+from core.tables.json_table import read_value
+from core.tables.opening import MEDIA_TYPES, open_table
+from core.tables.rows import RowRefused, Table
+from core.tables.text_lines import require_charset
+from core.web.problems import DatasetNotAllowed, InvalidFields, Problem, TooLarge
+from ingestion_api.bulk.mapping import Rows, map_table
 from ingestion_api.bulk.pipes import report_step
-from ingestion_api.texts.submissions import NewText, check_fields
+from ingestion_api.bulk.schemas import BulkParameters
+from ingestion_api.texts.submissions import NewText, check_fields, read_quickly
 
 _BATCH_CHARACTERS = 16_000_000  # two batches are held at a time
 # The approximate memory of an element of a list or an object, in addition to its characters.
@@ -28,13 +33,37 @@ _REMEDIES = {
 
 @dataclass(frozen=True, slots=True)
 class BulkUpload:
-    """How to read and store a body."""
+    """How to read and store a body, in values that travel between processes."""
 
-    open: Callable[[Iterable[bytes]], Rows]
+    media_type: str
+    encoding: str
+    parameters: BulkParameters
     datasets: Datasets
-    abort_on_error: bool
-    chunk_rows: int
     allowed: frozenset[str] | None = None  # the datasets that rows may name; None: all
+
+    @property
+    def abort_on_error(self) -> bool:
+        """Whether a bad row refuses the whole body."""
+        return self.parameters.on_error == "abort"
+
+    def open_table(self, chunks: Iterable[bytes]) -> Table:
+        """Read the header or schema of a body; raises as `opening.open_table` does."""
+        given = self.parameters
+        return open_table(
+            chunks,
+            MEDIA_TYPES[self.media_type],
+            charset=require_charset(given.charset) if given.charset else None,
+            delimiter=DELIMITERS[given.delimiter] if given.delimiter else None,
+            parse=read_value if given.chooses else _read_submission,
+        )
+
+    def open_rows(self, chunks: Iterable[bytes]) -> Rows:
+        """Read the header or schema of a body, and decide the role of each column; raises also as `map_table`."""
+        return map_table(self.open_table(chunks), self.parameters, self.datasets)
+
+
+def _read_submission(value: bytes) -> Any:
+    return read_quickly(value) or read_value(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +97,9 @@ class Batch:
         self.characters += _count_characters(fields)
 
 
-def read_batches(upload: BulkUpload, chunks: Iterable[bytes], after_row: int = 0) -> Iterator[Batch]:
+def read_batches(
+    upload: BulkUpload, chunks: Iterable[bytes], chunk_rows: int, after_row: int = 0
+) -> Iterator[Batch]:
     """Yield the rows behind `after_row` in batches of `chunk_rows`, or fewer where rows are long.
 
     Where reading fails, first those before are yielded.
@@ -76,16 +107,16 @@ def read_batches(upload: BulkUpload, chunks: Iterable[bytes], after_row: int = 0
     Raises:
         Problem: the body cannot be read on.
     """
-    table = upload.open(chunks)
+    table = upload.open_rows(chunks)
     batch = Batch()
     try:
         for number, row in table.rows:
-            if number % upload.chunk_rows == 0:
+            if number % chunk_rows == 0:
                 report_step()
             if number <= after_row:
                 continue
             check_row(batch, number, row, table, upload)
-            if batch.received == upload.chunk_rows or batch.characters > _BATCH_CHARACTERS:
+            if batch.received == chunk_rows or batch.characters > _BATCH_CHARACTERS:
                 yield batch
                 batch = Batch()
     except Problem:
@@ -107,27 +138,22 @@ def check_row(batch: Batch, number: int, row: Any, table: Rows, upload: BulkUplo
             raise DatasetNotAllowed(checked.dataset, upload.allowed)
         batch.rows.append(checked)
         batch.characters += len(checked.text) + len(checked.metadata)
-    except RowRefused as refused:
-        batch.reject(_as_sent(row, table), Reject(number, refused.code, refused.detail))
-    except InvalidFields as invalid:
-        batch.reject(_as_sent(row, table), _first(number, invalid))
-    except (TooLarge, DatasetNotAllowed) as problem:
-        batch.reject(_as_sent(row, table), Reject(number, problem.code, problem.detail))
+    except (RowRefused, InvalidFields, TooLarge, DatasetNotAllowed) as refused:
+        sent = row if isinstance(row, RowRefused) else table.as_sent(row)
+        batch.reject(sent, Reject(number, *_reason(refused)))
 
 
-def _as_sent(row: Any, table: Rows) -> Any:
-    return row if isinstance(row, RowRefused) else table.as_sent(row)
-
-
-def _first(number: int, invalid: InvalidFields) -> Reject:
-    """The code of the first wrong field, and the details of the first few."""
-    errors: list[FieldError] = invalid.errors
+def _reason(refused: RowRefused | Problem) -> tuple[str, str]:
+    """Return the code of a refused row, and a detail: of wrong fields the code of the first, and a few details."""
+    if not isinstance(refused, InvalidFields):
+        return refused.code, refused.detail
+    errors = refused.errors
     details = "; ".join(
         f"{error.pointer}: {_REMEDIES.get(error.code, error.detail)}" for error in errors[:_TOLD_ERRORS]
     )
-    if invalid.count > _TOLD_ERRORS:
-        details = f"{details[:_DETAIL_CHARACTERS]}; and {invalid.count - _TOLD_ERRORS} more"
-    return Reject(number, errors[0].code, details[:_DETAIL_CHARACTERS])
+    if refused.count > _TOLD_ERRORS:
+        details = f"{details[:_DETAIL_CHARACTERS]}; and {refused.count - _TOLD_ERRORS} more"
+    return errors[0].code, details[:_DETAIL_CHARACTERS]
 
 
 def _count_characters(fields: object) -> int:
@@ -165,10 +191,3 @@ class Reasons:
     def as_list(self) -> list[dict[str, Any]]:
         """Return the commonest, as they travel on the wire."""
         return sorted(self._groups.values(), key=lambda group: -int(group["count"]))[:_SHOWN_REASONS]
-
-
-def group_rejects(rejects: Iterable[Reject]) -> list[dict[str, Any]]:
-    """Return the commonest reasons, as they travel on the wire."""
-    reasons = Reasons()
-    reasons.add(rejects)
-    return reasons.as_list()

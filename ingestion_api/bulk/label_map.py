@@ -7,14 +7,12 @@ Numbers and truth values are written as in JSON (`1:toxic`, `true:toxic`). A com
 
 import operator
 import re
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 from core.datasets import DEFAULT_DATASET, Datasets
-from core.tables.cells import as_word
-from core.tables.rows import RowRefused
+from core.tables.rows import RowRefused, as_word
 from core.web.openapi import BLANK
 from core.web.problems import FieldError, InvalidFields
 
@@ -38,6 +36,7 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
 }
 _INTEGRAL = re.compile(r"(-?[0-9]+)\.0*")
 _CACHED_LABELS, _CACHED_CHARACTERS = 1000, 100
+_QUOTED_CHARACTERS = 50
 
 
 def split_names(parameter: str) -> list[str]:
@@ -86,24 +85,18 @@ def check_targets(pairs: dict[str, str], datasets: Datasets, dataset: str | None
         raise _refused("unknown_label", f'"{wrong[0][:100]}" is not one of {", ".join(labels)}')
 
 
-@dataclass(frozen=True, slots=True)
-class Threshold:
-    """Numbers on one side of a limit."""
-
-    compare: Callable[[float, float], bool]
-    limit: float
-    label: str
-
-
 class LabelMap:
-    """Maps labels as they are in a body."""
+    """Maps labels as they are in a body, and checks them."""
 
-    def __init__(self, pairs: dict[str, str]) -> None:
-        self._pairs = pairs
-        self._plain = {_canonical(theirs): ours for theirs, ours in pairs.items()}
-        found = ((_COMPARISON.fullmatch(theirs), ours) for theirs, ours in pairs.items())
-        self._comparisons = [Threshold(_COMPARE[m[1]], float(m[2]), ours) for m, ours in found if m]
+    def __init__(self, parameter: str | None, datasets: Datasets) -> None:
+        self._pairs = parse_label_map(parameter)
+        self._plain = {_canonical(theirs): ours for theirs, ours in self._pairs.items()}
+        found = ((_COMPARISON.fullmatch(theirs), ours) for theirs, ours in self._pairs.items())
+        self._comparisons = [(_COMPARE[m[1]], float(m[2]), ours) for m, ours in found if m]
         self._find_cached = lru_cache(_CACHED_LABELS)(self._find_word)  # most files have few labels
+        self._datasets = datasets
+        # What a dataset redacts must not be quoted.
+        self._quotes = not any(dataset.redact for dataset in datasets.values())
 
     @property
     def is_empty(self) -> bool:
@@ -133,8 +126,28 @@ class LabelMap:
                 number = float(word.replace(",", "."))
             except ValueError:
                 return word
-            return next((c.label for c in self._comparisons if c.compare(number, c.limit)), word)
+            return next((ours for compare, limit, ours in self._comparisons if compare(number, limit)), word)
         return word
+
+    def check(self, label: str, dataset: str | None) -> None:
+        """Check a mapped label. An unknown dataset is left to the check of the fields.
+
+        Raises:
+            RowRefused: it is none of the dataset's labels.
+        """
+        definition = self._datasets.get(DEFAULT_DATASET if dataset is None else dataset)
+        if definition is None or label in definition.labels:
+            return
+        known = ", ".join(definition.labels)
+        quoted, theirs, ours = "the label", "THEIRS", "OURS"
+        if self._quotes and len(label) <= _QUOTED_CHARACTERS:
+            quoted, theirs, ours = f'label "{label}"', escape(label), definition.labels[0]
+        raise RowRefused("unknown_label", f"{quoted} is not one of {known}; map it with label_map={theirs}:{ours}")
+
+
+def escape(label: str) -> str:
+    """Return a label as a label map writes it."""
+    return re.sub(r"([\\,:])", r"\\\1", label)
 
 
 def _canonical(word: str) -> str:
@@ -142,24 +155,3 @@ def _canonical(word: str) -> str:
     if found := _INTEGRAL.fullmatch(word):
         return found[1]
     return word.lower() if word.lower() in {"true", "false"} else word
-
-
-def require_label(label: str, labels: Collection[str], *, quote: bool) -> None:
-    """Check a mapped label. `quote`: quote it in the refusal.
-
-    Raises:
-        RowRefused: it is none of the dataset's labels.
-    """
-    if label in labels:
-        return
-    known = ", ".join(labels)
-    if not quote or len(label) > _QUOTED_CHARACTERS:
-        raise RowRefused("unknown_label", f"the label is not one of {known}; map it with label_map=THEIRS:OURS")
-    escaped = re.sub(r"([\\,:])", r"\\\1", label)
-    raise RowRefused(
-        "unknown_label",
-        f'label "{label}" is not one of {known}; map it with label_map={escaped}:{next(iter(labels))}',
-    )
-
-
-_QUOTED_CHARACTERS = 50

@@ -12,9 +12,9 @@ from typing import Any
 from msgspec import structs
 
 from core.datasets import DEFAULT_DATASET, Datasets
-from core.tables.cells import as_number, as_word
-from core.tables.rows import ColumnsRefused, Row, RowRefused, Table, TableColumn
-from ingestion_api.bulk.label_map import LabelMap, require_label
+from core.tables.rows import ColumnsRefused, Row, RowRefused, Table, TableColumn, as_number, as_word
+from ingestion_api.bulk.label_map import LabelMap
+from ingestion_api.bulk.schemas import BulkParameters
 from ingestion_api.bulk.values import as_metadata
 from ingestion_api.texts.submissions import QuickSubmission
 
@@ -43,55 +43,27 @@ _EXPORTED = {"id", "text", "status", "votes", "agreement", "annotations", "claim
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the request's parameters say about columns. `metadata`: names, `all`, or None."""
-
-    text: str | None = None
-    label: str | None = None
-    score: str | None = None
-    external_id: str | None = None
-    source: str | None = None  # a column, if there is one of that name; else the source of all rows
-    dataset: str | None = None  # of rows that name none
-    metadata: Sequence[str] | None = None
-    label_map: LabelMap = LabelMap({})  # noqa: RUF009 - never changed
-    chooses: bool = False  # whether a parameter names columns: then other fields of JSON rows are not errors
-
-    @property
-    def defaults(self) -> dict[str, str]:
-        """Return the fields of rows that do not have them."""
-        given = {"dataset": self.dataset, "source": self.source}
-        return {name: value for name, value in given.items() if value is not None}
-
-    @property
-    def all_metadata(self) -> bool:
-        """Whether every other column is metadata."""
-        return self.metadata == "all"
-
-
-@dataclass(frozen=True, slots=True)
 class Rows:
     """A table's rows, and how to map one.
 
     `to_fields` returns the fields of a submission, or raises RowRefused. `as_sent` returns the part of a rejected
-    row that is kept. `roles`: the position of each field's column.
+    row that is kept.
     """
 
     rows: Iterator[Row]
     to_fields: Callable[[Any], Any]
     as_sent: Callable[[Any], Any]
-    roles: dict[str, int]
 
 
-def map_table(table: Table, wanted: Wanted, datasets: Datasets) -> Rows:
+def map_table(table: Table, parameters: BulkParameters, datasets: Datasets) -> Rows:
     """Decide the role of each column.
 
     Raises:
         ColumnsRefused: a column is not there, is there twice, or has a type that does not fit.
     """
     if table.columns is None:
-        return Rows(table.read(()), ObjectMapping(wanted, datasets), lambda row: row, {})
-    roles = find_roles(table.columns, wanted)
-    metadata = find_metadata(table.columns, wanted, set(roles.values()))
+        return Rows(table.read(()), ObjectMapping(parameters, datasets), lambda row: row)
+    roles, metadata = assign_columns(table.columns, parameters)
     read = list(dict.fromkeys([*roles.values(), *metadata]))  # a column may be label and score
     cells = range(len(table.columns)) if table.whole_rows else read
     places = {position: place for place, position in enumerate(cells)}
@@ -99,11 +71,11 @@ def map_table(table: Table, wanted: Wanted, datasets: Datasets) -> Rows:
     mapping = RowMapping(
         {role: places[position] for role, position in roles.items()},
         {table.columns[position].name: places[position] for position in metadata},
-        wanted,
+        parameters,
         datasets,
-        source_is_column=wanted.source in [column.name for column in table.columns],
+        source_is_column=parameters.source in [column.name for column in table.columns],
     )
-    return Rows(table.read(read), mapping, lambda row: dict(zip(names, row, strict=True)), roles)
+    return Rows(table.read(read), mapping, lambda row: dict(zip(names, row, strict=True)))
 
 
 def plain_name(name: str) -> str:
@@ -111,28 +83,24 @@ def plain_name(name: str) -> str:
     return re.sub(r"[\s\-.]+", "_", name.strip().lower())
 
 
-def find_roles(columns: Sequence[TableColumn], wanted: Wanted) -> dict[str, int]:
-    """Return the position of the column of each field.
+def assign_columns(columns: Sequence[TableColumn], parameters: BulkParameters) -> tuple[dict[str, int], list[int]]:
+    """Return the position of the column of each field, and those of the columns that become metadata.
 
     Raises:
         ColumnsRefused: see `map_table`.
     """
     names = [column.name for column in columns]
-    named = {"text": wanted.text or "text"}
-    named |= {role: name for role in ("label", "score", "external_id") if (name := getattr(wanted, role))}
-    if wanted.source in names:
-        named["source"] = wanted.source or ""
+    named = {"text": parameters.text or "text"}
+    named |= {role: name for role in ("label", "score", "external_id") if (name := getattr(parameters, role))}
+    if parameters.source in names:
+        named["source"] = parameters.source or ""
     taken = set(named.values())
     named |= {role: role for role in FIELD_COLUMNS if role not in named and role in names and role not in taken}
-    return {role: find_column(columns, role, name) for role, name in named.items()}
+    roles = {role: _find_column(columns, role, name) for role, name in named.items()}
+    return roles, _find_metadata(columns, parameters, set(roles.values()))
 
 
-def find_column(columns: Sequence[TableColumn], role: str, name: str) -> int:
-    """Return the position of the column with this name.
-
-    Raises:
-        ColumnsRefused: see `map_table`.
-    """
+def _find_column(columns: Sequence[TableColumn], role: str, name: str) -> int:
     found = [position for position, column in enumerate(columns) if column.name == name]
     if not found:
         likely = (c.name for c in columns if plain_name(c.name) in LIKELY_NAMES.get(role, "").split())
@@ -150,19 +118,13 @@ def find_column(columns: Sequence[TableColumn], role: str, name: str) -> int:
     return found[0]
 
 
-def find_metadata(columns: Sequence[TableColumn], wanted: Wanted, taken: set[int]) -> list[int]:
-    """Return the positions of the columns that become metadata: no index, and none without a name.
-
-    Raises:
-        ColumnsRefused: they are too many, or see `map_table`.
-    """
-    if wanted.metadata is None:
-        return []
-    names = wanted.metadata
-    if wanted.all_metadata:
+def _find_metadata(columns: Sequence[TableColumn], parameters: BulkParameters, taken: set[int]) -> list[int]:
+    """Return the positions of the columns that become metadata: no index, and none without a name."""
+    names = parameters.metadata_names
+    if parameters.all_metadata:
         others = (c for position, c in enumerate(columns) if position not in taken)
         names = [column.name for column in others if not is_unnamed(column.name)]
-    found = [find_column(columns, "metadata", name) for name in names]
+    found = [_find_column(columns, "metadata", name) for name in names]
     too_long = [name for name in names if len(name) > _NAME_CHARACTERS]
     if len(found) > _MOST_METADATA or too_long:
         detail = f"Metadata may have {_MOST_METADATA} columns, with names of up to {_NAME_CHARACTERS} characters. "
@@ -175,26 +137,6 @@ def is_unnamed(name: str) -> bool:
     return not name.strip() or _NO_NAME.fullmatch(name) is not None
 
 
-class _Labels:
-    """Maps and checks labels."""
-
-    def __init__(self, wanted: Wanted, datasets: Datasets) -> None:
-        self.find = wanted.label_map.find
-        self._datasets = datasets
-        # What a dataset redacts must not be quoted.
-        self._quote = not any(dataset.redact for dataset in datasets.values())
-
-    def check(self, label: str, dataset: str | None) -> None:
-        """Check a mapped label. An unknown dataset is left to the check of the fields.
-
-        Raises:
-            RowRefused: it is none of the dataset's.
-        """
-        definition = self._datasets.get(DEFAULT_DATASET if dataset is None else dataset)
-        if definition is not None:
-            require_label(label, definition.labels, quote=self._quote)
-
-
 class RowMapping:
     """Maps the cells of a row. An empty cell is an absent field, except for the text."""
 
@@ -202,7 +144,7 @@ class RowMapping:
         self,
         roles: dict[str, int],
         metadata: dict[str, int],
-        wanted: Wanted,
+        parameters: BulkParameters,
         datasets: Datasets,
         *,
         source_is_column: bool,
@@ -213,11 +155,11 @@ class RowMapping:
         words = ("source", "external_id", "dataset")
         self._words = [(role, roles[role]) for role in words if role in roles]
         self._metadata = list(metadata.items())
-        self._cut = wanted.all_metadata
-        self._defaults = wanted.defaults
+        self._cut = parameters.all_metadata
+        self._defaults = parameters.defaults
         if source_is_column:
             del self._defaults["source"]
-        self._labels = _Labels(wanted, datasets)
+        self._labels = LabelMap(parameters.label_map, datasets)
 
     def __call__(self, cells: Sequence[Any]) -> dict[str, Any]:
         """Return the fields of a row.
@@ -246,13 +188,16 @@ class RowMapping:
 class ObjectMapping:
     """Maps JSON values, whose fields have our names unless the parameters say otherwise."""
 
-    def __init__(self, wanted: Wanted, datasets: Datasets) -> None:
-        self._wanted = wanted
-        self._defaults = wanted.defaults
-        self._labels = _Labels(wanted, datasets)
-        self._names = {role: getattr(wanted, role) or role for role in ("text", "label", "score", "external_id")}
+    def __init__(self, parameters: BulkParameters, datasets: Datasets) -> None:
+        self._parameters = parameters
+        self._chooses = parameters.chooses
+        self._metadata_names = parameters.metadata_names
+        self._defaults = parameters.defaults
+        self._labels = LabelMap(parameters.label_map, datasets)
+        roles = ("text", "label", "score", "external_id")
+        self._names = {role: getattr(parameters, role) or role for role in roles}
         # Most rows need nothing: to find that out row by row would take a sixth of the time of reading NDJSON.
-        self._is_plain = not self._defaults and wanted.label_map.is_empty
+        self._is_plain = not self._defaults and self._labels.is_empty
         self._plain_labels = datasets[DEFAULT_DATASET].labels if DEFAULT_DATASET in datasets else ()
 
     def __call__(self, row: Any) -> QuickSubmission | dict[str, Any]:
@@ -265,7 +210,7 @@ class ObjectMapping:
             return self._fill_in(row)
         if not isinstance(row, dict):
             raise RowRefused("not_an_object", "must be a JSON object")
-        fields = self._choose(row) if self._wanted.chooses or row.keys() >= _EXPORTED else dict(row)
+        fields = self._choose(row) if self._chooses or row.keys() >= _EXPORTED else dict(row)
         fields = {name: value for name, value in fields.items() if value is not None}
         if isinstance(metadata := fields.get("metadata"), dict):
             fields["metadata"] = {name: value for name, value in metadata.items() if value is not None}
@@ -296,18 +241,18 @@ class ObjectMapping:
             fields["score"] = as_number(fields["score"], "score")
         fields["external_id"] = as_word(fields["external_id"], "external_id")
         fields |= {role: as_word(row.get(role), role) for role in ("source", "dataset")}
-        if self._wanted.source is not None and self._wanted.source in row:
-            fields["source"] = as_word(row[self._wanted.source], "source")
+        if self._parameters.source is not None and self._parameters.source in row:
+            fields["source"] = as_word(row[self._parameters.source], "source")
         fields["metadata"] = self._find_metadata(row)
         return fields
 
     def _find_metadata(self, row: dict[str, Any]) -> Any:
         own = row.get("metadata")
-        if self._wanted.metadata is None:
-            return own
-        names: Sequence[str] = self._wanted.metadata
-        if self._wanted.all_metadata:
-            taken = {*self._names.values(), self._wanted.source, "source", "dataset", "metadata"}
+        names: Sequence[str] = self._metadata_names
+        if self._parameters.all_metadata:
+            taken = {*self._names.values(), self._parameters.source, "source", "dataset", "metadata"}
             names = [name for name in row if name not in taken]
-        found = {name: as_metadata(row.get(name), name, cut=self._wanted.all_metadata) for name in names}
+        elif not names:
+            return own
+        found = {name: as_metadata(row.get(name), name, cut=self._parameters.all_metadata) for name in names}
         return (own if isinstance(own, dict) else {}) | found

@@ -5,16 +5,17 @@ import os
 import resource
 import struct
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar, TypeVarTuple
 
 import anyio
+import anyio.to_process
 import structlog
 
 from core.web.problems import Problem
-from ingestion_api.dependencies import BodyCut
+from ingestion_api.dependencies import BodyCut, BodyTimeout
 
 log = structlog.get_logger()
 
@@ -22,13 +23,6 @@ _LENGTH = struct.Struct(">I")
 _TIMED_OUT = 2**32 - 1
 _CUT = 2**32 - 2
 _BUFFER_BYTES = 256 * 1024
-
-
-class BodyTimeout(Problem):
-    """The client sends too slowly."""
-
-    status = 408
-    code = "body_timeout"
 
 
 @contextmanager
@@ -45,13 +39,14 @@ def open_pipe() -> Iterator[tuple[Path, int]]:
             os.close(end)
 
 
-async def send_body(stream: AsyncIterator[bytes], end: int, idle_seconds: float) -> None:
+async def send_body(stream: AsyncIterator[bytes], end: int) -> None:
     """Pass a body on as fast as the other side takes it."""
     try:
-        while chunk := await _next_chunk(stream, idle_seconds):
-            await _write(end, _LENGTH.pack(len(chunk)) + chunk)
+        async for chunk in stream:
+            if chunk:
+                await _write(end, _LENGTH.pack(len(chunk)) + chunk)
         await _write(end, _LENGTH.pack(0))
-    except TimeoutError:
+    except BodyTimeout:
         await _write(end, _LENGTH.pack(_TIMED_OUT))
     except BodyCut:
         await _write(end, _LENGTH.pack(_CUT))
@@ -59,14 +54,6 @@ async def send_body(stream: AsyncIterator[bytes], end: int, idle_seconds: float)
         # The reader at the other end must not wait forever after any error.
         log.exception("body.not_passed_on")
         await _write(end, _LENGTH.pack(_CUT))
-
-
-async def _next_chunk(stream: AsyncIterator[bytes], idle_seconds: float) -> bytes:
-    async with asyncio.timeout(idle_seconds):
-        async for chunk in stream:
-            if chunk:
-                return chunk
-    return b""
 
 
 async def _write(end: int, frame: bytes) -> None:
@@ -91,7 +78,7 @@ def receive_body(path: Path, idle_seconds: float) -> Iterator[bytes]:
     with os.fdopen(end, "rb", _BUFFER_BYTES) as pipe:
         while length := _read_length(pipe.read(_LENGTH.size)):
             if length == _TIMED_OUT:
-                raise BodyTimeout(f"Nothing came for {idle_seconds:g} seconds.")
+                raise BodyTimeout(idle_seconds)
             chunk = pipe.read(length)
             if len(chunk) < length:
                 raise BodyCut
@@ -108,6 +95,7 @@ def _read_length(head: bytes) -> int:
 _STEP, _WAIT_BEGINS, _WAIT_ENDS = b"s", b"(", b")"
 _READ_BYTES = 4096
 
+Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 
 # Where this process reports to: it stores one body at a time.
@@ -127,38 +115,35 @@ class NoProgress(Problem):
         )
 
 
-class OutOfMemory(Problem):
-    """To read a body takes more memory than a process may have."""
-
-    status = 413
-    code = "out_of_memory"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "Reading the body takes more memory than allowed. What was stored stays. "
-            "Write shorter row groups and pages, or shorter rows."
-        )
-
-
-async def run_watched(run: Callable[[Path], Coroutine[Any, Any, Result]], seconds: float) -> Result:
-    """Run a process that reports to the path it is given; cancelling `run` must end it.
+async def run_watched(
+    function: Callable[[*Arguments, Path], Result],
+    *arguments: *Arguments,
+    limiter: anyio.CapacityLimiter,
+    seconds: float,
+) -> Result:
+    """Run a function in a process. Its last argument is the path that it reports to.
 
     Raises:
         NoProgress: it reported nothing for so long, and was ended.
     """
     with open_pipe() as (path, end):
-        running = asyncio.ensure_future(run(path))
-        stuck = asyncio.create_task(_wait_until_stuck(end, seconds))
-        try:
-            await asyncio.wait({running, stuck}, return_when=asyncio.FIRST_COMPLETED)
-            if not running.done():
-                stuck.result()  # raises the error, if one ended the watch
-                raise NoProgress(seconds)
-            return await running
-        finally:
-            running.cancel()
-            stuck.cancel()
-            await asyncio.wait({running, stuck})
+        run = anyio.to_process.run_sync(function, *arguments, path, cancellable=True, limiter=limiter)
+        result = await run_beside(run, _wait_until_stuck(end, seconds))
+    if result is None:
+        raise NoProgress(seconds)
+    return result
+
+
+async def run_beside(run: Awaitable[Result], watch: Awaitable[None]) -> Result | None:
+    """Run until `run` ends, or `watch`, which returns None. The other one is cancelled, which ends a process."""
+    running, watching = asyncio.ensure_future(run), asyncio.ensure_future(watch)
+    try:
+        await asyncio.wait({running, watching}, return_when=asyncio.FIRST_COMPLETED)
+        return await (running if running.done() else watching)
+    finally:
+        running.cancel()
+        watching.cancel()
+        await asyncio.wait({running, watching})
 
 
 async def _wait_until_stuck(end: int, seconds: float) -> None:

@@ -14,7 +14,7 @@ from psycopg.errors import LockNotAvailable, UniqueViolation
 
 from core.datasets import Datasets
 from core.near_duplicates import lock_of
-from ingestion_api.enrichment.links import StoredText, link, linked_datasets, run
+from ingestion_api.enrichment.repository import StoredText, link, linked_datasets, run
 from ingestion_api.texts.repository import CAST_COLUMNS, COLUMN_TYPES, COLUMNS, INTAKE
 from ingestion_api.texts.submissions import NewText
 

@@ -15,16 +15,13 @@ from typing import Any
 import psycopg
 
 from core.connections import connect_in_thread
-from core.datasets import Datasets
 from core.settings import DatabaseSettings, HttpSettings, TracingSettings, read_settings
 from core.startup import step_back
-from core.tables.decoding import decode
-from core.tracing.tracing import tracing
-from core.web.problems import Problem
+from core.tables.decoding import PlainBody
+from core.tracing import tracing
+from core.web.problems import Problem, TooLarge
 from ingestion_api.bulk.batches import Batch, BulkUpload, Reasons, Reject, read_batches
-from ingestion_api.bulk.parameters import BulkParameters, make_upload
 from ingestion_api.bulk.pipes import (
-    OutOfMemory,
     limit_memory,
     receive_body,
     report_each,
@@ -40,10 +37,17 @@ from ingestion_api.bulk.repository import (
     lift_time_limit,
     stage_texts,
 )
-from ingestion_api.enrichment.links import linked_datasets
+from ingestion_api.bulk.schemas import RowsRejected
+from ingestion_api.enrichment.repository import linked_datasets
 from ingestion_api.settings import IngestionSettings
 
 _SHOWN_ERRORS = 100
+# The search for near duplicates holds a lock that the dataset's single texts wait for: 0.3 s for these rows.
+_LINKED_CHUNK_ROWS = 500
+_OUT_OF_MEMORY = (
+    "Reading the body takes more memory than allowed. What was stored stays. "
+    "Write shorter row groups and pages, or shorter rows."
+)
 COUNTED = ("received", "accepted", "duplicates", "rejected")
 
 Cursor = psycopg.Cursor[Any]
@@ -78,43 +82,39 @@ class Counts:
         return numbers | {"errors": list(map(asdict, self.errors)), "error_groups": self.reasons.as_list()}
 
 
-class Aborted(Problem):
-    """With `on_error=abort`: a row was rejected, so that nothing is stored."""
-
-    status = 422
-    code = "rows_rejected"
-
-
 # Called in the transaction that stores a batch, with the counts that include it. With `abort_on_error` batches are
 # only staged; the transaction that stores them all calls it once more, with an empty batch.
 Journal = Callable[[Cursor, Batch, Counts], None]
-
-Store = Callable[[Batch, ReadyRows | None], None]
 
 
 def store_bulk(
     connection: psycopg.Connection,
     upload: BulkUpload,
     chunks: Iterable[bytes],
+    chunk_rows: int,
     journal: Journal | None = None,
     counts: Counts | None = None,
     after_row: int = 0,
 ) -> Counts:
-    """Store the rows of a body; each batch is one transaction, or all are one with `abort_on_error`.
+    """Store the rows of a body, as it was sent, in batches of `chunk_rows`.
 
-    `counts` and `after_row` are the state in which an earlier run stopped.
+    Each batch is one transaction, or all are one with `abort_on_error`. `counts` and `after_row` are the state in
+    which an earlier run stopped.
 
     Raises:
-        Aborted: a row was rejected under `abort_on_error`; nothing is stored.
+        RowsRejected: a row was rejected under `abort_on_error`; nothing is stored.
         Problem: the rest of the body cannot be read, or takes too much memory. It has the counts of stored rows.
     """
     counts = counts or Counts()
+    if linked_datasets(upload.datasets):
+        chunk_rows = min(chunk_rows, _LINKED_CHUNK_ROWS)
+    batches = read_batches(upload, PlainBody(report_each(chunks), upload.encoding), chunk_rows, after_row)
     try:
         with connection.cursor() as cursor:
             if _stages(upload):
                 create_stage(cursor)
                 connection.commit()
-            _store_batches(cursor, upload, read_batches(upload, chunks, after_row), journal, counts)
+            _store_batches(cursor, upload, batches, journal, counts)
             if upload.abort_on_error:
                 with waiting_for_postgres():
                     _finish_all_or_nothing(cursor, upload, counts)
@@ -125,9 +125,7 @@ def store_bulk(
         problem.extra = counts.as_dict() | problem.extra
         raise
     except MemoryError:
-        out_of_memory = OutOfMemory()
-        out_of_memory.extra = counts.as_dict()
-        raise out_of_memory from None
+        raise TooLarge(_OUT_OF_MEMORY, code="out_of_memory", extra=counts.as_dict()) from None
     return counts
 
 
@@ -139,15 +137,18 @@ def _stages(upload: BulkUpload) -> bool:
 def _store_batches(
     cursor: Cursor, upload: BulkUpload, batches: Iterator[Batch], journal: Journal | None, counts: Counts
 ) -> None:
+    """Store each batch in a thread, while the next one is being read."""
     # A file that was sent before, or until it was cut off: one batch is like the one before.
     expect_duplicates = False
 
+    @waiting_for_postgres()
     def store(batch: Batch, ready: ReadyRows | None) -> None:
         nonlocal expect_duplicates
         started_ns = time.time_ns()
         counts.add(batch)
         if ready is None:
-            accepted = _stage(cursor, batch, upload)
+            stage_texts(cursor, batch.rows)
+            accepted = 0 if upload.abort_on_error else insert_staged(cursor, upload.datasets)
         else:
             accepted = copy_new(cursor, ready, expect_duplicates=expect_duplicates)
             expect_duplicates = accepted < len(batch.rows)
@@ -161,9 +162,17 @@ def _store_batches(
             _trace(batch, started_ns)
 
     stages = _stages(upload)
-    with _one_behind(store) as store_beside, cursor.connection.cursor() as idle:
-        for batch in batches:
-            store_beside(batch, None if stages else encode(idle, batch.rows))
+    under_way: Future[None] | None = None
+    with ThreadPoolExecutor(1) as thread, cursor.connection.cursor() as idle:
+        try:
+            for batch in batches:
+                ready = None if stages else encode(idle, batch.rows)
+                if under_way is not None:
+                    under_way.result()
+                under_way = thread.submit(store, batch, ready)
+        finally:
+            if under_way is not None:
+                under_way.result()
 
 
 def _trace(batch: Batch, started_ns: int) -> None:
@@ -173,38 +182,9 @@ def _trace(batch: Batch, started_ns: int) -> None:
         tracing.add_step("receive", id_, started_ns, link=stored)
 
 
-def _stage(cursor: Cursor, batch: Batch, upload: BulkUpload) -> int:
-    """Stage a batch, and insert it, unless all batches are stored together; returns how many rows were new."""
-    stage_texts(cursor, batch.rows)
-    return 0 if upload.abort_on_error else insert_staged(cursor, upload.datasets)
-
-
-@contextmanager
-def _one_behind(store: Store) -> Iterator[Store]:
-    """Give a function that stores a batch while the next one is being read; all are stored when the block ends."""
-    under_way: Future[None] | None = None
-
-    def store_beside(batch: Batch, ready: ReadyRows | None) -> None:
-        nonlocal under_way
-        if under_way is not None:
-            under_way.result()
-        under_way = thread.submit(store_watched, batch, ready)
-
-    def store_watched(batch: Batch, ready: ReadyRows | None) -> None:
-        with waiting_for_postgres():
-            store(batch, ready)
-
-    with ThreadPoolExecutor(1) as thread:
-        try:
-            yield store_beside
-        finally:
-            if under_way is not None:
-                under_way.result()
-
-
 def _finish_all_or_nothing(cursor: Cursor, upload: BulkUpload, counts: Counts) -> None:
     if counts.rejected:
-        raise Aborted(f"{counts.rejected} rows were rejected; nothing is stored.")
+        raise RowsRejected(counts.rejected)
     lift_time_limit(cursor)  # a long body takes a long insert
     counts.stored(counts.received, insert_staged(cursor, upload.datasets))
 
@@ -214,37 +194,28 @@ def _finish_all_or_nothing(cursor: Cursor, upload: BulkUpload, counts: Counts) -
 _SWITCH_SECONDS = 0.0002
 
 
-@dataclass(frozen=True, slots=True)
-class BulkRequest:
-    """A bulk upload, in values that travel between processes."""
-
-    media_type: str
-    encoding: str
-    parameters: BulkParameters
-    datasets: Datasets
-    allowed: frozenset[str] | None  # the datasets that its rows may name; None: all
-    traceparent: str | None = None
-
-
 def store_body(
-    request: BulkRequest, body: Path, database: DatabaseSettings, settings: IngestionSettings, reports: Path
+    upload: BulkUpload,
+    body: Path,
+    traceparent: str | None,
+    database: DatabaseSettings,
+    settings: IngestionSettings,
+    reports: Path,
 ) -> Counts:
     """Store the body that comes through the pipe `body`, and report progress to the pipe `reports`.
 
     Raises:
-        Problem: as `store_bulk`; or a parameter is wrong.
+        Problem: as `store_bulk`.
         BodyCut: the client is gone; the rows that it sent are stored.
     """
     prepare_process(settings)
-    chunk_rows = settings.bulk_chunk_rows
-    upload = make_upload(request.media_type, request.parameters, request.datasets, chunk_rows, request.allowed)
-    chunks = decode(report_each(receive_body(body, read_settings(HttpSettings).body_seconds)), request.encoding)
+    chunks = receive_body(body, read_settings(HttpSettings).body_seconds)
     with (
-        tracing_for(request.traceparent),
+        tracing_for(traceparent),
         connect_in_thread(database, "ingestion_api bulk") as connection,
         reporting_to(reports),
     ):
-        return store_bulk(connection, upload, chunks)
+        return store_bulk(connection, upload, chunks, settings.bulk_chunk_rows)
 
 
 @contextmanager

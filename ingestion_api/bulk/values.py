@@ -1,6 +1,9 @@
-"""Values of any format as exact JSON, and as values of metadata."""
+"""Values of any format as exact JSON, and as values of metadata.
 
-import math
+A rejected row is kept as it was read, before columns are mapped. What has no JSON is not kept: a text could hide
+in its string form.
+"""
+
 from base64 import b64encode
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -14,6 +17,8 @@ from pydantic_core import from_json
 from core.tables.rows import ROW_BYTES, TOO_LONG, RowRefused
 from ingestion_api.texts.schemas import METADATA_CHARACTERS
 from ingestion_api.texts.submissions import QuickSubmission
+
+_FIELDS_BYTES = 64 * 1024  # of a rejected row that is kept
 
 
 def to_exact_json(value: Any) -> str:
@@ -68,6 +73,29 @@ def _text_of(value: bytes) -> str | dict[str, str]:
         return {"base64": b64encode(value).decode()}
 
 
+def to_json(fields: Any) -> str | None:
+    """Return the row as JSON; None if it could not be read, is over 64 KiB, or holds what JSON cannot say."""
+    if isinstance(fields, RowRefused):
+        return None
+    try:
+        encoded = to_exact_json(fields)
+    except (TypeError, ValueError, RecursionError):  # lone surrogates, integers of many digits, deep nesting
+        return None
+    return encoded if len(encoded.encode()) <= _FIELDS_BYTES else None
+
+
+def to_storable(value: Any) -> Any:
+    """Return what a refusal says, without characters that Postgres or JSON cannot hold: it may quote the body."""
+    match value:
+        case str():
+            return value.replace("\0", "\ufffd").encode(errors="replace").decode()
+        case dict():
+            return {to_storable(name): to_storable(part) for name, part in value.items()}
+        case list():
+            return [to_storable(part) for part in value]
+    return value
+
+
 _INTEGERS = range(-(2**63), 2**63)
 
 
@@ -94,10 +122,8 @@ def as_metadata(value: Any, name: str, *, cut: bool) -> bool | int | float | str
 
 
 def _exact_number(value: float | Decimal) -> int | float | str | None:
-    if math.isnan(value):
-        return None
-    if math.isinf(value):
-        return "Infinity" if value > 0 else "-Infinity"
+    if not isfinite(value):
+        return None if isnan(value) else str(_scalar(value))
     if isinstance(value, float):
         return value
     if value == value.to_integral_value() and int(value) in _INTEGERS:

@@ -8,7 +8,7 @@ bands of the first fold, so a new text looks for its bands of both folds (`sough
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TypeVar
 from uuid import UUID
@@ -150,14 +150,6 @@ class NewKnown(Known):
         self.sought = self.bands if first is None else [*self.bands, *bands(dataset, first)]
 
 
-@dataclass(slots=True)
-class LinkDecision:
-    """The links found, and the texts held back."""
-
-    links: list[Link] = field(default_factory=list)
-    held: set[UUID] = field(default_factory=set)
-
-
 def most_shared(counts: Counter[Key]) -> list[Key]:
     """Return the candidates that share the most bands."""
     return [candidate for candidate, _ in counts.most_common(CANDIDATES)]
@@ -168,26 +160,28 @@ def decide(
     shared: dict[UUID, Counter[UUID]],
     known: dict[UUID, Known],
     datasets: dict[str, Dataset],
-) -> LinkDecision:
+) -> tuple[list[Link], set[UUID]]:
     """Compare each new text with stored ones and with those before it in the group.
 
-    `shared` counts the bands that a new text shares with stored ones; `known` has the best candidates.
+    `shared` counts the bands that a new text shares with stored ones; `known` has the best candidates. Return the
+    links found, and the texts held back.
     """
-    outcome = LinkDecision()
+    links: list[Link] = []
+    held: set[UUID] = set()
     before: defaultdict[int, list[int]] = defaultdict(list)  # places in the group by band
     for place, text in enumerate(group):
         here = Counter(other for band in text.bands for other in before[band])
         candidates = [known[id_] for id_ in most_shared(shared[text.id])]
         candidates += [group[other] for other in most_shared(here)]
         twins = _twins(text, candidates, datasets[text.dataset].near_duplicate_similarity)
-        outcome.links += [(text.id, twin.id, alike) for twin, alike in twins]
+        links += [(text.id, twin.id, alike) for twin, alike in twins]
         if datasets[text.dataset].near_duplicates == "ask_once" and any(twin.asked for twin, _ in twins):
             text.asked = False
-            outcome.held.add(text.id)
+            held.add(text.id)
         for band in text.bands:
             if len(before[band]) < BAND_TEXTS:
                 before[band].append(place)
-    return outcome
+    return links, held
 
 
 def _twins(text: Known, candidates: list[Known], least: float) -> list[tuple[Known, float]]:

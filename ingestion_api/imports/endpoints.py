@@ -6,26 +6,37 @@ from typing import Annotated
 from uuid import UUID
 
 import orjson
-from fastapi import APIRouter, Header, Query, Request, Response
+from anyio import BrokenWorkerProcess
+from fastapi import Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.audit import Action, Entry, caller, noting, write_line
-from core.tables.decoding import require_encoding
-from core.web.keys import allowed_datasets
+from core.tables.opening import MEDIA_TYPES
+from core.web.app import query_is_checked
+from core.web.keys import Scope, require_scope
 from core.web.negotiation import Router
-from core.web.problems import Problem
+from core.web.problems import Problem, Unavailable
 from core.web.rate_limits import client_name
-from ingestion_api.bulk.parameters import BulkParameters, check_parameters, read_content_type
-from ingestion_api.dependencies import ConnectionDep, DatasetsDep, lend_connection, stream_body
+from ingestion_api.bulk.endpoints import UploadDep
+from ingestion_api.bulk.pipes import run_watched
+from ingestion_api.dependencies import ConnectionDep, lend_connection, stream_body
 from ingestion_api.imports import repository
 from ingestion_api.imports import schemas as docs
+from ingestion_api.imports.preview import (
+    FIRST_BYTES,
+    IMPORT_PREVIEWED,
+    WHOLE_BYTES,
+    BodyStart,
+    Preview,
+    preview_body,
+)
 from ingestion_api.imports.schemas import (
     AppendHeaders,
-    Import,
     ImportList,
     ImportRead,
+    ImportSummary,
     UploadHeaders,
     VisibleState,
     import_fields,
@@ -33,7 +44,7 @@ from ingestion_api.imports.schemas import (
 from ingestion_api.imports.upload import UploadStore, expected_length, require_open, require_room, upload_headers
 from ingestion_api.settings import IngestionSettings
 
-router = Router(tags=["imports"])
+router = Router(dependencies=[Depends(require_scope(Scope.INGEST)), Depends(query_is_checked)], tags=["imports"])
 
 _SHOWN_ERRORS = 100
 _PAGE_REJECTS = 1000
@@ -48,10 +59,7 @@ _PAGE_REJECTS = 1000
     responses=docs.IMPORT_MADE,
 )
 async def create_import(
-    request: Request,
-    datasets: DatasetsDep,
-    parameters: Annotated[BulkParameters, Query()],
-    headers: Annotated[UploadHeaders, Header()],
+    request: Request, upload: UploadDep, headers: Annotated[UploadHeaders, Header()]
 ) -> Response:
     """Store the body; its rows are stored afterwards. Takes what `POST /texts/bulk` takes.
 
@@ -59,16 +67,11 @@ async def create_import(
     client that was cut off does the same.
     """
     settings: IngestionSettings = request.app.state.settings
-    media_type = read_content_type(request.headers.get("content-type", ""), parameters)
-    encoding = require_encoding(request.headers.get("content-encoding"))
-    check_parameters(parameters, datasets)
     length = expected_length(request.headers.get("content-length"), headers, 0, None, settings.import_max_bytes)
-    given = parameters.model_dump(exclude_none=True)
-    allowed = allowed_datasets()
     async with lend_connection(request) as connection:
         client = client_name(request.scope)
         await require_room(connection, settings, client, length)
-        id_ = await repository.create_import(connection, client, media_type, encoding, given, length, allowed)
+        id_ = await repository.create_import(connection, client, upload, length)
         await connection.commit()
     try:
         await _receive(request, id_, headers, 0, length)
@@ -76,6 +79,47 @@ async def create_import(
         problem.headers |= {"Location": f"/imports/{id_}"}
         raise
     return await _answer(request, id_)
+
+
+@router.post(
+    "/imports/preview",
+    summary="See how a file would be read",
+    openapi_extra={"requestBody": docs.IMPORT_BODY},
+    responses=IMPORT_PREVIEWED,
+)
+async def preview_import(request: Request, upload: UploadDep) -> Preview:
+    """Read the first MiB of a body as an import would, and propose a role for each column. Nothing is stored.
+
+    Takes what `POST /imports` takes, with the same parameters; the rest is ignored. Parquet and
+    .xlsx need the whole file, up to 16 MiB.
+    """
+    state = request.app.state
+    settings: IngestionSettings = state.settings
+    with state.bulk_places.hold(client_name(request.scope)):
+        start = BodyStart(
+            upload, *await _read_start(request, MEDIA_TYPES[upload.media_type] in {"parquet", "xlsx"})
+        )
+        try:
+            found = await run_watched(
+                preview_body, start, settings, limiter=state.bulk_limiter, seconds=settings.worker_seconds
+            )
+        except BrokenWorkerProcess:
+            raise Unavailable(
+                "The process that read the body is gone. Send it again.", code="bulk_crashed"
+            ) from None
+    return Preview.model_validate(found)
+
+
+async def _read_start(request: Request, is_indexed: bool) -> tuple[bytes, bool]:
+    """Return the beginning of the body, and whether that is all of it."""
+    start = bytearray()
+    async for part in stream_body(request):
+        start += part
+        is_indexed = is_indexed or start.startswith((b"PAR1", b"PK\x03\x04"))
+        most = WHOLE_BYTES if is_indexed else FIRST_BYTES
+        if len(start) > most:
+            return bytes(start[:most]), False
+    return bytes(start), True
 
 
 @router.patch(
@@ -148,22 +192,14 @@ async def read_offset(id: UUID, request: Request, connection: ConnectionDep) -> 
     return Response(status_code=204, headers=headers)
 
 
-@router.get(
-    "/imports/{id}",
-    summary="Show an import",
-    responses=docs.IMPORT_READ,
-)
+@router.get("/imports/{id}", summary="Show an import", responses=docs.IMPORT_READ)
 async def read_import(id: UUID, connection: ConnectionDep) -> ImportRead:  # noqa: A002
     """Return an import with its progress, its counts and its first errors."""
     row = await repository.get_import(connection, id)
     return await _read(connection, row)
 
 
-@router.get(
-    "/imports",
-    summary="List imports, newest first",
-    responses=docs.IMPORTS_LISTED,
-)
+@router.get("/imports", summary="List imports, newest first", responses=docs.IMPORTS_LISTED)
 async def list_imports(
     request: Request,
     response: Response,
@@ -174,7 +210,7 @@ async def list_imports(
 ) -> ImportList:
     """Return imports, newest first. A client that was cut off finds its import here."""
     rows = await repository.list_imports(connection, state, cursor, limit + 1)
-    items = [Import.model_validate(import_fields(row)) for row in rows[:limit]]
+    items = [ImportSummary.model_validate(import_fields(row)) for row in rows[:limit]]
     next_cursor = str(rows[limit - 1]["sequence"]) if len(rows) > limit else None
     if next_cursor:
         query = request.url.include_query_params(cursor=next_cursor).query
@@ -223,8 +259,3 @@ async def _rejects(request: Request, id_: UUID, page: Sequence[RowMapping]) -> A
 def _line(row: RowMapping) -> bytes:
     fields = None if row["fields"] is None else orjson.Fragment(row["fields"])
     return orjson.dumps(dict(row) | {"fields": fields}, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def add_import_endpoints(guarded: APIRouter) -> None:
-    """Add the paths of imports."""
-    guarded.include_router(router)

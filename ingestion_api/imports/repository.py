@@ -1,28 +1,16 @@
 """The queries of the endpoints of imports."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import (
-    ColumnElement,
-    CursorResult,
-    RowMapping,
-    Text,
-    cast,
-    func,
-    insert,
-    null,
-    or_,
-    select,
-    text,
-    update,
-)
+from sqlalchemy import ColumnElement, RowMapping, Text, Update, cast, func, insert, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.models import Import, ImportChunk, ImportReject, ImportState
 from core.web.keys import allowed_datasets
 from core.web.problems import NotFound
+from ingestion_api.bulk.batches import BulkUpload
 
 _REASONS = text("""
     select code, detail, count(*) as count, (array_agg("row" order by "row"))[1:5] as rows
@@ -47,25 +35,20 @@ def _visible() -> ColumnElement[bool]:
 async def create_import(
     connection: AsyncConnection,
     client: str,
-    media_type: str,
-    encoding: str,
-    parameters: dict[str, Any],
+    upload: BulkUpload,
     length: int | None,
-    datasets: Collection[str] | None,
 ) -> UUID:
-    """Make an import that waits for its body; returns its id. Its rows may name these `datasets`; None: all."""
-    id_ = uuid4()
-    values = {
-        "id": id_,
-        "client": client,
-        "media_type": media_type,
-        "encoding": encoding,
-        "parameters": parameters,
-        "upload_length": length,
-        "datasets": None if datasets is None else sorted(datasets),
-    }
-    await connection.execute(insert(Import).values(values))  # -> receiving
-    return id_
+    """Make an import that waits for its body; returns its id. `length`: bytes of the body, if known."""
+    statement = insert(Import).values(
+        id=uuid4(),
+        client=client,
+        media_type=upload.media_type,
+        encoding=upload.encoding,
+        parameters=upload.parameters.model_dump(exclude_none=True),
+        upload_length=length,
+        datasets=None if upload.allowed is None else sorted(upload.allowed),
+    )
+    return (await connection.execute(statement.returning(Import.id))).scalar_one()  # -> receiving
 
 
 async def lock_client(connection: AsyncConnection, client: str) -> None:
@@ -81,15 +64,13 @@ async def count_unfinished(connection: AsyncConnection, client: str) -> int:
 
 async def sum_bytes(connection: AsyncConnection, client: str) -> int:
     """Return how many bytes the bodies of the client's imports take."""
-    query = select(func.coalesce(func.sum(Import.upload_offset), 0)).where(
-        Import.client == client, Import.has_body
-    )
-    return int((await connection.execute(query)).scalar_one())
+    query = select(func.coalesce(func.sum(Import.upload_offset), 0))
+    return int(await connection.scalar(query.where(Import.client == client, Import.has_body)) or 0)
 
 
 async def get_client(connection: AsyncConnection, id_: UUID) -> str | None:
     """Return who made an import; None if that is not known, or there is no import."""
-    return (await connection.execute(select(Import.client).where(Import.id == id_))).scalar()
+    return await connection.scalar(select(Import.client).where(Import.id == id_))
 
 
 async def get_import(connection: AsyncConnection, id_: UUID) -> RowMapping:
@@ -122,35 +103,32 @@ async def append_chunk(
     connection: AsyncConnection, id_: UUID, offset: int, length: int | None, data: bytes
 ) -> bool:
     """Add a piece to the body; False if the body does not end at `offset` any more, or takes no more."""
-    statement = update(Import).where(
-        Import.id == id_,
-        Import.state == ImportState.RECEIVING,
-        Import.upload_offset == offset,
-        or_(Import.upload_length.is_(None), Import.upload_length == (null() if length is None else length)),
-    )
+    same_length = or_(Import.upload_length.is_(None), Import.upload_length == length)
+    statement = _receiving(id_).where(Import.upload_offset == offset, same_length)
     values = {"upload_offset": offset + len(data), "upload_length": length, "active_at": func.now()}
-    if not _changed(await connection.execute(statement.values(values))):
+    if not (await connection.execute(statement.values(values))).rowcount:
         return False
     await connection.execute(insert(ImportChunk).values(import_id=id_, offset=offset, data=data))
     return True
 
 
+def _receiving(id_: UUID) -> Update:
+    return update(Import).where(Import.id == id_, Import.state == ImportState.RECEIVING)
+
+
 async def complete_upload(connection: AsyncConnection, id_: UUID, offset: int) -> bool:
     """Say that the body ends at `offset`; False if it does not, or has ended before."""
-    statement = update(Import).where(
-        Import.id == id_, Import.state == ImportState.RECEIVING, Import.upload_offset == offset
-    )
     # receiving -> waiting: the whole body is stored
     values = {"state": ImportState.WAITING, "upload_length": offset, "received_at": func.now()}
-    return _changed(await connection.execute(statement.values(values)))
+    statement = _receiving(id_).where(Import.upload_offset == offset).values(values)
+    return (await connection.execute(statement)).rowcount == 1
 
 
 async def fail_upload(connection: AsyncConnection, id_: UUID, problem: dict[str, Any]) -> None:
     """Take no more of a body that is no use."""
-    statement = update(Import).where(Import.id == id_, Import.state == ImportState.RECEIVING)
     # receiving -> failed: the body is too long
     values = {"state": ImportState.FAILED, "problem": problem, "finished_at": func.now()}
-    await connection.execute(statement.values(values))
+    await connection.execute(_receiving(id_).values(values))
 
 
 async def delete_import(connection: AsyncConnection, id_: UUID) -> None:
@@ -162,7 +140,7 @@ async def delete_import(connection: AsyncConnection, id_: UUID) -> None:
     statement = update(Import).where(Import.id == id_, _visible())
     # any -> deleted; the process that runs it finds its claim lost
     values = {"state": ImportState.DELETED, "lease_owner": None, "lease_until": None, "finished_at": func.now()}
-    if not _changed(await connection.execute(statement.values(values))):
+    if not (await connection.execute(statement.values(values))).rowcount:
         raise NotFound(f"There is no import {id_}.")
 
 
@@ -177,7 +155,3 @@ async def list_rejects(connection: AsyncConnection, id_: UUID, after_row: int, l
 async def list_reasons(connection: AsyncConnection, id_: UUID) -> Sequence[RowMapping]:
     """Return why the rows that are kept were rejected: each reason once, the commonest first; 20 at most."""
     return (await connection.execute(_REASONS, {"id": id_})).mappings().all()
-
-
-def _changed(result: CursorResult[Any]) -> bool:
-    return result.rowcount == 1

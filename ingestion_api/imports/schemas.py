@@ -7,11 +7,11 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 from sqlalchemy import RowMapping
 
-from core.web.openapi import IMPORT_BYTES, Responses, answer, header, problem, refusals, wrong_parameter
-from core.web.problems import Conflict, NotFound, TooLarge, Unavailable, UnsupportedType
-from ingestion_api.bulk.pipes import BodyTimeout
+from core.web.openapi import IMPORT_BYTES, Responses, answer, header, refusals, wrong_parameter
+from core.web.problems import Conflict, Malformed, NotFound, TooLarge, Unavailable, UnsupportedType
 from ingestion_api.bulk.schemas import BULK_BODY, ERROR_GROUP, ROW_ERROR, ErrorGroup, RowError
-from ingestion_api.imports.runs.rejects import to_storable
+from ingestion_api.bulk.values import to_storable
+from ingestion_api.dependencies import BodyTimeout
 
 # What a structured integer of HTTP can hold (RFC 9651).
 _MOST_BYTES = 999_999_999_999_999
@@ -60,7 +60,7 @@ class Progress(BaseModel):
     rows_per_second: float | None = Field(description="Since the start; null before the first row.")
 
 
-class Import(BaseModel):
+class ImportSummary(BaseModel):
     """An import; its counts have the names of the bulk answer: accepted + duplicates + rejected = received."""
 
     id: UUID
@@ -82,7 +82,7 @@ class Import(BaseModel):
     problem: dict[str, Any] | None = Field(description="Why the import failed.")
 
 
-class ImportRead(Import):
+class ImportRead(ImportSummary):
     """An import with the first rows that were rejected."""
 
     errors: list[RowError] = Field(description="The first 100; more are at /imports/{id}/rejects.")
@@ -94,12 +94,12 @@ class ImportRead(Import):
 class ImportList(BaseModel):
     """A page of imports, newest first."""
 
-    items: list[Import]
+    items: list[ImportSummary]
     next_cursor: str | None
 
 
 def import_fields(row: RowMapping) -> dict[str, Any]:
-    """Return the fields of `Import` from a row of the table."""
+    """Return the fields of `ImportSummary` from a row of the table."""
     complete = row["received_at"] is not None
     length = row["upload_offset"] if complete else row["upload_length"]
     progress = {
@@ -122,8 +122,50 @@ def _rows_per_second(row: RowMapping) -> float | None:
     return round(row["last_row"] / seconds, 1) if seconds > 0 else None
 
 
-_ID = "3f1c8b52-2f4e-4a57-9a53-0c1f6b7d2e90"
 _PROBLEM_TYPES = "https://iana.org/assignments/http-problem-types#"
+
+
+def upload_state(offset: int, complete: str) -> dict[str, str]:
+    """Return the headers with the number of stored bytes, and whether the upload is complete (`?1`, `?0`)."""
+    return {"Upload-Offset": str(offset), "Upload-Complete": complete}
+
+
+def upload_too_large(most: int) -> TooLarge:
+    """Return the refusal of a body with more bytes than an import may have."""
+    return TooLarge(f"The body of an import may have {most} bytes.", code="upload_too_large")
+
+
+def inconsistent_length(detail: str) -> Malformed:
+    """Return the refusal of a body whose length differs from the announced one."""
+    kind = {"type": f"{_PROBLEM_TYPES}inconsistent-upload-length"}
+    return Malformed(detail, code="inconsistent_upload_length", extra=kind)
+
+
+def offset_mismatch(expected: int, provided: int) -> Conflict:
+    """Return the refusal of a request that does not begin where the stored body ends."""
+    return Conflict(
+        f"{expected} bytes are stored; send what follows.",
+        code="upload_offset_mismatch",
+        headers=upload_state(expected, "?0"),
+        extra={
+            "type": f"{_PROBLEM_TYPES}mismatching-upload-offset",
+            "expected-offset": expected,
+            "provided-offset": provided,
+        },
+    )
+
+
+def upload_completed(offset: int) -> Conflict:
+    """Return the refusal of a request that adds to a body which is complete."""
+    return Conflict(
+        "The upload is complete; nothing can be added.",
+        code="upload_completed",
+        headers=upload_state(offset, "?1"),
+        extra={"type": f"{_PROBLEM_TYPES}completed-upload"},
+    )
+
+
+_ID = "3f1c8b52-2f4e-4a57-9a53-0c1f6b7d2e90"
 
 _LISTED: dict[str, Any] = {
     "id": _ID,
@@ -146,6 +188,7 @@ _LISTED: dict[str, Any] = {
 }
 _IMPORT = _LISTED | {"errors": [ROW_ERROR], "error_groups": [ERROR_GROUP]}
 
+_MISMATCH = offset_mismatch(16777216, 8388608)
 _OFFSET = header("Bytes of the body that are stored.", "16777216")
 _COMPLETE = header("`?1`: the whole body is stored.", "?0")
 _LIMIT = header(
@@ -159,14 +202,9 @@ _LOCATION = {"Location": header("The path of the import.", f"/imports/{_ID}")}
 
 _NO_IMPORT = NotFound(f"There is no import {_ID}.")
 _AWAY = Unavailable("The database is away.", code="database_unavailable")
-_CUT = BodyTimeout("Nothing came for 30 seconds.", headers={"Location": f"/imports/{_ID}"})
-_TOO_LARGE = TooLarge("The body of an import may have 107374182400 bytes.", code="upload_too_large")
-_INCONSISTENT = problem(
-    400,
-    "inconsistent_upload_length",
-    "The upload is longer than the 100 bytes that were announced.",
-    type=f"{_PROBLEM_TYPES}inconsistent-upload-length",
-)
+_CUT = BodyTimeout(30, headers={"Location": f"/imports/{_ID}"})
+_TOO_LARGE = upload_too_large(107374182400)
+_INCONSISTENT = inconsistent_length("The upload is longer than the 100 bytes that were announced.")
 
 _REFUSED: Responses = {
     **refusals(_NO_IMPORT, _AWAY, scope="ingest"),
@@ -187,28 +225,20 @@ IMPORT_MADE: Responses = {
         Conflict("The import is done already.", code="import_ended"),
         _TOO_LARGE,
         UnsupportedType("Send the body as Content-Type: application/x-ndjson or …"),
+        _INCONSISTENT,
         _AWAY,
         scope="ingest",
     ),
-    400: _INCONSISTENT,
     422: wrong_parameter("dataset", "unknown_dataset", "must be one of: toxicity"),
 }
 
 IMPORT_CONTINUED: Responses = {
     202: answer("The upload is complete.", _IMPORT, model=ImportRead, headers=_UPLOAD | _LOCATION),
     204: {"description": "This part is stored; more must follow.", "headers": _UPLOAD | _LOCATION},
-    **refusals(_NO_IMPORT, _CUT, _TOO_LARGE, _AWAY, scope="ingest"),
-    400: _INCONSISTENT,
-    409: problem(
-        409,
-        "upload_offset_mismatch",
-        "16777216 bytes are stored; send what follows.",
-        type=f"{_PROBLEM_TYPES}mismatching-upload-offset",
-        **{"expected-offset": 16777216, "provided-offset": 8388608},
-    )
-    | {"headers": _STATE},
+    **refusals(_NO_IMPORT, _CUT, _TOO_LARGE, _INCONSISTENT, _MISMATCH, _AWAY, scope="ingest"),
     422: wrong_parameter("upload-offset", "missing", "Field required"),
 }
+IMPORT_CONTINUED[409] |= {"headers": _STATE}
 
 IMPORTS_LISTED: Responses = {
     200: answer(
@@ -220,20 +250,12 @@ IMPORTS_LISTED: Responses = {
     422: wrong_parameter("limit", "less_than_equal", "limit must be between 1 and 1000 (got 5000)."),
 }
 
-IMPORT_READ: Responses = {
-    200: answer("The import.", _IMPORT),
-    **_REFUSED,
-}
-
+IMPORT_READ: Responses = {200: answer("The import.", _IMPORT), **_REFUSED}
 OFFSET_READ: Responses = {
     204: {"description": "The headers say how much is stored.", "headers": _UPLOAD},
     **_REFUSED,
 }
-
-IMPORT_DELETED: Responses = {
-    204: {"description": "The import is deleted."},
-    **_REFUSED,
-}
+IMPORT_DELETED: Responses = {204: {"description": "The import is deleted."}, **_REFUSED}
 
 _REJECT = (
     '{"row":3,"code":"unknown_label","detail":"label \\"toxc\\" is not one of …",'

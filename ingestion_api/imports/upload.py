@@ -10,65 +10,19 @@ from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.models import ImportState
-from core.web.http_protocol import http_settings
-from core.web.problems import FieldError, InvalidFields, Problem, TooLarge
+from core.web.problems import Conflict, FieldError, InvalidFields, Problem, TooLarge
 from ingestion_api import metrics
-from ingestion_api.bulk.pipes import BodyTimeout
-from ingestion_api.dependencies import BodyCut
+from ingestion_api.dependencies import BodyCut, BodyTimeout
 from ingestion_api.imports import repository
-from ingestion_api.imports.schemas import UploadHeaders
+from ingestion_api.imports.schemas import (
+    UploadHeaders,
+    inconsistent_length,
+    offset_mismatch,
+    upload_completed,
+    upload_state,
+    upload_too_large,
+)
 from ingestion_api.settings import IngestionSettings
-
-_PROBLEM_TYPES = "https://iana.org/assignments/http-problem-types#"
-
-
-def upload_state(offset: int, complete: str) -> dict[str, str]:
-    """Return the headers with the number of stored bytes, and whether the upload is complete (`?1`, `?0`)."""
-    return {"Upload-Offset": str(offset), "Upload-Complete": complete}
-
-
-class OffsetMismatch(Problem):
-    """The request does not begin where the stored body ends."""
-
-    status = 409
-    code = "upload_offset_mismatch"
-
-    def __init__(self, expected: int, provided: int) -> None:
-        super().__init__(f"{expected} bytes are stored; send what follows.", headers=upload_state(expected, "?0"))
-        self.extra = {
-            "type": f"{_PROBLEM_TYPES}mismatching-upload-offset",
-            "expected-offset": expected,
-            "provided-offset": provided,
-        }
-
-
-class UploadCompleted(Problem):
-    """The whole body is there already."""
-
-    status = 409
-    code = "upload_completed"
-
-    def __init__(self, offset: int) -> None:
-        super().__init__("The upload is complete; nothing can be added.", headers=upload_state(offset, "?1"))
-        self.extra = {"type": f"{_PROBLEM_TYPES}completed-upload"}
-
-
-class ImportEnded(Problem):
-    """The import is over, so that it cannot be changed."""
-
-    status = 409
-    code = "import_ended"
-
-
-class InconsistentLength(Problem):
-    """The length of the body differs from the announced one."""
-
-    status = 400
-    code = "inconsistent_upload_length"
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.extra = {"type": f"{_PROBLEM_TYPES}inconsistent-upload-length"}
 
 
 class TooManyImports(Problem):
@@ -85,43 +39,31 @@ class TooManyImports(Problem):
         )
 
 
-class ImportBytesExceeded(Problem):
-    """The bodies of the client's imports are as long together as they may be."""
-
-    status = 413
-    code = "import_bytes_exceeded"
-
-    def __init__(self, most: int) -> None:
-        super().__init__(
-            f"The bodies of your unfinished imports may have {most} bytes together. "
-            "Wait until some have ended, or delete some; then continue this one."
-        )
-
-
 async def require_room(
     connection: AsyncConnection, settings: IngestionSettings, client: str, length: int | None
 ) -> None:
     """Check that a client may make another import, of `length` bytes if that is known, in this transaction.
 
     Raises:
-        TooManyImports, ImportBytesExceeded: it may not.
+        TooManyImports: it has too many that have not ended.
+        TooLarge: their bodies are too long together.
     """
     await repository.lock_client(connection, client)
     if await repository.count_unfinished(connection, client) >= settings.client_imports:
         raise TooManyImports(settings.client_imports)
-    if await repository.sum_bytes(connection, client) + (length or 0) > settings.client_import_bytes:
-        raise ImportBytesExceeded(settings.client_import_bytes)
+    await _require_bytes(connection, settings, client, length or 0)
 
 
-async def require_room_for_piece(connection: AsyncConnection, settings: IngestionSettings, id_: UUID) -> None:
-    """Check, after a piece was added to an import's body in this transaction, that its client had room for it.
-
-    Raises:
-        ImportBytesExceeded: it had not.
-    """
-    client = await repository.get_client(connection, id_)
-    if client is not None and await repository.sum_bytes(connection, client) > settings.client_import_bytes:
-        raise ImportBytesExceeded(settings.client_import_bytes)
+async def _require_bytes(
+    connection: AsyncConnection, settings: IngestionSettings, client: str, more: int = 0
+) -> None:
+    most = settings.client_import_bytes
+    if await repository.sum_bytes(connection, client) + more > most:
+        raise TooLarge(
+            f"The bodies of your unfinished imports may have {most} bytes together. "
+            "Wait until some have ended, or delete some; then continue this one.",
+            code="import_bytes_exceeded",
+        )
 
 
 _CHUNK_BYTES = 1024 * 1024
@@ -134,26 +76,22 @@ def upload_headers(row: RowMapping, settings: IngestionSettings) -> dict[str, st
     length = row["upload_offset"] if complete else row["upload_length"]
     if length is not None:
         headers["Upload-Length"] = str(length)
-    return headers | {"Upload-Limit": upload_limit(settings)}
-
-
-def upload_limit(settings: IngestionSettings) -> str:
-    """Return the header's value: the longest body, and for how long an upload may rest."""
-    return f"max-size={settings.import_max_bytes}, max-age={int(settings.import_expire_seconds)}"
+    limit = f"max-size={settings.import_max_bytes}, max-age={int(settings.import_expire_seconds)}"
+    return headers | {"Upload-Limit": limit}
 
 
 def require_open(row: RowMapping, offset: int) -> None:
     """Check that an import takes more of its body, from `offset` on.
 
     Raises:
-        UploadCompleted, ImportEnded, OffsetMismatch: it does not.
+        Conflict: it does not.
     """
     if row["received_at"] is not None:
-        raise UploadCompleted(row["upload_offset"])
+        raise upload_completed(row["upload_offset"])
     if row["state"] != ImportState.RECEIVING:
-        raise ImportEnded(f"The import is {row['state']}; make a new one.")
+        raise Conflict(f"The import is {row['state']}; make a new one.", code="import_ended")
     if row["upload_offset"] != offset:
-        raise OffsetMismatch(row["upload_offset"], offset)
+        raise offset_mismatch(row["upload_offset"], offset)
 
 
 def expected_length(
@@ -165,7 +103,7 @@ def expected_length(
     limit.
 
     Raises:
-        InconsistentLength: it contradicts itself or an earlier one.
+        Malformed: it contradicts itself or an earlier one.
         TooLarge, InvalidFields: it is over the limit.
     """
     if headers.upload_length is not None and headers.upload_length > most:
@@ -177,9 +115,9 @@ def expected_length(
         lengths.add(end)
     if len(lengths) > 1 or any(length < end for length in lengths):
         said = ", ".join(map(str, sorted({*lengths, end})))
-        raise InconsistentLength(f"Headers contradict each other about the length of the upload: {said}.")
+        raise inconsistent_length(f"Headers contradict each other about the length of the upload: {said}.")
     if max(lengths, default=end) > most:
-        raise TooLarge(f"The body of an import may have {most} bytes.", code="upload_too_large")
+        raise upload_too_large(most)
     return lengths.pop() if lengths else None
 
 
@@ -198,21 +136,22 @@ class UploadStore:
 
         Raises:
             BodyTimeout, BodyCut: it was cut short; the bytes that came are stored.
-            OffsetMismatch, UploadCompleted, ImportEnded: another request was faster.
-            InconsistentLength, TooLarge: the body is longer than announced, or than an import may be.
-            ImportBytesExceeded: the client's imports are too long together; earlier bytes are stored.
+            Conflict: another request was faster.
+            Malformed: the body is longer than announced.
+            TooLarge: it is longer than an import may be, or than the client's imports may be together; earlier
+                bytes are stored.
             Unavailable, OperationalError: the database is slow or away.
         """
-        async for piece in _pieces(stream, http_settings().body_seconds):
+        async for piece in _pieces(stream):
             end = offset + len(piece)
             if length is not None and end > length:
-                raise InconsistentLength(f"The upload is longer than the {length} bytes that were announced.")
+                raise inconsistent_length(f"The upload is longer than the {length} bytes that were announced.")
             if end > self.settings.import_max_bytes:
                 await self._refuse_too_long(id_)
             await self._store(id_, offset, length, piece)
             offset = end
         if headers.complete and length is not None and offset != length:
-            raise InconsistentLength(f"The upload ends at {offset}, but {length} bytes were announced.")
+            raise inconsistent_length(f"The upload ends at {offset}, but {length} bytes were announced.")
         if offset == length or (length is None and headers.complete is not False):
             await self._complete(id_, offset)
 
@@ -220,8 +159,10 @@ class UploadStore:
         async with self.connect() as connection:
             if not await repository.append_chunk(connection, id_, offset, length, piece):
                 require_open(await repository.get_import(connection, id_), offset)
-                raise InconsistentLength("Another request has announced another length of the upload.")
-            await require_room_for_piece(connection, self.settings, id_)
+                raise inconsistent_length("Another request has announced another length of the upload.")
+            client = await repository.get_client(connection, id_)
+            if client is not None:
+                await _require_bytes(connection, self.settings, client)
             await connection.commit()
         metrics.IMPORT_BYTES.inc(len(piece))
 
@@ -233,19 +174,18 @@ class UploadStore:
         self.completed.set()
 
     async def _refuse_too_long(self, id_: UUID) -> None:
-        most = self.settings.import_max_bytes
-        problem = TooLarge(f"The body of an import may have {most} bytes.", code="upload_too_large")
+        problem = upload_too_large(self.settings.import_max_bytes)
         async with self.connect() as connection:
             await repository.fail_upload(connection, id_, problem.as_dict())
             await connection.commit()
         raise problem
 
 
-async def _pieces(stream: AsyncIterator[bytes], idle_seconds: float) -> AsyncIterator[bytes]:
+async def _pieces(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Yield the body in pieces of 1 MiB; also the rest of one that is cut short, before that is raised."""
     gathered = bytearray()
     try:
-        async for part in receive_parts(stream, idle_seconds):
+        async for part in stream:
             gathered += part
             while len(gathered) >= _CHUNK_BYTES:
                 yield bytes(gathered[:_CHUNK_BYTES])
@@ -256,21 +196,3 @@ async def _pieces(stream: AsyncIterator[bytes], idle_seconds: float) -> AsyncIte
         raise
     if gathered:
         yield bytes(gathered)
-
-
-async def receive_parts(stream: AsyncIterator[bytes], idle_seconds: float) -> AsyncIterator[bytes]:
-    """Yield the parts of a body.
-
-    Raises:
-        BodyTimeout: nothing came for so long.
-        BodyCut: the client is gone.
-    """
-    while True:
-        try:
-            async with asyncio.timeout(idle_seconds):
-                part = await anext(stream, None)
-        except TimeoutError:
-            raise BodyTimeout(f"Nothing came for {idle_seconds:g} seconds.") from None
-        if part is None:
-            return
-        yield part

@@ -9,7 +9,7 @@ from fastapi import Depends, FastAPI, Request, Response
 
 from core.datasets import Datasets
 from core.models import TextStatus
-from core.tracing.tracing import note_step
+from core.tracing import note_step
 from core.web.app import PlainRoute, check_query_string, query_is_checked, require_media_type
 from core.web.keys import Scope, is_dataset_allowed, require_dataset_allowed, require_scope
 from core.web.negotiation import Router

@@ -15,7 +15,7 @@ from core.datasets import Datasets, list_adjudications
 from core.forgetting.repository import UNFINISHED
 from core.forgetting.service import OVERDUE, read_unfinished
 from core.models import REREADS_CHANNEL, Dataset, TextStatus, Webhook
-from ingestion_api.enrichment.links import StoredText, link, linked_datasets, lock, run_async
+from ingestion_api.enrichment.repository import StoredText, link, linked_datasets, lock, run_async
 from ingestion_api.texts.submissions import NewText
 
 # The name of the connection that stores single texts, in pg_stat_activity.

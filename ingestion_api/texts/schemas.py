@@ -1,6 +1,7 @@
 """Request and response models, with their examples."""
 
 import math
+from collections.abc import Callable
 from datetime import datetime
 from itertools import pairwise
 from typing import Annotated, Any, Literal
@@ -119,13 +120,9 @@ def _known_dataset(value: str, info: ValidationInfo[Datasets]) -> str:
     return value
 
 
-# Many clients send null for a missing value.
-def _null_is_default_dataset(value: Any) -> Any:
-    return DEFAULT_DATASET if value is None else value
-
-
-def _null_is_empty(value: Any) -> Any:
-    return {} if value is None else value
+def _null_is(default: Any) -> Callable[[Any], Any]:
+    """Many clients send null for a missing value."""
+    return lambda value: default if value is None else value
 
 
 def _known_label(value: str, info: ValidationInfo[Datasets]) -> str:
@@ -157,7 +154,7 @@ _METADATA_SCHEMA = {
 Metadata = Annotated[
     dict[MetadataName, MetadataValue],
     Field(max_length=100),
-    BeforeValidator(_null_is_empty),
+    BeforeValidator(_null_is({})),
     WithJsonSchema({"anyOf": [_METADATA_SCHEMA, {"type": "null"}]}),
 ]
 _DatasetName = Annotated[str, Field(json_schema_extra=DATASET_NAME)]
@@ -184,7 +181,7 @@ class TextCreate(BaseModel):
     dataset: Annotated[
         str,
         AfterValidator(_known_dataset),
-        BeforeValidator(_null_is_default_dataset, json_schema_input_type=_DatasetName | None),
+        BeforeValidator(_null_is(DEFAULT_DATASET), json_schema_input_type=_DatasetName | None),
     ] = Field(DEFAULT_DATASET, validate_default=True, description="A dataset that the settings define.")
     label: Annotated[str, Field(json_schema_extra=LABEL_NAME), AfterValidator(_known_label)] | None = Field(
         None, description="The sender's claim: one of the dataset's labels."
@@ -281,7 +278,7 @@ class TextRead(BaseModel):
     near_duplicates: list[NearTwin] = Field(description="Texts that are nearly the same; the 20 most similar.")
 
 
-class Alert(BaseModel):
+class QueueAlert(BaseModel):
     """A problem that blocks work on a dataset until an operator acts."""
 
     dataset: str
@@ -304,6 +301,6 @@ class Queue(BaseModel):
         description="Age of the oldest pending text, without gold texts; null if none waits."
     )
     open_records: int = Field(description="Uploaded texts that need more answers.")
-    alerts: list[Alert] = Field(
+    alerts: list[QueueAlert] = Field(
         description="Jobs and forget requests that are blocked until an operator acts; normally empty."
     )

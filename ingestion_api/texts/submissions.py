@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from core.datasets import DEFAULT_DATASET, Dataset, Datasets
+from core.datasets import DEFAULT_DATASET, Datasets
 from core.text_identity import TEXT_BYTES, is_visible, normalise, text_key
 from core.web.problems import ERRORS_SHOWN, FieldError, InvalidFields, Malformed, Problem, TooLarge, json_pointer
 from ingestion_api.enrichment.enrich import Enriched, enrich
@@ -155,36 +155,22 @@ def _to_row(submission: TextCreate | QuickSubmission, datasets: Datasets) -> New
     dataset = datasets[name]
     text = normalise(submission.text)
     _check_length(text)
+    source, external_id, metadata = submission.source, submission.external_id, submission.metadata
+    enrichment: dict[str, Any] = {}
     if dataset.enriches:
-        return _to_enriched_row(submission, text, name, dataset)
+        given = Enriched(text, source, external_id, metadata, enrichment)
+        text, source, external_id, metadata, enrichment = enrich(given, dataset)
+        _check_length(text)  # a placeholder may be longer than what it replaces
     return NewText(
-        text_key(name, text),
+        text_key(name, text),  # of the redacted text, so that it reveals nothing about the original
         name,
         text,
         submission.label,
         submission.score,
-        submission.source,
-        submission.external_id,
-        orjson.dumps(submission.metadata).decode() if submission.metadata else "{}",
-        "{}",
-    )
-
-
-def _to_enriched_row(submission: TextCreate | QuickSubmission, text: str, name: str, dataset: Dataset) -> NewText:
-    given = Enriched(text, submission.source, submission.external_id, submission.metadata or {}, {})
-    fields = enrich(given, dataset)
-    _check_length(fields.text)  # a placeholder may be longer than what it replaces
-    return NewText(
-        # The id of the redacted text, so that it reveals nothing about the original.
-        text_key(name, fields.text),
-        name,
-        fields.text,
-        submission.label,
-        submission.score,
-        fields.source,
-        fields.external_id,
-        orjson.dumps(fields.metadata).decode(),
-        orjson.dumps(fields.enrichment).decode(),
+        source,
+        external_id,
+        orjson.dumps(metadata).decode() if metadata else "{}",
+        orjson.dumps(enrichment).decode() if enrichment else "{}",
     )
 
 

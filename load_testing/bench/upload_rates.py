@@ -37,8 +37,8 @@ from core.text_identity import text_id
 from load_testing.bench.harness import FigureColumn, FigureTable
 from load_testing.targets import holds_within, is_ok
 from local_stack.components.argilla import server_command
+from local_stack.guarded import Command, GuardedProcess
 from local_stack.ports import reserved_ports
-from local_stack.processes.guarded import Command, GuardedProcess
 from local_stack.testing import RunningStack, running_stack
 from uploader import repository
 from uploader.argilla.client import Argilla, make_http_client

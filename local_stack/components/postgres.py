@@ -12,8 +12,8 @@ from psycopg import sql
 
 from local_stack import StackError
 from local_stack.components.server_tools import account_for_postgres, let_account_reach, server_environment
+from local_stack.guarded import Account, Command, run_to_end
 from local_stack.plan import Context, Service, Step
-from local_stack.processes.guarded import Account, Command, run_to_end
 
 PLATFORM_DATABASE = "annotation_platform"
 ARGILLA_DATABASE = "argilla"

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 
 from local_stack import StackError
-from local_stack.processes.guarded import Account
+from local_stack.guarded import Account
 
 _PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH")
 

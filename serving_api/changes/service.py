@@ -7,9 +7,9 @@ a query of its own: an item that changes meanwhile has moved to a later version,
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import duckdb
 import orjson
@@ -22,14 +22,12 @@ from core.web.server import server_is_stopping
 from serving_api.changes import repository
 from serving_api.changes.repository import Change, ChangePosition, after_version, find_page_end, list_changes
 from serving_api.metrics import CHANGES_WAITING
-from serving_api.replica.query_pool import ANY_NUMBER, Answer, AnswerCache, QueryPool, etag
+from serving_api.replica.query_pool import ANY_NUMBER, Answer, AnswerCache, Connection, QueryPool, etag
 from serving_api.replica.replica import Replica
 from serving_api.replica.repository import Point
 from serving_api.texts.query import Mismatch
 
 log = structlog.get_logger()
-
-T = TypeVar("T")
 
 _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 
@@ -140,7 +138,7 @@ class ChangeNotifier:
                 self._replica_changed.set()
             self._wake()
 
-    def _read(self, cursor: duckdb.DuckDBPyConnection, point: Point) -> None:
+    def _read(self, cursor: Connection, point: Point) -> None:
         if point.identity != self._identity or point.version < self._read_up_to:
             self._identity, self._read_up_to, self._newest = point.identity, 0, {}
         self._newest |= repository.newest_versions(cursor, self._read_up_to)
@@ -212,26 +210,18 @@ class Changes:
     async def page(self, query: ChangesQuery) -> ChangesResult:
         """Return the changes after `query.since`."""
         key = f"changes {query}".encode()
-        state = self._replica.loaded()
-        answer = self._cache.get_or_none(Point(state.identity, state.version), key)
+        point = self._replica.loaded().point
+        answer = self._cache.get_or_none(point, key)
         if answer:
             return ChangesResult(answer, is_empty=False, rest=None)
-        if query.since >= state.version:
-            point = Point(state.identity, state.version)
-            body = b'{"items":[' + _tail(query.since, point)
-            return ChangesResult(
-                Answer(body, point, etag(point, key), key, query.dataset), is_empty=True, rest=None
-            )
-        batch = await self._pool.run(lambda cursor, point: _first_batch(cursor, point, query))
-        head = b'{"items":[' + b",".join(map(render, batch.changes))
-        if batch.has_more:
-            return ChangesResult(
-                Answer(head, batch.point, etag(batch.point, key), key, query.dataset),
-                is_empty=False,
-                rest=self._rest(query, batch),
-            )
-        body = head + _tail(batch.end, batch.point)
+        batch = _Batch(point, [], has_more=False, end=query.since)
+        if query.since < point.version:
+            batch = await self._pool.run(lambda cursor, point: _first_batch(cursor, point, query))
+        body = b'{"items":[' + b",".join(map(render, batch.changes))
+        body += b"" if batch.has_more else _tail(batch.end, batch.point)
         answer = Answer(body, batch.point, etag(batch.point, key), key, query.dataset)
+        if batch.has_more:
+            return ChangesResult(answer, is_empty=False, rest=self._rest(query, batch))
         if batch.changes:
             self._cache.put(key, answer)
         return ChangesResult(answer, is_empty=not batch.changes, rest=None)
@@ -275,17 +265,20 @@ class Changes:
 
     async def _read(self, query: ChangesQuery, after: ChangePosition, end: int | None, count: int) -> _Batch:
         """Read another batch; retry while the pool is full, since the response has begun."""
-        work = lambda cursor, point: _batch(cursor, point, query.dataset, after, end, count)  # noqa: E731
-        for _ in range(_TRIES):
-            try:
-                return await self._in_turn(work)
-            except (ShareExceeded, Unavailable):
-                await asyncio.sleep(_RETRY_SECONDS)
-        return await self._in_turn(work)
 
-    async def _in_turn(self, work: Callable[[duckdb.DuckDBPyConnection, Point], T]) -> T:
-        async with self._turns.turn(current_client()):
-            return await self._pool.run(work)
+        def work(cursor: Connection, point: Point) -> _Batch:
+            return _batch(cursor, point, query.dataset, after, end, count)
+
+        tries = 0
+        while True:
+            try:
+                async with self._turns.turn(current_client()):
+                    return await self._pool.run(work)
+            except (ShareExceeded, Unavailable):
+                tries += 1
+                if tries > _TRIES:
+                    raise
+                await asyncio.sleep(_RETRY_SECONDS)
 
 
 def feed_of(identity: str) -> str:
@@ -315,7 +308,7 @@ def _on_one_line(json: str) -> str:
     return json if json.isascii() else json.translate(_LINE_ENDS)
 
 
-def _first_batch(cursor: duckdb.DuckDBPyConnection, point: Point, query: ChangesQuery) -> _Batch:
+def _first_batch(cursor: Connection, point: Point, query: ChangesQuery) -> _Batch:
     end = find_page_end(cursor, query.dataset, query.since, query.limit)
     if end is None:
         return _Batch(point, [], has_more=False, end=query.since)
@@ -323,7 +316,7 @@ def _first_batch(cursor: duckdb.DuckDBPyConnection, point: Point, query: Changes
 
 
 def _batch(
-    cursor: duckdb.DuckDBPyConnection,
+    cursor: Connection,
     point: Point,
     dataset: str,
     after: ChangePosition,

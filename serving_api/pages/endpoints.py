@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 
 from core.datasets import Datasets
-from core.web.static_pages import PageSettings, add_page
+from core.web.browsers import PageSettings, add_page
 from serving_api.dependencies import base_url
 
 FOLDER = Path(__file__).parent / "static"

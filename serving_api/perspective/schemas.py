@@ -8,7 +8,6 @@ from pydantic.json_schema import models_json_schema
 
 from core.web.openapi import Responses, answer, header, reference
 from core.web.problems import (
-    Malformed,
     MissingKey,
     NotAcceptable,
     Problem,
@@ -221,7 +220,6 @@ DISCOVERY: Responses = {
     200: answer("Google's discovery document.", {"kind": "discovery#restDescription", "name": "commentanalyzer"}),
     **_refusals(NotAcceptable("Accept rules out what is sent here: application/json.")),
 }
-MALFORMED = Malformed("Invalid JSON payload received.", code="invalid_request")
 
 
 VERSION = "v1alpha1"

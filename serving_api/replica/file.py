@@ -25,28 +25,24 @@ _DAMAGE_WORDS = ("corrupt", "checksum", "not a valid duckdb", "could not read en
 _CLOSE_SECONDS = 5.0
 
 
-def open_database(path: Path, settings: ReplicaSettings, *, locked: bool = True) -> duckdb.DuckDBPyConnection:
-    """Open the database at `path`.
+def open_memory(settings: ReplicaSettings, spill_folder: str = "") -> duckdb.DuckDBPyConnection:
+    """Open an empty database in memory.
+
+    Where memory is short, it writes files into `spill_folder`; without one, it fails.
+    """
+    return open_database(":memory:", settings, temp_directory=spill_folder)
+
+
+def open_database(
+    path: Path | str, settings: ReplicaSettings, *, locked: bool = True, **more: str
+) -> duckdb.DuckDBPyConnection:
+    """Open the database at `path`; `more` are further settings of DuckDB.
 
     If it is `locked`, its settings cannot be changed. Every database that is queried must be locked.
 
     Raises:
         duckdb.Error: the file is damaged, locked by another process, or not accessible.
     """
-    return _connect(path, settings, locked=locked)
-
-
-def open_memory(settings: ReplicaSettings, spill_folder: str = "") -> duckdb.DuckDBPyConnection:
-    """Open an empty database in memory.
-
-    Where memory is short, it writes files into `spill_folder`; without one, it fails.
-    """
-    return _connect(":memory:", settings, locked=True, temp_directory=spill_folder)
-
-
-def _connect(
-    path: Path | str, settings: ReplicaSettings, *, locked: bool, **more: str
-) -> duckdb.DuckDBPyConnection:
     config: dict[str, str | bool | int | float | list[str]] = {
         "enable_external_access": False,
         "python_enable_replacements": False,

@@ -14,7 +14,7 @@ from adbc_driver_postgresql import dbapi
 
 from core.change_feed import CHANNEL
 from core.connections import connection_string
-from core.tracing.tracing import tracing
+from core.tracing import tracing
 from core.web.keys import KeyRing, ValidKey
 from serving_api.metrics import (
     APPLY_SECONDS,

@@ -256,8 +256,7 @@ class Answers:
             made = make(cursor, point)
             return Answer(made.body, point, etag(point, key), key, made.dataset, made.next_cursor)
 
-        state = self._replica.loaded()
-        answer = self._cache.get_or_none(Point(state.identity, state.version), key)
+        answer = self._cache.get_or_none(self._replica.loaded().point, key)
         if answer is None:
             answer = await self._pool.run(work)
             self._cache.put(key, answer)
@@ -270,9 +269,9 @@ class Answers:
     def ready_or_none(self, key: bytes) -> Answer | None:
         """Return a cached response, if it is of the newest version."""
         state = self._replica.state
-        if state is None or not self._cache.holds(point := Point(state.identity, state.version), key):
+        if state is None or not self._cache.holds(state.point, key):
             return None
-        return self._cache.get_or_none(point, key)
+        return self._cache.get_or_none(state.point, key)
 
 
 def etag(point: Point, key: bytes) -> str:

@@ -32,6 +32,11 @@ class State:
     read_at: datetime  # when Postgres was last read, UTC
     built: int = 0  # the cursor when the file was begun: texts forgotten before it were never in the file
 
+    @property
+    def point(self) -> Point:
+        """The point of the change feed that the replica shows."""
+        return Point(self.identity, self.version)
+
 
 def get_layout(connection: Cursor) -> int:
     """Return the layout that the file has; an empty file gets the tables of the current one."""

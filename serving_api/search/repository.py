@@ -17,7 +17,7 @@ from serving_api.search.index import IndexEntry, LabelPosition
 from serving_api.texts import repository
 from serving_api.texts.matching import FOLDED
 from serving_api.texts.parameters import Order
-from serving_api.texts.query import PageQuery, TextsQuery, microseconds, timestamp
+from serving_api.texts.query import PageQuery, TextsQuery, timestamp
 from serving_api.texts.repository import Condition, Row, all_of, conditions, ordering, page_conditions
 
 _FETCHED = 1_000
@@ -83,7 +83,7 @@ _SPARE = 10
 def list_hits(
     cursor: duckdb.DuckDBPyConnection, page: PageQuery, count: int, snapshot: IndexSnapshot | None, until: float
 ) -> list[Row]:
-    """Return the first `count` items of what comes after the page's position, each with its `rank`.
+    """Return the first `count` items after the page's position, each with its `rank`.
 
     Without an index all texts are read.
 
@@ -93,10 +93,8 @@ def list_hits(
     if page.texts.order is Order.RELEVANCE:
         return _ranked(cursor, page, count, snapshot, until)
     if snapshot is None:
-        rows = repository.list_chosen(cursor, None, page_conditions(page), ordering(page.texts.order), count)
-    else:
-        rows = list_in_order(cursor, page, count, snapshot, until)
-    return [row | {"rank": microseconds(row["labelled_at"])} for row in rows]
+        return repository.list_chosen(cursor, None, page_conditions(page), ordering(page.texts.order), count)
+    return list_in_order(cursor, page, count, snapshot, until)
 
 
 def list_ranked(
@@ -131,7 +129,7 @@ def list_ranked(
 def list_in_order(
     cursor: duckdb.DuckDBPyConnection, page: PageQuery, count: int, snapshot: IndexSnapshot, until: float
 ) -> list[Row]:
-    """Return the first `count` items of what comes after the page's position, by time.
+    """Return the first `count` items after the page's position, by time, each with its `rank`.
 
     Raises:
         Unavailable: it was not done `until` then, by the monotonic clock.
@@ -165,7 +163,7 @@ def _ranked(
 
 
 def _sort_key(row: Row, order: Order) -> tuple[int, int]:
-    rank, id_ = microseconds(row["labelled_at"]), row["id"].int
+    rank, id_ = row["rank"], row["id"].int
     return (-rank, id_) if order is Order.NEWEST else (rank, -id_)
 
 

@@ -13,7 +13,7 @@ import yaml
 from core.datasets import LabelRule
 from serving_api.columns import COLUMNS
 from serving_api.snapshots.manifest import Facts, SnapshotManifest, describe
-from serving_api.statistics.agreement import Estimate
+from serving_api.statistics.agreement import Coefficient
 
 
 def literal(value: object) -> str:
@@ -179,7 +179,7 @@ samples of the texts. "undefined": there are no such texts, or all answers are t
 {table}"""
 
 
-def _estimate(shown: str, one: Estimate) -> list[str]:
+def _estimate(shown: str, one: Coefficient) -> list[str]:
     value = "undefined" if one.value is None else f"{one.value:.3f}"
     interval = "" if one.low is None else f"{one.low:.3f} to {one.high:.3f}"
     return [shown, value, interval, f"{one.n:,}"]

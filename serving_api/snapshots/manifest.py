@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from serving_api.columns import Column, Kind
-from serving_api.statistics.agreement import Estimate
+from serving_api.statistics.agreement import Coefficient
 
 MANIFEST = "snapshot.json"
 CARD = "README.md"
@@ -141,7 +141,7 @@ class Facts(BaseModel):
     decided_by: dict[str, int] = Field(description="Texts by who decided: annotators or adjudicators.")
     rules: tuple[Rule, ...] = Field(description="By name.")
     answers: AnswerCounts
-    agreement: dict[str, Estimate] = Field(description="Coefficients with their 95 % intervals, by name.")
+    agreement: dict[str, Coefficient] = Field(description="Coefficients with their 95 % intervals, by name.")
     agreement_without: tuple[str, ...] = Field(
         (), description="Filters that agreement ignores, since they choose texts by their answers."
     )

@@ -15,7 +15,7 @@ from serving_api.exports.repository import schema_of, spans
 from serving_api.replica.tables import Role
 from serving_api.snapshots.manifest import AnswerCounts, Facts, Rule
 from serving_api.snapshots.splits import GROUP, Former, hashed, place_of, quotas
-from serving_api.statistics.agreement import Estimate, agreement
+from serving_api.statistics.agreement import Coefficient, agreement
 from serving_api.statistics.repository import count_votes
 from serving_api.texts.parameters import Order
 from serving_api.texts.query import TextsQuery
@@ -82,7 +82,7 @@ def read_facts(cursor: Connection, query: TextsQuery, dataset: Dataset) -> Facts
     )
 
 
-def _measure_agreement(cursor: Connection, query: TextsQuery) -> dict[str, Estimate]:
+def _measure_agreement(cursor: Connection, query: TextsQuery) -> dict[str, Coefficient]:
     measured = agreement(count_votes(cursor, query))
     return {
         "krippendorff_alpha": measured.krippendorff_alpha,

@@ -9,11 +9,12 @@ Kinds are sorted first: another order changes the last bit of the sums, and all 
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 Array = NDArray[np.float64]
 Votes = tuple[tuple[str, int], ...]  # the labels that were chosen for a text, and how often
@@ -29,30 +30,25 @@ _DECIMALS = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """A coefficient with its 95 % interval, rounded to six decimals.
+class Coefficient:
+    """A coefficient of agreement with its bootstrap 95 % interval."""
 
-    `value` is None where the coefficient is undefined. `low` and `high` are None where it is undefined, or where
-    there is one text only. Resamples in which it is undefined are left out.
-    """
-
-    value: float | None
-    n: int  # texts used
-    low: float | None
+    # Rounded to six decimals. Resamples in which the coefficient is undefined are left out.
+    value: Annotated[
+        float | None, Field(description="Null where it is undefined: no such texts, or one label only.")
+    ]
+    n: Annotated[int, Field(description="Texts used: those with two or more answers.")]
+    low: Annotated[float | None, Field(description="Null also where there is one text only.")]
     high: float | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the JSON object of the response."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
     """How far any number of annotators agree."""
 
-    krippendorff_alpha: Estimate
-    fleiss_kappa: Estimate
-    observed_agreement: Estimate
+    krippendorff_alpha: Coefficient
+    fleiss_kappa: Coefficient
+    observed_agreement: Coefficient
 
 
 def agreement(texts: Mapping[Votes, int]) -> Agreement:
@@ -75,10 +71,10 @@ def agreement(texts: Mapping[Votes, int]) -> Agreement:
     counts = np.array([[votes.get(label, 0) for label in labels] for votes, _ in used], dtype=np.float64)
     numbers = np.array([number for _, number in used], dtype=np.int64)
     sums = _vote_sums(counts.reshape(len(used), len(labels)))
-    return Agreement(*_estimates(sums, numbers, (_alpha, _fleiss, _observed)))
+    return Agreement(*_coefficients(sums, numbers, (_alpha, _fleiss, _observed)))
 
 
-def cohen_kappa(cells: Cells) -> Estimate:
+def cohen_kappa(cells: Cells) -> Coefficient:
     """Return Cohen's kappa of two annotators (Cohen, "A coefficient of agreement for nominal scales", 1960).
 
     `n` is the number of texts that both answered. Undefined where there are none, or where both always name the
@@ -93,7 +89,7 @@ def cohen_kappa(cells: Cells) -> Estimate:
         for (first, second), _ in kinds
     ]
     sums = np.array(rows, dtype=np.float64).reshape(len(cells), 2 + 2 * len(labels))
-    return _estimates(sums, np.array([number for _, number in kinds], dtype=np.int64), (_cohen,))[0]
+    return _coefficients(sums, np.array([number for _, number in kinds], dtype=np.int64), (_cohen,))[0]
 
 
 def votes_of_pair(cells: Cells) -> dict[Votes, int]:
@@ -143,23 +139,23 @@ def _ratio(above: Array, below: Array) -> Array:
     return np.divide(above, below, out=np.full_like(above, np.nan), where=below != 0)
 
 
-def _estimates(kinds: Array, numbers: NDArray[np.int64], measures: Sequence[Measure]) -> list[Estimate]:
+def _coefficients(kinds: Array, numbers: NDArray[np.int64], measures: Sequence[Measure]) -> list[Coefficient]:
     n = int(numbers.sum())
     if n == 0:
-        return [Estimate(None, 0, None, None) for _ in measures]
+        return [Coefficient(None, 0, None, None) for _ in measures]
     sums = (numbers @ kinds)[np.newaxis]
     resampled = _resample(kinds, numbers, n)
-    return [_estimate(measure(sums)[0], n, measure(resampled)) for measure in measures]
+    return [_coefficient(measure(sums)[0], n, measure(resampled)) for measure in measures]
 
 
-def _estimate(value: float, n: int, resampled: Array) -> Estimate:
+def _coefficient(value: float, n: int, resampled: Array) -> Coefficient:
     if np.isnan(value):
-        return Estimate(None, n, None, None)
+        return Coefficient(None, n, None, None)
     defined = resampled[~np.isnan(resampled)]
     if n == 1 or not len(defined):
-        return Estimate(_rounded(value), n, None, None)
+        return Coefficient(_rounded(value), n, None, None)
     low, high = np.percentile(defined, _INTERVAL_PERCENT)
-    return Estimate(_rounded(value), n, _rounded(low), _rounded(high))
+    return Coefficient(_rounded(value), n, _rounded(low), _rounded(high))
 
 
 def _resample(kinds: Array, numbers: NDArray[np.int64], n: int) -> Array:

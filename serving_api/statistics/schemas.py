@@ -1,11 +1,13 @@
 """Responses of the endpoints of statistics, with examples and refusals for OpenAPI."""
 
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
 from pydantic import BaseModel, Field
 
 from core.web.openapi import Responses, with_example
+from serving_api.statistics.agreement import Coefficient
 from serving_api.texts.schemas import UNCHANGED, refuses, sends, wrong_parameter
 
 _COEFFICIENT: dict[str, Any] = {"value": 0.71, "n": 1200, "low": 0.68, "high": 0.74}
@@ -43,15 +45,7 @@ class Stats(BaseModel):
     replica_age_seconds: float
 
 
-class Coefficient(BaseModel):
-    """A coefficient of agreement with its bootstrap 95 % interval."""
-
-    value: float | None = Field(description="Null where it is undefined: no such texts, or one label only.")
-    n: int = Field(description="Texts used: those with two or more answers.")
-    low: float | None = Field(description="Null also where there is one text only.")
-    high: float | None
-
-
+@dataclass(frozen=True, slots=True)
 class PairCoefficient(Coefficient):
     """Cohen's kappa of two annotators; `n` is the number of texts that both answered."""
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date
 from typing import Any
 
@@ -54,13 +54,10 @@ def make_agreement(cursor: duckdb.DuckDBPyConnection, query: AgreementQuery) -> 
         pairs, found = None, {}
         if query.max_pairs:
             pairs, found = repository.count_pairs(cursor, query.texts, query.max_pairs)
-    measured = agreement(votes)
     return {
         "dataset": query.texts.dataset,
-        "krippendorff_alpha": measured.krippendorff_alpha.as_dict(),
-        "fleiss_kappa": measured.fleiss_kappa.as_dict(),
-        "observed_agreement": measured.observed_agreement.as_dict(),
-        "cohen_kappa": [{"annotators": pair} | cohen_kappa(cells).as_dict() for pair, cells in found.items()],
+        **asdict(agreement(votes)),
+        "cohen_kappa": [{"annotators": pair} | asdict(cohen_kappa(cells)) for pair, cells in found.items()],
         "pairs": pairs,
     }
 

@@ -9,12 +9,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.datasets import Datasets
 from core.settings import read_settings
-from core.tracing.tracing import STEP, note_step
+from core.tracing import STEP, note_step
 from core.web import keys
+from core.web.browsers import PageSettings
 from core.web.keys import KeyRing
 from core.web.negotiation import Router
 from core.web.problems import NotFound, Problem, problem_response
-from core.web.static_pages import PageSettings
 from serving_api.dependencies import GUARDS, DatasetsDep, part, respond
 from serving_api.replica.query_pool import Answers
 from serving_api.texts import schemas as docs

@@ -150,7 +150,6 @@ def not_labelled(id_: object, ingestion_url: str) -> NotFound:
     )
 
 
-MALFORMED = refuses()[400]
 _CURSOR = "Not a cursor of this list: pass next_cursor unchanged, with the same filters and order."
 _LIST: Responses = UNCHANGED | refuses(
     mismatch("cursor", "invalid_cursor", _CURSOR),

@@ -20,17 +20,17 @@ from serving_api.texts.query import PageQuery, Position, RankedQuery, encode_cur
 from serving_api.texts.repository import Row, is_counted
 
 
-class Search(Protocol):
+class Finder(Protocol):
     """Finds items with the search index: `serving_api.search.follower.SearchFollower`.
 
-    Both functions return at most `count` items after the page's position, and raise Unavailable after `until`, by
-    the monotonic clock.
+    Both functions return at most `count` items after the page's position, each with its `rank`. They raise
+    Unavailable after `until`, by the monotonic clock.
     """
 
     def list_hits(
         self, cursor: Connection, point: Point, page: PageQuery, count: int, until: float, /
     ) -> list[Row]:
-        """Return the items that a search finds, each with its `rank`; without an index it reads all texts."""
+        """Return the items that a search finds; without an index it reads all texts."""
 
     def list_in_order(
         self, cursor: Connection, point: Point, page: PageQuery, count: int, until: float, /
@@ -41,7 +41,7 @@ class Search(Protocol):
 class Texts:
     """Makes the responses about texts."""
 
-    def __init__(self, answers: Answers, pool: QueryPool, hints: Hints, search: Search) -> None:
+    def __init__(self, answers: Answers, pool: QueryPool, hints: Hints, search: Finder) -> None:
         self._answers = answers
         self._pool = pool
         self._hints = hints

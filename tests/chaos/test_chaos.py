@@ -17,7 +17,7 @@ import pytest
 from psycopg import sql
 
 from local_stack.components.postgres import database_url
-from local_stack.processes.guarded import last_lines
+from local_stack.guarded import last_lines
 from local_stack.testing import RunningStack
 from tests.chaos.load import Load, running_load
 from tests.chaos.monkey import Monkey

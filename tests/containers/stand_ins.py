@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable
 from os import environ
 from pathlib import Path
 
+from local_stack.components.downloads import download_all, read_pins
 from local_stack.components.opensearch import MODULES, place_jars
-from local_stack.packages.downloads import download_all, read_pins
 
 _LOCKS = Path(__file__).parents[2] / "local_stack" / "packages"
 _DEBIAN = "debian:bookworm-slim"

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from core.text_identity import text_id
-from local_stack.progress import NoDisplay
+from local_stack.progress import Display
 from local_stack.settings import StackSettings
 from local_stack.stack import EVERYTHING, Stack
 from local_stack.testing import RunningStack, settings_for_tests
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
 
 @contextmanager
 def started(settings: StackSettings, components: frozenset[str] = EVERYTHING) -> Iterator[RunningStack]:
-    stack = Stack(settings, NoDisplay(), components)
+    stack = Stack(settings, Display(), components)
     try:
         stack.start()
         yield RunningStack(stack)

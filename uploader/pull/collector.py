@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.datasets import Datasets
 from core.labels.annotations import replace_annotations
-from core.tracing.tracing import tracing
+from core.tracing import tracing
 from uploader import metrics
 from uploader.argilla.client import Argilla, RawResponses, read_isolating
 from uploader.argilla.errors import ArgillaError, Unreachable

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from core.tracing.tracing import Attributes, Interval, tracing
+from core.tracing import Attributes, Interval, tracing
 from uploader import metrics, repository
 from uploader.argilla.errors import Gone, Stopped
 from uploader.argilla.records import PendingText, Suggestion, to_record

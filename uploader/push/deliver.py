@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.tracing.tracing import Interval
+from core.tracing import Interval
 from uploader import metrics
 from uploader.argilla.client import Argilla, RawResponses, read_isolating
 from uploader.argilla.errors import Fault, Refused, Stopped, Unreachable

@@ -66,6 +66,28 @@ export function Loaded({ of, lines, children }) {
   </div>`;
 }
 
+/** A table that scrolls sideways. A column is its title, or a title with the class of its cells. */
+export function Table({ label, caption, captionClass = "unseen", columns, name, children }) {
+  return html`<div class="table-box" tabindex="0" role="region" aria-label=${label}>
+    <table class=${name}>
+      <caption class=${captionClass}>
+        ${caption}
+      </caption>
+      <thead>
+        <tr>
+          ${columns.map((column, index) => {
+            const [title, style] = [column].flat();
+            return html`<th key=${index} scope="col" class=${style}>${title}</th>`;
+          })}
+        </tr>
+      </thead>
+      <tbody>
+        ${children}
+      </tbody>
+    </table>
+  </div>`;
+}
+
 /** Asks for an API key. */
 export function KeyForm({ scope, onKey }) {
   const input = useRef(null);

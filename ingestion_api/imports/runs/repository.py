@@ -7,12 +7,12 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
-from sqlalchemy import RowMapping, text
+from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.web.problems import Problem
 from ingestion_api.bulk.store import Counts
-from ingestion_api.imports.runs.rejects import StoredReject, to_storable
+from ingestion_api.bulk.values import to_storable
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,79 +115,71 @@ async def claim_import(engine: AsyncEngine, lease_seconds: float) -> Claim | Non
     values = {"owner": uuid4(), "lease_seconds": lease_seconds}
     async with engine.begin() as connection:
         row = (await connection.execute(_CLAIM, values)).mappings().one_or_none()
-    return None if row is None else _claim(row)
-
-
-def _claim(row: RowMapping) -> Claim:
+    if row is None:
+        return None
+    same = ("id", "media_type", "encoding", "parameters", "last_row", "rejects_kept", "reject_bytes", "crashes")
     return Claim(
-        id=row["id"],
         owner=row["lease_owner"],
-        media_type=row["media_type"],
-        encoding=row["encoding"],
-        parameters=row["parameters"],
         length=row["upload_offset"],
-        last_row=row["last_row"],
         counts=Counts(row["received"], row["accepted"], row["duplicates"], row["rejected"]),
-        rejects_kept=row["rejects_kept"],
-        reject_bytes=row["reject_bytes"],
-        crashes=row["crashes"],
         datasets=None if row["datasets"] is None else frozenset(row["datasets"]),
+        **{name: row[name] for name in same},
     )
+
+
+async def _change(engine: AsyncEngine, statement: TextClause, **values: Any) -> int:
+    async with engine.begin() as connection:
+        return (await connection.execute(statement, values)).rowcount
 
 
 async def renew_claim(engine: AsyncEngine, claim: Claim, lease_seconds: float) -> bool:
     """Keep a claim for longer; False if it is lost."""
-    values = {"id": claim.id, "owner": claim.owner, "lease_seconds": lease_seconds}
-    async with engine.begin() as connection:
-        return (await connection.execute(_RENEW, values)).rowcount == 1
+    return await _change(engine, _RENEW, id=claim.id, owner=claim.owner, lease_seconds=lease_seconds) == 1
 
 
 async def release_claim(engine: AsyncEngine, claim: Claim, *, crashed: bool) -> None:
     """Release an import, so that this or another process can continue it."""
-    async with engine.begin() as connection:
-        await connection.execute(_RELEASE, {"id": claim.id, "owner": claim.owner, "crashed": crashed})
+    await _change(engine, _RELEASE, id=claim.id, owner=claim.owner, crashed=crashed)
 
 
 async def give_up(engine: AsyncEngine, claim: Claim, problem: Problem) -> None:
     """End an import that cannot be run."""
-    values = {"id": claim.id, "owner": claim.owner, "problem": json.dumps(to_storable(problem.as_dict()))}
-    async with engine.begin() as connection:
-        await connection.execute(_GIVE_UP, values)
+    await _change(engine, _GIVE_UP, id=claim.id, owner=claim.owner, problem=_as_json(problem.as_dict()))
 
 
 async def expire_uploads(engine: AsyncEngine, seconds: float, problem: Problem) -> int:
     """End the imports whose body has not grown for `seconds`; returns how many."""
-    async with engine.begin() as connection:
-        values = {"seconds": seconds, "problem": json.dumps(to_storable(problem.as_dict()))}
-        return (await connection.execute(_EXPIRE, values)).rowcount
+    return await _change(engine, _EXPIRE, seconds=seconds, problem=_as_json(problem.as_dict()))
+
+
+def _as_json(problem: dict[str, Any]) -> str:
+    return json.dumps(to_storable(problem))
 
 
 async def drop_bodies(engine: AsyncEngine) -> bool:
     """Delete a bounded part of a body that is no longer needed; False if there is none."""
-    async with engine.begin() as connection:
-        id_ = (await connection.execute(_ENDED_WITH_BODY)).scalar()
-        if id_ is None:
-            return False
-        if await _delete(connection.execute(_DROP_CHUNKS, {"id": id_, "limit": _STEP_CHUNKS})) < _STEP_CHUNKS:
-            await connection.execute(_BODY_DROPPED, {"id": id_})
-    return True
+    return await _drop(engine, _ENDED_WITH_BODY, {}, _DROP_CHUNKS, _STEP_CHUNKS, _BODY_DROPPED)
 
 
 async def drop_old(engine: AsyncEngine, seconds: float) -> bool:
     """Delete a bounded part of an import that ended over `seconds` ago; False if there is none."""
+    return await _drop(engine, _OLD, {"seconds": seconds}, _DROP_REJECTS, _STEP_REJECTS, _DROP_IMPORT)
+
+
+async def _drop(
+    engine: AsyncEngine, find: TextClause, values: dict[str, Any], drop: TextClause, limit: int, end: TextClause
+) -> bool:
+    """Drop `limit` rows of the import that `find` finds; when fewer were left, `end` it."""
     async with engine.begin() as connection:
-        id_: UUID | None = (await connection.execute(_OLD, {"seconds": seconds})).scalar()
+        id_ = await connection.scalar(find, values)
         if id_ is None:
             return False
-        if await _delete(connection.execute(_DROP_REJECTS, {"id": id_, "limit": _STEP_REJECTS})) < _STEP_REJECTS:
-            await connection.execute(_DROP_IMPORT, {"id": id_})
+        if (await connection.execute(drop, {"id": id_, "limit": limit})).rowcount < limit:
+            await connection.execute(end, {"id": id_})
     return True
 
 
-async def _delete(execution: Any) -> int:
-    count: int = (await execution).rowcount
-    return count
-
+StoredReject = tuple[int, str, str, str | None]  # row, code, detail, fields as JSON
 
 _CHUNK = 'select data from import_chunks where import_id = %s and "offset" = %s'
 
@@ -250,5 +242,5 @@ def finish(cursor: psycopg.Cursor[Any], id_: UUID, owner: UUID) -> None:
 
 def fail(connection: psycopg.Connection, id_: UUID, owner: UUID, problem: dict[str, Any]) -> None:
     """Mark an import as failed, with the reason."""
-    connection.execute(_END, ["failed", json.dumps(to_storable(problem)), id_, owner])
+    connection.execute(_END, ["failed", _as_json(problem), id_, owner])
     connection.commit()

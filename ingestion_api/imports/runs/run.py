@@ -5,7 +5,7 @@ a crash counts nothing twice.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +17,14 @@ from core.connections import connect_in_thread
 from core.datasets import Datasets
 from core.models import ImportState
 from core.settings import DatabaseSettings
-from core.tables.decoding import decode
 from core.web.problems import Problem
-from ingestion_api.bulk.batches import Batch
-from ingestion_api.bulk.parameters import BulkParameters, make_upload
-from ingestion_api.bulk.pipes import report_each, reporting_to, waiting_for_postgres
+from ingestion_api.bulk.batches import Batch, BulkUpload
+from ingestion_api.bulk.pipes import reporting_to, waiting_for_postgres
+from ingestion_api.bulk.schemas import BulkParameters, check_parameters
 from ingestion_api.bulk.store import COUNTED, Counts, Cursor, Journal, prepare_process, store_bulk, tracing_for
+from ingestion_api.bulk.values import to_json
 from ingestion_api.imports.runs import repository
-from ingestion_api.imports.runs.rejects import KeptRejects, StoredReject, to_json
-from ingestion_api.imports.runs.repository import Claim
+from ingestion_api.imports.runs.repository import Claim, StoredReject
 from ingestion_api.settings import IngestionSettings
 
 # Postgres ends a long insert soon after its client process is gone.
@@ -78,14 +77,13 @@ def _run(
     body = _Body(reader, claim)
     try:
         parameters = BulkParameters.model_validate(claim.parameters)
-        upload = make_upload(claim.media_type, parameters, datasets, settings.bulk_chunk_rows, claim.datasets)
+        check_parameters(parameters, datasets)
+        upload = BulkUpload(claim.media_type, claim.encoding, parameters, datasets, claim.datasets)
         if upload.abort_on_error:
             repository.start_anew(connection, claim.id, claim.owner)
-        # What a dataset redacts must not be kept in a row that was rejected.
-        keep_fields = not any(dataset.redact for dataset in datasets.values())
-        note = _make_journal(claim, body, settings, upload.abort_on_error, keep_fields)
         after_row = 0 if upload.abort_on_error else claim.last_row
-        store_bulk(connection, upload, decode(report_each(body.chunks()), claim.encoding), note, counts, after_row)
+        note = _make_journal(claim, body, settings, upload)
+        store_bulk(connection, upload, body.chunks(), settings.bulk_chunk_rows, note, counts, after_row)
     except Problem as problem:
         connection.rollback()
         repository.fail(connection, claim.id, claim.owner, _without_counts(problem))
@@ -113,10 +111,39 @@ class _Body:
             yield chunk
 
 
-def _make_journal(
-    claim: Claim, body: _Body, settings: IngestionSettings, abort: bool, keep_fields: bool
-) -> Journal:
+@dataclass(slots=True)
+class KeptRejects:
+    """The rejected rows that are kept so far, and their limits. The first rows are kept, without gaps."""
+
+    rows: int
+    bytes: int
+    most_rows: int
+    most_bytes: int
+
+    def go_on(self, rows: int, size: int, rejected: int) -> None:
+        """Start from the rows that an earlier run has kept, of those it `rejected`."""
+        self.rows, self.bytes = rows, size
+        if rows < rejected:
+            self.most_rows = rows
+
+    def keep(self, rejects: Iterable[StoredReject]) -> Iterator[StoredReject]:
+        """Yield those that are still kept, and count them."""
+        for reject in rejects:
+            _, code, detail, fields = reject
+            size = len(code) + len(detail) + len(fields or "")
+            if self.rows >= self.most_rows or self.bytes + size > self.most_bytes:
+                self.most_rows = self.rows  # a shorter row later would leave a gap
+                return
+            self.rows += 1
+            self.bytes += size
+            yield reject
+
+
+def _make_journal(claim: Claim, body: _Body, settings: IngestionSettings, upload: BulkUpload) -> Journal:
     parent = os.getppid()
+    abort = upload.abort_on_error
+    # What a dataset redacts must not be kept in a row that was rejected.
+    keep_fields = not any(dataset.redact for dataset in upload.datasets.values())
     kept = KeptRejects(0, 0, settings.import_rejects, settings.import_reject_bytes)
     if not abort:
         kept.go_on(claim.rejects_kept, claim.reject_bytes, claim.counts.rejected)

@@ -1,68 +1,59 @@
 // What each annotator did, and how far each pair agrees.
 import { html, useState, Fragment } from "./shared/html.js";
 import { count, decimal, moment, percent, plural, wilson } from "./shared/format.js";
-import { Empty } from "./shared/parts.js";
+import { Empty, Table } from "./shared/parts.js";
 
 const MOST_IN_MATRIX = 14;
+const COLUMNS = [
+  "Annotator",
+  ["Answers", "number"],
+  ["Discarded", "number"],
+  ["Per hour", "number"],
+  ["Agrees with the outcome", "number"],
+  ["Right on gold texts", "number"],
+  "Last answer",
+  html`<span class="unseen">Confusion</span>`,
+];
 
 export function Annotators({ annotators, labels }) {
   const [open, setOpen] = useState(null);
   if (!annotators.length) {
     return html`<${Empty} title="Nobody has answered yet"><p>Annotators appear here with their first answer.</p><//>`;
   }
-  return html`<div class="table-box" tabindex="0" role="region" aria-label="Table of annotators">
-      <table>
-        <caption class="unseen">
-          Annotators
-        </caption>
-        <thead>
+  return html`<${Table} label="Table of annotators" caption="Annotators" columns=${COLUMNS}>
+      ${annotators.map(
+        (one) => html`<${Fragment} key=${one.annotator}>
           <tr>
-            <th scope="col">Annotator</th>
-            <th scope="col" class="number">Answers</th>
-            <th scope="col" class="number">Discarded</th>
-            <th scope="col" class="number">Per hour</th>
-            <th scope="col" class="number">Agrees with the outcome</th>
-            <th scope="col" class="number">Right on gold texts</th>
-            <th scope="col">Last answer</th>
-            <th scope="col"><span class="unseen">Confusion</span></th>
+            <th scope="row" class="name-cell">${one.annotator}</th>
+            <td class="number">${count(one.answers)}</td>
+            <td class="number">${count(one.discarded)}</td>
+            <td class="number">${one.answers_per_hour === null ? "–" : count(Math.round(one.answers_per_hour))}</td>
+            <td class="number"><${ShareOf} share=${one.agreement_with_outcome} /></td>
+            <td class="number"><${ShareOf} share=${one.gold_accuracy} /></td>
+            <td class="nowrap">${moment(one.last_at)}</td>
+            <td class="number">
+              <button
+                type="button"
+                class="quiet"
+                aria-expanded=${open === one.annotator ? "true" : "false"}
+                aria-label=${`Confusion of ${one.annotator}`}
+                onClick=${() => setOpen(open === one.annotator ? null : one.annotator)}
+              >
+                Confusion
+              </button>
+            </td>
           </tr>
-        </thead>
-        <tbody>
-          ${annotators.map(
-            (one) => html`<${Fragment} key=${one.annotator}>
-              <tr>
-                <th scope="row" class="name-cell">${one.annotator}</th>
-                <td class="number">${count(one.answers)}</td>
-                <td class="number">${count(one.discarded)}</td>
-                <td class="number">${one.answers_per_hour === null ? "–" : count(Math.round(one.answers_per_hour))}</td>
-                <td class="number"><${ShareOf} share=${one.agreement_with_outcome} /></td>
-                <td class="number"><${ShareOf} share=${one.gold_accuracy} /></td>
-                <td class="nowrap">${moment(one.last_at)}</td>
-                <td class="number">
-                  <button
-                    type="button"
-                    class="quiet"
-                    aria-expanded=${open === one.annotator ? "true" : "false"}
-                    aria-label=${`Confusion of ${one.annotator}`}
-                    onClick=${() => setOpen(open === one.annotator ? null : one.annotator)}
-                  >
-                    Confusion
-                  </button>
-                </td>
-              </tr>
-              ${open === one.annotator &&
-              html`<tr>
-                <td colspan="8">
-                  <div class="confusion" tabindex="0" role="region" aria-label=${`Table: confusion of ${one.annotator}`}>
-                    <${Confusion} confusion=${one.confusion} labels=${labels} who=${one.annotator} />
-                  </div>
-                </td>
-              </tr>`}
-            <//>`,
-          )}
-        </tbody>
-      </table>
-    </div>
+          ${open === one.annotator &&
+          html`<tr>
+            <td colspan="8">
+              <div class="confusion" tabindex="0" role="region" aria-label=${`Table: confusion of ${one.annotator}`}>
+                <${Confusion} confusion=${one.confusion} labels=${labels} who=${one.annotator} />
+              </div>
+            </td>
+          </tr>`}
+        <//>`,
+      )}
+    <//>
     <details class="explain">
       <summary>What these figures mean</summary>
       <p>

@@ -2,8 +2,9 @@
 import { html } from "./shared/html.js";
 import { useData } from "./shared/data.js";
 import { count, moment } from "./shared/format.js";
-import { Empty, Figure, Label, Loaded } from "./shared/parts.js";
+import { Empty, Figure, Label, Loaded, Table } from "./shared/parts.js";
 import { change, linkTo, useParameters } from "./shared/state.js";
+import { Marked } from "./items.js";
 
 const EXAMPLES = 20;
 
@@ -52,33 +53,23 @@ function Difference({ before, after, labels }) {
 function Examples({ items, byId, labels }) {
   const side = (split, label, isThere) =>
     isThere ? html`<${Label} name=${label} labels=${labels} /> <span class="muted">${split}</span>` : "–";
-  return html`<div class="table-box" tabindex="0" role="region" aria-label="Examples of what differs">
-    <table>
-      <caption>
-        The first ${items.length} texts that differ
-      </caption>
-      <thead>
-        <tr>
-          <th scope="col">Change</th>
-          <th scope="col">Text</th>
-          <th scope="col">Before</th>
-          <th scope="col">After</th>
-        </tr>
-      </thead>
-      <tbody>
-        ${items.map(
-          (one) => html`<tr key=${one.id}>
-            <td>${one.change}</td>
-            <td class="text-cell">
-              ${byId.has(one.id)
-                ? html`<a ...${linkTo({ view: "text", id: one.id })}>${byId.get(one.id).slice(0, 200)}</a>`
-                : html`<code>${one.id}</code>`}
-            </td>
-            <td class="nowrap">${side(one.split_before, one.label_before, one.split_before !== null)}</td>
-            <td class="nowrap">${side(one.split_after, one.label_after, one.split_after !== null)}</td>
-          </tr>`,
-        )}
-      </tbody>
-    </table>
-  </div>`;
+  return html`<${Table}
+    label="Examples of what differs"
+    caption=${`The first ${items.length} texts that differ`}
+    captionClass=""
+    columns=${["Change", "Text", "Before", "After"]}
+  >
+    ${items.map(
+      (one) => html`<tr key=${one.id}>
+        <td>${one.change}</td>
+        <td class="text-cell">
+          ${byId.has(one.id)
+            ? html`<a ...${linkTo({ view: "text", id: one.id })}><${Marked} text=${byId.get(one.id)} most=${200} /></a>`
+            : html`<code>${one.id}</code>`}
+        </td>
+        <td class="nowrap">${side(one.split_before, one.label_before, one.split_before !== null)}</td>
+        <td class="nowrap">${side(one.split_after, one.label_after, one.split_after !== null)}</td>
+      </tr>`,
+    )}
+  <//>`;
 }

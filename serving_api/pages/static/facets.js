@@ -1,10 +1,58 @@
-// The filters beside the list, each with its values and their counts.
+// The filters of GET /texts in the page's address, and beside the list, each with its values and their counts.
 import { html, useState } from "./shared/html.js";
 import { count } from "./shared/format.js";
 import { Loading, Notice } from "./shared/parts.js";
 import { change } from "./shared/state.js";
 
 const FIRST = 6;
+
+export const SINGLE = [
+  "q",
+  "match",
+  "source",
+  "language",
+  "status",
+  "annotator",
+  "min_agreement",
+  "min_annotations",
+  "labelled_after",
+  "labelled_before",
+  "complete",
+  "predicted_label",
+];
+
+/** Return the filters that an address names, as parameters of the API. */
+export function readFilters(parameters, dataset) {
+  const filters = { dataset };
+  for (const name of SINGLE) if (parameters.get(name)) filters[name] = parameters.get(name);
+  if (!filters.q) delete filters.match;
+  const labels = parameters.getAll("label");
+  if (labels.length) filters.label = labels;
+  return filters;
+}
+
+/** Return changes of the address that remove every filter. */
+export const noFilters = () => ({ ...Object.fromEntries(SINGLE.map((name) => [name, null])), label: null, cursor: null });
+
+/** Return what a filter and its value are called on the page. */
+export function filterTitle(name, value) {
+  const titles = {
+    q: `contains “${value}”`,
+    status: value,
+    source: `source: ${value}`,
+    language: `language: ${value}`,
+    annotator: `answered by ${value}`,
+    label: `label: ${value}`,
+    min_agreement: `agreement ≥ ${value}`,
+    min_annotations: `answers ≥ ${value}`,
+    labelled_after: `after ${value.slice(0, 10)}`,
+    labelled_before: `before ${value.slice(0, 10)}`,
+    complete: value === "true" ? "complete" : "incomplete",
+    predicted_label: `model: ${value}`,
+    match: `match: ${value}`,
+  };
+  return titles[name] || `${name}: ${value}`;
+}
 
 export function Facets({ facets, labels, parameters }) {
   const [open, setOpen] = useState(matchMedia("(min-width: 1100px)").matches);

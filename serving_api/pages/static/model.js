@@ -1,13 +1,11 @@
 // Model: how good the active classifier is, how that changed over versions, and labels that are probably wrong.
-import { html, useEffect } from "./shared/html.js";
+import { html } from "./shared/html.js";
 import { Intervals, Reliability } from "./shared/charts.js";
 import { useData, useDebounced } from "./shared/data.js";
 import { count, decimal, moment, percent, plural } from "./shared/format.js";
-import { Card, Empty, Figure, Label, Loaded, Votes } from "./shared/parts.js";
-import { change, linkTo, useParameters } from "./shared/state.js";
-import { isCursorRefused } from "./filters.js";
-import { ArgillaLink, OriginCell } from "./items.js";
-import { Pager, SourcePicker } from "./work.js";
+import { Card, Empty, Figure, Label, Loaded, Table, Votes } from "./shared/parts.js";
+import { change, useParameters } from "./shared/state.js";
+import { ArgillaLink, OriginCell, Pager, SourcePicker, TextCell, Threshold, usePage, usePlaces } from "./items.js";
 
 const PAGE = 50;
 const DEFAULT_BELOW = 0.3;
@@ -107,11 +105,8 @@ function Suspects({ dataset, labels, tick, stats, meta }) {
   const below = Number(parameters.get("quality") ?? DEFAULT_BELOW);
   const [source, cursor] = [parameters.get("source"), parameters.get("cursor")];
   const asked = { dataset, source, quality_below: useDebounced(below, 250), limit: PAGE, cursor };
-  const page = useData("suspects", asked, tick);
-  const places = useData("datasets", {}, 0, { base: meta.ingestion, seconds: 8 });
-  useEffect(() => {
-    if (cursor && isCursorRefused(page.error)) change({ cursor: null }, true);
-  }, [page.error]);
+  const page = usePage("suspects", asked, tick);
+  const places = usePlaces(meta);
   return html`<${Card}
     id="suspects"
     title="Suspects"
@@ -119,18 +114,7 @@ function Suspects({ dataset, labels, tick, stats, meta }) {
     wide
   >
     <div class="row controls">
-      <label class="range">
-        <span>Labels with a quality below</span>
-        <input
-          type="range"
-          min="0.05"
-          max="1"
-          step="0.05"
-          value=${below}
-          onInput=${(event) => change({ quality: event.target.value, cursor: null }, true)}
-        />
-        <output class="number">${below.toFixed(2)}</output>
-      </label>
+      <${Threshold} title="Labels with a quality below" name="quality" least="0.05" value=${below} />
       <${SourcePicker} stats=${stats} source=${source} />
     </div>
     <${Loaded} of=${page} lines=${6}>
@@ -144,41 +128,25 @@ function Suspects({ dataset, labels, tick, stats, meta }) {
 }
 
 function SuspectTable({ items, labels, places }) {
-  return html`<div class="table-box" tabindex="0" role="region" aria-label="Table of suspects">
-    <table class="texts">
-      <caption class="unseen">
-        ${plural(items.length, "label")} that may be wrong
-      </caption>
-      <thead>
-        <tr>
-          <th scope="col">Text</th>
-          <th scope="col">Label</th>
-          <th scope="col">Votes</th>
-          <th scope="col">Model</th>
-          <th scope="col" class="number">Quality</th>
-          <th scope="col">Source, labelled</th>
-        </tr>
-      </thead>
-      <tbody>
-        ${items.map(
-          (item) => html`<tr key=${item.id}>
-            <td class="text-cell">
-              <a ...${linkTo({ view: "text", id: item.id })}>
-                ${item.text.length > 320 ? `${item.text.slice(0, 320)}…` : item.text}
-              </a>
-            </td>
-            <td><${Label} name=${item.label} labels=${labels} /></td>
-            <td><${Votes} votes=${item.votes} labels=${labels} /></td>
-            <td title=${item.reason}>
-              <${Label} name=${item.predicted_label} labels=${labels} />
-              <span class="open muted">${percent(item.predicted_probability)}</span>
-              <span class="open"><${ArgillaLink} places=${places} item=${item} title="Open in Argilla" /></span>
-            </td>
-            <td class="number">${decimal(item.quality)}</td>
-            <${OriginCell} item=${item} />
-          </tr>`,
-        )}
-      </tbody>
-    </table>
-  </div>`;
+  return html`<${Table}
+    label="Table of suspects"
+    caption=${`${plural(items.length, "label")} that may be wrong`}
+    columns=${["Text", "Label", "Votes", "Model", ["Quality", "number"], "Source, labelled"]}
+    name="texts"
+  >
+    ${items.map(
+      (item) => html`<tr key=${item.id}>
+        <${TextCell} item=${item} />
+        <td><${Label} name=${item.label} labels=${labels} /></td>
+        <td><${Votes} votes=${item.votes} labels=${labels} /></td>
+        <td title=${item.reason}>
+          <${Label} name=${item.predicted_label} labels=${labels} />
+          <span class="open muted">${percent(item.predicted_probability)}</span>
+          <span class="open"><${ArgillaLink} places=${places} item=${item} title="Open in Argilla" /></span>
+        </td>
+        <td class="number">${decimal(item.quality)}</td>
+        <${OriginCell} item=${item} />
+      </tr>`,
+    )}
+  <//>`;
 }

@@ -1,12 +1,12 @@
 // Quality: how far annotators agree, over time and by source; what each annotator does; pairs as a matrix.
-import { html } from "./shared/html.js";
+import { html, useEffect, useState } from "./shared/html.js";
+import { get } from "./shared/api.js";
 import { Intervals } from "./shared/charts.js";
 import { useData } from "./shared/data.js";
 import { dayName, decimal, plural } from "./shared/format.js";
 import { Card, Empty, Loaded } from "./shared/parts.js";
 import { change, useParameters } from "./shared/state.js";
 import { Annotators, Pairs } from "./annotators.js";
-import { useAgreements } from "./agreements.js";
 
 const MEASURES = {
   krippendorff_alpha: {
@@ -81,6 +81,24 @@ function Measures({ data, chosen }) {
       </section>`;
     })}
   </div>`;
+}
+
+/** Load the agreement for each of these parameters, one after the other; returns the state that `Loaded` takes. */
+function useAgreements(parameters, tick) {
+  const asked = JSON.stringify(parameters);
+  const [state, set] = useState({ asked: null, data: null, error: null });
+  useEffect(() => {
+    const stop = new AbortController();
+    const load = async () => {
+      const found = [];
+      // Of these, only the coefficients of all annotators are shown.
+      for (const one of JSON.parse(asked)) found.push(await get("stats/agreement", { ...one, max_pairs: 0 }, { signal: stop.signal }));
+      set({ asked, data: found, error: null });
+    };
+    load().catch((error) => stop.signal.aborted || set((old) => ({ ...old, error })));
+    return () => stop.abort();
+  }, [asked, tick]);
+  return { ...state, stale: state.asked !== asked };
 }
 
 function OverTime({ dataset, stats, measure, tick }) {

@@ -2,16 +2,16 @@
 import { html } from "./shared/html.js";
 import { useData } from "./shared/data.js";
 import { count, decimal, duration, moment, percent, plural } from "./shared/format.js";
-import { Card, Copyable, Label, Loaded, Notice, Votes } from "./shared/parts.js";
+import { Card, Copyable, Label, Loaded, Notice, Table, Votes } from "./shared/parts.js";
 import { useParameters } from "./shared/state.js";
 import { address } from "./shared/api.js";
-import { ArgillaLink } from "./items.js";
+import { ArgillaLink, usePlaces } from "./items.js";
 
 export default function Text({ labels, tick, meta }) {
   const id = useParameters().get("id") || "";
   const text = useData(`texts/${encodeURIComponent(id)}`, {}, tick);
   const trace = useData(`texts/${encodeURIComponent(id)}`, {}, tick, { base: meta.ingestion, seconds: 8 });
-  const places = useData("datasets", {}, 0, { base: meta.ingestion, seconds: 8 });
+  const places = usePlaces(meta);
   return html`<div class="view narrow">
     <div class="view-head">
       <p>
@@ -70,33 +70,21 @@ function Item({ item, labels, trace, places }) {
 }
 
 function Answers({ annotations, labels }) {
-  return html`<div class="table-box" tabindex="0" role="region" aria-label="Table of answers">
-    <table>
-      <caption class="unseen">
-        Answers
-      </caption>
-      <thead>
-        <tr>
-          <th scope="col">Annotator</th>
-          <th scope="col">Answer</th>
-          <th scope="col">Status</th>
-          <th scope="col">Given</th>
-          <th scope="col">Changed</th>
-        </tr>
-      </thead>
-      <tbody>
-        ${annotations.map(
-          (one, index) => html`<tr key=${index}>
-            <th scope="row">${one.annotator}${one.role === "adjudicator" ? " (adjudicator)" : ""}</th>
-            <td>${one.value ? html`<${Label} name=${one.value} labels=${labels} />` : "–"}</td>
-            <td>${one.status}</td>
-            <td>${moment(one.created_at)}</td>
-            <td>${one.updated_at === one.created_at ? "–" : moment(one.updated_at)}</td>
-          </tr>`,
-        )}
-      </tbody>
-    </table>
-  </div>`;
+  return html`<${Table}
+    label="Table of answers"
+    caption="Answers"
+    columns=${["Annotator", "Answer", "Status", "Given", "Changed"]}
+  >
+    ${annotations.map(
+      (one, index) => html`<tr key=${index}>
+        <th scope="row">${one.annotator}${one.role === "adjudicator" ? " (adjudicator)" : ""}</th>
+        <td>${one.value ? html`<${Label} name=${one.value} labels=${labels} />` : "–"}</td>
+        <td>${one.status}</td>
+        <td>${moment(one.created_at)}</td>
+        <td>${one.updated_at === one.created_at ? "–" : moment(one.updated_at)}</td>
+      </tr>`,
+    )}
+  <//>`;
 }
 
 function Metadata({ metadata }) {

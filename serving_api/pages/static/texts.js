@@ -5,9 +5,8 @@ import { plural } from "./shared/format.js";
 import { Card, Empty, Loaded } from "./shared/parts.js";
 import { change, useParameters } from "./shared/state.js";
 import { ExportPanel } from "./export.js";
-import { Facets } from "./facets.js";
-import { filterTitle, isCursorRefused, noFilters, readFilters, SINGLE } from "./filters.js";
-import { TextTable } from "./items.js";
+import { Facets, filterTitle, noFilters, readFilters, SINGLE } from "./facets.js";
+import { Pager, TextTable, usePage } from "./items.js";
 
 const PAGE = 50;
 const TYPING_MS = 220;
@@ -17,13 +16,9 @@ export default function Texts({ dataset, labels, tick, meta }) {
   const filters = readFilters(parameters, dataset);
   const order = parameters.get("order") || "newest";
   const cursor = parameters.get("cursor");
-  const page = useData("texts", { ...filters, order: orderOf(order, filters), limit: PAGE, cursor }, tick);
+  const page = usePage("texts", { ...filters, order: orderOf(order, filters), limit: PAGE, cursor }, tick);
   const facets = useData("stats/facets", filters, tick);
   const [exporting, setExporting] = useState(false);
-  // A cursor of another list is refused: begin anew.
-  useEffect(() => {
-    if (cursor && isCursorRefused(page.error)) change({ cursor: null }, true);
-  }, [page.error]);
   const total = facets.data && !facets.stale ? facets.data.total : null;
   return html`<div class="view">
     <div class="view-head">
@@ -138,19 +133,6 @@ function Chosen({ parameters }) {
     )}
     <li><button type="button" class="quiet" onClick=${() => change(noFilters())}>Remove all</button></li>
   </ul>`;
-}
-
-function Pager({ page, cursor }) {
-  if (!cursor && !page.next_cursor) return null;
-  const to = (next) => () => {
-    change({ cursor: next });
-    scrollTo(0, 0);
-  };
-  return html`<nav class="pager" aria-label="Pages">
-    ${cursor && html`<button type="button" onClick=${to(null)}>First page</button>`}
-    ${cursor && html`<button type="button" onClick=${() => history.back()}>Back</button>`}
-    ${page.next_cursor && html`<button type="button" onClick=${to(page.next_cursor)}>Next page</button>`}
-  </nav>`;
 }
 
 function Nothing({ parameters, total }) {

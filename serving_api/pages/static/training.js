@@ -3,7 +3,7 @@ import { html, useState } from "./shared/html.js";
 import { address, readKey } from "./shared/api.js";
 import { useData } from "./shared/data.js";
 import { bytes, count, moment, percent, plural } from "./shared/format.js";
-import { Card, Copyable, Empty, Loaded } from "./shared/parts.js";
+import { Card, Copyable, Empty, Loaded, Table } from "./shared/parts.js";
 import { change, linkTo, useParameters } from "./shared/state.js";
 import { Comparison } from "./comparison.js";
 import { SnapshotForm } from "./snapshot_form.js";
@@ -61,42 +61,29 @@ const rows = (snapshot) => Object.values(snapshot.splits).reduce((sum, split) =>
 const size = (snapshot) => Object.values(snapshot.splits).reduce((sum, split) => sum + split.bytes, 0);
 
 function List({ items, chosen }) {
-  return html`<div class="table-box" tabindex="0" role="region" aria-label="Table of snapshots">
-    <table>
-      <caption class="unseen">
-        Snapshots
-      </caption>
-      <thead>
-        <tr>
-          <th scope="col">Snapshot</th>
-          <th scope="col" class="number">Texts</th>
-          <th scope="col">Splits</th>
-          <th scope="col" class="number">Size</th>
-          <th scope="col">Made</th>
-          <th scope="col">Content hash</th>
-        </tr>
-      </thead>
-      <tbody>
-        ${items.map(
-          (one) => html`<tr key=${one.name} class=${one.name === chosen ? "chosen-row" : ""}>
-            <th scope="row">
-              <a ...${linkTo({ view: "training", snapshot: one.name })} aria-current=${one.name === chosen ? "true" : undefined}>
-                ${one.name}
-              </a>
-              ${one.forgotten > 0 && html`<span class="range-words">${plural(one.forgotten, "text")} to forget</span>`}
-            </th>
-            <td class="number">${count(rows(one))}</td>
-            <td class="nowrap">
-              ${Object.entries(one.splits).map(([split, file]) => `${split} ${count(file.rows)}`).join(", ")}
-            </td>
-            <td class="number">${bytes(size(one))}</td>
-            <td class="nowrap">${moment(one.created_at)}</td>
-            <td><code title=${one.content_hash}>${one.content_hash.slice(0, 12)}</code></td>
-          </tr>`,
-        )}
-      </tbody>
-    </table>
-  </div>`;
+  return html`<${Table}
+    label="Table of snapshots"
+    caption="Snapshots"
+    columns=${["Snapshot", ["Texts", "number"], "Splits", ["Size", "number"], "Made", "Content hash"]}
+  >
+    ${items.map(
+      (one) => html`<tr key=${one.name} class=${one.name === chosen ? "chosen-row" : ""}>
+        <th scope="row">
+          <a ...${linkTo({ view: "training", snapshot: one.name })} aria-current=${one.name === chosen ? "true" : undefined}>
+            ${one.name}
+          </a>
+          ${one.forgotten > 0 && html`<span class="range-words">${plural(one.forgotten, "text")} to forget</span>`}
+        </th>
+        <td class="number">${count(rows(one))}</td>
+        <td class="nowrap">
+          ${Object.entries(one.splits).map(([split, file]) => `${split} ${count(file.rows)}`).join(", ")}
+        </td>
+        <td class="number">${bytes(size(one))}</td>
+        <td class="nowrap">${moment(one.created_at)}</td>
+        <td><code title=${one.content_hash}>${one.content_hash.slice(0, 12)}</code></td>
+      </tr>`,
+    )}
+  <//>`;
 }
 
 function Snapshot({ snapshot, labels, others }) {
@@ -125,33 +112,21 @@ function Snapshot({ snapshot, labels, others }) {
 
 function Splits({ splits, labels }) {
   const all = Object.values(splits).reduce((sum, one) => sum + one.rows, 0);
-  return html`<div class="table-box" tabindex="0" role="region" aria-label="Table of splits">
-    <table>
-      <caption class="unseen">
-        Splits
-      </caption>
-      <thead>
-        <tr>
-          <th scope="col">Split</th>
-          <th scope="col" class="number">Texts</th>
-          <th scope="col" class="number">Share</th>
-          ${labels.map((label) => html`<th key=${label} scope="col" class="number">${label}</th>`)}
-          <th scope="col" class="number">File</th>
-        </tr>
-      </thead>
-      <tbody>
-        ${Object.entries(splits).map(
-          ([name, split]) => html`<tr key=${name}>
-            <th scope="row">${name}</th>
-            <td class="number">${count(split.rows)}</td>
-            <td class="number">${percent(all ? split.rows / all : null, 1)}</td>
-            ${labels.map((label) => html`<td key=${label} class="number">${count(split.labels[label] || 0)}</td>`)}
-            <td class="number">${bytes(split.bytes)}</td>
-          </tr>`,
-        )}
-      </tbody>
-    </table>
-  </div>`;
+  return html`<${Table}
+    label="Table of splits"
+    caption="Splits"
+    columns=${["Split", ["Texts", "number"], ["Share", "number"], ...labels.map((label) => [label, "number"]), ["File", "number"]]}
+  >
+    ${Object.entries(splits).map(
+      ([name, split]) => html`<tr key=${name}>
+        <th scope="row">${name}</th>
+        <td class="number">${count(split.rows)}</td>
+        <td class="number">${percent(all ? split.rows / all : null, 1)}</td>
+        ${labels.map((label) => html`<td key=${label} class="number">${count(split.labels[label] || 0)}</td>`)}
+        <td class="number">${bytes(split.bytes)}</td>
+      </tr>`,
+    )}
+  <//>`;
 }
 
 function LoadLines({ snapshot }) {

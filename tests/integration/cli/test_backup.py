@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from cli.backup.pg_dump import find_tools
+from cli.backup.pg_programs import find_tools
 from tests.conftest import fresh_database
 from tests.programs import run
 from tests.waiting import wait_for
@@ -130,7 +130,7 @@ def wrapped_tools(folder: Path, **scripts: str) -> Path:
     for name in ("pg_dump", "pg_restore", "psql"):
         body = scripts.get(name, 'exec "$REAL" "$@"')
         version = 'case "$1" in --version) exec "$REAL" "$@";; esac'
-        (folder / name).write_text(f"#!/bin/sh\nREAL={real.path(name)}\n{version}\n{body}\n")
+        (folder / name).write_text(f"#!/bin/sh\nREAL={real.folder / name}\n{version}\n{body}\n")
         (folder / name).chmod(0o700)
     return folder
 

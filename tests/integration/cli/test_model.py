@@ -86,8 +86,12 @@ def test_models_are_listed_shown_activated_and_evaluated(
 ) -> None:
     first = _add_model(connection, environment["SNAPSHOTS_URL"], 1, is_active=False)
     second = _add_model(connection, environment["SNAPSHOTS_URL"], 2, is_active=True)
-    listed = annotate("model", "list", **environment).stdout
+    listed = annotate("model", "list", COLUMNS="80", **environment).stdout
     assert listed.index(second) < listed.index(first)
+    assert max(map(len, listed.splitlines())) <= 80
+    row = next(line for line in listed.splitlines() if second in line)
+    assert ("2026-01-02 00:00" in row, "yes" in row) == (True, True)
+    assert f"{first}: Accepted: for a test." in listed
 
     shown = json.loads(annotate("model", "show", **environment).stdout)
     assert (shown["version"], shown["is_active"]) == (second, True)

@@ -17,7 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from core.connections import make_async_engine
 from core.datasets import Datasets, load_datasets
 from core.settings import DatabaseSettings
+from ingestion_api.bulk.batches import BulkUpload
 from ingestion_api.bulk.pipes import open_pipe
+from ingestion_api.bulk.schemas import BulkParameters
 from ingestion_api.imports import repository
 from ingestion_api.imports.runs.repository import Claim
 from ingestion_api.imports.runs.run import RunResult, run_import
@@ -28,13 +30,16 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _BARRIER = 7
-_NDJSON = "application/x-ndjson"
 _BLOCKED = "select count(*) from pg_locks where locktype = 'advisory' and objid = %s and not granted"
 
 
 def _run(claim: Claim, datasets: Datasets, database: DatabaseSettings, settings: IngestionSettings) -> RunResult:
     with open_pipe() as (reports, _):
         return run_import(claim, datasets, database, settings, reports)
+
+
+def _upload(**parameters: str) -> BulkUpload:
+    return BulkUpload("application/x-ndjson", "identity", BulkParameters.model_validate(parameters), {})
 
 
 class ImportQueue:
@@ -97,14 +102,14 @@ class ImportQueue:
     def add(self, body: bytes = b'{"text": "a"}\n', **parameters: str) -> UUID:
         """Make an import of NDJSON whose body is complete."""
         given = {"on_error": "skip", "text": "text", "metadata": "none"} | parameters
-        id_ = self.ask(repository.create_import, "test", _NDJSON, "identity", given, None, None)
+        id_ = self.ask(repository.create_import, "test", _upload(**given), None)
         assert self.ask(repository.append_chunk, id_, 0, None, body)
         assert self.ask(repository.complete_upload, id_, len(body))
         return id_
 
     def add_open(self, body: bytes = b"12345") -> UUID:
         """Make an import that still receives its body."""
-        id_ = self.ask(repository.create_import, "test", _NDJSON, "identity", {}, None, None)
+        id_ = self.ask(repository.create_import, "test", _upload(), None)
         assert self.ask(repository.append_chunk, id_, 0, None, body)
         return id_
 

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message
 
 from core.datasets import load_datasets
 from core.settings import AccessSettings, ArgillaSettings, DatabaseSettings, DatasetsFileSettings
-from core.tracing.tracing import read_traceparent
+from core.tracing import read_traceparent
 from ingestion_api.main import create_app as create_ingestion
 from ingestion_api.settings import IngestionSettings
 from serving_api.main import create_app as create_serving

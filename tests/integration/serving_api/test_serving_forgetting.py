@@ -151,13 +151,14 @@ def test_the_rewriting_command_takes_them_out_of_all_snapshots(
             assert client.post("/snapshots", json={"name": name, "seed": len(name)}).status_code == 201
         forget(engine, id_)
         monkeypatch.setattr(forget_requests, "LOOK_SECONDS", 0.05)
+        monkeypatch.setattr(addresses, "database", lambda: database)
         monkeypatch.setattr(addresses, "serving_url", lambda: "")
         for verb in ("get", "post"):
             monkeypatch.setattr(httpx, verb, partial(_call, client, verb))
-        forget_requests.rewrite_marked(engine, "one")
+        forget_requests.rewrite_marked("one")
         assert client.get("/snapshots/one").json()["forgotten"] == 0
         assert client.get("/snapshots/two").json()["forgotten"] == 1
-        forget_requests.rewrite_marked(engine)
+        forget_requests.rewrite_marked()
         assert client.get("/snapshots/two").json()["forgotten"] == 0
         assert files_with(tmp_path / "snapshots", _NAME) == []
 
@@ -187,10 +188,11 @@ def test_a_snapshot_that_cannot_be_rewritten_does_not_keep_the_others_from_it(
                 shutil.rmtree(tmp_path / "snapshots" / "three")
             return answer
 
+        monkeypatch.setattr(addresses, "database", lambda: database)
         monkeypatch.setattr(addresses, "serving_url", lambda: program.url)
         monkeypatch.setattr(httpx, "get", look_and_delete)
         with pytest.raises(typer.Exit):
-            forget_requests.rewrite_marked(engine)
+            forget_requests.rewrite_marked()
         assert "three" in capsys.readouterr().err
         for name in ("one", "two"):
             assert get(f"{program.url}/snapshots/{name}").json()["forgotten"] == 0

@@ -13,16 +13,15 @@ from hypothesis import strategies as st
 
 from cli.backup.archive import (
     MANIFEST,
-    BadArchive,
+    BackupError,
     Dumped,
     Manifest,
     describe_files,
     list_complaints,
     new_archive,
     read_manifest,
-    write_manifest,
 )
-from cli.backup.pg_dump import NoTools, access, find_tools
+from cli.backup.pg_programs import access, find_tools
 from tests.waiting import wait_for
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
@@ -47,7 +46,7 @@ def fill(folder: Path, files: dict[str, bytes]) -> None:
         has_snapshots=True,
         files=describe_files(folder, ignore),
     )
-    write_manifest(folder, manifest)
+    (folder / MANIFEST).write_text(manifest.model_dump_json())
 
 
 def make(folder: Path, files: dict[str, bytes]) -> Path:
@@ -118,12 +117,12 @@ with new_archive(Path(sys.argv[1])) as (unfinished, _):
 def test_a_killed_one_looks_like_none_and_goes_with_the_next(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], env=dict(os.environ)) as process:
         wait_for(lambda: any(tmp_path.glob(".unfinished-*/ready")))
-        with pytest.raises(BadArchive, match="Another back-up"), new_archive(tmp_path):
+        with pytest.raises(BackupError, match="Another back-up"), new_archive(tmp_path):
             pass
         process.send_signal(signal.SIGKILL)
     [left] = [path for path in tmp_path.iterdir() if path.is_dir()]
     # Even though everything is in it.
-    with pytest.raises(BadArchive, match="not finished"):
+    with pytest.raises(BackupError, match="not finished"):
         read_manifest(left)
     archive = make(tmp_path, FILES)
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == [archive]
@@ -133,12 +132,12 @@ def test_a_killed_one_looks_like_none_and_goes_with_the_next(tmp_path: Path) -> 
 def test_a_manifest_that_cannot_be_read_is_told(tmp_path: Path, content: str) -> None:
     fill(tmp_path, FILES)
     (tmp_path / MANIFEST).write_text(content)
-    with pytest.raises(BadArchive, match="damaged, or of another release"):
+    with pytest.raises(BackupError, match="damaged, or of another release"):
         read_manifest(tmp_path)
 
 
 def test_a_folder_of_something_else_is_no_archive(tmp_path: Path) -> None:
-    with pytest.raises(BadArchive, match="no archive"):
+    with pytest.raises(BackupError, match="no archive"):
         read_manifest(tmp_path)
 
 
@@ -147,9 +146,9 @@ def test_programs_older_than_the_server_are_not_taken(tmp_path: Path) -> None:
         (tmp_path / name).write_text(f"#!/bin/sh\necho '{name} (PostgreSQL) 14.2'\n")
         (tmp_path / name).chmod(0o700)
     assert find_tools(14, tmp_path).major == 14
-    with pytest.raises(NoTools, match=r"Postgres 15; .*Found: 14 in .*PG_BIN_DIR"):
+    with pytest.raises(BackupError, match=r"Postgres 15; .*Found: 14 in .*PG_BIN_DIR"):
         find_tools(15, tmp_path)
-    with pytest.raises(NoTools, match="Found: none"):
+    with pytest.raises(BackupError, match="Found: none"):
         find_tools(15, tmp_path / "empty")
 
 

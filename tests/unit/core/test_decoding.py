@@ -10,7 +10,7 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.tables.decoding import decode, require_encoding
+from core.tables.decoding import PlainBody, require_encoding
 from core.web.problems import Malformed, TooLarge, UnsupportedType
 from tests.unit.core.test_tables import CUTS, cut
 
@@ -25,21 +25,21 @@ def test_bodies_of_several_members_are_read_in_any_chunks(
     encoding: str, compress: Compress, parts: list[bytes], sizes: list[int]
 ) -> None:
     body = b"".join(map(compress, parts))
-    assert b"".join(decode(cut(body, sizes), encoding)) == b"".join(parts)
+    assert b"".join(PlainBody(cut(body, sizes), encoding)) == b"".join(parts)
 
 
 @pytest.mark.parametrize(("encoding", "compress"), COMPRESSED)
 @pytest.mark.parametrize("lost", [1, 5, 20])
 def test_a_body_that_is_cut_short_is_malformed(encoding: str, compress: Compress, lost: int) -> None:
     with pytest.raises(Malformed):
-        list(decode([compress(bytes(range(256)) * 100)[:-lost]], encoding))
+        list(PlainBody([compress(bytes(range(256)) * 100)[:-lost]], encoding))
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "zstd"])
 @given(body=st.binary(min_size=1, max_size=100))
 def test_rubbish_is_malformed(encoding: str, body: bytes) -> None:
     with pytest.raises(Malformed):
-        list(decode([body], encoding))
+        list(PlainBody([body], encoding))
 
 
 @pytest.mark.parametrize("encoding", ["br", "deflate", "gzip, gzip", "x"])
@@ -60,7 +60,7 @@ def test_a_bomb_is_refused_in_little_memory(encoding: str, compress: Compress) -
     bomb = compress(bytes(200_000_000))
     tracemalloc.start()
     with pytest.raises(TooLarge):
-        for _ in decode([bomb], encoding):
+        for _ in PlainBody([bomb], encoding):
             pass
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -69,7 +69,7 @@ def test_a_bomb_is_refused_in_little_memory(encoding: str, compress: Compress) -
 
 def test_a_small_bomb_is_refused_as_well() -> None:
     with pytest.raises(TooLarge):
-        list(decode([gzip.compress(bytes(20 * 1024 * 1024))], "gzip"))
+        list(PlainBody([gzip.compress(bytes(20 * 1024 * 1024))], "gzip"))
 
 
 def test_small_chunks_are_joined_and_those_before_a_cut_are_not_lost() -> None:
@@ -79,7 +79,7 @@ def test_small_chunks_are_joined_and_those_before_a_cut_are_not_lost() -> None:
         yield from itertools.repeat(b"x", 200_000)
         raise ConnectionError
 
-    body = decode(chunks(), "identity")
+    body = PlainBody(chunks(), "identity")
     parts = iter(body)
     assert [len(next(parts)) for _ in range(4)] == [65536, 65536, 65536, 3392]
     assert body.sent_bytes == 200_000
@@ -93,4 +93,4 @@ def test_a_long_body_that_compresses_as_texts_do_is_no_bomb() -> None:
     def body() -> Iterator[bytes]:
         yield from itertools.repeat(member, 100)
 
-    assert sum(map(len, decode(body(), "gzip"))) > 100_000_000
+    assert sum(map(len, PlainBody(body(), "gzip"))) > 100_000_000

@@ -56,7 +56,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from core.startup import configure_logging
 from core.settings import LogSettings, TracingSettings
-from core.tracing.tracing import tracing
+from core.tracing import tracing
 from core.web.app import install_web
 
 configure_logging(LogSettings(format="json", level="DEBUG"), "some_program")

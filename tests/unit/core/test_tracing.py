@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
 
 from core.settings import TracingSettings
 from core.text_identity import text_id
-from core.tracing.tracing import Tracing, read_traceparent, root_of, tracing, write_traceparent
+from core.tracing import Tracing, read_traceparent, root_of, tracing, write_traceparent
 from core.web.app import install_web
 from tests.otlp import Collector, collecting
 from tests.waiting import wait_for

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestion_api.enrichment.language import tell_language
+from ingestion_api.enrichment.enrich import tell_language
 
 SENTENCES = {
     "en": "I have been waiting for the bus for an hour.",

@@ -14,10 +14,10 @@ from pyarrow import parquet
 from core.datasets import load_datasets
 from core.tables.rows import ColumnsRefused, RowRefused, Table, TableColumn
 from core.web.problems import InvalidFields
-from ingestion_api.bulk.batches import Batch, read_batches
+from ingestion_api.bulk.batches import Batch, BulkUpload, read_batches
 from ingestion_api.bulk.label_map import check_targets, parse_label_map
 from ingestion_api.bulk.mapping import map_table
-from ingestion_api.bulk.parameters import BulkParameters, make_upload
+from ingestion_api.bulk.schemas import BulkParameters
 
 DATASETS = load_datasets(None)
 CSV, NDJSON, PARQUET = "text/csv", "application/x-ndjson", "application/vnd.apache.parquet"
@@ -25,8 +25,8 @@ CSV, NDJSON, PARQUET = "text/csv", "application/x-ndjson", "application/vnd.apac
 
 def read(media_type: str, body: bytes, **parameters: Any) -> Batch:
     """Read a body of one batch."""
-    upload = make_upload(media_type, BulkParameters(**parameters), DATASETS, 5000)
-    return next(read_batches(upload, [body]), Batch())
+    upload = BulkUpload(media_type, "identity", BulkParameters(**parameters), DATASETS)
+    return next(read_batches(upload, [body], 5000), Batch())
 
 
 def write(**columns: Any) -> bytes:
@@ -44,7 +44,7 @@ def fields(columns: dict[str, Any], **parameters: Any) -> dict[str, Any]:
         yield 1, [row[n] for n in wanted]
 
     table = Table("parquet", [TableColumn(n, kinds.get(type(v), "decimal")) for n, v in columns.items()], rows)
-    mapped = map_table(table, BulkParameters(**parameters).wanted(), DATASETS)
+    mapped = map_table(table, BulkParameters(**parameters), DATASETS)
     [(_, cells)] = mapped.rows
     found: dict[str, Any] = mapped.to_fields(cells)
     return found
@@ -309,6 +309,6 @@ def test_what_is_no_object_costs_the_row(row: bytes) -> None:
 
 def test_nothing_is_quoted_where_a_dataset_redacts() -> None:
     redacting = {name: dataset.model_copy(update={"redact": ("email",)}) for name, dataset in DATASETS.items()}
-    upload = make_upload(CSV, BulkParameters(), redacting, 5000)
-    [batch] = read_batches(upload, [b"text,label\nx,jane@example.org\n"])
+    upload = BulkUpload(CSV, "identity", BulkParameters(), redacting)
+    [batch] = read_batches(upload, [b"text,label\nx,jane@example.org\n"], 5000)
     assert "jane" not in batch.rejects[0].detail

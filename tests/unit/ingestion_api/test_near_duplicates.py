@@ -11,7 +11,7 @@ from core.datasets import Dataset
 from ingestion_api.enrichment.similarity import (
     CANDIDATES,
     Known,
-    LinkDecision,
+    Link,
     NewKnown,
     bands,
     decide,
@@ -106,43 +106,42 @@ def _new(*texts: str) -> list[NewKnown]:
     return [NewKnown(UUID(int=number), "d", text) for number, text in enumerate(texts, 1)]
 
 
-def _decide(new: list[NewKnown], datasets: dict[str, Dataset], *stored: Known) -> LinkDecision:
+def _decide(new: list[NewKnown], datasets: dict[str, Dataset], *stored: Known) -> tuple[list[Link], set[UUID]]:
     shared = {text.id: Counter({known.id: 1 for known in stored}) for text in new}
     return decide(new, shared, {known.id: known for known in stored}, datasets)
 
 
 def test_twins_within_a_group_are_linked_to_the_first() -> None:
     outcome = _decide(_new("hello you", "HELLO you!", "something else"), LINK)
-    assert outcome.links == [(UUID(int=2), UUID(int=1), 1.0)]
-    assert outcome.held == set()
+    assert outcome == ([(UUID(int=2), UUID(int=1), 1.0)], set())
 
 
 def test_only_the_first_of_twins_is_asked() -> None:
-    assert _decide(_new("hello you", "HELLO you!", "hello, you"), ASK_ONCE).held == {UUID(int=2), UUID(int=3)}
+    assert _decide(_new("hello you", "HELLO you!", "hello, you"), ASK_ONCE)[1] == {UUID(int=2), UUID(int=3)}
 
 
 def test_a_text_near_held_ones_only_is_asked() -> None:
     held = Known(UUID(int=9), shingles("hello you"), asked=False)
     outcome = _decide(_new("hello you!"), ASK_ONCE, held)
-    assert (outcome.links, outcome.held) == ([(UUID(int=1), UUID(int=9), 1.0)], set())
+    assert outcome == ([(UUID(int=1), UUID(int=9), 1.0)], set())
 
 
 def test_the_twin_that_is_asked_is_linked_among_many() -> None:
     held = [Known(UUID(int=100 + n), shingles(LONG), asked=False) for n in range(CANDIDATES - 1)]
     asked = Known(UUID(int=99), shingles(LONG + " again"), asked=True)
-    outcome = _decide(_new(LONG), ASK_ONCE, *held, asked)
-    assert outcome.links[0][1] == asked.id
-    assert outcome.held == {UUID(int=1)}
+    links, held_back = _decide(_new(LONG), ASK_ONCE, *held, asked)
+    assert links[0][1] == asked.id
+    assert held_back == {UUID(int=1)}
 
 
 def test_similar_is_what_the_dataset_says() -> None:
     strict = {"d": LINK["d"].model_copy(update={"near_duplicate_similarity": 1.0})}
     texts = (LONG, LONG + " again")
-    assert len(_decide(_new(*texts), LINK).links) == 1
-    assert _decide(_new(*texts), strict).links == []
+    assert len(_decide(_new(*texts), LINK)[0]) == 1
+    assert _decide(_new(*texts), strict)[0] == []
 
 
 def test_a_flood_of_the_same_is_compared_with_few() -> None:
-    outcome = _decide(_new(*(f"{LONG}{'!' * n}" for n in range(300))), LINK)
-    assert len(outcome.links) < 300 * 10
-    assert {later for later, _, _ in outcome.links} == {UUID(int=n) for n in range(2, 301)}
+    links, _ = _decide(_new(*(f"{LONG}{'!' * n}" for n in range(300))), LINK)
+    assert len(links) < 300 * 10
+    assert {later for later, _, _ in links} == {UUID(int=n) for n in range(2, 301)}

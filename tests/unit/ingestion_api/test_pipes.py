@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 import anyio
 import pytest
 
-from ingestion_api.bulk.pipes import BodyTimeout, open_pipe, receive_body, send_body
-from ingestion_api.dependencies import BodyCut
+from ingestion_api.bulk.pipes import open_pipe, receive_body, send_body
+from ingestion_api.dependencies import BodyCut, BodyTimeout, receive_parts
 
 
 async def _breaks_with(error: Exception | None) -> AsyncIterator[bytes]:
@@ -23,7 +23,7 @@ async def _breaks_with(error: Exception | None) -> AsyncIterator[bytes]:
 def test_the_reader_is_told_why_a_body_ends(error: Exception | None, seen: type[Exception]) -> None:
     received: list[bytes] = []
     with open_pipe() as (path, end):
-        anyio.run(send_body, _breaks_with(error), end, 0.05)
+        anyio.run(send_body, receive_parts(_breaks_with(error), 0.05), end)
         with pytest.raises(seen):
             received.extend(receive_body(path, 0.05))
     assert received == [b"first"]
@@ -35,5 +35,5 @@ def test_a_whole_body_arrives_in_its_pieces() -> None:
             yield piece
 
     with open_pipe() as (path, end):
-        anyio.run(send_body, body(), end, 1)
+        anyio.run(send_body, body(), end)
         assert list(receive_body(path, 1)) == [b"a", b"b" * 1000]

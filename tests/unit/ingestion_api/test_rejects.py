@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from core.datasets import load_datasets
 from core.tables.rows import RowRefused
 from ingestion_api.bulk.mapping import ObjectMapping
-from ingestion_api.bulk.parameters import BulkParameters
-from ingestion_api.imports.runs.rejects import KeptRejects, to_json
+from ingestion_api.bulk.schemas import BulkParameters
+from ingestion_api.bulk.values import to_json
+from ingestion_api.imports.runs.run import KeptRejects
 from ingestion_api.texts.submissions import QuickSubmission, read_quickly
 
 
@@ -69,8 +70,8 @@ def test_json_comes_back_as_it_was(value: Any) -> None:
 
 def test_a_quick_submission_is_kept_as_it_was_sent() -> None:
     row = read_quickly(b'{"text": "a", "label": "Toxic", "metadata": {"n": 1}, "source": null}')
-    wanted = BulkParameters(source="file", dataset="toxicity", label_map="Toxic:toxic").wanted()
-    mapped = ObjectMapping(wanted, load_datasets(None))(row)
+    parameters = BulkParameters(source="file", dataset="toxicity", label_map="Toxic:toxic")
+    mapped = ObjectMapping(parameters, load_datasets(None))(row)
     assert isinstance(mapped, QuickSubmission)
     assert (mapped.source, mapped.dataset, mapped.label) == ("file", "toxicity", "toxic")
     assert to_json(row) == '{"text":"a","label":"Toxic","metadata":{"n":1}}'

@@ -12,7 +12,7 @@ from jgo.maven import MavenContext
 
 from local_stack import StackError, StackStopped
 from local_stack.components import opensearch
-from local_stack.packages.downloads import Attempts, Pin, download_all, read_pins
+from local_stack.components.downloads import Attempts, Pin, download_all, read_pins
 
 CONTENT = b"a jar" * 1000
 PIN = Pin(hashlib.sha256(CONTENT).hexdigest(), "org.example", "thing", "1.0", "jar")

@@ -8,12 +8,12 @@ import psutil
 import pytest
 
 from local_stack import StackError
-from local_stack.processes.lock import StackLock
+from local_stack.data_dir import StackLock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from local_stack.processes.lock import StackLock
+from local_stack.data_dir import StackLock
 StackLock(Path(sys.argv[1])).acquire()
 print("locked", flush=True)
 time.sleep(60)

@@ -1,8 +1,8 @@
-"""Tests of local_stack.packages.locked_packages."""
+"""Tests of local_stack.locked_packages."""
 
 import pytest
 
-from local_stack.packages.locked_packages import environment_for_uv, from_pip
+from local_stack.locked_packages import environment_for_uv, from_pip
 
 
 def test_what_pip_was_told_is_told_to_uv() -> None:

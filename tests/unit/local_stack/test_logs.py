@@ -2,7 +2,7 @@ import os
 import stat
 from pathlib import Path
 
-from local_stack.processes.guarded import MAX_LOG_BYTES, bound_log, last_lines, open_log
+from local_stack.guarded import MAX_LOG_BYTES, bound_log, last_lines, open_log
 
 
 def big_log(path: Path) -> None:

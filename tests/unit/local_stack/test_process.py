@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from local_stack import StackError, StackStopped
-from local_stack.processes.guarded import Command, GuardedProcess, describe_exit, run_to_end
+from local_stack.guarded import Command, GuardedProcess, describe_exit, run_to_end
 
 # A parent that starts a child in a new session, writes the child's pid, and waits.
 WITH_A_GRANDCHILD = """

@@ -1,6 +1,6 @@
 import pytest
 
-from local_stack.processes.supervisor import restart_pause_seconds
+from local_stack.supervisor import restart_pause_seconds
 
 
 @pytest.mark.parametrize(("deaths", "seconds"), [(1, 0.5), (2, 1), (3, 2), (7, 30), (1000, 30)])

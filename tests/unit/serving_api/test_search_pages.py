@@ -1,5 +1,7 @@
 """The index and the replica together against a plain model, while labels come, change and go."""
 
+import asyncio
+import json
 import shutil
 import tempfile
 import time
@@ -16,12 +18,16 @@ from hypothesis import strategies as st
 
 from core.datasets import load_datasets
 from serving_api.replica import repository
+from serving_api.replica.query_pool import AnswerCache, Answers, QueryPool
 from serving_api.search import index
 from serving_api.search.follower import SearchFollower
 from serving_api.search.repository import list_hits
+from serving_api.texts import paging
 from serving_api.texts.matching import Match
-from serving_api.texts.parameters import TextsParameters
+from serving_api.texts.paging import Hints
+from serving_api.texts.parameters import Order, TextsParameters
 from serving_api.texts.query import PageQuery, Position, page_query
+from serving_api.texts.service import Texts
 from tests.unit.serving_api.search_world import World, made_world, model_matches, searches, texts
 
 _MEMORY = "/dev/shm"  # noqa: S108
@@ -171,6 +177,27 @@ def test_a_walk_shows_each_hit_once_while_labels_change(items: list[Any], data: 
                 it.follower.follow()
         # What lost its label and got one again is another hit, at another time.
         assert sorted(id_ for id_ in seen if id_ in stayed) == sorted(stayed)
+
+
+@pytest.mark.parametrize("order", [Order.NEWEST, Order.OLDEST])
+def test_rare_texts_are_listed_by_the_index_page_after_page(monkeypatch: pytest.MonkeyPatch, order: Order) -> None:
+    monkeypatch.setattr(paging, "_SPARSE_ROWS", 0)
+    with searched() as it:
+        for number in range(7):
+            it.world.add(UUID(int=number), f"text {number}", "toxic" if number % 3 else "non_toxic", second=number)
+        it.follower.follow()
+        pool = QueryPool(it.world.replica, threads=1, queue=1, seconds=20)
+        listed = Texts(Answers(it.world.replica, pool, AnswerCache(0)), pool, Hints(), it.follower)
+        found: list[str] = []
+        cursor = None
+        while cursor or not found:
+            parameters = TextsParameters(label=["toxic"], order=order, limit=2, cursor=cursor)
+            page = asyncio.run(listed.page(page_query(parameters, parameters.label, load_datasets(None))))
+            found += [item["text"] for item in json.loads(page.body)["items"]]
+            cursor = page.next_cursor
+        pool.close()
+    expected = [f"text {number}" for number in (1, 2, 4, 5)]
+    assert found == (expected if order is Order.OLDEST else expected[::-1])
 
 
 def test_an_index_ahead_of_the_reader_is_not_asked() -> None:

@@ -15,7 +15,7 @@ from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.inter_rater import fleiss_kappa  # type: ignore[import-untyped]
 
 from serving_api.statistics import agreement as module
-from serving_api.statistics.agreement import Agreement, Estimate, Votes, agreement, cohen_kappa, votes_of_pair
+from serving_api.statistics.agreement import Agreement, Coefficient, Votes, agreement, cohen_kappa, votes_of_pair
 
 Texts = list[list[str]]  # the answers about each text
 
@@ -131,14 +131,14 @@ def test_what_rounds_to_zero_has_no_sign() -> None:
 
 
 def test_nothing_to_compare_is_undefined() -> None:
-    none = Estimate(None, 0, None, None)
+    none = Coefficient(None, 0, None, None)
     assert agreement({}) == agreement({(("a", 1),): 7}) == Agreement(none, none, none)
     assert cohen_kappa({}) == none
 
 
 def test_one_text_has_no_interval() -> None:
     observed = agreement({(("a", 1), ("b", 2)): 1}).observed_agreement
-    assert observed == Estimate(near(1 / 3), 1, None, None)
+    assert observed == Coefficient(near(1 / 3), 1, None, None)
 
 
 def synthetic(count: int, labels: str, seed: int) -> Texts:

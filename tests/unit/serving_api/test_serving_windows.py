@@ -148,12 +148,14 @@ def reads(
     """Read a page, check it, and return the ranges that it was read from."""
     found: list[Read] = []
 
-    def noting(cursor: duckdb.DuckDBPyConnection, page: PageQuery, window: Condition, count: int) -> list[Row]:
+    def noting(
+        cursor: duckdb.DuckDBPyConnection, page: PageQuery, window: Condition, count: int, *, is_narrow: bool
+    ) -> list[Row]:
         where, values = page_conditions(page)
         statement = f"select max(labelled_at), min(labelled_at) from items where {where} and {window[0]}"  # noqa: S608
         [(newest, oldest)] = cursor.execute(statement, [*values, *window[1]]).fetchall()
         found.append(Read(newest, oldest))
-        return list_items(cursor, page, window, count)
+        return list_items(cursor, page, window, count, is_narrow=is_narrow)
 
     monkeypatch.setattr(repository, "list_items", noting)
     rows = list_page(connection, page, sample, texts)

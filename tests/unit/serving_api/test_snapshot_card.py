@@ -16,7 +16,7 @@ from serving_api.columns import COLUMNS
 from serving_api.snapshots.card import list_languages, literal, make_card
 from serving_api.snapshots.croissant import make_croissant
 from serving_api.snapshots.manifest import AnswerCounts, Facts, Rule, SnapshotManifest, SplitFile
-from serving_api.statistics.agreement import Estimate
+from serving_api.statistics.agreement import Coefficient
 
 HASH = "0" * 64
 
@@ -43,7 +43,7 @@ def a_manifest(**changes: Any) -> SnapshotManifest:
 
 
 def some_facts(**changes: Any) -> Facts:
-    estimate = Estimate(0.61234, 90, 0.5, 0.7)
+    estimate = Coefficient(0.61234, 90, 0.5, 0.7)
     facts = Facts(
         guidelines="Decide.",
         labels=("toxic", "non_toxic"),

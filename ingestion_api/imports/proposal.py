@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.datasets import DEFAULT_DATASET, Datasets
-from core.tables.cells import as_word
-from core.tables.rows import RowRefused, TableColumn
+from core.tables.rows import RowRefused, TableColumn, as_number, as_word
+from ingestion_api.bulk.label_map import escape
 from ingestion_api.bulk.mapping import FIELD_COLUMNS, LIKELY_NAMES, is_unnamed, plain_name
-from ingestion_api.bulk.parameters import BulkParameters
+from ingestion_api.bulk.schemas import BulkParameters
 
 _SAMPLES = 5
 _SAMPLE_CHARACTERS = 200
@@ -58,8 +58,8 @@ class Profile:
     def _kind(self, word: str) -> str:
         if word.lower() in _BOOLEANS:
             return "boolean"
-        with suppress(ValueError):
-            number = float(word.replace(",", ".") if word.count(",") == 1 and "." not in word else word)
+        with suppress(RowRefused):
+            number = as_number(word, self.column.name) or 0.0
             self.least, self.most = min(self.least, number), max(self.most, number)
             return "integer" if _INTEGER.fullmatch(word) else "number"
         return "string"
@@ -142,16 +142,14 @@ def _find(role: str, named: dict[str, Profile], taken: set[str], labels: Sequenc
         if likely in plain and _fits(role, named[plain[likely]]):
             yield plain[likely]
     if role == "label":
-        yield from (name for name, p in named.items() if name not in taken and _names_labels(p, labels))
+        for name, profile in named.items():
+            # Each value is the name of a label, however it is written.
+            if name not in taken and profile.is_category and all(_same_label(v, labels) for v in profile.values):
+                yield name
     if role == "text":
         longest = max(named.values(), key=lambda p: p.mean_characters if p.type == "string" else 0.0, default=None)
         if longest is not None and longest.type == "string":
             yield longest.column.name
-
-
-def _names_labels(profile: Profile, labels: Sequence[str]) -> bool:
-    """Whether each value is the name of a label, however it is written."""
-    return profile.is_category and all(_same_label(value, labels) for value in profile.values)
 
 
 def _same_label(value: str, labels: Sequence[str]) -> str | None:
@@ -186,7 +184,7 @@ def propose_label_map(profile: Profile, labels: Sequence[str]) -> str:
         elif is_binary and positive:
             is_positive = value.lower() in _POSITIVE
             pairs[value] = next(label for label in labels if (label == positive) == is_positive)
-    return ",".join(f"{_escape(theirs)}:{ours}" for theirs, ours in pairs.items())
+    return ",".join(f"{escape(theirs)}:{ours}" for theirs, ours in pairs.items())
 
 
 def _stem(label: str) -> tuple[bool, str]:
@@ -199,7 +197,3 @@ def _find_positive(labels: Sequence[str]) -> str | None:
         return None
     found = [label for label in labels if not _NEGATION.match(label)]
     return found[0] if len(found) == 1 else None
-
-
-def _escape(label: str) -> str:
-    return re.sub(r"([\\,:])", r"\\\1", label)

@@ -1,4 +1,4 @@
-"""OpenTelemetry's SDK as this platform uses it. Only a process that traces loads it: see core.tracing.tracing."""
+"""OpenTelemetry's SDK as this platform uses it. Only a process that traces loads it: see core.tracing."""
 
 import os
 import random

@@ -30,7 +30,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from core.settings import TracingSettings
 
 if TYPE_CHECKING:  # it loads OpenTelemetry's SDK
-    from core.tracing.sending import Sender
+    from core.span_sender import Sender
 
 Scope = MutableMapping[str, Any]  # of ASGI; core imports the web framework in core.web only
 Attributes = Mapping[str, str | bool | int | float]
@@ -98,7 +98,7 @@ class Tracing:
         """Begin to send spans, if the settings have an endpoint. Call it in each process, after a fork."""
         if settings.exporter_otlp_endpoint is None or self._sender is not None:
             return
-        from core.tracing.sending import Sender
+        from core.span_sender import Sender
 
         share = settings.traces_sampler_arg
         self._sender = Sender(settings.exporter_otlp_endpoint, program, share)

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 
 from local_stack import StackError, StackStopped
+from local_stack.guarded import GuardedProcess, describe_exit, last_lines
 from local_stack.plan import Context, Service
-from local_stack.processes.guarded import GuardedProcess, describe_exit, last_lines
 
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30
