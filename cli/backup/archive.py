@@ -1,4 +1,4 @@
-"""An archive: a folder with dumps, snapshots and a manifest of hashes. It appears complete or not at all."""
+"""An archive: a folder with dumps, snapshots, models and a manifest. It appears complete or not at all."""
 
 import fcntl
 import hashlib
@@ -170,62 +170,69 @@ def _describe(path: Path, advance: Advance) -> File:
     return File(bytes=size, sha256=digest.hexdigest())
 
 
-_SNAPSHOT_MANIFEST = "snapshot.json"
-_IN_ARCHIVE = re.compile(rf"{_SNAPSHOTS}/([^/]+)/{re.escape(_SNAPSHOT_MANIFEST)}")
+# Snapshots and models are immutable folders. The manifest of each is written last and names it complete.
+_COPIED = ("*/snapshot.json", "models/*/*/model.json")
+_IN_ARCHIVE = re.compile(rf"{_SNAPSHOTS}/([^/]+/snapshot|models/[^/]+/[^/]+/model)\.json")
 _TRIES = 3
 
 
 def copy_out(url: str, archive: Path, advance: Advance) -> None:
-    """Copy all complete snapshots into the archive."""
+    """Copy all complete snapshots and models into the archive."""
     fs, root = fsspec.core.url_to_fs(url, skip_instance_cache=True)
     (archive / _SNAPSHOTS).mkdir()
-    for path in fs.glob(f"{root}/*/{_SNAPSHOT_MANIFEST}"):
-        name = path.split("/")[-2]
-        if not name.startswith("."):
-            target = archive / _SNAPSHOTS / name
-            _copy_snapshot(fs, f"{root}/{name}", target)
+    for manifest in [path for pattern in _COPIED for path in fs.glob(f"{root}/{pattern}")]:
+        folder = manifest.rpartition("/")[0].removeprefix(f"{root}/")
+        if not folder.rpartition("/")[2].startswith("."):
+            target = archive / _SNAPSHOTS / folder
+            _copy_folder(fs, manifest, target)
             advance(sum(file.stat().st_size for file in target.rglob("*")))
 
 
-def _copy_snapshot(fs: fsspec.AbstractFileSystem, source: str, target: Path) -> None:
+def _copy_folder(fs: fsspec.AbstractFileSystem, manifest: str, target: Path) -> None:
+    source = manifest.rpartition("/")[0]
     for attempt in range(1, _TRIES + 1):
         try:
-            # Read before the files: if it has changed afterwards, the snapshot is copied again.
-            manifest = fs.cat_file(f"{source}/{_SNAPSHOT_MANIFEST}")
+            # Read before the files: if it has changed afterwards, the folder is copied again.
+            content = fs.cat_file(manifest)
             fs.invalidate_cache()
+            target.parent.mkdir(parents=True, exist_ok=True)
             fs.get(source, str(target), recursive=True)
-            if fs.cat_file(f"{source}/{_SNAPSHOT_MANIFEST}") == manifest:
+            if fs.cat_file(manifest) == content:
                 return
         except FileNotFoundError:
             if attempt == _TRIES:
                 raise
         shutil.rmtree(target, ignore_errors=True)
-    raise BackupError(f"The snapshot {source} changes all the time.")
+    raise BackupError(f"{source} changes all the time.")
 
 
-def list_snapshots(manifest: Manifest) -> list[str]:
-    """Return the names of the snapshots in an archive."""
-    return sorted(found[1] for path in manifest.files if (found := _IN_ARCHIVE.fullmatch(path)))
+def list_copied(manifest: Manifest) -> list[str]:
+    """Return the paths of the manifests of the snapshots and models in an archive, below its `snapshots/`."""
+    return sorted(found[1] + ".json" for path in manifest.files if (found := _IN_ARCHIVE.fullmatch(path)))
+
+
+def count_snapshots(manifest: Manifest) -> int:
+    """Return the number of snapshots in an archive."""
+    return sum(path.endswith("/snapshot.json") for path in list_copied(manifest))
 
 
 def list_conflicts(url: str, archive: Path, manifest: Manifest) -> list[str]:
-    """Return the names of existing snapshots that differ from those of the archive."""
+    """Return the names of existing snapshots and models that differ from those of the archive."""
     fs, root = fsspec.core.url_to_fs(url, skip_instance_cache=True)
-    conflicts = []
-    for name in list_snapshots(manifest):
-        there = f"{root}/{name}/{_SNAPSHOT_MANIFEST}"
-        ours = (archive / _SNAPSHOTS / name / _SNAPSHOT_MANIFEST).read_bytes()
-        if fs.exists(there) and fs.cat_file(there) != ours:
-            conflicts.append(name)
-    return conflicts
+    return [
+        path.rpartition("/")[0]
+        for path in list_copied(manifest)
+        if fs.exists(f"{root}/{path}")
+        and fs.cat_file(f"{root}/{path}") != (archive / _SNAPSHOTS / path).read_bytes()
+    ]
 
 
 def copy_in(url: str, archive: Path, manifest: Manifest, advance: Advance) -> None:
-    """Copy the archive's snapshots to their place, the manifest of each last."""
+    """Copy the archive's snapshots and models to their place, the manifest of each last."""
     fs, root = fsspec.core.url_to_fs(url, skip_instance_cache=True)
-    for name in list_snapshots(manifest):
-        files = [path for path in manifest.files if path.startswith(f"{_SNAPSHOTS}/{name}/")]
-        for path in sorted(files, key=lambda path: path.endswith(f"/{_SNAPSHOT_MANIFEST}")):
+    last = {f"{_SNAPSHOTS}/{path}" for path in list_copied(manifest)}
+    for path in sorted(manifest.files, key=lambda path: path in last):
+        if path.startswith(f"{_SNAPSHOTS}/"):
             target = f"{root}/{path.removeprefix(f'{_SNAPSHOTS}/')}"
             fs.makedirs(target.rpartition("/")[0], exist_ok=True)
             fs.put_file(str(archive / path), target)

@@ -1,4 +1,4 @@
-"""`annotate backup` and `annotate restore`: archives of both databases and the snapshots."""
+"""`annotate backup` and `annotate restore`: archives of both databases, the snapshots and the models."""
 
 import shlex
 import subprocess
@@ -45,7 +45,7 @@ WithoutArgilla = Annotated[
     bool, typer.Option("--without-argilla", help="Omit Argilla's database; see docs/backup.md.")
 ]
 WithoutSnapshots = Annotated[
-    bool, typer.Option("--without-snapshots", help="Omit the snapshots, if you back them up another way.")
+    bool, typer.Option("--without-snapshots", help="Omit snapshots and models, if you back them up another way.")
 ]
 Forget = Annotated[
     Path | None,
@@ -80,7 +80,7 @@ def create(
     without_argilla: WithoutArgilla = False,
     without_snapshots: WithoutSnapshots = False,
 ) -> None:
-    """Create an archive of both databases and the snapshots, and print its path.
+    """Create an archive of both databases, the snapshots and the models, and print its path.
 
     The platform may run meanwhile. The archive appears when it is complete, or not at all.
     """
@@ -145,7 +145,7 @@ def verify(archive: ArchiveArgument) -> None:
     table = {"taken": f"{manifest.platform.taken_at:%Y-%m-%d %H:%M:%S %Z}"} | _rows(manifest.platform)
     if manifest.argilla:
         table |= {f"Argilla's {name}": number for name, number in _rows(manifest.argilla).items()}
-    table["snapshots"] = str(len(archives.list_snapshots(manifest))) if manifest.has_snapshots else "left out"
+    table["snapshots"] = str(archives.count_snapshots(manifest)) if manifest.has_snapshots else "left out"
     for name, value in table.items():
         out.print(f"{name}: {value}")
     out.print(f"{archive} is whole: {len(manifest.files):,} files, {manifest.bytes:,} bytes.")
@@ -189,7 +189,7 @@ def restore(
 ) -> None:
     """Restore an archive of `annotate backup`.
 
-    Stop all programs first. Argilla's database is restored first, then the platform's, then the snapshots.
+    Stop all programs first. Argilla's database is restored first, then the platform's, then snapshots and models.
     """
     with _clear_errors():
         manifest = _verified(archive)
@@ -255,8 +255,8 @@ def _place(url: str) -> tuple[str, int, str]:
 def _check_snapshots(archive: Path, manifest: Manifest) -> None:
     if conflicts := archives.list_conflicts(addresses.snapshots(), archive, manifest):
         raise BackupError(
-            f"There are other snapshots of these names in {addresses.snapshots()}: {', '.join(conflicts[:10])}. "
-            "Move them away, or give --replace to lose them, or --without-snapshots."
+            f"There are other snapshots or models of these names in {addresses.snapshots()}: "
+            f"{', '.join(conflicts[:10])}. Move them away, or give --replace to lose them, or --without-snapshots."
         )
 
 

@@ -30,7 +30,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.connections import make_async_engine
-from core.datasets import DEFAULT_DATASET, Order, load_datasets
+from core.datasets import DEFAULT_DATASET, UploadOrder, load_datasets
 from core.migrate import migrate
 from core.settings import ArgillaSettings, DatabaseSettings
 from core.text_identity import text_id
@@ -50,7 +50,7 @@ from uploader.settings import MAX_SEARCH_TERMS
 
 # The effect of a held transaction grows with time: 180 s show all of it.
 _QUEUE_SECONDS = float(os.environ.get("BENCH_QUEUE_SECONDS", "20"))
-_ORDERS = (Order.OLDEST, Order.NEWEST, Order.UNCERTAIN)
+_ORDERS = (UploadOrder.OLDEST, UploadOrder.NEWEST, UploadOrder.UNCERTAIN)
 _PARTS = 3  # of the time for an order, each a line of the table
 _BATCH_TEXTS = 250
 _BATCH_BYTES = 4_194_304
@@ -82,7 +82,7 @@ class _Queue:
     """The queue of one database in an order, with the time and the number of its claims."""
 
     engine: AsyncEngine
-    order: Order
+    order: UploadOrder
     start: QueueStart = field(default_factory=QueueStart)
     seconds: float = 0
     claimed: int = 0
@@ -135,7 +135,7 @@ def measure_queue(stack: RunningStack, _rows: int) -> FigureTable:
     return table
 
 
-async def _measure_claims(table: FigureTable, order: Order, quiet_url: str, held_url: str) -> None:
+async def _measure_claims(table: FigureTable, order: UploadOrder, quiet_url: str, held_url: str) -> None:
     queues = [
         _Queue(make_async_engine(DatabaseSettings(url=SecretStr(url)), "bench held queue"), order)
         for url in (quiet_url, held_url)

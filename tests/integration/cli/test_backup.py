@@ -101,6 +101,12 @@ def source(
         (folder / "snapshots" / "one" / "data").mkdir(parents=True)
         (folder / "snapshots" / "one" / "snapshot.json").write_text('{"name": "one"}')
         (folder / "snapshots" / "one" / "data" / "train.parquet").write_bytes(b"PAR1")
+        model = folder / "snapshots" / "models" / "toxicity" / "3f1c9a5be027"
+        model.mkdir(parents=True)
+        (model / "model.json").write_text('{"version": "3f1c9a5be027"}')
+        (model / "model.skops").write_bytes(b"skops")
+        (model.parent / ".writing-model").mkdir()
+        (model.parent / ".writing-model" / "model.json").write_text("{}")
         (folder / "snapshots" / ".writing-two").mkdir()
         (folder / "snapshots" / ".writing-two" / "snapshot.json").write_text("{}")
         yield place
@@ -162,7 +168,12 @@ def test_everything_comes_back_and_nothing_stale(source: Place, archive: Path, t
         (WEBHOOKS[1], True),
     ]
     found = sorted(str(p.relative_to(target.data_dir)) for p in target.data_dir.rglob("*") if p.is_file())
-    assert found == ["snapshots/one/data/train.parquet", "snapshots/one/snapshot.json"]
+    assert found == [
+        "snapshots/models/toxicity/3f1c9a5be027/model.json",
+        "snapshots/models/toxicity/3f1c9a5be027/model.skops",
+        "snapshots/one/data/train.parquet",
+        "snapshots/one/snapshot.json",
+    ]
     assert "search-engine reindex" in result.stderr
     # The database is not empty any more. --replace restores the same, without the texts forgotten meanwhile.
     refused = annotate("restore", str(archive), place=target)
