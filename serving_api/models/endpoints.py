@@ -1,6 +1,5 @@
 """The endpoints of models, scores and suspects: parse, delegate, return."""
 
-import hashlib
 from typing import Annotated
 
 from fastapi import Path, Query, Request, Response
@@ -8,7 +7,7 @@ from fastapi import Path, Query, Request, Response
 from core.web.app import read_body, require_media_type
 from core.web.negotiation import Router, choose_media_type
 from core.web.problems import FieldError, InvalidFields
-from serving_api.dependencies import GUARDS, DatasetsDep, is_held, part, respond
+from serving_api.dependencies import GUARDS, DatasetsDep, part, respond, send
 from serving_api.models import schemas as docs
 from serving_api.models.schemas import (
     BODY_BYTES,
@@ -103,11 +102,4 @@ async def list_suspects(
 
 def _send(request: Request, body: bytes, media_type: str = "application/json") -> Response:
     """Send what follows from the models alone: it changes while the replica's version stays."""
-    headers = {
-        "ETag": f'"{hashlib.sha256(body).hexdigest()[:32]}"',
-        "Cache-Control": "private, no-cache",
-        "Vary": "Accept",
-    }
-    if is_held(request, headers["ETag"]):
-        return Response(status_code=304, headers=headers)
-    return Response(body, headers=headers, media_type=media_type)
+    return send(request, body, {"Cache-Control": "private, no-cache", "Vary": "Accept"}, media_type)
