@@ -12,7 +12,7 @@ from cli.console import SHORT_CHARACTERS, AsJson, fail, out, plain, print_json
 from cli.people.audit_log import note
 from core.audit import Action
 from core.datasets import Datasets, get_definition, list_adjudications, load_datasets
-from core.models import Dataset
+from core.models import DatasetRow
 from core.settings import DatasetsFileSettings, read_settings
 
 app = typer.Typer(help="Compare DATASETS_FILE with the settings in force, and apply it.", no_args_is_help=True)
@@ -43,7 +43,11 @@ def diff(as_json: AsJson = False) -> None:
 
 
 def _read_in_force() -> dict[str, dict[str, Any]]:
-    query = select(Dataset.name, Dataset.settings).where(Dataset.settings.is_not(None)).order_by(Dataset.name)
+    query = (
+        select(DatasetRow.name, DatasetRow.settings)
+        .where(DatasetRow.settings.is_not(None))
+        .order_by(DatasetRow.name)
+    )
     with addresses.transaction("datasets") as connection:
         return {row.name: row.settings for row in connection.execute(query)}
 
@@ -92,7 +96,7 @@ def apply(name: Annotated[str, typer.Argument(metavar="DATASET", help="Dataset i
         fail(f"DATASETS_FILE does not define {name}: it defines {', '.join(_names(datasets))}.")
     defined = get_definition(name, datasets).model_dump(mode="json")
     with addresses.transaction("datasets") as connection:
-        statement = update(Dataset).where(Dataset.name == name).values(settings_approved=defined)
+        statement = update(DatasetRow).where(DatasetRow.name == name).values(settings_approved=defined)
         if connection.execute(statement).rowcount == 0:
             fail(f"No uploader has worked on {name} yet: its settings are applied when one starts.")
         note(connection, Action.SETTINGS_APPROVED, [name], answers_wanted=defined["answers_wanted"])

@@ -36,7 +36,7 @@ COMMANDS = {
     "gold": _Command("cli.people.gold:app", "Add, list and remove gold texts: texts with a known answer."),
     "keys": _Command("cli.people.api_keys:app", "Create, list and withdraw API keys."),
     "audit": _Command("cli.people.audit_log:audit", "Show the audit log: which administrator did what, and when."),
-    "forget": _Command("cli.forget_texts:forget", "Delete texts everywhere, for good."),
+    "forget": _Command("cli.forget:forget", "Delete texts everywhere, for good."),
     "backup": _Command("cli.backup.commands:app", "Create and verify archives of all data."),
     "restore": _Command("cli.backup.commands:restore", "Restore an archive of `annotate backup`."),
     "demo-data": _Command("cli.demo_data:demo_data", "Fill an empty database with synthetic labelled texts."),

@@ -11,11 +11,10 @@ from cli import addresses
 from cli.console import fail, out, print_json, printable
 from cli.people.audit_log import note
 from core.audit import Action
-from core.classifiers.model_manifest import SUSPECT_BELOW, Estimate, Measures, ModelManifest
+from core.classifiers.model_manifest import KEPT_MODELS, SUSPECT_BELOW, Estimate, Measures, ModelManifest
 from core.datasets import DEFAULT_DATASET, Dataset, load_datasets
 from core.labels.adjudication import ask_again as ask_adjudicators
-from core.models import Dataset as DatasetRow
-from core.models import Label, LabelStatus, Model, Prediction, Text
+from core.models import DatasetRow, Label, LabelStatus, Model, Prediction, Text
 from core.settings import DatasetsFileSettings, read_settings
 
 if TYPE_CHECKING:
@@ -96,6 +95,9 @@ def activate(
     row, _ = _get_model(dataset, version)
     if row.is_active:
         fail(f"{version} is active already.")
+    others = [one.version for one, _ in _read_models(dataset) if not one.is_active]
+    if version not in others[:KEPT_MODELS]:
+        fail(f"Only the files of the newest {KEPT_MODELS} models are kept, and of the active one: train again.")
     with addresses.transaction("model") as connection:
         models = update(Model).where(Model.dataset == dataset)
         connection.execute(models.where(Model.is_active).values(is_active=False))
@@ -184,7 +186,7 @@ def ask_again(
 ) -> None:
     """Put suspect texts before adjudicators, whose answer decides. Needs `dispute_extra` in DATASETS_FILE.
 
-    Argilla cannot ask for more answers to single records, and annotators do not get a record again that they
+    Argilla cannot request more answers to single records, and annotators do not get a record again that they
     answered. So the texts go the way of disputed ones.
     """
     definition = _definition(dataset)

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from cli import addresses
 from cli.console import AsJson, err, fail, out, print_json, printable
-from cli.forget_requests import rewrite
+from cli.forget import rewrite_marked
 from cli.people.audit_log import noted
 from cli.texts import export, file_imports
 from core.audit import Action
@@ -232,7 +232,10 @@ def verify(
     out.print(f"{printable(name)}: {len(manifest['splits'])} splits are as its manifest says.")
 
 
-app.command()(rewrite)
+@app.command()
+def rewrite(name: Annotated[str, typer.Argument(help="Name in `annotate snapshot list`.")]) -> None:
+    """Remove texts from a snapshot that were forgotten after it was created."""
+    rewrite_marked(name)
 
 
 def _shares(given: list[str]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cli import addresses
 from cli.console import AsJson, err, out, print_json, printable
-from cli.forget_requests import list_stuck, look_if_waited_for
+from cli.forget import list_stuck, look_if_waited_for
 
 # The newest labels: the index of the change feed finds them, however many there are.
 _PACE = text("""
@@ -32,7 +32,12 @@ class _Report:
     stats: dict[str, Any] = field(default_factory=dict)
     labels_per_hour: float | None = None
     seconds_left: float | None = None  # until all texts have all wanted answers, at this pace
-    problems: list[str] = field(default_factory=list)  # each outage once
+    problems: list[str] = field(default_factory=list)
+    outages: dict[str, tuple[str, list[str]]] = field(default_factory=dict)  # reason and programs, by dependency
+
+    def add_outage(self, dependency: str, reason: str, program: str) -> None:
+        """Note that a program misses a dependency; one that several programs miss is one outage."""
+        self.outages.setdefault(dependency, (reason, []))[1].append(program)
 
     def as_json(self) -> dict[str, Any]:
         """Return it for programs."""
@@ -65,14 +70,10 @@ def status(
 
 def _look() -> _Report:
     report = _Report()
-    outages: dict[str, tuple[str, list[str]]] = {}
-    ingestion, serving = addresses.ingestion_url(), addresses.serving_url()
-    if _is_there("ingestion API", ingestion, outages, report.problems):
-        report.queue = _get(f"{ingestion}/queue", outages, report.problems)
-    if _is_there("serving API", serving, outages, report.problems):
-        report.stats = _get(f"{serving}/stats", outages, report.problems)
-    late = _read_database(report, outages)
-    report.problems += [f"{need}: {reason} ({', '.join(seen)})" for need, (reason, seen) in outages.items()]
+    report.queue = _get(report, "ingestion API", addresses.ingestion_url(), "queue")
+    report.stats = _get(report, "serving API", addresses.serving_url(), "stats")
+    late = _read_database(report)
+    report.problems += [f"{need}: {reason} ({', '.join(seen)})" for need, (reason, seen) in report.outages.items()]
     for alert in report.queue.pop("alerts", []):
         report.problems.append(
             f"dataset {alert['dataset']}, since {alert['since']}: {alert['reason']} ({alert['code']})"
@@ -84,31 +85,27 @@ def _look() -> _Report:
     return report
 
 
-def _is_there(name: str, url: str, outages: dict[str, tuple[str, list[str]]], problems: list[str]) -> bool:
-    """Ask a program for its missing dependencies; a dependency that several programs miss is one outage."""
+def _get(report: _Report, program: str, url: str, path: str) -> dict[str, Any]:
+    """Ask a program for its missing dependencies, and return its response; nothing if it fails."""
     try:
-        answer = httpx.get(f"{url}/readyz", timeout=5)
+        ready = httpx.get(f"{url}/readyz", timeout=5)
     except httpx.TransportError as error:
-        problems.append(f"{name} at {url} does not answer: {error}")
-        return False
-    for need, reason in answer.json()["missing"].items():
-        outages.setdefault(need, (reason, []))[1].append(name)
-    return True
-
-
-def _get(url: str, outages: dict[str, tuple[str, list[str]]], problems: list[str]) -> dict[str, Any]:
+        report.problems.append(f"{program} at {url} does not answer: {error}")
+        return {}
+    for dependency, reason in ready.json()["missing"].items():
+        report.add_outage(dependency, reason, program)
     try:
-        answer = httpx.get(url, headers=addresses.headers(), timeout=10)
+        answer = httpx.get(f"{url}/{path}", headers=addresses.headers(), timeout=10)
         answer.raise_for_status()
     except httpx.HTTPError as error:
-        if not outages:  # otherwise the outage is the cause
-            problems.append(f"{url}: {error}")
+        if not report.outages:  # otherwise the outage is the cause
+            report.problems.append(f"{url}/{path}: {error}")
         return {}
     values: dict[str, Any] = answer.json()
     return values
 
 
-def _read_database(report: _Report, outages: dict[str, tuple[str, list[str]]]) -> list[str]:
+def _read_database(report: _Report) -> list[str]:
     """Read the pace; return a line for each overdue forget request."""
     if not addresses.knows_database():
         return []
@@ -118,9 +115,7 @@ def _read_database(report: _Report, outages: dict[str, tuple[str, list[str]]]) -
             look_if_waited_for(connection)
             return list_stuck(connection)
     except SQLAlchemyError as error:  # its message contains the statement
-        outages.setdefault("database", (f"Postgres does not answer: {type(error).__name__}", []))[1].append(
-            "annotate"
-        )
+        report.add_outage("database", f"Postgres does not answer: {type(error).__name__}", "annotate")
         return []
 
 

@@ -87,28 +87,20 @@ def caller(request: HasScope) -> Actor:
 
 def noting(entry: Entry) -> Insert:
     """Return the INSERT of an entry, for the transaction that makes the change."""
-    ids = sorted(map(str, entry.ids))
-    return insert(AuditEntry).values(
-        program=entry.program,
-        actor_kind=entry.actor.kind,
-        actor=entry.actor.name,
-        action=entry.action,
-        object_ids=ids[:_IDS_KEPT],
-        objects=len(ids),
-        outcome=entry.outcome,
-        details=dict(entry.details),
-    )
+    return insert(AuditEntry).values(program=entry.program, details=dict(entry.details), **_fields(entry))
 
 
 def write_line(entry: Entry) -> None:
     """Write the log line of an entry."""
-    log.info(
-        "audit",
-        action=entry.action.value,
-        actor_kind=entry.actor.kind,
-        actor=entry.actor.name,
-        object_ids=sorted(map(str, entry.ids))[:_IDS_KEPT],
-        objects=len(entry.ids),
-        outcome=entry.outcome,
-        **entry.details,
-    )
+    log.info("audit", **_fields(entry), **entry.details)
+
+
+def _fields(entry: Entry) -> dict[str, Any]:
+    return {
+        "action": entry.action.value,
+        "actor_kind": entry.actor.kind,
+        "actor": entry.actor.name,
+        "object_ids": sorted(map(str, entry.ids))[:_IDS_KEPT],
+        "objects": len(entry.ids),
+        "outcome": entry.outcome,
+    }

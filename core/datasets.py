@@ -50,7 +50,7 @@ class LabelRule(StrEnum):
     GLAD = "glad"  # by each annotator's ability and each text's difficulty
 
 
-class Order(StrEnum):
+class UploadOrder(StrEnum):
     """Which pending texts annotators get first."""
 
     OLDEST = "oldest"  # as received
@@ -130,7 +130,7 @@ class Dataset(BaseModel):
     model: ModelInLoop = Field(ModelInLoop(), description="The classifier that is trained from the labels.")
     answers_wanted: int = Field(1, ge=1, description="Submitted annotations that complete a text in Argilla.")
     questions: tuple[Question, ...] = Field((), description="What annotators are asked beside the label.")
-    order: Order = Field(Order.OLDEST, description="Which pending texts annotators get first.")
+    order: UploadOrder = Field(UploadOrder.OLDEST, description="Which pending texts annotators get first.")
     max_open_records: int | None = Field(
         None, ge=1, description="Unanswered records before annotators at most; else MAX_OPEN_RECORDS decides."
     )
@@ -169,7 +169,7 @@ class Dataset(BaseModel):
     @property
     def uses_model_scores(self) -> bool:
         """Whether pending texts need the model's score."""
-        is_ordered = self.order in {Order.UNCERTAIN, Order.MIXED}
+        is_ordered = self.order in {UploadOrder.UNCERTAIN, UploadOrder.MIXED}
         return self.model.enabled and (is_ordered or self.suggestions == "model")
 
     @property
@@ -177,20 +177,7 @@ class Dataset(BaseModel):
         """What adjudicators are asked about the disputed texts of this dataset."""
         changes: dict[str, object] = {"answers_wanted": self.dispute_extra, "dispute_extra": 0, "gold_share": 0}
         changes |= {"guidelines": self.guidelines.strip() + _TO_ADJUDICATORS, "model": ModelInLoop()}
-        return self.model_copy(update=changes | {"order": Order.OLDEST, "label_rule": LabelRule.MAJORITY})
-
-    @model_validator(mode="after")
-    def _adjudicators_can_be_told(self) -> "Dataset":
-        if self.dispute_extra and len(self.adjudication.guidelines) > _MAX_GUIDELINES:
-            room = _MAX_GUIDELINES - len(_TO_ADJUDICATORS)
-            raise ValueError(f"with dispute_extra the guidelines may have {room:,} characters at most")
-        return self
-
-    @model_validator(mode="after")
-    def _suggesting_model_is_there(self) -> "Dataset":
-        if self.suggestions == "model" and not self.model.enabled:
-            raise ValueError('suggestions = "model" needs model.enabled = true')
-        return self
+        return self.model_copy(update=changes | {"order": UploadOrder.OLDEST, "label_rule": LabelRule.MAJORITY})
 
     @field_validator("questions")
     @classmethod
@@ -219,7 +206,12 @@ class Dataset(BaseModel):
         return regions
 
     @model_validator(mode="after")
-    def _regions_are_used(self) -> "Dataset":
+    def _fits_together(self) -> "Dataset":
+        if self.dispute_extra and len(self.adjudication.guidelines) > _MAX_GUIDELINES:
+            room = _MAX_GUIDELINES - len(_TO_ADJUDICATORS)
+            raise ValueError(f"with dispute_extra the guidelines may have {room:,} characters at most")
+        if self.suggestions == "model" and not self.model.enabled:
+            raise ValueError('suggestions = "model" needs model.enabled = true')
         if self.phone_regions and "phone" not in self.redact:
             raise ValueError('phone_regions is set, but redact does not name "phone"')
         return self
@@ -262,10 +254,6 @@ def load_datasets(path: Path | None) -> Datasets:
         raise SystemExit(f"{file}: cannot be read: {error.strerror}; set DATASETS_FILE.") from error
     except UnicodeDecodeError as error:
         raise SystemExit(f"{file}: is not TOML: it is not UTF-8 ({error.reason} at byte {error.start})") from error
-    return _parse(str(file), content)
-
-
-def _parse(file: str, content: str) -> Datasets:
     try:
         datasets = TypeAdapter(Datasets).validate_python(tomllib.loads(content))
     except tomllib.TOMLDecodeError as error:

@@ -8,7 +8,6 @@ import anyio
 import psycopg
 import structlog
 from fastapi import FastAPI, Request, Response
-from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -72,7 +71,7 @@ def create_app(
         lifespan=_lifespan,
         redirect_slashes=False,
         telemetry=NO_TELEMETRY,
-        generate_unique_id_function=_operation_id,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.settings = settings
     app.state.database = database
@@ -129,10 +128,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await state.intake.close()
     await state.engine.dispose()
     await anyio.to_thread.run_sync(tracing.stop)
-
-
-def _operation_id(route: APIRoute) -> str:
-    return route.name
 
 
 async def _on_outage(_: Request, error: Exception) -> Response:

@@ -10,8 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from load_testing.users import run_listeners  # noqa: F401 - listens
 from load_testing.users.api_users import IngestionUser, ServingUser
-from load_testing.users.checked_user import add_closed_options, given_to
-from load_testing.users.shape_plans import PLANS
+from load_testing.users.checked_user import given_to
+from load_testing.users.load_run import PLANS, add_closed_options
 
 __all__ = ["IngestionUser", "Plan", "ServingUser"]
 

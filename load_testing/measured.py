@@ -9,7 +9,7 @@ from typing import Any
 
 from load_testing.compare import report
 from load_testing.reports import plots
-from load_testing.reports.summaries import Row, find_knee, read_rows
+from load_testing.reports.summaries import Row, find_knee, markdown_table, read_rows
 
 _SIZES = (100_000, 1_000_000, 10_000_000)
 _PAUSE_OF_AN_ANNOTATOR_SECONDS = 5
@@ -70,14 +70,13 @@ def _versions(measured: Path) -> str:
         (row["kind"], row["version"]): row for row in steps_rows(measured) if row["users"] == _USERS_IN_THE_README
     }
     posts, gets = ([rows[kind, version] for version in ("1", "2")] for kind in ("ingestion", "serving"))
-    table = {
-        "POSTs that failed": [f"{row['failures'] / row['requests']:.0%}" for row in posts],
-        "texts accepted per second": [f"{row['answered_per_second']:,.1f}" for row in posts],
-        "reading 100 labelled texts, p50": [_ms(row["p50_ms"]) for row in gets],
-        "reading 100 labelled texts, p99": [_ms(row["p99_ms"]) for row in gets],
-    }
-    lines = ["| | version 1 | version 2 |", "|---|---:|---:|"]
-    return "\n".join([*lines, *(f"| {name} | {' | '.join(cells)} |" for name, cells in table.items())]) + "\n"
+    table = [
+        ("POSTs that failed", *(f"{row['failures'] / row['requests']:.0%}" for row in posts)),
+        ("texts accepted per second", *(f"{row['answered_per_second']:,.1f}" for row in posts)),
+        ("reading 100 labelled texts, p50", *(_ms(row["p50_ms"]) for row in gets)),
+        ("reading 100 labelled texts, p99", *(_ms(row["p99_ms"]) for row in gets)),
+    ]
+    return markdown_table("| | version 1 | version 2 |\n|---|---:|---:|", table)
 
 
 def _knee(measured: Path) -> str:
@@ -96,53 +95,55 @@ def _knee(measured: Path) -> str:
         f"p99 of {_ms(most['p99_ms'])} ({said['processors']} processors, {said['seconds']} s, "
         f"{said['labelled_texts']:,} labelled texts, load average before {said['load_average_before']:.2f})."
     )
-    lines = [
-        found,
-        "",
-        "| users | requests/s | p50 ms | p95 ms | p99 ms | refused | failures |",
-        "|---:|---:|---:|---:|---:|---:|---:|",
+    head = (
+        "| users | requests/s | p50 ms | p95 ms | p99 ms | refused | failures |\n"
+        "|---:|---:|---:|---:|---:|---:|---:|"
+    )
+    table = [
+        (row["users"], f"{row['per_second']:,.0f}", *_percentiles(row), row["refused"], row["failures"])
+        for row in rows
     ]
-    for row in rows:
-        cells = [f"{row['per_second']:,.0f}", *(f"{row[name]:,.1f}" for name in ("p50_ms", "p95_ms", "p99_ms"))]
-        lines.append(f"| {row['users']} | {' | '.join(cells)} | {row['refused']} | {row['failures']} |")
-    return "\n".join(lines) + "\n"
+    return f"{found}\n\n{markdown_table(head, table)}"
+
+
+def _percentiles(row: Row) -> list[str]:
+    return [f"{row[name]:,.1f}" for name in ("p50_ms", "p95_ms", "p99_ms")]
 
 
 def _processors(measured: Path) -> str:
     rows = read_rows(measured / "steps" / "processors.csv")
-    lines = ["| part | cores |", "|---|---:|", *(f"| {row['part']} | {row['cores']:.2f} |" for row in rows)]
-    return "\n".join([*lines, f"| together | {sum(row['cores'] for row in rows):.2f} |"]) + "\n"
+    parts = [(row["part"], row["cores"]) for row in rows] + [("together", sum(row["cores"] for row in rows))]
+    return markdown_table("| part | cores |\n|---|---:|", ((part, f"{cores:.2f}") for part, cores in parts))
 
 
 def _kinds(measured: Path) -> str:
     rows = [row for row in read_rows(measured / "steps" / "by_name.csv") if not row["name"].endswith("all")]
-    lines = ["| request | requests | p50 ms | p95 ms | p99 ms |", "|---|---:|---:|---:|---:|"]
-    for row in rows:
-        cells = " | ".join(f"{row[name]:,.1f}" for name in ("p50_ms", "p95_ms", "p99_ms"))
-        lines.append(f"| {row['name']} | {row['requests']:,} | {cells} |")
-    return "\n".join(lines) + "\n"
+    head = "| request | requests | p50 ms | p95 ms | p99 ms |\n|---|---:|---:|---:|---:|"
+    return markdown_table(head, ((row["name"], f"{row['requests']:,}", *_percentiles(row)) for row in rows))
 
 
 def _figures(measured: Path) -> str:
     rows = read_rows(measured / "sizing" / "sizing.csv")
-    lines = ["| figure | value | |", "|---|---:|---|"]
-    lines += [f"| `{row['name']}` | {row['value']:,} | {row['unit']} |" for row in rows]
-    return "\n".join(lines) + "\n"
+    cells = ((f"`{row['name']}`", f"{row['value']:,}", row["unit"]) for row in rows)
+    return markdown_table("| figure | value | |\n|---|---:|---|", cells)
 
 
 def _sizes(measured: Path) -> str:
     """Return the disk space and the upload time of each number of texts, from sizing.csv."""
     figure = _sizing(measured)
-    lines = [
-        "| texts kept | Postgres | replica, a serving process | Argilla's database | search index | uploaded in |",
-        "|---:|---:|---:|---:|---:|---:|",
-    ]
-    names = ("postgres_bytes_per_text", "replica_bytes_per_text", "argilla_bytes_per_record")
+    head = (
+        "| texts kept | Postgres | replica, a serving process | Argilla's database | search index "
+        "| uploaded in |\n|---:|---:|---:|---:|---:|---:|"
+    )
+    names = (
+        *("postgres_bytes_per_text", "replica_bytes_per_text"),
+        *("argilla_bytes_per_record", "index_bytes_per_record"),
+    )
+    table = []
     for texts in _SIZES:
-        disks = [f"{texts * figure[name] / _GIB:,.2f} GiB" for name in (*names, "index_bytes_per_record")]
-        hours = texts / figure["uploads_per_second"] / 3600
-        lines.append(f"| {texts:,} | {' | '.join(disks)} | {hours:,.1f} h |")
-    return "\n".join(lines) + "\n"
+        disks = [f"{texts * figure[name] / _GIB:,.2f} GiB" for name in names]
+        table.append((f"{texts:,}", *disks, f"{texts / figure['uploads_per_second'] / 3600:,.1f} h"))
+    return markdown_table(head, table)
 
 
 def _rates(measured: Path) -> str:
@@ -235,8 +236,8 @@ def take_over(name: str, results: Path, into: Path) -> None:
     for file in _TAKEN[name]:
         shutil.copy(newest / file, into / file)
     if name == "steps":
-        told = json.loads((into / "report.json").read_text())
-        kept = {key: told[key] for key in _KEPT}
+        found = read_json(into / "report.json")
+        kept = {key: found[key] for key in _KEPT}
         (into / "report.json").write_text(json.dumps(kept, indent=2) + "\n")
 
 

@@ -17,8 +17,8 @@ from locust.log import greenlet_exception_logger
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from load_testing.users import api_users, run_listeners  # noqa: F401 - one listens
-from load_testing.users.checked_user import CheckedUser, add_open_options, given_to
-from load_testing.users.run_journal import journal
+from load_testing.users.checked_user import CheckedUser, given_to
+from load_testing.users.load_run import add_open_options, journal
 
 events.init_command_line_parser.add_listener(add_open_options)
 _KINDS: tuple[type[CheckedUser], ...] = (api_users.IngestionUser, api_users.ServingUser)

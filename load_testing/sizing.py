@@ -2,23 +2,27 @@
 
 import argparse
 import json
-import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
 import httpx
-import psutil
 import psycopg
 from rich.console import Console
 
+from load_testing.bench.harness import sum_over_family
 from load_testing.reports.summaries import Row, write_rows
-from load_testing.targets import holds_within
+from load_testing.targets import (
+    add_demo_texts,
+    describe_machine,
+    holds_within,
+    make_result_folder,
+    texts_under_way,
+    wait_until_served,
+)
 from load_testing.users.comment_texts import bulk_body
 from local_stack.components.postgres import argilla_database_url
 from local_stack.testing import RunningStack, running_stack
@@ -34,15 +38,14 @@ def main() -> None:
     # A `kill` also ends the started programs.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     given = _parse_arguments()
-    folder = given.results / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
-    settings = {"processors": os.cpu_count(), "load_average_before": round(os.getloadavg()[0], 2)}
+    settings = describe_machine() | {"texts": given.texts, "records": given.records}
     rows: list[Row] = []
     for row in chain(_of_labelled_texts(given.texts), _of_records(given.records)):
         rows.append(row)
         Console().print(f"{row['name']}: {row['value']} {row['unit']}", highlight=False)
-    folder.mkdir(parents=True)
+    folder = make_result_folder(given.results)
     write_rows(folder / "sizing.csv", rows)
-    (folder / "settings.json").write_text(json.dumps(settings | vars(given), indent=2, default=os.fspath) + "\n")
+    (folder / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
     Console().print(f"Written to {folder}", soft_wrap=True)
 
 
@@ -50,10 +53,8 @@ def _of_labelled_texts(texts: int) -> Iterator[Row]:
     """Measure labelled texts in Postgres and in a replica."""
     with running_stack({"postgres", "serving_api"}) as stack:
         before = _database_bytes(stack.database_url), _folder_bytes(stack.settings.data_dir / "serving")
-        command = ["demo-data", "--texts", str(texts), "--annotators", str(_ANNOTATORS)]
-        env = os.environ | {"DATABASE_URL": stack.database_url}
-        subprocess.run([sys.executable, "-m", "cli", *command], env=env, check=True)  # noqa: S603 - our own
-        _wait_for(lambda: int(httpx.get(f"{stack.serving_url}/stats").json()["total"]) >= texts)
+        add_demo_texts(stack.database_url, texts, _ANNOTATORS)
+        wait_until_served(stack.serving_url, texts)
         with psycopg.connect(stack.database_url, autocommit=True) as connection:
             connection.execute("vacuum analyze")
         after = _database_bytes(stack.database_url), _folder_bytes(stack.settings.data_dir / "serving")
@@ -88,12 +89,9 @@ def _upload(stack: RunningStack, seed: str, count: int) -> float:
     started = time.monotonic()
     url = f"{stack.ingestion_url}/texts/bulk"
     httpx.post(url, content=body, headers=headers, timeout=_SECONDS).raise_for_status()
-    _wait_for(lambda: _is_uploaded(httpx.get(f"{stack.ingestion_url}/queue", timeout=60).json()))
+    if not holds_within(_SECONDS, lambda: texts_under_way(stack.ingestion_url) == 0):
+        raise SystemExit(f"The texts were not uploaded within {_SECONDS} s.")
     return time.monotonic() - started
-
-
-def _is_uploaded(queue: dict[str, int]) -> bool:
-    return queue["pending"] + queue["uploading"] == 0
 
 
 def _answers_per_second(stack: RunningStack, answers: int = 50) -> float:
@@ -129,13 +127,7 @@ def _folder_bytes(folder: Path) -> int:
 
 def _memory_mib(pid: int) -> int:
     """Return the memory of a process and its children; shared pages count in parts (PSS)."""
-    process = psutil.Process(pid)
-    return round(sum(p.memory_full_info().pss for p in [process, *process.children(recursive=True)]) / _MIB)
-
-
-def _wait_for(condition: Callable[[], bool]) -> None:
-    if not holds_within(_SECONDS, condition):
-        raise SystemExit(f"not within {_SECONDS} s")
+    return round(sum_over_family(pid, lambda process: process.memory_full_info().pss) / _MIB)
 
 
 def _row(name: str, value: float, unit: str) -> Row:

@@ -16,11 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import httpx
 import psutil
 
 from core.datasets import DEFAULT_DATASET
+from load_testing.bench.harness import sum_over_family
 from load_testing.reports.summaries import Row, write_rows
+from load_testing.targets import add_demo_texts, option_words, wait_until_served
 from local_stack.testing import RunningStack, running_stack
 
 _INTERVAL_SECONDS = 0.5
@@ -29,8 +30,9 @@ _RESULTS = Path(__file__).with_name("results") / "steps"
 
 
 class CoreSample(NamedTuple):
+    """The processor seconds of each part since its start, at a time."""
+
     at: float
-    # Processor seconds of each part since its start.
     seconds: dict[str, float]
 
 
@@ -40,37 +42,21 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     given = _parse_arguments()
     with running_stack() as stack:
-        _add_labelled(stack)
+        add_demo_texts(stack.database_url, _TEXTS)
+        wait_until_served(stack.serving_url, _TEXTS)
         with _sampling(stack.pids) as samples:
             folder = _load(stack, given)
     write_rows(folder / "processors.csv", shares(samples, folder))
 
 
-def _add_labelled(stack: RunningStack) -> None:
-    command = [sys.executable, "-m", "cli", "demo-data", "--texts", str(_TEXTS)]
-    env = os.environ | {"DATABASE_URL": stack.database_url}
-    subprocess.run(command, env=env, check=True)  # noqa: S603 - our own
-    while httpx.get(f"{stack.serving_url}/stats").raise_for_status().json()["total"] < _TEXTS:
-        time.sleep(_INTERVAL_SECONDS)
-
-
 def _load(stack: RunningStack, given: argparse.Namespace) -> Path:
     """Run the load test and return its folder. The report contains the problems, if there are any."""
     command = [
-        *(
-            sys.executable,
-            "-m",
-            "load_testing",
-            "--models",
-            "closed",
-            "--shape",
-            "steps",
-            "--repeats",
-            str(given.repeats),
-        ),
-        *("--users", str(given.users), "--seconds", str(given.seconds), "--think-seconds", "0.001"),
+        *(sys.executable, "-m", "load_testing", "--models", "closed", "--shape", "steps"),
+        *("--think-seconds", "0.001"),
         # The stack is temporary, so the texts may reach Argilla.
-        *("--results", str(given.results), "--dataset", DEFAULT_DATASET),
+        *("--dataset", DEFAULT_DATASET),
+        *option_words(given, "users", "seconds", "repeats", "results"),
     ]
     urls = {"INGESTION_URL": stack.ingestion_url, "SERVING_URL": stack.serving_url}
     subprocess.run(command, env=os.environ | urls, check=False)  # noqa: S603 - ourselves
@@ -85,7 +71,8 @@ def _sampling(pids: Mapping[str, int]) -> Iterator[list[CoreSample]]:
 
     def sample() -> None:
         while not done.wait(_INTERVAL_SECONDS):
-            samples.append(CoreSample(time.time(), {name: _processor_seconds(pid) for name, pid in pids.items()}))
+            seconds = {name: sum_over_family(pid, _processor_seconds) for name, pid in pids.items()}
+            samples.append(CoreSample(time.time(), seconds))
 
     thread = threading.Thread(target=sample)
     thread.start()
@@ -96,15 +83,9 @@ def _sampling(pids: Mapping[str, int]) -> Iterator[list[CoreSample]]:
         thread.join()
 
 
-def _processor_seconds(pid: int) -> float:
-    """Return the processor time of a process and its children, including children that have ended."""
-    total = 0.0
-    try:
-        for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
-            total += sum(process.cpu_times()[:4])
-    except psutil.NoSuchProcess:
-        return total
-    return total
+def _processor_seconds(process: psutil.Process) -> float:
+    # With the times of children that have ended.
+    return sum(process.cpu_times()[:4])
 
 
 def shares(samples: list[CoreSample], folder: Path) -> list[Row]:

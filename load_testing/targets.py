@@ -2,13 +2,16 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 import psycopg
@@ -80,6 +83,27 @@ def run_locust(file: Path, folder: Path, arguments: Sequence[str], env: Mapping[
     return code
 
 
+def option_words(given: Namespace, *names: str) -> list[str]:
+    """Return these options as words of a command line."""
+    return [word for name in names for word in (f"--{name.replace('_', '-')}", str(getattr(given, name)))]
+
+
+def make_result_folder(results: Path) -> Path:
+    """Make a folder in `results` that is named after the current time."""
+    folder = results / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
+    folder.mkdir(parents=True)
+    return folder
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return the conditions of a measurement."""
+    return {
+        "processors": os.cpu_count(),
+        "machine": platform.machine(),
+        "load_average_before": round(os.getloadavg()[0], 2),
+    }
+
+
 def add_demo_texts(database_url: str, texts: int, annotators: int | None = None) -> None:
     """Fill an empty database with labelled texts (`annotate demo-data`)."""
     command = [sys.executable, "-m", "cli", "demo-data", "--texts", str(texts)]
@@ -91,7 +115,7 @@ def wait_until_served(serving_url: str, texts: int, seconds: float = 600) -> Non
     """Wait until the serving API serves this number of labelled texts.
 
     Raises:
-        RuntimeError: it does not within `seconds`.
+        SystemExit: it does not within `seconds`.
     """
 
     def is_served() -> bool:
@@ -99,16 +123,28 @@ def wait_until_served(serving_url: str, texts: int, seconds: float = 600) -> Non
         return stats.is_success and stats.json()["total"] >= texts
 
     if not holds_within(seconds, is_served):
-        raise RuntimeError(f"{serving_url} does not serve {texts:,} texts after {seconds:.0f} s")
+        raise SystemExit(f"{serving_url} does not serve {texts:,} texts after {seconds:.0f} s")
 
 
-def labelled_texts(target: Target, headers: dict[str, str]) -> int:
+def texts_under_way(ingestion_url: str) -> int:
+    """Return the number of texts that the uploader has not uploaded yet."""
+    queue = httpx.get(f"{ingestion_url}/queue", timeout=60).raise_for_status().json()
+    return int(queue["pending"]) + int(queue["uploading"])
+
+
+def key_headers() -> dict[str, str]:
+    """Return the headers of every request: the API key, if ANNOTATE_API_KEY holds one."""
+    key = os.environ.get("ANNOTATE_API_KEY")
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def labelled_texts(target: Target) -> int:
     """Return the number of labelled texts that the serving API has.
 
     Raises:
         SystemExit: the serving API responds with an error.
     """
-    answer = httpx.get(f"{target.serving_url}/stats", headers=headers)
+    answer = httpx.get(f"{target.serving_url}/stats", headers=key_headers())
     if answer.is_error:
         raise SystemExit(f"{target.serving_url}/stats: {answer.status_code}. Does ANNOTATE_API_KEY hold a key?")
     total: int = answer.json()["total"]
@@ -125,9 +161,8 @@ def _named(dataset: str) -> Target | None:
 
 
 def _check_dataset(target: Target) -> None:
-    key = os.environ.get("ANNOTATE_API_KEY")
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    answer = httpx.get(f"{target.ingestion_url}/queue", params={"dataset": target.dataset}, headers=headers)
+    parameters = {"dataset": target.dataset}
+    answer = httpx.get(f"{target.ingestion_url}/queue", params=parameters, headers=key_headers())
     if answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
         raise SystemExit(
             f"{target.ingestion_url} has no dataset {target.dataset}, and texts of a load test must not reach "

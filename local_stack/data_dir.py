@@ -174,6 +174,15 @@ def wait_until_ended(process: psutil.Process, timeout_seconds: float) -> bool:
     return True
 
 
+def try_lock(descriptor: int) -> bool:
+    """Take the lock of an open file, unless another process has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 _LEFTOVERS_SECONDS = 60
 # The start time is counted in ticks, and the boot time may be corrected. A reused pid is much younger.
 _SAME_MOMENT_SECONDS = 2
@@ -193,7 +202,7 @@ class StackLock:
             StackError: another stack runs on this data directory.
         """
         deadline = time.monotonic() + _LEFTOVERS_SECONDS
-        while not self._try_lock():
+        while not try_lock(self.descriptor):
             if (owner := self._running_owner()) is not None:
                 raise StackError(
                     f"A stack already runs on {self._path.parent} (pid {owner.pid}). Stop it with `make down`, "
@@ -210,13 +219,6 @@ class StackLock:
     def release(self) -> None:
         """Give the lock back; processes still under guard keep it."""
         os.close(self.descriptor)
-
-    def _try_lock(self) -> bool:
-        try:
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
 
     def _write_owner(self) -> None:
         owner = {"pid": os.getpid(), "created": psutil.Process().create_time()}
@@ -235,7 +237,7 @@ class StackLock:
 
     def running_owner(self) -> psutil.Process | None:
         """Return the stack that holds the lock now, if one does."""
-        if self._try_lock():
+        if try_lock(self.descriptor):
             fcntl.flock(self.descriptor, fcntl.LOCK_UN)
             return None
         return self._running_owner()
@@ -243,7 +245,7 @@ class StackLock:
     def wait_until_free(self, timeout_seconds: float) -> bool:
         """Wait until no process of a stack is left; False if that took longer than `timeout_seconds`."""
         deadline = time.monotonic() + timeout_seconds
-        while not self._try_lock():
+        while not try_lock(self.descriptor):
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.05)

@@ -1,7 +1,6 @@
 """Checks that ports are free, names the program on a taken one, and reserves free ones for tests."""
 
 import errno
-import fcntl
 import os
 import random
 import socket
@@ -13,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from local_stack import StackError
+from local_stack.data_dir import try_lock
 
 # Below the kernel's range for outgoing connections, which could take a port in between.
 _FREE_PORT_RANGE = range(10_000, 30_000)
@@ -85,12 +85,7 @@ def _reserve(port: int, reservations: ExitStack) -> bool:
     directory = Path(tempfile.gettempdir()) / f"annotation-platform-ports-{os.getuid()}"
     directory.mkdir(mode=0o700, exist_ok=True)
     file = (directory / str(port)).open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return False
-    if not is_port_free(port):
+    if not try_lock(file.fileno()) or not is_port_free(port):
         file.close()
         return False
     reservations.enter_context(file)

@@ -11,7 +11,6 @@ from local_stack import StackError
 from local_stack.components import argilla, opensearch, postgres, programs
 from local_stack.components.argilla import is_argilla_installed
 from local_stack.components.postgres import argilla_database_url, database_url
-from local_stack.components.programs import program_environment
 from local_stack.data_dir import (
     StackLock,
     check_free_disk,
@@ -152,10 +151,6 @@ class Stack:
         """Keep the logs under their limit; call it now and then."""
         for log in self.settings.logs_dir.glob("*.log"):
             bound_log(log)
-
-    def environment(self) -> dict[str, str]:
-        """Return the environment for the platform's programs. Holds secrets."""
-        return program_environment(self.context)
 
     def _take_data_dir(self) -> None:
         settings = self.settings

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from local_stack.components.opensearch import opensearch_url
 from local_stack.components.postgres import admin_database_url, database_url
+from local_stack.components.programs import program_environment
 from local_stack.ports import reserved_ports
 from local_stack.progress import Display
 from local_stack.settings import HIGHEST_OPENSEARCH_PORT, StackSettings
@@ -41,8 +42,8 @@ class RunningStack:
 
     @property
     def env(self) -> dict[str, str]:
-        """Environment in which the platform's programs find everything."""
-        return self.stack.environment()
+        """Environment in which the platform's programs find everything. Holds secrets."""
+        return program_environment(self.stack.context)
 
     @property
     def pids(self) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """Shared by all endpoints: parts of the application, checks of requests, and responses with ETag and Link."""
 
+import hashlib
 import re
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -58,9 +59,18 @@ def respond(request: Request, answer: Answer) -> Response:
     headers = replica_headers(request.app.state.replica, answer.point) | {"ETag": answer.etag}
     if answer.next_cursor:
         headers["Link"] = f'<{next_url(request, answer.next_cursor)}>; rel="next"'
-    if is_held(request, answer.etag):
+    return send(request, answer.body, headers)
+
+
+def send(request: Request, body: bytes, headers: dict[str, str], media_type: str = "application/json") -> Response:
+    """Return the HTTP response, or 304 for a client that already has it by the ETag in the headers.
+
+    Without an ETag, one is made from the body.
+    """
+    headers = {"ETag": f'"{hashlib.sha256(body).hexdigest()[:32]}"'} | headers
+    if is_held(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
-    return Response(answer.body, headers=headers, media_type="application/json")
+    return Response(body, headers=headers, media_type=media_type)
 
 
 def replica_headers(replica: Replica, point: Point) -> dict[str, str]:

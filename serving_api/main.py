@@ -30,7 +30,7 @@ from core.web.negotiation import Compression
 from core.web.openapi import describe
 from core.web.rate_limits import Places
 from core.web.server import follow_parent, run, settle
-from serving_api.changes.endpoints import make_changes_router
+from serving_api.changes import endpoints as changes_endpoints
 from serving_api.changes.service import ChangeNotifier, Changes
 from serving_api.exports import endpoints as export_endpoints
 from serving_api.exports.service import Exports
@@ -59,7 +59,7 @@ from serving_api.snapshots.parameters import SnapshotCreate, SnapshotRewrite
 from serving_api.snapshots.service import COMPARED_AT_ONCE, Snapshots
 from serving_api.snapshots.storage import STORAGE_SECONDS
 from serving_api.statistics import endpoints as statistics_endpoints
-from serving_api.texts.endpoints import Shortcut, make_texts_router
+from serving_api.texts import endpoints as text_endpoints
 from serving_api.texts.paging import Hints
 from serving_api.texts.service import Texts
 from serving_api.viewer import endpoints as viewer_endpoints
@@ -127,7 +127,7 @@ def create_app(
     _add_paths(app, datasets, access)
     # The last one added sees a request first.
     app.add_middleware(KeyWatch, key_ring=parts.key_ring, seconds=serving.key_check_seconds)
-    app.add_middleware(Shortcut, answers=parts.answers, key_ring=parts.key_ring)
+    app.add_middleware(text_endpoints.Shortcut, answers=parts.answers, key_ring=parts.key_ring)
     app.add_middleware(Compression)
     checks: dict[str, Check] = {
         "replica": lambda: _check_replica(parts.replica, parts.follower),
@@ -141,8 +141,9 @@ def create_app(
 
 def _add_paths(app: FastAPI, datasets: Datasets, access: AccessSettings) -> None:
     for router in (
-        make_texts_router(datasets),
-        make_changes_router(),
+        text_endpoints.router,
+        text_endpoints.make_label_router(datasets),
+        changes_endpoints.router,
         statistics_endpoints.router,
         export_endpoints.router,
         snapshot_endpoints.router,
@@ -180,7 +181,7 @@ def _make_parts(
     key_ring = KeyRing(access.require_api_key, access.limit)
     return Parts(
         replica=replica,
-        follower=_make_follower(replica, database, replica_settings, key_ring),
+        follower=Follower(replica, database.libpq_url, replica_settings, key_ring),
         search=search,
         key_ring=key_ring,
         watchdog=watchdog,
@@ -198,12 +199,6 @@ def _make_parts(
         serving_settings=serving,
         datasets=datasets,
     )
-
-
-def _make_follower(
-    replica: Replica, database: DatabaseSettings, settings: ReplicaSettings, key_ring: KeyRing
-) -> Follower:
-    return Follower(replica, database.libpq_url, settings.poll_seconds, key_ring, settings.forget_seconds)
 
 
 def _make_notifier(
@@ -295,7 +290,7 @@ async def _check_queries(watchdog: Watchdog) -> str | None:
 
 
 async def _show_state(replica: Replica, search: SearchFollower | None, data: DataSettings) -> None:
-    """Update the gauges regularly, even while Postgres hangs: with several processes they are plain values."""
+    """Keep the gauges current, even while Postgres hangs: with several processes they are plain values."""
     behind = Behind()
     while True:
         REPLICA_AGE_SECONDS.set(replica.age_seconds)

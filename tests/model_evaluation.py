@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from load_testing.reports.plots import BLUE, GREY, Axis, Line, draw
 from tests.unit.simulated_comments import LABELS, simulate_comments
-from uploader.model.label_quality import score_labels
+from uploader.model.scoring import score_labels
 from uploader.model.training import LabelledTexts, train
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"

@@ -8,7 +8,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.datasets import Datasets, Order, adjudicated_by, get_definition
+from core.datasets import Datasets, UploadOrder, adjudicated_by, get_definition
 from core.labels.adjudication import request_missing
 from core.text_identity import BEFORE_ALL
 from uploader import metrics, repository
@@ -23,7 +23,7 @@ from uploader.runner import JobAlert
 class Pace:
     """In which order annotators get texts, how many at a time, and which share of them is gold."""
 
-    order: Order = Order.OLDEST
+    order: UploadOrder = UploadOrder.OLDEST
     max_open_records: int | None = None  # None: no limit
     gold_share: float = 0
 
@@ -35,7 +35,7 @@ class Pace:
     @property
     def has_shares(self) -> bool:
         """Whether a claim makes up for what the ones before owe."""
-        return self.gold_share > 0 or self.order == Order.MIXED
+        return self.gold_share > 0 or self.order == UploadOrder.MIXED
 
 
 class ConcurrencyLimit:
@@ -127,9 +127,8 @@ class DatasetState:
         except AlreadyThere as error:
             raise Stopped("another program changes the dataset in Argilla at the moment") from error
         self._put_in_force(prepared.former_answers_wanted or defined.answers_wanted)
-        async with self.engine.begin() as connection:
-            # A dataset that is not the one remembered means a refill: none but the leader may say so.
-            await self.leadership.confirm(connection, to_change=True)
+        # A dataset that is not the one remembered means a refill: none but the leader may say so.
+        async with self.leadership.transaction(to_change=True) as connection:
             await repository.remember_dataset(connection, self.name, prepared.dataset_id)
             settings = self.definition.model_dump(mode="json")
             await repository.store_settings(
@@ -146,7 +145,7 @@ class DatasetState:
             return await repository.get_approved_settings(connection, self.name) == defined
 
     def _put_in_force(self, answers_wanted: int) -> None:
-        """Use the number of answers that Argilla asks for."""
+        """Use this number of answers, which Argilla has."""
         disputed_in = adjudicated_by(self.name)
         name, key = (self.name, "answers_wanted") if disputed_in is None else (disputed_in, "dispute_extra")
         self.datasets[name] = self._defined[name].model_copy(update={key: answers_wanted})
@@ -164,6 +163,5 @@ class DatasetState:
         """Queue for adjudicators the texts that were disputed before the settings asked for adjudication."""
         after: UUID | None = BEFORE_ALL
         while after is not None and self.definition.dispute_extra:
-            async with self.engine.begin() as connection:
-                await self.leadership.confirm(connection)
+            async with self.leadership.transaction() as connection:
                 after = await connection.run_sync(request_missing, self.name, self.definition, after)

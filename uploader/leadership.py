@@ -74,6 +74,17 @@ class Leadership:
             self._end()
             raise NotLeading(self._dataset)
 
+    @asynccontextmanager
+    async def transaction(self, *, to_change: bool = False) -> AsyncIterator[AsyncConnection]:
+        """Begin a transaction that only the leader may make: see `confirm`.
+
+        Raises:
+            NotLeading: this process does not lead any more.
+        """
+        async with self._engine.begin() as connection:
+            await self.confirm(connection, to_change=to_change)
+            yield connection
+
     async def keep(self) -> None:
         """Renew or take the leadership at intervals, until cancelled."""
         while True:
@@ -98,24 +109,21 @@ class Leadership:
         Raises:
             sqlalchemy.exc.SQLAlchemyError: Postgres is away; the leadership ends when its lease runs out.
         """
-        try:
-            await self._hold()
-        finally:
-            metrics.LEADS.labels(self._dataset).set(self.leads)
-
-    async def _hold(self) -> None:
         asked_at = self._clock()
         lease = self._dataset, self.id, self._lease_seconds
-        async with self._engine.begin() as connection:
-            renewed = await repository.renew_lease(connection, *lease)
-            taken = not renewed and await repository.take_lease(connection, *lease)
-            # In the same transaction: from the first moment on the former leader's claims finish nothing.
-            returned = await repository.return_claims(connection, self._dataset) if taken else 0
-        self.is_known = True
-        if not renewed:
-            self._end()
-        if renewed or taken:
-            self._until = asked_at + self._lease_seconds
+        try:
+            async with self._engine.begin() as connection:
+                renewed = await repository.renew_lease(connection, *lease)
+                taken = not renewed and await repository.take_lease(connection, *lease)
+                # In the same transaction: from the first moment on the former leader's claims finish nothing.
+                returned = await repository.return_claims(connection, self._dataset) if taken else 0
+            self.is_known = True
+            if not renewed:
+                self._end()
+            if renewed or taken:
+                self._until = asked_at + self._lease_seconds
+        finally:
+            metrics.LEADS.labels(self._dataset).set(self.leads)
         if taken:
             log.info("leadership.gained", dataset=self._dataset, leader=str(self.id), claims_returned=returned)
             metrics.RETRIED_TEXTS.labels(self._dataset, "leader_changed").inc(returned)

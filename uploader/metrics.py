@@ -7,8 +7,8 @@ from core.metrics import LATENCY_BUCKETS, start_at_zero
 _LONG_BUCKETS = (*LATENCY_BUCKETS, 30, 60, 120, 300, 1800, 3600)
 
 FAILURES = ("refused", "broke_down", "not_visible", "unreadable")
-# Values for a response that has none, and answers that are restored in a new dataset.
 MODEL_OUTCOMES = ("accepted", "refused")
+# Values for a response that has none, and answers that are restored in a new dataset.
 REPAIRS = ("response", "answers")
 
 PENDING_TEXTS = Gauge("uploader_pending_texts", "Texts that wait to be uploaded", ["dataset"])
@@ -26,6 +26,14 @@ OPEN_RECORDS = Gauge(
     "uploader_open_records",
     "Records with fewer answers than required, in Argilla or on their way there",
     ["dataset"],
+)
+# In the order of `repository.measure_backlog`.
+BACKLOG = (
+    PENDING_TEXTS,
+    OLDEST_PENDING_SECONDS,
+    OPEN_RECORDS,
+    WAITING_REFRESH_REQUESTS,
+    OLDEST_REFRESH_REQUEST_SECONDS,
 )
 BATCH_SECONDS = Histogram(
     "uploader_batch_seconds", "Time from claim to the end of a batch", ["dataset"], buckets=_LONG_BUCKETS

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import psycopg
 import structlog
-from sqlalchemy import CursorResult, TextClause, bindparam, text
+from sqlalchemy import CursorResult, Row, TextClause, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -99,20 +99,20 @@ update datasets set settings = coalesce(settings, :settings) where name = :name
 # their share by design, indefinitely when that is 0: their age says nothing about the backlog.
 _BACKLOG = text("""
 select
-    (select count(*) from texts where dataset = :dataset and status = 'pending'),
-    (select extract(epoch from clock_timestamp() - received_at) from texts
+    (select count(*) from texts where dataset = :dataset and status = 'pending') as pending,
+    cast(coalesce((select extract(epoch from clock_timestamp() - received_at) from texts
      where dataset = :dataset and status = 'pending' and (gold_label is null or page_position is not null)
-     order by sequence limit 1)
+     order by sequence limit 1), 0) as float8) as oldest_pending_seconds,
+    (select count(*) from texts
+     where dataset = :dataset and status in ('uploading', 'uploaded') and completed_at is null) as open,
+    count(*) as requests,
+    cast(coalesce(extract(epoch from clock_timestamp() - min(received_at)), 0) as float8) as oldest_request_seconds
+from rereads where dataset = :dataset
 """)
 
 # Held until the transaction ends, so that no text is finished for a dataset that another one has replaced.
 _IS_PRESENT = text("""
 select 1 from datasets where name = :dataset and coalesce(argilla_dataset_id, :id) = :id for share
-""")
-
-_OPEN = text("""
-select count(*) from texts
-where dataset = :dataset and status in ('uploading', 'uploaded') and completed_at is null
 """)
 
 _LAST_ERROR_CHARACTERS = 2000
@@ -195,20 +195,19 @@ async def is_present_dataset(connection: AsyncConnection, name: str, argilla_dat
     return (await connection.execute(_IS_PRESENT, values)).first() is not None
 
 
-async def measure_backlog(connection: AsyncConnection, dataset: str) -> tuple[int, float]:
-    """Return the number of pending texts, and the age in seconds of the oldest one that isn't unsent gold."""
-    row = (await connection.execute(_BACKLOG, {"dataset": dataset})).one()
-    return row[0], float(row[1] or 0)
+async def measure_backlog(connection: AsyncConnection, dataset: str) -> Row[Any]:
+    """Measure what waits in a dataset; the row has `metrics.BACKLOG`'s values in their order.
+
+    These are the number of pending texts, and the age in seconds of the oldest one that isn't unsent gold; the
+    number of uploaded or claimed texts that need more answers; the number of refresh requests, and the age of the
+    oldest.
+    """
+    return (await connection.execute(_BACKLOG, {"dataset": dataset})).one()
 
 
 async def measure_database(connection: AsyncConnection) -> int:
     """Return how many bytes the database takes on disk."""
     return await connection.scalar(text("select pg_database_size(current_database())")) or 0
-
-
-async def count_open(connection: AsyncConnection, dataset: str) -> int:
-    """Return the number of uploaded or claimed texts that need more answers."""
-    return await connection.scalar(_OPEN, {"dataset": dataset}) or 0
 
 
 # Also a lease that has run out: while no other uploader has taken it, nothing has happened without this one.
@@ -272,15 +271,18 @@ on conflict (dataset, job) do update set code = excluded.code, reason = excluded
 """)
 
 
-async def clear_alert(connection: AsyncConnection, dataset: str, job: str) -> None:
-    """Store that a job has no alert."""
-    await connection.execute(_CLEAR_ALERT, {"dataset": dataset, "job": job})
-
-
-async def raise_alert(connection: AsyncConnection, dataset: str, job: str, code: str, reason: str) -> None:
-    """Store a job's alert; one with the same code keeps its time."""
-    values = {"dataset": dataset, "job": job, "code": code, "reason": reason.replace("\0", "\ufffd")}
-    await connection.execute(_RAISE_ALERT, values)
+async def store_alerts(
+    connection: AsyncConnection, dataset: str, alerts: Mapping[str, tuple[str, str] | None]
+) -> None:
+    """Store the alert of each job, a code and a reason, or that it has none; the same code keeps its time."""
+    for job, alert in sorted(alerts.items()):
+        values = {"dataset": dataset, "job": job}
+        if alert is None:
+            await connection.execute(_CLEAR_ALERT, values)
+        else:
+            code, reason = alert
+            values |= {"code": code, "reason": reason.replace("\0", "\ufffd")}
+            await connection.execute(_RAISE_ALERT, values)
 
 
 log = structlog.get_logger()

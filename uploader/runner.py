@@ -1,20 +1,23 @@
-"""Runs jobs: retries them with growing pauses, and raises an alert while one is blocked."""
+"""Runs jobs: at intervals, with growing pauses after failures, and with an alert while one is blocked."""
 
 import asyncio
+import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import NamedTuple, TypeVar
 
 import anyio
 import anyio.to_process
 import psycopg
 import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.interval import IntervalTrigger
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from uploader import metrics, repository
+from uploader import metrics
 from uploader.argilla.errors import ArgillaError, Stopped
 from uploader.leadership import NotLeading
 
@@ -170,11 +173,61 @@ async def wait_for_any(*events: asyncio.Event, seconds: float) -> None:
             task.cancel()
 
 
-async def store_alerts(engine: AsyncEngine, dataset: str, alerts: Mapping[str, JobAlert | None]) -> None:
-    """Store the alert of each job of a dataset, or that it has none."""
-    async with engine.begin() as connection:
-        for job, alert in sorted(alerts.items()):
-            if alert is None:
-                await repository.clear_alert(connection, dataset, job)
-            else:
-                await repository.raise_alert(connection, dataset, job, alert.code, alert.reason)
+Job = Callable[[asyncio.Event], Awaitable[None]]
+
+_JITTER_SHARE = 0.1
+_CANCEL_SECONDS = 5
+
+
+class Schedule:
+    """Runs jobs in the event loop at intervals; a job never overlaps with itself."""
+
+    def __init__(self) -> None:
+        self._stopping = asyncio.Event()
+        self._running: set[asyncio.Task[None]] = set()
+        self._scheduler = AsyncIOScheduler(
+            timezone=UTC, job_defaults={"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
+        )
+        # A job that works off a backlog outlasts its interval, and says so each time.
+        logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
+
+    def add(self, job: Job, seconds: float) -> None:
+        """Run a job every `seconds`, with jitter; it should end soon after the event is set."""
+        self._scheduler.add_job(
+            self._run,
+            IntervalTrigger(seconds=seconds, jitter=_JITTER_SHARE * seconds, timezone=UTC),
+            [job],
+            next_run_time=datetime.now(UTC),
+        )
+
+    def start(self) -> None:
+        """Begin."""
+        self._scheduler.start()
+
+    async def stop(self, seconds: float) -> None:
+        """Start no job any more, give the running ones some seconds to end, then cancel them."""
+        self._stopping.set()
+        self._scheduler.pause()
+        await _wait(self._running, seconds)
+        for task in self._running:
+            task.cancel()
+        await _wait(self._running, _CANCEL_SECONDS)
+        self._scheduler.shutdown(wait=False)
+
+    async def _run(self, job: Job) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - the scheduler runs jobs as tasks
+        self._running.add(task)
+        try:
+            await job(self._stopping)
+        except asyncio.CancelledError:
+            # From stop(): the job has returned its claims.
+            if not self._stopping.is_set():
+                raise
+        finally:
+            self._running.discard(task)
+
+
+async def _wait(tasks: set[asyncio.Task[None]], seconds: float) -> None:
+    if tasks:
+        await asyncio.wait(tasks, timeout=seconds)

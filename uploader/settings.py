@@ -1,12 +1,23 @@
 """Settings of the uploader."""
 
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, HttpUrl, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from core.settings import SettingsGroup
+from core.datasets import Datasets, load_datasets
+from core.settings import (
+    AccessSettings,
+    ArgillaSettings,
+    DatabaseSettings,
+    DatasetsFileSettings,
+    ForgetSettings,
+    SettingsGroup,
+    read_settings,
+)
 
 # What one search of Argilla takes; measured, and in its source.
 MAX_SEARCH_TERMS = 250
@@ -203,3 +214,29 @@ class WebhookSettings(SettingsGroup):
     def endpoint(self) -> str | None:
         """The address to which Argilla sends events."""
         return f"{str(self.url).rstrip('/')}/webhooks/argilla" if self.url else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that can be set. Groups that are not given are read from the environment.
+
+    Raises:
+        SystemExit: names each missing or wrong setting.
+    """
+
+    uploader: UploaderSettings = field(default_factory=partial(read_settings, UploaderSettings))
+    push: PushSettings = field(default_factory=partial(read_settings, PushSettings))
+    pacing: PacingSettings = field(default_factory=partial(read_settings, PacingSettings))
+    sweep: SweepSettings = field(default_factory=partial(read_settings, SweepSettings))
+    webhook: WebhookSettings = field(default_factory=partial(read_settings, WebhookSettings))
+    rule: RuleSettings = field(default_factory=partial(read_settings, RuleSettings))
+    database: DatabaseSettings = field(default_factory=partial(read_settings, DatabaseSettings))
+    argilla: ArgillaSettings = field(default_factory=partial(read_settings, ArgillaSettings))
+    datasets: Datasets = field(
+        default_factory=lambda: load_datasets(read_settings(DatasetsFileSettings).datasets_file)
+    )
+    access: AccessSettings = field(default_factory=partial(read_settings, AccessSettings))
+    forget: ForgetSettings = field(default_factory=partial(read_settings, ForgetSettings))
+    serving: ForgottenFilesSettings = field(default_factory=partial(read_settings, ForgottenFilesSettings))
+    model: ModelSettings = field(default_factory=partial(read_settings, ModelSettings))
+    models: ModelStorageSettings = field(default_factory=partial(read_settings, ModelStorageSettings))

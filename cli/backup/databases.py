@@ -1,4 +1,4 @@
-"""The two databases of a backup: what is read of them, and whether and how they may be replaced."""
+"""The two databases of a backup: reads for a dump, checks before a restore, and the reset after it."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -179,7 +179,7 @@ def _send(client: httpx.Client, method: str, path: str, **more: Any) -> httpx.Re
 
 def _is_passing(error: BaseException) -> bool:
     if isinstance(error, httpx.HTTPStatusError):
-        # An upload may be cut (408), or be overtaken by its own retry (409). The next try asks for the offset.
+        # An upload may be cut (408), or be overtaken by its own retry (409). The next attempt reads the offset.
         overtaken = error.request.method == "PATCH" and "upload_offset_mismatch" in error.response.text
         return overtaken or error.response.status_code in {408, 429, 502, 503, 504}
     return isinstance(error, httpx.TransportError)

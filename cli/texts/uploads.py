@@ -17,7 +17,7 @@ from cli.argilla_api import PAGE, Answer, ArgillaApi, open_argilla
 from cli.console import SHORT_CHARACTERS, AsJson, err, fail, out, plain, print_json, printable
 from cli.people.audit_log import note
 from core.audit import Action
-from core.models import Annotation, Dataset, Label, Text, TextStatus
+from core.models import Annotation, DatasetRow, Label, Text, TextStatus
 from core.text_identity import BEFORE_ALL
 
 app = typer.Typer(help="List, show, retry and verify uploads to Argilla.", no_args_is_help=True)
@@ -170,11 +170,11 @@ class Report:
 def _list_datasets(name: str | None) -> list[Report]:
     """Return an empty report for each dataset that was ever uploaded, or for the one of this name."""
     query = select(
-        Dataset.name, Dataset.argilla_dataset_id, Dataset.refill_position.is_not(None).label("refilling")
+        DatasetRow.name, DatasetRow.argilla_dataset_id, DatasetRow.refill_position.is_not(None).label("refilling")
     )
-    query = query.where(Dataset.argilla_dataset_id.is_not(None)).order_by(Dataset.name)
+    query = query.where(DatasetRow.argilla_dataset_id.is_not(None)).order_by(DatasetRow.name)
     if name is not None:
-        query = query.where(Dataset.name == name)
+        query = query.where(DatasetRow.name == name)
     with addresses.transaction("uploads verify") as connection:
         return [
             Report(row.name, row.argilla_dataset_id, refilling=row.refilling) for row in connection.execute(query)

@@ -4,8 +4,12 @@ The file format is skops with plain types only (dict, str, numpy array). Loading
 scikit-learn and numpy are imported inside functions: programs that score nothing start without them.
 """
 
-from collections.abc import Callable, Sequence
+import io
+import json
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -118,12 +122,10 @@ class Classifier:
         """Return the model as skops; equal parameters give equal bytes."""
         import skops.io
 
-        from core.classifiers.skops_bytes import normalise
-
         ours = self._parameters
         arrays = {name: getattr(ours, name) for name in _ARRAYS}
         arrays |= {name: _join(arrays[name]) for name in ("labels", "words", "characters")}
-        return normalise(skops.io.dumps(arrays))
+        return _normalise(skops.io.dumps(arrays))
 
     def probabilities(self, texts: Sequence[str]) -> "np.ndarray":
         """Return the probability of each label for each text, [texts, labels], float64; each row sums to 1."""
@@ -168,10 +170,8 @@ def _read_arrays(content: bytes) -> "dict[str, np.ndarray]":
     import numpy as np
     import skops.io
 
-    from core.classifiers.skops_bytes import list_types
-
     try:
-        foreign = list_types(content) - _TRUSTED
+        foreign = _list_types(content) - _TRUSTED
         if foreign:
             raise ForeignModel(f"The model holds other types than plain ones: {sorted(foreign)}")
         arrays = skops.io.loads(content, trusted=[])
@@ -184,3 +184,47 @@ def _read_arrays(content: bytes) -> "dict[str, np.ndarray]":
     if not all(isinstance(array, np.ndarray) and array.dtype.kind in "uf" for array in arrays.values()):
         raise ForeignModel("The model holds something else than numbers.")
     return arrays
+
+
+# A skops file is a zip of `schema.json` and one `.npy` file for each array. skops names the arrays after memory
+# addresses and stamps the entries with the time, so two dumps of equal objects differ.
+_SCHEMA = "schema.json"
+_LONG_AGO = (1980, 1, 1, 0, 0, 0)
+
+
+def _list_types(content: bytes) -> set[tuple[str, str]]:
+    """Return module and name of every type in a skops file, without loading it."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        schema = json.loads(archive.read(_SCHEMA))
+    return {(node["__module__"], node["__class__"]) for node in _walk(schema) if "__class__" in node}
+
+
+def _normalise(content: bytes) -> bytes:
+    """Return the same skops file with numbers in place of memory addresses, and without times."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        schema = json.loads(archive.read(_SCHEMA))
+        numbers = count()
+        files: dict[str, str] = {}
+        for node in _walk(schema):
+            if "__id__" in node:
+                node["__id__"] = next(numbers)
+            if "file" in node:
+                node["file"] = files.setdefault(node["file"], f"{len(files)}.npy")
+        entries = {_SCHEMA: json.dumps(schema, sort_keys=True).encode()}
+        entries |= {new: archive.read(old) for old, new in files.items()}
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        for name in sorted(entries):
+            archive.writestr(zipfile.ZipInfo(name, _LONG_AGO), entries[name], zipfile.ZIP_DEFLATED)
+    return written.getvalue()
+
+
+def _walk(node: Any) -> Iterator[dict[str, Any]]:
+    """Yield all objects within JSON, in the order of the document."""
+    if isinstance(node, dict):
+        yield node
+        for value in node.values():
+            yield from _walk(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _walk(value)

@@ -11,7 +11,7 @@ import numpy as np
 
 from core.classifiers.model_manifest import Bin, Comparison, Estimate, Measures
 
-# Of the bootstrap: 95 % intervals from so many samples, always the same ones.
+# Samples of the bootstrap for 95 % intervals, the same ones in each run.
 _SAMPLES = 400
 _SEED = 0
 _BINS = 10

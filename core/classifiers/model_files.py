@@ -2,12 +2,13 @@
 
 A model is there once its `model.json` is. In a folder it comes by one rename of the finished whole; in a bucket
 the manifest comes last. Models are immutable: what is there is never written again. Snapshots do not see them.
+Only the active model and the newest ones stay; the rows of the others remain in Postgres.
 """
 
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -47,14 +48,6 @@ class ModelFiles:
         self._fs, root = fsspec.core.url_to_fs(url, **_OPTIONS.get(protocol, {}))
         self._root = f"{root}/{FOLDER}"
         self._is_local = isinstance(self._fs, LocalFileSystem)
-
-    def list_manifests(self, dataset: str) -> list[ModelManifest]:
-        """Return the manifests of a dataset's models, the newest first."""
-        self._fs.invalidate_cache()
-        paths = self._fs.glob(f"{self._root}/{dataset}/*/{MANIFEST}")
-        names = [path.split("/")[-2] for path in paths]
-        manifests = [self.read_manifest(dataset, name) for name in names if not name.startswith(_UNFINISHED)]
-        return sorted(manifests, key=lambda one: one.created_at, reverse=True)
 
     def read_manifest(self, dataset: str, version: str) -> ModelManifest:
         """Return a model's manifest.
@@ -99,6 +92,23 @@ class ModelFiles:
         else:
             for name, content in contents.items():
                 self._fs.pipe_file(f"{target}/{name}", content)
+
+    def remove(self, dataset: str, versions: Collection[str]) -> list[str]:
+        """Remove those of the models that are there; return them. One that was removed in part goes, too."""
+        self._fs.invalidate_cache()
+        with suppress(FileNotFoundError):
+            names = {
+                path.rstrip("/").split("/")[-1] for path in self._fs.ls(f"{self._root}/{dataset}", detail=False)
+            }
+            there = sorted(names & set(versions))
+            for version in there:
+                folder = f"{self._root}/{dataset}/{version}"
+                # First the manifest: without it, the rest is no model.
+                with suppress(FileNotFoundError):
+                    self._fs.rm_file(f"{folder}/{MANIFEST}")
+                self._fs.rm(folder, recursive=True)
+            return there
+        return []
 
     def _read(self, dataset: str, version: str, name: str) -> bytes:
         return cast(bytes, self._fs.cat_file(f"{self._root}/{dataset}/{version}/{name}"))

@@ -11,7 +11,8 @@ VERSION = r"^[0-9a-f]{12}$"
 # 5 % of their labels flipped, five seeds: 45 % of the suspects were flipped, and 65 % of the flipped labels were
 # suspects. Below 0.5 it was 21 % and 84 %, below 0.2 64 % and 48 %.
 SUSPECT_BELOW = 0.3
-_HASH = r"^[0-9a-f]{64}$"
+# Of the models that are not active, the files of the newest stay, so that an operator can activate one of them.
+KEPT_MODELS = 10
 
 
 class _Frozen(BaseModel):

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.types import Uuid
+from sqlalchemy.types import Text, Uuid
 
 from core.change_feed import STAMP
 from core.near_duplicates import ASKED, LOCK_TWINS, RELEASE_TWINS
@@ -237,3 +237,72 @@ def store_files_seen(connection: Connection, seen: Mapping[str, Any]) -> None:
     connection.execute(_SEE_REPLICA, {"traceless_below": seen["traceless_below"]})
     ids = [UUID(id_) for snapshot in seen["snapshots"] for id_ in snapshot["ids"]]
     connection.execute(_SEE_SNAPSHOTS, {"ids": ids, "version": seen["version"]})
+
+
+_OPEN = text("""
+select text_id, argilla_note is not null as is_kept from forget_requests
+where dataset = :dataset and argilla_at is null order by text_id
+""")
+
+_OPEN_AGAIN = text("""
+update forget_requests set removed_at = null, argilla_at = null where text_id = any(:ids)
+""").bindparams(_IDS)
+
+_ALL = text("""
+select text_id from forget_requests where dataset = :dataset and lifted_at is null order by text_id
+""")
+_REMOVED = text("""
+update forget_requests
+set argilla_note = noted.note,
+    removed_at = case when noted.note is null then coalesce(removed_at, clock_timestamp()) end,
+    argilla_at = case
+        when noted.note is null and requested_at < clock_timestamp() - make_interval(secs => :watch_seconds)
+        then clock_timestamp() end
+from unnest(cast(:ids as uuid[]), cast(:notes as text[])) as noted (id, note)
+where text_id = noted.id and argilla_at is null
+returning text_id, argilla_at is not null as is_done
+""").bindparams(_IDS, bindparam("notes", type_=ARRAY(Text)))
+
+_WITHOUT_BODIES = text("""
+select text_id from forget_requests
+where dataset = :dataset and imports_at is null
+    and not exists (select from imports where has_body and sequence <= imports_until)
+""")
+
+_IMPORTS = text("update forget_requests set imports_at = clock_timestamp() where text_id = any(:ids)").bindparams(
+    _IDS
+)
+
+
+def list_in_argilla(connection: Connection, dataset: str) -> tuple[list[UUID], list[UUID]]:
+    """Return the forgotten texts that may still be in Argilla, or get there; second, those that Argilla kept."""
+    rows = connection.execute(_OPEN, {"dataset": dataset}).all()
+    return [row.text_id for row in rows if not row.is_kept], [row.text_id for row in rows if row.is_kept]
+
+
+def open_again(connection: Connection, ids: Sequence[UUID]) -> None:
+    """Store that Argilla has these texts again."""
+    connection.execute(_OPEN_AGAIN, {"ids": list(ids)})
+
+
+def list_forgotten(connection: Connection, dataset: str) -> list[UUID]:
+    """Return all forgotten texts of a dataset."""
+    return list(connection.scalars(_ALL, {"dataset": dataset}))
+
+
+def note_removed(
+    connection: Connection, ids: Sequence[UUID], left: Mapping[UUID, str], watch_seconds: float
+) -> list[UUID]:
+    """Store which texts Argilla no longer has, and why it keeps the others; return the finished ones."""
+    values = {"ids": list(ids), "notes": [left.get(id_) for id_ in ids], "watch_seconds": watch_seconds}
+    return [row.text_id for row in connection.execute(_REMOVED, values) if row.is_done]
+
+
+def list_without_bodies(connection: Connection, dataset: str) -> list[UUID]:
+    """Return the forgotten texts that no import body holds any more, and of which that is not stored yet."""
+    return list(connection.scalars(_WITHOUT_BODIES, {"dataset": dataset}))
+
+
+def note_imports(connection: Connection, ids: Sequence[UUID]) -> None:
+    """Store that no import holds these texts any more."""
+    connection.execute(_IMPORTS, {"ids": list(ids)})

@@ -39,6 +39,12 @@ class Unfinished:
     reason: str  # for people: what is open, and what to do
 
 
+def list_unfinished(connection: Connection) -> list[Unfinished]:
+    """Return the requests that are not finished, by dataset."""
+    rows = connection.execute(repository.UNFINISHED, {"older_than_seconds": 0})
+    return [read_unfinished(row) for row in rows]
+
+
 def read_unfinished(row: Row[Any]) -> Unfinished:
     """Return a row of `UNFINISHED` as an object."""
     requests = "A forget request is" if row.requests == 1 else f"{row.requests:,} forget requests are"

@@ -17,6 +17,7 @@ from core.models import Annotation, AnnotationStatus, Label, LabelStatus, Text, 
 from core.text_identity import text_id
 
 _MISSING_TEXTS = 500
+_OUTCOME = (Label.text_id, Label.status, Label.label, Label.agreement, Label.votes, Label.annotations)
 # No annotator is asked about these.
 _NOT_ASKED = (TextStatus.FORGOTTEN, TextStatus.DEMO)
 
@@ -61,12 +62,10 @@ def ask_again(connection: Connection, dataset: str, text_ids: Sequence[UUID]) ->
 
     Where adjudicators agree, their answer becomes the label.
     """
-    columns = (Label.text_id, Label.status, Label.label, Label.agreement, Label.votes, Label.annotations)
-    labelled = select(*columns).where(
+    labelled = select(*_OUTCOME).where(
         Label.text_id.in_(text_ids), Label.dataset == dataset, Label.status == LabelStatus.LABELLED
     )
-    rows = connection.execute(labelled).all()
-    outcomes = {r.text_id: Outcome(r.status, r.label, r.agreement, r.votes, r.annotations) for r in rows}
+    outcomes = {id_: Outcome(*values) for id_, *values in connection.execute(labelled)}
     return _queue_copies(connection, dataset, outcomes)
 
 
@@ -89,7 +88,7 @@ def request_missing(connection: Connection, dataset: str, definition: Dataset, a
     """
     copy = aliased(Text)
     statement = (
-        select(Label.text_id, Label.status, Label.agreement, Label.votes, Label.annotations)
+        select(*_OUTCOME)
         .where(
             Label.dataset == dataset,
             Label.status == LabelStatus.DISPUTED,
@@ -100,7 +99,7 @@ def request_missing(connection: Connection, dataset: str, definition: Dataset, a
         .limit(_MISSING_TEXTS)
     )
     rows = connection.execute(statement).all()
-    outcomes = {r.text_id: Outcome(r.status, None, r.agreement, r.votes, r.annotations) for r in rows}
+    outcomes = {id_: Outcome(*values) for id_, *values in rows}
     request_adjudication(connection, dataset, definition, outcomes)
     return rows[-1].text_id if rows else None
 

@@ -18,8 +18,7 @@ from core.change_feed import STAMP, wake_readers
 from core.datasets import Dataset, Datasets, LabelRule, adjudicated_by, get_definition
 from core.labels.adjudication import list_decisions, request_adjudication
 from core.labels.rules import Outcome, RuleInForce, adjudicate, load_parameters
-from core.models import Annotation, AnnotationStatus, Label, LabelStatus, Text, TextStatus
-from core.models import Dataset as DatasetRow
+from core.models import Annotation, AnnotationStatus, DatasetRow, Label, LabelStatus, Text, TextStatus
 
 # A text is complete, or not any more.
 _COMPLETE = text("""
@@ -254,18 +253,8 @@ def _outcome(rule: RuleInForce, annotations: list[Any]) -> Outcome:
 
 
 def _label_row(text_id: UUID, dataset: str, outcome: Outcome) -> dict[str, Any]:
-    return {
-        "text_id": text_id,
-        "dataset": dataset,
-        "label": outcome.label,
-        "status": outcome.status,
-        "agreement": outcome.agreement,
-        "votes": outcome.votes,
-        "annotations": outcome.annotations,
-        "confidence": outcome.confidence,
-        "rule": outcome.rule,
-        "rule_version": outcome.rule_version,
-        "decided_by": outcome.decided_by,
+    return {"text_id": text_id, "dataset": dataset} | {
+        name: getattr(outcome, name) for name in Outcome.__dataclass_fields__
     }
 
 

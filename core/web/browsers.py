@@ -5,7 +5,7 @@ With a host name that resolves to 127.0.0.1 (DNS rebinding) a page could also re
 
 Our own pages are static files: `GET /` for browsers, and the files below `/static`. All files are read at the
 start: there are few, and a request can't name a file outside of the folders. A page loads scripts and styles from
-its own service only, none of them inline, and may send requests to one other service.
+its own service only, no inline ones, and may send requests to one other service.
 """
 
 import hashlib

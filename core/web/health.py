@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, SecretStr
 
 from core.metrics import metrics_registry
 from core.web.negotiation import Router
-from core.web.openapi import Responses, answer, header, problem
+from core.web.openapi import Responses, answer, refusals
 from core.web.problems import MissingKey
 
 # Parts of error messages of Postgres, the network and name resolution, in lower case, and the public reason.
@@ -55,7 +55,7 @@ def public_reason(error: BaseException) -> str:
 
 log = structlog.get_logger()
 
-# A check raises if a need of the program is not met; `public_reason` decides what is shown of the error. It may
+# A check raises if a need of the program is not met; /readyz shows the `public_reason` of the error. It may
 # return a note if the need is met.
 Check = Callable[[], Awaitable[str | None]]
 
@@ -69,10 +69,8 @@ _TEXT = {"schema": {"type": "string"}, "example": _METRICS}
 _MEASURED: Responses = {
     200: {"description": "Prometheus' text format.", "content": {"text/plain": _TEXT}},
 }
-_MEASURED_BY_TOKEN: Responses = _MEASURED | {
-    401: problem(401, "missing_key", "Send the token of the settings: Authorization: Bearer METRICS_TOKEN.")
-    | {"headers": {"WWW-Authenticate": header("How to send the token.", "Bearer")}},
-}
+_HOW_TO_SEND = "Send the token of the settings: Authorization: Bearer METRICS_TOKEN."
+_MEASURED_BY_TOKEN: Responses = _MEASURED | refusals(MissingKey(_HOW_TO_SEND))
 
 
 class Alive(BaseModel):
@@ -127,11 +125,11 @@ def _require_token(request: Request, token: SecretStr) -> None:
     kind, _, given = request.headers.get("authorization", "").partition(" ")
     is_right = secrets.compare_digest(given.strip().encode(), token.get_secret_value().encode())
     if kind.lower() != "bearer" or not is_right:
-        raise MissingKey("Send the token of the settings: Authorization: Bearer METRICS_TOKEN.")
+        raise MissingKey(_HOW_TO_SEND)
 
 
 async def run_checks(checks: dict[str, Check], logged: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Run the checks concurrently; return why some fail or exceed three seconds, and the others' notes.
+    """Run the checks concurrently; return why some fail or exceed three seconds, and the notes of the rest.
 
     `logged` has the reason last logged for each unmet need.
     """

@@ -53,7 +53,7 @@ def close_unless_continued(receive: Receive, send: Send) -> Send:
     """Wrap `send` for a client that expects `100 Continue`, which uvicorn sends when the body is first read.
 
     If the final answer comes first, the client may leave out the body, and the server could not distinguish the
-    next request from it. So the connection is closed (RFC 9110, section 10.1.1). `receive` stays as it is:
+    next request from it. So the connection is closed (RFC 9110, section 10.1.1). `receive` is unchanged:
     `core.web.server.abort_connection` finds the connection by it.
     """
     cycle = getattr(receive, "__self__", None)

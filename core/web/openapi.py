@@ -111,10 +111,9 @@ def _refusal(refused: Problem) -> dict[str, Any]:
 
 def problem(status: int, code: str, detail: str, **extra: Any) -> dict[str, Any]:
     """Describe a refusal; `extra` are its further members."""
-    title = HTTPStatus(status).phrase
-    example = {"type": f"urn:problem:{code}", "title": title, "status": status, "detail": detail, "code": code}
-    content = {PROBLEM_TYPE: {"schema": reference(ProblemRead), "example": example | extra}}
-    return {"description": title, "content": content}
+    refused = Problem(detail, code=code)
+    refused.status, refused.extra = status, extra
+    return _refusal(refused)
 
 
 def wrong_parameter(parameter: str, code: str, detail: str) -> dict[str, Any]:

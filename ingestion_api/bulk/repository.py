@@ -160,17 +160,14 @@ def _copy_unknown(cursor: Cursor[Any], rows: dict[bytes, NewText]) -> int:
     cursor.execute(_WAIT)
     while True:
         # Planned each time: a plan that was kept from when the table was empty would read all of it.
-        cursor.execute(_KNOWN, [_uuid_array(rows)], prepare=False, binary=True)
+        ids = "{" + b"".join(rows).hex(",", 16) + "}"
+        cursor.execute(_KNOWN, [ids], prepare=False, binary=True)
         for (id_,) in cursor.fetchall():
             del rows[id_.bytes]
         with suppress(UniqueViolation), cursor.connection.transaction():
             _copy_in_order_of_id(cursor, list(rows.values()))
             return len(rows)
         # Another session has stored one of them since; the next look shows it.
-
-
-def _uuid_array(keys: Iterable[bytes]) -> str:
-    return "{" + b"".join(keys).hex(",", 16) + "}"
 
 
 def _copy_in_order_of_id(cursor: Cursor[Any], rows: Sequence[NewText]) -> None:

@@ -140,11 +140,9 @@ def _find_cards(text: str) -> Iterator[Span]:
 
 
 def _is_card(digits: str) -> bool:
-    return _ISSUED.fullmatch(digits) is not None and _luhn(digits)
-
-
-def _luhn(digits: str) -> bool:
-    """Whether the check digit is right (ISO/IEC 7812-1)."""
+    """Whether an issuer gives out such a number, and its check digit is right (ISO/IEC 7812-1)."""
+    if not _ISSUED.fullmatch(digits):
+        return False
     doubled = (sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2])
     return (sum(map(int, digits[::-2])) + sum(doubled)) % 10 == 0
 

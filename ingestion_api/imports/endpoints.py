@@ -13,7 +13,6 @@ from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.audit import Action, Entry, caller, noting, write_line
-from core.tables.opening import MEDIA_TYPES
 from core.web.app import query_is_checked
 from core.web.keys import Scope, require_scope
 from core.web.negotiation import Router
@@ -24,14 +23,7 @@ from ingestion_api.bulk.pipes import run_watched
 from ingestion_api.dependencies import ConnectionDep, lend_connection, stream_body
 from ingestion_api.imports import repository
 from ingestion_api.imports import schemas as docs
-from ingestion_api.imports.preview import (
-    FIRST_BYTES,
-    IMPORT_PREVIEWED,
-    WHOLE_BYTES,
-    BodyStart,
-    Preview,
-    preview_body,
-)
+from ingestion_api.imports.preview import IMPORT_PREVIEWED, Preview, preview_body, read_start
 from ingestion_api.imports.schemas import (
     AppendHeaders,
     ImportList,
@@ -96,9 +88,7 @@ async def preview_import(request: Request, upload: UploadDep) -> Preview:
     state = request.app.state
     settings: IngestionSettings = state.settings
     with state.bulk_places.hold(client_name(request.scope)):
-        start = BodyStart(
-            upload, *await _read_start(request, MEDIA_TYPES[upload.media_type] in {"parquet", "xlsx"})
-        )
+        start = await read_start(upload, stream_body(request))
         try:
             found = await run_watched(
                 preview_body, start, settings, limiter=state.bulk_limiter, seconds=settings.worker_seconds
@@ -108,18 +98,6 @@ async def preview_import(request: Request, upload: UploadDep) -> Preview:
                 "The process that read the body is gone. Send it again.", code="bulk_crashed"
             ) from None
     return Preview.model_validate(found)
-
-
-async def _read_start(request: Request, is_indexed: bool) -> tuple[bytes, bool]:
-    """Return the beginning of the body, and whether that is all of it."""
-    start = bytearray()
-    async for part in stream_body(request):
-        start += part
-        is_indexed = is_indexed or start.startswith((b"PAR1", b"PK\x03\x04"))
-        most = WHOLE_BYTES if is_indexed else FIRST_BYTES
-        if len(start) > most:
-            return bytes(start[:most]), False
-    return bytes(start), True
 
 
 @router.patch(

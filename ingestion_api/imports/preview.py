@@ -1,6 +1,6 @@
 """Previews: reads the beginning of a body as an import would, in a separate process. Stores nothing."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -30,8 +30,8 @@ from ingestion_api.settings import IngestionSettings
 from ingestion_api.texts.submissions import NewText
 
 # Of most formats the beginning is read; the index of Parquet and .xlsx is at the end.
-FIRST_BYTES = 1024 * 1024
-WHOLE_BYTES = 16 * FIRST_BYTES
+_FIRST_BYTES = 1024 * 1024
+_WHOLE_BYTES = 16 * _FIRST_BYTES
 
 _ROWS = 2000
 _SHOWN_ROWS = 20
@@ -105,7 +105,7 @@ class PreviewTooLarge(Problem):
 
     def __init__(self) -> None:
         super().__init__(
-            f"To read Parquet or .xlsx takes the whole file, and a preview takes {WHOLE_BYTES >> 20} MiB of it. "
+            f"To read Parquet or .xlsx takes the whole file, and a preview takes {_WHOLE_BYTES >> 20} MiB of it. "
             "Send the columns and a few rows as a file of their own, or start the import."
         )
 
@@ -168,6 +168,19 @@ class BodyStart:
         yield self.body
         if not self.is_whole:
             raise CutHere
+
+
+async def read_start(upload: BulkUpload, stream: AsyncIterator[bytes]) -> BodyStart:
+    """Read as much of a body as a preview takes; raises as `stream` does."""
+    start = bytearray()
+    is_indexed = MEDIA_TYPES[upload.media_type] in {"parquet", "xlsx"}
+    async for part in stream:
+        start += part
+        is_indexed = is_indexed or start.startswith((b"PAR1", b"PK\x03\x04"))
+        most = _WHOLE_BYTES if is_indexed else _FIRST_BYTES
+        if len(start) > most:
+            return BodyStart(upload, bytes(start[:most]), is_whole=False)
+    return BodyStart(upload, bytes(start), is_whole=True)
 
 
 def preview_body(start: BodyStart, settings: IngestionSettings, reports: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ There is no timer: a batch is what has arrived while the previous one was commit
 
 import asyncio
 import math
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -42,7 +43,7 @@ class Intake:
         self._datasets = datasets
         self._connection: psycopg.AsyncConnection | None = None
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(settings.waiting_limit)
-        self._queued: dict[str, int] = {}  # texts in the queue by client
+        self._queued: Counter[str] = Counter()  # texts in the queue by client
         self._most_queued = max(1, math.ceil(settings.waiting_limit * client_share))
         metrics.WAITING_LIMIT.set(settings.waiting_limit)
         self._task = asyncio.create_task(self._commit_batches())
@@ -55,15 +56,14 @@ class Intake:
             Unavailable: the queue is full, or the database is away or slow. The text may or may not be stored;
                 sending it again is safe.
         """
-        queued = self._queued.get(client, 0)
-        if queued >= self._most_queued and not self._queue.full():
+        if self._queued[client] >= self._most_queued and not self._queue.full():
             raise ShareExceeded("single texts", self._most_queued)
         waiting = _Waiting(row, client, asyncio.get_running_loop().create_future())
         try:
             self._queue.put_nowait(waiting)
         except asyncio.QueueFull:
             raise Unavailable("The intake is full. Send the text again.", code="intake_full") from None
-        self._queued[client] = queued + 1
+        self._queued[client] += 1
         metrics.WAITING.set(self._queue.qsize())
         try:
             async with asyncio.timeout(self._settings.wait_seconds):
@@ -108,18 +108,10 @@ class Intake:
             candidates = [await self._queue.get()]
             while len(candidates) < self._settings.commit_size and not self._queue.empty():
                 candidates.append(self._queue.get_nowait())
-            self._count_out(candidates)
+            self._queued -= Counter(waiting.client for waiting in candidates)
             batch = [waiting for waiting in candidates if not waiting.stored.done()]
         metrics.WAITING.set(self._queue.qsize())
         return batch
-
-    def _count_out(self, taken: list[_Waiting]) -> None:
-        for waiting in taken:
-            left = self._queued[waiting.client] - 1
-            if left:
-                self._queued[waiting.client] = left
-            else:
-                del self._queued[waiting.client]
 
     async def _commit(self, rows: list[NewText]) -> list[StoreResult]:
         metrics.COMMIT_TEXTS.observe(len(rows))

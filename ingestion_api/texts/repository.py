@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection as EngineConnection
 from core.datasets import Datasets, list_adjudications
 from core.forgetting.repository import UNFINISHED
 from core.forgetting.service import OVERDUE, read_unfinished
-from core.models import REREADS_CHANNEL, Dataset, TextStatus, Webhook
+from core.models import REREADS_CHANNEL, DatasetRow, TextStatus, Webhook
 from ingestion_api.enrichment.repository import StoredText, link, linked_datasets, lock, run_async
 from ingestion_api.texts.submissions import NewText
 
@@ -232,7 +232,9 @@ async def note_reread(
 
 async def list_argilla_ids(connection: EngineConnection) -> dict[str, UUID]:
     """Return the id in Argilla of each dataset that has one, by its name."""
-    query = select(Dataset.name, Dataset.argilla_dataset_id).where(Dataset.argilla_dataset_id.is_not(None))
+    query = select(DatasetRow.name, DatasetRow.argilla_dataset_id).where(
+        DatasetRow.argilla_dataset_id.is_not(None)
+    )
     rows = await connection.execute(query)
     return {name: id_ for name, id_ in rows if id_ is not None}
 

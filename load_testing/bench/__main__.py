@@ -1,7 +1,7 @@
-"""`make bench`: prints the chosen tables, each on the components that it needs."""
+"""`make bench`: prints the chosen tables, each on a new stack with the components that it needs."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 from pydantic import SecretStr
 from rich.console import Console
@@ -11,32 +11,30 @@ from core.migrate import migrate
 from core.settings import DatabaseSettings
 from load_testing.bench import (
     ingestion_rates,
-    label_lag,
     replicas,
     scaling,
     serving_files,
     serving_pages,
     shards,
-    upload_rates,
+    uploader_rates,
 )
+from local_stack.stack import EVERYTHING
 from local_stack.testing import RunningStack, running_stack
 
-OfStack = Callable[[RunningStack, int], Table]
-
-# These share one Postgres.
-_OF_INTAKE: dict[str, OfStack] = {
-    "single": ingestion_rates.measure_single,
-    "bulk": ingestion_rates.measure_bulk,
-    "beside": ingestion_rates.measure_beside,
-    "queue": upload_rates.measure_queue,
-    "sizes": ingestion_rates.measure_sizes,
-}
-# Each of these fills a new Postgres.
-_OF_LABELS: dict[str, OfStack] = {
-    "replica": replicas.measure_replica,
-    "exports": serving_files.measure_exports,
-    "nginx": scaling.measure_nginx,
-    "bytes": scaling.measure_bytes,
+_POSTGRES = {"postgres"}
+_ARGILLA = {"postgres", "redis", "opensearch", "argilla"}
+_OF_STACKS: dict[str, tuple[Set[str], Callable[[RunningStack, int], Table]]] = {
+    "single": (_POSTGRES, ingestion_rates.measure_single),
+    "bulk": (_POSTGRES, ingestion_rates.measure_bulk),
+    "beside": (_POSTGRES, ingestion_rates.measure_beside),
+    "sizes": (_POSTGRES, ingestion_rates.measure_sizes),
+    "queue": (_POSTGRES, uploader_rates.measure_queue),
+    "replica": (_POSTGRES, replicas.measure_replica),
+    "exports": (_POSTGRES, serving_files.measure_exports),
+    "nginx": (_POSTGRES, scaling.measure_nginx),
+    "bytes": (_POSTGRES, scaling.measure_bytes),
+    "uploads": (_ARGILLA, uploader_rates.measure_uploads),
+    "lag": (EVERYTHING, uploader_rates.measure_lag),
 }
 # These need no stack: each reads a file that it makes.
 _OF_FILES: dict[str, Callable[[int], Table]] = {
@@ -47,36 +45,24 @@ _OF_FILES: dict[str, Callable[[int], Table]] = {
     "snapshots": serving_files.measure_snapshots,
     "shards": shards.measure_shards,
 }
-_OF_ARGILLA: dict[str, OfStack] = {"uploads": upload_rates.measure_uploads}
-_OF_EVERYTHING: dict[str, OfStack] = {"lag": label_lag.measure_lag}
-_ALL = (*_OF_INTAKE, *_OF_LABELS, *_OF_FILES, *_OF_ARGILLA, *_OF_EVERYTHING)
-_POSTGRES = {"postgres"}
-_ARGILLA = {"postgres", "redis", "opensearch", "argilla"}
+_ALL = (*_OF_STACKS, *_OF_FILES)
 
 
 def main() -> None:
     """Print the tables."""
     arguments = _parse_arguments()
-    chosen, rows = arguments.only or _ALL, arguments.rows
-    _measure([name for name in chosen if name in _OF_INTAKE], _OF_INTAKE, rows, _POSTGRES)
-    for name in chosen:
-        if name in _OF_LABELS:
-            _measure([name], _OF_LABELS, rows, _POSTGRES)
+    for name in arguments.only or _ALL:
         if name in _OF_FILES:
-            Console().print(_OF_FILES[name](rows))
-    _measure([name for name in chosen if name in _OF_ARGILLA], _OF_ARGILLA, rows, _ARGILLA)
-    _measure([name for name in chosen if name in _OF_EVERYTHING], _OF_EVERYTHING, rows, None)
+            Console().print(_OF_FILES[name](arguments.rows))
+        else:
+            Console().print(_measure_on_stack(name, arguments.rows))
 
 
-def _measure(names: list[str], tables: dict[str, OfStack], rows: int, components: set[str] | None) -> None:
-    """Print these tables on one new stack; `components` None means all of them."""
-    if not names:
-        return
-    with running_stack(components) if components else running_stack() as stack:
-        if components:  # a whole stack migrates by itself
-            migrate(DatabaseSettings(url=SecretStr(stack.database_url)))
-        for name in names:
-            Console().print(tables[name](stack, rows))
+def _measure_on_stack(name: str, rows: int) -> Table:
+    components, measure = _OF_STACKS[name]
+    with running_stack(components) as stack:
+        migrate(DatabaseSettings(url=SecretStr(stack.database_url)))
+        return measure(stack, rows)
 
 
 def _parse_arguments() -> argparse.Namespace:

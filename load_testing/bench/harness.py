@@ -1,22 +1,35 @@
-"""The harness of `make bench`: measures cases in turns, compares them, and prints the medians of the rounds.
+"""The harness of `make bench`: starts servers, loads them, measures cases in turns, and prints medians.
 
-A *sample* holds the figures of one measurement by name. A *case* is a function that measures once.
+A *sample* holds the figures of one measurement by name. A *case* is a function that measures once. The load
+generator uses plain sockets, because it must cost less than the server.
 """
 
+import asyncio
+import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import psutil
 from rich.table import Table
 
+from load_testing.targets import holds_within, is_ok
+from local_stack.ports import reserved_ports
+
 ROUNDS = 3
+CLIENTS = 16
 _MEMORY_INTERVAL_SECONDS = 0.02
+_START_SECONDS = 300
+_WARM_SECONDS = 0.3
+_LOAD_SECONDS = 2.0
 
 Sample = dict[str, float]
 
@@ -28,6 +41,9 @@ class FigureColumn(NamedTuple):
     figure: str
     form: str = ",.0f"
     combine: Callable[[Iterable[float]], float] = statistics.median
+
+
+LATENCIES = (FigureColumn("p50 ms", "p50", ".2f"), FigureColumn("p99 ms", "p99", ".2f"))
 
 
 class FigureTable(Table):
@@ -88,34 +104,26 @@ def cost_of(action: Callable[[], object], pid: int | None = None) -> Sample:
 
 def processor_seconds(pid: int) -> float:
     """Return the processor time so far of a process and its children."""
-    total = 0.0
-    for member in _family(pid):
-        with suppress(psutil.NoSuchProcess):
-            times = member.cpu_times()
-            total += times.user + times.system
-    return total
-
-
-@dataclass(slots=True)
-class Peak:
-    """The highest resident memory of a process and its children; shared pages count for each of them."""
-
-    bytes: int = 0
+    return sum_over_family(pid, lambda process: sum(process.cpu_times()[:2]))
 
 
 @contextmanager
-def peak_memory(pid: int) -> Iterator[Peak]:
-    """Measure the memory of a process every 20 ms until the block ends."""
-    peak, done = Peak(), threading.Event()
+def peak_memory(pid: int) -> Iterator[Sample]:
+    """Measure the memory of a process every 20 ms until the block ends; the figure `peak` is in MB.
+
+    It is the resident memory of the process and its children. Shared pages count for each of them.
+    """
+    sample, done = {"peak": 0.0}, threading.Event()
 
     def look() -> None:
         while not done.wait(_MEMORY_INTERVAL_SECONDS):
-            peak.bytes = max(peak.bytes, _resident_bytes(pid))
+            resident = sum_over_family(pid, lambda process: process.memory_info().rss)
+            sample["peak"] = max(sample["peak"], resident / 1e6)
 
     thread = threading.Thread(target=look)
     thread.start()
     try:
-        yield peak
+        yield sample
     finally:
         done.set()
         thread.join()
@@ -126,14 +134,147 @@ def folder_bytes(folder: Path, pattern: str = "*") -> int:
     return sum(file.stat().st_size for file in folder.rglob(pattern) if file.is_file())
 
 
-def _resident_bytes(pid: int) -> int:
-    total = 0
-    for member in _family(pid):
-        with suppress(psutil.NoSuchProcess):
-            total += member.memory_info().rss
+def sum_over_family(pid: int, figure: Callable[[psutil.Process], float]) -> float:
+    """Return the sum of a figure of a process and its children; processes that have ended count as 0."""
+    total = 0.0
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for member in [process, *process.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                total += figure(member)
     return total
 
 
-def _family(pid: int) -> list[psutil.Process]:
-    process = psutil.Process(pid)
-    return [process, *process.children(recursive=True)]
+class Server(NamedTuple):
+    """A running server."""
+
+    url: str
+    pid: int
+
+
+def api_environment(database_url: str) -> dict[str, str]:
+    """Return the settings with which an API is measured."""
+    return {"DATABASE_URL": database_url, "REQUIRE_API_KEY": "false", "LOG_LEVEL": "WARNING"}
+
+
+@contextmanager
+def running(command: list[str], is_ready: Callable[[], bool], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program until the block ends, which starts when the program is ready; `options` are those of Popen.
+
+    Raises:
+        RuntimeError: the program ended, or was not ready in time; the message has the end of its output.
+    """
+    with tempfile.TemporaryFile() as log:
+        process: subprocess.Popen[bytes] = subprocess.Popen(command, stdout=log, stderr=log, **options)  # noqa: S603
+        try:
+            holds_within(_START_SECONDS, lambda: process.poll() is not None or is_ready())
+            if process.poll() is not None or not is_ready():
+                log.seek(0)
+                raise RuntimeError(f"{' '.join(command)} did not start: {log.read()[-1000:].decode()}")
+            yield process
+        finally:
+            process.terminate()
+            process.wait()
+
+
+@contextmanager
+def running_server(command: list[str], env: dict[str, str], path: str) -> Iterator[Server]:
+    """Run a server, with a free port for `{port}` in its arguments, from its first 2xx to `path` on.
+
+    Raises:
+        RuntimeError: the program ended, or did not answer in time.
+    """
+    with reserved_ports(1) as [port]:
+        url = f"http://127.0.0.1:{port}"
+        filled = [argument.format(port=port) for argument in command]
+        ports = {"INGESTION_PORT": str(port), "SERVING_PORT": str(port)}
+        with running(filled, lambda: is_ok(f"{url}{path}"), env=os.environ | env | ports) as process:
+            yield Server(url, process.pid)
+
+
+@contextmanager
+def serving(arguments: list[str], env: dict[str, str], path: str = "/openapi.json") -> Iterator[Server]:
+    """Run `python -m ARGUMENTS` as a server until the block ends."""
+    with running_server([sys.executable, "-m", *arguments], env, path) as server:
+        yield server
+
+
+def post_all(url: str, bodies: Iterable[bytes], clients: int) -> Sample:
+    """POST every body as JSON over `clients` connections that each wait for their response.
+
+    Returns `requests`, `seconds`, `rate` (per second), and `p50` and `p99` in milliseconds.
+
+    Raises:
+        RuntimeError: a response is not 201.
+    """
+    target = urlsplit(url)
+    head = f"POST {target.path} HTTP/1.1\r\nHost: {target.hostname}\r\nContent-Type: application/json\r\n"
+    head_bytes = f"{head}Content-Length: ".encode()
+    requests = (b"%b%d\r\n\r\n%b" % (head_bytes, len(body), body) for body in bodies)
+    return asyncio.run(_send_all(url, requests, clients, 201))
+
+
+def get_all(url: str, paths: Iterable[str], clients: int, status: int = 200, headers: str = "") -> Sample:
+    """GET every path, with its query, as `post_all` does; each line of `headers` ends with CR LF.
+
+    Raises:
+        RuntimeError: a response has another status.
+    """
+    host = urlsplit(url).hostname
+    requests = (f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n".encode() for path in paths)
+    return asyncio.run(_send_all(url, requests, clients, status))
+
+
+def measure_gets(server: Server, paths: Iterable[str], status: int = 200, headers: str = "") -> Sample:
+    """GET the paths for two seconds, after a warm-up; adds the server's `cores` and responses `per_core`."""
+    waiting = iter(paths)
+    get_all(server.url, _for_seconds(waiting, _WARM_SECONDS), CLIENTS, status, headers)
+    before = processor_seconds(server.pid)
+    sample = get_all(server.url, _for_seconds(waiting, _LOAD_SECONDS), CLIENTS, status, headers)
+    used = processor_seconds(server.pid) - before
+    return sample | {"cores": used / sample["seconds"], "per_core": sample["requests"] / max(used, 0.01)}
+
+
+def _for_seconds(paths: Iterator[str], seconds: float) -> Iterator[str]:
+    until = time.monotonic() + seconds
+    for path in paths:
+        yield path
+        if time.monotonic() > until:
+            return
+
+
+async def _send_all(url: str, requests: Iterable[bytes], clients: int, status: int) -> Sample:
+    target = urlsplit(url)
+    host, port = target.hostname or "", target.port or 80
+    latencies: list[float] = []
+    waiting = iter(requests)
+    started = time.perf_counter()
+    await asyncio.gather(*(_client(host, port, waiting, status, latencies) for _ in range(clients)))
+    seconds = time.perf_counter() - started
+    ordered, number = sorted(latencies), len(latencies)
+    quantiles = {name: ordered[int(share * number)] * 1000 for name, share in (("p50", 0.5), ("p99", 0.99))}
+    return {"requests": number, "seconds": seconds, "rate": number / seconds, **quantiles}
+
+
+async def _client(host: str, port: int, requests: Iterator[bytes], status: int, latencies: list[float]) -> None:
+    reader, writer = await asyncio.open_connection(host, port, limit=2**20)
+    expected = f"HTTP/1.1 {status}".encode()
+    for request in requests:
+        sent = time.perf_counter()
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        if not head.startswith(expected):
+            raise RuntimeError(f"not {status}: {head.splitlines()[0].decode()}")
+        await _skip_body(reader, head.lower())
+        latencies.append(time.perf_counter() - sent)
+    writer.close()
+
+
+async def _skip_body(reader: asyncio.StreamReader, head: bytes) -> None:
+    if b"transfer-encoding: chunked" in head:
+        while length := int(await reader.readuntil(b"\r\n"), 16):
+            await reader.readexactly(length + 2)
+        await reader.readexactly(2)
+    elif b"content-length:" in head:
+        start = head.index(b"content-length:") + len(b"content-length:")
+        await reader.readexactly(int(head[start : head.index(b"\r\n", start)]))

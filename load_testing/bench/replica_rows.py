@@ -7,7 +7,7 @@ from pathlib import Path
 
 import duckdb
 
-from load_testing.bench.servers import Server, serving
+from load_testing.bench.harness import Server, serving
 from local_stack.settings import StackSettings
 from serving_api.replica import tables
 from serving_api.replica.replica import Replica

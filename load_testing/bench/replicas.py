@@ -18,9 +18,17 @@ from rich.table import Table
 
 from core.change_feed import WINDOW_END
 from core.datasets import load_datasets
-from load_testing.bench.harness import FigureColumn, FigureTable, Sample, compare, cost_of, folder_bytes, in_turns
+from load_testing.bench.harness import (
+    FigureColumn,
+    FigureTable,
+    Sample,
+    Server,
+    compare,
+    cost_of,
+    folder_bytes,
+    in_turns,
+)
 from load_testing.bench.replica_rows import create_tables, replica_path, serving_folder, set_version
-from load_testing.bench.servers import Server
 from load_testing.targets import add_demo_texts
 from local_stack.testing import RunningStack
 from serving_api.replica import feed, repository, tables
@@ -47,19 +55,19 @@ _PAGES = {
 }
 
 # Everything follows from the number of a text: one label a second, `limit` of them in each version.
-_ITEMS = """
-    select md5('text ' || n)::uuid as id, 'toxicity' as dataset,
+_NUMBERED = """
+    select n, md5('text ' || n)::uuid as id, 'toxicity' as dataset,
            'I think this update is great, and you should be ashamed. (demo text ' || n || ')' as text,
            'toxic' as label, 'labelled' as status, 1.0 as agreement, '{"toxic":2}' as votes, 2 as annotations,
-           true as complete,
-           null as predicted_label, null as predicted_probability, null as model_version,
-           1.0 as confidence, 'majority' as rule, 1 as rule_version, 'annotators' as decided_by, 'bench' as source,
+           true as complete, 1.0 as confidence, 'majority' as rule, 1 as rule_version, 'annotators' as decided_by,
+           null as predicted_label, null as predicted_probability, null as model_version, 'bench' as source,
            'demo-' || n as external_id, null as claimed_label, null as score, '{"number":' || n || '}' as metadata,
            '{}' as enrichment,
            timestamp '2026-01-01' + to_seconds(n) as received_at, received_at as labelled_at,
            $first_version + (n - $first) // $limit as version
     from range($first::bigint, $last::bigint) as numbers(n)
 """
+_ITEMS = f"select * exclude (n) from ({_NUMBERED})"  # noqa: S608 - constants
 
 # Half of a window's labels are new. The other half changes labels of random earlier texts.
 _EDITED = """
@@ -73,20 +81,15 @@ _REPEATS = 15
 _SECONDS = 60.0
 _WORDS = 50_000
 # Twelve words of 50,000, a few of them much more frequent than most: each is its rank in hexadecimal, hashed.
+_WORD = f"left(md5(floor({_WORDS} ** ((hash(n * 12 + k) % 1000000) / 1e6))::int::varchar), 3 + k % 5)"
 _SEARCHED_ITEMS = f"""
-    select uuid() as id, 'toxicity' as dataset,
-           list_reduce(
-               list_transform(range(12), k -> left(md5(floor({_WORDS} ** ((hash(n * 12 + k) % 1000000) / 1e6))::int::varchar), 3 + k % 5)),
-               (a, b) -> a || ' ' || b
-           ) || case when n % 1000 = 7 then ' 有毒的话' else '' end as text,
-           case when n % 3 = 0 then 'toxic' else 'non_toxic' end as label, 'labelled' as status, 1 as agreement,
-           '{{}}' as votes, 3 as annotations, true as complete, null as confidence, 'majority' as rule, 1 as rule_version,
-           null as predicted_label, null as predicted_probability, null as model_version,
-           'annotators' as decided_by, null as external_id, null as claimed_label, null as score,
-           'source ' || hash(n) % 500 as source, '{{}}' as metadata, '{{}}' as enrichment,
-           timestamp '2026-01-01' as received_at, timestamp '2026-01-01' + to_seconds(n) as labelled_at, 1 as version
-    from range(?) t(n)
-"""  # noqa: S608, E501 - constants
+    select * exclude (n) replace (
+        list_reduce(list_transform(range(12), k -> {_WORD}), (a, b) -> a || ' ' || b)
+        || case when n % 1000 = 7 then ' 有毒的话' else '' end as text,
+        case when n % 3 = 0 then 'toxic' else 'non_toxic' end as label,
+        'source ' || hash(n) % 500 as source, uuid() as id, '{{}}' as metadata
+    ) from ({_NUMBERED})
+"""  # noqa: S608 - constants
 
 _SEARCHES: dict[str, dict[str, Any]] = {
     "one letter": {"q": "e"},
@@ -283,7 +286,9 @@ def _measure_searches(size: int) -> dict[str, str]:
 
 def _fill_items(replica: Replica, size: int) -> None:
     with replica.file.transaction() as cursor:
-        cursor.execute(f"insert into items by name {tables.derive(f'({_SEARCHED_ITEMS})', 'annotations')}", [size])
+        derived = tables.derive(f"({_SEARCHED_ITEMS})", "annotations")
+        values = {"first": 0, "last": size, "first_version": 1, "limit": size}
+        cursor.execute(f"insert into items by name {derived}", values)
         cursor.execute("create index items_id on items (id)")
         cursor.execute("insert into state values ('bench', 1, 1, now()::timestamp, 1)")
     replica.close()

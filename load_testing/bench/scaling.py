@@ -1,6 +1,7 @@
 """The figures behind docs/scaling.md: API processes behind nginx, and the bytes of a text in each store."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,31 +16,69 @@ import orjson
 import psutil
 import psycopg
 
-from load_testing.bench.bodies import make_submissions
 from load_testing.bench.harness import (
     FigureColumn,
     FigureTable,
     Sample,
+    Server,
+    api_environment,
     folder_bytes,
+    get_all,
+    post_all,
     processor_seconds,
+    running,
+    serving,
 )
-from load_testing.bench.peers.installed import find_nginx, running_nginx
+from load_testing.bench.ingestion_rates import make_submissions
 from load_testing.bench.replica_rows import build_index
-from load_testing.bench.servers import Server, api_environment, get_all, post_all, serving
-from load_testing.targets import add_demo_texts, wait_until_served
+from load_testing.targets import add_demo_texts, is_ok, wait_until_served
+from local_stack.ports import reserved_ports
 from local_stack.testing import RunningStack
 
 _COUNTS = (1, 2, 4)
 _CLIENTS = 64
-_POSTS = 4000
-_GETS = 4000
+# Numbers of requests and texts. `make bench ROWS=` lowers those that are above it.
+_REQUESTS = 4000
 _TEXTS = 20_000
 _ANNOTATORS = 3
 _NUMBERS = count()
 _SPENDERS = ("APIs", "nginx", "Postgres", "clients")
 
+_NGINX = """
+worker_processes 1;
+pid {folder}/pid;
+error_log stderr error;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    upstream apis {{
+        least_conn;
+        {servers}
+        keepalive 256;
+        keepalive_requests 100000;
+    }}
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        keepalive_requests 100000;
+        client_body_buffer_size 128k;
+        location / {{
+            proxy_pass http://apis;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            # The APIs without keys refuse other hosts than this machine.
+            proxy_set_header Host $host;
+        }}
+    }}
+}}
+"""
 
-def measure_nginx(stack: RunningStack, _rows: int) -> FigureTable:
+
+def measure_nginx(stack: RunningStack, rows: int) -> FigureTable:
     """Measure single POSTs and pages with one process, and with 1, 2 and 4 processes behind one nginx.
 
     Each process has a separate port and folder, as on separate machines.
@@ -52,35 +91,54 @@ def measure_nginx(stack: RunningStack, _rows: int) -> FigureTable:
     )
     title = f"{_CLIENTS} clients; core ms for 1,000 requests by who spends them"
     table = FigureTable(title, ("what", "processes"), columns)
-    binary = find_nginx()
+    binary = _find_nginx()
     if binary is None:
         table.caption = "Not measured: there is no nginx here (Debian: nginx-light)."
         return table
     url = stack.database_url
-    for program, send in (("ingestion_api", _post), ("serving_api", _get)):
+    for program, send_all in (("ingestion_api", _post), ("serving_api", _get)):
         if program == "serving_api":
             with psycopg.connect(url) as connection:
                 connection.execute("truncate texts")  # demo texts need an empty table
-            add_demo_texts(url, _TEXTS)
+            add_demo_texts(url, min(_TEXTS, rows))
         with ExitStack() as opened:
             servers = [opened.enter_context(_api(program, url)) for _ in range(max(_COUNTS))]
+            send = partial(send_all, min(_REQUESTS, rows))
             send(servers[0].url)  # warms up
             measure = partial(_measure, send, _postmaster(url))
             table.add((f"{program}, no nginx", "1"), [measure(servers[:1], None)])
             for number in _COUNTS:
-                with running_nginx(binary, [one.url for one in servers[:number]]) as proxy:
+                with _running_nginx(binary, [one.url for one in servers[:number]]) as proxy:
                     table.add((program, str(number)), [measure(servers[:number], proxy)])
         table.add_section()
     return table
 
 
-def _post(url: str) -> Sample:
-    return post_all(f"{url}/texts", list(map(orjson.dumps, make_submissions(_POSTS))), _CLIENTS)
+def _find_nginx() -> str | None:
+    """Return the path of nginx, or None if the machine has none."""
+    return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
-def _get(url: str) -> Sample:
+@contextmanager
+def _running_nginx(binary: str, urls: Sequence[str]) -> Iterator[Server]:
+    """Run nginx in front of API processes at these addresses."""
+    with tempfile.TemporaryDirectory() as folder, reserved_ports(1) as [port]:
+        servers = "\n        ".join(f"server {url.removeprefix('http://')};" for url in urls)
+        file = Path(folder) / "nginx.conf"
+        file.write_text(_NGINX.format(folder=folder, servers=servers, port=port))
+        command = [binary, "-p", folder, "-c", str(file), "-g", "daemon off;"]
+        url = f"http://127.0.0.1:{port}"
+        with running(command, lambda: is_ok(f"{url}/healthz")) as process:
+            yield Server(url, process.pid)
+
+
+def _post(count: int, url: str) -> Sample:
+    return post_all(f"{url}/texts", list(map(orjson.dumps, make_submissions(count))), _CLIENTS)
+
+
+def _get(count: int, url: str) -> Sample:
     # Each request has another filter, also in later runs: no response comes from the cache.
-    return get_all(url, [f"/texts?limit=20&min_agreement=0.{next(_NUMBERS):06}" for _ in range(_GETS)], _CLIENTS)
+    return get_all(url, [f"/texts?limit=20&min_agreement=0.{next(_NUMBERS):06}" for _ in range(count)], _CLIENTS)
 
 
 @contextmanager

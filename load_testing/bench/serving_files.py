@@ -4,10 +4,10 @@ Goals: NDJSON 500,000 rows/s, Parquet 0.7 of COPY; a snapshot of 1 M rows in und
 """
 
 import os
-import re
-import socket
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
+from http.client import HTTPConnection, IncompleteRead
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,9 +17,18 @@ import duckdb
 import httpx
 
 from core.datasets import load_datasets
-from load_testing.bench.harness import FigureColumn, FigureTable, Sample, cost_of, in_turns, peak_memory
+from load_testing.bench.harness import (
+    FigureColumn,
+    FigureTable,
+    Sample,
+    Server,
+    api_environment,
+    cost_of,
+    in_turns,
+    peak_memory,
+    serving,
+)
 from load_testing.bench.replica_rows import make_replica
-from load_testing.bench.servers import Server, api_environment, serving
 from load_testing.targets import add_demo_texts, wait_until_served
 from local_stack.testing import RunningStack
 from serving_api.replica.replica import Replica
@@ -29,7 +38,6 @@ from serving_api.snapshots.service import Snapshots
 
 _NUMBERS = count()
 _THREADS = 2  # of DuckDB, in the platform and in the peer
-_LAST_CHUNK = b"0\r\n\r\n"
 # The formats of exports, with DuckDB's name for each.
 _FORMATS = {"parquet": "parquet", "arrow": None, "ndjson": "json", "csv": "csv"}
 _SAME_ROWS = """
@@ -92,7 +100,7 @@ def _export(server: Server, name: str, rows: int, copy: Callable[[str], object])
         # All texts match, but each export has another filter: the API keeps written Parquet files.
         path = f"/export.{name}?min_agreement=0.{next(_NUMBERS):06}"
         sample = cost_of(lambda: sizes.append(_download(server.url, path)), server.pid)
-    sample |= {"rate": rows / sample["seconds"], "size": sizes[0] / 1e6, "peak": peak.bytes / 1e6}
+    sample |= {"rate": rows / sample["seconds"], "size": sizes[0] / 1e6, **peak}
     if copied:
         sample |= {"copy_rate": rows / copied["seconds"], "copy_core_seconds": copied["core_seconds"]}
         sample["ratio"] = copied["seconds"] / sample["seconds"]
@@ -100,23 +108,21 @@ def _export(server: Server, name: str, rows: int, copy: Callable[[str], object])
 
 
 def _download(url: str, path: str) -> int:
-    """Read a response from a plain socket, which costs less than the server; return its bytes.
+    """Read a response with little processor time; return its bytes.
 
     Raises:
-        RuntimeError: it is incomplete.
+        IncompleteRead: it is incomplete.
     """
     target = urlsplit(url)
-    buffer, size, head, tail = bytearray(2**20), 0, b"", b""
-    with socket.create_connection((target.hostname, target.port or 80)) as client:
-        client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
-        while received := client.recv_into(buffer):
-            head = head or bytes(buffer[:received]).partition(b"\r\n\r\n")[0]
+    buffer, size = bytearray(2**20), 0
+    with closing(HTTPConnection(target.hostname or "", target.port)) as connection:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        length = answer.getheader("Content-Length")
+        while received := answer.readinto(buffer):
             size += received
-            tail = (tail + bytes(buffer[max(0, received - len(_LAST_CHUNK)) : received]))[-len(_LAST_CHUNK) :]
-    length = re.search(rb"\r\ncontent-length: (\d+)", head, re.IGNORECASE)
-    is_whole = size == len(head) + 4 + int(length[1]) if length else tail == _LAST_CHUNK
-    if not is_whole:
-        raise RuntimeError(f"{path} was cut short")
+    if length is not None and size != int(length):
+        raise IncompleteRead(b"", int(length) - size)
     return size
 
 
@@ -147,7 +153,7 @@ def _measured(write: Callable[[], int]) -> Sample:
     sizes: list[int] = []
     with peak_memory(os.getpid()) as peak:
         sample = cost_of(lambda: sizes.append(write()))
-    return sample | {"size": sizes[0] / 1e6, "peak": peak.bytes / 1e6}
+    return sample | {"size": sizes[0] / 1e6, **peak}
 
 
 def _make(snapshots: Snapshots, body: bytes) -> int:

@@ -21,10 +21,19 @@ import duckdb
 import httpx
 
 from core.datasets import DEFAULT_DATASET, load_datasets
-from load_testing.bench.harness import FigureColumn, FigureTable, compare, in_turns
-from load_testing.bench.peers.installed import install_peer
+from load_testing.bench.harness import (
+    CLIENTS,
+    LATENCIES,
+    FigureColumn,
+    FigureTable,
+    Server,
+    compare,
+    in_turns,
+    measure_gets,
+    running_server,
+)
+from load_testing.bench.peers import LOCKS, install
 from load_testing.bench.replica_rows import data_directory, make_replica, replica_path, serving_replica
-from load_testing.bench.servers import CLIENTS, Server, measure_gets, running_server
 from serving_api.texts.parameters import TextsParameters
 from serving_api.texts.query import Position, encode_cursor, microseconds, page_query
 
@@ -38,7 +47,6 @@ Parameters = dict[str, str | int]
 Load = tuple[Any, ...]
 
 _DATASETS = load_datasets(None)
-_LATENCIES = (FigureColumn("p50 ms", "p50", ".2f"), FigureColumn("p99 ms", "p99", ".2f"))
 _RATE, _PER_CORE = FigureColumn("answers/s", "rate"), FigureColumn("per core used", "per_core")
 
 
@@ -132,7 +140,7 @@ _DATASETTE: dict[str, Parameters] = {
 
 def measure_pages(rows: int) -> FigureTable:
     """Measure each kind of request over 10,000 texts and over `rows`, first without the cache."""
-    columns = (_RATE, _PER_CORE, *_LATENCIES, FigureColumn(f"p50 / that at {FEW:,}", "ratio", ".2f"))
+    columns = (_RATE, _PER_CORE, *LATENCIES, FigureColumn(f"p50 / that at {FEW:,}", "ratio", ".2f"))
     table = FigureTable(f"Serving API, {CLIENTS} clients", ("request", "texts"), columns)
     for cache in (False, True):
         with serving_replica(FEW, cache) as small, serving_replica(rows, cache) as large:
@@ -165,7 +173,7 @@ def _repeated(server: Server) -> dict[str, Load]:
 def measure_peers(rows: int) -> FigureTable:
     """Measure pages of ours and of the peers, one after the other, over the same rows."""
     rows = min(rows, _ROWS_MAX)
-    columns = (_RATE, FigureColumn("cores", "cores", ".2f"), _PER_CORE, *_LATENCIES)
+    columns = (_RATE, FigureColumn("cores", "cores", ".2f"), _PER_CORE, *LATENCIES)
     table = FigureTable(f"Pages of {LIMIT} of {rows:,} texts, {CLIENTS} clients", ("server", "page"), columns)
     with serving_replica(rows, cache=False) as server:
         for page, kind in _OURS.items():
@@ -190,7 +198,7 @@ def measure_peers(rows: int) -> FigureTable:
 
 @contextmanager
 def _roapi(rows: int) -> Iterator[Server]:
-    program = install_peer("roapi") / "roapi"
+    program = install(LOCKS / "roapi.lock") / "roapi"
     file = _peer_file(rows, "items.parquet")
     command = [program, "--addr-http", "127.0.0.1:{port}", "--table", f"items={file}"]
     # It opens ports for other protocols, too: 0 is any.
@@ -201,7 +209,7 @@ def _roapi(rows: int) -> Iterator[Server]:
 
 @contextmanager
 def _datasette(rows: int) -> Iterator[Server]:
-    program = install_peer("datasette") / "datasette"
+    program = install(LOCKS / "datasette.lock") / "datasette"
     file = _peer_file(rows, "items.db")
     command = [program, "serve", "--immutable", file, "--port", "{port}", "--setting", "suggest_facets", "off"]
     with running_server(list(map(str, command)), {}, "/-/versions.json") as server:

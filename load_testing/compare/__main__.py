@@ -2,23 +2,20 @@
 
 import argparse
 import json
-import os
-import platform as machine
 import signal
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 
 from rich.console import Console
 
 from load_testing.compare import report
-from load_testing.compare.outcomes import LoadStep, failure_rows, fate_of, step_row
 from load_testing.compare.platforms import Platform, running, send_again, take_argilla_away, warm_up
+from load_testing.compare.report import LoadStep, failure_rows, fate_of, step_row
 from load_testing.reports.summaries import Row, merge_repeats, write_rows
-from load_testing.targets import run_locust
+from load_testing.targets import describe_machine, make_result_folder, option_words, run_locust
 from local_stack import StackError
 
 _HERE = Path(__file__).parent
@@ -31,17 +28,8 @@ def main() -> None:
     # A `kill` also ends the started programs.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Stopped: there is no report."))
     given = _parse_arguments()
-    folder = given.results / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
-    folder.mkdir(parents=True)
-    settings = {
-        "steps": given.steps,
-        "seconds": given.seconds,
-        "repeats": given.repeats,
-        "think_seconds": given.think_seconds,
-        "processors": os.cpu_count(),
-        "machine": machine.machine(),
-        "load_average_before": round(os.getloadavg()[0], 2),
-    }
+    folder = make_result_folder(given.results)
+    settings = {name: value for name, value in vars(given).items() if name != "results"} | describe_machine()
     started = time.monotonic()
     steps: list[LoadStep] = []
     texts: list[Row] = []
@@ -55,11 +43,7 @@ def main() -> None:
     rows = [step_row(step) for step in steps]
     if given.repeats > 1:
         rows = merge_repeats(rows, ["version", "kind", "users"])
-    groups: dict[tuple[str, str, int], list[LoadStep]] = {}
-    for step in steps:
-        groups.setdefault((step.version, step.kind, step.users), []).append(step)
-    failures = [row for repeats in groups.values() for row in failure_rows(repeats)]
-    _write(folder, settings, rows, failures, texts)
+    _write(folder, settings, rows, failure_rows(steps), texts)
     _console.print((folder / "compare.md").read_text(), markup=False, highlight=False, soft_wrap=True)
     _console.print(f"Tables and pictures: {folder}", soft_wrap=True)
     if problems := list(_problems(rows, texts)):
@@ -99,7 +83,7 @@ def _run(step: LoadStep, platform: Platform, given: argparse.Namespace) -> None:
     arguments = [
         *(_KINDS[step.kind], "--users", str(step.users), "--spawn-rate", str(step.users)),
         *("--run-time", f"{given.seconds}s", "--stop-timeout", "120"),
-        *("--think-seconds", str(given.think_seconds)),
+        *option_words(given, "think_seconds"),
     ]
     urls = {"INGESTION_URL": platform.ingestion_url, "SERVING_URL": platform.serving_url}
     run_locust(_HERE / "users.py", step.folder, arguments, urls | {"VERSION": step.version})

@@ -3,11 +3,9 @@
 INGESTION_URL and SERVING_URL are the addresses of the version.
 """
 
-import json
 import os
 import random
 import sys
-from array import array
 from pathlib import Path
 
 import orjson
@@ -18,16 +16,15 @@ from locust.env import Environment
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from load_testing.compare.versions import VERSIONS, labelled_texts
-from load_testing.users import checked_user
-from load_testing.users.checked_user import CheckedUser, note_request
+from load_testing.users.checked_user import CheckedUser
 from load_testing.users.checks import expect
 from load_testing.users.comment_texts import submission
-from load_testing.users.run_journal import begin, journal
+from load_testing.users.load_run import add_closed_options, journal
 
 _VERSION = VERSIONS[os.environ.get("VERSION") or "2"]
 _EXPECTED = {what: {row for row in labelled_texts() if what in ("all", row[1])} for what in _VERSION.reads}
 # Numbers of the texts whose request has ended. At the end of a run Locust may abort one.
-_SENT = array("Q")
+_SENT: list[int] = []
 _CHANCE = random.Random()  # noqa: S311 - a choice of requests, no secret
 
 
@@ -69,30 +66,18 @@ class LabelReader(CheckedUser):
         self.ask("GET", _VERSION.reads[what], what, check)
 
 
-events.init_command_line_parser.add_listener(checked_user.add_closed_options)
-events.request.add_listener(note_request)
+events.init_command_line_parser.add_listener(add_closed_options)
 
 
 @events.test_start.add_listener
-def _begin(environment: Environment, **_: object) -> None:
-    given = checked_user.given_to(environment)
-    del _SENT[:]
-    started = begin(checked_user.seed_of(given))
-    if given.record:
-        started.record_to(Path(given.record))
+def _begin(**_: object) -> None:
+    _SENT.clear()
 
 
 @events.test_stop.add_listener
 def _end(environment: Environment, **_: object) -> None:
-    done, given = journal(), checked_user.given_to(environment)
+    done = journal()
     done.end()
     # Failures are a result here, not an error.
     environment.process_exit_code = 0
-    if given.record:
-        said = {
-            "seed": done.seed,
-            "sent": list(_SENT),
-            "acknowledged": list(done.acknowledged),
-            "cpu_share": round(done.cpu_seconds / done.wall_seconds, 3),
-        }
-        (Path(given.record) / "run.json").write_text(json.dumps(said) + "\n")
+    done.write(sent=_SENT, acknowledged=list(done.acknowledged))

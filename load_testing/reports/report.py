@@ -2,16 +2,18 @@
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from load_testing.reports import plots, summaries
-from load_testing.reports.summaries import SHARES, Request, Row, find_knee, percentiles, read_requests, write_rows
+from load_testing.reports.summaries import SHARES, Request, find_knee, percentiles, read_requests, write_rows
 
 # The generator runs in one thread. Above this share of a core its own delays distort the figures.
 BUSY_SHARE = 0.8
+_MOST_REASONS = 20
 _SPREAD_OF = ("per_second", "p50_ms", "p95_ms", "p99_ms")
 
 
@@ -28,10 +30,7 @@ class Run:
     @property
     def per_second(self) -> float:
         """Requests a second over the whole run."""
-        found: float = (
-            _rows_by_name(summaries.by_name(self.requests))["all"]["per_second"] if self.requests else 0.0
-        )
-        return found
+        return round(len(self.requests) / summaries.duration(self.requests), 2)
 
 
 def read_run(model: str, repeat: int, folder: Path) -> Run:
@@ -93,6 +92,7 @@ def _one_after_the_other(runs: Sequence[Run]) -> list[Request]:
 def _told(run: Run) -> dict[str, Any]:
     busy = run.said["generator"]["cpu_share"] > BUSY_SHARE
     lateness = percentiles([request.late_ms for request in run.requests])
+    reasons = Counter(request.failure for request in run.requests if request.failure)
     return {
         "model": run.model,
         "repeat": run.repeat,
@@ -101,25 +101,13 @@ def _told(run: Run) -> dict[str, Any]:
         "generator": run.said["generator"] | {"too_busy": busy},
         "late_ms": lateness if run.model == "open" else None,
         "by_name": summaries.by_name(run.requests),
-        "failures_by_reason": _reasons(run.requests),
+        "failures_by_reason": dict(reasons.most_common(_MOST_REASONS)),
     }
-
-
-def _reasons(requests: Sequence[Request]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for request in requests:
-        if request.failure:
-            found[request.failure] = found.get(request.failure, 0) + 1
-    return dict(sorted(found.items(), key=lambda entry: -entry[1])[:20])
-
-
-def _rows_by_name(rows: Sequence[Row]) -> dict[str, Row]:
-    return {row["name"]: row for row in rows}
 
 
 def _spread(runs: Sequence[Run]) -> dict[str, dict[str, dict[str, float]]]:
     """Return median, minimum and maximum of the repeats for each kind of request."""
-    found = [_rows_by_name(summaries.by_name(run.requests)) for run in runs]
+    found = [{row["name"]: row for row in summaries.by_name(run.requests)} for run in runs]
     names = {name for rows in found for name in rows}
     return {
         name: {column: _range([rows[name][column] for rows in found if name in rows]) for column in _SPREAD_OF}

@@ -2,10 +2,10 @@
 
 import csv
 import statistics
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -55,6 +55,9 @@ class Request(NamedTuple):
     failure: str
 
 
+COLUMNS = Request._fields
+
+
 def read_requests(folder: Path) -> list[Request]:
     """Return the requests of the run that was recorded in this folder."""
     with (folder / "requests.csv").open(newline="") as file:
@@ -70,35 +73,39 @@ _LEVELS = 10
 _COUNTS = {"requests", "answered", "refused", "failures"}
 
 Row = dict[str, Any]
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 def by_name(requests: Sequence[Request]) -> list[Row]:
     """Return a row for each kind of request, for each API, and for all."""
-    groups: dict[str, list[Request]] = defaultdict(list)
-    for request in requests:
-        groups["all"].append(request)
-        groups[f"{request.name.partition(':')[0]}: all"].append(request)
-        groups[request.name.replace(": ", f": {request.method} ", 1)].append(request)
-    seconds = _duration(requests)
+
+    def names(request: Request) -> tuple[str, ...]:
+        api = request.name.partition(":")[0]
+        return "all", f"{api}: all", request.name.replace(": ", f": {request.method} ", 1)
+
+    groups = _group((name, request) for request in requests for name in names(request))
+    seconds = duration(requests)
     return [{"name": name, **_row(group, seconds)} for name, group in sorted(groups.items())]
 
 
 def by_users(requests: Sequence[Request]) -> list[Row]:
     """Return a row for each number of users, or for at most ten classes of numbers."""
-    in_second = _users_by_second(requests)
-    most = max(in_second.values(), default=1)
-    width = -(-most // _LEVELS)
-
-    def level(second: int) -> int:
-        return -(-in_second[second] // width) * width
-
-    groups: dict[int, list[Request]] = defaultdict(list)
-    seconds: dict[int, int] = defaultdict(int)
-    for second in in_second:
-        seconds[level(second)] += 1
-    for request in requests:
-        groups[level(int(request.at_s))].append(request)
+    in_second = {row["second"]: max(row["users"], 1) for row in by_second(requests)}
+    width = -(-max(in_second.values(), default=1) // _LEVELS)
+    levels = {second: -(-users // width) * width for second, users in in_second.items()}
+    seconds = Counter(levels.values())
+    groups = _group((levels[int(request.at_s)], request) for request in requests)
     return [{"users": users, **_row(group, seconds[users])} for users, group in sorted(groups.items())]
+
+
+def by_second(requests: Iterable[Request]) -> list[Row]:
+    """Return a row for each second in which a request was sent, with the most users in it."""
+    groups = _group((int(request.at_s), request) for request in requests)
+    return [
+        {"second": second, "users": max(r.users for r in group), **_row(group, 1)}
+        for second, group in sorted(groups.items())
+    ]
 
 
 def merge_repeats(rows: Iterable[Row], keys: Sequence[str]) -> list[Row]:
@@ -107,10 +114,15 @@ def merge_repeats(rows: Iterable[Row], keys: Sequence[str]) -> list[Row]:
     Counts are sums, and `NAME_least` is the count of the smallest repeat. Rates and latencies are medians. The
     lowest and the highest repeat are in `NAME_least` and `NAME_most`.
     """
-    groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[tuple(row[key] for key in keys)].append(row)
+    groups = _group((tuple(row[key] for key in keys), row) for row in rows)
     return [dict(zip(keys, found, strict=True)) | _merged(group, keys) for found, group in groups.items()]
+
+
+def _group(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
+    groups: dict[K, list[V]] = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
+    return groups
 
 
 def _merged(rows: Sequence[Row], keys: Sequence[str]) -> Row:
@@ -125,17 +137,6 @@ def _merged(rows: Sequence[Row], keys: Sequence[str]) -> Row:
             ranges[f"{name}_most"] = max(values, default=None)
         ranges[f"{name}_least"] = min(values, default=None)
     return merged | ranges
-
-
-def by_second(requests: Iterable[Request]) -> list[Row]:
-    """Return a row for each second in which a request was sent."""
-    groups: dict[int, list[Request]] = defaultdict(list)
-    for request in requests:
-        groups[int(request.at_s)].append(request)
-    return [
-        {"second": second, "users": max(r.users for r in group), **_row(group, 1)}
-        for second, group in sorted(groups.items())
-    ]
 
 
 def without_refused(requests: Iterable[Request]) -> list[Request]:
@@ -154,17 +155,14 @@ def _row(group: Sequence[Request], seconds: float) -> Row:
     }
 
 
-def _users_by_second(requests: Iterable[Request]) -> dict[int, int]:
-    found: dict[int, int] = {}
-    for request in requests:
-        second = int(request.at_s)
-        found[second] = max(found.get(second, 1), request.users)
-    return found
+def duration(requests: Iterable[Request]) -> float:
+    """Return the seconds from the start to the last request, at least 0.001."""
+    return max([0.001, *(request.at_s for request in requests)])
 
 
-def _duration(requests: Sequence[Request]) -> float:
-    """Return the seconds from the start to the last request."""
-    return max(max((request.at_s for request in requests), default=0.0), 0.001)
+def markdown_table(head: str, rows: Iterable[Iterable[object]]) -> str:
+    """Return a table in Markdown: `head` is the line of the titles and the line of their alignments."""
+    return "\n".join([head, *(f"| {' | '.join(map(str, cells))} |" for cells in rows)]) + "\n"
 
 
 def write_rows(file: Path, rows: Sequence[Row]) -> None:

@@ -14,7 +14,7 @@ from load_testing.users import checks
 from load_testing.users.checked_user import CheckedUser
 from load_testing.users.checks import Answer, Holds, Item
 from load_testing.users.comment_texts import bulk_body, submission
-from load_testing.users.run_journal import journal
+from load_testing.users.load_run import journal
 
 _BULK_ROWS = (20, 100)
 _REPEATED_ROWS = 3

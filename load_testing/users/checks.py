@@ -21,7 +21,7 @@ def expect(name: str, got: object, wanted: object) -> None:
         raise WrongAnswer(f"{name} is {got!r:.100}, not {wanted!r:.100}")
 
 
-# The prefix of a refusal, which is no failure: the API is full and tells the client when to retry.
+# The prefix of a refusal. It is no failure: the API is full, and its response says when to retry.
 REFUSED = "refused: "
 _FULL = {429, 503}
 

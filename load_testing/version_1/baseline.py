@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from load_testing.bench.peers.installed import install
+from load_testing.bench.peers import install
 from local_stack import StackError
 from local_stack.components.opensearch import STEP as OPENSEARCH_FILES
 from local_stack.components.opensearch import is_opensearch_ready, opensearch_command, opensearch_url
@@ -62,6 +62,7 @@ def _what_lacks(home: Path) -> str:
 
 
 SERVICES_FOLDER = Path(__file__).with_name("services")
+_ARGILLA_1 = SERVICES_FOLDER / "argilla_1.py"
 WORKSPACE = "annotation"
 _LOCK_FILE = Path(__file__).with_name("argilla_1.lock")
 _FILES, _DATABASE, _JAVA = "version_1_files", "argilla_database", "java"
@@ -117,7 +118,8 @@ def _set_up(context: Context) -> None:
         "ARGILLA_API_KEY": credentials.argilla_api_key,
         "ARGILLA_WORKSPACE": WORKSPACE,
     }
-    command = Command([python(), "-I", SERVICES_FOLDER / "set_up.py"], environment, context.directory("argilla"))
+    argv: list[str | Path] = [python(), "-I", _ARGILLA_1, "set_up"]
+    command = Command(argv, environment, context.directory("argilla"))
     run_to_end(_DATABASE, command, context.log(_DATABASE), context.stop_asked, context.lock)
 
 
@@ -194,7 +196,7 @@ def stored_texts(stack: Stack) -> list[str]:
 
 def _run_records(stack: Stack, action: str, given: str = "") -> str:
     ended = subprocess.run(  # noqa: S603 - our own script
-        [python(), "-I", SERVICES_FOLDER / "records.py", action],
+        [python(), "-I", _ARGILLA_1, action],
         input=given,
         env=client_environment(stack.context),
         stdout=subprocess.PIPE,

@@ -1,6 +1,5 @@
 """Argilla 2.8: its packages, database and Redis, the server with the web pages, the worker for webhooks."""
 
-import fcntl
 import hashlib
 import shutil
 import sys
@@ -21,7 +20,7 @@ from local_stack import StackStopped
 from local_stack.components.opensearch import opensearch_url
 from local_stack.components.postgres import ARGILLA_DATABASE, argilla_database_url
 from local_stack.components.server_tools import answers_ok, server_environment
-from local_stack.data_dir import write_private
+from local_stack.data_dir import try_lock, write_private
 from local_stack.guarded import Command, run_to_end
 from local_stack.locked_packages import environment_for_uv
 from local_stack.plan import Context, Service, Step
@@ -106,13 +105,9 @@ def _run(context: Context, argv: list[str | Path]) -> None:
 @contextmanager
 def _exclusive(path: Path, stop_asked: threading.Event) -> Iterator[None]:
     with path.open("w") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if stop_asked.wait(0.2):
-                    raise StackStopped("The installation of Argilla was stopped.") from error
+        while not try_lock(file.fileno()):
+            if stop_asked.wait(0.2):
+                raise StackStopped("The installation of Argilla was stopped.")
         yield
 
 

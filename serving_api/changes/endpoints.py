@@ -17,13 +17,13 @@ from starlette.types import Receive, Scope, Send
 from core.web.negotiation import Router, choose_media_type
 from core.web.openapi import Responses, header, with_example
 from core.web.problems import Unavailable
-from serving_api.changes.service import Changes, ChangesQuery, ChangesResult
+from serving_api.changes.service import FEED_REPLACED, Changes, ChangesQuery, ChangesResult
 from serving_api.columns import EXAMPLE_ITEM, TextItem
 from serving_api.dependencies import GUARDS, DatasetsDep, client_gone, part, respond
 from serving_api.settings import ServingSettings
 from serving_api.texts.parameters import EXAMPLE_FEED, ChangesParameters
-from serving_api.texts.query import choose_dataset
-from serving_api.texts.schemas import UNCHANGED, mismatch, refuses, sends, wrong_parameter
+from serving_api.texts.query import Mismatch, choose_dataset
+from serving_api.texts.schemas import UNCHANGED, refuses, sends, wrong_parameter
 
 _DELETE = {"op": "delete", "version": 91344, "id": EXAMPLE_ITEM["id"], "dataset": "toxicity"}
 _PAGE: dict[str, Any] = {
@@ -74,12 +74,11 @@ class ChangesPage(BaseModel):
 
 _CHANGES = sends({"Vary": header("Pages and events have one path.", "Accept")})
 _CHANGES[200]["content"] = {"text/event-stream": {"schema": {"type": "string"}, "example": _EVENTS}}
-_REPLACED = "The database is another one, and its versions too: begin anew, with an empty mirror and since=0."
 CHANGES: Responses = (
     _CHANGES
     | UNCHANGED
     | refuses(
-        mismatch("feed", "feed_replaced", _REPLACED),
+        Mismatch("feed", "feed_replaced", FEED_REPLACED),
         wrong_parameter("wait", "less_than_equal", "wait must be between 0 and 60 (got 90)."),
         Unavailable("Too many clients wait for changes.", code="too_many_waiting", retry_after_seconds=5),
     )
@@ -91,15 +90,6 @@ log = structlog.get_logger()
 EVENTS = "text/event-stream"
 _SENT = ("application/json", EVENTS)
 _VERSION_MAX = 2**63 - 1
-
-
-def make_changes_router() -> Router:
-    """Return the path of changes."""
-    router = Router(dependencies=GUARDS, tags=["texts"])
-    router.add_api_route(
-        "/changes", get_changes, summary="What changed", response_model=ChangesPage, responses=CHANGES
-    )
-    return router
 
 
 LastEventId = Annotated[
@@ -114,6 +104,10 @@ LastEventId = Annotated[
 ]
 
 
+router = Router(dependencies=GUARDS, tags=["texts"])
+
+
+@router.get("/changes", summary="What changed", response_model=ChangesPage, responses=CHANGES)
 async def get_changes(
     request: Request,
     parameters: Annotated[ChangesParameters, Query()],

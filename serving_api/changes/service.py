@@ -16,7 +16,7 @@ import orjson
 import structlog
 from sse_starlette.event import ServerSentEvent
 
-from core.web.problems import FieldError, ShareExceeded, Unavailable
+from core.web.problems import ShareExceeded, Unavailable
 from core.web.rate_limits import Places, Turns, current_client
 from core.web.server import server_is_stopping
 from serving_api.changes import repository
@@ -30,6 +30,8 @@ from serving_api.texts.query import Mismatch
 log = structlog.get_logger()
 
 _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
+
+FEED_REPLACED = "The database is another one, and its versions too: begin anew, with an empty mirror and since=0."
 
 PAGE_BATCH = 1000
 _EVENTS_BATCH = 200
@@ -202,10 +204,7 @@ class Changes:
             Unavailable: nothing is loaded yet.
         """
         if feed not in {None, feed_of(self._replica.loaded().identity)}:
-            detail = (
-                "The database is another one, and its versions too: begin anew, with an empty mirror and since=0."
-            )
-            raise Mismatch(FieldError("feed_replaced", detail, parameter="feed"))
+            raise Mismatch("feed", "feed_replaced", FEED_REPLACED)
 
     async def page(self, query: ChangesQuery) -> ChangesResult:
         """Return the changes after `query.since`."""

@@ -23,7 +23,8 @@ from serving_api.metrics import EXPORT_BYTES, EXPORTS
 from serving_api.replica.replica import Replica
 from serving_api.replica.repository import Point
 from serving_api.texts.parameters import CsvParameters, ExportParameters
-from serving_api.texts.schemas import REPLICA_HEADERS, mismatch, wrong_parameter
+from serving_api.texts.query import Mismatch
+from serving_api.texts.schemas import REPLICA_HEADERS, wrong_parameter
 
 _ITEM_LINE = orjson.dumps(EXAMPLE_ITEM, option=orjson.OPT_APPEND_NEWLINE).decode()
 
@@ -50,7 +51,7 @@ def _responses(format_: Format, schema: dict[str, Any], example: str) -> Respons
         schema,
         example,
         _HEADERS,
-        mismatch("label", "unknown_label", "'spam' is not one of: toxic, non_toxic."),
+        Mismatch("label", "unknown_label", "'spam' is not one of: toxic, non_toxic."),
         wrong_parameter("min_agreement", "less_than_equal", "min_agreement must be between 0 and 1 (got 8)."),
         Unavailable("Too many exports are under way.", code="too_busy", retry_after_seconds=5),
     )

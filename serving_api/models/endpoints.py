@@ -1,6 +1,5 @@
 """The endpoints of models, scores and suspects: parse, delegate, return."""
 
-import hashlib
 from typing import Annotated
 
 from fastapi import Path, Query, Request, Response
@@ -8,7 +7,7 @@ from fastapi import Path, Query, Request, Response
 from core.web.app import read_body, require_media_type
 from core.web.negotiation import Router, choose_media_type
 from core.web.problems import FieldError, InvalidFields
-from serving_api.dependencies import GUARDS, DatasetsDep, is_held, part, respond
+from serving_api.dependencies import GUARDS, DatasetsDep, part, respond, send
 from serving_api.models import schemas as docs
 from serving_api.models.schemas import (
     BODY_BYTES,
@@ -16,7 +15,6 @@ from serving_api.models.schemas import (
     EXAMPLE_VERSION,
     ModelList,
     ModelRead,
-    ModelsParameters,
     ScoreResponse,
     SuspectPage,
     SuspectsParameters,
@@ -25,7 +23,7 @@ from serving_api.models.schemas import (
 )
 from serving_api.models.service import Models, render_suspect
 from serving_api.texts.endpoints import TextsDep
-from serving_api.texts.parameters import NoParameters
+from serving_api.texts.parameters import DatasetParameters, NoParameters
 from serving_api.texts.query import Ranking, choose_dataset, ranked_query
 
 _SENT = ("application/json", CARD)
@@ -62,7 +60,7 @@ async def score_texts(
 
 @router.get("/models", summary="Models of a dataset", responses=docs.LIST, response_model=ModelList)
 async def list_models(
-    request: Request, parameters: Annotated[ModelsParameters, Query()], models: ModelsDep, datasets: DatasetsDep
+    request: Request, parameters: Annotated[DatasetParameters, Query()], models: ModelsDep, datasets: DatasetsDep
 ) -> Response:
     """List the models of a dataset, the newest first. One of them is active: it scores texts."""
     dataset = choose_dataset(parameters.dataset, (), datasets)
@@ -104,11 +102,4 @@ async def list_suspects(
 
 def _send(request: Request, body: bytes, media_type: str = "application/json") -> Response:
     """Send what follows from the models alone: it changes while the replica's version stays."""
-    headers = {
-        "ETag": f'"{hashlib.sha256(body).hexdigest()[:32]}"',
-        "Cache-Control": "private, no-cache",
-        "Vary": "Accept",
-    }
-    if is_held(request, headers["ETag"]):
-        return Response(status_code=304, headers=headers)
-    return Response(body, headers=headers, media_type=media_type)
+    return send(request, body, {"Cache-Control": "private, no-cache", "Vary": "Accept"}, media_type)

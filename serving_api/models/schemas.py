@@ -20,8 +20,8 @@ from core.web.problems import (
     json_pointer,
 )
 from serving_api.columns import EXAMPLE_ITEM, TextItem
-from serving_api.texts.parameters import EXAMPLE_CURSOR, DatasetParameters, RankedParameters
-from serving_api.texts.schemas import UNCHANGED, mismatch, refuses, sends, wrong_parameter
+from serving_api.texts.parameters import EXAMPLE_CURSOR, RankedParameters
+from serving_api.texts.schemas import TextPage, lists, refuses, wrong_parameter
 
 MOST_TEXTS = 1000
 BODY_BYTES = 4 * 2**20
@@ -105,10 +105,6 @@ class ModelList(BaseModel):
     items: list[ModelSummary] = Field(description="The newest first.")
 
 
-class ModelsParameters(DatasetParameters):
-    """Whose models are listed."""
-
-
 class SuspectsParameters(RankedParameters):
     """Which labelled texts are suspects, and which page of them."""
 
@@ -139,14 +135,12 @@ _SUSPECT = EXAMPLE_ITEM | {
 }
 
 
-class SuspectPage(BaseModel):
+class SuspectPage(TextPage):
     """A page of suspects, the worst first."""
 
     model_config = with_example({"items": [_SUSPECT], "next_cursor": EXAMPLE_CURSOR, "version": 91342})
 
-    items: list[Suspect]
-    next_cursor: str | None = Field(description="For the next page; null on the last one.")
-    version: int = Field(description="Point of the change feed that the answer shows.")
+    items: list[Suspect]  # type: ignore[assignment]  # each is a text, too
 
 
 def no_model(dataset: str) -> Unavailable:
@@ -170,15 +164,6 @@ _MEASURES: dict[str, Any] = {
 }
 _DECISION = "Active: the dataset had no model before."
 _STATE: dict[str, Any] = {"is_active": True, "activated_at": "2026-11-30T09:00:04.210000Z"}
-_SUMMARY = {
-    "dataset": "toxicity",
-    "version": EXAMPLE_VERSION,
-    "created_at": "2026-11-30T09:00:00.120000Z",
-    **_STATE,
-    "decision": _DECISION,
-    "texts": 2000,
-    "metrics": _MEASURES,
-}
 _MANIFEST = {
     "format": 1,
     "version": EXAMPLE_VERSION,
@@ -206,9 +191,12 @@ _MANIFEST = {
     "is_accepted": True,
     **_STATE,
 }
+_SUMMARY = {name: _MANIFEST[name] for name in ("dataset", "version", "created_at", "decision")} | {
+    **_STATE,
+    "texts": 2000,
+    "metrics": _MEASURES,
+}
 _DATASET = wrong_parameter("dataset", "unknown_dataset", "'x' is not one of: toxicity.")
-_LINK = {"Link": header("Where the next page is.", f'</suspects?cursor={EXAMPLE_CURSOR}>; rel="next"')}
-_CURSOR = "Not a cursor of this list: pass next_cursor unchanged, with the same filters and order."
 
 SCORE_BODY = {
     "required": True,
@@ -256,11 +244,4 @@ ONE: Responses = {
         Unavailable("The storage of the models does not answer.", code="storage_unavailable"),
     ),
 }
-SUSPECTS: Responses = (
-    sends(_LINK)
-    | UNCHANGED
-    | refuses(
-        mismatch("cursor", "invalid_cursor", _CURSOR),
-        wrong_parameter("limit", "less_than_equal", "limit must be between 1 and 1000 (got 5000)."),
-    )
-)
+SUSPECTS = lists("/suspects")

@@ -76,7 +76,7 @@ class SpanScore(Message):
 class AttributeScores(Message):
     """The scores of one attribute."""
 
-    span_scores: list[SpanScore] = Field([], description="With spanAnnotations: one span, the whole comment.")
+    span_scores: list[SpanScore] = Field([], description="If spanAnnotations is set: one span, the whole comment.")
     summary_score: Score | None = Field(None, description="Score of the whole comment.")
 
 

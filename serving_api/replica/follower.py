@@ -15,7 +15,7 @@ from adbc_driver_postgresql import dbapi
 from core.change_feed import CHANNEL
 from core.connections import connection_string
 from core.tracing import tracing
-from core.web.keys import KeyRing, ValidKey
+from core.web.keys import KeyRing
 from serving_api.metrics import (
     APPLY_SECONDS,
     FEED_ERRORS,
@@ -27,6 +27,7 @@ from serving_api.metrics import (
 from serving_api.replica import feed
 from serving_api.replica.replica import Replica
 from serving_api.replica.repository import State
+from serving_api.settings import ReplicaSettings
 
 log = structlog.get_logger()
 
@@ -52,16 +53,13 @@ _AGAIN = "#"
 class Follower:
     """Brings the changes from Postgres into the replica, and the valid keys into the key ring."""
 
-    def __init__(
-        self, replica: Replica, url: str, poll_seconds: float, key_ring: KeyRing, forget_seconds: float = 60
-    ) -> None:
+    def __init__(self, replica: Replica, url: str, settings: ReplicaSettings, key_ring: KeyRing) -> None:
         self.error: str | None = None
         self.rebuilding: str | None = None  # why
         self._replica = replica
         self._url = url
-        self._poll_seconds = poll_seconds
+        self._settings = settings
         self._key_ring = key_ring
-        self._forget_seconds = forget_seconds
         self._traces_since: float | None = None
         self._stop = threading.Event()
         self._window_end = 0
@@ -109,9 +107,9 @@ class Follower:
 
     def _wait(self, listener: psycopg.Connection) -> bool:
         """Wait for a notification or the poll interval; return whether to continue."""
-        if self._stop.wait(min(_PAUSE_SECONDS, self._poll_seconds)):
+        if self._stop.wait(min(_PAUSE_SECONDS, self._settings.poll_seconds)):
             return False
-        until = time.monotonic() + self._poll_seconds
+        until = time.monotonic() + self._settings.poll_seconds
         while not self._stop.is_set():
             left = until - time.monotonic()
             if left <= 0 or list(listener.notifies(timeout=min(left, _LOOK_SECONDS), stop_after=1)):
@@ -124,11 +122,15 @@ class Follower:
         state = self._replica.state
         with feed.snapshot(connection) as snapshot:
             head = snapshot.head(state.cursor if state else 0)
-            self._take_over_keys(snapshot.keys())
-            self._replica.take_over_models(snapshot.models(self._replica.models))
+            keys = snapshot.keys()
+            self._key_ring.replace(keys)
+            self._replica.take_over(keys, snapshot.models(self._replica.models))
             self.rebuilding = _DAMAGED if self._replica.file.damaged else _why_build(state, head)
             if self.rebuilding is None:
-                self._bring_up(snapshot, head)
+                if head.has_changes:
+                    self._merge(snapshot, head)
+                else:
+                    self._replica.advance(head.window_end)
                 self.rebuilding = self._why_forget()
         if self.rebuilding:
             self._rebuild(connection, self.rebuilding)
@@ -141,17 +143,7 @@ class Follower:
             return None
         now = time.monotonic()
         self._traces_since = self._traces_since or now
-        return _FORGOTTEN if now - self._traces_since >= self._forget_seconds else None
-
-    def _take_over_keys(self, keys: list[ValidKey]) -> None:
-        self._key_ring.replace(keys)
-        self._replica.take_over_keys(keys)
-
-    def _bring_up(self, snapshot: feed.FeedSnapshot, head: feed.Head) -> None:
-        if head.has_changes:
-            self._merge(snapshot, head)
-        else:
-            self._replica.advance(head.window_end)
+        return _FORGOTTEN if now - self._traces_since >= self._settings.forget_seconds else None
 
     def _rebuild(self, connection: dbapi.Connection, reason: str) -> None:
         """Build another file; the old one, if there is one, is served until then."""

@@ -180,22 +180,14 @@ class Replica:
                 repository.replace_state(cursor, self.state)
             self._noted_at = self.state.read_at
 
-    def take_over_keys(self, keys: list[ValidKey]) -> None:
-        """Store the valid API keys: they are needed while Postgres is unavailable."""
-        if keys == self.keys:
+    def take_over(self, keys: list[ValidKey], models: list[StoredModel]) -> None:
+        """Store the valid API keys and the models: they are needed while Postgres is unavailable."""
+        if keys == self.keys and models == self.models:
             return
-        self.keys = keys
+        self.keys, self.models = keys, models
         if not self.file.damaged:
             with self.file.transaction() as cursor:
                 repository.replace_keys(cursor, keys)
-
-    def take_over_models(self, models: list[StoredModel]) -> None:
-        """Keep the models, as `take_over_keys` keeps the keys."""
-        if models == self.models:
-            return
-        self.models = models
-        if not self.file.damaged:
-            with self.file.transaction() as cursor:
                 repository.replace_models(cursor, models)
 
     def _load(self) -> None:

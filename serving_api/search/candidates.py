@@ -11,7 +11,7 @@ import tantivy
 from serving_api.replica.repository import Point
 from serving_api.search.index import TIE_BITS, Meta, block_tag, guarded, ids_of, moment_number
 from serving_api.texts.matching import Match, word_characters
-from serving_api.texts.parameters import FilterParameters, Order
+from serving_api.texts.parameters import Order
 from serving_api.texts.query import TextsQuery
 
 # Items in a list by relevance at most; they are the best of at least COMPARED matches, the newest ones.
@@ -49,12 +49,15 @@ class IndexSnapshot:
 
         Each list comes with the `place` of its last text, which the next list may share; None after the last list.
         """
-        clauses = [tantivy.Query.const_score_query(clause, 0) for clause in self._clauses(query)]
+        conditions = [*self._matching(query), *self._filters(query)]
+        clauses = [tantivy.Query.const_score_query(clause, 0) for clause in conditions]
         newest = query.order is not Order.OLDEST
         direction = tantivy.Order.Desc if newest else tantivy.Order.Asc
-        low, high = _period(query.filters)
-        if after:
-            low, high = (low, _least(high, after)) if newest else (_most(low, after), high)
+        low, high = query.filters.labelled_after, query.filters.labelled_before
+        if after and newest:
+            high = min(high or after, after)
+        elif after:
+            low = max(low or after, after)
         spans = [self._between(low, high)] if self._are_few(query) else list(self._spans(low, high, newest))
         for number, span in enumerate(spans):
             looked, size = 0, first
@@ -76,7 +79,7 @@ class IndexSnapshot:
 
     def best(self, query: TextsQuery) -> list[UUID]:
         """Return the candidates with the highest BM25 score, at most `RANKED`."""
-        low, high = _period(query.filters)
+        low, high = query.filters.labelled_after, query.filters.labelled_before
         filters = [tantivy.Query.const_score_query(clause, 0) for clause in self._filters(query)]
         found: list[UUID] = []
         for blocks in (*_STEPS, None):
@@ -89,12 +92,9 @@ class IndexSnapshot:
                 break
         return found
 
-    def _clauses(self, query: TextsQuery) -> list[tantivy.Query]:
-        return [*self._matching(query), *self._filters(query)]
-
     def _filters(self, query: TextsQuery) -> list[tantivy.Query]:
         filters = query.filters
-        found = [self._tag(tag) for tag in filter_tags(query)]
+        found = [self._term("tags", tag) for tag in filter_tags(query)]
         if query.labels:
             tags = [f"label {label}" for label in query.labels]
             found.append(tantivy.Query.term_set_query(self.schema, "tags", tags))
@@ -186,7 +186,7 @@ class IndexSnapshot:
 
     def _any_block(self, blocks: range) -> tantivy.Query:
         if len(blocks) == 1:
-            return self._tag(block_tag(blocks[0]))
+            return self._term("tags", block_tag(blocks[0]))
         return tantivy.Query.term_set_query(self.schema, "tags", [block_tag(block) for block in blocks])
 
     def _between(self, low: datetime | None, high: datetime | None) -> list[tantivy.Query]:
@@ -205,9 +205,6 @@ class IndexSnapshot:
                 None if end is None else (end << TIE_BITS) - 1,
             )
         ]
-
-    def _tag(self, tag: str) -> tantivy.Query:
-        return self._term("tags", tag)
 
     def _term(self, field: str, value: str) -> tantivy.Query:
         return tantivy.Query.term_query(self.schema, field, value, "basic")
@@ -238,15 +235,3 @@ def _runs(literal: str) -> list[str]:
 
 def _all_of(clauses: list[tantivy.Query]) -> tantivy.Query:
     return tantivy.Query.boolean_query([(_MUST, clause) for clause in clauses])
-
-
-def _period(filters: FilterParameters) -> tuple[datetime | None, datetime | None]:
-    return filters.labelled_after, filters.labelled_before
-
-
-def _least(one: datetime | None, other: datetime) -> datetime:
-    return min(one, other) if one else other
-
-
-def _most(one: datetime | None, other: datetime) -> datetime:
-    return max(one, other) if one else other

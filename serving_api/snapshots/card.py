@@ -38,8 +38,8 @@ def _escape(character: str) -> str:
     return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
 
 
-_MAGNITUDES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"))
-_LARGER = ((10**7, "1M<n<10M"), (10**8, "10M<n<100M"), (10**9, "100M<n<1B"))
+# The Hub's size categories, by the number of digits from three on.
+_MAGNITUDES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "n>1B")
 # The Hub accepts codes of ISO 639. Below this share of the texts, the detector may be wrong.
 _LANGUAGE = re.compile("[a-z]{2,3}")
 _UNKNOWN_LANGUAGE = "und"
@@ -85,7 +85,7 @@ def list_languages(facts: Facts) -> list[str]:
 
 
 def _magnitude(texts: int) -> str:
-    return next((name for end, name in (*_MAGNITUDES, *_LARGER) if texts < end), "n>1B")
+    return _MAGNITUDES[min(max(len(str(texts)), 3) - 3, len(_MAGNITUDES) - 1)]
 
 
 _DISPUTED = "null"  # the manifest's name of texts without a label
@@ -169,11 +169,7 @@ def _label_row(manifest: SnapshotManifest, label: str, shown: str) -> list[str]:
 
 
 def _agreement(facts: Facts) -> str:
-    rows = [
-        [shown, _figure(one.value), _interval(one), f"{one.n:,}"]
-        for name, shown in _COEFFICIENTS.items()
-        for one in [facts.agreement[name]]
-    ]
+    rows = [_estimate(shown, facts.agreement[name]) for name, shown in _COEFFICIENTS.items()]
     table = _table(["coefficient", "value", "95 % interval", "texts"], rows)
     return f"""## Agreement
 
@@ -181,6 +177,12 @@ Agreement of the annotators on texts with two or more answers. Intervals are per
 samples of the texts. "undefined": there are no such texts, or all answers are the same label.{_base(facts)}
 
 {table}"""
+
+
+def _estimate(shown: str, one: Coefficient) -> list[str]:
+    value = "undefined" if one.value is None else f"{one.value:.3f}"
+    interval = "" if one.low is None else f"{one.low:.3f} to {one.high:.3f}"
+    return [shown, value, interval, f"{one.n:,}"]
 
 
 def _base(facts: Facts) -> str:
@@ -191,14 +193,6 @@ def _base(facts: Facts) -> str:
 
 Measured before these filters, so on more texts than the snapshot contains: {names}. They choose texts by their
 answers, so agreement among the chosen texts alone would be too high or too low."""
-
-
-def _figure(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}"
-
-
-def _interval(one: Coefficient) -> str:
-    return "" if one.low is None else f"{_figure(one.low)} to {_figure(one.high)}"
 
 
 def _annotators(facts: Facts) -> str:

@@ -14,7 +14,7 @@ import duckdb
 import pyarrow as pa
 from pyarrow import compute as pc
 
-from core.web.problems import FieldError, NotFound, Unavailable
+from core.web.problems import NotFound, Unavailable
 from core.web.rate_limits import Places, current_client
 from serving_api.changes.service import feed_of
 from serving_api.replica.file import open_memory
@@ -28,8 +28,7 @@ from serving_api.snapshots.storage import Storage
 from serving_api.texts.query import Mismatch, Position, decode_cursor, encode_cursor, microseconds
 from serving_api.watchdog import Crew
 
-_MEMORY_LIMIT = "512MB"
-
+_LIMITS = ReplicaSettings(memory_limit="512MB", threads=1)
 _FIRST = UUID(int=0)
 _INTERRUPT_SECONDS = 0.1
 
@@ -56,7 +55,12 @@ class Differ:
         until = time.monotonic() + self._seconds
         with self._places.hold(current_client()), self._crew.working(until):
             try:
-                with _database() as database, _interrupted(database, until):
+                # The database writes into the folder if its memory is short.
+                with (
+                    TemporaryDirectory(prefix="diff-") as folder,
+                    open_memory(_LIMITS, folder) as database,
+                    _interrupted(database, until),
+                ):
                     load_compared(database, "before", self._read(before))
                     load_compared(database, "after", self._read(after))
                     return compare(database, last or _FIRST, limit)
@@ -86,15 +90,6 @@ def _interrupted(database: duckdb.DuckDBPyConnection, until: float) -> Iterator[
     finally:
         ended.set()
         watcher.join()
-
-
-@contextmanager
-def _database() -> Iterator[duckdb.DuckDBPyConnection]:
-    """Yield an empty database in memory. It writes into a temporary folder if its memory is short."""
-    with TemporaryDirectory(prefix="diff-") as folder:
-        settings = ReplicaSettings(memory_limit=_MEMORY_LIMIT, threads=1)
-        with open_memory(settings, folder) as database:
-            yield database
 
 
 _LIST = b"snapshots"
@@ -149,7 +144,7 @@ def _position(given: str, list_: bytes) -> Position:
         return decode_cursor(given, list_)
     except ValueError as error:
         detail = "Not a cursor of this list: pass next_cursor unchanged."
-        raise Mismatch(FieldError("invalid_cursor", detail, parameter="cursor")) from error
+        raise Mismatch("cursor", "invalid_cursor", detail) from error
 
 
 def _place(manifest: SnapshotManifest) -> tuple[int, UUID]:

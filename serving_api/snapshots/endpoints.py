@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC
 from email.utils import format_datetime
-from typing import Annotated, cast
+from typing import Annotated
 
 from anyio import to_thread
 from fastapi import Depends, Path, Query, Request, Response
@@ -17,7 +17,7 @@ from core.web.app import read_body, require_media_type
 from core.web.keys import Scope, require_scope
 from core.web.negotiation import Router
 from core.web.problems import NotFound
-from serving_api.dependencies import GUARDS, DatasetsDep, ReplicaDep, check_query_string, is_held, next_url
+from serving_api.dependencies import GUARDS, DatasetsDep, ReplicaDep, check_query_string, next_url, part, send
 from serving_api.exports.service import Exports
 from serving_api.file_response import LOCAL_PIECE_BYTES, REMOTE_PIECE_BYTES, Sending, ServedFile, send_file
 from serving_api.search.follower import SearchFollower
@@ -43,11 +43,7 @@ _ASK_AGAIN = "private, no-cache"
 _PARQUET = "application/vnd.apache.parquet"
 
 
-async def _snapshots(request: Request) -> Snapshots:
-    return cast(Snapshots, request.app.state.snapshots)
-
-
-SnapshotsDep = Annotated[Snapshots, Depends(_snapshots)]
+SnapshotsDep = Annotated[Snapshots, part("snapshots")]
 Name = Annotated[str, Path(description="Name of the snapshot.", examples=["toxicity-2026-11"])]
 Nothing = Annotated[NoParameters, Query()]
 
@@ -279,13 +275,10 @@ async def _send(request: Request, snapshots: Snapshots, served: ServedFile, name
 
 
 def _respond(request: Request, answer: BaseModel, next_cursor: str | None = None) -> Response:
-    body = answer.model_dump_json().encode()
-    headers = {"ETag": f'"{hashlib.sha256(body).hexdigest()[:32]}"', "Cache-Control": "private, no-cache"}
+    headers = {"Cache-Control": "private, no-cache"}
     if next_cursor:
         headers["Link"] = f'<{next_url(request, next_cursor)}>; rel="next"'
-    if request.method != "POST" and is_held(request, headers["ETag"]):
-        return Response(status_code=304, headers=headers)
-    return Response(body, headers=headers, media_type="application/json")
+    return send(request, answer.model_dump_json().encode(), headers)
 
 
 @forgotten_router.get(
@@ -294,14 +287,17 @@ def _respond(request: Request, answer: BaseModel, next_cursor: str | None = None
     response_model=ForgottenRead,
     responses=docs.FORGOTTEN,
 )
-async def read_forgotten(request: Request, replica: ReplicaDep, _: Annotated[NoParameters, Query()]) -> Response:
+async def read_forgotten(
+    replica: ReplicaDep,
+    snapshots: SnapshotsDep,
+    search: Annotated[SearchFollower, part("search")],
+    exports: Annotated[Exports, part("exports")],
+    _: Nothing,
+) -> Response:
     """Report which queries, files and snapshots no longer contain forgotten texts.
 
     Each process has its own replica and index; the process that answers reports on its own.
     """
-    snapshots = cast(Snapshots, request.app.state.snapshots)
-    search = cast(SearchFollower, request.app.state.search)
-    exports = cast(Exports, request.app.state.exports)
 
     def read() -> ForgottenRead:
         state = replica.loaded()

@@ -1,6 +1,6 @@
 """The queries of snapshots: facts, rows by split, forgotten texts, and the comparison of two snapshots."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -19,13 +19,31 @@ from serving_api.statistics.agreement import Coefficient, agreement
 from serving_api.statistics.repository import count_votes
 from serving_api.texts.parameters import Order
 from serving_api.texts.query import TextsQuery
-from serving_api.texts.repository import Condition, conditions
+from serving_api.texts.repository import conditions
 
 Connection = duckdb.DuckDBPyConnection
 
 _SOURCES_SHOWN = 20
 _BATCH_ROWS = 2048  # the size of DuckDB's own batches
 _TWINS_AT_ONCE = 65_536
+
+
+_SUMS = """
+    select count(*), coalesce(sum(annotations), 0)::bigint, coalesce(min(annotations), 0),
+           coalesce(max(annotations), 0), count(near_duplicate_of)
+    from items where {where}
+"""
+_COUNTS = """
+    select {column}, count(*) from items where {where} and {column} is not null group by 1 order by 2 desc, 1
+"""
+_RULES = """
+    select rule, count(*), min(rule_version), max(rule_version) from items where {where} group by 1 order by 1
+"""
+_PERSONS = """
+    select role, count(distinct annotator) from annotations
+    where dataset = ? and status = ? and value is not null and text_id in (select id from items where {where})
+    group by 1
+"""
 
 
 def read_facts(cursor: Connection, query: TextsQuery, dataset: Dataset) -> Facts:
@@ -35,14 +53,9 @@ def read_facts(cursor: Connection, query: TextsQuery, dataset: Dataset) -> Facts
     """
     unselected, left_out = _without_selection(query)
     sources = _count_by(cursor, query, "source")
-    where, values = conditions(query)
-    statement = f"""
-        select count(*), coalesce(sum(annotations), 0)::bigint, coalesce(min(annotations), 0),
-               coalesce(max(annotations), 0), count(near_duplicate_of)
-        from items where {where}
-    """  # noqa: S608 - known columns only, here and below
-    texts, total, fewest, most, twins = cursor.execute(statement, values).fetchall()[0]
-    persons = _count_persons(cursor, query)
+    [(texts, total, fewest, most, twins)] = _select(cursor, query, _SUMS)
+    persons = dict(_select(cursor, query, _PERSONS, query.dataset, AnnotationStatus.SUBMITTED.value))
+    rules = _select(cursor, query, _RULES)
     return Facts(
         guidelines=dataset.guidelines,
         labels=dataset.labels,
@@ -52,7 +65,7 @@ def read_facts(cursor: Connection, query: TextsQuery, dataset: Dataset) -> Facts
         texts=texts,
         statuses=_count_by(cursor, query, "status"),
         decided_by=_count_by(cursor, query, "decided_by"),
-        rules=_list_rules(cursor, query),
+        rules=tuple(Rule(name=r, texts=n, first_version=first, last_version=last) for r, n, first, last in rules),
         answers=AnswerCounts(
             total=total,
             fewest=fewest,
@@ -91,39 +104,13 @@ def _without_selection(query: TextsQuery) -> tuple[TextsQuery, tuple[str, ...]]:
 
 def _count_by(cursor: Connection, query: TextsQuery, column: str) -> dict[str, int]:
     """Return the number of texts by the values of a column, without null, the most frequent first."""
+    return dict(_select(cursor, query, _COUNTS.replace("{column}", column)))
+
+
+def _select(cursor: Connection, query: TextsQuery, statement: str, *first: str) -> list[tuple[Any, ...]]:
+    """Run a statement with the query's condition in place of `{where}`; `first` are the values before its own."""
     where, values = conditions(query)
-    statement = f"""
-        select {column}, count(*) from items where {where} and {column} is not null group by 1 order by 2 desc, 1
-    """  # noqa: S608
-    return dict(_rows(cursor, statement, values))
-
-
-def _list_rules(cursor: Connection, query: TextsQuery) -> tuple[Rule, ...]:
-    where, values = conditions(query)
-    statement = f"""
-        select rule, count(*), min(rule_version), max(rule_version) from items where {where} group by 1 order by 1
-    """  # noqa: S608
-    found = _rows(cursor, statement, values)
-    return tuple(Rule(name=r, texts=n, first_version=first, last_version=last) for r, n, first, last in found)
-
-
-def _count_persons(cursor: Connection, query: TextsQuery) -> dict[str, int]:
-    """Return the number of persons who answered about these texts, by role."""
-    where, values = _answers_about(query)
-    statement = f"select role, count(distinct annotator) from annotations where {where} group by 1"  # noqa: S608
-    return dict(_rows(cursor, statement, values))
-
-
-def _answers_about(query: TextsQuery) -> Condition:
-    where, values = conditions(query)
-    sql = f"""
-        dataset = ? and status = ? and value is not null and text_id in (select id from items where {where})
-    """  # noqa: S608
-    return sql, [query.dataset, AnnotationStatus.SUBMITTED.value, *values]
-
-
-def _rows(cursor: Connection, statement: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
-    return cursor.execute(statement, [*values]).fetchall()
+    return cursor.execute(statement.replace("{where}", where), [*first, *values]).fetchall()
 
 
 _CHOOSE = """

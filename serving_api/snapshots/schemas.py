@@ -22,7 +22,8 @@ from serving_api.snapshots.manifest import CARD, CROISSANT, MANIFEST, MANIFEST_E
 from serving_api.snapshots.parameters import BODY_BYTES, REWRITE_BYTES, SnapshotCreate, SnapshotRewrite
 from serving_api.snapshots.storage import no_snapshot
 from serving_api.texts.parameters import EXAMPLE_CURSOR
-from serving_api.texts.schemas import EXAMPLE_ID, mismatch, wrong_parameter
+from serving_api.texts.query import Mismatch
+from serving_api.texts.schemas import EXAMPLE_ID, wrong_parameter
 
 NextCursor = Annotated[str | None, Field(description="For the next page; null on the last one.")]
 
@@ -131,7 +132,7 @@ _LOCATION = {"Location": header("The address of the snapshot.", "/snapshots/toxi
 
 _BAD_QUERY = Malformed("The query string is not UTF-8.", code="malformed_query")
 _NO_PARAMETERS = wrong_parameter("x", "extra_forbidden", "x is not a parameter of this path.")
-_CURSOR = mismatch("cursor", "invalid_cursor", "Not a cursor of this list: pass next_cursor unchanged.")
+_CURSOR = Mismatch("cursor", "invalid_cursor", "Not a cursor of this list: pass next_cursor unchanged.")
 _AWAY = Unavailable(
     "The storage of the snapshots does not answer.", code="storage_unavailable", retry_after_seconds=5
 )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence, Set
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import duckdb
 import structlog
@@ -104,10 +104,6 @@ class Snapshots:
         if not is_dataset_allowed(manifest.dataset):
             raise no_snapshot()
         return manifest
-
-    def open(self, name: str, path: str, **options: Any) -> BinaryIO:
-        """Open a file of a snapshot by its path in the manifest; it is seekable. Raises as `get` does."""
-        return self.storage.open(name, path, **options)
 
     def close(self) -> None:
         """Wait until the threads have finished. Close the replica first: that interrupts their queries."""

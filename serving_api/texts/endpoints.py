@@ -28,32 +28,13 @@ _REQUESTS_MAX = 4096
 _BYTES_MAX = 500
 
 RequestKey = tuple[str, str, bytes, tuple[bytes, ...]]  # method, path, query string, Accept
-
-
 TextsDep = Annotated[Texts, part("texts")]
 
 
-def make_texts_router(datasets: Datasets) -> Router:
-    """Return the paths of texts; each label of the datasets has its own."""
-    router = Router(dependencies=GUARDS, tags=["texts"])
-    router.add_api_route(
-        "/texts", list_texts, summary="Labelled texts", response_model=CountedPage, responses=docs.PAGE
-    )
-    router.add_api_route(
-        "/texts/{id}", get_text, summary="One labelled text", response_model=TextDetail, responses=docs.TEXT
-    )
-    router.add_api_route(
-        "/disputed",
-        list_disputed,
-        summary="What needs a decision",
-        response_model=TextPage,
-        responses=docs.DISPUTED,
-    )
-    for label in sorted({label for dataset in datasets.values() for label in dataset.labels}):
-        _add_label_path(router, label)
-    return router
+router = Router(dependencies=GUARDS, tags=["texts"])
 
 
+@router.get("/texts", summary="Labelled texts", response_model=CountedPage, responses=docs.PAGE)
 async def list_texts(
     request: Request,
     parameters: Annotated[TextsParameters, Query()],
@@ -68,6 +49,7 @@ async def list_texts(
     return respond(request, await texts.page(query))
 
 
+@router.get("/texts/{id}", summary="One labelled text", response_model=TextDetail, responses=docs.TEXT)
 async def get_text(
     request: Request,
     id_: Annotated[UUID, Path(alias="id", description="Id of the text.", examples=[docs.EXAMPLE_ID])],
@@ -83,6 +65,7 @@ async def get_text(
     return respond(request, answer)
 
 
+@router.get("/disputed", summary="What needs a decision", response_model=TextPage, responses=docs.DISPUTED)
 async def list_disputed(
     request: Request,
     parameters: Annotated[DisputedParameters, Query()],
@@ -98,6 +81,14 @@ async def list_disputed(
     """
     query = ranked_query(Ranking.DISPUTED, parameters, parameters.confidence_below, datasets)
     return respond(request, await texts.ranked(query))
+
+
+def make_label_router(datasets: Datasets) -> Router:
+    """Return one path for the texts of each label of the datasets."""
+    router = Router(dependencies=GUARDS, tags=["texts"])
+    for label in sorted({label for dataset in datasets.values() for label in dataset.labels}):
+        _add_label_path(router, label)
+    return router
 
 
 def _add_label_path(router: Router, label: str) -> None:

@@ -75,9 +75,12 @@ def _check(packed: bytes, query: bytes) -> bytes:
 class Mismatch(Conflict):
     """A valid parameter contradicts other parameters."""
 
-    def __init__(self, error: FieldError) -> None:
-        super().__init__(error.detail, code=error.code)
-        self.extra = {"errors": [error.as_dict()]}
+    def __init__(self, parameter: str, code: str, detail: str) -> None:
+        super().__init__(detail, code=code)
+        self.extra = {"errors": [FieldError(code, detail, parameter=parameter).as_dict()]}
+
+
+NOT_OF_THIS_LIST = "Not a cursor of this list: pass next_cursor unchanged, with the same filters and order."
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,7 @@ def page_query(parameters: PageParameters, labels: Sequence[str], datasets: Data
     """
     check_search(parameters)
     if parameters.order is Order.RELEVANCE and parameters.q is None:
-        raise Mismatch(FieldError("needs_q", "Only a search has a relevance: send q too.", parameter="order"))
+        raise Mismatch("order", "needs_q", "Only a search has a relevance: send q too.")
     texts = labelled_texts_query(parameters, labels, datasets, parameters.order)
     return PageQuery(texts, parameters.limit, position(parameters.cursor, texts.fingerprint))
 
@@ -194,12 +197,12 @@ def check_search(filters: FilterParameters) -> None:
     """
     if filters.q is None:
         if filters.match is not Match.SUBSTRING:  # the default says nothing
-            raise Mismatch(FieldError("needs_q", "Says how to look for q: send q too.", parameter="match"))
+            raise Mismatch("match", "needs_q", "Says how to look for q: send q too.")
     elif filters.match is not Match.SUBSTRING:
         words = len(filters.q.split())
         if not 1 <= words <= MAX_WORDS:
             detail = f"Holds {words} words; with match={filters.match} it must be 1 to {MAX_WORDS}."
-            raise Mismatch(FieldError("words", detail, parameter="q"))
+            raise Mismatch("q", "words", detail)
 
 
 def agreement_query(parameters: AgreementParameters, datasets: Datasets) -> AgreementQuery:
@@ -244,8 +247,7 @@ def position(given: str | None, query: bytes) -> Position | None:
     try:
         return decode_cursor(given, query) if given else None
     except ValueError as error:
-        detail = "Not a cursor of this list: pass next_cursor unchanged, with the same filters and order."
-        raise Mismatch(FieldError("invalid_cursor", detail, parameter="cursor")) from error
+        raise Mismatch("cursor", "invalid_cursor", NOT_OF_THIS_LIST) from error
 
 
 def _check_labels(parameter: str, labels: Sequence[str], dataset: str, datasets: Datasets) -> None:
@@ -255,7 +257,7 @@ def _check_labels(parameter: str, labels: Sequence[str], dataset: str, datasets:
     if errors.keys() - elsewhere:
         raise InvalidFields(list(errors.values()))
     for error in errors.values():
-        raise Mismatch(error)
+        raise Mismatch(parameter, error.code, error.detail)
 
 
 def choose_dataset(asked: str | None, labels: Sequence[str], datasets: Datasets) -> str:

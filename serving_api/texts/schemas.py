@@ -9,10 +9,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from core.web.openapi import Responses, header, refusals, with_example
-from core.web.problems import Conflict, FieldError, InvalidFields, Malformed, NotFound, Problem, Unavailable
+from core.web.problems import FieldError, InvalidFields, Malformed, NotFound, Problem, Unavailable
 from serving_api.columns import EXAMPLE_ITEM, TextItem
 from serving_api.replica.tables import Role
 from serving_api.texts.parameters import EXAMPLE_CURSOR
+from serving_api.texts.query import NOT_OF_THIS_LIST, Mismatch
 
 EXAMPLE_ID = EXAMPLE_ITEM["id"]
 _PAGE: dict[str, Any] = {"next_cursor": EXAMPLE_CURSOR, "version": 91342}
@@ -49,7 +50,7 @@ class FoundItem(TextItem):
 
     highlights: list[tuple[int, int]] | None = Field(
         None,
-        description="With `q` only: where the text matches, [start, end) in Unicode code points; the first 100.",
+        description="Where the text matches `q`, if sent: [start, end) in Unicode code points; the first 100.",
         examples=[[[0, 7]]],
     )
 
@@ -123,13 +124,6 @@ def wrong_parameter(name: str, code: str, detail: str) -> Problem:
     return problem
 
 
-def mismatch(parameter: str, code: str, detail: str) -> Problem:
-    """Return the problem that is sent for parameters that contradict each other."""
-    problem = Conflict(detail, code=code)
-    problem.extra = {"errors": [FieldError(code, detail, parameter=parameter).as_dict()]}
-    return problem
-
-
 def refuses(*problems: Problem) -> Responses:
     """Describe the problems of every endpoint that reads the replica, and the given ones."""
     return refusals(
@@ -150,19 +144,21 @@ def not_labelled(id_: object, ingestion_url: str) -> NotFound:
     )
 
 
-_CURSOR = "Not a cursor of this list: pass next_cursor unchanged, with the same filters and order."
-_LIST: Responses = UNCHANGED | refuses(
-    mismatch("cursor", "invalid_cursor", _CURSOR),
-    wrong_parameter("limit", "less_than_equal", "limit must be between 1 and 1000 (got 5000)."),
-)
+def lists(path: str) -> Responses:
+    """Describe the pages of a list."""
+    following = f'<{path}?cursor={EXAMPLE_CURSOR}>; rel="next"'
+    return (
+        sends({"Link": header("Where the next page is.", following)})
+        | UNCHANGED
+        | refuses(
+            Mismatch("cursor", "invalid_cursor", NOT_OF_THIS_LIST),
+            wrong_parameter("limit", "less_than_equal", "limit must be between 1 and 1000 (got 5000)."),
+        )
+    )
 
 
-def _link(path: str) -> dict[str, Any]:
-    return {"Link": header("Where the next page is.", f'<{path}?cursor={EXAMPLE_CURSOR}>; rel="next"')}
-
-
-PAGE: Responses = sends(_link("/texts")) | _LIST
-DISPUTED: Responses = sends(_link("/disputed")) | _LIST
+PAGE = lists("/texts")
+DISPUTED = lists("/disputed")
 TEXT: Responses = (
     sends()
     | UNCHANGED

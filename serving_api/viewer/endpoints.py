@@ -1,7 +1,7 @@
 """The paths of the dataset viewer: parse, delegate, return."""
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, cast
+from typing import Annotated
 
 from fastapi import Depends, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from core.web.app import field_error
 from core.web.negotiation import Router
 from core.web.problems import InvalidFields, Problem
-from serving_api.dependencies import GUARDS, base_url, is_held, replica_headers
+from serving_api.dependencies import GUARDS, base_url, part, replica_headers, send
 from serving_api.viewer import schemas
 from serving_api.viewer.parameters import (
     ConfigParameters,
@@ -21,32 +21,23 @@ from serving_api.viewer.parameters import (
     ValidityParameters,
 )
 from serving_api.viewer.schemas import translated
-from serving_api.viewer.service import Viewer, ViewerAnswer
+from serving_api.viewer.service import Body, Viewer
 from serving_api.viewer.statistics import Statistics
 
-Send = Callable[[ViewerAnswer], Response]
-
-
-async def _viewer(request: Request) -> Viewer:
-    return cast(Viewer, request.app.state.viewer)
+Send = Callable[[Body], Response]
 
 
 async def _sender(request: Request) -> Send:
-    """Return a function that sends an answer, or 304 to a client that has it already."""
+    def send_answer(answer: Body) -> Response:
+        if isinstance(answer, bytes):
+            return send(request, answer, {"Cache-Control": "private, no-cache"})
+        headers = replica_headers(request.app.state.replica, answer.point)
+        return send(request, answer.body, headers | {"ETag": answer.etag})
 
-    def send(answer: ViewerAnswer) -> Response:
-        headers = {"Cache-Control": "private, no-cache"}
-        if answer.point:
-            headers = replica_headers(request.app.state.replica, answer.point)
-        headers["ETag"] = answer.etag
-        if is_held(request, answer.etag):
-            return Response(status_code=304, headers=headers)
-        return Response(answer.body, headers=headers, media_type="application/json")
-
-    return send
+    return send_answer
 
 
-ViewerDep = Annotated[Viewer, Depends(_viewer)]
+ViewerDep = Annotated[Viewer, part("viewer")]
 SendDep = Annotated[Send, Depends(_sender)]
 ConfigQuery = Annotated[ConfigParameters, Query()]
 ValidityQuery = Annotated[ValidityParameters, Query()]

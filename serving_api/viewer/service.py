@@ -1,9 +1,8 @@
 """The dataset viewer: answers about live labels from the replica, and about snapshots from their files."""
 
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import duckdb
 import orjson
@@ -11,7 +10,7 @@ import orjson
 from core.datasets import Datasets
 from core.web.problems import Unavailable
 from serving_api.replica.file import open_memory
-from serving_api.replica.query_pool import Answers, QueryPool
+from serving_api.replica.query_pool import Answer, Answers, QueryPool
 from serving_api.replica.repository import Point
 from serving_api.search.follower import SearchFollower
 from serving_api.search.repository import list_ranked
@@ -41,14 +40,7 @@ from serving_api.viewer.where import read_filter
 
 Connection = duckdb.DuckDBPyConnection
 Split = LiveSplit | StoredSplit
-
-
-class ViewerAnswer(NamedTuple):
-    """The body of an answer and its validator."""
-
-    body: bytes
-    etag: str
-    point: Point | None  # of live labels
+Body = Answer | bytes  # of live labels, with their version, or about snapshots
 
 
 class Viewer:
@@ -76,12 +68,12 @@ class Viewer:
         """Close the database in memory. Close the pool first."""
         self._memory.close()
 
-    async def rows(self, parameters: RowsParameters) -> ViewerAnswer:
+    async def rows(self, parameters: RowsParameters) -> Body:
         """Return rows of a split."""
         span = _span(parameters)
         return await self._answer(parameters, f"rows {span}", lambda split: _page(split, split.rows(span)))
 
-    async def first_rows(self, parameters: SplitParameters) -> ViewerAnswer:
+    async def first_rows(self, parameters: SplitParameters) -> Body:
         """Return the first rows of a split, shortened if they are long."""
         names = {"dataset": self._dataset(parameters), "config": parameters.config, "split": parameters.split}
 
@@ -90,7 +82,7 @@ class Viewer:
 
         return await self._answer(parameters, "first", make)
 
-    async def filter(self, parameters: RowFilterParameters) -> ViewerAnswer:
+    async def filter(self, parameters: RowFilterParameters) -> Body:
         """Return rows of a split that fit a condition.
 
         Raises:
@@ -103,7 +95,7 @@ class Viewer:
 
         return await self._answer(parameters, f"filter {span} {where!r} {orderby!r}", make)
 
-    async def search(self, parameters: SearchParameters) -> ViewerAnswer:
+    async def search(self, parameters: SearchParameters) -> Body:
         """Return rows of a split that contain the words of a search, the best first."""
         span = _span(parameters)
         filters = FilterParameters(q=parameters.query, match=Match.WORDS)
@@ -111,7 +103,7 @@ class Viewer:
         key = f"search {span} {parameters.query!r}"
         return await self._answer(parameters, key, lambda split: _page(split, split.search(query, span)))
 
-    async def statistics(self, parameters: SplitParameters) -> ViewerAnswer:
+    async def statistics(self, parameters: SplitParameters) -> Body:
         """Return the statistics of a split's columns."""
 
         def make(split: Split) -> bytes:
@@ -119,12 +111,12 @@ class Viewer:
 
         return await self._answer(parameters, "statistics", make, keep=True)
 
-    async def splits(self, parameters: ConfigParameters) -> ViewerAnswer:
+    async def splits(self, parameters: ConfigParameters) -> Body:
         """Return the splits of a dataset, or of one of its configs."""
         dataset, config = self._dataset(parameters), parameters.config
-        return _document(split_rows.splits(dataset, await self._listed(dataset, config)))
+        return orjson.dumps(split_rows.splits(dataset, await self._listed(dataset, config)))
 
-    async def validity(self, parameters: ValidityParameters) -> ViewerAnswer:
+    async def validity(self, parameters: ValidityParameters) -> Body:
         """Return the capabilities for a split, a config or a dataset: all of them if it exists.
 
         Raises:
@@ -135,16 +127,16 @@ class Viewer:
         known = [name for names in listed.values() for name in names]
         if split is not None and split not in known:
             raise no_split(split, parameters.config or dataset, list(dict.fromkeys(known)))
-        return _document(split_rows.CAPABILITIES)
+        return orjson.dumps(split_rows.CAPABILITIES)
 
-    async def parquet(self, parameters: ConfigParameters, base: str) -> ViewerAnswer:
+    async def parquet(self, parameters: ConfigParameters, base: str) -> Body:
         """Return the Parquet files of snapshots, below the address `base`."""
         dataset, config = self._dataset(parameters), parameters.config
         configs = await self._stored_configs(dataset, config)
         columns = COLUMNS if config == LIVE else configs[0].columns if config else None
-        return _document(split_rows.parquet(configs, base, columns))
+        return orjson.dumps(split_rows.parquet(configs, base, columns))
 
-    async def croissant(self, parameters: ConfigParameters, base: str) -> ViewerAnswer:
+    async def croissant(self, parameters: ConfigParameters, base: str) -> Body:
         """Return the Croissant description of a config, by default of live labels; files are below `base`."""
         dataset, config = self._dataset(parameters), parameters.config
         if config in {LIVE, None}:
@@ -159,24 +151,24 @@ class Viewer:
             manifest, facts = self._stored.get_facts(dataset, config)
             return make_croissant(manifest, facts, base)
 
-        return _document(await self._pool.run_beside(self._beside, work))
+        return orjson.dumps(await self._pool.run_beside(self._memory.cursor, work))
 
-    async def size(self, parameters: ConfigParameters) -> ViewerAnswer:
+    async def size(self, parameters: ConfigParameters) -> Body:
         """Return the numbers of rows and bytes."""
         dataset, config = self._dataset(parameters), parameters.config
         configs = await self._configs(dataset, config)
-        return _document(split_rows.size(dataset, configs, of_one=config is not None))
+        return orjson.dumps(split_rows.size(dataset, configs, of_one=config is not None))
 
-    async def info(self, parameters: ConfigParameters) -> ViewerAnswer:
+    async def info(self, parameters: ConfigParameters) -> Body:
         """Return the metadata in the form of the datasets library."""
         dataset, config = self._dataset(parameters), parameters.config
         configs = await self._configs(dataset, config)
         guidelines = self._datasets[dataset].guidelines.strip()
-        return _document(split_rows.info(guidelines, configs, of_one=config is not None))
+        return orjson.dumps(split_rows.info(guidelines, configs, of_one=config is not None))
 
     async def _answer(
         self, parameters: SplitParameters, key: str, make: Callable[[Split], bytes], *, keep: bool = False
-    ) -> ViewerAnswer:
+    ) -> Body:
         """Make an answer about live labels or about a snapshot's file; `keep` caches that of a file."""
         dataset, config, split = self._dataset(parameters), parameters.config, parameters.split
         if config == LIVE:
@@ -194,11 +186,9 @@ class Viewer:
 
             return self._stored.cached(key, file, make_of_file) if keep else make_of_file()
 
-        return _answered(await self._pool.run_beside(self._beside, work))
+        return await self._pool.run_beside(self._memory.cursor, work)
 
-    async def _answer_live(
-        self, dataset: str, key: str, make: Callable[[LiveSplit, Point], bytes]
-    ) -> ViewerAnswer:
+    async def _answer_live(self, dataset: str, key: str, make: Callable[[LiveSplit, Point], bytes]) -> Answer:
         """Make an answer about live labels, or take it from the cache."""
         until = self._pool.until()
 
@@ -211,8 +201,7 @@ class Viewer:
                 live = LiveSplit(cursor, dataset, lambda: self._hints.sample(cursor, point), rank)
                 return make(live, point)
 
-        answer = await self._answers.document(f"viewer {dataset} {key}".encode(), dataset, work)
-        return ViewerAnswer(answer.body, answer.etag, answer.point)
+        return await self._answers.document(f"viewer {dataset} {key}".encode(), dataset, work)
 
     async def _configs(self, dataset: str, config: str | None) -> list[Config]:
         """Return a config, or all configs of a dataset, live labels first."""
@@ -229,13 +218,15 @@ class Viewer:
         def work(cursor: Connection) -> list[Config]:
             return [self._stored.measure(one, until, cursor) for one in self._stored.find(dataset, config)]
 
-        return [] if config == LIVE else await self._pool.run_beside(self._beside, work)
+        return [] if config == LIVE else await self._pool.run_beside(self._memory.cursor, work)
 
     async def _listed(self, dataset: str, config: str | None) -> dict[str, list[str]]:
         """Return the splits of a config, or of all, live labels first."""
         listed = {LIVE: [LIVE_SPLIT]} if config in {LIVE, None} else {}
         if config != LIVE:
-            manifests = await self._pool.run_beside(self._beside, lambda _: self._stored.find(dataset, config))
+            manifests = await self._pool.run_beside(
+                self._memory.cursor, lambda _: self._stored.find(dataset, config)
+            )
             listed |= {manifest.name: list(manifest.splits) for manifest in manifests}
         return listed
 
@@ -243,15 +234,6 @@ class Viewer:
         if parameters.dataset is not None and parameters.dataset not in self._datasets:
             raise no_dataset(parameters.dataset, list(self._datasets))
         return choose_dataset(parameters.dataset, (), self._datasets)
-
-    @contextmanager
-    def _beside(self) -> Iterator[Connection]:
-        """Yield a connection to the database in memory, which sees neither the replica nor other queries."""
-        cursor = self._memory.cursor()
-        try:
-            yield cursor
-        finally:
-            cursor.close()
 
 
 @contextmanager
@@ -269,11 +251,3 @@ def _page(split: Split, found: Slice) -> bytes:
 
 def _span(parameters: RowsParameters) -> Span:
     return Span(parameters.offset, parameters.length)
-
-
-def _document(body: dict[str, Any]) -> ViewerAnswer:
-    return _answered(orjson.dumps(body))
-
-
-def _answered(body: bytes) -> ViewerAnswer:
-    return ViewerAnswer(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"', None)

@@ -255,7 +255,11 @@ class StoredSnapshots:
         Raises:
             Unavailable: the storage does not answer, the file is damaged, or it took too long.
         """
-        with reaching_storage(), self._snapshots.open(manifest.name, split.path) as file, _reading(manifest):
+        with (
+            reaching_storage(),
+            self._snapshots.storage.open(manifest.name, split.path) as file,
+            _reading(manifest),
+        ):
             yield StoredSplit(file, until, cursor)
 
     def measure(self, manifest: SnapshotManifest, until: float, cursor: Connection) -> Config:

@@ -17,14 +17,12 @@ from core.text_identity import text_id
 from core.tracing import tracing
 from tests.conftest import fresh_database
 from tests.integration.uploader.conftest import DATASET
+from tests.integration.uploader.leading import upload_pending
 from tests.integration.uploader.model_argilla import ModelArgilla
 from tests.integration.uploader.pulling import pulling
 from tests.otlp import Collector, SentSpan, collecting
 from tests.programs import free_port, running
 from tests.waiting import wait_for
-from uploader.push.backlog import upload_backlog
-from uploader.runner import Backoff, JobRunner
-from uploader.settings import PushSettings
 
 SECRET_WORDS = "a text that must not be in any span"
 _ANN = UUID(int=21)
@@ -47,8 +45,7 @@ async def upload_and_label(database: DatabaseSettings, model: ModelArgilla, ids:
     """Do what the uploader does until the texts have a label."""
     engine = make_async_engine(database, "test")
     async with pulling(engine, model) as side:
-        runner = JobRunner(DATASET, "push", Backoff(15))
-        await upload_backlog(side.state, PushSettings(), runner, asyncio.Event())
+        await upload_pending(side.state)
         for id_ in ids:
             await side.deliver(model.respond(id_, _ANN, "submitted", "toxic"))
         await side.pull()

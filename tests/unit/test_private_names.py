@@ -13,7 +13,7 @@ _OF_LIBRARIES = {"metrics_table.py", "test_monitoring.py"}  # prometheus_client 
 
 # Each for a reason that is said there.
 _ALLOWED = {
-    "integration/uploader/test_forgetting.py: uploader.forgetting.service._take_out_unindexed",
+    "integration/uploader/test_forgetting.py: uploader.forgetting._take_out_unindexed",
     "unit/serving_api/search_world.py: self.replica._load",
 }
 

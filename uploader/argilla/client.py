@@ -211,18 +211,12 @@ class Argilla:
         dataset: dict[str, Any] = await self.call("GET", f"datasets/{dataset_id}")
         return dataset
 
-    async def list_stored_responses(
-        self, dataset_id: UUID, offset: int, limit: int
-    ) -> dict[str, list[dict[str, Any]]]:
-        """Return the responses to some records, from Argilla's database; empty when there are no more records."""
-        query = {"include": "responses", "offset": offset, "limit": limit}
-        found = await self.call("GET", f"datasets/{dataset_id}/records", **query)
-        return {str(record["external_id"]): record["responses"] or [] for record in found["items"]}
-
-    async def list_records(self, dataset_id: UUID, offset: int, limit: int) -> list[tuple[str, str]]:
-        """Return ids and external ids of some records, from Argilla's database; none when there are no more."""
-        found = await self.call("GET", f"datasets/{dataset_id}/records", offset=offset, limit=limit)
-        return [(record["id"], str(record["external_id"])) for record in found["items"]]
+    async def list_records(self, dataset_id: UUID, offset: int, limit: int, **query: str) -> list[dict[str, Any]]:
+        """Return some records from Argilla's database; none when there are no more."""
+        path = f"datasets/{dataset_id}/records"
+        found: dict[str, Any] = await self.call("GET", path, offset=offset, limit=limit, **query)
+        records: list[dict[str, Any]] = found["items"]
+        return records
 
     async def list_datasets(self) -> list[dict[str, Any]]:
         """Return all datasets that our key shows."""

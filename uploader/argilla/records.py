@@ -55,7 +55,7 @@ class Suggestion:
 def to_record(
     text: PendingText, question_id: UUID, labels: Collection[str], predicted: Suggestion | None = None
 ) -> Record:
-    """Return the record of a text. It suggests a claimed label that is one of `labels`, else what is `predicted`.
+    """Return the record of a text, with a suggestion: the claimed label if it is in `labels`, else `predicted`.
 
     Never with responses: they would overwrite the annotators' own.
     """

@@ -1,4 +1,4 @@
-"""Keeps a dataset's model: trains it when enough labels came, and writes what it predicts.
+"""Trains a dataset's model when enough labels arrived, and writes its predictions.
 
 All computing is in a separate process. What dies in between is done again: a model counts once its row is in
 Postgres, and predictions that are missing or stale are found by comparing rows.
@@ -14,18 +14,25 @@ import structlog
 
 from core.classifiers.classifier import ForeignModel
 from core.classifiers.model_files import BadModel
-from core.classifiers.model_manifest import ModelManifest
+from core.classifiers.model_manifest import KEPT_MODELS, ModelManifest
 from uploader import metrics
 from uploader.dataset import DatasetState
 from uploader.model import repository
-from uploader.model.model_process import Workplace, measure_drift, refresh_predictions, score_pending, train_model
+from uploader.model.model_process import (
+    Workplace,
+    measure_drift,
+    refresh_predictions,
+    remove_models,
+    score_pending,
+    train_model,
+)
 from uploader.model.repository import Predicted
-from uploader.runner import run_in_process
-from uploader.settings import ModelSettings
+from uploader.runner import Result, run_in_process
+from uploader.settings import ModelSettings, Settings
 
 log = structlog.get_logger()
 
-# So many labels go through the change feed together.
+# Labels that one transaction sends through the change feed.
 BATCH_TEXTS = 500
 _LEAST_NEW_LABELS = 200
 # Walks over the whole queue, for texts that came back or were committed late.
@@ -87,7 +94,8 @@ class ModelJob:
             on_step()
         elif state.active is None and state.is_accepted and self._fits(state):
             # The model was turned off, and is on again.
-            await self._write(lambda connection: repository.activate(connection, self._state.name, state.latest))
+            async with self._state.leadership.transaction(to_change=True) as connection:
+                await repository.activate(connection, self._state.name, state.latest)
         async with self._state.engine.connect() as connection:
             state = await repository.read_state(connection, self._state.name)
         if state.active is not None and not stopping.is_set():
@@ -111,7 +119,8 @@ class ModelJob:
         has_enough = min(counts.values()) >= wanted.min_labels
         if state.model_asked_at is not None and not has_enough:
             log.warning("model.too_few_labels", dataset=self._state.name, labels=counts, wanted=wanted.min_labels)
-            await self._write(lambda c: repository.clear_asked(c, self._state.name, state.model_asked_at))
+            async with self._state.leadership.transaction(to_change=True) as connection:
+                await repository.clear_asked(connection, self._state.name, state.model_asked_at)
         return has_enough
 
     def _fits(self, state: Any) -> bool:
@@ -120,17 +129,15 @@ class ModelJob:
 
     async def _train(self, stopping: asyncio.Event, state: Any) -> None:
         with metrics.MODEL_SECONDS.labels(self._state.name).time():
-            manifest = await run_in_process(stopping, self._limiter, train_model, self._place, state.active)
+            manifest = await self._compute(stopping, train_model, state.active)
         if manifest is None:
             return
-
-        async def store(connection: Any) -> None:
+        async with self._state.leadership.transaction(to_change=True) as connection:
             await repository.store_model(connection, manifest)
             if state.model_asked_at is not None:
                 await repository.clear_asked(connection, self._state.name, state.model_asked_at)
-
-        await self._write(store)
         self._tell(manifest)
+        await self._remove_outdated(stopping)
 
     def _tell(self, manifest: ModelManifest) -> None:
         outcome = "accepted" if manifest.is_accepted else "refused"
@@ -145,13 +152,20 @@ class ModelJob:
             decision=manifest.decision,
         )
 
+    async def _remove_outdated(self, stopping: asyncio.Event) -> None:
+        """Remove the files of old models; their rows stay."""
+        async with self._state.engine.connect() as connection:
+            outdated = await repository.list_outdated(connection, self._state.name, KEPT_MODELS)
+        removed = await self._compute(stopping, remove_models, outdated) if outdated else None
+        if removed:
+            log.info("model.files_removed", dataset=self._state.name, versions=removed)
+
     async def _refresh(self, stopping: asyncio.Event, on_step: Callable[[], None]) -> None:
         """Write the predictions of labelled texts that are missing or stale."""
-        version = self._active
         async with self._state.engine.connect() as connection:
             if self._seen is not None and not await repository.has_moved(connection, self._state.name, self._seen):
                 return
-        done = await run_in_process(stopping, self._limiter, refresh_predictions, self._place, version)
+        done = await self._compute(stopping, refresh_predictions, self._active)
         if done is None:
             return
         for first in range(0, len(done.rows), BATCH_TEXTS):
@@ -170,9 +184,7 @@ class ModelJob:
         if time.monotonic() >= self._walk_again_at:
             self._scored_after, self._walk_again_at = 0, time.monotonic() + _WHOLE_QUEUE_SECONDS
         while not stopping.is_set():
-            page = await run_in_process(
-                stopping, self._limiter, score_pending, self._place, self._active, self._scored_after
-            )
+            page = await self._compute(stopping, score_pending, self._active, self._scored_after)
             if page is None or page.last is None or not await self._store(page.rows, is_labelled=False):
                 return
             self._scored_after = page.last
@@ -181,7 +193,7 @@ class ModelJob:
     async def _measure_drift(self, stopping: asyncio.Event) -> None:
         if time.monotonic() < self._drift_at or stopping.is_set():
             return
-        drift = await run_in_process(stopping, self._limiter, measure_drift, self._place, self._active)
+        drift = await self._compute(stopping, measure_drift, self._active)
         if drift is None:
             return
         self._drift_at = time.monotonic() + _DRIFT_SECONDS
@@ -196,8 +208,7 @@ class ModelJob:
         version = self._active
         if not rows or version is None:
             return True
-        async with self._state.engine.begin() as connection:
-            await self._state.leadership.confirm(connection)
+        async with self._state.leadership.transaction() as connection:
             if not await repository.is_active(connection, self._state.name, version):
                 return False
             stored = await repository.store_predictions(connection, self._state.name, version, rows)
@@ -208,10 +219,10 @@ class ModelJob:
         metrics.MODEL_SCORED.labels(self._state.name).inc(len(stored))
         return True
 
-    async def _write(self, work: Callable[[Any], Any]) -> None:
-        async with self._state.engine.begin() as connection:
-            await self._state.leadership.confirm(connection, to_change=True)
-            await work(connection)
+    async def _compute(
+        self, stopping: asyncio.Event, work: Callable[..., Result], *arguments: object
+    ) -> Result | None:
+        return await run_in_process(stopping, self._limiter, work, self._place, *arguments)
 
 
 class ModelRemover:
@@ -224,7 +235,17 @@ class ModelRemover:
     async def run(self, stopping: asyncio.Event, on_step: Callable[[], None]) -> None:
         """Remove predictions and scores in batches. The models' files and rows stay, for when it is on again."""
         while not self._is_done and not stopping.is_set():
-            async with self._state.engine.begin() as connection:
-                await self._state.leadership.confirm(connection)
+            async with self._state.leadership.transaction() as connection:
                 self._is_done = not await repository.remove_traces(connection, self._state.name, BATCH_TEXTS)
             on_step()
+
+
+def make_model_job(
+    state: DatasetState, settings: Settings, limiter: anyio.CapacityLimiter
+) -> ModelJob | ModelRemover:
+    """Make the job of a dataset; `limiter` is that of the processes for models, all datasets together."""
+    if not state.definition.model.enabled:
+        return ModelRemover(state)
+    limits = settings.model.memory_bytes, settings.model.max_texts
+    place = Workplace(state.name, state.definition, settings.database, settings.models.address, *limits)
+    return ModelJob(state, place, settings.model, limiter)

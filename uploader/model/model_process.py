@@ -3,7 +3,7 @@
 The uploader imports this module only, so it starts without scikit-learn and runs without its memory.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -58,7 +58,7 @@ def train_model(place: Workplace, active: str | None) -> ModelManifest:
 
 
 def refresh_predictions(place: Workplace, version: str) -> Refreshed:
-    """Predict the labelled texts that have no prediction of this model, and score all labels anew."""
+    """Predict the labelled texts that lack a prediction of this model, and score all labels again."""
     step_back()
     from uploader.model import scoring
 
@@ -82,6 +82,15 @@ def measure_drift(place: Workplace, version: str) -> dict[str, float]:
 
     with _at_work(place):
         return scoring.measure_drift(place, version)
+
+
+def remove_models(place: Workplace, versions: Sequence[str]) -> list[str]:
+    """Remove the files of models; return those that were there."""
+    step_back()
+    from core.classifiers.model_files import ModelFiles
+
+    with _at_work(place):
+        return ModelFiles(place.address).remove(place.dataset, versions)
 
 
 @contextmanager

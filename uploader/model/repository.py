@@ -79,7 +79,7 @@ order by sequence desc limit %(count)s
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """A prediction as it is stored."""
+    """A row of `predictions`."""
 
     text_id: UUID
     label: str
@@ -178,6 +178,9 @@ _ACTIVATE = text("""
 update models set is_active = true, activated_at = clock_timestamp()
 where dataset = :dataset and version = :version
 """)
+_OUTDATED = text("""
+select version from models where dataset = :dataset and not is_active order by created_at desc offset :kept
+""")
 _CLEAR_ASKED = text("""
 update datasets set model_asked_at = null where name = :dataset and model_asked_at <= :asked_at
 """)
@@ -255,6 +258,11 @@ async def activate(connection: AsyncConnection, dataset: str, version: str) -> N
     """Make a stored model the active one."""
     await connection.execute(_DEACTIVATE, {"dataset": dataset})
     await connection.execute(_ACTIVATE, {"dataset": dataset, "version": version})
+
+
+async def list_outdated(connection: AsyncConnection, dataset: str, kept: int) -> list[str]:
+    """Return the models that are not active, but for the newest `kept`."""
+    return list(await connection.scalars(_OUTDATED, {"dataset": dataset, "kept": kept}))
 
 
 async def clear_asked(connection: AsyncConnection, dataset: str, asked_at: Any) -> None:

@@ -1,5 +1,6 @@
-"""Computes predictions with the active model."""
+"""Computes predictions with the active model, and how likely each label is right."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -7,6 +8,8 @@ from uuid import UUID
 
 import numpy as np
 import psycopg
+from cleanlab.multiannotator import get_label_quality_multiannotator
+from cleanlab.rank import get_label_quality_scores
 
 from core.classifiers.classifier import Classifier
 from core.classifiers.measures import count_tenths, population_stability
@@ -14,14 +17,13 @@ from core.classifiers.model_files import ModelFiles
 from core.classifiers.model_manifest import SUSPECT_BELOW, ModelManifest
 from core.connections import connect_in_thread
 from uploader.model import repository
-from uploader.model.label_quality import score_labels
 from uploader.model.learning import read_out_of_fold
 from uploader.model.model_process import Page, Refreshed, Workplace
 from uploader.model.repository import Predicted
 
-# A quality that moved less is not written again: each write sends the label through the change feed.
+# Smaller changes of a quality are not written: each write sends the label through the change feed.
 _TOLERANCE = 0.01
-# Of pending texts: so many are looked at, and scored, before they are written.
+# Pending texts that one call reads and scores.
 PAGE_TEXTS = 1_000
 _RECENT_TEXTS = 2_000
 # Fewer texts of a source say nothing about its distribution.
@@ -142,3 +144,45 @@ def _predicted(
     rounded = [round(float(one), _DIGITS) for one in probabilities]
     scored = None if quality is None else round(quality, _DIGITS)
     return Predicted(text_id, labels[best], rounded[best], rounded, scored, quality_of)
+
+
+# By text: what each annotator said.
+Answers = Mapping[UUID, Sequence[tuple[str, int]]]
+# cleanlab needs annotators who can be compared with each other.
+_LEAST_SHARED_TEXTS = 10
+
+
+def score_labels(ids: Sequence[UUID], labels: Array, probabilities: Array, answers: Answers) -> Array:
+    """Return the quality of each label, 0 to 1.
+
+    A label of one annotator has the model's probability of that label. One of several has the probability that
+    cleanlab's CROWDLAB derives from the model and the annotators, each weighted by how reliable it is. The model
+    alone scores a label that no annotator chose, as after an adjudication.
+    """
+    quality: Array = get_label_quality_scores(labels, probabilities)
+    shared = [at for at, id_ in enumerate(ids) if len(answers.get(id_, ())) > 1]
+    if len(shared) >= _LEAST_SHARED_TEXTS:
+        given = [answers[ids[at]] for at in shared]
+        quality[shared] = _score_shared(labels[shared], probabilities[shared], given, quality[shared])
+    return quality
+
+
+def _score_shared(
+    labels: Array, probabilities: Array, given: Sequence[Sequence[tuple[str, int]]], otherwise: Array
+) -> Array:
+    names = sorted({annotator for answers in given for annotator, _ in answers})
+    column = {name: at for at, name in enumerate(names)}
+    table = np.full((len(labels), len(names)), np.nan)
+    for row, answers in zip(table, given, strict=True):
+        for annotator, label in answers:
+            row[column[annotator]] = label
+    with warnings.catch_warnings():
+        # About annotators who share no text with others: they get an average weight.
+        warnings.simplefilter("ignore")
+        found = get_label_quality_multiannotator(table, probabilities, return_annotator_stats=False, verbose=False)
+    by_annotator = found["detailed_label_quality"].to_numpy()
+    agrees = table == labels[:, None]
+    first = agrees.argmax(axis=1)
+    rows = np.arange(len(labels))
+    quality: Array = np.where(agrees.any(axis=1), by_annotator[rows, first], otherwise)
+    return quality

@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import psycopg
 import structlog
+from sqlalchemy import Row
 
 from core.connections import connection_string
 from core.models import REREADS_CHANNEL
@@ -18,7 +20,6 @@ from uploader.dataset import DatasetState
 from uploader.pull import repository
 from uploader.pull.collector import Collector
 from uploader.pull.repair import settle_missing, show_again
-from uploader.pull.repository import RefreshRequest, RefreshRequests
 from uploader.runner import JobRunner, wait_for_any
 from uploader.settings import MAX_SEARCH_TERMS
 
@@ -61,32 +62,32 @@ async def pull_once(state: DatasetState, collector: Collector, argilla_dataset_i
     """Read up to 250 of the noted texts again, the oldest requests first; return how many."""
     async with state.engine.connect() as connection:
         requests = await repository.list_refresh_requests(connection, state.name, MAX_SEARCH_TERMS)
-    if requests is None:
+    if not requests:
         return 0
     await read_again(state, collector, argilla_dataset_id, requests)
     async with state.engine.begin() as connection:
-        await repository.finish_refresh_requests(connection, state.name, requests.items)
-    for request in requests.items:
+        await repository.finish_refresh_requests(connection, state.name, requests)
+    for request in requests:
         waited = datetime.now(UTC) - request.received_at
         metrics.PULL_SECONDS.labels(state.name).observe(max(0.0, waited.total_seconds()))
-    return len(requests.items)
+    return len(requests)
 
 
 async def read_again(
-    state: DatasetState, collector: Collector, argilla_dataset_id: UUID, requests: RefreshRequests
+    state: DatasetState, collector: Collector, argilla_dataset_id: UUID, requests: Sequence[Row[Any]]
 ) -> None:
     """Make our annotations of the noted texts equal to what Argilla holds."""
-    ids = [request.text_id for request in requests.items]
-    collected = await collector.collect(argilla_dataset_id, ids, requests.read_at)
-    unseen = await settle_missing(state, argilla_dataset_id, collected.missing, requests.read_at)
-    found = await _read_singly(state, argilla_dataset_id, [n for n in requests.items if n.text_id in unseen])
+    ids, read_at = [request.text_id for request in requests], requests[0].read_at
+    collected = await collector.collect(argilla_dataset_id, ids, read_at)
+    unseen = await settle_missing(state, argilla_dataset_id, collected.missing, read_at)
+    found = await _read_singly(state, argilla_dataset_id, [n for n in requests if n.text_id in unseen])
     await show_again(state, argilla_dataset_id, unseen)
-    changed = len(collected.changed) + len(await collector.take_over(argilla_dataset_id, found, requests.read_at))
+    changed = len(collected.changed) + len(await collector.take_over(argilla_dataset_id, found, read_at))
     metrics.PULL_CHANGED_TEXTS.labels(state.name).inc(changed)
 
 
 async def _read_singly(
-    state: DatasetState, argilla_dataset_id: UUID, requests: Sequence[RefreshRequest]
+    state: DatasetState, argilla_dataset_id: UUID, requests: Sequence[Row[Any]]
 ) -> RawResponses:
     """Read the responses of records that the search does not show, from Argilla's database."""
     found: RawResponses = {}

@@ -72,8 +72,7 @@ async def _refill(state: DatasetState, stopping: asyncio.Event, on_step: Callabl
     """Put the texts of a lost dataset back into the queue, in steps that outlive this process."""
     total = 0
     while not stopping.is_set():
-        async with state.engine.begin() as connection:
-            await state.leadership.confirm(connection, to_change=True)
+        async with state.leadership.transaction(to_change=True) as connection:
             position = await repository.get_refill_position(connection, state.name)
             metrics.REFILLING.labels(state.name).set(position is not None)
             if position is None:
@@ -90,8 +89,7 @@ async def show_again(state: DatasetState, argilla_dataset_id: UUID, ids: Sequenc
     """Put texts back into the queue that Argilla has, but does not show."""
     if not ids:
         return
-    async with state.engine.begin() as connection:
-        await state.leadership.confirm(connection)
+    async with state.leadership.transaction() as connection:
         count = await repository.show_again(connection, argilla_dataset_id, ids)
     metrics.REPAIRED_TEXTS.labels(state.name, "unseen").inc(count)
     log.warning("healing.texts_pending", dataset=state.name, reason="unseen", texts=count)
@@ -125,9 +123,12 @@ async def _take_over_stored(state: DatasetState, collector: Collector, argilla_d
         state.leadership.check()
         async with state.engine.connect() as connection:
             read_at = await repository.get_clock(connection)
-        found = await state.argilla.list_stored_responses(argilla_dataset_id, offset, MAX_SEARCH_TERMS)
-        if not found:
+        records = await state.argilla.list_records(
+            argilla_dataset_id, offset, MAX_SEARCH_TERMS, include="responses"
+        )
+        if not records:
             return
+        found = {str(record["external_id"]): record["responses"] or [] for record in records}
         async with state.engine.connect() as connection:
             ours = await repository.list_ours(connection, state.name, [UUID(id_) for id_ in found if _is_id(id_)])
         await collector.take_over(argilla_dataset_id, {str(id_): found[str(id_)] for id_ in ours}, read_at)

@@ -3,12 +3,12 @@
 The caller holds the transaction.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import bindparam, text
+from sqlalchemy import Row, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -19,11 +19,6 @@ select text_id, argilla_record_id, received_at, stamp, clock_timestamp() as read
 where dataset = :dataset
 order by received_at
 limit :count
-""")
-
-_WAITING = text("""
-select count(*), cast(coalesce(extract(epoch from clock_timestamp() - min(received_at)), 0) as float8)
-from rereads where dataset = :dataset
 """)
 
 # A request that was renewed since it was listed has another stamp, and stays.
@@ -55,7 +50,7 @@ update texts set status = 'failed', last_error = :words, page_position = null wh
 """)
 
 _PAGE = text("""
-select id, clock_timestamp() from texts
+select id, clock_timestamp() as read_at from texts
 where dataset = :dataset and status = 'uploaded' and id > :after
 order by id
 limit :count
@@ -67,6 +62,7 @@ where annotator_id = any(:ids)
 order by annotator_id, seen_at desc
 """)
 
+# Null: `sweep_position`, no sweep is under way; `seconds_since_swept`, never swept; `refill_position`, no refill.
 _SWEEP_STATE = text("""
 select activity_seen_at, events_applied_at, difference_seen, sweep_position,
     cast(extract(epoch from clock_timestamp() - swept_at) as float8) as seconds_since_swept, refill_position
@@ -116,60 +112,12 @@ select count(*) from (
 Counts = dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class RefreshRequest:
-    """A text whose responses must be read from Argilla again."""
-
-    text_id: UUID
-    argilla_record_id: UUID
-    received_at: datetime
-    stamp: UUID
+async def list_refresh_requests(connection: AsyncConnection, dataset: str, count: int) -> Sequence[Row[Any]]:
+    """Return a dataset's oldest refresh requests, each with `read_at`, Postgres' clock."""
+    return (await connection.execute(_REFRESH_REQUESTS, {"dataset": dataset, "count": count})).all()
 
 
-@dataclass(frozen=True, slots=True)
-class RefreshRequests:
-    """Some refresh requests, and Postgres' clock when they were listed."""
-
-    items: Sequence[RefreshRequest]
-    read_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Some uploaded texts in the order of their ids, and Postgres' clock when they were listed."""
-
-    ids: Sequence[UUID]
-    read_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class SweepState:
-    """The state of a dataset's sweeps."""
-
-    activity_seen_at: datetime | None  # Argilla's last_activity_at when the last complete sweep began
-    events_applied_at: datetime | None  # Argilla's time of the newest event that was applied
-    difference_seen: Mapping[str, int] | None  # what Argilla counted otherwise then
-    sweep_position: UUID | None  # None: no sweep is under way
-    seconds_since_swept: float | None  # None: never
-    refill_position: UUID | None  # None: no refill is under way
-
-
-async def list_refresh_requests(connection: AsyncConnection, dataset: str, count: int) -> RefreshRequests | None:
-    """Return a dataset's oldest refresh requests; None when there are none."""
-    rows = (await connection.execute(_REFRESH_REQUESTS, {"dataset": dataset, "count": count})).all()
-    requests = [RefreshRequest(row.text_id, row.argilla_record_id, row.received_at, row.stamp) for row in rows]
-    return RefreshRequests(requests, rows[0].read_at) if rows else None
-
-
-async def measure_refresh_requests(connection: AsyncConnection, dataset: str) -> tuple[int, float]:
-    """Return the number of refresh requests, and the age of the oldest in seconds."""
-    row = (await connection.execute(_WAITING, {"dataset": dataset})).one()
-    return row[0], row[1]
-
-
-async def finish_refresh_requests(
-    connection: AsyncConnection, dataset: str, requests: Sequence[RefreshRequest]
-) -> None:
+async def finish_refresh_requests(connection: AsyncConnection, dataset: str, requests: Sequence[Row[Any]]) -> None:
     """Delete refresh requests, except those that were renewed since they were listed."""
     values = {"ids": [one.text_id for one in requests], "stamps": [one.stamp for one in requests]}
     await connection.execute(_FINISH_REFRESH_REQUESTS, {"dataset": dataset, **values})
@@ -188,10 +136,9 @@ async def mark_deleted(connection: AsyncConnection, ids: Sequence[UUID], words: 
     await connection.execute(_MARK_DELETED, {"ids": list(ids), "words": words})
 
 
-async def get_page(connection: AsyncConnection, dataset: str, after: UUID, count: int) -> Page | None:
-    """Return the uploaded texts that follow on `after`; None at the end."""
-    rows = (await connection.execute(_PAGE, {"dataset": dataset, "after": after, "count": count})).all()
-    return Page([row[0] for row in rows], rows[0][1]) if rows else None
+async def get_page(connection: AsyncConnection, dataset: str, after: UUID, count: int) -> Sequence[Row[Any]]:
+    """Return the uploaded texts that follow on `after` by id, each with `read_at`, Postgres' clock."""
+    return (await connection.execute(_PAGE, {"dataset": dataset, "after": after, "count": count})).all()
 
 
 async def list_held_usernames(connection: AsyncConnection, user_ids: Sequence[UUID]) -> dict[UUID, str]:
@@ -200,10 +147,9 @@ async def list_held_usernames(connection: AsyncConnection, user_ids: Sequence[UU
     return {row.annotator_id: row.annotator for row in rows}
 
 
-async def get_sweep_state(connection: AsyncConnection, dataset: str) -> SweepState:
+async def get_sweep_state(connection: AsyncConnection, dataset: str) -> Row[Any]:
     """Return the state of the sweeps of a dataset; it must be prepared."""
-    row = (await connection.execute(_SWEEP_STATE, {"name": dataset})).one()
-    return SweepState(**row._mapping)
+    return (await connection.execute(_SWEEP_STATE, {"name": dataset})).one()
 
 
 async def begin_sweep(

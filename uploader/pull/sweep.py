@@ -2,12 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
 import structlog
+from sqlalchemy import Row
 
 from core.text_identity import BEFORE_ALL
 from uploader import metrics
@@ -16,11 +18,11 @@ from uploader.argilla.errors import Stopped
 from uploader.argilla.records import to_moment
 from uploader.argilla.webhook import Registration, WebhookHealth
 from uploader.dataset import DatasetState
-from uploader.forgetting.service import keep_out
+from uploader.forgetting import keep_out
 from uploader.pull import repository
 from uploader.pull.collector import Collector
 from uploader.pull.repair import settle_missing, show_again
-from uploader.pull.repository import Counts, Page, SweepState
+from uploader.pull.repository import Counts
 from uploader.runner import wait_for_any
 from uploader.settings import MAX_SEARCH_TERMS, SweepSettings
 
@@ -137,7 +139,7 @@ class Sweeper:
         position = progress.sweep_position or BEFORE_ALL
         await self._walk(argilla_dataset_id, position, self._share(reason), stopping, on_page)
 
-    def _why(self, activity: datetime, progress: SweepState) -> Reason | None:
+    def _why(self, activity: datetime, progress: Row[Any]) -> Reason | None:
         now = time.monotonic()
         self._health.see(activity, progress.activity_seen_at, progress.events_applied_at, now)
         is_late = self._health.is_late(now, self._took_seconds)
@@ -172,15 +174,14 @@ class Sweeper:
             self._difference = difference
             metrics.COUNT_DIFFERENCE.labels(self._state.name).set(sum(map(abs, difference.values())))
 
-    async def _get_state(self) -> SweepState:
+    async def _get_state(self) -> Row[Any]:
         async with self._state.engine.connect() as connection:
             return await repository.get_sweep_state(connection, self._state.name)
 
     async def _begin(self, activity: datetime, reason: Reason) -> None:
         await self._collector.refresh_usernames()
         await keep_out(self._state)
-        async with self._state.engine.begin() as connection:
-            await self._state.leadership.confirm(connection, to_change=True)
+        async with self._state.leadership.transaction(to_change=True) as connection:
             await repository.begin_sweep(connection, self._state.name, activity, self._difference)
         self._began_at = time.monotonic()
         metrics.SWEEPS.labels(self._state.name, reason).inc()
@@ -199,37 +200,32 @@ class Sweeper:
         while not stopping.is_set() and time.monotonic() < slice_ends_at:
             self._state.leadership.check()
             began_at = time.monotonic()
-            page = await self._next_page(after)
-            if page is None:
+            async with self._state.engine.connect() as connection:
+                page = await repository.get_page(connection, self._state.name, after, MAX_SEARCH_TERMS)
+            if not page:
                 await self._end()
                 return
-            await self._take_over(argilla_dataset_id, page)
-            after = page.ids[-1]
+            after = page[-1].id
+            await self._take_over(argilla_dataset_id, [row.id for row in page], page[0].read_at)
             on_page()
             pause = (time.monotonic() - began_at) * (1 / share - 1)
             await wait_for_any(stopping, seconds=min(pause, _LONGEST_PAUSE_SECONDS))
 
-    async def _next_page(self, after: UUID) -> Page | None:
-        async with self._state.engine.connect() as connection:
-            return await repository.get_page(connection, self._state.name, after, MAX_SEARCH_TERMS)
-
-    async def _take_over(self, argilla_dataset_id: UUID, page: Page) -> None:
-        collected = await self._collector.collect(argilla_dataset_id, page.ids, page.read_at)
-        unseen = await settle_missing(self._state, argilla_dataset_id, collected.missing, page.read_at)
+    async def _take_over(self, argilla_dataset_id: UUID, ids: Sequence[UUID], read_at: datetime) -> None:
+        collected = await self._collector.collect(argilla_dataset_id, ids, read_at)
+        unseen = await settle_missing(self._state, argilla_dataset_id, collected.missing, read_at)
         await show_again(self._state, argilla_dataset_id, unseen)
         metrics.UNSEEN_RECORDS.labels(self._state.name).inc(len(unseen))
         metrics.SWEEP_CHANGED_TEXTS.labels(self._state.name).inc(len(collected.changed))
-        async with self._state.engine.begin() as connection:
-            # A process that was frozen must not move the position of its follower, who would skip texts.
-            await self._state.leadership.confirm(connection, to_change=True)
-            await repository.advance_sweep(connection, self._state.name, page.ids[-1])
+        # A process that was frozen must not move the position of its follower, who would skip texts.
+        async with self._state.leadership.transaction(to_change=True) as connection:
+            await repository.advance_sweep(connection, self._state.name, ids[-1])
             if self._registration.is_on:
-                lost = await repository.count_older(connection, collected.changed, page.read_at - _EVENT_SECONDS)
+                lost = await repository.count_older(connection, collected.changed, read_at - _EVENT_SECONDS)
                 metrics.LOST_EVENTS.labels(self._state.name).inc(lost)
 
     async def _end(self) -> None:
-        async with self._state.engine.begin() as connection:
-            await self._state.leadership.confirm(connection, to_change=True)
+        async with self._state.leadership.transaction(to_change=True) as connection:
             await repository.end_sweep(connection, self._state.name)
         if self._began_at is not None:  # else it began in another process
             self._took_seconds = time.monotonic() - self._began_at

@@ -105,8 +105,7 @@ async def _upload_next(run: _Run) -> bool:
 async def _claim(run: _Run, claim: UUID) -> list[PendingText]:
     state, settings = run.state, run.settings
     with metrics.BATCH_STEP_SECONDS.labels(state.name, "claim").time():
-        async with state.engine.begin() as connection:
-            await state.leadership.confirm(connection, to_change=state.pace.takes_turns)
+        async with state.leadership.transaction(to_change=state.pace.takes_turns) as connection:
             if not state.asks_once:
                 await repository.release_held(connection, state.name)
             stale = 0
@@ -218,8 +217,7 @@ async def settle_completion(state: DatasetState, stopping: asyncio.Event) -> Non
         psycopg.Error, sqlalchemy.exc.SQLAlchemyError: Postgres is away.
     """
     while not stopping.is_set():
-        async with state.engine.begin() as connection:
-            await state.leadership.confirm(connection, to_change=True)
+        async with state.leadership.transaction(to_change=True) as connection:
             if not await push_repository.settle_completion(
                 connection, state.name, state.definition.answers_wanted
             ):

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from core.datasets import Order
+from core.datasets import UploadOrder
 from uploader.argilla.records import PendingText
 from uploader.dataset import Pace
 from uploader.push import repository
@@ -160,17 +160,17 @@ async def _choose_new(
 
 
 async def _pick_ordinary(
-    connection: AsyncConnection, dataset: str, order: Order, count: int, owed: Owed, start: QueueStart
+    connection: AsyncConnection, dataset: str, order: UploadOrder, count: int, owed: Owed, start: QueueStart
 ) -> list[_Chosen]:
     match order:
-        case Order.OLDEST:
+        case UploadOrder.OLDEST:
             picks = await start.pick(connection, repository.OLDEST, dataset, count)
-        case Order.NEWEST:
+        case UploadOrder.NEWEST:
             picks = await start.pick(connection, repository.NEWEST, dataset, count)
-        case Order.UNCERTAIN:
+        case UploadOrder.UNCERTAIN:
             picks = await start.pick(connection, repository.UNCERTAIN, dataset, count)
             picks += await start.pick(connection, repository.UNSCORED, dataset, count - len(picks))
-        case Order.MIXED:
+        case UploadOrder.MIXED:
             return await _pick_mixed(connection, dataset, count, owed, start)
     return [_Chosen(one, one) for one in picks]
 
@@ -215,7 +215,7 @@ def _owed_after(owed: Owed, pace: Pace, chosen: Sequence[_Chosen]) -> Owed:
     others = len(chosen) - gold
     return Owed(
         min(_MOST_OWED, owed.gold + others * _gold_by_other(pace.gold_share) - gold),
-        min(_MOST_OWED, owed.uncertain + others / 2 - uncertain) if pace.order == Order.MIXED else 0,
+        min(_MOST_OWED, owed.uncertain + others / 2 - uncertain) if pace.order == UploadOrder.MIXED else 0,
     )
 
 
@@ -241,16 +241,16 @@ def _fit(chosen: Sequence[_Chosen], bytes_: int) -> list[_Chosen]:
     return list(chosen[: max(1, fitting)])
 
 
-def _position(chosen: _Chosen, order: Order, upload_place: int) -> int:
+def _position(chosen: _Chosen, order: UploadOrder, upload_place: int) -> int:
     """Return where a record stands in Argilla's page, which sorts them upwards."""
     likeness = chosen.neighbour
     apart = _random.randrange(_APART) if chosen.is_gold else 0
     match order:
-        case Order.NEWEST:
+        case UploadOrder.NEWEST:
             return apart - int(likeness.received_at.timestamp() * 1_000_000)
-        case Order.UNCERTAIN if likeness.score is not None:
+        case UploadOrder.UNCERTAIN if likeness.score is not None:
             return apart + round(abs(likeness.score - 0.5) * _DISTANCE_UNITS)
-        case Order.UNCERTAIN:
+        case UploadOrder.UNCERTAIN:
             return _DISTANCE_UNITS + upload_place
         case _:
             return upload_place

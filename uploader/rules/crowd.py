@@ -213,10 +213,13 @@ def estimate_dataset(dataset: str, definition: Dataset, database: DatabaseSettin
     """
     step_back()
     with connect_in_thread(database, "uploader estimation") as connection:
-        # Both passes read the same: the second is cheaper than to keep all answers.
+        # A second pass is cheaper than to keep all answers. If labels changed in between, their transactions are
+        # later than `seen_xid`, so there is another look.
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         held = repository.get_held(connection, dataset)
         answers, digest = _read_answers(connection, dataset, definition)
+        # An estimate may take minutes, and Postgres ends a transaction that is idle for one.
+        connection.commit()
         is_new = digest != held.rule_answers
         if is_new:
             parameters = estimate(definition.label_rule, answers, definition.labels)

@@ -94,14 +94,12 @@ class Estimator:
                 return
             await self._rewrite(estimate.to_rewrite[first : first + BATCH_TEXTS])
             on_step()
-        async with self._state.engine.begin() as connection:
-            await self._state.leadership.confirm(connection, to_change=True)
+        async with self._state.leadership.transaction(to_change=True) as connection:
             await repository.mark_rewritten(connection, self._state.name, estimate.seen_xid)
 
     async def _store(self, estimate: RuleEstimate) -> None:
         parameters = None if estimate.parameters is None else json.dumps(estimate.parameters)
-        async with self._state.engine.begin() as connection:
-            await self._state.leadership.confirm(connection, to_change=True)
+        async with self._state.leadership.transaction(to_change=True) as connection:
             version = await repository.store_estimate(
                 connection, self._state.name, self._rule, parameters, estimate.answers
             )
@@ -118,7 +116,6 @@ class Estimator:
         )
 
     async def _rewrite(self, ids: Sequence[UUID]) -> None:
-        async with self._state.engine.begin() as connection:
-            await self._state.leadership.confirm(connection)
+        async with self._state.leadership.transaction() as connection:
             await connection.run_sync(rewrite_labels, self._state.datasets, self._state.name, ids)
         metrics.RULE_REWRITTEN_LABELS.labels(self._state.name).inc(len(ids))

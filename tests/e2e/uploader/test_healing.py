@@ -76,6 +76,16 @@ def _give_answers(argilla: ArgillaSpace, ids: list[UUID], ann: Annotator, bob: A
     bob.save_draft(draft, "non_toxic")
 
 
+def _upload_and_answer(database_url: str, argilla: ArgillaSpace, ids: list[UUID]) -> Annotator:
+    """Wait for the uploads, answer some texts, and wait for their labels; return the first annotator."""
+    wait_for(lambda: statuses(database_url) == {"uploaded": len(ids)})
+    ann, bob = argilla.add_annotator("ann"), argilla.add_annotator("bob")
+    _give_answers(argilla, ids, ann, bob)
+    wait_for(lambda: len(fetch(database_url, _COUNTED)) == 9)
+    wait_for(lambda: fetch(database_url, _LABEL, ids[2])[0][0] == "non_toxic")
+    return ann
+
+
 def _is_full_again(database_url: str, argilla: ArgillaSpace, lost: str, count: int) -> bool:
     held = fetch(database_url, "select argilla_dataset_id::text, refill_position from datasets")
     return held[0][0] != lost and held[0][1] is None and statuses(database_url) == {"uploaded": count}
@@ -105,13 +115,7 @@ def test_a_deleted_dataset_comes_back_with_its_answers_twice(
 ) -> None:
     ids = add_texts(*(f"text {i}" for i in range(300)))
     with start_uploader(FULL_SWEEP_SECONDS="1"):
-        wait_for(lambda: statuses(database_url) == {"uploaded": 300})
-        ann, bob = argilla.add_annotator("ann"), argilla.add_annotator("bob")
-        _give_answers(argilla, ids, ann, bob)
-        wait_for(lambda: len(fetch(database_url, _COUNTED)) == 9)
-        wait_for(
-            lambda: fetch(database_url, "select label from labels where text_id = %s", ids[2])[0][0] == "non_toxic"
-        )
+        ann = _upload_and_answer(database_url, argilla, ids)
         given = [_answers(argilla, id_) for id_ in ids[:6]]
         for _ in range(2):
             with _unchanging(database_url):
@@ -141,13 +145,7 @@ def test_a_refill_that_is_killed_goes_on_and_keeps_what_was_edited_meanwhile(
     ids = add_texts(*(f"text {i}" for i in range(600)))
     env = {"UPLOAD_BATCH_SIZE": "50", "UPLOADER_LEADER_LEASE_SECONDS": "2"}
     with start_uploader(**env):
-        wait_for(lambda: statuses(database_url) == {"uploaded": 600})
-        ann, bob = argilla.add_annotator("ann"), argilla.add_annotator("bob")
-        _give_answers(argilla, ids, ann, bob)
-        wait_for(lambda: len(fetch(database_url, _COUNTED)) == 9)
-        wait_for(
-            lambda: fetch(database_url, "select label from labels where text_id = %s", ids[2])[0][0] == "non_toxic"
-        )
+        ann = _upload_and_answer(database_url, argilla, ids)
     lost = _delete_dataset(argilla)
     assert _verify(stack, database_url).returncode == 1
     with _unchanging(database_url):
@@ -182,10 +180,7 @@ def test_documents_that_the_index_lost_are_shown_again(
 ) -> None:
     ids = add_texts(*(f"text {i}" for i in range(30)))
     with start_uploader():
-        wait_for(lambda: statuses(database_url) == {"uploaded": 30})
-        ann, bob = argilla.add_annotator("ann"), argilla.add_annotator("bob")
-        _give_answers(argilla, ids, ann, bob)
-        wait_for(lambda: len(fetch(database_url, _COUNTED)) == 9)
+        _upload_and_answer(database_url, argilla, ids)
     given = _answers(argilla, ids[0])
     body: dict[str, Any] = {"query": {"match_all": {}}}
     httpx.post(f"{_index(stack, argilla)}/_delete_by_query?refresh=true", json=body).raise_for_status()
@@ -208,10 +203,7 @@ def test_a_lost_index_makes_for_a_new_dataset_and_loses_no_answer(
 ) -> None:
     ids = add_texts(*(f"text {i}" for i in range(30)))
     with start_uploader():
-        wait_for(lambda: statuses(database_url) == {"uploaded": 30})
-        ann, bob = argilla.add_annotator("ann"), argilla.add_annotator("bob")
-        _give_answers(argilla, ids, ann, bob)
-        wait_for(lambda: len(fetch(database_url, _COUNTED)) == 9)
+        ann = _upload_and_answer(database_url, argilla, ids)
     # Only Argilla's database knows this one.
     ann.answer(argilla.record(ids[9])["id"], "toxic")
     lost = str(argilla.dataset()["id"])

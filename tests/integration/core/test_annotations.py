@@ -18,8 +18,7 @@ from core.change_feed import CHANNEL
 from core.datasets import LabelRule
 from core.labels.annotations import replace_annotations, rewrite_labels, withdraw_annotations
 from core.labels.rules import Confusions
-from core.models import AnnotationStatus, Label, LabelStatus, Text
-from core.models import Dataset as DatasetRow
+from core.models import AnnotationStatus, DatasetRow, Label, LabelStatus, Text
 from tests.integration.core.answering import ANSWERS, DATASETS, START, TEXTS, answer, label_of, sweep
 from tests.waiting import wait_for_blocked
 

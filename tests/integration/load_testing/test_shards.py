@@ -2,8 +2,7 @@
 
 import pytest
 
-from load_testing.bench.peers.installed import find_postgres_with_fdw
-from load_testing.bench.shards import find_out
+from load_testing.bench.shards import find_out, find_postgres_with_fdw
 
 BINARIES = find_postgres_with_fdw()
 

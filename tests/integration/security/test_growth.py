@@ -26,16 +26,8 @@ from serving_api.main import create_app as create_serving
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 from serving_api.viewer.split_rows import LIVE as COLUMNS
 from serving_api.viewer.where import LENGTH_MAX, NotUnderstood, parse_orderby, parse_where
-from uploader.main import Settings
 from uploader.main import create_app as create_uploader
-from uploader.settings import (
-    PacingSettings,
-    PushSettings,
-    RuleSettings,
-    SweepSettings,
-    UploaderSettings,
-    WebhookSettings,
-)
+from uploader.settings import Settings
 
 HEAD_BYTES = 60_000  # of the 64 KiB that a head may have
 BODY_BYTES = 1_000_000  # of the 1 MiB that a body which is read as a whole may have
@@ -306,16 +298,10 @@ def apps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ASGIApp]:
     data = DataSettings(data_dir=tmp_path_factory.mktemp("data"))
     ingestion = create_ingestion(IngestionSettings(), database, access, DatasetsFileSettings())
     serving = create_serving(ServingSettings(), ReplicaSettings(), data, database, access, load_datasets(None))
-    groups = (
-        UploaderSettings(),
-        PushSettings(),
-        PacingSettings(),
-        SweepSettings(),
-        WebhookSettings(),
-        RuleSettings(),
-    )
     argilla = ArgillaSettings(api_key=SecretStr("test.key"))
-    uploader = create_uploader(Settings(*groups, database, argilla, load_datasets(None), access))
+    uploader = create_uploader(
+        Settings(database=database, argilla=argilla, datasets=load_datasets(None), access=access)
+    )
     return {"ingestion": ingestion, "serving": serving, "uploader": uploader}
 
 

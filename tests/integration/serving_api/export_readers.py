@@ -1,10 +1,5 @@
-"""Reads exports with common tools, in a separate program because of their side effects on import.
+"""Reads exports with common tools, and returns the number of rows. `snapshot_readers` runs them."""
 
-It takes the server's address, and prints the number of rows that each reader found, as JSON.
-"""
-
-import json
-import sys
 from collections.abc import Callable
 from importlib.resources import files
 
@@ -60,7 +55,7 @@ def duckdb_httpfs(url: str) -> int:
     extension = next(files("duckdb_extension_httpfs").joinpath("extensions").rglob("*.duckdb_extension"))  # type: ignore[attr-defined]
     with duckdb.connect() as connection:
         connection.execute(f"load '{extension}'")
-        found = connection.execute("select count(label) from read_parquet(?)", [f"{url}/export.parquet"])
+        found = connection.execute("select count(id) from read_parquet(?)", [f"{url}/export.parquet"])
         return int(found.fetchall()[0][0])
 
 
@@ -82,7 +77,3 @@ READERS: list[Callable[[str], int]] = [
     duckdb_httpfs,
     datasets_streaming,
 ]
-
-
-if __name__ == "__main__":
-    json.dump({reader.__name__: reader(sys.argv[1]) for reader in READERS}, sys.stdout)

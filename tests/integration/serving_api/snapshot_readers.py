@@ -11,6 +11,8 @@ from typing import Any
 
 import httpx
 
+from tests.integration.serving_api import export_readers
+
 _SPLITS = ("train", "test")
 
 
@@ -129,6 +131,12 @@ def croissant_served(url: str, _: str) -> Any:
     return found
 
 
+def exports(url: str, _: str) -> Any:
+    """Count the rows of an export with each tool."""
+    server = url.split("/snapshots/")[0]
+    return {reader.__name__: reader(server) for reader in export_readers.READERS}
+
+
 READERS: list[Callable[[str, str], Any]] = [
     pandas,
     polars,
@@ -141,6 +149,7 @@ READERS: list[Callable[[str, str], Any]] = [
     card,
     croissant,
     croissant_served,
+    exports,
 ]
 
 

@@ -1,9 +1,6 @@
 """Exports as files that readers take in parts: length, ranges, validators, versions, bounds, and forgetting."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,6 @@ from serving_api.exports.repository import read_batches
 from serving_api.replica.replica import Replica
 from serving_api.settings import ServingSettings
 from tests.integration.serving_api.conftest import Serve
-from tests.integration.serving_api.export_readers import READERS
 from tests.integration.serving_api.exporting import READ
 from tests.integration.serving_api.labelling import Labeller, wait_until
 from tests.integration.serving_api.served import served
@@ -32,13 +28,6 @@ def url(client: TestClient, labeller: Labeller, replica: Replica) -> Iterator[st
     labeller.wait_for(replica)
     with served(client.app, lifespan="off") as address:
         yield address
-
-
-def test_readers_take_an_export_as_a_file(url: str, tmp_path: Path) -> None:
-    program = [sys.executable, "-m", "tests.integration.serving_api.export_readers", url]
-    environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
-    found = json.loads(subprocess.run(program, env=environment, check=True, capture_output=True).stdout)
-    assert found == dict.fromkeys((reader.__name__ for reader in READERS), 300)
 
 
 @pytest.mark.parametrize("name", READ)

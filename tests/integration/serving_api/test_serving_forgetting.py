@@ -15,7 +15,8 @@ import typer
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
-from cli import addresses, forget_requests
+from cli import addresses
+from cli import forget as forget_command
 from core.datasets import load_datasets
 from core.forgetting.service import Traces, forget_texts
 from core.settings import AccessSettings, DatabaseSettings
@@ -150,15 +151,15 @@ def test_the_rewriting_command_takes_them_out_of_all_snapshots(
         for name in ("one", "two"):
             assert client.post("/snapshots", json={"name": name, "seed": len(name)}).status_code == 201
         forget(engine, id_)
-        monkeypatch.setattr(forget_requests, "LOOK_SECONDS", 0.05)
+        monkeypatch.setattr(forget_command, "LOOK_SECONDS", 0.05)
         monkeypatch.setattr(addresses, "database", lambda: database)
         monkeypatch.setattr(addresses, "serving_url", lambda: "")
         for verb in ("get", "post"):
             monkeypatch.setattr(httpx, verb, partial(_call, client, verb))
-        forget_requests.rewrite_marked("one")
+        forget_command.rewrite_marked("one")
         assert client.get("/snapshots/one").json()["forgotten"] == 0
         assert client.get("/snapshots/two").json()["forgotten"] == 1
-        forget_requests.rewrite_marked()
+        forget_command.rewrite_marked()
         assert client.get("/snapshots/two").json()["forgotten"] == 0
         assert files_with(tmp_path / "snapshots", _NAME) == []
 
@@ -192,7 +193,7 @@ def test_a_snapshot_that_cannot_be_rewritten_does_not_keep_the_others_from_it(
         monkeypatch.setattr(addresses, "serving_url", lambda: program.url)
         monkeypatch.setattr(httpx, "get", look_and_delete)
         with pytest.raises(typer.Exit):
-            forget_requests.rewrite_marked()
+            forget_command.rewrite_marked()
         assert "three" in capsys.readouterr().err
         for name in ("one", "two"):
             assert get(f"{program.url}/snapshots/{name}").json()["forgotten"] == 0

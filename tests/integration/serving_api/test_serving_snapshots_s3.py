@@ -56,7 +56,7 @@ def test_a_bucket_keeps_what_a_folder_does(labelled: World, tmp_path: Path) -> N
     assert local.splits == made.splits
     assert len(labelled.splits(made)) == len(_ROWS)
     # Read in part.
-    with labelled.snapshots.open("one", made.splits["train"].path, cache_type="none") as file:
+    with labelled.snapshots.storage.open("one", made.splits["train"].path, cache_type="none") as file:
         file.seek(-4, 2)
         assert file.read() == b"PAR1"
     # Nothing is left of the writing.
@@ -108,7 +108,7 @@ def test_a_name_is_reserved_while_it_is_written(labelled: World, monkeypatch: py
     assert refusal.value.code == "storage_unavailable"
     fs.invalidate_cache()
     assert fs.find(f"{root}/three") == []
-    assert parquet.ParquetFile(labelled.snapshots.open("two", "data/train.parquet")).metadata.num_rows > 0
+    assert parquet.ParquetFile(labelled.snapshots.storage.open("two", "data/train.parquet")).metadata.num_rows > 0
 
 
 def test_a_deletion_leaves_nothing_and_dies_between_all_and_nothing(

@@ -1,4 +1,4 @@
-"""A snapshot is read by the tools that people have: over HTTP from the running service, and from its folder."""
+"""The usual tools read a snapshot over HTTP and from its folder, and exports over HTTP."""
 
 import hashlib
 import json
@@ -26,6 +26,7 @@ from serving_api.columns import COLUMNS
 from serving_api.main import create_app
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 from tests.conftest import fresh_database
+from tests.integration.serving_api.export_readers import READERS as EXPORT_READERS
 from tests.integration.serving_api.labelling import Labeller, wait_until
 from tests.integration.serving_api.served import served
 
@@ -229,6 +230,10 @@ def test_the_hub_reads_its_card(read: Read) -> None:
     assert (card["license"], card["size_categories"]) == ("cc-by-4.0", ["n<1K"])
     counted = {one["name"]: one["num_examples"] for one in card["dataset_info"]["splits"]}
     assert counted == {name: len(ids) for name, ids in read.ids.items()}
+
+
+def test_readers_take_an_export_as_a_file(read: Read) -> None:
+    assert read.found["exports"] == {reader.__name__: TEXTS for reader in EXPORT_READERS}
 
 
 def test_no_reader_complains(read: Read) -> None:

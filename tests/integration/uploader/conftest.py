@@ -1,7 +1,9 @@
 """What the uploader's tests on a real Postgres share."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +21,7 @@ DATASET = "toxicity"
 RunWithEngine = Callable[[Callable[[AsyncEngine], Coroutine[Any, Any, Any]]], Any]
 AddTexts = Callable[..., list[UUID]]
 Rows = Callable[[str], list[Any]]
+Compute = Callable[..., Awaitable[Any]]
 
 
 def get_database(engine: AsyncEngine) -> DatabaseSettings:
@@ -69,3 +72,21 @@ def rows(database_url: str) -> Rows:
             return connection.execute(query).fetchall()
 
     return fetch
+
+
+@pytest.fixture(scope="session")
+def working_process() -> Iterator[ProcessPoolExecutor]:
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        yield pool
+
+
+@pytest.fixture
+def one_process(working_process: ProcessPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> Compute:
+    """Have the process that estimates and trains serve all tests: it imports its libraries once."""
+
+    async def compute(_stopping: asyncio.Event, _limiter: object, work: Any, *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(working_process, work, *arguments)
+
+    for job in ("model.model_job", "rules.estimation"):
+        monkeypatch.setattr(f"uploader.{job}.run_in_process", compute)
+    return compute

@@ -10,17 +10,15 @@ from typing import Any
 from uuid import UUID
 
 import anyio
-import httpx
 import psycopg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.datasets import Dataset, ModelInLoop, Order
+from core.datasets import Dataset, ModelInLoop, UploadOrder
 from core.text_identity import text_id
 from tests.integration.uploader.conftest import DATASET, get_database
+from tests.integration.uploader.leading import leading
 from tests.unit.simulated_comments import LABELS, Comment
-from uploader.argilla.client import Argilla
-from uploader.dataset import ConcurrencyLimit, DatasetState
-from uploader.leadership import Leadership
+from uploader.dataset import DatasetState
 from uploader.model.model_job import ModelJob, ModelRemover
 from uploader.model.model_process import Workplace
 from uploader.settings import ModelSettings
@@ -31,7 +29,7 @@ AT_ONCE = ModelSettings(interval_seconds=1e-9, share=1)
 DEFINITION = Dataset(
     labels=LABELS,
     guidelines="x",
-    order=Order.UNCERTAIN,
+    order=UploadOrder.UNCERTAIN,
     model=ModelInLoop(enabled=True, min_labels=100),
 )
 
@@ -54,28 +52,15 @@ async def keeping_model(
     engine: AsyncEngine, folder: Path, definition: Dataset = DEFINITION, **changes: Any
 ) -> AsyncIterator[Loop]:
     """Lead the dataset with a definition; `changes` are those of the `Workplace`."""
-    async with leading(engine, definition) as state:
+    async with leading(engine, definition=definition) as state:
         place = Workplace(DATASET, definition, get_database(engine), str(folder), 2**31, 100_000)
         place = replace(place, **changes)
         yield Loop(state, ModelJob(state, place, AT_ONCE, anyio.CapacityLimiter(1)), place)
 
 
-@asynccontextmanager
-async def leading(engine: AsyncEngine, definition: Dataset) -> AsyncIterator[DatasetState]:
-    """Lead the dataset."""
-    async with httpx.AsyncClient() as http:
-        leadership = Leadership(engine, DATASET, 60)
-        await leadership.hold()
-        limit = ConcurrencyLimit(1)
-        try:
-            yield DatasetState(DATASET, {DATASET: definition}, engine, Argilla(http), "w", leadership, limit)
-        finally:
-            await leadership.release()
-
-
 async def remove_model(engine: AsyncEngine) -> None:
     """Run the job of an uploader whose settings turn the model off."""
-    async with leading(engine, DEFINITION.model_copy(update={"model": ModelInLoop()})) as state:
+    async with leading(engine, definition=DEFINITION.model_copy(update={"model": ModelInLoop()})) as state:
         await ModelRemover(state).run(asyncio.Event(), lambda: None)
 
 

@@ -1,33 +1,28 @@
 """Our side of the way back, as one process runs it, on a model of Argilla."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-import httpx
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.datasets import Dataset
 from ingestion_api.texts.repository import note_reread
 from tests.integration.uploader.conftest import DATASET
+from tests.integration.uploader.leading import leading
 from tests.integration.uploader.model_argilla import DATASET_ID, Event, ModelArgilla
-from uploader.argilla.client import Argilla
 from uploader.argilla.setup import Prepared
 from uploader.argilla.webhook import Registration, WebhookHealth
-from uploader.dataset import ConcurrencyLimit, DatasetState
-from uploader.leadership import Leadership
+from uploader.dataset import DatasetState
 from uploader.pull.collector import Collector
 from uploader.pull.listener import pull_once
 from uploader.pull.sweep import Sweeper
 from uploader.repository import remember_dataset
 from uploader.settings import SweepSettings
 
-_DATASETS = {DATASET: Dataset(labels=("toxic", "non_toxic"), guidelines="x")}
 _NEVER = 1e9
 
 
@@ -77,21 +72,14 @@ async def pulling(
 
     `clock` is the one by which it knows how long it leads.
     """
-    transport = httpx.MockTransport(model.answer)
-    async with httpx.AsyncClient(base_url="http://argilla/api/v1/", transport=transport) as http:
-        argilla = Argilla(http)
-        leadership = Leadership(engine, DATASET, 60, settings.pop("clock", time.monotonic))
-        await leadership.hold()
-        state = DatasetState(DATASET, _DATASETS, engine, argilla, "w", leadership, ConcurrencyLimit(1))
+    clock = {"clock": settings.pop("clock")} if "clock" in settings else {}
+    async with leading(engine, model.answer, **clock) as state:
         state.prepared = Prepared(DATASET_ID, UUID(int=11))
         async with engine.begin() as connection:
             await remember_dataset(connection, DATASET, DATASET_ID)
-        registration = Registration(argilla, engine, "http://i/webhooks/argilla" if webhooks else None, "w")
-        collector = Collector(argilla, engine, DATASET, _DATASETS)
+        registration = Registration(state.argilla, engine, "http://i/webhooks/argilla" if webhooks else None, "w")
+        collector = Collector(state.argilla, engine, DATASET, state.datasets)
         health = WebhookHealth(settings.pop("grace_seconds", -1))
         defaults = {"full_sweep_seconds": _NEVER, "sweep_share": 1, "sweep_busy_share": 1}
         chosen = SweepSettings(**{**defaults, "count_interval_seconds": 1e-9, **settings})
-        try:
-            yield Side(state, collector, Sweeper(state, collector, chosen, registration, health), registration)
-        finally:
-            await leadership.release()
+        yield Side(state, collector, Sweeper(state, collector, chosen, registration, health), registration)

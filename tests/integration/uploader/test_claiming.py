@@ -15,7 +15,7 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.connections import make_async_engine
-from core.datasets import Order
+from core.datasets import UploadOrder
 from core.settings import DatabaseSettings
 from core.text_identity import text_id
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
@@ -65,13 +65,13 @@ class _Model:
         self.left = list(range(len(scores)))
         self.uncertain_owed = 0.0
 
-    def claim(self, order: Order, count: int) -> list[int]:
+    def claim(self, order: UploadOrder, count: int) -> list[int]:
         by_order = {
-            Order.OLDEST: self.left,
-            Order.NEWEST: self.left[::-1],
-            Order.UNCERTAIN: self._uncertain() + [i for i in self.left if self.scores[i] is None],
+            UploadOrder.OLDEST: self.left,
+            UploadOrder.NEWEST: self.left[::-1],
+            UploadOrder.UNCERTAIN: self._uncertain() + [i for i in self.left if self.scores[i] is None],
         }
-        taken = self._mixed(count) if order == Order.MIXED else by_order[order][:count]
+        taken = self._mixed(count) if order == UploadOrder.MIXED else by_order[order][:count]
         self.left = [i for i in self.left if i not in taken]
         return taken
 
@@ -100,12 +100,14 @@ def engine(database_url: str) -> Iterator[tuple[asyncio.Runner, AsyncEngine]]:
 
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(scores=_scores, order=st.sampled_from(Order), counts=st.lists(st.integers(1, 5), min_size=1, max_size=6))
+@given(
+    scores=_scores, order=st.sampled_from(UploadOrder), counts=st.lists(st.integers(1, 5), min_size=1, max_size=6)
+)
 def test_claims_follow_the_order(
     engine: tuple[asyncio.Runner, AsyncEngine],
     database_url: str,
     scores: Scores,
-    order: Order,
+    order: UploadOrder,
     counts: list[int],
 ) -> None:
     ids = _fill(database_url, scores)
@@ -117,7 +119,7 @@ def test_claims_follow_the_order(
         shown += claimed
     # Argilla's page, sorted by position, shows the same order, also over several batches.
     in_page = [t.id for t in sorted(shown, key=lambda t: t.page_position or 0)]
-    if order == Order.UNCERTAIN:
+    if order == UploadOrder.UNCERTAIN:
         of = dict(zip(ids, scores, strict=True))
         distances = [1 if (s := of[id_]) is None else abs(s - 0.5) for id_ in in_page]
         assert distances == sorted(distances)
@@ -167,7 +169,7 @@ def test_a_limit_and_what_is_owed_are_of_one_dataset(run: RunWithEngine, add_tex
             engine,
             "insert into datasets (name, gold_owed, uncertain_owed) values ('spam', 2, 2), ('toxicity', 0, 0)",
         )
-        return len(await _claim(engine, Pace(Order.MIXED, max_open_records=2, gold_share=0.5), 9))
+        return len(await _claim(engine, Pace(UploadOrder.MIXED, max_open_records=2, gold_share=0.5), 9))
 
     assert run(work) == 2
     assert rows("select gold_owed, uncertain_owed from datasets where name = 'spam'") == [(2, 2)]
@@ -180,7 +182,7 @@ def test_what_could_not_be_had_is_made_up_for_by_three_texts_at_most(
 ) -> None:
     """No gold text is there, and none with a score: later they must not come in a row."""
     _fill(database_url, [None] * 40)
-    run(lambda engine: _claim(engine, Pace(Order.MIXED, gold_share=0.5), 40))
+    run(lambda engine: _claim(engine, Pace(UploadOrder.MIXED, gold_share=0.5), 40))
     assert rows("select gold_owed, uncertain_owed from datasets") == [(3, 3)]
 
 
@@ -203,7 +205,13 @@ def test_a_text_that_is_larger_than_a_batch_may_be_goes_alone(run: RunWithEngine
 
 
 def test_only_a_limit_or_a_share_makes_claims_take_turns() -> None:
-    paces = [Pace(), Pace(Order.UNCERTAIN), Pace(Order.MIXED), Pace(gold_share=0.1), Pace(max_open_records=1)]
+    paces = [
+        Pace(),
+        Pace(UploadOrder.UNCERTAIN),
+        Pace(UploadOrder.MIXED),
+        Pace(gold_share=0.1),
+        Pace(max_open_records=1),
+    ]
     assert [pace.takes_turns for pace in paces] == [False, False, True, True, True]
 
 
@@ -211,18 +219,18 @@ def test_what_is_owed_by_a_dataset_that_is_not_known_yet_is_nothing(
     run: RunWithEngine, add_texts: AddTexts
 ) -> None:
     ids = add_texts("a", "b", score=0.5)
-    claimed = run(lambda engine: _claim(engine, Pace(Order.MIXED), 1))
+    claimed = run(lambda engine: _claim(engine, Pace(UploadOrder.MIXED), 1))
     assert [t.id for t in claimed] == ids[:1]
 
 
-@pytest.mark.parametrize("order", Order)
-def test_the_byte_cap_holds_in_each_order(order: Order, run: RunWithEngine, database_url: str) -> None:
+@pytest.mark.parametrize("order", UploadOrder)
+def test_the_byte_cap_holds_in_each_order(order: UploadOrder, run: RunWithEngine, database_url: str) -> None:
     _fill(database_url, [0.5, None, 0.1, 0.7])
     sizes = run(lambda engine: _sizes_of_claims(engine, order))
     assert sizes == [2, 2]
 
 
-async def _sizes_of_claims(engine: AsyncEngine, order: Order) -> list[int]:
+async def _sizes_of_claims(engine: AsyncEngine, order: UploadOrder) -> list[int]:
     size = await _size_of_one(engine)
     return [len(await _claim(engine, Pace(order), 4, 2 * size)) for _ in range(2)]
 
@@ -252,7 +260,7 @@ def test_no_more_than_the_limit_is_open(run: RunWithEngine, database_url: str) -
 def test_what_comes_back_has_its_room_and_goes_first(run: RunWithEngine, database_url: str, rows: Rows) -> None:
     """Healing puts texts back, answered ones and open ones; nothing new takes their room meanwhile."""
     ids = _fill(database_url, [None] * 10)
-    pace = Pace(Order.NEWEST, max_open_records=2)
+    pace = Pace(UploadOrder.NEWEST, max_open_records=2)
 
     async def work(engine: AsyncEngine) -> list[list[UUID]]:
         await _claim(engine, pace, 2)
@@ -291,9 +299,9 @@ def test_a_failed_text_leaves_its_room(run: RunWithEngine, database_url: str) ->
 
 
 @pytest.mark.parametrize("count", [1, 7, 100])
-@pytest.mark.parametrize("order", [Order.OLDEST, Order.MIXED])
+@pytest.mark.parametrize("order", [UploadOrder.OLDEST, UploadOrder.MIXED])
 def test_gold_keeps_its_share_all_the_time(
-    order: Order, count: int, run: RunWithEngine, database_url: str
+    order: UploadOrder, count: int, run: RunWithEngine, database_url: str
 ) -> None:
     _fill(database_url, [0.3] * 250)
 
@@ -318,9 +326,9 @@ def test_without_a_share_gold_stays_where_it_is(run: RunWithEngine, add_texts: A
     assert run(lambda engine: _claim(engine, Pace(), 5)) == []
 
 
-@pytest.mark.parametrize("order", Order)
+@pytest.mark.parametrize("order", UploadOrder)
 def test_gold_stands_among_the_others_in_argillas_page(
-    order: Order, run: RunWithEngine, database_url: str, rows: Rows
+    order: UploadOrder, run: RunWithEngine, database_url: str, rows: Rows
 ) -> None:
     """Gold texts were all stored last, and have no score; the others are a second and some certainty apart."""
     _fill(database_url, [i / 200 for i in range(100)] + [None] * 50)
@@ -372,23 +380,23 @@ def test_a_text_that_comes_back_before_the_start_of_the_queue_is_claimed_within_
     run(work)
 
 
-def _expected(order: Order, waiting: dict[int, float]) -> set[int]:
+def _expected(order: UploadOrder, waiting: dict[int, float]) -> set[int]:
     """Return the four texts that come next, of sequences with their scores."""
     nearest = sorted(waiting, key=lambda sequence: abs(waiting[sequence] - 0.5))
     match order:
-        case Order.OLDEST:
+        case UploadOrder.OLDEST:
             return set(sorted(waiting)[:4])
-        case Order.NEWEST:
+        case UploadOrder.NEWEST:
             return set(sorted(waiting)[-4:])
-        case Order.UNCERTAIN:
+        case UploadOrder.UNCERTAIN:
             return set(nearest[:4])
-        case Order.MIXED:
+        case UploadOrder.MIXED:
             return {*nearest[:2], *sorted(waiting.keys() - set(nearest[:2]))[:2]}
 
 
-@pytest.mark.parametrize("order", list(Order))
+@pytest.mark.parametrize("order", list(UploadOrder))
 def test_claims_that_begin_behind_others_miss_no_text_that_arrives(
-    order: Order, run: RunWithEngine, database_url: str
+    order: UploadOrder, run: RunWithEngine, database_url: str
 ) -> None:
     chance = random.Random(1)  # noqa: S311 - repeatable
     start = QueueStart(lambda: 0)  # never time to read the whole queue again

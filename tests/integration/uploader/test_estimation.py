@@ -23,13 +23,15 @@ from core.labels.annotations import Response, replace_annotations
 from core.labels.rules import TOLERANCE, Answer, Outcome, RuleInForce, load_parameters, majority
 from core.models import AnnotationStatus
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine, get_database
+from tests.integration.uploader.leading import leading
 from tests.programs import free_port, running
 from tests.unit.crowds import LABELS, simulate
 from tests.waiting import wait_for
-from uploader.argilla.client import Argilla
-from uploader.dataset import ConcurrencyLimit, DatasetState
-from uploader.leadership import Leadership, NotLeading
+from uploader.dataset import DatasetState
+from uploader.leadership import NotLeading
+from uploader.rules.crowd import RuleEstimate, estimate_dataset
 from uploader.rules.estimation import Estimator
+from uploader.runner import run_in_process
 from uploader.settings import RuleSettings
 
 TEXTS = 60
@@ -77,18 +79,9 @@ def _response(text_id: UUID, annotator: str, value: str) -> Response:
 
 @asynccontextmanager
 async def estimating(engine: AsyncEngine, rule: LabelRule = LabelRule.DAWID_SKENE) -> AsyncIterator[Side]:
-    datasets = {
-        DATASET: Dataset(labels=LABELS, guidelines="x", label_rule=rule, answers_wanted=2, dispute_extra=1)
-    }
-    async with httpx.AsyncClient() as http:
-        leadership = Leadership(engine, DATASET, 60)
-        await leadership.hold()
-        state = DatasetState(DATASET, datasets, engine, Argilla(http), "w", leadership, ConcurrencyLimit(1))
-        estimator = Estimator(state, AT_ONCE, get_database(engine), anyio.CapacityLimiter(1))
-        try:
-            yield Side(engine, state, estimator)
-        finally:
-            await leadership.release()
+    definition = Dataset(labels=LABELS, guidelines="x", label_rule=rule, answers_wanted=2, dispute_extra=1)
+    async with leading(engine, definition=definition) as state:
+        yield Side(engine, state, Estimator(state, AT_ONCE, get_database(engine), anyio.CapacityLimiter(1)))
 
 
 @dataclass
@@ -124,6 +117,7 @@ def _failures() -> float:
     return REGISTRY.get_sample_value("uploader_rule_failures_total", {"dataset": DATASET}) or 0
 
 
+@pytest.mark.usefixtures("one_process")
 def test_labels_follow_the_rule_of_the_settings(run: RunWithEngine, add_texts: AddTexts, rows: Rows) -> None:
     ids = add_texts(*(f"text {n}" for n in range(TEXTS)))
     [disputed, late] = add_texts("disputed", "late")
@@ -253,6 +247,28 @@ def test_what_interrupts_an_estimate_costs_nothing(
             assert (labels(), rows(state)) == (before, [("dawid_skene", 1, True)])
 
     run(work)
+
+
+def test_an_estimate_may_take_longer_than_a_transaction_may_be_idle(
+    run: RunWithEngine, add_texts: AddTexts
+) -> None:
+    """To import crowd-kit alone takes more than a tenth of a second."""
+    ids = add_texts(*(f"text {n}" for n in range(TEXTS)))
+
+    async def work(engine: AsyncEngine) -> RuleEstimate | None:
+        async with estimating(engine) as side:
+            await side.answer(dict(zip(ids, ANSWERS, strict=True)))
+            async with engine.begin() as connection:
+                name = engine.url.database
+                await connection.exec_driver_sql(
+                    f"alter database \"{name}\" set idle_in_transaction_session_timeout = '100ms'"
+                )
+            place = DATASET, side.state.definition, get_database(engine)
+            return await run_in_process(asyncio.Event(), anyio.CapacityLimiter(1), estimate_dataset, *place)
+
+    estimate = run(work)
+    assert estimate is not None
+    assert (estimate.is_new, estimate.texts, len(estimate.to_rewrite)) == (True, TEXTS, TEXTS)
 
 
 def test_the_uploader_does_it_by_itself(

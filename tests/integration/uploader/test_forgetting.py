@@ -1,4 +1,4 @@
-"""Tests of uploader.forgetting.service with a model of Argilla: forgotten texts do not stay there."""
+"""Tests of uploader.forgetting with a model of Argilla: forgotten texts do not stay there."""
 
 import asyncio
 import json
@@ -16,13 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from core.forgetting.repository import lift
 from core.forgetting.service import Traces, forget_texts
 from tests.integration.uploader.conftest import AddTexts, Rows, RunWithEngine
+from tests.integration.uploader.leading import upload_pending
 from tests.integration.uploader.model_argilla import WORKSPACE_ID, ModelArgilla
 from tests.integration.uploader.pulling import Side, pulling
 from uploader.argilla.errors import ArgillaError, Fault, Gone, Unreachable
-from uploader.forgetting.service import Forgetter
-from uploader.push.backlog import upload_backlog
-from uploader.runner import Backoff, JobRunner
-from uploader.settings import PushSettings
+from uploader.forgetting import Forgetter
 
 _ANN = UUID(int=21)
 _WORDS = "Jane Roe, 12 Elm Street"
@@ -63,14 +61,9 @@ async def _forget(side: Side, watch_seconds: float = 0) -> None:
 
 
 async def _upload_and_erase(side: Side, ids: Sequence[UUID]) -> None:
-    await _upload(side)
+    await upload_pending(side.state)
     for id_ in ids:
         await _erase(side, id_)
-
-
-async def _upload(side: Side) -> None:
-    runner = JobRunner("toxicity", "push", Backoff(0.01))
-    await upload_backlog(side.state, PushSettings(), runner, asyncio.Event())
 
 
 def test_a_record_is_emptied_and_then_deleted(
@@ -80,7 +73,7 @@ def test_a_record_is_emptied_and_then_deleted(
     puts: list[Any] = []
 
     async def work(side: Side) -> None:
-        await _upload(side)
+        await upload_pending(side.state)
         model.respond(id_, _ANN, "submitted", "toxic")
         await _erase(side, id_)
 
@@ -103,7 +96,7 @@ def test_it_is_looked_at_as_long_as_an_upload_may_be_under_way(
     states: list[Any] = []
 
     async def work(side: Side) -> None:
-        await _upload(side)
+        await upload_pending(side.state)
         await _erase(side, id_)
         await _forget(side, 60)
         states.append(rows(_STATE))
@@ -129,7 +122,7 @@ def test_a_text_that_is_forgotten_between_claim_and_put_does_not_stay(
             await _forget(side, 60)  # sees nothing yet: the PUT is under way
 
         model.before_put = erase
-        await _upload(side)
+        await upload_pending(side.state)
         assert str(id_) in model.records
         await _forget(side)
 
@@ -159,10 +152,10 @@ def test_what_is_taken_out_between_put_and_confirmation_holds_up_nothing_for_lon
 
         model.before_put, model.put = erase, put_and_lose  # type: ignore[method-assign]
         with pytest.raises(Unreachable):
-            await _upload(side)
+            await upload_pending(side.state)
         model.put = put  # type: ignore[method-assign]
         add_texts("another")
-        await _upload(side)
+        await upload_pending(side.state)
         await _forget(side)
 
     as_side(work)
@@ -179,7 +172,7 @@ def test_a_put_that_arrives_long_after_is_found_by_the_next_sweep(
         await side.look()
         model.late = []
         with pytest.raises(ArgillaError):
-            await _upload(side)
+            await upload_pending(side.state)
         await _erase(side, id_)
         late, model.late = model.late, None
         await _forget(side)
@@ -205,7 +198,7 @@ def test_an_outage_is_waited_for(as_side: AsSide, add_texts: AddTexts, model: Mo
     [id_] = add_texts(_WORDS)
 
     async def work(side: Side) -> None:
-        await _upload(side)
+        await upload_pending(side.state)
         await _erase(side, id_)
         model.is_away = True
         with pytest.raises(ArgillaError):
@@ -224,7 +217,7 @@ def test_an_entry_that_argilla_leaves_in_its_index_is_told(
     id_, other = add_texts(_WORDS, "another")
 
     async def work(side: Side) -> None:
-        await _upload(side)
+        await upload_pending(side.state)
         await _erase(side, id_)
         await _erase(side, other)
         model.loses_entries = True
@@ -251,10 +244,10 @@ def test_a_dataset_that_was_set_aside_is_named(
         asked.append(dataset_id)
         return {str(id_)}
 
-    monkeypatch.setattr("uploader.forgetting.service._take_out_unindexed", keep)
+    monkeypatch.setattr("uploader.forgetting._take_out_unindexed", keep)
 
     async def work(side: Side) -> None:
-        await _upload(side)
+        await upload_pending(side.state)
         await _erase(side, id_)
         await _forget(side)
 
@@ -289,7 +282,7 @@ def test_a_lifted_text_may_come_again_and_stays(
     [id_] = add_texts(_WORDS)
 
     async def work(side: Side) -> None:
-        await _upload(side)
+        await upload_pending(side.state)
         await _erase(side, id_)
         async with side.state.engine.begin() as connection:
             assert await connection.run_sync(lift, [id_]) == []  # it may still be in Argilla
@@ -297,7 +290,7 @@ def test_a_lifted_text_may_come_again_and_stays(
         async with side.state.engine.begin() as connection:
             assert await connection.run_sync(lift, [id_]) == [id_]
         add_texts(_WORDS)
-        await _upload(side)
+        await upload_pending(side.state)
         await _forget(side)
         await side.look()
 
@@ -432,7 +425,7 @@ def test_a_set_aside_dataset_that_fails_does_not_hold_up_the_others(
             raise Gone("it was deleted")
         return set()
 
-    monkeypatch.setattr("uploader.forgetting.service._take_out_unindexed", take_out)
+    monkeypatch.setattr("uploader.forgetting._take_out_unindexed", take_out)
 
     async def work(side: Side) -> None:
         await _upload_and_erase(side, [id_])

@@ -15,7 +15,7 @@ from core.settings import DatabaseSettings
 from tests.integration.serving_api.labelling import Labeller
 from tests.integration.uploader.conftest import RunWithEngine
 from tests.programs import free_port, running
-from uploader.forgetting.service import FilesWatch
+from uploader.forgetting import FilesWatch
 from uploader.settings import ForgottenFilesSettings
 
 _STEPS = "select replica_at is not null and snapshots_at is not null from forget_requests"

@@ -1,6 +1,5 @@
 """Answers of a lost dataset go back to their annotators with the records, and from then on follow Argilla."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID, uuid4
@@ -9,12 +8,10 @@ import psycopg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
+from tests.integration.uploader.conftest import AddTexts, Rows, RunWithEngine
+from tests.integration.uploader.leading import upload_pending
 from tests.integration.uploader.model_argilla import DATASET_ID, ModelArgilla
 from tests.integration.uploader.pulling import Side, pulling
-from uploader.push.backlog import upload_backlog
-from uploader.runner import Backoff, JobRunner
-from uploader.settings import PushSettings
 
 _ANN, _BOB, _EVE = (UUID(int=n) for n in (21, 22, 23))
 _LOST = UUID(int=9)
@@ -64,8 +61,7 @@ def upload(run: RunWithEngine, model: ModelArgilla) -> Upload:
     def upload_(then: Callable[[Side], Awaitable[None]] | None = None) -> None:
         async def work(engine: AsyncEngine) -> None:
             async with pulling(engine, model) as side:
-                runner = JobRunner(DATASET, "push", Backoff(15))
-                await upload_backlog(side.state, PushSettings(), runner, asyncio.Event())
+                await upload_pending(side.state)
                 if then:
                     await then(side)
 

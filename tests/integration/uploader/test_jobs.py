@@ -9,55 +9,54 @@ import anyio
 import httpx
 import psycopg
 from prometheus_client import REGISTRY
+from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from core.datasets import Dataset
+from core.settings import ArgillaSettings, DatabaseSettings
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine, get_database
 from tests.integration.uploader.fake_argilla import DATASET_ID, QUESTION_ID, FakeArgilla
 from uploader import metrics
 from uploader.argilla.client import Argilla
 from uploader.argilla.setup import Prepared
-from uploader.argilla.webhook import Registration, WebhookHealth
+from uploader.argilla.webhook import Registration
 from uploader.dataset import ConcurrencyLimit, DatasetState
-from uploader.forgetting.service import FilesWatch
-from uploader.jobs import DatabaseJobs, DatasetJobs
+from uploader.jobs import DatasetJobs, SharedJobs
 from uploader.leadership import Leadership
-from uploader.model.model_job import ModelRemover
-from uploader.pull.collector import Collector
-from uploader.pull.sweep import Sweeper
-from uploader.rules.estimation import Estimator
-from uploader.settings import ForgottenFilesSettings, PushSettings, RuleSettings, SweepSettings
+from uploader.settings import Settings, UploaderSettings
 
 _ALERTS = "select dataset, job, code from alerts order by job"
 
 Work = Callable[[DatasetJobs, DatasetState, asyncio.Event], Awaitable[None]]
 
 
+def _settings(database: DatabaseSettings) -> Settings:
+    return Settings(
+        # Without pauses, so that a test need not wait for them to end.
+        uploader=UploaderSettings(retry_cap_seconds=1e-9),
+        database=database,
+        argilla=ArgillaSettings(api_key=SecretStr("test.key")),
+        datasets={DATASET: Dataset(labels=("toxic", "non_toxic"), guidelines="x")},
+    )
+
+
+def _make_shared(engine: AsyncEngine) -> SharedJobs:
+    return SharedJobs(
+        engine, Registration(Argilla(httpx.AsyncClient()), engine, None, "w"), {}, _settings(get_database(engine))
+    )
+
+
 def _run_jobs(run: RunWithEngine, fake: FakeArgilla, work: Work) -> None:
     async def with_jobs(engine: AsyncEngine) -> Any:
         transport = httpx.MockTransport(fake.answer)
         async with httpx.AsyncClient(base_url="http://argilla/api/v1/", transport=transport) as http:
-            datasets = {DATASET: Dataset(labels=("toxic", "non_toxic"), guidelines="x")}
+            settings = _settings(get_database(engine))
             leadership = Leadership(engine, DATASET, 60)
             argilla = Argilla(http)
-            state = DatasetState(DATASET, datasets, engine, argilla, "w", leadership, ConcurrencyLimit(1))
+            state = DatasetState(DATASET, settings.datasets, engine, argilla, "w", leadership, ConcurrencyLimit(1))
             state.prepared = Prepared(DATASET_ID, QUESTION_ID)
-            # Without pauses, so that a test need not wait for them to end.
-            collector = Collector(argilla, engine, DATASET, datasets)
-            registration = Registration(argilla, engine, None, "w")
-            sweeper = Sweeper(state, collector, SweepSettings(), registration, WebhookHealth(0))
-            database = get_database(engine)
-            estimator = Estimator(state, RuleSettings(), database, anyio.CapacityLimiter(1))
-            jobs = DatasetJobs(
-                state,
-                PushSettings(),
-                sweeper,
-                collector,
-                estimator,
-                ModelRemover(state),
-                retry_cap_seconds=0,
-                watch_seconds=0,
-            )
+            limiters = anyio.CapacityLimiter(1), anyio.CapacityLimiter(1)
+            jobs = DatasetJobs(state, Registration(argilla, engine, None, "w"), settings, *limiters)
             await work(jobs, state, asyncio.Event())
             await leadership.release()
 
@@ -66,9 +65,9 @@ def _run_jobs(run: RunWithEngine, fake: FakeArgilla, work: Work) -> None:
 
 def test_one_that_stands_by_touches_nothing(run: RunWithEngine, add_texts: AddTexts, rows: Rows) -> None:
     async def work(jobs: DatasetJobs, _state: DatasetState, stopping: asyncio.Event) -> None:
-        await jobs.push(stopping)
-        await jobs.sweep(stopping)
-        await jobs.tell(stopping)
+        await jobs.run("push", stopping)
+        await jobs.run("sweep", stopping)
+        await jobs.run("tell", stopping)
 
     add_texts("a")
     fake = FakeArgilla(status=401)
@@ -87,8 +86,8 @@ def test_an_alert_stands_until_the_job_goes_on(run: RunWithEngine, add_texts: Ad
         for status in (401, 401, 403, 200):
             fake.status = status
             state.prepared = Prepared(DATASET_ID, QUESTION_ID)
-            await jobs.push(stopping)
-            await jobs.tell(stopping)
+            await jobs.run("push", stopping)
+            await jobs.run("tell", stopping)
             seen.append(rows("select code, since from alerts"))
             add_texts(f"after {len(seen)}")
 
@@ -108,15 +107,15 @@ def test_a_new_leader_clears_what_the_former_left_once_it_knows(
 
     async def former(jobs: DatasetJobs, state: DatasetState, stopping: asyncio.Event) -> None:
         await state.leadership.hold()
-        await jobs.push(stopping)
-        await jobs.tell(stopping)
+        await jobs.run("push", stopping)
+        await jobs.run("tell", stopping)
 
     async def new(jobs: DatasetJobs, state: DatasetState, stopping: asyncio.Event) -> None:
         await state.leadership.hold()
-        await jobs.tell(stopping)
+        await jobs.run("tell", stopping)
         seen.append(rows(_ALERTS))
-        await jobs.push(stopping)
-        await jobs.tell(stopping)
+        await jobs.run("push", stopping)
+        await jobs.run("tell", stopping)
         seen.append(rows(_ALERTS))
 
     add_texts("a")
@@ -128,8 +127,8 @@ def test_a_new_leader_clears_what_the_former_left_once_it_knows(
 def test_an_outage_is_no_alert(run: RunWithEngine, rows: Rows, add_texts: AddTexts) -> None:
     async def work(jobs: DatasetJobs, state: DatasetState, stopping: asyncio.Event) -> None:
         await state.leadership.hold()
-        await jobs.push(stopping)
-        await jobs.tell(stopping)
+        await jobs.run("push", stopping)
+        await jobs.run("tell", stopping)
 
     add_texts("a")
     _run_jobs(run, FakeArgilla(is_away=True), work)
@@ -148,10 +147,8 @@ def test_notes_and_the_database_are_measured(
         )
 
     async def work(jobs: DatasetJobs, state: DatasetState, stopping: asyncio.Event) -> None:
-        await jobs.measure(stopping)
-        await DatabaseJobs(state.engine, FilesWatch(state.engine, ForgottenFilesSettings()), 0, 3600).measure(
-            stopping
-        )
+        await jobs.run("measure", stopping)
+        await _make_shared(state.engine).run("database", stopping)
 
     _run_jobs(run, FakeArgilla(), work)
     shown = {sample.name: sample for metric in REGISTRY.collect() for sample in metric.samples}
@@ -163,7 +160,7 @@ def test_notes_and_the_database_are_measured(
 def test_measuring_survives_an_outage(run: RunWithEngine) -> None:
     async def work(_jobs: DatasetJobs, _state: DatasetState, stopping: asyncio.Event) -> None:
         engine = create_async_engine("postgresql+psycopg://nobody@127.0.0.1:1/none")
-        await DatabaseJobs(engine, FilesWatch(engine, ForgottenFilesSettings()), 0, 3600).measure(stopping)
+        await _make_shared(engine).run("database", stopping)
         await engine.dispose()
 
     _run_jobs(run, FakeArgilla(), work)
@@ -181,8 +178,8 @@ def test_a_statement_that_postgres_refuses_is_an_alert_and_no_outage(
         await state.leadership.hold()
         with psycopg.connect(database_url) as connection:
             connection.execute("alter table forget_requests rename column text_id to away")
-        await jobs.forget(stopping)
-        await jobs.tell(stopping)
+        await jobs.run("forget", stopping)
+        await jobs.run("tell", stopping)
 
     _run_jobs(run, FakeArgilla(), work)
     assert rows(_ALERTS) == [(DATASET, "forget", "database_refused")]
@@ -210,13 +207,13 @@ def test_forget_requests_that_take_too_long_are_measured_and_noted(
         return REGISTRY.get_sample_value("uploader_forget_oldest_seconds", {"dataset": dataset})
 
     async def work(_jobs: DatasetJobs, state: DatasetState, stopping: asyncio.Event) -> None:
-        jobs = DatabaseJobs(state.engine, FilesWatch(state.engine, ForgottenFilesSettings()), 0, 3600)
-        await jobs.watch_forgetting(stopping)
+        jobs = _make_shared(state.engine)
+        await jobs.run("forget_watch", stopping)
         notes.append(await jobs.check_forgetting())
         ages.extend([age_of(DATASET), age_of("gone")])
         with psycopg.connect(database_url) as connection:
             connection.execute("update forget_requests set imports_at = now(), argilla_at = now()")
-        await jobs.watch_forgetting(stopping)
+        await jobs.run("forget_watch", stopping)
         notes.append(await jobs.check_forgetting())
         ages.extend([age_of(DATASET), age_of("gone")])
 

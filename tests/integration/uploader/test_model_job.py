@@ -1,9 +1,6 @@
 """Tests of uploader.model: labels become a model, its predictions and scores, on a real Postgres."""
 
-import asyncio
-import os
-import signal
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -11,35 +8,38 @@ from uuid import UUID
 import anyio
 import psycopg
 import pytest
-from prometheus_client import REGISTRY
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.classifiers.classifier import Classifier
 from core.classifiers.model_files import ModelFiles
-from core.classifiers.model_manifest import ModelManifest
+from core.classifiers.model_manifest import KEPT_MODELS, ModelManifest
 from core.datasets import ModelInLoop
 from core.forgetting.service import Traces, forget_texts
-from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
-from tests.integration.uploader.modelling import DEFINITION, add_labelled, keeping_model, remove_model
+from tests.integration.uploader.conftest import DATASET, AddTexts, Compute, Rows, RunWithEngine
+from tests.integration.uploader.modelling import (
+    DEFINITION,
+    START,
+    add_labelled,
+    keeping_model,
+    remove_model,
+)
 from tests.unit.simulated_comments import LABELS, Comment, simulate_comments
 from uploader.leadership import NotLeading
 from uploader.model.model_process import score_pending
-from uploader.model.repository import activate
-from uploader.runner import run_in_process
+from uploader.model.repository import activate, list_outdated
 
 COMMENTS = simulate_comments(1200, seed=1)
 FIRST, NEW, PENDING = COMMENTS[:400], COMMENTS[400:700], COMMENTS[700:]
 
+# All tests work in one process, which imports scikit-learn once; test_model_process.py is about the processes.
+pytestmark = pytest.mark.usefixtures("one_process")
+
 _PREDICTIONS = "select text_id, model_version, label, probability, quality, quality_of from predictions"
 
 
-def _failures() -> float:
-    return REGISTRY.get_sample_value("uploader_model_failures_total", {"dataset": DATASET}) or 0
-
-
-def _files(folder: Path) -> list[str]:
-    return [path.name for path in folder.rglob("*") if path.is_file()]
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
 
 
 def _flip(comment: Comment) -> Comment:
@@ -57,7 +57,7 @@ def test_labels_become_a_model_and_predictions(
         async with keeping_model(engine, tmp_path) as loop:
             await loop.look()
             assert rows("select * from models") == []  # too few labels
-            assert _files(tmp_path) == []
+            assert _names(tmp_path) == []
             ids.extend(await anyio.to_thread.run_sync(add_labelled, database_url, comments[100:]))
             await loop.look()
 
@@ -220,6 +220,7 @@ def test_a_forgotten_text_leaves_no_prediction_and_gets_none(
     rows: Rows,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    one_process: Compute,
 ) -> None:
     [labelled, *_] = add_labelled(database_url, FIRST)
     [pending, late] = add_texts(PENDING[0].text, PENDING[1].text)
@@ -232,7 +233,7 @@ def test_a_forgotten_text_leaves_no_prediction_and_gets_none(
         async with keeping_model(engine, tmp_path) as loop:
             # Forgotten between the computing of its score and the writing.
             async def run_and_forget(stopping: Any, limiter: Any, work: Any, *arguments: Any) -> Any:
-                result = await run_in_process(stopping, limiter, work, *arguments)
+                result = await one_process(stopping, limiter, work, *arguments)
                 if work is score_pending:
                     await forget(engine, late)
                 return result
@@ -248,55 +249,6 @@ def test_a_forgotten_text_leaves_no_prediction_and_gets_none(
     run(work)
     assert not {labelled, pending, late} & {row[0] for row in rows(_PREDICTIONS)}
     assert rows("select count(*) from texts where status = 'forgotten' and model_score is not null") == [(0,)]
-
-
-def test_one_killed_in_the_middle_leaves_nothing_half_made(
-    run: RunWithEngine, database_url: str, rows: Rows, tmp_path: Path
-) -> None:
-    add_labelled(database_url, FIRST)
-
-    async def kill(connection: psycopg.AsyncConnection) -> None:
-        async def find_reader() -> bool:
-            found = await connection.execute(
-                "select 1 from pg_stat_activity where application_name = 'uploader training'"
-            )
-            return await found.fetchone() is not None
-
-        while not await find_reader():  # noqa: ASYNC110 - Postgres sends no event
-            await asyncio.sleep(0.01)
-        for process in _children():
-            os.kill(process, signal.SIGKILL)
-
-    async def work(engine: AsyncEngine) -> None:
-        async with keeping_model(engine, tmp_path) as loop:
-            before = _failures()
-            async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
-                killing = asyncio.create_task(kill(connection))
-                await loop.look()
-                await killing
-            assert _failures() == before + 1
-            assert rows("select * from models") == []
-            assert "model.json" not in _files(tmp_path)
-            await loop.look()
-
-    run(work)
-    [(version, is_active)] = rows("select version, is_active from models")
-    assert is_active
-    assert [path.name for path in (tmp_path / "models" / DATASET).iterdir()] == [version]
-
-
-def _children() -> list[int]:
-    """Return the processes that this one started, and that run Python for the job."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-            command = path.with_name("cmdline").read_bytes()
-        except OSError:
-            continue
-        if int(fields[1]) == os.getpid() and b"to_process" in command:
-            found.append(int(path.parent.name))
-    return found
 
 
 def test_predictions_are_completed_after_a_crash_between_two_batches(
@@ -322,21 +274,6 @@ def test_predictions_are_completed_after_a_crash_between_two_batches(
     run(work)
     assert rows("select count(*) from predictions") == [(700,)]
     assert rows("select count(*) from models") == [(1,)]
-
-
-def test_a_training_without_enough_memory_fails_and_is_told(
-    run: RunWithEngine, database_url: str, rows: Rows, tmp_path: Path
-) -> None:
-    add_labelled(database_url, FIRST)
-
-    async def work(engine: AsyncEngine) -> None:
-        async with keeping_model(engine, tmp_path, memory_bytes=20 * 2**20) as loop:
-            before = _failures()
-            await loop.look()
-            assert _failures() == before + 1
-
-    run(work)
-    assert rows("select * from models") == []
 
 
 def test_what_is_turned_off_leaves_no_trace_and_can_be_turned_on_again(
@@ -425,19 +362,6 @@ def test_only_the_leader_writes(run: RunWithEngine, database_url: str, rows: Row
     assert rows("select * from models") == []
 
 
-def test_stopping_ends_the_training(run: RunWithEngine, database_url: str, rows: Rows, tmp_path: Path) -> None:
-    add_labelled(database_url, COMMENTS)
-
-    async def work(engine: AsyncEngine) -> None:
-        async with keeping_model(engine, tmp_path) as loop:
-            stopping = asyncio.Event()
-            asyncio.get_running_loop().call_later(0.5, stopping.set)
-            await loop.job.run(stopping, lambda: None)
-
-    run(work)
-    assert rows("select * from models") == []
-
-
 def test_the_settings_ask_for_as_many_labels_of_each(
     run: RunWithEngine, database_url: str, rows: Rows, tmp_path: Path
 ) -> None:
@@ -455,3 +379,34 @@ def test_the_settings_ask_for_as_many_labels_of_each(
 
     run(work)
     assert rows("select count(*) from models") == [(1,)]
+
+
+def test_the_files_of_old_models_are_removed_and_their_rows_stay(
+    run: RunWithEngine, database_url: str, rows: Rows, tmp_path: Path
+) -> None:
+    add_labelled(database_url, FIRST)
+    folder = tmp_path / "models" / DATASET
+    old = [f"{n:012x}" for n in range(KEPT_MODELS + 2)]
+    with psycopg.connect(database_url) as connection:
+        for n, version in enumerate(old):
+            (folder / version).mkdir(parents=True)
+            (folder / version / "model.json").write_text("{}")
+            connection.execute(
+                "insert into models (dataset, version, created_at, is_active, decision, manifest)"
+                " values (%s, %s, %s, %s, '', '{}')",
+                [DATASET, version, START + timedelta(days=n), n == 0],
+            )
+
+    async def list_removable(engine: AsyncEngine) -> list[str]:
+        async with engine.connect() as connection:
+            return await list_outdated(connection, DATASET, KEPT_MODELS)
+
+    async def work(engine: AsyncEngine) -> None:
+        async with keeping_model(engine, tmp_path) as loop:
+            await loop.look()
+
+    assert run(list_removable) == [old[1]]  # not the active one, though it is the oldest
+    run(work)
+    [(new,)] = rows("select version from models where is_active")
+    assert set(_names(folder)) == {new, *old[2:]}
+    assert rows("select count(*) from models") == [(len(old) + 1,)]

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from core.datasets import Dataset
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
 from tests.integration.uploader.fake_argilla import DATASET_ID, QUESTION_ID, FakeArgilla
+from tests.integration.uploader.leading import DEFINITION, leading, upload_pending
 from tests.waiting import until_blocked
 from uploader.argilla.client import Argilla
 from uploader.argilla.errors import ArgillaError
@@ -168,27 +169,19 @@ def test_two_claims_at_once_take_turns_so_that_the_limit_holds(
     run: RunWithEngine, database_url: str, add_texts: AddTexts, rows: Rows
 ) -> None:
     add_texts("a", "b", "c", "d")
-    datasets = {DATASET: Dataset(labels=("toxic", "non_toxic"), guidelines="x", max_open_records=2)}
+    definition = DEFINITION.model_copy(update={"max_open_records": 2})
 
     async def work(engine: AsyncEngine) -> None:
-        transport = httpx.MockTransport(FakeArgilla().answer)
-        async with httpx.AsyncClient(base_url="http://argilla/api/v1/", transport=transport) as http:
-            leadership = Leadership(engine, DATASET, 1000)
-            await leadership.hold()
-            # One connection: one batch is put while the next one is claimed.
-            state = DatasetState(DATASET, datasets, engine, Argilla(http), "w", leadership, ConcurrencyLimit(1))
+        # One connection: one batch is put while the next one is claimed.
+        async with leading(engine, FakeArgilla().answer, definition, lease_seconds=1000) as state:
             state.prepared = Prepared(DATASET_ID, QUESTION_ID)
             with psycopg.connect(database_url) as gate:
                 gate.execute(_CLAIMS_WAIT)
                 gate.commit()
                 gate.execute("select pg_advisory_xact_lock(1)")
-                runner = JobRunner(DATASET, "push", Backoff(15))
-                uploading = asyncio.create_task(
-                    upload_backlog(state, PushSettings(batch_size=2), runner, asyncio.Event())
-                )
+                uploading = asyncio.create_task(upload_pending(state, 2))
                 await until_blocked(database_url, 2)  # one at the gate, one behind it
             await uploading
-            await leadership.release()
 
     run(work)
     assert rows("select status, count(*) from texts group by 1 order by 1") == [("pending", 2), ("uploaded", 2)]
@@ -215,13 +208,9 @@ def test_the_datasets_own_limit_wins_and_disputes_have_none(run: RunWithEngine) 
 
 def _settle(answers_wanted: int) -> Callable[[AsyncEngine], Coroutine[Any, Any, None]]:
     async def work(engine: AsyncEngine) -> None:
-        datasets = {DATASET: Dataset(labels=("a", "b"), guidelines="x", answers_wanted=answers_wanted)}
-        async with httpx.AsyncClient() as http:
-            leadership = Leadership(engine, DATASET, 1000)
-            await leadership.hold()
-            state = DatasetState(DATASET, datasets, engine, Argilla(http), "w", leadership, ConcurrencyLimit(1))
+        definition = DEFINITION.model_copy(update={"answers_wanted": answers_wanted})
+        async with leading(engine, definition=definition, lease_seconds=1000) as state:
             await settle_completion(state, asyncio.Event())
-            await leadership.release()
 
     return work
 

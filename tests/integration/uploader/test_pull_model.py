@@ -141,7 +141,7 @@ class _Machine(RuleBasedStateMachine):
     async def _pull_without_end(self) -> None:
         async with self.engine.connect() as connection:
             notes = await repository.list_refresh_requests(connection, DATASET, 250)
-        if notes is not None:
+        if notes:
             await read_again(self.side.state, self.side.collector, DATASET_ID, notes)
 
     @rule()

@@ -137,7 +137,8 @@ def test_gold_that_waits_for_its_share_is_not_the_oldest_pending_text(
 
     async def measure(engine: AsyncEngine) -> tuple[int, float]:
         async with engine.connect() as connection:
-            return await repository.measure_backlog(connection, DATASET)
+            backlog = await repository.measure_backlog(connection, DATASET)
+        return backlog.pending, backlog.oldest_pending_seconds
 
     assert run(measure) == (1, 0)
     add_texts("new")
@@ -236,8 +237,8 @@ def test_pages_walk_through_every_uploaded_text_once(run: RunWithEngine, add_tex
         after = UUID(int=0)
         async with engine.connect() as connection:
             while page := await pull_repository.get_page(connection, DATASET, after, 3):
-                seen += page.ids
-                after = page.ids[-1]
+                seen += [row.id for row in page]
+                after = page[-1].id
         return seen
 
     assert run(work) == sorted(ids)
@@ -249,7 +250,8 @@ def test_the_backlog_is_counted_with_its_age(run: RunWithEngine, add_texts: AddT
     async def work(engine: AsyncEngine) -> tuple[int, float]:
         await _execute(engine, "update texts set received_at = now() - interval '1 hour' where text = 'a'")
         async with engine.connect() as connection:
-            return await repository.measure_backlog(connection, DATASET)
+            backlog = await repository.measure_backlog(connection, DATASET)
+        return backlog.pending, backlog.oldest_pending_seconds
 
     count, oldest_seconds = run(work)
     assert count == 2

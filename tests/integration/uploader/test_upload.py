@@ -4,21 +4,19 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import httpx
 import psycopg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.datasets import Dataset
 from core.text_identity import text_id
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
 from tests.integration.uploader.fake_argilla import DATASET_ID, QUESTION_ID, FakeArgilla
-from uploader.argilla.client import Argilla
+from tests.integration.uploader.leading import leading, upload_pending
 from uploader.argilla.errors import ArgillaError, Gone, Stopped, Unreachable
 from uploader.argilla.setup import Prepared
-from uploader.dataset import ConcurrencyLimit, DatasetState
-from uploader.leadership import Leadership, NotLeading
+from uploader.dataset import DatasetState
+from uploader.leadership import NotLeading
 from uploader.push.backlog import upload_backlog
 from uploader.push.deliver import UNREADABLE
 from uploader.runner import Backoff, JobRunner
@@ -26,12 +24,11 @@ from uploader.settings import PushSettings
 
 Upload = Callable[..., Any]
 
-_DATASETS = {DATASET: Dataset(labels=("toxic", "non_toxic"), guidelines="x")}
 _STATES = "select status, attempts, lease_owner is null, retry_at > now() from texts order by sequence"
 
 
 async def _upload(state: DatasetState, stopping: asyncio.Event) -> None:
-    await upload_backlog(state, PushSettings(batch_size=2), JobRunner(DATASET, "push", Backoff(15)), stopping)
+    await upload_pending(state, 2, stopping)
 
 
 @pytest.fixture
@@ -43,25 +40,17 @@ def upload(run: RunWithEngine) -> Upload:
         work: Callable[[DatasetState, asyncio.Event], Awaitable[None]] = _upload,
         connections: int = 1,
     ) -> DatasetState:
-        async def with_lane(engine: AsyncEngine) -> DatasetState:
-            transport = httpx.MockTransport(fake.answer)
-            async with httpx.AsyncClient(base_url="http://argilla/api/v1/", transport=transport) as http:
-                leadership = Leadership(engine, DATASET, 60)
-                await leadership.hold()
-                state = DatasetState(
-                    DATASET, _DATASETS, engine, Argilla(http), "w", leadership, ConcurrencyLimit(connections)
-                )
+        async def with_state(engine: AsyncEngine) -> DatasetState:
+            async with leading(engine, fake.answer, connections=connections) as state:
                 state.prepared = Prepared(DATASET_ID, QUESTION_ID)
                 try:
                     await work(state, asyncio.Event())
                 except ArgillaError as error:
                     error.add_note(str(state.prepared))
                     raise
-                finally:
-                    await leadership.release()
                 return state
 
-        state: DatasetState = run(with_lane)
+        state: DatasetState = run(with_state)
         return state
 
     return upload_

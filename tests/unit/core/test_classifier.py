@@ -112,7 +112,6 @@ def test_a_model_is_written_once_and_checked_when_read(tmp_path: Path) -> None:
     files.write(manifest, {MODEL: content})
     version = manifest.version
     assert files.read_model("toxicity", version) == content
-    assert files.list_manifests("toxicity") == [manifest]
     files.write(_manifest(content, data_version=8), {MODEL: b"other"})
     assert files.read_manifest("toxicity", version) == manifest
     assert files.read_model("toxicity", version) == content
@@ -127,14 +126,23 @@ def test_a_model_is_written_once_and_checked_when_read(tmp_path: Path) -> None:
         files.read_model("toxicity", "0" * 12)
 
 
-def test_what_a_killed_writer_left_is_no_model_and_goes(tmp_path: Path) -> None:
+def test_removed_models_are_gone_and_others_stay(tmp_path: Path) -> None:
+    files = ModelFiles(str(tmp_path))
+    assert files.remove("toxicity", ["a"]) == []
+    folder = tmp_path / "models" / "toxicity"
+    for name in ("a", "b", "c"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / MODEL).write_bytes(b"x")
+    (folder / "b" / MANIFEST).write_text("{}")  # the removal of the others was cut short
+    assert files.remove("toxicity", ["d", "b", "a"]) == ["a", "b"]
+    assert [path.name for path in folder.iterdir()] == ["c"]
+
+
+def test_what_a_killed_writer_left_goes(tmp_path: Path) -> None:
     left = tmp_path / "models" / "toxicity" / ".writing-abc"
     left.mkdir(parents=True)
     content = Classifier(_PARAMETERS).save()
     manifest = _manifest(content)
     (left / MANIFEST).write_text(manifest.model_dump_json())
-    files = ModelFiles(str(tmp_path))
-    assert files.list_manifests("toxicity") == []
-    files.write(manifest, {MODEL: content})
-    assert files.list_manifests("toxicity") == [manifest]
-    assert not left.exists()
+    ModelFiles(str(tmp_path)).write(manifest, {MODEL: content})
+    assert [path.name for path in left.parent.iterdir()] == [manifest.version]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core.datasets import Dataset, load_datasets
+from core.datasets import Dataset, list_adjudications, load_datasets
 
 LABELS = 'labels = ["a", "b"]\nguidelines = "g"\n'
 
@@ -137,3 +137,9 @@ def test_what_the_shipped_file_only_shows_is_right_too(tmp_path: Path) -> None:
     (tmp_path / "datasets.toml").write_text(shown)
     dataset = load_datasets(tmp_path / "datasets.toml")["toxicity"]
     assert dataset.model_fields_set == set(Dataset.model_fields)
+
+
+def test_no_adjudicators_where_there_are_no_annotators() -> None:
+    dataset = Dataset(labels=("a", "b"), guidelines="g", dispute_extra=1)
+    assert list_adjudications({"a": dataset}) == ["a-adjudication"]
+    assert list_adjudications({"a": dataset.model_copy(update={"upload": False})}) == []

@@ -11,19 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from load_testing.compare import report
-from load_testing.compare.outcomes import (
-    LoadStep,
-    Sent,
-    failure_rows,
-    fate_of,
-    reason_of,
-    step_row,
-)
+from load_testing.compare.report import LoadStep, Sent, failure_rows, fate_of, reason_of, step_row
 from load_testing.compare.versions import VERSIONS, labelled_texts
-from load_testing.reports.summaries import Request, merge_repeats, read_rows, write_rows
+from load_testing.reports.summaries import COLUMNS, Request, merge_repeats, read_rows, write_rows
 from load_testing.users.checks import WrongAnswer
 from load_testing.users.comment_texts import submission
-from load_testing.users.run_journal import COLUMNS
 
 LIVE_ERROR = 'status 500: {"detail":"LiveError: Only one live display may be active at once"}'
 
@@ -91,7 +83,7 @@ def make_step(folder: Path, version: str, users: int, rows: list[tuple[float, fl
     quoted = [failure.replace('"', '""') for *_, failure in rows]
     lines = [f'{at},POST,a text,{ms},0,{users},"{q}"' for (at, ms, _), q in zip(rows, quoted, strict=True)]
     (folder / "requests.csv").write_text("\n".join([",".join(COLUMNS), *lines]) + "\n")
-    said = {"seed": "s", "sent": list(range(len(rows))), "acknowledged": [0], "cpu_share": 0.1}
+    said = {"seed": "s", "sent": list(range(len(rows))), "acknowledged": [0], "generator": {"cpu_share": 0.1}}
     (folder / "run.json").write_text(json.dumps(said))
     return step
 
@@ -115,40 +107,45 @@ def test_a_step_in_which_all_fails_has_no_latency(tmp_path: Path) -> None:
     assert read_rows(tmp_path / "rows.csv") == [row]
 
 
-def comparison(tmp_path: Path) -> list[dict[str, Any]]:
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """Rows of two steps on both versions; version 1 has no right answer at 50 users."""
+    folder = tmp_path_factory.mktemp("steps")
     steps = []
     for version in ("1", "2"):
         for users in (1, 50):
             failure = LIVE_ERROR if (version, users) == ("1", 50) else ""
-            steps.append(make_step(tmp_path / f"{version}-{users}", version, users, [(0, 10.04 * users, failure)]))
-    rows = [step_row(step) for step in steps]
-    return [*rows, *({**row, "kind": "serving"} for row in rows)]
+            steps.append(make_step(folder / f"{version}-{users}", version, users, [(0, 10.04 * users, failure)]))
+    made = [step_row(step) for step in steps]
+    return [*made, *({**row, "kind": "serving"} for row in made)]
 
 
-def test_the_versions_stand_side_by_side(tmp_path: Path) -> None:
-    lines = report.steps_table(comparison(tmp_path), "ingestion").splitlines()
+@pytest.fixture(scope="module")
+def drawn(rows: list[dict[str, Any]]) -> dict[str, str]:
+    return report.pictures(rows, think_seconds=0.5)
+
+
+def test_the_versions_stand_side_by_side(rows: list[dict[str, Any]]) -> None:
+    lines = report.steps_table(rows, "ingestion").splitlines()
     assert [line.count("|") for line in lines] == [12] * 4
     assert lines[2].startswith("| 1 | 99.6 | 99.6 | 0 of 1 | 0 of 1 | 10.0 | 10.0 |")
     assert lines[3].startswith("| 50 | 0.0 | 2.0 | 1 of 1 | 0 of 1 | – | 502 |")
 
 
-def test_a_step_without_a_latency_is_a_gap_in_the_picture(tmp_path: Path) -> None:
-    made = report.pictures(comparison(tmp_path))
-    assert {name.partition("_")[2] for name in made} == {"answers", "latency", "failures"}
-    latency = made["ingestion_latency"]
+def test_a_step_without_a_latency_is_a_gap_in_the_picture(drawn: dict[str, str]) -> None:
+    assert {name.partition("_")[2] for name in drawn} == {"answers", "latency", "failures"}
+    latency = drawn["ingestion_latency"]
     assert set(re.findall(r'id="line (.*?)"', latency)) == {"v1 p50", "v1 p95", "v2 p50", "v2 p95"}
     assert "Version 1: no p99 of fewer than 100 samples (users 1, 50: n = 0 to 1)" in latency
-    assert "version 2" in made["ingestion_failures"]
+    assert "version 2" in drawn["ingestion_failures"]
 
 
-def test_no_picture_shows_two_zeros(tmp_path: Path) -> None:
-    rows = [row for row in comparison(tmp_path) if row["users"] == 1]
-    assert {name.partition("_")[2] for name in report.pictures(rows)} == {"answers", "latency"}
+def test_no_picture_shows_two_zeros(rows: list[dict[str, Any]]) -> None:
+    right = [row for row in rows if row["users"] == 1]
+    assert {name.partition("_")[2] for name in report.pictures(right)} == {"answers", "latency"}
 
 
-def test_repeats_of_a_step_become_medians_with_a_band(tmp_path: Path) -> None:
-    rows = comparison(tmp_path)
+def test_repeats_of_a_step_become_medians_with_a_band(rows: list[dict[str, Any]], drawn: dict[str, str]) -> None:
     slower = [row | {"p50_ms": row["p50_ms"] and 3 * row["p50_ms"], "answered_per_second": 0.5} for row in rows]
     merged = merge_repeats([*rows, *slower], ["version", "kind", "users"])
     first = merged[0]
@@ -157,15 +154,13 @@ def test_repeats_of_a_step_become_medians_with_a_band(tmp_path: Path) -> None:
     assert p50 == pytest.approx([10.04, 20.08, 30.12])
     assert report.steps_table(merged, "ingestion").count("\n") == 4
     assert all("FillBetween" in picture for name, picture in report.pictures(merged).items() if "answers" in name)
-    assert not any("FillBetween" in picture for picture in report.pictures(rows).values())
+    assert not any("FillBetween" in picture for picture in drawn.values())
 
 
-def test_one_page_holds_all_tables_and_pictures(tmp_path: Path) -> None:
-    rows = comparison(tmp_path)
-    made = report.pictures(rows, think_seconds=0.5)
+def test_one_page_holds_all_tables_and_pictures(rows: list[dict[str, Any]], drawn: dict[str, str]) -> None:
     table = report.steps_table(rows, "ingestion")
-    page = report.html_page(f"## POST <x>\n\n{table}\n## Failures\n\n{report.failures_table([])}", made)
-    assert page.count("<svg ") == len(made) == 6
+    page = report.html_page(f"## POST <x>\n\n{table}\n## Failures\n\n{report.failures_table([])}", drawn)
+    assert page.count("<svg ") == len(drawn) == 6
     assert page.count("<tr>") == 3
     assert "<h2>POST &lt;x&gt;</h2>" in page
     assert "<p>No request failed.</p>" in page

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from load_testing.reports import plots, summaries
 from load_testing.reports.plots import Axis, Line, draw
 from load_testing.reports.report import read_run, write_report
-from load_testing.reports.summaries import SHARES, Request, find_knee, percentiles
+from load_testing.reports.summaries import COLUMNS, SHARES, Request, find_knee, percentiles
 from load_testing.users.checks import REFUSED
-from load_testing.users.run_journal import COLUMNS
-from load_testing.users.shape_plans import PLANS
+from load_testing.users.load_run import PLANS
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from load_testing.users.checks import REFUSED
-from load_testing.users.run_journal import Journal, Lookup, problems
+from load_testing.users.load_run import Journal, Lookup, problems
 
 NO_OBJECTIVES = {"post": 0.0, "get": 0.0}
 ALL_THERE = Lookup(3, [], [])

@@ -97,7 +97,7 @@ class World:
         return found
 
     def rows(self, manifest: SnapshotManifest, split: str) -> list[dict[str, Any]]:
-        with self.snapshots.open(manifest.name, manifest.splits[split].path) as file:
+        with self.snapshots.storage.open(manifest.name, manifest.splits[split].path) as file:
             rows: list[dict[str, Any]] = parquet.read_table(file).to_pylist()
         return rows
 

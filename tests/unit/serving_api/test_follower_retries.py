@@ -17,7 +17,7 @@ def test_it_tries_again_after_pauses_that_double_and_can_be_stopped_in_one(tmp_p
     replica = Replica(tmp_path / "replica.duckdb", ReplicaSettings(threads=1))
     replica.open()
     url = f"postgresql://nobody:x@127.0.0.1:{free_port()}/none"
-    follower = Follower(replica, url, 0.01, KeyRing(False, None))
+    follower = Follower(replica, url, ReplicaSettings(poll_seconds=0.01), KeyRing(False, None))
     errors = REGISTRY.get_sample_value("serving_feed_errors_total") or 0
     with capture_logs() as logs:
         follower.start()

@@ -68,7 +68,7 @@ def test_nothing_is_no_snapshot(labelled: World) -> None:
 
 def test_files_can_be_read_in_part(labelled: World) -> None:
     manifest = labelled.create(splits={"train": 1}).manifest
-    with labelled.snapshots.open(manifest.name, manifest.splits["train"].path) as file:
+    with labelled.snapshots.storage.open(manifest.name, manifest.splits["train"].path) as file:
         metadata = parquet.ParquetFile(file).metadata
     id_ = metadata.row_group(0).column(metadata.schema.names.index("id"))
     assert (id_.compression, id_.has_offset_index, id_.has_column_index) == ("ZSTD", True, True)
@@ -80,7 +80,7 @@ def test_files_can_be_read_in_part(labelled: World) -> None:
 def test_long_texts_make_short_row_groups(labelled: World) -> None:
     labelled.hold([Row(number, text="x" * 60_000) for number in range(600)])
     manifest = labelled.create(splits={"train": 1}).manifest
-    with labelled.snapshots.open(manifest.name, manifest.splits["train"].path) as file:
+    with labelled.snapshots.storage.open(manifest.name, manifest.splits["train"].path) as file:
         assert parquet.ParquetFile(file).num_row_groups == 2
 
 
@@ -96,7 +96,7 @@ def test_a_name_is_no_path(labelled: World) -> None:
         with pytest.raises(NotFound, match="of this name"):
             labelled.snapshots.get(name)
         with pytest.raises(NotFound, match="of this name"):
-            labelled.snapshots.open(name, "data/train.parquet")
+            labelled.snapshots.storage.open(name, "data/train.parquet")
         with pytest.raises(InvalidFields, match="/name"):
             labelled.create(name=name)
 
@@ -181,7 +181,7 @@ def test_texts_can_be_taken_out(labelled: World) -> None:
     old = labelled.create(name="one", stratify=True).manifest
     before = _contents(labelled, old)
     gone = [id_ for id_, (_, split) in before.items() if split == "train"][:3]
-    with labelled.snapshots.open("one", old.splits["train"].path) as reading:
+    with labelled.snapshots.storage.open("one", old.splits["train"].path) as reading:
         new = labelled.snapshots.rewrite("one", {*gone, "not in it"})
         assert len(parquet.read_table(reading)) == old.splits["train"].rows  # who reads it reads on
     assert labelled.snapshots.get("one") == new
@@ -210,7 +210,7 @@ def test_a_deleted_snapshot_is_gone_at_once_and_its_name_is_free(labelled: World
     first = labelled.create(name="one", stratify=True).manifest
     second = labelled.create(name="two", stratify=True, min_agreement=0.1).manifest
     assert second.follows == ("one",)
-    with labelled.snapshots.open("one", first.splits["train"].path) as file:
+    with labelled.snapshots.storage.open("one", first.splits["train"].path) as file:
         labelled.snapshots.delete("one")
         # Who has a file open reads on.
         assert parquet.ParquetFile(file).metadata.num_rows == first.splits["train"].rows

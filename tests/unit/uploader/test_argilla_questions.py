@@ -6,7 +6,7 @@ import pytest
 
 from core.datasets import Dataset, Question
 from uploader.argilla.errors import Stopped
-from uploader.argilla.questions import check_questions, find_changes, to_questions
+from uploader.argilla.setup import check_questions, find_changes, to_questions
 
 _WHY = Question(name="why", title="Why?", type="text")
 _SEVERITY = Question(name="severity", title="How bad?", description="5 is worst", type="rating", ratings=(3, 1, 2))

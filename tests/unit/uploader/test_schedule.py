@@ -1,8 +1,8 @@
-"""Tests of uploader.jobs."""
+"""Tests of uploader.runner: jobs run at their intervals, and end."""
 
 import asyncio
 
-from uploader.jobs import Schedule
+from uploader.runner import Schedule
 
 
 def test_a_job_never_overlaps_with_itself() -> None:

@@ -1,43 +1,46 @@
-"""The uploader's benchmarks: claims from the upload queue, and uploads into Argilla.
+"""The uploader's benchmarks: claims from the queue, uploads into Argilla, and the lag of labels.
 
 **The queue** is measured while a REPEATABLE READ transaction (a backup, a report) holds an old snapshot. Postgres
 cannot remove dead rows then, and each claim passes the index entries of claimed rows. A second Postgres gets the
-same load without such a transaction. They alternate batch by batch, so noise of the machine affects both. Each
-order of the queue is a dataset.
+same load without such a transaction, batch by batch in turns. Each order of the queue is a dataset.
 
 **Uploads** are compared with a plain loop of PUTs with the same records: with one server process of Argilla and
 one connection, then with two of each over the same data.
+
+**The lag** is the time from an answer in Argilla to its label at the serving API.
 """
 
 import asyncio
 import os
-import random
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
 from statistics import median
-from typing import Any
-from uuid import uuid4
+from typing import Any, NamedTuple
 
+import httpx
 import psycopg
 from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.connections import make_async_engine
-from core.datasets import DEFAULT_DATASET, Order, load_datasets
+from core.datasets import DEFAULT_DATASET, UploadOrder, load_datasets
 from core.migrate import migrate
 from core.settings import ArgillaSettings, DatabaseSettings
 from core.text_identity import text_id
-from load_testing.bench.harness import FigureColumn, FigureTable
+from load_testing.bench.harness import FigureColumn, FigureTable, Sample, running
+from load_testing.bench.ingestion_rates import make_submissions
+from load_testing.reports.summaries import percentiles
 from load_testing.targets import holds_within, is_ok
-from local_stack.components.argilla import server_command
-from local_stack.guarded import Command, GuardedProcess
+from local_stack.components.argilla import WORKSPACE, server_command
+from local_stack.components.postgres import argilla_database_url
 from local_stack.ports import reserved_ports
 from local_stack.testing import RunningStack, running_stack
 from uploader import repository
@@ -50,7 +53,6 @@ from uploader.settings import MAX_SEARCH_TERMS
 
 # The effect of a held transaction grows with time: 180 s show all of it.
 _QUEUE_SECONDS = float(os.environ.get("BENCH_QUEUE_SECONDS", "20"))
-_ORDERS = (Order.OLDEST, Order.NEWEST, Order.UNCERTAIN)
 _PARTS = 3  # of the time for an order, each a line of the table
 _BATCH_TEXTS = 250
 _BATCH_BYTES = 4_194_304
@@ -59,22 +61,23 @@ _LEASE_SECONDS = 120
 _GOAL = 0.7
 # Otherwise the stack's Postgres ends an idle transaction.
 _ENDLESS = "-c idle_in_transaction_session_timeout=0 -c transaction_timeout=0"
-
-_UPLOADED_TEXTS = 2000
-_UPLOAD_ROUNDS = 4
-_START_SECONDS = 120
-_TIMEOUT_SECONDS = 120
-_PROJECT = Path(__file__).parents[2]
-_DEFINITION = load_datasets(None)[DEFAULT_DATASET]
-_WORDS = ["you", "are", "the", "map", "update", "idiot", "thanks", "nobody", "better", "again"]
-
 _ARRIVE = text("""
 insert into texts (id, dataset, text, score, source)
 select gen_random_uuid(), :dataset, 'text ' || n, random(), 'held-queue' from generate_series(1, :count) as n
 """)
+
+_UPLOADED_TEXTS = 2000
+_UPLOAD_ROUNDS = 4
+_TIMEOUT_SECONDS = 120
+_DEFINITION = load_datasets(None)[DEFAULT_DATASET]
 _INSERT = """
 insert into texts (id, dataset, text, claimed_label, score, source) values (%s, %s, %s, 'toxic', 0.5, 'bench')
 """
+
+_ANSWERS = 200
+_ANSWERS_PER_SECOND = 10
+_POLL_SECONDS = 0.02
+_LAST_SECONDS = 120
 
 
 @dataclass
@@ -82,7 +85,7 @@ class _Queue:
     """The queue of one database in an order, with the time and the number of its claims."""
 
     engine: AsyncEngine
-    order: Order
+    order: UploadOrder
     start: QueueStart = field(default_factory=QueueStart)
     seconds: float = 0
     claimed: int = 0
@@ -96,7 +99,7 @@ class _Queue:
     async def claim(self) -> None:
         """Claim and finish a batch as the uploader does, without Argilla."""
         began_at = time.monotonic()
-        claim = uuid4()
+        claim = uuid.uuid4()
         async with self.engine.begin() as connection:
             if began_at >= self.stale_at:
                 self.stale_at = began_at + 1
@@ -130,12 +133,12 @@ def measure_queue(stack: RunningStack, _rows: int) -> FigureTable:
         migrate(DatabaseSettings(url=SecretStr(peer.database_url)))
         holding.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         holding.execute("select count(*) from texts where false")
-        for order in _ORDERS:
+        for order in (UploadOrder.OLDEST, UploadOrder.NEWEST, UploadOrder.UNCERTAIN):
             asyncio.run(_measure_claims(table, order, peer.database_url, stack.database_url))
     return table
 
 
-async def _measure_claims(table: FigureTable, order: Order, quiet_url: str, held_url: str) -> None:
+async def _measure_claims(table: FigureTable, order: UploadOrder, quiet_url: str, held_url: str) -> None:
     queues = [
         _Queue(make_async_engine(DatabaseSettings(url=SecretStr(url)), "bench held queue"), order)
         for url in (quiet_url, held_url)
@@ -156,10 +159,7 @@ async def _measure_claims(table: FigureTable, order: Order, quiet_url: str, held
         await queue.engine.dispose()
 
 
-@dataclass(frozen=True)
-class _Way:
-    """An Argilla with a number of server processes, and an uploader with as many connections."""
-
+class _Way(NamedTuple):
     processes: int
     argilla_url: str
     workspace: str
@@ -176,8 +176,7 @@ def measure_uploads(stack: RunningStack, _rows: int) -> FigureTable:
         FigureColumn("ours / bare", "ratio", ".2f"),
     )
     table = FigureTable("Uploads", ("Argilla", "round"), columns)
-    workspace = f"bench_{uuid.uuid4().hex[:8]}"
-    medians = [_add_rounds(table, stack, workspace, processes) for processes in (1, 2)]
+    medians = [_add_rounds(table, stack, "bench", processes) for processes in (1, 2)]
     table.add_row("", "", f"{medians[1] / medians[0]:.2f}", "", "", end_section=True)
     table.caption = "Last line: ours with two server processes of Argilla, by ours with one."
     return table
@@ -185,73 +184,56 @@ def measure_uploads(stack: RunningStack, _rows: int) -> FigureTable:
 
 def _add_rounds(table: FigureTable, stack: RunningStack, workspace: str, processes: int) -> float:
     samples = []
-    with _serving_argilla(stack, workspace, processes) as way, _uploading(stack, way):
+    with _uploading(stack, workspace, processes) as way:
         _measure_round(stack, way)  # everything is slower the first time
         for number in range(_UPLOAD_ROUNDS):
-            # Each goes first in turn: the later work of Argilla and its index slows down the second.
-            ours, bare = _measure_round(stack, way, bare_first=number % 2 == 1)
-            samples.append({"ours": ours, "bare": bare, "ratio": ours / bare})
+            # They take turns to go first: the later work of Argilla and its index slows down the second.
+            samples.append(_measure_round(stack, way, bare_first=number % 2 == 1))
             table.add((str(processes), str(number + 1)), samples[-1:])
     table.add((str(processes), "median"), samples)
     table.add_section()
     return median(sample["ours"] for sample in samples)
 
 
-def _measure_round(stack: RunningStack, way: _Way, bare_first: bool = False) -> tuple[float, float]:
+def _measure_round(stack: RunningStack, way: _Way, bare_first: bool = False) -> Sample:
     """Return texts per second, ours and bare."""
-    texts = [_text(number) for number in range(_UPLOADED_TEXTS)]
+    now = datetime.now(UTC)
+    texts = [
+        PendingText(text_id(DEFAULT_DATASET, made["text"]), made["text"], "toxic", 0.5, "bench", None, {}, {}, now)
+        for made in make_submissions(_UPLOADED_TEXTS)
+    ]
     bare_seconds = asyncio.run(_put_all(stack, way, texts)) if bare_first else 0
     our_seconds = _upload(stack.database_url, texts)
     bare_seconds = bare_seconds or asyncio.run(_put_all(stack, way, texts))
-    return _UPLOADED_TEXTS / our_seconds, _UPLOADED_TEXTS / bare_seconds
+    ours, bare = _UPLOADED_TEXTS / our_seconds, _UPLOADED_TEXTS / bare_seconds
+    return {"ours": ours, "bare": bare, "ratio": ours / bare}
 
 
 @contextmanager
-def _serving_argilla(stack: RunningStack, workspace: str, processes: int) -> Iterator[_Way]:
-    """Run a server of the stack's Argilla with that number of processes."""
-    context = stack.stack.context
-    with reserved_ports(1) as [port]:
-        name = f"argilla_bench_{processes}"
-        server = GuardedProcess(name, server_command(context, name, port, processes), context.log(name))
-        try:
-            url = f"http://127.0.0.1:{port}"
-            _wait_until_ok(f"{url}/api/v1/me", {"X-Argilla-Api-Key": stack.argilla_api_key})
-            yield _Way(processes, url, workspace)
-        finally:
-            server.stop()
+def _uploading(stack: RunningStack, workspace: str, processes: int) -> Iterator[_Way]:
+    """Run a server of the stack's Argilla with that number of processes, and an uploader.
 
-
-@contextmanager
-def _uploading(stack: RunningStack, way: _Way) -> Iterator[None]:
-    """Run an uploader without sweeps: they load Argilla, and the bare loop has none."""
-    with reserved_ports(1) as [port]:
-        env = stack.env | {
-            "ARGILLA_URL": way.argilla_url,
-            "ARGILLA_WORKSPACE": way.workspace,
+    The uploader sweeps nothing: sweeps load Argilla, and the bare loop has none.
+    """
+    with reserved_ports(2) as [argilla_port, port]:
+        argilla_url = f"http://127.0.0.1:{argilla_port}"
+        server = server_command(stack.stack.context, f"argilla_bench_{processes}", argilla_port, processes)
+        headers = {"X-Argilla-Api-Key": stack.argilla_api_key}
+        settings = {
+            "ARGILLA_URL": argilla_url,
+            "ARGILLA_WORKSPACE": workspace,
             "UPLOADER_PORT": str(port),
-            "UPLOAD_CONNECTIONS": str(way.processes),
+            "UPLOAD_CONNECTIONS": str(processes),
             "UPLOAD_INTERVAL_SECONDS": "0.1",
             "SWEEP_INTERVAL_SECONDS": "3600",
         }
-        command = Command([sys.executable, "-m", "uploader"], env, _PROJECT, grace_seconds=20)
-        uploader = GuardedProcess("bench_uploader", command, stack.stack.context.log("bench_uploader"))
-        try:
-            _wait_until_ok(f"http://127.0.0.1:{port}/readyz", {})
-            yield
-        finally:
-            uploader.stop()
-
-
-def _wait_until_ok(url: str, headers: dict[str, str]) -> None:
-    if not holds_within(_START_SECONDS, lambda: is_ok(url, headers)):
-        raise RuntimeError(f"{url} is not ready")
-
-
-def _text(number: int) -> PendingText:
-    words = " ".join(random.choices(_WORDS, k=20))  # noqa: S311 - texts of realistic lengths, no secret
-    text = f"{words} {uuid.uuid4().hex}/{number}"
-    id_ = text_id(DEFAULT_DATASET, text)
-    return PendingText(id_, text, "toxic", 0.5, "bench", None, {}, {}, received_at=datetime.now(UTC))
+        is_server_ready = partial(is_ok, f"{argilla_url}/api/v1/me", headers)
+        is_ready = partial(is_ok, f"http://127.0.0.1:{port}/readyz")
+        with (
+            running(list(map(str, server.argv)), is_server_ready, env=server.env, cwd=server.cwd),
+            running([sys.executable, "-m", "uploader"], is_ready, env=stack.env | settings),
+        ):
+            yield _Way(processes, argilla_url, workspace)
 
 
 def _upload(database_url: str, texts: list[PendingText]) -> float:
@@ -283,3 +265,86 @@ async def _put_all(stack: RunningStack, way: _Way, texts: list[PendingText]) -> 
 async def _put_batches(argilla: Argilla, dataset_id: uuid.UUID, batches: Iterator[list[dict[str, Any]]]) -> None:
     for batch in batches:
         await argilla.put_records(dataset_id, batch)
+
+
+def measure_lag(stack: RunningStack, _rows: int) -> FigureTable:
+    """Answer texts each way, about ten a second; each way has one annotator, and each answer another text."""
+    title = f"From answer to reader: {_ANSWERS} answers, {_ANSWERS_PER_SECOND}/s"
+    columns = [FigureColumn(f"{name} s", name, ".2f") for name in ("p50", "p95", "p99")]
+    table = FigureTable(title, ("way",), [*columns, FigureColumn("longest s", "max", ".2f")])
+    table.add(("webhooks",), [_measure_lags(stack)])
+    stack.stop_component("uploader")
+    env = os.environ | stack.env | {"WEBHOOK_URL": "", "LOG_LEVEL": "WARNING"}
+    with running([sys.executable, "-m", "uploader"], lambda: True, env=env):
+        table.add(("sweeps alone",), [_measure_lags(stack)])
+    stack.start_component("uploader")
+    return table
+
+
+def _measure_lags(stack: RunningStack) -> Sample:
+    records = _upload_texts(stack)
+    seen_at: dict[str, float] = {}
+    stop = threading.Event()
+    reader = threading.Thread(target=_read, args=(stack.serving_url, seen_at, stop))
+    reader.start()
+    try:
+        answered_at = _answer(_add_annotator(stack), records)
+        holds_within(_LAST_SECONDS, lambda: answered_at.keys() <= seen_at.keys())
+    finally:
+        stop.set()
+        reader.join()
+    lags = percentiles([seen_at[id_] - answered for id_, answered in answered_at.items()])
+    return {name: seconds for name, seconds in lags.items() if seconds is not None}
+
+
+def _read(url: str, seen_at: dict[str, float], stop: threading.Event) -> None:
+    """Poll GET /texts, and record when each text appears."""
+    with httpx.Client(base_url=url) as client:
+        while not stop.wait(_POLL_SECONDS):
+            items = client.get("/texts", params={"limit": 1000}).raise_for_status().json()["items"]
+            now = time.monotonic()
+            for item in items:
+                seen_at.setdefault(item["id"], now)
+
+
+def _upload_texts(stack: RunningStack) -> dict[str, str]:
+    """Send texts; return Argilla's ids of their records by ours, as soon as all are uploaded."""
+    texts = [made["text"] for made in make_submissions(_ANSWERS)]
+    url = f"{stack.ingestion_url}/texts/bulk"
+    httpx.post(url, json=[{"text": text} for text in texts], timeout=60).raise_for_status()
+    ids = [str(text_id(DEFAULT_DATASET, text)) for text in texts]
+    uploaded = "select count(*) from texts where id = any(%s::uuid[]) and status = 'uploaded'"
+    with psycopg.connect(stack.database_url, autocommit=True) as ours:
+        if not holds_within(_LAST_SECONDS, lambda: ours.execute(uploaded, [ids]).fetchone() == (_ANSWERS,)):
+            raise RuntimeError("the texts were not uploaded")
+    with psycopg.connect(argilla_database_url(stack.stack.context)) as theirs:
+        query = "select external_id, id::text from records where external_id = any(%s)"
+        return dict(theirs.execute(query, [ids]).fetchall())
+
+
+def _argilla(stack: RunningStack, key: str) -> httpx.Client:
+    return httpx.Client(base_url=f"{stack.argilla_url}/api/v1/", headers={"X-Argilla-Api-Key": key}, timeout=60)
+
+
+def _add_annotator(stack: RunningStack) -> httpx.Client:
+    name = f"bench_{uuid.uuid4().hex[:8]}"
+    body = {"first_name": name, "username": name, "role": "annotator", "password": uuid.uuid4().hex}
+    with _argilla(stack, stack.argilla_api_key) as owner:
+        user = owner.post("users", json=body).raise_for_status().json()
+        workspaces = {item["name"]: item["id"] for item in owner.get("me/workspaces").json()["items"]}
+        path = f"workspaces/{workspaces[WORKSPACE]}/users"
+        owner.post(path, json={"user_id": user["id"]}).raise_for_status()
+    return _argilla(stack, user["api_key"])
+
+
+def _answer(annotator: httpx.Client, records: dict[str, str]) -> dict[str, float]:
+    """Answer one record after the other; return the time of each acceptance."""
+    answered_at = {}
+    body = {"status": "submitted", "values": {"label": {"value": "toxic"}}}
+    started = time.monotonic()
+    with annotator:
+        for number, (id_, record_id) in enumerate(records.items()):
+            time.sleep(max(0.0, started + number / _ANSWERS_PER_SECOND - time.monotonic()))
+            annotator.post(f"records/{record_id}/responses", json=body).raise_for_status()
+            answered_at[id_] = time.monotonic()
+    return answered_at

@@ -10,14 +10,13 @@ import httpx
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.forgetting.repository import forget_rejected_values, store_files_seen, waits_for_files
+from core.forgetting import repository
 from core.forgetting.service import blank_problems, blank_rejects, find_rejects
 from uploader import metrics
 from uploader.argilla.client import Argilla
 from uploader.argilla.errors import Fault, Gone, IndexLost, Refused, Stopped
 from uploader.argilla.records import TEXT_FIELD
 from uploader.dataset import DatasetState
-from uploader.forgetting import repository
 from uploader.settings import ForgottenFilesSettings
 
 log = structlog.get_logger()
@@ -65,7 +64,7 @@ class Forgetter:
 
     async def _empty_argilla(self, stopping: asyncio.Event) -> None:
         async with self._state.engine.connect() as connection:
-            fresh, kept = await repository.list_open(connection, self._state.name)
+            fresh, kept = await connection.run_sync(repository.list_in_argilla, self._state.name)
         now = time.monotonic()
         # A text that Argilla kept travels alone, behind the others.
         queue = [[id_] for id_ in kept if self._not_before.get(id_, now) <= now]
@@ -93,7 +92,7 @@ class Forgetter:
     async def _note(self, ids: Sequence[UUID], left: Mapping[UUID, str]) -> None:
         name = self._state.name
         async with self._state.engine.begin() as connection:
-            done = await repository.note_removed(connection, ids, left, self._watch_seconds)
+            done = await connection.run_sync(repository.note_removed, ids, left, self._watch_seconds)
         for id_ in done:
             log.info("forget.removed_from_argilla", dataset=name, text_id=str(id_))
         for id_ in left:
@@ -117,7 +116,7 @@ async def keep_out(state: DatasetState) -> None:
         As `Forgetter.run`.
     """
     async with state.engine.connect() as connection:
-        ids = await repository.list_all(connection, state.name)
+        ids = await connection.run_sync(repository.list_forgotten, state.name)
     for first in range(0, len(ids), _LOOKED_UP_TEXTS):
         state.leadership.check()
         prepared = await state.prepare()
@@ -135,7 +134,7 @@ async def _take_out_again(state: DatasetState, dataset_id: UUID, stored: Collect
     except (Refused, Fault):
         # The forget job finds the text; the sweep continues.
         async with state.engine.begin() as connection:
-            await repository.open_again(connection, [UUID(id_) for id_ in stored])
+            await connection.run_sync(repository.open_again, [UUID(id_) for id_ in stored])
         return
     for id_ in stored:
         log.warning("forget.removed_again", dataset=state.name, text_id=id_)
@@ -144,16 +143,16 @@ async def _take_out_again(state: DatasetState, dataset_id: UUID, stored: Collect
 async def _settle_imports(state: DatasetState) -> None:
     """Store which texts no import body holds any more, and blank the rejected rows that hold them."""
     async with state.engine.begin() as connection:
-        ids = await repository.list_without_bodies(connection, state.name)
+        ids = await connection.run_sync(repository.list_without_bodies, state.name)
         if not ids:
             return
         keys = await connection.run_sync(find_rejects, dict.fromkeys(ids, state.name))
         await connection.run_sync(blank_rejects, keys)
         await connection.run_sync(blank_problems)
-        await repository.note_imports(connection, ids)
+        await connection.run_sync(repository.note_imports, ids)
     if keys:
         async with state.engine.begin() as connection:
-            await connection.run_sync(forget_rejected_values)
+            await connection.run_sync(repository.forget_rejected_values)
 
 
 async def _remove(state: DatasetState, ids: Sequence[UUID]) -> Mapping[UUID, str]:
@@ -243,8 +242,8 @@ async def _delete_listed(argilla: Argilla, dataset_id: UUID, external_ids: set[s
     offset = 0
     found: list[UUID] = []
     while missing and (page := await argilla.list_records(dataset_id, offset, _STEP_TEXTS)):
-        found += [UUID(record_id) for record_id, external_id in page if external_id in missing]
-        missing -= {external_id for _, external_id in page}
+        found += [UUID(record["id"]) for record in page if record["external_id"] in missing]
+        missing -= {record["external_id"] for record in page}
         offset += _STEP_TEXTS
     if found:
         try:
@@ -273,7 +272,7 @@ class FilesWatch:
         if self._settings.url is None:
             return
         async with self._engine.connect() as connection:
-            if not await connection.run_sync(waits_for_files):
+            if not await connection.run_sync(repository.waits_for_files):
                 return
         try:
             async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, headers=self._settings.headers) as http:
@@ -287,7 +286,7 @@ class FilesWatch:
             return
         self._failure = None
         async with self._engine.begin() as connection:
-            await connection.run_sync(store_files_seen, seen)
+            await connection.run_sync(repository.store_files_seen, seen)
 
     def _warn(self, failure: str) -> None:
         if failure != self._failure:

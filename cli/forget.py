@@ -1,48 +1,46 @@
-"""`annotate forget`: deletes texts in Postgres; all other programs follow its requests."""
+"""`annotate forget`: deletes texts in Postgres, shows the progress in all other places, and rewrites snapshots."""
 
 import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
+import httpx
 import typer
 from rich.table import Table
-from sqlalchemy import Connection, bindparam, text
-from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.types import Uuid
+from sqlalchemy import Connection, text
 
 from cli import addresses
 from cli.console import SHORT_CHARACTERS, err, fail, out, plain, printable
-from cli.forget_requests import rewrite_marked, show_requests
-from cli.people.audit_log import note
+from cli.people.audit_log import note, noted
 from core.audit import Action, account
 from core.datasets import adjudication_of, load_datasets
-from core.forgetting.repository import forget_values, lift
-from core.forgetting.service import find_traces, forget_texts
-from core.settings import DatasetsFileSettings, read_settings
-from core.tables.opening import kind_of_file, open_file, read_columns
+from core.forgetting.repository import (
+    IS_OPEN,
+    IS_UNFINISHED,
+    forget_values,
+    lift,
+    store_files_seen,
+    waits_for_files,
+)
+from core.forgetting.service import find_traces, forget_texts, name_steps
+from core.settings import DatasetsFileSettings, ForgetSettings, read_settings
 from core.text_identity import text_id
-from core.web.problems import Problem
-
-_IDS = bindparam("ids", type_=ARRAY(Uuid))
 
 # The id of an adjudicators' copy means its original. External ids have no index.
 _BY_ID = text("""
 select coalesce(adjudicates, id) from texts where id = any(:ids) and status <> 'forgotten'
-""").bindparams(_IDS)
+""")
 _BY_EXTERNAL_ID = text("""
 select distinct coalesce(adjudicates, id) from texts
 where external_id = any(:external_ids) and status <> 'forgotten'
 """)
-_TEXTS = text("""
-select id, dataset, text, external_id, status from texts where id = any(:ids) and status <> 'forgotten' order by id
-""").bindparams(_IDS)
-_COPIES = text("""
-select id, dataset, text, external_id, status from texts
-where adjudicates is not null and adjudicates = any(:ids) and status <> 'forgotten' order by id
-""").bindparams(_IDS)
-_DATASETS = text("select name from datasets")
+_COLUMNS = "select id, dataset, text, external_id, status from texts where status <> 'forgotten' and"
+_TEXTS = text(f"{_COLUMNS} id = any(:ids) order by id")
+_COPIES = text(f"{_COLUMNS} adjudicates is not null and adjudicates = any(:ids) order by id")
 _TWINS = text("""
 select id from texts
 where status <> 'forgotten' and id <> all(:ids) and id in (
@@ -50,15 +48,13 @@ where status <> 'forgotten' and id <> all(:ids) and id in (
     union select twin_id from near_duplicates where text_id = any(:ids)
 )
 order by id
-""").bindparams(_IDS)
+""")
 # Without an index, Postgres reads whole tables.
 _TAKE_TIME = text("set local statement_timeout = 0")
 
 _SHOWN_TEXTS = 20
-
 _FIRST_BYTES = 4096
 _ID_LINE = re.compile(rb"\s*[0-9a-fA-F-]{32,36}\s*(?:[\r\n]|$)")
-
 
 Ids = Annotated[list[UUID] | None, typer.Argument(metavar="[ID]...", help="Texts to forget.")]
 ExternalIds = Annotated[list[str] | None, typer.Option(help="All texts with this external id; can be repeated.")]
@@ -119,6 +115,10 @@ def _read_ids(file: Path) -> list[UUID]:
 
 
 def _read_words(file: Path) -> Iterator[tuple[int, str]]:
+    # Here: `annotate status` uses this module and reads no tables.
+    from core.tables.opening import kind_of_file, open_file, read_columns
+    from core.web.problems import Problem
+
     with file.open("rb") as lines:
         first = lines.read(_FIRST_BYTES)
     if kind_of_file(file) is None or _ID_LINE.match(first):
@@ -193,7 +193,7 @@ def _rows(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, Any]:
 def _elsewhere(connection: Connection, texts: Iterable[Any]) -> list[UUID]:
     """Return the ids that the same texts have in other datasets."""
     defined = load_datasets(read_settings(DatasetsFileSettings).datasets_file)
-    names = {*connection.scalars(_DATASETS), *defined, *map(adjudication_of, defined)}
+    names = {*connection.scalars(text("select name from datasets")), *defined, *map(adjudication_of, defined)}
     return [text_id(name, row.text) for row in texts for name in names if name != row.dataset]
 
 
@@ -216,3 +216,134 @@ def _lift(ids: Sequence[UUID]) -> None:
     out.print(f"{len(lifted):,} texts may be sent again.")
     if others := [id_ for id_ in ids if id_ not in lifted]:
         fail("\n".join(f"{id_} is not forgotten everywhere yet, or was not to be." for id_ in others))
+
+
+_REQUESTS = text("""
+select * from forget_requests where text_id = any(:ids) or cardinality(cast(:ids as uuid[])) = 0
+order by requested_at, text_id
+""")
+
+_OPEN_STEPS = ", ".join(f"{is_open} as {step}" for step, is_open in IS_OPEN.items())
+_STUCK = text(f"""
+select text_id, dataset, argilla_note, {_OPEN_STEPS} from forget_requests
+where argilla_note is not null
+    or {IS_UNFINISHED} and requested_at <= now() - make_interval(secs => :alert_seconds)
+order by requested_at limit 20
+""")  # noqa: S608 - constants only
+
+
+def show_requests(ids: Sequence[UUID]) -> None:
+    """Show all forget requests, or those of these texts, after an update of their progress."""
+    with addresses.transaction("forget") as connection:
+        _look(connection)
+        rows = connection.execute(_REQUESTS, {"ids": list(ids)}).all()
+        stuck = list_stuck(connection)
+    table = Table("id", "dataset", "by", "postgres", "imports", "argilla", "replica", "snapshots", "lifted")
+    for row in rows:
+        table.add_row(
+            str(row.text_id),
+            plain(row.dataset),
+            plain(row.requested_by),
+            _written(row.requested_at),
+            _written(row.imports_at),
+            _argilla(row),
+            *(_written(at) if row.was_labelled else "never had it" for at in (row.replica_at, row.snapshots_at)),
+            _written(row.lifted_at) if row.lifted_at else "",
+        )
+    out.print(table)
+    for line in stuck:
+        err.print(line, style="red")
+
+
+def list_stuck(connection: Connection) -> list[str]:
+    """Return a line for each request that is overdue or blocked by Argilla; 20 at most."""
+    alert_seconds = read_settings(ForgetSettings).alert_seconds
+    return [
+        f"forgetting of {row.text_id} in {row.dataset} is not complete: {row.argilla_note or name_steps(row)}"
+        for row in connection.execute(_STUCK, {"alert_seconds": alert_seconds})
+    ]
+
+
+def look_if_waited_for(connection: Connection) -> None:
+    """Store the serving API's progress, if a request waits for it."""
+    if waits_for_files(connection):
+        _look(connection)
+
+
+def _look(connection: Connection) -> None:
+    try:
+        seen = _read_forgotten()
+    except httpx.HTTPError as error:
+        err.print(f"Replica and snapshots as last seen; the serving API: {error}")
+        return
+    store_files_seen(connection, seen)
+
+
+def _argilla(row: Any) -> str:
+    if row.argilla_at is None and row.removed_at is not None:
+        return f"{_written(row.removed_at)}, watched"
+    return _written(row.argilla_at)
+
+
+def _written(at: datetime | None) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S}" if at else "not yet"
+
+
+_WAIT_SECONDS = 60
+LOOK_SECONDS = 0.5
+# The API rewrites one snapshot in this time.
+_TIMEOUT_SECONDS = 600
+# A body may have 1 MiB.
+_IDS_AT_ONCE = 20_000
+
+_NEWEST = text("""
+select coalesce(max(cast(cast(changed_xid as text) as bigint)), 0)
+from labels join forget_requests using (text_id)
+where was_labelled and copy_of is null
+""")
+
+
+def _read_forgotten() -> dict[str, Any]:
+    answer = httpx.get(f"{addresses.serving_url()}/forgotten", headers=addresses.headers(), timeout=60)
+    answer.raise_for_status()
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def rewrite_marked(name: str | None = None) -> None:
+    """Remove forgotten texts from all snapshots, or from one; waits until the replica knows the texts."""
+    with addresses.transaction("forget") as connection:
+        newest: int = connection.execute(_NEWEST).scalar_one()
+    refusals = []
+    try:
+        marked = [one for one in _wait_for(newest)["snapshots"] if name in {None, one["name"]}]
+        for snapshot in marked:
+            try:
+                with noted(Action.SNAPSHOT_REWRITTEN, snapshot["name"], texts=len(snapshot["ids"])):
+                    _rewrite(snapshot)
+            except httpx.HTTPStatusError as error:  # the others are rewritten all the same
+                refusals.append(f"{snapshot['name']}: {printable(error.response.text)}")
+    except httpx.HTTPStatusError as error:
+        fail(f"{error.request.url}: {printable(error.response.text)}")
+    except httpx.HTTPError as error:
+        fail(f"The serving API at {addresses.serving_url()}: {error}")
+    out.print(f"{len(marked) - len(refusals):,} snapshots were rewritten.")
+    if refusals:
+        fail("\n".join(refusals))
+
+
+def _wait_for(version: int) -> dict[str, Any]:
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while (seen := _read_forgotten())["version"] < version:
+        if time.monotonic() > deadline:
+            fail("The replica does not know these texts yet. Run it again with --rewrite-snapshots alone.")
+        time.sleep(LOOK_SECONDS)
+    return seen
+
+
+def _rewrite(snapshot: dict[str, Any]) -> None:
+    url = f"{addresses.serving_url()}/snapshots/{snapshot['name']}/rewrite"
+    for first in range(0, len(snapshot["ids"]), _IDS_AT_ONCE):
+        body = {"without": snapshot["ids"][first : first + _IDS_AT_ONCE]}
+        httpx.post(url, json=body, headers=addresses.headers(), timeout=_TIMEOUT_SECONDS).raise_for_status()
+    out.print(f"{snapshot['name']}: {len(snapshot['ids']):,} texts taken out")
