@@ -27,7 +27,7 @@ _SLACK = 1.5
 # Up to this many rows, DuckDB is faster when it compares their times first and their other columns afterwards.
 _NARROW_ROWS = 5_000
 # Reading a row by its index costs as much as scanning about 500.
-_SPARSE_ROWS = 50_000
+SPARSE_ROWS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def take_sample(cursor: duckdb.DuckDBPyConnection, rows: int) -> Sample:
 
 def is_sparse(page: PageQuery, sample: Sample, texts: int) -> bool:
     """Whether the page's texts are so rare that the search index finds them faster; `texts` as in `list_page`."""
-    return page.limit * sample.rows > _SPARSE_ROWS * max(texts, 1)
+    return page.limit * sample.rows > SPARSE_ROWS * max(texts, 1)
 
 
 def list_page(cursor: duckdb.DuckDBPyConnection, page: PageQuery, sample: Sample, texts: int) -> list[Row]:

@@ -181,7 +181,7 @@ def test_a_walk_shows_each_hit_once_while_labels_change(items: list[Any], data: 
 
 @pytest.mark.parametrize("order", [Order.NEWEST, Order.OLDEST])
 def test_rare_texts_are_listed_by_the_index_page_after_page(monkeypatch: pytest.MonkeyPatch, order: Order) -> None:
-    monkeypatch.setattr(paging, "_SPARSE_ROWS", 0)
+    monkeypatch.setattr(paging, "SPARSE_ROWS", 0)
     with searched() as it:
         for number in range(7):
             it.world.add(UUID(int=number), f"text {number}", "toxic" if number % 3 else "non_toxic", second=number)
