@@ -46,7 +46,7 @@ def from_pip(config_list: str) -> dict[str, str]:
     return found
 
 
-_PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[1]
 
 
 def install(environment: Path) -> None:
@@ -58,7 +58,7 @@ def install(environment: Path) -> None:
     python = environment / "bin" / "python"
     if not python.exists():
         _run([sys.executable, "-m", "venv", environment])
-    locked = subprocess.check_output(["pipenv", "requirements", "--dev", "--hash"], cwd=_PROJECT, text=True)  # noqa: S607
+    locked = subprocess.check_output(["pipenv", "requirements", "--dev", "--hash"], cwd=PROJECT, text=True)  # noqa: S607
     packages = [line for line in locked.splitlines() if not line.startswith("-e ")]
     with tempfile.TemporaryDirectory() as folder:
         # pip installs uv itself and checks its hash.
@@ -67,7 +67,7 @@ def install(environment: Path) -> None:
         everything = _write(Path(folder, "packages.txt"), packages)
         # Not compiled: Python compiles each module at its first import. That is a tenth of all.
         _uv(python, ["--require-hashes", "--no-deps", "--requirement", everything])
-    _uv(python, ["--no-deps", "--editable", _PROJECT])
+    _uv(python, ["--no-deps", "--editable", PROJECT])
 
 
 def _write(file: Path, lines: list[str]) -> Path:
@@ -100,7 +100,7 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["install"]:
             try:
-                install(_PROJECT / ".venv")
+                install(PROJECT / ".venv")
             except subprocess.CalledProcessError as error:
                 sys.exit(f"{Path(error.cmd[0]).name} failed (exit code {error.returncode}).")
         case ["strip", path]:

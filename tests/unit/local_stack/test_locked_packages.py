@@ -2,7 +2,7 @@
 
 import pytest
 
-from local_stack.locked_packages import environment_for_uv, from_pip
+from local_stack.locked_packages import PROJECT, environment_for_uv, from_pip
 
 
 def test_what_pip_was_told_is_told_to_uv() -> None:
@@ -28,3 +28,7 @@ def test_what_is_set_for_uv_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert environment_for_uv()["UV_DEFAULT_INDEX"] == "https://one.example"
     monkeypatch.setenv("UV_DEFAULT_INDEX", "https://two.example")
     assert environment_for_uv()["UV_DEFAULT_INDEX"] == "https://two.example"
+
+
+def test_the_packages_are_those_of_this_project() -> None:
+    assert (PROJECT / "Pipfile.lock").is_file()
