@@ -63,8 +63,9 @@ def test_labels_change_what_annotators_get(
         second = argilla.add_annotator("second")
         for id_, comment in zip(ids[:_ROOM], answered, strict=False):
             second.answer(argilla.record(id_)["id"], comment.label)
-        wait_for(lambda: argilla.visible_count() == _ANSWERED + _ROOM, seconds=120)
-        uploaded = {row[0] for row in rows("select id from texts where status = 'uploaded'")} - set(ids)
+        chosen = "select id from texts where status = 'uploaded' and not id = any(%s)"
+        wait_for(lambda: len(rows(chosen, ids)) == _ROOM, seconds=120)  # committed after Argilla shows them
+        uploaded = {row[0] for row in rows(chosen, ids)}
         assert uploaded == {row[0] for row in queued[:_ROOM]}
         for id_ in uploaded:
             [suggestion] = argilla.record(id_)["suggestions"]

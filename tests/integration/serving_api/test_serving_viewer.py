@@ -429,6 +429,7 @@ def _made_exact(node: Any) -> Any:
 
 def test_a_key_is_asked_for(serve: Serve) -> None:
     with serve(require_api_key=True) as client:
+        wait_until(lambda: client.get("/readyz").status_code == 200)
         answer = client.get("/splits")
     assert (answer.status_code, answer.headers["X-Error-Code"]) == (401, "ExternalUnauthenticatedError")
     assert answer.json()["error"] == answer.json()["detail"]
