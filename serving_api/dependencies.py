@@ -67,7 +67,8 @@ def send(request: Request, body: bytes, headers: dict[str, str], media_type: str
 
     Without an ETag, one is made from the body.
     """
-    headers = {"ETag": f'"{hashlib.sha256(body).hexdigest()[:32]}"'} | headers
+    if "ETag" not in headers:
+        headers = headers | {"ETag": f'"{hashlib.sha256(body).hexdigest()[:32]}"'}
     if is_held(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
     return Response(body, headers=headers, media_type=media_type)
