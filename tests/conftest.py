@@ -112,6 +112,13 @@ def database_url(admin_database_url: str, template_database: str) -> Iterator[st
         yield url
 
 
+@pytest.fixture(scope="module")
+def shared_database_url(admin_database_url: str, template_database: str) -> Iterator[str]:
+    """A migrated database that the tests of a module share, empty at first."""
+    with fresh_database(admin_database_url, template_database) as url:
+        yield url
+
+
 @contextmanager
 def fresh_database(admin_database_url: str, template: str) -> Iterator[str]:
     """Give a copy of the template database; dropped when the block ends."""

@@ -14,7 +14,6 @@ from pydantic import SecretStr
 from sqlalchemy import create_engine
 
 from core.settings import DatabaseSettings
-from tests.conftest import fresh_database
 from tests.e2e.pages.demo import serving
 from tests.integration.serving_api.labelling import Labeller
 from tests.programs import Program, free_port
@@ -128,25 +127,18 @@ def visit(browser: Browser) -> Iterator[VisitMaker]:
 
 
 @pytest.fixture(scope="module")
-def module_database(admin_database_url: str, template_database: str) -> Iterator[str]:
-    """A migrated, empty database for the tests of a module."""
-    with fresh_database(admin_database_url, template_database) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def module_labeller(module_database: str) -> Iterator[Labeller]:
+def module_labeller(shared_database_url: str) -> Iterator[Labeller]:
     """Writes labels into the module's database."""
-    engine = create_engine(DatabaseSettings(url=SecretStr(module_database)).sqlalchemy_url)
+    engine = create_engine(DatabaseSettings(url=SecretStr(shared_database_url)).sqlalchemy_url)
     yield Labeller(engine)
     engine.dispose()
 
 
 @pytest.fixture(scope="module")
 def dashboard(
-    module_database: str, module_labeller: Labeller, tmp_path_factory: pytest.TempPathFactory
+    shared_database_url: str, module_labeller: Labeller, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Program]:
     """A serving API on the module's database; the ingestion API is away."""
     away = f"http://127.0.0.1:{free_port()}"
-    with serving(module_database, tmp_path_factory.mktemp("dashboard"), PAGE_INGESTION_URL=away) as program:
+    with serving(shared_database_url, tmp_path_factory.mktemp("dashboard"), PAGE_INGESTION_URL=away) as program:
         yield program

@@ -16,18 +16,18 @@ pytestmark = pytest.mark.pages
 
 
 @pytest.fixture(scope="module")
-def key(module_database: str) -> str:
-    return add_key(module_database, "read")
+def key(shared_database_url: str) -> str:
+    return add_key(shared_database_url, "read")
 
 
 @pytest.fixture(scope="module")
 def closed(
-    module_database: str, module_labeller: Labeller, key: str, tmp_path_factory: pytest.TempPathFactory
+    shared_database_url: str, module_labeller: Labeller, key: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Program]:
     """A serving API that requires keys, with one label."""
     module_labeller.add_label("a text for those with a key")
     folder = tmp_path_factory.mktemp("closed")
-    with serving(module_database, folder, REQUIRE_API_KEY="true") as program:
+    with serving(shared_database_url, folder, REQUIRE_API_KEY="true") as program:
         headers = {"Authorization": f"Bearer {key}"}
         wait_for(lambda: httpx.get(f"{program.url}/stats", headers=headers).status_code == 200)
         yield program
@@ -53,9 +53,9 @@ def test_a_key_is_asked_for_and_kept_for_the_session(visit: VisitMaker, closed: 
 
 @pytest.mark.parametrize(("scopes", "offers"), [(["read"], 0), (["read", "snapshot"], 1), (["admin"], 1)])
 def test_a_page_offers_only_what_the_key_allows(
-    visit: VisitMaker, closed: Program, module_database: str, scopes: list[str], offers: int
+    visit: VisitMaker, closed: Program, shared_database_url: str, scopes: list[str], offers: int
 ) -> None:
-    key = add_key(module_database, *scopes)
+    key = add_key(shared_database_url, *scopes)
     headers = {"Authorization": f"Bearer {key}"}
     wait_for(lambda: httpx.get(f"{closed.url}/stats", headers=headers).status_code == 200)
     page = visit(closed).open("?view=training&new=1")

@@ -19,9 +19,9 @@ _PIECE_BYTES = 8 * 1024 * 1024
 
 
 @pytest.fixture(scope="module")
-def ingestion(module_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+def ingestion(shared_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     folder = tmp_path_factory.mktemp("ingestion")
-    env = {"DATABASE_URL": module_database, "DATA_DIR": str(folder)}
+    env = {"DATABASE_URL": shared_database_url, "DATA_DIR": str(folder)}
     with running("ingestion_api", env, folder / "ingestion.log", "/readyz") as program:
         yield program
 

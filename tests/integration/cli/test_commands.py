@@ -20,7 +20,6 @@ from backports import zstd
 from pyarrow import parquet
 
 from core.text_identity import text_id
-from tests.conftest import fresh_database
 from tests.programs import Program, free_port, run, running
 from tests.waiting import wait_for
 
@@ -30,23 +29,16 @@ def annotate(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def ingestion_database(admin_database_url: str, template_database: str) -> Iterator[str]:
-    """The database of the ingestion API that the tests share."""
-    with fresh_database(admin_database_url, template_database) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def _shared_ingestion(ingestion_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+def _shared_ingestion(shared_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     log = tmp_path_factory.mktemp("ingestion") / "log"
-    with running("ingestion_api", {"DATABASE_URL": ingestion_database}, log) as program:
+    with running("ingestion_api", {"DATABASE_URL": shared_database_url}, log) as program:
         yield program
 
 
 @pytest.fixture
-def ingestion(_shared_ingestion: Program, ingestion_database: str) -> Program:
+def ingestion(_shared_ingestion: Program, shared_database_url: str) -> Program:
     """The shared ingestion API, with an empty database."""
-    with psycopg.connect(ingestion_database) as connection:
+    with psycopg.connect(shared_database_url) as connection:
         connection.execute("truncate texts, imports, labels cascade")
     return _shared_ingestion
 
@@ -124,13 +116,13 @@ def test_imports_are_listed_shown_and_cancelled(ingestion: Program, tmp_path: Pa
 
 
 def test_after_an_interrupt_it_is_told_what_goes_on(
-    ingestion: Program, ingestion_database: str, tmp_path: Path
+    ingestion: Program, shared_database_url: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "a.csv"
     file.write_text("text\none\n")
     command = [sys.executable, "-m", "cli", "ingest", str(file)]
     env = os.environ | {"INGESTION_URL": ingestion.url, "COLUMNS": "200"}
-    with psycopg.connect(ingestion_database) as connection:
+    with psycopg.connect(shared_database_url) as connection:
         connection.execute("lock table texts")  # the import waits for it
         with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
             wait_for(lambda: any(job["state"] == "running" for job in _imports(ingestion)))
@@ -225,8 +217,8 @@ def test_status_tells_each_outage_once_and_programs_as_json(ingestion: Program) 
     assert database.startswith("database: Postgres does not answer")
 
 
-def test_status_estimates_the_time_left_at_the_current_pace(ingestion: Program, ingestion_database: str) -> None:
-    with psycopg.connect(ingestion_database) as connection:
+def test_status_estimates_the_time_left_at_the_current_pace(ingestion: Program, shared_database_url: str) -> None:
+    with psycopg.connect(shared_database_url) as connection:
         connection.execute(
             "insert into labels (text_id, dataset, label, status, votes, annotations, labelled_at)"
             " select gen_random_uuid(), 'toxicity', 'toxic', 'labelled', '{}', 1, now() - interval '30 minutes'"
@@ -235,7 +227,7 @@ def test_status_estimates_the_time_left_at_the_current_pace(ingestion: Program, 
     for n in range(200):
         httpx.post(f"{ingestion.url}/texts", json={"text": f"text {n}"})
     nowhere = f"http://127.0.0.1:{free_port()}"
-    env = {"INGESTION_URL": ingestion.url, "SERVING_URL": nowhere, "DATABASE_URL": ingestion_database}
+    env = {"INGESTION_URL": ingestion.url, "SERVING_URL": nowhere, "DATABASE_URL": shared_database_url}
     report = json.loads(annotate("status", "--json", **env).stdout)
     # 50 labels in half an hour are 100 an hour; 200 texts wait.
     assert report["labels_per_hour"] == pytest.approx(100, rel=0.05)
@@ -302,9 +294,9 @@ def test_demo_data_is_labelled_and_repeatable(database_url: str) -> None:
             assert counts[label] > 2
 
 
-def test_demo_data_refuses_a_database_that_holds_other_texts(ingestion: Program, ingestion_database: str) -> None:
+def test_demo_data_refuses_a_database_that_holds_other_texts(ingestion: Program, shared_database_url: str) -> None:
     httpx.post(f"{ingestion.url}/texts", json={"text": "real"})
-    result = annotate("demo-data", "--texts", "10", DATABASE_URL=ingestion_database)
+    result = annotate("demo-data", "--texts", "10", DATABASE_URL=shared_database_url)
     assert result.returncode == 1
     assert "holds other texts" in result.stderr
 

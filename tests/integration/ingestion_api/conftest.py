@@ -10,14 +10,7 @@ import pytest
 from core.migrate import migrate
 from core.settings import DatabaseSettings
 from local_stack.testing import RunningStack, running_stack
-from tests.conftest import fresh_database
 from tests.programs import Program, running
-
-
-@pytest.fixture(scope="module")
-def shared_database_url(admin_database_url: str, template_database: str) -> Iterator[str]:
-    with fresh_database(admin_database_url, template_database) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import psycopg
 import pytest
 
 from load_testing.targets import find_target
-from tests.conftest import fresh_database
 from tests.integration.load_testing.running import ROOT, EndedRun, run_file
 from tests.integration.load_testing.small_platform import small_platform
 from tests.programs import Program, running
@@ -23,14 +22,8 @@ create trigger upload before insert on texts for each row execute function uploa
 
 
 @pytest.fixture(scope="module")
-def database(admin_database_url: str, template_database: str) -> Iterator[str]:
-    with fresh_database(admin_database_url, template_database) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def api(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    env = {"DATABASE_URL": database, "DATASETS_FILE": DATASETS_FILE}
+def api(shared_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    env = {"DATABASE_URL": shared_database_url, "DATASETS_FILE": DATASETS_FILE}
     with running("ingestion_api", env, tmp_path_factory.mktemp("api") / "log") as api:
         for text in ({"text": "for annotators"}, {"text": "of another load test", "dataset": "loadtest"}):
             assert httpx.post(f"{api.url}/texts", json=text).status_code == 201
@@ -50,28 +43,30 @@ def _texts(database: str) -> dict[str, int]:
         return dict(connection.execute("select dataset, count(*) from texts group by dataset").fetchall())
 
 
-def test_its_texts_stay_in_a_dataset_of_their_own_if_asked(api: Program, database: str, tmp_path: Path) -> None:
-    before = _texts(database)
-    code, run, log = _run(api, tmp_path, database, keep=1)
+def test_its_texts_stay_in_a_dataset_of_their_own_if_asked(
+    api: Program, shared_database_url: str, tmp_path: Path
+) -> None:
+    before = _texts(shared_database_url)
+    code, run, log = _run(api, tmp_path, shared_database_url, keep=1)
     assert code == 0, log
     assert run.said["acknowledged"] > 0
-    assert _texts(database) == before | {"loadtest": before["loadtest"] + run.said["acknowledged"]}
+    assert _texts(shared_database_url) == before | {"loadtest": before["loadtest"] + run.said["acknowledged"]}
     names = {request.name for request in run.requests}
     assert names >= {"ingestion: /texts (new)", "serving: /texts (newest)"}
 
 
 def test_its_texts_are_removed_and_those_that_reached_annotators_fail_the_run(
-    api: Program, database: str, tmp_path: Path
+    api: Program, shared_database_url: str, tmp_path: Path
 ) -> None:
-    before = _texts(database)
-    with psycopg.connect(database, autocommit=True) as connection:
+    before = _texts(shared_database_url)
+    with psycopg.connect(shared_database_url, autocommit=True) as connection:
         connection.execute(UPLOAD)
-        code, run, log = _run(api, tmp_path, database, keep=0)
+        code, run, log = _run(api, tmp_path, shared_database_url, keep=0)
         connection.execute("drop trigger upload on texts")
     assert code == 1
     assert run.said["problems"] == ["1 texts went to annotators: the dataset loadtest needs `upload = false`"]
     assert f"{run.said['acknowledged'] - 1:,} texts removed from the dataset loadtest" in log
-    assert _texts(database) == before | {"loadtest": before["loadtest"] + 1}
+    assert _texts(shared_database_url) == before | {"loadtest": before["loadtest"] + 1}
 
 
 def test_a_platform_without_such_a_dataset_is_left_alone(api: Program, monkeypatch: pytest.MonkeyPatch) -> None:

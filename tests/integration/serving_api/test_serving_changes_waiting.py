@@ -17,7 +17,6 @@ from pydantic import SecretStr
 from sqlalchemy import create_engine
 
 from core.settings import DatabaseSettings
-from tests.conftest import fresh_database
 from tests.integration.serving_api.labelling import Labeller, wait_until
 from tests.programs import Program, running
 
@@ -27,14 +26,8 @@ _SECONDS = 30
 
 
 @pytest.fixture(scope="module")
-def url(admin_database_url: str, template_database: str) -> Iterator[str]:
-    with fresh_database(admin_database_url, template_database) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def labeller(url: str) -> Iterator[Labeller]:
-    engine = create_engine(DatabaseSettings(url=SecretStr(url)).sqlalchemy_url)
+def labeller(shared_database_url: str) -> Iterator[Labeller]:
+    engine = create_engine(DatabaseSettings(url=SecretStr(shared_database_url)).sqlalchemy_url)
     yield Labeller(engine)
     engine.dispose()
 
@@ -55,8 +48,8 @@ def started(url: str, folder: Path) -> Iterator[Program]:
 
 
 @pytest.fixture(scope="module")
-def program(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    with started(url, tmp_path_factory.mktemp("changes")) as program:
+def program(shared_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    with started(shared_database_url, tmp_path_factory.mktemp("changes")) as program:
         yield program
 
 
@@ -239,9 +232,11 @@ def test_a_client_that_takes_nothing_is_let_go_and_holds_up_nobody(
     labeller.annotate({id_: {} for id_ in many})
 
 
-def test_its_stop_answers_the_clients_that_wait(url: str, labeller: Labeller, tmp_path: Path) -> None:
+def test_its_stop_answers_the_clients_that_wait(
+    shared_database_url: str, labeller: Labeller, tmp_path: Path
+) -> None:
     labeller.add_label(uuid.uuid4().hex)
-    with started(url, tmp_path) as program, ThreadPoolExecutor() as threads:
+    with started(shared_database_url, tmp_path) as program, ThreadPoolExecutor() as threads:
         since = wait_for_version(program, labeller)
         with following(program, since=since) as events:
             assert events.next()["event"] == "feed"
