@@ -12,10 +12,8 @@ from core.settings import DatabaseSettings
 from load_testing.bench import (
     ingestion_rates,
     replicas,
-    scaling,
     serving_files,
     serving_pages,
-    shards,
     uploader_rates,
 )
 from local_stack.stack import EVERYTHING
@@ -27,12 +25,8 @@ _OF_STACKS: dict[str, tuple[Set[str], Callable[[RunningStack, int], Table]]] = {
     "single": (_POSTGRES, ingestion_rates.measure_single),
     "bulk": (_POSTGRES, ingestion_rates.measure_bulk),
     "beside": (_POSTGRES, ingestion_rates.measure_beside),
-    "sizes": (_POSTGRES, ingestion_rates.measure_sizes),
     "queue": (_POSTGRES, uploader_rates.measure_queue),
-    "replica": (_POSTGRES, replicas.measure_replica),
     "exports": (_POSTGRES, serving_files.measure_exports),
-    "nginx": (_POSTGRES, scaling.measure_nginx),
-    "bytes": (_POSTGRES, scaling.measure_bytes),
     "uploads": (_ARGILLA, uploader_rates.measure_uploads),
     "lag": (EVERYTHING, uploader_rates.measure_lag),
 }
@@ -43,7 +37,6 @@ _OF_FILES: dict[str, Callable[[int], Table]] = {
     "changes": replicas.measure_changes,
     "search": replicas.measure_search,
     "snapshots": serving_files.measure_snapshots,
-    "shards": shards.measure_shards,
 }
 _ALL = (*_OF_STACKS, *_OF_FILES)
 

@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import psutil
+from rich import box
 from rich.table import Table
 
 from load_testing.targets import holds_within, is_ok
@@ -50,8 +52,10 @@ class FigureTable(Table):
     """A table whose lines start with the names of a case; `columns` show figures of its samples."""
 
     def __init__(self, title: str, names: Sequence[str], columns: Sequence[FigureColumn]) -> None:
-        """Make a table without lines."""
-        super().__init__(*names, *(column.title for column in columns), title=title)
+        """Make a table without lines. On a narrow terminal names wrap; figures are never cut."""
+        super().__init__(*names, title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for column in columns:
+            self.add_column(textwrap.fill(column.title, 9), justify="right", no_wrap=True)
         self._figures = columns
 
     def add(self, names: Sequence[str], samples: Sequence[Sample]) -> None:

@@ -1,4 +1,4 @@
-"""Benchmarks of the ingestion API on one Postgres: single texts, bulk uploads, both together, growing tables.
+"""Benchmarks of the ingestion API on one Postgres: single texts, bulk uploads, both together.
 
 Their comments are as long as real ones: half under 100 characters, a tenth over 250; a fifth is not ASCII.
 """
@@ -24,9 +24,7 @@ from backports import zstd
 from pyarrow import parquet
 
 from load_testing.bench.harness import (
-    CLIENTS,
     LATENCIES,
-    ROUNDS,
     FigureColumn,
     FigureTable,
     Sample,
@@ -45,21 +43,11 @@ _TEXTS = 4000
 _TEXTS_OF_ONE_CLIENT = 800
 _QUIET_TEXTS = 2000
 _BULK_ROWS = 200_000
-_BULK_ROWS_OF_A_SIZE = 100_000
-_SIZES = (0, 10_000, 1_000_000, 10_000_000)
 
 _WORDS = ("you", "are", "the", "map", "update", "idiot", "thanks", "nobody", "better", "again")
 _ROWS_A_COMMIT = 5000  # as the setting INGESTION_BULK_CHUNK_ROWS
-_ROWS_A_STATEMENT = 1_000_000
 _UPLOAD_SECONDS = 600
 _COLUMNS = "dataset, text, claimed_label, score, source, external_id, metadata"
-# Most rows of a large table are uploaded.
-_FILL = """
-    insert into texts (id, dataset, text, claimed_label, source, external_id, status, uploaded_at)
-    select gen_random_uuid(), 'toxicity', repeat('nobody thanks you ', (random() * 12)::int) || n, 'toxic',
-           'bench', 'post-' || n, 'uploaded', now()
-    from generate_series(1, %s) as n
-"""
 _LOAD = (FigureColumn("texts/s", "rate"), *LATENCIES)
 
 Rows = list[dict[str, Any]]
@@ -244,47 +232,3 @@ def _bodies_until(done: Future[float]) -> Iterator[bytes]:
         if done.done():
             return
         yield orjson.dumps(submission)
-
-
-def measure_sizes(stack: RunningStack, rows: int) -> FigureTable:
-    """Measure single POSTs and bulk uploads at each table size up to `rows`; the benchmark adds to the rows."""
-    columns = (
-        FigureColumn(f"single texts/s, {CLIENTS} clients", "rate"),
-        *LATENCIES,
-        FigureColumn("NDJSON rows/s", "ours"),
-        FigureColumn("COPY rows/s", "copy"),
-        FigureColumn("NDJSON / COPY", "ratio", ".2f"),
-    )
-    table = FigureTable("From an empty table to a full one", ("texts before",), columns)
-    measure = partial(_measure_size, stack.database_url, min(_BULK_ROWS_OF_A_SIZE, rows))
-    with serving(["ingestion_api"], api_environment(stack.database_url)) as server:
-        for size in (size for size in _SIZES if size <= rows):
-            _fill(stack.database_url, size)
-            table.add((f"{size:,}",), [measure(server.url) for _ in range(ROUNDS)])
-    return table
-
-
-def _measure_size(database_url: str, rows: int, url: str) -> Sample:
-    single = _post(url, min(_TEXTS, rows), CLIENTS)
-    ours = _upload(url, _make_body("NDJSON", rows))
-    with psycopg.connect(database_url) as connection:
-        copy = _copy(connection, _read_newest(connection, rows), rows)
-    return single | {"ours": ours, "copy": copy, "ratio": ours / copy}
-
-
-def _fill(database_url: str, rows: int) -> None:
-    """Fill the table with `rows` texts. Building the indexes afterwards takes less time."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("truncate texts restart identity")
-        indexes = connection.execute(
-            "select indexname, indexdef from pg_indexes where tablename = 'texts' and indexname <> 'pk_texts'"
-        ).fetchall()
-        connection.execute("alter table texts drop constraint pk_texts")
-        for name, _ in indexes:
-            connection.execute(f"drop index {name}".encode())
-        for start in range(0, rows, _ROWS_A_STATEMENT):
-            connection.execute(_FILL, [min(_ROWS_A_STATEMENT, rows - start)])
-        connection.execute("alter table texts add constraint pk_texts primary key (id)")
-        for _, definition in indexes:
-            connection.execute(definition.encode())
-        connection.execute("vacuum (analyze) texts")

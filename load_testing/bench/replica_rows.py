@@ -20,7 +20,7 @@ _NO_POSTGRES = "postgresql://nobody@127.0.0.1:9/nothing"
 # All follows from the number of a text. One label a second; a quarter is toxic, one in fifty disputed. The source
 # `rare` has one text in 10,000. ada answered all texts, bob every second and cleo one in 1,000.
 _ITEMS = """
-    select md5('text ' || n)::uuid as id, 'toxicity' as dataset, label,
+    select n, md5('text ' || n)::uuid as id, 'toxicity' as dataset, label,
            ['I think', 'Honestly', 'Well', 'Listen', 'To be fair', 'As always'][1 + n % 6] || ' '
            || ['this update', 'your answer', 'that video', 'the new map', 'their team'][1 + n // 6 % 5] || ' '
            || ['is great', 'is a joke', 'made my day', 'is garbage', 'works fine'][1 + n // 30 % 5] || ', and '
@@ -36,15 +36,15 @@ _ITEMS = """
            null as predicted_label, null as predicted_probability, null as model_version,
            'demo-' || n as external_id, label as claimed_label, n % 1000 / 1000 as score,
            '{"number":' || n || '}' as metadata, '{"language":{"code":"en","confidence":0.9}}' as enrichment,
-           'en' as language, labelled_at - interval 2 hour as received_at, labelled_at, $version as version
+           'en' as language, labelled_at - interval 2 hour as received_at, labelled_at,
+           $version + (n - $first) // $each as version
     from (
         select n, now()::timestamp - to_seconds($rows - n) as labelled_at,
                case when hash(n, 1) % 50 = 0 then null when hash(n, 2) % 4 = 0 then 'toxic' else 'non_toxic' end
                as label
-        from range($rows) as numbers(n)
+        from range($first::bigint, $last::bigint) as numbers(n)
     )
 """
-_DERIVED = f"insert into items by name {tables.derive(f'({_ITEMS})', 'annotations', 'labelled_at')}"
 _ANNOTATIONS = """
     insert into annotations by name
     select md5(n || '/' || annotator)::uuid as id, md5('text ' || n)::uuid as text_id, 'toxicity' as dataset,
@@ -66,7 +66,7 @@ def make_replica(path: Path, rows: int) -> None:
     with duckdb.connect(unfinished) as connection:
         create_tables(connection)
         connection.execute(_ANNOTATIONS, {"rows": rows})
-        connection.execute(_DERIVED, {"rows": rows, "version": _VERSION})
+        insert_items(connection, items(), items_between(0, rows, rows, _VERSION, each=rows))
         for statement in tables.FINISH:
             connection.execute(statement)
         set_version(connection, _VERSION)
@@ -77,6 +77,28 @@ def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
     """Create the empty tables of a replica."""
     for name, columns in tables.TABLES.items():
         connection.execute(f"create table {name} ({columns})")
+
+
+def items(replace: str = "") -> str:
+    """Return the query of texts with the parameters of `items_between`.
+
+    `replace` are other expressions for some columns, made from the number `n` of a text.
+    """
+    return f"select * exclude (n) {replace and f'replace ({replace})'} from ({_ITEMS})"  # noqa: S608 - constants
+
+
+def items_between(first: int, last: int, rows: int, version: int, each: int) -> dict[str, int]:
+    """Return parameters: the texts from `first` until before `last`; each was labelled `rows` - n seconds ago.
+
+    The first `each` texts have the version `version`, the next ones a version more, and so on.
+    """
+    return {"first": first, "last": last, "rows": rows, "version": version, "each": each}
+
+
+def insert_items(connection: duckdb.DuckDBPyConnection, query: str, values: dict[str, int]) -> None:
+    """Insert a query of texts into a replica, in the order of their times."""
+    derived = tables.derive(f"({query})", "annotations", "labelled_at")
+    connection.execute(f"insert into items by name {derived}", values)
 
 
 def set_version(connection: duckdb.DuckDBPyConnection, version: int) -> None:
@@ -128,4 +150,4 @@ def serving_folder(data: Path, cache: bool, settings: dict[str, str]) -> Iterato
 
 
 # The cached files depend on these.
-_ROWS_KEY = repr((tables.LAYOUT, tables.TABLES, tables.FINISH, _DERIVED, _ANNOTATIONS)).encode()
+_ROWS_KEY = repr((tables.LAYOUT, tables.TABLES, tables.FINISH, _ITEMS, _ANNOTATIONS)).encode()

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import repeat
@@ -143,8 +143,8 @@ def measure_pages(rows: int) -> FigureTable:
     columns = (_RATE, _PER_CORE, *LATENCIES, FigureColumn(f"p50 / that at {FEW:,}", "ratio", ".2f"))
     table = FigureTable(f"Serving API, {CLIENTS} clients", ("request", "texts"), columns)
     for cache in (False, True):
-        with serving_replica(FEW, cache) as small, serving_replica(rows, cache) as large:
-            servers = {FEW: small, rows: large}
+        with ExitStack() as opened:
+            servers = {size: opened.enter_context(serving_replica(size, cache)) for size in sorted({FEW, rows})}
             loads = {size: _repeated(server) if cache else _fresh(size) for size, server in servers.items()}
             for kind in loads[FEW]:
                 cases = {
