@@ -6,7 +6,6 @@ Each request of a kind reads other texts. The peers serve plain tables: ROAPI fr
 import hashlib
 import random
 import sqlite3
-import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -32,8 +31,10 @@ from load_testing.bench.harness import (
     measure_gets,
     running_server,
 )
-from load_testing.bench.peers import LOCKS, install
 from load_testing.bench.replica_rows import data_directory, make_replica, replica_path, serving_replica
+from local_stack import StackError
+from local_stack.components.downloads import install
+from local_stack.settings import StackSettings
 from serving_api.texts.parameters import TextsParameters
 from serving_api.texts.query import Position, encode_cursor, microseconds, page_query
 
@@ -47,6 +48,7 @@ Parameters = dict[str, str | int]
 Load = tuple[Any, ...]
 
 _DATASETS = load_datasets(None)
+_LOCKS = Path(__file__).with_name("peers")
 _RATE, _PER_CORE = FigureColumn("answers/s", "rate"), FigureColumn("per core used", "per_core")
 
 
@@ -190,7 +192,7 @@ def measure_peers(rows: int) -> FigureTable:
                 for page, parameters in pages.items():
                     path = f"{prefix}?{urlencode(parameters)}"
                     table.add((name, page), [measure_gets(server, repeat(path))])
-        except (subprocess.CalledProcessError, RuntimeError, OSError) as error:
+        except (StackError, RuntimeError, OSError) as error:
             table.add_row(name, f"not measured: {str(getattr(error, 'stderr', '') or error)[-200:]}")
         table.add_section()
     return table
@@ -198,7 +200,7 @@ def measure_peers(rows: int) -> FigureTable:
 
 @contextmanager
 def _roapi(rows: int) -> Iterator[Server]:
-    program = install(LOCKS / "roapi.lock") / "roapi"
+    program = _installed("roapi")
     file = _peer_file(rows, "items.parquet")
     command = [program, "--addr-http", "127.0.0.1:{port}", "--table", f"items={file}"]
     # It opens ports for other protocols, too: 0 is any.
@@ -209,11 +211,15 @@ def _roapi(rows: int) -> Iterator[Server]:
 
 @contextmanager
 def _datasette(rows: int) -> Iterator[Server]:
-    program = install(LOCKS / "datasette.lock") / "datasette"
+    program = _installed("datasette")
     file = _peer_file(rows, "items.db")
     command = [program, "serve", "--immutable", file, "--port", "{port}", "--setting", "suggest_facets", "off"]
     with running_server(list(map(str, command)), {}, "/-/versions.json") as server:
         yield server
+
+
+def _installed(name: str) -> Path:
+    return install(_LOCKS / f"{name}.lock", StackSettings().cache_dir) / "bin" / name
 
 
 def _peer_file(rows: int, name: str) -> Path:

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from load_testing.bench.peers import install
 from local_stack import StackError
+from local_stack.components.downloads import environment_of, install
 from local_stack.components.opensearch import STEP as OPENSEARCH_FILES
 from local_stack.components.opensearch import is_opensearch_ready, opensearch_command, opensearch_url
 from local_stack.components.server_tools import answers_ok, server_environment, without_proxy_for_loopback
@@ -74,15 +74,11 @@ def _check_java(_: Context) -> None:
 
 def _install(context: Context) -> None:
     context.show(_FILES, "installing Argilla 1.29.1")
-    try:
-        install(_LOCK_FILE)
-    except subprocess.CalledProcessError as error:
-        raise StackError(f"Argilla 1.29.1 could not be installed:\n{error.stderr}") from error
+    install(_LOCK_FILE, context.settings.cache_dir, stop_asked=context.stop_asked)
 
 
-def python() -> Path:
-    """Return the Python of version 1's environment; installs the environment if it is missing."""
-    return install(_LOCK_FILE) / "python"
+def _python(context: Context) -> Path:
+    return environment_of(_LOCK_FILE, context.settings.cache_dir) / "bin" / "python"
 
 
 def client_environment(context: Context) -> dict[str, str]:
@@ -118,14 +114,14 @@ def _set_up(context: Context) -> None:
         "ARGILLA_API_KEY": credentials.argilla_api_key,
         "ARGILLA_WORKSPACE": WORKSPACE,
     }
-    argv: list[str | Path] = [python(), "-I", _ARGILLA_1, "set_up"]
+    argv: list[str | Path] = [_python(context), "-I", _ARGILLA_1, "set_up"]
     command = Command(argv, environment, context.directory("argilla"))
     run_to_end(_DATABASE, command, context.log(_DATABASE), context.stop_asked, context.lock)
 
 
 def _argilla(context: Context) -> Command:
     arguments = ["start", "--host", "127.0.0.1", "--port", str(context.settings.argilla_port), "--no-access-log"]
-    argv: list[str | Path] = [python(), "-I", "-m", "argilla_server", *arguments]
+    argv: list[str | Path] = [_python(context), "-I", "-m", "argilla_server", *arguments]
     return Command(argv, _argilla_environment(context), context.directory("argilla"))
 
 
@@ -138,7 +134,7 @@ def _service(name: str, module: str, port_field: str) -> Service:
     def command(context: Context) -> Command:
         port = str(getattr(context.settings, port_field))
         server = ["-m", "uvicorn", "--app-dir", str(SERVICES_FOLDER), "--host", "127.0.0.1", "--port", port]
-        argv: list[str | Path] = [python(), "-I", *server, "--no-access-log", f"{module}:app"]
+        argv: list[str | Path] = [_python(context), "-I", *server, "--no-access-log", f"{module}:app"]
         return Command(argv, client_environment(context), context.directory("version_1"))
 
     def is_ready(context: Context, _pid: int) -> bool:
@@ -196,7 +192,7 @@ def stored_texts(stack: Stack) -> list[str]:
 
 def _run_records(stack: Stack, action: str, given: str = "") -> str:
     ended = subprocess.run(  # noqa: S603 - our own script
-        [python(), "-I", _ARGILLA_1, action],
+        [_python(stack.context), "-I", _ARGILLA_1, action],
         input=given,
         env=client_environment(stack.context),
         stdout=subprocess.PIPE,

