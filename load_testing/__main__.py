@@ -1,6 +1,7 @@
 """`make loadtest`: Locust without its page, in the closed and in the open model, and a report about both."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from load_testing.targets import (
     make_result_folder,
     option_words,
     run_locust,
+    sampled_processors,
 )
 from load_testing.users.load_run import add_closed_options, add_open_options, add_options
 
@@ -29,13 +31,17 @@ _console = Console()
 
 def main() -> None:
     """Run it; the exit code is 1 if a text was lost, an objective was missed or a request failed."""
+    # A `kill` also ends the started programs.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     given = _parse_arguments()
     folder = make_result_folder(given.results)
     settings = {name: value for name, value in vars(given).items() if name not in {"results", "dataset"}}
     with find_target(given.texts, given.dataset) as target:
-        settings |= target._asdict() | {"labelled_texts": labelled_texts(target)} | describe_machine()
-        runs = list(_run_all(given, target, folder))
-    report = write_report(folder, settings, runs)
+        settings |= {"ingestion_url": target.ingestion_url, "serving_url": target.serving_url}
+        settings |= {"dataset": target.dataset, "labelled_texts": labelled_texts(target)} | describe_machine()
+        with sampled_processors(target.pids) as samples:
+            runs = list(_run_all(given, target, folder))
+    report = write_report(folder, settings, runs, samples if target.pids else ())
     _show(report, folder)
     if report["problems"]:
         sys.exit(1)

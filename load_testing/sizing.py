@@ -13,13 +13,13 @@ import httpx
 import psycopg
 from rich.console import Console
 
-from load_testing.bench.harness import sum_over_family
 from load_testing.reports.summaries import Row, write_rows
 from load_testing.targets import (
     add_demo_texts,
     describe_machine,
     holds_within,
     make_result_folder,
+    sum_over_family,
     texts_under_way,
     wait_until_served,
 )

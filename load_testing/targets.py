@@ -5,21 +5,25 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+import psutil
 import psycopg
 
 from core.datasets import DEFAULT_DATASET
 
 _PROJECT = Path(__file__).parents[1]
 _LOG_LINES = 20
+# Finding the children of each part reads all of /proc.
+_SAMPLE_SECONDS = 2.0
 
 
 class Target(NamedTuple):
@@ -28,6 +32,8 @@ class Target(NamedTuple):
     ingestion_url: str
     serving_url: str
     dataset: str
+    # Process ids of the parts of a stack that was started for the test, by name.
+    pids: Mapping[str, int] = {}
 
 
 @contextmanager
@@ -54,7 +60,48 @@ def find_target(texts: int, dataset: str) -> Iterator[Target]:
         if texts:
             add_demo_texts(stack.database_url, texts)
         wait_until_served(stack.serving_url, texts)
-        yield Target(stack.ingestion_url, stack.serving_url, DEFAULT_DATASET)
+        yield Target(stack.ingestion_url, stack.serving_url, DEFAULT_DATASET, stack.pids)
+
+
+class CoreSample(NamedTuple):
+    """The processor seconds of each part since its start, at a time."""
+
+    at: float
+    seconds: dict[str, float]
+
+
+@contextmanager
+def sampled_processors(pids: Mapping[str, int]) -> Iterator[list[CoreSample]]:
+    """Measure the processor time of processes with their children every two seconds until the block ends."""
+    samples: list[CoreSample] = []
+    done = threading.Event()
+
+    def sample() -> None:
+        while not done.wait(_SAMPLE_SECONDS):
+            # With the times of children that have ended.
+            seconds = {
+                name: sum_over_family(pid, lambda one: sum(one.cpu_times()[:4])) for name, pid in pids.items()
+            }
+            samples.append(CoreSample(time.time(), seconds))
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        done.set()
+        thread.join()
+
+
+def sum_over_family(pid: int, figure: Callable[[psutil.Process], float]) -> float:
+    """Return the sum of a figure of a process and its children; processes that have ended count as 0."""
+    total = 0.0
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for member in [process, *process.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                total += figure(member)
+    return total
 
 
 def run_locust(file: Path, folder: Path, arguments: Sequence[str], env: Mapping[str, str]) -> int:

@@ -14,16 +14,15 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-import psutil
 from rich import box
 from rich.table import Table
 
-from load_testing.targets import holds_within, is_ok
+from load_testing.targets import holds_within, is_ok, sum_over_family
 from local_stack.ports import reserved_ports
 
 ROUNDS = 3
@@ -136,17 +135,6 @@ def peak_memory(pid: int) -> Iterator[Sample]:
 def folder_bytes(folder: Path, pattern: str = "*") -> int:
     """Return the size of the files below a folder that match a pattern."""
     return sum(file.stat().st_size for file in folder.rglob(pattern) if file.is_file())
-
-
-def sum_over_family(pid: int, figure: Callable[[psutil.Process], float]) -> float:
-    """Return the sum of a figure of a process and its children; processes that have ended count as 0."""
-    total = 0.0
-    with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        for member in [process, *process.children(recursive=True)]:
-            with suppress(psutil.NoSuchProcess):
-                total += figure(member)
-    return total
 
 
 class Server(NamedTuple):

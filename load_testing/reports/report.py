@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from load_testing.reports import plots, summaries
-from load_testing.reports.summaries import SHARES, Request, find_knee, percentiles, read_requests, write_rows
+from load_testing.reports.summaries import (
+    SHARES,
+    Request,
+    Row,
+    find_knee,
+    percentiles,
+    read_requests,
+    write_rows,
+)
+from load_testing.targets import CoreSample
 
 # The generator runs in one thread. Above this share of a core its own delays distort the figures.
 BUSY_SHARE = 0.8
@@ -43,8 +52,13 @@ def read_run(model: str, repeat: int, folder: Path) -> Run:
     return Run(model, repeat, folder, said, read_requests(folder))
 
 
-def write_report(folder: Path, settings: dict[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
-    """Write all files into the folder, and return the content of `report.json`."""
+def write_report(
+    folder: Path, settings: dict[str, Any], runs: Sequence[Run], samples: Sequence[CoreSample] = ()
+) -> dict[str, Any]:
+    """Write all files into the folder, and return the content of `report.json`.
+
+    `samples` are those of the parts of the platform, if their processes are known.
+    """
     models = {model: [run for run in runs if run.model == model] for model in ("closed", "open")}
     pooled = {model: _one_after_the_other(group) for model, group in models.items() if group}
     served = {model: summaries.without_refused(requests) for model, requests in pooled.items()}
@@ -55,6 +69,8 @@ def write_report(folder: Path, settings: dict[str, Any], runs: Sequence[Run]) ->
     write_rows(folder / "by_name.csv", names)
     write_rows(folder / "by_users.csv", users)
     write_rows(folder / "by_second.csv", [{"model": m, **row} for m, rows in seconds.items() for row in rows])
+    if samples:
+        write_rows(folder / "processors.csv", core_shares(samples, runs[0]))
     latencies = {model: [request.latency_ms for request in requests] for model, requests in served.items()}
     pictures = {
         "latency_by_second": plots.latency_by_second(seconds),
@@ -77,6 +93,21 @@ def write_report(folder: Path, settings: dict[str, Any], runs: Sequence[Run]) ->
     }
     (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     return report
+
+
+def core_shares(samples: Sequence[CoreSample], run: Run) -> list[Row]:
+    """Return the cores of each part while a run sent requests, without its look-up; none if the run was short."""
+    generator = run.said["generator"]
+    end = (run.folder / "requests.csv").stat().st_mtime
+    inside = [sample for sample in samples if end - generator["wall_seconds"] <= sample.at <= end]
+    if len(inside) < 2:
+        return []
+    first, last = inside[0], inside[-1]
+    passed = last.at - first.at
+    parts = {name: (last.seconds[name] - first.seconds[name]) / passed for name in first.seconds}
+    parts["load generator"] = generator["cpu_share"]
+    rows = [{"part": name, "cores": round(cores, 2)} for name, cores in parts.items()]
+    return sorted(rows, key=lambda row: -row["cores"])
 
 
 def _one_after_the_other(runs: Sequence[Run]) -> list[Request]:

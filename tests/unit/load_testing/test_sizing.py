@@ -1,11 +1,13 @@
-"""The computations of steps and sizing, and their text in the README."""
+"""The cores of each part, and the computations from the sizes of a text, with their text in the README."""
 
 import json
 import os
 from pathlib import Path
 
-from load_testing import measured, steps
+from load_testing import measured
+from load_testing.reports.report import Run, core_shares
 from load_testing.reports.summaries import write_rows
+from load_testing.targets import CoreSample
 
 SIZING = {
     "labelled_texts": 1000,
@@ -24,23 +26,21 @@ SIZING = {
 
 
 def test_cores_are_those_of_the_time_in_which_requests_were_sent(tmp_path: Path) -> None:
-    run = tmp_path / "closed-1"
-    run.mkdir()
-    (run / "run.json").write_text(json.dumps({"generator": {"wall_seconds": 10, "cpu_share": 0.75}}))
-    (run / "requests.csv").touch()
-    os.utime(run / "requests.csv", (110, 110))
-    samples = [steps.CoreSample(at, {"argilla": at * 0.5, "redis": 1.0}) for at in range(100, 111)]
+    (tmp_path / "requests.csv").touch()
+    os.utime(tmp_path / "requests.csv", (110, 110))
+    run = Run("closed", 1, tmp_path, {"generator": {"wall_seconds": 10, "cpu_share": 0.75}}, [])
     # What comes before and after is the start and the look-up.
     samples = [
-        steps.CoreSample(90, {"argilla": 0, "redis": 0}),
-        *samples,
-        steps.CoreSample(120, {"argilla": 99, "redis": 9}),
+        CoreSample(90, {"argilla": 0, "redis": 0}),
+        *(CoreSample(at, {"argilla": at * 0.5, "redis": 1.0}) for at in range(100, 111)),
+        CoreSample(120, {"argilla": 99, "redis": 9}),
     ]
-    assert steps.shares(samples, tmp_path) == [
+    assert core_shares(samples, run) == [
         {"part": "load generator", "cores": 0.75},
         {"part": "argilla", "cores": 0.5},
         {"part": "redis", "cores": 0.0},
     ]
+    assert core_shares(samples[:2], run) == []
 
 
 def test_sizes_follow_from_the_figures(tmp_path: Path) -> None:
