@@ -1,14 +1,11 @@
 """Shows the start of the stack: a live table on a terminal, plain lines elsewhere."""
 
-import threading
 import time
 from collections.abc import Iterable
 from typing import Literal
 
 from rich.console import Console
-from rich.live import Live
-from rich.markup import escape
-from rich.table import Table
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 State = Literal["waiting", "working", "ready", "failed", "stopping", "stopped"]
 _PLAIN_PAUSE_SECONDS = 2
@@ -65,43 +62,31 @@ class _LiveTable(_Lines):
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        self._rows: dict[str, tuple[State, str]] = {}
-        self._began: dict[str, float] = {}
-        self._took: dict[str, float] = {}
-        self._changing = threading.Lock()
-        self._live: Live | None = None
+        self._progress = Progress(console=console)
 
     def begin(self, names: Iterable[str]) -> None:
-        self._rows = dict.fromkeys(names, ("waiting", ""))
-        self._began, self._took = {}, {}
-        self._live = Live(console=self._console, get_renderable=self._table, refresh_per_second=8)
-        self._live.start()
+        state = TextColumn("[{task.fields[colour]}]{task.fields[state]}")
+        detail = TextColumn("{task.fields[detail]}", markup=False)
+        columns = (TextColumn("{task.description}", markup=False), state, TimeElapsedColumn(), detail)
+        self._progress = Progress(*columns, console=self._console)
+        self._tasks = {name: self._progress.add_task(name, start=False, total=None) for name in names}
+        for name in names:
+            self._show(name, "waiting", "")
+        self._progress.start()
 
     def update(self, name: str, state: State, detail: str = "") -> None:
-        with self._changing:
-            self._rows[name] = (state, detail)
-            if state in {"working", "stopping"}:
-                self._began.setdefault(name, time.monotonic())
-            elif name in self._began:
-                self._took[name] = time.monotonic() - self._began[name]
+        task = self._tasks[name]
+        if state in {"working", "stopping"}:
+            self._progress.start_task(task)
+        else:
+            self._progress.stop_task(task)
+        self._show(name, state, detail)
+
+    def _show(self, name: str, state: State, detail: str) -> None:
+        self._progress.update(self._tasks[name], state=state, colour=_COLOURS[state], detail=detail)
 
     def end(self) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
-
-    def _table(self) -> Table:
-        table = Table.grid(padding=(0, 2))
-        with self._changing:
-            for name, (state, detail) in self._rows.items():
-                colour = _COLOURS[state]
-                table.add_row(name, f"[{colour}]{state}[/]", self._seconds(name), escape(detail))
-        return table
-
-    def _seconds(self, name: str) -> str:
-        if name in self._took:
-            return f"{self._took[name]:.1f} s"
-        return f"{time.monotonic() - self._began[name]:.0f} s" if name in self._began else ""
+        self._progress.stop()
 
 
 def display_for(console: Console) -> Display:
