@@ -47,23 +47,6 @@ def _texts(measured: Path) -> str:
     return report.texts_table(read_rows(measured / "compare" / "texts.csv"))
 
 
-def _most_users(kind: str, version: str) -> Callable[[Path], str]:
-    """Return a function that describes the largest step in one sentence."""
-
-    def tell(measured: Path) -> str:
-        rows = [row for row in steps_rows(measured) if (row["kind"], row["version"]) == (kind, version)]
-        first, last = min(rows, key=lambda row: row["users"]), max(rows, key=lambda row: row["users"])
-        share = last["failures"] / max(last["requests"], 1)
-        return (
-            f"With {last['users']} users {last['failures']:,} of {last['requests']:,} requests failed "
-            f"({share:.1%}); {last['answered_per_second']:,.1f} right responses a second, with a p50 of "
-            f"{_ms(last['p50_ms'])} and a p99 of {_ms(last['p99_ms'])}. With {first['users']} it was "
-            f"{_ms(first['p50_ms'])} and {_ms(first['p99_ms'])}.\n"
-        )
-
-    return tell
-
-
 def _versions(measured: Path) -> str:
     """Return a table of both versions with 50 users, for the project's README."""
     rows = {
@@ -186,10 +169,6 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "serving": _steps_of("serving"),
     "failures": _failures,
     "texts": _texts,
-    "v1_ingestion": _most_users("ingestion", "1"),
-    "v1_serving": _most_users("serving", "1"),
-    "v2_ingestion": _most_users("ingestion", "2"),
-    "v2_serving": _most_users("serving", "2"),
     "knee": _knee,
     "processors": _processors,
     "kinds": _kinds,

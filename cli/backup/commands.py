@@ -14,7 +14,9 @@ from uuid import UUID
 
 import typer
 from alembic.script import ScriptDirectory
+from botocore.exceptions import BotoCoreError
 from rich.progress import Progress, TaskID
+from sqlalchemy import func, select, update
 from typer.core import TyperGroup
 
 from cli import addresses
@@ -33,7 +35,10 @@ from cli.backup.databases import (
 )
 from cli.backup.pg_programs import Tools, dump, find_tools, restore_dump
 from cli.console import byte_progress, err, fail, out
+from cli.people.audit_log import note
+from core.audit import Action
 from core.migrate import alembic_config, migrate
+from core.models import DatasetRow, Model
 
 _WEBHOOKS = "select id from webhooks order by id"
 _TITLES = {"platform": "the platform's database", "argilla": "Argilla's database"}
@@ -214,6 +219,7 @@ def restore(
     _compare(url, manifest.platform)
     out.print(f"{archive} is restored.", soft_wrap=True)
     _forget_again(url, again)
+    _ask_for_lost_models()
     if "argilla" in urls:
         _reindex(wanted=reindex)
 
@@ -288,6 +294,26 @@ def _compare(url: str, dumped: Dumped) -> None:
         for table, number in dumped.rows.items():
             if (found := count(connection, table)) != number:
                 fail(f"After the restore there are {found:,} {table}, and not {number:,}.")
+
+
+def _ask_for_lost_models() -> None:
+    """Ask the uploader to train models again of which the archive had no files."""
+    from core.classifiers.model_files import BadModel, ModelFiles
+
+    files, lost = ModelFiles(addresses.snapshots()), []
+    with addresses.transaction("restore") as connection:
+        for dataset, version_ in connection.execute(select(Model.dataset, Model.version).where(Model.is_active)):
+            try:
+                files.read_manifest(dataset, version_)
+            except FileNotFoundError:
+                lost.append(dataset)
+            except (BadModel, OSError, BotoCoreError):  # it is there, or its storage is away for now
+                continue
+        connection.execute(update(DatasetRow).where(DatasetRow.name.in_(lost)).values(model_asked_at=func.now()))
+        note(connection, Action.MODEL_ASKED, lost)
+    for dataset in lost:
+        where = f"The files of the model of {dataset} are not in {addresses.snapshots()}"
+        out.print(f"{where}: the uploader trains it again.", soft_wrap=True)
 
 
 def _reindex(*, wanted: bool) -> None:

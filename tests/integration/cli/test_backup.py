@@ -47,6 +47,8 @@ insert into webhooks (id, secret) values ('{WEBHOOKS[0]}', 'whsec_1');
 insert into datasets (name, leader_id, leader_until, swept_at, rule_seen_xid)
 values ('toxicity', gen_random_uuid(), now() + interval '1 hour', now(), '99999999999');
 insert into api_keys (name, hash, scopes) values ('ci', '\\x01', '{{read}}');
+insert into models (dataset, version, created_at, is_active, decision, manifest)
+values ('toxicity', '3f1c9a5be027', now(), true, 'The first one.', '{{}}');
 """  # noqa: S608
 
 
@@ -175,14 +177,20 @@ def test_everything_comes_back_and_nothing_stale(source: Place, archive: Path, t
         "snapshots/one/snapshot.json",
     ]
     assert "search-engine reindex" in result.stderr
+    asked = "select model_asked_at is not null from datasets"
+    assert ask(target.platform, asked) == [(False,)]
     # The database is not empty any more. --replace restores the same, without the texts forgotten meanwhile.
     refused = annotate("restore", str(archive), place=target)
     assert refused.returncode == 1
     assert "is not empty: it holds 300 texts, 900 annotations, 300 labels, 1 api_keys" in refused.stderr
     gone = str(ask(target.platform, "select id from texts where status = 'demo' limit 1")[0][0])
     assert annotate("forget", gone, "--yes", place=target).returncode == 0
-    again = annotate("restore", str(archive), "--replace", place=target)
+    # The snapshots and models were backed up in another way, and are not back yet.
+    shutil.rmtree(target.data_dir / "snapshots")
+    again = annotate("restore", str(archive), "--replace", "--without-snapshots", place=target)
     assert again.returncode == 0, again.stderr
+    assert "The files of the model of toxicity are not in" in again.stdout
+    assert ask(target.platform, asked) == [(True,)]
     assert "1 texts that were forgotten since the archive was made are forgotten again" in again.stdout
     assert ask(target.platform, f"select status, text from texts where id = '{gone}'") == [("forgotten", "")]  # noqa: S608
     assert len(ask(target.platform, "select from texts where status = 'forgotten'")) == 1
