@@ -56,7 +56,7 @@ _SHOWN_TEXTS = 20
 _FIRST_BYTES = 4096
 _ID_LINE = re.compile(rb"\s*[0-9a-fA-F-]{32,36}\s*(?:[\r\n]|$)")
 
-Ids = Annotated[list[UUID] | None, typer.Argument(metavar="[ID]...", help="Texts to forget.")]
+Ids = Annotated[list[UUID] | None, typer.Argument(metavar="ID", help="Texts to forget.")]
 ExternalIds = Annotated[list[str] | None, typer.Option(help="All texts with this external id; can be repeated.")]
 IdFile = Annotated[
     Path | None,

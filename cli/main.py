@@ -64,7 +64,16 @@ def load(name: str) -> Any:
         single.command(name)(found)
         loaded = typer.main.get_command(single)
     loaded.name = name
+    _unwrap_help(loaded)
     return loaded
+
+
+def _unwrap_help(command: Any) -> None:
+    """Put each paragraph of the help on one line: Typer keeps the line ends of the source."""
+    if command.help:
+        command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in command.help.split("\n\n"))
+    for subcommand in getattr(command, "commands", {}).values():
+        _unwrap_help(subcommand)
 
 
 app = typer.Typer(

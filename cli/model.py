@@ -177,9 +177,7 @@ def _shown(estimate: Estimate | None) -> str:
 
 @suspects.command("ask-again")
 def ask_again(
-    ids: Annotated[
-        list[UUID] | None, typer.Argument(metavar="[ID]...", help="Texts; else the worst ones.")
-    ] = None,
+    ids: Annotated[list[UUID] | None, typer.Argument(metavar="ID", help="Texts; else the worst ones.")] = None,
     dataset: DatasetOption = DEFAULT_DATASET,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Texts at most, without IDs.")] = 50,
     quality_below: Annotated[float, typer.Option(min=0, max=1, help="Of the label, without IDs.")] = SUSPECT_BELOW,

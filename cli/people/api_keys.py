@@ -21,7 +21,7 @@ app = typer.Typer(help="Create, list and withdraw API keys.", no_args_is_help=Tr
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="User of the key: a person or a program.")],
-    scope: Annotated[list[Scope], typer.Option(help="Scope of the key.")],
+    scope: Annotated[list[Scope], typer.Option(metavar="SCOPE", help="ingest, read, snapshot or admin.")],
     requests_per_second: Annotated[
         float | None,
         typer.Option(

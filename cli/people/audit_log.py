@@ -41,7 +41,10 @@ def noted(action: Action, *ids: str, **details: Any) -> Iterator[None]:
 
 
 def audit(
-    action: Annotated[list[Action] | None, typer.Option(help="Only this action.")] = None,
+    action: Annotated[
+        list[Action] | None,
+        typer.Option(metavar="ACTION", help="Only this action. An unknown one lists them all."),
+    ] = None,
     since: Annotated[datetime | None, typer.Option(help="Only entries since this time.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of entries.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="Print each entry as a line of JSON.")] = False,

@@ -263,7 +263,7 @@ def _texts(connection: Connection, dataset: str | None, limit: int) -> Table:
 
 @app.command()
 def remove(
-    ids: Annotated[list[UUID], typer.Argument(metavar="ID...", help="Ids in `annotate gold list --texts`.")],
+    ids: Annotated[list[UUID], typer.Argument(metavar="ID", help="Ids in `annotate gold list --texts`.")],
 ) -> None:
     """Make gold texts ordinary texts.
 

@@ -57,7 +57,9 @@ _TIMEOUT = httpx.Timeout(10, read=300)
 
 Format = Annotated[
     Literal["parquet", "arrow", "arrows", "ndjson", "csv"] | None,
-    typer.Option("--format", help="Format of the file. Default: by its suffix."),
+    typer.Option(
+        "--format", metavar="FORMAT", help="parquet, arrow, arrows, ndjson or csv. Default: by the file's suffix."
+    ),
 ]
 Order = Annotated[
     Literal["newest", "oldest"] | None, typer.Option(help="Order by the time of the label. Default: newest.")

@@ -31,7 +31,10 @@ DatasetOption = Annotated[str | None, typer.Option(help="Only texts of this data
 def list_uploads(
     status: Annotated[
         list[TextStatus] | None,
-        typer.Option(help="Only texts with this status. Default: all texts that are not uploaded."),
+        typer.Option(
+            metavar="STATUS",
+            help="Only texts with this status, such as failed. Default: all that are not uploaded.",
+        ),
     ] = None,
     dataset: DatasetOption = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of texts of each status.")] = 50,
@@ -93,9 +96,7 @@ def _count_annotations(connection: Connection, id_: UUID) -> str:
 
 @app.command()
 def retry(
-    ids: Annotated[
-        list[UUID] | None, typer.Argument(metavar="[ID]...", help="Failed texts. Default: all.")
-    ] = None,
+    ids: Annotated[list[UUID] | None, typer.Argument(metavar="ID", help="Failed texts. Default: all.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="All failed texts: the same as no ID.")] = False,
     dataset: DatasetOption = None,
 ) -> None:

@@ -43,3 +43,11 @@ def test_help_and_completion_import_no_command(
 def test_the_list_of_commands_repeats_their_own_help(name: str) -> None:
     said = " ".join(load(name).help.split())
     assert said == COMMANDS[name].help or said.startswith(f"{COMMANDS[name].help} ")
+
+
+def test_each_paragraph_of_the_help_is_one_line_for_the_terminal_to_wrap() -> None:
+    commands = [load(name) for name in COMMANDS]
+    commands += [one for group in commands for one in getattr(group, "commands", {}).values()]
+    paragraphs = [paragraph for command in commands for paragraph in command.help.split("\n\n")]
+    assert len(paragraphs) > len(commands) > 40
+    assert [paragraph for paragraph in paragraphs if "\n" in paragraph] == []
