@@ -16,6 +16,7 @@ from rich.console import Console
 from load_testing.reports.summaries import Row, write_rows
 from load_testing.targets import (
     add_demo_texts,
+    argilla_client,
     describe_machine,
     holds_within,
     make_result_folder,
@@ -100,8 +101,7 @@ def _answers_per_second(stack: RunningStack, answers: int = 50) -> float:
         query = "select id::text from records order by inserted_at desc limit %s"
         ids = [id_ for (id_,) in connection.execute(query, [answers]).fetchall()]
     body = {"status": "submitted", "values": {"label": {"value": "toxic"}}}
-    headers = {"X-Argilla-Api-Key": stack.argilla_api_key}
-    with httpx.Client(base_url=f"{stack.argilla_url}/api/v1/", headers=headers, timeout=60) as owner:
+    with argilla_client(stack.argilla_url, stack.argilla_api_key) as owner:
         started = time.monotonic()
         for id_ in ids:
             owner.post(f"records/{id_}/responses", json=body).raise_for_status()

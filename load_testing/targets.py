@@ -179,6 +179,11 @@ def texts_under_way(ingestion_url: str) -> int:
     return int(queue["pending"]) + int(queue["uploading"])
 
 
+def argilla_client(url: str, key: str) -> httpx.Client:
+    """Return a client of Argilla's API that acts as the owner of the key."""
+    return httpx.Client(base_url=f"{url}/api/v1/", headers={"X-Argilla-Api-Key": key}, timeout=60)
+
+
 def key_headers() -> dict[str, str]:
     """Return the headers of every request: the API key, if ANNOTATE_API_KEY holds one."""
     key = os.environ.get("ANNOTATE_API_KEY")

@@ -38,8 +38,8 @@ from core.text_identity import text_id
 from load_testing.bench.harness import FigureColumn, FigureTable, Sample, running
 from load_testing.bench.ingestion_rates import make_submissions
 from load_testing.reports.summaries import percentiles
-from load_testing.targets import holds_within, is_ok
-from local_stack.components.argilla import WORKSPACE, server_command
+from load_testing.targets import argilla_client, holds_within, is_ok
+from local_stack.components.argilla import server_command
 from local_stack.components.postgres import argilla_database_url
 from local_stack.ports import reserved_ports
 from local_stack.testing import RunningStack, running_stack
@@ -268,7 +268,7 @@ async def _put_batches(argilla: Argilla, dataset_id: uuid.UUID, batches: Iterato
 
 
 def measure_lag(stack: RunningStack, _rows: int) -> FigureTable:
-    """Answer texts each way, about ten a second; each way has one annotator, and each answer another text."""
+    """Answer texts each way, about ten a second; each answer is to another text."""
     title = f"From answer to reader: {_ANSWERS} answers, {_ANSWERS_PER_SECOND}/s"
     columns = [FigureColumn(f"{name} s", name, ".2f") for name in ("p50", "p95", "p99")]
     table = FigureTable(title, ("way",), [*columns, FigureColumn("longest s", "max", ".2f")])
@@ -288,7 +288,7 @@ def _measure_lags(stack: RunningStack) -> Sample:
     reader = threading.Thread(target=_read, args=(stack.serving_url, seen_at, stop))
     reader.start()
     try:
-        answered_at = _answer(_add_annotator(stack), records)
+        answered_at = _answer(stack, records)
         holds_within(_LAST_SECONDS, lambda: answered_at.keys() <= seen_at.keys())
     finally:
         stop.set()
@@ -322,27 +322,12 @@ def _upload_texts(stack: RunningStack) -> dict[str, str]:
         return dict(theirs.execute(query, [ids]).fetchall())
 
 
-def _argilla(stack: RunningStack, key: str) -> httpx.Client:
-    return httpx.Client(base_url=f"{stack.argilla_url}/api/v1/", headers={"X-Argilla-Api-Key": key}, timeout=60)
-
-
-def _add_annotator(stack: RunningStack) -> httpx.Client:
-    name = f"bench_{uuid.uuid4().hex[:8]}"
-    body = {"first_name": name, "username": name, "role": "annotator", "password": uuid.uuid4().hex}
-    with _argilla(stack, stack.argilla_api_key) as owner:
-        user = owner.post("users", json=body).raise_for_status().json()
-        workspaces = {item["name"]: item["id"] for item in owner.get("me/workspaces").json()["items"]}
-        path = f"workspaces/{workspaces[WORKSPACE]}/users"
-        owner.post(path, json={"user_id": user["id"]}).raise_for_status()
-    return _argilla(stack, user["api_key"])
-
-
-def _answer(annotator: httpx.Client, records: dict[str, str]) -> dict[str, float]:
-    """Answer one record after the other; return the time of each acceptance."""
+def _answer(stack: RunningStack, records: dict[str, str]) -> dict[str, float]:
+    """Answer one record after the other as Argilla's owner; return the time of each acceptance."""
     answered_at = {}
     body = {"status": "submitted", "values": {"label": {"value": "toxic"}}}
     started = time.monotonic()
-    with annotator:
+    with argilla_client(stack.argilla_url, stack.argilla_api_key) as annotator:
         for number, (id_, record_id) in enumerate(records.items()):
             time.sleep(max(0.0, started + number / _ANSWERS_PER_SECOND - time.monotonic()))
             annotator.post(f"records/{record_id}/responses", json=body).raise_for_status()

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from load_testing.compare.report import Sent
 from load_testing.compare.versions import VERSIONS, labelled_texts
-from load_testing.targets import holds_within, texts_under_way, wait_until_served
+from load_testing.targets import argilla_client, holds_within, texts_under_way, wait_until_served
 from load_testing.users.comment_texts import submission
 from load_testing.version_1.baseline import put_labelled, running_version_1, stored_texts
 from local_stack.components.postgres import argilla_database_url
@@ -67,8 +67,7 @@ class Version2:
         rows = [{"text": text} for text in labels]
         httpx.post(f"{self.ingestion_url}/texts/bulk", json=rows, timeout=60).raise_for_status()
         self._settle()
-        headers = {"X-Argilla-Api-Key": self._platform.argilla_api_key}
-        with httpx.Client(base_url=f"{self._platform.argilla_url}/api/v1/", headers=headers, timeout=60) as owner:
+        with argilla_client(self._platform.argilla_url, self._platform.argilla_api_key) as owner:
             answers = [
                 {"record_id": id_, "status": "submitted", "values": {"label": {"value": labels[text]}}}
                 for id_, text in self._records()
