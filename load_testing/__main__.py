@@ -10,7 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from load_testing.reports.report import BUSY_SHARE, Run, read_run, write_report
+from load_testing.reports.report import BUSY_SHARE, Run, core_shares, read_run, write_report
+from load_testing.reports.summaries import write_rows
 from load_testing.targets import (
     Target,
     describe_machine,
@@ -41,7 +42,9 @@ def main() -> None:
         settings |= {"dataset": target.dataset, "labelled_texts": labelled_texts(target)} | describe_machine()
         with sampled_processors(target.pids) as samples:
             runs = list(_run_all(given, target, folder))
-    report = write_report(folder, settings, runs, samples if target.pids else ())
+    if target.pids:
+        write_rows(folder / "processors.csv", core_shares(samples, runs[0]))
+    report = write_report(folder, settings, runs)
     _show(report, folder)
     if report["problems"]:
         sys.exit(1)

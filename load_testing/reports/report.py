@@ -52,13 +52,8 @@ def read_run(model: str, repeat: int, folder: Path) -> Run:
     return Run(model, repeat, folder, said, read_requests(folder))
 
 
-def write_report(
-    folder: Path, settings: dict[str, Any], runs: Sequence[Run], samples: Sequence[CoreSample] = ()
-) -> dict[str, Any]:
-    """Write all files into the folder, and return the content of `report.json`.
-
-    `samples` are those of the parts of the platform, if their processes are known.
-    """
+def write_report(folder: Path, settings: dict[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
+    """Write all files into the folder, and return the content of `report.json`."""
     models = {model: [run for run in runs if run.model == model] for model in ("closed", "open")}
     pooled = {model: _one_after_the_other(group) for model, group in models.items() if group}
     served = {model: summaries.without_refused(requests) for model, requests in pooled.items()}
@@ -69,8 +64,6 @@ def write_report(
     write_rows(folder / "by_name.csv", names)
     write_rows(folder / "by_users.csv", users)
     write_rows(folder / "by_second.csv", [{"model": m, **row} for m, rows in seconds.items() for row in rows])
-    if samples:
-        write_rows(folder / "processors.csv", core_shares(samples, runs[0]))
     latencies = {model: [request.latency_ms for request in requests] for model, requests in served.items()}
     pictures = {
         "latency_by_second": plots.latency_by_second(seconds),
