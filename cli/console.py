@@ -6,6 +6,7 @@ that must stay on one line.
 """
 
 import json
+import os
 from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -18,6 +19,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+    from rich.table import Table
 
 
 def printable(value: str) -> str:
@@ -31,11 +33,17 @@ def _on_lines(value: str) -> str:
     return "\n".join(map(printable, value.split("\n")))
 
 
+# Width of what another program reads: each row on a line.
+_PIPED_CHARACTERS = 200
+
+
 class SafeConsole(Console):
     """A console that escapes control characters, bidirectional controls among them, and takes no markup."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+        if not (stderr or self.is_terminal or "COLUMNS" in os.environ):
+            self.width = _PIPED_CHARACTERS
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Escape strings before their width is measured."""
@@ -53,6 +61,7 @@ err = SafeConsole(stderr=True)
 
 # Length of a text in a list.
 SHORT_CHARACTERS = 60
+_UUID_CHARACTERS = 36
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
 
@@ -76,6 +85,18 @@ def byte_progress() -> "Progress":
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
     return Progress(*columns, TransferSpeedColumn(), TimeElapsedColumn(), console=err)
+
+
+def list_table(*titles: str) -> "Table":
+    """Return a table that cuts no value: ids stay whole, to be copied, and other words break where they must."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for title in titles:
+        is_id = title == "id"
+        table.add_column(title, overflow="fold", no_wrap=is_id, min_width=_UUID_CHARACTERS if is_id else None)
+    return table
 
 
 def plain(value: str, limit: int | None = None) -> Text:

@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from typing import Annotated, Any, NamedTuple
 
 import typer
-from rich.table import Table
 from sqlalchemy import select, update
 
 from cli import addresses
-from cli.console import SHORT_CHARACTERS, AsJson, fail, out, plain, print_json
+from cli.console import SHORT_CHARACTERS, AsJson, fail, list_table, out, plain, print_json
 from cli.people.audit_log import note
 from core.audit import Action
 from core.datasets import Datasets, get_definition, list_adjudications, load_datasets
@@ -75,7 +74,7 @@ def _show(changes: list[_Change]) -> None:
     if not changes:
         out.print("DATASETS_FILE and the settings in force are the same.")
         return
-    table = Table("dataset", "setting", "in force", "in DATASETS_FILE", "applied")
+    table = list_table("dataset", "setting", "in force", "in DATASETS_FILE", "applied")
     for change in changes:
         shown = (plain("-" if value is None else str(value), SHORT_CHARACTERS) for value in change[2:4])
         how = (

@@ -10,11 +10,10 @@ from uuid import UUID
 
 import httpx
 import typer
-from rich.table import Table
 from sqlalchemy import Connection, text
 
 from cli import addresses
-from cli.console import SHORT_CHARACTERS, err, fail, out, plain, printable
+from cli.console import SHORT_CHARACTERS, err, fail, list_table, out, plain, printable
 from cli.people.audit_log import note, noted
 from core.audit import Action, account
 from core.datasets import adjudication_of, load_datasets
@@ -198,7 +197,7 @@ def _elsewhere(connection: Connection, texts: Iterable[Any]) -> list[UUID]:
 
 
 def _show(texts: Sequence[Any], twins: Sequence[UUID]) -> None:
-    table = Table("id", "dataset", "status", "text")
+    table = list_table("id", "dataset", "status", "text")
     for row in texts[:_SHOWN_TEXTS]:
         table.add_row(str(row.id), plain(row.dataset), row.status, plain(row.text, SHORT_CHARACTERS))
     err.print(table)
@@ -238,7 +237,7 @@ def show_requests(ids: Sequence[UUID]) -> None:
         _look(connection)
         rows = connection.execute(_REQUESTS, {"ids": list(ids)}).all()
         stuck = list_stuck(connection)
-    table = Table("id", "dataset", "by", "postgres", "imports", "argilla", "replica", "snapshots", "lifted")
+    table = list_table("id", "dataset", "by", "postgres", "imports", "argilla", "replica", "snapshots", "lifted")
     for row in rows:
         table.add_row(
             str(row.text_id),

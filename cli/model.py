@@ -8,7 +8,7 @@ from rich.table import Table
 from sqlalchemy import func, select, text, update
 
 from cli import addresses
-from cli.console import fail, out, print_json, printable
+from cli.console import fail, list_table, out, print_json, printable
 from cli.people.audit_log import note
 from core.audit import Action
 from core.classifiers.model_manifest import KEPT_MODELS, SUSPECT_BELOW, Estimate, Measures, ModelManifest
@@ -68,7 +68,7 @@ def train(dataset: DatasetOption = DEFAULT_DATASET) -> None:
 def list_models(dataset: DatasetOption = DEFAULT_DATASET) -> None:
     """Show the models of a dataset, the newest first, and what was decided about each."""
     models = _read_models(dataset)
-    table = Table("version", "trained", "texts", "ROC AUC", "log loss", "active")
+    table = list_table("version", "trained", "texts", "ROC AUC", "log loss", "active")
     for row, manifest in models:
         measures = manifest.metrics["model"]
         values = ("–" if each is None else f"{each.value:.3f}" for each in (measures.roc_auc, measures.log_loss))

@@ -16,7 +16,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from cli import addresses
-from cli.console import AsJson, err, fail, out, print_json, printable
+from cli.console import AsJson, err, fail, list_table, out, print_json, printable
 from cli.forget import rewrite_marked
 from cli.people.audit_log import noted
 from cli.texts import export, file_imports
@@ -149,7 +149,7 @@ def list_(as_json: AsJson = False) -> None:
     if as_json:
         print_json(items)
         return
-    table = Table("name", "made", "dataset", "version", "texts", "splits", "content")
+    table = list_table("name", "made", "dataset", "version", "texts", "splits", "content")
     for item in items:
         splits = " ".join(f"{name} {split['rows']:,}" for name, split in item["splits"].items())
         rows = sum(split["rows"] for split in item["splits"].values())
@@ -175,7 +175,7 @@ def diff(
     kinds = ("added", "removed", "relabelled", "moved")
     out.print(", ".join(f"{page[kind]:,} {kind}" for kind in kinds))
     if page["items"] and examples:
-        table = Table("id", "change", "label before", "after", "split before", "after")
+        table = list_table("id", "change", "label before", "after", "split before", "after")
         for item in page["items"]:
             table.add_row(*(printable("-" if value is None else value) for value in item.values()))
         out.print(table)

@@ -5,12 +5,11 @@ from typing import Annotated
 from uuid import UUID
 
 import typer
-from rich.table import Table
 from sqlalchemy import func, select
 
 from cli import addresses
 from cli.argilla_api import ArgillaApi, User, open_argilla
-from cli.console import err, fail, out, plain, printable
+from cli.console import err, fail, list_table, out, plain, printable
 from cli.people.audit_log import noted
 from core.audit import Action
 from core.models import Annotation, AnnotationStatus
@@ -93,7 +92,7 @@ def list_annotators() -> None:
             if (id_ := accounts.find_workspace(name)) is not None
         }
         users = accounts.list_users()
-    table = Table("name", "role", "workspaces", "answers")
+    table = list_table("name", "role", "workspaces", "answers")
     for user in users:
         names = [name for name, ids in members.items() if user.id in ids]
         shown = "all" if user.role == "owner" else " ".join(names)

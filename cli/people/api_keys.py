@@ -4,11 +4,10 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import typer
-from rich.table import Table
 from sqlalchemy import func, insert, select, update
 
 from cli import addresses
-from cli.console import err, fail, out
+from cli.console import err, fail, list_table, out
 from cli.people.audit_log import note
 from core.audit import Action
 from core.models import ApiKey
@@ -60,7 +59,7 @@ def create(
 @app.command("list")
 def list_keys() -> None:
     """List all keys, without their secrets."""
-    table = Table("id", "name", "scopes", "datasets", "limit", "created", "withdrawn")
+    table = list_table("id", "name", "scopes", "datasets", "limit", "created", "withdrawn")
     with addresses.transaction("keys") as connection:
         for row in connection.execute(select(ApiKey.__table__).order_by(ApiKey.created_at)):
             withdrawn = f"{row.withdrawn_at:%Y-%m-%d %H:%M}" if row.withdrawn_at else ""

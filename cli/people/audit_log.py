@@ -6,11 +6,10 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from sqlalchemy import Connection, select
 
 from cli import addresses
-from cli.console import SHORT_CHARACTERS, err, out, plain, print_json
+from cli.console import SHORT_CHARACTERS, err, list_table, out, plain, print_json
 from core.audit import Action, Entry, account, noting
 from core.models import AuditEntry
 
@@ -64,7 +63,7 @@ def audit(
         for row in rows:
             print_json(dict(row), indent=None)
         return
-    table = Table("when", "who", "what", "to", "outcome", "details")
+    table = list_table("when", "who", "what", "to", "outcome", "details")
     for row in rows:
         table.add_row(
             f"{row['at'].astimezone():%Y-%m-%d %H:%M:%S}",

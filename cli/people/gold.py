@@ -11,7 +11,7 @@ from rich.table import Table
 from sqlalchemy import Connection, text
 
 from cli import addresses
-from cli.console import SHORT_CHARACTERS, fail, out, plain, printable
+from cli.console import SHORT_CHARACTERS, fail, list_table, out, plain, printable
 from cli.people.audit_log import note
 from core.audit import Action
 from core.change_feed import STAMP, wake_readers
@@ -255,7 +255,7 @@ def _summary(connection: Connection, dataset: str | None) -> Table:
 
 
 def _texts(connection: Connection, dataset: str | None, limit: int) -> Table:
-    table = Table("id", "dataset", "status", "label", "text")
+    table = list_table("id", "dataset", "status", "label", "text")
     for row in connection.execute(_TEXTS, {"dataset": dataset, "limit": limit}):
         table.add_row(str(row.id), row.dataset, row.status, row.gold_label, plain(row.text, SHORT_CHARACTERS))
     return table

@@ -14,7 +14,7 @@ from rich.table import Table
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from cli import addresses
-from cli.console import err, fail, out, printable
+from cli.console import err, fail, list_table, out, printable
 from core.tables.opening import ENCODINGS, SUFFIXES, kind_of_file
 
 KNOWN_SUFFIXES = f"{', '.join(SUFFIXES)}, also with {' or '.join(ENCODINGS)}"
@@ -210,7 +210,7 @@ def list_imports(
     parameters: dict[str, Any] = {"limit": limit} | ({"state": state} if state else {})
     with _api() as api:
         found = api.request("GET", "/imports", params=parameters).json()["items"]
-    table = Table("id", "created", "state", *_COUNTS)
+    table = list_table("id", "created", "state", *_COUNTS)
     for item in found:
         counts = (f"{item[name]:,}" for name in _COUNTS)
         table.add_row(item["id"], item["created_at"][:19].replace("T", " "), item["state"], *counts)

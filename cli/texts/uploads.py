@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, bindparam, func, select, text, update
 
 from cli import addresses
 from cli.argilla_api import PAGE, Answer, ArgillaApi, open_argilla
-from cli.console import SHORT_CHARACTERS, AsJson, err, fail, out, plain, print_json, printable
+from cli.console import SHORT_CHARACTERS, AsJson, err, fail, list_table, out, plain, print_json, printable
 from cli.people.audit_log import note
 from core.audit import Action
 from core.models import Annotation, DatasetRow, Label, Text, TextStatus
@@ -40,7 +40,7 @@ def list_uploads(
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of texts of each status.")] = 50,
 ) -> None:
     """List texts by status, in the order received."""
-    table = Table("id", "dataset", "status", "attempts", "received", "text", "last error")
+    table = list_table("id", "dataset", "status", "attempts", "received", "text", "last error")
     with addresses.transaction("uploads") as connection:
         for chosen in status or [s for s in TextStatus if s not in _DONE]:
             for row in _find(connection, chosen, dataset, limit):

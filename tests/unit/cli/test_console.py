@@ -3,6 +3,7 @@
 import ast
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from rich.progress import Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from cli.console import SafeConsole, plain, print_json, printable
+from cli.console import SafeConsole, list_table, plain, print_json, printable
 
 BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c"
 HOSTILE = [
@@ -115,3 +116,29 @@ def test_no_command_prints_past_the_console() -> None:
             is_print = call in {"print", "rich.print", "Console", "typer.echo", "click.echo", "sys.stdout.write"}
             if is_print and file.name != "console.py":
                 assert (call, arguments) in allowed, (file, call, arguments)
+
+
+def test_a_list_cuts_nothing_and_keeps_ids_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = (
+        str(UUID(int=7)),
+        "a_dataset_with_a_long_name",
+        "uploaded",
+        "3",
+        "2026-12-01 04:22",
+        "a text of some words",
+    )
+    table = list_table("id", "dataset", "status", "attempts", "received", "text")
+    table.add_row(*row)
+    monkeypatch.setenv("COLUMNS", "80")
+    SafeConsole().print(table)
+    narrow = capsys.readouterr().out.splitlines()
+    assert max(map(len, narrow)) <= 80
+    assert any(row[0] in line for line in narrow)
+    shown = Counter("".join(narrow))
+    assert not Counter("".join(row).replace(" ", "")) - shown
+    # Another program reads each row on a line.
+    monkeypatch.delenv("COLUMNS")
+    SafeConsole().print(table)
+    assert any(all(cell in line for cell in row) for line in capsys.readouterr().out.splitlines())
