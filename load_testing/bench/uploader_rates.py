@@ -163,10 +163,11 @@ class _Way(NamedTuple):
     processes: int
     argilla_url: str
     workspace: str
+    texts: int  # that a round uploads
 
 
-def measure_uploads(stack: RunningStack, _rows: int) -> FigureTable:
-    """Upload 2,000 texts each way in each round, in turns.
+def measure_uploads(stack: RunningStack, rows: int) -> FigureTable:
+    """Upload 2,000 texts, or `rows`, each way in each round, in turns.
 
     Needs the components that Argilla needs. Its own server is idle meanwhile, and no other uploader may run.
     """
@@ -176,15 +177,16 @@ def measure_uploads(stack: RunningStack, _rows: int) -> FigureTable:
         FigureColumn("ours / bare", "ratio", ".2f"),
     )
     table = FigureTable("Uploads", ("Argilla", "round"), columns)
-    medians = [_add_rounds(table, stack, "bench", processes) for processes in (1, 2)]
+    texts = min(_UPLOADED_TEXTS, rows)
+    medians = [_add_rounds(table, stack, processes, texts) for processes in (1, 2)]
     table.add_row("", "", f"{medians[1] / medians[0]:.2f}", "", "", end_section=True)
     table.caption = "Last line: ours with two server processes of Argilla, by ours with one."
     return table
 
 
-def _add_rounds(table: FigureTable, stack: RunningStack, workspace: str, processes: int) -> float:
+def _add_rounds(table: FigureTable, stack: RunningStack, processes: int, texts: int) -> float:
     samples = []
-    with _uploading(stack, workspace, processes) as way:
+    with _uploading(stack, "bench", processes, texts) as way:
         _measure_round(stack, way)  # everything is slower the first time
         for number in range(_UPLOAD_ROUNDS):
             # They take turns to go first: the later work of Argilla and its index slows down the second.
@@ -200,17 +202,17 @@ def _measure_round(stack: RunningStack, way: _Way, bare_first: bool = False) -> 
     now = datetime.now(UTC)
     texts = [
         PendingText(text_id(DEFAULT_DATASET, made["text"]), made["text"], "toxic", 0.5, "bench", None, {}, {}, now)
-        for made in make_submissions(_UPLOADED_TEXTS)
+        for made in make_submissions(way.texts)
     ]
     bare_seconds = asyncio.run(_put_all(stack, way, texts)) if bare_first else 0
     our_seconds = _upload(stack.database_url, texts)
     bare_seconds = bare_seconds or asyncio.run(_put_all(stack, way, texts))
-    ours, bare = _UPLOADED_TEXTS / our_seconds, _UPLOADED_TEXTS / bare_seconds
+    ours, bare = way.texts / our_seconds, way.texts / bare_seconds
     return {"ours": ours, "bare": bare, "ratio": ours / bare}
 
 
 @contextmanager
-def _uploading(stack: RunningStack, workspace: str, processes: int) -> Iterator[_Way]:
+def _uploading(stack: RunningStack, workspace: str, processes: int, texts: int) -> Iterator[_Way]:
     """Run a server of the stack's Argilla with that number of processes, and an uploader.
 
     The uploader sweeps nothing: sweeps load Argilla, and the bare loop has none.
@@ -233,7 +235,7 @@ def _uploading(stack: RunningStack, workspace: str, processes: int) -> Iterator[
             running(list(map(str, server.argv)), is_server_ready, env=server.env, cwd=server.cwd),
             running([sys.executable, "-m", "uploader"], is_ready, env=stack.env | settings),
         ):
-            yield _Way(processes, argilla_url, workspace)
+            yield _Way(processes, argilla_url, workspace, texts)
 
 
 def _upload(database_url: str, texts: list[PendingText]) -> float:
