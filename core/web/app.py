@@ -26,7 +26,7 @@ from core.tracing import tracing
 from core.web.browsers import BrowserGuard, Cors
 from core.web.health import Check, add_health
 from core.web.http_protocol import close_unless_continued, http_settings, read_request_id
-from core.web.negotiation import Endpoints, Negotiation
+from core.web.negotiation import Negotiation
 from core.web.openapi import explain_parameters
 from core.web.problems import (
     FieldError,
@@ -94,7 +94,7 @@ def install_web(app: FastAPI, checks: dict[str, Check], access: AccessSettings |
     http = http_settings()
     plain = [route for route in app.routes if isinstance(route, PlainRoute)]
     direct = {(method, route.path): route for route in plain for method in route.methods or ()}
-    app.add_middleware(Negotiation, endpoints=Endpoints(app), direct=direct)
+    app.add_middleware(Negotiation, api=app, direct=direct)
     if access is not None and not access.require_api_key:
         app.add_middleware(BrowserGuard, hosts=http.allowed_hosts, origins=http.allowed_origins)
     if http.allowed_origins:
