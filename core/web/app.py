@@ -25,7 +25,6 @@ from core.settings import AccessSettings
 from core.tracing import tracing
 from core.web.browsers import BrowserGuard, Cors
 from core.web.health import Check, add_health
-from core.web.http_protocol import close_unless_continued, http_settings, read_request_id
 from core.web.negotiation import Negotiation
 from core.web.openapi import explain_parameters
 from core.web.problems import (
@@ -38,6 +37,7 @@ from core.web.problems import (
     problem_response,
 )
 from core.web.rate_limits import begin_request
+from core.web.server import close_unless_continued, http_settings, read_request_id
 
 _INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 _CHARSET = re.compile(r"charset\s*=\s*\"?([\w-]+)", re.IGNORECASE)
