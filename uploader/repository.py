@@ -121,7 +121,7 @@ async def _change(connection: AsyncConnection, statement: TextClause, **values: 
 
 
 async def release_held(connection: AsyncConnection, dataset: str) -> int:
-    """Make up to 1000 texts that are held for a near twin pending; return how many."""
+    """Make up to 1000 suppressed near duplicates pending; return how many."""
     return await _change(connection, _RELEASE_HELD, dataset=dataset)
 
 

@@ -1,4 +1,4 @@
-"""Texts that are held for a near twin, and what sets them free."""
+"""Texts that are suppressed for a near duplicate, and when they become pending again."""
 
 import asyncio
 from collections.abc import Callable
