@@ -1,11 +1,15 @@
-"""The parts of a stack (steps that end, services that keep running) and the order of their starts and stops."""
+"""The parts of a stack (steps that end, services that keep running), what they share, and the order of starts."""
 
+import os
 import queue
 import threading
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
+
+import httpx
 
 from local_stack.data_dir import Credentials
 from local_stack.guarded import Command
@@ -121,3 +125,33 @@ def stop_order(names: Set[str], needs: Mapping[str, Set[str]]) -> dict[str, set[
         for needed in (with_needs(needs[name], needs) & names) - {name}:
             users[needed].add(name)
     return users
+
+
+_PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH")
+
+
+def server_environment(temporary: Path) -> dict[str, str]:
+    """Return a minimal environment for a server, without the caller's other variables."""
+    inherited = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    return inherited | {"TMPDIR": str(temporary)}
+
+
+def without_proxy_for_loopback(environment: dict[str, str]) -> dict[str, str]:
+    """Return `environment` with 127.0.0.1 taken out of any HTTP proxy."""
+    hosts = [environment.get("NO_PROXY") or environment.get("no_proxy", ""), "127.0.0.1", "localhost"]
+    value = ",".join(filter(None, hosts))
+    return environment | {"NO_PROXY": value, "no_proxy": value}
+
+
+@cache
+def _client() -> httpx.Client:
+    # Cached, because creating a client is slow. No proxy, and no kept connections, because servers restart.
+    return httpx.Client(timeout=5, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+
+
+def answers_ok(url: str, headers: Mapping[str, str] | None = None) -> bool:
+    """Whether a GET returns 200; false also while no server listens."""
+    try:
+        return _client().get(url, headers=headers).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False

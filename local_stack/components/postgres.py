@@ -2,18 +2,21 @@
 
 import importlib.util
 import os
+import pwd
 import shutil
 import signal
+import stat
+import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
 from psycopg import sql
 
 from local_stack import StackError
-from local_stack.components.server_tools import account_for_postgres, let_account_reach, server_environment
 from local_stack.guarded import Account, Command, run_to_end
-from local_stack.plan import Context, Service, Step
+from local_stack.plan import Context, Service, Step, server_environment
 
 PLATFORM_DATABASE = "annotation_platform"
 ARGILLA_DATABASE = "argilla"
@@ -67,8 +70,8 @@ def _initialise(context: Context) -> None:
     data = context.settings.data_dir / "postgres"
     account = account_for_postgres()
     if account is not None:
-        let_account_reach(find_binaries() / "postgres", lambda text: context.show("postgres_files", text))
-        let_account_reach(context.settings.data_dir, lambda text: context.show("postgres_files", text))
+        _let_account_reach(find_binaries() / "postgres", lambda text: context.show("postgres_files", text))
+        _let_account_reach(context.settings.data_dir, lambda text: context.show("postgres_files", text))
         # Postgres must be able to traverse DATA_DIR. Its group may; other users may not.
         os.chown(context.settings.data_dir, -1, account.gid)
         context.settings.data_dir.chmod(0o710)
@@ -156,6 +159,56 @@ def _create_database(connection: "psycopg.Connection[tuple[object, ...]]", name:
     if not connection.execute("select 1 from pg_database where datname = %s", [name]).fetchone():
         connection.execute(sql.SQL("create database {} owner {}").format(identifier, identifier))
     connection.execute(sql.SQL("revoke connect on database {} from public").format(identifier))
+
+
+_ACCOUNT = "annotation-pg"
+
+
+def account_for_postgres() -> Account | None:
+    """Return the account for Postgres; None unless root runs the stack.
+
+    Raises:
+        StackError: the account is not there and cannot be made.
+    """
+    if os.geteuid() != 0:
+        return None
+    if (account := _account_or_none()) is None:
+        _create_account()
+        account = _account_or_none()
+    if account is None:
+        raise StackError(
+            f"Postgres cannot run as root, and the account {_ACCOUNT} could not be made. "
+            f"Make it (`useradd --system {_ACCOUNT}`), or run the stack as another user than root."
+        )
+    return account
+
+
+def _account_or_none() -> Account | None:
+    try:
+        entry = pwd.getpwnam(_ACCOUNT)
+    except KeyError:
+        return None
+    return Account(entry.pw_uid, entry.pw_gid)
+
+
+def _create_account() -> None:
+    useradd = shutil.which("useradd", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    if useradd is not None:
+        # Whether it worked is seen by looking for the account: another stack may have been faster.
+        subprocess.run(  # noqa: S603 - a fixed command
+            [useradd, "--system", "--no-create-home", "--shell", "/bin/false", _ACCOUNT],
+            check=False,
+            capture_output=True,
+        )
+
+
+def _let_account_reach(path: Path, show: Callable[[str], None]) -> None:
+    """Let other users pass through (not list) the directories above `path`, where they cannot yet."""
+    for directory in path.resolve().parents:
+        mode = directory.stat().st_mode
+        if not mode & stat.S_IXOTH:
+            show(f"letting the account {_ACCOUNT} pass through {directory} (chmod o+x)")
+            directory.chmod(mode | stat.S_IXOTH)
 
 
 STEPS = (

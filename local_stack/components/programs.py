@@ -6,9 +6,8 @@ from pathlib import Path
 
 from local_stack.components.argilla import WORKSPACE
 from local_stack.components.postgres import database_url
-from local_stack.components.server_tools import answers_ok, without_proxy_for_loopback
 from local_stack.guarded import Command, run_to_end
-from local_stack.plan import Context, Service, Step
+from local_stack.plan import Context, Service, Step, answers_ok, without_proxy_for_loopback
 
 _MIGRATION = "platform_database"
 _PROJECT = Path(__file__).parents[2]

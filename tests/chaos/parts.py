@@ -11,9 +11,8 @@ from pydantic import SecretStr
 
 from core.migrate import migrate
 from core.settings import DatabaseSettings
-from local_stack.components.server_tools import answers_ok
 from local_stack.guarded import Command
-from local_stack.plan import Context, Service
+from local_stack.plan import Context, Service, answers_ok
 from local_stack.stack import SERVICES
 from local_stack.supervisor import ServiceRunner
 from local_stack.testing import RunningStack

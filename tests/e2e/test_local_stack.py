@@ -21,7 +21,7 @@ import pytest
 import redis
 
 from local_stack import StackError
-from local_stack.components.server_tools import account_for_postgres
+from local_stack.components.postgres import account_for_postgres
 from local_stack.settings import StackSettings
 from local_stack.testing import RunningStack, running_stack, settings_for_tests
 from tests.permissions import open_to_others
