@@ -26,6 +26,7 @@ _OF_STACKS: dict[str, tuple[Set[str], Callable[[RunningStack, int], Table]]] = {
     "bulk": (_POSTGRES, ingestion_rates.measure_bulk),
     "beside": (_POSTGRES, ingestion_rates.measure_beside),
     "queue": (_POSTGRES, uploader_rates.measure_queue),
+    "replica": (_POSTGRES, replicas.measure_replica),
     "exports": (_POSTGRES, serving_files.measure_exports),
     "uploads": (_ARGILLA, uploader_rates.measure_uploads),
     "lag": (EVERYTHING, uploader_rates.measure_lag),

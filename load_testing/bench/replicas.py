@@ -1,8 +1,8 @@
-"""Pages of changes, and searches with their index, by the number of texts."""
+"""Everything that follows Postgres: pages of changes, the build of a replica, and searches with their index."""
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import cycle, islice
@@ -11,14 +11,18 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
+import psycopg
 from rich.table import Table
 
 from core.datasets import load_datasets
+from core.models.labels import WINDOW_END
 from load_testing.bench.harness import (
     FigureColumn,
     FigureTable,
+    Sample,
     Server,
     compare,
+    cost_of,
     folder_bytes,
     get_all,
     in_turns,
@@ -32,7 +36,9 @@ from load_testing.bench.replica_rows import (
     serving_folder,
     set_version,
 )
-from serving_api.replica import repository, tables
+from load_testing.targets import add_demo_texts
+from local_stack.testing import RunningStack
+from serving_api.replica import feed, repository, tables
 from serving_api.replica.replica import Replica
 from serving_api.search.follower import SearchFollower
 from serving_api.search.repository import list_hits
@@ -46,6 +52,7 @@ _BUILT_VERSIONS = 100
 _MERGED_VERSIONS = 40
 _NEWEST = _BUILT_VERSIONS + _MERGED_VERSIONS
 _REQUESTS = 100
+_ANNOTATORS = 3
 # The pages, with the versions that requests of each kind follow.
 _PAGES = {
     "after the newest versions": range(_NEWEST - 20, _NEWEST - 1),
@@ -135,6 +142,46 @@ def _fill(connection: duckdb.DuckDBPyConnection, rows: int) -> None:
         connection.execute(_EDITED, {"version": version, "rows": rows // 2, "count": half})
         repository.apply(connection)
     set_version(connection, _NEWEST)
+
+
+def measure_replica(stack: RunningStack, texts: int) -> FigureTable:
+    """Build a replica of `texts` demo texts, and let Postgres copy the same rows to a client that drops them."""
+    url = stack.database_url
+    add_demo_texts(url, texts, _ANNOTATORS)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("vacuum (analyze)")
+    columns = (FigureColumn("s", "seconds", ".2f"), FigureColumn("texts/s", "texts"))
+    table = FigureTable(
+        f"Building a replica of {texts:,} texts, {_ANNOTATORS} annotations each", ("way",), columns
+    )
+    ways = {"COPY of the same rows": partial(_copy, url), "build of the replica": partial(_build, url)}
+    table.add_all(in_turns({name: partial(_timed, run, texts) for name, run in ways.items()}))
+    return table
+
+
+def _timed(run: Callable[[], object], texts: int) -> Sample:
+    seconds = cost_of(run)["seconds"]
+    return {"seconds": seconds, "texts": texts / seconds}
+
+
+def _copy(database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        ((end,),) = connection.execute(f"select {WINDOW_END}::text").fetchall()
+        for statement in feed.EVERYTHING.values():
+            query = statement.format(start=0, end=end)
+            with connection.cursor().copy(f"copy ({query}) to stdout (format binary)".encode()) as copy:
+                for _ in copy:
+                    pass
+
+
+def _build(database_url: str) -> None:
+    with TemporaryDirectory() as folder, feed.connect(database_url) as connection:
+        replica = Replica(Path(folder) / "replica.duckdb", ReplicaSettings())
+        replica.open()
+        with feed.snapshot(connection) as snapshot:
+            head = snapshot.head(0)
+            replica.build(snapshot, head.identity, head.window_end)
+        replica.close()
 
 
 def measure_search(rows: int) -> Table:
