@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -224,15 +225,16 @@ def test_status_estimates_the_time_left_at_the_current_pace(ingestion: Program, 
             " select gen_random_uuid(), 'toxicity', 'toxic', 'labelled', '{}', 1, now() - interval '30 minutes'"
             " from generate_series(1, 50)"
         )
-    for n in range(200):
-        httpx.post(f"{ingestion.url}/texts", json={"text": f"text {n}"})
+    texts = [{"text": f"text {n}"} for n in range(200)]
+    httpx.post(f"{ingestion.url}/texts/bulk", json=texts).raise_for_status()
     nowhere = f"http://127.0.0.1:{free_port()}"
     env = {"INGESTION_URL": ingestion.url, "SERVING_URL": nowhere, "DATABASE_URL": shared_database_url}
     report = json.loads(annotate("status", "--json", **env).stdout)
     # 50 labels in half an hour are 100 an hour; 200 texts wait.
     assert report["labels_per_hour"] == pytest.approx(100, rel=0.05)
     assert report["seconds_left"] == pytest.approx(7200, rel=0.05)
-    assert "2 h 0 min" in annotate("status", **env).stdout
+    # A minute more for each 15 s that a busy machine takes until then.
+    assert re.search(r"2 h [0-5] min", annotate("status", **env).stdout)
 
 
 def test_keys_open_the_api_until_they_are_withdrawn(database_url: str, tmp_path: Path) -> None:
