@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import models_json_schema
 
@@ -63,6 +63,12 @@ class Score(Message):
 
     value: float = Field(ge=0, le=1, description="Probability of the attribute.")
     type: ScoreType = Field("SCORE_TYPE_UNSPECIFIED", description="PROBABILITY in responses.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_zero(cls, fields: object) -> object:
+        # Google's clients leave a zero out.
+        return {"value": 0.0} | fields if isinstance(fields, dict) else fields
 
 
 class SpanScore(Message):
@@ -187,9 +193,14 @@ _REFUSED = (
     RateLimited(50, 100, 1),
 )
 _NO_MODEL = Unavailable("The dataset toxicity has no model yet.", code="no_model", retry_after_seconds=60)
-_AWAY = Unavailable("The ingestion API does not answer.", code="ingestion_away", retry_after_seconds=5)
-NOT_UNDERSTOOD = "The ingestion API answered with an error of its own; nothing was stored."
+NOT_UNDERSTOOD = "The ingestion API failed: the suggestion may not be stored."
 NOT_SET_UP = "Suggestions are not set up here: set PERSPECTIVE_INGESTION_URL."
+
+
+def away() -> Unavailable:
+    """Return the refusal of suggestions while the ingestion API does not answer."""
+    detail = "The ingestion API does not answer: send the suggestion again."
+    return Unavailable(detail, code="ingestion_away", retry_after_seconds=5)
 
 
 class IngestionFailed(Problem):
@@ -214,7 +225,7 @@ ANALYZED: Responses = {
 }
 SUGGESTED: Responses = {
     200: answer("The suggestion is stored.", _TOKEN),
-    **_refusals(*_REFUSED, NotSetUp(NOT_SET_UP), IngestionFailed(NOT_UNDERSTOOD), _AWAY),
+    **_refusals(*_REFUSED, NotSetUp(NOT_SET_UP), IngestionFailed(NOT_UNDERSTOOD), away()),
 }
 DISCOVERY: Responses = {
     200: answer("Google's discovery document.", {"kind": "discovery#restDescription", "name": "commentanalyzer"}),
