@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.classifiers.classifier import Classifier
 from core.classifiers.model_files import ModelFiles
-from core.classifiers.model_manifest import KEPT_MODELS, ModelManifest
+from core.classifiers.model_manifest import KEPT_MODELS, ModelManifest, write_card
 from core.datasets import ModelInLoop
 from core.forgetting.service import Traces, forget_texts
 from tests.integration.uploader.conftest import DATASET, AddTexts, Compute, Rows, RunWithEngine
@@ -70,7 +70,9 @@ def test_labels_become_a_model_and_predictions(
     files = ModelFiles(str(tmp_path))
     assert files.read_manifest(DATASET, version) == manifest
     assert Classifier.load(files.read_model(DATASET, version)).labels == list(LABELS)
-    assert (tmp_path / "models" / DATASET / version / "README.md").read_text().startswith(f"# Model {version}")
+    card = (tmp_path / "models" / DATASET / version / "README.md").read_text()
+    assert card == write_card(manifest)
+    assert f"# Model {version}" in card
     assert manifest.sizes.by_label == {label: sum(c.label == label for c in comments) for label in LABELS}
 
     # Every label got a prediction and a quality, and went through the change feed.
