@@ -42,12 +42,17 @@ def _definition(dataset: str) -> Dataset:
     return datasets[dataset]
 
 
-@app.command()
-def train(dataset: DatasetOption = DEFAULT_DATASET) -> None:
-    """Ask the uploader to train a model now, however few labels are new."""
+def _require_on(dataset: str) -> Dataset:
     definition = _definition(dataset)
     if not definition.model.enabled:
         fail(f"The model of {dataset} is off: set model.enabled = true in DATASETS_FILE.")
+    return definition
+
+
+@app.command()
+def train(dataset: DatasetOption = DEFAULT_DATASET) -> None:
+    """Ask the uploader to train a model now, however few labels are new."""
+    definition = _require_on(dataset)
     with addresses.transaction("model") as connection:
         counted = select(Label.label, func.count().label("labelled")).where(
             Label.dataset == dataset, Label.status == LabelStatus.LABELLED, Label.label.in_(definition.labels)
@@ -68,6 +73,10 @@ def train(dataset: DatasetOption = DEFAULT_DATASET) -> None:
 def list_models(dataset: DatasetOption = DEFAULT_DATASET) -> None:
     """Show the models of a dataset, the newest first, and what was decided about each."""
     models = _read_models(dataset)
+    if not models:
+        _require_on(dataset)
+        out.print(f"{dataset} has no model yet: one is trained when enough texts are labelled.")
+        return
     table = Table("version", "trained", "texts", "ROC AUC", "log loss", "active")
     for row, manifest in models:
         measures = manifest.metrics["model"]
@@ -92,6 +101,7 @@ def activate(
     dataset: DatasetOption = DEFAULT_DATASET,
 ) -> None:
     """Make a model the active one, whatever was decided about it. The uploader then writes its predictions."""
+    _require_on(dataset)
     row, _ = _get_model(dataset, version)
     if row.is_active:
         fail(f"{version} is active already.")
@@ -158,6 +168,7 @@ def _measure(classifier: "Classifier", texts: list[str], labels: list[int]) -> M
 
 
 def _read_models(dataset: str) -> list[tuple[Any, ModelManifest]]:
+    _definition(dataset)
     query = select(Model.__table__).where(Model.dataset == dataset).order_by(Model.created_at.desc())
     with addresses.transaction("model") as connection:
         return [(row, ModelManifest.model_validate(row.manifest)) for row in connection.execute(query)]
@@ -196,7 +207,8 @@ def ask_again(
         chosen = ids or list(connection.scalars(_worst(dataset, limit, quality_below)))
         asked = ask_adjudicators(connection, dataset, chosen)
         note(connection, Action.SUSPECTS_ASKED, asked, dataset=dataset)
-    out.print(f"{len(asked):,} of {len(chosen):,} texts go before the adjudicators; the others are there already.")
+    others = "; the others are there already, or have no label." if len(asked) < len(chosen) else "."
+    out.print(f"{len(asked):,} of {len(chosen):,} texts go before the adjudicators{others}")
 
 
 def _worst(dataset: str, limit: int, quality_below: float) -> Any:
