@@ -11,7 +11,7 @@ from cli import addresses
 from cli.console import fail, out, print_json, printable
 from cli.people.audit_log import note
 from core.audit import Action
-from core.classifiers.model_manifest import KEPT_MODELS, SUSPECT_BELOW, Estimate, Measures, ModelManifest
+from core.classifiers.model_files import KEPT_MODELS, SUSPECT_BELOW, Estimate, Measures, ModelManifest
 from core.datasets import DEFAULT_DATASET, Dataset, load_datasets
 from core.labels.adjudication import ask_again as ask_adjudicators
 from core.models import DatasetRow, Label, LabelStatus, Model, Prediction, Text

@@ -19,6 +19,7 @@ from cleanlab.filter import find_label_issues
 from sklearn.metrics import f1_score
 from threadpoolctl import threadpool_limits
 
+from core.classifiers.model_files import SUSPECT_BELOW
 from load_testing.reports.plots import BLUE, GREY, Axis, Line, draw
 from tests.unit.simulated_comments import LABELS, simulate_comments
 from uploader.model.scoring import score_labels
@@ -91,7 +92,7 @@ def find_flipped(texts: list[str], labels: Array, seed: int) -> dict[str, float]
     probabilities = train(data).probabilities
     quality = score_labels(data.ids, given, probabilities, {})
     worst = np.argsort(quality, kind="stable")[:_FIRST]
-    suspects = (probabilities.argmax(axis=1) != given) & (quality < 0.5)
+    suspects = (probabilities.argmax(axis=1) != given) & (quality < SUSPECT_BELOW)
     theirs = find_label_issues(given, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
     return {
         "texts": len(given),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from core.classifiers.model_manifest import Bin, Comparison, Estimate, Measures
+from core.classifiers.model_files import Bin, Comparison, Estimate, Measures
 
 # Samples of the bootstrap for 95 % intervals, the same ones in each run.
 _SAMPLES = 400

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from core.classifiers.model_manifest import SUSPECT_BELOW, Measures, ModelManifest
+from core.classifiers.model_files import SUSPECT_BELOW, Measures, ModelManifest
 from core.text_identity import TEXT_BYTES
 from core.web.openapi import DATASET_NAME, Responses, answer, header, reference, refusals, with_example
 from core.web.problems import (

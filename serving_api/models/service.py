@@ -14,8 +14,7 @@ import structlog
 from anyio import to_thread
 
 from core.classifiers.classifier import Classifier
-from core.classifiers.model_files import BadModel, ModelFiles, name_version
-from core.classifiers.model_manifest import ModelManifest, write_card
+from core.classifiers.model_files import BadModel, ModelFiles, ModelManifest, name_version, write_card
 from core.datasets import Datasets
 from core.models import Decider
 from core.text_identity import normalise

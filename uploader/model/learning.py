@@ -5,6 +5,7 @@ import io
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -22,8 +23,19 @@ from core.classifiers.measures import (
     make_reliability,
     measure,
 )
-from core.classifiers.model_files import CARD, MODEL, OUT_OF_FOLD, BadModel, ModelFiles, name_version
-from core.classifiers.model_manifest import Comparison, Measures, ModelManifest, Sizes, write_card
+from core.classifiers.model_files import (
+    CARD,
+    MODEL,
+    OUT_OF_FOLD,
+    BadModel,
+    Comparison,
+    Measures,
+    ModelFiles,
+    ModelManifest,
+    Sizes,
+    name_version,
+    write_card,
+)
 from core.connections import connect_in_thread
 from uploader.model import repository
 from uploader.model.model_process import Workplace
@@ -45,35 +57,44 @@ class _Read:
     claims: Claims
     disputed: int
     left_out: int
-    former: Mapping[UUID, Sequence[float]]  # what the active model predicted
 
 
 def train_model(place: Workplace, active: str | None) -> ModelManifest:
     """Train a model, store its files, and return its manifest: see `uploader.model.model_process`."""
     began = time.process_time()
-    read = _read(place, active)
+    read = _read(place)
     trained = train(read.data)
-    files = ModelFiles(place.address)
-    previous = _predict_again(files, place.dataset, active, read)
     comparison = None
-    if active is not None and previous is not None:
+    if active is not None and (previous := _predict_again(place, active, read.data)) is not None:
         comparison = compare(active, trained.probabilities, previous, read.data.labels)
     content = trained.classifier.save()
     others = {OUT_OF_FOLD: _write_out_of_fold(read.data, trained)}
     manifest = _describe(place.dataset, read, trained, comparison, name_version(content), others)
     manifest = manifest.model_copy(update={"seconds": round(time.process_time() - began, 1)})
-    files.write(manifest, {MODEL: content, CARD: write_card(manifest).encode(), **others})
+    ModelFiles(place.address).write(manifest, {MODEL: content, CARD: write_card(manifest).encode(), **others})
     return manifest
 
 
-def read_out_of_fold(files: ModelFiles, manifest: ModelManifest) -> dict[UUID, list[float]]:
-    """Return the out-of-fold probabilities of the texts that a model was trained on."""
-    table = pq.read_table(io.BytesIO(files.read_file(manifest, OUT_OF_FOLD)))
-    ids = [UUID(bytes=one) for one in table["text_id"].to_pylist()]
-    return dict(zip(ids, table["probabilities"].to_pylist(), strict=True))
+@lru_cache(maxsize=1)
+def load_model(address: str, dataset: str, version: str) -> tuple[ModelManifest, Classifier]:
+    """Load a model that is stored; raises as `ModelFiles.read_model` and `Classifier.load` do."""
+    files = ModelFiles(address)
+    return files.read_manifest(dataset, version), Classifier.load(files.read_model(dataset, version))
 
 
-def _read(place: Workplace, active: str | None) -> _Read:
+def predict_honestly(place: Workplace, version: str, ids: Sequence[UUID], texts: Sequence[str]) -> Array:
+    """Return a model's probabilities, [texts, labels]: out-of-fold ones of the texts that it was trained on."""
+    manifest, classifier = load_model(place.address, place.dataset, version)
+    stored = pq.read_table(io.BytesIO(ModelFiles(place.address).read_file(manifest, OUT_OF_FOLD)))
+    trained_on = dict(zip(stored["text_id"].to_pylist(), stored["probabilities"].to_pylist(), strict=True))
+    known = [trained_on.get(id_.bytes) for id_ in ids]
+    unseen = [at for at, one in enumerate(known) if one is None]
+    found = np.array([one or [0.0] * len(manifest.labels) for one in known]).reshape(-1, len(manifest.labels))
+    found[unseen] = classifier.probabilities([texts[at] for at in unseen])
+    return found
+
+
+def _read(place: Workplace) -> _Read:
     names = place.definition.labels
     number = {name: at for at, name in enumerate(names)}
     with connect_in_thread(place.database, "uploader training") as connection:
@@ -82,8 +103,6 @@ def _read(place: Workplace, active: str | None) -> _Read:
         counts = repository.count_labels(connection, place.dataset, names)
         rows = list(repository.read_labelled(connection, place.dataset, names, place.max_texts))
         links = repository.read_links(connection, place.dataset)
-        predicted = repository.read_predicted(connection, place.dataset, names, active or "")
-        former = {row.text_id: row.probabilities for row in predicted if row.model_version == active}
     data = LabelledTexts(
         names,
         [row.text_id for row in rows],
@@ -96,28 +115,18 @@ def _read(place: Workplace, active: str | None) -> _Read:
         np.array([np.nan if row.score is None else row.score for row in rows]),
     )
     sources = np.array([row.source or "" for row in rows])
-    return _Read(clock, data, sources, claims, counts.disputed, counts.labelled - len(rows), former)
+    return _Read(clock, data, sources, claims, counts.disputed, counts.labelled - len(rows))
 
 
-def _predict_again(files: ModelFiles, dataset: str, active: str | None, read: _Read) -> Array | None:
-    """Return the active model's predictions for the same texts; None where there is no usable model.
-
-    For a text that it was trained on that is its out-of-fold prediction, which is stored in Postgres.
-    """
-    if active is None:
-        return None
+def _predict_again(place: Workplace, version: str, data: LabelledTexts) -> Array | None:
+    """Return the predictions of a former model for the same texts; None where its files cannot be used."""
     try:
-        labels = files.read_manifest(dataset, active).labels
-        classifier = Classifier.load(files.read_model(dataset, active))
+        found = predict_honestly(place, version, data.ids, data.texts)
+        labels = load_model(place.address, place.dataset, version)[0].labels
     except (FileNotFoundError, BadModel, ForeignModel):
         return None
-    found = np.zeros((len(read.data.ids), len(labels)))
-    unknown = [at for at, id_ in enumerate(read.data.ids) if id_ not in read.former]
-    known = [at for at, id_ in enumerate(read.data.ids) if id_ in read.former]
-    found[known] = [read.former[read.data.ids[at]] for at in known] or np.empty((0, len(labels)))
-    found[unknown] = classifier.probabilities([read.data.texts[at] for at in unknown])
     # The dataset may have other labels by now.
-    columns = [labels.index(name) if name in labels else -1 for name in read.data.names]
+    columns = [labels.index(name) if name in labels else -1 for name in data.names]
     return np.hstack([found, np.zeros((len(found), 1))])[:, columns]
 
 

@@ -13,8 +13,7 @@ import anyio
 import structlog
 
 from core.classifiers.classifier import ForeignModel
-from core.classifiers.model_files import BadModel
-from core.classifiers.model_manifest import KEPT_MODELS, ModelManifest
+from core.classifiers.model_files import KEPT_MODELS, BadModel, ModelManifest
 from uploader import metrics
 from uploader.dataset import DatasetState
 from uploader.model import repository

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from core.classifiers.model_manifest import ModelManifest
+from core.classifiers.model_files import ModelManifest
 from core.datasets import Dataset
 from core.settings import DatabaseSettings
 from core.startup import limited_memory, step_back

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.change_feed import STAMP, WINDOW_END, wake_readers
-from core.classifiers.model_manifest import ModelManifest
+from core.classifiers.model_files import ModelManifest
 
 _FETCHED = 5_000
 

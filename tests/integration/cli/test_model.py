@@ -13,8 +13,7 @@ from psycopg.types.json import Jsonb
 
 from core.classifiers.classifier import Classifier
 from core.classifiers.measures import measure
-from core.classifiers.model_files import MODEL, ModelFiles, name_version
-from core.classifiers.model_manifest import ModelManifest, Sizes
+from core.classifiers.model_files import MODEL, ModelFiles, ModelManifest, Sizes, name_version
 from core.text_identity import text_id
 from tests.integration.cli.test_commands import annotate
 from tests.integration.uploader.modelling import add_labelled

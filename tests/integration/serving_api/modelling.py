@@ -12,8 +12,16 @@ from sqlalchemy import Connection, Engine, insert, text, update
 from starlette.testclient import TestClient
 
 from core.classifiers.classifier import Classifier, Parameters, make_vectorizers
-from core.classifiers.model_files import MODEL, ModelFiles, name_version
-from core.classifiers.model_manifest import Bin, Estimate, Measures, ModelManifest, Sizes
+from core.classifiers.model_files import (
+    MODEL,
+    Bin,
+    Estimate,
+    Measures,
+    ModelFiles,
+    ModelManifest,
+    Sizes,
+    name_version,
+)
 from core.models import Model, Prediction
 from tests.integration.serving_api.labelling import wait_until
 
