@@ -39,13 +39,6 @@ _LOOK_SECONDS = 1.0
 _RETRY_SECONDS = 30.0
 
 
-class Scores(NamedTuple):
-    """The probabilities of the labels, for each text."""
-
-    version: str
-    probabilities: list[dict[str, float]]
-
-
 class Loaded(NamedTuple):
     """A model in memory."""
 
@@ -89,8 +82,8 @@ class Models:
         """
         return write_card(_manifest(self._find(version).manifest))
 
-    async def score(self, dataset: str, texts: Sequence[str]) -> Scores:
-        """Return the probabilities of the labels for each text, by the dataset's active model.
+    async def score(self, dataset: str, texts: Sequence[str]) -> tuple[str, list[dict[str, float]]]:
+        """Return the version of the dataset's active model, and the probabilities of the labels for each text.
 
         Raises:
             Unavailable: there is no model, it is being loaded, too many requests wait, or it took too long.
@@ -106,7 +99,7 @@ class Models:
         except TimeoutError as error:
             detail = f"Scoring took more than {self._seconds:g} s: send fewer texts at once."
             raise Unavailable(detail, code="query_timeout", retry_after_seconds=5) from error
-        return Scores(loaded.version, found)
+        return loaded.version, found
 
     async def follow(self) -> None:
         """Load the model of each dataset that becomes active; never ends."""

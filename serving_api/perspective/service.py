@@ -202,10 +202,9 @@ class Perspective:
                 raise BadComment(
                     f"Requested score type {parameters.score_type} is not supported by attribute {name}"
                 )
-        by_dataset = {
-            name: (await self._models.score(name, [text])).probabilities[0]
-            for name in {target.dataset for target in targets.values()}
-        }
+        by_dataset = {}
+        for dataset in {target.dataset for target in targets.values()}:
+            _, [by_dataset[dataset]] = await self._models.score(dataset, [text])
         scores = {}
         for name, target in targets.items():
             value = by_dataset[target.dataset][target.label]

@@ -51,10 +51,10 @@ class Page:
 def train_model(place: Workplace, active: str | None) -> ModelManifest:
     """Train on all labelled texts, compare with the `active` model, and store the files."""
     step_back()
-    from uploader.model import learning
+    from uploader.model import training
 
     with _at_work(place):
-        return learning.train_model(place, active)
+        return training.train_model(place, active)
 
 
 def refresh_predictions(place: Workplace, version: str) -> Refreshed:

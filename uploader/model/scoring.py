@@ -14,9 +14,9 @@ from core.classifiers.measures import count_tenths, population_stability
 from core.classifiers.model_files import SUSPECT_BELOW, ModelManifest
 from core.connections import connect_in_thread
 from uploader.model import repository
-from uploader.model.learning import load_model, predict_honestly
 from uploader.model.model_process import Page, Refreshed, Workplace
 from uploader.model.repository import Predicted
+from uploader.model.training import load_model, predict_honestly
 
 # Smaller changes of a quality are not written: each write sends the label through the change feed.
 _TOLERANCE = 0.01
