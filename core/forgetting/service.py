@@ -12,8 +12,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row
 
-from core.change_feed import wake_readers
 from core.forgetting import repository
+from core.models.labels import wake_readers
 from core.text_identity import normalise, text_id
 
 OVERDUE = "forgetting_overdue"

@@ -280,7 +280,7 @@ class RequestContext:
         # The server gives each request its own task and context: no reset is needed.
         structlog.contextvars.bind_contextvars(request_id=request_id)
         begin_request(scope)
-        trace = tracing.begin_request(scope, request_id)
+        span, started_ns = tracing.begin_request(scope, request_id), time.time_ns()
         try:
             await self.app(scope, receive, send_with_id)
         except Exception:
@@ -295,7 +295,7 @@ class RequestContext:
             # The route's template, since each path with an id would be a separate series.
             route = getattr(scope.get("route"), "path", "other")
             _observe(scope, route, status, time.perf_counter() - started)
-            trace.end(scope, route, status)
+            tracing.end_request(span, started_ns, scope, route, status)
 
 
 def _read_headers(scope: Scope) -> tuple[str, bool]:
