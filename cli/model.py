@@ -14,7 +14,7 @@ from core.audit import Action
 from core.classifiers.model_files import KEPT_MODELS, SUSPECT_BELOW, Estimate, Measures, ModelManifest
 from core.datasets import DEFAULT_DATASET, Dataset, load_datasets
 from core.labels.adjudication import ask_again as ask_adjudicators
-from core.models import DatasetRow, Label, LabelStatus, Model, Prediction, Text
+from core.models import DatasetRow, Label, LabelStatus, Model, Prediction, Text, TextStatus
 from core.settings import DatasetsFileSettings, read_settings
 
 if TYPE_CHECKING:
@@ -26,6 +26,11 @@ suspects = typer.Typer(help="Ask again about labels that the model doubts.", no_
 DatasetOption = Annotated[str, typer.Option(help="Dataset.")]
 Version = Annotated[str | None, typer.Argument(help="As `annotate model list` shows it; else the active one.")]
 _LEAST_TEXTS = 20
+# As the uploader counts: demo texts have made-up labels.
+_LABELLED = (
+    Label.status == LabelStatus.LABELLED,
+    Text.status.not_in((TextStatus.DEMO, TextStatus.FORGOTTEN)),
+)
 _MEASURES = {
     "ROC AUC": "roc_auc",
     "average precision": "average_precision",
@@ -54,8 +59,10 @@ def train(dataset: DatasetOption = DEFAULT_DATASET) -> None:
     """Ask the uploader to train a model now, however few labels are new."""
     definition = _require_on(dataset)
     with addresses.transaction("model") as connection:
-        counted = select(Label.label, func.count().label("labelled")).where(
-            Label.dataset == dataset, Label.status == LabelStatus.LABELLED, Label.label.in_(definition.labels)
+        counted = (
+            select(Label.label, func.count().label("labelled"))
+            .join(Text, Text.id == Label.text_id)
+            .where(*_LABELLED, Label.dataset == dataset, Label.label.in_(definition.labels))
         )
         rows = connection.execute(counted.group_by(Label.label)).all()
         counts = dict.fromkeys(definition.labels, 0) | {row.label: row.labelled for row in rows}
@@ -126,8 +133,8 @@ def evaluate(version: Version = None, dataset: DatasetOption = DEFAULT_DATASET) 
             select(Text.text, Label.label)
             .join(Label, Label.text_id == Text.id)
             .where(
+                *_LABELLED,
                 Label.dataset == dataset,
-                Label.status == LabelStatus.LABELLED,
                 Label.label.in_(manifest.labels),
                 Label.labelled_at > row.created_at,
             )

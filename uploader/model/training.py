@@ -11,6 +11,7 @@ import hashlib
 import io
 import re
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.sparse import csr_matrix, hstack
 from scipy.sparse.csgraph import connected_components
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 
@@ -91,26 +93,35 @@ def train(data: LabelledTexts, folds: Array | None = None) -> Trained:
     groups = group_texts(data)
     folds = assign_folds(data.labels, groups) if folds is None else folds
     texts = cut(data.texts)
-    words, characters = make_vectorizers(min_df=_LEAST_TEXTS)
-    words.set_params(max_features=_WORDS)
-    characters.set_params(max_features=_CHARACTERS)
-    features = hstack([each.fit_transform(texts) for each in (words, characters)], format="csr", dtype=np.float32)
+    by_word, by_character = make_vectorizers(min_df=_LEAST_TEXTS)
+    in_words, words, word_idf = _fit_terms(by_word.set_params(max_features=_WORDS), texts)
+    in_characters, characters, character_idf = _fit_terms(by_character.set_params(max_features=_CHARACTERS), texts)
+    features = hstack([in_words, in_characters], format="csr", dtype=np.float32)
     targets = _make_targets(data.labels, len(data.names))
     scores = _CrossFitted(features, targets, folds)
     slopes, offsets = scores.calibration(range(FOLDS))
     weights, intercepts = _fit(features, targets)
     parameters = Parameters(
         labels=data.names,
-        words=tuple(words.get_feature_names_out()),
-        word_idf=words.idf_.astype(np.float32),
-        characters=tuple(characters.get_feature_names_out()),
-        character_idf=characters.idf_.astype(np.float32),
+        words=words,
+        word_idf=word_idf,
+        characters=characters,
+        character_idf=character_idf,
         weights=weights,
         intercepts=intercepts,
         slopes=slopes,
         offsets=offsets,
     )
     return Trained(Classifier(parameters), scores.probabilities(), int(groups.max()) + 1, features.shape[1])
+
+
+def _fit_terms(vectorizer: TfidfVectorizer, texts: Sequence[str]) -> tuple[Any, tuple[str, ...], Array]:
+    """Return features, [texts, terms], the terms, and their weights."""
+    try:
+        features = vectorizer.fit_transform(texts)
+    except ValueError:  # no term is in two texts: languages without spaces have such words
+        return csr_matrix((len(texts), 0), dtype=np.float32), (), np.empty(0, np.float32)
+    return features, tuple(vectorizer.get_feature_names_out()), vectorizer.idf_.astype(np.float32)
 
 
 def group_texts(data: LabelledTexts) -> Array:
@@ -250,6 +261,7 @@ def _read(place: Workplace) -> _Read:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         clock = repository.read_clock(connection)
         counts = repository.count_labels(connection, place.dataset, names)
+        disputed = counts.pop(None, 0)
         rows = list(repository.read_labelled(connection, place.dataset, names, place.max_texts))
         links = repository.read_links(connection, place.dataset)
     data = LabelledTexts(
@@ -264,7 +276,7 @@ def _read(place: Workplace) -> _Read:
         np.array([np.nan if row.score is None else row.score for row in rows]),
     )
     sources = np.array([row.source or "" for row in rows])
-    return _Read(clock, data, sources, claims, counts.disputed, counts.labelled - len(rows))
+    return _Read(clock, data, sources, claims, disputed, sum(counts.values()) - len(rows))
 
 
 def _predict_again(place: Workplace, version: str, data: LabelledTexts) -> Array | None:
@@ -289,7 +301,7 @@ def _describe(
 ) -> ModelManifest:
     labels, sources, found = read.data.labels, read.sources, trained.probabilities
     metrics = measure_all(found, labels, read.claims)
-    top = _largest(sources)
+    top = dict(Counter(sources.tolist()).most_common(_SOURCES))
     is_accepted, decision = decide(metrics, comparison)
     return ModelManifest(
         version=version,
@@ -327,19 +339,9 @@ def _measure_sizes(read: _Read, trained: Trained, by_source: dict[str, int]) -> 
     )
 
 
-def _largest(sources: Array) -> dict[str, int]:
-    names, counts = np.unique(sources, return_counts=True)
-    order = np.lexsort((names, -counts))[:_SOURCES]
-    return {str(names[at]): int(counts[at]) for at in order}
-
-
 def _write_out_of_fold(data: LabelledTexts, trained: Trained) -> bytes:
-    table = pa.table(
-        {
-            "text_id": pa.array([id_.bytes for id_ in data.ids], pa.binary(16)),
-            "probabilities": pa.array(list(trained.probabilities.astype(np.float32)), pa.list_(pa.float32())),
-        }
-    )
+    ids = pa.array([id_.bytes for id_ in data.ids], pa.binary(16))
+    rows = pa.array(list(trained.probabilities.astype(np.float32)), pa.list_(pa.float32()))
     written = io.BytesIO()
-    pq.write_table(table, written, compression="zstd")
+    pq.write_table(pa.table({"text_id": ids, "probabilities": rows}), written, compression="zstd")
     return written.getvalue()

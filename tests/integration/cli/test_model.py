@@ -128,6 +128,9 @@ def test_a_training_is_asked_for_when_there_are_labels(
         train_now().stderr.split()
     )
     add_labelled(database_url, COMMENTS)
+    connection.execute("update texts set status = 'demo'")
+    assert "there are toxic: 0, non_toxic: 0" in " ".join(train_now().stderr.split())
+    connection.execute("update texts set status = 'uploaded'")
     assert "No uploader has worked on toxicity" in train_now().stderr
     connection.execute("insert into datasets (name) values ('toxicity')")
     assert train_now().returncode == 0

@@ -336,6 +336,24 @@ def test_labels_beyond_the_definition_are_no_part_of_the_model(
     assert rows("select count(*) from predictions") == [(len(FIRST),)]
 
 
+def test_demo_texts_do_not_count(run: RunWithEngine, database_url: str, rows: Rows, tmp_path: Path) -> None:
+    add_labelled(database_url, FIRST)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("update texts set status = 'demo'")
+
+    async def work(engine: AsyncEngine) -> None:
+        async with keeping_model(engine, tmp_path) as loop:
+            await loop.look()
+            assert rows("select * from models") == []
+            await anyio.to_thread.run_sync(add_labelled, database_url, NEW)
+            await loop.look()
+
+    run(work)
+    [(stored,)] = rows("select manifest from models")
+    sizes = ModelManifest.model_validate(stored).sizes
+    assert (sizes.texts, sizes.left_out) == (len(NEW), 0)
+
+
 def test_only_the_leader_writes(run: RunWithEngine, database_url: str, rows: Rows, tmp_path: Path) -> None:
     add_labelled(database_url, FIRST)
 
