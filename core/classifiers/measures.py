@@ -4,7 +4,6 @@ scikit-learn has the measures, but not by weights of whole samples a thousand ti
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -167,30 +166,27 @@ def _calibration_error(probabilities: Array, labels: Array) -> _Measure:
     return lambda weights: float(np.abs(np.bincount(bins, weights * excess)).sum() / weights.sum())
 
 
-@dataclass(frozen=True)
-class Claims:
-    """What senders said about some of the labelled texts."""
+def read_claims(labels: Array, scores: Array, count: int) -> tuple[Array, Array]:
+    """Return which texts have a sender's claim, and the probabilities that the claims give `count` labels.
 
-    labels: Array  # number of the claimed label; -1: none, or none of the dataset's
-    scores: Array  # the sender's confidence in it; nan: none given
-
-    def probabilities(self, count: int) -> tuple[Array, Array]:
-        """Return which texts have a claim, and its probabilities; without a score the sender counts as sure."""
-        has = self.labels >= 0
-        sure = np.where(np.isnan(self.scores[has]), 1.0, self.scores[has])
-        found = np.repeat(((1 - sure) / (count - 1))[:, None], count, axis=1)
-        found[np.arange(len(sure)), self.labels[has]] = sure
-        return has, found
+    `labels` are the numbers of the claimed labels, -1 without one; `scores` are the confidence. Without it
+    (nan) the sender counts as sure.
+    """
+    has = labels >= 0
+    sure = np.where(np.isnan(scores[has]), 1.0, scores[has])
+    found = np.repeat(((1 - sure) / (count - 1))[:, None], count, axis=1)
+    found[np.arange(len(sure)), labels[has]] = sure
+    return has, found
 
 
-def measure_all(found: Array, labels: Array, claims: Claims) -> dict[str, Measures]:
+def measure_all(found: Array, labels: Array, claims: tuple[Array, Array]) -> dict[str, Measures]:
     """Measure a model's probabilities, [texts, labels], beside those of the majority and of the claims."""
     shares = np.bincount(labels, minlength=found.shape[1]) / len(labels)
     metrics = {
         "model": measure(found, labels),
         "majority": measure(np.broadcast_to(shares, found.shape), labels),
     }
-    has, claimed = claims.probabilities(found.shape[1])
+    has, claimed = claims
     if has.any():
         metrics["senders"] = measure(claimed, labels[has])
         metrics["model_on_claims"] = measure(found[has], labels[has])

@@ -30,7 +30,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 
 from core.classifiers.classifier import Classifier, ForeignModel, Parameters, calibrate, cut, make_vectorizers
-from core.classifiers.measures import Claims, compare, count_tenths, decide, make_reliability, measure, measure_all
+from core.classifiers.measures import (
+    compare,
+    count_tenths,
+    decide,
+    make_reliability,
+    measure,
+    measure_all,
+    read_claims,
+)
 from core.classifiers.model_files import (
     CARD,
     MODEL,
@@ -214,7 +222,7 @@ class _Read:
     clock: Any
     data: LabelledTexts
     sources: Array
-    claims: Claims
+    claims: tuple[Array, Array]
     disputed: int
     left_out: int
 
@@ -271,9 +279,10 @@ def _read(place: Workplace) -> _Read:
         np.array([number[row.label] for row in rows]),
         links,
     )
-    claims = Claims(
+    claims = read_claims(
         np.array([number.get(row.claimed_label, -1) for row in rows]),
         np.array([np.nan if row.score is None else row.score for row in rows]),
+        len(names),
     )
     sources = np.array([row.source or "" for row in rows])
     return _Read(clock, data, sources, claims, disputed, sum(counts.values()) - len(rows))
