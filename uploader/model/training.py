@@ -29,16 +29,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 
+from core.classifiers import measures
 from core.classifiers.classifier import Classifier, ForeignModel, Parameters, calibrate, cut, make_vectorizers
-from core.classifiers.measures import (
-    compare,
-    count_tenths,
-    decide,
-    make_reliability,
-    measure,
-    measure_all,
-    read_claims,
-)
 from core.classifiers.model_files import (
     CARD,
     MODEL,
@@ -234,7 +226,7 @@ def train_model(place: Workplace, active: str | None) -> ModelManifest:
     trained = train(read.data)
     comparison = None
     if active is not None and (previous := _predict_again(place, active, read.data)) is not None:
-        comparison = compare(active, trained.probabilities, previous, read.data.labels)
+        comparison = measures.compare(active, trained.probabilities, previous, read.data.labels)
     content = trained.classifier.save()
     others = {OUT_OF_FOLD: _write_out_of_fold(read.data, trained)}
     manifest = _describe(place.dataset, read, trained, comparison, name_version(content), others)
@@ -279,7 +271,7 @@ def _read(place: Workplace) -> _Read:
         np.array([number[row.label] for row in rows]),
         links,
     )
-    claims = read_claims(
+    claims = measures.read_claims(
         np.array([number.get(row.claimed_label, -1) for row in rows]),
         np.array([np.nan if row.score is None else row.score for row in rows]),
         len(names),
@@ -309,9 +301,9 @@ def _describe(
     others: Mapping[str, bytes],
 ) -> ModelManifest:
     labels, sources, found = read.data.labels, read.sources, trained.probabilities
-    metrics = measure_all(found, labels, read.claims)
+    metrics = measures.measure_all(found, labels, read.claims)
     top = dict(Counter(sources.tolist()).most_common(_SOURCES))
-    is_accepted, decision = decide(metrics, comparison)
+    is_accepted, decision = measures.decide(metrics, comparison)
     return ModelManifest(
         version=version,
         dataset=dataset,
@@ -323,12 +315,12 @@ def _describe(
         sizes=_measure_sizes(read, trained, top),
         metrics=metrics,
         by_source={
-            source: measure(found[sources == source], labels[sources == source])
+            source: measures.measure(found[sources == source], labels[sources == source])
             for source, count in top.items()
             if count >= _LEAST_OF_SOURCE
         },
-        reliability=make_reliability(found, labels),
-        scores_by_source={source: count_tenths(found[sources == source, 0]) for source in top},
+        reliability=measures.make_reliability(found, labels),
+        scores_by_source={source: measures.count_tenths(found[sources == source, 0]) for source in top},
         compared=comparison,
         decision=decision,
         is_accepted=is_accepted,
