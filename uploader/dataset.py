@@ -1,7 +1,8 @@
 """The state of one dataset in this process, and how much of Argilla its uploads may use."""
 
 import asyncio
-import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -53,8 +54,6 @@ class ConcurrencyLimit:
 
 log = structlog.get_logger()
 
-_STALE_SECONDS = 1
-
 _LOWERED = (
     "DATASETS_FILE asks for {} answers to a text of {}, Argilla for {}. The former settings stay in force. If the "
     "file is the wrong one, set DATASETS_FILE and restart the uploader. `annotate datasets diff` shows what would "
@@ -95,15 +94,6 @@ class DatasetState:
         self.settings_alert: JobAlert | None = None  # the definition asks for less than Argilla: it is held back
         self._workspace = workspace
         self._preparing = asyncio.Lock()
-        self._stale_due_at = 0.0  # by time.monotonic()
-
-    def is_time_for_stale_claims(self) -> bool:
-        """Whether to look for claims that ran out: once a second, however many batches are claimed."""
-        now = time.monotonic()
-        is_due = now >= self._stale_due_at
-        if is_due:
-            self._stale_due_at = now + _STALE_SECONDS
-        return is_due
 
     async def prepare(self) -> Prepared:
         """Return the dataset in Argilla; prepares it if it is not prepared, or was found unfit since.
@@ -118,6 +108,20 @@ class DatasetState:
             if self.prepared is None:
                 self.prepared = await self._prepare()
             return self.prepared
+
+    @asynccontextmanager
+    async def in_argilla(self) -> AsyncIterator[Prepared]:
+        """Give the dataset in Argilla to a block. If the block raises Stopped, it is prepared anew the next time.
+
+        Raises:
+            As `prepare`.
+        """
+        prepared = await self.prepare()
+        try:
+            yield prepared
+        except Stopped:
+            self.prepared = None  # an administrator changed it
+            raise
 
     async def _prepare(self) -> Prepared:
         defined = get_definition(self.name, self._defined)

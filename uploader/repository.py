@@ -14,12 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from core.datasets import adjudicated_by
 from core.near_duplicates import ASKED, LOCK_TWINS, RELEASE_TWINS
 
-# uploading -> pending: the lease of a claim ran out
-_RETURN_STALE = text("""
-update texts set status = 'pending', lease_owner = null, lease_until = null
-where dataset = :dataset and status = 'uploading' and lease_until < now()
-""")
-
 # uploading -> pending: the claims of a leader that is gone
 _RETURN_ALL = text("""
 update texts set status = 'pending', lease_owner = null, lease_until = null
@@ -127,11 +121,6 @@ async def _change(connection: AsyncConnection, statement: TextClause, **values: 
 async def release_held(connection: AsyncConnection, dataset: str) -> int:
     """Make up to 1000 texts that are held for a near twin pending; return how many."""
     return await _change(connection, _RELEASE_HELD, dataset=dataset)
-
-
-async def return_stale_claims(connection: AsyncConnection, dataset: str) -> int:
-    """Make texts whose claim ran out pending again; return how many."""
-    return await _change(connection, _RETURN_STALE, dataset=dataset)
 
 
 async def return_claims(connection: AsyncConnection, dataset: str) -> int:

@@ -115,6 +115,13 @@ returning texts.id, text, claimed_label, score, source, external_id, metadata, e
 """)
 
 
+# uploading -> pending: the lease of a claim ran out
+_RETURN_STALE = text("""
+update texts set status = 'pending', lease_owner = null, lease_until = null
+where dataset = :dataset and status = 'uploading' and lease_until < now()
+""")
+
+
 @dataclass(frozen=True, slots=True)
 class Owed:
     """By how many texts the claims so far are behind their shares; less than none: ahead."""
@@ -132,6 +139,11 @@ async def list_predictions(connection: AsyncConnection, ids: Sequence[UUID]) -> 
     """Return what the active model predicts of texts, where it does."""
     rows = await connection.execute(_PREDICTIONS, {"ids": list(ids)})
     return {row.text_id: Suggestion(row.label, row.probability, f"model:{row.model_version}") for row in rows}
+
+
+async def return_stale_claims(connection: AsyncConnection, dataset: str) -> int:
+    """Make texts whose claim ran out pending again; return how many."""
+    return (await connection.execute(_RETURN_STALE, {"dataset": dataset})).rowcount
 
 
 async def pick(

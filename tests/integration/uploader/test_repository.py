@@ -12,12 +12,13 @@ from uploader import repository
 from uploader.argilla.records import PendingText
 from uploader.pull import repository as pull_repository
 from uploader.push.claiming import claim_texts
+from uploader.push.repository import return_stale_claims
 
 
 async def _claim(engine: AsyncEngine, claim: UUID | None = None, **changes: Any) -> list[PendingText]:
     values = {"count": 250, "bytes_": 1_000_000, "lease_seconds": 60} | changes
     async with engine.begin() as connection:
-        await repository.return_stale_claims(connection, DATASET)
+        await return_stale_claims(connection, DATASET)
         return await claim_texts(connection, DATASET, claim or uuid4(), **values)
 
 
