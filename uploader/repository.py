@@ -1,6 +1,7 @@
 """SQL about texts and datasets that several jobs use."""
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -20,12 +21,15 @@ update texts set status = 'pending', lease_owner = null, lease_until = null
 where dataset = :dataset and status = 'uploading'
 """)
 
+# Only texts that are uploading have a `lease_owner`. A condition on the status would let the planner read the index
+# of uploading texts, which has an entry for each text claimed since the oldest snapshot, instead of the primary key.
+
 # uploading -> uploaded: annotators can see the record
 _MARK_UPLOADED = text("""
 update texts
 set status = 'uploaded', uploaded_at = clock_timestamp(), attempts = attempts + 1,
     last_error = null, retry_at = null, lease_owner = null, lease_until = null
-where id = any(:ids) and lease_owner = :claim and status = 'uploading'
+where id = any(:ids) and lease_owner = :claim
 """)
 
 # uploading -> failed: Argilla cannot take the text because of its content
@@ -34,7 +38,7 @@ update texts
 set status = 'failed', last_error = reasons.words, attempts = attempts + 1, page_position = null,
     retry_at = null, lease_owner = null, lease_until = null
 from unnest(cast(:ids as uuid[]), cast(:words as text[])) as reasons (id, words)
-where texts.id = reasons.id and lease_owner = :claim and status = 'uploading'
+where texts.id = reasons.id and lease_owner = :claim
 """)
 
 # Texts that are being stored meanwhile wait for this lock, and then see that their twin failed.
@@ -249,6 +253,36 @@ async def lock_lease(connection: AsyncConnection, dataset: str, leader: UUID, *,
     """
     statement = _LOCK_LEASE_TO_CHANGE if to_change else _LOCK_LEASE
     return (await connection.execute(statement, {"dataset": dataset, "leader": leader})).first() is not None
+
+
+_CLOCK = text("select clock_timestamp()")
+
+
+async def get_clock(connection: AsyncConnection) -> datetime:
+    """Return Postgres' clock."""
+    clock: datetime = (await connection.execute(_CLOCK)).scalar_one()
+    return clock
+
+
+_DELETE_OTHER_WEBHOOKS = text("delete from webhooks where id is distinct from cast(:id as uuid)")
+
+_STORE_WEBHOOK = text("""
+insert into webhooks (id, secret) values (:id, :secret)
+on conflict (id) do update set secret = excluded.secret where webhooks.secret <> excluded.secret
+""")
+
+
+async def list_webhooks(connection: AsyncConnection) -> set[str]:
+    """Return the ids of our webhooks in Argilla, as far as we know."""
+    return set((await connection.scalars(text("select cast(id as text) from webhooks"))).all())
+
+
+async def store_webhook(connection: AsyncConnection, webhook: tuple[str, str] | None) -> None:
+    """Store the id and the secret of our only webhook, or that there is none."""
+    id_, secret = webhook or (None, None)
+    await connection.execute(_DELETE_OTHER_WEBHOOKS, {"id": id_})
+    if webhook:
+        await connection.execute(_STORE_WEBHOOK, {"id": id_, "secret": secret})
 
 
 _CLEAR_ALERT = text("delete from alerts where dataset = :dataset and job = :job")

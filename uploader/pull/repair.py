@@ -13,6 +13,7 @@ from uploader.argilla.setup import Prepared
 from uploader.dataset import DatasetState
 from uploader.pull import repository
 from uploader.pull.collector import Collector
+from uploader.repository import get_clock
 from uploader.settings import MAX_SEARCH_TERMS
 
 log = structlog.get_logger()
@@ -81,7 +82,7 @@ async def _take_over_stored(collector: Collector, argilla_dataset_id: UUID) -> N
     while True:
         state.leadership.check()
         async with state.engine.connect() as connection:
-            read_at = await repository.get_clock(connection)
+            read_at = await get_clock(connection)
         records = await state.argilla.list_records(
             argilla_dataset_id, offset, MAX_SEARCH_TERMS, include="responses"
         )

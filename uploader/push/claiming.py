@@ -14,6 +14,7 @@ from uploader.argilla.records import PendingText
 from uploader.dataset import Pace
 from uploader.push import repository
 from uploader.push.repository import Owed, Pick, QueueOrder
+from uploader.repository import get_clock
 
 # The distance of a score from 0.5 as a whole number, below all others.
 _DISTANCE_UNITS = 10**12
@@ -151,7 +152,7 @@ async def claim_texts(
         chosen = await _choose_new(connection, dataset, pace, count, bytes_, start)
     if not chosen:
         return []
-    clock = await repository.get_clock(connection)
+    clock = round((await get_clock(connection)).timestamp() * 1_000_000)
     positions = [_position(one, pace.order, clock + place) for place, one in enumerate(chosen)]
     return await repository.lease(connection, claim, [one.pick for one in chosen], positions, lease_seconds)
 

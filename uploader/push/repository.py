@@ -101,8 +101,6 @@ _OWED = text("select gold_owed, uncertain_owed from datasets where name = :datas
 
 _STORE_OWED = text("update datasets set gold_owed = :gold, uncertain_owed = :uncertain where name = :dataset")
 
-_CLOCK = text("select cast(extract(epoch from clock_timestamp()) * 1000000 as bigint)")
-
 # pending -> uploading: claimed
 _LEASE = text("""
 update texts
@@ -176,12 +174,6 @@ async def store_owed(connection: AsyncConnection, dataset: str, owed: Owed) -> N
     """Remember what the claims so far owe."""
     values = {"dataset": dataset, "gold": owed.gold, "uncertain": owed.uncertain}
     await connection.execute(_STORE_OWED, values)
-
-
-async def get_clock(connection: AsyncConnection) -> int:
-    """Return Postgres' time in microseconds since 1970."""
-    clock: int = (await connection.execute(_CLOCK)).scalar_one()
-    return clock
 
 
 async def lease(
