@@ -174,6 +174,7 @@ def test_a_start_with_another_file_asks_annotators_for_no_less_until_it_is_appli
     different = annotate("datasets", "diff", **env)
     assert different.returncode == 1
     assert "annotate datasets apply toxicity" in different.stdout
+    assert "when the uploader starts" not in different.stdout  # the guidelines wait with the number of answers
     add_texts("a text")
     alerts = "select code from alerts where dataset = 'toxicity'"
     with start_uploader():
