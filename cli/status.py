@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import httpx
 import typer
 from rich.table import Table
-from sqlalchemy import Row, text
+from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from cli import addresses
@@ -165,7 +165,7 @@ def _read_database(report: _Report) -> list[str]:
         return []
 
 
-def _to_rate(row: Row[Any] | None) -> float:
+def _to_rate(row: Any) -> float:
     """Return a number of events per hour, from a row with their number and the seconds that they took."""
     if row is None or not row[0]:
         return 0.0
