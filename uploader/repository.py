@@ -21,8 +21,8 @@ update texts set status = 'pending', lease_owner = null, lease_until = null
 where dataset = :dataset and status = 'uploading'
 """)
 
-# Only texts that are uploading have a `lease_owner`. A condition on the status would let the planner read the index
-# of uploading texts, which has an entry for each text claimed since the oldest snapshot, instead of the primary key.
+# Only uploading texts have a `lease_owner`. With a condition on the status, the planner would read the index of
+# uploading texts instead of the primary key: it has an entry for each text claimed since the oldest snapshot.
 
 # uploading -> uploaded: annotators can see the record
 _MARK_UPLOADED = text("""
@@ -83,7 +83,7 @@ set argilla_dataset_id = excluded.argilla_dataset_id,
 where datasets.argilla_dataset_id is distinct from excluded.argilla_dataset_id
 """)
 
-_APPROVED = text("select settings_approved from datasets where name = :name")
+_SETTINGS = text("select settings as in_force, settings_approved as approved from datasets where name = :name")
 
 _STORE_SETTINGS = text("""
 update datasets set settings = :settings, settings_approved = null where name = :name
@@ -169,10 +169,9 @@ async def remember_dataset(connection: AsyncConnection, name: str, argilla_datas
     await connection.execute(_REMEMBER, {"name": name, "id": argilla_dataset_id})
 
 
-async def get_approved_settings(connection: AsyncConnection, name: str) -> dict[str, Any] | None:
-    """Return the definition that an operator allowed although it asks annotators for less."""
-    approved: dict[str, Any] | None = await connection.scalar(_APPROVED, {"name": name})
-    return approved
+async def get_settings(connection: AsyncConnection, name: str) -> Row[Any] | None:
+    """Return a dataset's definition `in_force`, and the `approved` one, which asks annotators for less."""
+    return (await connection.execute(_SETTINGS, {"name": name})).first()
 
 
 async def store_settings(
