@@ -23,10 +23,6 @@ LEFT_ALONE = ("core/migrations", "load_testing/version_1/services")
 
 # Present exceptions by package. Remove them; add none.
 EXCEPTIONS: dict[str, set[str]] = {
-    "core": {
-        # The whole idea in one place: to be merged with nothing.
-        "short module: core/change_feed.py",
-    },
     "serving_api": {
         "web framework: serving_api/file_response.py",
     },
