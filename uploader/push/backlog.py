@@ -58,6 +58,7 @@ async def upload_backlog(
         ArgillaError: Argilla is away, or does not let us; the claimed texts are pending again.
         psycopg.Error, sqlalchemy.exc.SQLAlchemyError: Postgres is away; the claim's lease runs out.
     """
+    await state.prepare()  # then it is known which definition is in force
     await settle_completion(state, stopping)
     run = _Run(state, settings, runner, stopping, queue_start or QueueStart())
     workers = [_upload_batches(run) for _ in range(state.limit.batch_count)]
