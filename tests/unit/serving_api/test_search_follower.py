@@ -273,3 +273,22 @@ def test_a_thread_waits_for_the_first_replica_without_complaint(
         follower.stop(60)
     replica.close()
     assert lines == []
+
+
+def test_after_an_error_the_index_is_closed_and_tried_again_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follower = SearchFollower(world.replica)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("unknown")
+
+    with capture_logs() as lines:
+        follower.start()
+        wait_for(lambda: follower.version == world.version)
+        monkeypatch.setattr(SearchIndex, "commit", fail)
+        world.add(_TWO, "two")
+        wait_for(lambda: follower.version is None)
+        follower.stop(60)
+    failures = [line for line in lines if line["event"] == "search.failed"]
+    assert [(line["kind"], line["error"]) for line in failures] == [("RuntimeError", "unknown")]
