@@ -30,9 +30,11 @@ def read_settings(kind: type[Group]) -> Group:
         return kind()
     except ValidationError as error:
         prefix = kind.model_config.get("env_prefix", "")
-        wrong = [f"{prefix}{e['loc'][0]}: {e['msg']}".replace("Value error, ", "") for e in error.errors()]
-        names = "\n".join(f"  {line.split(':', 1)[0].upper()}:{line.split(':', 1)[1]}" for line in wrong)
-        raise SystemExit(f"Settings are wrong; see docs/configuration.md.\n{names}") from None
+        wrong = [
+            f"\n  {prefix}{one['loc'][0]}".upper() + f": {one['msg'].removeprefix('Value error, ')}"
+            for one in error.errors()
+        ]
+        raise SystemExit(f"Settings are wrong; see docs/configuration.md.{''.join(wrong)}") from None
 
 
 class DatabaseSettings(SettingsGroup):
