@@ -41,7 +41,8 @@ class BrowserGuard:
     def __init__(self, app: ASGIApp, hosts: Collection[str], origins: Collection[str] = ()) -> None:
         self.app = app
         self._origins = frozenset(origin.encode() for origin in origins)
-        self._hosts = frozenset(host.lower() for host in hosts)
+        # As people write them: also with a port, in brackets or as an address.
+        self._hosts = frozenset(urlsplit(f"//{host.rpartition('//')[2]}").hostname for host in hosts) - {None}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._refusal(scope) if scope["type"] == "http" else None
