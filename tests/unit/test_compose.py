@@ -302,7 +302,7 @@ def _beyond_the_programs(name: str, extras: frozenset[str] = frozenset()) -> fro
 
 
 def test_the_image_of_locust_has_what_locust_needs() -> None:
-    lock = yaml.safe_load((ROOT / "Pipfile.lock").read_text())
+    lock = json.loads((ROOT / "Pipfile.lock").read_text())
     default = {canonicalize_name(name) for name in lock["default"]}
     listed = set((ROOT / "deployment" / "load_packages.txt").read_text().split())
     assert listed == _beyond_the_programs("locust") - default
@@ -362,7 +362,7 @@ for module, *arguments in commands:
 
 
 def _modules_for_development_only() -> list[str]:
-    lock = yaml.safe_load((ROOT / "Pipfile.lock").read_text())
+    lock = json.loads((ROOT / "Pipfile.lock").read_text())
     in_image: set[str] = {canonicalize_name(name) for name in lock["default"]}
     modules = packages_distributions()
     locked = {canonicalize_name(name) for group in ("default", "develop") for name in lock[group]}
