@@ -6,7 +6,7 @@ answer. See docs/decisions/0020-healing.md.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -123,7 +123,7 @@ def _store_labels(connection: Connection, dataset: str, outcomes: dict[UUID, Out
     labelled = set(connection.scalars(select(Label.text_id).where(Label.text_id.in_(outcomes))))
     # A text that never had a label needs no tombstone.
     rows = [
-        {"text_id": id_, "dataset": dataset, **asdict(outcome)}
+        _label_row(id_, dataset, outcome)
         for id_, outcome in outcomes.items()
         if outcome.annotations or id_ in labelled
     ]
@@ -210,7 +210,7 @@ def _upsert(
     if not responses:
         return
     seen = {"seen_at": read_at, "withdrawn_at": None, "argilla_dataset_id": argilla_dataset_id}
-    rows = [asdict(response) | seen for response in responses]
+    rows = [{field: getattr(r, field) for field in Response.__dataclass_fields__} | seen for r in responses]
     statement = insert(Annotation).values(rows)
     keys = {"text_id", "response_id"}
     # The time of creation stays as it was first stored: see _keep_creation.
@@ -247,6 +247,12 @@ def _outcome(rule: RuleInForce, annotations: list[Any]) -> Outcome:
             if row.withdrawn_at is None and row.status == AnnotationStatus.SUBMITTED and row.value is not None
         ]
     )
+
+
+def _label_row(text_id: UUID, dataset: str, outcome: Outcome) -> dict[str, Any]:
+    return {"text_id": text_id, "dataset": dataset} | {
+        name: getattr(outcome, name) for name in Outcome.__dataclass_fields__
+    }
 
 
 def _upsert_labels(connection: Connection, rows: list[dict[str, Any]]) -> None:

@@ -60,21 +60,13 @@ _OTHER_FILES = 256
 
 
 def run(factory: Callable[[], FastAPI], host: str, port: int, processes: int) -> None:
-    """Run the application that a module's function makes, in this process or in several that share the port.
-
-    Of several, dead ones are replaced. Each calls `follow_parent` while it serves.
-    """
+    """Run the application that a module's function makes, in this process or in several that share the port."""
     keep_files_private()
     app = factory()  # also if other processes serve: errors in the settings are reported once
     if processes == 1:
         serve(app, host, port)
-        return
-    # Metrics are in files, so that each process can report all.
-    with tempfile.TemporaryDirectory(prefix="metrics-") as folder:
-        os.environ[METRICS_FOLDER] = folder
-        name = f"{factory.__module__}:{factory.__name__}"
-        config = _config(name, host, port, factory=True, workers=processes)
-        Multiprocess(config, sockets=[config.bind_socket()]).run()
+    else:
+        serve_in_processes(f"{factory.__module__}:{factory.__name__}", host, port, processes)
 
 
 def serve(app: FastAPI, host: str, port: int) -> None:
@@ -83,6 +75,17 @@ def serve(app: FastAPI, host: str, port: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     uvicorn.Server(_config(app, host, port)).run()
+
+
+def serve_in_processes(factory: str, host: str, port: int, processes: int) -> None:
+    """Run the application that `factory` ("module:function") makes in several processes; dead ones are replaced.
+
+    Each process calls `follow_parent` while it serves. Metrics are in files, so that each process can report all.
+    """
+    with tempfile.TemporaryDirectory(prefix="metrics-") as folder:
+        os.environ[METRICS_FOLDER] = folder
+        config = _config(factory, host, port, factory=True, workers=processes)
+        Multiprocess(config, sockets=[config.bind_socket()]).run()
 
 
 def _config(app: FastAPI | str, host: str, port: int, **more: Any) -> uvicorn.Config:
