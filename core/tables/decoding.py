@@ -124,6 +124,8 @@ class PlainBody:
                 yield plain
         except (EOFError, zlib.error, zstd.ZstdError) as error:
             reason = str(error).splitlines()[0]
+            if "too much memory" in reason:
+                reason += "; compress it with a window of 32 MiB or less (zstd --long=25)"
             raise Malformed(f"The body is not readable {encoding}: {reason}.", code="malformed_encoding") from None
 
 

@@ -137,7 +137,7 @@ _EXAMPLE: dict[str, Any] = {
 IMPORT_PREVIEWED: Responses = {
     200: answer("How the body would be read.", _EXAMPLE),
     **refusals(
-        Malformed("The body is not a JSON array. Send one object a line …", code="malformed_json"),
+        Malformed("The body is not a JSON array of objects, one for each text …", code="malformed_json"),
         BodyTimeout(30),
         PreviewTooLarge(),
         UnsupportedType("Send the body as Content-Type: application/x-ndjson or …"),

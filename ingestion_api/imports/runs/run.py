@@ -77,7 +77,7 @@ def _run(
     body = _Body(reader, claim)
     try:
         parameters = BulkParameters.model_validate(claim.parameters)
-        check_parameters(parameters, datasets)
+        check_parameters(parameters, datasets, claim.media_type)
         upload = BulkUpload(claim.media_type, claim.encoding, parameters, datasets, claim.datasets)
         if upload.abort_on_error:
             repository.start_anew(connection, claim.id, claim.owner)
