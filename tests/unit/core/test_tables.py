@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from core.tables.decoding import PlainBody
 from core.tables.opening import open_table
 from core.tables.rows import Row, RowRefused, Table
 from core.tables.text_lines import CHARSETS, require_charset
@@ -495,6 +496,34 @@ def test_rows_before_junk_are_read_the_last_one_too(compress: Callable[[bytes], 
     assert [next(rows), next(rows)] == [(1, {"text": "a"}), (2, {"text": "b"})]
     with pytest.raises(Malformed):
         next(rows)
+
+
+@pytest.mark.parametrize(
+    "body", [gzip.compress(b'{"text": "a"}\n')[:-8] + bytes(8), gzip.compress(b'{"text": "a"}\n') * 2 + b"\x1f"]
+)
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_rows_before_a_damage_are_read_in_any_chunks(body: bytes, size: int) -> None:
+    rows = read("ndjson", PlainBody(cut(body, [size]), "gzip"))
+    assert next(rows) == (1, {"text": "a"})
+    with pytest.raises(Malformed):
+        list(rows)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_an_empty_body_is_not_compressed(encoding: str) -> None:
+    with pytest.raises(Malformed):
+        list(PlainBody([], encoding))
+
+
+def test_what_came_before_the_client_left_is_decoded() -> None:
+    def leave() -> Iterator[bytes]:
+        yield gzip.compress(b"".join(b'{"text": "%d"}\n' % n for n in range(1000)))[:1500]
+        raise TimeoutError
+
+    before: list[Any] = []
+    with pytest.raises(TimeoutError):
+        before.extend(read("ndjson", PlainBody(leave(), "gzip")))
+    assert len(before) > 100
 
 
 def test_zeros_behind_gzip_are_padding() -> None:
