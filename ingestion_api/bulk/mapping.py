@@ -12,10 +12,10 @@ from typing import Any
 from msgspec import structs
 
 from core.datasets import DEFAULT_DATASET, Datasets
-from core.tables.rows import ColumnsRefused, Row, RowRefused, Table, TableColumn, as_number, as_word
+from core.tables.rows import ColumnsRefused, Row, RowRefused, Table, TableColumn, as_metadata, as_number, as_word
 from ingestion_api.bulk.label_map import LabelMap
 from ingestion_api.bulk.schemas import BulkParameters
-from ingestion_api.bulk.values import as_metadata
+from ingestion_api.texts.schemas import METADATA_CHARACTERS
 from ingestion_api.texts.submissions import QuickSubmission
 
 # Columns that are fields when they have a field's name.
@@ -162,7 +162,7 @@ class RowMapping:
         self._score = roles.get("score")
         self._words = [(role, place) for role, place in roles.items() if role in _WORDS]
         self._metadata = list(metadata.items())
-        self._cut = cut
+        self._most = METADATA_CHARACTERS if cut else None
         self._defaults = defaults
         self._labels = labels
 
@@ -185,7 +185,7 @@ class RowMapping:
         if self._score is not None and (score := as_number(cells[self._score], "score")) is not None:
             fields["score"] = score
         if self._metadata:
-            values = ((name, as_metadata(cells[place], name, cut=self._cut)) for name, place in self._metadata)
+            values = ((name, as_metadata(cells[place], name, self._most)) for name, place in self._metadata)
             fields["metadata"] = {name: value for name, value in values if value is not None}
         return fields
 
@@ -257,15 +257,15 @@ class ObjectMapping:
         if self._parameters.metadata is None:
             return own
         names: Sequence[str] = self._metadata_names
-        cut = self._parameters.all_metadata
-        if cut:
+        if self._parameters.all_metadata:
             taken = {*self._names.values(), self._parameters.source, "source", "dataset"}
             names = [name for name in row if name not in taken]
         if isinstance(own, dict):
             names = [name for name in names if name != "metadata"]
         else:
             own = {}  # a field like any other
-        found = {name: as_metadata(row.get(name), name, cut=cut) for name in names}
+        most = METADATA_CHARACTERS if self._parameters.all_metadata else None
+        found = {name: as_metadata(row.get(name), name, most) for name in names}
         if twice := [name for name in own if found.get(name) is not None]:
             raise RowRefused("duplicate_metadata", f"/metadata/{twice[0]}: is there twice; choose: metadata=a,b")
         return own | found

@@ -11,8 +11,8 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.web.problems import Problem
+from ingestion_api.bulk.batches import to_storable
 from ingestion_api.bulk.store import Counts
-from ingestion_api.bulk.values import to_storable
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,10 @@ from core.datasets import Datasets
 from core.models import ImportState
 from core.settings import DatabaseSettings
 from core.web.problems import Problem
-from ingestion_api.bulk.batches import Batch, BulkUpload
+from ingestion_api.bulk.batches import Batch, BulkUpload, to_json
 from ingestion_api.bulk.pipes import reporting_to, waiting_for_postgres
 from ingestion_api.bulk.schemas import BulkParameters, check_parameters
 from ingestion_api.bulk.store import COUNTED, Counts, Cursor, Journal, prepare_process, store_bulk, tracing_for
-from ingestion_api.bulk.values import to_json
 from ingestion_api.imports.runs import repository
 from ingestion_api.imports.runs.repository import Claim, StoredReject
 from ingestion_api.settings import IngestionSettings
