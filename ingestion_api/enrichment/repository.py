@@ -24,7 +24,7 @@ from psycopg import AsyncConnection, Cursor
 from rensa import RMinHash
 
 from core.datasets import Dataset, Datasets
-from core.near_duplicates import ASKED, lock_of
+from core.models.texts import ASKED, near_duplicates_lock
 from core.text_identity import IGNORABLE
 
 _SHINGLE_CHARACTERS = 5
@@ -199,7 +199,7 @@ def _twins(text: Known, candidates: list[Known], least: float) -> list[tuple[Kno
     return sorted(twins, key=lambda twin: (not twin[0].asked, -twin[1]))[:_LINKS]
 
 
-_LOCK_DATASETS = f"select {lock_of('name')} from unnest(%s::text[]) as names (name)"  # noqa: S608 - constants only
+_LOCK_DATASETS = f"select {near_duplicates_lock('name')} from unnest(%s::text[]) as names (name)"  # noqa: S608 - constants only
 
 _FIND_CANDIDATES = f"""
     select wanted.id, found.text_id, count(*)
