@@ -13,7 +13,7 @@ from core.web.problems import Malformed, TooLarge
 
 DELIMITERS = {",": ",", ";": ";", "|": "|", "tab": "\t"}
 _NEWLINE = re.compile("[\r\n]")
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
+_CONTROL = re.compile(r"[\x01-\x08\x0e-\x1f]")
 _EXCEL_DELIMITER = re.compile('"?sep=([,;|\t])"?\r?\n')  # a first line that Excel reads, and some programs write
 
 # The most characters that are read again after quotes that never close: hostile lines could each cost 1 MiB.
