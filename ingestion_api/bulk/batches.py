@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec import structs
+from pydantic_core import from_json
 
 from core.datasets import Datasets
 from core.tables.csv_table import DELIMITERS
@@ -66,7 +67,7 @@ class BulkUpload:
 
 
 def _read_submission(value: bytes) -> Any:
-    return read_quickly(value) or read_value(value)
+    return read_quickly(value) or from_json(value, allow_inf_nan=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,8 +219,6 @@ class ObjectMapping:
         fields = self._choose(row) if self._chooses or row.keys() >= _EXPORTED else dict(row)
         for role in _WORDS & fields.keys():
             fields[role] = as_word(fields[role], role) or None
-        if isinstance(fields.get("score"), str):
-            fields["score"] = as_number(fields["score"], "score")
         if isinstance(metadata := fields.get("metadata"), dict):
             fields["metadata"] = {name: value for name, value in metadata.items() if value is not None}
         label = self._labels.find(fields.pop("label", None))
@@ -246,6 +244,8 @@ class ObjectMapping:
     def _choose(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return the fields that are wanted of a row with others."""
         fields: dict[str, Any] = {role: row.get(name) for role, name in self._names.items()}
+        if isinstance(fields["score"], str):
+            fields["score"] = as_number(fields["score"], "score")
         fields["dataset"] = row.get("dataset")
         source = self._parameters.source
         fields["source"] = row.get(source if source is not None and source in row else "source")
