@@ -4,9 +4,11 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
 
 import anyio
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi_offline import FastAPIOffline
 
 from core.datasets import Datasets, load_datasets
@@ -22,7 +24,7 @@ from core.settings import (
 from core.startup import close_folder, configure_logging
 from core.tracing import tracing
 from core.web.app import NO_TELEMETRY, install_web
-from core.web.browsers import PageSettings
+from core.web.browsers import PageSettings, add_page
 from core.web.health import Check, NotReady
 from core.web.keys import KeyRing, KeyWatch
 from core.web.negotiation import Compression
@@ -31,6 +33,7 @@ from core.web.rate_limits import Places
 from core.web.server import follow_parent, run, settle
 from serving_api.changes import endpoints as changes_endpoints
 from serving_api.changes.service import ChangeNotifier, Changes
+from serving_api.dependencies import base_url
 from serving_api.exports import endpoints as export_endpoints
 from serving_api.exports.service import Exports
 from serving_api.metrics import (
@@ -42,7 +45,6 @@ from serving_api.metrics import (
 from serving_api.models import endpoints as model_endpoints
 from serving_api.models.schemas import ScoreRequest
 from serving_api.models.service import Models
-from serving_api.pages.endpoints import add_dashboard
 from serving_api.perspective import endpoints as perspective_endpoints
 from serving_api.perspective.google_errors import GoogleErrors
 from serving_api.perspective.schemas import AnalyzeCommentRequest, GoogleError, SuggestCommentScoreRequest
@@ -76,6 +78,8 @@ _BODIES = (
     *(SnapshotCreate, SnapshotRewrite, ScoreRequest),
     *(AnalyzeCommentRequest, SuggestCommentScoreRequest, GoogleError),
 )
+
+_DASHBOARD = Path(__file__).parent / "pages" / "static"
 
 
 class Parts:
@@ -191,7 +195,33 @@ def _add_paths(app: FastAPI, datasets: Datasets, access: AccessSettings) -> None
         perspective_endpoints.open_router,
     ):
         app.include_router(router)
-    add_dashboard(app, datasets, read_settings(PageSettings), key_is_required=access.require_api_key)
+    _add_dashboard(app, datasets, read_settings(PageSettings), key_is_required=access.require_api_key)
+
+
+def _add_dashboard(app: FastAPI, datasets: Datasets, settings: PageSettings, *, key_is_required: bool) -> None:
+    """Add the page at `GET /`, with the addresses that it links to."""
+
+    def links(request: Request) -> dict[str, Any]:
+        base = base_url(request)
+        main = ("docs", "texts", "disputed", "changes", "stats", "snapshots", "metrics", "readyz")
+        exports = {kind: f"{base}/export.{kind}" for kind in ("parquet", "arrow", "ndjson", "csv")}
+        return {
+            **{name: f"{base}/{name}" for name in main},
+            "openapi": f"{base}/openapi.json",
+            "agreement": f"{base}/stats/agreement",
+            "annotators": f"{base}/stats/annotators",
+            "exports": exports,
+            "ingestion": settings.ingestion_url(request),
+            "argilla": settings.argilla_url(request),
+            "key_required": key_is_required,
+            "scopes": app.state.key_ring.scopes_of(request.headers.get("authorization")),
+            "datasets": {
+                name: {"labels": list(dataset.labels), "answers_wanted": dataset.answers_wanted}
+                for name, dataset in datasets.items()
+            },
+        }
+
+    add_page(app, _DASHBOARD, links, settings.ingestion_url)
 
 
 @asynccontextmanager
