@@ -70,7 +70,7 @@ from serving_api.watchdog import Watchdog
 # Applying a window is faster. A build is interrupted, and starts again after the next start.
 _STOP_SECONDS = 2.0
 _STATE_SECONDS = 1.0
-# Queries and exports leave freed memory behind.
+# Queries, exports and builds leave freed memory behind.
 _RELEASE_SECONDS = 60.0
 
 # Messages that endpoints read, or translate, without FastAPI.

@@ -13,7 +13,6 @@ import structlog
 
 from core.web.problems import Unavailable
 from serving_api.metrics import SEARCH_INDEX_VERSION, SEARCH_SCANS
-from serving_api.replica.file import release_memory
 from serving_api.replica.replica import Replica
 from serving_api.replica.repository import Point, State, get_point
 from serving_api.search.candidates import IndexSnapshot
@@ -205,7 +204,6 @@ class SearchFollower:
                 meta = self._add(index, cursor, condition, meta)
         index.commit(meta)
         self._show(index)
-        release_memory()
         log.info("search.built", version=point.version, seconds=round(time.perf_counter() - started, 3))
 
     def _catch_up(self, index: SearchIndex, meta: Meta) -> None:
@@ -228,8 +226,9 @@ class SearchFollower:
         for entry in read_entries(cursor, condition):
             if self._stop.is_set():
                 raise _Stopped
-            meta = meta.with_entry(entry.position)
-            index.put(entry, meta.block(entry.position))
+            moment = moment_number(entry.labelled_at)
+            meta = meta.with_text(moment)
+            index.put(entry, meta.block_of(moment))
         return meta
 
     def _show(self, index: SearchIndex) -> None:
