@@ -191,7 +191,7 @@ def check_query_string(request: Request, repeatable: Collection[str] = ()) -> No
     repeated = [name for name, count in counts.items() if count > 1 and name not in repeatable]
     if repeated:
         raise InvalidFields(
-            [FieldError("repeated", "May be sent only once.", parameter=name) for name in repeated]
+            [FieldError("repeated", f"{name} may be sent only once.", parameter=name) for name in repeated]
         )
 
 
@@ -210,10 +210,7 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
         return problem_response(Malformed("The body is not JSON.", code="malformed_json"))
     schemas = _parameter_schemas(request)
     found = [_explained(one, schemas) for one in errors[:ERRORS_SHOWN]]
-    problem = InvalidFields(found, len(errors))
-    if len(errors) == 1 and found[0].parameter:
-        problem.detail = found[0].detail
-    return problem_response(problem)
+    return problem_response(InvalidFields(found, len(errors)))
 
 
 def _parameter_schemas(request: Request) -> dict[str, dict[str, Any]]:

@@ -244,7 +244,10 @@ _SHOWN_CHARACTERS = 50
 
 Schema = Mapping[str, Any]  # of the parameter, in the OpenAPI document
 
+_TIME = "a time by RFC 3339, like 2026-11-24T08:30:00Z"
 _KINDS = {
+    "datetime_from_date_parsing": _TIME,
+    "datetime_parsing": _TIME,
     "bool_parsing": "true or false",
     "float_parsing": "a number",
     "finite_number": "a finite number",
@@ -274,6 +277,8 @@ def explain_parameter(name: str, error: Mapping[str, Any], schema: Schema) -> st
         return f"{name} is not a parameter of this path."
     if kind == "value_error":
         return f"{name} {str(error['msg']).removeprefix('Value error, ')}."
+    if kind == "string_too_short" and not error.get("input"):
+        return f"{name} must not be empty."
     if kind in _BOUNDS:
         need = f"be {_bounds(schema, kind, context)}"
     elif kind in _KINDS:
@@ -313,5 +318,5 @@ def _example(schema: Schema) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, list):
         value = len(value)
-    text = value if isinstance(value, str) else repr(value)
+    text = (value or "nothing") if isinstance(value, str) else repr(value)
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"

@@ -264,8 +264,15 @@ class InvalidFields(Problem):
         """`count`: the number of wrong fields, if `errors` has only the first of them."""
         self.count = count or len(errors)
         self.errors = errors[:ERRORS_SHOWN]
-        wrong = ", ".join(dict.fromkeys(e.pointer or e.parameter or "body" for e in self.errors))
-        super().__init__(f"Wrong: {wrong}. See errors.")
+        parameter = self.errors[0].parameter
+        if self.count == 1 and parameter:
+            detail = self.errors[0].detail
+            if not detail.startswith(parameter):
+                detail = f"{parameter}: {detail}"
+        else:
+            wrong = ", ".join(dict.fromkeys(e.pointer or e.parameter or "body" for e in self.errors))
+            detail = f"Wrong: {wrong}. See errors."
+        super().__init__(detail)
         self.extra = {"errors": [error.as_dict() for error in self.errors]}
 
 

@@ -197,11 +197,11 @@ def check_search(filters: FilterParameters) -> None:
     """
     if filters.q is None:
         if filters.match is not Match.SUBSTRING:  # the default says nothing
-            raise Mismatch("match", "needs_q", "Says how to look for q: send q too.")
+            raise Mismatch("match", "needs_q", "match says how to look for q: send q too.")
     elif filters.match is not Match.SUBSTRING:
         words = len(filters.q.split())
         if not 1 <= words <= MAX_WORDS:
-            detail = f"Holds {words} words; with match={filters.match} it must be 1 to {MAX_WORDS}."
+            detail = f"q holds {words} words; with match={filters.match} it must hold 1 to {MAX_WORDS}."
             raise Mismatch("q", "words", detail)
 
 
@@ -277,4 +277,5 @@ def choose_dataset(asked: str | None, labels: Sequence[str], datasets: Datasets)
 
 
 def _unknown(parameter: str, value: str, known: Sequence[str]) -> FieldError:
-    return FieldError(f"unknown_{parameter}", f"{value!r} is not one of: {', '.join(known)}.", parameter=parameter)
+    detail = f"{parameter} {value!r} is not one of: {', '.join(known)}."
+    return FieldError(f"unknown_{parameter}", detail, parameter=parameter)

@@ -256,7 +256,7 @@ def test_an_unknown_dataset_is_refused_with_those_that_there_are() -> None:
         texts_query(SourceParameters(dataset="moods"), DATASETS)
     [error] = refusal.value.extra["errors"]
     assert (error["code"], error["parameter"]) == ("unknown_dataset", "dataset")
-    assert error["detail"] == "'moods' is not one of: mood, toxicity."
+    assert error["detail"] == "dataset 'moods' is not one of: mood, toxicity."
 
 
 # Other lists
