@@ -52,12 +52,7 @@ class FieldError:
 
     def as_dict(self) -> dict[str, str]:
         """Return the JSON object of the response."""
-        parts = {
-            "pointer": self.pointer,
-            "parameter": self.parameter,
-            "code": self.code,
-            "detail": self.detail,
-        }
+        parts = {"pointer": self.pointer, "parameter": self.parameter, "code": self.code, "detail": self.detail}
         return {key: value for key, value in parts.items() if value is not None}
 
 
@@ -265,14 +260,11 @@ class InvalidFields(Problem):
         """`count`: the number of wrong fields, if `errors` has only the first of them."""
         self.count = count or len(errors)
         self.errors = errors[:ERRORS_SHOWN]
-        parameter = self.errors[0].parameter
+        wrong = ", ".join(dict.fromkeys(e.pointer or e.parameter or "body" for e in self.errors))
+        detail, parameter = f"Wrong: {wrong}. See errors.", self.errors[0].parameter
         if self.count == 1 and parameter:
-            detail = self.errors[0].detail
-            if not detail.startswith(parameter):
-                detail = f"{parameter}: {detail}"
-        else:
-            wrong = ", ".join(dict.fromkeys(e.pointer or e.parameter or "body" for e in self.errors))
-            detail = f"Wrong: {wrong}. See errors."
+            said = self.errors[0].detail
+            detail = said if said.startswith(parameter) else f"{parameter}: {said}"
         super().__init__(detail)
         self.extra = {"errors": [error.as_dict() for error in self.errors]}
 
