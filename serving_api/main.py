@@ -61,8 +61,7 @@ from serving_api.snapshots.service import COMPARED_AT_ONCE, Snapshots
 from serving_api.snapshots.storage import STORAGE_SECONDS
 from serving_api.statistics import endpoints as statistics_endpoints
 from serving_api.texts import endpoints as text_endpoints
-from serving_api.texts.paging import Hints
-from serving_api.texts.service import Texts
+from serving_api.texts.service import Hints, Texts
 from serving_api.viewer import endpoints as viewer_endpoints
 from serving_api.viewer.service import Viewer
 from serving_api.watchdog import Watchdog
