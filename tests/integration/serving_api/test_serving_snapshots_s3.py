@@ -1,4 +1,4 @@
-"""Snapshots in a bucket, on a server that speaks S3."""
+"""Snapshots and models in a bucket, on a server that speaks S3."""
 
 import json
 import time
@@ -10,9 +10,13 @@ import httpx
 import pytest
 from moto.server import ThreadedMotoServer
 from pyarrow import parquet
+from sqlalchemy import Engine
 
+from core.classifiers.model_files import MODEL, ModelFiles
 from core.web.problems import Conflict, NotFound, Unavailable
 from serving_api.snapshots.manifest import MANIFEST
+from tests.integration.serving_api.conftest import Serve
+from tests.integration.serving_api.modelling import store_model, train, wait_for_model
 from tests.unit.serving_api.snapshot_world import Row, World, world
 
 _ROWS = [Row(number, "toxic" if number % 2 else "non_toxic") for number in range(500)]
@@ -164,3 +168,38 @@ def test_nobody_rewrites_what_is_being_deleted_elsewhere(labelled: World) -> Non
         with pytest.raises(Unavailable, match="elsewhere"):
             change()
     assert len(labelled.splits(labelled.snapshots.get("one"))) == len(_ROWS)
+
+
+def test_the_copy_of_a_buckets_model_scores_while_the_bucket_is_away(
+    serve: Serve, engine: Engine, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = f"{bucket}/{tmp_path.name}"
+    monkeypatch.setenv("SNAPSHOTS_URL", address)
+    version = store_model(engine, address, train())
+
+    def start() -> None:
+        with serve() as client:
+            wait_for_model(client, version)
+
+    start()
+    [copy] = tmp_path.rglob("*.skops")
+    with monkeypatch.context() as away:
+        away.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+        start()
+    # A copy that is damaged is replaced.
+    content = copy.read_bytes()
+    copy.write_bytes(content[:-1])
+    start()
+    assert copy.read_bytes() == content
+
+
+def test_a_buckets_models_are_written_once_and_removed(engine: Engine, bucket: str, tmp_path: Path) -> None:
+    address = f"{bucket}/{tmp_path.name}"
+    version = store_model(engine, address, train())
+    files = ModelFiles(address)
+    content, manifest = files.read_model("toxicity", version), files.read_manifest("toxicity", version)
+    files.write(manifest.model_copy(update={"seconds": 9}), {MODEL: b"other"})
+    assert (files.read_model("toxicity", version), files.read_manifest("toxicity", version)) == (content, manifest)
+    assert files.remove("toxicity", [version, "0" * 12]) == [version]
+    with pytest.raises(FileNotFoundError):
+        files.read_manifest("toxicity", version)
