@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.forgetting import repository
-from core.forgetting.service import blank_problems, blank_rejects, find_rejects
+from core.forgetting.service import blank_problems, find_rejects
 from uploader import metrics
 from uploader.argilla.client import Argilla
 from uploader.argilla.errors import Fault, Gone, IndexLost, Refused
@@ -147,7 +147,7 @@ async def _settle_imports(state: DatasetState) -> None:
         if not ids:
             return
         keys = await connection.run_sync(find_rejects, dict.fromkeys(ids, state.name))
-        await connection.run_sync(blank_rejects, keys)
+        await connection.run_sync(repository.blank_rejects, keys)
         await connection.run_sync(blank_problems)
         await connection.run_sync(repository.note_imports, ids)
     if keys:
