@@ -4,7 +4,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -172,14 +171,14 @@ def _insert(
     connection.execute(f"insert into {table} by name from {rows}", values)
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
+class _Kept(feed.FeedSnapshot):
     """Rows in memory instead of a snapshot of Postgres, to run DuckDB alone."""
 
-    rows: Mapping[str, pa.Table]
+    def __init__(self, rows: Mapping[str, pa.Table]) -> None:
+        self.rows = rows
 
     @contextmanager
-    def stream(self, statement: str, _start: int, _end: int, /) -> Iterator[pa.RecordBatchReader]:
+    def stream(self, statement: str, start: int, end: int) -> Iterator[pa.RecordBatchReader]:
         yield self.rows[statement].to_reader()
 
 
