@@ -4,10 +4,11 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
 
 import anyio
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi_offline import FastAPIOffline
 
 from core.datasets import Datasets, load_datasets
@@ -23,7 +24,7 @@ from core.settings import (
 from core.startup import close_folder, configure_logging
 from core.tracing import tracing
 from core.web.app import NO_TELEMETRY, install_web
-from core.web.browsers import PageSettings
+from core.web.browsers import PageSettings, add_page
 from core.web.health import Check, NotReady
 from core.web.keys import KeyRing, KeyWatch
 from core.web.negotiation import Compression
@@ -32,6 +33,7 @@ from core.web.rate_limits import Places
 from core.web.server import follow_parent, run, settle
 from serving_api.changes import endpoints as changes_endpoints
 from serving_api.changes.service import ChangeNotifier, Changes
+from serving_api.dependencies import base_url
 from serving_api.exports import endpoints as export_endpoints
 from serving_api.exports.service import Exports
 from serving_api.metrics import (
@@ -43,7 +45,6 @@ from serving_api.metrics import (
 from serving_api.models import endpoints as model_endpoints
 from serving_api.models.schemas import ScoreRequest
 from serving_api.models.service import Models
-from serving_api.pages.endpoints import add_dashboard
 from serving_api.perspective import endpoints as perspective_endpoints
 from serving_api.perspective.endpoints import GoogleErrors
 from serving_api.perspective.schemas import AnalyzeCommentRequest, GoogleError, SuggestCommentScoreRequest
@@ -52,7 +53,7 @@ from serving_api.replica.file import release_memory
 from serving_api.replica.follower import Follower
 from serving_api.replica.query_pool import AnswerCache, Answers, QueryPool
 from serving_api.replica.replica import Replica
-from serving_api.search.follower import Behind, SearchFollower
+from serving_api.search.follower import SearchFollower
 from serving_api.settings import DataSettings, ReplicaSettings, ServingSettings
 from serving_api.snapshots import endpoints as snapshot_endpoints
 from serving_api.snapshots.parameters import SnapshotCreate, SnapshotRewrite
@@ -60,16 +61,15 @@ from serving_api.snapshots.service import COMPARED_AT_ONCE, Snapshots
 from serving_api.snapshots.storage import STORAGE_SECONDS
 from serving_api.statistics import endpoints as statistics_endpoints
 from serving_api.texts import endpoints as text_endpoints
-from serving_api.texts.paging import Hints
-from serving_api.texts.service import Texts
+from serving_api.texts.service import Hints, Texts
 from serving_api.viewer import endpoints as viewer_endpoints
 from serving_api.viewer.service import Viewer
-from serving_api.watchdog import Crew, Watchdog
+from serving_api.watchdog import Watchdog
 
 # Applying a window is faster. A build is interrupted, and starts again after the next start.
 _STOP_SECONDS = 2.0
 _STATE_SECONDS = 1.0
-# Queries and exports leave freed memory behind.
+# Queries, exports and builds leave freed memory behind.
 _RELEASE_SECONDS = 60.0
 
 # Messages that endpoints read, or translate, without FastAPI.
@@ -78,29 +78,67 @@ _BODIES = (
     *(AnalyzeCommentRequest, SuggestCommentScoreRequest, GoogleError),
 )
 
+_DASHBOARD = Path(__file__).parent / "pages" / "static"
 
-@dataclass(frozen=True)
+
 class Parts:
     """The parts of the application. `app.state` has each of them under its name here."""
 
-    replica: Replica
-    follower: Follower
-    search: SearchFollower
-    key_ring: KeyRing
-    watchdog: Watchdog
-    query_pool: QueryPool
-    files_pool: QueryPool
-    notifier: ChangeNotifier
-    answers: Answers
-    texts: Texts
-    changes: Changes
-    exports: Exports
-    snapshots: Snapshots
-    viewer: Viewer
-    models: Models
-    perspective: Perspective
-    serving_settings: ServingSettings
-    datasets: Datasets
+    def __init__(
+        self,
+        serving: ServingSettings,
+        replica_settings: ReplicaSettings,
+        data: DataSettings,
+        database: DatabaseSettings,
+        access: AccessSettings,
+        datasets: Datasets,
+    ) -> None:
+        self.serving_settings, self.datasets = serving, datasets
+        self._share = share = access.client_share
+        self.key_ring = KeyRing(access.require_api_key, access.limit)
+        self.watchdog = watchdog = Watchdog(serving.stuck_seconds)
+        self.replica = replica = Replica(data.replica_path, replica_settings, serving.processes)
+        self.follower = Follower(replica, database.libpq_url, replica_settings, self.key_ring)
+        self.search, hints = SearchFollower(replica), Hints()
+        self.query_pool = self._make_pool("queries")
+        # If the storage of snapshots hangs, only requests for snapshots wait.
+        self.files_pool = self._make_pool("queries of snapshots", STORAGE_SECONDS)
+        cache = AnswerCache(serving.cache_bytes)
+        self.answers = Answers(replica, self.query_pool, cache)
+        self.texts = Texts(self.answers, self.query_pool, hints, self.search)
+        waiting = Places("requests that wait for changes", serving.changes_clients, share)
+        self.notifier = ChangeNotifier(self.query_pool, waiting)
+        replica.on_change(lambda _: self.notifier.notify())
+        readers = max(1, serving.query_threads // 2)
+        self.changes = Changes(replica, self.query_pool, cache, self.notifier, readers)
+        self.exports = self._make_exports(data)
+        comparisons = watchdog.crew("comparisons of snapshots", COMPARED_AT_ONCE, STORAGE_SECONDS)
+        self.snapshots = Snapshots(
+            replica, data, datasets, share=share, crew=comparisons, diff_seconds=serving.diff_seconds
+        )
+        self.viewer = Viewer(
+            self.files_pool, self.answers, hints, self.search, self.snapshots, datasets, replica_settings
+        )
+        self.models = Models(replica, serving, data, datasets, share)
+        self.perspective = Perspective(read_settings(PerspectiveSettings), datasets, self.models)
+
+    def _make_pool(self, kind: str, more_seconds: float = 0) -> QueryPool:
+        serving = self.serving_settings
+        threads, queue, seconds = serving.query_threads, serving.query_queue, serving.query_seconds
+        crew = self.watchdog.crew(kind, threads, more_seconds)
+        return QueryPool(self.replica, threads, queue, seconds, share=self._share, crew=crew)
+
+    def _make_exports(self, data: DataSettings) -> Exports:
+        serving = self.serving_settings
+        return Exports(
+            self.replica,
+            Places("exports", serving.exports, self._share),
+            self.watchdog.crew("exports", serving.exports),
+            data.replica_path.parent / "exports",
+            max_bytes=serving.export_bytes,
+            idle_seconds=serving.export_idle_seconds,
+            write_seconds=serving.export_chunk_seconds,
+        )
 
 
 def create_app(
@@ -112,7 +150,7 @@ def create_app(
     datasets: Datasets,
 ) -> FastAPI:
     """Make the application. Its lifespan opens the replica's file and follows Postgres."""
-    parts = _make_parts(serving, replica_settings, data, database, access, datasets)
+    parts = Parts(serving, replica_settings, data, database, access, datasets)
     app = FastAPIOffline(
         title="Serving API",
         description="Labelled texts, from a replica that follows Postgres.",
@@ -122,8 +160,8 @@ def create_app(
         telemetry=NO_TELEMETRY,
         generate_unique_id_function=lambda route: route.name,
     )
-    for part in fields(parts):
-        setattr(app.state, part.name, getattr(parts, part.name))
+    for name, part in vars(parts).items():
+        setattr(app.state, name, part)
     _add_paths(app, datasets, access)
     # The last one added sees a request first.
     app.add_middleware(KeyWatch, key_ring=parts.key_ring, seconds=serving.key_check_seconds)
@@ -156,88 +194,33 @@ def _add_paths(app: FastAPI, datasets: Datasets, access: AccessSettings) -> None
         perspective_endpoints.open_router,
     ):
         app.include_router(router)
-    add_dashboard(app, datasets, read_settings(PageSettings), key_is_required=access.require_api_key)
+    _add_dashboard(app, datasets, read_settings(PageSettings), key_is_required=access.require_api_key)
 
 
-def _make_parts(
-    serving: ServingSettings,
-    replica_settings: ReplicaSettings,
-    data: DataSettings,
-    database: DatabaseSettings,
-    access: AccessSettings,
-    datasets: Datasets,
-) -> Parts:
-    replica = Replica(data.replica_path, replica_settings, serving.processes)
-    watchdog, share = Watchdog(serving.stuck_seconds), access.client_share
-    query_pool = _make_pool(replica, serving, share, watchdog.crew("queries", serving.query_threads))
-    # If the storage of snapshots hangs, only requests for snapshots wait.
-    files_crew = watchdog.crew("queries of snapshots", serving.query_threads, STORAGE_SECONDS)
-    files_pool = _make_pool(replica, serving, share, files_crew)
-    notifier = _make_notifier(replica, query_pool, serving, share)
-    search, cache = SearchFollower(replica), AnswerCache(serving.cache_bytes)
-    answers, hints = Answers(replica, query_pool, cache), Hints()
-    snapshots = _make_snapshots(replica, serving, data, datasets, watchdog, share)
-    models = Models(replica, serving, data, datasets, share)
-    key_ring = KeyRing(access.require_api_key, access.limit)
-    return Parts(
-        replica=replica,
-        follower=Follower(replica, database.libpq_url, replica_settings, key_ring),
-        search=search,
-        key_ring=key_ring,
-        watchdog=watchdog,
-        query_pool=query_pool,
-        files_pool=files_pool,
-        notifier=notifier,
-        answers=answers,
-        texts=Texts(answers, query_pool, hints, search),
-        changes=Changes(replica, query_pool, cache, notifier, max(1, serving.query_threads // 2)),
-        exports=_make_exports(replica, serving, data, watchdog, share),
-        snapshots=snapshots,
-        viewer=Viewer(files_pool, answers, hints, search, snapshots, datasets, replica_settings),
-        models=models,
-        perspective=Perspective(read_settings(PerspectiveSettings), datasets, models),
-        serving_settings=serving,
-        datasets=datasets,
-    )
+def _add_dashboard(app: FastAPI, datasets: Datasets, settings: PageSettings, *, key_is_required: bool) -> None:
+    """Add the page at `GET /`, with the addresses that it links to."""
 
+    def links(request: Request) -> dict[str, Any]:
+        base = base_url(request)
+        main = ("docs", "texts", "disputed", "changes", "stats", "snapshots", "metrics", "readyz")
+        exports = {kind: f"{base}/export.{kind}" for kind in ("parquet", "arrow", "ndjson", "csv")}
+        return {
+            **{name: f"{base}/{name}" for name in main},
+            "openapi": f"{base}/openapi.json",
+            "agreement": f"{base}/stats/agreement",
+            "annotators": f"{base}/stats/annotators",
+            "exports": exports,
+            "ingestion": settings.ingestion_url(request),
+            "argilla": settings.argilla_url(request),
+            "key_required": key_is_required,
+            "scopes": app.state.key_ring.scopes_of(request.headers.get("authorization")),
+            "datasets": {
+                name: {"labels": list(dataset.labels), "answers_wanted": dataset.answers_wanted}
+                for name, dataset in datasets.items()
+            },
+        }
 
-def _make_notifier(
-    replica: Replica, query_pool: QueryPool, serving: ServingSettings, share: float
-) -> ChangeNotifier:
-    notifier = ChangeNotifier(query_pool, Places("requests that wait for changes", serving.changes_clients, share))
-    replica.on_change(lambda _: notifier.notify())
-    return notifier
-
-
-def _make_pool(replica: Replica, serving: ServingSettings, share: float, crew: Crew) -> QueryPool:
-    threads, queue, seconds = serving.query_threads, serving.query_queue, serving.query_seconds
-    return QueryPool(replica, threads, queue, seconds, share=share, crew=crew)
-
-
-def _make_snapshots(
-    replica: Replica,
-    serving: ServingSettings,
-    data: DataSettings,
-    datasets: Datasets,
-    watchdog: Watchdog,
-    share: float,
-) -> Snapshots:
-    crew = watchdog.crew("comparisons of snapshots", COMPARED_AT_ONCE, STORAGE_SECONDS)
-    return Snapshots(replica, data, datasets, share=share, crew=crew, diff_seconds=serving.diff_seconds)
-
-
-def _make_exports(
-    replica: Replica, serving: ServingSettings, data: DataSettings, watchdog: Watchdog, share: float
-) -> Exports:
-    return Exports(
-        replica,
-        Places("exports", serving.exports, share),
-        watchdog.crew("exports", serving.exports),
-        data.replica_path.parent / "exports",
-        max_bytes=serving.export_bytes,
-        idle_seconds=serving.export_idle_seconds,
-        write_seconds=serving.export_chunk_seconds,
-    )
+    add_page(app, _DASHBOARD, links, settings.ingestion_url)
 
 
 @asynccontextmanager
@@ -291,11 +274,10 @@ async def _check_queries(watchdog: Watchdog) -> str | None:
 
 async def _show_state(replica: Replica, search: SearchFollower | None, data: DataSettings) -> None:
     """Keep the gauges current, even while Postgres hangs: with several processes they are plain values."""
-    behind = Behind()
     while True:
         REPLICA_AGE_SECONDS.set(replica.age_seconds)
-        if search is not None and replica.state is not None:
-            SEARCH_INDEX_BEHIND_SECONDS.set(behind.seconds(search.version or 0, replica.state.version))
+        if search is not None:
+            SEARCH_INDEX_BEHIND_SECONDS.set(search.behind_seconds)
         with suppress(OSError):  # the folder is missing; requests that need it report that
             disk = shutil.disk_usage(data.data_dir)
             DATA_FREE_BYTES.set(disk.free)

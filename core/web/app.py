@@ -176,7 +176,7 @@ def check_query_string(request: Request, repeatable: Collection[str] = ()) -> No
     repeated = [name for name, count in counts.items() if count > 1 and name not in repeatable]
     if repeated:
         raise InvalidFields(
-            [FieldError("repeated", "May be sent only once.", parameter=name) for name in repeated]
+            [FieldError("repeated", f"{name} may be sent only once.", parameter=name) for name in repeated]
         )
 
 

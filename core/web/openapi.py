@@ -253,7 +253,10 @@ def _fill_in(node: Any, marked: dict[str, JsonDict]) -> None:
 _SHOWN_CHARACTERS = 50
 
 # How a parameter must be, by pydantic's error, filled in with its context.
+_TIME = "be a time by RFC 3339, like 2026-11-24T08:30:00Z"
 _NEEDS = {
+    "datetime_from_date_parsing": _TIME,
+    "datetime_parsing": _TIME,
     "bool_parsing": "be true or false",
     "enum": "be {expected}",
     "literal_error": "be {expected}",
@@ -290,10 +293,7 @@ def explain_parameters(request: Request, error: RequestValidationError) -> Inval
         name = str(wrong["loc"][-1] if len(wrong["loc"]) < 2 else wrong["loc"][1])
         detail = _explain(name, wrong, schemas.get(name, {}))
         found.append(FieldError(wrong["type"], detail, parameter=name))
-    problem = InvalidFields(found, len(errors))
-    if len(errors) == 1:
-        problem.detail = found[0].detail
-    return problem
+    return InvalidFields(found, len(errors))
 
 
 def _explain(name: str, error: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
@@ -305,6 +305,8 @@ def _explain(name: str, error: Mapping[str, Any], schema: Mapping[str, Any]) -> 
         return f"{name} is not a parameter of this path."
     if kind == "value_error":
         return f"{name} {said}."
+    if kind == "string_too_short" and not error.get("input"):
+        return f"{name} must not be empty."
     if kind in _BOUNDS and schema.keys() >= {"minimum", "maximum"}:
         need = "be between {minimum:.15g} and {maximum:.15g}".format_map(schema)
     elif kind == "string_pattern_mismatch":
@@ -320,5 +322,5 @@ def _explain(name: str, error: Mapping[str, Any], schema: Mapping[str, Any]) -> 
 def _shown(value: Any) -> str:
     if isinstance(value, list):
         value = len(value)
-    text = value if isinstance(value, str) else repr(value)
+    text = (value or "nothing") if isinstance(value, str) else repr(value)
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"

@@ -253,7 +253,11 @@ class InvalidFields(Problem):
         self.count = count or len(errors)
         self.errors = errors[:ERRORS_SHOWN]
         wrong = ", ".join(dict.fromkeys(e.pointer or e.parameter or "body" for e in self.errors))
-        super().__init__(f"Wrong: {wrong}. See errors.")
+        detail, parameter = f"Wrong: {wrong}. See errors.", self.errors[0].parameter
+        if self.count == 1 and parameter:
+            said = self.errors[0].detail
+            detail = said if said.startswith(parameter) else f"{parameter}: {said}"
+        super().__init__(detail)
         self.extra = {"errors": [error.as_dict() for error in self.errors]}
 
 

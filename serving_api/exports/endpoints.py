@@ -51,7 +51,7 @@ def _responses(format_: Format, schema: dict[str, Any], example: str) -> Respons
         schema,
         example,
         _HEADERS,
-        Mismatch("label", "unknown_label", "'spam' is not one of: toxic, non_toxic."),
+        Mismatch("label", "unknown_label", "label 'spam' is not one of: toxic, non_toxic."),
         wrong_parameter("min_agreement", "less_than_equal", "min_agreement must be between 0 and 1 (got 8)."),
         Unavailable("Too many exports are under way.", code="too_busy", retry_after_seconds=5),
     )

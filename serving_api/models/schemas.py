@@ -200,7 +200,7 @@ _SUMMARY = {name: _MANIFEST[name] for name in ("dataset", "version", "created_at
     "texts": 2000,
     "metrics": _MEASURES,
 }
-_DATASET = wrong_parameter("dataset", "unknown_dataset", "'x' is not one of: toxicity.")
+_DATASET = wrong_parameter("dataset", "unknown_dataset", "dataset 'x' is not one of: toxicity.")
 
 SCORE_BODY = {
     "required": True,

@@ -7,10 +7,10 @@ import queue
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -23,7 +23,6 @@ from core.models import LabelStatus
 from core.models.labels import WINDOW_END
 from core.web.keys import ValidKey, select_valid_keys
 from serving_api.columns import STORED
-from serving_api.replica import tables
 from serving_api.replica.tables import Role
 
 # Identifies a history of transaction ids. A restored, promoted or recreated database starts another one. So does a
@@ -245,15 +244,8 @@ class FeedSnapshot:
 _AHEAD = 2
 
 
-class Source(Protocol):
-    """A source of rows: `FeedSnapshot`."""
-
-    def stream(self, statement: str, start: int, end: int, /) -> AbstractContextManager[pa.RecordBatchReader]:
-        """Stream the rows of a statement."""
-
-
 def stage(
-    cursor: duckdb.DuckDBPyConnection, source: Source, parts: Mapping[str, str], start: int, end: int
+    cursor: duckdb.DuckDBPyConnection, source: FeedSnapshot, parts: Mapping[str, str], start: int, end: int
 ) -> None:
     """Receive the rows of each part into a temporary table `new_…`.
 
@@ -262,10 +254,11 @@ def stage(
     # One after another: they come over one connection.
     for name, statement in parts.items():
         with source.stream(statement, start, end) as stream:
-            _insert(cursor, tables.stage(name), pa.Table.from_batches([], stream.schema))
+            empty = f"create or replace temp table new_{name} as from incoming limit 0"
+            _insert(cursor, empty, pa.Table.from_batches([], stream.schema))
             # Batch by batch: given the stream itself, DuckDB crashes when it is interrupted within.
             for batch in _read_ahead(stream):
-                _insert(cursor, tables.receive(name), pa.Table.from_batches([batch]))
+                _insert(cursor, f"insert into new_{name} from incoming", pa.Table.from_batches([batch]))
 
 
 def _insert(cursor: duckdb.DuckDBPyConnection, statement: str, incoming: pa.Table) -> None:

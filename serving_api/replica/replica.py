@@ -14,7 +14,7 @@ from core.web.keys import ValidKey
 from core.web.problems import Unavailable
 from serving_api.replica import feed, folder, repository, tables
 from serving_api.replica.feed import FeedSnapshot, StoredModel, stage
-from serving_api.replica.file import ReplicaFile, being_built, release_memory
+from serving_api.replica.file import ReplicaFile, being_built
 from serving_api.replica.folder import ReplicaFolder
 from serving_api.replica.repository import Applied, Point, State, apply, load
 from serving_api.settings import ReplicaSettings
@@ -217,7 +217,6 @@ class Replica:
             self._set(state)
         self._tell()
         old.retire()
-        release_memory()
 
     def _use(self, file: ReplicaFile) -> None:
         self._files = [one for one in self._files if not one.closed] + [file]

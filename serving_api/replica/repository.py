@@ -9,7 +9,7 @@ import duckdb
 
 from core.web.keys import ValidKey
 from serving_api.replica import tables
-from serving_api.replica.feed import EVERYTHING, Source, StoredModel, stage
+from serving_api.replica.feed import EVERYTHING, FeedSnapshot, StoredModel, stage
 from serving_api.replica.tables import FORGOTTEN, LAYOUT, TABLES
 
 Cursor = duckdb.DuckDBPyConnection
@@ -117,7 +117,7 @@ def get_number(cursor: Cursor, statement: str) -> int:
     return number
 
 
-def load(cursor: duckdb.DuckDBPyConnection, source: Source, end: int, threads: int) -> None:
+def load(cursor: duckdb.DuckDBPyConnection, source: FeedSnapshot, end: int, threads: int) -> None:
     """Fill an empty file with everything that is stamped below `end`."""
     # With several threads, storing a batch takes twice the processor time.
     cursor.execute("set threads = 1")

@@ -87,16 +87,6 @@ def derive(items: str, annotations: str, order: str = "true") -> str:
     """  # noqa: S608
 
 
-def stage(name: str) -> str:
-    """Return the statement that makes an empty temporary table with the columns of the Arrow table `incoming`."""
-    return f"create or replace temp table new_{name} as from incoming limit 0"
-
-
-def receive(name: str) -> str:
-    """Return the statement that adds the Arrow table `incoming` to a temporary table."""
-    return f"insert into new_{name} from incoming"
-
-
 CHANGED = "select id from new_items union select id from new_tombstones"
 
 # For each table of totals: the columns that it counts by, and the relation that it counts.

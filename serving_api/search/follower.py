@@ -13,9 +13,8 @@ import structlog
 
 from core.web.problems import Unavailable
 from serving_api.metrics import SEARCH_INDEX_VERSION, SEARCH_SCANS
-from serving_api.replica.file import release_memory
 from serving_api.replica.replica import Replica
-from serving_api.replica.repository import Point, get_point
+from serving_api.replica.repository import Point, State, get_point
 from serving_api.search.candidates import IndexSnapshot
 from serving_api.search.index import Damaged, Meta, SearchIndex, moment_number
 from serving_api.search.repository import (
@@ -45,22 +44,6 @@ class _Stopped(Exception):
     """The program ends."""
 
 
-class Behind:
-    """Measures how long a follower has been behind, while both versions increase."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._awaited: int | None = None
-        self._since = 0.0
-
-    def seconds(self, version: int, followed: int) -> float:
-        """Return for how many seconds the oldest awaited version has been missing. Call it regularly."""
-        now = self._clock()
-        if self._awaited is None or version >= self._awaited:
-            self._awaited, self._since = (followed if version < followed else None), now
-        return now - self._since
-
-
 class SearchFollower:
     """Brings the replica's texts into the index in its folder."""
 
@@ -68,6 +51,7 @@ class SearchFollower:
         self._replica = replica
         self._index: SearchIndex | None = None
         self._snapshots: deque[IndexSnapshot] = deque(maxlen=_KEPT)
+        self._behind_since: float | None = None
         self._broken = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="search", daemon=True)
@@ -91,6 +75,12 @@ class SearchFollower:
         """The point of the change feed that the index holds; None while there is no index."""
         snapshots = tuple(self._snapshots)
         return snapshots[-1].meta.version if snapshots else None
+
+    @property
+    def behind_seconds(self) -> float:
+        """How long the index has lacked a version that the replica has."""
+        since = self._behind_since
+        return 0.0 if since is None else time.monotonic() - since
 
     @property
     def built(self) -> int:
@@ -157,6 +147,12 @@ class SearchFollower:
     def follow(self) -> None:
         """Bring the index to the replica's version."""
         state = self._replica.loaded()
+        if self._behind_since is None and (self.version or 0) < state.version:
+            self._behind_since = time.monotonic()
+        self._follow(state)
+        self._behind_since = None
+
+    def _follow(self, state: State) -> None:
         if self._broken.is_set():
             self.close()
         index = self._index or self._open()
@@ -208,7 +204,6 @@ class SearchFollower:
                 meta = self._add(index, cursor, condition, meta)
         index.commit(meta)
         self._show(index)
-        release_memory()
         log.info("search.built", version=point.version, seconds=round(time.perf_counter() - started, 3))
 
     def _catch_up(self, index: SearchIndex, meta: Meta) -> None:
@@ -231,8 +226,9 @@ class SearchFollower:
         for entry in read_entries(cursor, condition):
             if self._stop.is_set():
                 raise _Stopped
-            meta = meta.with_entry(entry.position)
-            index.put(entry, meta.block(entry.position))
+            moment = moment_number(entry.labelled_at)
+            meta = meta.with_text(moment)
+            index.put(entry, meta.block_of(moment))
         return meta
 
     def _show(self, index: SearchIndex) -> None:

@@ -80,25 +80,11 @@ TIE_BITS = 10
 _EARLIEST = 2**52
 
 
-class LabelPosition(NamedTuple):
-    """The position of a text in the order of labels."""
-
-    labelled_at: datetime
-    id: UUID
-
-    @property
-    def number(self) -> int:
-        """The position in 64 bits. Texts of the same microsecond whose ids begin alike may share it."""
-        return (
-            (moment_number(self.labelled_at) << TIE_BITS) + (1 << TIE_BITS) - 1 - (self.id.int >> (128 - TIE_BITS))
-        )
-
-
-@dataclass(frozen=True)
-class IndexEntry:
+class IndexEntry(NamedTuple):
     """The indexed fields of a text; filters use `tags`."""
 
-    position: LabelPosition
+    id: UUID
+    labelled_at: datetime
     folded: str
     tags: tuple[str, ...]
     agreement: float
@@ -117,21 +103,24 @@ class Meta:
     built: int = 0  # the version at which the build began: texts forgotten before it were never in the index
     layout: int = _LAYOUT
 
-    def block(self, position: LabelPosition) -> int:
-        """Return the block that a text belongs to."""
-        return self.block_of(moment_number(position.labelled_at))
-
     def block_of(self, moment: int) -> int:
         """Return the block of a moment."""
         return max(0, bisect_right(self.starts, moment) - 1)
 
-    def with_entry(self, position: LabelPosition) -> "Meta":
+    def with_text(self, moment: int) -> "Meta":
         """Return the metadata with one more text. If the last block is full, the text begins another block."""
-        moment = moment_number(position.labelled_at)
         if self.newest >= BLOCK_TEXTS and moment > self.latest:
             return replace(self, starts=(*self.starts, moment), newest=1, latest=moment)
         in_newest = self.block_of(moment) == len(self.starts) - 1
         return replace(self, newest=self.newest + in_newest, latest=max(self.latest, moment))
+
+
+def place_of(labelled_at: datetime, id_: UUID) -> int:
+    """Return the place of a text in the order of labels, in 64 bits.
+
+    Texts of the same microsecond whose ids begin alike may share it.
+    """
+    return (moment_number(labelled_at) << TIE_BITS) + (1 << TIE_BITS) - 1 - (id_.int >> (128 - TIE_BITS))
 
 
 def moment_number(moment: datetime) -> int:
@@ -219,17 +208,17 @@ class SearchIndex:
     def put(self, entry: IndexEntry, block: int) -> None:
         """Add or replace a text."""
         document = tantivy.Document()
-        document.add_text("id", entry.position.id.hex)
+        document.add_text("id", entry.id.hex)
         document.add_text("grams", entry.folded)
         document.add_text("words", _cut(entry.folded))
         for tag in (*entry.tags, block_tag(block)):
             document.add_text("tags", tag)
-        document.add_unsigned("place", entry.position.number)
-        document.add_unsigned("id_high", entry.position.id.int >> 64)
-        document.add_unsigned("id_low", entry.position.id.int & (2**64 - 1))
+        document.add_unsigned("place", place_of(entry.labelled_at, entry.id))
+        document.add_unsigned("id_high", entry.id.int >> 64)
+        document.add_unsigned("id_low", entry.id.int & (2**64 - 1))
         document.add_float("agreement", entry.agreement)
         document.add_unsigned("annotations", entry.annotations)
-        self.remove(entry.position.id)
+        self.remove(entry.id)
         with guarded():
             self._writer.add_document(document)
 

@@ -13,7 +13,7 @@ from serving_api.replica.repository import get_point
 from serving_api.replica.tables import SEPARATOR
 from serving_api.search import index
 from serving_api.search.candidates import RANKED, IndexSnapshot, tags_of
-from serving_api.search.index import IndexEntry, LabelPosition
+from serving_api.search.index import IndexEntry, place_of
 from serving_api.texts import repository
 from serving_api.texts.matching import FOLDED
 from serving_api.texts.parameters import Order
@@ -73,7 +73,7 @@ def _entry(row: tuple[Any, ...]) -> IndexEntry:
     agreement, annotations = numbers
     tags = tags_of(dataset, label=label, status=status, complete=str(complete), source=source, language=language)
     said = tuple(f"annotator {name}" for name in annotators.split(SEPARATOR) if name)
-    return IndexEntry(LabelPosition(labelled_at, id_), folded, (*tags, *said), agreement, annotations)
+    return IndexEntry(id_, labelled_at, folded, (*tags, *said), agreement, annotations)
 
 
 # Some candidates don't match: read this many more than requested.
@@ -168,5 +168,5 @@ def _sort_key(row: Row, order: Order) -> tuple[int, int]:
 
 
 def _is_before(row: Row, last: int, order: Order) -> bool:
-    number = LabelPosition(row["labelled_at"], row["id"]).number
-    return number > last if order is Order.NEWEST else number < last
+    place = place_of(row["labelled_at"], row["id"])
+    return place > last if order is Order.NEWEST else place < last

@@ -19,7 +19,6 @@ from serving_api.texts.parameters import (
     PeriodParameters,
 )
 from serving_api.texts.query import (
-    agreement_query,
     check_search,
     choose_dataset,
     labelled_texts_query,
@@ -57,10 +56,11 @@ async def get_agreement(
     Submitted answers of annotators count, on texts with two or more of them; adjudicators' do not. `cohen_kappa`
     has the `max_pairs` pairs of annotators that share the most texts; `pairs` is the number of all pairs.
     """
-    query = agreement_query(parameters, datasets)
-    key = b"agreement" + query.fingerprint
-    dataset = query.texts.dataset
-    return await _respond(request, dataset, key, lambda cursor: service.make_agreement(cursor, query))
+    query, pair, most = texts_query(parameters, datasets), sorted(parameters.annotator), parameters.max_pairs
+    key = b"agreement" + query.fingerprint + repr((pair, most)).encode()
+    return await _respond(
+        request, query.dataset, key, lambda cursor: service.make_agreement(cursor, query, pair, most)
+    )
 
 
 @router.get(

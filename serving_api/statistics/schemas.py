@@ -210,7 +210,7 @@ class DailyCounts(BaseModel):
     version: int
 
 
-_UNKNOWN_DATASET = wrong_parameter("dataset", "unknown_dataset", "'x' is not one of: toxicity.")
+_UNKNOWN_DATASET = wrong_parameter("dataset", "unknown_dataset", "dataset 'x' is not one of: toxicity.")
 _ONE_ANNOTATOR = wrong_parameter("annotator", "too_short", "annotator must be sent at least 2 times (got 1).")
 
 STATS: Responses = sends(has_etag=False) | refuses(_UNKNOWN_DATASET)

@@ -1,7 +1,7 @@
 """Computes the bodies of statistics from counts."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from datetime import date
 from typing import Any
@@ -14,7 +14,7 @@ from serving_api.statistics import repository
 from serving_api.statistics.agreement import agreement, cohen_kappa, votes_of_pair
 from serving_api.statistics.repository import FACETS, AnnotatorWork, AnswerCount, Counted
 from serving_api.texts.parameters import to_text
-from serving_api.texts.query import AgreementQuery, TextsQuery
+from serving_api.texts.query import TextsQuery
 
 _MICROSECONDS_AN_HOUR = 3_600_000_000
 
@@ -40,22 +40,25 @@ def make_stats(cursor: duckdb.DuckDBPyConnection, name: str, dataset: Dataset) -
     }
 
 
-def make_agreement(cursor: duckdb.DuckDBPyConnection, query: AgreementQuery) -> dict[str, Any]:
-    """Return how far annotators agree: all of them, or one pair on the texts that both answered.
+def make_agreement(
+    cursor: duckdb.DuckDBPyConnection, query: TextsQuery, pair: Sequence[str], most: int
+) -> dict[str, Any]:
+    """Return how far annotators agree: all of them, with up to `most` pairs, or `pair` on the texts of both.
 
-    Only submitted answers of annotators count, and texts with two or more of them.
+    Only submitted answers of annotators count, and texts with two or more of them. An empty `pair` means all.
     """
-    if query.pair:
-        cells = repository.count_pair(cursor, query.texts, query.pair)
+    if pair:
+        one, other = pair
+        cells = repository.count_pair(cursor, query, (one, other))
         votes = votes_of_pair(cells)
-        pairs, found = int(bool(cells)), {query.pair: cells}
+        pairs, found = int(bool(cells)), {(one, other): cells}
     else:
-        votes = repository.count_votes(cursor, query.texts)
+        votes = repository.count_votes(cursor, query)
         pairs, found = None, {}
-        if query.max_pairs:
-            pairs, found = repository.count_pairs(cursor, query.texts, query.max_pairs)
+        if most:
+            pairs, found = repository.count_pairs(cursor, query, most)
     return {
-        "dataset": query.texts.dataset,
+        "dataset": query.dataset,
         **asdict(agreement(votes)),
         "cohen_kappa": [{"annotators": pair} | asdict(cohen_kappa(cells)) for pair, cells in found.items()],
         "pairs": pairs,

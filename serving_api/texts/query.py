@@ -15,7 +15,6 @@ from core.web.keys import require_dataset_allowed
 from core.web.problems import Conflict, FieldError, InvalidFields
 from serving_api.texts.matching import MAX_WORDS, Match, Search
 from serving_api.texts.parameters import (
-    AgreementParameters,
     FilterParameters,
     Order,
     PageParameters,
@@ -145,20 +144,6 @@ class RankedQuery:
         return hashlib.sha256(f"{self.ranking} {self.below} ".encode() + self.texts.fingerprint).digest()
 
 
-@dataclass(frozen=True)
-class AgreementQuery:
-    """Selects annotators whose agreement is measured, and the texts."""
-
-    texts: TextsQuery
-    pair: tuple[str, str] | None  # in the order of their names; None: all annotators
-    max_pairs: int = 100  # of all annotators; 0: pairs are not counted
-
-    @property
-    def fingerprint(self) -> bytes:
-        """The same for the same answer, and only for it."""
-        return self.texts.fingerprint + repr((self.pair, self.max_pairs)).encode()
-
-
 def page_query(parameters: PageParameters, labels: Sequence[str], datasets: Datasets) -> PageQuery:
     """Return the query of one page.
 
@@ -197,23 +182,12 @@ def check_search(filters: FilterParameters) -> None:
     """
     if filters.q is None:
         if filters.match is not Match.SUBSTRING:  # the default says nothing
-            raise Mismatch("match", "needs_q", "Says how to look for q: send q too.")
+            raise Mismatch("match", "needs_q", "match says how to look for q: send q too.")
     elif filters.match is not Match.SUBSTRING:
         words = len(filters.q.split())
         if not 1 <= words <= MAX_WORDS:
-            detail = f"Holds {words} words; with match={filters.match} it must be 1 to {MAX_WORDS}."
+            detail = f"q holds {words} words; with match={filters.match} it must hold 1 to {MAX_WORDS}."
             raise Mismatch("q", "words", detail)
-
-
-def agreement_query(parameters: AgreementParameters, datasets: Datasets) -> AgreementQuery:
-    """Return the query for the agreement of annotators.
-
-    Raises:
-        InvalidFields: the dataset is not known.
-    """
-    pair = sorted(parameters.annotator)
-    texts = texts_query(parameters, datasets)
-    return AgreementQuery(texts, (pair[0], pair[1]) if pair else None, parameters.max_pairs)
 
 
 def ranked_query(ranking: Ranking, parameters: RankedParameters, below: float, datasets: Datasets) -> RankedQuery:
@@ -277,4 +251,5 @@ def choose_dataset(asked: str | None, labels: Sequence[str], datasets: Datasets)
 
 
 def _unknown(parameter: str, value: str, known: Sequence[str]) -> FieldError:
-    return FieldError(f"unknown_{parameter}", f"{value!r} is not one of: {', '.join(known)}.", parameter=parameter)
+    detail = f"{parameter} {value!r} is not one of: {', '.join(known)}."
+    return FieldError(f"unknown_{parameter}", detail, parameter=parameter)

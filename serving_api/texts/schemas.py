@@ -119,9 +119,7 @@ def sends(headers: dict[str, Any] | None = None, *, has_etag: bool = True) -> Re
 
 def wrong_parameter(name: str, code: str, detail: str) -> Problem:
     """Return the problem that is sent for one wrong parameter."""
-    problem = InvalidFields([FieldError(code, detail, parameter=name)])
-    problem.detail = detail
-    return problem
+    return InvalidFields([FieldError(code, detail, parameter=name)])
 
 
 def refuses(*problems: Problem) -> Responses:

@@ -11,10 +11,10 @@ from uuid import UUID
 import duckdb
 
 from serving_api.columns import Kind, typed
-from serving_api.texts.paging import Sample
 from serving_api.texts.parameters import Order
 from serving_api.texts.query import TextsQuery
 from serving_api.texts.repository import Condition, ordering
+from serving_api.texts.service import Sample
 from serving_api.viewer.split_rows import LIVE, Filter, NumberedRow, Slice, SortKey, Span, SplitColumn
 
 Connection = duckdb.DuckDBPyConnection

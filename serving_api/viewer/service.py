@@ -18,9 +18,9 @@ from serving_api.settings import ReplicaSettings
 from serving_api.snapshots.croissant import make_croissant, make_live_croissant
 from serving_api.snapshots.service import Snapshots
 from serving_api.texts.matching import Match
-from serving_api.texts.paging import Hints
 from serving_api.texts.parameters import DatasetParameters, FilterParameters, Order
 from serving_api.texts.query import TextsQuery, choose_dataset
+from serving_api.texts.service import Hints
 from serving_api.viewer import split_rows
 from serving_api.viewer.parameters import (
     ConfigParameters,

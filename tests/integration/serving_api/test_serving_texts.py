@@ -129,6 +129,15 @@ def test_swagger_sends_default_values(client: TestClient, labeller: Labeller, re
         ("min_agreement=80", "min_agreement must be between 0 and 1 (got 80)."),
         ("order=best", "order must be newest, oldest or relevance (got best)."),
         ("complete=maybe", "complete must be true or false (got maybe)."),
+        ("limit=", "limit must be a whole number (got nothing)."),
+        ("limit=1&limit=2", "limit may be sent only once."),
+        ("label=", "label must not be empty."),
+        ("label=spam", "label 'spam' is not one of: toxic, non_toxic."),
+        ("dataset=spam", "dataset 'spam' is not one of: toxicity."),
+        (
+            "labelled_after=yesterday",
+            "labelled_after must be a time by RFC 3339, like 2026-11-24T08:30:00Z (got yesterday).",
+        ),
         ("colour=red", "colour is not a parameter of this path."),
         ("cursor=next", "cursor is not a cursor: pass next_cursor of the page before, unchanged."),
         (

@@ -1,28 +1,57 @@
 """How long the search index has been behind."""
 
-from serving_api.search.follower import Behind
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from core.web.problems import Unavailable
+from serving_api.search.follower import SearchFollower
+from tests.unit.serving_api.search_world import World, made_world
 
 
-def test_the_age_of_the_first_version_that_is_lacking() -> None:
-    now = 0.0
-    behind = Behind(lambda: now)
-    seen = []
-    # Version 5 comes at 1 s and is reached at 4 s, when 9 is there; 9 is reached at 6 s.
-    for now, version, followed in [  # noqa: B007 - the clock reads it
-        (0, 4, 4),
-        (1, 4, 5),
-        (2, 4, 7),
-        (3, 4, 9),
-        (4, 5, 9),
-        (5, 8, 9),
-        (6, 9, 9),
-    ]:
-        seen.append(behind.seconds(version, followed))
-    assert seen == [0, 0, 1, 2, 0, 1, 0]
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with made_world(tmp_path) as world:
+        world.add(UUID(int=1), "first")
+        yield world
 
 
-def test_an_index_that_keeps_up_is_not_behind_though_it_is_never_there() -> None:
-    now = 0.0
-    behind = Behind(lambda: now)
-    for now in range(100):
-        assert behind.seconds(now, now + 1) <= 1
+def test_the_time_counts_until_the_missing_version_is_indexed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    search = SearchFollower(world.replica)
+    search.follow()
+    now = 200.0
+    assert search.behind_seconds == 0
+    world.add(UUID(int=2), "second")
+    with monkeypatch.context() as broken:
+        broken.setattr(world.replica, "reading", _refuse)
+        with pytest.raises(Unavailable):
+            search.follow()
+        now = 203.0
+        with pytest.raises(Unavailable):
+            search.follow()
+    now = 207.0
+    assert search.behind_seconds == 7
+    search.follow()
+    assert search.behind_seconds == 0
+    search.close()
+
+
+def test_an_index_that_is_missing_is_behind(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = SearchFollower(world.replica)
+    monkeypatch.setattr(world.replica, "reading", _refuse)
+    with pytest.raises(Unavailable):
+        search.follow()
+    time.sleep(0.01)
+    assert search.behind_seconds > 0
+    search.close()
+
+
+def _refuse() -> None:
+    raise Unavailable("Not now.", code="replica_missing")

@@ -22,12 +22,11 @@ from serving_api.replica.query_pool import AnswerCache, Answers, QueryPool
 from serving_api.search import index
 from serving_api.search.follower import SearchFollower
 from serving_api.search.repository import list_hits
-from serving_api.texts import paging
+from serving_api.texts import service
 from serving_api.texts.matching import Match
-from serving_api.texts.paging import Hints
 from serving_api.texts.parameters import Order, TextsParameters
 from serving_api.texts.query import PageQuery, Position, page_query
-from serving_api.texts.service import Texts
+from serving_api.texts.service import Hints, Texts
 from tests.unit.serving_api.search_world import World, made_world, model_matches, searches, texts
 
 _MEMORY = "/dev/shm"  # noqa: S108
@@ -181,7 +180,7 @@ def test_a_walk_shows_each_hit_once_while_labels_change(items: list[Any], data: 
 
 @pytest.mark.parametrize("order", [Order.NEWEST, Order.OLDEST])
 def test_rare_texts_are_listed_by_the_index_page_after_page(monkeypatch: pytest.MonkeyPatch, order: Order) -> None:
-    monkeypatch.setattr(paging, "SPARSE_ROWS", 0)
+    monkeypatch.setattr(service, "SPARSE_ROWS", 0)
     with searched() as it:
         for number in range(7):
             it.world.add(UUID(int=number), f"text {number}", "toxic" if number % 3 else "non_toxic", second=number)

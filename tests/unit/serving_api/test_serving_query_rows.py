@@ -27,7 +27,6 @@ from serving_api.texts.query import (
     Position,
     RankedQuery,
     Ranking,
-    agreement_query,
     encode_cursor,
     labelled_texts_query,
     page_query,
@@ -256,7 +255,7 @@ def test_an_unknown_dataset_is_refused_with_those_that_there_are() -> None:
         texts_query(SourceParameters(dataset="moods"), DATASETS)
     [error] = refusal.value.extra["errors"]
     assert (error["code"], error["parameter"]) == ("unknown_dataset", "dataset")
-    assert error["detail"] == "'moods' is not one of: mood, toxicity."
+    assert error["detail"] == "dataset 'moods' is not one of: mood, toxicity."
 
 
 # Other lists
@@ -269,15 +268,9 @@ def test_an_export_asks_for_the_same_texts(parameters: dict[str, Any]) -> None:
     assert (query.dataset, query.labels, query.order) == ("toxicity", ("toxic",), Order.OLDEST)
 
 
-def test_the_two_of_a_pair_may_come_in_any_order() -> None:
-    for annotators in (["bob", "ada"], ["ada", "bob"]):
-        assert agreement_query(AgreementParameters(annotator=annotators), DATASETS).pair == ("ada", "bob")
-    assert agreement_query(AgreementParameters(), DATASETS).pair is None
-
-
 def test_statistics_are_of_the_texts_of_the_period_and_the_source() -> None:
     parameters = AgreementParameters(source="forum", labelled_after=at(NOON), dataset="mood")
-    query = agreement_query(parameters, DATASETS).texts
+    query = texts_query(parameters, DATASETS)
     assert (query.dataset, query.labels, query.filters.source) == ("mood", (), "forum")
     assert query.filters.labelled_after == NOON
 

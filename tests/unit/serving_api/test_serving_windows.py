@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from core.datasets import load_datasets
 from serving_api.replica.tables import TABLES
 from serving_api.texts import repository
-from serving_api.texts.paging import Sample, is_sparse, list_page, take_sample
 from serving_api.texts.parameters import Order, TextsParameters
 from serving_api.texts.query import PageQuery, Position, microseconds, page_query, timestamp
 from serving_api.texts.repository import Condition, Row, list_items, page_conditions
+from serving_api.texts.service import Sample, is_sparse, list_page, take_sample
 
 _START = datetime(2026, 1, 1)  # noqa: DTZ001 - the replica holds UTC without a zone
 _INSERT = """

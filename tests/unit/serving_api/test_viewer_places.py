@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving_api.replica.tables import COUNT, TABLES
-from serving_api.texts.paging import Sample
+from serving_api.texts.service import Sample
 from serving_api.viewer import repository
 from serving_api.viewer.split_rows import Span
 from tests.unit.serving_api.viewer_world import FIRST, live_split

@@ -16,8 +16,8 @@ from serving_api.columns import COLUMNS, typed
 from serving_api.exports.formats import with_zone
 from serving_api.replica.tables import COUNT, TABLES
 from serving_api.search.repository import list_ranked
-from serving_api.texts.paging import Sample
 from serving_api.texts.query import TextsQuery
+from serving_api.texts.service import Sample
 from serving_api.viewer.repository import LiveSplit, Ranked
 
 Row = dict[str, Any]
