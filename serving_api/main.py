@@ -33,6 +33,7 @@ from core.web.server import follow_parent, run, settle
 from serving_api.changes import endpoints as changes_endpoints
 from serving_api.changes.service import ChangeNotifier, Changes
 from serving_api.exports import endpoints as export_endpoints
+from serving_api.exports.export_files import ExportFolder
 from serving_api.exports.service import Exports
 from serving_api.metrics import (
     DATA_FREE_BYTES,
@@ -233,8 +234,7 @@ def _make_exports(
         replica,
         Places("exports", serving.exports, share),
         watchdog.crew("exports", serving.exports),
-        data.replica_path.parent / "exports",
-        max_bytes=serving.export_bytes,
+        ExportFolder(data.replica_path.parent / "exports", serving.export_bytes),
         idle_seconds=serving.export_idle_seconds,
         write_seconds=serving.export_chunk_seconds,
     )
@@ -246,6 +246,7 @@ async def _running(app: FastAPI, parts: Parts, data: DataSettings) -> AsyncItera
     searches = parts.serving_settings.search_index
     parts.watchdog.start()
     await anyio.to_thread.run_sync(parts.replica.open)
+    await anyio.to_thread.run_sync(parts.exports.open)
     parts.follower.start()
     tasks = [
         asyncio.create_task(_show_state(parts.replica, parts.search if searches else None, data)),

@@ -13,8 +13,9 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from core.web.problems import Unavailable
 from serving_api.file_response import LOCAL_PIECE_BYTES
@@ -23,6 +24,7 @@ _MOST_FILES = 256
 # The limits are checked after this number of new files, and whenever a file has grown by this number of bytes.
 _CHECK_FILES = 32
 CHECK_BYTES = 16 * 2**20
+_MIN_FREE_BYTES = 2**30  # left on the disk, which the replica needs as well
 # The process of an unfinished file that has not grown for this time has died.
 _ABANDONED_SECONDS = 3600
 # How long after its last request a client's ranges come from the version that it saw first.
@@ -47,59 +49,18 @@ class ExportFile(NamedTuple):
         return f'"{self.rows}-{self.token}"'
 
 
-class Growing(io.RawIOBase):
-    """An unfinished file: keeps the folder within its limits while it grows, and its content while it is small."""
-
-    def __init__(self, file: BinaryIO, folder: "ExportFolder") -> None:
-        self._file = file
-        self._folder = folder
-        self._unchecked = 0
-        self._small = io.BytesIO()
-        self.size = 0
-
-    def writable(self) -> bool:
-        """Return true."""
-        return True
-
-    def write(self, part: Any) -> int:
-        """Write all of it; raises as `ExportFolder.make_room`."""
-        size = memoryview(part).nbytes
-        self._file.write(part)
-        self._unchecked += size
-        self.size += size
-        if self.size <= LOCAL_PIECE_BYTES:
-            self._small.write(part)
-        if self._unchecked >= CHECK_BYTES:
-            self._unchecked = 0
-            self._file.flush()  # so that the folder's listing has the size
-            self._folder.make_room()
-        return size
-
-    @property
-    def content(self) -> bytes | None:
-        """All bytes of a small file; None of another."""
-        return self._small.getvalue() if self.size <= LOCAL_PIECE_BYTES else None
-
-    def tell(self) -> int:
-        """Return the number of bytes written."""
-        return self.size
-
-    def finish(self) -> None:
-        """Write the buffered bytes."""
-        self._file.close()
-
-
 class ExportFolder:
     """The folder, within limits on bytes and files; a private one."""
 
-    def __init__(self, folder: Path, max_bytes: int, min_free_bytes: int) -> None:
+    def __init__(self, folder: Path, max_bytes: int) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
-        self._min_free_bytes = min_free_bytes
+        self._owner = ""
         self._begun_files = 0  # since the folder was looked through last
 
     def open(self, owner: str) -> None:
         """Create the folder, and remove unfinished files of an earlier process of the same `owner`."""
+        self._owner = owner
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for left in self._folder.glob(f"{_UNFINISHED}{owner}-*"):
             left.unlink(missing_ok=True)
@@ -124,31 +85,31 @@ class ExportFolder:
         return None
 
     @contextmanager
-    def writing(self, owner: str) -> Iterator[tuple[Path, Growing]]:
+    def writing(self) -> Iterator[BinaryIO]:
         """Yield a new unfinished file. It is removed at the end unless it was kept.
 
         Raises:
             Unavailable: the disk is full.
         """
-        path = self._folder / f"{_UNFINISHED}{owner}-{secrets.token_hex(8)}"
+        path = self._folder / f"{_UNFINISHED}{self._owner}-{secrets.token_hex(8)}"
         try:
             self._begun_files += 1
             if self._begun_files >= _CHECK_FILES:
                 self.make_room()
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                yield path, Growing(file, self)
+            with open(path, "xb+", opener=partial(os.open, mode=0o600)) as file:
+                yield file
         except BaseException as error:
             path.unlink(missing_ok=True)
             if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
                 raise _no_space() from error
             raise
 
-    def keep(self, path: Path, key: str, rows: str, feed: str, version: int) -> ExportFile:
+    def keep(self, file: BinaryIO, key: str, rows: str, feed: str, version: int) -> ExportFile:
         """Put a finished file in place."""
-        file = ExportFile(path, rows, feed, version, secrets.token_hex(8))
-        kept = path.with_name(f"{key}.{rows}.{feed}.{version}.{file.token}")
-        path.rename(kept)
-        return file._replace(path=kept)
+        token = secrets.token_hex(8)
+        path = self._folder / f"{key}.{rows}.{feed}.{version}.{token}"
+        Path(file.name).rename(path)
+        return ExportFile(path, rows, feed, version, token)
 
     def make_room(self) -> None:
         """Remove the files used least recently until the folder is within its limits.
@@ -202,10 +163,19 @@ class ExportFolder:
         return found
 
     def _has_space(self) -> bool:
-        return shutil.disk_usage(self._folder).free >= self._min_free_bytes
+        return shutil.disk_usage(self._folder).free >= _MIN_FREE_BYTES
 
     def _link(self, key: str, client: str) -> Path:
         return self._folder / f"{_FOLLOWED}{key}-{client.encode().hex()[:100]}"
+
+
+def read_small(file: BinaryIO) -> bytes | None:
+    """Write the buffered bytes of a new file to it, and return all of them if the file is small."""
+    file.flush()
+    if file.tell() > LOCAL_PIECE_BYTES:
+        return None
+    file.seek(0)
+    return file.read()
 
 
 def open_file(file: ExportFile) -> tuple[BinaryIO, int]:
