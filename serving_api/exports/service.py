@@ -24,8 +24,15 @@ from cachetools import LRUCache
 from core.web.problems import Problem, ShareExceeded, Unavailable
 from core.web.rate_limits import Places, current_client
 from serving_api.changes.service import feed_of
-from serving_api.exports.export_files import CHECK_BYTES, ExportFile, ExportFolder, open_file, read_small
-from serving_api.exports.formats import Batches, Format
+from serving_api.exports.export_files import (
+    CHECK_BYTES,
+    Batches,
+    ExportFile,
+    ExportFolder,
+    Format,
+    open_file,
+    read_small,
+)
 from serving_api.exports.repository import ExportQuery, read_batches, schema_of
 from serving_api.metrics import EXPORTS, QUERIES_REFUSED
 from serving_api.replica import repository

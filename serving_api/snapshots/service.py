@@ -25,8 +25,7 @@ from serving_api.settings import DataSettings
 from serving_api.snapshots.diff import Differ, Forgotten
 from serving_api.snapshots.manifest import FACTS, Facts, SnapshotManifest, SplitFile
 from serving_api.snapshots.parameters import SnapshotCreate
-from serving_api.snapshots.repository import read_facts
-from serving_api.snapshots.splits import Former
+from serving_api.snapshots.repository import Former, read_facts
 from serving_api.snapshots.storage import Storage, no_snapshot, reaching_storage, storage_full
 from serving_api.snapshots.writer import (
     TWINS,

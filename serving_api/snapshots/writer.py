@@ -19,12 +19,11 @@ from pyarrow import compute as pc
 from pyarrow import parquet
 
 from core.web.problems import Unavailable
-from serving_api.exports.formats import COMPARED, DICTIONARY, with_zone
+from serving_api.exports.export_files import COMPARED, DICTIONARY, with_zone
 from serving_api.snapshots.card import make_card
 from serving_api.snapshots.croissant import make_croissant
 from serving_api.snapshots.manifest import CARD, CROISSANT, FACTS, MANIFEST, Facts, SnapshotManifest, SplitFile
-from serving_api.snapshots.repository import assign, read_rows, read_twins, split_schema
-from serving_api.snapshots.splits import Former
+from serving_api.snapshots.repository import Former, assign, read_rows, read_twins, split_schema
 from serving_api.snapshots.storage import Storage, remove
 from serving_api.texts.query import TextsQuery
 

@@ -13,8 +13,7 @@ from core.datasets import load_datasets
 from core.web.problems import Unavailable
 from core.web.rate_limits import Places
 from serving_api.exports import service
-from serving_api.exports.export_files import ExportFolder
-from serving_api.exports.formats import ARROW, CSV, NDJSON, PARQUET, Format
+from serving_api.exports.export_files import ARROW, CSV, NDJSON, PARQUET, ExportFolder, Format
 from serving_api.exports.repository import export_query
 from serving_api.exports.service import ExportRequest, Exports
 from serving_api.texts.parameters import ExportParameters

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from serving_api.columns import COLUMNS, typed
-from serving_api.exports.formats import with_zone
+from serving_api.exports.export_files import with_zone
 from serving_api.replica.tables import COUNT, TABLES
 from serving_api.search.repository import list_ranked
 from serving_api.texts.paging import Sample
