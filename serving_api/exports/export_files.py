@@ -122,9 +122,8 @@ CSV_FOR_SPREADSHEETS = Format(
 
 
 _MOST_FILES = 256
-# The limits are checked after this number of new files, and whenever a file has grown by this number of bytes.
+# The limits are checked after this number of new files.
 _CHECK_FILES = 32
-CHECK_BYTES = 16 * 2**20
 _MIN_FREE_BYTES = 2**30  # left on the disk, which the replica needs as well
 # The process of an unfinished file that has not grown for this time has died.
 _ABANDONED_SECONDS = 3600

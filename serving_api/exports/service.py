@@ -25,7 +25,6 @@ from core.web.problems import Problem, ShareExceeded, Unavailable
 from core.web.rate_limits import Places, current_client
 from serving_api.changes.service import feed_of
 from serving_api.exports.export_files import (
-    CHECK_BYTES,
     Batches,
     ExportFile,
     ExportFolder,
@@ -46,6 +45,7 @@ log = structlog.get_logger()
 _READING_THREADS = 16
 _ATTEMPTS = 3
 _FILES_KNOWN = 256
+CHECK_BYTES = 16 * 2**20  # the folder's limits are checked whenever a file has grown by this
 
 
 class ExportRequest(NamedTuple):
