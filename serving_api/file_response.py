@@ -41,8 +41,14 @@ class ByteRange(NamedTuple):
     end: int
 
 
-class NotSatisfiable(Exception):
+class RangeNotSatisfiable(Problem):
     """The range begins after the end of the file, or is empty."""
+
+    status = 416
+    code = "range_not_satisfiable"
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"The file has {size} bytes.", headers={"Content-Range": f"bytes */{size}"})
 
 
 def requested_range(header: str | None, size: int) -> ByteRange | None:
@@ -51,7 +57,7 @@ def requested_range(header: str | None, size: int) -> ByteRange | None:
     Several ranges, units other than bytes, and malformed headers are ignored, as RFC 9110 allows.
 
     Raises:
-        NotSatisfiable: the range begins after the end, or is empty.
+        RangeNotSatisfiable: the range begins after the end, or is empty.
     """
     found = _RANGE.fullmatch(header or "")
     if found is None:
@@ -64,18 +70,8 @@ def requested_range(header: str | None, size: int) -> ByteRange | None:
         if last and int(last) < int(first):
             return None
     if start >= end:
-        raise NotSatisfiable
+        raise RangeNotSatisfiable(size)
     return ByteRange(start, end)
-
-
-class RangeNotSatisfiable(Problem):
-    """The requested range is outside of the file."""
-
-    status = 416
-    code = "range_not_satisfiable"
-
-    def __init__(self, size: int) -> None:
-        super().__init__(f"The file has {size} bytes.", headers={"Content-Range": f"bytes */{size}"})
 
 
 class PreconditionFailed(Problem):
@@ -156,10 +152,7 @@ async def send_file(
         raise PreconditionFailed(file.etag)
     if is_held(request, file.etag):
         return Response(status_code=304, headers=headers)
-    try:
-        range_ = _range_of(request, file)
-    except NotSatisfiable as error:
-        raise RangeNotSatisfiable(file.size) from error
+    range_ = _range_of(request, file)
     start, end = range_ or (0, file.size)
     headers |= {
         "Content-Type": file.media_type,

@@ -35,6 +35,8 @@ def _name(name: str) -> str:
         raise ValueError("contains two dots in a row")
     if name == "live":
         raise ValueError("is the dataset viewer's name of the live labels")
+    if name == "models":
+        raise ValueError("is the name of the folder of the classifiers")
     return name
 
 
