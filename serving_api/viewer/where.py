@@ -15,11 +15,10 @@
 There are no functions, subqueries or comments. A column is compared with its own kind only. `like_patterns.py`
 bounds each LIKE pattern.
 
-Written by hand, since our checks of columns, kinds and bounds and the messages would remain with any parser:
-- sqlglot 30 exceeds Python's recursion limit at the 50 levels of parentheses that we allow, takes 4 to 6 times as
-  long, and adds 37 MiB and 0.6 s to each process.
-- lark 1.3 takes twice as long for the tree alone, and adds 9 MiB and 0.2 s to each process.
-- DuckDB's parser (`json_serialize_sql`) takes 2 ms, ten times as long, and changes its tree with its versions.
+Written by hand: our checks of columns, kinds and bounds would remain with any parser. sqlglot 30 exceeds Python's
+recursion limit at the 50 levels of parentheses that we allow, and adds 37 MiB and 0.6 s to each process. lark 1.3
+takes twice as long for the tree alone, and adds 9 MiB and 0.2 s. DuckDB's parser (`json_serialize_sql`) takes ten
+times as long, and its tree changes with its versions.
 """
 
 import re
