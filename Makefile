@@ -72,10 +72,10 @@ unit: $(INSTALLED)  ## Run the tests that need no servers
 	@$(MAKE) --no-print-directory -j 2 --output-sync=target unit-apis unit-others
 
 unit-apis: $(INSTALLED)
-	$(RUN) pytest tests/unit/ingestion_api tests/unit/serving_api
+	$(RUN) pytest tests/unit/core tests/unit/ingestion_api tests/unit/serving_api
 
 unit-others: $(INSTALLED)
-	$(RUN) pytest tests/unit --ignore tests/unit/ingestion_api --ignore tests/unit/serving_api
+	$(RUN) pytest tests/unit --ignore tests/unit/core --ignore tests/unit/ingestion_api --ignore tests/unit/serving_api
 
 # make mutants MODULE=uploader/push/claiming.py SAMPLE=50 MINUTES=10 SEED=2 MATCH="lease_until"
 mutants: $(INSTALLED)  ## Plant small faults into a MODULE, and tell which ones its tests do not notice

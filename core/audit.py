@@ -8,7 +8,7 @@ import getpass
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 from sqlalchemy import Insert, insert
@@ -64,13 +64,6 @@ class Entry:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-class HasScope(Protocol):
-    """A request with its ASGI scope, as Starlette makes it."""
-
-    @property
-    def scope(self) -> Mapping[str, Any]: ...
-
-
 def account() -> Actor:
     """Return the operating system's account that runs this process."""
     try:
@@ -79,9 +72,9 @@ def account() -> Actor:
         return Actor("account", "unknown")
 
 
-def caller(request: HasScope) -> Actor:
-    """Return the API key of a request as an actor, or the kind `nobody` if no key is required."""
-    key = request.scope.get("api_key")
+def caller(scope: Mapping[str, Any]) -> Actor:
+    """Return the API key of a request, given by its ASGI scope, as an actor; without keys, the kind `nobody`."""
+    key = scope.get("api_key")
     return Actor("key", f"{key.id} {key.name}") if key else Actor("nobody", "")
 
 

@@ -5,9 +5,12 @@ trace; nothing about it is stored or passed on. The ids also decide which texts 
 Spans hold ids, counts and names of datasets, and no texts. See docs/decisions/0038-observability.md.
 """
 
+import os
+import random
+import threading
 import time
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from uuid import UUID
 
 import structlog
@@ -29,11 +32,20 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from core.settings import TracingSettings
 
-if TYPE_CHECKING:  # it loads OpenTelemetry's SDK
-    from core.span_sender import Sender
+if TYPE_CHECKING:  # only a process that traces loads OpenTelemetry's SDK: 0.2 s and 5 MB
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.id_generator import IdGenerator
 
 Scope = MutableMapping[str, Any]  # of ASGI; core imports the web framework in core.web only
 Attributes = Mapping[str, str | bool | int | float]
+
+# A collector that hangs delays an export, and the end of the program, by this time at most.
+_EXPORT_SECONDS = 3
+_STOP_SECONDS = 5
+_QUEUED_SPANS = 8192
+_EVERY_SECONDS = 1
+# A batch of texts has this many at most.
+_LINKS = 250
 
 # The bits of a text's id that are as good as random: below its variant.
 _RANDOM_BITS = 2**62
@@ -85,40 +97,52 @@ class _Step(NamedTuple):
     attributes: Attributes
 
 
+class _Ids(threading.local):
+    """OpenTelemetry's IdGenerator: random ids, except for the first span of a text's trace."""
+
+    root: SpanContext | None = None  # the next span of this thread, if its ids are given
+
+    def generate_trace_id(self) -> int:
+        return self.root.trace_id if self.root else random.getrandbits(128)
+
+    def generate_span_id(self) -> int:
+        return self.root.span_id if self.root else random.getrandbits(64)
+
+    def is_trace_id_random(self) -> bool:
+        return True
+
+
 class Tracing:
     """The spans of this process. While tracing is off, OpenTelemetry's no-op tracer makes them."""
 
     def __init__(self) -> None:
-        self._limit = 0
+        self._share = 0.0
         self._tracer: Tracer = NoOpTracer()
-        self._sender: Sender | None = None
+        self._ids = _Ids()
+        self._provider: TracerProvider | None = None
         self._request: SpanContext | None = None
 
     def configure(self, settings: TracingSettings, program: str) -> None:
         """Begin to send spans, if the settings have an endpoint. Call it in each process, after a fork."""
-        if settings.exporter_otlp_endpoint is None or self._sender is not None:
-            return
-        from core.span_sender import Sender
-
-        share = settings.traces_sampler_arg
-        self._sender = Sender(settings.exporter_otlp_endpoint, program, share)
-        self._tracer = self._sender.tracer
-        self._limit = round(share * _RANDOM_BITS)
+        if settings.exporter_otlp_endpoint is not None and self._provider is None:
+            self._provider = _make_provider(settings.exporter_otlp_endpoint, program, self._ids)
+            self._tracer = self._provider.get_tracer("annotation-platform")
+            self._share = settings.traces_sampler_arg
 
     def stop(self) -> None:
         """Send the waiting spans, within a few seconds, and then turn tracing off."""
-        sender, self._sender, self._tracer, self._limit = self._sender, None, NoOpTracer(), 0
-        if sender is not None:
-            sender.stop()
+        provider, self._provider, self._tracer, self._share = self._provider, None, NoOpTracer(), 0.0
+        if provider is not None:
+            _wait_for(provider.shutdown)
 
     def flush(self) -> None:
-        """Send the waiting spans, from a process that may be killed at any time."""
-        if self._sender is not None:
-            self._sender.flush()
+        """Send the waiting spans, within a few seconds, from a process that may be killed at any time."""
+        if self._provider is not None:
+            _wait_for(self._provider.force_flush)
 
     def traces(self, text_id: UUID) -> bool:
         """Whether this text's life is traced: all processes return the same."""
-        return text_id.int % _RANDOM_BITS < self._limit
+        return text_id.int % _RANDOM_BITS < self._share * _RANDOM_BITS
 
     def add_step(
         self,
@@ -137,9 +161,10 @@ class Tracing:
 
     def add_life(self, text_id: UUID, started_ns: int, attributes: Attributes) -> None:
         """Add the span that contains all steps, once in a text's life."""
-        if self._sender is not None and self.traces(text_id):
-            self._sender.take_ids(root_of(text_id))
+        if self.traces(text_id):
+            self._ids.root = root_of(text_id)
             self._add("text", None, started_ns, attributes=attributes)
+            self._ids.root = None
 
     def add_batch(
         self,
@@ -189,52 +214,74 @@ class Tracing:
         request = read_traceparent(traceparent)
         self._request = request if request is not None and request.trace_flags.sampled else None
 
-    def begin_request(self, scope: Scope, request_id: str) -> "RequestTrace":
-        """Begin the span of a request, below its client's span if the request names one."""
+    def begin_request(self, scope: Scope, request_id: str) -> Span:
+        """Begin the span of a request, below its client's span if the request names one; end it by `end_request`.
+
+        The client decides whether the request is traced; without a client's span, chance does.
+        """
         headers = (value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent")
         parent = read_traceparent(next(headers, None))
+        is_traced = parent.trace_flags.sampled if parent else random.random() < self._share  # noqa: S311
+        tracer = self._tracer if is_traced else NoOpTracer()
         attributes = {"http.request.method": scope["method"], "request.id": request_id}
-        span = self._tracer.start_span("request", _below(parent), SpanKind.SERVER, attributes)
+        span = tracer.start_span("request", _below(parent), SpanKind.SERVER, attributes)
         context = span.get_span_context()
         if context.is_valid:
             structlog.contextvars.bind_contextvars(
                 trace_id=f"{context.trace_id:032x}", span_id=f"{context.span_id:016x}"
             )
             scope[TRACEPARENT] = write_traceparent(context)
-        return RequestTrace(self, span, time.time_ns())
+        return span
+
+    def end_request(self, span: Span, started_ns: int, scope: Scope, route: str, status: int) -> None:
+        """End a request's span, with its step in the life of a text.
+
+        `status` is the response's, 0 without a response.
+        """
+        step: _Step | None = scope.get(STEP)
+        if step is not None and 0 < status < _LEAST_ERROR and self.traces(step.text_id):
+            span.add_link(root_of(step.text_id))
+            link = span.get_span_context() if span.is_recording() else None
+            self.add_step(step.name, step.text_id, started_ns, attributes=step.attributes, link=link)
+        if span.is_recording():
+            span.update_name(f"{scope['method']} {route}")
+            span.set_attributes({"http.route": route, "http.response.status_code": status})
+            if status == 0 or status >= _LEAST_ERROR:
+                span.set_status(StatusCode.ERROR)
+            span.end()
 
 
 def _below(parent: SpanContext | None) -> Context:
     return set_span_in_context(NonRecordingSpan(parent), _NO_PARENT) if parent else _NO_PARENT
 
 
-class RequestTrace:
-    """The span of one request, and the request's step in the life of a text."""
+def _make_provider(endpoint: str, program: str, ids: _Ids) -> "TracerProvider":
+    """Make what sends spans over OTLP and HTTP in the background, and drops them while no collector takes them.
 
-    def __init__(self, tracing: Tracing, span: Span, started_ns: int) -> None:
-        self._tracing = tracing
-        self._span = span
-        self._started_ns = started_ns
+    `endpoint` is the collector's address without a path.
+    """
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
-    def end(self, scope: Scope, route: str, status: int) -> None:
-        """End it with the response's status; 0: there was no response."""
-        step: _Step | None = scope.get(STEP)
-        if step is not None and status and status < _LEAST_ERROR:
-            self._add_step(step)
-        if self._span.is_recording():
-            self._span.update_name(f"{scope['method']} {route}")
-            self._span.set_attributes({"http.route": route, "http.response.status_code": status})
-            if status == 0 or status >= _LEAST_ERROR:
-                self._span.set_status(StatusCode.ERROR)
-            self._span.end()
+    provider = TracerProvider(
+        sampler=ALWAYS_ON,  # callers make no span of what is not traced
+        resource=Resource.create({"service.name": program, "process.pid": os.getpid()}),
+        shutdown_on_exit=False,
+        id_generator=cast("IdGenerator", ids),
+        span_limits=SpanLimits(max_links=_LINKS),
+    )
+    exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=_EXPORT_SECONDS)
+    provider.add_span_processor(BatchSpanProcessor(exporter, _QUEUED_SPANS, _EVERY_SECONDS * 1000))
+    return provider
 
-    def _add_step(self, step: _Step) -> None:
-        if self._tracing.traces(step.text_id):
-            self._span.add_link(root_of(step.text_id))
-            link = self._span.get_span_context() if self._span.is_recording() else None
-            self._tracing.add_step(
-                step.name, step.text_id, self._started_ns, attributes=step.attributes, link=link
-            )
+
+def _wait_for(work: Callable[[], Any]) -> None:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(_STOP_SECONDS)
 
 
 def note_step(scope: Scope, name: str, text_id: UUID, **attributes: str | bool | int | float) -> None:

@@ -11,9 +11,9 @@ from starlette.requests import ClientDisconnect
 
 from core.datasets import Datasets
 from core.tables.rows import ROW_BYTES
-from core.web.http_protocol import http_settings
 from core.web.openapi import DATASET_NAME
 from core.web.problems import Problem, TooLarge, Unavailable, UnsupportedType
+from core.web.server import http_settings
 
 _DATABASE_SECONDS = 5.0
 _LENGTH_DIGITS = 15

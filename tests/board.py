@@ -70,7 +70,7 @@ ROWS: dict[str, list[Panel]] = {
                 "pending {{dataset}}": "max by (dataset) (uploader_pending_texts)",
                 "open {{dataset}}": "max by (dataset) (uploader_open_records)",
             },
-            "Texts that wait for Argilla, and records before annotators that want more answers.",
+            "Texts that wait for Argilla, and records before annotators that need more answers.",
         ),
         Panel("Oldest pending text", "s", {"{{dataset}}": "max by (dataset) (uploader_oldest_pending_seconds)"}),
         Panel(
@@ -90,7 +90,7 @@ ROWS: dict[str, list[Panel]] = {
             },
         ),
         Panel(
-            "What stands still",
+            "Blocked jobs",
             "short",
             {
                 "{{dataset}} {{task}} {{reason}}": "max by (dataset, task, reason) (uploader_job_stopped) > 0",

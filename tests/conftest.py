@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+import structlog
 from fastapi.openapi.utils import get_openapi
 from hypothesis import settings
 from psycopg import sql
@@ -55,6 +56,15 @@ def _one_description() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fastapi.applications.get_openapi", get_described)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _plain_tracebacks() -> Iterator[None]:
+    """Log tracebacks as the programs do: structlog's own, with all local variables, take a second each."""
+    renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], renderer])
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from typing import Any
 
 import anyio
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.forgetting.service import Unfinished, list_unfinished
+from core.forgetting.repository import UNFINISHED
+from core.forgetting.service import explain_unfinished
 from core.web.health import NotReady
 from uploader import metrics, repository
 from uploader.argilla.webhook import Registration, WebhookHealth
@@ -181,7 +184,7 @@ class SharedJobs(Jobs):
         self._datasets = datasets
         self._check_seconds = settings.webhook.check_seconds
         self._forget_alert_seconds = settings.forget.alert_seconds
-        self._unfinished: dict[str, Unfinished] = {}
+        self._unfinished: dict[str, Row[Any]] = {}
         wakes = {name: jobs.wake for name, jobs in datasets.items()}
         files = FilesWatch(engine, settings.serving)
         works: Works = {
@@ -199,7 +202,7 @@ class SharedJobs(Jobs):
     async def check_forgetting(self) -> str | None:
         """Return a note on the forget requests that take too long."""
         late = [one for one in self._unfinished.values() if one.age_seconds >= self._forget_alert_seconds]
-        return " ".join(f"{one.dataset}: {one.reason}" for one in late) or None
+        return " ".join(f"{one.dataset}: {explain_unfinished(one)}" for one in late) or None
 
     async def _keep_registered(self, stopping: asyncio.Event, job: JobRunner) -> None:
         """Check our webhook in Argilla regularly, while this process leads a dataset."""
@@ -217,7 +220,8 @@ class SharedJobs(Jobs):
     async def _watch_forgetting(self, _stopping: asyncio.Event, _job: JobRunner) -> None:
         """Set the gauge of unfinished forget requests, also for datasets without an uploader."""
         async with self._engine.connect() as connection:
-            found = {one.dataset: one for one in await connection.run_sync(list_unfinished)}
+            rows = await connection.execute(UNFINISHED, {"older_than_seconds": 0})
+            found: dict[str, Row[Any]] = {row.dataset: row for row in rows}
         for dataset in self._unfinished.keys() - found.keys():
             metrics.FORGET_OLDEST_SECONDS.labels(dataset).set(0)
         for dataset, one in found.items():

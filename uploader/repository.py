@@ -12,7 +12,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.datasets import adjudicated_by
-from core.near_duplicates import ASKED, LOCK_TWINS, RELEASE_TWINS
+from core.forgetting.repository import LOCK_TWINS, RELEASE_TWINS
+from core.models.texts import ASKED
 
 # uploading -> pending: the lease of a claim ran out
 _RETURN_STALE = text("""
@@ -42,11 +43,6 @@ set status = 'failed', last_error = reasons.words, attempts = attempts + 1, page
 from unnest(cast(:ids as uuid[]), cast(:words as text[])) as reasons (id, words)
 where texts.id = reasons.id and lease_owner = :claim and status = 'uploading'
 """)
-
-# Texts that are being stored meanwhile wait for this lock, and then see that their twin failed.
-_LOCK_TWINS = text(LOCK_TWINS)
-
-_RELEASE_TWINS = text(RELEASE_TWINS)
 
 # near_duplicate -> pending: the setting has changed; in steps, because there may be millions
 _RELEASE_HELD = text("""
@@ -125,7 +121,7 @@ async def _change(connection: AsyncConnection, statement: TextClause, **values: 
 
 
 async def release_held(connection: AsyncConnection, dataset: str) -> int:
-    """Make up to 1000 texts that are held for a near twin pending; return how many."""
+    """Make up to 1000 suppressed near duplicates pending; return how many."""
     return await _change(connection, _RELEASE_HELD, dataset=dataset)
 
 
@@ -148,10 +144,10 @@ async def mark_failed(connection: AsyncConnection, claim: UUID, reasons: Mapping
     """Set texts of a claim aside with the reason; return how many it still held. Twins waiting for them go on."""
     if not reasons:
         return 0
-    await connection.execute(_LOCK_TWINS, {"ids": list(reasons)})
+    await connection.execute(LOCK_TWINS, {"ids": list(reasons)})
     words = [_storable(reason) for reason in reasons.values()]
     failed = await _change(connection, _MARK_FAILED, claim=claim, ids=list(reasons), words=words)
-    await connection.execute(_RELEASE_TWINS, {"ids": list(reasons), "asked": list(ASKED)})
+    await connection.execute(RELEASE_TWINS, {"ids": list(reasons), "asked": list(ASKED)})
     return failed
 
 

@@ -9,8 +9,8 @@ import psycopg
 from psycopg import sql
 
 from cli.backup.archive import BackupError, Dumped
-from core.change_feed import STAMP
 from core.connections import connection_string
+from core.models.labels import STAMP
 
 FORGOTTEN_TEXTS = "select text_id from forget_requests where lifted_at is null order by text_id"
 

@@ -14,9 +14,9 @@ from cli import addresses
 from cli.console import SHORT_CHARACTERS, fail, out, plain, printable
 from cli.people.audit_log import note
 from core.audit import Action
-from core.change_feed import STAMP, wake_readers
 from core.datasets import DEFAULT_DATASET, Dataset, load_datasets
 from core.models import TextStatus
+from core.models.labels import STAMP, wake_readers
 from core.settings import DatasetsFileSettings, read_settings
 from core.tables.opening import open_file, read_columns
 from core.tables.rows import RowRefused, as_word

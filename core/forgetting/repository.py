@@ -8,8 +8,8 @@ from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Text, Uuid
 
-from core.change_feed import STAMP
-from core.near_duplicates import ASKED, LOCK_TWINS, RELEASE_TWINS
+from core.models.labels import STAMP
+from core.models.texts import ASKED, near_duplicates_lock
 
 _IDS = bindparam("ids", type_=ARRAY(Uuid))
 
@@ -55,6 +55,23 @@ _FORGET_REJECT_VALUES = text("analyze import_rejects (detail, fields)")
 
 # No index helps, so this reads the whole table, while nothing is locked: the bands of a text do not change.
 _FIND_BANDS = text("select band, place from near_duplicate_bands where text_id = any(:ids)").bindparams(_IDS)
+
+# For texts with these ids. A transaction that stores one of their twins waits, and then sees their new status.
+LOCK_TWINS = text(f"""
+select {near_duplicates_lock("dataset")}
+from (select distinct dataset from texts where id = any(:ids) order by dataset) as names
+""")  # noqa: S608 - constants only
+
+# near_duplicate -> pending: none of the twins that annotators were to be asked for is left
+RELEASE_TWINS = text("""
+update texts set status = 'pending'
+where status = 'near_duplicate'
+    and id in (select text_id from near_duplicates where twin_id = any(:ids))
+    and not exists (
+        select from near_duplicates join texts as twin on twin.id = twin_id
+        where text_id = texts.id and twin.status = any(:asked)
+    )
+""")
 
 # In order of id, as all who lock texts.
 _LOCK = text("""
@@ -181,14 +198,14 @@ def find_bands(connection: Connection, ids: Sequence[UUID]) -> Sequence[Any]:
 
 def lock_texts(connection: Connection, ids: Sequence[UUID]) -> Sequence[Any]:
     """Lock those of the texts that are not forgotten yet, with their near duplicates; return them."""
-    connection.execute(text(LOCK_TWINS), {"ids": list(ids)})
+    connection.execute(LOCK_TWINS, {"ids": list(ids)})
     return connection.execute(_LOCK, {"ids": list(ids)}).all()
 
 
 def empty_texts(connection: Connection, ids: Sequence[UUID], bands: Sequence[Any]) -> None:
     """Delete what locked texts consist of, and let texts go on that wait for one of them."""
     connection.execute(_EMPTY, {"ids": list(ids)})
-    connection.execute(text(RELEASE_TWINS), {"ids": list(ids), "asked": list(ASKED)})
+    connection.execute(RELEASE_TWINS, {"ids": list(ids), "asked": list(ASKED)})
     for statement in _DELETE:
         connection.execute(statement, {"ids": list(ids)})
     if bands:

@@ -6,14 +6,13 @@ See docs/decisions/0034-forgetting.md.
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Row
 
-from core.change_feed import wake_readers
 from core.forgetting import repository
+from core.models.labels import wake_readers
 from core.text_identity import normalise, text_id
 
 OVERDUE = "forgetting_overdue"
@@ -29,27 +28,10 @@ STEPS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Unfinished:
-    """The forget requests of a dataset that are not finished."""
-
-    dataset: str
-    since: datetime  # when the oldest was made
-    age_seconds: float
-    reason: str  # for people: what is open, and what to do
-
-
-def list_unfinished(connection: Connection) -> list[Unfinished]:
-    """Return the requests that are not finished, by dataset."""
-    rows = connection.execute(repository.UNFINISHED, {"older_than_seconds": 0})
-    return [read_unfinished(row) for row in rows]
-
-
-def read_unfinished(row: Row[Any]) -> Unfinished:
-    """Return a row of `UNFINISHED` as an object."""
+def explain_unfinished(row: Row[Any]) -> str:
+    """Return for people what is open in the requests of a row of `UNFINISHED`, and what to do."""
     requests = "A forget request is" if row.requests == 1 else f"{row.requests:,} forget requests are"
-    reason = f"{requests} not finished: {name_steps(row)}."
-    return Unfinished(row.dataset, row.since, row.age_seconds, reason)
+    return f"{requests} not finished: {name_steps(row)}."
 
 
 def name_steps(row: Row[Any]) -> str:

@@ -11,21 +11,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, select, text, tuple_
+from sqlalchemy import Connection, case, func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
-from core.change_feed import STAMP, wake_readers
 from core.datasets import Dataset, Datasets, LabelRule, adjudicated_by, get_definition
 from core.labels.adjudication import list_decisions, request_adjudication
 from core.labels.rules import Outcome, RuleInForce, adjudicate, load_parameters
 from core.models import Annotation, AnnotationStatus, DatasetRow, Label, LabelStatus, Text, TextStatus
-
-# A text is complete, or not any more.
-_COMPLETE = text("""
-update texts set completed_at = case when new.complete then clock_timestamp() end
-from unnest(cast(:ids as uuid[]), cast(:complete as boolean[])) as new (id, complete)
-where texts.id = new.id and (texts.completed_at is not null) <> new.complete
-""")
+from core.models.labels import STAMP, wake_readers
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +133,12 @@ def _store_labels(connection: Connection, dataset: str, outcomes: dict[UUID, Out
 
 
 def _complete(connection: Connection, definition: Dataset, outcomes: dict[UUID, Outcome]) -> None:
-    complete = [outcome.annotations >= definition.answers_wanted for outcome in outcomes.values()]
-    connection.execute(_COMPLETE, {"ids": list(outcomes), "complete": complete})
+    """Store since when texts are complete; an annotation that was withdrawn may end it."""
+    complete = [id_ for id_, outcome in outcomes.items() if outcome.annotations >= definition.answers_wanted]
+    is_complete = Text.id.in_(complete)
+    changed = Text.completed_at.is_not(None) != is_complete
+    since = case((is_complete, func.clock_timestamp()))
+    connection.execute(update(Text).where(Text.id.in_(outcomes), changed).values(completed_at=since))
 
 
 def _annotations_of(connection: Connection, text_ids: Iterable[UUID]) -> dict[UUID, list[Any]]:

@@ -59,8 +59,33 @@ class Annotation(Base):
     )
 
 
+# The change feed: label rows in the order of the transactions that changed them.
+#
+# Every change to a label stamps its row with the id of its transaction. A reader takes the rows between its
+# position and the oldest transaction that is still running: every transaction below has ended, so no row can
+# appear there later. A reader that follows a sequence or a timestamp misses rows that commit late; this window
+# misses none.
+#
+# Rows carry state, not differences; a label that is gone stays as a `withdrawn` row.
+
+# Goes into every INSERT and UPDATE of a label.
+STAMP = "pg_current_xact_id()"
+
+# The end of a reader's window, from the same snapshot as the rows. For readers of several statements: use one
+# REPEATABLE READ transaction, and this one first.
+WINDOW_END = "pg_snapshot_xmin(pg_current_snapshot())"
+
+# Wakes the readers; sent at most once a transaction, since NOTIFY takes a database-wide lock at commit.
+LABELS_CHANNEL = "label_changes"
+
+
+def wake_readers(connection: sa.Connection) -> None:
+    """Notify the readers that labels changed, when the transaction commits."""
+    connection.execute(sa.select(sa.func.pg_notify(LABELS_CHANNEL, "")))
+
+
 class Label(Base):
-    """What the annotations of a text add up to. This table is the change feed: see core.change_feed."""
+    """What the annotations of a text add up to. This table is the change feed."""
 
     __tablename__ = "labels"
 
@@ -80,7 +105,7 @@ class Label(Base):
     )
     decided_by: Mapped[Decider] = mapped_column(one_of(Decider, "decided_by"), server_default=Decider.ANNOTATORS)
     labelled_at: Mapped[datetime] = mapped_column(comment="when the first label was known; edits keep it")
-    changed_xid: Mapped[int] = mapped_column(Xid8, server_default=sa.text("pg_current_xact_id()"))
+    changed_xid: Mapped[int] = mapped_column(Xid8, server_default=sa.text(STAMP))
 
     __table_args__ = (sa.Index("ix_labels_changed_xid", "changed_xid"),)
 

@@ -26,6 +26,10 @@ class TextStatus(StrEnum):
     DEMO = "demo"  # made by `annotate demo-data`, with answers; never in Argilla, so no uploader touches it
 
 
+# Of a text that annotators are asked for, or soon will be.
+ASKED = ("pending", "uploading", "uploaded")
+
+
 class Text(Base):
     """One item to be labelled, with its place in the upload queue.
 
@@ -132,6 +136,16 @@ class NearDuplicate(Base):
     similarity: Mapped[float] = mapped_column(sa.Float(53), comment="Jaccard similarity of their shingles")
 
     __table_args__ = (sa.Index("ix_near_duplicates_twin_id", "twin_id"),)
+
+
+def near_duplicates_lock(dataset: str) -> str:
+    """Return the SQL that locks a dataset's near duplicates until the transaction ends; `dataset` is SQL, too.
+
+    Take it before looking for the twins of new texts, and before marking a text as failed. Then no twin that is
+    stored at the same time is overlooked, and none waits for a text that has just failed. Take it with a separate
+    statement: only the next statement sees the rows that were stored before.
+    """
+    return f"pg_advisory_xact_lock(hashtextextended('near_duplicates ' || {dataset}, 0))"
 
 
 class ImportState(StrEnum):

@@ -6,7 +6,6 @@ import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import replace
 from functools import cache
 from http import HTTPStatus
 from typing import Any, cast
@@ -15,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, request_response
 from fastapi.telemetry import TelemetryConfig
 from prometheus_client import Histogram
 from starlette.exceptions import HTTPException
@@ -26,21 +25,19 @@ from core.settings import AccessSettings
 from core.tracing import tracing
 from core.web.browsers import BrowserGuard, Cors
 from core.web.health import Check, add_health
-from core.web.http_protocol import close_unless_continued, http_settings, read_request_id
-from core.web.negotiation import Endpoints, Negotiation
-from core.web.openapi import explain_parameter
+from core.web.negotiation import Negotiation
+from core.web.openapi import explain_parameters
 from core.web.problems import (
-    ERRORS_SHOWN,
     FieldError,
     InvalidFields,
     Malformed,
     Problem,
     TooLarge,
     UnsupportedType,
-    json_pointer,
     problem_response,
 )
 from core.web.rate_limits import begin_request
+from core.web.server import close_unless_continued, http_settings, read_request_id
 
 _INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 _CHARSET = re.compile(r"charset\s*=\s*\"?([\w-]+)", re.IGNORECASE)
@@ -53,26 +50,16 @@ _POLICY = (
 )
 
 
-def with_policy(app: ASGIApp) -> ASGIApp:
-    """Wrap an application that sends a page in one piece: add a Content-Security-Policy for this page."""
+def _with_policy(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    """Add a Content-Security-Policy for the page that a handler returns."""
 
-    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        held: list[Message] = []
+    async def handle_with_policy(request: Request) -> Response:
+        response = await handle(request)
+        response.headers["Content-Security-Policy"] = content_security_policy(bytes(response.body))
+        response.headers["Referrer-Policy"] = "no-referrer"
+        return response
 
-        async def send_guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                held.append(message)
-                return
-            if held:
-                start = held.pop()
-                policy = content_security_policy(message.get("body", b""))
-                more = (b"content-security-policy", policy.encode()), (b"referrer-policy", b"no-referrer")
-                await send({**start, "headers": [*start["headers"], *more]})
-            await send(message)
-
-        await app(scope, receive, send_guarded)
-
-    return guarded
+    return handle_with_policy
 
 
 def content_security_policy(page: bytes) -> str:
@@ -103,11 +90,11 @@ def install_web(app: FastAPI, checks: dict[str, Check], access: AccessSettings |
     for route in app.routes:
         if isinstance(route, APIRoute) and route.methods and not route.include_in_schema:
             route.methods.add("HEAD")  # FastAPI's documentation pages
-            route.app = with_policy(route.app)
+            route.app = request_response(_with_policy(route.get_route_handler()))
     http = http_settings()
     plain = [route for route in app.routes if isinstance(route, PlainRoute)]
     direct = {(method, route.path): route for route in plain for method in route.methods or ()}
-    app.add_middleware(Negotiation, endpoints=Endpoints(app), direct=direct)
+    app.add_middleware(Negotiation, api=app, direct=direct)
     if access is not None and not access.require_api_key:
         app.add_middleware(BrowserGuard, hosts=http.allowed_hosts, origins=http.allowed_origins)
     if http.allowed_origins:
@@ -205,31 +192,7 @@ async def _on_problem(_: Request, error: Exception) -> Response:
 
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:
-    errors = cast(RequestValidationError, error).errors()
-    if any(e["type"] == "json_invalid" for e in errors):
-        return problem_response(Malformed("The body is not JSON.", code="malformed_json"))
-    schemas = _parameter_schemas(request)
-    found = [_explained(one, schemas) for one in errors[:ERRORS_SHOWN]]
-    problem = InvalidFields(found, len(errors))
-    if len(errors) == 1 and found[0].parameter:
-        problem.detail = found[0].detail
-    return problem_response(problem)
-
-
-def _parameter_schemas(request: Request) -> dict[str, dict[str, Any]]:
-    """Return the schemas of the path's parameters by name, as the OpenAPI document has them."""
-    operations = request.app.openapi()["paths"].get(getattr(request.scope.get("route"), "path", ""), {})
-    method = "get" if request.method == "HEAD" else request.method.lower()
-    parameters = operations.get(method, {}).get("parameters", [])
-    return {one["name"]: {"example": one.get("example")} | one["schema"] for one in parameters}
-
-
-def _explained(error: dict[str, Any], schemas: dict[str, dict[str, Any]]) -> FieldError:
-    found = field_error(error["loc"], error["type"], error["msg"])
-    if found.parameter is None:
-        return found
-    detail = explain_parameter(found.parameter, error, schemas.get(found.parameter, {}))
-    return replace(found, detail=detail)
+    return problem_response(explain_parameters(request, cast(RequestValidationError, error)))
 
 
 async def _on_http_exception(_: Request, error: Exception) -> Response:
@@ -243,14 +206,6 @@ async def _on_http_exception(_: Request, error: Exception) -> Response:
     )
     problem.status = status.value
     return problem_response(problem)
-
-
-def field_error(location: tuple[int | str, ...], code: str, message: str) -> FieldError:
-    """Translate a pydantic location, whose first part is `body`, `query`, `path` or `header`."""
-    where, *path = location
-    if where == "body":
-        return FieldError(code, message, pointer=json_pointer(path))
-    return FieldError(code, message, parameter=str(path[0]) if path else str(where))
 
 
 class RequestContext:
@@ -280,7 +235,7 @@ class RequestContext:
         # The server gives each request its own task and context: no reset is needed.
         structlog.contextvars.bind_contextvars(request_id=request_id)
         begin_request(scope)
-        trace = tracing.begin_request(scope, request_id)
+        span, started_ns = tracing.begin_request(scope, request_id), time.time_ns()
         try:
             await self.app(scope, receive, send_with_id)
         except Exception:
@@ -295,7 +250,7 @@ class RequestContext:
             # The route's template, since each path with an id would be a separate series.
             route = getattr(scope.get("route"), "path", "other")
             _observe(scope, route, status, time.perf_counter() - started)
-            trace.end(scope, route, status)
+            tracing.end_request(span, started_ns, scope, route, status)
 
 
 def _read_headers(scope: Scope) -> tuple[str, bool]:

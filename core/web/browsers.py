@@ -3,16 +3,12 @@
 A service without keys listens on this machine only, but any web page in a browser there can send requests to it.
 With a host name that resolves to 127.0.0.1 (DNS rebinding) a page could also read the responses.
 
-Our own pages are static files: `GET /` for browsers, and the files below `/static`. All files are read at the
-start: there are few, and a request can't name a file outside of the folders. A page loads scripts and styles from
-its own service only, no inline ones, and may send requests to one other service.
+Our own pages are static files: `GET /` for browsers, and the files below `/static`. A page loads scripts and
+styles from its own service only, no inline ones, and may send requests to one other service.
 """
 
-import hashlib
-import mimetypes
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
@@ -25,12 +21,13 @@ from pydantic import Field
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
+from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.settings import SettingsGroup, is_loopback
 from core.web.negotiation import choose_media_type
 from core.web.openapi import Responses, answer, header
-from core.web.problems import HostNotAllowed, Malformed, NotFound, OriginNotAllowed, Problem, problem_response
+from core.web.problems import HostNotAllowed, Malformed, OriginNotAllowed, Problem, problem_response
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 # The longest host name with a port. Longer values are not host names, and would fill the cache.
@@ -184,36 +181,15 @@ def beside(request: Request, port: int) -> str:
     return f"{request.scope['scheme']}://{found[1] if found else '127.0.0.1'}:{port}"
 
 
-@dataclass(frozen=True, slots=True)
-class StaticFile:
-    """A file of a page, ready to be sent."""
+class _PageFiles(StaticFiles):
+    """The files of a folder, which browsers ask for again before they use a copy."""
 
-    content: bytes
-    media_type: str
-    etag: str
-
-
-class StaticFiles:
-    """The files of a page and those that all pages share, by their paths below `/static`."""
-
-    def __init__(self, folder: Path) -> None:
-        self._files = _read(folder) | {f"shared/{name}": file for name, file in _read(SHARED).items()}
-
-    def send(self, request: Request, name: str, connects_to: str | None = None) -> Response:
-        """Send a file, or 304 to a browser that holds it; the page in it may send requests to `connects_to`.
-
-        Raises:
-            NotFound: there is no such file.
-        """
-        file = self._files.get(name)
-        if file is None:
-            raise NotFound(f"There is no file {name[:200]!r}.", code="file_not_found")
-        headers = {"ETag": file.etag, "Cache-Control": "no-cache", "Referrer-Policy": "no-referrer"}
-        if file.media_type == _HTML:
-            headers |= {"Content-Security-Policy": _policy(connects_to), "Vary": "Accept"}
-        if file.etag in request.headers.get("if-none-match", ""):
-            return Response(status_code=304, headers=headers)
-        return Response(file.content, headers=headers, media_type=file.media_type)
+    def file_response(self, *arguments: Any, **named: Any) -> Response:
+        """Return a file, or 304 to a browser that holds it."""
+        response = super().file_response(*arguments, **named)
+        response.headers.update({"Cache-Control": "no-cache", "Referrer-Policy": "no-referrer"})
+        response.headers["Content-Security-Policy"] = _policy(None)
+        return response
 
 
 def add_page(app: FastAPI, folder: Path, links: Links, connects_to: Callable[[Request], str]) -> None:
@@ -225,22 +201,23 @@ def add_page(app: FastAPI, folder: Path, links: Links, connects_to: Callable[[Re
         links: makes the JSON answer of `GET /`.
         connects_to: returns the address of the other service that the page may send requests to.
     """
-    files = StaticFiles(folder)
+    files = _PageFiles(directory=folder)
 
     async def start(request: Request) -> Response:
         """Send the page to browsers, and to all others, as JSON, links to the main endpoints and the settings."""
         accept = ",".join(request.headers.getlist("accept"))
         if choose_media_type(_SENT, accept) == _HTML:
-            return files.send(request, _INDEX, connects_to(request))
-        body = orjson.dumps(links(request))
-        return Response(body, headers={"Vary": "Accept"}, media_type="application/json")
-
-    async def send_file(request: Request) -> Response:
-        return files.send(request, request.path_params["name"])
+            response = await files.get_response(_INDEX, request.scope)
+            response.headers["Content-Security-Policy"] = _policy(connects_to(request))
+        else:
+            response = Response(orjson.dumps(links(request)), media_type="application/json")
+        response.headers["Vary"] = "Accept"
+        return response
 
     app.add_api_route("/", start, summary="The page, or links", responses=START, tags=["page"])
     app.router.routes.append(Route("/", start, methods=["HEAD"]))
-    app.router.routes.append(Route("/static/{name:path}", send_file, methods=["GET"]))
+    app.mount("/static/shared", _PageFiles(directory=SHARED))
+    app.mount("/static", files)
 
 
 START: Responses = {
@@ -255,13 +232,3 @@ def _policy(connects_to: str | None) -> str:
     """Return the Content-Security-Policy of a page."""
     parts = urlsplit(connects_to or "")
     return _POLICY.format(others=f" {parts.scheme}://{parts.netloc}" if parts.netloc else "")
-
-
-def _read(folder: Path) -> dict[str, StaticFile]:
-    files = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        content = path.read_bytes()
-        media_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-        etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-        files[path.relative_to(folder).as_posix()] = StaticFile(content, media_type, etag)
-    return files

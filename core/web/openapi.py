@@ -1,20 +1,30 @@
 """OpenAPI documents: every response has a schema and an example, refusals included.
 
-`explain_parameter` explains a refused parameter by its schema in the document.
+`explain_parameters` explains refused parameters by their schemas in the document.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict
 from pydantic.config import JsonDict
 from pydantic.json_schema import models_json_schema
 
 from core import text_identity
 from core.datasets import DEFAULT_DATASET, Datasets
-from core.web.problems import PROBLEM_TYPE, MissingKey, Problem, RateLimited, ScopeMissing
+from core.web.problems import (
+    ERRORS_SHOWN,
+    PROBLEM_TYPE,
+    FieldError,
+    InvalidFields,
+    MissingKey,
+    Problem,
+    RateLimited,
+    ScopeMissing,
+)
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -242,72 +252,69 @@ def _fill_in(node: Any, marked: dict[str, JsonDict]) -> None:
 
 _SHOWN_CHARACTERS = 50
 
-Schema = Mapping[str, Any]  # of the parameter, in the OpenAPI document
-
-_KINDS = {
-    "bool_parsing": "true or false",
-    "float_parsing": "a number",
-    "finite_number": "a finite number",
-    "int_from_float": "a whole number",
-    "int_parsing": "a whole number",
-    "int_parsing_size": "a whole number",
-    "uuid_parsing": "a UUID",
-    "uuid_type": "a UUID",
-}
-_FORMS: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "string_too_short": lambda context: f"have at least {context['min_length']} characters",
-    "string_too_long": lambda context: f"have at most {context['max_length']} characters",
-    "too_short": lambda context: f"be sent at least {context['min_length']} times",
-    "too_long": lambda context: f"be sent at most {context['max_length']} times",
-    "enum": lambda context: f"be {context['expected'].replace(chr(39), '')}",
-    "literal_error": lambda context: f"be {context['expected'].replace(chr(39), '')}",
+# How a parameter must be, by pydantic's error, filled in with its context.
+_NEEDS = {
+    "bool_parsing": "be true or false",
+    "enum": "be {expected}",
+    "literal_error": "be {expected}",
+    "float_parsing": "be a number",
+    "finite_number": "be a finite number",
+    "int_from_float": "be a whole number",
+    "int_parsing": "be a whole number",
+    "int_parsing_size": "be a whole number",
+    "uuid_parsing": "be a UUID",
+    "uuid_type": "be a UUID",
+    "string_too_short": "have at least {min_length} characters",
+    "string_too_long": "have at most {max_length} characters",
+    "too_short": "be sent at least {min_length} times",
+    "too_long": "be sent at most {max_length} times",
+    "greater_than_equal": "be at least {ge:.15g}",
+    "less_than_equal": "be at most {le:.15g}",
+    "greater_than": "be more than {gt:.15g}",
+    "less_than": "be less than {lt:.15g}",
 }
 _BOUNDS = {"greater_than_equal", "less_than_equal", "greater_than", "less_than"}
 
 
-def explain_parameter(name: str, error: Mapping[str, Any], schema: Schema) -> str:
+def explain_parameters(request: Request, error: RequestValidationError) -> InvalidFields:
+    """Return the problem of parameters that FastAPI refuses, by their schemas in the document.
+
+    Endpoints read their bodies themselves, so the errors are about parameters only.
+    """
+    operations = request.app.openapi()["paths"].get(getattr(request.scope.get("route"), "path", ""), {})
+    method = "get" if request.method == "HEAD" else request.method.lower()
+    parameters = operations.get(method, {}).get("parameters", [])
+    schemas = {one["name"]: {"example": one.get("example")} | one["schema"] for one in parameters}
+    errors, found = error.errors(), []
+    for wrong in errors[:ERRORS_SHOWN]:
+        name = str(wrong["loc"][-1] if len(wrong["loc"]) < 2 else wrong["loc"][1])
+        detail = _explain(name, wrong, schemas.get(name, {}))
+        found.append(FieldError(wrong["type"], detail, parameter=name))
+    problem = InvalidFields(found, len(errors))
+    if len(errors) == 1:
+        problem.detail = found[0].detail
+    return problem
+
+
+def _explain(name: str, error: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     """Return a sentence about one of pydantic's errors."""
-    kind, context = error["type"], error.get("ctx", {})
+    kind, said = error["type"], str(error["msg"]).removeprefix("Value error, ")
     if kind == "missing":
         return f"{name} is required."
     if kind == "extra_forbidden":
         return f"{name} is not a parameter of this path."
     if kind == "value_error":
-        return f"{name} {str(error['msg']).removeprefix('Value error, ')}."
-    if kind in _BOUNDS:
-        need = f"be {_bounds(schema, kind, context)}"
-    elif kind in _KINDS:
-        need = f"be {_KINDS[kind]}"
-    elif kind in _FORMS:
-        need = _FORMS[kind](context)
+        return f"{name} {said}."
+    if kind in _BOUNDS and schema.keys() >= {"minimum", "maximum"}:
+        need = "be between {minimum:.15g} and {maximum:.15g}".format_map(schema)
     elif kind == "string_pattern_mismatch":
-        need = f"look like {_example(schema)}"
+        examples = schema.get("examples") or [schema.get("example", "the documentation's example")]
+        need = f"look like {examples[0]}"
+    elif kind in _NEEDS:
+        need = _NEEDS[kind].format_map(error.get("ctx", {})).replace("'", "")
     else:
-        return f"{name}: {error['msg']}."
+        return f"{name}: {said}."
     return f"{name} must {need} (got {_shown(error.get('input'))})."
-
-
-def _bounds(schema: Schema, kind: str, context: Mapping[str, Any]) -> str:
-    least, most = schema.get("minimum"), schema.get("maximum")
-    if least is not None and most is not None:
-        return f"between {_number(least)} and {_number(most)}"
-    words = {
-        "greater_than_equal": ("at least", "ge"),
-        "less_than_equal": ("at most", "le"),
-        "greater_than": ("more than", "gt"),
-        "less_than": ("less than", "lt"),
-    }
-    word, bound = words[kind]
-    return f"{word} {_number(context[bound])}"
-
-
-def _number(bound: float) -> str:
-    return str(int(bound)) if float(bound).is_integer() else f"{bound:g}"
-
-
-def _example(schema: Schema) -> str:
-    examples = schema.get("examples") or [schema.get("example", "the documentation's example")]
-    return str(examples[0])
 
 
 def _shown(value: Any) -> str:

@@ -30,6 +30,7 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import Response
+from pydantic import ValidationError
 
 from core.datasets import Datasets
 
@@ -313,6 +314,20 @@ class Unavailable(Problem):
 
     def __init__(self, detail: str, *, code: str | None = None, retry_after_seconds: int = 1) -> None:
         super().__init__(detail, code=code, headers={"Retry-After": str(retry_after_seconds)})
+
+
+def refuse_body(error: ValidationError) -> Problem:
+    """Return the problem of a body that is not JSON (`Malformed`), or does not fit its model (`InvalidFields`)."""
+    errors = error.errors(include_url=False, include_context=False, include_input=False)
+    if errors[0]["type"] == "json_invalid":
+        return Malformed(f"{errors[0]['msg']}.", code="malformed_json")
+    fields = [FieldError(e["type"], e["msg"], pointer=_pointer(e["loc"])) for e in errors[:ERRORS_SHOWN]]
+    return InvalidFields(fields, len(errors))
+
+
+def _pointer(path: tuple[int | str, ...]) -> str:
+    """Return the JSON pointer of pydantic's location; an error in a member's name gets the member's pointer."""
+    return json_pointer(path[:-1] if path[-1:] == ("[key]",) else path)
 
 
 def problem_response(problem: Problem) -> Response:

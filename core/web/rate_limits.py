@@ -66,13 +66,10 @@ def begin_request(scope: Any) -> None:
 
 
 def current_client() -> str:
-    """Return the client that the current task works for, or the program itself."""
+    """Return the client that the current task works for: the id of its key, its address, or the program itself."""
     scope = _request.get()
-    return _PROGRAM if scope is None else client_name(scope)
-
-
-def client_name(scope: Any) -> str:
-    """Return the client of a request, by its ASGI scope: the id of its key, or its address."""
+    if scope is None:
+        return _PROGRAM
     key = scope.get("api_key")
     if key is not None:
         return str(key.id)

@@ -12,7 +12,7 @@ from core.web.app import query_is_checked
 from core.web.keys import Scope, allowed_datasets, require_scope
 from core.web.negotiation import Router
 from core.web.problems import Problem, Unavailable
-from core.web.rate_limits import Places, client_name
+from core.web.rate_limits import Places, current_client
 from ingestion_api import metrics
 from ingestion_api.bulk.batches import BulkUpload
 from ingestion_api.bulk.pipes import open_pipe, run_watched, send_body
@@ -53,7 +53,7 @@ UploadDep = Annotated[BulkUpload, Depends(read_upload)]
 async def create_texts(request: Request, upload: UploadDep) -> BulkResult:
     """Store a body of any length, in constant memory. A bad row costs only itself, unless `on_error=abort`."""
     places: Places = request.app.state.bulk_places
-    with places.hold(client_name(request.scope)), metrics.BULK_UPLOADS.track_inprogress():
+    with places.hold(current_client()), metrics.BULK_UPLOADS.track_inprogress():
         try:
             counts = (await _store_in_process(request, upload)).as_dict()
         except BrokenWorkerProcess:

@@ -13,7 +13,7 @@ from psycopg.copy import Writer
 from psycopg.errors import LockNotAvailable, UniqueViolation
 
 from core.datasets import Datasets
-from core.near_duplicates import lock_of
+from core.models.texts import near_duplicates_lock
 from ingestion_api.enrichment.repository import StoredText, link, linked_datasets, run
 from ingestion_api.texts.repository import CAST_COLUMNS, COLUMN_TYPES, COLUMNS, INTAKE
 from ingestion_api.texts.submissions import NewText
@@ -68,7 +68,7 @@ _INSERT_STAGED = f"""
 """  # noqa: S608 - constants only
 
 _LOCK_STAGED = f"""
-    select {lock_of("dataset")}
+    select {near_duplicates_lock("dataset")}
     from (select distinct dataset from incoming where dataset = any(%s) order by dataset) as names
 """  # noqa: S608 - constants only
 

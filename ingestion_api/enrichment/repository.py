@@ -13,10 +13,10 @@ from uuid import UUID
 from psycopg import AsyncConnection, Cursor
 
 from core.datasets import Datasets
-from core.near_duplicates import ASKED, lock_of
+from core.models.texts import ASKED, near_duplicates_lock
 from ingestion_api.enrichment.similarity import BAND_TEXTS, Known, NewKnown, decide, most_shared, shingles
 
-_LOCK_DATASETS = f"select {lock_of('name')} from unnest(%s::text[]) as names (name)"  # noqa: S608 - constants only
+_LOCK_DATASETS = f"select {near_duplicates_lock('name')} from unnest(%s::text[]) as names (name)"  # noqa: S608 - constants only
 
 _FIND_CANDIDATES = f"""
     select wanted.id, found.text_id, count(*)

@@ -17,7 +17,7 @@ from core.web.app import query_is_checked
 from core.web.keys import Scope, require_scope
 from core.web.negotiation import Router
 from core.web.problems import Problem, Unavailable
-from core.web.rate_limits import client_name
+from core.web.rate_limits import current_client
 from ingestion_api.bulk.endpoints import UploadDep
 from ingestion_api.bulk.pipes import run_watched
 from ingestion_api.dependencies import ConnectionDep, lend_connection, stream_body
@@ -61,7 +61,7 @@ async def create_import(
     settings: IngestionSettings = request.app.state.settings
     length = expected_length(request.headers.get("content-length"), headers, 0, None, settings.import_max_bytes)
     async with lend_connection(request) as connection:
-        client = client_name(request.scope)
+        client = current_client()
         await require_room(connection, settings, client, length)
         id_ = await repository.create_import(connection, client, upload, length)
         await connection.commit()
@@ -87,7 +87,7 @@ async def preview_import(request: Request, upload: UploadDep) -> Preview:
     """
     state = request.app.state
     settings: IngestionSettings = state.settings
-    with state.bulk_places.hold(client_name(request.scope)):
+    with state.bulk_places.hold(current_client()):
         start = await read_start(upload, stream_body(request))
         try:
             found = await run_watched(
@@ -205,7 +205,7 @@ async def list_imports(
 )
 async def delete_import(id: UUID, request: Request, connection: ConnectionDep) -> Response:  # noqa: A002
     """Stop an import and delete it. Rows that are stored stay."""
-    entry = Entry("ingestion_api", caller(request), Action.IMPORT_DELETED, [str(id)])
+    entry = Entry("ingestion_api", caller(request.scope), Action.IMPORT_DELETED, [str(id)])
     await repository.delete_import(connection, id)
     await connection.execute(noting(entry))
     await connection.commit()

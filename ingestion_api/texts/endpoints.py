@@ -25,7 +25,7 @@ from core.web.problems import (
     UnsupportedType,
     require_dataset,
 )
-from core.web.rate_limits import client_name
+from core.web.rate_limits import current_client
 from ingestion_api.dependencies import ConnectionDep, DatasetParameter, DatasetsDep, read_body
 from ingestion_api.texts import repository
 from ingestion_api.texts.schemas import TEXT_ID, Queue, Receipt, TextCreate, TextRead, trace_steps
@@ -82,7 +82,7 @@ async def create_text(request: Request) -> Response:
     require_media_type(request, "application/json")
     row = await _parse(await read_body(request), state.datasets)
     require_dataset_allowed(row.dataset)
-    stored = await state.intake.store(row, client_name(request.scope))
+    stored = await state.intake.store(row, current_client())
     if stored.status == TextStatus.FORGOTTEN:
         raise Conflict("This text was forgotten on request. It cannot be stored again.", code=_FORGOTTEN)
     note_step(request.scope, "receive", row.id, dataset=row.dataset, duplicate=stored.duplicate)

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection as EngineConnection
 
 from core.datasets import Datasets, list_adjudications
 from core.forgetting.repository import UNFINISHED
-from core.forgetting.service import OVERDUE, read_unfinished
+from core.forgetting.service import OVERDUE, explain_unfinished
 from core.models import REREADS_CHANNEL, DatasetRow, TextStatus, Webhook
 from ingestion_api.enrichment.repository import StoredText, link, linked_datasets, lock, run_async
 from ingestion_api.texts.submissions import NewText
@@ -191,8 +191,8 @@ async def list_alerts(
     alerts = [dict(row) for row in (await connection.execute(_ALERTS, {"datasets": names})).mappings()]
     for row in await connection.execute(UNFINISHED, {"older_than_seconds": forget_seconds}):
         if row.dataset in names:
-            late = read_unfinished(row)
-            alerts.append({"dataset": late.dataset, "code": OVERDUE, "reason": late.reason, "since": late.since})
+            reason = explain_unfinished(row)
+            alerts.append({"dataset": row.dataset, "code": OVERDUE, "reason": reason, "since": row.since})
     return alerts
 
 

@@ -12,7 +12,12 @@ from pydantic_core import from_json
 
 from core.datasets import DEFAULT_DATASET, Datasets
 from core.text_identity import TEXT_BYTES, is_visible, normalise, text_key
-from core.web.problems import ERRORS_SHOWN, FieldError, InvalidFields, Malformed, Problem, TooLarge, json_pointer
+from core.web.problems import (
+    FieldError,
+    InvalidFields,
+    TooLarge,
+    refuse_body,
+)
 from ingestion_api.enrichment.enrich import Enriched, enrich
 from ingestion_api.texts.schemas import METADATA_CHARACTERS, TextCreate
 
@@ -114,7 +119,7 @@ def parse_submission(body: bytes, datasets: Datasets) -> NewText:
     try:
         submission = TextCreate.model_validate_json(body, context=datasets)
     except ValidationError as error:
-        raise _refusal(error) from None
+        raise refuse_body(error) from None
     return _to_row(submission, datasets)
 
 
@@ -129,7 +134,7 @@ def check_fields(fields: Any, datasets: Datasets) -> NewText:
     try:
         submission = TextCreate.model_validate(fields, context=datasets)
     except ValidationError as error:
-        raise _refusal(error) from None
+        raise refuse_body(error) from None
     return _to_row(submission, datasets)
 
 
@@ -177,13 +182,3 @@ def _to_row(submission: TextCreate | QuickSubmission, datasets: Datasets) -> New
 def _check_length(text: str) -> None:
     if len(text) * 4 > TEXT_BYTES and len(text.encode()) > TEXT_BYTES:
         raise TooLarge(f"The text is longer than {TEXT_BYTES} bytes of UTF-8.", code="text_too_large")
-
-
-def _refusal(error: ValidationError) -> Problem:
-    errors = error.errors(include_url=False, include_context=False, include_input=False)
-    if errors[0]["type"] == "json_invalid":
-        return Malformed(f"{errors[0]['msg']}.", code="malformed_json")
-    return InvalidFields(
-        [FieldError(e["type"], e["msg"], pointer=json_pointer(e["loc"])) for e in errors[:ERRORS_SHOWN]],
-        len(errors),
-    )

@@ -28,7 +28,7 @@ from core.web.problems import (
     Unavailable,
     UnsupportedType,
 )
-from core.web.rate_limits import Turns, client_name
+from core.web.rate_limits import Turns, current_client
 from ingestion_api import metrics
 from ingestion_api.dependencies import read_body, require_length
 from ingestion_api.texts import repository
@@ -215,7 +215,7 @@ async def _read_and_verify(request: Request, headers: dict[str, str]) -> bytes:
     async with AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(_WAIT_SECONDS):
-                await stack.enter_async_context(turns.turn(client_name(request.scope)))
+                await stack.enter_async_context(turns.turn(current_client()))
         except TimeoutError:
             raise Unavailable(
                 "Other events are being read.", code="webhooks_busy", retry_after_seconds=_RETRY_SECONDS

@@ -16,8 +16,8 @@ import psycopg
 import pyarrow as pa
 from rich.table import Table
 
-from core.change_feed import WINDOW_END
 from core.datasets import load_datasets
+from core.models.labels import WINDOW_END
 from load_testing.bench.harness import (
     FigureColumn,
     FigureTable,

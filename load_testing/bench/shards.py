@@ -21,9 +21,9 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 from rich.table import Table
 
-from core.change_feed import STAMP, WINDOW_END
 from core.datasets import DEFAULT_DATASET
 from core.migrate import migrate
+from core.models.labels import STAMP, WINDOW_END
 from core.settings import DatabaseSettings
 from core.text_identity import text_id
 from load_testing.bench.harness import running

@@ -9,7 +9,6 @@ from core.classifiers.model_manifest import SUSPECT_BELOW, Measures, ModelManife
 from core.text_identity import TEXT_BYTES
 from core.web.openapi import DATASET_NAME, Responses, answer, header, reference, refusals, with_example
 from core.web.problems import (
-    ERRORS_SHOWN,
     FieldError,
     InvalidFields,
     Malformed,
@@ -17,7 +16,7 @@ from core.web.problems import (
     TooLarge,
     Unavailable,
     UnsupportedType,
-    json_pointer,
+    refuse_body,
 )
 from serving_api.columns import EXAMPLE_ITEM, TextItem
 from serving_api.texts.parameters import EXAMPLE_CURSOR, RankedParameters
@@ -54,11 +53,7 @@ def parse_score_request(body: bytes) -> ScoreRequest:
     try:
         request = ScoreRequest.model_validate_json(body)
     except ValidationError as error:
-        errors = error.errors(include_url=False, include_context=False, include_input=False)
-        if errors[0]["type"] == "json_invalid":
-            raise Malformed(f"{errors[0]['msg']}.", code="malformed_json") from None
-        fields = [FieldError(e["type"], e["msg"], pointer=json_pointer(e["loc"])) for e in errors[:ERRORS_SHOWN]]
-        raise InvalidFields(fields, len(errors)) from None
+        raise refuse_body(error) from None
     for number, text in enumerate(request.texts):
         if len(text) > TEXT_BYTES or len(text.encode()) > TEXT_BYTES:
             raise TooLarge(f"The text at /texts/{number} is longer than {TEXT_BYTES} bytes of UTF-8.")

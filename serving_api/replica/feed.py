@@ -1,6 +1,6 @@
 """Reads the change feed from Postgres as Arrow batches, into temporary tables of DuckDB.
 
-`core.change_feed` explains how a window works.
+`core.models.labels` explains how a window works.
 """
 
 import queue
@@ -17,10 +17,10 @@ import pyarrow as pa
 from adbc_driver_postgresql import dbapi
 from sqlalchemy.dialects import postgresql
 
-from core.change_feed import WINDOW_END
 from core.connections import connection_string
 from core.datasets import adjudication_of
 from core.models import LabelStatus
+from core.models.labels import WINDOW_END
 from core.web.keys import ValidKey, select_valid_keys
 from serving_api.columns import STORED
 from serving_api.replica import tables

@@ -12,8 +12,8 @@ import psycopg
 import structlog
 from adbc_driver_postgresql import dbapi
 
-from core.change_feed import CHANNEL
 from core.connections import connection_string
+from core.models.labels import LABELS_CHANNEL
 from core.tracing import tracing
 from core.web.keys import KeyRing
 from serving_api.metrics import (
@@ -102,7 +102,7 @@ class Follower:
     @contextlib.contextmanager
     def _listening(self) -> Iterator[psycopg.Connection]:
         with psycopg.connect(connection_string(self._url, "serving_api"), autocommit=True) as listener:
-            listener.execute(f"listen {CHANNEL}")
+            listener.execute(f"listen {LABELS_CHANNEL}")
             yield listener
 
     def _wait(self, listener: psycopg.Connection) -> bool:

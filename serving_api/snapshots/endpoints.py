@@ -200,7 +200,7 @@ def _audited(request: Request, action: Action, name: str, **details: int) -> Ite
         yield
         outcome = "done"
     finally:
-        write_line(Entry("serving_api", caller(request), action, [name], outcome, details))
+        write_line(Entry("serving_api", caller(request.scope), action, [name], outcome, details))
 
 
 @router.get(

@@ -15,7 +15,12 @@ from pydantic import (
 )
 
 from core.datasets import Datasets
-from core.web.problems import ERRORS_SHOWN, FieldError, InvalidFields, Malformed, Problem, json_pointer
+from core.web.problems import (
+    FieldError,
+    InvalidFields,
+    json_pointer,
+    refuse_body,
+)
 from serving_api.snapshots.manifest import NAME, SnapshotManifest
 from serving_api.texts.parameters import EXAMPLE_CURSOR, Cursor, FilterParameters, LabelName, Limit, Order
 from serving_api.texts.query import Mismatch, TextsQuery, check_search, labelled_texts_query
@@ -143,7 +148,7 @@ def parse_rewrite(body: bytes) -> frozenset[str]:
     try:
         return frozenset(str(id_) for id_ in SnapshotRewrite.model_validate_json(body).without)
     except ValidationError as error:
-        raise _refusal(error) from None
+        raise refuse_body(error) from None
 
 
 def parse_request(body: bytes, datasets: Datasets) -> tuple[SnapshotCreate, TextsQuery]:
@@ -157,7 +162,7 @@ def parse_request(body: bytes, datasets: Datasets) -> tuple[SnapshotCreate, Text
     try:
         request = SnapshotCreate.model_validate_json(body or b"{}")
     except ValidationError as error:
-        raise _refusal(error) from None
+        raise refuse_body(error) from None
     try:
         check_search(request)
         return request, labelled_texts_query(request, request.label, datasets, Order.OLDEST)
@@ -167,20 +172,6 @@ def parse_request(body: bytes, datasets: Datasets) -> tuple[SnapshotCreate, Text
         if isinstance(problem, InvalidFields):
             raise InvalidFields([FieldError(**one) for one in problem.extra["errors"]]) from None
         raise
-
-
-def _refusal(error: ValidationError) -> Problem:
-    errors = error.errors(include_url=False, include_context=False, include_input=False)
-    if errors[0]["type"] == "json_invalid":
-        return Malformed(f"{errors[0]['msg']}.", code="malformed_json")
-    return InvalidFields(
-        [FieldError(e["type"], e["msg"], pointer=_pointer(e["loc"])) for e in errors[:ERRORS_SHOWN]]
-    )
-
-
-def _pointer(path: tuple[int | str, ...]) -> str:
-    """Return the JSON pointer of pydantic's location; the name of a member has that of the member."""
-    return json_pointer([part for part in path if part != "[key]"])
 
 
 class SnapshotsParameters(BaseModel):

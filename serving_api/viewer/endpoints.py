@@ -7,9 +7,9 @@ from fastapi import Depends, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
-from core.web.app import field_error
 from core.web.negotiation import Router
-from core.web.problems import InvalidFields, Problem
+from core.web.openapi import explain_parameters
+from core.web.problems import Problem
 from serving_api.dependencies import GUARDS, base_url, part, replica_headers, send
 from serving_api.viewer import schemas
 from serving_api.viewer.parameters import (
@@ -58,8 +58,7 @@ class ViewerRoute(APIRoute):
             try:
                 return await handle(request)
             except RequestValidationError as error:
-                wrong = InvalidFields([field_error(e["loc"], e["type"], e["msg"]) for e in error.errors()])
-                raise translated(wrong) from error
+                raise translated(explain_parameters(request, error)) from error
             except Problem as problem:
                 raise translated(problem) from problem.__cause__
 

@@ -80,7 +80,7 @@ def _upload(page: Page) -> None:
     }
     page.set_input_files("input[type=file]", files=[file])
     page.wait_for_selector("#mapping")
-    page.get_by_label("What the column verdict becomes").select_option("label")
+    page.get_by_label("Field of the column verdict").select_option("label")
     # Wrong: all rows would be toxic. The first rows show it.
     for value in ("bad", "fine"):
         page.get_by_label(f"Label of the value {value}").select_option("toxic")
@@ -105,7 +105,7 @@ def _make_snapshot(page: Page, name: str) -> None:
     page.bring_to_front()
     page.get_by_role("button", name="New snapshot").click()
     page.get_by_role("textbox", name="Name").fill(name)
-    page.get_by_role("button", name="Make the snapshot").click()
+    page.get_by_role("button", name="Create the snapshot").click()
     page.wait_for_selector(f"h2:has-text('{name}')")
 
 

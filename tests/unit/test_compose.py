@@ -4,9 +4,11 @@ import json
 import re
 import subprocess
 import sys
+import threading
 import tomllib
 import zipfile
 from functools import cache
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 from shutil import copy, copytree, ignore_patterns
@@ -300,7 +302,7 @@ def _beyond_the_programs(name: str, extras: frozenset[str] = frozenset()) -> fro
 
 
 def test_the_image_of_locust_has_what_locust_needs() -> None:
-    lock = yaml.safe_load((ROOT / "Pipfile.lock").read_text())
+    lock = json.loads((ROOT / "Pipfile.lock").read_text())
     default = {canonicalize_name(name) for name in lock["default"]}
     listed = set((ROOT / "deployment" / "load_packages.txt").read_text().split())
     assert listed == _beyond_the_programs("locust") - default
@@ -360,7 +362,7 @@ for module, *arguments in commands:
 
 
 def _modules_for_development_only() -> list[str]:
-    lock = yaml.safe_load((ROOT / "Pipfile.lock").read_text())
+    lock = json.loads((ROOT / "Pipfile.lock").read_text())
     in_image: set[str] = {canonicalize_name(name) for name in lock["default"]}
     modules = packages_distributions()
     locked = {canonicalize_name(name) for group in ("default", "develop") for name in lock[group]}
@@ -403,8 +405,31 @@ def test_the_health_checks_ask_where_the_programs_answer() -> None:
         ("serving", "SERVING_PORT"),
     ]:
         service = SERVICES[program]
-        asked = ["CMD", "python", "-m", "core.web.probe", service["environment"][variable], "/readyz"]
+        asked = ["CMD", "python", "-c", COMPOSE["x-ask"], service["environment"][variable], "/readyz"]
         assert service["healthcheck"]["test"] == asked
+
+
+class _Answering(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/readyz" else 503)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_health_check_fails_unless_the_program_is_well() -> None:
+    with HTTPServer(("127.0.0.1", 0), _Answering) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = str(server.server_address[1])
+        ends = [_ask(port, path) for path in ("/readyz", "/other")]
+        server.shutdown()
+    assert [*ends, _ask(port, "/readyz")] == [0, 1, 1]
+
+
+def _ask(port: str, path: str) -> int:
+    command = [sys.executable, "-c", COMPOSE["x-ask"], port, path]
+    return subprocess.run(command, capture_output=True, check=False).returncode
 
 
 def test_argilla_and_its_set_up_agree() -> None:

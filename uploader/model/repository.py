@@ -11,8 +11,8 @@ from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from core.change_feed import STAMP, WINDOW_END, wake_readers
 from core.classifiers.model_manifest import ModelManifest
+from core.models.labels import STAMP, WINDOW_END, wake_readers
 
 _FETCHED = 5_000
 

@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from core.change_feed import STAMP, wake_readers
+from core.models.labels import STAMP, wake_readers
 from uploader.argilla.records import PendingText, Suggestion
 
 _DUE = "dataset = :dataset and status = 'pending' and (retry_at is null or retry_at <= now())"

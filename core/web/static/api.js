@@ -3,7 +3,7 @@
 const KEY = "api-key";
 const SECONDS = 70;
 
-/** A refusal, or an outage: `status` is 0 where no answer came. */
+/** A failed request: `status` is 0 if no response arrived. */
 export class Failure extends Error {
   constructor(status, problem) {
     super(problem.detail || problem.title || "The request failed.");
@@ -13,9 +13,12 @@ export class Failure extends Error {
   }
 }
 
+/** Return an error as a Failure. */
+export const asFailure = (error) => (error instanceof Failure ? error : new Failure(0, { detail: String(error) }));
+
 export const readKey = () => sessionStorage.getItem(KEY) || "";
 
-/** Keep the key until the tab is closed; an empty one is forgotten. */
+/** Keep the key until the tab is closed; an empty one removes it. */
 export function keepKey(key) {
   if (key) sessionStorage.setItem(KEY, key);
   else sessionStorage.removeItem(KEY);
@@ -43,7 +46,7 @@ export async function send(url, options = {}) {
     response = await fetch(url, { ...options, headers, signal });
   } catch (error) {
     if (options.signal?.aborted) throw error;
-    throw new Failure(0, { detail: "No answer came. Is the service running, and can this browser reach it?" });
+    throw new Failure(0, { detail: "The service did not respond. Is it running, and can this browser reach it?" });
   }
   if (response.status >= 400) throw new Failure(response.status, await readProblem(response));
   return response;
@@ -59,6 +62,17 @@ export async function get(path, parameters, options = {}) {
 export async function post(path, body, options = {}) {
   const headers = { "Content-Type": "application/json" };
   return (await send(address(path), { ...options, method: "POST", headers, body: JSON.stringify(body) })).json();
+}
+
+/** Download a file with the API key, which a link cannot send. Throws a Failure. */
+export async function download(url, name) {
+  const response = await send(url, { headers: { Accept: "*/*" }, seconds: 3600 });
+  const link = Object.assign(document.createElement("a"), {
+    href: URL.createObjectURL(await response.blob()),
+    download: name,
+  });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
 async function readProblem(response) {

@@ -3,7 +3,7 @@
 import { html, useEffect, useRef, useState } from "./html.js";
 import { count, percent, short, wilson } from "./format.js";
 
-const WIDEST_BAR = 72; // pixels: one day alone is no wall
+const WIDEST_BAR = 72; // pixels, so that a single day does not fill the chart
 const LEFT = 44;
 const RIGHT = 8;
 const TOP = 10;

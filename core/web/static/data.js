@@ -1,11 +1,11 @@
-// Data of a view: loaded when its address changes or the labels do, kept on screen meanwhile.
+// Data of a view: loaded when its address or the labels change. The old data stays on screen meanwhile.
 import { useEffect, useRef, useState } from "./html.js";
 import { get } from "./api.js";
 
 /**
  * Load JSON, again whenever `path`, `parameters` or `tick` changes.
  *
- * Returns {data, error, loading, stale}: `data` stays what it was while newer data is loaded; `stale` says that it
+ * Returns {data, error, loading, stale}: `data` keeps its value while newer data is loaded; `stale` means that it
  * belongs to other parameters. A null `path` loads nothing.
  */
 export function useData(path, parameters = {}, tick = 0, options = {}) {
@@ -34,6 +34,18 @@ export function useData(path, parameters = {}, tick = 0, options = {}) {
     };
   }, [asked, tick]);
   return { ...state, stale: state.asked !== asked };
+}
+
+/** Return [tick, next]: a number that increases every `ms` while the tab is visible, and on each call of `next`. */
+export function useTick(ms, isRunning = true) {
+  const [tick, set] = useState(0);
+  const next = () => set((old) => old + 1);
+  useEffect(() => {
+    if (!isRunning) return undefined;
+    const timer = setInterval(() => document.hidden || next(), ms);
+    return () => clearInterval(timer);
+  }, [ms, isRunning]);
+  return [tick, next];
 }
 
 /** Return a value that follows another one after a pause in its changes, in milliseconds. */

@@ -3,15 +3,15 @@ import { useEffect, useState } from "./html.js";
 import { Failure, get } from "./api.js";
 
 const WAIT_SECONDS = 25;
-// Labels may come many times a second; numbers that jump so often can't be read.
+// Labels may come many times a second; numbers that change more often are hard to read.
 const PAUSE_MS = 3000;
 const RETRY_MS = 4000;
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /**
- * Return {tick, confirmedAt, away}: `tick` goes up when labels changed, `confirmedAt` is when the server last said
- * what is newest, `away` whether it doesn't answer. `since` is the version on screen; null waits for it.
+ * Return {tick, confirmedAt, away}: `tick` increases when labels change, `confirmedAt` is the time of the last
+ * response, `away` means that the server does not respond. `since` is the version on screen; null waits for it.
  */
 export function useLive(dataset, since) {
   const [state, set] = useState({ tick: 0, confirmedAt: null, away: false });
@@ -53,7 +53,7 @@ function visible(signal) {
   });
 }
 
-/** Return the seconds since a moment in milliseconds, counting on. */
+/** Return the seconds since a time in milliseconds, updated every second. */
 export function useSecondsSince(moment) {
   const [now, set] = useState(Date.now());
   useEffect(() => {

@@ -3,7 +3,7 @@ import { html, useEffect, useRef, useState } from "./html.js";
 import { keepKey } from "./api.js";
 import { count, percent } from "./format.js";
 
-/** A titled part of a page; `actions` stand at the right of the title. */
+/** A titled part of a page; `actions` are to the right of the title. */
 export function Card({ title, hint, actions, children, wide, id }) {
   return html`<section class=${`card${wide ? " wide" : ""}`} aria-labelledby=${id}>
     ${title &&
@@ -24,14 +24,14 @@ export function Figure({ label, value, note, tone }) {
   </div>`;
 }
 
-/** Grey bars in place of what is being loaded. */
+/** A placeholder of grey bars while data is loaded. */
 export function Loading({ lines = 3, label = "Loading" }) {
   return html`<div class="loading" role="status" aria-label=${label}>
     ${Array.from({ length: lines }, (_, index) => html`<span key=${index} class="bone"></span>`)}
   </div>`;
 }
 
-/** Says that there is nothing, and what to do about it. */
+/** An empty state: a title, and what to do. */
 export function Empty({ title, children }) {
   return html`<div class="empty">
     <p class="empty-title">${title}</p>
@@ -39,7 +39,7 @@ export function Empty({ title, children }) {
   </div>`;
 }
 
-/** Says what went wrong. */
+/** An error message. */
 export function Notice({ error, title, children, tone = "warning", onRetry }) {
   return html`<div class=${`notice ${tone}`} role=${tone === "warning" ? "alert" : "status"}>
     <div>
@@ -57,7 +57,7 @@ export function Notice({ error, title, children, tone = "warning", onRetry }) {
   </div>`;
 }
 
-/** Draws `children(data)` when data is there, else how far it has come. */
+/** Shows `children(data)` when data is loaded, else a placeholder or the error. */
 export function Loaded({ of, lines, children }) {
   if (of.error && !of.data) return html`<${Notice} error=${of.error} />`;
   if (!of.data) return html`<${Loading} lines=${lines} />`;

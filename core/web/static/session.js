@@ -1,11 +1,11 @@
-// How both pages begin: the links of the API that serves the page, and an API key where one is required.
+// The start of both pages: loads the links of the API that serves the page, and asks for an API key if one is required.
 import { html, useEffect, useState } from "./html.js";
 import { keepKey, readKey } from "./api.js";
 import { useData } from "./data.js";
 import { Loading, Notice } from "./parts.js";
 
 /**
- * Load the links, and follow whether a key has to be entered. `api` names the API in messages.
+ * Load the links, and check whether a key must be entered. `api` names the API in messages.
  *
  * Returns {meta, waiting, keys, keyWanted, onKey, onForget}: until `meta` is loaded, show `waiting`. `keys` counts the
  * keys that were entered: use it as the frame's key, so that all data is loaded again. `onForget` is null where no key
@@ -23,7 +23,7 @@ export function useSession(api) {
   const retry = () => setKeys(keys + 1);
   if (!meta.data) {
     const content = meta.error
-      ? html`<${Notice} title=${`The ${api} API does not answer.`} error=${meta.error} onRetry=${retry} />`
+      ? html`<${Notice} title=${`The ${api} API does not respond.`} error=${meta.error} onRetry=${retry} />`
       : html`<${Loading} />`;
     return { waiting: html`<main class="alone">${content}</main>` };
   }

@@ -1,6 +1,6 @@
-// What a file is, by its name and its first bytes, and the part of it that a preview needs.
+// Detects the type of a file by its name and first bytes, and selects the part that a preview needs.
 
-const FIRST_BYTES = 1024 * 1024 + 1; // one more than the server reads: so it knows that the file goes on
+const FIRST_BYTES = 1024 * 1024 + 1; // one more than the server reads, so it knows that there is more
 const WHOLE_BYTES = 16 * 1024 * 1024 + 1;
 const NDJSON = "application/x-ndjson";
 const TYPES = {
@@ -17,7 +17,7 @@ const ENCODINGS = { gz: "gzip", gzip: "gzip", zst: "zstd" };
 
 export const ACCEPTED = ".csv,.tsv,.txt,.ndjson,.jsonl,.json,.parquet,.xlsx,.gz,.zst";
 
-/** Return the headers that say what a file is; text/csv where its name does not tell. */
+/** Return the headers for a file, by its name; text/csv if the name has no known ending. */
 export function headersOf(name) {
   const parts = name.toLowerCase().split(".");
   const encoding = ENCODINGS[parts[parts.length - 1]];
@@ -26,14 +26,14 @@ export function headersOf(name) {
   return encoding ? { ...headers, "Content-Encoding": encoding } : headers;
 }
 
-/** Return the beginning of a file, which is all that a preview needs; of Parquet and .xlsx the whole of small files. */
+/** Return the part of a file that a preview needs: its beginning, or all of a small Parquet or .xlsx file. */
 export async function startOf(file) {
   const magic = new TextDecoder("latin1").decode(await file.slice(0, 4).arrayBuffer());
   const isIndexed = magic === "PAR1" || magic === "PK\x03\x04";
   return file.slice(0, isIndexed ? WHOLE_BYTES : FIRST_BYTES);
 }
 
-/** Return a file of pasted lines: JSON, if the first one is an object, else a CSV with the column "text". */
+/** Return a file of the pasted lines: JSON if they begin with an object or a list, else a CSV with the column "text". */
 export function fileOfLines(text) {
   const first = text.trimStart()[0];
   if (first === "[") return new File([text], "pasted.json");

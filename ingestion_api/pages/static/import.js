@@ -1,7 +1,7 @@
 // One import: the upload with pause and resume, the rows with rate and time left, the rejects.
 import { html, useEffect, useRef, useState } from "./shared/html.js";
-import { address, Failure, readKey, send } from "./shared/api.js";
-import { useData } from "./shared/data.js";
+import { address, asFailure, download, Failure, readKey } from "./shared/api.js";
+import { useData, useTick } from "./shared/data.js";
 import { bytes, count, duration, moment, percent, plural } from "./shared/format.js";
 import { Card, Figure, Loaded, Notice } from "./shared/parts.js";
 import { linkTo } from "./shared/state.js";
@@ -13,14 +13,10 @@ const UNFINISHED = ["receiving", "waiting", "running"];
 
 export default function Import({ parameters }) {
   const id = parameters.get("id") || "";
-  const [tick, setTick] = useState(0);
+  const [isUnfinished, setUnfinished] = useState(true);
+  const [tick, refresh] = useTick(POLL_MS, isUnfinished);
   const job = useData(`imports/${encodeURIComponent(id)}`, {}, tick);
-  const isUnfinished = !job.data || UNFINISHED.includes(job.data.state);
-  useEffect(() => {
-    if (!isUnfinished) return undefined;
-    const timer = setInterval(() => document.hidden || setTick((old) => old + 1), POLL_MS);
-    return () => clearInterval(timer);
-  }, [isUnfinished]);
+  useEffect(() => setUnfinished(!job.data || UNFINISHED.includes(job.data.state)), [job.data]);
   return html`<div class="view">
     <div class="view-head">
       <div>
@@ -28,7 +24,7 @@ export default function Import({ parameters }) {
         <h1>Import</h1>
       </div>
     </div>
-    <${Loaded} of=${job} lines=${6}>${(data) => html`<${Job} job=${data} onChange=${() => setTick(tick + 1)} />`}<//>
+    <${Loaded} of=${job} lines=${6}>${(data) => html`<${Job} job=${data} onChange=${refresh} />`}<//>
   </div>`;
 }
 
@@ -43,7 +39,7 @@ function Job({ job, onChange }) {
   </div>`;
 }
 
-/** The upload of the file: it goes on by itself, unless paused; after a reload the file must be chosen again. */
+/** Uploads the file unless paused. After a reload the user must choose the file again. */
 function Transfer({ job, onChange }) {
   const [file, setFile] = useState(findFile(job.id));
   const [paused, setPaused] = useState(false);
@@ -56,7 +52,7 @@ function Transfer({ job, onChange }) {
     began.current = { at: Date.now(), bytes: sent };
     sendRest(job.id, file, setSent, stop.signal).then(
       () => stop.signal.aborted || onChange(),
-      (problem) => setError(problem instanceof Failure ? problem : new Failure(0, { detail: String(problem) })),
+      (problem) => setError(asFailure(problem)),
     );
     return () => stop.abort();
   }, [file, paused]);
@@ -67,7 +63,7 @@ function Transfer({ job, onChange }) {
     const chosen = event.target.files[0];
     if (!chosen) return;
     if (total && chosen.size !== total) {
-      setError(new Failure(0, { detail: `${chosen.name} has ${count(chosen.size)} bytes, the file that was begun ${count(total)}.` }));
+      setError(new Failure(0, { detail: `${chosen.name} has ${count(chosen.size)} bytes, the interrupted file has ${count(total)}.` }));
       return;
     }
     setError(null);
@@ -88,7 +84,7 @@ function Transfer({ job, onChange }) {
             <button type="button" onClick=${() => setPaused(!paused)}>${paused ? "Resume" : "Pause"}</button>
           </div>`
         : html`<label class="field">
-            <span>Choose the same file again to go on where the upload stopped</span>
+            <span>Choose the same file again to resume the upload</span>
             <input type="file" onChange=${choose} />
           </label>`}
     </div>
@@ -106,7 +102,7 @@ function Rows({ job }) {
   const bytesPerRow = rows ? read / rows : 0;
   const left = rate && bytesPerRow ? (all - read) / bytesPerRow / rate : null;
   const words = {
-    waiting: "The whole file is stored; the import waits for its turn.",
+    waiting: "The file is uploaded. The import is waiting for its turn.",
     running: `${plural(rows, "row")} read${rate ? `, ${count(Math.round(rate))} a second` : ""}${left ? `, ${duration(left)} left` : ""}`,
     done: `All ${plural(rows, "row")} read${rate ? `, ${count(Math.round(rate))} a second` : ""}`,
     failed: `${plural(rows, "row")} read before it failed`,
@@ -123,33 +119,30 @@ function Counts({ job }) {
   return html`<dl class="figures">
     <${Figure} label="Received" value=${count(job.received)} note="rows" />
     <${Figure} label="Stored" value=${count(job.accepted)} note="new texts" />
-    <${Figure} label="Duplicates" value=${count(job.duplicates)} note="were there already" />
-    <${Figure} label="Rejected" value=${count(job.rejected)} note="can't be stored" tone=${job.rejected ? "alarm" : ""} />
+    <${Figure} label="Duplicates" value=${count(job.duplicates)} note="already stored" />
+    <${Figure} label="Rejected" value=${count(job.rejected)} note="not stored" tone=${job.rejected ? "alarm" : ""} />
   </dl>`;
 }
 
 function Rejects({ job }) {
   const path = `imports/${encodeURIComponent(job.id)}/rejects`;
-  const download = async (event) => {
+  const name = `rejects-${job.id}.ndjson`;
+  const [error, setError] = useState(null);
+  const onDownload = (event) => {
     if (!readKey()) return;
     event.preventDefault();
-    const response = await send(address(path), { headers: { Accept: "*/*" }, seconds: 3600 });
-    const link = Object.assign(document.createElement("a"), {
-      href: URL.createObjectURL(await response.blob()),
-      download: `rejects-${job.id}.ndjson`,
-    });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+    download(address(path), name).catch((problem) => setError(asFailure(problem)));
   };
   return html`<${Card} id="rejects" title="Rejected rows" hint=${keptHint(job)}>
     <div class="stack">
       <${Reasons} groups=${groupErrors(job.errors)} />
       <div class="row">
-        <a class="button" href=${address(path)} download=${`rejects-${job.id}.ndjson`} onClick=${download}>
+        <a class="button" href=${address(path)} download=${name} onClick=${onDownload}>
           Download the rejected rows
         </a>
         <a ...${linkTo({})}>Upload the corrected rows</a>
       </div>
+      ${error && html`<${Notice} error=${error} title="The download failed." />`}
     </div>
   <//>`;
 }
@@ -163,7 +156,7 @@ function Facts({ job }) {
     ["Id", html`<code>${job.id}</code>`],
     ["Format", `${job.media_type}${job.encoding === "identity" ? "" : `, ${job.encoding}`}`],
     ["Parameters", parameters.join(", ") || "none"],
-    ["Begun", moment(job.created_at)],
+    ["Started", moment(job.created_at)],
     ["Uploaded", moment(job.received_at)],
     ["Finished", moment(job.finished_at)],
   ];

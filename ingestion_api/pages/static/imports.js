@@ -1,19 +1,21 @@
 // Recent imports, the newest first.
-import { html, useEffect, useState } from "./shared/html.js";
-import { useData } from "./shared/data.js";
+import { html } from "./shared/html.js";
+import { useData, useTick } from "./shared/data.js";
 import { bytes, count, moment } from "./shared/format.js";
-import { Card, Empty, Loaded } from "./shared/parts.js";
+import { Card, Empty, Loaded, Table } from "./shared/parts.js";
 import { change, linkTo } from "./shared/state.js";
 
 const PAGE = 50;
+const COLUMNS = [
+  "Started",
+  "State",
+  "Format",
+  ...["Size", "Rows", "Stored", "Duplicates", "Rejected"].map((title) => [title, "number"]),
+];
 const POLL_MS = 3000;
 
 export default function Imports({ parameters }) {
-  const [tick, setTick] = useState(0);
-  useEffect(() => {
-    const timer = setInterval(() => document.hidden || setTick((old) => old + 1), POLL_MS);
-    return () => clearInterval(timer);
-  }, []);
+  const [tick] = useTick(POLL_MS);
   const cursor = parameters.get("cursor");
   const page = useData("imports", { limit: PAGE, cursor }, tick);
   return html`<div class="view">
@@ -36,37 +38,18 @@ export default function Imports({ parameters }) {
 }
 
 function List({ items }) {
-  return html`<div class="table-box" tabindex="0" role="region" aria-label="Table of imports">
-    <table>
-      <caption class="unseen">
-        Imports
-      </caption>
-      <thead>
-        <tr>
-          <th scope="col">Begun</th>
-          <th scope="col">State</th>
-          <th scope="col">Format</th>
-          <th scope="col" class="number">Size</th>
-          <th scope="col" class="number">Rows</th>
-          <th scope="col" class="number">Stored</th>
-          <th scope="col" class="number">Duplicates</th>
-          <th scope="col" class="number">Rejected</th>
-        </tr>
-      </thead>
-      <tbody>
-        ${items.map(
-          (one) => html`<tr key=${one.id}>
-            <th scope="row" class="nowrap"><a ...${linkTo({ view: "import", id: one.id })}>${moment(one.created_at)}</a></th>
-            <td><span class=${`state ${one.state}`}>${one.state}</span></td>
-            <td class="nowrap">${one.media_type.split("/")[1].replace("vnd.apache.", "").replace("x-", "")}</td>
-            <td class="number">${bytes(one.upload.length ?? one.upload.offset)}</td>
-            <td class="number">${count(one.received)}</td>
-            <td class="number">${count(one.accepted)}</td>
-            <td class="number">${count(one.duplicates)}</td>
-            <td class="number">${count(one.rejected)}</td>
-          </tr>`,
-        )}
-      </tbody>
-    </table>
-  </div>`;
+  return html`<${Table} label="Table of imports" caption="Imports" columns=${COLUMNS}>
+    ${items.map(
+      (one) => html`<tr key=${one.id}>
+        <th scope="row" class="nowrap"><a ...${linkTo({ view: "import", id: one.id })}>${moment(one.created_at)}</a></th>
+        <td><span class=${`state ${one.state}`}>${one.state}</span></td>
+        <td class="nowrap">${one.media_type.split("/")[1].replace("vnd.apache.", "").replace("x-", "")}</td>
+        <td class="number">${bytes(one.upload.length ?? one.upload.offset)}</td>
+        <td class="number">${count(one.received)}</td>
+        <td class="number">${count(one.accepted)}</td>
+        <td class="number">${count(one.duplicates)}</td>
+        <td class="number">${count(one.rejected)}</td>
+      </tr>`,
+    )}
+  <//>`;
 }

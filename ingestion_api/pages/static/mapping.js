@@ -1,7 +1,7 @@
-// How a file is read: format, what each column becomes, what the labels mean. Each change asks for a new preview.
+// The mapping: format, the field of each column, the meaning of each label. Each change loads a new preview.
 import { html, useEffect, useState } from "./shared/html.js";
 import { count } from "./shared/format.js";
-import { Card } from "./shared/parts.js";
+import { Card, Table } from "./shared/parts.js";
 
 const ROLES = [
   ["", "left out"],
@@ -27,7 +27,7 @@ export function Mapping({ preview, datasets, onChange }) {
 }
 
 function found(preview) {
-  const names = preview.proposed.length ? "; the drop-downs show what was found out: correct what is wrong" : "";
+  const names = preview.proposed.length ? "; the drop-downs show what was detected: correct them if needed" : "";
   return `${preview.format}${preview.charset ? `, ${preview.charset}` : ""}${names}`;
 }
 
@@ -46,7 +46,7 @@ function Format({ preview, datasets, onChange }) {
         </select>
       </label>
       <label class="field">
-        <span>Between columns</span>
+        <span>Delimiter</span>
         <select value=${delimiter} onChange=${(event) => onChange({ delimiter: event.target.value })}>
           ${Object.entries(DELIMITERS).map(([value, title]) => html`<option key=${value} value=${value}>${title}</option>`)}
         </select>
@@ -73,7 +73,7 @@ function Format({ preview, datasets, onChange }) {
   </div>`;
 }
 
-/** What is being typed stays when a preview arrives meanwhile. */
+/** Keeps the typed value when a preview arrives. */
 function SourceOfAllRows({ source, column, onChange }) {
   const [typed, setTyped] = useState(source);
   useEffect(() => setTyped(source), [source]);
@@ -89,7 +89,7 @@ function SourceOfAllRows({ source, column, onChange }) {
   </label>`;
 }
 
-/** Return [chosen, choose]: what was chosen since the last preview, which does not show it yet. */
+/** Return [chosen, choose]: the choices since the last preview, which does not include them yet. */
 function useChosen(preview) {
   const [chosen, set] = useState({ of: preview, values: new Map() });
   const values = chosen.of === preview ? chosen.values : new Map();
@@ -104,40 +104,25 @@ function useChosen(preview) {
 function Columns({ preview, onChange }) {
   const [chosen, choose] = useChosen(preview);
   const pick = (column) => (event) => onChange(changesOf(preview, choose(column.name, event.target.value)));
-  return html`<div class="table-box" tabindex="0" role="region" aria-label="Table of columns">
-    <table>
-      <caption class="unseen">
-        Columns
-      </caption>
-      <thead>
-        <tr>
-          <th scope="col">Column</th>
-          <th scope="col">Becomes</th>
-          <th scope="col">Type</th>
-          <th scope="col">First values</th>
-        </tr>
-      </thead>
-      <tbody>
-        ${preview.columns.map(
-          (column, index) => html`<tr key=${index}>
-            <th scope="row" class="name-cell">${column.name || html`<span class="muted">without a name</span>`}</th>
-            <td>
-              <select
-                aria-label=${`What the column ${column.name} becomes`}
-                value=${chosen.get(column.name) ?? column.roles[0] ?? ""}
-                disabled=${!column.name}
-                onChange=${pick(column)}
-              >
-                ${ROLES.map(([value, title]) => html`<option key=${value} value=${value}>${title}</option>`)}
-              </select>
-            </td>
-            <td class="muted">${column.type}</td>
-            <td class="samples">${column.samples.slice(0, 3).join(" · ") || html`<span class="muted">empty</span>`}</td>
-          </tr>`,
-        )}
-      </tbody>
-    </table>
-  </div>`;
+  return html`<${Table} label="Table of columns" caption="Columns" columns=${["Column", "Field", "Type", "First values"]}>
+    ${preview.columns.map(
+      (column, index) => html`<tr key=${index}>
+        <th scope="row" class="name-cell">${column.name || html`<span class="muted">without a name</span>`}</th>
+        <td>
+          <select
+            aria-label=${`Field of the column ${column.name}`}
+            value=${chosen.get(column.name) ?? column.roles[0] ?? ""}
+            disabled=${!column.name}
+            onChange=${pick(column)}
+          >
+            ${ROLES.map(([value, title]) => html`<option key=${value} value=${value}>${title}</option>`)}
+          </select>
+        </td>
+        <td class="muted">${column.type}</td>
+        <td class="samples">${column.samples.slice(0, 3).join(" · ") || html`<span class="muted">empty</span>`}</td>
+      </tr>`,
+    )}
+  <//>`;
 }
 
 /** Return the parameters that give columns other roles: `chosen` are roles by the names of columns. */
@@ -163,35 +148,27 @@ function LabelValues({ preview, onChange }) {
     const pairs = preview.label_values.map((one) => [one.value, next.get(one.value) ?? one.label]).filter(([, label]) => label);
     onChange({ label_map: pairs.map(([theirs, ours]) => `${escaped(theirs)}:${ours}`).join(",") });
   };
-  return html`<div class="table-box" tabindex="0" role="region" aria-label="Table of label values">
-    <table class="narrow-table">
-      <caption>
-        What the values of the label column mean
-      </caption>
-      <thead>
-        <tr>
-          <th scope="col">Value</th>
-          <th scope="col" class="number">Rows</th>
-          <th scope="col">Label</th>
-        </tr>
-      </thead>
-      <tbody>
-        ${preview.label_values.map(
-          (one) => html`<tr key=${one.value}>
-            <th scope="row" class="name-cell">${one.value}</th>
-            <td class="number">${count(one.rows)}</td>
-            <td>
-              <select aria-label=${`Label of the value ${one.value}`} value=${chosen.get(one.value) ?? one.label ?? ""} onChange=${pick(one.value)}>
-                <option value="">none: reject these rows</option>
-                ${preview.labels.map((label) => html`<option key=${label} value=${label}>${label}</option>`)}
-              </select>
-            </td>
-          </tr>`,
-        )}
-      </tbody>
-    </table>
-  </div>`;
+  return html`<${Table}
+    label="Table of label values"
+    caption="Labels for the values of the label column"
+    captionClass=""
+    columns=${["Value", ["Rows", "number"], "Label"]}
+    name="narrow-table"
+  >
+    ${preview.label_values.map(
+      (one) => html`<tr key=${one.value}>
+        <th scope="row" class="name-cell">${one.value}</th>
+        <td class="number">${count(one.rows)}</td>
+        <td>
+          <select aria-label=${`Label of the value ${one.value}`} value=${chosen.get(one.value) ?? one.label ?? ""} onChange=${pick(one.value)}>
+            <option value="">none: reject these rows</option>
+            ${preview.labels.map((label) => html`<option key=${label} value=${label}>${label}</option>`)}
+          </select>
+        </td>
+      </tr>`,
+    )}
+  <//>`;
 }
 
-/** Put a backslash before what separates names in a parameter. */
+/** Escape the separators of names in a parameter with a backslash. */
 const escaped = (name) => name.replaceAll(/[\\,:<>=]/g, (character) => `\\${character}`);

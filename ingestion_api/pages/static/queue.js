@@ -1,33 +1,29 @@
-// The queue: how much waits where, and what stands still until somebody acts.
-import { html, useEffect, useState } from "./shared/html.js";
-import { useData } from "./shared/data.js";
+// The queue: numbers of texts by status, and blocked jobs.
+import { html } from "./shared/html.js";
+import { useData, useTick } from "./shared/data.js";
 import { count, duration, moment, plural } from "./shared/format.js";
 import { Card, Empty, Figure, Loaded } from "./shared/parts.js";
 
 const POLL_MS = 2000;
 
 export default function Queue() {
-  const [tick, setTick] = useState(0);
-  useEffect(() => {
-    const timer = setInterval(() => document.hidden || setTick((old) => old + 1), POLL_MS);
-    return () => clearInterval(timer);
-  }, []);
+  const [tick] = useTick(POLL_MS);
   const queue = useData("queue", {}, tick);
   return html`<div class="view">
     <div class="view-head">
       <div>
         <h1>Queue</h1>
-        <p class="hint">From here texts go to Argilla, where annotators see them.</p>
+        <p class="hint">Texts on their way to Argilla, where annotators see them.</p>
       </div>
     </div>
     <${Loaded} of=${queue} lines=${4}>
       ${(data) => html`<div class="stack">
         <dl class="figures">
           <${Figure} label="Pending" value=${count(data.pending)} note=${oldest(data)} />
-          <${Figure} label="Uploading" value=${count(data.uploading)} note="to Argilla, just now" />
-          <${Figure} label="Before annotators" value=${count(data.open_records)} note="want more answers" />
+          <${Figure} label="Uploading" value=${count(data.uploading)} note="to Argilla" />
+          <${Figure} label="Open records" value=${count(data.open_records)} note="need more answers" />
           <${Figure} label="Uploaded" value=${count(data.uploaded)} note="in all" />
-          <${Figure} label="Near duplicates" value=${count(data.near_duplicates)} note="held back" />
+          <${Figure} label="Near duplicates" value=${count(data.near_duplicates)} note="suppressed" />
           <${Figure} label="Failed" value=${count(data.failed)} note="refused by Argilla" tone=${data.failed ? "alarm" : ""} />
         </dl>
         <${Card} id="alerts" title="Alerts">
@@ -41,7 +37,7 @@ export default function Queue() {
                   </li>`,
                 )}
               </ul>`
-            : html`<${Empty} title="No alerts"><p>Nothing stands still.</p><//>`}
+            : html`<${Empty} title="No alerts"><p>No job is blocked.</p><//>`}
         <//>
         ${data.failed > 0 &&
         html`<p class="hint">
@@ -54,4 +50,4 @@ export default function Queue() {
 }
 
 const oldest = (queue) =>
-  queue.oldest_pending_seconds === null ? "nothing waits" : `oldest ${duration(queue.oldest_pending_seconds)}`;
+  queue.oldest_pending_seconds === null ? "none waiting" : `oldest ${duration(queue.oldest_pending_seconds)}`;

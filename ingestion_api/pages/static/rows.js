@@ -1,12 +1,13 @@
 // The first rows as they would be stored, and why others would be rejected.
 import { html } from "./shared/html.js";
 import { count, plural } from "./shared/format.js";
-import { Card, Notice } from "./shared/parts.js";
+import { Card, Notice, Table } from "./shared/parts.js";
 
 const FIELDS = ["text", "label", "score", "source", "external_id", "dataset", "metadata"];
 
 export function FirstRows({ preview }) {
   const fields = FIELDS.filter((name) => name === "text" || preview.rows.some((row) => name in row.submission));
+  const titles = fields.map((name) => name.replace("_", " "));
   const extent = preview.complete ? "All of the file was read" : "The beginning of the file was read";
   return html`<${Card}
     id="first-rows"
@@ -14,27 +15,14 @@ export function FirstRows({ preview }) {
     hint=${`${extent}: ${plural(preview.received, "row")}`}
   >
     ${preview.rows.length
-      ? html`<div class="table-box" tabindex="0" role="region" aria-label="Table of the first rows">
-          <table>
-            <caption class="unseen">
-              First rows
-            </caption>
-            <thead>
-              <tr>
-                <th scope="col" class="number">Row</th>
-                ${fields.map((name) => html`<th key=${name} scope="col">${name.replace("_", " ")}</th>`)}
-              </tr>
-            </thead>
-            <tbody>
-              ${preview.rows.map(
-                (row) => html`<tr key=${row.row}>
-                  <td class="number muted">${row.row}</td>
-                  ${fields.map((name) => html`<td key=${name} class=${`cell-${name}`}>${cell(row.submission[name])}</td>`)}
-                </tr>`,
-              )}
-            </tbody>
-          </table>
-        </div>`
+      ? html`<${Table} label="Table of the first rows" caption="First rows" columns=${[["Row", "number"], ...titles]}>
+          ${preview.rows.map(
+            (row) => html`<tr key=${row.row}>
+              <td class="number muted">${row.row}</td>
+              ${fields.map((name) => html`<td key=${name} class=${`cell-${name}`}>${cell(row.submission[name])}</td>`)}
+            </tr>`,
+          )}
+        <//>`
       : html`<p class="hint">No row could be stored.</p>`}
   <//>`;
 }
@@ -45,7 +33,7 @@ function cell(value) {
   return text.length > 300 ? `${text.slice(0, 300)}…` : text;
 }
 
-/** Why rows would be rejected, each reason once. */
+/** The reasons why rows would be rejected, each once. */
 export function Rejected({ preview }) {
   if (!preview.rejected) return null;
   return html`<${Notice} title=${`${count(preview.rejected)} of ${plural(preview.received, "row")} would be rejected.`}>

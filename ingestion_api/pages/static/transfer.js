@@ -1,4 +1,4 @@
-// Uploads a file piece by piece, as draft-ietf-httpbis-resumable-upload has it. Only one piece is in memory at a time.
+// Uploads a file piece by piece, as in draft-ietf-httpbis-resumable-upload. Only one piece is in memory at a time.
 import { address, Failure, send } from "./shared/api.js";
 
 const PIECE_BYTES = 8 * 1024 * 1024;
@@ -17,8 +17,8 @@ export async function createImport(file, headers, parameters) {
 /**
  * Send what the server does not have yet of a file.
  *
- * `onProgress(bytes)` is called after each piece. Goes on by itself after an outage; ends when `signal` is aborted.
- * Throws a Failure that trying again does not mend.
+ * Calls `onProgress(bytes)` after each piece. Retries after an outage; ends when `signal` is aborted.
+ * Throws a Failure if a retry cannot help.
  */
 export async function sendRest(id, file, onProgress, signal) {
   const path = `imports/${encodeURIComponent(id)}`;

@@ -1,6 +1,6 @@
-// Choose a file, see how it will be read, correct that, start.
+// Choose a file, check how it will be read, correct the mapping, start the import.
 import { html, useEffect, useState } from "./shared/html.js";
-import { address, Failure, send } from "./shared/api.js";
+import { address, asFailure, Failure, send } from "./shared/api.js";
 import { bytes } from "./shared/format.js";
 import { Card, Loading, Notice } from "./shared/parts.js";
 import { go } from "./shared/state.js";
@@ -43,7 +43,7 @@ function Choose({ onFile }) {
       onDrop=${drop}
     >
       <span class="drop-title">Drop a file here, or choose one</span>
-      <span class="hint">You see how it will be read before anything is stored.</span>
+      <span class="hint">A preview shows how it will be read. Nothing is stored yet.</span>
       <input type="file" accept=${ACCEPTED} onChange=${(event) => event.target.files[0] && onFile(event.target.files[0])} />
     </label>
     <${Card} id="paste" title="Or paste lines" hint="One text a line, or JSON objects">
@@ -56,7 +56,7 @@ function Choose({ onFile }) {
       >
         <label class="unseen" for="lines">Lines</label>
         <textarea id="lines" rows="6" value=${lines} onInput=${(event) => setLines(event.target.value)}></textarea>
-        <div class="row"><button type="submit" disabled=${!lines.trim()}>Look at them</button></div>
+        <div class="row"><button type="submit" disabled=${!lines.trim()}>Preview</button></div>
       </form>
     <//>
   </div>`;
@@ -91,7 +91,7 @@ function Chosen({ file, meta, onOther }) {
     html`<div class=${`stack${preview.loading ? " stale" : ""}`} aria-busy=${preview.loading ? "true" : "false"}>
       <${Mapping} preview=${data} datasets=${meta.datasets} onChange=${set} />
       ${data.problem &&
-      html`<${Notice} title="As it is, the import would fail." error=${new Failure(422, data.problem)} />`}
+      html`<${Notice} title="With these settings, the import would fail." error=${new Failure(422, data.problem)} />`}
       <${Rejected} preview=${data} />
       <${FirstRows} preview=${data} />
       ${state.error && html`<${Notice} error=${state.error} title="The import was not started." />`}
@@ -99,13 +99,13 @@ function Chosen({ file, meta, onOther }) {
         <button type="button" class="primary" disabled=${state.busy || Boolean(data.problem) || !data.rows.length} onClick=${start}>
           ${state.busy ? "Starting" : "Start the import"}
         </button>
-        <span class="hint">Texts that are there already are not stored again.</span>
+        <span class="hint">Texts that are already stored are skipped.</span>
       </div>
     </div>`}
   </div>`;
 }
 
-/** Ask how a file would be read with these parameters; the last answer stays while the next one is on its way. */
+/** Load the preview for these parameters. The last preview stays on screen until the next one arrives. */
 function usePreview(file, parameters) {
   const [state, set] = useState({ data: null, error: null, loading: true });
   const asked = JSON.stringify(parameters);
@@ -139,5 +139,3 @@ function headersFor(file, preview) {
 
 const withoutEmpty = (values) =>
   Object.fromEntries(Object.entries(values).filter(([, value]) => value !== "" && value !== null && value !== undefined));
-
-const asFailure = (error) => (error instanceof Failure ? error : new Failure(0, { detail: String(error) }));

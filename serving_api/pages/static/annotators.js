@@ -1,4 +1,4 @@
-// What each annotator did, and how far each pair agrees.
+// The figures of each annotator, and the agreement of each pair.
 import { html, useState, Fragment } from "./shared/html.js";
 import { count, decimal, moment, percent, plural, wilson } from "./shared/format.js";
 import { Empty, Table } from "./shared/parts.js";
@@ -18,7 +18,7 @@ const COLUMNS = [
 export function Annotators({ annotators, labels }) {
   const [open, setOpen] = useState(null);
   if (!annotators.length) {
-    return html`<${Empty} title="Nobody has answered yet"><p>Annotators appear here with their first answer.</p><//>`;
+    return html`<${Empty} title="No answers yet"><p>Annotators appear here with their first answer.</p><//>`;
   }
   return html`<${Table} label="Table of annotators" caption="Annotators" columns=${COLUMNS}>
       ${annotators.map(

@@ -1,4 +1,4 @@
-// What two snapshots differ in: counts, and examples with their texts as they are now.
+// The differences between two snapshots: counts, and examples with their current texts.
 import { html } from "./shared/html.js";
 import { useData } from "./shared/data.js";
 import { count, moment } from "./shared/format.js";
@@ -45,7 +45,7 @@ function Difference({ before, after, labels }) {
       </dl>
       ${found.items.length
         ? html`<${Examples} items=${found.items} byId=${byId} labels=${labels} />`
-        : html`<${Empty} title="They hold the same texts with the same labels and splits" />`}
+        : html`<${Empty} title="Both have the same texts, labels and splits" />`}
     </div>`}
   <//>`;
 }

@@ -1,4 +1,4 @@
-// The dashboard's frame: navigation, dataset, freshness, and the view that the address names.
+// The frame of the dashboard: navigation, choice of dataset, freshness, and the view that the address names.
 import { html, render, useEffect, useMemo, useState } from "./shared/html.js";
 import { useData } from "./shared/data.js";
 import { duration, short } from "./shared/format.js";
@@ -103,8 +103,8 @@ function Frame({ meta, parameters, keyWanted, onKey, onForget }) {
 
 function Freshness({ live }) {
   const seconds = useSecondsSince(live.confirmedAt);
-  if (live.away) return html`<span class="live away" role="status">The serving API does not answer</span>`;
-  return html`<span class="live" title="How long ago the server said what is newest">
+  if (live.away) return html`<span class="live away" role="status">The serving API does not respond</span>`;
+  return html`<span class="live" title="Time since the last update from the server">
     ${seconds === null ? "Connecting" : `Updated ${duration(seconds)} ago`}
   </span>`;
 }

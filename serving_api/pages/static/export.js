@@ -1,6 +1,6 @@
-// The export of a view: download it in each format, or copy the line that does the same.
+// The export of a view: download it in each format, or copy a command that does the same.
 import { html, useState } from "./shared/html.js";
-import { address, Failure, readKey, send } from "./shared/api.js";
+import { address, asFailure, download, readKey } from "./shared/api.js";
 import { count } from "./shared/format.js";
 import { Copyable, Notice } from "./shared/parts.js";
 
@@ -15,8 +15,7 @@ export function ExportPanel({ filters, total }) {
   const url = address("export.parquet", filters);
   return html`<section class="card export" aria-label="Export this view">
     <p>
-      ${total === null ? "All texts" : count(total)} with these filters, of one version of the labels, whatever is
-      labelled meanwhile.
+      ${total === null ? "All texts" : count(total)} match these filters. All rows have the same version of the labels.
     </p>
     <${Downloads} filters=${filters} />
     <div class="lines">
@@ -28,21 +27,15 @@ export function ExportPanel({ filters, total }) {
 function Downloads({ filters }) {
   const [state, setState] = useState({});
   // A link can't carry a key: where one is needed, the page fetches the file.
-  const download = (kind) => async (event) => {
+  const fetchFile = (kind) => async (event) => {
     if (!readKey()) return;
     event.preventDefault();
     setState({ busy: kind });
     try {
-      const response = await send(address(`export.${kind}`, filters), { headers: { Accept: "*/*" }, seconds: 3600 });
-      const link = Object.assign(document.createElement("a"), {
-        href: URL.createObjectURL(await response.blob()),
-        download: `${filters.dataset}.${kind}`,
-      });
-      link.click();
-      setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+      await download(address(`export.${kind}`, filters), `${filters.dataset}.${kind}`);
       setState({});
     } catch (error) {
-      setState({ error: error instanceof Failure ? error : new Failure(0, { detail: String(error) }) });
+      setState({ error: asFailure(error) });
     }
   };
   return html`<div class="row">
@@ -52,7 +45,7 @@ function Downloads({ filters }) {
           class="button"
           href=${address(`export.${kind}`, filters)}
           download=${`${filters.dataset}.${kind}`}
-          onClick=${download(kind)}
+          onClick=${fetchFile(kind)}
         >
           ${state.busy === kind ? "Fetching" : title}
         </a>`,

@@ -1,4 +1,4 @@
-// The filters of GET /texts in the page's address, and beside the list, each with its values and their counts.
+// The filters of GET /texts: read from the page's address, and listed with their values and counts.
 import { html, useState } from "./shared/html.js";
 import { count } from "./shared/format.js";
 import { Loading, Notice } from "./shared/parts.js";
@@ -34,7 +34,7 @@ export function readFilters(parameters, dataset) {
 /** Return changes of the address that remove every filter. */
 export const noFilters = () => ({ ...Object.fromEntries(SINGLE.map((name) => [name, null])), label: null, cursor: null });
 
-/** Return what a filter and its value are called on the page. */
+/** Return the title of a filter with its value. */
 export function filterTitle(name, value) {
   const titles = {
     q: `contains “${value}”`,
@@ -135,7 +135,7 @@ function Group({ title, values, chosen, onPick, tone }) {
   </fieldset>`;
 }
 
-/** Agreement as steps: each counts the texts with at least so much. */
+/** Steps of agreement, each with the number of texts that reach it. */
 function Agreement({ values, chosen }) {
   const steps = [1, 0.9, 0.8, 0.7, 0.6];
   const atLeast = (step) => values.filter((one) => one.value >= step - 1e-9).reduce((sum, one) => sum + one.texts, 0);
@@ -162,7 +162,7 @@ function Numbers({ parameters }) {
   return html`<fieldset class="facet">
     <legend>Answers and time</legend>
     <label class="field">
-      <span>At least so many answers</span>
+      <span>Minimum answers</span>
       <input
         type="number"
         min="0"

@@ -8,7 +8,7 @@ import { change, linkTo } from "./shared/state.js";
 
 const SHOWN = 320;
 
-/** A text with <mark> around its highlights, [start, end) in code points; cut after so many, if `most` says so. */
+/** A text with <mark> around its highlights, [start, end) in code points; at most `most` of them are shown. */
 export function Marked({ text, highlights, most = Infinity }) {
   const characters = [...text];
   const parts = [];
@@ -38,10 +38,10 @@ export function usePage(path, asked, tick) {
   return page;
 }
 
-/** Load where Argilla shows the records of each dataset. */
+/** Load the addresses in Argilla of each dataset's records. */
 export const usePlaces = (meta) => useData("datasets", {}, 0, { base: meta.ingestion, seconds: 8 });
 
-/** Return the address in Argilla at which a text is shown; null where that is not known. */
+/** Return the address in Argilla at which a text is shown; null if it is unknown. */
 export function argillaUrl(places, item) {
   const place = places?.items.find((one) => one.name === item.dataset);
   const page = (item.status === "disputed" && place?.adjudication_url) || place?.argilla_url;
@@ -119,7 +119,7 @@ export function SourcePicker({ stats, source }) {
   </label>`;
 }
 
-/** Leads to the first, the previous and the next page of a list. */
+/** Buttons for the first, the previous and the next page of a list. */
 export function Pager({ page, cursor }) {
   if (!cursor && !page.next_cursor) return null;
   const to = (next) => () => {

@@ -1,4 +1,4 @@
-// Model: how good the active classifier is, how that changed over versions, and labels that are probably wrong.
+// Model: measures of the active classifier and of earlier versions, and labels that are probably wrong.
 import { html } from "./shared/html.js";
 import { Intervals, Reliability } from "./shared/charts.js";
 import { useData, useDebounced } from "./shared/data.js";
@@ -58,7 +58,7 @@ function Measures({ model }) {
         const note = low === null ? "not measured" : `${decimal(low, 3)} to ${decimal(high, 3)}`;
         return html`<${Figure} key=${name} label=${title} value=${decimal(value, 3)} note=${note} />`;
       })}
-      <${Figure} label="Texts" value=${count(model.texts)} note="it learnt from" />
+      <${Figure} label="Texts" value=${count(model.texts)} note="in its training data" />
     </dl>
     <p class="hint decision">${model.decision}</p>
   </div>`;

@@ -1,7 +1,7 @@
-// Overview: how far the work has come, day by day, and what needs somebody's attention.
-import { html, useEffect, useState } from "./shared/html.js";
+// Overview: progress, labels per day, and alerts.
+import { html } from "./shared/html.js";
 import { StackedBars } from "./shared/charts.js";
-import { useData } from "./shared/data.js";
+import { useData, useTick } from "./shared/data.js";
 import { count, dayName, duration, moment, percent, plural } from "./shared/format.js";
 import { Card, Empty, Figure, Loaded, Notice, ShareList } from "./shared/parts.js";
 import { linkTo } from "./shared/state.js";
@@ -12,11 +12,7 @@ const QUEUE_MS = 10_000;
 const MOST_ANNOTATORS = 6;
 
 export default function Overview({ meta, dataset, labels, tick, stats }) {
-  const [beat, setBeat] = useState(0);
-  useEffect(() => {
-    const timer = setInterval(() => document.hidden || setBeat((old) => old + 1), QUEUE_MS);
-    return () => clearInterval(timer);
-  }, []);
+  const [beat] = useTick(QUEUE_MS);
   const days = useData("stats/days", { dataset, days: DAYS }, tick);
   const queue = useData("queue", {}, `${tick} ${beat}`, { base: meta.ingestion, seconds: 8 });
   return html`<div class="view">
@@ -61,7 +57,7 @@ function Alerts({ queue, url }) {
   }
   if (!queue.data?.alerts.length) return null;
   return html`<${Notice} title=${plural(queue.data.alerts.length, "alert")}>
-    <p>This work stands still until somebody acts:</p>
+    <p>These jobs are blocked until an operator acts:</p>
     <ul>
       ${queue.data.alerts.map(
         (alert, index) => html`<li key=${index}>
@@ -77,11 +73,11 @@ function Totals({ totals, queue, days }) {
   const pace = days ? paceOf(days.days) : null;
   const waiting = queue ? queue.pending + queue.uploading + queue.open_records : null;
   const seconds = waiting !== null && pace ? (waiting / pace) * 86400 : null;
-  const missing = queue ? "" : "not known";
+  const missing = queue ? "" : "unknown";
   return html`<dl class="figures">
     <${Figure} label="Labelled" value=${count(totals.by_status.labelled)} note=${ofTotal(totals, "labelled")} />
     <${Figure} label="Disputed" value=${count(totals.by_status.disputed)} note=${ofTotal(totals, "disputed")} />
-    <${Figure} label="Incomplete" value=${count(queue?.open_records)} note=${missing || "want more answers"} />
+    <${Figure} label="Incomplete" value=${count(queue?.open_records)} note=${missing || "need more answers"} />
     <${Figure} label="Pending" value=${count(queue && queue.pending + queue.uploading)} note=${pendingNote(queue)} />
     <${Figure}
       label="Failed"
@@ -102,8 +98,8 @@ const ofTotal = (totals, status) =>
   totals.total ? `${percent(totals.by_status[status] / totals.total, 1)} of those with answers` : "none yet";
 
 function pendingNote(queue) {
-  if (!queue) return "not known";
-  if (queue.oldest_pending_seconds === null) return "nothing waits";
+  if (!queue) return "unknown";
+  if (queue.oldest_pending_seconds === null) return "none waiting";
   return `oldest ${duration(queue.oldest_pending_seconds)}`;
 }
 
@@ -117,7 +113,7 @@ function paceOf(days) {
 
 const total = (numbers) => Object.values(numbers).reduce((sum, one) => sum + one, 0);
 
-/** Return the days with those between them that had nothing. */
+/** Return the days, including those without labels in between. */
 function withGaps(days) {
   if (!days.length) return [];
   const byDay = new Map(days.map((one) => [one.day, one]));

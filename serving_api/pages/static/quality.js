@@ -1,4 +1,4 @@
-// Quality: how far annotators agree, over time and by source; what each annotator does; pairs as a matrix.
+// Quality: agreement over time and by source, figures of each annotator, and pairs as a matrix.
 import { html, useEffect, useState } from "./shared/html.js";
 import { get } from "./shared/api.js";
 import { Intervals } from "./shared/charts.js";
@@ -23,7 +23,7 @@ const MEASURES = {
   observed_agreement: {
     title: "Observed agreement",
     means: `The share of pairs of answers on the same text that are equal. Easy to read, but it does not take chance
-      into account: with two labels, of which one is rare, it is high by itself.`,
+      into account: with two labels, one of them rare, it is high even if annotators guess.`,
   },
 };
 const PERIODS = 8;
@@ -38,7 +38,7 @@ export default function Quality({ dataset, labels, tick, stats }) {
       <div>
         <h1>Quality</h1>
         <p class="hint">
-          From submitted answers on texts with two or more of them. Intervals are 95 % bootstrap intervals over texts.
+          Measured on texts with two or more submitted answers. Intervals are 95 % bootstrap intervals over texts.
         </p>
       </div>
     </div>

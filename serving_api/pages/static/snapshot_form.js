@@ -1,6 +1,6 @@
-// A form that makes a snapshot, and shows first how many texts each split would get.
+// A form that creates a snapshot. It first shows how many texts each split would get.
 import { html, useState } from "./shared/html.js";
-import { Failure, post } from "./shared/api.js";
+import { asFailure, post } from "./shared/api.js";
 import { useData, useDebounced } from "./shared/data.js";
 import { count, percent, plural } from "./shared/format.js";
 import { Card, Loaded, Notice } from "./shared/parts.js";
@@ -25,10 +25,10 @@ export function SnapshotForm({ dataset, labels, tick, onMade }) {
     try {
       onMade(await post("snapshots", requestOf(dataset, form, shares), { seconds: 3600 }));
     } catch (error) {
-      setState({ busy: false, error: error instanceof Failure ? error : new Failure(0, { detail: String(error) }) });
+      setState({ busy: false, error: asFailure(error) });
     }
   };
-  return html`<${Card} id="new-snapshot" title="New snapshot" hint="All texts are of one version of the labels">
+  return html`<${Card} id="new-snapshot" title="New snapshot" hint="All texts have the same version of the labels">
     <form class="stack" onSubmit=${submit}>
       <div class="fields">
         <label class="field">
@@ -36,11 +36,11 @@ export function SnapshotForm({ dataset, labels, tick, onMade }) {
           <input value=${form.name} onInput=${set("name")} placeholder=${`${dataset}-2026-11`} pattern="[A-Za-z0-9][A-Za-z0-9._\\-]{0,99}" />
         </label>
         <label class="field">
-          <span>At least this agreement</span>
+          <span>Minimum agreement, 0 to 1</span>
           <input type="number" min="0" max="1" step="0.05" value=${form.agreement} onInput=${set("agreement")} />
         </label>
         <label class="field">
-          <span>At least so many answers</span>
+          <span>Minimum answers</span>
           <input type="number" min="0" max="1000" value=${form.answers} onInput=${set("answers")} />
         </label>
         <label class="field">
@@ -80,10 +80,10 @@ export function SnapshotForm({ dataset, labels, tick, onMade }) {
         ${(data) => html`<${Preview} data=${data} labels=${labels} shares=${shares} />`}
       <//>
       ${!isWhole && html`<${Notice} title="The splits must add up to 100 percent."><p>They add up to ${sum}.</p><//>`}
-      ${state.error && html`<${Notice} error=${state.error} title="The snapshot was not made." />`}
+      ${state.error && html`<${Notice} error=${state.error} title="The snapshot was not created." />`}
       <div class="row">
         <button class="primary" type="submit" disabled=${state.busy || !isWhole || !facets.data?.total}>
-          ${state.busy ? "Writing the files" : "Make the snapshot"}
+          ${state.busy ? "Writing the files" : "Create the snapshot"}
         </button>
       </div>
     </form>

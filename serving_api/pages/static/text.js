@@ -1,4 +1,4 @@
-// One text: the whole of it, how its label came about, who answered what, and what else is known.
+// One text: its content, label, answers, metadata and history.
 import { html } from "./shared/html.js";
 import { useData } from "./shared/data.js";
 import { count, decimal, duration, moment, percent, plural } from "./shared/format.js";
@@ -97,11 +97,11 @@ function Metadata({ metadata }) {
   <//>`;
 }
 
-/** What the ingestion API knows: the text's way, its near twins, and its record in Argilla. */
+/** The history of a text and its near duplicates, from the ingestion API. */
 function Trace({ trace }) {
   if (trace.error?.status === 404) return null;
   if (trace.error) {
-    return html`<${Notice} tone="info" title="When this text was received and uploaded is not shown." error=${trace.error} />`;
+    return html`<${Notice} tone="info" title="The history of this text could not be loaded." error=${trace.error} />`;
   }
   const steps = trace.data?.trace || [];
   const twins = trace.data?.near_duplicates || [];
@@ -118,7 +118,7 @@ function Trace({ trace }) {
     </ol>
     ${twins.length > 0 &&
     html`<p class="hint">
-      ${plural(twins.length, "near twin")}:${" "}
+      ${plural(twins.length, "near duplicate")}:${" "}
       ${twins.map((one) => html`<a key=${one.id} href=${`?view=text&id=${one.id}`}>${percent(one.similarity)}</a> `)}
     </p>`}
   <//>`;

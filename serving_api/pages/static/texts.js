@@ -1,4 +1,4 @@
-// Texts: search, filters with counts, the list, and the export of exactly this view.
+// Texts: search, filters with counts, the list, and the export of this view.
 import { html, useEffect, useRef, useState } from "./shared/html.js";
 import { useData } from "./shared/data.js";
 import { plural } from "./shared/format.js";
@@ -95,7 +95,7 @@ function SearchBar({ parameters, order }) {
       <option value="substring">anywhere</option>
       <option value="words">whole words</option>
       <option value="phrase">whole phrase</option>
-      <option value="prefix">words that begin so</option>
+      <option value="prefix">word beginnings</option>
     </select>
     <label class="unseen" for="order">Order</label>
     <select
@@ -110,7 +110,7 @@ function SearchBar({ parameters, order }) {
   </search>`;
 }
 
-/** The filters that are set, each with a button that removes it. */
+/** The active filters, each with a button that removes it. */
 function Chosen({ parameters }) {
   const set = SINGLE.filter((name) => name !== "match" && parameters.get(name)).map((name) => [name, parameters.get(name)]);
   const labels = parameters.getAll("label");
@@ -118,7 +118,7 @@ function Chosen({ parameters }) {
   const remove = (name, value) =>
     change({ [name]: name === "label" ? labels.filter((one) => one !== value) : null, cursor: null });
   const all = [...labels.map((label) => ["label", label]), ...set];
-  return html`<ul class="chips" aria-label="Filters that are set">
+  return html`<ul class="chips" aria-label="Active filters">
     ${all.map(
       ([name, value]) => html`<li key=${`${name} ${value}`}>
         <button
@@ -142,7 +142,7 @@ function Nothing({ parameters, total }) {
       <p>Texts appear here when annotators have answered them in Argilla.</p>
     <//>`;
   }
-  return html`<${Empty} title="No text fits these filters">
+  return html`<${Empty} title="No text matches these filters">
     <button type="button" onClick=${() => change(noFilters())}>Remove all filters</button>
   <//>`;
 }

@@ -1,4 +1,4 @@
-// Training data: snapshots, how to load them, what two of them differ in, and a form that makes one.
+// Training data: list, create, load and compare snapshots.
 import { html, useState } from "./shared/html.js";
 import { address, readKey } from "./shared/api.js";
 import { useData } from "./shared/data.js";
@@ -19,7 +19,7 @@ export default function Training({ dataset, labels, tick, meta }) {
     <div class="view-head">
       <div>
         <h1>Training data</h1>
-        <p class="hint">Snapshots are files that never change: each text keeps its split in later ones.</p>
+        <p class="hint">Snapshots are files that never change. A text keeps its split in later snapshots.</p>
       </div>
       ${mayWrite &&
       html`<button type="button" class=${isNew ? "" : "primary"} onClick=${() => change({ new: isNew ? null : "1" })}>
@@ -64,7 +64,7 @@ function List({ items, chosen }) {
   return html`<${Table}
     label="Table of snapshots"
     caption="Snapshots"
-    columns=${["Snapshot", ["Texts", "number"], "Splits", ["Size", "number"], "Made", "Content hash"]}
+    columns=${["Snapshot", ["Texts", "number"], "Splits", ["Size", "number"], "Created", "Content hash"]}
   >
     ${items.map(
       (one) => html`<tr key=${one.name} class=${one.name === chosen ? "chosen-row" : ""}>
@@ -149,7 +149,7 @@ function LoadLines({ snapshot }) {
   </div>`;
 }
 
-/** The card as it is written: as plain text, so that nothing in it can become markup. */
+/** The card as plain text: nothing in it can become markup. */
 function DatasetCard({ name }) {
   const card = useData(`snapshots/${encodeURIComponent(name)}/README.md`, {}, 0, {
     headers: { Accept: "text/markdown" },

@@ -1,4 +1,4 @@
-// Work list: what wants a decision, the most urgent first, with the votes side by side.
+// Work list: texts that need a decision, the most urgent first, with the votes side by side.
 import { html } from "./shared/html.js";
 import { useDebounced } from "./shared/data.js";
 import { count, percent, plural } from "./shared/format.js";
@@ -23,8 +23,8 @@ export default function Work({ dataset, labels, tick, stats, meta }) {
       <div>
         <h1>Work list</h1>
         <p class="hint">
-          Texts on which annotators don't agree, those with the most answers first; then labels that rest on little
-          confidence, the lowest first.
+          Texts on which annotators don't agree, those with the most answers first. Then labels with a low confidence,
+          the lowest first.
         </p>
       </div>
       <p class="hint" role="status">${disputed === undefined ? "" : plural(disputed, "disputed text")}</p>
@@ -39,8 +39,8 @@ export default function Work({ dataset, labels, tick, stats, meta }) {
         ${(data) =>
           data.items.length
             ? html`<${WorkTable} items=${data.items} labels=${labels} places=${places.data} /><${Pager} page=${data} cursor=${cursor} />`
-            : html`<${Empty} title="Nothing wants a decision">
-                <p>Annotators agree on every text, and every label rests on more confidence than this.</p>
+            : html`<${Empty} title="Nothing to decide">
+                <p>Annotators agree on every text, and every label has a higher confidence than this.</p>
               <//>`}
       <//>
     <//>
@@ -50,8 +50,8 @@ export default function Work({ dataset, labels, tick, stats, meta }) {
 function WorkTable({ items, labels, places }) {
   return html`<${Table}
     label="Table of texts"
-    caption="What wants a decision"
-    columns=${["Text", ...labels.map((label) => [label, "number"]), "Why it is here", "Source, labelled"]}
+    caption="Texts that need a decision"
+    columns=${["Text", ...labels.map((label) => [label, "number"]), "Reason", "Source, labelled"]}
     name="texts"
   >
     ${items.map(

@@ -134,7 +134,7 @@ def test_a_snapshot_is_made_and_compared(visit: VisitMaker, shown: Program) -> N
     labelled = httpx.get(f"{shown.url}/stats").json()["by_status"]["labelled"]
     page.wait_for_selector(f"text={labelled} texts")
     page.get_by_role("textbox", name="Name").fill("second")
-    page.get_by_role("button", name="Make the snapshot").click()
+    page.get_by_role("button", name="Create the snapshot").click()
     page.wait_for_selector("h2:has-text('second')")
     page.get_by_label("Earlier snapshot").select_option("first")
     page.wait_for_selector("text=The first")

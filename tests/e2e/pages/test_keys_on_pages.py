@@ -63,7 +63,7 @@ def test_a_page_offers_only_what_the_key_allows(
     page.get_by_role("button", name="Use this key").click()
     page.wait_for_selector("h1:has-text('Training data')")
     page.wait_for_selector("text=No snapshots yet")
-    assert page.get_by_role("button", name="Make the snapshot").count() == offers
+    assert page.get_by_role("button", name="Create the snapshot").count() == offers
     # The key or the request is refused.
     answer = httpx.post(f"{closed.url}/snapshots", json={"unknown": 1}, headers=headers)
     assert (answer.status_code == 403) == (not offers)

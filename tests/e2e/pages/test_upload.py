@@ -60,7 +60,7 @@ def test_a_wrong_mapping_is_corrected_and_the_rows_arrive(visit: VisitMaker, ing
     page = tab.open()
     page.set_input_files("input[type=file]", files=[_csv(rows)])
     page.wait_for_selector("#mapping")
-    page.get_by_label("What the column verdict becomes").select_option("label")
+    page.get_by_label("Field of the column verdict").select_option("label")
     page.get_by_label("Label of the value bad").select_option("toxic")
     page.get_by_label("Label of the value fine").select_option("non_toxic")
     unsure = len(rows[2::3])
@@ -88,7 +88,7 @@ def test_a_preview_that_arrives_while_somebody_types_takes_nothing_away(
     page = visit(ingestion).open()
     page.set_input_files("input[type=file]", files=[_csv([("a comment", "bad"), ("another", "fine")])])
     page.wait_for_selector("#mapping")
-    page.get_by_label("What the column verdict becomes").select_option("label")
+    page.get_by_label("Field of the column verdict").select_option("label")
     choice = page.get_by_label("Label of the value bad")
     choice.wait_for()
     held: list[Route] = []
@@ -115,7 +115,7 @@ def test_pasted_lines_become_texts(visit: VisitMaker, ingestion: Program) -> Non
     tab = visit(ingestion)
     page = tab.open()
     page.get_by_role("textbox", name="Lines").fill('a pasted "text"\n\nanother, with a comma\n')
-    page.get_by_role("button", name="Look at them").click()
+    page.get_by_role("button", name="Preview", exact=True).click()
     page.wait_for_selector("text=another, with a comma")
     assert page.locator("td.cell-text").all_inner_texts() == ['a pasted "text"', "another, with a comma"]
 
@@ -145,7 +145,7 @@ def test_an_upload_goes_on_after_a_reload(visit: VisitMaker, ingestion: Program,
     other = tmp_path / "other.csv"
     other.write_text("text\nx\n")
     page.get_by_label("Choose the same file again").set_input_files(str(other))
-    page.wait_for_selector("text=the file that was begun")
+    page.wait_for_selector("text=the interrupted file has")
     page.get_by_label("Choose the same file again").set_input_files(str(file))
     page.wait_for_selector("h2:has-text('Done')")
     id_ = httpx.URL(page.url).params["id"]
@@ -164,7 +164,7 @@ def test_hostile_files_run_nothing(visit: VisitMaker, ingestion: Program) -> Non
     page.set_input_files("input[type=file]", files=[file])
     page.wait_for_selector("#mapping")
     # Another vector is the same but for an invisible character, which the browser leaves out of names.
-    page.get_by_label(f"What the column {VECTORS[0]} becomes").first.select_option("text")
+    page.get_by_label(f"Field of the column {VECTORS[0]}").first.select_option("text")
     # The preview before shows the column that was proposed.
     expect(page.locator("td.cell-text").first).to_have_text(VECTORS[0], timeout=60_000)
     assert page.locator("strong").first.text_content() == name

@@ -14,11 +14,11 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.change_feed import CHANNEL
 from core.datasets import LabelRule
 from core.labels.annotations import replace_annotations, rewrite_labels, withdraw_annotations
 from core.labels.rules import Confusions
 from core.models import AnnotationStatus, DatasetRow, Label, LabelStatus, Text
+from core.models.labels import LABELS_CHANNEL
 from tests.integration.core.answering import ANSWERS, DATASETS, START, TEXTS, answer, label_of, sweep
 from tests.waiting import wait_for_blocked
 
@@ -165,7 +165,7 @@ def test_reading_a_text_does_not_hold_back_who_stores_its_near_duplicates(
 
 def test_readers_are_woken_when_a_label_changed_and_only_then(engine: sa.Engine, database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as listening:
-        listening.execute(f"listen {CHANNEL}")
+        listening.execute(f"listen {LABELS_CHANNEL}")
         for _ in range(2):
             sweep(engine, 1, answer(TEXTS[0], 0, "toxic"), answer(TEXTS[1], 0, "toxic"))
         sweep(

@@ -4,8 +4,8 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from core.change_feed import CHANNEL, STAMP, WINDOW_END, wake_readers
 from core.labels.annotations import replace_annotations
+from core.models.labels import LABELS_CHANNEL, STAMP, WINDOW_END, wake_readers
 from tests.integration.core.answering import DATASETS, START, TEXTS, answer, sweep
 
 _READ = sa.text(f"""
@@ -53,7 +53,7 @@ def test_a_transaction_has_one_stamp(engine: sa.Engine) -> None:
 
 def test_readers_are_woken_once_a_transaction_and_when_it_commits(engine: sa.Engine) -> None:
     with engine.connect() as listening, engine.begin() as writing:
-        listening.exec_driver_sql(f"listen {CHANNEL}")
+        listening.exec_driver_sql(f"listen {LABELS_CHANNEL}")
         listening.commit()
         driver = listening.connection.driver_connection
         assert driver is not None

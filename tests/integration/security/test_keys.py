@@ -28,7 +28,8 @@ PAGES = {
     "/redoc",
     "/openapi.json",
     "/static-offline-docs",
-    "/static/{name:path}",
+    "/static/shared",
+    "/static",
 }
 # What a key with the scope `read` may not do.
 CLOSED_TO_READERS = {

@@ -94,7 +94,7 @@ def test_an_alert_stands_until_the_job_goes_on(run: RunWithEngine, add_texts: Ad
     _run_jobs(run, fake, work)
     [unknown], again, [forbidden], nothing = seen
     assert unknown[0] == "argilla_key_unknown"
-    assert again == [unknown]  # since when it stands still stays
+    assert again == [unknown]  # the alert keeps its time
     assert forbidden[0] == "argilla_key_forbidden"
     assert forbidden[1] > unknown[1]
     assert nothing == []

@@ -1,4 +1,4 @@
-"""Texts that are held for a near twin, and what sets them free."""
+"""Texts that are suppressed for a near duplicate, and when they become pending again."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import psycopg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.forgetting.service import Traces, forget_texts
-from core.near_duplicates import lock_of
+from core.models.texts import near_duplicates_lock
 from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
 from tests.waiting import wait_for
 from uploader import repository
@@ -103,7 +103,7 @@ def test_a_failure_waits_for_who_stores_twins_of_its_own_dataset_only(
 
     async def work(engine: AsyncEngine) -> None:
         with psycopg.connect(database_url) as storing:
-            storing.execute(f"select {lock_of('%s')}", ["spam"])
+            storing.execute(f"select {near_duplicates_lock('%s')}", ["spam"])
             async with asyncio.timeout(60):
                 await _fail(asked)(engine)
 
@@ -130,7 +130,7 @@ def test_a_twin_stored_while_it_fails_is_set_free(
 
     async def work(engine: AsyncEngine) -> None:
         with psycopg.connect(database_url) as storing:
-            storing.execute(f"select {lock_of('%s')}", [DATASET])
+            storing.execute(f"select {near_duplicates_lock('%s')}", [DATASET])
             failing = asyncio.create_task(_fail(asked)(engine))
             with psycopg.connect(database_url, autocommit=True) as watching:
                 await asyncio.to_thread(wait_for, lambda: watching.execute(_WAITING).fetchone() == (1,))
@@ -164,11 +164,11 @@ def test_locks_of_several_datasets_are_taken_in_one_order(
 
     async def work(engine: AsyncEngine) -> list[UUID]:
         with psycopg.connect(database_url) as storing:
-            storing.execute(f"select {lock_of('%s')}", [first])
+            storing.execute(f"select {near_duplicates_lock('%s')}", [first])
             forgetting = asyncio.create_task(forget(engine))
             with psycopg.connect(database_url, autocommit=True) as watching:
                 await asyncio.to_thread(wait_for, lambda: watching.execute(_WAITING).fetchone() == (1,))
-                tried = lock_of("%s").replace("pg_advisory", "pg_try_advisory")
+                tried = near_duplicates_lock("%s").replace("pg_advisory", "pg_try_advisory")
                 for name in others:
                     assert watching.execute(f"select {tried}", [name]).fetchone() == (True,)
         return await forgetting

@@ -22,10 +22,10 @@ def request(path: str = "/x") -> Request:
 
 def test_a_caller_is_named_by_the_key_and_never_with_it() -> None:
     ring, made = KeyRing(required=True), request()
-    assert caller(made) == Actor("nobody", "")
+    assert caller(made.scope) == Actor("nobody", "")
     ring.replace([ValidKey(hash_key("secret"), "id-1", "robot", frozenset({"admin"}))])
     ring.admit(made, Scope.ADMIN)
-    assert caller(made) == Actor("key", "id-1 robot")
+    assert caller(made.scope) == Actor("key", "id-1 robot")
 
 
 def test_who_tries_what_needs_an_admin_is_noted() -> None:

@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 
 from core.settings import AccessSettings
 from core.web.app import install_web
-from core.web.http_protocol import http_settings
+from core.web.server import http_settings
 
 ALLOWED = ["127.0.0.1", "127.0.0.1:80", "127.9.9.9", "localhost", "LOCALHOST:1", "localhost.", "[::1]", "[::1]:80"]
 CONFIGURED = ["annotate.example", "Annotate.Example:8443", "10.0.0.7"]

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from core.settings import AccessSettings, HttpSettings
 from core.web.app import install_web
-from core.web.http_protocol import http_settings
+from core.web.server import http_settings
 
 PAGE = "https://dashboard.example"
 FOREIGN = "https://evil.example"

@@ -8,13 +8,7 @@ from typing import Any
 import pytest
 
 from core.web.problems import ShareExceeded, Unavailable
-from core.web.rate_limits import Places, Turns, begin_request, client_name, current_client
-
-
-def test_a_client_is_its_key_or_its_address() -> None:
-    key = SimpleNamespace(id="7f0c")
-    assert client_name({"api_key": key, "client": ("10.0.0.1", 5)}) == "7f0c"
-    assert client_name({"client": ("10.0.0.1", 5)}) == "10.0.0.1"
+from core.web.rate_limits import Places, Turns, begin_request, current_client
 
 
 def test_one_client_holds_its_share_and_leaves_the_rest() -> None:

@@ -107,14 +107,14 @@ def test_a_model_is_worse_only_beyond_chance() -> None:
 
 def test_of_equal_models_few_are_called_worse() -> None:
     refused = 0
-    for seed in range(30):
+    for seed in range(16):
         generator = np.random.default_rng(seed)
         probabilities, labels = _two(200, seed)
         first, second = (
             np.clip(probabilities + generator.normal(0, 0.1, (200, 1)) * [1, -1], 0.01, 0.99) for _ in range(2)
         )
         refused += compare("a", first, second, labels).p_worse < 0.05
-    assert refused <= 5
+    assert refused <= 3
 
 
 def test_a_shifted_distribution_is_seen() -> None:

@@ -23,7 +23,7 @@ DATABASE = DatabaseSettings(url=SecretStr("postgresql://nobody@127.0.0.1:1/none"
 
 
 def test_blank_is_what_strip_takes_away() -> None:
-    assert [chr(n) for n in range(0x110000) if re.fullmatch(f"[{BLANK}]", chr(n))] == BLANKS
+    assert re.findall(f"[{BLANK}]", "".join(map(chr, range(0x110000)))) == BLANKS
 
 
 INVISIBLE = ["\u200b", "\u3164", "\u2800", "\x01", "\U000e0001", *BLANKS]

@@ -64,7 +64,7 @@ def test_off_is_off() -> None:
         assert not made.add_batch("a batch", _IDS, 1_000, (), {}).is_valid
         made.add_life(_IDS[0], 1_000, {})
         scope = {"method": "GET", "headers": []}
-        made.begin_request(scope, "request-1").end(scope, "/", 200)
+        made.end_request(made.begin_request(scope, "request-1"), 1_000, scope, "/", 200)
         assert scope.keys() == {"method", "headers"}
         made.flush()
         made.stop()
@@ -73,6 +73,20 @@ def test_off_is_off() -> None:
 def test_an_address_without_a_scheme_is_refused() -> None:
     with pytest.raises(ValueError, match="exporter_otlp_endpoint"):
         TracingSettings(exporter_otlp_endpoint="collector:4317")
+
+
+@pytest.mark.parametrize(
+    ("share", "flag", "traced"), [(0, None, False), (1, None, True), (0, "01", True), (1, "00", False)]
+)
+def test_the_client_decides_on_a_request_or_else_chance(
+    collector: Collector, share: float, flag: str | None, traced: bool
+) -> None:
+    made = make_tracing(collector.url, share)
+    headers = [(b"traceparent", f"00-{1:032x}-{2:016x}-{flag}".encode())] if flag else []
+    scope = {"method": "GET", "headers": headers}
+    assert made.begin_request(scope, "request-1").is_recording() == traced
+    assert ("traceparent" in scope) == (traced or flag is not None)
+    made.stop()
 
 
 @given(texts)

@@ -125,10 +125,12 @@ def test_probabilities_are_honest(trained: Trained) -> None:
 
 def test_more_than_two_labels() -> None:
     data = _data()
-    labels = data.labels.copy()
+    labels = data.labels[:120].copy()
     labels[::3] = 2
-    texts = [f"{text} zebra zebra" if label == 2 else text for text, label in zip(data.texts, labels, strict=True)]
-    trained = train(LabelledTexts(("a", "b", "c"), data.ids, texts, labels))
+    texts = [
+        f"{text} zebra zebra" if label == 2 else text for text, label in zip(data.texts, labels, strict=False)
+    ]
+    trained = train(LabelledTexts(("a", "b", "c"), data.ids[:120], texts, labels))
     np.testing.assert_allclose(trained.probabilities.sum(axis=1), 1)
     assert (trained.probabilities.argmax(axis=1) == 2)[labels == 2].mean() > 0.95
     assert Classifier.load(trained.classifier.save()).labels == ["a", "b", "c"]
