@@ -18,7 +18,7 @@ from tests.unit.promql import grouped, selectors
 
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "monitoring"
-RULES = Path(__file__).parent / "alerts_test.yml"
+RULES = [Path(__file__).parent / name for name in ("alerts_test.yml", "slow_alerts_test.yml")]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 
 # Prometheus' own, of each target.
@@ -156,7 +156,7 @@ def test_prometheus_reads_its_files(tmp_path: Path) -> None:
 
 @needs_promtool
 def test_alerts_fire_when_they_should() -> None:
-    _promtool("test", "rules", str(RULES))
+    _promtool("test", "rules", *map(str, RULES))
 
 
 @needs_promtool

@@ -74,5 +74,5 @@ def test_a_call_whose_answer_is_cut_has_arrived(proxy: Proxy, received: list[int
 def test_a_delayed_call_arrives_after_its_client_has_gone(proxy: Proxy, received: list[int]) -> None:
     proxy.rule = lambda _head: Fault(delay_seconds=1)
     with pytest.raises(httpx.TimeoutException):
-        httpx.put(proxy.url, content=b"x" * 1000, timeout=0.2)
+        httpx.put(proxy.url, content=b"x" * 1000, timeout=httpx.Timeout(60, read=0.2))
     wait_for(lambda: received == [1000])

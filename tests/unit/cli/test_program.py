@@ -53,7 +53,9 @@ def _after_tab(shell: str, env: dict[str, str], folder: Path) -> str:
         os.chdir(folder)
         os.execvpe(shell, [shell, "-i"], env)  # noqa: S606 - a shell is what is tested
     try:
-        time.sleep(2)
+        # Until the shell answers, it does not read keys.
+        os.write(terminal, b"echo re''ady\n")
+        _read_until(terminal, "ready")
         os.write(terminal, b"annotate demo\t")
         if shell == "zsh":
             # Its first Tab only loads the completion.

@@ -1,7 +1,6 @@
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 
 import psutil
@@ -9,6 +8,7 @@ import pytest
 
 from local_stack import StackError, StackStopped
 from local_stack.guarded import Command, GuardedProcess, describe_exit, run_to_end
+from tests.waiting import wait_for
 
 # A parent that starts a child in a new session, writes the child's pid, and waits.
 WITH_A_GRANDCHILD = """
@@ -31,10 +31,7 @@ def command(source: str, grace_seconds: float = 5) -> Command:
 
 
 def wait_for_text(log: Path) -> str:
-    deadline = time.monotonic() + 10
-    while not log.exists() or not log.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for(lambda: log.exists() and bool(log.read_text()))
     return log.read_text()
 
 

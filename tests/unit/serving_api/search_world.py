@@ -153,14 +153,19 @@ class World:
             ("insert into items by name from edited", []),
         )
 
-    def withdraw(self, id_: UUID) -> None:
+    def withdraw(self, id_: UUID, *, forgotten: bool = False) -> None:
         """Take a text's label away."""
         del self.held[id_]
         self.version += 1
         self._write(
             ("delete from items where id = ?", [id_]),
-            ("insert into tombstones values (?, 'toxicity', ?, false)", [id_, self.version]),
+            ("insert into tombstones values (?, 'toxicity', ?, ?)", [id_, self.version, forgotten]),
         )
+
+    def rebuild(self, identity: str = "db", version: int | None = None) -> None:
+        """Begin the replica's file anew, from this database at this version or else at the next one."""
+        self.version = version or self.version + 1
+        self._write(("update state set identity = ?, built = ?", [identity, self.version]))
 
     def _write(self, *statements: tuple[str, list[object]]) -> None:
         with self.replica.file.transaction() as cursor:

@@ -229,7 +229,8 @@ def test_long_texts_and_searches_are_found() -> None:
             assert len(it.page(page)) == 1
 
 
-def test_the_best_of_many_are_ranked() -> None:
+def test_the_best_of_many_are_ranked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "BLOCK_TEXTS", 200)
     with searched(scans=False) as it:
         with it.world.replica.file.transaction() as cursor:
             cursor.execute(
@@ -237,8 +238,8 @@ def test_the_best_of_many_are_ranked() -> None:
                 insert into items by name
                 select md5(n::varchar)::uuid as id, 'toxicity' as dataset, 'bad ' || n as text, 'toxic' as label,
                        'labelled' as status, 1 as agreement, '{}' as votes, 1 as annotations, 'majority' as rule,
-                       1 as rule_version,
-           true as complete, 'annotators' as decided_by, '{}' as metadata, '{}' as enrichment,
+                       1 as rule_version, true as complete, 'annotators' as decided_by, '{}' as metadata,
+                       '{}' as enrichment,
                        now()::timestamp as received_at, timestamp '2026-01-01' + to_seconds(n) as labelled_at,
                        1 as version, '' as annotators, '{"id":"' || id || '"}' as document
                 from range(1500) t(n)

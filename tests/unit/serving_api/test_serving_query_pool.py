@@ -16,6 +16,7 @@ from serving_api.replica.replica import Replica
 from serving_api.replica.repository import State
 from serving_api.settings import ReplicaSettings
 from serving_api.watchdog import Crew
+from tests.waiting import PATIENCE_SECONDS
 
 ENDLESS = "select count(*) from range(100000000000) a, range(1000) b where a.range % 7 = b.range"
 
@@ -80,7 +81,7 @@ def test_long_query_is_refused_and_ended(replica: Replica, connect: Connect | No
         with pytest.raises(Unavailable) as refusal:
             await (pool.run_beside(connect, endless) if connect else pool.run(endless))
         assert refusal.value.code == "query_timeout"
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
             try:
                 assert await pool.run(lambda *_: "free again") == "free again"
