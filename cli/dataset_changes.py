@@ -23,7 +23,7 @@ class _Change(NamedTuple):
     setting: str
     in_force: Any
     defined: Any
-    needs_apply: bool  # it asks annotators for less
+    needs_apply: bool  # the definition asks annotators for less, so none of it is applied
 
 
 @app.command()
@@ -59,9 +59,9 @@ def _compare(in_force: dict[str, dict[str, Any]], datasets: Datasets) -> Iterato
         if held is None:
             yield _Change(name, "dataset", None, "defined", needs_apply=False)
             continue
+        is_lower = defined["answers_wanted"] < held.get("answers_wanted", 0)
         for setting, value in defined.items():
             if setting in held and held[setting] != value:
-                is_lower = setting == "answers_wanted" and value < held[setting]
                 yield _Change(name, setting, held[setting], value, is_lower)
     for name in in_force.keys() - set(_names(datasets)):
         yield _Change(name, "dataset", "defined", None, needs_apply=False)

@@ -11,10 +11,10 @@ from cli import addresses
 from cli.console import fail, out, print_json, printable
 from cli.people.audit_log import note
 from core.audit import Action
-from core.classifiers.model_manifest import KEPT_MODELS, SUSPECT_BELOW, Estimate, Measures, ModelManifest
+from core.classifiers.model_files import KEPT_MODELS, SUSPECT_BELOW, Estimate, Measures, ModelManifest
 from core.datasets import DEFAULT_DATASET, Dataset, load_datasets
 from core.labels.adjudication import ask_again as ask_adjudicators
-from core.models import DatasetRow, Label, LabelStatus, Model, Prediction, Text
+from core.models import DatasetRow, Label, LabelStatus, Model, Prediction, Text, TextStatus
 from core.settings import DatasetsFileSettings, read_settings
 
 if TYPE_CHECKING:
@@ -26,6 +26,11 @@ suspects = typer.Typer(help="Ask again about labels that the model doubts.", no_
 DatasetOption = Annotated[str, typer.Option(help="Dataset.")]
 Version = Annotated[str | None, typer.Argument(help="As `annotate model list` shows it; else the active one.")]
 _LEAST_TEXTS = 20
+# As the uploader counts: demo texts have made-up labels.
+_LABELLED = (
+    Label.status == LabelStatus.LABELLED,
+    Text.status.not_in((TextStatus.DEMO, TextStatus.FORGOTTEN)),
+)
 _MEASURES = {
     "ROC AUC": "roc_auc",
     "average precision": "average_precision",
@@ -42,15 +47,22 @@ def _definition(dataset: str) -> Dataset:
     return datasets[dataset]
 
 
-@app.command()
-def train(dataset: DatasetOption = DEFAULT_DATASET) -> None:
-    """Ask the uploader to train a model now, however few labels are new."""
+def _require_on(dataset: str) -> Dataset:
     definition = _definition(dataset)
     if not definition.model.enabled:
         fail(f"The model of {dataset} is off: set model.enabled = true in DATASETS_FILE.")
+    return definition
+
+
+@app.command()
+def train(dataset: DatasetOption = DEFAULT_DATASET) -> None:
+    """Ask the uploader to train a model now, however few labels are new."""
+    definition = _require_on(dataset)
     with addresses.transaction("model") as connection:
-        counted = select(Label.label, func.count().label("labelled")).where(
-            Label.dataset == dataset, Label.status == LabelStatus.LABELLED, Label.label.in_(definition.labels)
+        counted = (
+            select(Label.label, func.count().label("labelled"))
+            .join(Text, Text.id == Label.text_id)
+            .where(*_LABELLED, Label.dataset == dataset, Label.label.in_(definition.labels))
         )
         rows = connection.execute(counted.group_by(Label.label)).all()
         counts = dict.fromkeys(definition.labels, 0) | {row.label: row.labelled for row in rows}
@@ -68,6 +80,10 @@ def train(dataset: DatasetOption = DEFAULT_DATASET) -> None:
 def list_models(dataset: DatasetOption = DEFAULT_DATASET) -> None:
     """Show the models of a dataset, the newest first, and what was decided about each."""
     models = _read_models(dataset)
+    if not models:
+        _require_on(dataset)
+        out.print(f"{dataset} has no model yet: one is trained when enough texts are labelled.")
+        return
     table = Table("version", "trained", "texts", "ROC AUC", "log loss", "active")
     for row, manifest in models:
         measures = manifest.metrics["model"]
@@ -92,6 +108,7 @@ def activate(
     dataset: DatasetOption = DEFAULT_DATASET,
 ) -> None:
     """Make a model the active one, whatever was decided about it. The uploader then writes its predictions."""
+    _require_on(dataset)
     row, _ = _get_model(dataset, version)
     if row.is_active:
         fail(f"{version} is active already.")
@@ -116,8 +133,8 @@ def evaluate(version: Version = None, dataset: DatasetOption = DEFAULT_DATASET) 
             select(Text.text, Label.label)
             .join(Label, Label.text_id == Text.id)
             .where(
+                *_LABELLED,
                 Label.dataset == dataset,
-                Label.status == LabelStatus.LABELLED,
                 Label.label.in_(manifest.labels),
                 Label.labelled_at > row.created_at,
             )
@@ -158,6 +175,7 @@ def _measure(classifier: "Classifier", texts: list[str], labels: list[int]) -> M
 
 
 def _read_models(dataset: str) -> list[tuple[Any, ModelManifest]]:
+    _definition(dataset)
     query = select(Model.__table__).where(Model.dataset == dataset).order_by(Model.created_at.desc())
     with addresses.transaction("model") as connection:
         return [(row, ModelManifest.model_validate(row.manifest)) for row in connection.execute(query)]
@@ -196,7 +214,8 @@ def ask_again(
         chosen = ids or list(connection.scalars(_worst(dataset, limit, quality_below)))
         asked = ask_adjudicators(connection, dataset, chosen)
         note(connection, Action.SUSPECTS_ASKED, asked, dataset=dataset)
-    out.print(f"{len(asked):,} of {len(chosen):,} texts go before the adjudicators; the others are there already.")
+    others = "; the others are there already, or have no label." if len(asked) < len(chosen) else "."
+    out.print(f"{len(asked):,} of {len(chosen):,} texts go before the adjudicators{others}")
 
 
 def _worst(dataset: str, limit: int, quality_below: float) -> Any:

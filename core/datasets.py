@@ -249,7 +249,7 @@ def load_datasets(path: Path | None) -> Datasets:
     """
     file = path or files("core").joinpath("default_datasets.toml")
     try:
-        content = file.read_bytes().decode()
+        content = file.read_bytes().decode("utf-8-sig")  # Windows' editors begin a file with a mark
     except OSError as error:
         raise SystemExit(f"{file}: cannot be read: {error.strerror}; set DATASETS_FILE.") from error
     except UnicodeDecodeError as error:
@@ -280,6 +280,8 @@ def _describe(wrong: Any) -> str:
             return f"{path}: must be like {wrong['ctx']['pattern']}"
         case "model_type":
             return f"{path}: must be a table"
+        case "tuple_type":
+            return f"{path}: must be a list"
         case _:
             return f"{path}: {str(wrong['msg']).removeprefix('Value error, ')}"
 

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -30,9 +30,11 @@ def read_settings(kind: type[Group]) -> Group:
         return kind()
     except ValidationError as error:
         prefix = kind.model_config.get("env_prefix", "")
-        wrong = [f"{prefix}{e['loc'][0]}: {e['msg']}".replace("Value error, ", "") for e in error.errors()]
-        names = "\n".join(f"  {line.split(':', 1)[0].upper()}:{line.split(':', 1)[1]}" for line in wrong)
-        raise SystemExit(f"Settings are wrong; see docs/configuration.md.\n{names}") from None
+        wrong = [
+            f"\n  {prefix}{one['loc'][0]}".upper() + f": {one['msg'].removeprefix('Value error, ')}"
+            for one in error.errors()
+        ]
+        raise SystemExit(f"Settings are wrong; see docs/configuration.md.{''.join(wrong)}") from None
 
 
 class DatabaseSettings(SettingsGroup):
@@ -159,6 +161,13 @@ class AccessSettings(SettingsGroup):
         min_length=16,
         description="Bearer token that `/metrics` requires. Empty: `/metrics` is open.",
     )
+
+    @field_validator("rate_limit_burst")
+    @classmethod
+    def _belongs_to_a_rate(cls, burst: int | None, info: ValidationInfo) -> int | None:
+        if burst is not None and info.data.get("rate_limit_requests_per_second") is None:
+            raise ValueError("limits nothing without RATE_LIMIT_REQUESTS_PER_SECOND")
+        return burst
 
     @property
     def limit(self) -> Limit | None:

@@ -76,33 +76,20 @@ def _fault(value: str) -> str | None:
     return None
 
 
-def main(arguments: list[str]) -> int:
-    """Run `write FILE` or `check`; return the exit code."""
+def main(arguments: list[str]) -> int | str:
+    """Run `write FILE` or `check`; return what to exit with: 0, or what is wrong."""
     match arguments:
         case ["write", path]:
-            return _write(Path(path))
+            try:
+                write(Path(path))
+            except FileExistsError:
+                return f"{path} is there already, and the data may need its secrets; nothing was changed."
+            print(f"Wrote new secrets to {path}.")  # noqa: T201
+            return 0
         case ["check"]:
-            return _check()
-    print("usage: compose_env.py write FILE | check", file=sys.stderr)  # noqa: T201
-    return 2
-
-
-def _write(path: Path) -> int:
-    try:
-        write(path)
-    except FileExistsError:
-        refusal = f"{path} is there already, and the data may need its secrets; nothing was changed."
-        print(refusal, file=sys.stderr)  # noqa: T201
-        return 1
-    print(f"Wrote new secrets to {path}.")  # noqa: T201
-    return 0
-
-
-def _check() -> int:
-    found = faults(os.environ)
-    for fault in found:
-        print(f"{fault} Run `make compose-env`, which makes good ones.", file=sys.stderr)  # noqa: T201
-    return 1 if found else 0
+            hint = "Run `make compose-env`, which makes good ones."
+            return "\n".join(f"{fault} {hint}" for fault in faults(os.environ)) or 0
+    return "usage: compose_env.py write FILE | check"
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ from serving_api.models.schemas import ScoreRequest
 from serving_api.models.service import Models
 from serving_api.pages.endpoints import add_dashboard
 from serving_api.perspective import endpoints as perspective_endpoints
-from serving_api.perspective.google_errors import GoogleErrors
+from serving_api.perspective.endpoints import GoogleErrors
 from serving_api.perspective.schemas import AnalyzeCommentRequest, GoogleError, SuggestCommentScoreRequest
 from serving_api.perspective.service import Perspective, PerspectiveSettings
 from serving_api.replica.file import release_memory

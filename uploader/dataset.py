@@ -1,14 +1,16 @@
 """The state of one dataset in this process, and how much of Argilla its uploads may use."""
 
 import asyncio
-import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
+from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.datasets import Datasets, UploadOrder, adjudicated_by, get_definition
+from core.datasets import Dataset, Datasets, UploadOrder, adjudicated_by, get_definition
 from core.labels.adjudication import request_missing
 from core.text_identity import BEFORE_ALL
 from uploader import metrics, repository
@@ -53,8 +55,6 @@ class ConcurrencyLimit:
 
 log = structlog.get_logger()
 
-_STALE_SECONDS = 1
-
 _LOWERED = (
     "DATASETS_FILE asks for {} answers to a text of {}, Argilla for {}. The former settings stay in force. If the "
     "file is the wrong one, set DATASETS_FILE and restart the uploader. `annotate datasets diff` shows what would "
@@ -81,29 +81,25 @@ class DatasetState:
         self.engine = engine
         self.argilla = argilla
         self._defined = datasets
-        self.datasets = dict(datasets)  # as they are in force
-        self.definition = definition = get_definition(name, datasets)
-        self.labels = frozenset(definition.labels)
-        self.asks_once = definition.near_duplicates == "ask_once"
-        # Adjudicators see every dispute: an answer that is waited for holds nothing back.
-        is_paced = adjudicated_by(name) is None
-        most = (definition.max_open_records or max_open_records) if is_paced else None
-        self.pace = Pace(definition.order, most, definition.gold_share)
+        self._max_open_records = max_open_records
+        self._use(datasets)
         self.leadership = leadership
         self.limit = limit
         self.prepared: Prepared | None = None
         self.settings_alert: JobAlert | None = None  # the definition asks for less than Argilla: it is held back
         self._workspace = workspace
         self._preparing = asyncio.Lock()
-        self._stale_due_at = 0.0  # by time.monotonic()
 
-    def is_time_for_stale_claims(self) -> bool:
-        """Whether to look for claims that ran out: once a second, however many batches are claimed."""
-        now = time.monotonic()
-        is_due = now >= self._stale_due_at
-        if is_due:
-            self._stale_due_at = now + _STALE_SECONDS
-        return is_due
+    def _use(self, datasets: Datasets) -> None:
+        """Put definitions in force."""
+        self.datasets = dict(datasets)
+        self.definition = definition = get_definition(self.name, datasets)
+        self.labels = frozenset(definition.labels)
+        self.asks_once = definition.near_duplicates == "ask_once"
+        # Adjudicators see every dispute: an answer that is waited for holds nothing back.
+        is_paced = adjudicated_by(self.name) is None
+        most = (definition.max_open_records or self._max_open_records) if is_paced else None
+        self.pace = Pace(definition.order, most, definition.gold_share)
 
     async def prepare(self) -> Prepared:
         """Return the dataset in Argilla; prepares it if it is not prepared, or was found unfit since.
@@ -119,6 +115,20 @@ class DatasetState:
                 self.prepared = await self._prepare()
             return self.prepared
 
+    @asynccontextmanager
+    async def in_argilla(self) -> AsyncIterator[Prepared]:
+        """Give the dataset in Argilla to a block. If the block raises Stopped, it is prepared anew the next time.
+
+        Raises:
+            As `prepare`.
+        """
+        prepared = await self.prepare()
+        try:
+            yield prepared
+        except Stopped:
+            self.prepared = None  # an administrator changed it
+            raise
+
     async def _prepare(self) -> Prepared:
         defined = get_definition(self.name, self._defined)
         may_lower = await self._is_approved()
@@ -126,7 +136,11 @@ class DatasetState:
             prepared = await prepare(self.argilla, self._workspace, self.name, defined, may_lower=may_lower)
         except AlreadyThere as error:
             raise Stopped("another program changes the dataset in Argilla at the moment") from error
-        self._put_in_force(prepared.former_answers_wanted or defined.answers_wanted)
+        if prepared.former_answers_wanted is None:
+            self.settings_alert = None
+            self._use(self._defined)
+        else:
+            await self._hold_back(defined, prepared.former_answers_wanted)
         # A dataset that is not the one remembered means a refill: none but the leader may say so.
         async with self.leadership.transaction(to_change=True) as connection:
             await repository.remember_dataset(connection, self.name, prepared.dataset_id)
@@ -142,22 +156,27 @@ class DatasetState:
         """Whether an operator approved this definition, which asks annotators for less."""
         defined = get_definition(self.name, self._defined).model_dump(mode="json")
         async with self.engine.connect() as connection:
-            return await repository.get_approved_settings(connection, self.name) == defined
+            stored = await repository.get_settings(connection, self.name)
+        return stored is not None and stored.approved == defined
 
-    def _put_in_force(self, answers_wanted: int) -> None:
-        """Use this number of answers, which Argilla has."""
+    async def _hold_back(self, defined: Dataset, answers_wanted: int) -> None:
+        """Use the former definition, which asks for this number of answers, as Argilla does."""
+        async with self.engine.connect() as connection:
+            stored = await repository.get_settings(connection, self.name)
         disputed_in = adjudicated_by(self.name)
         name, key = (self.name, "answers_wanted") if disputed_in is None else (disputed_in, "dispute_extra")
-        self.datasets[name] = self._defined[name].model_copy(update={key: answers_wanted})
-        self.definition = get_definition(self.name, self.datasets)
-        defined = get_definition(self.name, self._defined).answers_wanted
-        if defined == answers_wanted:
-            self.settings_alert = None
-            return
+        base = self._defined[name]
+        if stored and stored.in_force and disputed_in is None:
+            # Those of another release may not be valid any more.
+            with suppress(ValidationError):
+                base = Dataset.model_validate(stored.in_force)
+        self._use({**self._defined, name: base.model_copy(update={key: answers_wanted})})
         self.settings_alert = JobAlert(
-            "settings_lowered", _LOWERED.format(self.name, defined, answers_wanted, self.name)
+            "settings_lowered", _LOWERED.format(self.name, defined.answers_wanted, answers_wanted, self.name)
         )
-        log.warning("settings.held_back", dataset=self.name, defined=defined, in_force=answers_wanted)
+        log.warning(
+            "settings.held_back", dataset=self.name, defined=defined.answers_wanted, in_force=answers_wanted
+        )
 
     async def _queue_disputes(self) -> None:
         """Queue for adjudicators the texts that were disputed before the settings asked for adjudication."""

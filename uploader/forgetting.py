@@ -11,10 +11,10 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.forgetting import repository
-from core.forgetting.service import blank_problems, blank_rejects, find_rejects
+from core.forgetting.service import blank_problems, find_rejects
 from uploader import metrics
 from uploader.argilla.client import Argilla
-from uploader.argilla.errors import Fault, Gone, IndexLost, Refused, Stopped
+from uploader.argilla.errors import Fault, Gone, IndexLost, Refused
 from uploader.argilla.records import TEXT_FIELD
 from uploader.dataset import DatasetState
 from uploader.settings import ForgottenFilesSettings
@@ -147,7 +147,7 @@ async def _settle_imports(state: DatasetState) -> None:
         if not ids:
             return
         keys = await connection.run_sync(find_rejects, dict.fromkeys(ids, state.name))
-        await connection.run_sync(blank_rejects, keys)
+        await connection.run_sync(repository.blank_rejects, keys)
         await connection.run_sync(blank_problems)
         await connection.run_sync(repository.note_imports, ids)
     if keys:
@@ -158,25 +158,21 @@ async def _settle_imports(state: DatasetState) -> None:
 async def _remove(state: DatasetState, ids: Sequence[UUID]) -> Mapping[UUID, str]:
     """Delete texts in Argilla; return the reason for each text that Argilla still has a part of."""
     state.leadership.check()
-    prepared = await state.prepare()
     external_ids = [str(id_) for id_ in ids]
-    try:
+    async with state.in_argilla() as prepared:
         stored = await state.argilla.find_stored(prepared.dataset_id, external_ids)
         await _take_out(state.argilla, prepared.dataset_id, stored)
         left = dict.fromkeys(await _list_entries(state.argilla, prepared.dataset_id, external_ids), _ENTRY_LEFT)
         for dataset_id, name in await _list_set_aside(state, prepared.dataset_id):
             kept = await _take_out_set_aside(state.argilla, dataset_id, external_ids)
             left |= dict.fromkeys(kept, _SET_ASIDE_LEFT.format(name))
-    except Stopped:
-        state.prepared = None  # an administrator changed it
-        raise
     return {UUID(id_): words for id_, words in left.items()}
 
 
 async def _take_out(argilla: Argilla, dataset_id: UUID, external_ids: Collection[str]) -> None:
     """Empty records and delete them: if the deletion leaves an index entry, it holds no text."""
     for part in _parts(external_ids):
-        record_ids = await argilla.overwrite_records(dataset_id, [_blank(id_) for id_ in part])
+        record_ids = await argilla.put_records(dataset_id, [_blank(id_) for id_ in part])
         await argilla.delete_records(dataset_id, record_ids)
 
 

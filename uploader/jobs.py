@@ -1,7 +1,7 @@
 """The jobs of the uploader: what runs, and how often."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,18 +17,19 @@ from uploader.argilla.webhook import Registration, WebhookHealth
 from uploader.dataset import DatasetState
 from uploader.forgetting import FilesWatch, Forgetter
 from uploader.model.model_job import make_model_job
-from uploader.pull.collector import Collector
-from uploader.pull.listener import follow_refresh_requests, listen
+from uploader.pull.collector import Collector, follow_refresh_requests, listen
 from uploader.pull.repair import repair_losses
 from uploader.pull.sweep import Sweeper
 from uploader.push.backlog import upload_backlog
 from uploader.push.claiming import QueueStart
 from uploader.rules.estimation import Estimator
-from uploader.runner import Backoff, JobAlert, JobRunner, Schedule, wait_for_any
+from uploader.runner import Backoff, Job, JobAlert, JobRunner, wait_for_any
 from uploader.settings import Settings
 
-Work = Callable[[asyncio.Event, JobRunner], Awaitable[None]]
-Works = dict[str, tuple[float, Work]]  # by the job's name: the seconds from one run to the next, and the work
+# A job gets an event that is set when the uploader stops, and a function to call after each step of a long run.
+OnStep = Callable[[], None]
+Work = Callable[[asyncio.Event, OnStep], Awaitable[None]]
+Works = dict[str, tuple[float, Work]]  # by the job's name: the seconds between two runs, and the work
 
 _TELL_SECONDS = 1
 _REPAIR_SECONDS = 5
@@ -54,12 +55,12 @@ class Jobs:
     async def run(self, job: str, stopping: asyncio.Event) -> None:
         """Run a job once, unless it pauses."""
         runner, (_, work) = self._runners[job], self._works[job]
-        await runner.run(lambda: work(stopping, runner))
+        await runner.run(lambda: work(stopping, runner.go_on))
 
-    def add_to(self, schedule: Schedule) -> None:
-        """Have all jobs run at their intervals."""
+    def schedule(self) -> Iterator[tuple[float, Job]]:
+        """Yield the jobs for `running`, each with the pause between two runs in seconds."""
         for job, (seconds, _) in self._works.items():
-            schedule.add(partial(self.run, job), seconds)
+            yield seconds, partial(self.run, job)
 
 
 class DatasetJobs(Jobs):
@@ -76,50 +77,28 @@ class DatasetJobs(Jobs):
         """`rules` and `models` limit the processes that estimate and train, all datasets together."""
         self.wake = asyncio.Event()  # set when a text is noted to be read again
         self._state = state
+        self._push_settings = settings.push
+        self._queue_start = QueueStart()
         self._told: dict[str, JobAlert | None] = {}
-        works = self._upload_and_read(settings, registration)
-        works |= self._estimate_and_train(settings, rules, models)
+        collector = Collector(state)
+        health = WebhookHealth(settings.webhook.grace_seconds)
         # As long as a call may take that a claim allows: no upload begins later, and none is under way longer.
         forgetter = Forgetter(state, settings.uploader.argilla_timeout_seconds + settings.push.lease_seconds)
-        works["forget"] = _FORGET_SECONDS, lambda stopping, _: forgetter.run(stopping)
-        self._led = works.keys()
-        watching: Works = {"tell": (_TELL_SECONDS, self._tell), "measure": (_MEASURE_SECONDS, self._measure)}
-        super().__init__(state.name, works | watching, settings.uploader.retry_cap_seconds)
-
-    def _upload_and_read(self, settings: Settings, registration: Registration) -> Works:
-        state, push, wake = self._state, settings.push, self.wake
-        queue_start = QueueStart()
-        collector = Collector(state.argilla, state.engine, state.name, state.datasets)
-        health = WebhookHealth(settings.webhook.grace_seconds)
-        sweeper = Sweeper(state, collector, settings.sweep, registration, health)
-        return {
-            "push": (
-                push.interval_seconds,
-                lambda stopping, job: upload_backlog(state, push, job, stopping, queue_start),
-            ),
-            "pull": (
-                _RESTART_SECONDS,
-                lambda stopping, job: follow_refresh_requests(state, collector, wake, stopping, job),
-            ),
+        led: Works = {
+            "push": (settings.push.interval_seconds, self._push),
+            "pull": (_RESTART_SECONDS, partial(follow_refresh_requests, collector, self.wake)),
             "sweep": (
                 settings.sweep.sweep_interval_seconds,
-                lambda stopping, job: sweeper.run(stopping, job.go_on),
+                Sweeper(collector, settings.sweep, registration, health).run,
             ),
-            "heal": (
-                _REPAIR_SECONDS,
-                lambda stopping, job: repair_losses(state, collector, stopping, job.go_on),
-            ),
+            "heal": (_REPAIR_SECONDS, partial(repair_losses, collector)),
+            "rule": (_ESTIMATE_SECONDS, Estimator(state, settings.rule, settings.database, rules).run),
+            "model": (_MODEL_SECONDS, make_model_job(state, settings, models).run),
+            "forget": (_FORGET_SECONDS, lambda stopping, _on_step: forgetter.run(stopping)),
         }
-
-    def _estimate_and_train(
-        self, settings: Settings, rules: anyio.CapacityLimiter, models: anyio.CapacityLimiter
-    ) -> Works:
-        estimator = Estimator(self._state, settings.rule, settings.database, rules)
-        model = make_model_job(self._state, settings, models)
-        return {
-            "rule": (_ESTIMATE_SECONDS, lambda stopping, job: estimator.run(stopping, job.go_on)),
-            "model": (_MODEL_SECONDS, lambda stopping, job: model.run(stopping, job.go_on)),
-        }
+        self._led = led.keys()
+        watching: Works = {"tell": (_TELL_SECONDS, self._tell), "measure": (_MEASURE_SECONDS, self._measure)}
+        super().__init__(state.name, led | watching, settings.uploader.retry_cap_seconds)
 
     @property
     def leads(self) -> bool:
@@ -148,7 +127,11 @@ class DatasetJobs(Jobs):
         if reason is not None:
             raise NotReady(reason)
 
-    async def _tell(self, _stopping: asyncio.Event, _job: JobRunner) -> None:
+    async def _push(self, stopping: asyncio.Event, _on_step: OnStep) -> None:
+        runner = self._runners["push"]
+        await upload_backlog(self._state, self._push_settings, runner, stopping, self._queue_start)
+
+    async def _tell(self, _stopping: asyncio.Event, _on_step: OnStep) -> None:
         """Store the alerts: jobs that are blocked until an operator acts."""
         if not self.leads:
             self._told = {}
@@ -161,7 +144,7 @@ class DatasetJobs(Jobs):
                 await repository.store_alerts(connection, self._state.name, alerts)
             self._told = alerts
 
-    async def _measure(self, _stopping: asyncio.Event, _job: JobRunner) -> None:
+    async def _measure(self, _stopping: asyncio.Event, _on_step: OnStep) -> None:
         """Set the gauges of the backlog, of open records and of refresh requests."""
         async with self._state.engine.connect() as connection:
             backlog = await repository.measure_backlog(connection, self._state.name)
@@ -189,13 +172,10 @@ class SharedJobs(Jobs):
         files = FilesWatch(engine, settings.serving)
         works: Works = {
             "webhook": (_RESTART_SECONDS, self._keep_registered),
-            "listen": (
-                _RESTART_SECONDS,
-                lambda stopping, job: listen(settings.database.libpq_url, wakes, stopping, job),
-            ),
+            "listen": (_RESTART_SECONDS, partial(listen, settings.database.libpq_url, wakes)),
             "database": (_DATABASE_SECONDS, self._measure),
             "forget_watch": (_MEASURE_SECONDS, self._watch_forgetting),
-            "forget_files": (_FILES_SECONDS, lambda _stopping, _job: files.run()),
+            "forget_files": (_FILES_SECONDS, lambda _stopping, _on_step: files.run()),
         }
         super().__init__("", works, settings.uploader.retry_cap_seconds)
 
@@ -204,20 +184,20 @@ class SharedJobs(Jobs):
         late = [one for one in self._unfinished.values() if one.age_seconds >= self._forget_alert_seconds]
         return " ".join(f"{one.dataset}: {explain_unfinished(one)}" for one in late) or None
 
-    async def _keep_registered(self, stopping: asyncio.Event, job: JobRunner) -> None:
+    async def _keep_registered(self, stopping: asyncio.Event, on_step: OnStep) -> None:
         """Check our webhook in Argilla regularly, while this process leads a dataset."""
         while not stopping.is_set():
             leads = any(jobs.leads for jobs in self._datasets.values())
             if leads:
                 await self._registration.renew()
-            job.go_on()
+            on_step()
             await wait_for_any(stopping, seconds=self._check_seconds if leads else _STAND_BY_SECONDS)
 
-    async def _measure(self, _stopping: asyncio.Event, _job: JobRunner) -> None:
+    async def _measure(self, _stopping: asyncio.Event, _on_step: OnStep) -> None:
         async with self._engine.connect() as connection:
             metrics.DATABASE_BYTES.set(await repository.measure_database(connection))
 
-    async def _watch_forgetting(self, _stopping: asyncio.Event, _job: JobRunner) -> None:
+    async def _watch_forgetting(self, _stopping: asyncio.Event, _on_step: OnStep) -> None:
         """Set the gauge of unfinished forget requests, also for datasets without an uploader."""
         async with self._engine.connect() as connection:
             rows = await connection.execute(UNFINISHED, {"older_than_seconds": 0})

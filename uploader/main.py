@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import chain
 
 import anyio
 from fastapi import FastAPI
@@ -17,14 +18,13 @@ from core.tracing import tracing
 from core.web.app import NO_TELEMETRY, install_web
 from core.web.health import Check
 from core.web.server import serve
-from uploader.argilla.circuit import Circuit
-from uploader.argilla.client import Argilla, make_http_client
+from uploader.argilla.client import Argilla, Circuit, make_http_client
 from uploader.argilla.webhook import Registration
 from uploader.dataset import ConcurrencyLimit, DatasetState
 from uploader.jobs import DatasetJobs, SharedJobs
 from uploader.leadership import Leadership, keep_leading
 from uploader.repository import warn_of_undefined
-from uploader.runner import Schedule
+from uploader.runner import running
 from uploader.settings import Settings
 
 
@@ -43,12 +43,9 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await warn_of_undefined(engine, {*jobs, *settings.datasets})
         async with keep_leading(state.leadership for state in states):
-            schedule = Schedule()
-            for each in (shared, *jobs.values()):
-                each.add_to(schedule)
-            schedule.start()
-            yield
-            await schedule.stop(settings.uploader.stop_seconds)
+            scheduled = chain.from_iterable(each.schedule() for each in (shared, *jobs.values()))
+            async with running(scheduled, settings.uploader.stop_seconds):
+                yield
         await http.aclose()
         await engine.dispose()
         await anyio.to_thread.run_sync(tracing.stop)

@@ -1,6 +1,7 @@
 """SQL about texts and datasets that several jobs use."""
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -15,24 +16,21 @@ from core.datasets import adjudicated_by
 from core.forgetting.repository import LOCK_TWINS, RELEASE_TWINS
 from core.models.texts import ASKED
 
-# uploading -> pending: the lease of a claim ran out
-_RETURN_STALE = text("""
-update texts set status = 'pending', lease_owner = null, lease_until = null
-where dataset = :dataset and status = 'uploading' and lease_until < now()
-""")
-
 # uploading -> pending: the claims of a leader that is gone
 _RETURN_ALL = text("""
 update texts set status = 'pending', lease_owner = null, lease_until = null
 where dataset = :dataset and status = 'uploading'
 """)
 
+# Only uploading texts have a `lease_owner`. With a condition on the status, the planner would read the index of
+# uploading texts instead of the primary key: it has an entry for each text claimed since the oldest snapshot.
+
 # uploading -> uploaded: annotators can see the record
 _MARK_UPLOADED = text("""
 update texts
 set status = 'uploaded', uploaded_at = clock_timestamp(), attempts = attempts + 1,
     last_error = null, retry_at = null, lease_owner = null, lease_until = null
-where id = any(:ids) and lease_owner = :claim and status = 'uploading'
+where id = any(:ids) and lease_owner = :claim
 """)
 
 # uploading -> failed: Argilla cannot take the text because of its content
@@ -41,7 +39,7 @@ update texts
 set status = 'failed', last_error = reasons.words, attempts = attempts + 1, page_position = null,
     retry_at = null, lease_owner = null, lease_until = null
 from unnest(cast(:ids as uuid[]), cast(:words as text[])) as reasons (id, words)
-where texts.id = reasons.id and lease_owner = :claim and status = 'uploading'
+where texts.id = reasons.id and lease_owner = :claim
 """)
 
 # near_duplicate -> pending: the setting has changed; in steps, because there may be millions
@@ -81,7 +79,7 @@ set argilla_dataset_id = excluded.argilla_dataset_id,
 where datasets.argilla_dataset_id is distinct from excluded.argilla_dataset_id
 """)
 
-_APPROVED = text("select settings_approved from datasets where name = :name")
+_SETTINGS = text("select settings as in_force, settings_approved as approved from datasets where name = :name")
 
 _STORE_SETTINGS = text("""
 update datasets set settings = :settings, settings_approved = null where name = :name
@@ -123,11 +121,6 @@ async def _change(connection: AsyncConnection, statement: TextClause, **values: 
 async def release_held(connection: AsyncConnection, dataset: str) -> int:
     """Make up to 1000 suppressed near duplicates pending; return how many."""
     return await _change(connection, _RELEASE_HELD, dataset=dataset)
-
-
-async def return_stale_claims(connection: AsyncConnection, dataset: str) -> int:
-    """Make texts whose claim ran out pending again; return how many."""
-    return await _change(connection, _RETURN_STALE, dataset=dataset)
 
 
 async def return_claims(connection: AsyncConnection, dataset: str) -> int:
@@ -172,10 +165,9 @@ async def remember_dataset(connection: AsyncConnection, name: str, argilla_datas
     await connection.execute(_REMEMBER, {"name": name, "id": argilla_dataset_id})
 
 
-async def get_approved_settings(connection: AsyncConnection, name: str) -> dict[str, Any] | None:
-    """Return the definition that an operator allowed although it asks annotators for less."""
-    approved: dict[str, Any] | None = await connection.scalar(_APPROVED, {"name": name})
-    return approved
+async def get_settings(connection: AsyncConnection, name: str) -> Row[Any] | None:
+    """Return a dataset's definition `in_force`, and the `approved` one, which asks annotators for less."""
+    return (await connection.execute(_SETTINGS, {"name": name})).first()
 
 
 async def store_settings(
@@ -256,6 +248,36 @@ async def lock_lease(connection: AsyncConnection, dataset: str, leader: UUID, *,
     """
     statement = _LOCK_LEASE_TO_CHANGE if to_change else _LOCK_LEASE
     return (await connection.execute(statement, {"dataset": dataset, "leader": leader})).first() is not None
+
+
+_CLOCK = text("select clock_timestamp()")
+
+
+async def get_clock(connection: AsyncConnection) -> datetime:
+    """Return Postgres' clock."""
+    clock: datetime = (await connection.execute(_CLOCK)).scalar_one()
+    return clock
+
+
+_DELETE_OTHER_WEBHOOKS = text("delete from webhooks where id is distinct from cast(:id as uuid)")
+
+_STORE_WEBHOOK = text("""
+insert into webhooks (id, secret) values (:id, :secret)
+on conflict (id) do update set secret = excluded.secret where webhooks.secret <> excluded.secret
+""")
+
+
+async def list_webhooks(connection: AsyncConnection) -> set[str]:
+    """Return the ids of our webhooks in Argilla, as far as we know."""
+    return set((await connection.scalars(text("select cast(id as text) from webhooks"))).all())
+
+
+async def store_webhook(connection: AsyncConnection, webhook: tuple[str, str] | None) -> None:
+    """Store the id and the secret of our only webhook, or that there is none."""
+    id_, secret = webhook or (None, None)
+    await connection.execute(_DELETE_OTHER_WEBHOOKS, {"id": id_})
+    if webhook:
+        await connection.execute(_STORE_WEBHOOK, {"id": id_, "secret": secret})
 
 
 _CLEAR_ALERT = text("delete from alerts where dataset = :dataset and job = :job")

@@ -1,19 +1,16 @@
 """Runs jobs: at intervals, with growing pauses after failures, and with an alert while one is blocked."""
 
 import asyncio
-import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from typing import NamedTuple, TypeVar
 
 import anyio
 import anyio.to_process
 import psycopg
 import structlog
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
-from apscheduler.triggers.interval import IntervalTrigger
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -179,55 +176,27 @@ _JITTER_SHARE = 0.1
 _CANCEL_SECONDS = 5
 
 
-class Schedule:
-    """Runs jobs in the event loop at intervals; a job never overlaps with itself."""
+@asynccontextmanager
+async def running(jobs: Iterable[tuple[float, Job]], stop_seconds: float) -> AsyncIterator[None]:
+    """Run each job until the block ends, with a pause of its seconds and some jitter between two runs.
 
-    def __init__(self) -> None:
-        self._stopping = asyncio.Event()
-        self._running: set[asyncio.Task[None]] = set()
-        self._scheduler = AsyncIOScheduler(
-            timezone=UTC, job_defaults={"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
-        )
-        # A job that works off a backlog outlasts its interval, and says so each time.
-        logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
-
-    def add(self, job: Job, seconds: float) -> None:
-        """Run a job every `seconds`, with jitter; it should end soon after the event is set."""
-        self._scheduler.add_job(
-            self._run,
-            IntervalTrigger(seconds=seconds, jitter=_JITTER_SHARE * seconds, timezone=UTC),
-            [job],
-            next_run_time=datetime.now(UTC),
-        )
-
-    def start(self) -> None:
-        """Begin."""
-        self._scheduler.start()
-
-    async def stop(self, seconds: float) -> None:
-        """Start no job any more, give the running ones some seconds to end, then cancel them."""
-        self._stopping.set()
-        self._scheduler.pause()
-        await _wait(self._running, seconds)
-        for task in self._running:
+    At the end the event is set that each job gets. A job that has not ended `stop_seconds` later is cancelled.
+    """
+    stopping = asyncio.Event()
+    tasks = [asyncio.create_task(_repeat(job, seconds, stopping)) for seconds, job in jobs]
+    try:
+        yield
+    finally:
+        stopping.set()
+        _, late = await asyncio.wait(tasks, timeout=stop_seconds)
+        for task in late:
             task.cancel()
-        await _wait(self._running, _CANCEL_SECONDS)
-        self._scheduler.shutdown(wait=False)
-
-    async def _run(self, job: Job) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - the scheduler runs jobs as tasks
-        self._running.add(task)
-        try:
-            await job(self._stopping)
-        except asyncio.CancelledError:
-            # From stop(): the job has returned its claims.
-            if not self._stopping.is_set():
-                raise
-        finally:
-            self._running.discard(task)
+        if late:
+            await asyncio.wait(late, timeout=_CANCEL_SECONDS)
 
 
-async def _wait(tasks: set[asyncio.Task[None]], seconds: float) -> None:
-    if tasks:
-        await asyncio.wait(tasks, timeout=seconds)
+async def _repeat(job: Job, seconds: float, stopping: asyncio.Event) -> None:
+    while not stopping.is_set():
+        await job(stopping)
+        jitter = random.uniform(-_JITTER_SHARE, _JITTER_SHARE)  # noqa: S311 - spreads load, keeps no secret
+        await wait_for_any(stopping, seconds=seconds * (1 + jitter))

@@ -8,7 +8,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +22,6 @@ MOST_CHARACTERS = 5_000
 _BETWEEN_TERMS = "\n"
 # A longer word is no word, and would make the vocabulary large.
 _WORD = r"(?u)\b\w{1,40}\b"
-_ARRAYS = (
-    *("labels", "words", "word_idf", "characters", "character_idf"),
-    *("weights", "intercepts", "slopes", "offsets"),
-)
 _TRUSTED = {("builtins", "dict"), ("builtins", "list"), ("builtins", "str"), ("numpy", "ndarray")}
 
 
@@ -62,6 +58,11 @@ class Parameters:
     intercepts: "np.ndarray"  # [rows]
     slopes: "np.ndarray"  # [rows]; a score s has the probability 1 / (1 + exp(-(slope * s + offset)))
     offsets: "np.ndarray"  # [rows]
+
+
+# What the file holds: these as bytes, and the numbers.
+_TERMS = ("labels", "words", "characters")
+_ARRAYS = [field.name for field in fields(Parameters)]
 
 
 class _Features:
@@ -111,10 +112,10 @@ class Classifier:
             ForeignModel: they are no such file, or it holds a type beyond the trusted ones.
         """
         arrays = _read_arrays(content)
-        labels, words, characters = (_split(arrays[name]) for name in ("labels", "words", "characters"))
-        numbers = {name: value for name, value in arrays.items() if name not in {"labels", "words", "characters"}}
-        parameters = Parameters(labels=labels, words=words, characters=characters, **numbers)
-        if parameters.weights.shape != (_count_rows(labels), len(words) + len(characters)):
+        values: dict[str, Any] = arrays | {name: _split(arrays[name]) for name in _TERMS}
+        parameters = Parameters(**values)
+        terms = len(parameters.words) + len(parameters.characters)
+        if parameters.weights.shape != (_count_rows(parameters.labels), terms):
             raise ForeignModel("The parts of the model do not fit each other.")
         return cls(parameters)
 
@@ -122,9 +123,8 @@ class Classifier:
         """Return the model as skops; equal parameters give equal bytes."""
         import skops.io
 
-        ours = self._parameters
-        arrays = {name: getattr(ours, name) for name in _ARRAYS}
-        arrays |= {name: _join(arrays[name]) for name in ("labels", "words", "characters")}
+        arrays = {name: getattr(self._parameters, name) for name in _ARRAYS}
+        arrays |= {name: _join(arrays[name]) for name in _TERMS}
         return _normalise(skops.io.dumps(arrays))
 
     def probabilities(self, texts: Sequence[str]) -> "np.ndarray":

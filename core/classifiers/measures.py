@@ -1,15 +1,14 @@
-"""How good probabilities are: measures with bootstrap intervals, a paired comparison, calibration and drift.
+"""How good probabilities are: measures with bootstrap intervals, comparison, decision, calibration and drift.
 
 scikit-learn has the measures, but not by weights of whole samples a thousand times within seconds.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from core.classifiers.model_manifest import Bin, Comparison, Estimate, Measures
+from core.classifiers.model_files import Bin, Comparison, Estimate, Measures
 
 # Samples of the bootstrap for 95 % intervals, the same ones in each run.
 _SAMPLES = 400
@@ -18,31 +17,32 @@ _BINS = 10
 # A smaller probability of the right label counts as this, so that one text cannot make the log loss infinite.
 _LEAST_PROBABILITY = 1e-6
 # A new model is refused when it is worse beyond chance at this level, one-sided.
-SIGNIFICANT = 0.05
+_SIGNIFICANT = 0.05
 # Shares below count as this in the PSI, which has a logarithm of them.
 _LEAST_SHARE = 1e-4
 
 Array = np.ndarray[Any, Any]
+_Measure = Callable[[Array], float]  # of weights of the texts
 
 
 def measure(probabilities: Array, labels: Array) -> Measures:
     """Measure probabilities, [texts, labels], against labels, the number of each text's label."""
     if not len(labels):
         return Measures(texts=0)
-    present = np.unique(labels)
     losses = get_losses(probabilities, labels)
-    found: dict[str, Callable[[Array], float]] = {
-        "f1": _F1(probabilities, labels, present),
+    found: dict[str, _Measure] = {
+        "f1": _f1(probabilities, labels),
         "log_loss": lambda weights: float(weights @ losses / weights.sum()),
-        "calibration_error": _CalibrationError(probabilities, labels),
+        "calibration_error": _calibration_error(probabilities, labels),
     }
+    present = np.unique(labels)
     if len(present) > 1:
         # Of two labels, the ranking by the one is that by the other.
         ranked = present[1:] if probabilities.shape[1] == 2 else present
-        rankings = [_Ranking(probabilities[:, label], labels == label) for label in ranked]
-        found["roc_auc"] = lambda weights: float(np.mean([one.roc_auc(weights) for one in rankings]))
+        rankings = [_rank(probabilities[:, label], labels == label) for label in ranked]
+        found["roc_auc"] = lambda weights: float(np.mean([_roc_auc(*rank(weights)) for rank in rankings]))
         found["average_precision"] = lambda weights: float(
-            np.mean([one.average_precision(weights) for one in rankings])
+            np.mean([_average_precision(*rank(weights)) for rank in rankings])
         )
     return Measures(texts=len(labels), **_bootstrap(found, len(labels)))
 
@@ -103,7 +103,7 @@ def _samples(size: int) -> Iterator[Array]:
         yield np.bincount(generator.integers(0, size, size), minlength=size)
 
 
-def _bootstrap(found: dict[str, Callable[[Array], float]], size: int) -> dict[str, Estimate]:
+def _bootstrap(found: dict[str, _Measure], size: int) -> dict[str, Estimate]:
     whole = np.ones(size)
     resampled = {name: np.empty(_SAMPLES) for name in found}
     for at, weights in enumerate(_samples(size)):
@@ -117,74 +117,98 @@ def _bootstrap(found: dict[str, Callable[[Array], float]], size: int) -> dict[st
     return estimates
 
 
-class _Ranking:
-    """How well scores put the texts of one label before the others; equal scores count half."""
+def _rank(scores: Array, is_label: Array) -> Callable[[Array], tuple[Array, Array]]:
+    """Return a function of weights: those of this label, and of all others, by score, the highest first."""
+    levels, level = np.unique(-scores, return_inverse=True)
+    is_label = is_label.astype(np.float64)
 
-    def __init__(self, scores: Array, is_label: Array) -> None:
-        levels, self._level = np.unique(-scores, return_inverse=True)
-        self._levels = len(levels)
-        self._is_label = is_label.astype(np.float64)
+    def count(weights: Array) -> tuple[Array, Array]:
+        ours = np.bincount(level, weights * is_label, len(levels))
+        return ours, np.bincount(level, weights * (1 - is_label), len(levels))
 
-    def _count(self, weights: Array) -> tuple[Array, Array]:
-        """Return the weight of this label, and of all others, by level; the highest score first."""
-        ours = np.bincount(self._level, weights * self._is_label, self._levels)
-        return ours, np.bincount(self._level, weights * (1 - self._is_label), self._levels)
-
-    def roc_auc(self, weights: Array) -> float:
-        ours, others = self._count(weights)
-        if not ours.sum() or not others.sum():
-            return float("nan")
-        above = np.cumsum(ours) - ours / 2
-        return float(above @ others / (ours.sum() * others.sum()))
-
-    def average_precision(self, weights: Array) -> float:
-        ours, others = self._count(weights)
-        if not ours.sum():
-            return float("nan")
-        found, seen = np.cumsum(ours), np.cumsum(ours + others)
-        precision = np.divide(found, seen, out=np.ones_like(found), where=seen > 0)
-        return float(precision @ ours / ours.sum())
+    return count
 
 
-class _F1:
-    """Mean F1 of the labels that occur."""
-
-    def __init__(self, probabilities: Array, labels: Array, present: Array) -> None:
-        self._labels = labels
-        self._predicted = probabilities.argmax(axis=1)
-        self._size = probabilities.shape[1]
-        self._present = present
-
-    def __call__(self, weights: Array) -> float:
-        right = np.bincount(self._labels, weights * (self._labels == self._predicted), self._size)
-        both = np.bincount(self._labels, weights, self._size) + np.bincount(self._predicted, weights, self._size)
-        f1 = np.divide(2 * right, both, out=np.zeros(self._size), where=both > 0)
-        return float(f1[self._present].mean())
+def _roc_auc(ours: Array, others: Array) -> float:
+    if not ours.sum() or not others.sum():
+        return float("nan")
+    above = np.cumsum(ours) - ours / 2  # equal scores count half
+    return float(above @ others / (ours.sum() * others.sum()))
 
 
-class _CalibrationError:
-    """Mean distance of confidence and share of right predictions, by tenth of confidence."""
-
-    def __init__(self, probabilities: Array, labels: Array) -> None:
-        confidence = probabilities.max(axis=1)
-        self._excess = confidence - (probabilities.argmax(axis=1) == labels)
-        self._bins = _tenths(confidence)
-
-    def __call__(self, weights: Array) -> float:
-        return float(np.abs(np.bincount(self._bins, weights * self._excess)).sum() / weights.sum())
+def _average_precision(ours: Array, others: Array) -> float:
+    if not ours.sum():
+        return float("nan")
+    found, seen = np.cumsum(ours), np.cumsum(ours + others)
+    precision = np.divide(found, seen, out=np.ones_like(found), where=seen > 0)
+    return float(precision @ ours / ours.sum())
 
 
-@dataclass(frozen=True)
-class Claims:
-    """What senders said about some of the labelled texts."""
+def _f1(probabilities: Array, labels: Array) -> _Measure:
+    """Return the mean F1 of the labels that occur."""
+    predicted, size = probabilities.argmax(axis=1), probabilities.shape[1]
+    present = np.unique(labels)
 
-    labels: Array  # number of the claimed label; -1: none, or none of the dataset's
-    scores: Array  # the sender's confidence in it; nan: none given
+    def compute(weights: Array) -> float:
+        right = np.bincount(labels, weights * (labels == predicted), size)
+        both = np.bincount(labels, weights, size) + np.bincount(predicted, weights, size)
+        f1 = np.divide(2 * right, both, out=np.zeros(size), where=both > 0)
+        return float(f1[present].mean())
 
-    def probabilities(self, count: int) -> tuple[Array, Array]:
-        """Return which texts have a claim, and its probabilities; without a score the sender counts as sure."""
-        has = self.labels >= 0
-        sure = np.where(np.isnan(self.scores[has]), 1.0, self.scores[has])
-        found = np.repeat(((1 - sure) / (count - 1))[:, None], count, axis=1)
-        found[np.arange(len(sure)), self.labels[has]] = sure
-        return has, found
+    return compute
+
+
+def _calibration_error(probabilities: Array, labels: Array) -> _Measure:
+    """Return the mean distance of confidence and share of right predictions, by tenth of confidence."""
+    confidence = probabilities.max(axis=1)
+    excess = confidence - (probabilities.argmax(axis=1) == labels)
+    bins = _tenths(confidence)
+    return lambda weights: float(np.abs(np.bincount(bins, weights * excess)).sum() / weights.sum())
+
+
+def read_claims(labels: Array, scores: Array, count: int) -> tuple[Array, Array]:
+    """Return which texts have a sender's claim, and the probabilities that the claims give `count` labels.
+
+    `labels` are the numbers of the claimed labels, -1 without one; `scores` are the confidence. Without it
+    (nan) the sender counts as sure.
+    """
+    has = labels >= 0
+    sure = np.where(np.isnan(scores[has]), 1.0, scores[has])
+    found = np.repeat(((1 - sure) / (count - 1))[:, None], count, axis=1)
+    found[np.arange(len(sure)), labels[has]] = sure
+    return has, found
+
+
+def measure_all(found: Array, labels: Array, claims: tuple[Array, Array]) -> dict[str, Measures]:
+    """Measure a model's probabilities, [texts, labels], beside those of the majority and of the claims."""
+    shares = np.bincount(labels, minlength=found.shape[1]) / len(labels)
+    metrics = {
+        "model": measure(found, labels),
+        "majority": measure(np.broadcast_to(shares, found.shape), labels),
+    }
+    has, claimed = claims
+    if has.any():
+        metrics["senders"] = measure(claimed, labels[has])
+        metrics["model_on_claims"] = measure(found[has], labels[has])
+    return metrics
+
+
+def decide(metrics: Mapping[str, Measures], comparison: Comparison | None) -> tuple[bool, str]:
+    """Return whether a model becomes active, and why."""
+    if comparison is not None:
+        difference = comparison.log_loss_difference
+        numbers = (
+            f"log loss {difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f}) against "
+            f"{comparison.version} on {comparison.model.texts:,} texts, p = {comparison.p_worse:.3f}"
+        )
+        is_worse = comparison.p_worse < _SIGNIFICANT
+        return not is_worse, f"{'Refused: worse' if is_worse else 'Accepted: not worse'}. {numbers}."
+    ours, majority = metrics["model"].log_loss, metrics["majority"].log_loss
+    assert ours is not None  # noqa: S101 - there are labels
+    assert majority is not None  # noqa: S101 - the same
+    is_better = ours.high < majority.value
+    numbers = (
+        f"log loss {ours.value:.4f} ({ours.low:.4f} to {ours.high:.4f}), of the majority {majority.value:.4f}"
+    )
+    verdict = "Accepted: the first model, and better" if is_better else "Refused: the first model, but no better"
+    return is_better, f"{verdict} than always predicting the most frequent label. {numbers}."

@@ -39,7 +39,6 @@ def name_steps(row: Row[Any]) -> str:
     return "; ".join(words for step, words in STEPS.items() if getattr(row, step))
 
 
-_REJECT_DETAIL = "The row held a text that was forgotten since."
 _PROBLEM_DETAIL = "A text was forgotten since. The details were deleted, because they may have quoted it."
 _PROBLEM_FIELDS = ("type", "title", "status", "code")
 # Problems that quote the file: its column names, for example. A CSV without a header has texts in their place.
@@ -71,7 +70,7 @@ def find_rejects(
 
     return [
         (row.import_id, row.row)
-        for row in repository.read_rejects(connection, _REJECT_DETAIL)
+        for row in repository.read_rejects(connection)
         if row.fields is None or row.fields.startswith(f'"{_OLD_REPR}') or any(map(holds, _words(row.fields)))
     ]
 
@@ -88,11 +87,6 @@ def _words(fields: str) -> Iterator[str]:
             case str() as value:
                 # A lone surrogate has no bytes to compute an id from; no stored text holds one.
                 yield value.encode(errors="replace").decode()
-
-
-def blank_rejects(connection: Connection, keys: Sequence[tuple[UUID, int]]) -> None:
-    """Delete the fields of rejected rows; that they were rejected stays."""
-    repository.blank_rejects(connection, keys, _REJECT_DETAIL)
 
 
 def blank_problems(connection: Connection) -> None:
@@ -117,9 +111,7 @@ def find_traces(connection: Connection, datasets: Mapping[UUID, str], external_i
 
     Reads both tables in full.
     """
-    return Traces(
-        repository.find_bands(connection, list(datasets)), find_rejects(connection, datasets, external_ids)
-    )
+    return Traces(repository.find_bands(connection, datasets), find_rejects(connection, datasets, external_ids))
 
 
 def forget_texts(connection: Connection, ids: Sequence[UUID], traces: Traces, by: str) -> list[UUID]:
@@ -132,7 +124,7 @@ def forget_texts(connection: Connection, ids: Sequence[UUID], traces: Traces, by
         return []
     found = [row.id for row in rows]
     repository.empty_texts(connection, found, traces.bands)
-    blank_rejects(connection, traces.rejects)
+    repository.blank_rejects(connection, traces.rejects)
     blank_problems(connection)
     labelled = repository.withdraw_labels(connection, found)
     imports_until = repository.get_last_import(connection)

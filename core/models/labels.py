@@ -140,7 +140,7 @@ class Model(Base):
     is_active: Mapped[bool] = mapped_column(server_default=sa.text("false"))
     activated_at: Mapped[datetime | None]
     decision: Mapped[str] = mapped_column(comment="whether it became active, and why; for people")
-    manifest: Mapped[dict[str, Any]] = mapped_column(comment="core.classifiers.model_manifest.ModelManifest")
+    manifest: Mapped[dict[str, Any]] = mapped_column(comment="core.classifiers.model_files.ModelManifest")
 
     __table_args__ = (sa.Index("ix_models_active", "dataset", unique=True, postgresql_where=sa.text("is_active")),)
 

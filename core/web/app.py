@@ -6,7 +6,6 @@ import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
-from functools import cache
 from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
@@ -16,7 +15,6 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute, request_response
 from fastapi.telemetry import TelemetryConfig
-from prometheus_client import Histogram
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -265,13 +263,7 @@ def _read_headers(scope: Scope) -> tuple[str, bool]:
     return read_request_id(sent), b"expect" in names
 
 
-@cache
-def _request_seconds(method: str, route: str, status: int) -> Histogram:
-    """Return one series, cached: looking it up by labels takes longer than observing."""
-    return HTTP_REQUEST_SECONDS.labels(method, route, str(status or "cut"))
-
-
 def _observe(scope: Scope, route: str, status: int, seconds: float) -> None:
     method = scope["method"] if scope["method"] in _METHODS else "other"
-    _request_seconds(method, route, status).observe(seconds)
+    HTTP_REQUEST_SECONDS.labels(method, route, str(status or "cut")).observe(seconds)
     log.debug("request.served", method=scope["method"], path=scope["path"], status=status, seconds=seconds)

@@ -7,9 +7,9 @@ Our own pages are static files: `GET /` for browsers, and the files below `/stat
 styles from its own service only, no inline ones, and may send requests to one other service.
 """
 
+import os
 import re
 from collections.abc import Callable, Collection, Mapping
-from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from pydantic import Field
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
-from starlette.staticfiles import StaticFiles
+from starlette.staticfiles import PathLike, StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.settings import SettingsGroup, is_loopback
@@ -30,8 +30,6 @@ from core.web.openapi import Responses, answer, header
 from core.web.problems import HostNotAllowed, Malformed, OriginNotAllowed, Problem, problem_response
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-# The longest host name with a port. Longer values are not host names, and would fill the cache.
-_MOST_CHARACTERS = 300
 
 
 class BrowserGuard:
@@ -43,9 +41,8 @@ class BrowserGuard:
     def __init__(self, app: ASGIApp, hosts: Collection[str], origins: Collection[str] = ()) -> None:
         self.app = app
         self._origins = frozenset(origin.encode() for origin in origins)
-        self._hosts = frozenset(host.lower() for host in hosts)
-        self._allows_host = lru_cache(256)(lambda host: self._is_allowed(b"//" + host))
-        self._allows_origin = lru_cache(256)(self._is_allowed)
+        # As people write them: also with a port, in brackets or as an address.
+        self._hosts = frozenset(urlsplit(f"//{host.rpartition('//')[2]}").hostname for host in hosts) - {None}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._refusal(scope) if scope["type"] == "http" else None
@@ -55,10 +52,10 @@ class BrowserGuard:
     def _refusal(self, scope: Scope) -> Problem | None:
         for name, value in scope["headers"]:
             if name == b"host":
-                if not self._allows_host(value[:_MOST_CHARACTERS]):
+                if not self._is_allowed(b"//" + value):
                     return HostNotAllowed()
             elif name == b"origin" and scope["method"] not in _SAFE:  # noqa: SIM102 - the same form as for Host
-                if value not in self._origins and not self._allows_origin(value[:_MOST_CHARACTERS]):
+                if value not in self._origins and not self._is_allowed(value):
                     return OriginNotAllowed()
         return None  # browsers always send Host: this is a script, or HTTP/1.0
 
@@ -141,6 +138,13 @@ _POLICY = (
     "form-action 'none'; frame-ancestors 'none'"
 )
 
+_FILE_HEADERS = {
+    "Accept-Ranges": "none",
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": _POLICY.format(others=""),
+    "Referrer-Policy": "no-referrer",
+}
+
 # Returns the members of the JSON answer of `GET /`.
 Links = Callable[[Request], Mapping[str, Any]]
 
@@ -184,11 +188,14 @@ def beside(request: Request, port: int) -> str:
 class _PageFiles(StaticFiles):
     """The files of a folder, which browsers ask for again before they use a copy."""
 
-    def file_response(self, *arguments: Any, **named: Any) -> Response:
-        """Return a file, or 304 to a browser that holds it."""
-        response = super().file_response(*arguments, **named)
-        response.headers.update({"Cache-Control": "no-cache", "Referrer-Policy": "no-referrer"})
-        response.headers["Content-Security-Policy"] = _policy(None)
+    def file_response(
+        self, full_path: PathLike, stat_result: os.stat_result, scope: Scope, status_code: int = 200
+    ) -> Response:
+        """Return a whole file, or 304 to a browser that holds it."""
+        # Starlette refuses a wrong Range in plain text.
+        scope["headers"] = [header for header in scope["headers"] if header[0] != b"range"]
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        response.headers.update(_FILE_HEADERS)
         return response
 
 
@@ -228,7 +235,7 @@ START[200]["content"]["application/json"]["schema"] = {"type": "object"}
 START[200]["content"][_HTML] = {"schema": {"type": "string"}, "example": "<!doctype html>…"}
 
 
-def _policy(connects_to: str | None) -> str:
+def _policy(connects_to: str) -> str:
     """Return the Content-Security-Policy of a page."""
-    parts = urlsplit(connects_to or "")
+    parts = urlsplit(connects_to)
     return _POLICY.format(others=f" {parts.scheme}://{parts.netloc}" if parts.netloc else "")

@@ -23,11 +23,12 @@ Problem
 └── Unavailable          503  with Retry-After
 """
 
+import copyreg
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, ClassVar
 
 from fastapi import Response
 from pydantic import ValidationError
@@ -52,13 +53,8 @@ class FieldError:
 
     def as_dict(self) -> dict[str, str]:
         """Return the JSON object of the response."""
-        parts = {
-            "pointer": self.pointer,
-            "parameter": self.parameter,
-            "code": self.code,
-            "detail": self.detail,
-        }
-        return {key: value for key, value in parts.items() if value is not None}
+        parts = {name: getattr(self, name) for name in self.__slots__}
+        return {name: value for name, value in parts.items() if value is not None}
 
 
 def quoted(value: str) -> str:
@@ -77,6 +73,7 @@ class Problem(Exception):
 
     status = 500
     code = "internal_error"
+    own_headers: ClassVar[dict[str, str]] = {}
 
     def __init__(
         self,
@@ -90,12 +87,12 @@ class Problem(Exception):
         super().__init__(detail)
         self.detail = detail
         self.code = code or self.code
-        self.headers = headers or {}
+        self.headers = self.own_headers | (headers or {})
         self.extra = extra or {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle without calling `__init__`, whose arguments differ between the kinds."""
-        return _rebuild, (type(self), self.args, self.__dict__)
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the body of the response."""
@@ -107,12 +104,6 @@ class Problem(Exception):
             "code": self.code,
             **self.extra,
         }
-
-
-def _rebuild(kind: type[Problem], arguments: tuple[Any, ...], state: dict[str, Any]) -> Problem:
-    problem = kind.__new__(kind, *arguments)
-    problem.__dict__.update(state)
-    return problem
 
 
 class Malformed(Problem):
@@ -127,9 +118,7 @@ class MissingKey(Problem):
 
     status = 401
     code = "missing_key"
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail, headers={"WWW-Authenticate": "Bearer"})
+    own_headers: ClassVar = {"WWW-Authenticate": "Bearer"}
 
 
 class BadSignature(Problem):
@@ -137,9 +126,7 @@ class BadSignature(Problem):
 
     status = 401
     code = "bad_signature"
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail, headers={"WWW-Authenticate": "Webhook-Signature"})
+    own_headers: ClassVar = {"WWW-Authenticate": "Webhook-Signature"}
 
 
 class ScopeMissing(Problem):

@@ -89,7 +89,6 @@ class _Queue:
     start: QueueStart = field(default_factory=QueueStart)
     seconds: float = 0
     claimed: int = 0
-    stale_at: float = 0
 
     async def arrive(self, count: int) -> None:
         """Insert texts."""
@@ -101,9 +100,7 @@ class _Queue:
         began_at = time.monotonic()
         claim = uuid.uuid4()
         async with self.engine.begin() as connection:
-            if began_at >= self.stale_at:
-                self.stale_at = began_at + 1
-                await repository.return_stale_claims(connection, self.order)
+            await self.start.return_stale(connection, self.order)
             texts = await claim_texts(
                 connection,
                 self.order,

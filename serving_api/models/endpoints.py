@@ -77,7 +77,7 @@ async def get_model(
     """Get a model's manifest: its data, its measures, the decision; with `Accept: text/markdown` its card."""
     media_type = choose_media_type(_SENT, request.headers.get("accept", "*/*"))
     if media_type == CARD:
-        return _send(request, await models.card(version), "text/markdown; charset=utf-8")
+        return _send(request, models.card(version).encode(), "text/markdown; charset=utf-8")
     return _send(request, models.get_model(version).model_dump_json().encode())
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from core.classifiers.model_manifest import SUSPECT_BELOW, Measures, ModelManifest
+from core.classifiers.model_files import SUSPECT_BELOW, Measures, ModelManifest
 from core.text_identity import TEXT_BYTES
 from core.web.openapi import DATASET_NAME, Responses, answer, header, reference, refusals, with_example
 from core.web.problems import (
@@ -57,6 +57,9 @@ def parse_score_request(body: bytes) -> ScoreRequest:
     for number, text in enumerate(request.texts):
         if len(text) > TEXT_BYTES or len(text.encode()) > TEXT_BYTES:
             raise TooLarge(f"The text at /texts/{number} is longer than {TEXT_BYTES} bytes of UTF-8.")
+        if "\0" in text:
+            wrong = FieldError("nul_character", "must not have NUL characters", pointer=f"/texts/{number}")
+            raise InvalidFields([wrong])
     return request
 
 
@@ -144,6 +147,12 @@ def no_model(dataset: str) -> Unavailable:
     return Unavailable(detail, code="no_model", retry_after_seconds=60)
 
 
+def model_off(dataset: str) -> Unavailable:
+    """Return the refusal of scores for a dataset whose settings turn the model off."""
+    detail = f"The model of the dataset {dataset} is off: set model.enabled = true in DATASETS_FILE."
+    return Unavailable(detail, code="model_off", retry_after_seconds=3600)
+
+
 def no_such_model() -> NotFound:
     """Return the refusal of a model that does not exist, or that the client must not know of."""
     return NotFound("There is no model of this version.", code="model_not_found")
@@ -166,7 +175,7 @@ _MANIFEST = {
     "labels": ["toxic", "non_toxic"],
     "created_at": "2026-11-30T09:00:00.120000Z",
     "data_version": 91342,
-    "sha256": {"README.md": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"},
+    "sha256": {"out_of_fold.parquet": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"},
     "seconds": 6.4,
     "sizes": {
         "texts": 2000,
@@ -229,14 +238,13 @@ ONE: Responses = {
         "headers": _HEADERS,
         "content": {
             "application/json": {"example": _MANIFEST},
-            CARD: {"schema": {"type": "string"}, "example": "# toxicity 3f1c9a5be027\n"},
+            CARD: {"schema": {"type": "string"}, "example": "# Model 3f1c9a5be027 of the dataset toxicity\n"},
         },
     },
     **_HELD,
     **refuses(
         no_such_model(),
         wrong_parameter("x", "extra_forbidden", "x is not a parameter of this path."),
-        Unavailable("The storage of the models does not answer.", code="storage_unavailable"),
     ),
 }
 SUSPECTS = lists("/suspects")

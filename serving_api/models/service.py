@@ -12,18 +12,16 @@ from typing import Any, NamedTuple
 import orjson
 import structlog
 from anyio import to_thread
-from botocore.exceptions import BotoCoreError
 
 from core.classifiers.classifier import Classifier
-from core.classifiers.model_files import CARD, BadModel, ModelFiles, name_version
-from core.classifiers.model_manifest import ModelManifest
+from core.classifiers.model_files import BadModel, ModelFiles, ModelManifest, name_version, write_card
 from core.datasets import Datasets
 from core.models import Decider
 from core.text_identity import normalise
 from core.web.keys import is_dataset_allowed
 from core.web.problems import Unavailable
 from serving_api.metrics import MODEL_LOADS
-from serving_api.models.schemas import ModelRead, ModelSummary, no_model, no_such_model
+from serving_api.models.schemas import ModelRead, ModelSummary, model_off, no_model, no_such_model
 from serving_api.replica.feed import StoredModel
 from serving_api.replica.query_pool import FairThreads
 from serving_api.replica.replica import Replica
@@ -41,13 +39,6 @@ _LOOK_SECONDS = 1.0
 _RETRY_SECONDS = 30.0
 
 
-class Scores(NamedTuple):
-    """The probabilities of the labels, for each text."""
-
-    version: str
-    probabilities: list[dict[str, float]]
-
-
 class Loaded(NamedTuple):
     """A model in memory."""
 
@@ -56,7 +47,7 @@ class Loaded(NamedTuple):
 
 
 class Models:
-    """The models that the replica knows; the active ones are in memory."""
+    """The models that the replica knows, of datasets whose model is on; the active ones are in memory."""
 
     def __init__(
         self, replica: Replica, serving: ServingSettings, data: DataSettings, datasets: Datasets, share: float
@@ -73,7 +64,7 @@ class Models:
 
     def list_models(self, dataset: str) -> list[ModelSummary]:
         """Return a dataset's models, the newest first."""
-        return [_summary(model) for model in self._replica.models if model.dataset == dataset]
+        return [_summary(model) for model in self._known() if model.dataset == dataset]
 
     def get_model(self, version: str) -> ModelRead:
         """Return a model.
@@ -83,23 +74,16 @@ class Models:
         """
         return _read(self._find(version))
 
-    async def card(self, version: str) -> bytes:
+    def card(self, version: str) -> str:
         """Return a model's card, as Markdown.
 
         Raises:
             NotFound: as `get_model`.
-            Unavailable: the storage does not answer.
         """
-        manifest = _manifest(self._find(version).manifest)
-        try:
-            return await to_thread.run_sync(lambda: ModelFiles(self._url).read_file(manifest, CARD))
-        except (OSError, BotoCoreError, BadModel) as error:
-            log.warning("model.card_unreadable", version=version, error=str(error))
-            detail = "The storage of the models does not answer, or has no such card."
-            raise Unavailable(detail, code="storage_unavailable", retry_after_seconds=5) from error
+        return write_card(_manifest(self._find(version).manifest))
 
-    async def score(self, dataset: str, texts: Sequence[str]) -> Scores:
-        """Return the probabilities of the labels for each text, by the dataset's active model.
+    async def score(self, dataset: str, texts: Sequence[str]) -> tuple[str, list[dict[str, float]]]:
+        """Return the version of the dataset's active model, and the probabilities of the labels for each text.
 
         Raises:
             Unavailable: there is no model, it is being loaded, too many requests wait, or it took too long.
@@ -115,7 +99,7 @@ class Models:
         except TimeoutError as error:
             detail = f"Scoring took more than {self._seconds:g} s: send fewer texts at once."
             raise Unavailable(detail, code="query_timeout", retry_after_seconds=5) from error
-        return Scores(loaded.version, found)
+        return loaded.version, found
 
     async def follow(self) -> None:
         """Load the model of each dataset that becomes active; never ends."""
@@ -125,9 +109,7 @@ class Models:
 
     async def load_active(self) -> None:
         """Load what has become active, in a thread; until then, and if it fails, the model before scores."""
-        active = {
-            m.dataset: m.version for m in self._replica.models if m.is_active and m.dataset in self._datasets
-        }
+        active = {model.dataset: model.version for model in self._known() if model.is_active}
         for dataset in self._loaded.keys() - active.keys():
             del self._loaded[dataset]
         for dataset, version in active.items():
@@ -149,16 +131,23 @@ class Models:
         """Stop the threads after what they score now."""
         self._threads.close(wait_for_all=False)
 
+    def _known(self) -> list[StoredModel]:
+        """Return the models of the datasets whose model is on, the newest first."""
+        on = {name for name, definition in self._datasets.items() if definition.model.enabled}
+        return [model for model in self._replica.models if model.dataset in on]
+
     def _find(self, version: str) -> StoredModel:
-        found = (m for m in self._replica.models if m.version == version and is_dataset_allowed(m.dataset))
+        found = (m for m in self._known() if m.version == version and is_dataset_allowed(m.dataset))
         model = next(found, None)
         if model is None:
             raise no_such_model()
         return model
 
     def _why_not(self, dataset: str) -> Unavailable:
+        if not self._datasets[dataset].model.enabled:
+            return model_off(dataset)
         self._replica.loaded()  # else that is the reason
-        if any(model.dataset == dataset and model.is_active for model in self._replica.models):
+        if any(model.dataset == dataset and model.is_active for model in self._known()):
             detail = f"The model of the dataset {dataset} is being loaded; if that fails, the log says why."
             return Unavailable(detail, code="model_loading", retry_after_seconds=2)
         return no_model(dataset)

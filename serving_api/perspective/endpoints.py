@@ -1,6 +1,8 @@
-"""The paths of Perspective's API: parse, delegate, return."""
+"""The paths of Perspective's API, and the middleware for keys in the address and errors in Google's shape."""
 
-from typing import Annotated
+import json
+from typing import Annotated, Any
+from urllib.parse import parse_qsl, urlencode
 
 from fastapi import Depends, Request, Response
 
@@ -16,12 +18,17 @@ from serving_api.perspective.schemas import (
     Message,
     SuggestCommentScoreRequest,
     discovery_document,
+    google_error,
 )
 from serving_api.perspective.service import Asked, Perspective, parse
 
 # Contexts, which are ignored, may have a megabyte in Perspective.
 _BODY_BYTES = 2**20
 
+
+_PATHS = ("/v1alpha1/", "/$discovery/", "/discovery/v1/")
+_PROBLEM = b"application/problem+json"
+_KEY_HEADER = b"x-goog-api-key"
 
 PerspectiveDep = Annotated[Perspective, part("perspective")]
 
@@ -77,10 +84,66 @@ open_router.add_api_route(
 
 
 async def _read(request: Request, model: type[Asked]) -> Asked:
-    require_media_type(request, "application/json")
+    # Perspective's own examples in Python send no Content-Type.
+    if "content-type" in request.headers:
+        require_media_type(request, "application/json")
     return parse(model, await read_body(request, _BODY_BYTES))
 
 
 def _send(message: Message) -> Response:
     body = message.model_dump_json(by_alias=True, exclude_defaults=True)
     return Response(body, media_type="application/json; charset=UTF-8")
+
+
+class GoogleErrors:
+    """Takes `?key=` as an API key, out of the address before anything logs it, and translates problems.
+
+    It must see a request first. Other paths pass as they are. Responses are short and are not compressed.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(_PATHS):
+            scope["headers"] = [header for header in scope["headers"] if header[0] != b"accept-encoding"]
+            _take_key(scope)
+            send = _Translating(send)
+        await self.app(scope, receive, send)
+
+
+def _take_key(scope: Any) -> None:
+    """Make an `Authorization` of a key that was sent Google's ways; one that is there already wins."""
+    query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, encoding="latin-1")
+    keys = [value.encode("latin-1") for name, value in query if name == "key"]
+    keys += [value for name, value in scope["headers"] if name == _KEY_HEADER]
+    rest = [(name, value) for name, value in query if name != "key"]
+    scope["query_string"] = urlencode(rest, encoding="latin-1").encode()
+    scope["headers"] = [header for header in scope["headers"] if header[0] != _KEY_HEADER]
+    if keys and not any(name == b"authorization" for name, _ in scope["headers"]):
+        scope["headers"].append((b"authorization", b"Bearer " + keys[0]))
+
+
+class _Translating:
+    """Sends one response: a problem, which always comes in one piece, is translated."""
+
+    def __init__(self, send: Any) -> None:
+        self._send = send
+        self._head: Any = None
+
+    async def __call__(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            if dict(message["headers"]).get(b"content-type", b"").startswith(_PROBLEM):
+                self._head = message
+                return
+        elif self._head is not None:
+            head, self._head = self._head, None
+            body = json.dumps(google_error(json.loads(message["body"])), ensure_ascii=False)
+            message = {**message, "body": body.encode("utf-8", "replace")}
+            changed = {
+                b"content-type": b"application/json; charset=UTF-8",
+                b"content-length": str(len(message["body"])).encode(),
+            }
+            headers = [(name, changed.get(name, value)) for name, value in head["headers"]]
+            await self._send({**head, "headers": headers})
+        await self._send(message)

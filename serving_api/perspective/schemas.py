@@ -1,8 +1,9 @@
 """The messages of commentanalyzer v1alpha1, their OpenAPI, and Google's discovery document."""
 
+from http import HTTPStatus
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import models_json_schema
 
@@ -17,7 +18,6 @@ from core.web.problems import (
     Unavailable,
     UnsupportedType,
 )
-from serving_api.perspective.google_errors import google_error
 
 ScoreType = Literal["SCORE_TYPE_UNSPECIFIED", "PROBABILITY", "STD_DEV_SCORE", "PERCENTILE", "RAW"]
 
@@ -63,6 +63,12 @@ class Score(Message):
 
     value: float = Field(ge=0, le=1, description="Probability of the attribute.")
     type: ScoreType = Field("SCORE_TYPE_UNSPECIFIED", description="PROBABILITY in responses.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_zero(cls, fields: object) -> object:
+        # Google's clients leave a zero out.
+        return {"value": 0.0} | fields if isinstance(fields, dict) else fields
 
 
 class SpanScore(Message):
@@ -136,6 +142,34 @@ class GoogleError(BaseModel):
     error: GoogleStatus
 
 
+# The names of https://cloud.google.com/apis/design/errors by their HTTP status.
+_STATUSES = {
+    HTTPStatus.UNAUTHORIZED: "UNAUTHENTICATED",
+    HTTPStatus.FORBIDDEN: "PERMISSION_DENIED",
+    HTTPStatus.NOT_FOUND: "NOT_FOUND",
+    HTTPStatus.TOO_MANY_REQUESTS: "RESOURCE_EXHAUSTED",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "INTERNAL",
+    HTTPStatus.NOT_IMPLEMENTED: "UNIMPLEMENTED",
+    HTTPStatus.BAD_GATEWAY: "UNAVAILABLE",
+    HTTPStatus.SERVICE_UNAVAILABLE: "UNAVAILABLE",
+}
+# What Perspective's own errors are called there.
+_ERROR_TYPES = {"comment_too_long", "comment_empty", "no_requested_attributes", "invalid_request"}
+_PERSPECTIVE_ERROR = "type.googleapis.com/google.commentanalyzer.v1alpha1.Error"
+_ERROR_INFO = "type.googleapis.com/google.rpc.ErrorInfo"
+
+
+def google_error(problem: dict[str, Any]) -> dict[str, Any]:
+    """Return a problem of RFC 9457 in Google's shape; its code becomes the error type or the reason."""
+    code, status = problem["code"], problem["status"]
+    if code in _ERROR_TYPES:
+        detail = {"@type": _PERSPECTIVE_ERROR, "errorType": code.upper()}
+    else:
+        detail = {"@type": _ERROR_INFO, "reason": code.upper(), "domain": "annotation-platform"}
+    name = _STATUSES.get(status, "INVALID_ARGUMENT")
+    return {"error": {"code": status, "message": problem["detail"], "status": name, "details": [detail]}}
+
+
 _COMMENT = {"comment": {"text": "you are an idiot"}}
 _ANALYZE = _COMMENT | {
     "languages": ["en"],
@@ -187,9 +221,14 @@ _REFUSED = (
     RateLimited(50, 100, 1),
 )
 _NO_MODEL = Unavailable("The dataset toxicity has no model yet.", code="no_model", retry_after_seconds=60)
-_AWAY = Unavailable("The ingestion API does not answer.", code="ingestion_away", retry_after_seconds=5)
-NOT_UNDERSTOOD = "The ingestion API answered with an error of its own; nothing was stored."
+NOT_UNDERSTOOD = "The ingestion API failed: the suggestion may not be stored."
 NOT_SET_UP = "Suggestions are not set up here: set PERSPECTIVE_INGESTION_URL."
+
+
+def away() -> Unavailable:
+    """Return the refusal of suggestions while the ingestion API does not answer."""
+    detail = "The ingestion API does not answer: send the suggestion again."
+    return Unavailable(detail, code="ingestion_away", retry_after_seconds=5)
 
 
 class IngestionFailed(Problem):
@@ -214,7 +253,7 @@ ANALYZED: Responses = {
 }
 SUGGESTED: Responses = {
     200: answer("The suggestion is stored.", _TOKEN),
-    **_refusals(*_REFUSED, NotSetUp(NOT_SET_UP), IngestionFailed(NOT_UNDERSTOOD), _AWAY),
+    **_refusals(*_REFUSED, NotSetUp(NOT_SET_UP), IngestionFailed(NOT_UNDERSTOOD), away()),
 }
 DISCOVERY: Responses = {
     200: answer("Google's discovery document.", {"kind": "discovery#restDescription", "name": "commentanalyzer"}),
@@ -243,8 +282,6 @@ _PARAMETERS = {
     "quotaUser": "Accepted and ignored.",
     "$.xgafv": "Accepted and ignored.",
 }
-# Of JSON Schema; the discovery document has other means, or none.
-_DROPPED = {"title", "default", "minimum", "maximum", "examples"}
 
 
 def discovery_document(root_url: str) -> dict[str, Any]:
@@ -292,23 +329,13 @@ def _method(name: str) -> dict[str, Any]:
 def _schemas() -> dict[str, Any]:
     models = [model for request, response, _ in _METHODS.values() for model in (request, response)]
     _, schema = models_json_schema([(model, "validation") for model in models], ref_template="{model}")
-    return {name: {"id": name} | _translated(one) for name, one in schema["$defs"].items()}
-
-
-def _translated(schema: Any) -> Any:
-    """Return a JSON Schema in the discovery document's words: no union with null, and no closed objects."""
-    if not isinstance(schema, dict):
-        return schema
-    kept = {name: value for name, value in schema.items() if name not in _DROPPED}
-    if kept.get("additionalProperties") is False:
-        del kept["additionalProperties"]
-    for choice in kept.pop("anyOf", []):
-        if choice != {"type": "null"}:
-            kept |= choice
-    formats = {"number": {"format": "float"}, "integer": {"format": "int32"}}
-    kept |= formats.get(str(kept.get("type")), {})
     return {
-        name: {key: _translated(one) for key, one in value.items()} if name == "properties" else _translated(value)
-        for name, value in kept.items()
-        if name != "required"
+        name: {
+            "id": name,
+            "type": "object",
+            "description": one["description"],
+            # The document has no unions: the first choice is the message, the second is null.
+            "properties": {field: each | each.get("anyOf", [{}])[0] for field, each in one["properties"].items()},
+        }
+        for name, one in schema["$defs"].items()
     }

@@ -30,6 +30,7 @@ from serving_api.perspective.schemas import (
     SpanScore,
     SuggestCommentScoreRequest,
     SuggestCommentScoreResponse,
+    away,
 )
 
 log = structlog.get_logger()
@@ -87,11 +88,7 @@ class IngestionClient:
             response = await self._client.post("/texts", json=submission)
         except httpx.HTTPError as error:
             log.warning("suggestion.not_stored", kind=type(error).__name__)
-            raise Unavailable(
-                "The ingestion API does not answer; nothing was stored.",
-                code="ingestion_away",
-                retry_after_seconds=5,
-            ) from error
+            raise away() from error
         if not response.is_success:
             raise _refusal(response)
 
@@ -103,19 +100,24 @@ class IngestionClient:
 def _refusal(response: httpx.Response) -> Exception:
     """Return what an error of the ingestion API means to the client of the suggestion."""
     if response.status_code in {400, 413, 422}:
-        return BadComment(f"The ingestion API refuses this: {_detail(response)}")
+        return BadComment(f"The ingestion API refuses {_explain_refusal(response)}")
     log.error("suggestion.not_stored", status=response.status_code)
     if response.status_code in {429, 503}:
-        return Unavailable("The ingestion API is busy; nothing was stored.", code="ingestion_busy")
+        return Unavailable("The ingestion API is busy: send the suggestion again.", code="ingestion_busy")
     return IngestionFailed(NOT_UNDERSTOOD)
 
 
-def _detail(response: httpx.Response) -> str:
+# The fields of a submission, as they are called in a suggestion.
+_FIELDS = {"/text": "comment.text", "/source": "communityId", "/external_id": "clientToken"}
+
+
+def _explain_refusal(response: httpx.Response) -> str:
     try:
         problem = response.json()
-        return str(problem["errors"][0]["detail"] if problem.get("errors") else problem["detail"])
-    except (ValueError, LookupError, TypeError):
-        return "it does not say why"
+        wrong = next(iter(problem.get("errors", ())), problem)
+        return f"{_FIELDS.get(wrong.get('pointer'), 'this')}: {wrong['detail']}"
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return "this, and does not say why."
 
 
 Asked = TypeVar("Asked", bound=Message)
@@ -200,10 +202,9 @@ class Perspective:
                 raise BadComment(
                     f"Requested score type {parameters.score_type} is not supported by attribute {name}"
                 )
-        by_dataset = {
-            name: (await self._models.score(name, [text])).probabilities[0]
-            for name in {target.dataset for target in targets.values()}
-        }
+        by_dataset = {}
+        for dataset in {target.dataset for target in targets.values()}:
+            _, [by_dataset[dataset]] = await self._models.score(dataset, [text])
         scores = {}
         for name, target in targets.items():
             value = by_dataset[target.dataset][target.label]
@@ -266,6 +267,8 @@ def _require_text(asked: CommentRequest) -> str:
         raise BadComment("Comment must be non-empty.", code="comment_empty")
     if len(text.encode()) > TEXT_BYTES:
         raise BadComment("Comment text too long.", code="comment_too_long")
+    if "\0" in text:
+        raise BadComment("Comment must not have NUL characters.")
     if asked.comment.type == "HTML":
         raise BadComment("Currently, only 'PLAIN_TEXT' comments are supported")
     return text

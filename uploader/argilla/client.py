@@ -1,16 +1,20 @@
-"""Calls to Argilla's HTTP API."""
+"""Calls to Argilla's HTTP API, and the circuit breaker for them."""
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 import httpx
+import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.audit import Action, Actor, Entry, noting, write_line
 from core.settings import ArgillaSettings
 from core.web.health import NotReady
-from uploader.argilla.circuit import Circuit
+from uploader import metrics
 from uploader.argilla.errors import (
     ArgillaError,
     Fault,
@@ -20,7 +24,85 @@ from uploader.argilla.errors import (
     parse_stored,
     raise_for_status,
 )
+from uploader.runner import Backoff
 from uploader.settings import MAX_SEARCH_TERMS
+
+log = structlog.get_logger()
+
+
+class CircuitState(StrEnum):
+    """What becomes of a call."""
+
+    CLOSED = "closed"  # it is made
+    OPEN = "open"  # it fails immediately, until the pause is over
+    HALF_OPEN = "half_open"  # one small call is made first, and decides
+
+
+class Circuit:
+    """Whether calls of Argilla are worth making, for all datasets: while it does not answer, calls fail unmade.
+
+    Only silence opens it: a refused connection, a gateway's 503. An error is an answer; but after a 500 or a
+    time-out, which may be Argilla's fault or the call's, the next call waits for the small one.
+    """
+
+    def __init__(self, cap_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.state = CircuitState.CLOSED
+        self._backoff = Backoff(cap_seconds, clock)
+        self._reason = ""
+        self._probing = asyncio.Lock()
+
+    async def enter(self, probe: Callable[[], Awaitable[object]]) -> None:
+        """Let a call pass; `probe` is the small one.
+
+        Raises:
+            Unreachable: Argilla does not answer.
+        """
+        if self._is_closed():
+            return
+        # One caller probes; the others wait for its result.
+        async with self._probing:
+            if self._is_closed():
+                return
+            if self._backoff.is_on():
+                raise Unreachable(f"Argilla does not answer: {self._reason}")
+            self._show(CircuitState.HALF_OPEN)
+            try:
+                await probe()
+            except (Fault, Unreachable) as error:
+                self.fail(str(error))
+                raise Unreachable(f"Argilla does not answer: {self._reason}") from error
+            except ArgillaError:
+                pass  # a response: the waiting calls will get it, too
+            self._close()
+
+    def _is_closed(self) -> bool:
+        return self.state == CircuitState.CLOSED
+
+    def doubt(self) -> None:
+        """Record a 500 or a time-out."""
+        if self._is_closed():
+            self._show(CircuitState.HALF_OPEN)
+
+    def fail(self, reason: str) -> None:
+        """Record that Argilla did not answer; begins a pause unless one is on."""
+        if self.state != CircuitState.OPEN or not self._backoff.is_on():
+            pause_seconds = self._backoff.fail()
+            if not self._reason:
+                log.warning("circuit.opened", reason=reason, pause_seconds=round(pause_seconds, 1))
+        self._reason = reason
+        self._show(CircuitState.OPEN)
+
+    def _close(self) -> None:
+        if self._reason:
+            log.info("circuit.closed")
+        self._reason = ""
+        self._backoff.succeed()
+        self._show(CircuitState.CLOSED)
+
+    def _show(self, state: CircuitState) -> None:
+        self.state = state
+        metrics.CIRCUIT_STATE.state(state)
+
 
 # No text has this external id: a search for it only shows whether Argilla can search at all.
 _NO_RECORD = "none"
@@ -145,12 +227,11 @@ class Argilla:
         except ValueError as error:
             raise Unreachable(f"{method}: something else than Argilla answers at its address") from error
 
-    async def put_records(self, dataset_id: UUID, items: Sequence[dict[str, Any]]) -> None:
-        """Insert or update records by their `external_id`, all or none; success does not make them visible."""
-        await self.call("PUT", f"datasets/{dataset_id}/records/bulk", {"items": list(items)})
+    async def put_records(self, dataset_id: UUID, items: Sequence[dict[str, Any]]) -> list[UUID]:
+        """Insert or update records by their `external_id`, all or none; return their own ids.
 
-    async def overwrite_records(self, dataset_id: UUID, items: Sequence[dict[str, Any]]) -> list[UUID]:
-        """Do the same; return the records' own ids."""
+        Success does not make them visible.
+        """
         answer = await self.call("PUT", f"datasets/{dataset_id}/records/bulk", {"items": list(items)})
         return [UUID(record["id"]) for record in answer["items"]]
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from core.datasets import PAGE_POSITION
+from core.datasets import PAGE_POSITION, Dataset, Question
 from core.labels.annotations import Response
 from core.models import AnnotationStatus
 
@@ -161,3 +161,48 @@ def to_moment(written: str) -> datetime:
     """Return a time of Argilla's, which writes UTC without saying so."""
     moment = datetime.fromisoformat(written)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedAnswer:
+    """An annotation that is not in Argilla's present dataset."""
+
+    text_id: UUID
+    response_id: UUID
+    annotator_id: UUID
+    annotator: str
+    status: AnnotationStatus
+    value: str | None
+    answers: Mapping[str, Any]  # by question, the label's among them
+
+
+# The answers to restore for one text, by the present id of the user.
+Answers = dict[UUID, CarriedAnswer]
+
+
+def add_responses(record: Record, answers: Answers, definition: Dataset) -> Record:
+    """Return the record with the answers, if there are any."""
+    if not answers:
+        return record
+    responses = [_to_response(user_id, answer, definition) for user_id, answer in answers.items()]
+    return record | {"responses": responses}
+
+
+def _to_response(user_id: UUID, answer: CarriedAnswer, definition: Dataset) -> dict[str, Any]:
+    # Never null: that would make Argilla answer 500 for the record ever after.
+    values = {LABEL_QUESTION: {"value": answer.value}} if answer.value in definition.labels else {}
+    for question in definition.questions:
+        if _fits(answer.answers.get(question.name), question):
+            values[question.name] = {"value": answer.answers[question.name]}
+    return {"user_id": str(user_id), "status": answer.status, "values": values}
+
+
+def _fits(value: Any, question: Question) -> bool:
+    """Whether a question of the settings still takes this answer."""
+    match question.type:
+        case "text":
+            return isinstance(value, str)
+        case "rating":
+            return value in question.ratings
+        case "span":
+            return isinstance(value, list) and {span["label"] for span in value} <= set(question.labels)

@@ -46,8 +46,10 @@ async def prepare(
         ArgillaError: Argilla cannot be worked with.
     """
     try:
-        workspace_id = await _get_workspace(argilla, workspace)
-        dataset = await _get_dataset(argilla, workspace_id, name, definition)
+        workspace_id: str = (await _find_or_create(argilla, "workspace", {"name": workspace}))["id"]
+        query = {"workspace_id": workspace_id, "name": name}
+        body = query | {"allow_extra_metadata": True} | _changeable(definition)
+        dataset = await _find_or_create(argilla, "dataset", body, **query)
         asked: int = dataset["distribution"]["min_submitted"]
         is_held = definition.answers_wanted < asked and not may_lower
         if not is_held:
@@ -66,26 +68,20 @@ async def prepare(
     return Prepared(UUID(dataset["id"]), question_id, asked if is_held else None)
 
 
-async def _get_workspace(argilla: Argilla, name: str) -> str:
-    for attempt_to_create in (True, False):
-        for workspace in (await argilla.call("GET", "me/workspaces"))["items"]:
-            if workspace["name"] == name:
-                return str(workspace["id"])
-        if attempt_to_create:
-            await _create(argilla, "workspaces", {"name": name})
-    raise _hidden("workspace", name)
-
-
-async def _get_dataset(argilla: Argilla, workspace_id: str, name: str, definition: Dataset) -> Json:
-    for attempt_to_create in (True, False):
-        query = {"workspace_id": workspace_id, "name": name}
-        found: list[Json] = (await argilla.call("GET", "me/datasets", **query))["items"]
-        if found:
-            return found[0]
-        if attempt_to_create:
-            body = query | {"allow_extra_metadata": True} | _changeable(definition)
-            await _create(argilla, "datasets", body)
-    raise _hidden("dataset", name)
+async def _find_or_create(argilla: Argilla, kind: str, body: Json, **query: str) -> Json:
+    """Return the workspace or dataset that has the body's name, among those that the query finds."""
+    for may_create in (True, False):
+        found: list[Json] = (await argilla.call("GET", f"me/{kind}s", **query))["items"]
+        for one in found:
+            if one["name"] == body["name"]:
+                return one
+        if may_create:
+            await _create(argilla, f"{kind}s", body)
+    raise Stopped(
+        f"Argilla has the {kind} {body['name']}, but does not show it to our key. "
+        "Set ARGILLA_API_KEY to an owner's key.",
+        "argilla_key_forbidden",
+    )
 
 
 async def _create(argilla: Argilla, path: str, body: Json) -> None:
@@ -140,13 +136,6 @@ async def _complete_filters(argilla: Argilla, dataset: Json) -> None:
             "settings": {"type": type_},
         }
         await _create(argilla, f"datasets/{dataset['id']}/metadata-properties", body)
-
-
-def _hidden(what: str, name: str) -> Stopped:
-    return Stopped(
-        f"Argilla has the {what} {name}, but does not show it to our key. Set ARGILLA_API_KEY to an owner's key.",
-        "argilla_key_forbidden",
-    )
 
 
 # Of a published dataset Argilla 2.8 lets titles, descriptions and the order of options be changed; not which

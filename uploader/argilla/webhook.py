@@ -5,12 +5,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import delete, select
-from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core import models
-from uploader import metrics
+from uploader import metrics, repository
 from uploader.argilla.client import Argilla
 from uploader.argilla.errors import Gone, Refused, Stopped
 
@@ -50,13 +47,14 @@ class Registration:
         for webhook in unwanted:
             await self._delete(webhook["id"])
         async with self._engine.begin() as connection:
-            await _remember(connection, right)
+            # So that the ingestion API can verify its events.
+            await repository.store_webhook(connection, (right["id"], right["secret"]) if right else None)
         metrics.WEBHOOK_REGISTERED.set(right is not None)
 
     async def _list_ours(self) -> list[Json]:
         """Return our webhooks, the one to be kept first."""
         async with self._engine.connect() as connection:
-            held = {str(id_) for id_ in await connection.scalars(select(models.Webhook.id))}
+            held = await repository.list_webhooks(connection)
         webhooks = (await self._argilla.call("GET", "webhooks"))["items"]
         ours = [webhook for webhook in webhooks if webhook["id"] in held or webhook["url"] == self._url]
         return sorted(ours, key=lambda item: (item["url"] != self._url, item["inserted_at"], item["id"]))
@@ -86,20 +84,6 @@ class Registration:
     def _note_renewal(self, id_: str, change: str) -> None:
         metrics.WEBHOOK_RENEWALS.inc()
         log.info("webhook.renewed", webhook_id=id_, change=change)
-
-
-async def _remember(connection: AsyncConnection, webhook: Json | None) -> None:
-    """Keep what Argilla says of the webhook, so that the ingestion API can verify its events."""
-    table = models.Webhook
-    if webhook is None:
-        await connection.execute(delete(table))
-        return
-    await connection.execute(delete(table).where(table.id != webhook["id"]))
-    new = insert(table).values(id=webhook["id"], secret=webhook["secret"])
-    same = table.secret != new.excluded.secret
-    await connection.execute(
-        new.on_conflict_do_update(index_elements=["id"], set_={"secret": new.excluded.secret}, where=same)
-    )
 
 
 # An event's time is taken a moment before or after the activity's.

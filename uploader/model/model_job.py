@@ -12,9 +12,7 @@ from typing import Any
 import anyio
 import structlog
 
-from core.classifiers.classifier import ForeignModel
-from core.classifiers.model_files import BadModel
-from core.classifiers.model_manifest import KEPT_MODELS, ModelManifest
+from core.classifiers.model_files import KEPT_MODELS, ModelManifest
 from uploader import metrics
 from uploader.dataset import DatasetState
 from uploader.model import repository
@@ -39,8 +37,8 @@ _LEAST_NEW_LABELS = 200
 _WHOLE_QUEUE_SECONDS = 600
 _DRIFT_SECONDS = 600
 
-# The process was killed or lacked memory, or the storage is away or damaged.
-_FAILURES = (anyio.BrokenWorkerProcess, MemoryError, BadModel, ForeignModel, OSError)
+# The process was killed or lacked memory, the storage is away or damaged, or no model can be made of the texts.
+_FAILURES = (anyio.BrokenWorkerProcess, MemoryError, OSError, ValueError)
 
 
 class ModelJob:

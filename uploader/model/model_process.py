@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from core.classifiers.model_manifest import ModelManifest
+from core.classifiers.model_files import ModelFiles, ModelManifest
 from core.datasets import Dataset
 from core.settings import DatabaseSettings
 from core.startup import limited_memory, step_back
@@ -50,55 +50,52 @@ class Page:
 
 def train_model(place: Workplace, active: str | None) -> ModelManifest:
     """Train on all labelled texts, compare with the `active` model, and store the files."""
-    step_back()
-    from uploader.model import learning
-
     with _at_work(place):
-        return learning.train_model(place, active)
+        from uploader.model import training
+
+        return training.train_model(place, active)
 
 
 def refresh_predictions(place: Workplace, version: str) -> Refreshed:
     """Predict the labelled texts that lack a prediction of this model, and score all labels again."""
-    step_back()
-    from uploader.model import scoring
-
     with _at_work(place):
+        from uploader.model import scoring
+
         return scoring.refresh_predictions(place, version)
 
 
 def score_pending(place: Workplace, version: str, after: int) -> Page:
     """Score those of the next pending texts behind a position that lack a score."""
-    step_back()
-    from uploader.model import scoring
-
     with _at_work(place):
+        from uploader.model import scoring
+
         return scoring.score_pending(place, version, after)
 
 
 def measure_drift(place: Workplace, version: str) -> dict[str, float]:
     """Return the PSI of each source of the training: the newest texts' scores against those of the training."""
-    step_back()
-    from uploader.model import scoring
-
     with _at_work(place):
+        from uploader.model import scoring
+
         return scoring.measure_drift(place, version)
 
 
 def remove_models(place: Workplace, versions: Sequence[str]) -> list[str]:
     """Remove the files of models; return those that were there."""
-    step_back()
-    from core.classifiers.model_files import ModelFiles
-
     with _at_work(place):
         return ModelFiles(place.address).remove(place.dataset, versions)
 
 
 @contextmanager
 def _at_work(place: Workplace) -> Iterator[None]:
-    """Use one thread and limited memory. Import libraries before: they misreport a lack of memory."""
-    import sklearn.feature_extraction.text  # noqa: F401  (core.classifiers imports it when it is used)
+    """Use one thread, the lowest priority and limited memory."""
+    step_back()
+    # Before the limit: libraries misreport a lack of memory.
     from botocore.exceptions import BotoCoreError
     from threadpoolctl import threadpool_limits
+
+    import uploader.model.scoring
+    import uploader.model.training  # noqa: F401
 
     try:
         with threadpool_limits(1), limited_memory(place.memory_bytes):

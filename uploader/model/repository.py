@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from core.classifiers.model_manifest import ModelManifest
+from core.classifiers.model_files import ModelManifest
 from core.models.labels import STAMP, WINDOW_END, wake_readers
 
 _FETCHED = 5_000
@@ -24,10 +24,12 @@ labels.dataset = %(dataset)s and labels.status = 'labelled' and labels.label = a
 
 _CLOCK = f"select now() as now, {WINDOW_END}::text as version"
 
+# By label; without one: disputed.
 _COUNTS = """
-select count(*) filter (where status = 'labelled' and label = any(%(names)s)) as labelled,
-    count(*) filter (where status = 'disputed') as disputed
-from labels where dataset = %(dataset)s
+select labels.label, count(*) as texts from labels join texts on texts.id = labels.text_id
+where labels.dataset = %(dataset)s and texts.status not in ('demo', 'forgotten')
+    and (labels.status = 'disputed' or labels.status = 'labelled' and labels.label = any(%(names)s))
+group by labels.label
 """
 
 # The newest, in the order of their ids: then equal labels give an equal model.
@@ -102,10 +104,9 @@ def read_clock(connection: psycopg.Connection) -> Any:
     return connection.cursor(row_factory=namedtuple_row).execute(_CLOCK).fetchone()
 
 
-def count_labels(connection: psycopg.Connection, dataset: str, names: Sequence[str]) -> Any:
-    """Return how many texts are `labelled` and `disputed`."""
-    values = {"dataset": dataset, "names": list(names)}
-    return connection.cursor(row_factory=namedtuple_row).execute(_COUNTS, values).fetchone()
+def count_labels(connection: psycopg.Connection, dataset: str, names: Sequence[str]) -> dict[str | None, int]:
+    """Return the number of labelled texts by label; under None that of disputed ones."""
+    return {row.label: row.texts for row in _rows(connection, _COUNTS, dataset=dataset, names=list(names))}
 
 
 def read_labelled(connection: psycopg.Connection, dataset: str, names: Sequence[str], most: int) -> Iterator[Any]:
@@ -148,18 +149,13 @@ select active.version as active, active.created_at as active_at, latest.version 
     latest.created_at, model_asked_at,
     latest.manifest->'labels' as labels, cast(latest.manifest->'is_accepted' as boolean) as is_accepted,
     cast(latest.manifest->'sizes'->>'texts' as integer) as texts,
-    (select count(*) from labels
-     where labels.dataset = datasets.name and status = 'labelled' and labelled_at > latest.created_at) as new
+    (select count(*) from labels join texts on texts.id = labels.text_id
+     where labels.dataset = datasets.name and labels.status = 'labelled' and labelled_at > latest.created_at
+         and texts.status not in ('demo', 'forgotten')) as new
 from datasets
 left join models as active on active.dataset = name and active.is_active
 left join lateral (select * from models where dataset = name order by created_at desc limit 1) as latest on true
 where name = :dataset
-""")
-
-_FEWEST = text("""
-select count(*) as labelled, label from labels
-where dataset = :dataset and status = 'labelled' and label = any(cast(:names as text[]))
-group by label
 """)
 
 _HAS_MOVED = text("""
@@ -236,8 +232,9 @@ async def read_state(connection: AsyncConnection, dataset: str) -> Any:
 
 async def count_by_label(connection: AsyncConnection, dataset: str, names: Sequence[str]) -> dict[str, int]:
     """Return the number of labelled texts by label."""
-    rows = await connection.execute(_FEWEST, {"dataset": dataset, "names": list(names)})
-    return dict.fromkeys(names, 0) | {row.label: row.labelled for row in rows}
+    rows = await connection.exec_driver_sql(_COUNTS, {"dataset": dataset, "names": list(names)})
+    counts = {row.label: row.texts for row in rows}
+    return {name: counts.get(name, 0) for name in names}
 
 
 async def has_moved(connection: AsyncConnection, dataset: str, seen: str) -> bool:

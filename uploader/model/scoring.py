@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -11,15 +10,13 @@ import psycopg
 from cleanlab.multiannotator import get_label_quality_multiannotator
 from cleanlab.rank import get_label_quality_scores
 
-from core.classifiers.classifier import Classifier
 from core.classifiers.measures import count_tenths, population_stability
-from core.classifiers.model_files import ModelFiles
-from core.classifiers.model_manifest import SUSPECT_BELOW, ModelManifest
+from core.classifiers.model_files import SUSPECT_BELOW, ModelManifest
 from core.connections import connect_in_thread
 from uploader.model import repository
-from uploader.model.learning import read_out_of_fold
 from uploader.model.model_process import Page, Refreshed, Workplace
 from uploader.model.repository import Predicted
+from uploader.model.training import load_model, predict_honestly
 
 # Smaller changes of a quality are not written: each write sends the label through the change feed.
 _TOLERANCE = 0.01
@@ -35,7 +32,7 @@ Array = np.ndarray[Any, Any]
 
 def refresh_predictions(place: Workplace, version: str) -> Refreshed:
     """Return the predictions of labelled texts that have to be written: see `uploader.model.model_process`."""
-    manifest, classifier = _load(place.address, place.dataset, version)
+    manifest, _ = load_model(place.address, place.dataset, version)
     with connect_in_thread(place.database, "uploader scoring") as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         clock = repository.read_clock(connection)
@@ -48,22 +45,10 @@ def refresh_predictions(place: Workplace, version: str) -> Refreshed:
     for at, row in enumerate(rows):
         if row.model_version == version:
             found[at] = row.probabilities
-    found[stale] = _predict_stale(place, manifest, classifier, [rows[at] for at in stale])
+    if stale:
+        texts = [rows[at].text for at in stale]
+        found[stale] = predict_honestly(place, version, [rows[at].text_id for at in stale], texts)
     return _compare_with_stored(clock.version, rows, found, manifest, answers, version)
-
-
-def _predict_stale(
-    place: Workplace, manifest: ModelManifest, classifier: Classifier, rows: Sequence[Any]
-) -> Array:
-    """Return out-of-fold probabilities of texts that the model was trained on, and its own ones of the others."""
-    if not rows:
-        return np.empty((0, len(manifest.labels)))
-    known = read_out_of_fold(ModelFiles(place.address), manifest)
-    new = [row for row in rows if row.text_id not in known]
-    scored = dict(
-        zip((row.text_id for row in new), classifier.probabilities([row.text for row in new]), strict=True)
-    )
-    return np.array([known[row.text_id] if row.text_id in known else scored[row.text_id] for row in rows])
 
 
 def _compare_with_stored(
@@ -93,7 +78,7 @@ def _compare_with_stored(
 
 def score_pending(place: Workplace, version: str, after: int) -> Page:
     """Return the scores of the next pending texts that lack one: see `uploader.model.model_process`."""
-    manifest, classifier = _load(place.address, place.dataset, version)
+    manifest, classifier = load_model(place.address, place.dataset, version)
     also_claimed = place.definition.suggestions == "model"
     with connect_in_thread(place.database, "uploader scoring") as connection:
         rows = repository.read_pending(
@@ -107,7 +92,7 @@ def score_pending(place: Workplace, version: str, after: int) -> Page:
 
 def measure_drift(place: Workplace, version: str) -> dict[str, float]:
     """Return the PSI of each source of the training: see `uploader.model.model_process`."""
-    manifest, classifier = _load(place.address, place.dataset, version)
+    manifest, classifier = load_model(place.address, place.dataset, version)
     with connect_in_thread(place.database, "uploader scoring") as connection:
         rows = repository.read_recent(connection, place.dataset, _RECENT_TEXTS)
     sources = np.array([row.source for row in rows])
@@ -117,12 +102,6 @@ def measure_drift(place: Workplace, version: str) -> dict[str, float]:
         for source, expected in manifest.scores_by_source.items()
         if min(sum(expected), (sources == source).sum()) >= _LEAST_OF_SOURCE
     }
-
-
-@lru_cache(maxsize=1)
-def _load(address: str, dataset: str, version: str) -> tuple[ModelManifest, Classifier]:
-    files = ModelFiles(address)
-    return files.read_manifest(dataset, version), Classifier.load(files.read_model(dataset, version))
 
 
 def _group(rows: Any, manifest: ModelManifest) -> dict[UUID, list[tuple[str, int]]]:

@@ -1,54 +1,25 @@
-"""Finds records that Argilla has lost or that were deleted there, and repairs them."""
+"""Finds out whether Argilla lost a dataset or its index, and has the texts uploaded again."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from uuid import UUID
 
 import structlog
 
-from core.labels.annotations import withdraw_annotations
 from uploader import metrics
-from uploader.argilla.errors import IndexLost, Stopped
+from uploader.argilla.errors import IndexLost
 from uploader.argilla.setup import Prepared
 from uploader.dataset import DatasetState
 from uploader.pull import repository
 from uploader.pull.collector import Collector
+from uploader.repository import get_clock
 from uploader.settings import MAX_SEARCH_TERMS
 
 log = structlog.get_logger()
 
-DELETED = "Its record was deleted in Argilla."
 
-
-async def settle_missing(
-    state: DatasetState, argilla_dataset_id: UUID, missing: Sequence[UUID], read_at: datetime
-) -> list[UUID]:
-    """Mark texts as failed whose record is no longer in Argilla's database, and withdraw their annotations.
-
-    Return the texts whose record is there: Argilla's search index has lost them. Texts in flight, and texts of
-    another dataset in Argilla, stay as they are.
-
-    Raises:
-        ArgillaError: Argilla is away.
-    """
-    if not missing:
-        return []
-    stored = await state.argilla.find_stored(argilla_dataset_id, [str(id_) for id_ in missing])
-    gone = [id_ for id_ in missing if str(id_) not in stored]
-    async with state.engine.begin() as connection:
-        deleted = await repository.lock_deleted(connection, argilla_dataset_id, gone, read_at)
-        await connection.run_sync(withdraw_annotations, state.datasets, state.name, read_at, deleted)
-        await repository.mark_deleted(connection, deleted, DELETED)
-    for id_ in deleted:
-        log.warning("record.deleted", dataset=state.name, text_id=str(id_))
-    metrics.DELETED_RECORDS.labels(state.name).inc(len(deleted))
-    return [id_ for id_ in missing if str(id_) in stored]
-
-
-async def repair_losses(
-    state: DatasetState, collector: Collector, stopping: asyncio.Event, on_step: Callable[[], None]
-) -> None:
+async def repair_losses(collector: Collector, stopping: asyncio.Event, on_step: Callable[[], None]) -> None:
     """Check whether Argilla lost something, and put the texts concerned back into the queue.
 
     Raises:
@@ -56,15 +27,13 @@ async def repair_losses(
         ArgillaError: Argilla is away, or does not let us.
         psycopg.Error, sqlalchemy.exc.SQLAlchemyError: Postgres is away.
     """
-    prepared = await state.prepare()
+    state = collector.state
     try:
-        await state.argilla.check_index(prepared.dataset_id)
+        async with state.in_argilla() as prepared:
+            await state.argilla.check_index(prepared.dataset_id)
     except IndexLost:
-        await _set_aside(state, collector, prepared)
+        await _set_aside(collector, prepared)
         await state.prepare()
-    except Stopped:
-        state.prepared = None  # an administrator changed it
-        raise
     await _refill(state, stopping, on_step)
 
 
@@ -85,28 +54,19 @@ async def _refill(state: DatasetState, stopping: asyncio.Event, on_step: Callabl
         log.info("healing.texts_pending", dataset=state.name, reason="dataset_lost", texts=total)
 
 
-async def show_again(state: DatasetState, argilla_dataset_id: UUID, ids: Sequence[UUID]) -> None:
-    """Put texts back into the queue that Argilla has, but does not show."""
-    if not ids:
-        return
-    async with state.leadership.transaction() as connection:
-        count = await repository.show_again(connection, argilla_dataset_id, ids)
-    metrics.REPAIRED_TEXTS.labels(state.name, "unseen").inc(count)
-    log.warning("healing.texts_pending", dataset=state.name, reason="unseen", texts=count)
-
-
-async def _set_aside(state: DatasetState, collector: Collector, prepared: Prepared) -> None:
+async def _set_aside(collector: Collector, prepared: Prepared) -> None:
     """Rename a dataset without an index, so that a new one is created; deletes nothing.
 
     Argilla creates an index only when a dataset is published; no call of its API does. Its database still
     has all answers: they are taken over before, and those that came meanwhile after.
     """
-    await _take_over_stored(state, collector, prepared.dataset_id)
+    state = collector.state
+    await _take_over_stored(collector, prepared.dataset_id)
     state.leadership.check()
     name = f"{state.name}_lost_{datetime.now(UTC):%Y%m%d%H%M%S}"
     await state.argilla.rename_dataset(prepared.dataset_id, name)
     state.prepared = None
-    await _take_over_stored(state, collector, prepared.dataset_id)
+    await _take_over_stored(collector, prepared.dataset_id)
     metrics.LOST_INDEXES.labels(state.name).inc()
     log.warning(
         "healing.index_lost",
@@ -117,12 +77,12 @@ async def _set_aside(state: DatasetState, collector: Collector, prepared: Prepar
     )
 
 
-async def _take_over_stored(state: DatasetState, collector: Collector, argilla_dataset_id: UUID) -> None:
-    offset = 0
+async def _take_over_stored(collector: Collector, argilla_dataset_id: UUID) -> None:
+    state, offset = collector.state, 0
     while True:
         state.leadership.check()
         async with state.engine.connect() as connection:
-            read_at = await repository.get_clock(connection)
+            read_at = await get_clock(connection)
         records = await state.argilla.list_records(
             argilla_dataset_id, offset, MAX_SEARCH_TERMS, include="responses"
         )

@@ -213,8 +213,6 @@ where texts.id = any(:ids) and texts.status = 'uploaded' and datasets.name = tex
 
 _OURS = text("select id from texts where dataset = :dataset and id = any(:ids)")
 
-_CLOCK = text("select clock_timestamp()")
-
 
 async def get_refill_position(connection: AsyncConnection, dataset: str) -> UUID | None:
     """Return up to which id the texts of a lost dataset are in the queue again; None: no refill is under way."""
@@ -239,9 +237,3 @@ async def show_again(connection: AsyncConnection, argilla_dataset_id: UUID, ids:
 async def list_ours(connection: AsyncConnection, dataset: str, ids: Sequence[UUID]) -> Sequence[UUID]:
     """Return those of the ids that are texts of the dataset."""
     return (await connection.scalars(_OURS, {"dataset": dataset, "ids": list(ids)})).all()
-
-
-async def get_clock(connection: AsyncConnection) -> datetime:
-    """Return Postgres' clock."""
-    clock: datetime = (await connection.execute(_CLOCK)).scalar_one()
-    return clock

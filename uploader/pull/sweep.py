@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -14,59 +15,14 @@ from sqlalchemy import Row
 from core.text_identity import BEFORE_ALL
 from uploader import metrics
 from uploader.argilla.client import Argilla
-from uploader.argilla.errors import Stopped
 from uploader.argilla.records import to_moment
 from uploader.argilla.webhook import Registration, WebhookHealth
-from uploader.dataset import DatasetState
 from uploader.forgetting import keep_out
 from uploader.pull import repository
 from uploader.pull.collector import Collector
-from uploader.pull.repair import settle_missing, show_again
 from uploader.pull.repository import Counts
 from uploader.runner import wait_for_any
 from uploader.settings import MAX_SEARCH_TERMS, SweepSettings
-
-
-async def find_difference(state: DatasetState, argilla_dataset_id: UUID, activity: datetime) -> Counts | None:
-    """Return by how much Argilla's counts are over ours, where they differ.
-
-    None when something changed meanwhile, so that it cannot be decided. `activity` is Argilla's last_activity_at
-    before this call.
-    """
-    held = await _count_held(state)
-    if held is None:
-        return None
-    theirs = await count_in_argilla(state.argilla, argilla_dataset_id)
-    names = sorted(held.keys() | theirs.keys())
-    difference = {name: n for name in names if (n := theirs.get(name, 0) - held.get(name, 0))}
-    if difference and not await _stood_still(state, argilla_dataset_id, held, activity):
-        return None
-    return difference
-
-
-async def _stood_still(state: DatasetState, argilla_dataset_id: UUID, held: Counts, activity: datetime) -> bool:
-    dataset = await state.argilla.get_dataset(argilla_dataset_id)
-    return to_moment(dataset["last_activity_at"]) == activity and await _count_held(state) == held
-
-
-async def _count_held(state: DatasetState) -> Counts | None:
-    async with state.engine.connect() as connection:
-        return await repository.count_held(connection, state.name)
-
-
-async def count_in_argilla(argilla: Argilla, argilla_dataset_id: UUID) -> Counts:
-    """Count responses by annotator and status, and records in Argilla's database and in its index."""
-    path = f"datasets/{argilla_dataset_id}"
-    counts: Counts = {}
-    for user in (await argilla.call("GET", f"{path}/users/progress"))["users"]:
-        for by_status in (user.get("pending"), user.get("completed")):
-            for status, n in (by_status or {}).items():
-                name = f"{user['username']}/{status}"
-                counts[name] = counts.get(name, 0) + n
-    counts["stored"] = (await argilla.call("GET", f"{path}/records", limit=1))["total"]
-    counts["visible"] = (await argilla.call("GET", f"{path}/progress"))["total"]
-    return {name: n for name, n in counts.items() if n}
-
 
 log = structlog.get_logger()
 
@@ -74,6 +30,19 @@ log = structlog.get_logger()
 _SLICE_SECONDS = 10
 _LONGEST_PAUSE_SECONDS = 30
 _EVENT_SECONDS = timedelta(seconds=10)
+
+
+async def count_in_argilla(argilla: Argilla, argilla_dataset_id: UUID) -> Counts:
+    """Count responses by annotator and status, and records in Argilla's database and in its index."""
+    path = f"datasets/{argilla_dataset_id}"
+    counts: Counts = Counter()
+    for user in (await argilla.call("GET", f"{path}/users/progress"))["users"]:
+        for by_status in (user.get("pending"), user.get("completed")):
+            for status, n in (by_status or {}).items():
+                counts[f"{user['username']}/{status}"] += n
+    counts["stored"] = (await argilla.call("GET", f"{path}/records", limit=1))["total"]
+    counts["visible"] = (await argilla.call("GET", f"{path}/progress"))["total"]
+    return counts
 
 
 class Reason(StrEnum):
@@ -90,13 +59,12 @@ class Sweeper:
 
     def __init__(
         self,
-        state: DatasetState,
         collector: Collector,
         settings: SweepSettings,
         registration: Registration,
         health: WebhookHealth,
     ) -> None:
-        self._state = state
+        self._state = collector.state
         self._collector = collector
         self._settings = settings
         self._registration = registration
@@ -114,12 +82,8 @@ class Sweeper:
             ArgillaError: Argilla is away, or does not let us; pages read until then are stored.
             psycopg.Error, sqlalchemy.exc.SQLAlchemyError: Postgres is away.
         """
-        prepared = await self._state.prepare()
-        try:
+        async with self._state.in_argilla() as prepared:
             await self._run(prepared.dataset_id, stopping, on_page)
-        except Stopped:
-            self._state.prepared = None  # an administrator changed it
-            raise
 
     async def _run(self, argilla_dataset_id: UUID, stopping: asyncio.Event, on_page: Callable[[], None]) -> None:
         dataset = await self._state.argilla.get_dataset(argilla_dataset_id)
@@ -165,7 +129,7 @@ class Sweeper:
         # Until all activity is explained the counts must differ.
         difference = None
         if self._health.is_settled():
-            difference = await find_difference(self._state, argilla_dataset_id, activity)
+            difference = await self._find_difference(argilla_dataset_id, activity)
         took_seconds = time.monotonic() - began_at
         rest = max(self._settings.count_interval_seconds, took_seconds / self._settings.sweep_share)
         self._count_at = time.monotonic() + rest
@@ -173,6 +137,28 @@ class Sweeper:
         if difference is not None:
             self._difference = difference
             metrics.COUNT_DIFFERENCE.labels(self._state.name).set(sum(map(abs, difference.values())))
+
+    async def _find_difference(self, argilla_dataset_id: UUID, activity: datetime) -> Counts | None:
+        """Return by how much Argilla's counts are over ours, where they differ.
+
+        None when something changed meanwhile, so that it cannot be decided. `activity` is Argilla's
+        last_activity_at before this call.
+        """
+        held = await self._count_held()
+        if held is None:
+            return None
+        theirs = await count_in_argilla(self._state.argilla, argilla_dataset_id)
+        names = sorted(held.keys() | theirs.keys())
+        difference = {name: n for name in names if (n := theirs.get(name, 0) - held.get(name, 0))}
+        if difference:
+            dataset = await self._state.argilla.get_dataset(argilla_dataset_id)
+            if to_moment(dataset["last_activity_at"]) != activity or await self._count_held() != held:
+                return None
+        return difference
+
+    async def _count_held(self) -> Counts | None:
+        async with self._state.engine.connect() as connection:
+            return await repository.count_held(connection, self._state.name)
 
     async def _get_state(self) -> Row[Any]:
         async with self._state.engine.connect() as connection:
@@ -213,9 +199,7 @@ class Sweeper:
 
     async def _take_over(self, argilla_dataset_id: UUID, ids: Sequence[UUID], read_at: datetime) -> None:
         collected = await self._collector.collect(argilla_dataset_id, ids, read_at)
-        unseen = await settle_missing(self._state, argilla_dataset_id, collected.missing, read_at)
-        await show_again(self._state, argilla_dataset_id, unseen)
-        metrics.UNSEEN_RECORDS.labels(self._state.name).inc(len(unseen))
+        metrics.UNSEEN_RECORDS.labels(self._state.name).inc(len(collected.unseen))
         metrics.SWEEP_CHANGED_TEXTS.labels(self._state.name).inc(len(collected.changed))
         # A process that was frozen must not move the position of its follower, who would skip texts.
         async with self._state.leadership.transaction(to_change=True) as connection:

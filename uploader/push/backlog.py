@@ -2,23 +2,23 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 import structlog
 
+from core.models import AnnotationStatus
 from core.tracing import Attributes, Interval, tracing
 from uploader import metrics, repository
-from uploader.argilla.errors import Gone, Stopped
-from uploader.argilla.records import PendingText, Suggestion, to_record
+from uploader.argilla.errors import Gone
+from uploader.argilla.records import Answers, CarriedAnswer, PendingText, Suggestion, add_responses, to_record
 from uploader.argilla.setup import Prepared
 from uploader.dataset import DatasetState
 from uploader.leadership import NotLeading
 from uploader.push import repository as push_repository
 from uploader.push.claiming import QueueStart, claim_texts
 from uploader.push.deliver import ArgillaDataset, Delivery, deliver, kind_of
-from uploader.push.restore import CarriedAnswer, add_responses, list_answers
 from uploader.runner import JobRunner
 from uploader.settings import PushSettings
 
@@ -58,6 +58,7 @@ async def upload_backlog(
         ArgillaError: Argilla is away, or does not let us; the claimed texts are pending again.
         psycopg.Error, sqlalchemy.exc.SQLAlchemyError: Postgres is away; the claim's lease runs out.
     """
+    await state.prepare()  # then it is known which definition is in force
     await settle_completion(state, stopping)
     run = _Run(state, settings, runner, stopping, queue_start or QueueStart())
     workers = [_upload_batches(run) for _ in range(state.limit.batch_count)]
@@ -82,24 +83,22 @@ async def _upload_batches(run: _Run) -> None:
 async def _upload_next(run: _Run) -> bool:
     """Upload the next batch; return False when there is none."""
     state = run.state
-    prepared = await state.prepare()
-    await state.argilla.wait_for_circuit()
-    claim, claimed_ns = uuid4(), time.time_ns()
-    texts = await _claim(run, claim)
-    if not texts:
-        return False
-    try:
-        await _upload_batch(state, prepared, claim, claimed_ns, texts)
-    except (asyncio.CancelledError, NotLeading) as error:
-        await _return_claim(state, claim, 0, "leader_changed" if isinstance(error, NotLeading) else "stopping")
-        raise
-    except Exception as error:
-        if isinstance(error, Stopped):
-            state.prepared = None  # an administrator changed it
-        wait_seconds = _TEXTS_WAIT_FACTOR * run.runner.pause()
-        await _return_claim(state, claim, wait_seconds, "outage")
-        raise
-    return True
+    async with state.in_argilla() as prepared:
+        await state.argilla.wait_for_circuit()
+        claim, claimed_ns = uuid4(), time.time_ns()
+        texts = await _claim(run, claim)
+        if not texts:
+            return False
+        try:
+            await _upload_batch(state, prepared, claim, claimed_ns, texts)
+        except (asyncio.CancelledError, NotLeading) as error:
+            reason = "leader_changed" if isinstance(error, NotLeading) else "stopping"
+            await _return_claim(state, claim, 0, reason)
+            raise
+        except Exception:
+            await _return_claim(state, claim, _TEXTS_WAIT_FACTOR * run.runner.pause(), "outage")
+            raise
+        return True
 
 
 async def _claim(run: _Run, claim: UUID) -> list[PendingText]:
@@ -108,9 +107,7 @@ async def _claim(run: _Run, claim: UUID) -> list[PendingText]:
         async with state.leadership.transaction(to_change=state.pace.takes_turns) as connection:
             if not state.asks_once:
                 await repository.release_held(connection, state.name)
-            stale = 0
-            if state.is_time_for_stale_claims():
-                stale = await repository.return_stale_claims(connection, state.name)
+            stale = await run.queue_start.return_stale(connection, state.name)
             texts = await claim_texts(
                 connection,
                 state.name,
@@ -171,6 +168,50 @@ async def _list_predictions(state: DatasetState, texts: Sequence[PendingText]) -
         found = await push_repository.list_predictions(connection, [text.id for text in texts])
     # A label that the settings no longer know would be refused.
     return {id_: suggestion for id_, suggestion in found.items() if suggestion.label in state.labels}
+
+
+async def list_answers(
+    state: DatasetState, argilla_dataset_id: UUID, texts: Sequence[PendingText]
+) -> dict[UUID, Answers]:
+    """Return the answers to restore with the records of these texts, by text and user.
+
+    Those of annotators whom Argilla does not know stay with us, and count.
+
+    Raises:
+        ArgillaError: Argilla cannot list its users.
+    """
+    ids = [text.id for text in texts if text.attempts]
+    if not ids:
+        return {}  # they were never uploaded
+    async with state.engine.connect() as connection:
+        rows = await push_repository.list_carried(connection, argilla_dataset_id, ids)
+    carried = [CarriedAnswer(*row) for row in rows]
+    if not carried:
+        return {}
+    answers = assign(carried, await state.argilla.list_usernames(), state.labels)
+    kept = len(carried) - sum(map(len, answers.values()))
+    if kept:
+        log.warning("healing.answers_kept", dataset=state.name, answers=kept, reason="annotator or label unknown")
+    metrics.KEPT_ANSWERS.labels(state.name).inc(kept)
+    return answers
+
+
+def assign(
+    carried: Iterable[CarriedAnswer], users: Mapping[UUID, str], labels: Collection[str]
+) -> dict[UUID, Answers]:
+    """Return the answers by text and present user: the user with the annotator's id, or else with the name.
+
+    Of several answers of one user the last one is taken.
+    """
+    ids = {name: id_ for id_, name in users.items()}
+    answers: dict[UUID, Answers] = {}
+    for answer in carried:
+        user_id = answer.annotator_id if answer.annotator_id in users else ids.get(answer.annotator)
+        # Argilla takes a submitted answer only with one of the dataset's labels; drafts may be empty.
+        fits = answer.value in labels or answer.status != AnnotationStatus.SUBMITTED
+        if user_id is not None and fits:
+            answers.setdefault(answer.text_id, {})[user_id] = answer
+    return answers
 
 
 async def _finish(

@@ -14,6 +14,7 @@ from uploader.argilla.records import PendingText
 from uploader.dataset import Pace
 from uploader.push import repository
 from uploader.push.repository import Owed, Pick, QueueOrder
+from uploader.repository import get_clock
 
 # The distance of a score from 0.5 as a whole number, below all others.
 _DISTANCE_UNITS = 10**12
@@ -24,9 +25,10 @@ _MOST_OWED = 3.0
 # Sums of shares are not exact.
 _ROUNDING = 1e-9
 
-# How often a claim looks at the whole queue, and which share of the time that may take.
+# How often a claim looks at the whole queue and at all claims, and which share of the time each of them may take.
 _WHOLE_QUEUE_SECONDS = 5
-_WHOLE_QUEUE_SHARE = 0.05
+_STALE_SECONDS = 1
+_SHARE = 0.05
 
 _random = random.SystemRandom()
 _OLDEST_FIRST = Pace()
@@ -45,12 +47,27 @@ class QueueStart:
     While any transaction holds an old snapshot, Postgres keeps those entries, and each claim would pass them all.
     A text that comes back to the queue, commits late or gets another score may be before the start. So a claim
     reads the whole queue when it finds too few texts, and every few seconds, if that takes a small share of the
-    time.
+    time. The same goes for claims that ran out.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._starts: dict[QueueOrder, _Start] = {}
+        self._stale_at = 0.0  # then it is time to look for claims that ran out
+
+    def _next(self, began_at: float, shortest_seconds: float) -> float:
+        """Return when a look that began at this time may be repeated."""
+        now = self._clock()
+        return now + max(shortest_seconds, (now - began_at) / _SHARE)
+
+    async def return_stale(self, connection: AsyncConnection, dataset: str) -> int:
+        """Make texts whose claim ran out pending again, if it is time to look for them; return how many."""
+        began_at = self._clock()
+        if began_at < self._stale_at:
+            return 0
+        returned = await repository.return_stale_claims(connection, dataset)
+        self._stale_at = self._next(began_at, _STALE_SECONDS)
+        return returned
 
     async def pick(
         self,
@@ -69,8 +86,7 @@ class QueueStart:
             began_at = self._clock()
             bound = queue.first_bound
             picks = await repository.pick(connection, queue.ordered, dataset, count, picked, bound=bound)
-            now = self._clock()
-            start.until = now + max(_WHOLE_QUEUE_SECONDS, (now - began_at) / _WHOLE_QUEUE_SHARE)
+            start.until = self._next(began_at, _WHOLE_QUEUE_SECONDS)
             _move(start, queue, picks)
             start.since = max((one.sequence for one in picks), default=start.since)
         return picks
@@ -136,7 +152,7 @@ async def claim_texts(
         chosen = await _choose_new(connection, dataset, pace, count, bytes_, start)
     if not chosen:
         return []
-    clock = await repository.get_clock(connection)
+    clock = round((await get_clock(connection)).timestamp() * 1_000_000)
     positions = [_position(one, pace.order, clock + place) for place, one in enumerate(chosen)]
     return await repository.lease(connection, claim, [one.pick for one in chosen], positions, lease_seconds)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.tracing import Interval
@@ -15,8 +16,9 @@ from uploader import metrics
 from uploader.argilla.client import Argilla, RawResponses, read_isolating
 from uploader.argilla.errors import Fault, Refused, Stopped, Unreachable
 from uploader.argilla.records import TEXT_FIELD, Record
-from uploader.push.restore import put_with_responses
 from uploader.repository import list_uploaded_samples
+
+log = structlog.get_logger()
 
 NOT_VISIBLE = "Argilla accepted the text twice, but does not show it to annotators."
 BROKE_DOWN = "Argilla breaks down over this text, and over no other."
@@ -151,6 +153,37 @@ def _without_refused(part: list[Record], refusal: Refused, judged: _Judged) -> l
 def _halves(part: list[Record]) -> list[list[Record]]:
     middle = len(part) // 2
     return [part[middle:], part[:middle]]
+
+
+async def put_with_responses(
+    argilla: Argilla, dataset: str, dataset_id: UUID, records: Sequence[Record]
+) -> set[str]:
+    """Upsert records; those that Argilla has already go without responses. Return the ids that went with them.
+
+    Raises:
+        ArgillaError: as of any upsert; a refusal is never about responses.
+    """
+    stored = await argilla.find_stored(dataset_id, [record["external_id"] for record in records])
+    sent = [_without_responses(r) if r["external_id"] in stored else r for r in records]
+    while True:
+        try:
+            await argilla.put_records(dataset_id, sent)
+        except Refused as refusal:
+            blamed = {i for i in refusal.by_position if i < len(sent) and "responses" in sent[i]}
+            if not blamed:
+                raise
+            # For example a user who was deleted just now: the text must not fail because of that.
+            metrics.REFUSED_REPAIRS.labels(dataset, "answers").inc(len(blamed))
+            log.warning(
+                "repair.refused", dataset=dataset, records=len(blamed), reason="Argilla refuses the answers"
+            )
+            sent = [_without_responses(r) if i in blamed else r for i, r in enumerate(sent)]
+            continue
+        return {record["external_id"] for record in sent if "responses" in record}
+
+
+def _without_responses(record: Record) -> Record:
+    return {name: value for name, value in record.items() if name != "responses"}
 
 
 # One record may have been damaged in Argilla; three hardly.

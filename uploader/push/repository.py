@@ -101,8 +101,6 @@ _OWED = text("select gold_owed, uncertain_owed from datasets where name = :datas
 
 _STORE_OWED = text("update datasets set gold_owed = :gold, uncertain_owed = :uncertain where name = :dataset")
 
-_CLOCK = text("select cast(extract(epoch from clock_timestamp()) * 1000000 as bigint)")
-
 # pending -> uploading: claimed
 _LEASE = text("""
 update texts
@@ -112,6 +110,13 @@ from unnest(cast(:ids as uuid[]), cast(:positions as bigint[])) as new (id, page
 where texts.id = new.id
 returning texts.id, text, claimed_label, score, source, external_id, metadata, enrichment, received_at, attempts,
     texts.page_position
+""")
+
+
+# uploading -> pending: the lease of a claim ran out
+_RETURN_STALE = text("""
+update texts set status = 'pending', lease_owner = null, lease_until = null
+where dataset = :dataset and status = 'uploading' and lease_until < now()
 """)
 
 
@@ -132,6 +137,11 @@ async def list_predictions(connection: AsyncConnection, ids: Sequence[UUID]) -> 
     """Return what the active model predicts of texts, where it does."""
     rows = await connection.execute(_PREDICTIONS, {"ids": list(ids)})
     return {row.text_id: Suggestion(row.label, row.probability, f"model:{row.model_version}") for row in rows}
+
+
+async def return_stale_claims(connection: AsyncConnection, dataset: str) -> int:
+    """Make texts whose claim ran out pending again; return how many."""
+    return (await connection.execute(_RETURN_STALE, {"dataset": dataset})).rowcount
 
 
 async def pick(
@@ -164,12 +174,6 @@ async def store_owed(connection: AsyncConnection, dataset: str, owed: Owed) -> N
     """Remember what the claims so far owe."""
     values = {"dataset": dataset, "gold": owed.gold, "uncertain": owed.uncertain}
     await connection.execute(_STORE_OWED, values)
-
-
-async def get_clock(connection: AsyncConnection) -> int:
-    """Return Postgres' time in microseconds since 1970."""
-    clock: int = (await connection.execute(_CLOCK)).scalar_one()
-    return clock
 
 
 async def lease(

@@ -43,8 +43,11 @@ class Estimator:
         self._settings = settings
         self._database = database
         self._limiter = limiter  # of the processes that estimate, all datasets together
-        self._rule = state.definition.label_rule
         self._not_before = 0.0  # by time.monotonic()
+
+    @property
+    def _rule(self) -> LabelRule:
+        return self._state.definition.label_rule
 
     async def run(self, stopping: asyncio.Event, on_step: Callable[[], None]) -> None:
         """Look whether answers changed, and if so, estimate; calls `on_step` after each batch of labels.

@@ -46,7 +46,7 @@ def _create_models() -> None:
             "manifest",
             postgresql.JSONB(),
             nullable=False,
-            comment="core.classifiers.model_manifest.ModelManifest",
+            comment="core.classifiers.model_files.ModelManifest",
         ),
         sa.PrimaryKeyConstraint("dataset", "version", name=op.f("pk_models")),
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text, update
 
-from core.classifiers.model_manifest import Bin, Estimate, Measures
+from core.classifiers.model_files import Bin, Estimate, Measures
 from core.models import Model
 from tests.e2e.pages.conftest import Visit, VisitMaker
 from tests.integration.serving_api.labelling import Labeller

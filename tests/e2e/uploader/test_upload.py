@@ -165,7 +165,10 @@ def test_a_start_with_another_file_asks_annotators_for_no_less_until_it_is_appli
     start_uploader: StartUploader, add_texts: AddTexts, argilla: ArgillaSpace, database_url: str, tmp_path: Any
 ) -> None:
     datasets = tmp_path / "datasets.toml"
-    datasets.write_text('[toxicity]\nlabels = ["toxic", "non_toxic"]\nanswers_wanted = 3\nguidelines = "Mine."\n')
+    datasets.write_text(
+        '[toxicity]\nlabels = ["toxic", "non_toxic"]\nguidelines = "Mine."\nanswers_wanted = 3\n'
+        "max_open_records = 1\n"
+    )
     env = {"DATABASE_URL": database_url}
     with start_uploader(DATASETS_FILE=str(datasets)):
         pass
@@ -174,11 +177,13 @@ def test_a_start_with_another_file_asks_annotators_for_no_less_until_it_is_appli
     different = annotate("datasets", "diff", **env)
     assert different.returncode == 1
     assert "annotate datasets apply toxicity" in different.stdout
-    add_texts("a text")
+    assert "when the uploader starts" not in different.stdout  # the guidelines wait with the number of answers
+    add_texts("one", "two")
     alerts = "select code from alerts where dataset = 'toxicity'"
     with start_uploader():
-        wait_for(lambda: statuses(database_url) == {"uploaded": 1})  # the work goes on
         wait_for(lambda: fetch(database_url, alerts) == [("settings_lowered",)])
+        # The work goes on, with the former limit of open records.
+        wait_for(lambda: statuses(database_url) == {"uploaded": 1, "pending": 1})
         dataset = argilla.dataset()
         assert dataset["distribution"]["min_submitted"] == 3
         assert dataset["guidelines"].endswith("Mine.")
@@ -187,6 +192,7 @@ def test_a_start_with_another_file_asks_annotators_for_no_less_until_it_is_appli
         wait_for(lambda: argilla.dataset()["distribution"]["min_submitted"] == 1)
         wait_for(lambda: fetch(database_url, "select answers_wanted from datasets") == [(1,)])
         wait_for(lambda: fetch(database_url, alerts) == [])
+        wait_for(lambda: statuses(database_url) == {"uploaded": 2})
     assert annotate("datasets", "diff", **env).returncode == 0
     entries = fetch(
         database_url,

@@ -17,7 +17,7 @@ from tests.e2e.uploader.stored import fetch, statuses
 from tests.programs import running
 from tests.waiting import wait_for
 from uploader.argilla.webhook import EVENTS
-from uploader.pull.repair import DELETED
+from uploader.pull.collector import DELETED
 
 # One look at the start, and no other one.
 _NO_SWEEP = {"SWEEP_INTERVAL_SECONDS": "86400"}

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -217,22 +218,71 @@ def test_status_tells_each_outage_once_and_programs_as_json(ingestion: Program) 
     assert database.startswith("database: Postgres does not answer")
 
 
-def test_status_estimates_the_time_left_at_the_current_pace(ingestion: Program, shared_database_url: str) -> None:
+def test_status_estimates_the_time_left_at_the_pace_of_the_answers(
+    ingestion: Program, shared_database_url: str
+) -> None:
+    """Each text needs two answers. 30 have one, given half an hour ago; 10 wait, and so does a gold text."""
     with psycopg.connect(shared_database_url) as connection:
         connection.execute(
-            "insert into labels (text_id, dataset, label, status, votes, annotations, labelled_at)"
-            " select gen_random_uuid(), 'toxicity', 'toxic', 'labelled', '{}', 1, now() - interval '30 minutes'"
-            " from generate_series(1, 50)"
+            "insert into datasets (name, answers_wanted) values ('toxicity', 2)"
+            " on conflict (name) do update set answers_wanted = 2"
         )
-    for n in range(200):
+        connection.execute(
+            "with added as ("
+            "insert into texts (id, dataset, text, status)"
+            " select gen_random_uuid(), 'toxicity', 'answered ' || n, 'uploaded' from generate_series(1, 30) as n"
+            " returning id), labelled as ("
+            "insert into labels (text_id, dataset, label, status, votes, annotations, labelled_at)"
+            " select id, 'toxicity', 'toxic', 'labelled', '{}', 1, now() - interval '30 minutes' from added)"
+            " insert into annotations (text_id, response_id, annotator_id, annotator, status, value, created_at,"
+            " updated_at, seen_at) select id, gen_random_uuid(), gen_random_uuid(), 'ann', 'submitted', 'toxic',"
+            " now() - interval '30 minutes', now(), now() from added"
+        )
+        connection.execute(
+            "insert into texts (id, dataset, text, gold_label)"
+            " values (gen_random_uuid(), 'toxicity', 'gold', 'toxic')"
+        )
+    for n in range(10):
         httpx.post(f"{ingestion.url}/texts", json={"text": f"text {n}"})
     nowhere = f"http://127.0.0.1:{free_port()}"
     env = {"INGESTION_URL": ingestion.url, "SERVING_URL": nowhere, "DATABASE_URL": shared_database_url}
     report = json.loads(annotate("status", "--json", **env).stdout)
-    # 50 labels in half an hour are 100 an hour; 200 texts wait.
-    assert report["labels_per_hour"] == pytest.approx(100, rel=0.05)
-    assert report["seconds_left"] == pytest.approx(7200, rel=0.05)
-    assert "2 h 0 min" in annotate("status", **env).stdout
+    # 30 labels or answers in half an hour are 60 an hour; 30 answers are missing, and twice 10.
+    assert report["labels_per_hour"] == pytest.approx(60, rel=0.05)
+    assert report["seconds_left"] == pytest.approx(3000, rel=0.05)
+    assert "0 h 50 min" in annotate("status", **env).stdout
+
+
+class _TwoDatasets(BaseHTTPRequestHandler):
+    """A serving API with two datasets, one of which the key may not read."""
+
+    def do_GET(self) -> None:
+        names = ("mood", "hate", "secret")
+        answers: dict[str, Any] = {
+            f"/stats?dataset={name}": {"by_label": {f"{name}s": 3}, "by_status": {}, "replica_age_seconds": 0.5}
+            for name in names
+        }
+        answers |= {"/readyz": {"missing": {}}, "/": {"datasets": dict.fromkeys(names)}}
+        self.send_response(403 if "secret" in self.path else 200)
+        self.end_headers()
+        self.wfile.write(json.dumps(answers[self.path]).encode())
+
+
+def test_status_shows_the_labels_of_each_dataset(ingestion: Program) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _TwoDatasets) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        env = {"INGESTION_URL": ingestion.url, "SERVING_URL": f"http://127.0.0.1:{server.server_address[1]}"}
+        report = json.loads(annotate("status", "--json", **env).stdout)
+        shown = annotate("status", **env)
+        server.shutdown()
+    assert {name: one["by_label"] for name, one in report["datasets"].items()} == {
+        "mood": {"moods": 3},
+        "hate": {"hates": 3},
+    }
+    assert report["labels"] == report["datasets"]["mood"]
+    assert "mood: label moods" in shown.stdout
+    assert "hate: label hates" in shown.stdout
+    assert "secret" not in shown.stdout + shown.stderr
 
 
 def test_keys_open_the_api_until_they_are_withdrawn(database_url: str, tmp_path: Path) -> None:

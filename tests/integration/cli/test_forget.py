@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from cli import addresses
 from cli.console import err, out
 from cli.main import app
-from core.forgetting.service import STEPS, Traces, blank_rejects, find_rejects, forget_texts
+from core.forgetting.repository import blank_rejects
+from core.forgetting.service import STEPS, Traces, find_rejects, forget_texts
 from core.migrate import check_revision
 from core.text_identity import text_id
 from tests.integration.cli.test_commands import annotate

@@ -13,8 +13,7 @@ from psycopg.types.json import Jsonb
 
 from core.classifiers.classifier import Classifier
 from core.classifiers.measures import measure
-from core.classifiers.model_files import MODEL, ModelFiles, name_version
-from core.classifiers.model_manifest import ModelManifest, Sizes
+from core.classifiers.model_files import MODEL, ModelFiles, ModelManifest, Sizes, name_version
 from core.text_identity import text_id
 from tests.integration.cli.test_commands import annotate
 from tests.integration.uploader.modelling import add_labelled
@@ -84,6 +83,7 @@ def _add_model(connection: psycopg.Connection, folder: str, seed: int, *, is_act
 def test_models_are_listed_shown_activated_and_evaluated(
     connection: psycopg.Connection, database_url: str, environment: dict[str, str]
 ) -> None:
+    assert "toxicity has no model yet" in annotate("model", "list", **environment).stdout
     first = _add_model(connection, environment["SNAPSHOTS_URL"], 1, is_active=False)
     second = _add_model(connection, environment["SNAPSHOTS_URL"], 2, is_active=True)
     listed = annotate("model", "list", COLUMNS="80", **environment).stdout
@@ -128,12 +128,18 @@ def test_a_training_is_asked_for_when_there_are_labels(
         train_now().stderr.split()
     )
     add_labelled(database_url, COMMENTS)
+    connection.execute("update texts set status = 'demo'")
+    assert "there are toxic: 0, non_toxic: 0" in " ".join(train_now().stderr.split())
+    connection.execute("update texts set status = 'uploaded'")
     assert "No uploader has worked on toxicity" in train_now().stderr
     connection.execute("insert into datasets (name) values ('toxicity')")
     assert train_now().returncode == 0
     assert connection.execute("select model_asked_at is not null from datasets").fetchone() == (True,)
     (tmp_path / "datasets.toml").write_text(DEFINITION.replace("enabled = true", "enabled = false"))
     assert "is off" in train_now().stderr
+    # Else it would score texts until the uploader starts again.
+    assert "is off" in annotate("model", "activate", "0" * 12, **environment).stderr
+    assert "does not define mood" in annotate("model", "list", "--dataset", "mood", **environment).stderr
 
 
 def test_suspects_go_before_adjudicators_once(
@@ -163,7 +169,10 @@ def test_suspects_go_before_adjudicators_once(
     assert "0 of 0 texts" in annotate("suspects", "ask-again", **environment).stdout
     assert copies() == set(ids[:3])
     # Chosen ones need no low quality.
-    assert "1 of 2 texts" in annotate("suspects", "ask-again", str(ids[0]), str(ids[5]), **environment).stdout
+    some = annotate("suspects", "ask-again", str(ids[0]), str(ids[5]), **environment).stdout
+    assert "1 of 2 texts go before the adjudicators; the others are there already, or have no label." in " ".join(
+        some.split()
+    )
     assert copies() == {*ids[:3], ids[5]}
     (tmp_path / "datasets.toml").write_text(DEFINITION.replace("dispute_extra = 1", ""))
     assert "set dispute_extra = 1" in annotate("suspects", "ask-again", **environment).stderr

@@ -1,6 +1,5 @@
 """Stands in for the uploader's training: small real models, stored as it stores them."""
 
-import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,11 +9,21 @@ import numpy as np
 from scipy.sparse import hstack
 from sklearn.linear_model import LogisticRegression
 from sqlalchemy import Connection, Engine, insert, text, update
+from starlette.testclient import TestClient
 
 from core.classifiers.classifier import Classifier, Parameters, make_vectorizers
-from core.classifiers.model_files import CARD, MODEL, ModelFiles, name_version
-from core.classifiers.model_manifest import Bin, Estimate, Measures, ModelManifest, Sizes
+from core.classifiers.model_files import (
+    MODEL,
+    Bin,
+    Estimate,
+    Measures,
+    ModelFiles,
+    ModelManifest,
+    Sizes,
+    name_version,
+)
 from core.models import Model, Prediction
+from tests.integration.serving_api.labelling import wait_until
 
 BAD = ["you are an idiot", "what an idiot", "shut up idiot", "stupid idiot, go away", "you stupid fool"]
 GOOD = ["thank you, that helped", "what a nice day", "thank you very much", "nice work", "very helpful, thanks"]
@@ -44,9 +53,7 @@ def train(labels: tuple[str, str] = ("toxic", "non_toxic"), more: str = "") -> C
     )
 
 
-def make_manifest(
-    classifier: Classifier, dataset: str = "toxicity", card: bytes = b"# A model\n"
-) -> ModelManifest:
+def make_manifest(classifier: Classifier, dataset: str = "toxicity") -> ModelManifest:
     """Return a manifest that fits the classifier."""
     sizes = Sizes(texts=10, by_label={}, by_source={}, groups=10, disputed=0, features=100)
     return ModelManifest(
@@ -55,7 +62,7 @@ def make_manifest(
         labels=tuple(classifier.labels),
         created_at=datetime.now(UTC),
         data_version=1,
-        sha256={CARD: hashlib.sha256(card).hexdigest()},
+        sha256={},
         seconds=0.1,
         sizes=sizes,
         metrics={"model": _MEASURES},
@@ -70,16 +77,15 @@ def make_manifest(
 
 def store_model(
     engine: Engine,
-    folder: Path,
+    folder: Path | str,
     classifier: Classifier,
     *,
     dataset: str = "toxicity",
     active: bool = True,
-    card: bytes = b"# A model\n",
 ) -> str:
     """Store a model's files and its row, and return its version; an active one replaces the one before."""
-    manifest = make_manifest(classifier, dataset, card)
-    ModelFiles(str(folder)).write(manifest, {MODEL: classifier.save(), CARD: card})
+    manifest = make_manifest(classifier, dataset)
+    ModelFiles(str(folder)).write(manifest, {MODEL: classifier.save()})
     with engine.begin() as connection:
         if active:
             connection.execute(update(Model).where(Model.dataset == dataset).values(is_active=False))
@@ -95,6 +101,12 @@ def store_model(
             )
         )
     return manifest.version
+
+
+def wait_for_model(client: TestClient, version: str) -> None:
+    """Wait until the application scores by a model."""
+    body = {"texts": ["a"]}
+    wait_until(lambda: client.post("/score", json=body).json().get("model_version") == version)
 
 
 def predict(

@@ -198,6 +198,7 @@ def test_the_files_of_a_page_are_there(client: TestClient, files: list[str]) -> 
         assert answer.status_code == 200, name
         again = client.get(f"/{name}", headers={"If-None-Match": answer.headers["ETag"]})
         assert (again.status_code, again.content) == (304, b""), name
+        assert client.get(f"/{name}", headers={"Range": "wrong"}).content == answer.content, name
 
 
 @pytest.mark.parametrize(

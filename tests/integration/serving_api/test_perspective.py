@@ -1,5 +1,6 @@
 """Perspective's API: its clients, recorded requests, its errors, and suggestions that reach the ingestion API."""
 
+import json
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -21,14 +22,14 @@ from tests.integration.serving_api.modelling import store_model, train
 from tests.integration.serving_api.served import served
 
 ANALYZE, SUGGEST = "/v1alpha1/comments:analyze", "/v1alpha1/comments:suggestscore"
-# As Coral's talk (src/core/server/services/perspective) sends it.
+# As Coral's talk (server/src/core/server/services/perspective) sends it.
 CORAL_ANALYZE = {
     "comment": {"text": "You are an idiot"},
     "doNotStore": True,
     "requestedAttributes": {"TOXICITY": {}},
     "languages": ["en"],
 }
-CORAL_SUGGEST = {
+CORAL_SUGGEST: dict[str, Any] = {
     "comment": {"text": "You stupid fool"},
     "context": {
         "entries": [
@@ -38,10 +39,16 @@ CORAL_SUGGEST = {
             }
         ]
     },
-    "attributeScores": {"DELETED": {"summaryScore": {"value": 1}}},
-    "languages": ["EN"],
+    "attributeScores": {"TOXICITY": {"summaryScore": {"value": 1}}},
+    "languages": ["en"],
     "communityId": "Coral:https://news.example/",
     "clientToken": "comment:5",
+}
+# Older versions send the decision as the attribute.
+OLDER_CORAL_SUGGEST: dict[str, Any] = CORAL_SUGGEST | {
+    "comment": {"text": "You old fool"},
+    "attributeScores": {"DELETED": {"summaryScore": {"value": 1}}},
+    "languages": ["EN"],
 }
 NDJSON = {"Content-Type": "application/json"}
 
@@ -67,6 +74,12 @@ def test_corals_request_is_scored(scoring: World) -> None:
     assert answer.status_code == 200
     score = {"value": pytest.approx(toxicity("You are an idiot"), abs=1e-6), "type": "PROBABILITY"}
     assert answer.json() == {"attributeScores": {"TOXICITY": {"summaryScore": score}}, "languages": ["en"]}
+
+
+def test_perspectives_example_in_python_sends_no_content_type(scoring: World) -> None:
+    answer = scoring.client.post(ANALYZE, content=json.dumps(CORAL_ANALYZE).encode())
+    assert answer.json() == scoring.client.post(ANALYZE, json=CORAL_ANALYZE).json()
+    assert answer.status_code == 200
 
 
 def test_googles_client_works_with_another_address(scoring: World) -> None:
@@ -115,6 +128,7 @@ def test_null_and_snake_case_are_read_as_google_reads_them(scoring: World) -> No
     [
         ({"comment": {"text": " \n"}}, "Comment must be non-empty.", "COMMENT_EMPTY"),
         ({"comment": {"text": "é" * 40_000}}, "Comment text too long.", "COMMENT_TOO_LONG"),
+        ({"comment": {"text": "a\0b"}}, "Comment must not have NUL characters.", "INVALID_REQUEST"),
         ({"requestedAttributes": {}}, "Missing requested_attributes", "NO_REQUESTED_ATTRIBUTES"),
         ({"requestedAttributes": {"X": {}}}, 'Unknown requested attribute: "X"', "INVALID_REQUEST"),
         (
@@ -161,7 +175,8 @@ def test_unknown_attributes_can_be_dropped(scoring: World) -> None:
         ("POST", ANALYZE, {"content": b"[" * 1000 + b"]" * 1000, "headers": NDJSON}, 400, "INVALID_ARGUMENT"),
         ("POST", ANALYZE, {"content": b"[]", "headers": NDJSON}, 400, "INVALID_ARGUMENT"),
         ("POST", ANALYZE, {"content": b" " * 2**21, "headers": NDJSON}, 413, "INVALID_ARGUMENT"),
-        ("POST", ANALYZE, {"content": b"{}"}, 415, "INVALID_ARGUMENT"),
+        ("POST", ANALYZE, {"content": b"", "headers": {}}, 400, "INVALID_ARGUMENT"),
+        ("POST", ANALYZE, {"content": b"{}", "headers": {"Content-Type": "text/csv"}}, 415, "INVALID_ARGUMENT"),
         ("POST", ANALYZE, {"headers": {"Accept": "text/csv"}}, 406, "INVALID_ARGUMENT"),
         ("GET", ANALYZE, {}, 405, "INVALID_ARGUMENT"),
         ("POST", "/v1alpha1/comments:other", {}, 404, "NOT_FOUND"),
@@ -242,23 +257,33 @@ def test_corals_feedback_becomes_a_claim(
     attributes = "TOXICITY=toxicity.toxic,DELETED=toxicity.toxic,APPROVED=toxicity.non_toxic"
     monkeypatch.setenv("PERSPECTIVE_ATTRIBUTES", attributes)
     with serve() as client:
-        answer = client.post(SUGGEST, json=CORAL_SUGGEST)
-        assert answer.json() == {"requestedLanguages": ["EN"], "clientToken": "comment:5"}
-        (stored,) = read_texts(database, "You stupid fool")
-        assert stored == {
-            "claimed_label": "toxic",
-            "score": 1,
-            "source": "Coral:https://news.example/",
-            "external_id": "comment:5",
-        }
+        for sent, language in ((CORAL_SUGGEST, "en"), (OLDER_CORAL_SUGGEST, "EN")):
+            answer = client.post(SUGGEST, json=sent)
+            assert answer.json() == {"requestedLanguages": [language], "clientToken": "comment:5"}
+            (stored,) = read_texts(database, sent["comment"]["text"])
+            assert stored == {
+                "claimed_label": "toxic",
+                "score": 1,
+                "source": "Coral:https://news.example/",
+                "external_id": "comment:5",
+            }
         low = {"comment": {"text": "How nice"}, "attributeScores": {"TOXICITY": {"summaryScore": {"value": 0.25}}}}
         assert client.post(SUGGEST, json=low).json() == {}
         (stored,) = read_texts(database, "How nice")
         assert (stored["claimed_label"], stored["score"], stored["source"]) == ("non_toxic", 0.75, None)
-        # What the ingestion API refuses, it explains.
-        refused = client.post(SUGGEST, json=low | {"comment": {"text": "a\0b"}})
+        # Google's clients leave a zero out.
+        approved = CORAL_SUGGEST | {
+            "comment": {"text": "Well said"},
+            "attributeScores": {"TOXICITY": {"summaryScore": {}}},
+        }
+        assert client.post(SUGGEST, json=approved).status_code == 200
+        (stored,) = read_texts(database, "Well said")
+        assert (stored["claimed_label"], stored["score"]) == ("non_toxic", 1)
+        # The refusal names the field as the client knows it.
+        refused = client.post(SUGGEST, json=low | {"communityId": "a\0b"})
         assert (refused.status_code, refused.json()["error"]["status"]) == (400, "INVALID_ARGUMENT")
-        assert "NUL" in refused.json()["error"]["message"]
+        expected = "The ingestion API refuses communityId: must not have NUL characters"
+        assert refused.json()["error"]["message"] == expected
         assert client.post(ANALYZE, json=CORAL_ANALYZE).status_code == 503
         assert read_texts(database, "You are an idiot") == [], "what is analyzed is never stored"
 

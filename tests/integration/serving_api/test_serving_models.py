@@ -11,12 +11,13 @@ import pytest
 from sqlalchemy import Engine, text
 from starlette.testclient import TestClient
 
+from core.datasets import ModelInLoop, load_datasets
 from core.settings import DatabaseSettings
 from serving_api.replica.replica import Replica
 from tests.integration.security.conftest import add_key
 from tests.integration.serving_api.conftest import Serve, World
 from tests.integration.serving_api.labelling import Labeller, wait_until
-from tests.integration.serving_api.modelling import BAD, GOOD, predict, store_model, train
+from tests.integration.serving_api.modelling import BAD, GOOD, predict, store_model, train, wait_for_model
 
 
 @pytest.fixture
@@ -35,10 +36,6 @@ def version(engine: Engine, snapshots: Path, client: TestClient) -> str:
 
 def score(client: TestClient, *texts: str, **more: Any) -> Any:
     return client.post("/score", json={"texts": [*texts]} | more).json()
-
-
-def wait_for_model(client: TestClient, version: str) -> None:
-    wait_until(lambda: score(client, "a").get("model_version") == version)
 
 
 def test_texts_are_scored_in_order(client: TestClient, version: str) -> None:
@@ -75,6 +72,7 @@ def test_without_a_model_scores_are_refused(client: TestClient, replica: Replica
         ({"texts": ["a"], "dataset": "nothing"}, 422, "/dataset"),
         ({"texts": ["a"], "model": "x"}, 422, "/model"),
         ({}, 422, "/texts"),
+        ({"texts": ["a", "b\0"]}, 422, "/texts/1"),
         ({"texts": ["é" * 40_000]}, 413, None),
         ({"texts": ["a" * 60_000] * 100}, 413, None),
     ],
@@ -131,9 +129,22 @@ def test_a_model_shows_its_manifest_and_its_card(client: TestClient, version: st
     assert (answer["version"], answer["dataset"], answer["is_active"]) == (version, "toxicity", True)
     assert answer["metrics"]["model"]["roc_auc"] == {"value": 0.9, "low": 0.8, "high": 0.95}
     card = client.get(f"/models/{version}", headers={"Accept": "text/markdown"})
-    assert (card.text, card.headers["content-type"]) == ("# A model\n", "text/markdown; charset=utf-8")
+    assert card.headers["content-type"] == "text/markdown; charset=utf-8"
+    assert card.text.startswith(f"# Model {version} of the dataset toxicity\n")
+    assert "0.900 (0.800–0.950)" in card.text
     missing = client.get("/models/000000000000")
     assert (missing.status_code, missing.json()["code"]) == (404, "model_not_found")
+
+
+def test_a_model_that_is_turned_off_leaves_no_trace(serve: Serve, engine: Engine, snapshots: Path) -> None:
+    version = store_model(engine, snapshots, train())
+    off = load_datasets(None)["toxicity"].model_copy(update={"model": ModelInLoop()})
+    with serve(datasets={"toxicity": off}) as client:
+        wait_until(lambda: client.get("/readyz").status_code == 200)
+        assert client.get("/models").json() == {"items": []}
+        assert client.get(f"/models/{version}").status_code == 404
+        answer = client.post("/score", json={"texts": ["a"]})
+        assert (answer.status_code, answer.json()["code"]) == (503, "model_off")
 
 
 def test_everything_works_while_postgres_is_away(

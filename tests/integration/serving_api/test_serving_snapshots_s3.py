@@ -1,4 +1,4 @@
-"""Snapshots in a bucket, on a server that speaks S3."""
+"""Snapshots and models in a bucket, on a server that speaks S3."""
 
 import json
 import time
@@ -11,7 +11,9 @@ import httpx
 import pytest
 from moto.server import ThreadedMotoServer
 from pyarrow import parquet
+from sqlalchemy import Engine
 
+from core.classifiers.model_files import MODEL, ModelFiles
 from core.web.problems import Conflict, NotFound, Problem, Unavailable
 from serving_api.replica.file import open_readable
 from serving_api.settings import ReplicaSettings
@@ -19,6 +21,8 @@ from serving_api.snapshots.manifest import MANIFEST
 from serving_api.viewer.split_rows import Span
 from serving_api.viewer.stored import StoredSnapshots
 from serving_api.viewer.where import read_filter
+from tests.integration.serving_api.conftest import Serve
+from tests.integration.serving_api.modelling import store_model, train, wait_for_model
 from tests.unit.serving_api.snapshot_world import Row, World, world
 
 _ROWS = [Row(number, "toxic" if number % 2 else "non_toxic") for number in range(500)]
@@ -190,3 +194,38 @@ def test_the_viewer_reads_files_in_a_bucket_and_tells_why_it_cannot(labelled: Wo
             with pytest.raises(Problem) as refusal, stored.opened(manifest, file, files) as split:
                 split.rows(Span(0, 1))
             assert refusal.value.code == code
+
+
+def test_the_copy_of_a_buckets_model_scores_while_the_bucket_is_away(
+    serve: Serve, engine: Engine, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = f"{bucket}/{tmp_path.name}"
+    monkeypatch.setenv("SNAPSHOTS_URL", address)
+    version = store_model(engine, address, train())
+
+    def start() -> None:
+        with serve() as client:
+            wait_for_model(client, version)
+
+    start()
+    [copy] = tmp_path.rglob("*.skops")
+    with monkeypatch.context() as away:
+        away.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+        start()
+    # A copy that is damaged is replaced.
+    content = copy.read_bytes()
+    copy.write_bytes(content[:-1])
+    start()
+    assert copy.read_bytes() == content
+
+
+def test_a_buckets_models_are_written_once_and_removed(engine: Engine, bucket: str, tmp_path: Path) -> None:
+    address = f"{bucket}/{tmp_path.name}"
+    version = store_model(engine, address, train())
+    files = ModelFiles(address)
+    content, manifest = files.read_model("toxicity", version), files.read_manifest("toxicity", version)
+    files.write(manifest.model_copy(update={"seconds": 9}), {MODEL: b"other"})
+    assert (files.read_model("toxicity", version), files.read_manifest("toxicity", version)) == (content, manifest)
+    assert files.remove("toxicity", [version, "0" * 12]) == [version]
+    with pytest.raises(FileNotFoundError):
+        files.read_manifest("toxicity", version)

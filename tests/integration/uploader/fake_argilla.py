@@ -57,7 +57,7 @@ class FakeArgilla:
                 detail = f"Record at position {position} is not valid because of a reason"
                 return httpx.Response(422, json={"detail": detail})
         self.records.update(ids)
-        return httpx.Response(200, json={})
+        return httpx.Response(200, json={"items": []})
 
     def _search(self, ids: list[str], limit: int) -> httpx.Response:
         self.search_limits.append(limit)

@@ -17,8 +17,7 @@ from tests.integration.uploader.model_argilla import DATASET_ID, Event, ModelArg
 from uploader.argilla.setup import Prepared
 from uploader.argilla.webhook import Registration, WebhookHealth
 from uploader.dataset import DatasetState
-from uploader.pull.collector import Collector
-from uploader.pull.listener import pull_once
+from uploader.pull.collector import Collector, pull_once
 from uploader.pull.sweep import Sweeper
 from uploader.repository import remember_dataset
 from uploader.settings import SweepSettings
@@ -43,7 +42,7 @@ class Side:
     async def pull(self) -> int:
         """Read all requested texts again; return their number."""
         count = 0
-        while read := await pull_once(self.state, self.collector, DATASET_ID):
+        while read := await pull_once(self.collector, DATASET_ID):
             count += read
         return count
 
@@ -78,8 +77,8 @@ async def pulling(
         async with engine.begin() as connection:
             await remember_dataset(connection, DATASET, DATASET_ID)
         registration = Registration(state.argilla, engine, "http://i/webhooks/argilla" if webhooks else None, "w")
-        collector = Collector(state.argilla, engine, DATASET, state.datasets)
+        collector = Collector(state)
         health = WebhookHealth(settings.pop("grace_seconds", -1))
         defaults = {"full_sweep_seconds": _NEVER, "sweep_share": 1, "sweep_busy_share": 1}
         chosen = SweepSettings(**{**defaults, "count_interval_seconds": 1e-9, **settings})
-        yield Side(state, collector, Sweeper(state, collector, chosen, registration, health), registration)
+        yield Side(state, collector, Sweeper(collector, chosen, registration, health), registration)

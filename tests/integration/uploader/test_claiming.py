@@ -380,6 +380,40 @@ def test_a_text_that_comes_back_before_the_start_of_the_queue_is_claimed_within_
     run(work)
 
 
+def test_looks_for_claims_that_ran_out_take_a_small_share_of_the_time(
+    run: RunWithEngine, add_texts: AddTexts
+) -> None:
+    """Under a held snapshot each look passes the entries of all texts that were ever claimed."""
+    add_texts("a", status="uploading", lease_until="2026-01-01")
+    now, seconds_a_look = 100.0, 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += seconds_a_look  # read once before a look, once after it
+        return now
+
+    start = QueueStart(clock)
+
+    async def look(engine: AsyncEngine) -> int:
+        async with engine.begin() as connection:
+            count = await start.return_stale(connection, DATASET)
+            await connection.execute(
+                text("update texts set status = 'uploading', lease_until = '2026-01-01' where status = 'pending'")
+            )
+            return count
+
+    async def work(engine: AsyncEngine) -> list[int]:
+        nonlocal now, seconds_a_look
+        found = []
+        for pause, took in ((0, 0), (0.9, 0), (0.2, 5), (50, 0), (60, 0)):
+            now += pause
+            seconds_a_look = took
+            found.append(await look(engine))
+        return found
+
+    assert run(work) == [1, 0, 1, 0, 1]
+
+
 def _expected(order: UploadOrder, waiting: dict[int, float]) -> set[int]:
     """Return the four texts that come next, of sequences with their scores."""
     nearest = sorted(waiting, key=lambda sequence: abs(waiting[sequence] - 0.5))

@@ -15,7 +15,8 @@ from tests.integration.uploader.pulling import Side, pulling
 from tests.waiting import until_blocked
 from uploader.argilla.errors import Gone, Unreachable
 from uploader.leadership import NotLeading
-from uploader.pull.repair import repair_losses, show_again
+from uploader.pull.collector import show_again
+from uploader.pull.repair import repair_losses
 
 _ANN = UUID(int=21)
 _STATUSES = "select text, status from texts order by sequence"
@@ -56,7 +57,7 @@ async def _lose(side: Side) -> None:
 async def _heal(side: Side, stop_after_a_step: bool = False) -> None:
     stopping = asyncio.Event()
     on_step = stopping.set if stop_after_a_step else lambda: None
-    await repair_losses(side.state, side.collector, stopping, on_step)
+    await repair_losses(side.collector, stopping, on_step)
 
 
 def test_what_was_in_the_lost_dataset_is_pending_again_and_nothing_else(

@@ -27,6 +27,7 @@ from core.text_identity import text_id
 from uploader import repository
 from uploader.leadership import Leadership, NotLeading
 from uploader.push.claiming import claim_texts
+from uploader.push.repository import return_stale_claims
 
 _DATASET = "toxicity"
 _UPLOADERS = 3
@@ -187,7 +188,7 @@ class LeaseMachine(RuleBasedStateMachine):
 
     async def _return_stale(self) -> int:
         async with self.engine.begin() as connection:
-            return await repository.return_stale_claims(connection, _DATASET)
+            return await return_stale_claims(connection, _DATASET)
 
     @rule()
     def retry(self) -> None:

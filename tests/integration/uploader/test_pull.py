@@ -1,4 +1,4 @@
-"""Tests of uploader.pull.listener on a model of Argilla: what becomes of the notes."""
+"""Tests of uploader.pull.collector on a model of Argilla: what becomes of the notes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,8 +15,7 @@ from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWith
 from tests.integration.uploader.model_argilla import DATASET_ID, ModelArgilla
 from tests.integration.uploader.pulling import Side, pulling
 from uploader.argilla.errors import Unreachable
-from uploader.pull.listener import follow_refresh_requests, listen, pull_once
-from uploader.pull.repair import DELETED
+from uploader.pull.collector import DELETED, follow_refresh_requests, listen, pull_once
 from uploader.runner import Backoff, JobRunner
 
 _ANN = UUID(int=21)
@@ -98,8 +97,8 @@ def test_an_event_that_comes_while_its_text_is_read_is_not_lost(
             await side.deliver(model.respond(id_, _ANN, "submitted", "non_toxic"))
 
         model.after[_SEARCH] = change_once
-        assert await pull_once(side.state, side.collector, DATASET_ID) == 1
-        assert await pull_once(side.state, side.collector, DATASET_ID) == 1
+        assert await pull_once(side.collector, DATASET_ID) == 1
+        assert await pull_once(side.collector, DATASET_ID) == 1
 
     pull(work)
     assert rows("select label from labels") == [("non_toxic",)]
@@ -189,8 +188,8 @@ def test_a_note_is_read_as_soon_as_it_is_made(
         wake, stopping = asyncio.Event(), asyncio.Event()
         runner = JobRunner(DATASET, "pull", Backoff(15))
         jobs = [
-            asyncio.create_task(follow_refresh_requests(side.state, side.collector, wake, stopping, runner)),
-            asyncio.create_task(listen(database_url, {DATASET: wake}, stopping, runner)),
+            asyncio.create_task(follow_refresh_requests(side.collector, wake, stopping, runner.go_on)),
+            asyncio.create_task(listen(database_url, {DATASET: wake}, stopping, runner.go_on)),
         ]
         await side.deliver(model.respond(id_, _ANN, "submitted", "toxic"))
         async with asyncio.timeout(60):

@@ -22,7 +22,7 @@ from tests.integration.uploader.conftest import DATASET
 from tests.integration.uploader.model_argilla import DATASET_ID, Event, ModelArgilla
 from tests.integration.uploader.pulling import Side, pulling
 from uploader.pull import repository
-from uploader.pull.listener import read_again
+from uploader.pull.collector import read_again
 
 _TEXTS = [text_id(DATASET, f"text {i}") for i in range(2)]
 _USERS = [UUID(int=21 + i) for i in range(2)]
@@ -142,7 +142,7 @@ class _Machine(RuleBasedStateMachine):
         async with self.engine.connect() as connection:
             notes = await repository.list_refresh_requests(connection, DATASET, 250)
         if notes:
-            await read_again(self.side.state, self.side.collector, DATASET_ID, notes)
+            await read_again(self.side.collector, DATASET_ID, notes)
 
     @rule()
     def read(self) -> None:

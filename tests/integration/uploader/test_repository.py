@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -12,12 +13,13 @@ from uploader import repository
 from uploader.argilla.records import PendingText
 from uploader.pull import repository as pull_repository
 from uploader.push.claiming import claim_texts
+from uploader.push.repository import return_stale_claims
 
 
 async def _claim(engine: AsyncEngine, claim: UUID | None = None, **changes: Any) -> list[PendingText]:
     values = {"count": 250, "bytes_": 1_000_000, "lease_seconds": 60} | changes
     async with engine.begin() as connection:
-        await repository.return_stale_claims(connection, DATASET)
+        await return_stale_claims(connection, DATASET)
         return await claim_texts(connection, DATASET, claim or uuid4(), **values)
 
 
@@ -256,3 +258,36 @@ def test_the_backlog_is_counted_with_its_age(run: RunWithEngine, add_texts: AddT
     count, oldest_seconds = run(work)
     assert count == 2
     assert 3600 <= oldest_seconds < 3700
+
+
+def test_finishing_a_batch_reads_no_entries_of_texts_that_were_claimed_before(
+    run: RunWithEngine, database_url: str
+) -> None:
+    """Under a held snapshot the index of uploading texts has an entry for each of them: claims got slower."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "insert into texts (id, dataset, text, status)"
+            " select gen_random_uuid(), %s, 'text ' || n, case when n > 250 then 'uploaded' else 'pending' end"
+            " from generate_series(1, 20000) as n",
+            [DATASET],
+        )
+        connection.execute("analyze texts")
+
+    async def count_scans(engine: AsyncEngine) -> int:
+        async with engine.begin() as connection:
+            await connection.execute(text("select pg_stat_force_next_flush()"))
+        query = "select idx_scan from pg_stat_user_indexes where indexrelname = 'ix_texts_uploading'"
+        async with engine.connect() as connection:
+            return await connection.scalar(text(query)) or 0
+
+    async def work(engine: AsyncEngine) -> list[int]:
+        claim = uuid4()
+        ids = [one.id for one in await _claim(engine, claim)]
+        scans = [await count_scans(engine)]
+        async with engine.begin() as connection:
+            assert await repository.mark_uploaded(connection, claim, ids[:200]) == 200
+            assert await repository.mark_failed(connection, claim, dict.fromkeys(ids[200:], "bad")) == 50
+        return [*scans, await count_scans(engine)]
+
+    before, after = run(work)
+    assert after == before

@@ -19,7 +19,7 @@ from tests.integration.uploader.pulling import Side, pulling
 from tests.waiting import until_blocked
 from uploader.argilla.errors import Gone, Unreachable
 from uploader.leadership import NotLeading
-from uploader.pull.repair import DELETED
+from uploader.pull.collector import DELETED
 
 _ANN, _BOB = UUID(int=21), UUID(int=22)
 _SEARCH = "POST dataset/records/search"

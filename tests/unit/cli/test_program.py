@@ -40,6 +40,8 @@ def test_tab_completes_in_a_real_shell(shell: str, tmp_path: Path) -> None:
         "TERM": "dumb",
         "LANG": "C.UTF-8",
     }
+    # Without this folder, fish completes all manual pages in the background, and that outlives the test.
+    (tmp_path / ".local/share/fish/generated_completions").mkdir(parents=True)
     # Typer asks its parent process which shell this is.
     subprocess.run([shell, "-c", "annotate --install-completion; true"], env=env, check=True, timeout=SECONDS)
     assert "python" not in "".join(path.read_text() for path in tmp_path.rglob("*annotate*") if path.is_file())

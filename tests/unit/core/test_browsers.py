@@ -11,7 +11,7 @@ from core.web.app import install_web
 from core.web.server import http_settings
 
 ALLOWED = ["127.0.0.1", "127.0.0.1:80", "127.9.9.9", "localhost", "LOCALHOST:1", "localhost.", "[::1]", "[::1]:80"]
-CONFIGURED = ["annotate.example", "Annotate.Example:8443", "10.0.0.7"]
+CONFIGURED = ["annotate.example", "Annotate.Example:8443", "10.0.0.7", "[2001:db8::1]:80"]
 FOREIGN = [
     "evil.example",
     "evil.example:8080",
@@ -31,7 +31,7 @@ FOREIGN = [
 
 @pytest.fixture
 def make_client(monkeypatch: pytest.MonkeyPatch) -> Callable[..., TestClient]:
-    monkeypatch.setenv("HTTP_HOSTS", " annotate.example,10.0.0.7 ")
+    monkeypatch.setenv("HTTP_HOSTS", " annotate.example:8443,http://10.0.0.7/ , [2001:DB8::1]")
     http_settings.cache_clear()
     monkeypatch.setattr("core.web.app.http_settings", http_settings.__wrapped__)
 

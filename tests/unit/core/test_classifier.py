@@ -12,8 +12,7 @@ import skops.io
 from sklearn.linear_model import LogisticRegression
 
 from core.classifiers.classifier import Classifier, ForeignModel, Parameters
-from core.classifiers.model_files import MANIFEST, MODEL, BadModel, ModelFiles, name_version
-from core.classifiers.model_manifest import ModelManifest, Sizes
+from core.classifiers.model_files import MANIFEST, MODEL, BadModel, ModelFiles, ModelManifest, Sizes, name_version
 
 _PARAMETERS = Parameters(
     labels=("non_toxic", "toxic"),
@@ -138,11 +137,14 @@ def test_removed_models_are_gone_and_others_stay(tmp_path: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["c"]
 
 
-def test_what_a_killed_writer_left_goes(tmp_path: Path) -> None:
-    left = tmp_path / "models" / "toxicity" / ".writing-abc"
-    left.mkdir(parents=True)
+def test_a_model_that_a_killed_writer_left_is_completed(tmp_path: Path) -> None:
     content = Classifier(_PARAMETERS).save()
     manifest = _manifest(content)
-    (left / MANIFEST).write_text(manifest.model_dump_json())
-    ModelFiles(str(tmp_path)).write(manifest, {MODEL: content})
-    assert [path.name for path in left.parent.iterdir()] == [manifest.version]
+    left = tmp_path / "models" / "toxicity" / manifest.version
+    left.mkdir(parents=True)
+    (left / MODEL).write_bytes(content[:9])
+    (left / MANIFEST).write_text(manifest.model_dump_json()[:9])
+    files = ModelFiles(str(tmp_path))
+    files.write(manifest, {MODEL: content})
+    assert files.read_model("toxicity", manifest.version) == content
+    assert files.read_manifest("toxicity", manifest.version) == manifest

@@ -65,12 +65,19 @@ def test_shown_suggestions_are_the_senders(tmp_path: Path) -> None:
         ("x = ", "is not TOML: Invalid value .at line 4"),
         ("x = [", "is not TOML: "),
         ('[D]\nlabels = ["a", "b"]\nguidelines = "g"', "D: must be like"),
+        ('[e]\nlabels = "a, b"\nguidelines = "g"', "e.labels: must be a list"),
         ("[e]", "e.labels: is required\n.*: e.guidelines: is required"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_key(tmp_path: Path, settings: str, said: str) -> None:
     with pytest.raises(SystemExit, match=f"^{tmp_path}/datasets.toml: {said}"):
         load_datasets(_write(tmp_path, settings + "\n"))
+
+
+def test_a_file_of_a_windows_editor_is_read(tmp_path: Path) -> None:
+    file = _write(tmp_path, "")
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+    assert load_datasets(file).keys() == {"d"}
 
 
 def test_all_that_is_wrong_is_named_at_once(tmp_path: Path) -> None:

@@ -23,25 +23,22 @@ except RuntimeError:
 """
 
 
-@pytest.fixture(scope="module", params=["json", "console"])
-def crashed(request: pytest.FixtureRequest) -> tuple[str, str]:
-    """A format, and what a program that logs a crash says in it."""
-    program = _CRASH.replace("{format}", request.param)
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    return request.param, result.stderr
-
-
-def test_a_traceback_shows_no_local_variables(crashed: tuple[str, str]) -> None:
-    _, said = crashed
+def _crash(format_: str) -> str:
+    program = _CRASH.replace("{format}", format_)
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stderr
     assert "it broke" in said
     assert "thing.crashed" in said
     assert "some_program" in said
-    assert "hunter2" not in said
+    assert "hunter2" not in said  # no local variable
+    return said
 
 
-@pytest.mark.parametrize("crashed", ["json"], indirect=True)
-def test_json_lines_are_one_object_each(crashed: tuple[str, str]) -> None:
-    [line] = crashed[1].splitlines()
+def test_a_crash_is_told_at_a_terminal_without_local_variables() -> None:
+    assert "Traceback" in _crash("console")
+
+
+def test_a_crash_is_one_json_object_without_local_variables() -> None:
+    [line] = _crash("json").splitlines()
     entry = json.loads(line)
     assert (entry["event"], entry["level"], entry["program"], entry["part"]) == (
         "thing.crashed",
@@ -65,12 +62,11 @@ from core.tracing import tracing
 from core.web.app import install_web
 
 configure_logging(LogSettings(format="json", level="DEBUG"), "some_program")
-tracing.configure(TracingSettings(exporter_otlp_endpoint={endpoint!r}, traces_sampler_arg={share}), "some_program")
 log = structlog.get_logger()
 app = FastAPI()
-install_web(app, {{}})
+install_web(app, {})
 
-@app.get("/ours/{{id}}")
+@app.get("/ours/{id}")
 async def ours(id: str):
     log.info("from.ours")
     logging.getLogger("a_library").warning("from a library")
@@ -82,38 +78,38 @@ async def _later():
     log.info("from.task")
 
 client = TestClient(app, raise_server_exceptions=False)
-for number in range(2):
-    client.get(f"/ours/{{number}}", headers={{"X-Request-ID": f"request-{{number}}"}})
+for number in range(4):
+    if number == 2:
+        tracing.configure(TracingSettings(exporter_otlp_endpoint="http://127.0.0.1:1"), "some_program")
+    client.get(f"/ours/{number}", headers={"X-Request-ID": f"request-{number}"})
 log.info("from.nobody")
 """
 _LINES = ["from.ours", "from a library", "from.thread", "from.task", "request.crashed", "request.served"]
 
 
-def _lines(endpoint: str | None, share: float = 1) -> list[dict[str, str]]:
-    program = _REQUEST.format(endpoint=endpoint, share=share)
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+@pytest.fixture(scope="module")
+def lines() -> list[dict[str, str]]:
+    """The log lines of two requests, of two traced ones, and of no request."""
+    result = subprocess.run([sys.executable, "-c", _REQUEST], capture_output=True, text=True, check=True)
     lines = [json.loads(line) for line in result.stderr.splitlines()]
     return [line for line in lines if line["event"] in {*_LINES, "from.nobody"}]
 
 
-def test_every_line_of_a_request_has_its_id() -> None:
-    lines = _lines(None)
-    assert [line["event"] for line in lines] == [*_LINES, *_LINES, "from.nobody"]
-    expected = ["request-0"] * len(_LINES) + ["request-1"] * len(_LINES) + [None]
-    assert [line.get("request_id") for line in lines] == expected
-    assert not any("trace_id" in line for line in lines)
+def test_every_line_of_a_request_has_its_id(lines: list[dict[str, str]]) -> None:
+    assert [line["event"] for line in lines] == [*_LINES * 4, "from.nobody"]
+    expected = [f"request-{number}" for number in range(4) for _ in _LINES]
+    assert [line.get("request_id") for line in lines] == [*expected, None]
 
 
-def test_lines_of_a_traced_request_name_its_span() -> None:
-    first, second = (
-        {
-            (line["trace_id"], line["span_id"])
-            for line in _lines("http://127.0.0.1:1")
-            if line.get("request_id") == id_
-        }
-        for id_ in ("request-0", "request-1")
+def test_lines_of_a_traced_request_name_its_span(lines: list[dict[str, str]]) -> None:
+    none, also_none, first, second = (
+        {(line.get("trace_id"), line.get("span_id")) for line in lines if line.get("request_id") == f"request-{n}"}
+        for n in range(4)
     )
+    assert none == also_none == {(None, None)}
     assert len(first) == len(second) == 1
     assert first != second
     [(trace_id, span_id)] = first
+    assert trace_id
+    assert span_id
     assert (len(trace_id), len(span_id)) == (32, 16)

@@ -7,12 +7,12 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score, log_loss, roc_auc_score
 
 from core.classifiers.measures import (
-    Claims,
     compare,
     count_tenths,
     make_reliability,
     measure,
     population_stability,
+    read_claims,
 )
 
 
@@ -126,7 +126,7 @@ def test_a_shifted_distribution_is_seen() -> None:
 
 
 def test_claims_without_a_score_count_as_sure() -> None:
-    claims = Claims(np.array([0, -1, 1]), np.array([0.7, 0.9, np.nan]))
-    has, probabilities = claims.probabilities(3)
+    claims = np.array([0, -1, 1]), np.array([0.7, 0.9, np.nan])
+    has, probabilities = read_claims(*claims, 3)
     assert has.tolist() == [True, False, True]
     np.testing.assert_allclose(probabilities, np.array([[0.7, 0.15, 0.15], [0, 1, 0]]))

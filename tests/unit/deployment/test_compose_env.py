@@ -32,18 +32,18 @@ def test_a_file_is_its_owners_only_and_never_overwritten(
     assert main(["write", str(file)]) == 0
     assert file.stat().st_mode & 0o777 == 0o600
     before = file.read_text()
-    assert main(["write", str(file)]) == 1
+    refusal = str(main(["write", str(file)]))
     assert file.read_text() == before
-    said = capsys.readouterr()
-    assert "nothing was changed" in said.err
-    assert not any(value in said.out + said.err for value in given(before).values())
+    assert "nothing was changed" in refusal
+    said = capsys.readouterr().out + refusal
+    assert not any(value in said for value in given(before).values())
     with pytest.raises(FileExistsError):
         write(file)
 
 
 def test_a_link_to_a_missing_file_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "env").symlink_to(tmp_path / "elsewhere")
-    assert main(["write", str(tmp_path / "env")]) == 1
+    assert "nothing was changed" in str(main(["write", str(tmp_path / "env")]))
     assert not (tmp_path / "elsewhere").exists()
 
 
@@ -85,6 +85,5 @@ def test_the_script_needs_nothing_installed(tmp_path: Path) -> None:
     assert "make compose-env" in refused.stderr
 
 
-def test_without_a_command_it_says_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == 2
-    assert "usage" in capsys.readouterr().err
+def test_without_a_command_it_says_which_there_are() -> None:
+    assert "usage" in str(main([]))

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from core.web.problems import NotFound, RateLimited, Unavailable, problem_response
-from serving_api.perspective.google_errors import GoogleErrors, google_error
+from serving_api.perspective.endpoints import GoogleErrors
+from serving_api.perspective.schemas import google_error
 
 PATH = "/v1alpha1/comments:analyze"
 

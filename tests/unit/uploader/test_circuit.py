@@ -1,4 +1,4 @@
-"""Tests of uploader.argilla.circuit, and of Argilla's client with one."""
+"""Tests of uploader.argilla.client, and of Argilla's client with one."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,8 +8,7 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
-from uploader.argilla.circuit import Circuit, CircuitState
-from uploader.argilla.client import Argilla
+from uploader.argilla.client import Argilla, Circuit, CircuitState
 from uploader.argilla.errors import Fault, Stopped, Unreachable
 
 _STATES = [CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN]

@@ -1,4 +1,4 @@
-"""Tests of uploader.push.restore: whose answer goes back to whom, and never over one that is there."""
+"""Tests of restored answers: whose answer goes back to whom, and never over one that is there."""
 
 import asyncio
 import json
@@ -13,7 +13,9 @@ from core.datasets import Dataset, Question
 from core.models import AnnotationStatus
 from uploader.argilla.client import Argilla
 from uploader.argilla.errors import Refused
-from uploader.push.restore import CarriedAnswer, add_responses, assign, put_with_responses
+from uploader.argilla.records import CarriedAnswer, add_responses
+from uploader.push.backlog import assign
+from uploader.push.deliver import put_with_responses
 
 _TEXT, _ANN, _BOB, _EVE = (UUID(int=n) for n in (1, 21, 22, 23))
 _LABELS = ("toxic", "non_toxic")
@@ -93,7 +95,7 @@ def _put(records: list[dict[str, Any]], stored: str, refused: dict[str, str]) ->
                 return httpx.Response(
                     422, json={"detail": f"Record at position {position} is not valid because x"}
                 )
-        return httpx.Response(200, json={})
+        return httpx.Response(200, json={"items": []})
 
     async def work() -> set[str]:
         transport = httpx.MockTransport(answer)

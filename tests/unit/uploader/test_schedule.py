@@ -2,32 +2,33 @@
 
 import asyncio
 
-from uploader.runner import Schedule
+from uploader.runner import Job, running
+
+
+def _run(job: Job, until: asyncio.Event, seconds: float = 10, stop_seconds: float = 60) -> None:
+    async def work() -> None:
+        async with running([(seconds, job)], stop_seconds):
+            await asyncio.wait_for(until.wait(), 60)
+
+    asyncio.run(work())
 
 
 def test_a_job_never_overlaps_with_itself() -> None:
-    running = most = runs = 0
+    at_once = most = runs = 0
     enough = asyncio.Event()
 
     async def job(_stopping: asyncio.Event) -> None:
-        nonlocal running, most, runs
-        running += 1
+        nonlocal at_once, most, runs
+        at_once += 1
         runs += 1
-        most = max(most, running)
+        most = max(most, at_once)
         await asyncio.sleep(0.05)
-        running -= 1
+        at_once -= 1
         if runs > 2:
             enough.set()
 
-    async def work() -> None:
-        schedule = Schedule()
-        schedule.add(job, 0.02)
-        schedule.start()
-        await asyncio.wait_for(enough.wait(), 60)
-        await schedule.stop(60)
-
-    asyncio.run(work())
-    assert (running, most) == (0, 1)
+    _run(job, enough, 0.02)
+    assert (at_once, most) == (0, 1)
 
 
 def test_stopping_lets_a_job_end() -> None:
@@ -41,14 +42,7 @@ def test_stopping_lets_a_job_end() -> None:
         await asyncio.sleep(0.05)
         ended = True
 
-    async def work() -> None:
-        schedule = Schedule()
-        schedule.add(job, 10)
-        schedule.start()
-        await begun.wait()
-        await schedule.stop(60)
-
-    asyncio.run(work())
+    _run(job, begun)
     assert ended
 
 
@@ -65,12 +59,17 @@ def test_stopping_cancels_a_job_that_takes_too_long() -> None:
             was_cancelled = True
             raise
 
+    _run(job, begun, stop_seconds=0.1)
+    assert was_cancelled
+
+
+def test_stopping_does_not_wait_for_the_next_run() -> None:
+    begun = asyncio.Event()
+
+    async def job(_stopping: asyncio.Event) -> None:
+        begun.set()
+
     async def work() -> None:
-        schedule = Schedule()
-        schedule.add(job, 10)
-        schedule.start()
-        await begun.wait()
-        await schedule.stop(0.1)
+        await asyncio.wait_for(asyncio.to_thread(_run, job, begun, 1e6), 30)
 
     asyncio.run(work())
-    assert was_cancelled

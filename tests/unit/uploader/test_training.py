@@ -136,6 +136,21 @@ def test_more_than_two_labels() -> None:
     assert Classifier.load(trained.classifier.save()).labels == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize(
+    ("texts", "least"),
+    [
+        ([comment.text.replace(" ", "") for comment in COMMENTS], 0.6),  # as in languages without spaces
+        (["\U0001f600" if LABELS.index(comment.label) else "\U0001f621" for comment in COMMENTS], 0.99),
+    ],
+)
+def test_texts_without_common_words(texts: list[str], least: float) -> None:
+    data = _data(texts)
+    trained = train(data, np.arange(len(texts)) % 5)
+    assert (trained.probabilities.argmax(axis=1) == data.labels).mean() > least
+    loaded = Classifier.load(trained.classifier.save())
+    assert (loaded.probabilities(texts).argmax(axis=1) == data.labels).mean() > least
+
+
 def test_texts_without_a_known_word_are_scored(trained: Trained) -> None:
     found = trained.classifier.probabilities(["", "漢字", "x" * 1_000_000])
     assert found.shape == (3, 2)
