@@ -11,7 +11,7 @@ export PATH := $(PATH):$(SCRIPTS):$(CURDIR)/.tools/bin
 INSTALLED := .venv/.installed
 PROJECT := core ingestion_api uploader serving_api cli local_stack load_testing deployment tests
 
-.PHONY: up down clean install vendor bench loadtest soak test test-pages test-serving test-ingestion test-parts test-security test-stack test-whole test-containers unit unit-apis unit-others mutants \
+.PHONY: up down clean install vendor bench loadtest soak test test-pages test-serving test-ingestion test-parts test-security test-stack test-whole test-containers unit unit-serving unit-others mutants \
 	check lint types format lock audit sbom licences compose-env compare measure
 
 up: $(INSTALLED)  ## Start everything; Ctrl-C stops it
@@ -26,7 +26,7 @@ clean: $(INSTALLED)  ## Stop a running stack and delete its data
 install: $(INSTALLED)  ## Install what the project needs
 
 test: lint  ## Check the code, and run every test on real components, but for make soak
-	@$(MAKE) --no-print-directory -j 4 --output-sync=line test-whole test-serving test-ingestion test-parts test-security test-stack test-pages unit-apis unit-others types
+	@$(MAKE) --no-print-directory -j 4 --output-sync=line test-whole test-serving test-ingestion test-parts test-security test-stack test-pages unit-serving unit-others types
 
 # Side by side, four at a time. What only computes gives way to what waits for servers that compute.
 test-serving: $(INSTALLED)
@@ -69,13 +69,13 @@ loadtest: $(INSTALLED)  ## Load both APIs with Locust, and report
 	$(RUN) python -m load_testing $(foreach name,$(LOAD_OPTIONS),$(call as_option,$(name)))
 
 unit: $(INSTALLED)  ## Run the tests that need no servers
-	@$(MAKE) --no-print-directory -j 2 --output-sync=target unit-apis unit-others
+	@$(MAKE) --no-print-directory -j 2 --output-sync=target unit-serving unit-others
 
-unit-apis: $(INSTALLED)
-	$(RUN) pytest tests/unit/core tests/unit/ingestion_api tests/unit/serving_api
+unit-serving: $(INSTALLED)
+	$(RUN) pytest tests/unit/core tests/unit/serving_api
 
 unit-others: $(INSTALLED)
-	$(RUN) pytest tests/unit --ignore tests/unit/core --ignore tests/unit/ingestion_api --ignore tests/unit/serving_api
+	$(RUN) pytest tests/unit --ignore tests/unit/core --ignore tests/unit/serving_api
 
 # make mutants MODULE=uploader/push/claiming.py SAMPLE=50 MINUTES=10 SEED=2 MATCH="lease_until"
 mutants: $(INSTALLED)  ## Plant small faults into a MODULE, and tell which ones its tests do not notice

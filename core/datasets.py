@@ -209,7 +209,7 @@ class Dataset(BaseModel):
     def _fits_together(self) -> "Dataset":
         if self.dispute_extra and len(self.adjudication.guidelines) > _MAX_GUIDELINES:
             room = _MAX_GUIDELINES - len(_TO_ADJUDICATORS)
-            raise ValueError(f"with dispute_extra the guidelines may have {room:,} characters at most")
+            raise ValueError(f"if dispute_extra is set, the guidelines may have {room:,} characters at most")
         if self.suggestions == "model" and not self.model.enabled:
             raise ValueError('suggestions = "model" needs model.enabled = true')
         if self.phone_regions and "phone" not in self.redact:

@@ -40,7 +40,7 @@ from ingestion_api.bulk.endpoints import router as bulk
 from ingestion_api.dependencies import BodyCut
 from ingestion_api.enrichment.enrich import prepare
 from ingestion_api.imports.endpoints import router as imports
-from ingestion_api.imports.runs.worker import importing
+from ingestion_api.imports.worker import importing
 from ingestion_api.pages.endpoints import add_upload_page
 from ingestion_api.settings import IngestionSettings
 from ingestion_api.texts.endpoints import add_create_text

@@ -27,6 +27,7 @@ _SHOWN_REASONS = 10
 _SHOWN_ROWS = 5
 
 _ENDED = {"done", "failed"}
+COUNTS = ("received", "accepted", "duplicates", "rejected")
 
 Result = TypeVar("Result")
 
@@ -64,6 +65,20 @@ class Api:
             return retrying(action)
         except httpx.HTTPStatusError as error:
             raise ImportRefused(reason(error.response)) from None
+
+
+def _say_waiting() -> None:
+    err.print("waiting for the API")
+
+
+@contextmanager
+def open_api(prefix: str = "", waiting: Callable[[], None] = _say_waiting) -> Iterator[Api]:
+    """Give the ingestion API to a block; its errors end the program, with `prefix` before the reason."""
+    try:
+        with httpx.Client(base_url=addresses.ingestion_url(), headers=addresses.headers(), timeout=60) as client:
+            yield Api(client, waiting)
+    except (ImportRefused, httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        fail(f"{prefix}{error}")
 
 
 def headers_of_file(file: Path) -> dict[str, str] | None:
@@ -187,17 +202,6 @@ def _is_passing(error: BaseException) -> bool:
 
 app = typer.Typer(help="List, show and cancel imports of files.", no_args_is_help=True)
 
-_COUNTS = ("received", "accepted", "duplicates", "rejected")
-
-
-@contextmanager
-def _api() -> Iterator[Api]:
-    try:
-        with httpx.Client(base_url=addresses.ingestion_url(), headers=addresses.headers(), timeout=60) as client:
-            yield Api(client, lambda: err.print("waiting for the API"))
-    except (ImportRefused, httpx.HTTPError, httpx.InvalidURL) as error:
-        fail(str(error))
-
 
 @app.command("list")
 def list_imports(
@@ -208,11 +212,11 @@ def list_imports(
 ) -> None:
     """List the imports, newest first."""
     parameters: dict[str, Any] = {"limit": limit} | ({"state": state} if state else {})
-    with _api() as api:
+    with open_api() as api:
         found = api.request("GET", "/imports", params=parameters).json()["items"]
-    table = Table("id", "created", "state", *_COUNTS)
+    table = Table("id", "created", "state", *COUNTS)
     for item in found:
-        counts = (f"{item[name]:,}" for name in _COUNTS)
+        counts = (f"{item[name]:,}" for name in COUNTS)
         table.add_row(item["id"], item["created_at"][:19].replace("T", " "), item["state"], *counts)
     out.print(table)
 
@@ -220,7 +224,7 @@ def list_imports(
 @app.command()
 def show(id_: Annotated[UUID, typer.Argument(metavar="ID", help="Id in `annotate imports list`.")]) -> None:
     """Show one import: its progress, and the reasons for rejected rows."""
-    with _api() as api:
+    with open_api() as api:
         found = api.request("GET", f"/imports/{id_}").json()
     table = Table(show_header=False)
     upload, progress = found["upload"], found["progress"]
@@ -232,7 +236,7 @@ def show(id_: Annotated[UUID, typer.Argument(metavar="ID", help="Id in `annotate
         ("finished", found["finished_at"] or "not yet"),
         ("uploaded", f"{upload['offset']:,} of {upload['length'] or 0:,} bytes"),
         ("rows", f"{progress['rows']:,}"),
-        *((name, f"{found[name]:,}") for name in _COUNTS),
+        *((name, f"{found[name]:,}") for name in COUNTS),
     ):
         table.add_row(name, printable(value))
     out.print(table)
@@ -248,6 +252,6 @@ def cancel(id_: Annotated[UUID, typer.Argument(metavar="ID", help="Id in `annota
 
     Rows that it has stored stay.
     """
-    with _api() as api:
+    with open_api() as api:
         api.request("DELETE", f"/imports/{id_}")
     out.print(f"{id_} is stopped. Rows that were stored stay.")

@@ -9,14 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import httpx
 import pyarrow as pa
 import typer
 from pyarrow import parquet
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from cli import addresses
 from cli.console import SHORT_CHARACTERS, err, fail, out, plain, printable
 from cli.texts import file_imports
 
@@ -29,23 +27,13 @@ _FIELDS = ("text", "label", "score", "source", "external_id", "metadata")
 def show_previews(kinds: Mapping[Path, dict[str, str]], parameters: dict[str, str]) -> None:
     """Show how each file would be read; end with exit code 1 if one would be refused."""
     is_refused = False
-    with httpx.Client(base_url=addresses.ingestion_url(), headers=addresses.headers(), timeout=60) as client:
-        for file, kind in kinds.items():
-            try:
-                api = file_imports.Api(client, lambda: None)
-                start, is_whole = _read_start(file, kind)
-                preview = file_imports.preview(api, start, kind, parameters)
-                preview["complete"] = preview["complete"] and is_whole
-            except (
-                file_imports.ImportRefused,
-                httpx.HTTPError,
-                httpx.InvalidURL,
-                OSError,
-                pa.ArrowException,
-            ) as error:
-                fail(f"{file}: {error}")
-            _show_preview(file, preview)
-            is_refused |= preview["problem"] is not None
+    for file, kind in kinds.items():
+        with file_imports.open_api(f"{file}: ") as api:
+            start, is_whole = _read_start(file, kind)
+            preview = file_imports.preview(api, start, kind, parameters)
+        preview["complete"] = preview["complete"] and is_whole
+        _show_preview(file, preview)
+        is_refused |= preview["problem"] is not None
     if is_refused:
         raise SystemExit(1)
 
@@ -66,9 +54,12 @@ def _read_start(file: Path, kind: dict[str, str]) -> tuple[bytes, bool]:
 
 def _first_rows(file: Path) -> bytes:
     """Return the first rows of a Parquet file as a file of their own."""
-    with parquet.ParquetFile(file) as rows:
-        start = io.BytesIO()
-        parquet.write_table(pa.Table.from_batches([next(rows.iter_batches(_FIRST_ROWS))]), start)
+    try:
+        with parquet.ParquetFile(file) as rows:
+            start = io.BytesIO()
+            parquet.write_table(pa.Table.from_batches([next(rows.iter_batches(_FIRST_ROWS))]), start)
+    except pa.ArrowException as error:
+        fail(f"{file}: {error}")
     return start.getvalue()
 
 
@@ -108,7 +99,6 @@ _PARAMETERS = (
     *("text", "label", "label_map", "score", "external_id", "source", "dataset", "metadata", "delimiter"),
     *("charset", "on_error"),
 )
-_COUNTS = ("received", "accepted", "duplicates", "rejected")
 
 
 Files = Annotated[
@@ -166,21 +156,14 @@ def _ingest(
     kinds: dict[Path, dict[str, str]], parameters: dict[str, str], rejects: Path | None, resume: str | None
 ) -> None:
     results: dict[Path, dict[str, Any]] = {}
-    with (
-        httpx.Client(base_url=addresses.ingestion_url(), headers=addresses.headers(), timeout=60) as client,
-        _progress() as progress,
-        rejects.open("w") if rejects else nullcontext() as target,
-    ):
+    with _progress() as progress, rejects.open("w") if rejects else nullcontext() as target:
         for file, kind in kinds.items():
             bar = progress.add_task(file.name, total=file.stat().st_size)
             waiting = partial(progress.update, bar, description=f"{file.name} (waiting for the API)")
-            try:
-                api = file_imports.Api(client, waiting)
+            with file_imports.open_api(f"{file}: ", waiting) as api:
                 results[file] = _hand_in(api, file, kind, parameters, resume, progress, bar)
                 if target is not None:
                     target.writelines(_rejects(api, file, results[file]))
-            except (file_imports.ImportRefused, httpx.HTTPError, httpx.InvalidURL) as error:
-                fail(f"{file}: {error}")
             if results[file]["state"] != "done":
                 break
     _report(results)
@@ -254,9 +237,9 @@ def _rejects(api: file_imports.Api, file: Path, result: dict[str, Any]) -> Itera
 
 def _report(results: dict[Path, dict[str, Any]]) -> None:
     """Show the results, and end with exit code 1 unless every row was stored."""
-    table = Table("file", *_COUNTS)
+    table = Table("file", *file_imports.COUNTS)
     for file, result in results.items():
-        table.add_row(file.name, *(str(result[name]) for name in _COUNTS))
+        table.add_row(file.name, *(str(result[name]) for name in file_imports.COUNTS))
     out.print(table)
     for file, result in results.items():
         if result["state"] != "done":

@@ -13,6 +13,7 @@ from core.web.problems import Malformed, TooLarge
 
 DELIMITERS = {",": ",", ";": ";", "|": "|", "tab": "\t"}
 _NEWLINE = re.compile("[\r\n]")
+_CONTROL = re.compile(r"[\x01-\x08\x0e-\x1f]")
 _EXCEL_DELIMITER = re.compile('"?sep=([,;|\t])"?\r?\n')  # a first line that Excel reads, and some programs write
 
 # The most characters that are read again after quotes that never close: hostile lines could each cost 1 MiB.
@@ -52,8 +53,11 @@ def open_csv(chunks: Iterable[bytes], charset: str | None, delimiter: str | None
         raise TooLarge(f"The header is longer than {ROW_BYTES} bytes.", code="header_too_large") from None
     except csv.Error as error:
         raise Malformed(f"The header, in line {lines.start}: {_fault(error)}.", code="malformed_csv") from None
+    if any(map(_CONTROL.search, header)):
+        detail = "has control characters: the body is no CSV, or is compressed twice"
+        raise Malformed(f"The header, in line {lines.start}, {detail}.", code="malformed_csv")
     check_columns(header)
-    names = [name.encode(errors="surrogateescape").decode(errors="replace") for name in header]
+    names = [name.encode(errors="surrogateescape").decode(errors="replace").strip() for name in header]
     reader = _CsvRows(names, lines, rows, characters)
     columns = [TableColumn(name) for name in names]
     return Table("csv", columns, reader.read, True, characters.charset, delimiter)

@@ -1,6 +1,8 @@
 """Content-Encoding: decompresses chunks in constant memory, also those that expand very far."""
 
 import errno
+import gzip
+import io
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -19,12 +21,9 @@ _FREE_BYTES = 16 * 1024 * 1024
 
 # 32 MiB; the window is what a decoder must hold in memory.
 _ZSTD_WINDOW_LOG = 25
-_GZIP = 16 + zlib.MAX_WBITS  # zlib's way to ask for gzip's header
 
 _MAGIC = {b"\x1f\x8b\x08": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _MAGIC_BYTES = 4
-_SKIPPABLE_FRAME = b"\x2a\x4d\x18"  # of zstd, behind a first byte that varies
-_PART_BYTES = 16 * 1024
 
 
 class TrailingJunk(Malformed):
@@ -41,8 +40,8 @@ def require_encoding(header: str | None) -> str:
         UnsupportedType: it is another one, or there are several.
     """
     encoding = (header or "identity").strip().lower().removeprefix("x-")
-    if encoding != "identity" and encoding not in _DECODERS:
-        known = ", ".join(_DECODERS)
+    if encoding != "identity" and encoding not in _OPEN:
+        known = ", ".join(_OPEN)
         raise UnsupportedType(f"Content-Encoding {encoding!r} is not read here; use one of: {known}.")
     return encoding
 
@@ -117,75 +116,59 @@ class PlainBody:
 
     def _expand(self, chunks: Iterator[bytes], encoding: str) -> Iterator[bytes]:
         expanded = 0
+        sent = _Chunks(chunks)
         try:
-            for plain in _decode_members(chunks, encoding):
+            file = _OPEN[encoding](io.BufferedReader(sent))
+            while plain := file.read1(_STEP_BYTES):
                 expanded += len(plain)
                 check_expansion(expanded, self.sent_bytes, _MOST_EXPANSION)
                 yield plain
-        except (EOFError, zlib.error, zstd.ZstdError) as error:
+            if sent.failed or not self.sent_bytes:
+                raise EOFError("it is empty")
+        except (EOFError, gzip.BadGzipFile, zlib.error, zstd.ZstdError) as error:
+            if sent.failed:
+                raise sent.failed from None
             reason = str(error).splitlines()[0]
+            if expanded and any(words in reason for words in _JUNK):
+                raise TrailingJunk from None
+            if "too much memory" in reason:
+                reason += "; compress it with a window of 32 MiB or less (zstd --long=25)"
             raise Malformed(f"The body is not readable {encoding}: {reason}.", code="malformed_encoding") from None
 
 
-def _decode_members(chunks: Iterator[bytes], encoding: str) -> Iterator[bytes]:
-    """Decode members that follow on each other; zeros behind the last one are padding."""
-    make, feed = _DECODERS[encoding]
-    decoder: Any = make()
-    held = b""  # the first bytes of what may be another member
-    for part in _cut(chunks):
-        data, held = held + part, b""
-        while data := data if decoder else data.lstrip(b"\0"):
-            if decoder is None:
-                if len(data) < _MAGIC_BYTES:
-                    held = data
-                    break
-                if not data.startswith(tuple(_MAGIC)) and data[1:4] != _SKIPPABLE_FRAME:
-                    raise TrailingJunk
-                decoder = make()
-            yield from feed(decoder, data)
-            data = b""
-            if decoder.eof:
-                data, decoder = decoder.unused_data, None
-    if held:
-        raise TrailingJunk
-    if decoder is not None:
-        raise EOFError("it ends too early")
+class _Chunks(io.RawIOBase):
+    """Chunks as a file, which ends where they fail: so what came before is decoded."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+        self.failed: Exception | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:
+            try:
+                chunk = next(self._chunks, None)
+            except Exception as error:  # noqa: BLE001 - raised again behind what can be decoded
+                self.failed, chunk = error, None
+            if chunk is None:
+                return 0
+            self._rest = memoryview(chunk)
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
 
 
-def _cut(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Cut chunks into short parts, since each member copies the rest of its part."""
-    for chunk in chunks:
-        for start in range(0, len(chunk), _PART_BYTES):
-            yield chunk[start : start + _PART_BYTES]
+def _open_zstd(file: IO[bytes]) -> zstd.ZstdFile:
+    return zstd.ZstdFile(file, options={int(zstd.DecompressionParameter.window_log_max): _ZSTD_WINDOW_LOG})
 
 
-def _make_zstd() -> zstd.ZstdDecompressor:
-    return zstd.ZstdDecompressor(options={int(zstd.DecompressionParameter.window_log_max): _ZSTD_WINDOW_LOG})
-
-
-def _feed_gzip(decoder: Any, data: bytes) -> Iterator[bytes]:
-    while data or not decoder.eof:
-        plain = decoder.decompress(data, _STEP_BYTES)
-        data = decoder.unconsumed_tail
-        if not plain and not data:
-            return
-        if plain:
-            yield plain
-
-
-def _feed_zstd(decoder: Any, data: bytes) -> Iterator[bytes]:
-    while not decoder.eof:
-        if plain := decoder.decompress(data, _STEP_BYTES):
-            yield plain
-        elif decoder.needs_input:
-            return
-        data = b""
-
-
-_DECODERS: dict[str, tuple[Callable[[], Any], Callable[[Any, bytes], Iterator[bytes]]]] = {
-    "gzip": (lambda: zlib.decompressobj(_GZIP), _feed_gzip),
-    "zstd": (_make_zstd, _feed_zstd),
-}
+# Both read members that follow on each other. Zeros behind the last member of gzip are padding.
+_OPEN: dict[str, Callable[[Any], Any]] = {"gzip": lambda file: gzip.GzipFile(fileobj=file), "zstd": _open_zstd}
+_JUNK = ("Not a gzipped file", "Unknown frame descriptor")  # in place of another member
 
 
 def _join_small(chunks: Iterator[bytes]) -> Iterator[bytes]:

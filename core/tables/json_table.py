@@ -5,8 +5,10 @@ process on long numbers, and takes memory by the square of the nesting depth. Cu
 so that a bad one costs only itself.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import isfinite
 from typing import Any
 
 from pydantic_core import from_json
@@ -22,6 +24,7 @@ _IN_ELEMENT = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + rb")*+([\[\]{}])", re.
 _BETWEEN_ELEMENTS = re.compile(rb'(?:[^"\[\]{},]++|' + _STRING + rb")*+([\[\]{},])", re.DOTALL)
 _DEPTH_CHANGES = {b"[": 1, b"{": 1, b",": 0, b"]": -1, b"}": -1}
 _SPACE = b" \t\r\n"
+_MAY_OVERFLOW = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{309}")
 
 
 def _split_elements(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -56,7 +59,9 @@ def _open(source: Iterator[bytes]) -> bytes:
                 return content[1:]
             break
     raise Malformed(
-        "The body is not a JSON array. Send one object a line as application/x-ndjson.", code="malformed_json"
+        "The body is not a JSON array of objects, one for each text (pandas: orient='records'). "
+        "Send that, or one object a line as application/x-ndjson.",
+        code="malformed_json",
     )
 
 
@@ -83,7 +88,15 @@ def read_value(value: bytes) -> Any:
     Raises:
         ValueError: it is none.
     """
-    return from_json(value, allow_inf_nan=False)
+    found = from_json(value, allow_inf_nan=False)
+    if _MAY_OVERFLOW.search(value):
+        json.loads(value, parse_float=_require_finite)  # 1e999 would become infinity
+    return found
+
+
+def _require_finite(number: str) -> None:
+    if not isfinite(float(number)):
+        raise ValueError("number out of range")
 
 
 def open_ndjson(chunks: Iterable[bytes], parse: Parse = read_value) -> Table:
@@ -131,4 +144,7 @@ def _parse(value: bytes | None, parse: Parse) -> Any | RowRefused:
     try:
         return parse(value)
     except ValueError as error:
-        return RowRefused("malformed_json", f"not JSON: {error}")
+        if not value:
+            return RowRefused("malformed_json", "empty: is there a comma too many?")
+        hint = "; is the body an array? Send it as application/json" if value == b"[" else ""
+        return RowRefused("malformed_json", f"not JSON: {error}{hint}")

@@ -33,6 +33,7 @@ SUFFIXES = {
 }
 ENCODINGS = {".gz": "gzip", ".zst": "zstd"}
 CHARACTER_FORMATS = ("csv", "tsv")  # which may be in any charset
+JSON_FORMATS = ("json", "ndjson")
 
 _PARQUET, _ZIP = b"PAR1", b"PK\x03\x04"
 

@@ -60,7 +60,7 @@ def open_parquet(chunks: Iterable[bytes], body: PlainBody) -> Table:
     reading = _hold_open(chunks, body)
     metadata, schema = next(reading)
     check_columns(schema.names, metadata.num_columns)
-    columns = [TableColumn(field.name, _describe_type(field.type)) for field in schema]
+    columns = [TableColumn(field.name.strip(), _describe_type(field.type)) for field in schema]
 
     def read(wanted: Sequence[int]) -> Iterator[Row]:
         reading.send(wanted)

@@ -1,10 +1,15 @@
 """Columns, rows and cells of a table, their limits, and refusals."""
 
 import math
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date, time, timedelta
 from decimal import Decimal
 from typing import Any
+
+import msgspec
+import orjson
 
 from core.web.problems import Problem, TooLarge
 
@@ -152,3 +157,96 @@ def as_number(value: Any, name: str) -> float | None:
         return None if value is None else float(value)
     except (TypeError, ValueError, OverflowError):
         raise RowRefused("float_parsing", f"/{name}: must be a number") from None
+
+
+def to_exact_json(value: Any) -> str:
+    """Return a value as JSON.
+
+    | value | JSON |
+    |---|---|
+    | bytes that are UTF-8 | their text |
+    | other bytes | `{"base64": "…"}` |
+    | a date, a time, both | text as in ISO 8601 |
+    | a duration | text as in ISO 8601, in days and seconds: `P1DT2.5S` |
+    | a decimal, a large integer | a number with all its digits |
+    | not a number, infinity | `"NaN"`, `"Infinity"`, `"-Infinity"` |
+
+    Raises:
+        TypeError, ValueError, RecursionError: it holds anything else, lone surrogates, or too much.
+    """
+    return orjson.dumps(_plain(value)).decode()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(field) for name, field in value.items()}
+    if isinstance(value, list | tuple):  # a map in Parquet is a list of pairs
+        return [_plain(element) for element in value]
+    return value if value is None or isinstance(value, str | bool) else _scalar(value)
+
+
+def _scalar(value: Any) -> Any:
+    match value:
+        case float() | Decimal() if not math.isfinite(value):
+            return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        case float():
+            return value
+        case int() | Decimal():
+            return orjson.Fragment(str(value))
+        case date() | time():  # a datetime is a date
+            return value.isoformat()
+        case timedelta():
+            return msgspec.to_builtins(value)
+        case bytes():
+            try:
+                return value.decode()
+            except UnicodeDecodeError:
+                return {"base64": b64encode(value).decode()}
+    raise TypeError(f"JSON has no {type(value).__name__}")
+
+
+_INTEGERS = range(-(2**63), 2**63)
+
+
+def as_metadata(value: Any, name: str, most_characters: int | None) -> bool | int | float | str | None:
+    """Return a cell as a value of metadata; None where it is absent. Lists and the like become JSON.
+
+    A value with more than `most_characters` is cut, with `…` at its end; with None, the caller checks that.
+
+    Raises:
+        RowRefused: the cell has no exact JSON.
+    """
+    if value is None or value == "" or isinstance(value, bool):
+        return None if value == "" else value
+    if isinstance(value, bytes):
+        value = _scalar(value)
+    if isinstance(value, float | Decimal):
+        value = _exact_number(value)
+    elif isinstance(value, int) and value not in _INTEGERS:
+        value = str(value)
+    elif not isinstance(value, str | int):
+        value = _as_json(value, name)
+    if most_characters is not None and isinstance(value, str) and len(value) > most_characters:
+        return f"{value[: most_characters - 1]}…"
+    found: bool | int | float | str | None = value
+    return found
+
+
+def _exact_number(value: float | Decimal) -> int | float | str | None:
+    if not math.isfinite(value):
+        return None if math.isnan(value) else str(_scalar(value))
+    if isinstance(value, float):
+        return value
+    if value == value.to_integral_value() and int(value) in _INTEGERS:
+        return int(value)
+    return float(value) if Decimal(repr(float(value))) == value else format(value, "f")
+
+
+def _as_json(value: Any, name: str) -> str:
+    try:
+        words = to_exact_json(value)
+    except (TypeError, ValueError, RecursionError):
+        raise RowRefused("wrong_type", f"/metadata/{name}: cannot be written as JSON") from None
+    if len(words) > ROW_BYTES:
+        raise TOO_LONG
+    return words

@@ -23,6 +23,7 @@ _STEP_BYTES = 1024 * 1024
 _OVERLAP_BYTES = 64
 _CELL = re.compile(rb"""\sr\s*=\s*["']([A-Za-z]{1,4})?([0-9]{1,9})["']""")
 _OLD_EXCEL = b"\xd0\xcf\x11\xe0"
+_REASONS = {"Cannot detect file format": "it is an archive of other files, to be unpacked"}
 _ADVICE = "Save the sheet as CSV UTF-8, and send that."
 
 
@@ -43,7 +44,7 @@ def open_xlsx(chunks: Iterable[bytes]) -> Table:
             file.seek(0)
             rows = CalamineWorkbook.from_filelike(file).get_sheet_by_index(0).iter_rows()
         except (CalamineError, zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-            raise _malformed(str(error)) from None
+            raise _malformed(_REASONS.get(str(error), str(error))) from None
         except BaseException as error:
             if type(error).__name__ != "PanicException":  # what pyo3 makes of a bug in calamine
                 raise
@@ -51,7 +52,7 @@ def open_xlsx(chunks: Iterable[bytes]) -> Table:
     header = next((row for row in rows if any(cell != "" for cell in row)), None)
     if header is None:
         raise _malformed("the first sheet is empty")
-    names = [str(_plain(cell) if cell != "" else "") for cell in header]
+    names = ["" if cell == "" else str(_plain(cell)).strip() for cell in header]
     check_columns(names)
     return Table("xlsx", [TableColumn(name) for name in names], lambda _: _read(rows, len(names)), whole_rows=True)
 

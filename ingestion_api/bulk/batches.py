@@ -4,17 +4,20 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import structs
+from pydantic_core import from_json
+
 from core.datasets import Datasets
 from core.tables.csv_table import DELIMITERS
 from core.tables.json_table import read_value
 from core.tables.opening import MEDIA_TYPES, open_table
-from core.tables.rows import RowRefused, Table
+from core.tables.rows import RowRefused, Table, to_exact_json
 from core.tables.text_lines import require_charset
 from core.web.problems import DatasetNotAllowed, InvalidFields, Problem, TooLarge
 from ingestion_api.bulk.mapping import Rows, map_table
 from ingestion_api.bulk.pipes import report_step
 from ingestion_api.bulk.schemas import BulkParameters
-from ingestion_api.texts.submissions import NewText, check_fields, read_quickly
+from ingestion_api.texts.submissions import NewText, QuickSubmission, check_fields, read_quickly
 
 _BATCH_CHARACTERS = 16_000_000  # two batches are held at a time
 # The approximate memory of an element of a list or an object, in addition to its characters.
@@ -25,6 +28,7 @@ _DETAIL_CHARACTERS = 2000
 _MOST_REASONS = 100
 _SHOWN_REASONS = 20
 _GROUP_ROWS = 5
+_FIELDS_BYTES = 64 * 1024  # of a rejected row that is kept
 _REMEDIES = {
     "extra_forbidden": "unknown field; metadata=all keeps other fields, metadata=none leaves them out",
     "missing": "is missing; name the field that holds it with text=FIELD",
@@ -63,7 +67,7 @@ class BulkUpload:
 
 
 def _read_submission(value: bytes) -> Any:
-    return read_quickly(value) or read_value(value)
+    return read_quickly(value) or from_json(value, allow_inf_nan=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +158,35 @@ def _reason(refused: RowRefused | Problem) -> tuple[str, str]:
     if refused.count > _TOLD_ERRORS:
         details = f"{details[:_DETAIL_CHARACTERS]}; and {refused.count - _TOLD_ERRORS} more"
     return errors[0].code, details[:_DETAIL_CHARACTERS]
+
+
+def to_json(fields: Any) -> str | None:
+    """Return a rejected row, as it was read before columns are mapped, as JSON.
+
+    None if it could not be read, is over 64 KiB, or has a value without exact JSON: a text could hide in the
+    string form of such a value.
+    """
+    if isinstance(fields, RowRefused):
+        return None
+    if isinstance(fields, QuickSubmission):
+        fields = {name: value for name, value in structs.asdict(fields).items() if value is not None}
+    try:
+        encoded = to_exact_json(fields)
+    except (TypeError, ValueError, RecursionError):  # lone surrogates, integers of many digits, deep nesting
+        return None
+    return encoded if len(encoded.encode()) <= _FIELDS_BYTES else None
+
+
+def to_storable(value: Any) -> Any:
+    """Return what a refusal says, without characters that Postgres or JSON cannot hold: it may quote the body."""
+    match value:
+        case str():
+            return value.replace("\0", "\ufffd").encode(errors="replace").decode()
+        case dict():
+            return {to_storable(name): to_storable(part) for name, part in value.items()}
+        case list():
+            return [to_storable(part) for part in value]
+    return value
 
 
 def _count_characters(fields: object) -> int:

@@ -37,7 +37,7 @@ async def read_upload(
     """Return how to read the request's body; wrong headers and parameters are refused before it comes."""
     media_type = read_content_type(request.headers.get("content-type", ""), parameters)
     encoding = require_encoding(request.headers.get("content-encoding"))
-    check_parameters(parameters, datasets)
+    check_parameters(parameters, datasets, media_type)
     return BulkUpload(media_type, encoding, parameters, datasets, allowed_datasets())
 
 

@@ -8,7 +8,6 @@ Numbers and truth values are written as in JSON (`1:toxic`, `true:toxic`). A com
 import operator
 import re
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 from core.datasets import DEFAULT_DATASET, Datasets
@@ -35,7 +34,6 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
 }
 _INTEGRAL = re.compile(r"(-?[0-9]+)\.0*")
-_CACHED_LABELS, _CACHED_CHARACTERS = 1000, 100
 _QUOTED_CHARACTERS = 50
 
 
@@ -93,7 +91,6 @@ class LabelMap:
         self._plain = {_canonical(theirs): ours for theirs, ours in self._pairs.items()}
         found = ((_COMPARISON.fullmatch(theirs), ours) for theirs, ours in self._pairs.items())
         self._comparisons = [(_COMPARE[m[1]], float(m[2]), ours) for m, ours in found if m]
-        self._find_cached = lru_cache(_CACHED_LABELS)(self._find_word)  # most files have few labels
         self._datasets = datasets
         # What a dataset redacts must not be quoted.
         self._quotes = not any(dataset.redact for dataset in datasets.values())
@@ -109,14 +106,10 @@ class LabelMap:
         Raises:
             RowRefused: it is neither text nor a number.
         """
-        if isinstance(value, str):
-            return (self._find_cached if len(value) <= _CACHED_CHARACTERS else self._find_word)(value)
         if self._comparisons and isinstance(value, float) and value == value:
             return self._pairs.get(repr(value)) or self._compare(repr(value))
-        return self._find_word(as_word(value, "label"))
-
-    def _find_word(self, value: str | None) -> str | None:
-        if not value or not (word := value.strip()):
+        word = (as_word(value, "label") or "").strip()
+        if not word:
             return None
         return self._pairs.get(word) or self._plain.get(_canonical(word)) or self._compare(word)
 

@@ -12,10 +12,10 @@ from typing import Any
 from msgspec import structs
 
 from core.datasets import DEFAULT_DATASET, Datasets
-from core.tables.rows import ColumnsRefused, Row, RowRefused, Table, TableColumn, as_number, as_word
+from core.tables.rows import ColumnsRefused, Row, RowRefused, Table, TableColumn, as_metadata, as_number, as_word
 from ingestion_api.bulk.label_map import LabelMap
 from ingestion_api.bulk.schemas import BulkParameters
-from ingestion_api.bulk.values import as_metadata
+from ingestion_api.texts.schemas import METADATA_CHARACTERS
 from ingestion_api.texts.submissions import QuickSubmission
 
 # Columns that are fields when they have a field's name.
@@ -33,6 +33,7 @@ _TYPES = {
     "text": {"string", "binary"},
     "score": {"string", "binary", "integer", "number", "decimal", "boolean", "null"},
 }
+_WORDS = {"source", "external_id", "dataset"}
 _MOST_METADATA = 100
 _NAME_CHARACTERS = 200
 # What pandas calls an index, and a column that has no name.
@@ -68,12 +69,15 @@ def map_table(table: Table, parameters: BulkParameters, datasets: Datasets) -> R
     cells = range(len(table.columns)) if table.whole_rows else read
     places = {position: place for place, position in enumerate(cells)}
     names = [table.columns[position].name for position in cells]
+    defaults = parameters.defaults
+    if "source" in roles and table.columns[roles["source"]].name == (parameters.source or "").strip():
+        del defaults["source"]  # it names the column
     mapping = RowMapping(
         {role: places[position] for role, position in roles.items()},
         {table.columns[position].name: places[position] for position in metadata},
-        parameters,
-        datasets,
-        source_is_column=parameters.source in [column.name for column in table.columns],
+        defaults,
+        LabelMap(parameters.label_map, datasets),
+        cut=parameters.all_metadata,
     )
     return Rows(table.read(read), mapping, lambda row: dict(zip(names, row, strict=True)))
 
@@ -90,10 +94,11 @@ def assign_columns(columns: Sequence[TableColumn], parameters: BulkParameters) -
         ColumnsRefused: see `map_table`.
     """
     names = [column.name for column in columns]
-    named = {"text": parameters.text or "text"}
-    named |= {role: name for role in ("label", "score", "external_id") if (name := getattr(parameters, role))}
-    if parameters.source in names:
-        named["source"] = parameters.source or ""
+    given = {"text": parameters.text or "text", "source": parameters.source}
+    given |= {role: getattr(parameters, role) for role in ("label", "score", "external_id")}
+    named = {role: name.strip() for role, name in given.items() if name}
+    if named.get("source") not in names:
+        named.pop("source", None)
     taken = set(named.values())
     named |= {role: role for role in FIELD_COLUMNS if role not in named and role in names and role not in taken}
     roles = {role: _find_column(columns, role, name) for role, name in named.items()}
@@ -125,6 +130,9 @@ def _find_metadata(columns: Sequence[TableColumn], parameters: BulkParameters, t
         others = (c for position, c in enumerate(columns) if position not in taken)
         names = [column.name for column in others if not is_unnamed(column.name)]
     found = [_find_column(columns, "metadata", name) for name in names]
+    if broken := [name for name in names if "\ufffd" in name]:
+        detail = f'The name of the column "{broken[0]}" is in another charset. Name it: charset=windows-1252.'
+        raise ColumnsRefused("metadata", detail, columns, "malformed_charset")
     too_long = [name for name in names if len(name) > _NAME_CHARACTERS]
     if len(found) > _MOST_METADATA or too_long:
         detail = f"Metadata may have {_MOST_METADATA} columns, with names of up to {_NAME_CHARACTERS} characters. "
@@ -144,22 +152,19 @@ class RowMapping:
         self,
         roles: dict[str, int],
         metadata: dict[str, int],
-        parameters: BulkParameters,
-        datasets: Datasets,
+        defaults: dict[str, str],
+        labels: LabelMap,
         *,
-        source_is_column: bool,
+        cut: bool,
     ) -> None:
         self._text = roles["text"]
         self._label = roles.get("label")
         self._score = roles.get("score")
-        words = ("source", "external_id", "dataset")
-        self._words = [(role, roles[role]) for role in words if role in roles]
+        self._words = [(role, place) for role, place in roles.items() if role in _WORDS]
         self._metadata = list(metadata.items())
-        self._cut = parameters.all_metadata
-        self._defaults = parameters.defaults
-        if source_is_column:
-            del self._defaults["source"]
-        self._labels = LabelMap(parameters.label_map, datasets)
+        self._most = METADATA_CHARACTERS if cut else None
+        self._defaults = defaults
+        self._labels = labels
 
     def __call__(self, cells: Sequence[Any]) -> dict[str, Any]:
         """Return the fields of a row.
@@ -180,7 +185,7 @@ class RowMapping:
         if self._score is not None and (score := as_number(cells[self._score], "score")) is not None:
             fields["score"] = score
         if self._metadata:
-            values = ((name, as_metadata(cells[place], name, cut=self._cut)) for name, place in self._metadata)
+            values = ((name, as_metadata(cells[place], name, self._most)) for name, place in self._metadata)
             fields["metadata"] = {name: value for name, value in values if value is not None}
         return fields
 
@@ -209,50 +214,58 @@ class ObjectMapping:
         if isinstance(row, QuickSubmission):
             return self._fill_in(row)
         if not isinstance(row, dict):
-            raise RowRefused("not_an_object", "must be a JSON object")
+            hint = "; send an array as application/json" if isinstance(row, list) else ""
+            raise RowRefused("not_an_object", f"must be a JSON object{hint}")
         fields = self._choose(row) if self._chooses or row.keys() >= _EXPORTED else dict(row)
-        fields = {name: value for name, value in fields.items() if value is not None}
+        for role in _WORDS & fields.keys():
+            fields[role] = as_word(fields[role], role) or None
         if isinstance(metadata := fields.get("metadata"), dict):
             fields["metadata"] = {name: value for name, value in metadata.items() if value is not None}
-        fields = self._defaults | fields
-        if not isinstance(label := fields.pop("label", None), dict | list):
-            label = self._labels.find(label)
+        label = self._labels.find(fields.pop("label", None))
+        fields = self._defaults | {name: value for name, value in fields.items() if value is not None}
         if label is not None:
-            dataset = fields.get("dataset")
-            if isinstance(label, str) and (dataset is None or isinstance(dataset, str)):
-                self._labels.check(label, dataset)
+            self._labels.check(label, fields.get("dataset"))
             fields["label"] = label
         return fields
 
     def _fill_in(self, row: QuickSubmission) -> QuickSubmission:
         if self._is_plain and (row.label is None or (row.dataset is None and row.label in self._plain_labels)):
             return row
-        changes = {name: value for name, value in self._defaults.items() if getattr(row, name) is None}
+        changes: dict[str, Any] = {
+            name: value for name, value in self._defaults.items() if getattr(row, name) is None
+        }
         if row.label is not None:
-            changes["label"] = self._labels.find(row.label) or row.label
-            self._labels.check(changes["label"], changes.get("dataset", row.dataset))
+            changes["label"] = label = self._labels.find(row.label)
+            if label is not None:
+                self._labels.check(label, changes.get("dataset", row.dataset))
         # A copy: the row is kept as it was sent if it is rejected.
         return structs.replace(row, **changes) if changes else row
 
     def _choose(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return the fields that are wanted of a row with others."""
         fields: dict[str, Any] = {role: row.get(name) for role, name in self._names.items()}
-        if "score" in fields and isinstance(fields["score"], str):
+        if isinstance(fields["score"], str):
             fields["score"] = as_number(fields["score"], "score")
-        fields["external_id"] = as_word(fields["external_id"], "external_id")
-        fields |= {role: as_word(row.get(role), role) for role in ("source", "dataset")}
-        if self._parameters.source is not None and self._parameters.source in row:
-            fields["source"] = as_word(row[self._parameters.source], "source")
+        fields["dataset"] = row.get("dataset")
+        source = self._parameters.source
+        fields["source"] = row.get(source if source is not None and source in row else "source")
         fields["metadata"] = self._find_metadata(row)
         return fields
 
     def _find_metadata(self, row: dict[str, Any]) -> Any:
         own = row.get("metadata")
+        if self._parameters.metadata is None:
+            return own
         names: Sequence[str] = self._metadata_names
         if self._parameters.all_metadata:
-            taken = {*self._names.values(), self._parameters.source, "source", "dataset", "metadata"}
+            taken = {*self._names.values(), self._parameters.source, "source", "dataset"}
             names = [name for name in row if name not in taken]
-        elif not names:
-            return own
-        found = {name: as_metadata(row.get(name), name, cut=self._parameters.all_metadata) for name in names}
-        return (own if isinstance(own, dict) else {}) | found
+        if isinstance(own, dict):
+            names = [name for name in names if name != "metadata"]
+        else:
+            own = {}  # a field like any other
+        most = METADATA_CHARACTERS if self._parameters.all_metadata else None
+        found = {name: as_metadata(row.get(name), name, most) for name in names}
+        if twice := [name for name in own if found.get(name) is not None]:
+            raise RowRefused("duplicate_metadata", f"/metadata/{twice[0]}: is there twice; choose: metadata=a,b")
+        return own | found

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.datasets import Datasets
-from core.tables.opening import CHARACTER_FORMATS, MEDIA_TYPES
+from core.tables.opening import CHARACTER_FORMATS, JSON_FORMATS, MEDIA_TYPES
 from core.tables.text_lines import require_charset
 from core.web.keys import require_dataset_allowed
 from core.web.openapi import DATASET_NAME, Responses, answer, reference, refusals
@@ -122,7 +122,7 @@ def read_content_type(header: str, parameters: BulkParameters) -> str:
     return media_type
 
 
-def check_parameters(parameters: BulkParameters, datasets: Datasets) -> None:
+def check_parameters(parameters: BulkParameters, datasets: Datasets, media_type: str) -> None:
     """Check what can be checked before the body comes.
 
     Raises:
@@ -133,9 +133,12 @@ def check_parameters(parameters: BulkParameters, datasets: Datasets) -> None:
         require_dataset_allowed(parameters.dataset)
     if parameters.charset is not None:
         try:
-            require_charset(parameters.charset)
+            charset = require_charset(parameters.charset)
         except UnsupportedType as error:
             raise InvalidFields([FieldError("unknown_charset", error.detail, parameter="charset")]) from None
+        if charset != "utf-8" and MEDIA_TYPES[media_type] in JSON_FORMATS:
+            detail = "must be utf-8 for JSON"
+            raise InvalidFields([FieldError("charset_not_utf8", detail, parameter="charset")])
     check_targets(parse_label_map(parameters.label_map), datasets, parameters.dataset)
     if parameters.metadata is not None and not split_names(parameters.metadata):
         raise InvalidFields(

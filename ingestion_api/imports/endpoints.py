@@ -66,7 +66,7 @@ async def create_import(
         id_ = await repository.create_import(connection, client, upload, length)
         await connection.commit()
     try:
-        await _receive(request, id_, headers, 0, length)
+        await _receive(request, client, id_, headers, 0, length)
     except Problem as problem:
         problem.headers |= {"Location": f"/imports/{id_}"}
         raise
@@ -122,13 +122,15 @@ async def continue_import(
         require_open(row, offset)
         content, most = request.headers.get("content-length"), settings.import_max_bytes
         length = expected_length(content, headers, offset, row["upload_length"], most)
-        await _receive(request, id, headers, offset, length)
+        await _receive(request, row["client"], id, headers, offset, length)
     return await _answer(request, id)
 
 
-async def _receive(request: Request, id_: UUID, headers: UploadHeaders, offset: int, length: int | None) -> None:
+async def _receive(
+    request: Request, client: str | None, id_: UUID, headers: UploadHeaders, offset: int, length: int | None
+) -> None:
     state = request.app.state
-    store = UploadStore(partial(lend_connection, request), state.settings, state.import_completed)
+    store = UploadStore(partial(lend_connection, request), state.settings, state.import_completed, client)
     await store.receive(stream_body(request), id_, headers, offset, length)
 
 

@@ -17,13 +17,12 @@ from core.tables.rows import ColumnsRefused, RowRefused, Table
 from core.tables.text_lines import guess_charset
 from core.web.openapi import Responses, answer, refusals, wrong_parameter
 from core.web.problems import Malformed, Problem, Unavailable, UnsupportedType
-from ingestion_api.bulk.batches import Batch, BulkUpload, Reasons, check_row
+from ingestion_api.bulk.batches import Batch, BulkUpload, Reasons, check_row, to_json, to_storable
 from ingestion_api.bulk.label_map import LabelMap
 from ingestion_api.bulk.mapping import assign_columns
 from ingestion_api.bulk.pipes import reporting_to
 from ingestion_api.bulk.schemas import BulkParameters, ErrorGroup
 from ingestion_api.bulk.store import prepare_process
-from ingestion_api.bulk.values import to_json, to_storable
 from ingestion_api.dependencies import BodyTimeout
 from ingestion_api.imports.proposal import Profile, profile_rows, propose
 from ingestion_api.settings import IngestionSettings
@@ -137,7 +136,7 @@ _EXAMPLE: dict[str, Any] = {
 IMPORT_PREVIEWED: Responses = {
     200: answer("How the body would be read.", _EXAMPLE),
     **refusals(
-        Malformed("The body is not a JSON array. Send one object a line …", code="malformed_json"),
+        Malformed("The body is not a JSON array of objects, one for each text …", code="malformed_json"),
         BodyTimeout(30),
         PreviewTooLarge(),
         UnsupportedType("Send the body as Content-Type: application/x-ndjson or …"),

@@ -45,7 +45,7 @@ class Profile:
             word = as_word(cell, self.column.name)
         except RowRefused:
             word = str(cell)
-        if word is None or not word.strip():
+        if word is None or not (word := word.strip()):
             self.empty += 1
             return
         if len(self.values) <= _MOST_VALUES or word in self.values:

@@ -9,8 +9,8 @@ from sqlalchemy import RowMapping
 
 from core.web.openapi import IMPORT_BYTES, Responses, answer, header, refusals, wrong_parameter
 from core.web.problems import Conflict, Malformed, NotFound, TooLarge, Unavailable, UnsupportedType
+from ingestion_api.bulk.batches import to_storable
 from ingestion_api.bulk.schemas import BULK_BODY, ERROR_GROUP, ROW_ERROR, ErrorGroup, RowError
-from ingestion_api.bulk.values import to_storable
 from ingestion_api.dependencies import BodyTimeout
 
 # What a structured integer of HTTP can hold (RFC 9651).

@@ -49,16 +49,15 @@ async def require_room(
         TooLarge: their bodies are too long together.
     """
     await repository.lock_client(connection, client)
-    if await repository.count_unfinished(connection, client) >= settings.client_imports:
+    unfinished, size = await repository.count_bodies(connection, client)
+    if unfinished >= settings.client_imports:
         raise TooManyImports(settings.client_imports)
-    await _require_bytes(connection, settings, client, length or 0)
+    _require_bytes(settings, size + (length or 0))
 
 
-async def _require_bytes(
-    connection: AsyncConnection, settings: IngestionSettings, client: str, more: int = 0
-) -> None:
+def _require_bytes(settings: IngestionSettings, size: int) -> None:
     most = settings.client_import_bytes
-    if await repository.sum_bytes(connection, client) + more > most:
+    if size > most:
         raise TooLarge(
             f"The bodies of your unfinished imports may have {most} bytes together. "
             "Wait until some have ended, or delete some; then continue this one.",
@@ -123,11 +122,15 @@ def expected_length(
 
 @dataclass(frozen=True, slots=True)
 class UploadStore:
-    """Stores the bodies of imports. `connect` lends a connection; a complete upload sets `completed`."""
+    """Stores the bodies of imports. `connect` lends a connection; a complete upload sets `completed`.
+
+    `client` made the imports; None if that is not known.
+    """
 
     connect: Callable[[], AbstractAsyncContextManager[AsyncConnection]]
     settings: IngestionSettings
     completed: asyncio.Event
+    client: str | None
 
     async def receive(
         self, stream: AsyncIterator[bytes], id_: UUID, headers: UploadHeaders, offset: int, length: int | None
@@ -160,9 +163,9 @@ class UploadStore:
             if not await repository.append_chunk(connection, id_, offset, length, piece):
                 require_open(await repository.get_import(connection, id_), offset)
                 raise inconsistent_length("Another request has announced another length of the upload.")
-            client = await repository.get_client(connection, id_)
-            if client is not None:
-                await _require_bytes(connection, self.settings, client)
+            if self.client is not None:
+                _, size = await repository.count_bodies(connection, self.client)
+                _require_bytes(self.settings, size)
             await connection.commit()
         metrics.IMPORT_BYTES.inc(len(piece))
 
@@ -176,7 +179,7 @@ class UploadStore:
     async def _refuse_too_long(self, id_: UUID) -> None:
         problem = upload_too_large(self.settings.import_max_bytes)
         async with self.connect() as connection:
-            await repository.fail_upload(connection, id_, problem.as_dict())
+            await repository.fail_upload(connection, id_, problem)
             await connection.commit()
         raise problem
 

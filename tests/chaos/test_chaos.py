@@ -28,7 +28,7 @@ from tests.e2e.uploader.conftest import Annotator, ArgillaSpace, open_argilla
 from tests.waiting import wait_for
 
 _FIRST_SEED = 1230  # kills Postgres, OpenSearch, the worker and the uploader; freezes Argilla and Redis
-_REST_SECONDS = 120  # at most; a busy machine takes long to start what died
+_REST_SECONDS = 300  # at most; a busy machine takes minutes to start OpenSearch again
 
 
 @pytest.fixture

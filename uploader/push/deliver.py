@@ -155,33 +155,6 @@ def _halves(part: list[Record]) -> list[list[Record]]:
     return [part[middle:], part[:middle]]
 
 
-async def put_with_responses(
-    argilla: Argilla, dataset: str, dataset_id: UUID, records: Sequence[Record]
-) -> set[str]:
-    """Upsert records; those that Argilla has already go without responses. Return the ids that went with them.
-
-    Raises:
-        ArgillaError: as of any upsert; a refusal is never about responses.
-    """
-    stored = await argilla.find_stored(dataset_id, [record["external_id"] for record in records])
-    sent = [_without_responses(r) if r["external_id"] in stored else r for r in records]
-    while True:
-        try:
-            await argilla.put_records(dataset_id, sent)
-        except Refused as refusal:
-            blamed = {i for i in refusal.by_position if i < len(sent) and "responses" in sent[i]}
-            if not blamed:
-                raise
-            # For example a user who was deleted just now: the text must not fail because of that.
-            metrics.REFUSED_REPAIRS.labels(dataset, "answers").inc(len(blamed))
-            log.warning(
-                "repair.refused", dataset=dataset, records=len(blamed), reason="Argilla refuses the answers"
-            )
-            sent = [_without_responses(r) if i in blamed else r for i, r in enumerate(sent)]
-            continue
-        return {record["external_id"] for record in sent if "responses" in record}
-
-
 def _without_responses(record: Record) -> Record:
     return {name: value for name, value in record.items() if name != "responses"}
 
@@ -218,9 +191,29 @@ class ArgillaDataset:
 
     async def _put(self, records: Sequence[Record]) -> None:
         if any("responses" in record for record in records):
-            self.restored |= await put_with_responses(self.argilla, self.name, self.dataset_id, records)
+            await self._put_with_responses(records)
         else:
             await self.argilla.put_records(self.dataset_id, records)
+
+    async def _put_with_responses(self, records: Sequence[Record]) -> None:
+        """Put records; those that Argilla has already go without responses, which would overwrite newer ones."""
+        stored = await self.argilla.find_stored(self.dataset_id, [record["external_id"] for record in records])
+        sent = [_without_responses(r) if r["external_id"] in stored else r for r in records]
+        while True:
+            try:
+                await self.argilla.put_records(self.dataset_id, sent)
+                break
+            except Refused as refusal:
+                blamed = {i for i in refusal.by_position if i < len(sent) and "responses" in sent[i]}
+                if not blamed:
+                    raise
+            # For example a user who was deleted just now: the text must not fail because of that.
+            metrics.REFUSED_REPAIRS.labels(self.name, "answers").inc(len(blamed))
+            log.warning(
+                "repair.refused", dataset=self.name, records=len(blamed), reason="Argilla refuses the answers"
+            )
+            sent = [_without_responses(r) if i in blamed else r for i, r in enumerate(sent)]
+        self.restored |= {record["external_id"] for record in sent if "responses" in record}
 
     async def find(self, external_ids: Sequence[str]) -> Found:
         """Look for records as annotators do.

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import psycopg
 import pyarrow as pa
 import pytest
 from backports import zstd
+from prometheus_client.parser import text_string_to_metric_families
 from pyarrow import parquet
 
 from core.text_identity import text_id
@@ -29,19 +29,12 @@ def annotate(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     return run("cli", *arguments, env={"COLUMNS": "200"} | env)
 
 
-@pytest.fixture(scope="module")
-def _shared_ingestion(shared_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    log = tmp_path_factory.mktemp("ingestion") / "log"
-    with running("ingestion_api", {"DATABASE_URL": shared_database_url}, log) as program:
-        yield program
-
-
 @pytest.fixture
-def ingestion(_shared_ingestion: Program, shared_database_url: str) -> Program:
+def ingestion(shared_ingestion: Program, shared_database_url: str) -> Program:
     """The shared ingestion API, with an empty database."""
     with psycopg.connect(shared_database_url) as connection:
         connection.execute("truncate texts, imports, labels cascade")
-    return _shared_ingestion
+    return shared_ingestion
 
 
 def test_files_of_every_kind_are_handed_in_and_again(ingestion: Program, tmp_path: Path) -> None:
@@ -123,11 +116,13 @@ def test_after_an_interrupt_it_is_told_what_goes_on(
     file.write_text("text\none\n")
     command = [sys.executable, "-m", "cli", "ingest", str(file)]
     env = os.environ | {"INGESTION_URL": ingestion.url, "COLUMNS": "200"}
-    with psycopg.connect(shared_database_url) as connection:
+    looked = _looks(ingestion)
+    with psycopg.connect(shared_database_url, options="-c idle_in_transaction_session_timeout=0") as connection:
         connection.execute("lock table texts")  # the import waits for it
         with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
             wait_for(lambda: any(job["state"] == "running" for job in _imports(ingestion)))
-            time.sleep(1.5)  # until the command has seen it, too
+            # The command asks a second time when it has read the first answer.
+            wait_for(lambda: _looks(ingestion) >= looked + 2)
             process.send_signal(signal.SIGINT)
             _, messages = process.communicate(timeout=60)
     (job,) = _imports(ingestion)
@@ -154,6 +149,18 @@ def test_an_interrupted_file_is_resumed(ingestion: Program, tmp_path: Path) -> N
     assert result.returncode == 0, result.stderr
     (after,) = _imports(ingestion)
     assert (after["state"], after["received"], after["accepted"]) == ("done", 60_000, 100)
+
+
+def _looks(ingestion: Program) -> float:
+    """Return how often clients have asked for one import."""
+    families = text_string_to_metric_families(httpx.get(f"{ingestion.url}/metrics").text)
+    wanted = {"method": "GET", "route": "/imports/{id}"}
+    return sum(
+        sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name == "http_request_seconds_count" and wanted.items() <= sample.labels.items()
+    )
 
 
 def _imports(ingestion: Program) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A running ingestion API: one for all tests, with its tables emptied, or one of the test's own."""
+"""A client of the shared ingestion API, with its tables emptied, and an API of the test's own."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,19 +13,13 @@ from local_stack.testing import RunningStack, running_stack
 from tests.programs import Program, running
 
 
-@pytest.fixture(scope="module")
-def shared_ingestion(shared_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    log = tmp_path_factory.mktemp("ingestion") / "ingestion.log"
-    with running("ingestion_api", {"DATABASE_URL": shared_database_url}, log) as program:
-        yield program
-
-
 @pytest.fixture
 def connection(shared_database_url: str) -> Iterator[psycopg.Connection]:
     """The shared API's database, empty."""
     with psycopg.connect(shared_database_url, autocommit=True) as connection:
         connection.execute(
-            "truncate texts, labels, annotations, alerts, imports, import_chunks, import_rejects restart identity"
+            "truncate texts, labels, annotations, alerts, near_duplicates, near_duplicate_bands, "
+            "imports, import_chunks, import_rejects restart identity"
         )
         yield connection
 

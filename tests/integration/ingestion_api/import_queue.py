@@ -21,8 +21,8 @@ from ingestion_api.bulk.batches import BulkUpload
 from ingestion_api.bulk.pipes import open_pipe
 from ingestion_api.bulk.schemas import BulkParameters
 from ingestion_api.imports import repository
-from ingestion_api.imports.runs.repository import Claim
-from ingestion_api.imports.runs.run import RunResult, run_import
+from ingestion_api.imports.repository import Claim
+from ingestion_api.imports.run import RunResult, run_import
 from ingestion_api.settings import IngestionSettings
 from tests.waiting import wait_for
 
@@ -55,7 +55,7 @@ class ImportQueue:
     def call(
         self, function: Callable[Concatenate[AsyncEngine, P], Awaitable[T]], *args: P.args, **named: P.kwargs
     ) -> T:
-        """Call a function of `imports.runs.repository` on a new connection."""
+        """Call a function of `imports.repository` on a new connection."""
 
         async def call() -> T:
             engine = make_async_engine(self.database, "test")

@@ -1,7 +1,6 @@
 """Enrichment on its way through the API into Postgres."""
 
 import hashlib
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -44,24 +43,16 @@ TEMPLATE = "the driver of bus {} closed the doors right in front of me this morn
 LONG = TEMPLATE.format("seven")
 
 
-@pytest.fixture
-def datasets_file(tmp_path: Path) -> Path:
-    path = tmp_path / "datasets.toml"
+@pytest.fixture(scope="module")
+def datasets_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("datasets") / "datasets.toml"
     path.write_text(DATASETS)
     return path
 
 
-@pytest.fixture
-def api(database_url: str, datasets_file: Path, tmp_path: Path) -> Iterator[Program]:
-    env = {"DATABASE_URL": database_url, "DATASETS_FILE": str(datasets_file), "INGESTION_BULK_CHUNK_ROWS": "7"}
-    with running("ingestion_api", env, tmp_path / "ingestion.log") as program:
-        yield program
-
-
-@pytest.fixture
-def client(api: Program) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=api.url, timeout=60) as client:
-        yield client
+@pytest.fixture(scope="module")
+def ingestion_settings(datasets_file: Path) -> dict[str, str]:
+    return {"DATASETS_FILE": str(datasets_file), "INGESTION_BULK_CHUNK_ROWS": "7"}
 
 
 def _post(client: httpx.Client, dataset: str, text: str) -> dict[str, Any]:
@@ -91,7 +82,9 @@ def _id(dataset: str, text: str) -> str:
     return str(text_id(dataset, text))
 
 
-def test_what_is_redacted_reaches_no_table(client: httpx.Client, api: Program, database_url: str) -> None:
+def test_what_is_redacted_reaches_no_table(
+    client: httpx.Client, shared_ingestion: Program, connection: psycopg.Connection
+) -> None:
     sent = {
         "dataset": "private",
         "text": "Write to bob@example.org, or call me in the evening: +49 30 901820.",
@@ -104,10 +97,9 @@ def test_what_is_redacted_reaches_no_table(client: httpx.Client, api: Program, d
     assert id_ == _id("private", stored["text"])
     assert stored["enrichment"]["redacted"] == {"email": 3, "phone": 1}
     assert stored["enrichment"]["language"]["code"] == "en"
-    with psycopg.connect(database_url) as connection:
-        rows = connection.execute("select texts::text from texts").fetchall()
+    rows = connection.execute("select texts::text from texts").fetchall()
     assert "bob" not in str(rows)
-    assert "bob" not in api.log.read_text()
+    assert "bob" not in shared_ingestion.log.read_text()
 
 
 def test_bulk_stores_the_same_as_single_posts(client: httpx.Client) -> None:
@@ -146,14 +138,15 @@ def test_a_disguised_twin_is_found(client: httpx.Client, disguised: str) -> None
     assert _read(client, second["id"])["near_duplicates"] == [{"id": first["id"], "similarity": 1.0}]
 
 
-def test_a_twin_of_a_text_that_the_first_version_stored_is_found(client: httpx.Client, database_url: str) -> None:
+def test_a_twin_of_a_text_that_the_first_version_stored_is_found(
+    client: httpx.Client, connection: psycopg.Connection
+) -> None:
     """Its bands are those of another fold, which kept accents."""
     text = "Tü ës ün ïdiôt fïnî, môn frèrë\u200b!"
     first = _post(client, "linked", text)
-    with psycopg.connect(database_url) as connection:
-        connection.execute("delete from near_duplicate_bands")
-        values = [1369990881732163062, first["id"]]
-        connection.execute("insert into near_duplicate_bands (band, text_id) values (%s, %s)", values)
+    connection.execute("delete from near_duplicate_bands")
+    values = [1369990881732163062, first["id"]]
+    connection.execute("insert into near_duplicate_bands (band, text_id) values (%s, %s)", values)
     second = _post(client, "linked", text.upper())
     assert _read(client, second["id"])["near_duplicates"] == [{"id": first["id"], "similarity": 1.0}]
 
@@ -186,19 +179,22 @@ def test_a_twin_of_an_asked_text_is_held(client: httpx.Client) -> None:
     assert (queue["pending"], queue["near_duplicates"]) == (1, 1)
 
 
-def test_bulk_holds_all_but_the_first_of_twins(client: httpx.Client, database_url: str) -> None:
+def test_bulk_holds_all_but_the_first_of_twins(client: httpx.Client, connection: psycopg.Connection) -> None:
     assert _bulk(client, "once", [LONG + "!" * n for n in range(40)])["accepted"] == 40
-    with psycopg.connect(database_url) as connection:
-        counts = connection.execute("select status, count(*) from texts group by status").fetchall()
+    counts = connection.execute("select status, count(*) from texts group by status").fetchall()
     assert dict(counts) == {"pending": 1, "near_duplicate": 39}
 
 
 @pytest.mark.soak
 def test_twins_that_are_stored_at_the_same_time_are_linked(
-    api: Program, client: httpx.Client, database_url: str, datasets_file: Path, tmp_path: Path
+    shared_ingestion: Program,
+    connection: psycopg.Connection,
+    shared_database_url: str,
+    datasets_file: Path,
+    tmp_path: Path,
 ) -> None:
     """Two processes with concurrent POSTs and bulk uploads upload one text of each pair, and link the other."""
-    env = {"DATABASE_URL": database_url, "DATASETS_FILE": str(datasets_file)}
+    env = {"DATABASE_URL": shared_database_url, "DATASETS_FILE": str(datasets_file)}
     names = [hashlib.sha256(bytes([number])).hexdigest()[:24] for number in range(60)]
 
     def send(url: str, ending: str) -> None:
@@ -208,43 +204,46 @@ def test_twins_that_are_stored_at_the_same_time_are_linked(
             _bulk(own, "once", [f"this is {name}{ending}" for name in names])
 
     with running("ingestion_api", env, tmp_path / "second.log") as second, ThreadPoolExecutor(4) as threads:
-        done = [threads.submit(send, url, mark) for url in (api.url, second.url) for mark in ("!", "?")]
+        done = [
+            threads.submit(send, url, mark) for url in (shared_ingestion.url, second.url) for mark in ("!", "?")
+        ]
         for future in done:
             future.result()
-    with psycopg.connect(database_url) as connection:
-        asked = connection.execute("select count(*) from texts where status = 'pending'").fetchall()
-        links = connection.execute("select count(*) from near_duplicates").fetchall()
-        total = connection.execute("select count(*) from texts").fetchall()
+    asked = connection.execute("select count(*) from texts where status = 'pending'").fetchall()
+    links = connection.execute("select count(*) from near_duplicates").fetchall()
+    total = connection.execute("select count(*) from texts").fetchall()
     assert (asked, links, total) == ([(60,)], [(60,)], [(120,)])
 
 
 def test_a_text_waits_for_a_twin_that_is_being_stored(
-    client: httpx.Client, database_url: str, datasets_file: Path
+    client: httpx.Client, connection: psycopg.Connection, shared_database_url: str, datasets_file: Path
 ) -> None:
     datasets = load_datasets(datasets_file)
     row = check_fields({"text": LONG, "dataset": "once"}, datasets)
-    with ThreadPoolExecutor(1) as threads, psycopg.connect(database_url) as storing, storing.cursor() as cursor:
+    with (
+        ThreadPoolExecutor(1) as threads,
+        psycopg.connect(shared_database_url) as storing,
+        storing.cursor() as cursor,
+    ):
         repository.create_stage(cursor)
         repository.stage_texts(cursor, [row])
         repository.insert_staged(cursor, datasets)
         answer = threads.submit(_post, client, "once", LONG + "!")
-        with psycopg.connect(database_url, autocommit=True) as watching:
-            wait_for(lambda: watching.execute(WAITING).fetchone() == (1,))
+        wait_for(lambda: connection.execute(WAITING).fetchone() == (1,))
         assert not answer.done()
         storing.commit()
         assert answer.result()["status"] == "near_duplicate"
 
 
-def test_a_flood_of_twins_is_stored_with_few_links_each(client: httpx.Client, database_url: str) -> None:
+def test_a_flood_of_twins_is_stored_with_few_links_each(
+    client: httpx.Client, connection: psycopg.Connection
+) -> None:
     texts = [f"{LONG}{' ' * (n % 3)}{'!?.,;'[n % 5] * (n // 5)}" for n in range(1, 400)]
     accepted = _bulk(client, "linked", texts)["accepted"]
-    with psycopg.connect(database_url) as connection:
-        most = connection.execute(
-            "select max(n) from (select count(*) as n from near_duplicates group by text_id)"
-        )
-        unlinked = connection.execute(
-            "select count(*) from texts where id not in (select text_id from near_duplicates)"
-        )
-        assert most.fetchone() == (10,)
-        assert unlinked.fetchone() == (1,)
+    most = connection.execute("select max(n) from (select count(*) as n from near_duplicates group by text_id)")
+    unlinked = connection.execute(
+        "select count(*) from texts where id not in (select text_id from near_duplicates)"
+    )
+    assert most.fetchone() == (10,)
+    assert unlinked.fetchone() == (1,)
     assert accepted > 300

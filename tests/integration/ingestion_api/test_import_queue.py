@@ -12,7 +12,7 @@ from core.datasets import Dataset
 from core.models import ImportState
 from core.web.problems import Problem
 from ingestion_api.imports import repository
-from ingestion_api.imports.runs.repository import (
+from ingestion_api.imports.repository import (
     Claim,
     claim_import,
     drop_bodies,
@@ -22,7 +22,7 @@ from ingestion_api.imports.runs.repository import (
     release_claim,
     renew_claim,
 )
-from ingestion_api.imports.runs.run import RunResult
+from ingestion_api.imports.run import RunResult
 from tests.integration.ingestion_api.import_queue import ImportQueue, lines, process_pool
 
 LEASE = 100.0
@@ -383,7 +383,7 @@ def test_only_an_import_that_receives_takes_pieces_ends_or_fails_its_upload(
     before = queue.row(id_)
     assert not queue.ask(repository.append_chunk, id_, 4, None, b"x")
     assert not queue.ask(repository.complete_upload, id_, 4)
-    queue.ask(repository.fail_upload, id_, {})
+    queue.ask(repository.fail_upload, id_, Problem("x"))
     assert queue.row(id_) == before
 
 

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from core.text_identity import text_id
-from tests.programs import running
+from tests.programs import Program, running
 from tests.waiting import PATIENCE_SECONDS, wait_for
 
 WAITING_LIMIT = 5
@@ -65,35 +65,33 @@ class Intake:
             holder.rollback()
 
 
-@contextmanager
-def _intake(database_url: str, folder: Path, wait_seconds: float) -> Iterator[Intake]:
-    env = {
-        "DATABASE_URL": database_url,
+def _settings(wait_seconds: float) -> dict[str, str]:
+    return {
         "INGESTION_WAITING_LIMIT": str(WAITING_LIMIT),
         "INGESTION_COMMIT_SIZE": str(COMMIT_SIZE),
         "INGESTION_WAIT_SECONDS": str(wait_seconds),
         "CLIENT_SHARE": "1",
     }
-    with (
-        ThreadPoolExecutor(20) as clients,
-        psycopg.connect(database_url, autocommit=True) as database,
-        running("ingestion_api", env, folder / "log") as program,
-    ):
+
+
+@contextmanager
+def _intake(database_url: str, program: Program) -> Iterator[Intake]:
+    with ThreadPoolExecutor(20) as clients, psycopg.connect(database_url, autocommit=True) as database:
         yield Intake(program.url, database, clients)
     assert "Traceback" not in program.log.read_text()
 
 
 @pytest.fixture(scope="module")
-def shared_intake(shared_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Intake]:
-    with _intake(shared_database_url, tmp_path_factory.mktemp("intake"), wait_seconds=3600) as intake:
-        yield intake
+def ingestion_settings() -> dict[str, str]:
+    return _settings(wait_seconds=3600)
 
 
 @pytest.fixture
-def intake(shared_intake: Intake) -> Intake:
+def intake(shared_ingestion: Program, shared_database_url: str) -> Iterator[Intake]:
     """An API whose requests wait for their commit as long as a client does; without texts."""
-    shared_intake.database.execute("truncate texts cascade")
-    return shared_intake
+    with _intake(shared_database_url, shared_ingestion) as intake:
+        intake.database.execute("truncate texts cascade")
+        yield intake
 
 
 def _statuses(answers: list[Future[httpx.Response]]) -> list[int]:
@@ -190,7 +188,11 @@ def test_a_fault_of_the_code_or_the_table_fails_its_batch_and_not_the_next(intak
 
 
 def test_a_text_whose_client_was_told_to_come_again_is_not_stored_later(database_url: str, tmp_path: Path) -> None:
-    with _intake(database_url, tmp_path, wait_seconds=2) as intake:
+    settings = _settings(wait_seconds=2) | {"DATABASE_URL": database_url}
+    with (
+        running("ingestion_api", settings, tmp_path / "log") as program,
+        _intake(database_url, program) as intake,
+    ):
         with intake.locked():
             answers = [intake.begin("under way"), *[intake.clients.submit(intake.post, t) for t in "abc"]]
             for answer in answers:

@@ -134,7 +134,7 @@ def test_guidelines_leave_room_for_what_adjudicators_are_told(tmp_path: Path) ->
     file.write_text(f'[d]\nlabels = ["a", "b"]\nguidelines = "{"x" * 9_600}"\n')
     load_datasets(file)
     file.write_text(file.read_text() + "dispute_extra = 1\n")
-    with pytest.raises(SystemExit, match="toml: d: with dispute_extra the guidelines may have"):
+    with pytest.raises(SystemExit, match="toml: d: if dispute_extra is set, the guidelines may have"):
         load_datasets(file)
 
 

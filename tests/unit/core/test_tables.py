@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import tracemalloc
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from core.tables.decoding import PlainBody
 from core.tables.opening import open_table
 from core.tables.rows import Row, RowRefused, Table
 from core.tables.text_lines import CHARSETS, require_charset
@@ -171,7 +173,8 @@ def test_a_csv_row_may_have_one_mib(row: bytes, filler: str, chunk_bytes: int) -
 
 
 @pytest.mark.parametrize(
-    "line", [b"nope", b'{"a": NaN}', b'{"a": "\\ud800"}', b'{"a": "\xff"}', b'{"a": 1', b"[" * 100_000]
+    "line",
+    [b"nope", b'{"a": NaN}', b'{"a": 1e999}', b'{"a": "\\ud800"}', b'{"a": "\xff"}', b'{"a": 1', b"[" * 100_000],
 )
 def test_a_bad_ndjson_line_costs_only_itself(line: bytes) -> None:
     (_, first), (_, bad), (_, last) = read_ndjson([b"1\n", line, b"\n2\n"])
@@ -199,7 +202,17 @@ def test_what_is_no_json_array_is_malformed(body: bytes) -> None:
 
 @pytest.mark.parametrize(
     "element",
-    [b"", b"nope", b"NaN", b"1" * 5000, b'{"a": 1]', b'"\\ud800"', b"[" * 100_000 + b"]" * 100_000, b'"\xff"'],
+    [
+        b"",
+        b"nope",
+        b"NaN",
+        b"1" * 5000,
+        b"1" * 400 + b".0",
+        b'{"a": 1]',
+        b'"\\ud800"',
+        b"[" * 100_000 + b"]" * 100_000,
+        b'"\xff"',
+    ],
 )
 def test_a_bad_element_costs_only_itself(element: bytes) -> None:
     (_, first), (_, bad), (_, last) = read_json_array([b" [1,", element, b", 2 ] "])
@@ -263,7 +276,7 @@ def test_a_csv_row_that_is_not_utf8_costs_only_itself() -> None:
     assert good == {"a": "1", "b": "2"}
 
 
-@pytest.mark.parametrize("body", [b"", b"\n", b'a,"b\n', b'a,"b"c\n1,2\n', b"a,b\rc,d\n"])
+@pytest.mark.parametrize("body", [b"", b"\n", b'a,"b\n', b'a,"b"c\n1,2\n', b"a,b\rc,d\n", b"a\x08,b\n"])
 def test_a_csv_without_a_header_that_can_be_read_is_malformed(body: bytes) -> None:
     with pytest.raises(Malformed):
         list(read_csv([body]))
@@ -428,10 +441,42 @@ def test_an_xlsx_that_spans_too_many_cells_is_refused_before_they_are_held() -> 
     assert refused.value.code == "xlsx_too_large"
 
 
-@pytest.mark.parametrize("body", [b"", b"PK\x03\x04 no archive", b"\xd0\xcf\x11\xe0 an old .xls", write_xlsx([])])
-def test_what_is_no_xlsx_is_malformed(body: bytes) -> None:
-    with pytest.raises(Malformed, match="Save the sheet as CSV"):
+def archive(name: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as parts:
+        parts.writestr(name, "text\nx\n")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", ""),
+        (b"PK\x03\x04 no archive", ""),
+        (archive("train.csv"), "an archive of other files"),
+        (b"\xd0\xcf\x11\xe0 an old .xls", "an old .xls"),
+        (write_xlsx([]), "the first sheet is empty"),
+    ],
+)
+def test_what_is_no_xlsx_is_malformed(body: bytes, reason: str) -> None:
+    with pytest.raises(Malformed, match=f"{reason}.* Save the sheet as CSV"):
         list(read("xlsx", [body]))
+
+
+def test_white_space_around_a_name_is_left_out() -> None:
+    file = io.BytesIO()
+    parquet.write_table(pa.table({" text ": ["x"]}), file)
+    for format_, body in (("csv", b" text \nx\n"), ("xlsx", write_xlsx([["text "], ["x"]])), ("parquet", file)):
+        content = body if isinstance(body, bytes) else body.getvalue()
+        assert list(read(format_, [content])) == [(1, {"text": "x"})]
+
+
+def test_a_window_of_zstd_that_is_too_long_is_told() -> None:
+    options = {int(zstd.CompressionParameter.window_log): 26}
+    compressor = zstd.ZstdCompressor(options=options)
+    body = compressor.compress(b'{"text": "a"}\n') + compressor.flush()
+    with pytest.raises(Malformed, match="--long=25"):
+        list(read("ndjson", [body]))
 
 
 @pytest.mark.parametrize(("compress", "loss"), [(gzip.compress, 20), (zstd.compress, 8)])
@@ -451,6 +496,34 @@ def test_rows_before_junk_are_read_the_last_one_too(compress: Callable[[bytes], 
     assert [next(rows), next(rows)] == [(1, {"text": "a"}), (2, {"text": "b"})]
     with pytest.raises(Malformed):
         next(rows)
+
+
+@pytest.mark.parametrize(
+    "body", [gzip.compress(b'{"text": "a"}\n')[:-8] + bytes(8), gzip.compress(b'{"text": "a"}\n') * 2 + b"\x1f"]
+)
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_rows_before_a_damage_are_read_in_any_chunks(body: bytes, size: int) -> None:
+    rows = read("ndjson", PlainBody(cut(body, [size]), "gzip"))
+    assert next(rows) == (1, {"text": "a"})
+    with pytest.raises(Malformed):
+        list(rows)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_an_empty_body_is_not_compressed(encoding: str) -> None:
+    with pytest.raises(Malformed):
+        list(PlainBody([], encoding))
+
+
+def test_what_came_before_the_client_left_is_decoded() -> None:
+    def leave() -> Iterator[bytes]:
+        yield gzip.compress(b"".join(b'{"text": "%d"}\n' % n for n in range(1000)))[:1500]
+        raise TimeoutError
+
+    before: list[Any] = []
+    with pytest.raises(TimeoutError):
+        before.extend(read("ndjson", PlainBody(leave(), "gzip")))
+    assert len(before) > 100
 
 
 def test_zeros_behind_gzip_are_padding() -> None:

@@ -17,7 +17,7 @@ from core.web.problems import InvalidFields
 from ingestion_api.bulk.batches import Batch, BulkUpload, read_batches
 from ingestion_api.bulk.label_map import check_targets, parse_label_map
 from ingestion_api.bulk.mapping import map_table
-from ingestion_api.bulk.schemas import BulkParameters
+from ingestion_api.bulk.schemas import BulkParameters, check_parameters
 
 DATASETS = load_datasets(None)
 CSV, NDJSON, PARQUET = "text/csv", "application/x-ndjson", "application/vnd.apache.parquet"
@@ -289,6 +289,69 @@ def test_a_field_that_is_unknown_is_left_out_only_if_that_is_said() -> None:
     assert (reject.code, "metadata=none leaves them out" in reject.detail) == ("extra_forbidden", True)
     assert [row.metadata for row in read(NDJSON, body, metadata="none").rows] == ["{}"]
     assert [row.metadata for row in read(NDJSON, body, metadata="all").rows] == ['{"lable":"toxic"}']
+
+
+@pytest.mark.parametrize("more", [b"", b', "score": null'])
+@pytest.mark.parametrize("parameters", [{}, {"metadata": "none"}])
+def test_empty_words_are_absent_in_json_as_in_csv(more: bytes, parameters: dict[str, str]) -> None:
+    body = b'{"text": "x", "label": " ", "source": "", "external_id": ""%s}' % more
+    [row] = read(NDJSON, body, **parameters).rows
+    assert (row.claimed_label, row.source, row.external_id) == (None, None, None)
+
+
+def test_numbers_are_words_in_json_as_in_parquet() -> None:
+    [row] = read(NDJSON, b'{"text": "x", "external_id": 9007199254740993, "source": 2.0}').rows
+    assert (row.external_id, row.source) == ("9007199254740993", "2")
+
+
+@pytest.mark.parametrize("value", ["1e999", "[1, -1e400]", '{"k": 1e999}'])
+def test_a_number_that_overflows_is_no_infinity(value: str) -> None:
+    [reject] = read(NDJSON, b'{"text": "x", "n": %s}' % value.encode(), metadata="all").rejects
+    assert reject.code == "malformed_json"
+
+
+def test_a_list_of_labels_costs_the_row() -> None:
+    [reject] = read(NDJSON, b'{"text": "x", "label": ["toxic"]}').rejects
+    assert (reject.code, reject.detail) == ("wrong_type", "/label: must be text or a number")
+
+
+def test_an_array_on_one_line_is_told_with_its_remedy() -> None:
+    for body in (b'[{"text": "x"}]', b'[\n{"text": "x"}\n]'):
+        assert "application/json" in read(NDJSON, body).rejects[0].detail
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"), [("all", {"metadata": "own", "n": 1}), ("n", {"n": 1}), ("none", {})]
+)
+def test_metadata_that_is_no_object_is_a_field_like_others(metadata: str, expected: dict[str, Any]) -> None:
+    [row] = read(NDJSON, b'{"text": "x", "metadata": "own", "n": 1}', metadata=metadata).rows
+    assert json.loads(row.metadata) == expected
+
+
+def test_metadata_that_is_there_twice_costs_the_row() -> None:
+    batch = read(NDJSON, b'{"text": "x", "metadata": {"n": 1}, "n": 2}', metadata="all")
+    assert [reject.code for reject in batch.rejects] == ["duplicate_metadata"]
+
+
+def test_a_name_in_another_charset_is_no_metadata() -> None:
+    body = "text;größe\nx;1\n".encode("latin-1")
+    assert [row.text for row in read(CSV, body).rows] == ["x"]
+    with pytest.raises(ColumnsRefused, match="charset=windows-1252"):
+        read(CSV, body, metadata="all")
+    [row] = read(CSV, body, metadata="all", charset="windows-1252").rows
+    assert json.loads(row.metadata) == {"größe": "1"}
+
+
+def test_json_is_refused_in_another_charset() -> None:
+    check_parameters(BulkParameters(charset="latin-1"), DATASETS, CSV)
+    with pytest.raises(InvalidFields) as refused:
+        check_parameters(BulkParameters(charset="latin-1"), DATASETS, NDJSON)
+    assert refused.value.errors[0].code == "charset_not_utf8"
+
+
+def test_white_space_around_a_parameter_and_a_name_makes_no_difference() -> None:
+    [row] = read(CSV, b"comment , label\nx,toxic\n", text=" comment", metadata="all").rows
+    assert (row.text, row.claimed_label, row.metadata) == ("x", "toxic", "{}")
 
 
 def test_null_is_absent_in_metadata_too() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.datasets import Dataset
-from ingestion_api.enrichment.similarity import (
+from ingestion_api.enrichment.repository import (
     CANDIDATES,
     Known,
     Link,

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from core.datasets import load_datasets
 from core.tables.rows import RowRefused
+from ingestion_api.bulk.batches import to_json
 from ingestion_api.bulk.mapping import ObjectMapping
 from ingestion_api.bulk.schemas import BulkParameters
-from ingestion_api.bulk.values import to_json
-from ingestion_api.imports.runs.run import KeptRejects
+from ingestion_api.imports.run import KeptRejects
 from ingestion_api.texts.submissions import QuickSubmission, read_quickly
 
 

@@ -1,16 +1,23 @@
 """How the search index follows the replica: what it takes over, and when it begins anew."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from serving_api.replica.repository import Point
+from core.datasets import load_datasets
+from serving_api.replica.replica import Replica
+from serving_api.replica.repository import Point, State, get_point
 from serving_api.search.follower import SearchFollower
 from serving_api.search.index import Damaged, SearchIndex
+from serving_api.settings import ReplicaSettings
+from serving_api.texts.parameters import TextsParameters
+from serving_api.texts.query import page_query
 from tests.unit.serving_api.search_world import World, made_world
 from tests.waiting import wait_for
 
@@ -64,6 +71,42 @@ def test_it_takes_over_what_changed(world: World, follower: SearchFollower) -> N
     assert (follower.version, follower.built) == (world.version, built)
 
 
+def test_a_withdrawn_text_leaves_the_index(world: World, follower: SearchFollower) -> None:
+    world.add(_TWO, "two")
+    follower.follow()
+    count = follower.ask(_point(world), lambda one: one.searcher.num_docs)
+    world.withdraw(_TWO)
+    follower.follow()
+    assert count is not None
+    assert follower.ask(_point(world), lambda one: one.searcher.num_docs) == count - 1
+
+
+def _metric(name: str) -> float:
+    return REGISTRY.get_sample_value(name) or 0
+
+
+def _find(world: World, follower: SearchFollower, q: str) -> list[str]:
+    page = page_query(TextsParameters(q=q), [], load_datasets(None))
+    with world.replica.reading() as cursor:
+        rows = follower.list_hits(cursor, get_point(cursor), page, 9, time.monotonic() + 60)
+    return [row["text"] for row in rows]
+
+
+def test_without_an_index_all_texts_are_read(world: World, follower: SearchFollower) -> None:
+    scans = _metric("serving_search_scans_total")
+    assert _find(world, follower, "on") == ["one"]
+    assert _metric("serving_search_scans_total") == scans
+    follower.close()
+    assert _find(world, follower, "on") == ["one"]
+    assert _metric("serving_search_scans_total") == scans + 1
+
+
+def test_its_version_is_a_metric(world: World, follower: SearchFollower) -> None:
+    world.add(_TWO, "two")
+    follower.follow()
+    assert _metric("serving_search_index_version") == world.version
+
+
 def test_the_newest_four_versions_can_be_asked(world: World, follower: SearchFollower) -> None:
     points = [_point(world)]
     for number in range(2, 6):
@@ -104,6 +147,22 @@ def test_after_a_text_was_forgotten_it_is_begun_anew_once_the_replica_was(
     assert _events(follower) == ["search.forgetting", "search.building", "search.built"]
     assert follower.built > forgotten
     assert _events(follower) == []
+
+
+def test_while_an_index_is_built_no_earlier_one_is_asked(
+    world: World, follower: SearchFollower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, versions = SearchIndex.put, []
+
+    def look_and_put(*arguments: object) -> None:
+        versions.append(follower.version)
+        put(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(SearchIndex, "put", look_and_put)
+    world.rebuild(identity="another")
+    follower.follow()
+    assert versions == [None]
+    assert follower.version == world.version
 
 
 def test_a_damage_that_a_search_meets_makes_for_a_new_index(world: World, follower: SearchFollower) -> None:
@@ -173,10 +232,10 @@ def test_stopping_interrupts_a_build(world: World, monkeypatch: pytest.MonkeyPat
     assert lines == []
 
 
-def test_a_thread_goes_on_after_damage(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_meets_damage_begins_a_new_index(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     follower = SearchFollower(world.replica)
     commit = SearchIndex.commit
-    failures = [Damaged("broken")]
+    failures: list[Damaged] = []
 
     def fail_once(*arguments: object) -> None:
         if failures:
@@ -184,6 +243,52 @@ def test_a_thread_goes_on_after_damage(world: World, monkeypatch: pytest.MonkeyP
         commit(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(SearchIndex, "commit", fail_once)
-    follower.start()
-    wait_for(lambda: follower.version == world.version)
-    follower.stop(60)
+    with capture_logs() as lines:
+        follower.start()
+        wait_for(lambda: follower.version == world.version)
+        failures.append(Damaged("broken"))
+        world.add(_TWO, "two")
+        wait_for(lambda: follower.version == world.version)
+        follower.stop(60)
+    events = [line["event"] for line in lines if line["event"] != "search.unusable"]
+    assert events == [*("search.building", "search.built"), "search.damaged", *("search.building", "search.built")]
+
+
+def test_a_thread_waits_for_the_first_replica_without_complaint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = Replica(tmp_path / "replica.duckdb", ReplicaSettings(threads=1))
+    replica.open()
+    looks: list[None] = []
+
+    def loaded() -> State:
+        looks.append(None)
+        return Replica.loaded(replica)
+
+    monkeypatch.setattr(replica, "loaded", loaded)
+    follower = SearchFollower(replica)
+    with capture_logs() as lines:
+        follower.start()
+        wait_for(lambda: len(looks) > 1)
+        follower.stop(60)
+    replica.close()
+    assert lines == []
+
+
+def test_after_an_error_the_index_is_closed_and_tried_again_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follower = SearchFollower(world.replica)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("unknown")
+
+    with capture_logs() as lines:
+        follower.start()
+        wait_for(lambda: follower.version == world.version)
+        monkeypatch.setattr(SearchIndex, "commit", fail)
+        world.add(_TWO, "two")
+        wait_for(lambda: follower.version is None)
+        follower.stop(60)
+    failures = [line for line in lines if line["event"] == "search.failed"]
+    assert [(line["kind"], line["error"]) for line in failures] == [("RuntimeError", "unknown")]

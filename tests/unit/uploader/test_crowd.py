@@ -278,6 +278,7 @@ def test_what_is_no_number_is_no_estimate(monkeypatch: pytest.MonkeyPatch) -> No
 
     class Broken(MACE):
         def fit(self, data: pd.DataFrame) -> "Broken":
+            self.n_iter = 1
             super().fit(data)
             self.thetas_ = self.thetas_ * np.nan
             return self

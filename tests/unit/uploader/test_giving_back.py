@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 from prometheus_client import REGISTRY
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from core.datasets import Dataset, Question
 from core.models import AnnotationStatus
@@ -15,7 +16,7 @@ from uploader.argilla.client import Argilla
 from uploader.argilla.errors import Refused
 from uploader.argilla.records import CarriedAnswer, add_responses
 from uploader.push.backlog import assign
-from uploader.push.deliver import put_with_responses
+from uploader.push.deliver import ArgillaDataset
 
 _TEXT, _ANN, _BOB, _EVE = (UUID(int=n) for n in (1, 21, 22, 23))
 _LABELS = ("toxic", "non_toxic")
@@ -100,7 +101,12 @@ def _put(records: list[dict[str, Any]], stored: str, refused: dict[str, str]) ->
     async def work() -> set[str]:
         transport = httpx.MockTransport(answer)
         async with httpx.AsyncClient(base_url="http://argilla/api/v1/", transport=transport) as http:
-            return await put_with_responses(Argilla(http), "mood", uuid4(), records)
+            engine = create_async_engine("postgresql+psycopg://")  # not asked
+            dataset = ArgillaDataset(
+                Argilla(http), engine, "mood", uuid4(), asyncio.Semaphore(), may_put=lambda: None
+            )
+            await dataset.put(records)
+            return dataset.restored
 
     return asyncio.run(work()), puts
 
@@ -119,6 +125,10 @@ _RECORDS: list[dict[str, Any]] = [
 
 def test_records_that_argilla_has_go_without_responses() -> None:
     assert _put(_RECORDS, "a", {}) == ({"b"}, [["b"]])
+
+
+def test_records_without_responses_are_put_as_they_are() -> None:
+    assert _put(_RECORDS[2:], "", {}) == (set(), [[]])
 
 
 def test_answers_that_argilla_refuses_do_not_hold_back_their_text_and_are_counted() -> None:

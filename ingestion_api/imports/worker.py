@@ -16,9 +16,9 @@ from core.settings import DatabaseSettings
 from core.web.problems import Problem
 from ingestion_api import metrics
 from ingestion_api.bulk.pipes import NoProgress, run_beside, run_watched
-from ingestion_api.imports.runs import repository
-from ingestion_api.imports.runs.repository import Claim
-from ingestion_api.imports.runs.run import RunResult, run_import
+from ingestion_api.imports import repository
+from ingestion_api.imports.repository import Claim
+from ingestion_api.imports.run import RunResult, run_import
 from ingestion_api.settings import IngestionSettings
 
 log = structlog.get_logger()

@@ -18,13 +18,12 @@ from core.datasets import Datasets
 from core.models import ImportState
 from core.settings import DatabaseSettings
 from core.web.problems import Problem
-from ingestion_api.bulk.batches import Batch, BulkUpload
+from ingestion_api.bulk.batches import Batch, BulkUpload, to_json
 from ingestion_api.bulk.pipes import reporting_to, waiting_for_postgres
 from ingestion_api.bulk.schemas import BulkParameters, check_parameters
 from ingestion_api.bulk.store import COUNTED, Counts, Cursor, Journal, prepare_process, store_bulk, tracing_for
-from ingestion_api.bulk.values import to_json
-from ingestion_api.imports.runs import repository
-from ingestion_api.imports.runs.repository import Claim, StoredReject
+from ingestion_api.imports import repository
+from ingestion_api.imports.repository import Claim, StoredReject
 from ingestion_api.settings import IngestionSettings
 
 # Postgres ends a long insert soon after its client process is gone.
@@ -77,18 +76,19 @@ def _run(
     body = _Body(reader, claim)
     try:
         parameters = BulkParameters.model_validate(claim.parameters)
-        check_parameters(parameters, datasets)
+        check_parameters(parameters, datasets, claim.media_type)
         upload = BulkUpload(claim.media_type, claim.encoding, parameters, datasets, claim.datasets)
         if upload.abort_on_error:
-            repository.start_anew(connection, claim.id, claim.owner)
+            repository.start_anew(connection, claim)
         after_row = 0 if upload.abort_on_error else claim.last_row
         note = _make_journal(claim, body, settings, upload)
         store_bulk(connection, upload, body.chunks(), settings.bulk_chunk_rows, note, counts, after_row)
     except Problem as problem:
         connection.rollback()
-        repository.fail(connection, claim.id, claim.owner, _without_counts(problem))
+        repository.end(connection.cursor(), claim, _without_counts(problem))
+        connection.commit()
         return ImportState.FAILED
-    repository.finish(connection.cursor(), claim.id, claim.owner)
+    repository.end(connection.cursor(), claim)
     connection.commit()
     return ImportState.DONE
 
@@ -167,7 +167,7 @@ def _make_journal(claim: Claim, body: _Body, settings: IngestionSettings, upload
             raise ClaimLost
         repository.add_rejects(cursor, claim.id, rejects)
         if abort and not batch.received:
-            repository.finish(cursor, claim.id, claim.owner)  # with the rows, in one transaction
+            repository.end(cursor, claim)  # with the rows, in one transaction
 
     return note
 
