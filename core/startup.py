@@ -17,7 +17,7 @@ from structlog.typing import EventDict, Processor
 from core.settings import LogSettings
 
 # Chatty at INFO, and what they say is in our own lines already.
-_QUIET_LOGGERS = ("httpx", "httpcore", "alembic", "opentelemetry", "uvicorn.access")
+_QUIET_LOGGERS = ("httpx", "httpcore", "apscheduler", "alembic", "opentelemetry", "uvicorn.access")
 
 # Local variables would bring texts and secrets into the log.
 _json_traceback = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)

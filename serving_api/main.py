@@ -35,6 +35,7 @@ from serving_api.changes import endpoints as changes_endpoints
 from serving_api.changes.service import ChangeNotifier, Changes
 from serving_api.dependencies import base_url
 from serving_api.exports import endpoints as export_endpoints
+from serving_api.exports.export_files import ExportFolder
 from serving_api.exports.service import Exports
 from serving_api.metrics import (
     DATA_FREE_BYTES,
@@ -134,8 +135,7 @@ class Parts:
             self.replica,
             Places("exports", serving.exports, self._share),
             self.watchdog.crew("exports", serving.exports),
-            data.replica_path.parent / "exports",
-            max_bytes=serving.export_bytes,
+            ExportFolder(data.replica_path.parent / "exports", serving.export_bytes),
             idle_seconds=serving.export_idle_seconds,
             write_seconds=serving.export_chunk_seconds,
         )
@@ -229,6 +229,7 @@ async def _running(app: FastAPI, parts: Parts, data: DataSettings) -> AsyncItera
     searches = parts.serving_settings.search_index
     parts.watchdog.start()
     await anyio.to_thread.run_sync(parts.replica.open)
+    await anyio.to_thread.run_sync(parts.exports.open)
     parts.follower.start()
     tasks = [
         asyncio.create_task(_show_state(parts.replica, parts.search if searches else None, data)),

@@ -1,4 +1,4 @@
-"""Notices work that runs beyond its time limit, and ends the process when all threads of a kind are stuck.
+"""Interrupts work that runs beyond its time limit, and ends the process when all threads of a kind are stuck.
 
 DuckDB does not check for an interrupt everywhere, and a thread cannot be killed: only a new process helps. The
 supervisor starts it: docker, the local stack, or the parent of several processes.
@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import structlog
@@ -26,10 +26,12 @@ _EXIT_CODE = 70  # EX_SOFTWARE
 
 
 class Job:
-    """Running work with its deadline, by the monotonic clock."""
+    """Running work with its deadline, by the monotonic clock, and a function that interrupts it."""
 
-    def __init__(self, until: float) -> None:
+    def __init__(self, until: float, interrupt: Callable[[], None] | None) -> None:
         self.until = until
+        self.interrupt = interrupt
+        self.is_interrupted = False
 
 
 class Crew:
@@ -38,15 +40,19 @@ class Crew:
     def __init__(self, kind: str, threads: int, stuck_seconds: float) -> None:
         """`stuck_seconds`: work is stuck when it runs this long past its deadline."""
         self.kind = kind
-        self._threads = threads
+        self.threads = threads
         self._stuck_seconds = stuck_seconds
         self._jobs: set[Job] = set()
         self._lock = threading.Lock()
 
     @contextmanager
-    def working(self, until: float) -> Iterator[Job]:
-        """Count the block as running in one of the threads."""
-        job = Job(until)
+    def working(self, until: float, interrupt: Callable[[], None] | None = None) -> Iterator[Job]:
+        """Count the block as running in one of the threads.
+
+        After its deadline, the watchdog calls `interrupt` repeatedly until the block ends: between two statements
+        an interrupt has no effect.
+        """
+        job = Job(until, interrupt)
         with self._lock:
             self._jobs.add(job)
         try:
@@ -54,6 +60,15 @@ class Crew:
         finally:
             with self._lock:
                 self._jobs.discard(job)
+
+    def interrupt_overdue(self) -> None:
+        """Interrupt the jobs past their deadline."""
+        now = time.monotonic()
+        with self._lock:  # so that no job ends meanwhile: its connection may then be closed or reused
+            for job in self._jobs:
+                if job.interrupt and now > job.until:
+                    job.is_interrupted = True
+                    job.interrupt()
 
     @property
     def overdue(self) -> int:
@@ -63,7 +78,7 @@ class Crew:
     @property
     def is_stuck(self) -> bool:
         """Whether all threads are stuck."""
-        return self._late_by(self._stuck_seconds) >= self._threads
+        return self._late_by(self._stuck_seconds) >= self.threads
 
     def _late_by(self, seconds: float) -> int:
         now = time.monotonic()
@@ -104,6 +119,7 @@ class Watchdog:
         while not self._stop.wait(_LOOK_SECONDS):
             for crew in self._crews:
                 OVERDUE.labels(crew.kind).set(crew.overdue)
+                crew.interrupt_overdue()
             what = self.stuck()
             if what is None:
                 stuck_since = None

@@ -29,7 +29,7 @@ from uploader.settings import Settings
 # A job gets an event that is set when the uploader stops, and a function to call after each step of a long run.
 OnStep = Callable[[], None]
 Work = Callable[[asyncio.Event, OnStep], Awaitable[None]]
-Works = dict[str, tuple[float, Work]]  # by the job's name: the seconds between two runs, and the work
+Works = dict[str, tuple[float, Work]]  # by the job's name: the seconds from one run to the next, and the work
 
 _TELL_SECONDS = 1
 _REPAIR_SECONDS = 5
@@ -58,7 +58,7 @@ class Jobs:
         await runner.run(lambda: work(stopping, runner.go_on))
 
     def schedule(self) -> Iterator[tuple[float, Job]]:
-        """Yield the jobs for `running`, each with the pause between two runs in seconds."""
+        """Yield the jobs for `running`, each with the seconds from one run to the next."""
         for job, (seconds, _) in self._works.items():
             yield seconds, partial(self.run, job)
 

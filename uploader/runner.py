@@ -1,16 +1,20 @@
 """Runs jobs: at intervals, with growing pauses after failures, and with an alert while one is blocked."""
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import NamedTuple, TypeVar
 
 import anyio
 import anyio.to_process
 import psycopg
 import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.interval import IntervalTrigger
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -178,25 +182,47 @@ _CANCEL_SECONDS = 5
 
 @asynccontextmanager
 async def running(jobs: Iterable[tuple[float, Job]], stop_seconds: float) -> AsyncIterator[None]:
-    """Run each job until the block ends, with a pause of its seconds and some jitter between two runs.
+    """Run each job every so many seconds, with jitter, until the block ends; a job never overlaps with itself.
 
     At the end the event is set that each job gets. A job that has not ended `stop_seconds` later is cancelled.
     """
     stopping = asyncio.Event()
-    tasks = [asyncio.create_task(_repeat(job, seconds, stopping)) for seconds, job in jobs]
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def run(job: Job) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - the scheduler runs jobs as tasks
+        tasks.add(task)
+        try:
+            await job(stopping)
+        except asyncio.CancelledError:
+            # At the end: the job has returned its claims.
+            if not stopping.is_set():
+                raise
+        finally:
+            tasks.discard(task)
+
+    # A job that works off a backlog outlasts its interval. The scheduler would log that each time.
+    logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
+    scheduler = AsyncIOScheduler(
+        timezone=UTC, job_defaults={"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
+    )
+    for seconds, job in jobs:
+        trigger = IntervalTrigger(seconds=seconds, jitter=_JITTER_SHARE * seconds, timezone=UTC)
+        scheduler.add_job(run, trigger, [job], next_run_time=datetime.now(UTC))
+    scheduler.start()
     try:
         yield
     finally:
         stopping.set()
-        _, late = await asyncio.wait(tasks, timeout=stop_seconds)
-        for task in late:
+        scheduler.pause()
+        await _wait(tasks, stop_seconds)
+        for task in tasks:
             task.cancel()
-        if late:
-            await asyncio.wait(late, timeout=_CANCEL_SECONDS)
+        await _wait(tasks, _CANCEL_SECONDS)
+        scheduler.shutdown(wait=False)
 
 
-async def _repeat(job: Job, seconds: float, stopping: asyncio.Event) -> None:
-    while not stopping.is_set():
-        await job(stopping)
-        jitter = random.uniform(-_JITTER_SHARE, _JITTER_SHARE)  # noqa: S311 - spreads load, keeps no secret
-        await wait_for_any(stopping, seconds=seconds * (1 + jitter))
+async def _wait(tasks: set[asyncio.Task[None]], seconds: float) -> None:
+    if tasks:
+        await asyncio.wait(tasks, timeout=seconds)

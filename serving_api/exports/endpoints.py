@@ -15,7 +15,15 @@ from core.web.openapi import Responses, header
 from core.web.problems import Unavailable
 from serving_api.columns import COLUMNS, EXAMPLE_ITEM, Kind, csv_header
 from serving_api.dependencies import GUARDS, replica_headers
-from serving_api.exports.formats import ARROW, ARROW_STREAM, CSV, CSV_FOR_SPREADSHEETS, NDJSON, PARQUET, Format
+from serving_api.exports.export_files import (
+    ARROW,
+    ARROW_STREAM,
+    CSV,
+    CSV_FOR_SPREADSHEETS,
+    NDJSON,
+    PARQUET,
+    Format,
+)
 from serving_api.exports.repository import export_query
 from serving_api.exports.service import ExportRequest, Exports
 from serving_api.file_response import Sending, ServedFile, describe_file, send_file, strong_tags

@@ -7,8 +7,6 @@ also ends the read transaction early: a slow client holds an open file, and no v
 import asyncio
 import hashlib
 import io
-import math
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,18 +14,24 @@ from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from itertools import chain
-from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, NamedTuple
 
 import duckdb
 import pyarrow as pa
 import structlog
+from cachetools import LRUCache
 
 from core.web.problems import Problem, ShareExceeded, Unavailable
 from core.web.rate_limits import Places, current_client
 from serving_api.changes.service import feed_of
-from serving_api.exports.export_files import ExportFile, ExportFolder, Growing, open_file
-from serving_api.exports.formats import Batches, Format
+from serving_api.exports.export_files import (
+    Batches,
+    ExportFile,
+    ExportFolder,
+    Format,
+    open_file,
+    read_small,
+)
 from serving_api.exports.repository import ExportQuery, read_batches, schema_of
 from serving_api.metrics import EXPORTS, QUERIES_REFUSED
 from serving_api.replica import repository
@@ -38,11 +42,10 @@ from serving_api.watchdog import Crew, Job
 
 log = structlog.get_logger()
 
-_INTERRUPT_SECONDS = 0.05
 _READING_THREADS = 16
 _ATTEMPTS = 3
 _FILES_KNOWN = 256
-_MIN_FREE_BYTES = 2**30  # left on the disk, which the replica needs as well
+CHECK_BYTES = 16 * 2**20  # the folder's limits are checked whenever a file has grown by this
 
 
 class ExportRequest(NamedTuple):
@@ -80,6 +83,13 @@ class WrittenExport(NamedTuple):
     client: str  # the folder records that this client reads it
 
 
+class _Job(NamedTuple):
+    """An export that is being written. Requests for the same one share it."""
+
+    task: "asyncio.Task[WrittenExport]"
+    version: int  # the file is of this version or a later one
+
+
 class Exports:
     """Writes a bounded number of exports in parallel, a share of them for each client. Serves any number."""
 
@@ -88,9 +98,8 @@ class Exports:
         replica: Replica,
         places: Places,
         crew: Crew,
-        folder: Path,
+        folder: ExportFolder,
         *,
-        max_bytes: int,
         idle_seconds: float,
         write_seconds: float,
     ) -> None:
@@ -101,13 +110,15 @@ class Exports:
         self._places = places
         self._crew = crew
         self._write_seconds = write_seconds
-        self._folder = ExportFolder(folder, max_bytes, _MIN_FREE_BYTES)
-        self._lock = threading.Lock()
-        self._is_open = False
-        self._jobs: dict[tuple[str, str], asyncio.Task[WrittenExport]] = {}  # by key and rows, here and below
-        self._written: dict[str, ExportFile] = {}  # by this process: the last one by key
-        self._begun_versions: dict[object, int] = {}  # of the files being written
+        self._folder = folder
+        self._writers = ThreadPoolExecutor(crew.threads, "export")
+        self._jobs: dict[tuple[str, str], _Job] = {}  # by key and rows, here and below
+        self._written: LRUCache[tuple[str, str], ExportFile] = LRUCache(_FILES_KNOWN)  # by this process
         replica.on_change(lambda _: self._purge_or_warn())
+
+    def open(self) -> None:
+        """Create the folder, and remove the unfinished files of an earlier process. The replica must be open."""
+        self._folder.open(self._replica.folder.path.name)
 
     async def get(self, request: ExportRequest) -> OpenExport:
         """Return an export as an open file; writes it if there is none yet.
@@ -119,30 +130,24 @@ class Exports:
         """
         client = current_client()
         for _ in range(_ATTEMPTS):
-            state = self._replica.loaded()
-            rows = request.rows_at(Point(state.identity, state.version))
-            file = await self._begun(request, client) or self._known(request, rows)
-            if file is None:
-                written = await asyncio.shield(self._write(request, rows))
-                if written.content is not None and written.client == client:
-                    return OpenExport(written.file, io.BytesIO(written.content), len(written.content))
-                file = written.file
-            with suppress(FileNotFoundError):  # removed meanwhile: a text was forgotten, or space is short
-                return await self.threads.run(partial(self._open, request, file, client))
-            self._written.pop(request.key, None)
-            request = request._replace(etags=[], continues=False)
+            point = self._replica.loaded().point
+            rows = request.rows_at(point)
+            known = self._written.get((request.key, rows))
+            found = await self.threads.run(partial(self._find, request, known, client))
+            if found:
+                return found
+            written = await asyncio.shield(self._write(request, rows, point.version))
+            if written.content is not None and written.client == client:
+                return OpenExport(written.file, io.BytesIO(written.content), len(written.content))
+            with suppress(FileNotFoundError):  # removed meanwhile
+                return await self.threads.run(partial(self._open, request, written.file, client))
         raise Unavailable("The export was removed meanwhile.", code="too_busy", retry_after_seconds=5)
 
     def purge(self) -> None:
         """Remove the files that may contain a forgotten text."""
         state = self._replica.state
-        if state is None:
-            return
-        with self._lock:
-            if not self._is_open:
-                self._folder.open(self._owner)
-                self._is_open = True
-        self._folder.purge(feed_of(state.identity), self._replica.forgotten)
+        if state is not None:
+            self._folder.purge(feed_of(state.identity), self._replica.forgotten)
 
     def _purge_or_warn(self) -> None:
         """Purge. A failing disk must not stop the follower; `traceless_below` raises then."""
@@ -154,73 +159,62 @@ class Exports:
     def traceless_below(self, version: int) -> int:
         """Return the version below which no file contains a forgotten text; `version` is the replica's."""
         self.purge()
-        with self._lock:
-            return min([version, *(begun + 1 for begun in self._begun_versions.values())])
+        return min([version, *(job.version + 1 for job in list(self._jobs.values()))])
 
     async def close(self) -> None:
         """Cancel the jobs. Closing the replica interrupts their queries."""
-        for job in self._jobs.values():
-            job.cancel()
-        await asyncio.gather(*self._jobs.values(), return_exceptions=True)
+        tasks = [job.task for job in self._jobs.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self.threads.close(wait_for_all=False)
+        self._writers.shutdown(wait=False)
 
-    @property
-    def _owner(self) -> str:
-        return self._replica.folder.path.name
+    def _find(self, request: ExportRequest, file: ExportFile | None, client: str) -> OpenExport | None:
+        """Return the file of which the client has read parts, or else `file`, if it still exists.
 
-    async def _begun(self, request: ExportRequest, client: str) -> ExportFile | None:
-        """Return the file of which the client has read parts. Another process may have written it."""
+        Another process may have written the one that the client reads.
+        """
         if request.etags:
-            return await self.threads.run(lambda: self._folder.find_tagged(request.key, request.etags))
-        if request.continues:
-            return await self.threads.run(lambda: self._folder.followed(request.key, client))
+            file = self._folder.find_tagged(request.key, request.etags) or file
+        elif request.continues:
+            file = self._folder.followed(request.key, client) or file
+        with suppress(FileNotFoundError):  # removed: a text was forgotten, or space is short
+            return file and self._open(request, file, client)
         return None
-
-    def _known(self, request: ExportRequest, rows: str) -> ExportFile | None:
-        file = self._written.get(request.key)
-        return file if file and file.rows == rows else None
 
     def _open(self, request: ExportRequest, file: ExportFile, client: str) -> OpenExport:
         source, size = open_file(file)
         self._folder.follow(request.key, client, file)
         return OpenExport(file, source, size)
 
-    def _write(self, request: ExportRequest, rows: str) -> "asyncio.Task[WrittenExport]":
-        """Return the job that writes this file; requests for the same one share it."""
-        job = self._jobs.get((request.key, rows))
-        if job is None:
-            job = asyncio.create_task(self._write_in_place(request))
-            self._jobs[request.key, rows] = job
-            job.add_done_callback(partial(self._end_job, (request.key, rows)))
-        return job
+    def _write(self, request: ExportRequest, rows: str, version: int) -> "asyncio.Task[WrittenExport]":
+        """Return the task that writes this file."""
+        key = request.key, rows
+        if key not in self._jobs:
+            task = asyncio.create_task(self._write_in_thread(request))
+            self._jobs[key] = _Job(task, version)
+            task.add_done_callback(partial(self._end_job, key))
+        return self._jobs[key].task
 
-    def _end_job(self, of: tuple[str, str], job: "asyncio.Task[WrittenExport]") -> None:
-        del self._jobs[of]
+    def _end_job(self, key: tuple[str, str], task: "asyncio.Task[WrittenExport]") -> None:
+        del self._jobs[key]
         # Asking for the exception marks it as seen: all clients may have left.
-        if not job.cancelled() and job.exception() is None and job.result().file.rows == of[1]:
-            if len(self._written) >= _FILES_KNOWN:
-                self._written.clear()
-            self._written[of[0]] = job.result().file
+        if not task.cancelled() and task.exception() is None:
+            file = task.result().file
+            self._written[key[0], file.rows] = file
 
-    async def _write_in_place(self, request: ExportRequest) -> WrittenExport:
+    async def _write_in_thread(self, request: ExportRequest) -> WrittenExport:
         client = current_client()
         try:
             self._places.take(client)
         except (ShareExceeded, Unavailable):
             QUERIES_REFUSED.labels("exports").inc()
             raise
-        thread = ThreadPoolExecutor(1, "export")
-        writing = _Writing(request, self._replica, self._crew, time.monotonic() + self._write_seconds)
         try:
-            work = thread.submit(copy_context().run, self._write_file, writing)
+            work = self._writers.submit(copy_context().run, self._write_file, request, client)
             work.add_done_callback(lambda _: self._places.give_back(client))
-            thread.shutdown(wait=False)
-            try:
-                return await self._in_time(writing, asyncio.wrap_future(work))
-            finally:
-                while not work.done():  # in a loop: an interrupt between two statements is lost
-                    writing.stop()
-                    await asyncio.sleep(_INTERRUPT_SECONDS)
+            return await asyncio.wrap_future(work)
         except Exception as error:
             EXPORTS.labels(request.format.name, "failed").inc()
             log.warning("export.failed", format=request.format.name, error=str(error))
@@ -228,85 +222,53 @@ class Exports:
                 raise
             raise Unavailable("The export failed.", code="export_failed", retry_after_seconds=5) from error
 
-    async def _in_time(self, writing: "_Writing", work: "asyncio.Future[WrittenExport]") -> WrittenExport:
-        while True:
-            left = writing.until - time.monotonic()
-            await asyncio.wait({work}, timeout=max(left, 0))
-            if work.done():
-                return work.result()
-            if left <= 0:
-                detail = f"The next rows were not found within {self._write_seconds:g} s."
-                raise Unavailable(detail, code="query_timeout", retry_after_seconds=5)
-
-    def _write_file(self, writing: "_Writing") -> WrittenExport:
+    def _write_file(self, request: ExportRequest, client: str) -> WrittenExport:
         """Write one version into a new file. Delete it if it may contain a text that was forgotten meanwhile."""
-        request, token = writing.request, object()
-        if not self._is_open:
+        with self._folder.writing() as file:
+            point = self._write_rows(request, file)
+            content = read_small(file)
+            kept = self._folder.keep(
+                file, request.key, request.rows_at(point), feed_of(point.identity), point.version
+            )
+        if point.version < self._replica.forgotten:
             self.purge()
-        with self._lock:
-            self._begun_versions[token] = self._replica.loaded().version
-        try:
-            with self._folder.writing(self._owner) as (path, file):
-                point = writing.write_to(file)
-                file.finish()
-                kept = self._folder.keep(
-                    path, request.key, request.rows_at(point), feed_of(point.identity), point.version
-                )
-            client = current_client()
-            if point.version < self._replica.forgotten:
-                self.purge()
-                return WrittenExport(kept, None, client)
-            if file.content is not None:
-                self._folder.follow(request.key, client, kept)
-            return WrittenExport(kept, file.content, client)
-        finally:
-            with self._lock:
-                del self._begun_versions[token]
+            return WrittenExport(kept, None, client)
+        if content is not None:
+            self._folder.follow(request.key, client, kept)
+        return WrittenExport(kept, content, client)
 
-
-class _Writing:
-    """An export that is being written, in its own thread."""
-
-    def __init__(self, request: ExportRequest, replica: Replica, crew: Crew, until: float) -> None:
-        self.request = request
-        self.until = until  # by the monotonic clock; each batch of rows extends it
-        self._seconds = until - time.monotonic()
-        self._replica = replica
-        self._crew = crew
-        self._job: Job | None = None
-        self._cursor: duckdb.DuckDBPyConnection | None = None
-
-    def write_to(self, file: Growing) -> Point:
+    def _write_rows(self, request: ExportRequest, file: BinaryIO) -> Point:
         """Write all rows, and return their version.
 
         Raises:
-            Unavailable: the replica is being closed or is damaged, or DuckDB lacks memory.
+            Unavailable: the next rows took too long, the replica is being closed or is damaged, or DuckDB lacks
+                memory.
         """
-        format_ = self.request.format
-        try:
-            with self._crew.working(math.inf) as self._job, self._replica.reading() as self._cursor:
-                point = repository.get_point(self._cursor)
-                batches = self._watched(read_batches(self._cursor, self.request.query, format_.columns))
+        until, format_ = time.monotonic() + self._write_seconds, request.format
+        with self._replica.reading() as cursor, self._crew.working(until, cursor.interrupt) as job:
+            try:
+                point = repository.get_point(cursor)
+                batches = self._watched(read_batches(cursor, request.query, format_.columns), job, file)
                 first = next(batches, None)
                 # `schema_of` runs another query: planning it takes as long as a small export as CSV.
-                schema = schema_of(self._cursor, format_.columns) if first is None else first.schema
-                found = batches if first is None else chain([first], batches)
-                format_.write(cast(BinaryIO, file), schema, found)
-        except duckdb.OutOfMemoryException as error:
-            raise Unavailable("Memory is short.", code="too_busy", retry_after_seconds=5) from error
-        finally:
-            self._cursor = None
+                schema = schema_of(cursor, format_.columns) if first is None else first.schema
+                format_.write(file, schema, batches if first is None else chain([first], batches))
+            except duckdb.OutOfMemoryException as error:
+                raise Unavailable("Memory is short.", code="too_busy", retry_after_seconds=5) from error
+            except Exception as error:
+                if not job.is_interrupted:
+                    raise
+                detail = f"The next rows were not found within {self._write_seconds:g} s."
+                raise Unavailable(detail, code="query_timeout", retry_after_seconds=5) from error
         return point
 
-    def stop(self) -> None:
-        """Interrupt the query; the watchdog counts the thread as overdue from now on."""
-        if self._job:
-            self._job.until = min(self._job.until, time.monotonic())
-        if cursor := self._cursor:
-            with suppress(duckdb.ConnectionException):  # closed just now
-                cursor.interrupt()
-
-    def _watched(self, batches: Batches) -> Iterator[pa.RecordBatch]:
+    def _watched(self, batches: Batches, job: Job, file: BinaryIO) -> Iterator[pa.RecordBatch]:
+        """Yield the batches. Each extends the time limit; now and then the folder's limits are checked."""
+        checked = 0
         for batch in batches:
             yield batch
-            self.until = time.monotonic() + self._seconds
+            job.until = time.monotonic() + self._write_seconds
+            if file.tell() - checked >= CHECK_BYTES:
+                checked = file.tell()
+                file.flush()  # so that the folder's listing has the size
+                self._folder.make_room()

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import duckdb
 import structlog
+from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
 
 from core.web.problems import Unavailable
 from serving_api.replica.repository import Point, get_layout, get_point
@@ -33,8 +35,31 @@ def open_memory(settings: ReplicaSettings, spill_folder: str = "") -> duckdb.Duc
     return open_database(":memory:", settings, temp_directory=spill_folder)
 
 
+def open_readable(settings: ReplicaSettings, folder: str, files: AbstractFileSystem) -> duckdb.DuckDBPyConnection:
+    """Open an empty database in memory that can read the files below a folder, and no others.
+
+    `folder` is a local path, or an address of `files`.
+    """
+    connection = open_database(":memory:", settings, locked=False, temp_directory="", enable_external_access=True)
+    if not isinstance(files, LocalFileSystem):
+        connection.register_filesystem(files)
+    for statement in (
+        f"set allowed_directories = [{quoted_text(f'{folder}/')}]",
+        "set enable_external_file_cache = false",  # it would keep texts that are removed from a snapshot
+        "set enable_external_access = false",
+        "set lock_configuration = true",
+    ):
+        connection.execute(statement)
+    return connection
+
+
+def quoted_text(text: str) -> str:
+    """Return a text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def open_database(
-    path: Path | str, settings: ReplicaSettings, *, locked: bool = True, **more: str
+    path: Path | str, settings: ReplicaSettings, *, locked: bool = True, **more: str | bool
 ) -> duckdb.DuckDBPyConnection:
     """Open the database at `path`; `more` are further settings of DuckDB.
 

@@ -4,7 +4,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,7 +30,6 @@ from serving_api.watchdog import Crew
 
 _LIMITS = ReplicaSettings(memory_limit="512MB", threads=1)
 _FIRST = UUID(int=0)
-_INTERRUPT_SECONDS = 0.1
 
 
 class Differ:
@@ -53,43 +52,25 @@ class Differ:
             Unavailable: too many comparisons run, it took too long, or the storage does not answer.
         """
         until = time.monotonic() + self._seconds
-        with self._places.hold(current_client()), self._crew.working(until):
-            try:
-                # The database writes into the folder if its memory is short.
-                with (
-                    TemporaryDirectory(prefix="diff-") as folder,
-                    open_memory(_LIMITS, folder) as database,
-                    _interrupted(database, until),
-                ):
-                    load_compared(database, "before", self._read(before))
-                    load_compared(database, "after", self._read(after))
-                    return compare(database, last or _FIRST, limit)
-            except duckdb.InterruptException as error:
-                raise Unavailable(
-                    "The comparison took too long.", code="query_timeout", retry_after_seconds=60
-                ) from error
+        try:
+            # The database writes into the folder if its memory is short.
+            with (
+                self._places.hold(current_client()),
+                TemporaryDirectory(prefix="diff-") as folder,
+                open_memory(_LIMITS, folder) as database,
+                self._crew.working(until, database.interrupt),
+            ):
+                load_compared(database, "before", self._read(before))
+                load_compared(database, "after", self._read(after))
+                return compare(database, last or _FIRST, limit)
+        except duckdb.InterruptException as error:
+            raise Unavailable(
+                "The comparison took too long.", code="query_timeout", retry_after_seconds=60
+            ) from error
 
     def _read(self, manifest: SnapshotManifest) -> Iterator[tuple[str, Iterator[pa.RecordBatch]]]:
         for name, split in manifest.splits.items():
             yield name, self._storage.batches(manifest.name, split.path, ["id", "label"])
-
-
-@contextmanager
-def _interrupted(database: duckdb.DuckDBPyConnection, until: float) -> Iterator[None]:
-    """Interrupt the block after its time, repeatedly: between statements an interrupt has no effect."""
-    ended = threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(max(_INTERRUPT_SECONDS, until - time.monotonic())):
-            database.interrupt()
-
-    watcher = threading.Thread(target=watch, name="diff-watcher", daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        watcher.join()
 
 
 _LIST = b"snapshots"

@@ -25,12 +25,10 @@ from serving_api.settings import DataSettings
 from serving_api.snapshots.diff import Differ, Forgotten
 from serving_api.snapshots.manifest import FACTS, Facts, SnapshotManifest, SplitFile
 from serving_api.snapshots.parameters import SnapshotCreate
-from serving_api.snapshots.repository import read_facts
-from serving_api.snapshots.splits import Former
+from serving_api.snapshots.repository import Former, read_facts
 from serving_api.snapshots.storage import Storage, no_snapshot, reaching_storage, storage_full
 from serving_api.snapshots.writer import (
     TWINS,
-    Division,
     WriterLock,
     content_hash,
     rewrite,
@@ -150,7 +148,7 @@ class Snapshots:
             _check_quota(known, folder, self._settings, more=1)
             follows = _followed(known, request, query.dataset)
             former = _former(self.storage, follows) if request.stratify else None
-            splits = write_splits(cursor, query, Division(request.splits, request.seed, former), folder)
+            splits = write_splits(cursor, query, request, former, folder)
             facts = read_facts(cursor, query, self._datasets[query.dataset])
         if not any(split.rows for split in splits.values()):
             raise Conflict("No labelled text fits these filters.", code="no_texts")

@@ -52,6 +52,8 @@ class Storage:
         protocol = url.split("://", 1)[0] if "://" in url else "file"
         self.fs, self.root = fsspec.core.url_to_fs(url, **_OPTIONS.get(protocol, {}))
         self.is_local = isinstance(self.fs, LocalFileSystem)
+        # By which DuckDB finds the files.
+        self.address = self.root if self.is_local else self.fs.unstrip_protocol(self.root)
         # Manifests by name, with the file's state in the listing: a list reads changed manifests only.
         self._manifests: dict[str, tuple[str, SnapshotManifest]] = {}
 
@@ -100,6 +102,12 @@ class Storage:
         """Open a file below a snapshot's folder. It is seekable, and read in parts. Raises as `get` does."""
         with reaching_storage():
             return cast(BinaryIO, self.fs.open(self._path(name, path), "rb", **options))
+
+    def address_of(self, name: str, path: str) -> str:
+        """Return the address of a file below a snapshot's folder, for DuckDB."""
+        self._path(name, path)  # checks both
+        self.fs.invalidate_cache()
+        return f"{self.address}/{name}/{path}"
 
     def batches(self, name: str, path: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a Parquet file, by default all columns; raises as `get` does."""

@@ -5,9 +5,8 @@ import hashlib
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Set
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Set
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -19,12 +18,12 @@ from pyarrow import compute as pc
 from pyarrow import parquet
 
 from core.web.problems import Unavailable
-from serving_api.exports.formats import COMPARED, DICTIONARY, with_zone
+from serving_api.exports.export_files import COMPARED, DICTIONARY, with_zone
 from serving_api.snapshots.card import make_card
 from serving_api.snapshots.croissant import make_croissant
 from serving_api.snapshots.manifest import CARD, CROISSANT, FACTS, MANIFEST, Facts, SnapshotManifest, SplitFile
-from serving_api.snapshots.repository import assign, read_rows, read_twins, split_schema
-from serving_api.snapshots.splits import Former
+from serving_api.snapshots.parameters import SnapshotCreate
+from serving_api.snapshots.repository import Former, assign, read_rows, read_twins, split_schema
 from serving_api.snapshots.storage import Storage, remove
 from serving_api.texts.query import TextsQuery
 
@@ -147,7 +146,7 @@ class SplitWriter:
             labels=dict(sorted(self._labels.items())),
         )
 
-    def abandon(self) -> None:
+    def close(self) -> None:
         """Close the file."""
         self._file.close()
 
@@ -186,40 +185,32 @@ class SplitWriter:
         )
 
 
-@dataclass(frozen=True)
-class Division:
-    """The division of texts into splits."""
-
-    shares: Mapping[str, float]
-    seed: int
-    former: Former | None  # if stratified: the texts of earlier snapshots
-
-    @property
-    def names(self) -> list[str]:
-        """The sorted names of the splits; a split's index is its position here."""
-        return sorted(self.shares)
-
-
 def write_splits(
-    cursor: duckdb.DuckDBPyConnection, query: TextsQuery, division: Division, folder: Path
+    cursor: duckdb.DuckDBPyConnection,
+    query: TextsQuery,
+    request: SnapshotCreate,
+    former: Former | None,
+    folder: Path,
 ) -> dict[str, SplitFile]:
-    """Write each split's file below `folder`, and return their descriptions in the order of the shares."""
-    if division.former is not None:
-        assign(cursor, query, division.shares, division.seed, division.former)
+    """Write each split's file below `folder`, and return their descriptions in the order of the request.
+
+    If it is stratified, `former` are the texts of earlier snapshots.
+    """
+    shares, seed = request.splits, request.seed
+    if former is not None:
+        assign(cursor, query, shares, seed, former)
         _write_twins(read_twins(cursor, query), folder)
-    schema = split_schema(cursor)
-    writers = [SplitWriter(folder, f"data/{name}.parquet", schema) for name in division.names]
-    try:
-        assigned = division.former is not None
-        for batch in read_rows(cursor, query, division.shares, division.seed, assigned=assigned):
+    schema, names = split_schema(cursor), sorted(shares)
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(closing(SplitWriter(folder, f"data/{name}.parquet", schema))) for name in names
+        ]
+        for batch in read_rows(cursor, query, shares, seed, assigned=former is not None):
             places, rows = batch.column("split"), batch.drop_columns(["split"])
             for place, writer in enumerate(writers):
                 writer.add(rows.filter(pc.equal(places, place)))
-        written = dict(zip(division.names, [writer.finish() for writer in writers], strict=True))
-    finally:
-        for writer in writers:
-            writer.abandon()
-    return {name: written[name] for name in division.shares}
+        written = {name: writer.finish() for name, writer in zip(names, writers, strict=True)}
+    return {name: written[name] for name in shares}
 
 
 def content_hash(splits: dict[str, SplitFile]) -> str:
@@ -266,13 +257,10 @@ def _rewrite_split(
 def _write(file: BinaryIO, without: Set[str], folder: Path, path: str) -> SplitFile:
     source = parquet.ParquetFile(file)
     unwanted = pa.array(sorted(without), pa.string())
-    writer = SplitWriter(folder, path, source.schema_arrow.remove_metadata())
-    try:
+    with closing(SplitWriter(folder, path, source.schema_arrow.remove_metadata())) as writer:
         for batch in source.iter_batches(_ROWS_AT_ONCE):
             writer.add(batch.filter(pc.invert(pc.is_in(batch.column("id"), unwanted))))
         return writer.finish()
-    finally:
-        writer.abandon()
 
 
 TWINS = "near_duplicates.parquet"

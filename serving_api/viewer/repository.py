@@ -1,4 +1,4 @@
-"""The queries of the viewer: live rows with their offsets, and pages of any rows."""
+"""The queries of the viewer: rows of live labels and of snapshots' files, with their offsets."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +11,7 @@ from uuid import UUID
 import duckdb
 
 from serving_api.columns import Kind, typed
+from serving_api.replica.file import quoted_text
 from serving_api.texts.parameters import Order
 from serving_api.texts.query import TextsQuery
 from serving_api.texts.repository import Condition, ordering
@@ -188,7 +189,7 @@ class LiveSplit:
         timestamps = dict(self.cursor.execute(statement, wanted).fetchall())
         return Slice(self._numbered([(id_, timestamps[id_]) for id_ in wanted]), len(ranked), whole)
 
-    def aggregate(self, _: Sequence[SplitColumn], wanted: Sequence[Condition]) -> tuple[Any, ...]:
+    def aggregate(self, wanted: Sequence[Condition]) -> tuple[Any, ...]:
         """Return the values of SQL aggregates over all rows."""
         return aggregate(self.cursor, "items", ("dataset = ?", [self.dataset]), wanted)
 
@@ -199,7 +200,7 @@ class LiveSplit:
     def count(self) -> tuple[int, int]:
         """Return the number of rows, and their bytes in Arrow."""
         widths = " + ".join(map(_bytes_of, LIVE))
-        rows, size = self.aggregate(LIVE, [("count(*)", []), (widths, [])])
+        rows, size = self.aggregate([("count(*)", []), (widths, [])])
         return rows, size
 
     def _numbered(self, found: Sequence[tuple[UUID, Any]]) -> list[NumberedRow]:
@@ -224,6 +225,59 @@ def _bytes_of(column: SplitColumn) -> str:
     if column.kind is Kind.FLAG:
         return "(count(*) + 7) // 8"
     return f"{4 if column.dtype == 'int32' else 8} * count(*)"
+
+
+# DuckDB's name of a row's offset in a Parquet file.
+_OFFSET = "file_row_number"
+
+
+@dataclass(frozen=True)
+class StoredSplit:
+    """A split of a snapshot, in the order of its Parquet file, which DuckDB reads."""
+
+    cursor: Connection
+    address: str  # of the file
+    total: int  # rows
+    columns: tuple[SplitColumn, ...]
+
+    @property
+    def _source(self) -> str:
+        return f"read_parquet({quoted_text(self.address)}, {_OFFSET} = true)"
+
+    def rows(self, span: Span) -> Slice:
+        """Return the rows of a span."""
+        offsets = range(span.offset, min(span.offset + span.length, self.total))
+        return Slice(self.read_offsets(offsets), self.total)
+
+    def filter(self, rows_filter: Filter, span: Span) -> Slice:
+        """Return the rows that fit, in the requested order, then in the split's own."""
+        return self._list(rows_filter.where, rows_filter.orderby, span)
+
+    def search(self, query: TextsQuery, span: Span) -> Slice:
+        """Return all rows that match, the best first, then in the split's own order."""
+        search = query.search
+        return self._list(search.condition(), [SortKey(search.relevance(), "desc")], span)
+
+    def aggregate(self, wanted: Sequence[Condition]) -> tuple[Any, ...]:
+        """Return the values of SQL aggregates over all rows."""
+        return aggregate(self.cursor, self._source, ("true", []), wanted)
+
+    def read_offsets(self, offsets: Sequence[int]) -> list[NumberedRow]:
+        """Return the rows at these offsets, in the given order. Reads only the row groups that contain them."""
+        if not offsets:
+            return []
+        values = ", ".join(column.sql for column in self.columns)
+        statement = f"""
+            select {_OFFSET}, {values} from {self._source}
+            where {_OFFSET} between ? and ? and {_OFFSET} in ({", ".join("?" * len(offsets))})
+        """  # noqa: S608 - known columns only
+        found = self.cursor.execute(statement, [min(offsets), max(offsets), *offsets]).fetchall()
+        rows = {offset: NumberedRow(offset, tuple(row)) for offset, *row in found}
+        return [rows[offset] for offset in offsets]
+
+    def _list(self, where: Condition, keys: Sequence[SortKey], span: Span) -> Slice:
+        total, found = list_page(self.cursor, _OFFSET, self._source, where, keys, _OFFSET, span)
+        return Slice(self.read_offsets([offset for (offset,) in found]), total)
 
 
 def list_page(

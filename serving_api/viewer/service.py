@@ -9,7 +9,7 @@ import orjson
 
 from core.datasets import Datasets
 from core.web.problems import Unavailable
-from serving_api.replica.file import open_memory
+from serving_api.replica.file import open_readable
 from serving_api.replica.query_pool import Answer, Answers, QueryPool
 from serving_api.replica.repository import Point
 from serving_api.search.follower import SearchFollower
@@ -30,12 +30,12 @@ from serving_api.viewer.parameters import (
     SplitParameters,
     ValidityParameters,
 )
-from serving_api.viewer.repository import LiveSplit, Ranked
+from serving_api.viewer.repository import LiveSplit, Ranked, StoredSplit
 from serving_api.viewer.schemas import no_dataset, no_split
 from serving_api.viewer.split_rows import LENGTH, Config, Slice, Span, make_config
 from serving_api.viewer.split_rows import LIVE as COLUMNS
 from serving_api.viewer.statistics import make_statistics
-from serving_api.viewer.stored import LIVE, LIVE_SPLIT, StoredSnapshots, StoredSplit
+from serving_api.viewer.stored import LIVE, LIVE_SPLIT, StoredSnapshots
 from serving_api.viewer.where import read_filter
 
 Connection = duckdb.DuckDBPyConnection
@@ -62,11 +62,12 @@ class Viewer:
         self._search = search
         self._datasets = datasets
         self._stored = StoredSnapshots(snapshots)
-        self._memory = open_memory(settings)  # runs the queries of snapshots
+        storage = snapshots.storage
+        self._files = open_readable(settings, storage.address, storage.fs)  # runs the queries of snapshots
 
     def close(self) -> None:
-        """Close the database in memory. Close the pool first."""
-        self._memory.close()
+        """Close the database that reads files. Close the pool first."""
+        self._files.close()
 
     async def rows(self, parameters: RowsParameters) -> Body:
         """Return rows of a split."""
@@ -151,7 +152,7 @@ class Viewer:
             manifest, facts = self._stored.get_facts(dataset, config)
             return make_croissant(manifest, facts, base)
 
-        return orjson.dumps(await self._pool.run_beside(self._memory.cursor, work))
+        return orjson.dumps(await self._pool.run_beside(self._files.cursor, work))
 
     async def size(self, parameters: ConfigParameters) -> Body:
         """Return the numbers of rows and bytes."""
@@ -175,18 +176,17 @@ class Viewer:
             if split != LIVE_SPLIT:
                 raise no_split(split, LIVE, [LIVE_SPLIT])
             return await self._answer_live(dataset, key, lambda live, _: make(live))
-        until = self._pool.until()
 
         def work(cursor: Connection) -> bytes:
             manifest, file = self._stored.get_split(dataset, config, split)
 
             def make_of_file() -> bytes:
-                with self._stored.opened(manifest, file, until, cursor) as stored, _within_memory():
+                with self._stored.opened(manifest, file, cursor) as stored, _within_memory():
                     return make(stored)
 
             return self._stored.cached(key, file, make_of_file) if keep else make_of_file()
 
-        return await self._pool.run_beside(self._memory.cursor, work)
+        return await self._pool.run_beside(self._files.cursor, work)
 
     async def _answer_live(self, dataset: str, key: str, make: Callable[[LiveSplit, Point], bytes]) -> Answer:
         """Make an answer about live labels, or take it from the cache."""
@@ -215,17 +215,17 @@ class Viewer:
     async def _stored_configs(self, dataset: str, config: str | None) -> list[Config]:
         until = self._pool.until()
 
-        def work(cursor: Connection) -> list[Config]:
-            return [self._stored.measure(one, until, cursor) for one in self._stored.find(dataset, config)]
+        def work(_: Connection) -> list[Config]:
+            return [self._stored.measure(one, until) for one in self._stored.find(dataset, config)]
 
-        return [] if config == LIVE else await self._pool.run_beside(self._memory.cursor, work)
+        return [] if config == LIVE else await self._pool.run_beside(self._files.cursor, work)
 
     async def _listed(self, dataset: str, config: str | None) -> dict[str, list[str]]:
         """Return the splits of a config, or of all, live labels first."""
         listed = {LIVE: [LIVE_SPLIT]} if config in {LIVE, None} else {}
         if config != LIVE:
             manifests = await self._pool.run_beside(
-                self._memory.cursor, lambda _: self._stored.find(dataset, config)
+                self._files.cursor, lambda _: self._stored.find(dataset, config)
             )
             listed |= {manifest.name: list(manifest.splits) for manifest in manifests}
         return listed

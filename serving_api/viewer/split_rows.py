@@ -67,7 +67,6 @@ class Filter:
 
     where: Condition = ("true", [])
     orderby: tuple[SortKey, ...] = ()
-    columns: tuple[str, ...] = ()  # the names of all columns that either reads
 
 
 def _quoted(name: str) -> str:
@@ -88,7 +87,7 @@ def columns_of(schema: pa.Schema) -> tuple[SplitColumn, ...]:
 
 
 def _of_field(arrow: pa.Field) -> SplitColumn | None:
-    type_ = arrow.type
+    type_, sql = arrow.type, _quoted(arrow.name)
     if pa.types.is_string(type_) or pa.types.is_large_string(type_):
         known = COLUMNS.get(arrow.name)
         kind, dtype = known.kind if known else Kind.TEXT, str(type_)
@@ -101,9 +100,10 @@ def _of_field(arrow: pa.Field) -> SplitColumn | None:
         kind, dtype = Kind.NUMBER, f"float{type_.bit_width}"
     elif pa.types.is_timestamp(type_):
         kind, dtype = Kind.MOMENT, str(type_)
+        sql = f"({sql} at time zone 'UTC')" if type_.tz else sql  # UTC without a zone, as in the replica
     else:
         return None
-    return SplitColumn(arrow.name, kind, dtype, _quoted(arrow.name))
+    return SplitColumn(arrow.name, kind, dtype, sql)
 
 
 def features(columns: Sequence[SplitColumn]) -> list[dict[str, Any]]:

@@ -28,8 +28,8 @@ _BINS = 10
 _DECIMALS = 5
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - moments are UTC without a zone
 
-# Returns the values of SQL aggregates over all rows of a split; these read the given columns only.
-Aggregate = Callable[[Sequence[SplitColumn], Sequence[Condition]], tuple[Any, ...]]
+# Returns the values of SQL aggregates over all rows of a split.
+Aggregate = Callable[[Sequence[Condition]], tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +77,9 @@ class _Measured:
 def make_statistics(columns: Sequence[SplitColumn], aggregate: Aggregate) -> dict[str, Any]:
     """Return the statistics of a split's columns, as the original names them."""
     wanted: list[Condition] = [(sql, []) for column in columns for sql in _measures(column)]
-    total, *found = aggregate(columns, [("count(*)", []), *wanted])
+    total, *found = aggregate([("count(*)", []), *wanted])
     measured = list(_measured(columns, total, found))
-    counted_columns = [one.column for one in measured if one.kind != "string_text"]
-    counted = aggregate(counted_columns, [_counting(one) for one in measured])
+    counted = aggregate([_counting(one) for one in measured])
     return {
         "num_examples": total,
         "statistics": [_column(one, counts or {}) for one, counts in zip(measured, counted, strict=True)],

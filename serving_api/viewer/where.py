@@ -15,8 +15,10 @@
 There are no functions, subqueries or comments. A column is compared with its own kind only. `like_patterns.py`
 bounds each LIKE pattern.
 
-Written by hand: sqlglot 30 exceeds Python's recursion limit at the 50 levels of parentheses that we allow, takes
-4 to 6 times as long, and adds 37 MiB and 0.6 s to each process. Our checks of columns and kinds would remain.
+Written by hand: our checks of columns, kinds and bounds would remain with any parser. sqlglot 30 exceeds Python's
+recursion limit at the 50 levels of parentheses that we allow, and adds 37 MiB and 0.6 s to each process. lark 1.3
+takes twice as long for the tree alone, and adds 9 MiB and 0.2 s. DuckDB's parser (`json_serialize_sql`) takes ten
+times as long, and its tree changes with its versions.
 """
 
 import re
@@ -84,7 +86,7 @@ def read_filter(where: str | None, orderby: str | None, columns: Sequence[SplitC
     if errors:
         raise InvalidFields(errors)
     conditions, order = filters
-    return Filter(conditions.where, order.orderby, tuple(dict.fromkeys(conditions.columns + order.columns)))
+    return Filter(conditions.where, order.orderby)
 
 
 def parse_where(text: str, columns: Sequence[SplitColumn]) -> Filter:
@@ -96,7 +98,7 @@ def parse_where(text: str, columns: Sequence[SplitColumn]) -> Filter:
     parser = _Parser(text, columns)
     where = parser.disjunction(0)
     parser.end()
-    return Filter(where=where, columns=tuple(parser.names))
+    return Filter(where=where)
 
 
 def parse_orderby(text: str, columns: Sequence[SplitColumn]) -> Filter:
@@ -110,7 +112,7 @@ def parse_orderby(text: str, columns: Sequence[SplitColumn]) -> Filter:
     parser.end()
     if len(keys) > ORDERED_MAX:
         raise NotUnderstood(0, f"names {len(keys)} columns; at most {ORDERED_MAX}.")
-    return Filter(orderby=tuple(keys), columns=tuple(parser.names))
+    return Filter(orderby=tuple(keys))
 
 
 class _Parser:
@@ -121,7 +123,6 @@ class _Parser:
         self._next = 0
         self._likes = 0
         self._columns = {column.name: column for column in columns}
-        self.names: dict[str, None] = {}  # of the columns that were read, in order
 
     def end(self) -> None:
         if self._token.kind != "end":
@@ -258,7 +259,6 @@ class _Parser:
         if found is None:
             known = ", ".join(self._columns)
             raise NotUnderstood(token.position, f"there is no column {_short(name)}; there are: {known}.")
-        self.names[found.name] = None
         self._advance()
         return found
 

@@ -162,7 +162,7 @@ def test_what_fails_on_the_way_is_a_problem_and_leaves_no_file(
             yield from [batch] * 300  # more than a group of rows
         raise duckdb.IOException("the disk is gone")
 
-    monkeypatch.setattr("serving_api.exports.formats.GROUP_ROWS", 100)
+    monkeypatch.setattr("serving_api.exports.export_files.GROUP_ROWS", 100)
     monkeypatch.setattr(service, "read_batches", failing)
     answer = client.get(f"/export.{name}")
     assert (answer.status_code, answer.json()["code"]) == (503, "export_failed")

@@ -110,7 +110,7 @@ def test_the_disk_is_bounded_and_the_folder_is_private(serve: Serve, labeller: L
 def test_an_export_over_the_limit_is_refused(
     serve: Serve, labeller: Labeller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving_api.exports.export_files.CHECK_BYTES", 10_000)
+    monkeypatch.setattr("serving_api.exports.service.CHECK_BYTES", 10_000)
     for number in range(20):
         labeller.add_label(f"{number} " + "x" * 50_000)
     with serve(serving=ServingSettings(export_bytes=500_000)) as client:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import httpx
 import pytest
 from moto.server import ThreadedMotoServer
@@ -13,8 +14,13 @@ from pyarrow import parquet
 from sqlalchemy import Engine
 
 from core.classifiers.model_files import MODEL, ModelFiles
-from core.web.problems import Conflict, NotFound, Unavailable
+from core.web.problems import Conflict, NotFound, Problem, Unavailable
+from serving_api.replica.file import open_readable
+from serving_api.settings import ReplicaSettings
 from serving_api.snapshots.manifest import MANIFEST
+from serving_api.viewer.split_rows import Span
+from serving_api.viewer.stored import StoredSnapshots
+from serving_api.viewer.where import read_filter
 from tests.integration.serving_api.conftest import Serve
 from tests.integration.serving_api.modelling import store_model, train, wait_for_model
 from tests.unit.serving_api.snapshot_world import Row, World, world
@@ -168,6 +174,26 @@ def test_nobody_rewrites_what_is_being_deleted_elsewhere(labelled: World) -> Non
         with pytest.raises(Unavailable, match="elsewhere"):
             change()
     assert len(labelled.splits(labelled.snapshots.get("one"))) == len(_ROWS)
+
+
+def test_the_viewer_reads_files_in_a_bucket_and_tells_why_it_cannot(labelled: World, bucket: str) -> None:
+    made = labelled.create(name="one", splits={"train": 1}).manifest
+    storage, stored = labelled.snapshots.storage, StoredSnapshots(labelled.snapshots)
+    manifest, file = stored.get_split("toxicity", "one", "train")
+    with open_readable(ReplicaSettings(), storage.address, storage.fs) as files:
+        with stored.opened(manifest, file, files) as split:
+            rows = split.rows(Span(490, 20)).rows
+            found = split.filter(read_filter("label = 'toxic'", None, split.columns), Span(0, 1))
+        assert [row.values[0] for row in rows] == [row["id"] for row in labelled.rows(made, "train")[490:]]
+        assert found.total == 250
+        with pytest.raises(duckdb.PermissionException):
+            files.execute("select * from read_parquet(?)", [f"{bucket}/elsewhere/{file.path}"])
+        for code, content in (("snapshot_damaged", b"PAR1rubbishPAR1"), ("snapshot_not_found", None)):
+            path = f"{storage.root}/one/{file.path}"
+            storage.fs.rm_file(path) if content is None else storage.fs.pipe_file(path, content)
+            with pytest.raises(Problem) as refusal, stored.opened(manifest, file, files) as split:
+                split.rows(Span(0, 1))
+            assert refusal.value.code == code
 
 
 def test_the_copy_of_a_buckets_model_scores_while_the_bucket_is_away(

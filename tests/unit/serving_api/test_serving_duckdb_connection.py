@@ -2,8 +2,9 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
-from serving_api.replica.file import open_database, open_memory
+from serving_api.replica.file import open_database, open_memory, open_readable
 from serving_api.settings import ReplicaSettings
 
 STATEMENTS = [
@@ -34,6 +35,18 @@ def test_a_database_in_memory_is_locked(statement: str) -> None:
     with open_memory(ReplicaSettings()) as connection, pytest.raises(duckdb.Error):
         connection.execute(statement)
     assert secret_variable
+
+
+@pytest.mark.parametrize("statement", [*STATEMENTS, "select * from read_text('{folder}/../other/x')"])
+def test_a_database_that_reads_a_folder_reads_no_other_file(tmp_path: Path, statement: str) -> None:
+    for folder in ("it's", "other"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x").write_text(folder)
+    folder = str(tmp_path / "it's").replace("'", "''")
+    with open_readable(ReplicaSettings(), str(tmp_path / "it's"), LocalFileSystem()) as connection:
+        assert connection.execute("select content from read_text(?)", [str(tmp_path / "it's" / "x")]).fetchall()
+        with pytest.raises(duckdb.Error):
+            connection.execute(statement.format(folder=folder))
 
 
 def test_a_database_in_memory_writes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving_api.snapshots.splits import SPACE, bounds_of, hashed, place_of, thresholds
+from serving_api.snapshots.repository import SPACE, bounds_of, hashed, place_of, thresholds
 from tests.unit.serving_api.snapshot_world import Row, World, world
 
 _NAMES = st.from_regex(r"\A(?![Aa][Ll][Ll]\Z)[A-Za-z0-9][A-Za-z0-9_]{0,8}\Z")

@@ -1,33 +1,36 @@
 """What the viewer says of rows and columns: features, cut cells, statistics."""
 
-import io
 import math
 import statistics
-import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
+from random import Random
 from typing import Any
 
 import datasets
 import duckdb
 import orjson
+import pyarrow as pa
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from core.web.problems import Unavailable
 from serving_api.texts.matching import Match
 from serving_api.texts.parameters import FilterParameters, Order
 from serving_api.texts.query import TextsQuery
 from serving_api.viewer import split_rows
-from serving_api.viewer.split_rows import LIVE, NumberedRow, Slice, Span, columns_of, feature_types
+from serving_api.viewer.repository import StoredSplit
+from serving_api.viewer.split_rows import LIVE, NumberedRow, Slice, Span, feature_types
 from serving_api.viewer.statistics import make_statistics
-from serving_api.viewer.stored import StoredSplit
 from serving_api.viewer.where import read_filter
-from tests.unit.serving_api.viewer_world import live_split, make_parquet, make_replica, make_rows
+from tests.unit.serving_api.viewer_world import live_split, make_replica, make_rows, read_table, stored_split
 
 ROWS = make_rows(50)
 _SPLIT = {"dataset": "toxicity", "config": "live", "split": "train"}
@@ -41,24 +44,18 @@ def replica() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 @pytest.fixture(scope="module")
-def file(replica: duckdb.DuckDBPyConnection) -> io.BytesIO:
-    return make_parquet(replica)
-
-
-@pytest.fixture(scope="module")
-def stored(file: io.BytesIO) -> Iterator[StoredSplit]:
+def stored(replica: duckdb.DuckDBPyConnection, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoredSplit]:
     with duckdb.connect() as beside:
-        yield StoredSplit(file, time.monotonic() + 600, beside)
+        yield stored_split(beside, tmp_path_factory.mktemp("split") / "train.parquet", read_table(replica))
 
 
 def test_live_columns_are_those_of_a_file(stored: StoredSplit) -> None:
     assert stored.columns == LIVE
 
 
-def test_the_datasets_library_reads_the_features(file: io.BytesIO) -> None:
-    schema = parquet.read_schema(file)
+def test_the_datasets_library_reads_the_features(stored: StoredSplit) -> None:
+    schema = parquet.read_schema(stored.address)
     assert datasets.Features.from_dict(feature_types(LIVE)) == datasets.Features.from_arrow_schema(schema)
-    assert columns_of(schema) == LIVE
 
 
 @given(places=st.lists(st.integers(0, 49), max_size=12))
@@ -75,30 +72,33 @@ def test_a_span_of_a_file_is_that_of_a_list(stored: StoredSplit, offset: int, le
     assert [row.values[0] for row in found.rows] == [str(row["id"]) for row in ROWS[offset : offset + length]]
 
 
-def test_only_row_groups_that_hold_the_rows_are_read(file: io.BytesIO) -> None:
-    class Counting(io.BytesIO):
-        read_bytes = 0
+def test_only_row_groups_that_hold_the_rows_are_read(replica: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    table = read_table(replica)
+    random = Random(1)  # noqa: S311 - texts that do not compress
+    texts = pa.array([random.randbytes(5000).hex() for _ in range(len(table))])
+    table = table.set_column(_NAMES.index("text"), "text", texts)
+    local = stored_split(replica, tmp_path / "train.parquet", table)
+    content = Path(local.address).read_bytes()
+    MemoryFileSystem().pipe_file("/train.parquet", content)
+    read = 0
 
-        def read(self, size: int | None = -1, /) -> bytes:
-            part = super().read(size)
-            self.read_bytes += len(part)
-            return part
+    class Counting(MemoryFileSystem):  # type: ignore[misc]
+        def open(self, *arguments: Any, **options: Any) -> Any:
+            file = super().open(*arguments, **options)
+            file.read = partial(count, file.read)
+            return file
 
-    counting = Counting(file.getvalue())
+    def count(read_part: Callable[[int], bytes], size: int) -> bytes:
+        nonlocal read
+        part = read_part(size)
+        read += len(part)
+        return part
+
     with duckdb.connect() as beside:
-        stored = StoredSplit(counting, time.monotonic() + 60, beside)
-        before = counting.read_bytes
-        assert len(stored.rows(Span(21, 7)).rows) == 7
-    assert counting.read_bytes - before < len(file.getvalue()) / 5
-
-
-def test_reading_ends_with_its_time(file: io.BytesIO) -> None:
-    with duckdb.connect() as beside:
-        late = StoredSplit(file, time.monotonic() - 1, beside)
-        with pytest.raises(Unavailable):
-            late.rows(Span(0, 1))
-        with pytest.raises(Unavailable):
-            make_statistics(late.columns, late.aggregate)
+        beside.register_filesystem(Counting())
+        found = replace(local, cursor=beside, address="memory://train.parquet").rows(Span(21, 7))
+    assert [row.values[_NAMES.index("text")] for row in found.rows] == texts.to_pylist()[21:28]
+    assert 0 < read < len(content) / 3  # with the footer
 
 
 def test_a_search_in_a_file_finds_words_the_best_first(stored: StoredSplit) -> None:

@@ -101,11 +101,6 @@ def test_each_form_of_an_order_is_read_as_it_says(orderby: str, expected: list[S
     assert parse_orderby(orderby, LIVE).orderby == tuple(expected)
 
 
-def test_a_filter_names_the_columns_that_it_reads() -> None:
-    where = "not (score = confidence or label in ('a')) and text is null and score = 1"
-    assert read_filter(where, "label, id", LIVE).columns == ("score", "confidence", "label", "text", "id")
-
-
 def test_an_id_is_compared_and_sorted_as_text() -> None:
     asked = read_filter("id = 'a' and 'b' < id", "id", LIVE)
     assert asked.where == ("(id::varchar = ?) and (id::varchar > ?)", ["a", "b"])

@@ -1,9 +1,8 @@
 """`where` and `orderby` mean in DuckDB what they say, and nothing else is understood."""
 
-import io
-import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -12,13 +11,20 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pyarrow import parquet
 
 from core.web.problems import InvalidFields
+from serving_api.viewer.repository import StoredSplit
 from serving_api.viewer.split_rows import LIVE, Slice, Span
-from serving_api.viewer.stored import StoredSplit
 from serving_api.viewer.where import DEPTH_MAX, LENGTH_MAX, NotUnderstood, parse_orderby, parse_where, read_filter
-from tests.unit.serving_api.viewer_world import Where, live_split, make_parquet, make_replica, make_rows, wheres
+from tests.unit.serving_api.viewer_world import (
+    Where,
+    live_split,
+    make_replica,
+    make_rows,
+    read_table,
+    stored_split,
+    wheres,
+)
 
 ROWS = make_rows(50)
 EVERY = Span(0, 100)
@@ -31,18 +37,9 @@ def replica() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 @pytest.fixture(scope="module")
-def beside() -> Iterator[duckdb.DuckDBPyConnection]:
-    with duckdb.connect() as connection:
-        yield connection
-
-
-@pytest.fixture(scope="module")
-def file(replica: duckdb.DuckDBPyConnection) -> io.BytesIO:
-    return make_parquet(replica)
-
-
-def _stored(file: io.BytesIO, beside: duckdb.DuckDBPyConnection) -> StoredSplit:
-    return StoredSplit(file, time.monotonic() + 60, beside)
+def stored(replica: duckdb.DuckDBPyConnection, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoredSplit]:
+    with duckdb.connect() as beside:
+        yield stored_split(beside, tmp_path_factory.mktemp("split") / "train.parquet", read_table(replica))
 
 
 def _places(found: Slice) -> list[int]:
@@ -54,11 +51,10 @@ def _places(found: Slice) -> list[int]:
 
 @given(where=wheres)
 def test_a_condition_means_the_same_in_the_replica_in_a_file_and_in_plain_python(
-    replica: duckdb.DuckDBPyConnection, beside: duckdb.DuckDBPyConnection, file: io.BytesIO, where: Where
+    replica: duckdb.DuckDBPyConnection, stored: StoredSplit, where: Where
 ) -> None:
     sql, model = where
     expected = [place for place, row in enumerate(ROWS) if model(row)]
-    stored = _stored(file, beside)
     of_live, of_file = (read_filter(sql, None, columns) for columns in (LIVE, stored.columns))
     assert _places(live_split(replica).filter(of_live, EVERY)) == expected
     assert _places(stored.filter(of_file, EVERY)) == expected
@@ -88,8 +84,7 @@ _KEYS = st.lists(
 @given(keys=_KEYS, offset=st.integers(0, 60), length=st.integers(0, 20))
 def test_an_order_is_that_of_a_plain_sort(
     replica: duckdb.DuckDBPyConnection,
-    beside: duckdb.DuckDBPyConnection,
-    file: io.BytesIO,
+    stored: StoredSplit,
     keys: list[tuple[str, bool, bool | None]],
     offset: int,
     length: int,
@@ -103,7 +98,7 @@ def test_an_order_is_that_of_a_plain_sort(
         order = nulls + held if nulls_first else held + nulls
     nulls_words = {None: "", True: " nulls first", False: " NULLS LAST"}
     written = ", ".join(f'"{column}"{" DESC" if down else ""}{nulls_words[nulls]}' for column, down, nulls in keys)
-    stored, span = _stored(file, beside), Span(offset, length)
+    span = Span(offset, length)
     of_live, of_file = (read_filter(None, written, columns) for columns in (LIVE, stored.columns))
     for found in (
         live_split(replica).filter(of_live, span),
@@ -124,10 +119,11 @@ def test_values_are_bound() -> None:
     assert values == ["a'b", 1, -2.5]
 
 
-def test_a_quote_in_the_name_of_a_file_s_column_is_doubled(beside: duckdb.DuckDBPyConnection) -> None:
-    table, file = pa.table({'a"b': ["x", "y"], "id": ["1", "2"]}), io.BytesIO()
-    parquet.write_table(table, file)
-    stored = _stored(file, beside)
+def test_quotes_in_the_names_of_a_file_and_its_columns_are_doubled(
+    replica: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
+    table = pa.table({'a"b': ["x", "y"], "id": ["1", "2"]})
+    stored = stored_split(replica, tmp_path / "it's.parquet", table)
     asked = read_filter('"a""b" = \'y\'', '"a""b"', stored.columns)
     assert [row.values for row in stored.filter(asked, EVERY).rows] == [("y", "2")]
 

@@ -1,24 +1,26 @@
 """Rows of every kind, in a replica's tables and in a Parquet file, and a plain model of what SQL says of them."""
 
-import io
 import math
 import re
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
 
 import duckdb
+import pyarrow as pa
 from hypothesis import strategies as st
 from pyarrow import parquet
 
 from serving_api.columns import COLUMNS, typed
-from serving_api.exports.formats import with_zone
+from serving_api.exports.export_files import with_zone
 from serving_api.replica.tables import COUNT, TABLES
 from serving_api.search.repository import list_ranked
 from serving_api.texts.query import TextsQuery
 from serving_api.texts.service import Sample
-from serving_api.viewer.repository import LiveSplit, Ranked
+from serving_api.viewer.repository import LiveSplit, Ranked, StoredSplit
+from serving_api.viewer.split_rows import columns_of
 
 Row = dict[str, Any]
 
@@ -93,13 +95,17 @@ def live_split(
     return LiveSplit(replica, dataset, lambda: sample, rank)
 
 
-def make_parquet(replica: duckdb.DuckDBPyConnection) -> io.BytesIO:
-    """Return a split's file with the rows of a replica."""
+def stored_split(connection: duckdb.DuckDBPyConnection, file: Path, table: pa.Table) -> StoredSplit:
+    """Write a table as a split's file, and return the split."""
+    parquet.write_table(table, file, row_group_size=GROUP_ROWS)
+    return StoredSplit(connection, str(file), len(table), columns_of(table.schema))
+
+
+def read_table(replica: duckdb.DuckDBPyConnection) -> pa.Table:
+    """Return the rows of a replica as a split has them."""
     statement = f"select {typed()} from items order by labelled_at, items.id desc"  # noqa: S608
     table = replica.execute(statement).to_arrow_table()
-    file = io.BytesIO()
-    parquet.write_table(table.cast(with_zone(table.schema)), file, row_group_size=GROUP_ROWS)
-    return file
+    return table.cast(with_zone(table.schema))
 
 
 Model = Callable[[Row], bool | None]
