@@ -28,7 +28,7 @@ install: $(INSTALLED)  ## Install what the project needs
 test: lint  ## Check the code, and run every test on real components, but for make soak
 	@$(MAKE) --no-print-directory -j 4 --output-sync=line test-whole test-serving test-ingestion test-parts test-security test-stack test-pages unit-serving unit-others types
 
-# Side by side, four at a time. What only computes gives way to what waits for servers that compute.
+# Side by side, four at a time, the longest first. What only computes gives way to what waits for servers that compute.
 test-serving: $(INSTALLED)
 	nice -n 5 $(RUN) pytest tests/integration/serving_api
 

@@ -36,6 +36,7 @@ labels = ["toxic", "non_toxic"]
 guidelines = "Is it toxic?"
 
 [mood]
+model.enabled = true
 labels = ["yes", "no"]
 guidelines = "Is it zebra?"
 """
