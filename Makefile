@@ -26,7 +26,7 @@ clean: $(INSTALLED)  ## Stop a running stack and delete its data
 install: $(INSTALLED)  ## Install what the project needs
 
 test: lint  ## Check the code, and run every test on real components, but for make soak
-	@$(MAKE) --no-print-directory -j 4 --output-sync=line test-whole test-serving test-ingestion test-parts test-security test-stack test-pages unit-serving unit-others types
+	@$(MAKE) --no-print-directory -j 4 --output-sync=line test-serving test-security test-parts test-whole test-ingestion test-stack test-pages unit-serving unit-others types
 
 # Side by side, four at a time, the longest first. What only computes gives way to what waits for servers that compute.
 test-serving: $(INSTALLED)
