@@ -130,7 +130,7 @@ def test_texts_under_way_and_in_the_queue_are_refused_when_the_program_stops(dat
             queued = asyncio.create_task(store(intake, "in the queue"))
             await asyncio.sleep(0)  # it is put into the queue
         async with asyncio.timeout(60):
-            return await asyncio.gather(under_way, queued, return_exceptions=True)
+            return [*await asyncio.gather(under_way, queued, return_exceptions=True)]
 
     told = asyncio.run(run())
     assert [(type(one).__name__, one.code) for one in told] == [("Unavailable", "stopping")] * 2
