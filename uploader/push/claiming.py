@@ -39,6 +39,19 @@ class _Start:
     bound: float  # all texts before it, in the order, were claimed, if they were received up to `since`
     since: int = 0
     until: float = 0  # then the whole queue is read again
+    # What the last read found: all pending texts before `bound`, the first ones from there on, and those left out.
+    arrived: Sequence[Pick] = ()
+    ordered: Sequence[Pick] = ()
+    left_out: Collection[Pick] = ()
+
+    def move(self, queue: QueueOrder, claimed: Collection[UUID]) -> None:
+        not_claimed = [one.sequence for one in self.arrived if one.id not in claimed]
+        latest = max((one.sequence for one in self.arrived), default=self.since)
+        self.since = min(not_claimed) - 1 if not_claimed else latest
+        if self.ordered:
+            next_ = [one for one in (*self.left_out, *self.ordered) if one.id not in claimed]
+            self.bound = min(queue.bound_of(one) for one in (*next_, self.ordered[-1]))
+        self.arrived = self.ordered = self.left_out = ()
 
 
 class QueueStart:
@@ -87,9 +100,14 @@ class QueueStart:
             bound = queue.first_bound
             picks = await repository.pick(connection, queue.ordered, dataset, count, picked, bound=bound)
             start.until = self._next(began_at, _WHOLE_QUEUE_SECONDS)
-            _move(start, queue, picks)
             start.since = max((one.sequence for one in picks), default=start.since)
+            start.arrived, start.ordered, start.left_out = (), picks, picked
         return picks
+
+    def move(self, claimed: Collection[UUID]) -> None:
+        """Begin the next claim behind the texts that were picked and claimed."""
+        for queue, start in self._starts.items():
+            start.move(queue, claimed)
 
 
 async def _pick_from(
@@ -104,20 +122,13 @@ async def _pick_from(
     if queue.arrived is not None:
         bounds = {"bound": start.bound, "since": start.since}
         arrived = await repository.pick(connection, queue.arrived, dataset, count, picked, **bounds)
-        if len(arrived) < count:
-            start.since = min((one.sequence - 1 for one in arrived), default=start.since)
     rest = count - len(arrived)
     ordered = await repository.pick(
         connection, queue.ordered, dataset, rest, [*picked, *arrived], bound=start.bound
     )
-    _move(start, queue, ordered)
+    # With as many as wanted, there may be more that arrived.
+    start.arrived, start.ordered, start.left_out = arrived if rest else (), ordered, picked
     return arrived + ordered
-
-
-def _move(start: _Start, queue: QueueOrder, picks: Sequence[Pick]) -> None:
-    if picks:
-        # To the first one, not behind the last: some of these texts may not be claimed in the end.
-        start.bound = queue.bound_of(picks[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +181,7 @@ async def _choose_new(
     gold_count = count_gold(owed.gold, pace.gold_share, count, len(ordinary))
     gold = await repository.pick(connection, repository.GOLD, dataset, gold_count)
     chosen = _fit(_mix(ordinary, gold, count), bytes_)
+    start.move({one.pick.id for one in chosen})
     if chosen and pace.has_shares:
         await repository.store_owed(connection, dataset, _owed_after(owed, pace, chosen))
     return chosen

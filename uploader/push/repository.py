@@ -69,10 +69,10 @@ UNSCORED = QueueOrder(
     lambda pick: pick.sequence,
 )
 NEWEST = QueueOrder(
-    _picking(f"{_NEW} and sequence <= :bound", "sequence desc"),
-    2**63 - 1,
-    lambda pick: pick.sequence,
-    _picking(f"{_NEW} and sequence > greatest(:since, :bound)", "sequence desc"),
+    _picking(f"{_NEW} and sequence <= -cast(:bound as bigint)", "sequence desc"),
+    1 - 2**63,
+    lambda pick: -pick.sequence,
+    _picking(f"{_NEW} and sequence > greatest(:since, -cast(:bound as bigint))", "sequence desc"),
 )
 UNCERTAIN = QueueOrder(
     _picking(f"{_NEW} and {_SCORE} is not null and {_DISTANCE} >= :bound", f"{_DISTANCE}, sequence"),

@@ -414,8 +414,8 @@ def test_looks_for_claims_that_ran_out_take_a_small_share_of_the_time(
     assert run(work) == [1, 0, 1, 0, 1]
 
 
-def _expected(order: UploadOrder, waiting: dict[int, float]) -> set[int]:
-    """Return the four texts that come next, of sequences with their scores."""
+def _expected(order: UploadOrder, waiting: dict[int, float], count: int) -> set[int]:
+    """Return the four texts that come next, of sequences with their scores, when `count` were asked for."""
     nearest = sorted(waiting, key=lambda sequence: abs(waiting[sequence] - 0.5))
     match order:
         case UploadOrder.OLDEST:
@@ -425,14 +425,15 @@ def _expected(order: UploadOrder, waiting: dict[int, float]) -> set[int]:
         case UploadOrder.UNCERTAIN:
             return set(nearest[:4])
         case UploadOrder.MIXED:
-            return {*nearest[:2], *sorted(waiting.keys() - set(nearest[:2]))[:2]}
+            return {*nearest[:2], *sorted(waiting.keys() - set(nearest[: count // 2]))[:2]}
 
 
+@pytest.mark.parametrize("count", [4, 10], ids=["all that were picked fit", "six of ten do not fit"])
 @pytest.mark.parametrize("order", list(UploadOrder))
 def test_claims_that_begin_behind_others_miss_no_text_that_arrives(
-    order: UploadOrder, run: RunWithEngine, database_url: str
+    order: UploadOrder, count: int, run: RunWithEngine, database_url: str
 ) -> None:
-    chance = random.Random(1)  # noqa: S311 - repeatable
+    chance = random.Random(3)  # noqa: S311 - repeatable
     start = QueueStart(lambda: 0)  # never time to read the whole queue again
     waiting: dict[int, float] = {}
 
@@ -449,8 +450,9 @@ def test_claims_that_begin_behind_others_miss_no_text_that_arrives(
 
     async def claim(engine: AsyncEngine) -> set[int]:
         id_ = uuid4()
-        values: dict[str, Any] = {"count": 4, "bytes_": 1_000_000, "lease_seconds": 60, "start": start}
         async with engine.begin() as connection:
+            bytes_ = await connection.scalar(text("select 4 * (1 + pg_column_size(metadata)) from texts limit 1"))
+            values: dict[str, Any] = {"count": count, "bytes_": bytes_, "lease_seconds": 60, "start": start}
             await claim_texts(connection, DATASET, id_, Pace(order), **values)
             claimed = "select sequence from texts where lease_owner = :claim"
             return set((await connection.scalars(text(claimed), {"claim": id_})).all())
@@ -459,7 +461,7 @@ def test_claims_that_begin_behind_others_miss_no_text_that_arrives(
         await arrive(engine, 40)
         for _ in range(30):
             claimed = await claim(engine)
-            assert claimed == _expected(order, waiting)
+            assert claimed == _expected(order, waiting, count)
             for sequence in claimed:
                 del waiting[sequence]
             await arrive(engine, chance.randrange(8))
