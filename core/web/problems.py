@@ -80,13 +80,15 @@ class Problem(Exception):
         self,
         detail: str,
         *,
+        status: int | None = None,
         code: str | None = None,
         headers: dict[str, str] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> None:
-        """`extra`: further members of the body."""
+        """`status` and `code`: where they are not those of the class. `extra`: further members of the body."""
         super().__init__(detail)
         self.detail = detail
+        self.status = status or self.status
         self.code = code or self.code
         self.headers = self.own_headers | (headers or {})
         self.extra = extra or {}

@@ -198,7 +198,9 @@ def _measure_round(stack: RunningStack, way: _Way, bare_first: bool = False) -> 
     """Return texts per second, ours and bare."""
     now = datetime.now(UTC)
     texts = [
-        PendingText(text_id(DEFAULT_DATASET, made["text"]), made["text"], "toxic", 0.5, "bench", None, {}, {}, now)
+        PendingText(
+            text_id(DEFAULT_DATASET, made["text"]), made["text"], "toxic", 0.5, "bench", None, {}, {}, now, 0
+        )
         for made in make_submissions(way.texts)
     ]
     bare_seconds = asyncio.run(_put_all(stack, way, texts)) if bare_first else 0

@@ -71,20 +71,20 @@ def list_page(cursor: Connection, page: PageQuery, sample: Sample, texts: int) -
     wanted = page.limit + 1
     newest_first = page.texts.order is Order.NEWEST
     edge, last = _ends(page)
+    # Not twice: comparing with the edge again takes a tenth of the query's time.
+    begin = None if page.after else edge
     reach = wanted * _SLACK * max(1.0, sample.rows / max(texts, 1))
     rows: list[Row] = []
     while len(rows) < wanted:
         following = _move(sample, edge, reach, newest_first)
         if following and last and (following <= last if newest_first else following >= last):
             following = None
-        window, is_narrow = (
-            time_window(edge, following, newest_first),
-            following is not None and reach <= _NARROW_ROWS,
-        )
+        window = time_window(begin, following, newest_first)
+        is_narrow = following is not None and reach <= _NARROW_ROWS
         rows += repository.list_items(cursor, page, window, wanted - len(rows), is_narrow=is_narrow)
         if following is None:
             break
-        edge, reach = following, reach * _WIDER
+        begin, edge, reach = following, following, reach * _WIDER
     return rows
 
 

@@ -39,7 +39,7 @@ class PendingText:
     metadata: Mapping[str, Any]
     enrichment: Mapping[str, Any]
     received_at: datetime
-    attempts: int = 0  # pushes that Argilla answered before
+    attempts: int  # pushes that Argilla answered before
     page_position: int | None = None  # where it stands in Argilla's page
 
 

@@ -138,7 +138,7 @@ def small_platform(**behaviour: Any) -> Iterator[SmallPlatform]:
 
     with Server(("127.0.0.1", 0), Handler) as server:
         platform.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield platform
         server.shutdown()

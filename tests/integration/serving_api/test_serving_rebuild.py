@@ -11,7 +11,7 @@ import httpx
 import psutil
 import psycopg
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from starlette.testclient import TestClient
 
 from serving_api.replica.follower import Follower
@@ -79,6 +79,24 @@ def test_readers_finish_on_the_old_one(
     assert_same(engine, replica)
 
 
+def test_an_error_of_postgres_that_has_ended_is_not_named_any_more(
+    client: TestClient, labeller: Labeller, replica: Replica, engine: Engine, database_url: str
+) -> None:
+    labeller.add_label("first")
+    labeller.wait_for(replica)
+    with engine.begin() as connection:
+        connection.execute(text("alter table labels rename to away"))
+    wait_until(lambda: follower_of(client).error)
+    with engine.begin() as connection:
+        connection.execute(text("alter table away rename to labels"))
+    labeller.add_label("second")
+    labeller.wait_for(replica)
+    with builds_wait(database_url):
+        another_database(replica)
+        wait_until(lambda: follower_of(client).rebuilding)
+        assert client.get("/readyz").json()["notes"]["replica"].endswith("Postgres: fine")
+
+
 def test_same_answers_after_a_rebuild_have_the_same_etags(
     client: TestClient, labeller: Labeller, replica: Replica
 ) -> None:
@@ -94,11 +112,6 @@ def test_same_answers_after_a_rebuild_have_the_same_etags(
     assert again.headers["x-replica-version"] == before.headers["x-replica-version"]
     assert float(again.headers["x-replica-age"]) < 20
     assert told == [replace(replica.loaded(), cursor=told[0].cursor, read_at=told[0].read_at)]
-
-
-@pytest.fixture
-def environment(database_url: str, tmp_path: Path) -> dict[str, str]:
-    return {"DATABASE_URL": database_url, "DATA_DIR": str(tmp_path), "REPLICA_POLL_SECONDS": "0.05"}
 
 
 def total(program: Program) -> int:

@@ -24,8 +24,11 @@ class FakeArgilla:
     is_away: bool = False
     refused: frozenset[str] = frozenset()
     hidden: frozenset[str] = frozenset()
+    broken: frozenset[str] = frozenset()  # a PUT of one of them is a 500
+    is_published: bool = True
     stale: frozenset[str] = frozenset()  # the index has entries of deleted records, too
     search_limits: list[int] = field(default_factory=list)
+    puts: list[list[str]] = field(default_factory=list)
     responses: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     users: dict[UUID, str] = field(default_factory=dict)
     records: set[str] = field(default_factory=set)
@@ -49,9 +52,13 @@ class FakeArgilla:
             items = [{"id": str(id_), "username": name} for id_, name in self.users.items()]
             return httpx.Response(200, json={"items": items})
         assert path == f"datasets/{DATASET_ID}", path
-        return httpx.Response(200, json={"status": "ready", "last_activity_at": self.last_activity_at})
+        status = "ready" if self.is_published else "draft"
+        return httpx.Response(200, json={"status": status, "last_activity_at": self.last_activity_at})
 
     def _put(self, ids: list[str]) -> httpx.Response:
+        self.puts.append(ids)
+        if self.broken & set(ids):
+            return httpx.Response(500)
         for position, id_ in enumerate(ids):
             if id_ in self.refused:
                 detail = f"Record at position {position} is not valid because of a reason"

@@ -6,19 +6,20 @@ from typing import Any
 
 import psycopg
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.text_identity import text_id
-from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
+from tests.integration.uploader.conftest import AddTexts, Rows, RunWithEngine
 from tests.integration.uploader.fake_argilla import DATASET_ID, QUESTION_ID, FakeArgilla
-from tests.integration.uploader.leading import leading, upload_pending
+from tests.integration.uploader.leading import DATASET, leading, upload_pending
 from uploader.argilla.errors import ArgillaError, Gone, Stopped, Unreachable
 from uploader.argilla.setup import Prepared
 from uploader.dataset import DatasetState
 from uploader.leadership import NotLeading
 from uploader.push.backlog import upload_backlog
-from uploader.push.deliver import UNREADABLE
+from uploader.push.deliver import BROKE_DOWN, UNREADABLE
 from uploader.runner import Backoff, JobRunner
 from uploader.settings import PushSettings
 
@@ -273,6 +274,52 @@ def test_a_record_over_which_the_search_breaks_down_does_not_hold_back_its_batch
         *((text, "uploaded") for text in others),
     ]
     assert rows("select last_error from texts where text = 'stale'") == [(UNREADABLE,)]
+
+
+def test_a_text_that_breaks_argilla_fails_when_argilla_takes_one_of_those_that_it_has(
+    upload: Upload, add_texts: AddTexts, rows: Rows
+) -> None:
+    first, second = map(str, add_texts("first", "second", status="uploaded"))
+    [bad] = map(str, add_texts("bad"))
+    # One of the others may have been damaged in Argilla, whichever of them is tried first.
+    for broken in (first, second):
+        fake = FakeArgilla(broken=frozenset({bad, broken}))
+        upload(fake)
+        assert rows("select status, last_error from texts where text = 'bad'") == [("failed", BROKE_DOWN)]
+        assert fake.records == {first, second} - {broken}
+        rows("update texts set status = 'pending', attempts = 0 where text = 'bad' returning 1")
+
+
+def test_no_text_fails_when_argilla_takes_none_of_three_that_it_has(
+    upload: Upload, add_texts: AddTexts, rows: Rows
+) -> None:
+    stored = {str(id_) for id_ in add_texts(*"abcde", status="uploaded")}
+    [pending] = map(str, add_texts("pending"))
+    fake = FakeArgilla(broken=frozenset({*stored, pending}))
+    with pytest.raises(Unreachable, match="not even those that it has"):
+        upload(fake)
+    assert rows("select status, attempts from texts where text = 'pending'") == [("pending", 0)]
+    assert len({id_ for [id_] in fake.puts if id_ in stored}) == 3
+
+
+def test_no_text_fails_while_the_dataset_is_not_published(upload: Upload, add_texts: AddTexts, rows: Rows) -> None:
+    [pending] = map(str, add_texts("pending"))
+    with pytest.raises(Stopped, match="not published"):
+        upload(FakeArgilla(broken=frozenset({pending}), is_published=False))
+    assert rows("select status, attempts from texts") == [("pending", 0)]
+
+
+@pytest.mark.parametrize(("refused", "extra"), [("", 0), ("b", 1)])
+def test_puts_that_isolate_bad_texts_are_counted(
+    upload: Upload, add_texts: AddTexts, refused: str, extra: int
+) -> None:
+    def count() -> float:
+        return REGISTRY.get_sample_value("uploader_batch_extra_puts_total", {"dataset": DATASET}) or 0
+
+    add_texts("a", "b")
+    before = count()
+    upload(FakeArgilla(refused=frozenset(str(text_id(DATASET, words)) for words in refused)))
+    assert count() == before + extra
 
 
 def test_what_nobody_can_decide_about_waits_longer_than_the_job(

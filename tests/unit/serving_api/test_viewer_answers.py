@@ -3,10 +3,9 @@
 import math
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -30,23 +29,10 @@ from serving_api.viewer.repository import StoredSplit
 from serving_api.viewer.split_rows import LIVE, NumberedRow, Slice, Span, feature_types
 from serving_api.viewer.statistics import make_statistics
 from serving_api.viewer.where import read_filter
-from tests.unit.serving_api.viewer_world import live_split, make_replica, make_rows, read_table, stored_split
+from tests.unit.serving_api.viewer_world import ROWS, live_split, make_replica, read_table, stored_split
 
-ROWS = make_rows(50)
 _SPLIT = {"dataset": "toxicity", "config": "live", "split": "train"}
 _NAMES = [column.name for column in LIVE]
-
-
-@pytest.fixture(scope="module")
-def replica() -> Iterator[duckdb.DuckDBPyConnection]:
-    with make_replica(ROWS) as connection:
-        yield connection
-
-
-@pytest.fixture(scope="module")
-def stored(replica: duckdb.DuckDBPyConnection, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoredSplit]:
-    with duckdb.connect() as beside:
-        yield stored_split(beside, tmp_path_factory.mktemp("split") / "train.parquet", read_table(replica))
 
 
 def test_live_columns_are_those_of_a_file(stored: StoredSplit) -> None:
@@ -82,17 +68,16 @@ def test_only_row_groups_that_hold_the_rows_are_read(replica: duckdb.DuckDBPyCon
     MemoryFileSystem().pipe_file("/train.parquet", content)
     read = 0
 
-    class Counting(MemoryFileSystem):  # type: ignore[misc]
-        def open(self, *arguments: Any, **options: Any) -> Any:
-            file = super().open(*arguments, **options)
-            file.read = partial(count, file.read)
-            return file
+    class File(BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            nonlocal read
+            part = super().read(size)
+            read += len(part)
+            return part
 
-    def count(read_part: Callable[[int], bytes], size: int) -> bytes:
-        nonlocal read
-        part = read_part(size)
-        read += len(part)
-        return part
+    class Counting(MemoryFileSystem):  # type: ignore[misc]
+        def open(self, *_: Any, **__: Any) -> File:
+            return File(content)  # MemoryFileSystem's own open() gives everybody the same file and position
 
     with duckdb.connect() as beside:
         beside.register_filesystem(Counting())

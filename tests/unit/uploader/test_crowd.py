@@ -87,7 +87,8 @@ def test_accuracies_are_recovered_as_exactly_as_theory_allows(rule: LabelRule) -
         assert recovered == pytest.approx(accuracy, abs=ERRORS * error), name
 
 
-def test_abilities_follow_the_accuracies() -> None:
+def test_abilities_follow_the_accuracies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uploader.rules.crowd.GLAD_STEPS", 2)  # of this order after the first ones already
     parameters = estimate(LabelRule.GLAD, simulate(60, seed=1).answers, LABELS)
     assert isinstance(parameters, Abilities)
     abilities = [parameters.abilities[name] for name in NAMES]

@@ -37,6 +37,7 @@ def _text(**changes: Any) -> PendingText:
         "metadata": {},
         "enrichment": {},
         "received_at": _RECEIVED_AT,
+        "attempts": 0,
     }
     return PendingText(**values | changes)
 
@@ -110,8 +111,21 @@ def test_every_value_is_one_that_an_index_takes(value: Any) -> None:
     assert not isinstance(shown, int) or -(2**63) <= shown < 2**63
 
 
+def test_an_agent_is_cut_to_what_argilla_takes() -> None:
+    assert to_agent("x" * 300) == "x" * 200
+
+
 @pytest.mark.parametrize(
-    ("value", "shown"), [(True, "true"), (2**63, str(2**63)), (-(2**63), -(2**63)), (0.5, 0.5)]
+    ("value", "shown"),
+    [
+        (True, "true"),
+        (0.5, 0.5),
+        (2**63 - 1, 2**63 - 1),
+        (2**63, str(2**63)),
+        (-(2**63), -(2**63)),
+        (-(2**63) - 1, str(-(2**63) - 1)),
+        (["ä"], '["ä"]'),
+    ],
 )
 def test_values_that_no_index_takes_are_written_out(value: Any, shown: Any) -> None:
     assert to_metadata(_text(metadata={"term": value}))["term"] == shown
