@@ -186,7 +186,7 @@ DELETED: Responses = {
     **refusals(_BAD_QUERY, no_snapshot(), _NO_PARAMETERS, _BUSY, scope="admin"),
 }
 REWRITTEN = _sends("The snapshot as it is now.", _HEADERS) | refusals(
-    *_bad_json(REWRITE_BYTES, "/without/0", "uuid_parsing", "Input should be a valid UUID"),
+    *_bad_json(REWRITE_BYTES, "/without/0", "uuid_parsing", "must be a UUID"),
     *(no_snapshot(), _BUSY),
     scope="admin",
 )
