@@ -34,6 +34,7 @@ from fastapi import Response
 from pydantic import ValidationError
 
 from core.datasets import Datasets
+from core.web.requirements import explain_field
 
 PROBLEM_TYPE = "application/problem+json"
 
@@ -311,10 +312,10 @@ class Unavailable(Problem):
 
 def refuse_body(error: ValidationError) -> Problem:
     """Return the problem of a body that is not JSON (`Malformed`), or does not fit its model (`InvalidFields`)."""
-    errors = error.errors(include_url=False, include_context=False, include_input=False)
+    errors = error.errors(include_url=False, include_input=False)
     if errors[0]["type"] == "json_invalid":
         return Malformed(f"{errors[0]['msg']}.", code="malformed_json")
-    fields = [FieldError(e["type"], e["msg"], pointer=_pointer(e["loc"])) for e in errors[:ERRORS_SHOWN]]
+    fields = [FieldError(e["type"], explain_field(e), pointer=_pointer(e["loc"])) for e in errors[:ERRORS_SHOWN]]
     return InvalidFields(fields, len(errors))
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from msgspec.structs import astuple
@@ -22,7 +23,7 @@ from ingestion_api.texts.submissions import NewText
 _COPY_TYPES = dict(zip(COLUMNS.split(", "), ("bytea", *COLUMN_TYPES[1:]), strict=True))
 _JSONB_VERSION = "\1"  # in binary, jsonb is a text behind this mark
 # What a column holds that a COPY leaves out; None where it is not listed.
-_DEFAULTS = {"metadata": f"{_JSONB_VERSION}{{}}", "enrichment": f"{_JSONB_VERSION}{{}}"}
+_DEFAULTS = {"metadata": "{}", "enrichment": "{}"}
 
 # One look into the index for each id: the limit keeps the planner from a join that reads the whole table instead.
 _KNOWN = """
@@ -116,13 +117,20 @@ def encode(cursor: Cursor[Any], rows: Iterable[NewText]) -> ReadyRows:
     unique: dict[bytes, NewText] = {}
     for row in rows:
         unique.setdefault(row.key, row)
-    columns = zip(_COPY_TYPES, zip(*map(_as_copied, unique.values()), strict=True), strict=False)
-    given = {name: cells for name, cells in columns if cells.count(_DEFAULTS.get(name)) < len(cells)}
-    types = [_COPY_TYPES[name] for name in given]
-    ready = list(zip(*given.values(), strict=True))
-    starts = range(0, len(ready), _PIECE_ROWS)
-    pieces = [_encode_piece(cursor, types, ready[start : start + _PIECE_ROWS]) for start in starts]
-    return ReadyRows(unique, list(given), pieces)
+    different = list(unique.values())
+    given = [place for place, field in enumerate(NewText.__struct_fields__) if _is_given(field, different)]
+    columns = [list(_COPY_TYPES)[place] for place in given]
+    types = [_COPY_TYPES[name] for name in columns]
+    pieces = []
+    for start in range(0, len(different), _PIECE_ROWS):
+        cells = map(itemgetter(*given), map(_as_copied, different[start : start + _PIECE_ROWS]))
+        pieces.append(_encode_piece(cursor, types, cells))
+    return ReadyRows(unique, columns, pieces)
+
+
+def _is_given(field: str, rows: Iterable[NewText]) -> bool:
+    default = _DEFAULTS.get(field)
+    return any(getattr(row, field) != default for row in rows)
 
 
 def _encode_piece(cursor: Cursor[Any], types: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> bytes:

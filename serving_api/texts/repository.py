@@ -10,10 +10,7 @@ import duckdb
 
 from core.models import Decider, LabelStatus
 from serving_api.replica.tables import KINDS, SEPARATOR, Role
-from serving_api.texts.parameters import (
-    FilterParameters,
-    Order,
-)
+from serving_api.texts.parameters import FilterParameters, Order
 from serving_api.texts.query import PageQuery, RankedQuery, Ranking, TextsQuery, timestamp
 
 Condition = tuple[str, list[Any]]

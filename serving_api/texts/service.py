@@ -137,14 +137,11 @@ class Hints:
         self._sampled_of: Point | None = None
         self._sampled_at = 0.0
 
-    def count_texts(self, cursor: Connection, point: Point, query: TextsQuery) -> int:
-        """Return the number of texts with the query's label, status, source and language, from the totals."""
-        where, values = kind_conditions(query)
-        return self._total(point, f"{where} {values!r}", lambda: repository.sum_texts(cursor, where, values))
-
     def count_likely(self, cursor: Connection, point: Point, query: TextsQuery) -> int:
         """Return an estimate of the number of texts that a query finds, from the totals. It is rarely too low."""
-        texts, name = self.count_texts(cursor, point, query), query.filters.annotator
+        where, values = kind_conditions(query)
+        texts = self._total(point, f"{where} {values!r}", lambda: repository.sum_texts(cursor, where, values))
+        name = query.filters.annotator
         if name is None:
             return texts
         kind = f"{query.dataset} annotated by {name}"
