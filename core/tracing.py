@@ -140,6 +140,11 @@ class Tracing:
         if self._provider is not None:
             _wait_for(self._provider.force_flush)
 
+    @property
+    def is_on(self) -> bool:
+        """Whether spans are sent; if not, work on many texts need not build their ids for them."""
+        return self._provider is not None
+
     def traces(self, text_id: UUID) -> bool:
         """Whether this text's life is traced: all processes return the same."""
         return text_id.int % _RANDOM_BITS < self._share * _RANDOM_BITS

@@ -134,9 +134,12 @@ def fresh_database(admin_database_url: str, template: str) -> Iterator[str]:
     """Give a copy of the template database; dropped when the block ends."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     create = sql.SQL("create database {} template {} strategy file_copy")
+    # A busy machine may take minutes for what a test does within a transaction.
+    patient = sql.SQL("alter database {} set idle_in_transaction_session_timeout = '10min'")
     drop = sql.SQL("drop database {} with (force)")
     with psycopg.connect(admin_database_url, autocommit=True) as connection:
         connection.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
+        connection.execute(patient.format(sql.Identifier(name)))
         yield _with_database(admin_database_url, name)
         connection.execute(drop.format(sql.Identifier(name)))
 

@@ -25,6 +25,7 @@ from core.web.problems import (
     RateLimited,
     ScopeMissing,
 )
+from core.web.requirements import requirement
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -252,30 +253,7 @@ def _fill_in(node: Any, marked: dict[str, JsonDict]) -> None:
 
 _SHOWN_CHARACTERS = 50
 
-# How a parameter must be, by pydantic's error, filled in with its context.
-_TIME = "be a time by RFC 3339, like 2026-11-24T08:30:00Z"
-_NEEDS = {
-    "datetime_from_date_parsing": _TIME,
-    "datetime_parsing": _TIME,
-    "bool_parsing": "be true or false",
-    "enum": "be {expected}",
-    "literal_error": "be {expected}",
-    "float_parsing": "be a number",
-    "finite_number": "be a finite number",
-    "int_from_float": "be a whole number",
-    "int_parsing": "be a whole number",
-    "int_parsing_size": "be a whole number",
-    "uuid_parsing": "be a UUID",
-    "uuid_type": "be a UUID",
-    "string_too_short": "have at least {min_length} characters",
-    "string_too_long": "have at most {max_length} characters",
-    "too_short": "be sent at least {min_length} times",
-    "too_long": "be sent at most {max_length} times",
-    "greater_than_equal": "be at least {ge:.15g}",
-    "less_than_equal": "be at most {le:.15g}",
-    "greater_than": "be more than {gt:.15g}",
-    "less_than": "be less than {lt:.15g}",
-}
+_TIMES = {"too_short": "be sent at least {min_length} times", "too_long": "be sent at most {max_length} times"}
 _BOUNDS = {"greater_than_equal", "less_than_equal", "greater_than", "less_than"}
 
 
@@ -307,14 +285,17 @@ def _explain(name: str, error: Mapping[str, Any], schema: Mapping[str, Any]) -> 
         return f"{name} {said}."
     if kind == "string_too_short" and not error.get("input"):
         return f"{name} must not be empty."
+    need: str | None
     if kind in _BOUNDS and schema.keys() >= {"minimum", "maximum"}:
         need = "be between {minimum:.15g} and {maximum:.15g}".format_map(schema)
     elif kind == "string_pattern_mismatch":
         examples = schema.get("examples") or [schema.get("example", "the documentation's example")]
         need = f"look like {examples[0]}"
-    elif kind in _NEEDS:
-        need = _NEEDS[kind].format_map(error.get("ctx", {})).replace("'", "")
+    elif kind in _TIMES:
+        need = _TIMES[kind].format_map(error.get("ctx", {}))
     else:
+        need = requirement(error)
+    if not need:
         return f"{name}: {said}."
     return f"{name} must {need} (got {_shown(error.get('input'))})."
 

@@ -34,6 +34,7 @@ from fastapi import Response
 from pydantic import ValidationError
 
 from core.datasets import Datasets
+from core.web.requirements import explain_field
 
 PROBLEM_TYPE = "application/problem+json"
 
@@ -79,13 +80,15 @@ class Problem(Exception):
         self,
         detail: str,
         *,
+        status: int | None = None,
         code: str | None = None,
         headers: dict[str, str] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> None:
-        """`extra`: further members of the body."""
+        """`status` and `code`: where they are not those of the class. `extra`: further members of the body."""
         super().__init__(detail)
         self.detail = detail
+        self.status = status or self.status
         self.code = code or self.code
         self.headers = self.own_headers | (headers or {})
         self.extra = extra or {}
@@ -309,10 +312,10 @@ class Unavailable(Problem):
 
 def refuse_body(error: ValidationError) -> Problem:
     """Return the problem of a body that is not JSON (`Malformed`), or does not fit its model (`InvalidFields`)."""
-    errors = error.errors(include_url=False, include_context=False, include_input=False)
+    errors = error.errors(include_url=False, include_input=False)
     if errors[0]["type"] == "json_invalid":
         return Malformed(f"{errors[0]['msg']}.", code="malformed_json")
-    fields = [FieldError(e["type"], e["msg"], pointer=_pointer(e["loc"])) for e in errors[:ERRORS_SHOWN]]
+    fields = [FieldError(e["type"], explain_field(e), pointer=_pointer(e["loc"])) for e in errors[:ERRORS_SHOWN]]
     return InvalidFields(fields, len(errors))
 
 

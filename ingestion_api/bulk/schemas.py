@@ -215,7 +215,7 @@ BULK_BODY: dict[str, Any] = {
         "application/json": {"schema": _ARRAY, "example": _ROWS},
         **{kind: {"schema": {"type": "string"}, "example": rows} for kind, rows in _TEXT_ROWS.items()},
         **{
-            kind: {"schema": {"type": "string", "format": "binary"}}
+            kind: {"schema": {"type": "string", "format": "binary"}, "example": "the bytes of the file"}
             for kind in (
                 "application/vnd.apache.parquet",
                 "application/parquet",

@@ -158,7 +158,7 @@ def _store_batches(
             journal(cursor, batch, counts)
         # Without this commit an upload would hold back vacuum and the change feed for as long as it lasts.
         cursor.connection.commit()
-        if not upload.abort_on_error:
+        if tracing.is_on and not upload.abort_on_error:
             _trace(batch, started_ns)
 
     stages = _stages(upload)

@@ -16,7 +16,7 @@ from core.tables.opening import CHARACTER_FORMATS, MEDIA_TYPES
 from core.tables.rows import ColumnsRefused, RowRefused, Table
 from core.tables.text_lines import guess_charset
 from core.web.openapi import Responses, answer, refusals, wrong_parameter
-from core.web.problems import Malformed, Problem, Unavailable, UnsupportedType
+from core.web.problems import Malformed, Problem, TooLarge, Unavailable, UnsupportedType
 from ingestion_api.bulk.batches import Batch, BulkUpload, Reasons, check_row, to_json, to_storable
 from ingestion_api.bulk.label_map import LabelMap
 from ingestion_api.bulk.mapping import assign_columns
@@ -96,19 +96,11 @@ class Preview(BaseModel):
     problem: dict[str, Any] | None = Field(description="Why the import would fail, as it would say so.")
 
 
-class PreviewTooLarge(Problem):
-    """A format whose index is at its end is too long to be read as a whole."""
-
-    status = 413
-    code = "preview_too_large"
-
-    def __init__(self) -> None:
-        super().__init__(
-            f"To read Parquet or .xlsx takes the whole file, and a preview takes {_WHOLE_BYTES >> 20} MiB of it. "
-            "Send the columns and a few rows as a file of their own, or start the import."
-        )
-
-
+_TOO_LARGE = TooLarge(
+    f"To read Parquet or .xlsx takes the whole file, and a preview takes {_WHOLE_BYTES >> 20} MiB of it. "
+    "Send the columns and a few rows as a file of their own, or start the import.",
+    code="preview_too_large",
+)
 _REASON = {"code": "wrong_cell_count", "detail": "3 cells, but the header has 2; see line 3"}
 _EXAMPLE: dict[str, Any] = {
     "format": "csv",
@@ -138,7 +130,7 @@ IMPORT_PREVIEWED: Responses = {
     **refusals(
         Malformed("The body is not a JSON array of objects, one for each text …", code="malformed_json"),
         BodyTimeout(30),
-        PreviewTooLarge(),
+        _TOO_LARGE,
         UnsupportedType("Send the body as Content-Type: application/x-ndjson or …"),
         Unavailable("Too many bulk uploads are under way.", code="bulk_busy", retry_after_seconds=5),
         scope="ingest",
@@ -193,7 +185,7 @@ def preview_body(start: BodyStart, settings: IngestionSettings, reports: Path) -
         with reporting_to(reports):
             found: dict[str, Any] = to_storable(_preview(start))
     except CutHere:
-        raise PreviewTooLarge from None
+        raise _TOO_LARGE from None
     return found
 
 

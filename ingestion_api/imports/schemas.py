@@ -215,7 +215,12 @@ _REFUSED: Responses = {
 IMPORT_BODY: dict[str, Any] = BULK_BODY
 PART_BODY: dict[str, Any] = {
     "required": False,
-    "content": {"application/partial-upload": {"schema": {"type": "string", "format": "binary"}}},
+    "content": {
+        "application/partial-upload": {
+            "schema": {"type": "string", "format": "binary"},
+            "example": "the next bytes of the file",
+        }
+    },
 }
 
 IMPORT_MADE: Responses = {
@@ -236,7 +241,7 @@ IMPORT_CONTINUED: Responses = {
     202: answer("The upload is complete.", _IMPORT, model=ImportRead, headers=_UPLOAD | _LOCATION),
     204: {"description": "This part is stored; more must follow.", "headers": _UPLOAD | _LOCATION},
     **refusals(_NO_IMPORT, _CUT, _TOO_LARGE, _INCONSISTENT, _MISMATCH, _AWAY, scope="ingest"),
-    422: wrong_parameter("upload-offset", "missing", "Field required"),
+    422: wrong_parameter("upload-offset", "missing", "upload-offset is required."),
 }
 IMPORT_CONTINUED[409] |= {"headers": _STATE}
 

@@ -25,33 +25,25 @@ from ingestion_api.imports.schemas import (
 from ingestion_api.settings import IngestionSettings
 
 
-class TooManyImports(Problem):
-    """The client has as many unfinished imports as it may have."""
-
-    status = 429
-    code = "too_many_imports"
-
-    def __init__(self, most: int) -> None:
-        super().__init__(
-            f"You have {most} unfinished imports, and may have no more. Finish or delete one: "
-            "GET /imports lists them.",
-            headers={"Retry-After": "60"},
-        )
-
-
 async def require_room(
     connection: AsyncConnection, settings: IngestionSettings, client: str, length: int | None
 ) -> None:
     """Check that a client may make another import, of `length` bytes if that is known, in this transaction.
 
     Raises:
-        TooManyImports: it has too many that have not ended.
+        Problem: it has too many that have not ended.
         TooLarge: their bodies are too long together.
     """
     await repository.lock_client(connection, client)
     unfinished, size = await repository.count_bodies(connection, client)
     if unfinished >= settings.client_imports:
-        raise TooManyImports(settings.client_imports)
+        raise Problem(
+            f"You have {settings.client_imports} unfinished imports, and may have no more. Finish or delete one: "
+            "GET /imports lists them.",
+            status=429,
+            code="too_many_imports",
+            headers={"Retry-After": "60"},
+        )
     _require_bytes(settings, size + (length or 0))
 
 

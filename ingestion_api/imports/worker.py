@@ -28,20 +28,6 @@ _MOST_CRASHES = 3
 _DAY_SECONDS = 86400
 
 
-class ImportCrashed(Problem):
-    """The process that runs the import crashed several times at the same row."""
-
-    status = 422
-    code = "import_crashed"
-
-
-class UploadExpired(Problem):
-    """The client did not continue its upload in time."""
-
-    status = 410
-    code = "upload_expired"
-
-
 @asynccontextmanager
 async def importing(
     engine: AsyncEngine, database: DatabaseSettings, settings: IngestionSettings, datasets: Datasets
@@ -99,7 +85,7 @@ class _Worker:
             log.error("import.given_up", import_id=str(claim.id), last_row=claim.last_row)
             metrics.IMPORTS.labels("crashed").inc()
             detail = f"The process that runs it has ended {claim.crashes} times behind row {claim.last_row}."
-            await repository.give_up(self.engine, claim, ImportCrashed(detail))
+            await repository.give_up(self.engine, claim, Problem(detail, status=422, code="import_crashed"))
             return True
         log.info("import.started", import_id=str(claim.id), after_row=claim.last_row)
         return await self._run(claim)
@@ -157,7 +143,8 @@ class _Worker:
     async def clear_up(self) -> bool:
         """End expired uploads, and delete a part of a body or an import; False if there was none to delete."""
         seconds = self.settings.import_expire_seconds
-        expired = UploadExpired(f"The client did not continue the upload for {seconds:g} seconds.")
+        detail = f"The client did not continue the upload for {seconds:g} seconds."
+        expired = Problem(detail, status=410, code="upload_expired")
         if count := await repository.expire_uploads(self.engine, seconds, expired):
             log.info("imports.expired", imports=count)
         dropped = await repository.drop_bodies(self.engine)

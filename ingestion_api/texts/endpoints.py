@@ -36,7 +36,7 @@ _FORGOTTEN = "text_forgotten"
 _AWAY = Unavailable("The database is away.", code="database_unavailable")
 _UNKNOWN_LABEL = FieldError("unknown_label", 'label "1" is not one of toxic, non_toxic', pointer="/label")
 _UNKNOWN_DATASET = FieldError("unknown_dataset", 'dataset "spam" is not one of toxicity', parameter="dataset")
-_NO_UUID = FieldError("uuid_parsing", "Input should be a valid UUID", parameter="id")
+_NO_UUID = FieldError("uuid_parsing", "id must be a UUID (got 12).", parameter="id")
 _DUPLICATE = {"id": TEXT_ID, "status": "pending", "duplicate": True}
 _LOCATION = {"Location": header("Where the text is.", f"/texts/{TEXT_ID}")}
 _STORED: Responses = {

@@ -92,15 +92,6 @@ class ChangeNotifier:
             Unavailable: all places are taken, or the server is stopping.
         """
         client = current_client()
-        self._take_place(client)
-        CHANGES_WAITING.labels(kind).inc()
-        try:
-            yield
-        finally:
-            self._places.give_back(client)
-            CHANGES_WAITING.labels(kind).dec()
-
-    def _take_place(self, client: str) -> None:
         full = Unavailable("Too many clients wait for changes.", code="too_many_waiting", retry_after_seconds=5)
         if self.is_stopping:
             raise full
@@ -108,6 +99,12 @@ class ChangeNotifier:
             self._places.take(client)
         except Unavailable as error:
             raise full from error
+        CHANGES_WAITING.labels(kind).inc()
+        try:
+            yield
+        finally:
+            self._places.give_back(client)
+            CHANGES_WAITING.labels(kind).dec()
 
     async def wait_beyond(self, dataset: str, version: int, seconds: float | None = None) -> int:
         """Wait until the dataset has a newer version, the time is over, or the server is stopping.
@@ -131,11 +128,9 @@ class ChangeNotifier:
             self._replica_changed.clear()
             try:
                 await self._pool.run(self._read)
-            except Unavailable:  # the replica is being built, or the query pool is full
-                await asyncio.sleep(_RETRY_SECONDS)
-                self._replica_changed.set()
-            except duckdb.Error as error:
-                log.warning("changes.read_failed", error=str(error))
+            except (Unavailable, duckdb.Error) as error:
+                if isinstance(error, duckdb.Error):  # else the replica is being built, or the query pool is full
+                    log.warning("changes.read_failed", error=str(error))
                 await asyncio.sleep(_RETRY_SECONDS)
                 self._replica_changed.set()
             self._wake()
@@ -264,15 +259,13 @@ class Changes:
 
     async def _read(self, query: ChangesQuery, after: ChangePosition, end: int | None, count: int) -> _Batch:
         """Read another batch; retry while the pool is full, since the response has begun."""
-
-        def work(cursor: Connection, point: Point) -> _Batch:
-            return _batch(cursor, point, query.dataset, after, end, count)
-
         tries = 0
         while True:
             try:
                 async with self._turns.turn(current_client()):
-                    return await self._pool.run(work)
+                    return await self._pool.run(
+                        lambda cursor, point: _batch(cursor, point, query.dataset, after, end, count)
+                    )
             except (ShareExceeded, Unavailable):
                 tries += 1
                 if tries > _TRIES:

@@ -216,7 +216,7 @@ SCORES: Responses = {
         Malformed("The body is not JSON.", code="malformed_json"),
         TooLarge(f"The body is over {BODY_BYTES} bytes."),
         UnsupportedType("Send the body as Content-Type: application/json."),
-        InvalidFields([FieldError("missing", "Field required", pointer="/texts")]),
+        InvalidFields([FieldError("missing", "is required", pointer="/texts")]),
         no_model("toxicity"),
         scope="read",
     ),

@@ -11,21 +11,11 @@ from serving_api.columns import COLUMNS, Column
 from serving_api.snapshots.card import list_languages
 from serving_api.snapshots.manifest import Facts, SnapshotManifest, describe
 
-_SAME_NAMES = (
-    *("citeAs", "column", "equivalentProperty", "extract", "field", "fileProperty", "fileObject", "fileSet"),
-    *("format", "includes", "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path", "recordSet"),
-    *(
-        "references",
-        "regex",
-        "repeated",
-        "replace",
-        "samplingRate",
-        "separator",
-        "source",
-        "subField",
-        "transform",
-    ),
-)
+_SAME_NAMES = """
+    citeAs column equivalentProperty extract field fileProperty fileObject fileSet format includes
+    isLiveDataset jsonPath key md5 parentField path recordSet references regex repeated replace samplingRate
+    separator source subField transform
+"""
 # The specification's context, in full: readers compare it.
 _CONTEXT = {
     "@language": "en",
@@ -38,7 +28,7 @@ _CONTEXT = {
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     "examples": {"@id": "cr:examples", "@type": "@json"},
-    **{name: f"cr:{name}" for name in _SAME_NAMES},
+    **{name: f"cr:{name}" for name in _SAME_NAMES.split()},
 }
 _TYPES = {
     "string": "sc:Text",

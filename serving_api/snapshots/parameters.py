@@ -1,6 +1,7 @@
 """The bodies and query parameters of requests for snapshots."""
 
 import math
+import re
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -9,10 +10,10 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    StringConstraints,
     ValidationError,
     field_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from core.datasets import Datasets
 from core.web.problems import (
@@ -35,7 +36,18 @@ _MOST_SPLITS = 20
 _TOLERANCE = 1e-9
 
 
+_SNAPSHOT_NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+_SPLIT_NAME = "[A-Za-z0-9][A-Za-z0-9_]{0,49}"
+
+
+def _check_characters(name: str, pattern: str, said: str) -> None:
+    if not re.fullmatch(pattern, name):
+        need = f"must be up to {said}, beginning with a letter or digit"
+        raise PydanticCustomError("string_pattern_mismatch", need)
+
+
 def _name(name: str) -> str:
+    _check_characters(name, _SNAPSHOT_NAME, "100 letters, digits, dots, underscores and hyphens")
     if ".." in name:
         raise ValueError("contains two dots in a row")
     if name == "live":
@@ -45,12 +57,11 @@ def _name(name: str) -> str:
     return name
 
 
-SnapshotName = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"), AfterValidator(_name)
-]
+SnapshotName = Annotated[str, AfterValidator(_name), Field(json_schema_extra={"pattern": f"^{_SNAPSHOT_NAME}$"})]
 
 
 def _of_one_split(name: str) -> str:
+    _check_characters(name, _SPLIT_NAME, "50 letters, digits and underscores")
     if name.lower() == "all":
         raise ValueError("is the name of all splits together in the datasets library")
     return name
@@ -59,9 +70,8 @@ def _of_one_split(name: str) -> str:
 # The names that the datasets library accepts.
 SplitName = Annotated[
     str,
-    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]{0,49}$"),
     AfterValidator(_of_one_split),
-    Field(json_schema_extra={"pattern": r"^(?![Aa][Ll][Ll]$)[A-Za-z0-9][A-Za-z0-9_]{0,49}$"}),
+    Field(json_schema_extra={"pattern": f"^(?![Aa][Ll][Ll]$){_SPLIT_NAME}$"}),
 ]
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 

@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from fractions import Fraction
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -150,11 +150,7 @@ def read_facts(cursor: Connection, query: TextsQuery, dataset: Dataset) -> Facts
 
 def _measure_agreement(cursor: Connection, query: TextsQuery) -> dict[str, Coefficient]:
     measured = agreement(count_votes(cursor, query))
-    return {
-        "krippendorff_alpha": measured.krippendorff_alpha,
-        "fleiss_kappa": measured.fleiss_kappa,
-        "observed_agreement": measured.observed_agreement,
-    }
+    return {field.name: getattr(measured, field.name) for field in fields(measured)}
 
 
 def _without_selection(query: TextsQuery) -> tuple[TextsQuery, tuple[str, ...]]:

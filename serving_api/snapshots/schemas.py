@@ -4,9 +4,9 @@ from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
-from core.web.openapi import Responses, header, reference, refusals
+from core.web.openapi import Responses, header, reference, refusals, with_example
 from core.web.problems import (
     Conflict,
     FieldError,
@@ -31,9 +31,7 @@ NextCursor = Annotated[str | None, Field(description="For the next page; null on
 class SnapshotPage(BaseModel):
     """A page of snapshots."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"items": [MANIFEST_EXAMPLE], "next_cursor": EXAMPLE_CURSOR}]}
-    )
+    model_config = with_example({"items": [MANIFEST_EXAMPLE], "next_cursor": EXAMPLE_CURSOR})
 
     items: list[SnapshotManifest]
     next_cursor: NextCursor
@@ -80,7 +78,7 @@ _DIFF_EXAMPLE: dict[str, Any] = {
 class DiffPage(BaseModel):
     """The differences of two snapshots: their numbers, and a page of the texts that differ."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_DIFF_EXAMPLE]})
+    model_config = with_example(_DIFF_EXAMPLE)
 
     added: int = Field(description="Texts that only `b` has.")
     removed: int = Field(description="Texts that only `a` has.")
@@ -107,7 +105,7 @@ _FORGOTTEN_EXAMPLE: dict[str, Any] = {
 class ForgottenRead(BaseModel):
     """The progress of forgetting in the process that answers."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_FORGOTTEN_EXAMPLE]})
+    model_config = with_example(_FORGOTTEN_EXAMPLE)
 
     version: int = Field(description="The replica's version: no query finds texts that were forgotten up to it.")
     traceless_below: int = Field(
@@ -188,7 +186,7 @@ DELETED: Responses = {
     **refusals(_BAD_QUERY, no_snapshot(), _NO_PARAMETERS, _BUSY, scope="admin"),
 }
 REWRITTEN = _sends("The snapshot as it is now.", _HEADERS) | refusals(
-    *_bad_json(REWRITE_BYTES, "/without/0", "uuid_parsing", "Input should be a valid UUID"),
+    *_bad_json(REWRITE_BYTES, "/without/0", "uuid_parsing", "must be a UUID"),
     *(no_snapshot(), _BUSY),
     scope="admin",
 )

@@ -18,12 +18,7 @@ from serving_api.texts.parameters import (
     Order,
     PeriodParameters,
 )
-from serving_api.texts.query import (
-    check_search,
-    choose_dataset,
-    labelled_texts_query,
-    texts_query,
-)
+from serving_api.texts.query import check_search, choose_dataset, labelled_texts_query, texts_query
 
 router = Router(dependencies=GUARDS, tags=["texts"])
 

@@ -8,7 +8,6 @@ import duckdb
 import orjson
 
 from core.models import AnnotationStatus
-from serving_api.replica.repository import get_point as get_point
 from serving_api.replica.tables import KINDS
 from serving_api.statistics.agreement import Cells, Votes
 from serving_api.texts.query import TextsQuery

@@ -10,10 +10,7 @@ import duckdb
 
 from core.models import Decider, LabelStatus
 from serving_api.replica.tables import KINDS, SEPARATOR, Role
-from serving_api.texts.parameters import (
-    FilterParameters,
-    Order,
-)
+from serving_api.texts.parameters import FilterParameters, Order
 from serving_api.texts.query import PageQuery, RankedQuery, Ranking, TextsQuery, timestamp
 
 Condition = tuple[str, list[Any]]
@@ -61,14 +58,18 @@ def is_counted(query: TextsQuery) -> bool:
 
 def page_conditions(page: PageQuery) -> Condition:
     """Return the WHERE clause of the items after the page's position."""
-    found = [conditions(page.texts)]
-    if page.after:
-        before, behind = ("<", ">") if page.texts.order is Order.NEWEST else (">", "<")
-        # The first comparison is redundant, but DuckDB skips row groups by it.
-        sql = f"labelled_at {before}= ? and (labelled_at {before} ? or id {behind} ?)"
-        labelled_at = timestamp(page.after.rank)
-        found.append((sql, [labelled_at, labelled_at, page.after.id]))
-    return all_of(found)
+    return all_of([conditions(page.texts), _behind(page)])
+
+
+def _behind(page: PageQuery) -> Condition:
+    """Return the WHERE clause of the page's position."""
+    if page.after is None:
+        return "true", []
+    before, behind = ("<", ">") if page.texts.order is Order.NEWEST else (">", "<")
+    labelled_at = timestamp(page.after.rank)
+    # The first comparison is redundant, but DuckDB skips row groups by it.
+    sql = f"labelled_at {before}= ? and (labelled_at {before} ? or id {behind} ?)"
+    return sql, [labelled_at, labelled_at, page.after.id]
 
 
 class _Ranked(NamedTuple):
@@ -151,16 +152,16 @@ def list_items(
     Their ids are strings: making UUIDs takes a tenth of a page's time. In a window that `is_narrow`, DuckDB checks
     the other conditions only for the rows in the window; else it compares strings of the whole row group, 122,880.
     """
-    where, values = page_conditions(page)
+    where, values = conditions(page.texts)
     if is_narrow:  # an `or` over several columns is no condition for the scan; no id is null
         where = f"(id is null or ({where}))"
-    within, more_values = window
+    where, values = all_of([(where, values), _behind(page), window])
     order = ordering(page.texts.order)
     statement = f"""
         select id::varchar, epoch_us(labelled_at), document from items
-        where {where} and {within} order by {order} limit ?
+        where {where} order by {order} limit ?
     """  # noqa: S608 - known columns only
-    found = cursor.execute(statement, [*values, *more_values, count]).fetchall()
+    found = cursor.execute(statement, [*values, count]).fetchall()
     return [{"id": id_, "rank": rank, "document": document} for id_, rank, document in found]
 
 

@@ -71,20 +71,20 @@ def list_page(cursor: Connection, page: PageQuery, sample: Sample, texts: int) -
     wanted = page.limit + 1
     newest_first = page.texts.order is Order.NEWEST
     edge, last = _ends(page)
+    # Not twice: comparing with the edge again takes a tenth of the query's time.
+    begin = None if page.after else edge
     reach = wanted * _SLACK * max(1.0, sample.rows / max(texts, 1))
     rows: list[Row] = []
     while len(rows) < wanted:
         following = _move(sample, edge, reach, newest_first)
         if following and last and (following <= last if newest_first else following >= last):
             following = None
-        window, is_narrow = (
-            time_window(edge, following, newest_first),
-            following is not None and reach <= _NARROW_ROWS,
-        )
+        window = time_window(begin, following, newest_first)
+        is_narrow = following is not None and reach <= _NARROW_ROWS
         rows += repository.list_items(cursor, page, window, wanted - len(rows), is_narrow=is_narrow)
         if following is None:
             break
-        edge, reach = following, reach * _WIDER
+        begin, edge, reach = following, following, reach * _WIDER
     return rows
 
 
@@ -137,14 +137,11 @@ class Hints:
         self._sampled_of: Point | None = None
         self._sampled_at = 0.0
 
-    def count_texts(self, cursor: Connection, point: Point, query: TextsQuery) -> int:
-        """Return the number of texts with the query's label, status, source and language, from the totals."""
-        where, values = kind_conditions(query)
-        return self._total(point, f"{where} {values!r}", lambda: repository.sum_texts(cursor, where, values))
-
     def count_likely(self, cursor: Connection, point: Point, query: TextsQuery) -> int:
         """Return an estimate of the number of texts that a query finds, from the totals. It is rarely too low."""
-        texts, name = self.count_texts(cursor, point, query), query.filters.annotator
+        where, values = kind_conditions(query)
+        texts = self._total(point, f"{where} {values!r}", lambda: repository.sum_texts(cursor, where, values))
+        name = query.filters.annotator
         if name is None:
             return texts
         kind = f"{query.dataset} annotated by {name}"

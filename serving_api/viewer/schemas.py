@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.web.openapi import Responses, header
+from core.web.openapi import Responses, header, with_example
 from core.web.problems import NotFound, Problem, Unavailable
 from serving_api.columns import EXAMPLE_ITEM
 from serving_api.texts.schemas import REPLICA_HEADERS, refuses, wrong_parameter
@@ -69,7 +69,7 @@ Cell = str | bool | int | float | None
 class Validity(BaseModel):
     """The capabilities of the viewer."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [CAPABILITIES]})
+    model_config = with_example(CAPABILITIES)
 
     preview: bool
     viewer: bool
@@ -98,11 +98,7 @@ class UnfinishedJob(BaseModel):
 class Splits(BaseModel):
     """Configs and their splits."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [split_rows.splits("toxicity", {"live": ["train"], "toxicity-2026-11": ["train"]})]
-        }
-    )
+    model_config = with_example(split_rows.splits("toxicity", {"live": ["train"], "toxicity-2026-11": ["train"]}))
 
     splits: list[SplitItem]
     pending: list[UnfinishedJob]
@@ -135,7 +131,7 @@ class Row(BaseModel):
 class FirstRows(SplitItem):
     """The first rows of a split."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_FIRST_ROWS]})
+    model_config = with_example(_FIRST_ROWS)
 
     features: list[Feature]
     rows: list[Row]
@@ -145,7 +141,7 @@ class FirstRows(SplitItem):
 class RowsPage(BaseModel):
     """Rows of a list."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_PAGE]})
+    model_config = with_example(_PAGE)
 
     features: list[Feature]
     rows: list[Row]
@@ -165,7 +161,7 @@ class ParquetFile(SplitItem):
 class ParquetFiles(BaseModel):
     """Parquet files."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [split_rows.parquet(_CONFIGS, _BASE, None)]})
+    model_config = with_example(split_rows.parquet(_CONFIGS, _BASE, None))
 
     parquet_files: list[ParquetFile]
     features: dict[str, FeatureType] | None = None
@@ -249,9 +245,7 @@ class SizesOfConfig(BaseModel):
 class Size(BaseModel):
     """Numbers of rows and bytes; `pending` and `failed` only of a whole dataset."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [split_rows.size("toxicity", _CONFIGS, of_one=False)]}
-    )
+    model_config = with_example(split_rows.size("toxicity", _CONFIGS, of_one=False))
 
     size: SizesOfDataset | SizesOfConfig
     pending: list[UnfinishedJob] = []
@@ -297,11 +291,7 @@ class DatasetInfo(BaseModel):
 class Info(BaseModel):
     """Metadata of a config, or of all of them by name."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [split_rows.info("Decide whether the text is **toxic**.", _CONFIGS, of_one=True)]
-        }
-    )
+    model_config = with_example(split_rows.info("Decide whether the text is **toxic**.", _CONFIGS, of_one=True))
 
     dataset_info: DatasetInfo | dict[str, DatasetInfo]
     pending: list[UnfinishedJob] = []

@@ -13,8 +13,9 @@ from datetime import datetime, timedelta
 from itertools import accumulate
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
+from core.web.openapi import with_example
 from serving_api.columns import Kind
 from serving_api.texts.parameters import to_text
 from serving_api.texts.repository import Condition
@@ -279,7 +280,7 @@ _EXAMPLE: dict[str, Any] = {
 class Statistics(BaseModel):
     """Statistics of each column."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+    model_config = with_example(_EXAMPLE)
 
     num_examples: int
     statistics: list[ColumnStatistics]

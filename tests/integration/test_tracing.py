@@ -16,8 +16,7 @@ from core.settings import DatabaseSettings, TracingSettings
 from core.text_identity import text_id
 from core.tracing import tracing
 from tests.conftest import fresh_database
-from tests.integration.uploader.conftest import DATASET
-from tests.integration.uploader.leading import upload_pending
+from tests.integration.uploader.leading import DATASET, upload_pending
 from tests.integration.uploader.model_argilla import ModelArgilla
 from tests.integration.uploader.pulling import pulling
 from tests.otlp import Collector, SentSpan, collecting

@@ -64,7 +64,7 @@ export function StackedBars({ rows, series, title, height = 220 }) {
       ${rows.map((row, index) =>
         (rows.length - 1 - index) % every
           ? null
-          : html`<text key=${row.name} class="tick" x=${LEFT + (index + 0.5) * band} y=${height - 6} text-anchor="middle">
+          : html`<text key=${row.name} class="tick" ...${tickPlace(index, rows.length, band)} y=${height - 6}>
               ${row.name}
             </text>`,
       )}
@@ -83,7 +83,8 @@ export function Intervals({ rows, title, valueTitle, from = 0, to = 1, format, h
   const inner = height - TOP - BOTTOM;
   const y = (value) => TOP + (inner * (to - value)) / (to - lowest);
   const band = (width - LEFT - RIGHT) / Math.max(1, rows.length);
-  const every = Math.max(1, Math.ceil(70 / band));
+  const longest = Math.min(16, Math.max(...rows.map((row) => row.name.length)));
+  const every = Math.max(1, Math.ceil((14 + 7 * longest) / band));
   const x = (index) => LEFT + (index + 0.5) * band;
   const known = rows.map((row, index) => ({ ...row, x: x(index) })).filter((row) => row.value !== null);
   const steps = [0, 0.25, 0.5, 0.75, 1].map((share) => lowest + share * (to - lowest));
@@ -117,6 +118,12 @@ export function Intervals({ rows, title, valueTitle, from = 0, to = 1, format, h
     ])} />
   </figure>`;
 }
+
+/** The place of a bar's name: in its middle; at its end if it is a last, narrow bar, where the name would be cut. */
+const tickPlace = (index, bars, band) =>
+  index === bars - 1 && band < 40
+    ? { x: LEFT + bars * band, "text-anchor": "end" }
+    : { x: LEFT + (index + 0.5) * band, "text-anchor": "middle" };
 
 /** A reliability diagram. `bins`: [{texts, probability, right}]; the diagonal is where both are equal. */
 export function Reliability({ bins, title, height = 260 }) {

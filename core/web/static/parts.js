@@ -126,24 +126,27 @@ export function KeyForm({ scope, onKey }) {
 
 /** A text to copy, with a button that copies it. */
 export function Copyable({ label, text }) {
-  const [copied, setCopied] = useState(false);
+  const [said, say] = useState("");
+  const code = useRef(null);
   const copy = async () => {
     try {
       await navigator.clipboard.writeText(text);
-      setCopied(true);
-      setTimeout(() => setCopied(false), 1500);
+      say("Copied");
+      setTimeout(() => say(""), 1500);
     } catch {
-      setCopied(false);
+      // Browsers have no clipboard on an http address other than localhost.
+      getSelection().selectAllChildren(code.current);
+      say("Selected, press Ctrl+C");
     }
   };
   return html`<div class="copyable">
     <div class="copyable-head">
       <span>${label}</span>
       <button type="button" class="quiet" onClick=${copy} aria-label=${`Copy: ${label}`}>
-        ${copied ? "Copied" : "Copy"}
+        ${said || "Copy"}
       </button>
     </div>
-    <pre tabindex="0" aria-label=${label}><code>${text}</code></pre>
+    <pre tabindex="0" aria-label=${label}><code ref=${code}>${text}</code></pre>
   </div>`;
 }
 

@@ -26,6 +26,9 @@ export function headersOf(name) {
   return encoding ? { ...headers, "Content-Encoding": encoding } : headers;
 }
 
+/** Return the short name of a media type: csv, xlsx, … */
+export const formatOf = (type) => Object.keys(TYPES).find((ending) => TYPES[ending] === type) || type;
+
 /** Return the part of a file that a preview needs: its beginning, or all of a small Parquet or .xlsx file. */
 export async function startOf(file) {
   const magic = new TextDecoder("latin1").decode(await file.slice(0, 4).arrayBuffer());

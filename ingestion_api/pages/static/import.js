@@ -5,6 +5,7 @@ import { useData, useTick } from "./shared/data.js";
 import { bytes, count, duration, moment, percent, plural } from "./shared/format.js";
 import { Card, Figure, Loaded, Notice } from "./shared/parts.js";
 import { linkTo } from "./shared/state.js";
+import { formatOf } from "./files.js";
 import { groupErrors, Reasons } from "./rows.js";
 import { findFile, keepFile, sendRest } from "./transfer.js";
 
@@ -50,9 +51,13 @@ function Transfer({ job, onChange }) {
     if (!file || paused) return undefined;
     const stop = new AbortController();
     began.current = { at: Date.now(), bytes: sent };
+    setError(null);
     sendRest(job.id, file, setSent, stop.signal).then(
       () => stop.signal.aborted || onChange(),
-      (problem) => setError(asFailure(problem)),
+      (problem) => {
+        setError(asFailure(problem));
+        setPaused(true);
+      },
     );
     return () => stop.abort();
   }, [file, paused]);
@@ -154,7 +159,7 @@ function Facts({ job }) {
   const parameters = Object.entries(job.parameters).map(([name, value]) => `${name}=${value}`);
   const facts = [
     ["Id", html`<code>${job.id}</code>`],
-    ["Format", `${job.media_type}${job.encoding === "identity" ? "" : `, ${job.encoding}`}`],
+    ["Format", `${formatOf(job.media_type)}${job.encoding === "identity" ? "" : `, ${job.encoding}`}`],
     ["Parameters", parameters.join(", ") || "none"],
     ["Started", moment(job.created_at)],
     ["Uploaded", moment(job.received_at)],

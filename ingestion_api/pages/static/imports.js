@@ -4,6 +4,7 @@ import { useData, useTick } from "./shared/data.js";
 import { bytes, count, moment } from "./shared/format.js";
 import { Card, Empty, Loaded, Table } from "./shared/parts.js";
 import { change, linkTo } from "./shared/state.js";
+import { formatOf } from "./files.js";
 
 const PAGE = 50;
 const COLUMNS = [
@@ -25,10 +26,11 @@ export default function Imports({ parameters }) {
         ${(data) =>
           data.items.length
             ? html`<${List} items=${data.items} />
-                ${data.next_cursor &&
-                html`<nav class="pager" aria-label="Pages">
-                  <button type="button" onClick=${() => change({ cursor: data.next_cursor })}>Older imports</button>
-                </nav>`}`
+                <nav class="pager" aria-label="Pages">
+                  ${cursor && html`<button type="button" onClick=${() => change({ cursor: null })}>Newest imports</button>`}
+                  ${data.next_cursor &&
+                  html`<button type="button" onClick=${() => change({ cursor: data.next_cursor })}>Older imports</button>`}
+                </nav>`
             : html`<${Empty} title="No imports yet">
                 <p><a ...${linkTo({})}>Upload a file</a>, or run <code>annotate ingest FILE</code>.</p>
               <//>`}
@@ -43,7 +45,7 @@ function List({ items }) {
       (one) => html`<tr key=${one.id}>
         <th scope="row" class="nowrap"><a ...${linkTo({ view: "import", id: one.id })}>${moment(one.created_at)}</a></th>
         <td><span class=${`state ${one.state}`}>${one.state}</span></td>
-        <td class="nowrap">${one.media_type.split("/")[1].replace("vnd.apache.", "").replace("x-", "")}</td>
+        <td class="nowrap">${formatOf(one.media_type)}</td>
         <td class="number">${bytes(one.upload.length ?? one.upload.offset)}</td>
         <td class="number">${count(one.received)}</td>
         <td class="number">${count(one.accepted)}</td>

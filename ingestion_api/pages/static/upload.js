@@ -81,7 +81,7 @@ function Chosen({ file, meta, onOther }) {
   return html`<div class="stack">
     <${Card}>
       <div class="row spread">
-        <p><strong>${file.name}</strong> <span class="muted">${bytes(file.size)}</span></p>
+        <p class="file-name"><strong>${file.name}</strong> <span class="muted">${bytes(file.size)}</span></p>
         <button type="button" onClick=${onOther}>Choose another file</button>
       </div>
     <//>

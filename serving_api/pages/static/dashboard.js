@@ -122,7 +122,11 @@ function View({ name, context }) {
     };
   }, [name]);
   if (loaded.name !== name) return html`<${Loading} lines=${5} />`;
-  if (loaded.error) return html`<${Notice} error=${loaded.error} title="This view could not be loaded." />`;
+  if (loaded.error) {
+    return html`<${Notice} title="This view could not be loaded." onRetry=${() => location.reload()}>
+      <p>The serving API did not respond. Is it running, and can this browser reach it?</p>
+    <//>`;
+  }
   return html`<${loaded.Component} ...${context} />`;
 }
 

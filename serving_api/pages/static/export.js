@@ -1,7 +1,7 @@
 // The export of a view: download it in each format, or copy a command that does the same.
 import { html, useState } from "./shared/html.js";
 import { address, asFailure, download, readKey } from "./shared/api.js";
-import { count } from "./shared/format.js";
+import { plural } from "./shared/format.js";
 import { Copyable, Notice } from "./shared/parts.js";
 
 const FORMATS = [
@@ -15,7 +15,7 @@ export function ExportPanel({ filters, total }) {
   const url = address("export.parquet", filters);
   return html`<section class="card export" aria-label="Export this view">
     <p>
-      ${total === null ? "All texts" : count(total)} match these filters. All rows have the same version of the labels.
+      The file has ${total === null ? "all texts" : plural(total, "text")} of this view, all of one version of the labels.
     </p>
     <${Downloads} filters=${filters} />
     <div class="lines">

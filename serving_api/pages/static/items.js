@@ -71,6 +71,13 @@ export function OriginCell({ item }) {
   </td>`;
 }
 
+/** The cells of a table of texts with the text, its label and its votes. */
+export function LabelledCells({ item, labels }) {
+  return html`<${TextCell} item=${item} />
+    <td><${Label} name=${item.label} labels=${labels} /></td>
+    <td><${Votes} votes=${item.votes} labels=${labels} /></td>`;
+}
+
 export function TextTable({ items, labels }) {
   return html`<${Table}
     label="Table of texts"
@@ -80,9 +87,7 @@ export function TextTable({ items, labels }) {
   >
     ${items.map(
       (item) => html`<tr key=${item.id}>
-        <${TextCell} item=${item} />
-        <td><${Label} name=${item.label} labels=${labels} /></td>
-        <td><${Votes} votes=${item.votes} labels=${labels} /></td>
+        <${LabelledCells} item=${item} labels=${labels} />
         <td class="number">${percent(item.agreement)}</td>
         <${OriginCell} item=${item} />
       </tr>`,

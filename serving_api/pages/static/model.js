@@ -3,9 +3,9 @@ import { html } from "./shared/html.js";
 import { Intervals, Reliability } from "./shared/charts.js";
 import { useData, useDebounced } from "./shared/data.js";
 import { count, decimal, moment, percent, plural } from "./shared/format.js";
-import { Card, Empty, Figure, Label, Loaded, Table, Votes } from "./shared/parts.js";
+import { Card, Empty, Figure, Label, Loaded, Table } from "./shared/parts.js";
 import { change, useParameters } from "./shared/state.js";
-import { ArgillaLink, OriginCell, Pager, SourcePicker, TextCell, Threshold, usePage, usePlaces } from "./items.js";
+import { ArgillaLink, LabelledCells, OriginCell, Pager, SourcePicker, Threshold, usePage, usePlaces } from "./items.js";
 
 const PAGE = 50;
 const DEFAULT_BELOW = 0.3;
@@ -136,9 +136,7 @@ function SuspectTable({ items, labels, places }) {
   >
     ${items.map(
       (item) => html`<tr key=${item.id}>
-        <${TextCell} item=${item} />
-        <td><${Label} name=${item.label} labels=${labels} /></td>
-        <td><${Votes} votes=${item.votes} labels=${labels} /></td>
+        <${LabelledCells} item=${item} labels=${labels} />
         <td title=${item.reason}>
           <${Label} name=${item.predicted_label} labels=${labels} />
           <span class="open muted">${percent(item.predicted_probability)}</span>

@@ -77,12 +77,12 @@ function Totals({ totals, queue, days }) {
   return html`<dl class="figures">
     <${Figure} label="Labelled" value=${count(totals.by_status.labelled)} note=${ofTotal(totals, "labelled")} />
     <${Figure} label="Disputed" value=${count(totals.by_status.disputed)} note=${ofTotal(totals, "disputed")} />
-    <${Figure} label="Incomplete" value=${count(queue?.open_records)} note=${missing || "need more answers"} />
+    <${Figure} label="Incomplete" value=${count(queue?.open_records)} note=${missing || (queue.open_records ? "need more answers" : "none in Argilla")} />
     <${Figure} label="Pending" value=${count(queue && queue.pending + queue.uploading)} note=${pendingNote(queue)} />
     <${Figure}
       label="Failed"
       value=${count(queue?.failed)}
-      note=${missing || (queue.failed ? "annotate uploads list" : "none refused")}
+      note=${missing || (queue.failed ? "see: annotate uploads list" : "none refused")}
       tone=${queue?.failed ? "alarm" : ""}
     />
     <${Figure}
@@ -90,7 +90,7 @@ function Totals({ totals, queue, days }) {
       value=${pace ? count(Math.round(pace)) : "–"}
       note=${`texts a day, last ${PACE_DAYS} days`}
     />
-    <${Figure} label="Time left" value=${waiting === 0 ? "done" : duration(seconds)} note="at this pace" />
+    <${Figure} label="Time left" value=${waiting === 0 ? "none" : duration(seconds)} note=${waiting === 0 ? "no text is waiting" : "at this pace"} />
   </dl>`;
 }
 
@@ -139,7 +139,7 @@ function LabelDays({ days, labels }) {
 }
 
 function AnswerDays({ days }) {
-  if (!days.length) return html`<${NoLabels} />`;
+  if (!days.length) return html`<${NoLabels} title="No answers yet" />`;
   const sums = new Map();
   for (const one of days) {
     for (const [name, answers] of Object.entries(one.answers)) sums.set(name, (sums.get(name) || 0) + answers);
@@ -190,8 +190,8 @@ function Replica({ totals }) {
   </p>`;
 }
 
-function NoLabels() {
-  return html`<${Empty} title="No labels yet">
+function NoLabels({ title = "No labels yet" }) {
+  return html`<${Empty} title=${title}>
     <p>They appear here as soon as annotators answer in Argilla; this page needs no reload.</p>
   <//>`;
 }

@@ -80,8 +80,8 @@ function Answers({ annotations, labels }) {
         <th scope="row">${one.annotator}${one.role === "adjudicator" ? " (adjudicator)" : ""}</th>
         <td>${one.value ? html`<${Label} name=${one.value} labels=${labels} />` : "–"}</td>
         <td>${one.status}</td>
-        <td>${moment(one.created_at)}</td>
-        <td>${one.updated_at === one.created_at ? "–" : moment(one.updated_at)}</td>
+        <td class="nowrap">${moment(one.created_at)}</td>
+        <td class="nowrap">${one.updated_at === one.created_at ? "–" : moment(one.updated_at)}</td>
       </tr>`,
     )}
   <//>`;

@@ -117,7 +117,7 @@ def test_after_an_interrupt_it_is_told_what_goes_on(
     command = [sys.executable, "-m", "cli", "ingest", str(file)]
     env = os.environ | {"INGESTION_URL": ingestion.url, "COLUMNS": "200"}
     looked = _looks(ingestion)
-    with psycopg.connect(shared_database_url, options="-c idle_in_transaction_session_timeout=0") as connection:
+    with psycopg.connect(shared_database_url) as connection:
         connection.execute("lock table texts")  # the import waits for it
         with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
             wait_for(lambda: any(job["state"] == "running" for job in _imports(ingestion)))

@@ -136,6 +136,12 @@ def serve(database: DatabaseSettings, tmp_path: Path) -> Serve:
 
 
 @pytest.fixture
+def environment(database_url: str, tmp_path: Path) -> dict[str, str]:
+    """Settings of a serving API that runs as a program on the test's database."""
+    return {"DATABASE_URL": database_url, "DATA_DIR": str(tmp_path), "REPLICA_POLL_SECONDS": "0.05"}
+
+
+@pytest.fixture
 def client(serve: Serve) -> Iterator[TestClient]:
     with serve() as client:
         yield client

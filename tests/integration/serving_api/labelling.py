@@ -1,5 +1,6 @@
 """Stands in for the ingestion API and the uploader: stores texts, and what annotators say about them."""
 
+import random
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,6 +20,12 @@ from tests.waiting import wait_for
 _DATASETS = {name: Dataset(labels=("yes", "no"), guidelines="x", dispute_extra=2) for name in ("toxicity", "mood")}
 
 Said = Mapping[str, str | tuple[AnnotationStatus, str | None]]
+
+
+def random_answer(chance: random.Random) -> tuple[AnnotationStatus, str | None]:
+    """Return the status and the label of an answer; five of seven are submitted."""
+    status = chance.choice([AnnotationStatus.SUBMITTED] * 5 + [AnnotationStatus.DRAFT, AnnotationStatus.DISCARDED])
+    return status, chance.choice(["toxic", "toxic", "non_toxic"]) if status == AnnotationStatus.SUBMITTED else None
 
 
 class Labeller:

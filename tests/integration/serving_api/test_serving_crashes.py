@@ -19,11 +19,6 @@ from tests.integration.serving_api.labelling import Labeller, wait_until
 from tests.programs import running
 
 
-@pytest.fixture
-def environment(database_url: str, tmp_path: Path) -> dict[str, str]:
-    return {"DATABASE_URL": database_url, "DATA_DIR": str(tmp_path), "REPLICA_POLL_SECONDS": "0.05"}
-
-
 def walk(url: str) -> list[tuple[str, int]]:
     """Return the ids and the numbers of annotations of all texts."""
     items: list[tuple[str, int]] = []

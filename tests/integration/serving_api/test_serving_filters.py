@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from core.models import AnnotationStatus
 from tests.integration.serving_api.conftest import World
+from tests.integration.serving_api.labelling import random_answer
 
 ANNOTATORS = ["ada", "bob", "cleo", "dan"]
 LANGUAGES = ["en", "und"]
@@ -35,16 +35,10 @@ def items(shared: World) -> list[Item]:
         words = " ".join(chance.sample(WORDS, 3)) + f" {number}"
         enrichment = chance.choice([{}, *({"language": {"code": code, "confidence": 1}} for code in LANGUAGES)])
         id_ = labeller.add_text(words, source=chance.choice(SOURCES), enrichment=enrichment)
-        said = {name: _answer(chance) for name in chance.sample(ANNOTATORS, chance.randint(0, 4))}
+        said = {name: random_answer(chance) for name in chance.sample(ANNOTATORS, chance.randint(0, 4))}
         labeller.annotate({id_: said})
     labeller.wait_for(shared.replica)
     return [client.get(f"/texts/{item['id']}").json() for item in client.get("/texts?limit=1000").json()["items"]]
-
-
-def _answer(chance: random.Random) -> tuple[AnnotationStatus, str | None]:
-    status = chance.choice([AnnotationStatus.SUBMITTED] * 4 + [AnnotationStatus.DRAFT, AnnotationStatus.DISCARDED])
-    value = chance.choice(["toxic", "non_toxic"]) if status == AnnotationStatus.SUBMITTED else None
-    return status, value
 
 
 def _moment(text: str) -> datetime:

@@ -114,11 +114,6 @@ def test_same_answers_after_a_rebuild_have_the_same_etags(
     assert told == [replace(replica.loaded(), cursor=told[0].cursor, read_at=told[0].read_at)]
 
 
-@pytest.fixture
-def environment(database_url: str, tmp_path: Path) -> dict[str, str]:
-    return {"DATABASE_URL": database_url, "DATA_DIR": str(tmp_path), "REPLICA_POLL_SECONDS": "0.05"}
-
-
 def total(program: Program) -> int:
     answer = httpx.get(f"{program.url}/stats", timeout=20)
     return int(answer.json()["total"]) if answer.status_code == 200 else -1

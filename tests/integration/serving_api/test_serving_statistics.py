@@ -10,12 +10,11 @@ import pytest
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
-from core.models import AnnotationStatus
 from core.text_identity import text_id
 from serving_api.replica.replica import Replica
 from serving_api.statistics.agreement import agreement, cohen_kappa
 from tests.integration.serving_api.conftest import Serve
-from tests.integration.serving_api.labelling import Labeller
+from tests.integration.serving_api.labelling import Labeller, random_answer
 
 ANNOTATORS = ["ada", "bob", "cleo", "d%'\"é"]
 SOURCES = ["forum", "a%b_c'd\"", None]
@@ -30,16 +29,12 @@ def fill(labeller: Labeller) -> None:
     chance = random.Random(11)  # noqa: S311
     for number in range(80):
         id_ = labeller.add_text(f"text {number}", source=chance.choice(SOURCES), gold_label=GOLD.get(number))
-        labeller.annotate({id_: {a: _answer(chance) for a in chance.sample(ANNOTATORS, chance.randint(0, 4))}})
+        labeller.annotate(
+            {id_: {a: random_answer(chance) for a in chance.sample(ANNOTATORS, chance.randint(0, 4))}}
+        )
     for words in labeller.list_disputed([f"text {number}" for number in range(80)])[::2]:
         labeller.decide({words: {"ada": "toxic", "judge": chance.choice(["toxic", "non_toxic"])}})
     _spread(labeller)
-
-
-def _answer(chance: random.Random) -> tuple[AnnotationStatus, str | None]:
-    status = chance.choice([AnnotationStatus.SUBMITTED] * 5 + [AnnotationStatus.DRAFT, AnnotationStatus.DISCARDED])
-    value = chance.choice(["toxic", "toxic", "non_toxic"]) if status == AnnotationStatus.SUBMITTED else None
-    return status, value
 
 
 def _spread(labeller: Labeller) -> None:

@@ -153,12 +153,6 @@ def test_a_wrong_parameter_is_told_in_plain_words(client: TestClient, query: str
     assert body["errors"][0]["parameter"] == query.partition("=")[0]
 
 
-def test_each_wrong_parameter_is_told(client: TestClient) -> None:
-    body = client.get("/texts?limit=0&order=best").json()
-    assert {error["parameter"] for error in body["errors"]} == {"order", "limit"}
-    assert client.get("/texts/17").json()["detail"] == "id must be a UUID (got 17)."
-
-
 def test_pages_are_compressed_also_from_the_cache(
     client: TestClient, labeller: Labeller, replica: Replica
 ) -> None:

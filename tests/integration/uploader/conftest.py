@@ -15,19 +15,18 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from core.connections import make_async_engine
 from core.settings import DatabaseSettings
 from core.text_identity import text_id
+from tests.integration.uploader.leading import DATASET
+from tests.integration.uploader.model_argilla import ModelArgilla
+from tests.integration.uploader.pulling import Side, pulling
 
-DATASET = "toxicity"
+ANN = UUID(int=21)
 
 RunWithEngine = Callable[[Callable[[AsyncEngine], Coroutine[Any, Any, Any]]], Any]
 AddTexts = Callable[..., list[UUID]]
 Rows = Callable[[str], list[Any]]
 Compute = Callable[..., Awaitable[Any]]
-
-
-def get_database(engine: AsyncEngine) -> DatabaseSettings:
-    """Return the settings of the database that an engine works on."""
-    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    return DatabaseSettings(url=SecretStr(url))
+Work = Callable[[Side], Awaitable[None]]
+Pulling = Callable[..., None]
 
 
 @pytest.fixture
@@ -72,6 +71,26 @@ def rows(database_url: str) -> Rows:
             return connection.execute(query).fetchall()
 
     return fetch
+
+
+@pytest.fixture
+def model() -> ModelArgilla:
+    """An Argilla with one annotator."""
+    return ModelArgilla(users={ANN: "ann"})
+
+
+@pytest.fixture
+def pull(run: RunWithEngine, model: ModelArgilla) -> Pulling:
+    """Work as an uploader that begins just now; `settings` are of `pulling`."""
+
+    def pull_(work: Work, **settings: Any) -> None:
+        async def with_side(engine: AsyncEngine) -> None:
+            async with pulling(engine, model, **settings) as side:
+                await work(side)
+
+        run(with_side)
+
+    return pull_
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+from pydantic import SecretStr
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.datasets import Dataset
-from tests.integration.uploader.conftest import DATASET
+from core.settings import DatabaseSettings
 from uploader.argilla.client import Argilla
 from uploader.dataset import ConcurrencyLimit, DatasetState
 from uploader.leadership import Leadership
@@ -17,7 +19,20 @@ from uploader.push.backlog import upload_backlog
 from uploader.runner import Backoff, JobRunner
 from uploader.settings import PushSettings
 
+DATASET = "toxicity"
 DEFINITION = Dataset(labels=("toxic", "non_toxic"), guidelines="x")
+
+
+def get_database(engine: AsyncEngine) -> DatabaseSettings:
+    """Return the settings of the database that an engine works on."""
+    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    return DatabaseSettings(url=SecretStr(url))
+
+
+async def execute(engine: AsyncEngine, statement: str) -> None:
+    """Run a statement in a transaction of its own."""
+    async with engine.begin() as connection:
+        await connection.execute(text(statement))
 
 
 @asynccontextmanager

@@ -15,8 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.datasets import Dataset, ModelInLoop, UploadOrder
 from core.text_identity import text_id
-from tests.integration.uploader.conftest import DATASET, get_database
-from tests.integration.uploader.leading import leading
+from tests.integration.uploader.leading import DATASET, get_database, leading
 from tests.unit.simulated_comments import LABELS, Comment
 from uploader.dataset import DatasetState
 from uploader.model.model_job import ModelJob, ModelRemover

@@ -11,8 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ingestion_api.texts.repository import note_reread
-from tests.integration.uploader.conftest import DATASET
-from tests.integration.uploader.leading import leading
+from tests.integration.uploader.leading import DATASET, leading
 from tests.integration.uploader.model_argilla import DATASET_ID, Event, ModelArgilla
 from uploader.argilla.setup import Prepared
 from uploader.argilla.webhook import Registration, WebhookHealth

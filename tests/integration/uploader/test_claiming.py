@@ -18,7 +18,8 @@ from core.connections import make_async_engine
 from core.datasets import UploadOrder
 from core.settings import DatabaseSettings
 from core.text_identity import text_id
-from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
+from tests.integration.uploader.conftest import AddTexts, Rows, RunWithEngine
+from tests.integration.uploader.leading import DATASET, execute
 from uploader.argilla.records import PendingText
 from uploader.dataset import Pace
 from uploader.push import repository
@@ -33,11 +34,6 @@ _scores = st.lists(st.none() | st.sampled_from([0.0, 0.1, 0.4, 0.5, 0.6, 0.9, 1.
 async def _claim(engine: AsyncEngine, pace: Pace, count: int, bytes_: int = 1_000_000) -> list[PendingText]:
     async with engine.begin() as connection:
         return await claim_texts(connection, DATASET, uuid4(), pace, count=count, bytes_=bytes_, lease_seconds=60)
-
-
-async def _execute(engine: AsyncEngine, statement: str) -> None:
-    async with engine.begin() as connection:
-        await connection.execute(text(statement))
 
 
 def _fill(database_url: str, scores: Scores) -> list[UUID]:
@@ -165,7 +161,7 @@ def test_a_limit_and_what_is_owed_are_of_one_dataset(run: RunWithEngine, add_tex
     add_texts("a", "b", "c", score=0.5)
 
     async def work(engine: AsyncEngine) -> int:
-        await _execute(
+        await execute(
             engine,
             "insert into datasets (name, gold_owed, uncertain_owed) values ('spam', 2, 2), ('toxicity', 0, 0)",
         )
@@ -192,7 +188,7 @@ def test_what_is_owed_stays_while_the_settings_ask_for_no_share(
     _fill(database_url, [0.5] * 2)
 
     async def work(engine: AsyncEngine) -> None:
-        await _execute(engine, "update datasets set gold_owed = 2, uncertain_owed = 1")
+        await execute(engine, "update datasets set gold_owed = 2, uncertain_owed = 1")
         await _claim(engine, Pace(), 2)
 
     run(work)
@@ -249,9 +245,9 @@ def test_no_more_than_the_limit_is_open(run: RunWithEngine, database_url: str) -
 
     async def work(engine: AsyncEngine) -> list[int]:
         sizes = [len(await _claim(engine, pace, 2)) for _ in range(3)]
-        await _execute(engine, "update texts set status = 'uploaded' where status = 'uploading'")
+        await execute(engine, "update texts set status = 'uploaded' where status = 'uploading'")
         sizes.append(len(await _claim(engine, pace, 2)))
-        await _execute(engine, "update texts set completed_at = now() where text in ('text 0', 'text 1')")
+        await execute(engine, "update texts set completed_at = now() where text in ('text 0', 'text 1')")
         return [*sizes, len(await _claim(engine, pace, 9))]
 
     assert run(work) == [2, 1, 0, 0, 2]
@@ -264,16 +260,14 @@ def test_what_comes_back_has_its_room_and_goes_first(run: RunWithEngine, databas
 
     async def work(engine: AsyncEngine) -> list[list[UUID]]:
         await _claim(engine, pace, 2)
-        await _execute(
-            engine, "update texts set status = 'uploaded', completed_at = now() where page_position < 0"
-        )
+        await execute(engine, "update texts set status = 'uploaded', completed_at = now() where page_position < 0")
         await _claim(engine, pace, 2)
-        await _execute(
+        await execute(
             engine,
             "update texts set status = 'pending', retry_at = now() + interval '1 hour' where status = 'uploading'",
         )
         waiting = await _claim(engine, pace, 9)
-        await _execute(engine, "update texts set status = 'pending', retry_at = null where page_position < 0")
+        await execute(engine, "update texts set status = 'pending', retry_at = null where page_position < 0")
         return [
             [t.id for t in texts]
             for texts in (waiting, await _claim(engine, pace, 9), await _claim(engine, pace, 9))
@@ -292,7 +286,7 @@ def test_a_failed_text_leaves_its_room(run: RunWithEngine, database_url: str) ->
             await claim_texts(connection, DATASET, claim, pace, count=1, bytes_=1000, lease_seconds=60)
             await mark_failed(connection, claim, {ids[0]: "refused"})
         # Sent again later, it waits for room as a new one does.
-        await _execute(engine, "update texts set status = 'pending' where status = 'failed'")
+        await execute(engine, "update texts set status = 'pending' where status = 'failed'")
         return [t.id for _ in range(2) for t in await _claim(engine, pace, 9)]
 
     assert run(work) == [ids[0]]
@@ -306,7 +300,7 @@ def test_gold_keeps_its_share_all_the_time(
     _fill(database_url, [0.3] * 250)
 
     async def work(engine: AsyncEngine) -> list[bool]:
-        await _execute(engine, "update texts set gold_label = 'toxic' where sequence > 150")
+        await execute(engine, "update texts set gold_label = 'toxic' where sequence > 150")
         pace = Pace(order, gold_share=0.2)
         claimed = []
         while texts := await _claim(engine, pace, count):
@@ -334,7 +328,7 @@ def test_gold_stands_among_the_others_in_argillas_page(
     _fill(database_url, [i / 200 for i in range(100)] + [None] * 50)
 
     async def work(engine: AsyncEngine) -> None:
-        await _execute(engine, "update texts set gold_label = 'toxic' where sequence > 100")
+        await execute(engine, "update texts set gold_label = 'toxic' where sequence > 100")
         await _claim(engine, Pace(order, gold_share=0.3), 100)
 
     run(work)

@@ -22,8 +22,8 @@ from core.datasets import Dataset, LabelRule, adjudication_of
 from core.labels.annotations import Response, replace_annotations
 from core.labels.rules import TOLERANCE, Answer, Outcome, RuleInForce, load_parameters, majority
 from core.models import AnnotationStatus
-from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine, get_database
-from tests.integration.uploader.leading import leading
+from tests.integration.uploader.conftest import AddTexts, Rows, RunWithEngine
+from tests.integration.uploader.leading import DATASET, get_database, leading
 from tests.programs import free_port, running
 from tests.unit.crowds import LABELS, simulate
 from tests.waiting import wait_for

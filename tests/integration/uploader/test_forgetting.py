@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -11,44 +11,19 @@ import pytest
 import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.forgetting.repository import lift
 from core.forgetting.service import Traces, forget_texts
-from tests.integration.uploader.conftest import AddTexts, Rows, RunWithEngine
+from tests.integration.uploader.conftest import ANN, AddTexts, Pulling, Rows
 from tests.integration.uploader.leading import upload_pending
 from tests.integration.uploader.model_argilla import WORKSPACE_ID, ModelArgilla
-from tests.integration.uploader.pulling import Side, pulling
+from tests.integration.uploader.pulling import Side
 from uploader.argilla.errors import ArgillaError, Fault, Gone, Unreachable
 from uploader.forgetting import Forgetter
 
-_ANN = UUID(int=21)
 _WORDS = "Jane Roe, 12 Elm Street"
 _STATE = "select removed_at is not null, argilla_at is not null from forget_requests"
 _NOTE = "select argilla_note, argilla_at is not null from forget_requests"
-
-Work = Callable[[Side], Awaitable[None]]
-AsSide = Callable[[Work], None]
-
-
-@pytest.fixture
-def model() -> ModelArgilla:
-    """An Argilla with one annotator."""
-    return ModelArgilla(users={_ANN: "ann"})
-
-
-@pytest.fixture
-def as_side(run: RunWithEngine, model: ModelArgilla) -> AsSide:
-    """Work as an uploader that begins just now."""
-
-    def work_(work: Work) -> None:
-        async def with_side(engine: AsyncEngine) -> None:
-            async with pulling(engine, model) as side:
-                await work(side)
-
-        run(with_side)
-
-    return work_
 
 
 async def _erase(side: Side, id_: UUID) -> None:
@@ -67,14 +42,14 @@ async def _upload_and_erase(side: Side, ids: Sequence[UUID]) -> None:
 
 
 def test_a_record_is_emptied_and_then_deleted(
-    as_side: AsSide, add_texts: AddTexts, model: ModelArgilla, rows: Rows
+    pull: Pulling, add_texts: AddTexts, model: ModelArgilla, rows: Rows
 ) -> None:
     id_, other = add_texts(_WORDS, "another")
     puts: list[Any] = []
 
     async def work(side: Side) -> None:
         await upload_pending(side.state)
-        model.respond(id_, _ANN, "submitted", "toxic")
+        model.respond(id_, ANN, "submitted", "toxic")
         await _erase(side, id_)
 
         async def note(items: list[Any]) -> None:
@@ -83,14 +58,14 @@ def test_a_record_is_emptied_and_then_deleted(
         model.before_put = note
         await _forget(side)
 
-    as_side(work)
+    pull(work)
     assert puts == [[{"external_id": str(id_), "fields": {"text": "[forgotten]"}, "metadata": None}]]
     assert model.records.keys() == {str(other)}
     assert rows(_STATE) == [(True, True)]
 
 
 def test_it_is_looked_at_as_long_as_an_upload_may_be_under_way(
-    as_side: AsSide, add_texts: AddTexts, model: ModelArgilla, rows: Rows
+    pull: Pulling, add_texts: AddTexts, model: ModelArgilla, rows: Rows
 ) -> None:
     [id_] = add_texts(_WORDS)
     states: list[Any] = []
@@ -106,12 +81,12 @@ def test_it_is_looked_at_as_long_as_an_upload_may_be_under_way(
         await _forget(side, 0)
         states.append(rows(_STATE))
 
-    as_side(work)
+    pull(work)
     assert states == [[(True, False)], [(True, True)]]
 
 
 def test_a_text_that_is_forgotten_between_claim_and_put_does_not_stay(
-    as_side: AsSide, add_texts: AddTexts, model: ModelArgilla, rows: Rows
+    pull: Pulling, add_texts: AddTexts, model: ModelArgilla, rows: Rows
 ) -> None:
     id_, other = add_texts(_WORDS, "another")
 
@@ -126,7 +101,7 @@ def test_a_text_that_is_forgotten_between_claim_and_put_does_not_stay(
         assert str(id_) in model.records
         await _forget(side)
 
-    as_side(work)
+    pull(work)
     assert model.records.keys() == {str(other)}
     assert rows("select id, status, lease_owner from texts where status <> 'uploaded'") == [
         (id_, "forgotten", None)
@@ -134,7 +109,7 @@ def test_a_text_that_is_forgotten_between_claim_and_put_does_not_stay(
 
 
 def test_what_is_taken_out_between_put_and_confirmation_holds_up_nothing_for_long(
-    as_side: AsSide, add_texts: AddTexts, model: ModelArgilla, rows: Rows
+    pull: Pulling, add_texts: AddTexts, model: ModelArgilla, rows: Rows
 ) -> None:
     [id_] = add_texts(_WORDS)
 
@@ -158,13 +133,13 @@ def test_what_is_taken_out_between_put_and_confirmation_holds_up_nothing_for_lon
         await upload_pending(side.state)
         await _forget(side)
 
-    as_side(work)
+    pull(work)
     assert rows("select status from texts order by sequence") == [("forgotten",), ("uploaded",)]
     assert str(id_) not in model.records
 
 
 def test_a_put_that_arrives_long_after_is_found_by_the_next_sweep(
-    as_side: AsSide, add_texts: AddTexts, model: ModelArgilla, rows: Rows
+    pull: Pulling, add_texts: AddTexts, model: ModelArgilla, rows: Rows
 ) -> None:
     [id_] = add_texts(_WORDS)
 
@@ -179,7 +154,7 @@ def test_a_put_that_arrives_long_after_is_found_by_the_next_sweep(
         assert rows(_STATE) == [(True, True)]
         await side.look()
         model.put(late[0])
-        event = model.respond(id_, _ANN, "submitted", "toxic")
+        event = model.respond(id_, ANN, "submitted", "toxic")
         with structlog.testing.capture_logs() as logs:
             assert await side.deliver(event)
             await side.pull()  # a late event of it is no error, and changes nothing
@@ -188,13 +163,13 @@ def test_a_put_that_arrives_long_after_is_found_by_the_next_sweep(
         assert any(line["event"] == "forget.removed_again" for line in logs)
         assert _WORDS not in str(logs)
 
-    as_side(work)
+    pull(work)
     assert rows("select count(*) from annotations") == [(0,)]
     assert rows("select count(*) from labels") == [(0,)]
     assert rows("select count(*) from rereads") == [(0,)]
 
 
-def test_an_outage_is_waited_for(as_side: AsSide, add_texts: AddTexts, model: ModelArgilla, rows: Rows) -> None:
+def test_an_outage_is_waited_for(pull: Pulling, add_texts: AddTexts, model: ModelArgilla, rows: Rows) -> None:
     [id_] = add_texts(_WORDS)
 
     async def work(side: Side) -> None:
@@ -207,12 +182,12 @@ def test_an_outage_is_waited_for(as_side: AsSide, add_texts: AddTexts, model: Mo
         model.is_away = False
         await _forget(side)
 
-    as_side(work)
+    pull(work)
     assert not model.records
 
 
 def test_an_entry_that_argilla_leaves_in_its_index_is_told(
-    as_side: AsSide, add_texts: AddTexts, model: ModelArgilla, rows: Rows
+    pull: Pulling, add_texts: AddTexts, model: ModelArgilla, rows: Rows
 ) -> None:
     id_, other = add_texts(_WORDS, "another")
 
@@ -228,12 +203,12 @@ def test_an_entry_that_argilla_leaves_in_its_index_is_told(
         model.stale.clear()
         await _forget(side)
 
-    as_side(work)
+    pull(work)
     assert rows(_NOTE) == [(None, True)] * 2
 
 
 def test_a_dataset_that_was_set_aside_is_named(
-    as_side: AsSide, add_texts: AddTexts, model: ModelArgilla, monkeypatch: pytest.MonkeyPatch, rows: Rows
+    pull: Pulling, add_texts: AddTexts, model: ModelArgilla, monkeypatch: pytest.MonkeyPatch, rows: Rows
 ) -> None:
     [id_] = add_texts(_WORDS)
     aside = {"id": str(UUID(int=77)), "name": "toxicity_lost_20260101000000", "workspace_id": str(WORKSPACE_ID)}
@@ -251,7 +226,7 @@ def test_a_dataset_that_was_set_aside_is_named(
         await _erase(side, id_)
         await _forget(side)
 
-    as_side(work)
+    pull(work)
     assert asked == [UUID(int=77)]
     [(note, done)] = rows(_NOTE)
     assert "toxicity_lost_20260101000000" in note
@@ -259,7 +234,7 @@ def test_a_dataset_that_was_set_aside_is_named(
 
 
 def test_a_text_that_was_never_sent_is_done_at_once(
-    as_side: AsSide, add_texts: AddTexts, model: ModelArgilla, rows: Rows, database_url: str
+    pull: Pulling, add_texts: AddTexts, model: ModelArgilla, rows: Rows, database_url: str
 ) -> None:
     pending, held = add_texts(_WORDS, "another")
     add_texts("a twin", status="near_duplicate")
@@ -271,13 +246,13 @@ def test_a_text_that_was_never_sent_is_done_at_once(
         await _erase(side, held)
         await _forget(side)
 
-    as_side(work)
+    pull(work)
     assert rows(_STATE) == [(True, True)] * 2
     assert not model.calls
 
 
 def test_a_lifted_text_may_come_again_and_stays(
-    as_side: AsSide, add_texts: AddTexts, model: ModelArgilla, rows: Rows
+    pull: Pulling, add_texts: AddTexts, model: ModelArgilla, rows: Rows
 ) -> None:
     [id_] = add_texts(_WORDS)
 
@@ -294,7 +269,7 @@ def test_a_lifted_text_may_come_again_and_stays(
         await _forget(side)
         await side.look()
 
-    as_side(work)
+    pull(work)
     assert model.records.keys() == {str(id_)}
     assert rows("select status, text from texts") == [("uploaded", _WORDS)]
 
@@ -319,7 +294,7 @@ def _drop_bodies(database_url: str) -> None:
 
 
 def test_rejected_rows_are_searched_again_when_the_last_import_has_ended(
-    as_side: AsSide, add_texts: AddTexts, database_url: str, rows: Rows
+    pull: Pulling, add_texts: AddTexts, database_url: str, rows: Rows
 ) -> None:
     [id_] = add_texts(_WORDS)
     _add_import(database_url, {"text": _WORDS, "label": "?"}, {"text": "another", "label": "?"})
@@ -332,14 +307,14 @@ def test_rejected_rows_are_searched_again_when_the_last_import_has_ended(
         _drop_bodies(database_url)
         await _forget(side)
 
-    as_side(work)
+    pull(work)
     assert seen == [[(True,)]]
     assert rows("select imports_at is null from forget_requests") == [(False,)]
     assert rows("select row, fields ->> 'text' from import_rejects order by row") == [(0, None), (1, "another")]
 
 
 def test_a_failure_with_the_imports_does_not_keep_argilla_from_being_emptied(
-    as_side: AsSide, add_texts: AddTexts, model: ModelArgilla, database_url: str, rows: Rows
+    pull: Pulling, add_texts: AddTexts, model: ModelArgilla, database_url: str, rows: Rows
 ) -> None:
     [id_] = add_texts(_WORDS)
     _add_import(database_url)
@@ -352,14 +327,14 @@ def test_a_failure_with_the_imports_does_not_keep_argilla_from_being_emptied(
         with pytest.raises(ProgrammingError):
             await _forget(side)
 
-    as_side(work)
+    pull(work)
     assert not model.records
     assert rows("select imports_at is null, argilla_at is null from forget_requests") == [(True, False)]
 
 
 @pytest.mark.parametrize("how", ["refused", "broken"])
 def test_a_text_that_argilla_keeps_does_not_hold_up_the_others(
-    as_side: AsSide, add_texts: AddTexts, model: ModelArgilla, rows: Rows, how: str
+    pull: Pulling, add_texts: AddTexts, model: ModelArgilla, rows: Rows, how: str
 ) -> None:
     ids = add_texts(*(f"{_WORDS} {n}" for n in range(9)))
     kept = ids[4]
@@ -378,7 +353,7 @@ def test_a_text_that_argilla_keeps_does_not_hold_up_the_others(
         getattr(model, how).clear()
         await _forget(side)
 
-    as_side(work)
+    pull(work)
     [(id_, note)] = notes
     assert id_ == kept
     assert ("not this one" if how == "refused" else "Argilla answered 500") in note
@@ -387,7 +362,7 @@ def test_a_text_that_argilla_keeps_does_not_hold_up_the_others(
 
 
 def test_an_argilla_that_breaks_down_over_every_text_stops_the_job_and_not_the_texts(
-    as_side: AsSide, add_texts: AddTexts, model: ModelArgilla, rows: Rows
+    pull: Pulling, add_texts: AddTexts, model: ModelArgilla, rows: Rows
 ) -> None:
     ids = add_texts(*(f"{_WORDS} {n}" for n in range(9)))
 
@@ -403,11 +378,11 @@ def test_an_argilla_that_breaks_down_over_every_text_stops_the_job_and_not_the_t
         await _forget(side)
         assert model.records.keys() == model.broken
 
-    as_side(work)
+    pull(work)
 
 
 def test_a_set_aside_dataset_that_fails_does_not_hold_up_the_others(
-    as_side: AsSide, add_texts: AddTexts, model: ModelArgilla, monkeypatch: pytest.MonkeyPatch, rows: Rows
+    pull: Pulling, add_texts: AddTexts, model: ModelArgilla, monkeypatch: pytest.MonkeyPatch, rows: Rows
 ) -> None:
     [id_] = add_texts(_WORDS)
     ids = {number: UUID(int=number) for number in (71, 72, 73)}
@@ -431,7 +406,7 @@ def test_a_set_aside_dataset_that_fails_does_not_hold_up_the_others(
         await _upload_and_erase(side, [id_])
         await _forget(side)
 
-    as_side(work)
+    pull(work)
     assert asked == list(ids.values())
     assert not model.records
     [(note, done)] = rows(_NOTE)
@@ -440,7 +415,7 @@ def test_a_set_aside_dataset_that_fails_does_not_hold_up_the_others(
 
 
 def test_a_text_that_comes_back_and_stays_does_not_hold_up_sweeps(
-    as_side: AsSide, add_texts: AddTexts, model: ModelArgilla, rows: Rows
+    pull: Pulling, add_texts: AddTexts, model: ModelArgilla, rows: Rows
 ) -> None:
     [id_] = add_texts(_WORDS)
 
@@ -455,7 +430,7 @@ def test_a_text_that_comes_back_and_stays_does_not_hold_up_sweeps(
         assert rows(_STATE) == [(False, False)]
         await _forget(side)
 
-    as_side(work)
+    pull(work)
     [(note, done)] = rows(_NOTE)
     assert "not this one" in note
     assert not done

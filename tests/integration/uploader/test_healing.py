@@ -2,14 +2,13 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import psycopg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.integration.uploader.conftest import AddTexts, Rows, RunWithEngine
+from tests.integration.uploader.conftest import ANN, AddTexts, Pulling, Rows, RunWithEngine
 from tests.integration.uploader.model_argilla import DATASET_ID, ModelArgilla, Record
 from tests.integration.uploader.pulling import Side, pulling
 from tests.waiting import until_blocked
@@ -18,30 +17,7 @@ from uploader.leadership import NotLeading
 from uploader.pull.collector import show_again
 from uploader.pull.repair import repair_losses
 
-_ANN = UUID(int=21)
 _STATUSES = "select text, status from texts order by sequence"
-
-Work = Callable[[Side], Awaitable[None]]
-
-
-@pytest.fixture
-def model() -> ModelArgilla:
-    """An Argilla."""
-    return ModelArgilla()
-
-
-@pytest.fixture
-def work(run: RunWithEngine, model: ModelArgilla) -> Callable[[Work], None]:
-    """Work as an uploader that begins just now."""
-
-    def work_(what: Work) -> None:
-        async def with_side(engine: AsyncEngine) -> None:
-            async with pulling(engine, model) as side:
-                await what(side)
-
-        run(with_side)
-
-    return work_
 
 
 async def _nothing(_side: Side) -> None:
@@ -61,30 +37,30 @@ async def _heal(side: Side, stop_after_a_step: bool = False) -> None:
 
 
 def test_what_was_in_the_lost_dataset_is_pending_again_and_nothing_else(
-    work: Callable[[Work], None], add_texts: AddTexts, rows: Rows
+    pull: Pulling, add_texts: AddTexts, rows: Rows
 ) -> None:
-    work(_lose)
+    pull(_lose)
     add_texts("lost", status="uploaded", uploaded_at="now", attempts=3)
     add_texts("failed", status="failed", uploaded_at="now")
-    work(_nothing)  # finds the new one
+    pull(_nothing)  # finds the new one
     add_texts("in the new one", status="uploaded", uploaded_at="now")
-    work(_heal)
+    pull(_heal)
     assert rows(_STATUSES) == [("lost", "pending"), ("failed", "failed"), ("in the new one", "uploaded")]
     assert rows("select attempts from texts where text = 'lost'") == [(3,)]
     assert rows("select refill_position from datasets") == [(None,)]
 
 
 def test_a_refill_is_of_one_dataset_and_sends_its_texts_at_once_and_in_their_places(
-    work: Callable[[Work], None], add_texts: AddTexts, rows: Rows, database_url: str
+    pull: Pulling, add_texts: AddTexts, rows: Rows, database_url: str
 ) -> None:
     with psycopg.connect(database_url) as connection:  # stored first, so that a look at any row finds it
         connection.execute("insert into datasets (name, argilla_dataset_at) values ('spam', 'infinity')")
-    work(_lose)
+    pull(_lose)
     add_texts("never confirmed", status="uploaded")
     add_texts("in its place", status="uploaded", uploaded_at="now", page_position=7, retry_at="now")
     add_texts("in the new one", status="uploaded", uploaded_at="tomorrow")
     add_texts("elsewhere", dataset="spam", status="uploaded", uploaded_at="now")
-    work(_heal)
+    pull(_heal)
     assert rows("select status, page_position, retry_at from texts order by sequence") == [
         ("pending", 1, None),
         ("pending", 7, None),
@@ -95,9 +71,9 @@ def test_a_refill_is_of_one_dataset_and_sends_its_texts_at_once_and_in_their_pla
 
 
 def test_a_text_that_is_forgotten_during_a_refill_stays_forgotten(
-    work: Callable[[Work], None], add_texts: AddTexts, rows: Rows, database_url: str
+    pull: Pulling, add_texts: AddTexts, rows: Rows, database_url: str
 ) -> None:
-    work(_lose)
+    pull(_lose)
     add_texts("a", status="uploaded", uploaded_at="now")
 
     async def forget_meanwhile(side: Side) -> None:
@@ -107,15 +83,15 @@ def test_a_text_that_is_forgotten_during_a_refill_stays_forgotten(
             await until_blocked(database_url)
         await healing
 
-    work(forget_meanwhile)
+    pull(forget_meanwhile)
     assert rows(_STATUSES) == [("a", "forgotten")]
 
 
 def test_a_refill_takes_turns_with_others_that_confirm_the_leader_and_change_the_dataset(
-    work: Callable[[Work], None], add_texts: AddTexts, rows: Rows, database_url: str
+    pull: Pulling, add_texts: AddTexts, rows: Rows, database_url: str
 ) -> None:
     """Two that hold the row for share, and then change it, would wait for each other."""
-    work(_lose)
+    pull(_lose)
     add_texts("a", status="uploaded", uploaded_at="now")
 
     async def heal_meanwhile(side: Side) -> None:
@@ -126,11 +102,11 @@ def test_a_refill_takes_turns_with_others_that_confirm_the_leader_and_change_the
             other.execute("update datasets set sweep_position = sweep_position")
         await healing
 
-    work(heal_meanwhile)
+    pull(heal_meanwhile)
     assert rows(_STATUSES) == [("a", "pending")]
 
 
-def test_a_dataset_that_is_gone_is_prepared_anew(work: Callable[[Work], None], model: ModelArgilla) -> None:
+def test_a_dataset_that_is_gone_is_prepared_anew(pull: Pulling, model: ModelArgilla) -> None:
     model.statuses["GET dataset/progress"] = 404
 
     async def heal_nothing(side: Side) -> None:
@@ -138,48 +114,47 @@ def test_a_dataset_that_is_gone_is_prepared_anew(work: Callable[[Work], None], m
             await _heal(side)
         assert side.state.prepared is None
 
-    work(heal_nothing)
+    pull(heal_nothing)
 
 
 def test_a_refill_goes_on_where_it_was_when_its_process_ended(
-    work: Callable[[Work], None], rows: Rows, database_url: str
+    pull: Pulling, rows: Rows, database_url: str
 ) -> None:
     """A thousand texts are a step."""
-    work(_lose)
+    pull(_lose)
     with psycopg.connect(database_url) as connection:
         connection.execute(
             "insert into texts (id, dataset, text, status, uploaded_at) select gen_random_uuid(), 'toxicity',"
             " n::text, 'uploaded', now() from generate_series(1, 1200) as n"
         )
-    work(lambda side: _heal(side, stop_after_a_step=True))
+    pull(lambda side: _heal(side, stop_after_a_step=True))
     assert rows("select status, count(*) from texts group by 1 order by 1") == [
         ("pending", 1000),
         ("uploaded", 200),
     ]
-    work(_heal)
+    pull(_heal)
     assert rows("select status, count(*) from texts group by 1") == [("pending", 1200)]
 
 
-def test_the_first_dataset_replaces_none(work: Callable[[Work], None], add_texts: AddTexts, rows: Rows) -> None:
+def test_the_first_dataset_replaces_none(pull: Pulling, add_texts: AddTexts, rows: Rows) -> None:
     add_texts("demo", status="uploaded", uploaded_at="2026-01-01")
-    work(_heal)
+    pull(_heal)
     assert rows(_STATUSES) == [("demo", "uploaded")]
 
 
 def test_nothing_is_swept_before_the_lost_texts_are_pending(
-    work: Callable[[Work], None], add_texts: AddTexts, model: ModelArgilla
+    pull: Pulling, add_texts: AddTexts, model: ModelArgilla
 ) -> None:
-    work(_lose)
+    pull(_lose)
     add_texts("a", status="uploaded", uploaded_at="now")
-    work(lambda side: side.look())
+    pull(lambda side: side.look())
     assert model.calls["POST dataset/records/search"] == 0
 
 
 def test_answers_given_while_a_lost_index_is_replaced_are_taken_over(
-    work: Callable[[Work], None], add_texts: AddTexts, model: ModelArgilla, rows: Rows
+    pull: Pulling, add_texts: AddTexts, model: ModelArgilla, rows: Rows
 ) -> None:
     """Some were there before; another one came after they were read, and before annotators lost the dataset."""
-    model.users[_ANN] = "ann"
     model.has_index = False
 
     async def lose_the_index(side: Side) -> None:
@@ -189,17 +164,17 @@ def test_answers_given_while_a_lost_index_is_replaced_are_taken_over(
         [elsewhere] = add_texts("of another dataset", dataset="spam", status="uploaded")
         model.add_records(elsewhere)
         for id_ in (ids[0], ids[-1], elsewhere):
-            model.respond(id_, _ANN, "submitted", "toxic")
+            model.respond(id_, ANN, "submitted", "toxic")
 
         async def answer_another_one() -> None:
-            model.respond(ids[1], _ANN, "submitted", "non_toxic")
+            model.respond(ids[1], ANN, "submitted", "non_toxic")
 
         model.before["PATCH dataset"] = answer_another_one
         with pytest.raises(Unreachable):  # the model makes no new dataset
             await _heal(side)
         assert side.state.prepared is None
 
-    work(lose_the_index)
+    pull(lose_the_index)
     assert re.fullmatch(r"toxicity_lost_\d{14}", model.name)
     labelled = "select text, label from labels join texts on id = text_id order by sequence"
     assert rows(labelled) == [("t0", "toxic"), ("t1", "non_toxic"), ("t259", "toxic")]
@@ -229,7 +204,7 @@ def test_one_that_leads_no_more_sets_no_dataset_aside(
 
 
 def test_entries_that_the_index_lost_are_shown_again_if_they_are_of_the_present_dataset(
-    work: Callable[[Work], None], add_texts: AddTexts, rows: Rows
+    pull: Pulling, add_texts: AddTexts, rows: Rows
 ) -> None:
     unseen, _ = add_texts("unseen", "seen", status="uploaded", uploaded_at="now", retry_at="now")
     [waiting] = add_texts("failed", status="failed")
@@ -239,14 +214,14 @@ def test_entries_that_the_index_lost_are_shown_again_if_they_are_of_the_present_
         assert rows("select status from texts where text = 'unseen'") == [("uploaded",)]
         await show_again(side.state, DATASET_ID, [unseen, waiting])
 
-    work(show)
+    pull(show)
     assert rows(_STATUSES) == [("unseen", "pending"), ("seen", "uploaded"), ("failed", "failed")]
     # They count as shown to annotators, and are sent immediately.
     assert rows("select page_position = sequence, retry_at from texts where text = 'unseen'") == [(True, None)]
 
 
-def test_only_the_leader_heals(work: Callable[[Work], None], add_texts: AddTexts, rows: Rows) -> None:
-    work(_lose)
+def test_only_the_leader_heals(pull: Pulling, add_texts: AddTexts, rows: Rows) -> None:
+    pull(_lose)
     [id_] = add_texts("a", status="uploaded", uploaded_at="now")
 
     async def heal_without_leading(side: Side) -> None:
@@ -257,5 +232,5 @@ def test_only_the_leader_heals(work: Callable[[Work], None], add_texts: AddTexts
         with pytest.raises(NotLeading):
             await show_again(side.state, DATASET_ID, [id_])
 
-    work(heal_without_leading)
+    pull(heal_without_leading)
     assert rows(_STATUSES) == [("a", "uploaded")]

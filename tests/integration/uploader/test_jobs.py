@@ -14,8 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from core.datasets import Dataset
 from core.settings import ArgillaSettings, DatabaseSettings
-from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine, get_database
+from tests.integration.uploader.conftest import AddTexts, Rows, RunWithEngine
 from tests.integration.uploader.fake_argilla import DATASET_ID, QUESTION_ID, FakeArgilla
+from tests.integration.uploader.leading import DATASET, get_database
 from uploader import metrics
 from uploader.argilla.client import Argilla
 from uploader.argilla.setup import Prepared

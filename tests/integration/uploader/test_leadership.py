@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
+from tests.integration.uploader.conftest import AddTexts, Rows, RunWithEngine
+from tests.integration.uploader.leading import DATASET
 from tests.waiting import until_blocked
 from uploader.leadership import Leadership, NotLeading, keep_leading
 

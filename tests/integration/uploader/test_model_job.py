@@ -15,7 +15,8 @@ from core.classifiers.classifier import Classifier
 from core.classifiers.model_files import KEPT_MODELS, ModelFiles, ModelManifest, write_card
 from core.datasets import ModelInLoop
 from core.forgetting.service import Traces, forget_texts
-from tests.integration.uploader.conftest import DATASET, AddTexts, Compute, Rows, RunWithEngine
+from tests.integration.uploader.conftest import AddTexts, Compute, Rows, RunWithEngine
+from tests.integration.uploader.leading import DATASET
 from tests.integration.uploader.modelling import (
     DEFINITION,
     START,

@@ -9,7 +9,8 @@ import psycopg
 from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.integration.uploader.conftest import DATASET, Rows, RunWithEngine
+from tests.integration.uploader.conftest import Rows, RunWithEngine
+from tests.integration.uploader.leading import DATASET
 from tests.integration.uploader.modelling import add_labelled, keeping_model
 from tests.unit.simulated_comments import simulate_comments
 

@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.forgetting.service import Traces, forget_texts
 from core.models.texts import near_duplicates_lock
-from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
+from tests.integration.uploader.conftest import AddTexts, Rows, RunWithEngine
+from tests.integration.uploader.leading import DATASET
 from tests.waiting import wait_for
 from uploader import repository
 from uploader.push.claiming import claim_texts

@@ -13,9 +13,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.datasets import Dataset
-from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
+from tests.integration.uploader.conftest import AddTexts, Rows, RunWithEngine
 from tests.integration.uploader.fake_argilla import DATASET_ID, QUESTION_ID, FakeArgilla
-from tests.integration.uploader.leading import DEFINITION, leading, upload_pending
+from tests.integration.uploader.leading import DATASET, DEFINITION, leading, upload_pending
 from tests.waiting import until_blocked
 from uploader.argilla.client import Argilla
 from uploader.argilla.errors import ArgillaError

@@ -1,7 +1,6 @@
 """Tests of uploader.pull.collector on a model of Argilla: what becomes of the notes."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -9,39 +8,16 @@ from uuid import UUID
 import psycopg
 import pytest
 from prometheus_client import REGISTRY
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
+from tests.integration.uploader.conftest import ANN, AddTexts, Pulling, Rows
+from tests.integration.uploader.leading import DATASET
 from tests.integration.uploader.model_argilla import DATASET_ID, ModelArgilla
-from tests.integration.uploader.pulling import Side, pulling
+from tests.integration.uploader.pulling import Side
 from uploader.argilla.errors import Unreachable
 from uploader.pull.collector import DELETED, follow_refresh_requests, listen, pull_once
 from uploader.runner import Backoff, JobRunner
 
-_ANN = UUID(int=21)
 _SEARCH = "POST dataset/records/search"
-
-Pulling = Callable[[Callable[[Side], Awaitable[None]]], None]
-
-
-@pytest.fixture
-def model() -> ModelArgilla:
-    """An Argilla with one annotator."""
-    return ModelArgilla(users={_ANN: "ann"})
-
-
-@pytest.fixture
-def pull(run: RunWithEngine, database_url: str, model: ModelArgilla) -> Pulling:
-    """Work as an uploader that begins just now."""
-
-    def pull_(work: Callable[[Side], Awaitable[None]]) -> None:
-        async def with_side(engine: AsyncEngine) -> None:
-            async with pulling(engine, model) as side:
-                await work(side)
-
-        run(with_side)
-
-    return pull_
 
 
 @pytest.fixture
@@ -62,8 +38,8 @@ def test_what_argilla_holds_counts_not_what_events_say(
 ) -> None:
     async def work(side: Side) -> None:
         [id_] = upload("a")
-        first = model.respond(id_, _ANN, "submitted", "toxic")
-        second = model.respond(id_, _ANN, "submitted", "non_toxic")
+        first = model.respond(id_, ANN, "submitted", "toxic")
+        second = model.respond(id_, ANN, "submitted", "non_toxic")
         for event in (second, first, first):  # in the wrong order, and twice
             assert await side.deliver(event)
             await side.pull()
@@ -76,8 +52,8 @@ def test_what_argilla_holds_counts_not_what_events_say(
 def test_many_events_are_few_searches(pull: Pulling, upload: AddTexts, model: ModelArgilla, rows: Rows) -> None:
     async def work(side: Side) -> None:
         for id_ in upload(*(f"t{i}" for i in range(300))):
-            await side.deliver(model.respond(id_, _ANN, "draft", "toxic"))
-            await side.deliver(model.respond(id_, _ANN, "submitted", "toxic"))
+            await side.deliver(model.respond(id_, ANN, "draft", "toxic"))
+            await side.deliver(model.respond(id_, ANN, "submitted", "toxic"))
         assert await side.pull() == 300
 
     pull(work)
@@ -90,11 +66,11 @@ def test_an_event_that_comes_while_its_text_is_read_is_not_lost(
 ) -> None:
     async def work(side: Side) -> None:
         [id_] = upload("a")
-        await side.deliver(model.respond(id_, _ANN, "submitted", "toxic"))
+        await side.deliver(model.respond(id_, ANN, "submitted", "toxic"))
 
         async def change_once() -> None:
             del model.after[_SEARCH]
-            await side.deliver(model.respond(id_, _ANN, "submitted", "non_toxic"))
+            await side.deliver(model.respond(id_, ANN, "submitted", "non_toxic"))
 
         model.after[_SEARCH] = change_once
         assert await pull_once(side.collector, DATASET_ID) == 1
@@ -107,7 +83,7 @@ def test_an_event_that_comes_while_its_text_is_read_is_not_lost(
 def test_an_outage_keeps_the_notes(pull: Pulling, upload: AddTexts, model: ModelArgilla, rows: Rows) -> None:
     async def work(side: Side) -> None:
         [id_] = upload("a")
-        await side.deliver(model.respond(id_, _ANN, "submitted", "toxic"))
+        await side.deliver(model.respond(id_, ANN, "submitted", "toxic"))
         model.is_away = True
         with pytest.raises(Unreachable):
             await side.pull()
@@ -123,7 +99,7 @@ def test_a_record_that_the_index_lost_is_read_from_the_database(
 ) -> None:
     async def work(side: Side) -> None:
         [id_] = upload("a")
-        event = model.respond(id_, _ANN, "submitted", "toxic")
+        event = model.respond(id_, ANN, "submitted", "toxic")
         model.records[str(id_)].is_visible = False
         await side.deliver(event)
         assert await side.pull() == 1
@@ -138,7 +114,7 @@ def test_a_record_that_is_deleted_before_it_is_shown_again_withdraws_its_annotat
 ) -> None:
     async def work(side: Side) -> None:
         [id_] = upload("a")
-        event = model.respond(id_, _ANN, "submitted", "toxic")
+        event = model.respond(id_, ANN, "submitted", "toxic")
         model.records[str(id_)].is_visible = False
         await side.deliver(event)
         await side.pull()
@@ -153,7 +129,7 @@ def test_a_record_that_is_deleted_before_it_is_shown_again_withdraws_its_annotat
 def test_a_deleted_record_fails_its_text(pull: Pulling, upload: AddTexts, model: ModelArgilla, rows: Rows) -> None:
     async def work(side: Side) -> None:
         [id_] = upload("a")
-        await side.deliver(model.respond(id_, _ANN, "submitted", "toxic"))
+        await side.deliver(model.respond(id_, ANN, "submitted", "toxic"))
         await side.pull()
         await side.deliver(model.delete_record(id_))
         await side.pull()
@@ -168,7 +144,7 @@ def test_a_record_that_is_made_again_keeps_its_annotations(
 ) -> None:
     async def work(side: Side) -> None:
         [id_] = upload("a")
-        await side.deliver(model.respond(id_, _ANN, "submitted", "toxic"))
+        await side.deliver(model.respond(id_, ANN, "submitted", "toxic"))
         await side.pull()
         with psycopg.connect(side.state.engine.url.render_as_string(False).replace("+psycopg", "")) as connection:
             connection.execute("update texts set status = 'pending', last_error = 'refused'")  # by a retry
@@ -191,7 +167,7 @@ def test_a_note_is_read_as_soon_as_it_is_made(
             asyncio.create_task(follow_refresh_requests(side.collector, wake, stopping, runner.go_on)),
             asyncio.create_task(listen(database_url, {DATASET: wake}, stopping, runner.go_on)),
         ]
-        await side.deliver(model.respond(id_, _ANN, "submitted", "toxic"))
+        await side.deliver(model.respond(id_, ANN, "submitted", "toxic"))
         async with asyncio.timeout(60):
             while rows("select label from labels") != [("toxic",)]:  # noqa: ASYNC110 - in Postgres
                 await asyncio.sleep(0.05)
@@ -210,8 +186,8 @@ def _refused_repairs() -> float:
 async def _pull_one_without_values(side: Side, upload: AddTexts, model: ModelArgilla) -> dict[str, Any]:
     """Read a discarded response that has no values at all, as Argilla's API lets clients store it."""
     [id_] = upload("a")
-    event = model.respond(id_, _ANN, "discarded", None)
-    given = model.records[str(id_)].responses[_ANN]
+    event = model.respond(id_, ANN, "discarded", None)
+    given = model.records[str(id_)].responses[ANN]
     given["values"] = None
     await side.deliver(event)
     await side.pull()
@@ -256,7 +232,7 @@ def test_users_are_listed_once_for_all_annotators_that_are_known(
 
     async def work(side: Side) -> None:
         [id_] = upload("a")
-        for user in (_ANN, UUID(int=29)):
+        for user in (ANN, UUID(int=29)):
             for value in ("toxic", "non_toxic"):
                 await side.deliver(model.respond(id_, user, "submitted", value))
                 await side.pull()
@@ -271,7 +247,7 @@ def test_what_was_read_before_a_record_was_deleted_is_not_taken_over_afterwards(
 ) -> None:
     async def work(side: Side) -> None:
         [id_] = upload("a")
-        model.respond(id_, _ANN, "submitted", "toxic")
+        model.respond(id_, ANN, "submitted", "toxic")
         read_at = datetime.now(UTC)
         found = await side.state.argilla.read_responses(DATASET_ID, [str(id_)])
         await side.deliver(model.delete_record(id_))

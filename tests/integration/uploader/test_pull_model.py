@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from core.connections import make_async_engine
 from core.settings import DatabaseSettings
 from core.text_identity import text_id
-from tests.integration.uploader.conftest import DATASET
+from tests.integration.uploader.leading import DATASET
 from tests.integration.uploader.model_argilla import DATASET_ID, Event, ModelArgilla
 from tests.integration.uploader.pulling import Side, pulling
 from uploader.pull import repository

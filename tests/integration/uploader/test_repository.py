@@ -8,7 +8,8 @@ import psycopg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
+from tests.integration.uploader.conftest import AddTexts, Rows, RunWithEngine
+from tests.integration.uploader.leading import DATASET, execute
 from uploader import repository
 from uploader.argilla.records import PendingText
 from uploader.pull import repository as pull_repository
@@ -21,11 +22,6 @@ async def _claim(engine: AsyncEngine, claim: UUID | None = None, **changes: Any)
     async with engine.begin() as connection:
         await return_stale_claims(connection, DATASET)
         return await claim_texts(connection, DATASET, claim or uuid4(), **values)
-
-
-async def _execute(engine: AsyncEngine, statement: str) -> None:
-    async with engine.begin() as connection:
-        await connection.execute(text(statement))
 
 
 def test_claim_takes_the_oldest_first(run: RunWithEngine, add_texts: AddTexts) -> None:
@@ -93,7 +89,7 @@ def test_a_claim_whose_lease_ran_out_is_claimed_again(run: RunWithEngine, add_te
     async def work(engine: AsyncEngine) -> tuple[list[PendingText], list[PendingText]]:
         await _claim(engine)
         before = await _claim(engine)
-        await _execute(engine, "update texts set lease_until = now() - interval '1 second'")
+        await execute(engine, "update texts set lease_until = now() - interval '1 second'")
         return before, await _claim(engine)
 
     before, after = run(work)
@@ -155,7 +151,7 @@ def test_a_lost_claim_finishes_nothing(run: RunWithEngine, add_texts: AddTexts, 
     async def work(engine: AsyncEngine) -> tuple[int, int, int]:
         lost, new = uuid4(), uuid4()
         await _claim(engine, lost)
-        await _execute(engine, "update texts set lease_until = now() - interval '1 second'")
+        await execute(engine, "update texts set lease_until = now() - interval '1 second'")
         await _claim(engine, new)
         async with engine.begin() as connection:
             return (
@@ -250,7 +246,7 @@ def test_the_backlog_is_counted_with_its_age(run: RunWithEngine, add_texts: AddT
     add_texts("a", "b")
 
     async def work(engine: AsyncEngine) -> tuple[int, float]:
-        await _execute(engine, "update texts set received_at = now() - interval '1 hour' where text = 'a'")
+        await execute(engine, "update texts set received_at = now() - interval '1 hour' where text = 'a'")
         async with engine.connect() as connection:
             backlog = await repository.measure_backlog(connection, DATASET)
         return backlog.pending, backlog.oldest_pending_seconds

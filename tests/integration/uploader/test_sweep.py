@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
-from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
@@ -13,7 +12,8 @@ import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
+from tests.integration.uploader.conftest import ANN, AddTexts, Pulling, Rows, RunWithEngine
+from tests.integration.uploader.leading import DATASET
 from tests.integration.uploader.model_argilla import ModelArgilla
 from tests.integration.uploader.pulling import Side, pulling
 from tests.waiting import until_blocked
@@ -21,17 +21,8 @@ from uploader.argilla.errors import Gone, Unreachable
 from uploader.leadership import NotLeading
 from uploader.pull.collector import DELETED
 
-_ANN, _BOB = UUID(int=21), UUID(int=22)
+_BOB = UUID(int=22)
 _SEARCH = "POST dataset/records/search"
-
-Work = Callable[[Side], Awaitable[None]]
-Pulling = Callable[..., None]
-
-
-@pytest.fixture
-def model() -> ModelArgilla:
-    """An Argilla with one annotator."""
-    return ModelArgilla(users={_ANN: "ann"})
 
 
 @pytest.fixture
@@ -51,20 +42,6 @@ def uploaded(add_texts: AddTexts, model: ModelArgilla, run: RunWithEngine, datab
     return add
 
 
-@pytest.fixture
-def pull(run: RunWithEngine, database_url: str, model: ModelArgilla) -> Pulling:
-    """Work as an uploader that begins just now."""
-
-    def pull_(work: Work, **settings: Any) -> None:
-        async def with_side(engine: AsyncEngine) -> None:
-            async with pulling(engine, model, **settings) as side:
-                await work(side)
-
-        run(with_side)
-
-    return pull_
-
-
 async def _look(side: Side) -> None:
     await side.look()
 
@@ -74,7 +51,7 @@ async def _look_until_quiet(side: Side) -> None:
         await side.look()
 
 
-def _answer(model: ModelArgilla, ids: list[UUID], user: UUID = _ANN) -> None:
+def _answer(model: ModelArgilla, ids: list[UUID], user: UUID = ANN) -> None:
     for id_ in ids:
         model.respond(id_, user, "submitted", "toxic")
 
@@ -134,7 +111,7 @@ def test_without_webhooks_activity_makes_for_a_sweep(
 
     async def work(side: Side) -> None:
         await side.look()
-        model.respond(id_, _ANN, "submitted", "toxic")
+        model.respond(id_, ANN, "submitted", "toxic")
         await side.look()
 
     pull(work, webhooks=False)
@@ -150,7 +127,7 @@ def test_activity_that_events_explain_makes_for_none(
         await side.look()
         model.calls.clear()
         for id_ in ids:
-            await side.deliver(model.respond(id_, _ANN, "submitted", "toxic"))
+            await side.deliver(model.respond(id_, ANN, "submitted", "toxic"))
             await side.pull()
             await side.look()
 
@@ -166,7 +143,7 @@ def test_activity_whose_event_does_not_come_makes_for_a_sweep(
 
     async def work(side: Side) -> None:
         await side.look()
-        model.respond(id_, _ANN, "submitted", "toxic")
+        model.respond(id_, ANN, "submitted", "toxic")
         await side.look()
 
     pull(work, grace_seconds=3600)
@@ -182,8 +159,8 @@ def test_what_a_lost_event_added_or_took_is_found_by_counting(
 
     async def work(side: Side) -> None:
         await side.look()
-        model.respond(lost, _ANN, "submitted", "toxic")
-        await side.deliver(model.respond(told, _ANN, "submitted", "toxic"))  # explains the activity
+        model.respond(lost, ANN, "submitted", "toxic")
+        await side.deliver(model.respond(told, ANN, "submitted", "toxic"))  # explains the activity
         await side.pull()
         await _look_until_quiet(side)
 
@@ -198,7 +175,7 @@ def test_a_deleted_user_is_found_by_counting(
 
     async def work(side: Side) -> None:
         await side.look()
-        model.delete_user(_ANN)
+        model.delete_user(ANN)
         await _look_until_quiet(side)
 
     pull(work)
@@ -513,7 +490,7 @@ def test_a_response_that_is_gone_is_withdrawn(
     [id_] = uploaded("a")
     _answer(model, [id_])
     pull(_look)
-    model.delete_response(id_, _ANN)
+    model.delete_response(id_, ANN)
     pull(_look)
     assert rows("select status from labels") == [("withdrawn",)]
 
@@ -580,7 +557,7 @@ def test_a_renamed_annotator_gets_the_new_name(
 ) -> None:
     _answer(model, uploaded("a"))
     pull(_look)
-    model.users[_ANN] = "anna"
+    model.users[ANN] = "anna"
     pull(_look_until_quiet)
     assert rows("select annotator from annotations") == [("anna",)]
 

@@ -11,9 +11,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.text_identity import text_id
-from tests.integration.uploader.conftest import DATASET, AddTexts, Rows, RunWithEngine
+from tests.integration.uploader.conftest import AddTexts, Rows, RunWithEngine
 from tests.integration.uploader.fake_argilla import DATASET_ID, QUESTION_ID, FakeArgilla
-from tests.integration.uploader.leading import leading, upload_pending
+from tests.integration.uploader.leading import DATASET, leading, upload_pending
 from uploader.argilla.errors import ArgillaError, Gone, Stopped, Unreachable
 from uploader.argilla.setup import Prepared
 from uploader.dataset import DatasetState

@@ -1,17 +1,12 @@
 """Which Host and Origin a service without keys answers."""
 
-from collections.abc import Callable
-
 import pytest
-from fastapi import FastAPI
-from fastapi.testclient import TestClient
 
-from core.settings import AccessSettings
-from core.web.app import install_web
-from core.web.server import http_settings
+from tests.unit.core.conftest import MakeClient
 
 ALLOWED = ["127.0.0.1", "127.0.0.1:80", "127.9.9.9", "localhost", "LOCALHOST:1", "localhost.", "[::1]", "[::1]:80"]
 CONFIGURED = ["annotate.example", "Annotate.Example:8443", "10.0.0.7", "[2001:db8::1]:80"]
+HOSTS = " annotate.example:8443,http://10.0.0.7/ , [2001:DB8::1]"
 FOREIGN = [
     "evil.example",
     "evil.example:8080",
@@ -29,36 +24,17 @@ FOREIGN = [
 ]
 
 
-@pytest.fixture
-def make_client(monkeypatch: pytest.MonkeyPatch) -> Callable[..., TestClient]:
-    monkeypatch.setenv("HTTP_HOSTS", " annotate.example:8443,http://10.0.0.7/ , [2001:DB8::1]")
-    http_settings.cache_clear()
-    monkeypatch.setattr("core.web.app.http_settings", http_settings.__wrapped__)
-
-    def make(*, require_api_key: bool) -> TestClient:
-        app = FastAPI()
-
-        async def things() -> str:
-            return "done"
-
-        for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
-            app.add_api_route("/things", things, methods=[method], name=method)
-        install_web(app, {}, AccessSettings(require_api_key=require_api_key))
-        return TestClient(app)
-
-    return make
-
-
 @pytest.mark.parametrize("host", ALLOWED + CONFIGURED)
-def test_this_machine_and_configured_hosts_are_answered(make_client: Callable[..., TestClient], host: str) -> None:
-    assert make_client(require_api_key=False).get("/things", headers={"Host": host}).status_code == 200
+def test_this_machine_and_configured_hosts_are_answered(make_client: MakeClient, host: str) -> None:
+    client = make_client(HTTP_HOSTS=HOSTS)
+    assert client.get("/things", headers={"Host": host}).status_code == 200
 
 
 @pytest.mark.parametrize("host", FOREIGN)
 @pytest.mark.parametrize("path", ["/things", "/healthz", "/metrics", "/docs", "/nothing"])
-def test_another_host_is_refused_everywhere(make_client: Callable[..., TestClient], host: str, path: str) -> None:
+def test_another_host_is_refused_everywhere(make_client: MakeClient, host: str, path: str) -> None:
     headers = [(b"Host", host.encode("latin-1"))]
-    answer = make_client(require_api_key=False).get(path, headers=headers)
+    answer = make_client(HTTP_HOSTS=HOSTS).get(path, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (403, "host_not_allowed")
     assert "HTTP_HOSTS" in answer.json()["detail"]
     assert answer.headers["x-request-id"]
@@ -66,20 +42,20 @@ def test_another_host_is_refused_everywhere(make_client: Callable[..., TestClien
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 @pytest.mark.parametrize("origin", ["null", "https://evil.example", "file://", "evil.example", "http://10.0.0.8"])
-def test_other_sites_change_nothing(make_client: Callable[..., TestClient], method: str, origin: str) -> None:
-    client = make_client(require_api_key=False)
+def test_other_sites_change_nothing(make_client: MakeClient, method: str, origin: str) -> None:
+    client = make_client(HTTP_HOSTS=HOSTS)
     answer = client.request(method, "/things", headers={"Host": "localhost", "Origin": origin})
     assert (answer.status_code, answer.json()["code"]) == (403, "origin_not_allowed")
     assert client.get("/things", headers={"Host": "localhost", "Origin": origin}).status_code == 200
 
 
 @pytest.mark.parametrize("origin", ["http://localhost:9000", "http://127.0.0.1", "https://annotate.example"])
-def test_pages_of_our_own_may_write(make_client: Callable[..., TestClient], origin: str) -> None:
+def test_pages_of_our_own_may_write(make_client: MakeClient, origin: str) -> None:
     headers = {"Host": "localhost", "Origin": origin}
-    assert make_client(require_api_key=False).post("/things", headers=headers).status_code == 200
+    assert make_client(HTTP_HOSTS=HOSTS).post("/things", headers=headers).status_code == 200
 
 
-def test_where_keys_are_required_any_host_is_answered(make_client: Callable[..., TestClient]) -> None:
-    client = make_client(require_api_key=True)
+def test_where_keys_are_required_any_host_is_answered(make_client: MakeClient) -> None:
+    client = make_client(HTTP_HOSTS=HOSTS, require_api_key=True)
     assert client.get("/things", headers={"Host": "evil.example"}).status_code == 200
     assert client.post("/things", headers={"Host": "ingestion", "Origin": "null"}).status_code == 200

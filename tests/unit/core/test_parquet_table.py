@@ -16,20 +16,9 @@ from pyarrow import parquet
 from core.tables.opening import open_table
 from core.tables.rows import Row, RowRefused
 from core.web.problems import Malformed, TooLarge
+from tests.parquet import pack, repeated
 
 MIB = 1024 * 1024
-
-
-def write(columns: dict[str, Any], **options: Any) -> bytes:
-    file = io.BytesIO()
-    defaults: dict[str, Any] = {"compression": "zstd", "dictionary_pagesize_limit": 2**30, "data_page_size": 2**30}
-    parquet.write_table(pa.table(columns), file, **(defaults | options))
-    return file.getvalue()
-
-
-def repeated(value: str, rows: int) -> pa.Array:
-    """Return a column with one value in all rows, which is held once."""
-    return pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), [value])
 
 
 def read(body: bytes, *names: str) -> Iterator[Row]:
@@ -51,7 +40,7 @@ def code(body: bytes, *names: str) -> str:
 
 
 def test_one_value_for_many_rows_is_a_bomb() -> None:
-    body = write({"text": repeated("x" * MIB, 1000)}, write_statistics=False, store_schema=False)
+    body = pack({"text": repeated("x" * MIB, 1000)}, write_statistics=False, store_schema=False)
     assert len(body) < 1000
     before = pa.total_allocated_bytes()
     tracemalloc.start()
@@ -63,11 +52,11 @@ def test_one_value_for_many_rows_is_a_bomb() -> None:
 
 
 def test_many_rows_of_nothing_are_a_bomb() -> None:
-    assert code(write({"text": pa.nulls(2_000_000, pa.string())}), "text") == "body_is_a_bomb"
+    assert code(pack({"text": pa.nulls(2_000_000, pa.string())}), "text") == "body_is_a_bomb"
 
 
 def test_what_the_footer_announces_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    body = write({"text": ["x" * 50 * MIB, "y"]}, use_dictionary=False)
+    body = pack({"text": ["x" * 50 * MIB, "y"]}, use_dictionary=False)
     monkeypatch.delattr(parquet, "ParquetFile")  # what decodes
     assert code(body, "text") == "body_is_a_bomb"
 
@@ -75,12 +64,12 @@ def test_what_the_footer_announces_is_refused_before_it_is_decoded(monkeypatch: 
 def test_only_wanted_columns_are_read() -> None:
     columns = {"text": ["a", "b"], "label": ["x", None], "bomb": repeated("z" * 40 * MIB, 2), "score": [0.5, None]}
     expected = [{"text": "a", "label": "x", "score": 0.5}, {"text": "b", "label": None, "score": None}]
-    assert [fields for _, fields in read(write(columns), "text", "label", "score")] == expected
-    assert code(write(columns)) == "body_is_a_bomb"
+    assert [fields for _, fields in read(pack(columns), "text", "label", "score")] == expected
+    assert code(pack(columns)) == "body_is_a_bomb"
 
 
 def test_a_long_row_costs_only_itself_and_is_never_made() -> None:
-    body = write({"text": ["before", "x" * 2 * MIB, "behind"]})
+    body = pack({"text": ["before", "x" * 2 * MIB, "behind"]})
     (_, first), (_, bad), (_, last) = read(body, "text")
     assert (first, last) == ({"text": "before"}, {"text": "behind"})
     assert isinstance(bad, RowRefused)
@@ -109,12 +98,12 @@ def test_rows_of_every_kind_are_as_they_were() -> None:
 @pytest.mark.parametrize("use_dictionary", [True, False])
 def test_rows_longer_together_than_a_part_are_all_read(use_dictionary: bool) -> None:
     texts = [f"{n} {'x' * 300_000}" for n in range(200)]
-    body = write({"text": texts}, compression="none", use_dictionary=use_dictionary)
+    body = pack({"text": texts}, compression="none", use_dictionary=use_dictionary)
     assert [fields for _, fields in read(body, "text")] == [{"text": text} for text in texts]
 
 
 def test_very_many_columns_are_refused() -> None:
-    assert code(write({str(n): ["a"] for n in range(1001)})) == "too_many_columns"
+    assert code(pack({str(n): ["a"] for n in range(1001)})) == "too_many_columns"
 
 
 def test_a_footer_that_claims_a_great_length_is_refused_unread() -> None:
@@ -123,7 +112,7 @@ def test_a_footer_that_claims_a_great_length_is_refused_unread() -> None:
 
 
 def test_damaged_pages_are_malformed() -> None:
-    body = bytearray(write({"text": [f"text {n}" for n in range(1000)]}))
+    body = bytearray(pack({"text": [f"text {n}" for n in range(1000)]}))
     body[20:200] = bytes(180)
     with pytest.raises((Malformed, TooLarge)):
         list(read(bytes(body)))

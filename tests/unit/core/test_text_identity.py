@@ -79,7 +79,7 @@ INVISIBLE = (
     "", " ", "\u200b", "\ufeff", "\u3164", "\u2800", "\u115f\u1160", "\uffa0", "\xad", "\ufe0f", "\x01\x7f",
     "\u180e", "\u2066\u2069", "\U000e0041", "\u034f", "\U0001d159", "\U00013441", "\u200b \u3000\t",
 )  # fmt: skip
-VISIBLE = ("a\u200b", "\u200b.", "\u2801", "☺\ufe0f", "\u0301", "\u3131", "\ufffc", "\u0600")
+VISIBLE = ("a\u200b", "\u200b.", "\u2801", "☺\ufe0f", "\u0301", "\u3131", "\ufffc", "ก", "\u0600")
 
 
 @pytest.mark.parametrize("text", INVISIBLE)
@@ -87,9 +87,7 @@ def test_invisible_characters_make_no_text(text: str) -> None:
     assert not is_visible(text)
 
 
-@pytest.mark.parametrize(
-    "text", ["a\u200b", "\u200b.", "\u2801", "☺\ufe0f", "\u0301", "\u3131", "\ufffc", "ก", "\u0600"]
-)
+@pytest.mark.parametrize("text", VISIBLE)
 def test_one_visible_character_makes_a_text(text: str) -> None:
     assert is_visible(text)
 

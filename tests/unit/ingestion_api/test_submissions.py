@@ -65,6 +65,25 @@ def test_a_wrong_field_is_named(fields: dict[str, Any], pointer: str, code: str)
     assert [(e.pointer, e.code) for e in refused.value.errors] == [(pointer, code)]
 
 
+@pytest.mark.parametrize(
+    ("fields", "detail"),
+    [
+        ({}, "is required"),
+        ({"text": 5}, "must be a string"),
+        ({"text": "a", "label": "toxc"}, 'label "toxc" is not one of toxic, non_toxic'),
+        ({"text": "a", "score": 1.01}, "must be at most 1"),
+        ({"text": "a", "score": "0.5"}, "must be a number"),
+        ({"text": "a", "source": ""}, "must not be empty"),
+        ({"text": "a", "source": "x" * 1001}, "must have at most 1000 characters"),
+        ({"text": "a", "lable": "toxic"}, "is not a known field"),
+    ],
+)
+def test_an_error_says_what_a_field_must_be(fields: dict[str, Any], detail: str) -> None:
+    with pytest.raises(InvalidFields) as refused:
+        check_fields(fields, DATASETS)
+    assert [e.detail for e in refused.value.errors] == [detail]
+
+
 @pytest.mark.parametrize("value", [2**63, -(2**63) - 1, float("inf"), None, [], {}, "x" * 8001, "\0"])
 def test_metadata_that_argilla_would_not_index_is_refused(value: Any) -> None:
     with pytest.raises(InvalidFields):

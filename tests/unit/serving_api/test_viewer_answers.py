@@ -3,7 +3,6 @@
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from io import BytesIO
@@ -30,23 +29,10 @@ from serving_api.viewer.repository import StoredSplit
 from serving_api.viewer.split_rows import LIVE, NumberedRow, Slice, Span, feature_types
 from serving_api.viewer.statistics import make_statistics
 from serving_api.viewer.where import read_filter
-from tests.unit.serving_api.viewer_world import live_split, make_replica, make_rows, read_table, stored_split
+from tests.unit.serving_api.viewer_world import ROWS, live_split, make_replica, read_table, stored_split
 
-ROWS = make_rows(50)
 _SPLIT = {"dataset": "toxicity", "config": "live", "split": "train"}
 _NAMES = [column.name for column in LIVE]
-
-
-@pytest.fixture(scope="module")
-def replica() -> Iterator[duckdb.DuckDBPyConnection]:
-    with make_replica(ROWS) as connection:
-        yield connection
-
-
-@pytest.fixture(scope="module")
-def stored(replica: duckdb.DuckDBPyConnection, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoredSplit]:
-    with duckdb.connect() as beside:
-        yield stored_split(beside, tmp_path_factory.mktemp("split") / "train.parquet", read_table(replica))
 
 
 def test_live_columns_are_those_of_a_file(stored: StoredSplit) -> None:

@@ -1,6 +1,5 @@
 """`where` and `orderby` mean in DuckDB what they say, and nothing else is understood."""
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,29 +16,15 @@ from serving_api.viewer.repository import StoredSplit
 from serving_api.viewer.split_rows import LIVE, Slice, Span
 from serving_api.viewer.where import DEPTH_MAX, LENGTH_MAX, NotUnderstood, parse_orderby, parse_where, read_filter
 from tests.unit.serving_api.viewer_world import (
+    ROWS,
     Where,
     live_split,
     make_replica,
-    make_rows,
-    read_table,
     stored_split,
     wheres,
 )
 
-ROWS = make_rows(50)
 EVERY = Span(0, 100)
-
-
-@pytest.fixture(scope="module")
-def replica() -> Iterator[duckdb.DuckDBPyConnection]:
-    with make_replica(ROWS) as connection:
-        yield connection
-
-
-@pytest.fixture(scope="module")
-def stored(replica: duckdb.DuckDBPyConnection, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoredSplit]:
-    with duckdb.connect() as beside:
-        yield stored_split(beside, tmp_path_factory.mktemp("split") / "train.parquet", read_table(replica))
 
 
 def _places(found: Slice) -> list[int]:

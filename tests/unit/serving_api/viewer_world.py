@@ -63,6 +63,9 @@ def _make_row(n: int) -> Row:
     }
 
 
+ROWS = make_rows(50)
+
+
 def make_replica(rows: Sequence[Row]) -> duckdb.DuckDBPyConnection:
     """Return a database with the replica's tables."""
     connection = duckdb.connect()

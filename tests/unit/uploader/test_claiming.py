@@ -27,3 +27,8 @@ def test_gold_never_goes_alone() -> None:
 
 def test_without_a_share_there_is_none() -> None:
     assert count_gold(5, 0, 10, 10) == 0
+
+
+def test_chance_moves_a_gold_text_by_half_a_text_at_most() -> None:
+    counts = {owed: {count_gold(owed, 0.5, 1, 1) for _ in range(100)} for owed in (0.45, 1.0, 1.55)}
+    assert counts == {0.45: {0}, 1.0: {0, 1}, 1.55: {1}}
