@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -71,6 +72,23 @@ def test_an_upload_that_nobody_continues_expires(database_url: str, tmp_path: Pa
         result = ended(client, path)
         assert (result["state"], result["problem"]["code"]) == ("failed", "upload_expired")
         assert append(client, path, 4, b"x").json()["code"] == "import_ended"
+
+
+def test_an_import_is_given_up_once_it_has_crashed_three_times(database_url: str, tmp_path: Path) -> None:
+    with (
+        _api(database_url, tmp_path) as (_, client),
+        psycopg.connect(database_url, autocommit=True) as connection,
+    ):
+
+        def run(crashes: int) -> dict[str, Any]:
+            path = open_import(client)
+            connection.execute("update imports set crashes = %s where id = %s", [crashes, path[9:]])
+            append(client, path, 0, b'{"text": "a"}\n', "?1")
+            return ended(client, path)
+
+        assert run(2)["state"] == "done"
+        given_up = run(3)
+        assert (given_up["state"], given_up["problem"]["code"]) == ("failed", "import_crashed")
 
 
 def test_what_ended_long_ago_is_deleted(database_url: str, tmp_path: Path) -> None:

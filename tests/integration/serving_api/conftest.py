@@ -62,11 +62,12 @@ def make_client(
     datasets: Datasets | None = None,
     require_api_key: bool = False,
     serving: ServingSettings | None = None,
+    poll_seconds: float = 0.05,
 ) -> TestClient:
     """Return a client of a new application; entering it starts the application, leaving it stops it."""
     app = create_app(
         serving or ServingSettings(),
-        ReplicaSettings(poll_seconds=0.05),
+        ReplicaSettings(poll_seconds=poll_seconds),
         DataSettings(data_dir=folder),
         database,
         AccessSettings(require_api_key=require_api_key),

@@ -154,6 +154,19 @@ def test_same_texts_labelled_again_and_again(
     assert client.get("/stats").json()["by_label"] == {"toxic": 200, "non_toxic": 0}
 
 
+def test_changes_are_followed_when_postgres_tells_of_them_before_the_next_poll(
+    serve: Serve, labeller: Labeller
+) -> None:
+    with serve(poll_seconds=3600) as client:
+        wait_until(lambda: client.get("/readyz").status_code == 200)
+
+        def is_followed() -> bool:
+            labeller.add_label(uuid.uuid4().hex)  # another transaction may hold back one of them
+            return bool(client.get("/stats").json()["total"])
+
+        wait_until(is_followed)
+
+
 def test_restart_catches_up_without_a_build(serve: Serve, labeller: Labeller, engine: Engine) -> None:
     edited, withdrawn = labeller.add_label("a"), labeller.add_label("b")
     with serve() as client:

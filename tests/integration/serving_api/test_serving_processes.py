@@ -102,9 +102,13 @@ def test_one_builds_and_all_answer_the_same(several: Several) -> None:
         Path("2"),
         Path("3"),
     }
-    metrics = {httpx.get(f"{program.url}/metrics").text for _ in range(10)}
-    assert all(f"\nserving_replica_version {float(newest)}\n" in text for text in metrics)
-    assert all(f"\nserving_replica_rows {float(before + 1)}\n" in text for text in metrics)
+    expected = f"\nserving_replica_version {float(newest)}\n", f"\nserving_replica_rows {float(before + 1)}\n"
+
+    def all_measure_it() -> bool:
+        metrics = {httpx.get(f"{program.url}/metrics").text for _ in range(10)}
+        return all(line in text for text in metrics for line in expected)
+
+    wait_until(all_measure_it)
 
 
 def test_each_process_sends_its_own_spans(several: Several) -> None:
