@@ -105,7 +105,8 @@ function Groups({ data, labels, parameters }) {
     )}
     ${data.complete &&
     html`<${Group}
-      title="Complete"
+      title="Answers"
+      nameOf=${(value) => (value === "true" ? "complete" : "incomplete")}
       values=${data.complete.map((one) => ({ ...one, value: String(one.value) }))}
       chosen=${single("complete")}
       onPick=${pickOne("complete")}
@@ -114,7 +115,7 @@ function Groups({ data, labels, parameters }) {
   `;
 }
 
-function Group({ title, values, chosen, onPick, tone }) {
+function Group({ title, values, chosen, onPick, tone, nameOf = (value) => value }) {
   const [all, setAll] = useState(false);
   if (!values.length && !chosen.length) return null;
   const missing = chosen.filter((value) => !values.some((one) => one.value === value));
@@ -126,7 +127,7 @@ function Group({ title, values, chosen, onPick, tone }) {
       (one) => html`<label key=${one.value} class="facet-value">
         <input type="checkbox" checked=${chosen.includes(one.value)} onChange=${() => onPick(one.value)} />
         ${tone && html`<span class=${`swatch ${tone(one.value)}`} aria-hidden="true"></span>`}
-        <span class="facet-name" title=${one.value}>${one.value}</span>
+        <span class="facet-name" title=${one.value}>${nameOf(one.value)}</span>
         <span class="number muted">${count(one.texts)}</span>
       </label>`,
     )}
