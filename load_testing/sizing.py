@@ -13,6 +13,9 @@ import httpx
 import psycopg
 from rich.console import Console
 
+from load_testing.bench.harness import measure_gets
+from load_testing.bench.replica_rows import serving_replica
+from load_testing.bench.serving_pages import FRESH, paths
 from load_testing.reports.summaries import Row, write_rows
 from load_testing.targets import (
     add_demo_texts,
@@ -39,9 +42,9 @@ def main() -> None:
     # A `kill` also ends the started programs.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     given = _parse_arguments()
-    settings = describe_machine() | {"texts": given.texts, "records": given.records}
+    settings = describe_machine() | {"texts": given.texts, "records": given.records, "many": given.many}
     rows: list[Row] = []
-    for row in chain(_of_labelled_texts(given.texts), _of_records(given.records)):
+    for row in chain(_of_labelled_texts(given.texts), _of_pages(given.many), _of_records(given.records)):
         rows.append(row)
         Console().print(f"{row['name']}: {row['value']} {row['unit']}", highlight=False)
     folder = make_result_folder(given.results)
@@ -64,6 +67,14 @@ def _of_labelled_texts(texts: int) -> Iterator[Row]:
         yield _row("postgres_bytes_per_text", round((after[0] - before[0]) / texts), "bytes")
         yield _row("replica_bytes_per_text", round((after[1] - before[1]) / texts), "bytes")
         yield _row("serving_memory", _memory_mib(stack.pids["serving_api"]), "MiB, with these texts")
+
+
+def _of_pages(texts: int) -> Iterator[Row]:
+    """Measure pages of the newest 100 of many labelled texts, for one client; no page is in the cache."""
+    with serving_replica(texts, cache=False) as server:
+        sample = measure_gets(server, paths(FRESH["newest page"], texts), clients=1)
+    yield _row("many_texts", texts, "texts")
+    yield _row("page_p50_ms", round(sample["p50"], 1), "ms, the newest 100 of that many texts, one client")
 
 
 def _of_records(records: int) -> Iterator[Row]:
@@ -137,6 +148,9 @@ def _row(name: str, value: float, unit: str) -> Row:
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m load_testing.sizing")
     parser.add_argument("--texts", type=int, default=100_000, help="labelled texts in Postgres and in the replica")
+    parser.add_argument(
+        "--many", type=int, default=1_000_000, help="labelled texts in a replica that serves pages"
+    )
     parser.add_argument("--records", type=int, default=2_000, help="texts that are uploaded into Argilla")
     parser.add_argument("--results", type=Path, default=_RESULTS, help="folder for the results")
     return parser.parse_args()

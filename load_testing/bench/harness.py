@@ -217,12 +217,14 @@ def get_all(url: str, paths: Iterable[str], clients: int, status: int = 200, hea
     return asyncio.run(_send_all(url, requests, clients, status))
 
 
-def measure_gets(server: Server, paths: Iterable[str], status: int = 200, headers: str = "") -> Sample:
+def measure_gets(
+    server: Server, paths: Iterable[str], status: int = 200, headers: str = "", clients: int = CLIENTS
+) -> Sample:
     """GET the paths for two seconds, after a warm-up; adds the server's `cores` and responses `per_core`."""
     waiting = iter(paths)
-    get_all(server.url, _for_seconds(waiting, _WARM_SECONDS), CLIENTS, status, headers)
+    get_all(server.url, _for_seconds(waiting, _WARM_SECONDS), clients, status, headers)
     before = processor_seconds(server.pid)
-    sample = get_all(server.url, _for_seconds(waiting, _LOAD_SECONDS), CLIENTS, status, headers)
+    sample = get_all(server.url, _for_seconds(waiting, _LOAD_SECONDS), clients, status, headers)
     used = processor_seconds(server.pid) - before
     return sample | {"cores": used / sample["seconds"], "per_core": sample["requests"] / max(used, 0.01)}
 

@@ -20,6 +20,8 @@ SIZING = {
     "uploads_per_second": 100.0,
     "answers_per_second": 20.0,
     "serving_memory": 300,
+    "many_texts": 1_000_000,
+    "page_p50_ms": 2.5,
     "memory_postgres": 100,
     "memory_argilla": 400,
 }
@@ -48,12 +50,15 @@ def test_sizes_follow_from_the_figures(tmp_path: Path) -> None:
     rows = [{"name": name, "value": value, "unit": "x"} for name, value in SIZING.items()]
     write_rows(tmp_path / "sizing" / "sizing.csv", rows)
     told = {
-        name: measured.page(f"<!-- measured: {name} -->\n<!-- end -->", tmp_path) for name in ("sizes", "rates")
+        name: measured.page(f"<!-- measured: {name} -->\n<!-- end -->", tmp_path)
+        for name in ("sizes", "rates", "page")
     }
     assert "| 1,000,000 | 1,000.00 GiB | 0.47 GiB | 1.86 GiB | 0.93 GiB | 2.8 h |" in told["sizes"]
     assert "8.6 million a day" in told["rates"]
     assert "the load of 100" in told["rates"]
     assert "together 500." in told["rates"]
+    assert "With 1,000,000 labelled texts, version 2 returns" in told["page"]
+    assert " in 2.5 ms (p50, one client" in told["page"]
 
 
 def test_the_knee_is_told_with_its_users(tmp_path: Path) -> None:
@@ -66,8 +71,23 @@ def test_the_knee_is_told_with_its_users(tmp_path: Path) -> None:
         for users, rate in levels.items()
     ]
     write_rows(folder / "by_users.csv", rows)
-    settings = {"processors": 2, "seconds": 9, "labelled_texts": 10, "load_average_before": 0.5}
+    settings = {"processors": 2, "seconds": 9, "repeats": 3, "labelled_texts": 10, "load_average_before": 0.5}
     (folder / "report.json").write_text(json.dumps({"settings": settings}))
     told = measured.page("<!-- measured: knee -->\n<!-- end -->", tmp_path)
     assert "The knee is at 8 users: beyond it, no level adds half" in told
     assert "The maximum is 850 requests a second, with 12 users and a p99 of 18 ms" in told
+
+
+def test_a_kind_of_requests_has_one_line_whatever_the_repeats(tmp_path: Path) -> None:
+    (tmp_path / "steps").mkdir()
+    latencies = {"p50_ms": 2.0, "p95_ms": 3.0, "p99_ms": 4.0}
+    rows = [
+        {"model": "closed", "repeat": repeat, "name": name, "requests": 1000} | latencies
+        for repeat in (1, 2, 3)
+        for name in ("all", "serving: GET /texts")
+    ]
+    write_rows(tmp_path / "steps" / "by_name.csv", rows)
+    told = measured.page("<!-- measured: kinds -->\n<!-- end -->", tmp_path)
+    assert [line for line in told.splitlines() if "GET" in line] == [
+        "| serving: GET /texts | 3,000 | 2.0 | 3.0 | 4.0 |"
+    ]
