@@ -1,4 +1,4 @@
-"""Takes the pictures of the pages in docs/pictures from demo data: `python -m tests.screenshots`.
+"""Takes the pictures in docs/pictures of our pages and of Argilla's: `python -m tests.screenshots`.
 
 Needs a Chromium.
 """
@@ -14,10 +14,12 @@ from pydantic import SecretStr
 
 from core.migrate import migrate
 from core.settings import DatabaseSettings
-from local_stack.testing import running_stack
+from load_testing.targets import argilla_client
+from local_stack.testing import RunningStack, running_stack
 from tests.e2e.pages.conftest import Visit, chromium_arguments, find_chromium
 from tests.e2e.pages.demo import fill, serving
 from tests.programs import free_port, running
+from tests.waiting import wait_for
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 TEXTS = 3000
@@ -55,11 +57,12 @@ def main() -> None:
         dashboard = programs.enter_context(serving(stack.database_url, folder, serving_port, **urls)).url
         make_snapshots(dashboard)
         playwright = programs.enter_context(sync_playwright())
-        arguments = chromium_arguments()
-        with playwright.chromium.launch(executable_path=find_chromium(), args=arguments) as browser:
-            for name, query in _VIEWS.items():
-                take(browser, dashboard, query, name)
-            take(browser, upload, "", "upload", choose_file)
+        launched = playwright.chromium.launch(executable_path=find_chromium(), args=chromium_arguments())
+        browser = programs.enter_context(launched)
+        for name, query in _VIEWS.items():
+            take(browser, dashboard, query, name)
+        take(browser, upload, "", "upload", choose_file)
+        take_argilla(browser, programs.enter_context(running_stack()))
 
 
 def make_snapshots(url: str) -> None:
@@ -76,18 +79,38 @@ def choose_file(page: Page) -> None:
 
 
 def take(browser: Browser, url: str, query: str, name: str, act: Callable[[Page], None] | None = None) -> None:
-    """Take a view's picture in light and in dark colours."""
-    for scheme in ("light", "dark"):
-        context = browser.new_context(
-            viewport={"width": 1440, "height": _HEIGHT}, color_scheme=scheme, reduced_motion="reduce"
-        )
-        visit = Visit(context.new_page(), url)
-        page = visit.open(query)
-        if act is not None:
-            act(page)
-            visit.settled()
-        page.screenshot(path=PICTURES / f"{name}-{scheme}.png")
-        context.close()
+    """Take a view's picture."""
+    context = browser.new_context(viewport={"width": 1440, "height": _HEIGHT}, reduced_motion="reduce")
+    visit = Visit(context.new_page(), url)
+    page = visit.open(query)
+    if act is not None:
+        act(page)
+        visit.settled()
+    page.screenshot(path=PICTURES / f"{name}.png")
+    context.close()
+
+
+def take_argilla(browser: Browser, stack: RunningStack) -> None:
+    """Take a picture of Argilla's page, as its owner sees the first text."""
+    sample = (PICTURES.parent / "sample.csv").read_bytes()
+    mapping = {"label": "is_toxic", "label_map": "Toxic:toxic,Not Toxic:non_toxic"}
+    url, headers = f"{stack.ingestion_url}/texts/bulk", {"Content-Type": "text/csv"}
+    httpx.post(url, params=mapping, content=sample, headers=headers).raise_for_status()
+    wait_for(lambda: httpx.get(f"{stack.ingestion_url}/queue").json()["uploaded"] == sample.count(b"\n") - 1)
+    with argilla_client(stack.argilla_url, stack.argilla_api_key) as argilla:
+        dataset = argilla.get("me/datasets").json()["items"][0]["id"]
+    context = browser.new_context(viewport={"width": 1200, "height": 400}, reduced_motion="reduce")
+    page = context.new_page()
+    page.goto(f"{stack.argilla_url}/sign-in")
+    page.fill("input >> nth=0", "owner")
+    page.fill("input >> nth=1", stack.stack.context.credentials.argilla_password)
+    page.keyboard.press("Enter")
+    page.wait_for_url(lambda address: "sign-in" not in address)
+    page.goto(f"{stack.argilla_url}/dataset/{dataset}/annotation-mode?sort=metadata.position.asc")
+    page.get_by_text("Is this text toxic?").wait_for()
+    page.wait_for_load_state("networkidle")
+    page.screenshot(path=PICTURES / "argilla.png")
+    context.close()
 
 
 if __name__ == "__main__":
