@@ -95,8 +95,8 @@ def take_argilla(browser: Browser, stack: RunningStack) -> None:
     sample = (PICTURES.parent / "sample.csv").read_bytes()
     mapping = {"label": "is_toxic", "label_map": "Toxic:toxic,Not Toxic:non_toxic"}
     url, headers = f"{stack.ingestion_url}/texts/bulk", {"Content-Type": "text/csv"}
-    httpx.post(url, params=mapping, content=sample, headers=headers).raise_for_status()
-    wait_for(lambda: httpx.get(f"{stack.ingestion_url}/queue").json()["uploaded"] == sample.count(b"\n") - 1)
+    sent = httpx.post(url, params=mapping, content=sample, headers=headers).raise_for_status().json()
+    wait_for(lambda: httpx.get(f"{stack.ingestion_url}/queue").json()["uploaded"] == sent["accepted"])
     with argilla_client(stack.argilla_url, stack.argilla_api_key) as argilla:
         dataset = argilla.get("me/datasets").json()["items"][0]["id"]
     context = browser.new_context(viewport={"width": 1200, "height": 400}, reduced_motion="reduce")
