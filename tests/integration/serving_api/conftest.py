@@ -67,7 +67,7 @@ def make_client(
     """Return a client of a new application; entering it starts the application, leaving it stops it."""
     app = create_app(
         serving or ServingSettings(),
-        ReplicaSettings(poll_seconds=poll_seconds),
+        ReplicaSettings().model_copy(update={"poll_seconds": poll_seconds}),  # also over its limit
         DataSettings(data_dir=folder),
         database,
         AccessSettings(require_api_key=require_api_key),
