@@ -96,11 +96,14 @@ class Preview(BaseModel):
     problem: dict[str, Any] | None = Field(description="Why the import would fail, as it would say so.")
 
 
-_TOO_LARGE = TooLarge(
-    f"To read Parquet or .xlsx takes the whole file, and a preview takes {_WHOLE_BYTES >> 20} MiB of it. "
-    "Send the columns and a few rows as a file of their own, or start the import.",
-    code="preview_too_large",
-)
+def _too_large() -> TooLarge:
+    return TooLarge(
+        f"To read Parquet or .xlsx takes the whole file, and a preview takes {_WHOLE_BYTES >> 20} MiB of it. "
+        "Send the columns and a few rows as a file of their own, or start the import.",
+        code="preview_too_large",
+    )
+
+
 _REASON = {"code": "wrong_cell_count", "detail": "3 cells, but the header has 2; see line 3"}
 _EXAMPLE: dict[str, Any] = {
     "format": "csv",
@@ -130,7 +133,7 @@ IMPORT_PREVIEWED: Responses = {
     **refusals(
         Malformed("The body is not a JSON array of objects, one for each text …", code="malformed_json"),
         BodyTimeout(30),
-        _TOO_LARGE,
+        _too_large(),
         UnsupportedType("Send the body as Content-Type: application/x-ndjson or …"),
         Unavailable("Too many bulk uploads are under way.", code="bulk_busy", retry_after_seconds=5),
         scope="ingest",
@@ -185,7 +188,7 @@ def preview_body(start: BodyStart, settings: IngestionSettings, reports: Path) -
         with reporting_to(reports):
             found: dict[str, Any] = to_storable(_preview(start))
     except CutHere:
-        raise _TOO_LARGE from None
+        raise _too_large() from None
     return found
 
 
